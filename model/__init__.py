@@ -1,0 +1,59 @@
+"""The fixed Transformer trainer: a stack of models, an engine that turns it, and their parts.
+
+Names are imported when they are first used, so that `import model` stays quick and the processes
+that only pass specifications around never load torch.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_HOME = {
+    "Architecture": "architecture",
+    "Corpus": "corpus",
+    "CorpusError": "corpus",
+    "DataConfig": "corpus",
+    "get_batch": "corpus",
+    "prepare": "corpus",
+    "train_bpe": "bpe",
+    "Tokenizer": "tokenizer",
+    "CheckpointError": "checkpoint",
+    "load_checkpoint": "checkpoint",
+    "save_checkpoint": "checkpoint",
+    "Engine": "engine",
+    "FractionOf": "hyperparameters",
+    "Hyperparameters": "hyperparameters",
+    "SYMBOL_TABLE": "hyperparameters",
+    "derive": "hyperparameters",
+    "embedding": "layers",
+    "linear": "layers",
+    "multihead_self_attention": "layers",
+    "rmsnorm": "layers",
+    "rope": "layers",
+    "scaled_dot_product_attention": "layers",
+    "silu": "layers",
+    "softmax": "layers",
+    "swiglu": "layers",
+    "transformer_block": "layers",
+    "clip_grads_": "losses",
+    "cross_entropy": "losses",
+    "AdamW": "optimizers",
+    "Report": "report",
+    "Status": "report",
+    "lr_cosine_schedule": "schedules",
+    "TrialSpec": "spec",
+    "Stack": "stack",
+    "TransformerLM": "transformer",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its home."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

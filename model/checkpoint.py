@@ -1,0 +1,187 @@
+"""Checkpoints: one safetensors file, written atomically, checked by SHA-256, without pickle.
+
+The header's metadata holds JSON, and the digest of everything else in the file, so that the
+tensors, what they mean and their checksum cannot come apart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_bytes
+from safetensors.torch import save as save_bytes
+from torch import Tensor, nn
+
+_FORMAT = "tuner/1"
+
+
+class CheckpointError(ValueError):
+    """A file is not a checkpoint, is damaged, or does not fit; one sentence says which."""
+
+
+def digest(tensors: Mapping[str, Tensor], about: str = "") -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of CPU tensors, and over a text."""
+    sha = hashlib.sha256(about.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        sha.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Write tensors and JSON to a file that is either the old one or the whole new one.
+
+    Args:
+        path: where to; its folder is made if need be.
+        tensors: CPU tensors.
+        about: what they are; anything that JSON can say.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(_pack(tensors, about))
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a checkpoint and verify its checksum.
+
+    Returns:
+        The tensors, on the CPU, and the JSON that was saved with them.
+
+    Raises:
+        CheckpointError: if there is no such file, or it is damaged or no checkpoint of ours.
+    """
+    try:
+        return _unpack(path.read_bytes(), str(path))
+    except OSError as error:
+        raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror}") from error
+
+
+def _pack(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> bytes:
+    text = json.dumps(about, sort_keys=True, allow_nan=False)
+    plain = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    metadata = {"format": _FORMAT, "about": text, "sha256": digest(plain, text)}
+    return save_bytes(plain, metadata)
+
+
+def _unpack(data: bytes, where: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        tensors = load_bytes(data)
+        # safetensors offers the metadata of a file on disk only; the header is 8 bytes of length
+        # and then JSON, by its specification
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        metadata = header.get("__metadata__", {})
+    except (SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{where} is damaged or no safetensors file: {error}") from error
+    if metadata.get("format") != _FORMAT:
+        raise CheckpointError(f"{where} is a safetensors file, but not a checkpoint of tuner")
+    if digest(tensors, metadata["about"]) != metadata["sha256"]:
+        raise CheckpointError(f"{where} is damaged: its checksum does not match its contents")
+    return tensors, json.loads(metadata["about"])
+
+
+def save_checkpoint(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    iteration: int,
+    out: str | os.PathLike[str] | IO[bytes],
+) -> None:
+    """Save a module, its optimizer and the iteration.
+
+    Args:
+        model: any module.
+        optimizer: any torch optimizer; its per-parameter state and its groups are saved.
+        iteration: updates done.
+        out: a path (written atomically) or an open binary file.
+    """
+    tensors = {f"model.{n}": t.detach().cpu() for n, t in model.state_dict().items()}
+    state = optimizer.state_dict()
+    plain: dict[str, dict[str, Any]] = {}
+    for index, entries in state["state"].items():
+        for key, value in entries.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{index}.{key}"] = value.detach().cpu()
+            else:
+                plain.setdefault(str(index), {})[key] = value
+    groups, group_tensors = _split_groups(state["param_groups"])
+    tensors |= group_tensors
+    about = {"iteration": iteration, "optimizer": plain, "param_groups": groups}
+    if isinstance(out, str | os.PathLike):
+        write(Path(out), tensors, about)
+    else:
+        out.write(_pack(tensors, about))
+
+
+def load_checkpoint(
+    src: str | os.PathLike[str] | IO[bytes], model: nn.Module, optimizer: torch.optim.Optimizer
+) -> int:
+    """Load what `save_checkpoint` saved into a module and an optimizer of the same shape.
+
+    Returns:
+        The iteration.
+
+    Raises:
+        CheckpointError: if the file is damaged or does not fit the module.
+    """
+    if isinstance(src, str | os.PathLike):
+        tensors, about = read(Path(src))
+    else:
+        tensors, about = _unpack(src.read(), str(getattr(src, "name", "the checkpoint")))
+    weights = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"the checkpoint does not fit the model: {error}") from error
+    state: dict[int, dict[str, Any]] = {int(i): dict(e) for i, e in about["optimizer"].items()}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, key = name.split(".", 2)
+            state.setdefault(int(index), {})[key] = tensor
+    groups = _join_groups(about["param_groups"], tensors)
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    return int(about["iteration"])
+
+
+def _split_groups(groups: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+    """Hyperparameters per slot are tensors, which JSON cannot hold: `{"tensor": name}` instead."""
+    tensors: dict[str, Tensor] = {}
+
+    def plain(value: Any, name: str) -> Any:
+        if isinstance(value, Tensor):
+            tensors[name] = value.detach().cpu()
+            return {"tensor": name}
+        if isinstance(value, tuple):
+            return {"tuple": [plain(item, f"{name}.{i}") for i, item in enumerate(value)]}
+        return value
+
+    return [
+        {key: plain(value, f"group.{number}.{key}") for key, value in group.items()}
+        for number, group in enumerate(groups)
+    ], tensors
+
+
+def _join_groups(groups: list[dict[str, Any]], tensors: Mapping[str, Tensor]) -> list[Any]:
+    def whole(value: Any) -> Any:
+        if isinstance(value, dict) and "tensor" in value:
+            return tensors[value["tensor"]]
+        if isinstance(value, dict) and "tuple" in value:
+            return tuple(whole(item) for item in value["tuple"])
+        return value
+
+    return [{key: whole(value) for key, value in group.items()} for group in groups]

@@ -1,0 +1,378 @@
+"""From sources of text to token ids on disk, and from there to sequences.
+
+A source yields documents; documents are split into training and validation by a key of their
+name, tokenized, and kept as memory-mapped arrays in a cache that is named by its contents.
+
+K = slots in a stack, B = sequences, T = tokens.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+import shutil
+import sysconfig
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from model.bpe import count_pretokens, merge_pretokens
+from model.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import torch
+
+Tokens = npt.NDArray[np.unsignedinteger[Any]]
+Ints = npt.NDArray[np.int64]
+Document = tuple[str, str]  # name and text
+
+END_OF_TEXT = "<|endoftext|>"
+_CACHE_FORMAT = 1
+_TEXT_SUFFIXES = (".txt", ".md", ".py")
+# Left out of the standard library: what distributions package separately or leave out, what is
+# generated for one machine, and what is not library code but tests and demonstrations.
+_NOT_LIBRARY = {
+    "__phello__", "__pycache__", "dist-packages", "distutils", "ensurepip", "idlelib", "lib2to3",
+    "site-packages", "test", "tests", "tkinter", "turtledemo",
+}  # fmt: skip
+
+
+class CorpusError(ValueError):
+    """The data cannot be used; one sentence says what, where and what to do."""
+
+
+class DataConfig(BaseModel):
+    """Where the text comes from.
+
+    Raises:
+        ValidationError: unless exactly one of `source` and `files` is given.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: Literal["python-stdlib"] | None = None
+    files: tuple[str, ...] | None = Field(default=None, min_length=1)
+    separator: str = Field(default=END_OF_TEXT, min_length=1)
+    validation_fraction: float = Field(default=0.05, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.source is None) == (self.files is None):
+            raise ValueError("give exactly one of source and files")
+        return self
+
+    @property
+    def kind(self) -> str:
+        """Name in `SOURCES`."""
+        return self.source or "files"
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Tokenized text.
+
+    Attributes:
+        train: training token ids, 1-D, uint16 or uint32.
+        validation: validation token ids.
+        tokenizer: what made them.
+        data_fingerprint: SHA-256 of the documents and of how they were split.
+        tokenizer_fingerprint: SHA-256 of vocabulary and merges.
+        train_documents: how many.
+        validation_documents: how many.
+        train_bytes: UTF-8 bytes of the training text.
+        validation_bytes: UTF-8 bytes of the validation text.
+    """
+
+    train: Tokens
+    validation: Tokens
+    tokenizer: Tokenizer
+    data_fingerprint: str
+    tokenizer_fingerprint: str
+    train_documents: int
+    validation_documents: int
+    train_bytes: int
+    validation_bytes: int
+
+    def num_sequences(self, split: Literal["train", "validation"], context_length: int) -> int:
+        """Sequences of `context_length` tokens, each with its next token, that do not overlap."""
+        tokens = self.train if split == "train" else self.validation
+        return max(0, len(tokens) - 1) // context_length
+
+
+def _library_files() -> Iterator[tuple[str, Path]]:
+    """Name and path of each file of `python-stdlib`, in the order of the names."""
+    root = Path(sysconfig.get_paths()["stdlib"])
+    for folder, subfolders, names in os.walk(root):
+        subfolders[:] = sorted(
+            name for name in subfolders if name not in _NOT_LIBRARY and "config-" not in name
+        )
+        for name in sorted(names):
+            if name.endswith(".py") and not name.startswith("_sysconfigdata"):
+                path = Path(folder, name)
+                yield path.relative_to(root).as_posix(), path
+
+
+def _named_files(config: DataConfig) -> Iterator[tuple[str, Path]]:
+    """Name and path of each file that `files:` means: paths, folders and patterns."""
+    for pattern in config.files or ():
+        path = Path(pattern)
+        if path.is_dir():
+            found = sorted(p for p in path.rglob("*") if p.suffix in _TEXT_SUFFIXES)
+        elif path.exists() or not glob.has_magic(pattern):
+            found = [path]
+        else:
+            found = sorted(Path(name) for name in glob.glob(pattern, recursive=True))  # noqa: PTH207 - absolute patterns
+        if not found:
+            raise CorpusError(
+                f"data.files: {pattern} holds no {', '.join(_TEXT_SUFFIXES)} file; check the path"
+            )
+        for each in found:
+            yield each.name, each
+
+
+def _read(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CorpusError(f"data: cannot read {path}: {error.strerror}") from error
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise CorpusError(
+            f"data: {path} is not UTF-8 at byte {error.start} (0x{data[error.start]:02x}); convert "
+            f"it, for instance with iconv"
+        ) from error
+
+
+def _python_stdlib(config: DataConfig) -> Iterator[Document]:
+    """The source text of the running interpreter's own standard library, a document per file."""
+    for name, path in _library_files():
+        text = _read(path)
+        if text:
+            yield name, text
+
+
+def _files(config: DataConfig) -> Iterator[Document]:
+    """Text files, cut into documents at the separator."""
+    for name, path in _named_files(config):
+        text = _read(path)
+        if not text.strip():
+            raise CorpusError(f"data: {path} is empty; leave it out or give it some text")
+        for number, document in enumerate(text.split(config.separator)):
+            if document.strip():
+                yield f"{name}#{number}", document
+
+
+SOURCES: Mapping[str, Callable[[DataConfig], Iterator[Document]]] = {
+    "python-stdlib": _python_stdlib,
+    "files": _files,
+}
+
+
+def source_bytes(config: DataConfig) -> int:
+    """Size of a source in bytes, without reading it.
+
+    Raises:
+        CorpusError: if a file is missing.
+    """
+    files = _library_files() if config.source else _named_files(config)
+    try:
+        return sum(path.stat().st_size for _, path in files)
+    except OSError as error:
+        raise CorpusError(f"data: cannot read {error.filename}: {error.strerror}") from error
+
+
+def _split(documents: list[Document], config: DataConfig) -> tuple[list[Document], list[Document]]:
+    """Training and validation documents; where one goes depends on its own name only."""
+    if len(documents) < 2:
+        raise CorpusError(
+            f"data: the split is by document, and there are only {len(documents)}; give several "
+            f'files, or say what separates documents (for instance separator: "\\n\\n")'
+        )
+
+    def place(name: str) -> float:
+        return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) / 2**64
+
+    places = [place(name) for name, _ in documents]
+    limit = max(config.validation_fraction, min(places) + 2**-60)
+    held_out = [p < limit for p in places]
+    if all(held_out):
+        raise CorpusError(
+            "data: every document falls into the validation part; lower validation_fraction"
+        )
+    train = [d for d, held in zip(documents, held_out, strict=True) if not held]
+    return train, [d for d, held in zip(documents, held_out, strict=True) if held]
+
+
+def _fingerprint(documents: Iterable[Document], config: DataConfig) -> str:
+    """SHA-256 of names, texts and the split; where the files lie does not count."""
+    sha = hashlib.sha256(repr((config.kind, config.validation_fraction)).encode())
+    for name, text in documents:
+        for part in (name.encode(), text.encode()):
+            sha.update(len(part).to_bytes(8))
+            sha.update(part)
+    return sha.hexdigest()
+
+
+def prepare(
+    config: DataConfig,
+    vocab_size: int,
+    cache_dir: Path,
+    progress: Callable[[str], None] | None = None,
+) -> Corpus:
+    """Read, split, train the tokenizer and encode; or load all that from the cache.
+
+    Args:
+        config: where the text comes from.
+        vocab_size: ids that the tokenizer may make.
+        cache_dir: where prepared corpora are kept.
+        progress: is told what is being done.
+
+    Raises:
+        CorpusError: if the source cannot be used.
+        ValueError: if `vocab_size` is below 257.
+    """
+    say = progress or (lambda message: None)
+    say("reading documents")
+    documents = list(SOURCES[config.kind](config))
+    data_fingerprint = _fingerprint(documents, config)
+    folder = cache_dir / f"{data_fingerprint[:16]}-{vocab_size}"
+    cached = _load(folder, data_fingerprint)
+    if cached is not None:
+        return cached
+
+    parts = dict(zip(("train", "validation"), _split(documents, config), strict=True))
+    say("training the tokenizer")
+    counts = count_pretokens((text for _, text in parts["train"]), [END_OF_TEXT])
+    tokenizer = Tokenizer(*merge_pretokens(counts, vocab_size, [END_OF_TEXT]), [END_OF_TEXT])
+    say("encoding")
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache_dir, prefix=".preparing-") as temporary:
+        building = Path(temporary, "corpus")
+        tokenizer.save(building)
+        meta: dict[str, Any] = {
+            "format": _CACHE_FORMAT,
+            "data_fingerprint": data_fingerprint,
+            "tokenizer_fingerprint": tokenizer.fingerprint,
+        }
+        for split, part in parts.items():
+            tokens = tokenizer.encode_numpy("".join(chain(*((t, END_OF_TEXT) for _, t in part))))
+            np.save(building / f"{split}.npy", tokens)
+            meta[split] = {
+                "sha256": _sha256(building / f"{split}.npy"),
+                "documents": len(part),
+                "bytes": sum(len(text.encode()) for _, text in part),
+            }
+        (building / "meta.json").write_text(json.dumps(meta, indent=2), encoding="utf-8")
+        if folder.exists():  # damaged, or made by another process in the meantime
+            shutil.rmtree(folder, ignore_errors=True)
+        try:
+            building.rename(folder)
+        except OSError:
+            pass  # another process was faster; its result is the same
+    corpus = _load(folder, data_fingerprint)
+    assert corpus is not None
+    return corpus
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _load(folder: Path, data_fingerprint: str) -> Corpus | None:
+    """A prepared corpus; None if there is none or it is damaged."""
+    try:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        sound = (
+            meta["format"] == _CACHE_FORMAT
+            and meta["data_fingerprint"] == data_fingerprint
+            and all(
+                _sha256(folder / f"{split}.npy") == meta[split]["sha256"]
+                for split in ("train", "validation")
+            )
+        )
+        if not sound:
+            return None
+        tokenizer = Tokenizer.from_files(
+            folder / "vocab.json", folder / "merges.txt", [END_OF_TEXT]
+        )
+        arrays = [np.load(folder / f"{s}.npy", mmap_mode="r") for s in ("train", "validation")]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if tokenizer.fingerprint != meta["tokenizer_fingerprint"]:
+        return None
+    return Corpus(
+        arrays[0],
+        arrays[1],
+        tokenizer,
+        data_fingerprint,
+        tokenizer.fingerprint,
+        meta["train"]["documents"],
+        meta["validation"]["documents"],
+        meta["train"]["bytes"],
+        meta["validation"]["bytes"],
+    )
+
+
+def sequences(tokens: Tokens, indices: Ints, context_length: int) -> tuple[Ints, Ints]:
+    """The sequences of some numbers; sequence i begins at token i·T.
+
+    Args:
+        tokens: 1-D token ids.
+        indices: int64, any shape S, below `num_sequences`.
+        context_length: T.
+
+    Returns:
+        Inputs and targets, int64, S + (T,); a target is the token after its input.
+    """
+    offsets = indices[..., None] * context_length + np.arange(context_length)
+    return tokens[offsets].astype(np.int64), tokens[offsets + 1].astype(np.int64)
+
+
+def get_batch(
+    dataset: npt.ArrayLike,
+    batch_size: int,
+    context_length: int,
+    device: str,
+    *,
+    k: int = 1,
+    seed: int | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random windows of a text, with their next tokens.
+
+    Args:
+        dataset: 1-D token ids.
+        batch_size: B, windows per slot.
+        context_length: T.
+        device: where the tensors go.
+        k: slots; each gets its own windows.
+        seed: makes the draw repeatable.
+
+    Returns:
+        x and y, (K, B, T) int64; y is x shifted by one.
+
+    Raises:
+        ValueError: if the dataset has no window of T + 1 tokens.
+    """
+    import torch
+
+    tokens = np.asanyarray(dataset)
+    windows = len(tokens) - context_length
+    if windows < 1:
+        raise ValueError(
+            f"the dataset has {len(tokens)} tokens; one window needs {context_length + 1}"
+        )
+    starts = np.random.default_rng(seed).integers(windows, size=(k, batch_size, 1))
+    index = starts + np.arange(context_length)
+    x, y = (torch.from_numpy(tokens[index + i].astype(np.int64)) for i in (0, 1))
+    return x.to(device), y.to(device)

@@ -1,0 +1,101 @@
+"""Losses and gradient clipping, one value per slot.
+
+K = slots in a stack, V = vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class _SmoothedNll(torch.autograd.Function):
+    """Cross-entropy against smoothed targets; the gradient reuses the memory of log p.
+
+    With plain autograd the logits' gradient would be three tensors of the size of the logits,
+    which is the largest tensor of a small language model.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, smoothing: Tensor | None) -> Tensor:
+        log_p = torch.log_softmax(logits, -1, dtype=torch.float32)  # (K, N, V)
+        nll = -log_p.gather(-1, targets.unsqueeze(-1)).squeeze(-1)  # (K, N)
+        if smoothing is not None:
+            nll = (1 - smoothing) * nll - smoothing * log_p.mean(-1)
+        ctx.save_for_backward(log_p, targets, smoothing)
+        ctx.logits_dtype = logits.dtype
+        return nll.mean(-1)  # (K,)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        log_p, targets, smoothing = ctx.saved_tensors
+        each = (grads[0] / targets.shape[1]).view(-1, 1, 1)  # (K, 1, 1)
+        grad = log_p.exp_().mul_(each)  # (K, N, V); a second backward would need log p again
+        true = each if smoothing is None else each * (1 - smoothing).unsqueeze(-1)
+        grad.scatter_add_(-1, targets.unsqueeze(-1), -true.expand(*targets.shape, 1))
+        if smoothing is not None:
+            grad.sub_(each * smoothing.unsqueeze(-1) / grad.shape[-1])
+        return grad.to(ctx.logits_dtype), None, None
+
+
+def cross_entropy(
+    logits: Tensor, targets: Tensor, label_smoothing: Tensor | float | None = None
+) -> Tensor:
+    """Mean cross-entropy in nats per token, one value per slot.
+
+    −Σ_v ((1−ε_ls)·[v = y] + ε_ls/V)·log p_v, averaged over the tokens of a slot. May be
+    differentiated once.
+
+    Args:
+        logits: (K, ..., V), floating.
+        targets: (K, ...), int64 in [0, V).
+        label_smoothing: ε_ls, probability spread evenly over the vocabulary, (K,) or a number.
+
+    Returns:
+        (K,), float32.
+
+    Raises:
+        ValueError: if the shapes do not fit.
+
+    Source: Szegedy et al. 2016, section 7 (arXiv:1512.00567).
+    """
+    if logits.shape[:-1] != targets.shape:
+        raise ValueError(
+            f"targets must have the shape of the logits without the last dimension, got "
+            f"{tuple(targets.shape)} and {tuple(logits.shape)}"
+        )
+    slots = logits.shape[0]
+    smoothing = None
+    if label_smoothing is not None:
+        smoothing = torch.as_tensor(label_smoothing, dtype=torch.float32, device=logits.device)
+        smoothing = smoothing.expand(slots).view(slots, 1)
+    flat = logits.reshape(slots, -1, logits.shape[-1])
+    loss: Tensor = _SmoothedNll.apply(flat, targets.reshape(slots, -1), smoothing)  # type: ignore[no-untyped-call]
+    return loss
+
+
+def clip_grads_(grads: Iterable[Tensor], max_norm: Tensor | float) -> Tensor:
+    """Scale each slot's gradients in place so that their global norm is at most `max_norm`.
+
+    g ← g·min(1, τ/‖g‖), the norm taken over all tensors of one slot.
+
+    Args:
+        grads: tensors (K, ...).
+        max_norm: τ, (K,) or a number; infinity leaves the gradients as they are.
+
+    Returns:
+        The norms before clipping, (K,), float32.
+
+    Source: Pascanu et al. 2013 (arXiv:1211.5063).
+    """
+    grads = list(grads)
+    squares = [grad.flatten(1).float().square().sum(1) for grad in grads]
+    norms = torch.stack(squares).sum(0).sqrt()  # (K,)
+    limit = torch.as_tensor(max_norm, dtype=torch.float32, device=norms.device)
+    scale = (limit / norms).clamp(max=1.0)
+    for grad in grads:
+        grad.mul_(scale.view(-1, *[1] * (grad.dim() - 1)).to(grad.dtype))
+    return norms

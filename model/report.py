@@ -1,0 +1,54 @@
+"""What a trial says at a report point. Imports nothing heavy: it travels through Ray."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+# The curves: what MLflow records and what a replay compares, in this order.
+METRICS = ("val_loss", "train_loss", "perplexity", "learning_rate", "grad_norm", "tokens")
+
+
+class Status(StrEnum):
+    """Where a trial stands at a report."""
+
+    TRAINING = "training"  # goes on unless it is stopped
+    FINISHED = "finished"  # its budget is used up
+    DIVERGED = "diverged"  # a loss or a gradient was not finite; it is frozen
+
+
+@dataclass(frozen=True)
+class Report:
+    """One report of one trial.
+
+    Attributes:
+        trial_id: the name given when it was admitted.
+        status: where it stands.
+        step: updates done; of a diverged trial, the update that was not finite.
+        tokens: training tokens seen.
+        val_loss: nats per token on the validation sequences; NaN if diverged.
+        train_loss: mean training loss since the last report, nats per token.
+        grad_norm: mean global gradient norm before clipping since the last report.
+        learning_rate: α_t of the last update.
+        checkpoint: path of the state at this report, if one was saved.
+    """
+
+    trial_id: str
+    status: Status
+    step: int
+    tokens: int
+    val_loss: float
+    train_loss: float
+    grad_norm: float
+    learning_rate: float
+    checkpoint: str | None = None
+
+    @property
+    def perplexity(self) -> float:
+        """exp(val_loss), capped where a double ends."""
+        return math.exp(min(self.val_loss, 700.0))
+
+    def metrics(self) -> dict[str, float]:
+        """The curves by name."""
+        return {name: float(getattr(self, name)) for name in METRICS}

@@ -1,0 +1,94 @@
+"""The specification of a trial: everything that its numbers are a function of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from model.architecture import Architecture
+from model.corpus import DataConfig
+from model.hyperparameters import Hyperparameters
+
+
+class TrialSpec(BaseModel):
+    """One trial, completely: retraining it needs nothing else.
+
+    Attributes:
+        hyperparameters: the rows of the symbol table.
+        architecture: the shape of the model.
+        data: where the text comes from.
+        vocab_size: vocabulary that the tokenizer was asked for.
+        data_fingerprint: SHA-256 of the documents.
+        tokenizer_fingerprint: SHA-256 of vocabulary and merges.
+        train_sequences: |Data|, training sequences in an epoch.
+        validation_sequences: how many validation sequences an evaluation reads.
+        micro_batch: sequences per tick; B is a multiple of it.
+        report_tokens: training tokens between reports.
+        seed: the trial's key for weights, data order and dropout.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    hyperparameters: Hyperparameters
+    architecture: Architecture
+    data: DataConfig
+    vocab_size: int = Field(ge=257)
+    data_fingerprint: str
+    tokenizer_fingerprint: str
+    train_sequences: int = Field(ge=1)
+    validation_sequences: int = Field(ge=1)
+    micro_batch: int = Field(ge=1)
+    report_tokens: int = Field(ge=1)
+    seed: int = Field(ge=0, lt=2**63)
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
+        h = self.hyperparameters
+        if h.batch_size % self.micro_batch:
+            raise ValueError(
+                f"B must be a multiple of the micro-batch, got {h.batch_size} and "
+                f"{self.micro_batch}"
+            )
+        epochs = math.ceil(h.total_steps * h.batch_size / self.train_sequences)
+        if h.epochs != epochs:
+            raise ValueError(
+                f"N_epoch must be ⌈T_total·B/|Data|⌉ = {epochs}, got {h.epochs} with T_total = "
+                f"{h.total_steps}, B = {h.batch_size}, |Data| = {self.train_sequences}"
+            )
+        return self
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Training tokens of one update."""
+        return self.hyperparameters.batch_size * self.architecture.context_length
+
+    @property
+    def budget_tokens(self) -> int:
+        """Training tokens of the full budget."""
+        return self.hyperparameters.total_steps * self.tokens_per_step
+
+    @property
+    def report_steps(self) -> tuple[int, ...]:
+        """Updates after which the trial reports, in rising order; the last is T_total.
+
+        Report r comes after the first update that completes r·report_tokens, so that trials
+        with different batch sizes are compared at the same rungs.
+        """
+        total = self.hyperparameters.total_steps
+        steps = {
+            math.ceil(tokens / self.tokens_per_step)
+            for tokens in range(self.report_tokens, self.budget_tokens, self.report_tokens)
+        }
+        return tuple(sorted(steps | {total}))
+
+    @property
+    def hash(self) -> str:
+        """The trial's identity: SHA-256 of the canonical JSON, 64 hexadecimal digits."""
+        canonical = json.dumps(
+            self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False
+        )
+        return hashlib.sha256(canonical.encode()).hexdigest()

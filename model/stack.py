@@ -1,0 +1,219 @@
+"""A stack: K models of one architecture, held and trained as one set of tensors.
+
+All parameters of all slots lie in one matrix (K, P), and so do the gradients and the two moments.
+A slot is a row: loading, clearing and saving a trial touches one row, and an update of every
+parameter of every trial is a few operations on whole matrices. Named weights are views of it.
+
+K = slots, P = padded parameters, Q = ticks of a quantum, b = sequences of a micro-batch,
+T = tokens, V = vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from model.architecture import Architecture
+from model.losses import clip_grads_, cross_entropy
+from model.optimizers import stack_rows, update
+from model.randomness import DropoutMasks
+from model.transformer import initial_weight, is_decayed, language_model, parameter_shapes
+
+Floats = npt.NDArray[np.float64]
+
+# Every parameter starts at a multiple of 64 floats, so that all rows are aligned alike: kernels
+# may round differently at the unaligned edges of an array, and where those lie must not depend
+# on the slot.
+_ALIGNMENT = 64
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a stack does in one quantum, uploaded at once.
+
+    Attributes:
+        inputs: (Q, K, b, T) int64 token ids.
+        targets: (Q, K, b, T) int64.
+        weight: (K,) share b/B of one tick in its update; 0 for a slot that rests.
+        due: (Q, K) bool, whether the slot's update happens after this tick.
+        coefficients: (Q, K, 11), a row of `optimizers.Coefficients` where due.
+        max_norm: (Q, K) τ where due, otherwise infinity.
+        label_smoothing: (K,) or None where no slot uses it.
+        dropout: (K,) or None where no slot uses it.
+        dropout_keys: (Q, K) int64.
+    """
+
+    inputs: npt.NDArray[np.int64]
+    targets: npt.NDArray[np.int64]
+    weight: Floats
+    due: npt.NDArray[np.bool_]
+    coefficients: Floats
+    max_norm: Floats
+    label_smoothing: Floats | None
+    dropout: Floats | None
+    dropout_keys: npt.NDArray[np.int64]
+
+    def without_unused(self) -> Plan:
+        """The same plan, with None for a regulariser that no slot uses."""
+        return replace(
+            self,
+            label_smoothing=self.label_smoothing if np.any(self.label_smoothing) else None,
+            dropout=self.dropout if np.any(self.dropout) else None,
+        )
+
+
+class Stack:
+    """K models of one architecture on one device.
+
+    Args:
+        architecture: the shape that all slots share.
+        width: K.
+        device: where the tensors lie.
+    """
+
+    def __init__(self, architecture: Architecture, width: int, device: str | torch.device) -> None:
+        self.architecture = architecture
+        self.width = width
+        self.device = torch.device(device)
+        self._shapes = parameter_shapes(architecture)
+        self._offsets: dict[str, int] = {}
+        end = decayed = 0
+        for name, shape in self._shapes.items():
+            self._offsets[name] = end
+            end += _ALIGNMENT * math.ceil(math.prod(shape) / _ALIGNMENT)
+            decayed = end if is_decayed(name) else decayed
+        self._decayed = decayed
+        self._theta, self._m, self._v, self._grad = (
+            torch.zeros(width, end, device=self.device) for _ in range(4)
+        )
+        self._alive = torch.zeros(width, dtype=torch.bool, device=self.device)
+        self._weights = {
+            name: view.requires_grad_() for name, view in self._views(self._theta).items()
+        }
+        self._grads = list(self._views(self._grad).values())
+
+    def _views(self, flat: Tensor) -> dict[str, Tensor]:
+        """Named views (k, *shape) of a matrix (k, P)."""
+        return {
+            name: flat[:, self._offsets[name] :][:, : math.prod(shape)].view(-1, *shape)
+            for name, shape in self._shapes.items()
+        }
+
+    @torch.no_grad()
+    def load(self, slot: int, seed: int, state: Mapping[str, Tensor] | None = None) -> None:
+        """Put a trial into a slot: fresh from its seed, or as a snapshot left it."""
+        rows = {"weights": self._theta, "m": self._m, "v": self._v}
+        for matrix in (*rows.values(), self._grad):
+            matrix[slot] = 0
+        for kind, matrix in rows.items():
+            for name, view in self._views(matrix[slot : slot + 1]).items():
+                if state is not None:
+                    view[0] = state[f"{kind}.{name}"].to(self.device)
+                elif kind == "weights":
+                    view[0] = initial_weight(seed, name, self._shapes[name]).to(self.device)
+        self._alive[slot] = True
+
+    @torch.no_grad()
+    def snapshot(self, slot: int) -> dict[str, Tensor]:
+        """A copy of a slot's weights and moments on the CPU, in the shapes of one model."""
+        rows = {"weights": self._theta, "m": self._m, "v": self._v}
+        return {
+            f"{kind}.{name}": view[0].clone()
+            for kind, matrix in rows.items()
+            for name, view in self._views(matrix[slot : slot + 1].cpu()).items()
+        }
+
+    def run(self, plan: Plan) -> tuple[Floats, Floats]:
+        """Train one quantum.
+
+        Returns:
+            Losses (Q, K) of every tick, and gradient norms before clipping (Q, K), which mean
+            something only where an update was due. A slot whose loss or norm is not finite
+            stops changing at that update.
+        """
+        inputs, targets = self._upload(plan.inputs), self._upload(plan.targets)
+        weight, keys = self._upload(plan.weight), self._upload(plan.dropout_keys)
+        smoothing, dropout = self._upload(plan.label_smoothing), self._upload(plan.dropout)
+        max_norm, due = self._upload(plan.max_norm), self._upload(plan.due)
+        losses, norms = [], []
+        for q in range(len(plan.due)):
+            drop = None if dropout is None else DropoutMasks(keys[q], dropout)
+            loss = cross_entropy(self._forward(inputs[q], drop), targets[q], smoothing)  # (K,)
+            grads = torch.autograd.grad(loss, list(self._weights.values()), weight)
+            torch._foreach_add_(self._grads, grads)
+            losses.append(loss.detach())
+            self._alive &= losses[-1].isfinite()
+            if plan.due[q].any():
+                everyone = bool(plan.due[q].all())
+                norms.append(self._update(plan.coefficients[q], max_norm[q], due[q], everyone))
+            else:
+                norms.append(torch.zeros_like(losses[-1]))
+        return torch.stack(losses).double().cpu().numpy(), torch.stack(norms).double().cpu().numpy()
+
+    def _forward(self, ids: Tensor, drop: DropoutMasks | None = None) -> Tensor:
+        a = self.architecture
+        return language_model(self._weights, ids, a.n_layers, a.n_heads, a.rope_theta, drop)
+
+    @torch.no_grad()
+    def _update(self, rows: Floats, max_norm: Tensor, due: Tensor, everyone: bool) -> Tensor:
+        """Clip, apply the rule to the slots that are due and alive, and clear their gradients."""
+        norms = clip_grads_([self._grad], max_norm)  # (K,)
+        self._alive &= norms.isfinite() | ~due
+        c = stack_rows(rows, self.device)
+        theta, m, v = update(self._theta, self._m, self._v, self._grad, c, self._decayed)
+        moves = (due & self._alive).unsqueeze(1)  # (K, 1)
+        # Asking costs nothing on a CPU and saves three passes; elsewhere it would wait for the
+        # device.
+        if not (self.device.type == "cpu" and bool(moves.all())):
+            theta = torch.where(moves, theta, self._theta)
+            m, v = torch.where(moves, m, self._m), torch.where(moves, v, self._v)
+        self._theta.copy_(theta)
+        self._m, self._v = m, v
+        if everyone:
+            self._grad.zero_()
+        else:
+            self._grad.masked_fill_(due.unsqueeze(1), 0)
+        return norms
+
+    def _upload(self, array: npt.NDArray[Any] | None) -> Any:
+        """To the device, floats as float32."""
+        if array is None:
+            return None
+        dtype = torch.float32 if array.dtype == np.float64 else None
+        return torch.from_numpy(array).to(self.device, dtype, non_blocking=True)
+
+    @torch.no_grad()
+    def evaluate(
+        self, slots: list[int], x: npt.NDArray[np.int64], y: npt.NDArray[np.int64], batch: int
+    ) -> Floats:
+        """Mean loss of some slots over the same sequences, without dropout and smoothing.
+
+        Args:
+            slots: which, k of them.
+            x: (N, T) int64 token ids.
+            y: (N, T) int64 targets.
+            batch: sequences at a time.
+
+        Returns:
+            (k,) nats per token.
+        """
+        a, rows = self.architecture, self._theta
+        if slots != list(range(self.width)):
+            rows = rows[slots]  # (k, P)
+        weights = self._views(rows)
+        inputs, targets = self._upload(x), self._upload(y)
+        total = torch.zeros(len(slots), dtype=torch.float64, device=self.device)
+        for start in range(0, len(x), batch):
+            ids = inputs[start : start + batch].expand(len(slots), -1, -1)  # (k, b, T)
+            logits = language_model(weights, ids, a.n_layers, a.n_heads, a.rope_theta)
+            chunk = targets[start : start + batch].expand(len(slots), -1, -1)
+            total += cross_entropy(logits, chunk).double() * chunk.shape[1]
+        result: Floats = (total / len(x)).cpu().numpy()
+        return result

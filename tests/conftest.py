@@ -1,0 +1,71 @@
+"""What several tests share: a small corpus and specifications made for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from model.architecture import Architecture
+from model.corpus import DataConfig
+from model.hyperparameters import derive
+from model.spec import TrialSpec
+
+VOCAB = 288
+MakeSpec = Callable[..., TrialSpec]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """As the engine sets it: the bits of a sum depend on how it is split over threads."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tokens() -> tuple[np.ndarray, np.ndarray]:
+    """Training and validation tokens with something to learn: noisy counting."""
+    rng = np.random.default_rng(0)
+    count = np.arange(6000) % 61 + np.where(rng.random(6000) < 0.2, rng.integers(200, size=6000), 0)
+    return count[:5000].astype(np.uint16), count[5000:].astype(np.uint16)
+
+
+@pytest.fixture(scope="session")
+def make_spec(tokens: tuple[np.ndarray, np.ndarray]) -> MakeSpec:
+    """A specification for `tokens`, with some hyperparameters and sizes of one's own."""
+
+    def make(
+        *,
+        seed: int = 0,
+        steps: int = 12,
+        reports: int = 3,
+        micro_batch: int = 2,
+        model: Mapping[str, Any] | None = None,
+        **hyperparameters: Any,
+    ) -> TrialSpec:
+        sizes = {"d_model": 16, "n_layers": 2, "n_heads": 2, "context_length": 8, "d_ff": 32}
+        architecture = Architecture(vocab_size=VOCAB, **{**sizes, **(model or {})})
+        length = architecture.context_length
+        train_sequences = (len(tokens[0]) - 1) // length
+        h = derive(
+            {"batch_size": 4, "max_learning_rate": 0.01, "total_steps": steps, **hyperparameters},
+            train_sequences=train_sequences,
+            context_length=length,
+        )
+        return TrialSpec(
+            hyperparameters=h,
+            architecture=architecture,
+            data=DataConfig(files=("made-up.txt",)),
+            vocab_size=VOCAB,
+            data_fingerprint="data",
+            tokenizer_fingerprint="tokenizer",
+            train_sequences=train_sequences,
+            validation_sequences=9,
+            micro_batch=micro_batch,
+            report_tokens=-(-h.total_steps * h.batch_size * length // reports),
+            seed=seed,
+        )
+
+    return make

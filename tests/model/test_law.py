@@ -1,0 +1,182 @@
+"""The law: a trial is a pure function of its specification, bit for bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from model import checkpoint
+from model.engine import Engine
+from model.report import Report, Status
+from model.spec import TrialSpec
+from tests.conftest import MakeSpec
+
+Tokens = tuple[np.ndarray, np.ndarray]
+Outcome = tuple[list[tuple[Any, ...]], dict[str, torch.Tensor] | None]
+
+# A small odd shape, where edges of vectors and unaligned rows would show, and a usual one.
+SHAPES = (
+    {},
+    {"d_model": 12, "n_layers": 1, "n_heads": 2, "context_length": 7, "d_ff": 32},
+    {"d_model": 20, "n_layers": 3, "n_heads": 1, "context_length": 11, "d_ff": 96},
+)
+
+
+def numbers(report: Report) -> tuple[Any, ...]:
+    """Everything that a report says, NaN made comparable."""
+    values = [None if v != v else v for v in report.metrics().values()]  # noqa: PLR0124 - NaN
+    return (report.status, report.step, *values)
+
+
+def train(
+    tokens: Tokens,
+    folder: Path,
+    specs: list[TrialSpec],
+    *,
+    slots: int,
+    width: int,
+    resume: dict[int, Path] | None = None,
+    stop: dict[int, int] | None = None,
+) -> list[Outcome]:
+    """Train trials together; each one's reports and final state.
+
+    `stop` says after how many reports a trial is stopped.
+    """
+    engine = Engine(*tokens, slots=slots, width=width, checkpoint_dir=folder)
+    for number, spec in enumerate(specs):
+        engine.admit(str(number), spec, (resume or {}).get(number))
+    reports: list[list[tuple[Any, ...]]] = [[] for _ in specs]
+    paths: dict[int, str] = {}
+    while engine.load:
+        for report in engine.turn():
+            number = int(report.trial_id)
+            if len(reports[number]) == (stop or {}).get(number):
+                continue
+            reports[number].append(numbers(report))
+            if report.checkpoint:
+                paths[number] = report.checkpoint
+            if len(reports[number]) == (stop or {}).get(number):
+                engine.stop(report.trial_id)
+    states = [checkpoint.read(Path(paths[i]))[0] if i in paths else None for i in range(len(specs))]
+    return list(zip(reports, states, strict=True))
+
+
+def assert_same(a: Outcome, b: Outcome) -> None:
+    assert a[0] == b[0]
+    assert (a[1] is None) == (b[1] is None)
+    for name in a[1] or {}:
+        assert torch.equal(a[1][name], b[1][name]), name  # type: ignore[index]
+
+
+@st.composite
+def trials(draw: st.DrawFn) -> dict[str, Any]:
+    """Hyperparameters of a trial; some of them diverge."""
+    optimizer = draw(st.sampled_from(["adamw", "adamw", "adam", "momentum", "sgd"]))
+    return {
+        "seed": draw(st.integers(0, 3)),
+        "batch_size": draw(st.sampled_from([2, 4, 6])),
+        "steps": draw(st.integers(3, 9)),
+        "reports": draw(st.integers(1, 3)),
+        "optimizer": optimizer,
+        "schedule": draw(st.sampled_from(["cosine", "constant"])),
+        "max_learning_rate": draw(st.sampled_from([1e-3, 0.03, 90.0])),
+        "learning_rate": draw(st.sampled_from([1e-3, 0.03])),
+        "weight_decay": draw(st.sampled_from([0.0, 0.1, 9.0])),
+        "dropout": draw(st.sampled_from([0.0, 0.0, 0.25])),
+        "label_smoothing": draw(st.sampled_from([0.0, 0.0, 0.1])),
+        "grad_clip": draw(st.sampled_from([0.0, 0.3, 1.0])),
+    }
+
+
+@pytest.mark.slow
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    data=st.lists(trials(), min_size=2, max_size=10),
+    width=st.integers(1, 8),
+    shape=st.sampled_from(SHAPES),
+)
+def test_trial_ignores_its_neighbours(
+    tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, data: list[Any], width: int, shape: Any
+) -> None:
+    """Alone, or in any slot of a stack, before and after refills: the same bits."""
+    specs = [make_spec(model=shape, **trial) for trial in data]
+    together = train(tokens, tmp_path, specs, slots=width, width=width)
+    for spec, outcome in zip(specs, together, strict=True):
+        (alone,) = train(tokens, tmp_path, [spec], slots=1, width=1)
+        assert_same(alone, outcome)
+
+
+@pytest.mark.parametrize("width", range(2, 9))
+@pytest.mark.parametrize("shape", SHAPES)
+def test_slot_does_not_matter(
+    tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, width: int, shape: Any
+) -> None:
+    """One specification in every slot of a stack gives one result."""
+    spec = make_spec(model=shape, dropout=0.1, label_smoothing=0.1, steps=6)
+    (alone,) = train(tokens, tmp_path, [spec], slots=1, width=1)
+    for outcome in train(tokens, tmp_path, [spec] * width, slots=width, width=width):
+        assert_same(alone, outcome)
+
+
+def test_diverging_neighbour_changes_nothing(
+    tmp_path: Path, tokens: Tokens, make_spec: MakeSpec
+) -> None:
+    calm = make_spec(steps=12, dropout=0.1)
+    wild = make_spec(
+        steps=12, optimizer="sgd", schedule="constant", learning_rate=100.0, weight_decay=10.0,
+        grad_clip=0.0, warmup_steps=0,
+    )  # fmt: skip
+    (alone,) = train(tokens, tmp_path, [calm], slots=1, width=1)
+    first, second, third = train(tokens, tmp_path, [wild, calm, wild], slots=3, width=3)
+    assert_same(alone, second)
+    assert_same(first, third)
+    assert first[0][-1][0] is Status.DIVERGED
+
+
+def test_refill_in_mid_flight_changes_nothing(
+    tmp_path: Path, tokens: Tokens, make_spec: MakeSpec
+) -> None:
+    """A slot freed by an early stop is refilled while the others are in the middle of an update."""
+    specs = [make_spec(seed=i, steps=9, batch_size=[4, 6, 8, 4, 6][i]) for i in range(5)]
+    stop = {0: 1, 2: 2}
+    together = train(tokens, tmp_path, specs, slots=2, width=2, stop=stop)
+    for number, (spec, outcome) in enumerate(zip(specs, together, strict=True)):
+        stopped = {0: stop[number]} if number in stop else None
+        (alone,) = train(tokens, tmp_path, [spec], slots=1, width=1, stop=stopped)
+        assert_same(alone, outcome)
+        assert len(outcome[0]) == stop.get(number, 3)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_resume_equals_uninterrupted(
+    tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, shape: Any, after: int
+) -> None:
+    """Interrupted at any report and resumed in another slot, next to others."""
+    spec = make_spec(model=shape, steps=11, reports=4, dropout=0.2, grad_clip=0.5)
+    other = make_spec(model=shape, seed=9, steps=7)
+    (whole,) = train(tokens, tmp_path / "whole", [spec], slots=1, width=1)
+    (begun,) = train(tokens, tmp_path / "begun", [spec], slots=1, width=1, stop={0: after})
+    saved = tmp_path / "begun" / "0.safetensors"
+    _, resumed = train(
+        tokens, tmp_path / "resumed", [other, spec], slots=2, width=3, resume={1: saved}
+    )
+    assert_same(whole, (begun[0] + resumed[0], resumed[1]))
+
+
+def test_resume_refuses_another_specification(
+    tmp_path: Path, tokens: Tokens, make_spec: MakeSpec
+) -> None:
+    train(tokens, tmp_path, [make_spec(steps=3)], slots=1, width=1)
+    engine = Engine(*tokens)
+    engine.admit("x", make_spec(steps=4), tmp_path / "0.safetensors")
+    with pytest.raises(checkpoint.CheckpointError, match="another specification"):
+        engine.turn()
