@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 
 def default_d_ff(d_model: int) -> int:
@@ -31,18 +38,16 @@ class Architecture(BaseModel):
     n_layers: int = Field(default=2, ge=1, le=1_000, description="Transformer blocks")
     n_heads: int = Field(default=4, ge=1, le=1_024, description="attention heads")
     d_ff: int = Field(
-        default=0, ge=0, le=1_048_576,
+        default=0, ge=0, le=1_048_576, validate_default=True,
         description="inner width of SwiGLU; 0 means 8/3·d_model to the nearest multiple of 64",
     )  # fmt: skip
     rope_theta: float = Field(default=10_000.0, gt=1, description="base of the rotary angles")
 
-    @model_validator(mode="before")
+    @field_validator("d_ff")
     @classmethod
-    def _default_width(cls, data: dict[str, object]) -> dict[str, object]:
-        d_model = data.get("d_model", cls.model_fields["d_model"].default)
-        if not data.get("d_ff") and isinstance(d_model, int):
-            return {**data, "d_ff": default_d_ff(d_model)}
-        return data
+    def _default_width(cls, d_ff: int, info: ValidationInfo) -> int:
+        d_model = info.data.get("d_model")  # absent if it is out of range itself
+        return default_d_ff(d_model) if d_ff == 0 and d_model else d_ff
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:

@@ -58,22 +58,48 @@ def _pieces(blocks: Iterable[str], special_tokens: Sequence[str]) -> Iterator[st
 
     Without special tokens there is no safe cut, and the whole text is one piece.
     """
-    held = ""
+    special = special_pattern(special_tokens)
+    held, searched = "", 0
     for block in blocks:
         held += block
-        end = max((held.rfind(token) + len(token) for token in special_tokens if token in held),
-                  default=0)  # fmt: skip
+        begun = unfinished_special(held, searched, special_tokens)
+        end = 0
+        for match in special.finditer(held, searched) if special else ():
+            if match.start() >= begun:
+                break
+            end = match.end()
         if end:
             yield held[:end]
             held = held[end:]
+        # What is known to hold no special token is not searched again with the next block.
+        searched = max(begun - end, 0)
     yield held
 
 
+def unfinished_special(text: str, start: int, special_tokens: Sequence[str]) -> int:
+    """The first place at or after `start` where a longer text might hold a special token."""
+    longest = max(map(len, special_tokens), default=0)
+    first = {token[0] for token in special_tokens}
+    for place in range(max(start, len(text) - longest + 1), len(text)):
+        if text[place] not in first:
+            continue
+        end = text[place:]
+        if any(token.startswith(end) and token != end for token in special_tokens):
+            return place
+    return len(text)
+
+
 def special_pattern(special_tokens: Iterable[str]) -> regex.Pattern[str] | None:
-    """A pattern with one group that finds special tokens, the longest where several start."""
+    """A pattern with one group that finds special tokens, the longest where several start.
+
+    Raises:
+        ValueError: if a special token is empty: it would be found everywhere.
+    """
     longest_first = sorted(special_tokens, key=lambda token: (-len(token), token))
     if not longest_first:
         return None
+    if not longest_first[-1]:
+        raise ValueError("a special token must not be empty")
     return regex.compile(f"({'|'.join(map(regex.escape, longest_first))})")
 
 

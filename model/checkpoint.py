@@ -91,9 +91,10 @@ def _unpack(data: bytes, where: str) -> tuple[dict[str, Tensor], dict[str, Any]]
         raise CheckpointError(f"{where} is damaged or no safetensors file: {error}") from error
     if metadata.get("format") != _FORMAT:
         raise CheckpointError(f"{where} is a safetensors file, but not a checkpoint of tuner")
-    if digest(tensors, metadata["about"]) != metadata["sha256"]:
+    about = metadata.get("about", "")
+    if digest(tensors, about) != metadata.get("sha256"):
         raise CheckpointError(f"{where} is damaged: its checksum does not match its contents")
-    return tensors, json.loads(metadata["about"])
+    return tensors, json.loads(about)
 
 
 def save_checkpoint(
@@ -110,7 +111,8 @@ def save_checkpoint(
         iteration: updates done.
         out: a path (written atomically) or an open binary file.
     """
-    tensors = {f"model.{n}": t.detach().cpu() for n, t in model.state_dict().items()}
+    # copies: safetensors refuses tensors that share memory, as tied weights do
+    tensors = {f"model.{n}": t.detach().cpu().clone() for n, t in model.state_dict().items()}
     state = optimizer.state_dict()
     plain: dict[str, dict[str, Any]] = {}
     for index, entries in state["state"].items():
@@ -164,7 +166,7 @@ def _split_groups(groups: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], d
 
     def plain(value: Any, name: str) -> Any:
         if isinstance(value, Tensor):
-            tensors[name] = value.detach().cpu()
+            tensors[name] = value.detach().cpu().clone()  # groups may share one
             return {"tensor": name}
         if isinstance(value, tuple):
             return {"tuple": [plain(item, f"{name}.{i}") for i, item in enumerate(value)]}

@@ -12,10 +12,10 @@ import glob
 import hashlib
 import json
 import os
-import shutil
 import sysconfig
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -36,14 +36,14 @@ Ints = npt.NDArray[np.int64]
 Document = tuple[str, str]  # name and text
 
 END_OF_TEXT = "<|endoftext|>"
-_CACHE_FORMAT = 1
+_CACHE_FORMAT = 2
 _TEXT_SUFFIXES = (".txt", ".md", ".py")
-# Left out of the standard library: what distributions package separately or leave out, what is
-# generated for one machine, and what is not library code but tests and demonstrations.
-_NOT_LIBRARY = {
+# `_python_stdlib` says why.
+_NOT_LIBRARY_FOLDERS = {
     "__phello__", "__pycache__", "dist-packages", "distutils", "ensurepip", "idlelib", "lib2to3",
     "site-packages", "test", "tests", "tkinter", "turtledemo",
 }  # fmt: skip
+_NOT_LIBRARY_FILES = ("_sysconfigdata", "_distutils_system_mod", "sitecustomize", "usercustomize")
 
 
 class CorpusError(ValueError):
@@ -51,10 +51,16 @@ class CorpusError(ValueError):
 
 
 class DataConfig(BaseModel):
-    """Where the text comes from.
+    """Where the text comes from; by default the standard library's source.
+
+    Attributes:
+        source: a text that every machine has.
+        files: UTF-8 text files, folders and patterns, instead of a source.
+        separator: what stands between documents inside a file.
+        validation_fraction: share of the documents that is held out, in (0, 1).
 
     Raises:
-        ValidationError: unless exactly one of `source` and `files` is given.
+        ValidationError: if both `source` and `files` are given, or both as null.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,6 +69,13 @@ class DataConfig(BaseModel):
     files: tuple[str, ...] | None = Field(default=None, min_length=1)
     separator: str = Field(default=END_OF_TEXT, min_length=1)
     validation_fraction: float = Field(default=0.05, gt=0, lt=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_source(cls, given: Any) -> Any:
+        if isinstance(given, dict) and not {"source", "files"} & given.keys():
+            return {**given, "source": "python-stdlib"}
+        return given
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -86,8 +99,8 @@ class Corpus:
         tokenizer: what made them.
         data_fingerprint: SHA-256 of the documents and of how they were split.
         tokenizer_fingerprint: SHA-256 of vocabulary and merges.
-        train_documents: how many.
-        validation_documents: how many.
+        num_train_documents: documents of the training part.
+        num_validation_documents: documents of the validation part.
         train_bytes: UTF-8 bytes of the training text.
         validation_bytes: UTF-8 bytes of the validation text.
     """
@@ -97,8 +110,8 @@ class Corpus:
     tokenizer: Tokenizer
     data_fingerprint: str
     tokenizer_fingerprint: str
-    train_documents: int
-    validation_documents: int
+    num_train_documents: int
+    num_validation_documents: int
     train_bytes: int
     validation_bytes: int
 
@@ -113,10 +126,12 @@ def _library_files() -> Iterator[tuple[str, Path]]:
     root = Path(sysconfig.get_paths()["stdlib"])
     for folder, subfolders, names in os.walk(root):
         subfolders[:] = sorted(
-            name for name in subfolders if name not in _NOT_LIBRARY and "config-" not in name
+            name
+            for name in subfolders
+            if name not in _NOT_LIBRARY_FOLDERS and "config-" not in name
         )
         for name in sorted(names):
-            if name.endswith(".py") and not name.startswith("_sysconfigdata"):
+            if name.endswith(".py") and not name.startswith(_NOT_LIBRARY_FILES):
                 path = Path(folder, name)
                 yield path.relative_to(root).as_posix(), path
 
@@ -126,7 +141,7 @@ def _named_files(config: DataConfig) -> Iterator[tuple[str, Path]]:
     for pattern in config.files or ():
         path = Path(pattern)
         if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix in _TEXT_SUFFIXES)
+            found = sorted(p for p in path.rglob("*") if p.suffix in _TEXT_SUFFIXES and p.is_file())
         elif path.exists() or not glob.has_magic(pattern):
             found = [path]
         else:
@@ -154,7 +169,13 @@ def _read(path: Path) -> str:
 
 
 def _python_stdlib(config: DataConfig) -> Iterator[Document]:
-    """The source text of the running interpreter's own standard library, a document per file."""
+    """The source text of the running interpreter's own standard library, a document per file.
+
+    So that every machine with this Python has the same text, these are left out: installed
+    packages; what distributions package separately or not at all (tkinter, idlelib, turtledemo,
+    lib2to3, distutils, ensurepip, tests); and what is made or patched for one machine
+    (_sysconfigdata, config-*, sitecustomize). Tests and demonstrations are no library code either.
+    """
     for name, path in _library_files():
         text = _read(path)
         if text:
@@ -193,18 +214,23 @@ def source_bytes(config: DataConfig) -> int:
 
 def _split(documents: list[Document], config: DataConfig) -> tuple[list[Document], list[Document]]:
     """Training and validation documents; where one goes depends on its own name only."""
+    if not documents:
+        raise CorpusError(
+            f"data: there are no documents, only separators ({config.separator!r}); give files "
+            f"with text between them, or another separator"
+        )
     if len(documents) < 2:
         raise CorpusError(
-            f"data: the split is by document, and there are only {len(documents)}; give several "
-            f'files, or say what separates documents (for instance separator: "\\n\\n")'
+            "data: the split is by document, and there is only one; give several "
+            'files, or say what separates documents (for instance separator: "\\n\\n")'
         )
 
     def place(name: str) -> float:
         return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) / 2**64
 
     places = [place(name) for name, _ in documents]
-    limit = max(config.validation_fraction, min(places) + 2**-60)
-    held_out = [p < limit for p in places]
+    limit = max(config.validation_fraction, min(places))  # at least the lowest one
+    held_out = [p <= limit for p in places]
     if all(held_out):
         raise CorpusError(
             "data: every document falls into the validation part; lower validation_fraction"
@@ -214,8 +240,9 @@ def _split(documents: list[Document], config: DataConfig) -> tuple[list[Document
 
 
 def _fingerprint(documents: Iterable[Document], config: DataConfig) -> str:
-    """SHA-256 of names, texts and the split; where the files lie does not count."""
-    sha = hashlib.sha256(repr((config.kind, config.validation_fraction)).encode())
+    """SHA-256 of names, texts and options; where the files lie does not count."""
+    options = (config.kind, config.separator, config.validation_fraction)
+    sha = hashlib.sha256(repr(options).encode())
     for name, text in documents:
         for part in (name.encode(), text.encode()):
             sha.update(len(part).to_bytes(8))
@@ -245,10 +272,10 @@ def prepare(
     say("reading documents")
     documents = list(SOURCES[config.kind](config))
     data_fingerprint = _fingerprint(documents, config)
-    folder = cache_dir / f"{data_fingerprint[:16]}-{vocab_size}"
-    cached = _load(folder, data_fingerprint)
-    if cached is not None:
-        return cached
+    folder = _folder(cache_dir, data_fingerprint, vocab_size)
+    found = _load(folder, data_fingerprint)
+    if found is not None:
+        return found
 
     parts = dict(zip(("train", "validation"), _split(documents, config), strict=True))
     say("training the tokenizer")
@@ -273,15 +300,39 @@ def prepare(
                 "bytes": sum(len(text.encode()) for _, text in part),
             }
         (building / "meta.json").write_text(json.dumps(meta, indent=2), encoding="utf-8")
-        if folder.exists():  # damaged, or made by another process in the meantime
-            shutil.rmtree(folder, ignore_errors=True)
-        try:
-            building.rename(folder)
-        except OSError:
-            pass  # another process was faster; its result is the same
-    corpus = _load(folder, data_fingerprint)
-    assert corpus is not None
+        # Loaded before it is put in place: a mapped file stays readable whatever other processes
+        # do to its name.
+        corpus = _load(building, data_fingerprint)
+        assert corpus is not None
+        if _load(folder, data_fingerprint) is None:
+            _put(building, folder, Path(temporary, "damaged"))
     return corpus
+
+
+def _put(building: Path, folder: Path, aside: Path) -> None:
+    """Put a finished corpus in place, and a damaged one aside; each is one atomic step."""
+    with suppress(FileNotFoundError):  # none is there
+        folder.rename(aside)
+    try:
+        building.rename(folder)
+    except OSError:
+        if not folder.exists():
+            raise
+        # Another process was faster, and its result is the same.
+
+
+def cached(config: DataConfig, vocab_size: int, cache_dir: Path) -> Corpus | None:
+    """What `prepare` would load from the cache; None if it would have to work.
+
+    Raises:
+        CorpusError: if the source cannot be read.
+    """
+    data_fingerprint = _fingerprint(SOURCES[config.kind](config), config)
+    return _load(_folder(cache_dir, data_fingerprint, vocab_size), data_fingerprint)
+
+
+def _folder(cache_dir: Path, data_fingerprint: str, vocab_size: int) -> Path:
+    return cache_dir / f"{data_fingerprint[:16]}-{vocab_size}-v{_CACHE_FORMAT}"
 
 
 def _sha256(path: Path) -> str:
@@ -307,21 +358,21 @@ def _load(folder: Path, data_fingerprint: str) -> Corpus | None:
             folder / "vocab.json", folder / "merges.txt", [END_OF_TEXT]
         )
         arrays = [np.load(folder / f"{s}.npy", mmap_mode="r") for s in ("train", "validation")]
+        if tokenizer.fingerprint != meta["tokenizer_fingerprint"]:
+            return None
+        return Corpus(
+            train=arrays[0],
+            validation=arrays[1],
+            tokenizer=tokenizer,
+            data_fingerprint=data_fingerprint,
+            tokenizer_fingerprint=tokenizer.fingerprint,
+            num_train_documents=meta["train"]["documents"],
+            num_validation_documents=meta["validation"]["documents"],
+            train_bytes=meta["train"]["bytes"],
+            validation_bytes=meta["validation"]["bytes"],
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if tokenizer.fingerprint != meta["tokenizer_fingerprint"]:
-        return None
-    return Corpus(
-        arrays[0],
-        arrays[1],
-        tokenizer,
-        data_fingerprint,
-        tokenizer.fingerprint,
-        meta["train"]["documents"],
-        meta["validation"]["documents"],
-        meta["train"]["bytes"],
-        meta["validation"]["bytes"],
-    )
 
 
 def sequences(tokens: Tokens, indices: Ints, context_length: int) -> tuple[Ints, Ints]:
@@ -343,7 +394,7 @@ def get_batch(
     dataset: npt.ArrayLike,
     batch_size: int,
     context_length: int,
-    device: str,
+    device: str | torch.device,
     *,
     k: int = 1,
     seed: int | None = None,

@@ -77,12 +77,12 @@ class Row:
             return value in self.choices
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
-        if self.kind is int and value != int(value):
+        if not math.isfinite(value) or (self.kind is int and value != int(value)):
             return False
         low, high = cast(float, self.low), self.high
         above = value > low if self.low_open else value >= low
         below = high is None or (value < high if self.high_open else value <= high)
-        return above and below and math.isfinite(value)
+        return above and below
 
 
 def _row(
@@ -315,25 +315,34 @@ def derive(
         row.name: row.default for row in SYMBOL_TABLE.values() if row.default is not None
     }
     complete.update(given)
-    batch_size = int(cast(float, complete["batch_size"]))
-    if batch_size < 1:
-        raise ValueError(f"B must be at least 1, got {batch_size}")
+    batch_size = _count("batch_size", complete)
     if "epochs" in given:
-        complete["total_steps"] = int(cast(int, given["epochs"])) * train_sequences // batch_size
+        complete["total_steps"] = _count("epochs", complete) * train_sequences // batch_size
     elif budget_tokens is not None:
         complete["total_steps"] = math.ceil(budget_tokens / (batch_size * context_length))
-    total_steps = int(cast(int, complete["total_steps"]))
+    total_steps = _count("total_steps", complete)
     complete["epochs"] = math.ceil(total_steps * batch_size / train_sequences)
     resolved = {name: _resolve(name, complete, ()) for name in complete}
     return Hyperparameters.model_validate(resolved)
 
 
+def _count(name: str, values: Mapping[str, Value | FractionOf]) -> int:
+    """A row that others are derived from."""
+    row, value = SYMBOL_TABLE[name], values[name]
+    if isinstance(value, FractionOf) or not row.accepts(value):
+        raise ValueError(f"{row.symbol} must be a whole number in {row.range}, got {value}")
+    return int(value)
+
+
 def _resolve(name: str, values: Mapping[str, Value | FractionOf], path: tuple[str, ...]) -> Value:
     """Follow fractions to a number, rounded where the row counts something."""
     value = values[name]
-    if isinstance(value, FractionOf):
-        if name in path:
-            raise ValueError(f"{name} is a fraction of itself: {' of '.join((*path, name))}")
-        whole = _resolve(value.name, values, (*path, name))
-        value = value.share * cast(float, whole)
-    return round(cast(float, value)) if SYMBOL_TABLE[name].kind is int else value
+    if not isinstance(value, FractionOf):
+        return value
+    if name in path:
+        raise ValueError(f"{name} is a fraction of itself: {' of '.join((*path, name))}")
+    whole = _resolve(value.name, values, (*path, name)) if value.name in values else None
+    share = value.share * whole if isinstance(whole, int | float) else math.nan
+    if not math.isfinite(share):
+        raise ValueError(f"{name} cannot be {value.share:g} of {value.name}")
+    return round(share) if SYMBOL_TABLE[name].kind is int else share

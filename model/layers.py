@@ -98,7 +98,8 @@ def _default_angles(
     length: int, d: int, theta: float, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Cosine and sine for positions 0 … length−1, (T, d/2) each."""
-    return _angles(torch.arange(length, device=device), d, theta)
+    with torch.inference_mode(False):  # what is kept must serve training as well
+        return _angles(torch.arange(length, device=device), d, theta)
 
 
 def _angles(positions: Tensor, d: int, theta: float) -> tuple[Tensor, Tensor]:

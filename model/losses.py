@@ -71,6 +71,10 @@ def cross_entropy(
     smoothing = None
     if label_smoothing is not None:
         smoothing = torch.as_tensor(label_smoothing, dtype=torch.float32, device=logits.device)
+        if smoothing.shape not in {(), (1,), (slots,)}:
+            raise ValueError(
+                f"label_smoothing must be one number or {slots}, got {tuple(smoothing.shape)}"
+            )
         smoothing = smoothing.expand(slots).view(slots, 1)
     flat = logits.reshape(slots, -1, logits.shape[-1])
     loss: Tensor = _SmoothedNll.apply(flat, targets.reshape(slots, -1), smoothing)  # type: ignore[no-untyped-call]
@@ -92,10 +96,10 @@ def clip_grads_(grads: Iterable[Tensor], max_norm: Tensor | float) -> Tensor:
     Source: Pascanu et al. 2013 (arXiv:1211.5063).
     """
     grads = list(grads)
-    squares = [grad.flatten(1).float().square().sum(1) for grad in grads]
+    squares = [grad.reshape(len(grad), -1).float().square().sum(1) for grad in grads]
     norms = torch.stack(squares).sum(0).sqrt()  # (K,)
     limit = torch.as_tensor(max_norm, dtype=torch.float32, device=norms.device)
-    scale = (limit / norms).clamp(max=1.0)
+    scale = torch.where(limit >= norms, 1.0, limit / norms)  # also where both are infinite
     for grad in grads:
         grad.mul_(scale.view(-1, *[1] * (grad.dim() - 1)).to(grad.dtype))
     return norms

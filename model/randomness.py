@@ -89,7 +89,7 @@ def truncated_normal(key: int, shape: tuple[int, ...], std: float, bound: float)
     bits = mix64(np.arange(count, dtype=np.uint64) ^ np.uint64(key))
     uniform = torch.from_numpy(((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53)
     tail = torch.special.ndtr(torch.tensor(-bound, dtype=torch.float64))
-    normal = torch.special.ndtri(tail + uniform * (1 - 2 * tail)).clamp(-bound, bound)
+    normal: Tensor = torch.special.ndtri(tail + uniform * (1 - 2 * tail)).clamp(-bound, bound)
     return (normal * std).to(torch.float32).view(shape)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import hashlib
 import heapq
 import json
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from model.bpe import GPT2_PATTERN, Merges, Vocab, special_pattern
+from model.bpe import GPT2_PATTERN, Merges, Vocab, special_pattern, unfinished_special
 
 # Pre-tokens above this length are merged with a heap, so that a long run of letters is not
 # quadratic; below it the plain loop is faster.
@@ -25,6 +24,8 @@ _CACHE_LIMIT = 1 << 20
 # The last pre-tokens of an unfinished text may still change: `'`, `l` become `'ll`, and white
 # space gives its last character to the word that follows.
 _UNSETTLED = 3
+# Short pieces of a stream are gathered up to this size: a line at a time costs three times more.
+_GATHERED_CHARACTERS = 1 << 13
 
 
 class Tokenizer:
@@ -76,23 +77,38 @@ class Tokenizer:
             ValueError: if one is not in the format.
         """
         special = set(special_tokens or ())
-        entries: dict[str, int] = json.loads(Path(vocab_path).read_text(encoding="utf-8"))
+        entries = json.loads(Path(vocab_path).read_text(encoding="utf-8"))
+        if not (isinstance(entries, dict) and all(type(i) is int for i in entries.values())):
+            raise ValueError(f"{vocab_path} does not map tokens to ids")
         vocab = {
             i: text.encode() if text in special else _from_unicode(text)
             for text, i in entries.items()
         }
-        lines = Path(merges_path).read_text(encoding="utf-8").split("\n")
-        pairs = [line.split(" ") for line in lines if line and not line.startswith("#version")]
+        header, *lines = Path(merges_path).read_text(encoding="utf-8").split("\n")
+        if not header.startswith("#version"):  # only the first line: a token may begin so as well
+            lines.insert(0, header)
+        pairs = [line.split(" ") for line in lines if line]
         merges = [(_from_unicode(a), _from_unicode(b)) for a, b in pairs]
         return cls(vocab, merges, special_tokens)
 
     def save(self, directory: str | os.PathLike[str]) -> None:
-        """Write vocab.json and merges.txt in GPT-2's format, each atomically."""
+        """Write vocab.json and merges.txt in GPT-2's format, each atomically.
+
+        Special tokens are written as they are; `from_files` is told which ones they are.
+
+        Raises:
+            ValueError: if two tokens would have one name in the file.
+        """
         special = {token.encode(): token for token in self.special_tokens}
         entries = {
             special[token] if token in special else _to_unicode(token): i
             for i, token in self.vocab.items()
         }
+        if len(entries) < len(self.vocab):
+            raise ValueError(
+                f"{len(self.vocab)} tokens have only {len(entries)} names in vocab.json; "
+                f"rename the special tokens that are spelled like another token"
+            )
         merges = "".join(f"{_to_unicode(a)} {_to_unicode(b)}\n" for a, b in self.merges)
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
@@ -139,25 +155,34 @@ class Tokenizer:
         """Lazily encode a text that comes in pieces, for instance the lines of an open file.
 
         The ids are those of the whole text, wherever it is cut. What is held in memory is one
-        piece and the pre-token that may still grow.
+        piece (or some 8,000 characters of short ones) and the pre-token that may still grow.
         """
-        held = ""
+        held, waiting, size = "", list[str](), 0
         for piece in iterable:
-            held += piece
-            start = 0
+            waiting.append(piece)
+            size += len(piece)
+            # At least as much as was held back: a pre-token that grows without end is then
+            # looked at a logarithmic number of times.
+            if size < max(_GATHERED_CHARACTERS, len(held)):
+                continue
+            held += "".join(waiting)
+            waiting, size, start = [], 0, 0
             while True:
-                begun = self._unfinished_special(held, start)
+                begun = unfinished_special(held, start, self.special_tokens)
                 match = self._special.search(held, start) if self._special else None
                 if match is None or match.start() >= begun:
                     break
                 yield from self._ids(held[start : match.end()])
                 start = match.end()
-            starts = [m.start() for m in GPT2_PATTERN.finditer(held, start)]
-            settled = max(0, bisect.bisect_left(starts, begun) - _UNSETTLED)
-            for pretoken in GPT2_PATTERN.findall(held, start)[:settled]:
-                yield from self._cache[pretoken]
-            held = held[starts[settled] if starts else start :]
-        yield from self._ids(held)
+            pretokens = GPT2_PATTERN.findall(held, start)
+            end = len(held)
+            while pretokens and end > begun:
+                end -= len(pretokens.pop())
+            for pretoken in pretokens[-_UNSETTLED:]:
+                end -= len(pretoken)
+            yield from chain.from_iterable(map(self._cache.__getitem__, pretokens[:-_UNSETTLED]))
+            held = held[end:]
+        yield from self._ids(held + "".join(waiting))
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of some ids, with U+FFFD for bytes that are not UTF-8.
@@ -177,15 +202,6 @@ class Tokenizer:
         if number % 2:
             return (self._special_ids[part],)
         return chain.from_iterable(map(self._cache.__getitem__, GPT2_PATTERN.findall(part)))
-
-    def _unfinished_special(self, text: str, start: int) -> int:
-        """The first place at or after `start` where a longer text might hold a special token."""
-        longest = max((len(token) for token in self.special_tokens), default=0)
-        for place in range(max(start, len(text) - longest + 1), len(text)):
-            end = text[place:]
-            if any(t.startswith(end) and t != end for t in self.special_tokens):
-                return place
-        return len(text)
 
     def _merge(self, pretoken: str) -> tuple[int, ...]:
         """Apply the merges to one pre-token in the order they were made."""

@@ -43,27 +43,33 @@ def train(
     width: int,
     resume: dict[int, Path] | None = None,
     stop: dict[int, int] | None = None,
+    late: int = 0,
 ) -> list[Outcome]:
     """Train trials together; each one's reports and final state.
 
-    `stop` says after how many reports a trial is stopped.
+    `stop` says after how many reports a trial is stopped, and `late` how many turns it takes until
+    the order arrives: the trial is then in the middle of an update.
     """
     engine = Engine(*tokens, slots=slots, width=width, checkpoint_dir=folder)
     for number, spec in enumerate(specs):
         engine.admit(str(number), spec, (resume or {}).get(number))
     reports: list[list[tuple[Any, ...]]] = [[] for _ in specs]
-    paths: dict[int, str] = {}
+    states: list[dict[str, torch.Tensor] | None] = [None for _ in specs]
+    orders: dict[int, int] = {}  # trial → turns until it is stopped
     while engine.load:
         for report in engine.turn():
             number = int(report.trial_id)
-            if len(reports[number]) == (stop or {}).get(number):
+            if number in orders:
                 continue
             reports[number].append(numbers(report))
             if report.checkpoint:
-                paths[number] = report.checkpoint
+                states[number] = checkpoint.read(Path(report.checkpoint))[0]
             if len(reports[number]) == (stop or {}).get(number):
-                engine.stop(report.trial_id)
-    states = [checkpoint.read(Path(paths[i]))[0] if i in paths else None for i in range(len(specs))]
+                orders[number] = late
+        for number, turns in orders.items():
+            if turns == 0:
+                engine.stop(str(number))
+            orders[number] = turns - 1
     return list(zip(reports, states, strict=True))
 
 
@@ -102,15 +108,25 @@ def trials(draw: st.DrawFn) -> dict[str, Any]:
     data=st.lists(trials(), min_size=2, max_size=10),
     width=st.integers(1, 8),
     shape=st.sampled_from(SHAPES),
+    stop=st.dictionaries(st.integers(0, 5), st.integers(1, 2)),
+    late=st.integers(0, 2),
 )
 def test_trial_ignores_its_neighbours(
-    tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, data: list[Any], width: int, shape: Any
+    tmp_path: Path,
+    tokens: Tokens,
+    make_spec: MakeSpec,
+    data: list[Any],
+    width: int,
+    shape: Any,
+    stop: dict[int, int],
+    late: int,
 ) -> None:
     """Alone, or in any slot of a stack, before and after refills: the same bits."""
     specs = [make_spec(model=shape, **trial) for trial in data]
-    together = train(tokens, tmp_path, specs, slots=width, width=width)
-    for spec, outcome in zip(specs, together, strict=True):
-        (alone,) = train(tokens, tmp_path, [spec], slots=1, width=1)
+    together = train(tokens, tmp_path, specs, slots=width, width=width, stop=stop, late=late)
+    for number, (spec, outcome) in enumerate(zip(specs, together, strict=True)):
+        stopped = {0: stop[number]} if number in stop else None
+        (alone,) = train(tokens, tmp_path, [spec], slots=1, width=1, stop=stopped)
         assert_same(alone, outcome)
 
 
@@ -141,13 +157,14 @@ def test_diverging_neighbour_changes_nothing(
     assert first[0][-1][0] is Status.DIVERGED
 
 
+@pytest.mark.parametrize("late", [0, 1, 2])
 def test_refill_in_mid_flight_changes_nothing(
-    tmp_path: Path, tokens: Tokens, make_spec: MakeSpec
+    tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, late: int
 ) -> None:
-    """A slot freed by an early stop is refilled while the others are in the middle of an update."""
+    """A slot freed by an early stop is refilled while it or others are in mid-update."""
     specs = [make_spec(seed=i, steps=9, batch_size=[4, 6, 8, 4, 6][i]) for i in range(5)]
     stop = {0: 1, 2: 2}
-    together = train(tokens, tmp_path, specs, slots=2, width=2, stop=stop)
+    together = train(tokens, tmp_path, specs, slots=2, width=2, stop=stop, late=late)
     for number, (spec, outcome) in enumerate(zip(specs, together, strict=True)):
         stopped = {0: stop[number]} if number in stop else None
         (alone,) = train(tokens, tmp_path, [spec], slots=1, width=1, stop=stopped)

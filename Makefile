@@ -1,0 +1,56 @@
+# `make search` and `make test` do all the set-up by themselves.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+SPACE  ?= search_spaces/lm.yaml
+
+.PHONY: search ui replay test lint format bench clean help
+
+help:
+	@echo "make search   set up and run the default search (SPACE=$(SPACE))"
+	@echo "make ui       compare its trials in MLflow"
+	@echo "make replay   retrain its best trial and prove that it reproduces"
+	@echo "make test     set up and run lint, types and all tests"
+	@echo "make format   format the code"
+	@echo "make bench    measure a search: time, memory, share spent in training"
+
+search: $(VENV)/.installed
+	$(BIN)/tuner search --space $(SPACE)
+
+ui: $(VENV)/.installed
+	$(BIN)/tuner ui
+
+replay: $(VENV)/.installed
+	$(BIN)/tuner replay
+
+test: lint
+	$(BIN)/pytest
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.installed
+	$(BIN)/python bench/search.py
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "tuner needs Python 3.11 or newer; name one: make PYTHON=python3.12 …"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.installed: pyproject.toml $(VENV)/.made
+	$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml $(VENV)/.made
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

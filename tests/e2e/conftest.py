@@ -1,0 +1,87 @@
+"""A search as a user runs it, on a small corpus, once for all end-to-end tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SPACE = """\
+name: small
+data: {files: texts, validation_fraction: 0.2}
+tokenizer: {vocab_size: 300}
+model: {d_model: 16, n_layers: 1, n_heads: 2, context_length: 16, d_ff: 32}
+hyperparameters:
+  α_max: {log: [1e-3, 1e-1]}
+  T_warmup: {fraction_of: T_total, uniform: [0.0, 0.2]}
+  B: {choice: [4, 8]}
+budget: {tokens: 12000, reports: 9, validation_tokens: 1024}
+search: {trials: 6, seed: 1}
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished command."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out.splitlines()[-1])
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A folder with a space, texts, and a home of searches."""
+
+    folder: Path
+
+    @property
+    def home(self) -> Path:
+        return self.folder / "runs"
+
+    def tuner(self, *arguments: str, timeout: float = 300) -> Run:
+        """Run the command line in this folder."""
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW"))}
+        done = subprocess.run(
+            [sys.executable, "-m", "tuner", *arguments],
+            cwd=self.folder,
+            env={**environment, "COLUMNS": "160"},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        return Run(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    """Texts that repeat phrases, so that there is something to learn."""
+    folder = tmp_path_factory.mktemp("e2e")
+    (folder / "small.yaml").write_text(SPACE, encoding="utf-8")
+    (folder / "texts").mkdir()
+    phrases = "the quick fox|jumps over|a lazy dog|and runs|into the old wood|by night".split("|")
+    draw = random.Random(0)
+    for number in range(20):
+        words = (draw.choice(phrases) for _ in range(150))
+        (folder / "texts" / f"{number:02d}.txt").write_text(", ".join(words), encoding="utf-8")
+    return Workplace(folder)
+
+
+@pytest.fixture(scope="session")
+def searched(workplace: Workplace) -> Run:
+    """The search, done."""
+    run = workplace.tuner("search", "--space", "small.yaml", "--workers", "2", "--json")
+    assert run.status == 0, run.err
+    return run

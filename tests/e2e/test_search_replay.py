@@ -1,0 +1,209 @@
+"""The main job from end to end: search, record, replay, and a record that was tampered with."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from subprocess import PIPE, Popen
+from sys import executable
+
+import pytest
+
+from model import checkpoint
+from model.hyperparameters import SYMBOL_TABLE
+from model.report import METRICS
+from tests.e2e.conftest import Run, Workplace
+from tuner.record import Record, Tag
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def record(workplace: Workplace, searched: Run) -> Record:
+    return Record(f"sqlite:///{workplace.home}/mlflow.db")
+
+
+@contextmanager
+def altered(workplace: Workplace, statement: str) -> Iterator[None]:
+    """Run SQL on the store, and put the store back afterwards."""
+    store, kept = workplace.home / "mlflow.db", workplace.folder / "kept.db"
+    shutil.copy(store, kept)
+    with sqlite3.connect(store) as connection:
+        assert connection.execute(statement).rowcount == 1
+    connection.close()
+    yield
+    shutil.copy(kept, store)
+
+
+def test_search_finds_better_than_the_defaults(searched: Run) -> None:
+    result = searched.json
+    assert result["search"] == "small-1"
+    assert result["trials"] == 6
+    assert result["best_val_loss"] < result["defaults_val_loss"]
+    assert result["tokens_spent"] > 0
+    assert result["tokens_spared"] > 0  # ASHA stopped some
+    assert 0 < result["training_share"] <= 1
+
+
+def test_search_prints_plain_lines_and_what_to_do_next(searched: Run) -> None:
+    """Nothing of Ray's, Optuna's or MLflow's, no escape codes, and only JSON on the output."""
+    assert len(searched.out.splitlines()) == 1
+    assert "\x1b" not in searched.err
+    for noise in ("ray", "Ray ", "mlflow.", "alembic", "optuna", "Warning", "WARNING", "INFO"):
+        lines = [line for line in searched.err.splitlines() if noise in line]
+        assert lines in ([], ["starting Ray and the workers"]), lines
+    for expected in ("report 1/9", "stopped at report", "finished", "best so far", "% lower",
+                     "early stopping spared", "tuner ui", "tuner replay", "tuner show"):  # fmt: skip
+        assert expected in searched.err, expected
+
+
+def test_search_records_parent_and_trials(record: Record, searched: Run) -> None:
+    search = record.search()
+    assert (search.name, search.status) == ("small-1", "finished")
+    assert search.best_run == searched.json["best_run"]
+    assert search.metrics["best_val_loss"] == searched.json["best_val_loss"]
+    files = {file.path for file in record.client.list_artifacts(search.run_id)}
+    assert files == {"search_space.yaml", "best"}
+
+    trials = record.trials(search)
+    assert [trial.number for trial in trials] == list(range(6))
+    for trial in trials:
+        assert trial.parameters.keys() >= {*SYMBOL_TABLE, "d_model", "n_layers", "context_length"}
+        assert trial.status == "finished" or trial.status.startswith("stopped at report")
+        run = record.client.get_run(trial.run_id)
+        spec = record.spec(trial)
+        assert run.data.tags[Tag.SPEC_HASH] == spec.hash
+        assert run.data.tags[Tag.SEED] == str(spec.seed) == "1"
+        assert run.data.tags[Tag.DATA] == spec.data_fingerprint
+        assert run.data.tags[Tag.TOKENIZER] == spec.tokenizer_fingerprint
+        assert run.data.tags[Tag.PARENT] == search.run_id
+        assert trial.environment["device"].startswith("cpu: ")
+        assert "unknown" not in trial.environment.values()
+        reports = record.reports(trial)
+        assert list(reports) == list(spec.report_steps[: len(reports)])
+        assert all(report.keys() == {*METRICS} for report in reports.values())
+    assert record.spec(trials[0]).hyperparameters.max_learning_rate == 1e-3  # the default
+    assert trials[0].status == "finished"
+    assert {t.status for t in trials} > {"finished"}
+
+
+def test_search_keeps_the_best_checkpoint(
+    record: Record, workplace: Workplace, tmp_path: Path
+) -> None:
+    search = record.search()
+    folder = Path(record.client.download_artifacts(search.run_id, "best", str(tmp_path)))
+    (file,) = folder.iterdir()
+    tensors, about = checkpoint.read(file)
+    best = record.best(search)
+    assert about["spec_hash"] == record.spec(best).hash
+    assert about["val_loss"] == best.metrics["val_loss"]
+    assert tensors["weights.lm_head.weight"].shape == (300, 16)
+    assert not (workplace.home / "searches" / "small-1").exists()  # the others are cleared away
+
+
+def test_replay_best_is_bit_exact(workplace: Workplace, searched: Run) -> None:
+    run = workplace.tuner("replay", "--json")
+    assert run.status == 0, run.err
+    assert run.json["verdict"] == "bit-exact"
+    assert run.json["run"] == searched.json["best_run"]
+    assert "bit-exact: all 9 reports" in run.err
+
+
+def test_replay_of_a_stopped_trial_is_bit_exact(workplace: Workplace, record: Record) -> None:
+    stopped = [t for t in record.trials(record.search()) if t.status.startswith("stopped")]
+    run = workplace.tuner("replay", stopped[0].run_id[:12], "--json")
+    assert run.status == 0, run.err
+    assert run.json["verdict"] == "bit-exact"
+    assert run.json["reports"] == len(record.reports(stopped[0])) < 9
+
+
+def test_replay_names_the_altered_metric(workplace: Workplace, record: Record) -> None:
+    """One number changed in the store, in its last digits."""
+    best = record.best(record.search())
+    step = list(record.reports(best))[4]
+    statement = (
+        "UPDATE metrics SET value = value * 1.0000001 "
+        f"WHERE run_uuid = '{best.run_id}' AND key = 'train_loss' AND step = {step}"
+    )
+    with altered(workplace, statement):
+        run = workplace.tuner("replay", "--search", "small-1", "--json")
+    assert run.status == 1
+    assert run.json["verdict"] == "different"
+    assert f"different: first at step {step}, train_loss is" in run.err
+
+
+def test_replay_excuses_only_another_environment(workplace: Workplace, record: Record) -> None:
+    best = record.best(record.search())
+    step = list(record.reports(best))[0]
+    nudge = (
+        "UPDATE metrics SET value = value * 1.001 "
+        f"WHERE run_uuid = '{best.run_id}' AND key = 'val_loss' AND step = {step}"
+    )
+    elsewhere = f"UPDATE tags SET value = '2.0' WHERE run_uuid = '{best.run_id}' AND key = 'torch'"
+    with altered(workplace, nudge), altered(workplace, elsewhere):
+        run = workplace.tuner("replay", best.run_id, "--json")
+    assert run.status == 0
+    assert run.json["verdict"] == "within tolerance"
+    assert list(run.json["changed"]) == ["torch"]
+
+
+def test_replay_refuses_changed_data(workplace: Workplace, searched: Run) -> None:
+    text = workplace.folder / "texts" / "03.txt"
+    before = text.read_text(encoding="utf-8")
+    text.write_text(before + " and more", encoding="utf-8")
+    try:
+        run = workplace.tuner("replay")
+    finally:
+        text.write_text(before, encoding="utf-8")
+    assert run.status == 2
+    assert "the data fingerprint is no longer the recorded one" in run.err
+    assert "Traceback" not in run.err
+
+
+def test_list_and_show_tell_about_searches(workplace: Workplace, searched: Run) -> None:
+    listed = workplace.tuner("list", "--json").json["searches"]
+    assert [s["name"] for s in listed] == ["small-1"]
+    shown = workplace.tuner("show", "--json").json
+    assert len(shown["trials"]) == 6
+    assert shown["trials"][0]["run"] == shown["best_run"]
+    one = workplace.tuner("show", shown["best_run"], "--json").json
+    assert len(one["reports"]) == 9
+    assert workplace.tuner("show", "--search", "nothing").status == 2
+    assert workplace.tuner("show", "0" * 32).status == 2
+
+
+def test_search_name_is_unique(workplace: Workplace, searched: Run) -> None:
+    run = workplace.tuner("search", "--space", "small.yaml", "--name", "small-1")
+    assert run.status == 2
+    assert "small-1 is recorded already" in run.err
+
+
+def test_ui_serves_the_newest_search_on_loopback(workplace: Workplace, searched: Run) -> None:
+    command = [executable, "-m", "tuner", "ui", "--port", "5973"]
+    with Popen(command, cwd=workplace.folder, stderr=PIPE, text=True) as server:
+        try:
+            assert server.stderr is not None
+            page = [server.stderr.readline() for _ in range(2)][1]
+            assert page.startswith("http://127.0.0.1:5973/#/experiments/")
+            assert _get("http://127.0.0.1:5973/health", patience=60) == "OK"
+            assert "<title>MLflow</title>" in _get("http://127.0.0.1:5973/")
+        finally:
+            server.terminate()
+    assert workplace.tuner("ui", "--port", "70000").status == 2
+
+
+def _get(address: str, patience: float = 5) -> str:
+    until = time.monotonic() + patience
+    while True:
+        try:
+            with urllib.request.urlopen(address, timeout=5) as answer:
+                return str(answer.read().decode())
+        except OSError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.3)

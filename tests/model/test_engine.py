@@ -1,0 +1,396 @@
+"""The engine against a plain training loop, and what it promises about slots and reports."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model import checkpoint
+from model import engine as engine_module
+from model.engine import Engine, data_order
+from model.report import METRICS, Report, Status
+from model.spec import TrialSpec
+from model.transformer import TransformerLM
+from tests.conftest import MakeSpec
+
+Tokens = tuple[np.ndarray, np.ndarray]
+WILD: dict[str, Any] = {
+    "optimizer": "sgd",
+    "schedule": "constant",
+    "learning_rate": 100.0,
+    "weight_decay": 10.0,
+    "grad_clip": 0.0,
+    "warmup_steps": 0,
+}
+
+
+def run_all(tokens: Tokens, specs: list[TrialSpec], **engine: Any) -> list[list[Report]]:
+    """The reports of each trial."""
+    reports: list[list[Report]] = [[] for _ in specs]
+    for report in Engine(*tokens, **engine).run(specs):
+        reports[int(report.trial_id)].append(report)
+    return reports
+
+
+def windows(tokens: np.ndarray, numbers: Any, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The sequences of some numbers, cut out one by one."""
+    cut = [tokens[n * length : n * length + length + 1].astype(np.int64) for n in numbers]
+    pieces = torch.from_numpy(np.stack(cut))
+    return pieces[:, :-1], pieces[:, 1:]
+
+
+def plain_model(spec: TrialSpec) -> TransformerLM:
+    a = spec.architecture
+    return TransformerLM(
+        1, a.vocab_size, a.context_length, a.d_model, a.n_layers, a.n_heads, a.d_ff,
+        a.rope_theta, seed=spec.seed,
+    )  # fmt: skip
+
+
+def plain_optimizer(spec: TrialSpec, model: TransformerLM) -> torch.optim.Optimizer:
+    """λ touches the matrices, not the embedding and the gains."""
+    h = spec.hyperparameters
+    matrices = [
+        p for n, p in model.named_parameters() if p.dim() == 3 and n != "token_embeddings.weight"
+    ]
+    others = [p for p in model.parameters() if not any(p is m for m in matrices)]
+    groups = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
+    if h.optimizer == "momentum":
+        return torch.optim.SGD(groups, 1.0, h.momentum, weight_decay=h.weight_decay)
+    return torch.optim.AdamW(groups, 1.0, (h.beta1, h.beta2), h.eps, weight_decay=h.weight_decay)
+
+
+def plain_rate(step: int, h: Any) -> float:
+    if step <= h.warmup_steps:
+        return float(h.max_learning_rate * step / h.warmup_steps)
+    share = min(1.0, (step - h.warmup_steps) / (h.cycle_steps - h.warmup_steps))
+    swing = h.max_learning_rate - h.min_learning_rate
+    return float(h.min_learning_rate + swing * (1 + math.cos(math.pi * share)) / 2)
+
+
+def plain_training(spec: TrialSpec, tokens: Tokens) -> list[tuple[float, float, float, float]]:
+    """Loss, gradient norm, learning rate and validation loss of each update, as anyone would."""
+    h, length = spec.hyperparameters, spec.architecture.context_length
+    model = plain_model(spec)
+    optimizer = plain_optimizer(spec, model)
+    available = (len(tokens[1]) - 1) // length
+    assert spec.validation_sequences <= available
+    rows = []
+    for step in range(1, h.total_steps + 1):
+        positions = np.arange((step - 1) * h.batch_size, step * h.batch_size)
+        x, y = windows(tokens[0], data_order(spec.seed, positions, spec.train_sequences), length)
+        logits = model(x[None])[0]
+        loss = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), y.flatten(), label_smoothing=h.label_smoothing
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), h.grad_clip or math.inf)
+        for group in optimizer.param_groups:
+            group["lr"] = plain_rate(step, h)
+        optimizer.step()
+        rows.append((loss.item(), norm.item(), plain_rate(step, h), validation(model, tokens)))
+    return rows
+
+
+@torch.no_grad()
+def validation(model: TransformerLM, tokens: Tokens) -> float:
+    """On all validation sequences; a specification that reads all of them must agree."""
+    length = model.architecture.context_length
+    x, y = windows(tokens[1], range((len(tokens[1]) - 1) // length), length)
+    logits = model(x[None])[0]
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), y.flatten()).item()
+
+
+def all_validation(spec: TrialSpec, tokens: Tokens) -> TrialSpec:
+    size = (len(tokens[1]) - 1) // spec.architecture.context_length
+    return spec.model_copy(update={"validation_sequences": size})
+
+
+# numbers ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        {"weight_decay": 1.0, "grad_clip": 0.5},
+        {"label_smoothing": 0.1, "grad_clip": 0.0, "batch_size": 6},
+        {"optimizer": "momentum", "max_learning_rate": 0.1, "weight_decay": 0.1},
+    ],
+)
+@pytest.mark.parametrize("width", [1, 3])
+def test_engine_equals_a_plain_training_loop(
+    tokens: Tokens, make_spec: MakeSpec, rows: dict[str, Any], width: int
+) -> None:
+    """Torch's autograd, optimizer, loss and clipping, over twenty updates."""
+    made = make_spec(steps=20, reports=20, warmup_steps=5, **rows)
+    spec = all_validation(made, tokens)
+    other = make_spec(seed=4, steps=20, dropout=0.3)
+    (reports, *_) = run_all(tokens, [spec, other, other][:width], slots=width, width=width)
+    expected = plain_training(spec, tokens)
+    assert [r.step for r in reports] == list(range(1, 21))
+    actual = [(r.train_loss, r.grad_norm, r.learning_rate, r.val_loss) for r in reports]
+    np.testing.assert_allclose(actual, expected, rtol=2e-4)
+    assert expected[0][0] - expected[-1][0] > 0.1, "the loop learned something"
+
+
+@pytest.mark.parametrize("rows", [{}, {"label_smoothing": 0.2, "grad_clip": 0.3}])
+def test_accumulated_gradients_equal_one_batch(
+    tokens: Tokens, make_spec: MakeSpec, rows: dict[str, Any]
+) -> None:
+    specs = [
+        make_spec(batch_size=6, micro_batch=b, steps=10, reports=5, **rows) for b in (1, 2, 3, 6)
+    ]
+    whole = [list(r.metrics().values()) for r in run_all(tokens, specs[3:])[0]]
+    for reports in run_all(tokens, specs[:3]):
+        np.testing.assert_allclose([list(r.metrics().values()) for r in reports], whole, rtol=1e-4)
+
+
+def test_engine_learns_to_count(tokens: Tokens, make_spec: MakeSpec) -> None:
+    """Whoever does not look at the context pays at least log 61 nats."""
+    spec = make_spec(steps=400, batch_size=8, micro_batch=8, reports=4, max_learning_rate=0.02)
+    (reports,) = run_all(tokens, [spec])
+    losses = [report.val_loss for report in reports]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < math.log(61) - 0.5
+    assert reports[-1].train_loss < reports[0].train_loss
+
+
+def test_dropout_is_for_training_only(tmp_path: Path, tokens: Tokens, make_spec: MakeSpec) -> None:
+    """The validation loss is that of the saved weights, the training loss is not."""
+    made = make_spec(steps=1, reports=1, dropout=0.8)
+    spec = all_validation(made, tokens)
+    (report,) = run_all(tokens, [spec], checkpoint_dir=tmp_path)[0]
+    assert report.checkpoint is not None
+    state, _ = checkpoint.read(Path(report.checkpoint))
+    model = plain_model(spec)
+    untrained = plain_training(spec, tokens)[0][0]
+    assert abs(report.train_loss - untrained) > 0.05
+    weights = {n.removeprefix("weights."): t[None] for n, t in state.items() if "weights." in n}
+    model.load_state_dict(weights)
+    assert report.val_loss == pytest.approx(validation(model, tokens), rel=1e-5)
+
+
+# reports ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+@pytest.mark.parametrize("batch_size", [2, 4, 10])
+@pytest.mark.parametrize("width", [1, 2])
+def test_reports_arrive_at_their_steps(
+    tokens: Tokens, make_spec: MakeSpec, schedule: str, batch_size: int, width: int
+) -> None:
+    made = make_spec(
+        steps=13, batch_size=batch_size, schedule=schedule, learning_rate=0.004, warmup_steps=3
+    )
+    spec = made.model_copy(update={"report_tokens": 5 * batch_size * 8})
+    other = make_spec(seed=1, steps=7, batch_size=6)
+    reports, others = run_all(tokens, [spec, other], slots=2, width=width)
+    assert [r.step for r in reports] == [5, 10, 13] == list(spec.report_steps)
+    assert [r.step for r in others] == list(other.report_steps)
+    assert [r.tokens for r in reports] == [step * batch_size * 8 for step in (5, 10, 13)]
+    h = spec.hyperparameters
+    constant = [0.004] * 3
+    cosine = [plain_rate(step, h) for step in (5, 10, 13)]
+    expected = cosine if schedule == "cosine" else constant
+    assert [r.learning_rate for r in reports] == pytest.approx(expected)
+    assert [r.status for r in reports] == [Status.TRAINING] * 2 + [Status.FINISHED]
+    for report in reports:
+        assert set(report.metrics()) == set(METRICS)
+        assert all(math.isfinite(value) for value in report.metrics().values())
+        assert report.perplexity == pytest.approx(math.exp(report.val_loss))
+        assert report.checkpoint is None
+
+
+def test_reports_average_the_losses_since_the_last_one(tokens: Tokens, make_spec: MakeSpec) -> None:
+    fine = make_spec(steps=12, reports=12)
+    coarse = fine.model_copy(update={"report_tokens": 4 * 32})
+    each, means = run_all(tokens, [fine, coarse])
+    for number, report in enumerate(means):
+        part = each[4 * number : 4 * number + 4]
+        assert report.train_loss == pytest.approx(sum(r.train_loss for r in part) / 4, rel=1e-6)
+        assert report.grad_norm == pytest.approx(sum(r.grad_norm for r in part) / 4, rel=1e-6)
+        assert report.val_loss == part[-1].val_loss
+
+
+def test_report_names_its_checkpoint(tmp_path: Path, tokens: Tokens, make_spec: MakeSpec) -> None:
+    spec = make_spec(steps=6, reports=2)
+    for report in Engine(*tokens, checkpoint_dir=tmp_path).run([spec]):
+        assert report.checkpoint == str(tmp_path / "0.safetensors")
+        state, about = checkpoint.read(tmp_path / "0.safetensors")
+        assert (about["step"], about["val_loss"]) == (report.step, report.val_loss)
+        assert TrialSpec.model_validate(about["spec"]) == spec
+        assert about["spec_hash"] == spec.hash
+        assert len(state) == 3 * len(plain_model(spec).state_dict())
+
+
+# data order -------------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 2**63 - 1), size=st.integers(1, 200), batch=st.integers(1, 50))
+def test_data_order_reads_every_sequence_once_an_epoch(seed: int, size: int, batch: int) -> None:
+    """However the stream is cut into batches, batches across the border of epochs included."""
+    stream = np.arange(3 * size)
+    cuts = range(batch, len(stream), batch)
+    read = np.concatenate([data_order(seed, part, size) for part in np.split(stream, cuts)])
+    for epoch in range(3):
+        assert sorted(read[epoch * size : (epoch + 1) * size].tolist()) == list(range(size))
+    assert data_order(seed, stream.reshape(3, size), size).tolist() == read.reshape(3, -1).tolist()
+
+
+def test_data_order_differs_between_epochs_and_seeds() -> None:
+    size = 50
+    orders = [tuple(data_order(seed, np.arange(4 * size), size)) for seed in range(20)]
+    epochs = [order[i : i + size] for order in orders for i in range(0, 4 * size, size)]
+    assert len(set(epochs)) == 80
+
+
+def test_engine_reads_each_training_sequence_once(
+    make_spec: MakeSpec, tokens: Tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What reaches the stack in one epoch is the training text, each sequence once."""
+    spec = make_spec(batch_size=4, steps=156, reports=1)
+    assert spec.train_sequences == 624 == 156 * 4
+    read: list[int] = []
+    real = engine_module.sequences
+
+    def spy(data: Any, numbers: Any, length: int) -> Any:
+        if data is tokens[0]:
+            read.extend(numbers.ravel().tolist())
+        return real(data, numbers, length)
+
+    monkeypatch.setattr(engine_module, "sequences", spy)
+    run_all(tokens, [spec])
+    assert sorted(read) == list(range(624))
+
+
+# slots ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("slots", "width"), [(1, 1), (2, 1), (2, 2), (3, 2), (2, 4)])
+def test_engine_trains_more_trials_than_slots(
+    tokens: Tokens, make_spec: MakeSpec, slots: int, width: int
+) -> None:
+    specs = [make_spec(seed=i, steps=4 + i % 3, reports=4) for i in range(7)]
+    engine = Engine(*tokens, slots=slots, width=width)
+    assert engine.load == 0
+    begun: set[str] = set()
+    finished: list[str] = []
+    for report in engine.run(specs):
+        begun.add(report.trial_id)
+        if report.status is Status.FINISHED:
+            finished.append(report.trial_id)
+        assert len(begun) - len(finished) <= slots
+    assert sorted(finished) == [str(i) for i in range(7)]
+    assert engine.load == 0
+    assert engine.turn() == []
+    assert engine.tokens == sum(spec.budget_tokens for spec in specs)
+    assert engine.busy_seconds > 0
+
+
+def test_engine_trains_several_shapes_at_once(tokens: Tokens, make_spec: MakeSpec) -> None:
+    shapes = [{}, {"d_model": 8}, {"context_length": 4}, {"n_layers": 1}]
+    specs = [make_spec(model=shape, seed=i, steps=6) for i, shape in enumerate(shapes * 2)]
+    specs.append(make_spec(micro_batch=4, steps=6))
+    together = run_all(tokens, specs, slots=9, width=2)
+    for spec, reports in zip(specs, together, strict=True):
+        (alone,) = run_all(tokens, [spec])
+        assert [r.metrics() for r in alone] == [r.metrics() for r in reports]
+        assert reports[-1].status is Status.FINISHED
+
+
+def test_engine_interleaves_stacks(tokens: Tokens, make_spec: MakeSpec) -> None:
+    """Two trials in stacks of their own advance together, not one after the other."""
+    specs = [make_spec(seed=i, steps=12, reports=6) for i in range(2)]
+    order = [report.trial_id for report in Engine(*tokens, slots=2, width=1).run(specs)]
+    assert order == ["0", "1"] * 6
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_stop_frees_a_running_trial(tokens: Tokens, make_spec: MakeSpec, width: int) -> None:
+    specs = [make_spec(seed=i, steps=12, reports=6) for i in range(3)]
+    engine = Engine(*tokens, slots=2, width=width)
+    seen: list[tuple[str, int]] = []
+    for report in engine.run(specs):
+        seen.append((report.trial_id, report.step))
+        if (report.trial_id, report.step) == ("0", 4):
+            engine.stop("0")
+    assert [step for trial, step in seen if trial == "0"] == [2, 4]
+    for trial in ("1", "2"):
+        assert [step for name, step in seen if name == trial] == [2, 4, 6, 8, 10, 12]
+    assert seen.index(("2", 2)) < seen.index(("1", 12)), "the slot was refilled at once"
+
+
+def test_stop_takes_a_waiting_trial_from_the_queue(tokens: Tokens, make_spec: MakeSpec) -> None:
+    engine = Engine(*tokens, slots=1)
+    for i in range(3):
+        engine.admit(f"t{i}", make_spec(seed=i, steps=3))
+    engine.turn()
+    engine.stop("t1")
+    assert engine.load == 2
+    names = set()
+    while engine.load:
+        names |= {report.trial_id for report in engine.turn()}
+    assert names == {"t0", "t2"}
+
+
+def test_stop_of_an_unknown_trial_changes_nothing(tokens: Tokens, make_spec: MakeSpec) -> None:
+    engine = Engine(*tokens)
+    engine.stop("nobody")
+    engine.admit("t", make_spec(steps=3))
+    engine.stop("nobody")
+    engine.turn()
+    engine.stop("nobody")
+    assert engine.load == 1
+    engine.stop("t")
+    engine.stop("t")
+    assert engine.load == 0
+    assert engine.turn() == []
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_diverged_trial_is_reported_once_and_its_slot_refilled(
+    tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, width: int
+) -> None:
+    wild = make_spec(steps=40, reports=4, **WILD)
+    specs = [wild, make_spec(seed=1, steps=40), make_spec(seed=2, steps=6)]
+    reports = run_all(tokens, specs, slots=2, width=width, checkpoint_dir=tmp_path)
+    last = reports[0][-1]
+    assert [r.status for r in reports[0]].count(Status.DIVERGED) == 1
+    assert last.status is Status.DIVERGED
+    assert math.isnan(last.val_loss) and math.isnan(last.perplexity)
+    assert 1 <= last.step < 40
+    assert last.tokens == last.step * wild.tokens_per_step
+    assert last.checkpoint is None
+    assert [r[-1].status for r in reports[1:]] == [Status.FINISHED] * 2
+
+
+def test_diverged_trial_names_the_update_that_was_not_finite(
+    tokens: Tokens, make_spec: MakeSpec
+) -> None:
+    """The plain loop breaks at the same update."""
+    wild = make_spec(steps=40, reports=1, **WILD)
+    (report,) = run_all(tokens, [wild])[0]
+    h, model = wild.hyperparameters, plain_model(wild)
+    matrices = {id(p) for n, p in model.named_parameters() if p.dim() == 3 and "emb" not in n}
+    for step in range(1, 41):
+        positions = np.arange((step - 1) * h.batch_size, step * h.batch_size)
+        x, y = windows(tokens[0], data_order(wild.seed, positions, wild.train_sequences), 8)
+        loss = torch.nn.functional.cross_entropy(model(x[None])[0].flatten(0, 1), y.flatten())
+        grads = torch.autograd.grad(loss, list(model.parameters()))
+        norm = torch.stack([g.square().sum() for g in grads]).sum().sqrt()
+        if not (loss.isfinite() and norm.isfinite()):
+            break
+        with torch.no_grad():
+            for p, g in zip(model.parameters(), grads, strict=True):
+                p -= h.learning_rate * (g + (h.weight_decay * p if id(p) in matrices else 0))
+    assert report.status is Status.DIVERGED
+    assert report.step == step

@@ -1,0 +1,159 @@
+"""The identity of a trial, and when it reports."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from model.hyperparameters import SYMBOL_TABLE
+from model.spec import TrialSpec
+from tests.conftest import MakeSpec
+
+
+@pytest.fixture(scope="module")
+def spec(make_spec: MakeSpec) -> TrialSpec:
+    made = make_spec(steps=120, learning_rate=1e-3, eps=1e-12, weight_decay=1 / 3)
+    assert isinstance(made, TrialSpec)
+    return made
+
+
+def reversed_fields(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: reversed_fields(value[key]) for key in reversed(value)}
+    return value
+
+
+def test_hash_is_stable_under_round_trip_and_field_order(spec: TrialSpec) -> None:
+    assert len(spec.hash) == 64
+    again = TrialSpec.model_validate_json(spec.model_dump_json())
+    assert again == spec
+    assert again.hash == spec.hash
+    turned = json.loads(json.dumps(reversed_fields(spec.model_dump(mode="json"))))
+    assert list(turned) != list(spec.model_dump())
+    assert TrialSpec.model_validate(turned).hash == spec.hash
+
+
+def test_hash_takes_whole_numbers_for_what_they_are(make_spec: MakeSpec) -> None:
+    """`1` and `1.0` in a search space mean the same trial."""
+    assert make_spec(grad_clip=1).hash == make_spec(grad_clip=1.0).hash
+    assert make_spec(batch_size=4).hash == make_spec(batch_size=4.0).hash
+
+
+def leaves(value: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    if isinstance(value, dict):
+        return [leaf for key in value for leaf in leaves(value[key], (*path, key))]
+    return [path]
+
+
+def changed(value: Any, name: str) -> Any:
+    if name in SYMBOL_TABLE and SYMBOL_TABLE[name].choices:
+        return next(choice for choice in SYMBOL_TABLE[name].choices if choice != value)
+    special = {"source": "python-stdlib", "files": None, "n_heads": 1, "epochs": value}
+    if name in special:
+        return special[name]
+    if isinstance(value, str):
+        return value + "x"
+    if isinstance(value, int):
+        return value * 2
+    return value / 2 if value else 0.25
+
+
+def test_hash_changes_with_every_field(spec: TrialSpec) -> None:
+    """Each leaf of the specification is changed alone, or with what the rules tie to it."""
+    plain = spec.model_dump(mode="json")
+    seen = {spec.hash}
+    names = leaves(plain)
+    assert len(names) > 30
+    for path in names:
+        if path[-1] in {"epochs", "source"}:
+            continue  # tied to others: N_epoch follows, source and files exclude each other
+        other = json.loads(json.dumps(plain))
+        at = other
+        for key in path[:-1]:
+            at = at[key]
+        at[path[-1]] = changed(at[path[-1]], path[-1])
+        if path[-1] == "files":
+            at["source"] = "python-stdlib"
+        if path[-1] == "seed":
+            at["seed"] = 5
+        h = other["hyperparameters"]
+        h["epochs"] = math.ceil(h["total_steps"] * h["batch_size"] / other["train_sequences"])
+        digest = TrialSpec.model_validate(other).hash
+        assert digest not in seen, path
+        seen.add(digest)
+
+
+def test_hash_tells_close_floats_apart(make_spec: MakeSpec) -> None:
+    one = make_spec(weight_decay=0.1)
+    next_float = make_spec(weight_decay=math.nextafter(0.1, 1))
+    assert one.hash != next_float.hash
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"micro_batch": 3}, "B must be a multiple of the micro-batch, got 4 and 3"),
+        ({"micro_batch": 0}, "greater than or equal to 1"),
+        ({"train_sequences": 1}, r"N_epoch must be .* = 480, got 1"),
+        ({"seed": -1}, "greater than or equal to 0"),
+        ({"seed": 2**63}, "less than 9223372036854775808"),
+        ({"report_tokens": 0}, "greater than or equal to 1"),
+        ({"validation_sequences": 0}, "greater than or equal to 1"),
+        ({"vocab_size": 256}, "greater than or equal to 257"),
+        ({"note": "x"}, "Extra inputs"),
+    ],
+)
+def test_spec_refuses(spec: TrialSpec, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        TrialSpec.model_validate({**spec.model_dump(), **change})
+
+
+def test_spec_is_frozen(spec: TrialSpec) -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        spec.seed = 3  # type: ignore[misc]
+
+
+def test_spec_counts_tokens(spec: TrialSpec) -> None:
+    assert spec.tokens_per_step == 4 * 8
+    assert spec.budget_tokens == 120 * 4 * 8
+
+
+@settings(deadline=None)
+@given(
+    total=st.integers(1, 300),
+    batch=st.sampled_from([2, 4, 6, 30]),
+    report_tokens=st.integers(1, 20_000),
+)
+def test_report_steps_are_the_first_updates_past_each_rung(
+    make_spec: MakeSpec, total: int, batch: int, report_tokens: int
+) -> None:
+    made = make_spec(steps=total, batch_size=batch)
+    spec = made.model_copy(update={"report_tokens": report_tokens})
+    steps = spec.report_steps
+    assert list(steps) == sorted(set(steps))
+    assert steps[0] >= 1
+    assert steps[-1] == total
+    # walk through the updates and note those during which a multiple of report_tokens is passed
+    size = batch * 8
+    expected = [
+        step
+        for step in range(1, total + 1)
+        if step * size // report_tokens > (step - 1) * size // report_tokens or step == total
+    ]
+    assert list(steps) == expected
+
+
+def test_report_steps_of_different_batches_are_at_the_same_tokens(make_spec: MakeSpec) -> None:
+    small, large = make_spec(steps=60, batch_size=2), make_spec(steps=20, batch_size=6)
+    rungs = [
+        [step * spec.tokens_per_step for step in spec.model_copy(
+            update={"report_tokens": 192}).report_steps]
+        for spec in (small, large)
+    ]  # fmt: skip
+    assert rungs[0] == rungs[1] == list(range(192, 961, 192))

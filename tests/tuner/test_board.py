@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from model.report import Report, Status
+from tests.conftest import MakeSpec
+from tuner.board import Board
+
+
+def report(step: int, loss: float, status: Status = Status.TRAINING) -> Report:
+    return Report("0", status, step, step * 32, loss, loss, 1.0, 0.01)
+
+
+@pytest.fixture
+def board(make_spec: MakeSpec) -> Board:
+    board = Board("val_loss", trials=3, expected_tokens=1000)
+    for number in range(3):
+        board.add(number, make_spec(seed=number))
+    return board
+
+
+def test_board_best_prefers_finished_trials(board: Board) -> None:
+    """A stopped trial may look good early; only the full budget compares fairly."""
+    assert board.best is None
+    assert board.report(0, report(4, 5.0))
+    assert board.report(1, report(4, 3.0))
+    assert not board.report(2, report(4, 3.5))
+    assert board.best is board.rows[1]
+    assert board.report(2, report(12, 3.2, Status.FINISHED))
+    assert board.best is board.rows[2]
+
+
+def test_board_never_prefers_a_diverged_trial(board: Board) -> None:
+    board.report(0, report(4, 5.0))
+    board.report(1, report(4, 1.0))
+    board.report(1, report(5, math.nan, Status.DIVERGED))
+    assert board.best is board.rows[0]
+    assert board.rows[1].objective("val_loss") == math.inf
+
+
+def test_board_end_says_how(board: Board) -> None:
+    board.report(0, report(12, 3.0, Status.FINISHED))
+    board.report(1, report(4, 3.0))
+    board.report(1, report(8, 3.0))
+    assert board.end(0) == "finished"
+    assert board.end(1) == "stopped at report 2"
+    assert board.end(2, "the worker died") == "failed: the worker died"
+    assert board.training == []
+    assert len(board.ended) == 3
+
+
+def test_board_counts_tokens_and_time(board: Board) -> None:
+    assert board.seconds_left is None
+    board.report(0, report(4, 3.0))
+    board.report(1, report(4, 3.0))
+    assert board.tokens == 2 * 128
+    assert board.tokens_per_second > 0
+    left = board.seconds_left
+    assert left is not None
+    assert left > 0

@@ -1,0 +1,142 @@
+"""The command line in this process: arguments, statuses, messages."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from model.corpus import CorpusError
+from model.hyperparameters import SYMBOL_TABLE
+from tuner import cli, errors
+from tuner.cli import main
+from tuner.home import Home
+
+LM = str(Path(__file__).parents[2] / "search_spaces" / "lm.yaml")
+
+
+def test_cli_symbols_prints_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["symbols"]) == 0
+    text = capsys.readouterr().out
+    for row in SYMBOL_TABLE.values():
+        assert row.symbol in text
+    assert main(["symbols", "--json"]) == 0
+    table = json.loads(capsys.readouterr().out)
+    assert table["max_learning_rate"]["symbol"] == "α_max"
+    assert table["warmup_steps"]["default"] == "0.05·T_total"
+
+
+def test_cli_validate_says_what_a_space_means(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    assert main(["validate", "--space", LM, "--home", str(home), "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert not home.exists()  # nothing was begun
+    assert json.loads(out)["micro_batch"] == 8
+    for expected in ("α_max", "log-uniform", "one of 8, 16, 32", "training sequences", "tokens"):
+        assert expected in err, expected
+
+
+@pytest.mark.parametrize("command", ["search", "validate"])
+def test_cli_refuses_a_bad_space_quickly(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, command: str
+) -> None:
+    space = tmp_path / "bad.yaml"
+    space.write_text("hyperparameters:\n  α_maxx: {log: [0, 1]}\nbudgets: {tokens: 1}\n")
+    home = tmp_path / "home"
+    begun = time.perf_counter()
+    assert main([command, "--space", str(space), "--home", str(home)]) == 2
+    assert time.perf_counter() - begun < 1
+    error = capsys.readouterr().err
+    assert f"{space}:2:3 " in error
+    assert f"{space}:3:1 " in error
+    assert "α_max" in error
+    assert "Traceback" not in error
+    assert not home.exists()
+
+
+def test_cli_usage_errors_have_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    for wrong in (
+        [], ["serch"], ["search"], ["ui", "--port", "0"], ["ui", "--port", "x"],
+        ["search", "--space", LM, "--trials", "0"], ["search", "--space", LM, "--name", "a b"],
+        ["search", "--space", LM, "--seed", "-1"],
+    ):  # fmt: skip
+        with pytest.raises(SystemExit) as stop:
+            main(wrong)
+        assert stop.value.code == 2
+        assert "error: " in capsys.readouterr().err
+
+
+def test_cli_replay_without_a_search_is_one_sentence(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert main(["replay", "--home", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("tuner replay: no search is recorded")
+    assert len(error.splitlines()) == 1
+    assert main(["list", "--home", str(tmp_path)]) == 0
+    assert "No search is recorded" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (errors.RecordError("gone"), 2),
+        (errors.StoreError("locked"), 2),
+        (errors.ResultError("no trial finished"), 1),
+        (CorpusError("empty"), 2),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_cli_statuses(
+    error: BaseException,
+    status: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(options: object) -> int:
+        raise error
+
+    monkeypatch.setattr(cli, "_symbols", fail)
+    assert main(["symbols"]) == status
+    assert "Traceback" not in capsys.readouterr().err
+    if isinstance(error, Exception):
+        with pytest.raises(type(error)):
+            main(["symbols", "--debug"])
+
+
+def test_cli_shows_the_traceback_of_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "_symbols", lambda options: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["symbols"])
+
+
+def test_home_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(errors.StoreError, match="choose another with --home"):
+        Home.at(tmp_path / "file" / "home")
+
+
+def test_home_store_is_local_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert Home.at(tmp_path).tracking_uri == f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    assert Home.at(tmp_path).tracking_uri == "http://127.0.0.1:1"
+    monkeypatch.setenv("TUNER_HOME", str(tmp_path / "other"))
+    assert Home.at().root == tmp_path / "other"
+
+
+@pytest.mark.parametrize("module", ["tuner.cli", "tuner.trial", "model", "tuner.space_file"])
+def test_light_modules_do_not_load_torch(module: str) -> None:
+    """A trial's process and `tuner --help` must not pay for it."""
+    heavy = "{'torch', 'mlflow', 'optuna'} & set(sys.modules)"
+    code = f"import sys, {module}; sys.exit(len({heavy}))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

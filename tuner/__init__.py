@@ -1,0 +1,30 @@
+"""Hyperparameter search for Transformers: many trials train as one model.
+
+Names are imported when they are first used: the command line must start quickly, and a trial's
+process must not load torch.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_HOME = {
+    "SearchSpace": "space",
+    "load_space": "space_file",
+    "search": "search",
+    "replay": "replay",
+    "TunerError": "errors",
+}
+
+__all__ = sorted(_HOME)
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its home."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,96 @@
+"""`tuner doctor`: does everything that a search needs work here?"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.text import Text
+
+from model.corpus import DataConfig, source_bytes
+from tuner.home import Home
+
+_LEAST_FREE_BYTES = 2e9
+
+Finding = tuple[bool, str]
+
+
+def _python(home: Home) -> str:
+    return f"{platform.python_version()} at {sys.executable}"
+
+
+def _torch(home: Home) -> str:
+    import torch
+
+    from model.engine import Engine  # noqa: F401 - its imports are part of the check
+    from model.environment import environment
+
+    found = environment("cuda" if torch.cuda.is_available() else "cpu")
+    product = torch.ones(8, 8) @ torch.ones(8, 8)
+    if not bool((product == 8).all()):
+        raise RuntimeError("a matrix product is wrong")
+    return f"{found['torch']} on {found['device']}"
+
+
+def _ray(home: Home) -> str:
+    from tuner.search import local_ray
+
+    with local_ray(0):
+        import ray
+
+        answer = ray.get(ray.remote(platform.python_version).remote())
+        cores = ray.cluster_resources().get("CPU", 0)
+    return f"{ray.__version__} starts, {cores:.0f} cores, its processes run Python {answer}"
+
+
+def _store(home: Home) -> str:
+    from importlib.metadata import version
+
+    from tuner.record import Record
+
+    searches = Record(home.tracking_uri).searches()
+    return f"MLflow {version('mlflow')}, {len(searches)} searches in {home.tracking_uri}"
+
+
+def _corpus(home: Home) -> str:
+    size = source_bytes(DataConfig(source="python-stdlib"))
+    if size < 1_000_000:
+        raise RuntimeError(
+            f"python-stdlib has only {size:,} bytes; this Python comes without its sources, so use "
+            f"data: {{files: …}}"
+        )
+    return f"python-stdlib, {size / 1e6:.1f} MB of source text"
+
+
+def _disk(home: Home) -> str:
+    free = shutil.disk_usage(home.root).free
+    if free < _LEAST_FREE_BYTES:
+        raise RuntimeError(f"only {free / 1e9:.1f} GB are free at {home.root}; make room")
+    return f"{free / 1e9:.0f} GB free at {home.root}"
+
+
+CHECKS: dict[str, Callable[[Home], str]] = {
+    "python": _python,
+    "torch": _torch,
+    "ray": _ray,
+    "store": _store,
+    "corpus": _corpus,
+    "disk": _disk,
+}
+
+
+def examine(console: Console, home: Home) -> dict[str, Finding]:
+    """Run every check, print each finding, and return them: name → (passed, text)."""
+    findings: dict[str, Finding] = {}
+    for name, check in CHECKS.items():
+        try:
+            findings[name] = True, check(home)
+        except Exception as error:  # noqa: BLE001 - whatever is broken, say so and look further
+            findings[name] = False, f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        ok, text = findings[name]
+        mark = ("✓ ", "green") if ok else ("✗ ", "bold red")
+        console.print(Text.assemble(mark, (f"{name:<8}", "bold"), text), soft_wrap=True)
+    return findings

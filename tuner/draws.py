@@ -1,0 +1,120 @@
+"""Every way, and every extreme way, to draw from a search space.
+
+A *draw* is a mapping from `Parameter.label` to the value drawn for it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, cast
+
+from tuner.parameters import Parameter, Value, ends, possible_values
+
+if TYPE_CHECKING:
+    from tuner.space import SearchSpace
+
+# The parameters that the rules between rows compare, or that they derive others from.
+_COUPLED = (
+    "max_learning_rate", "min_learning_rate", "warmup_steps", "cycle_steps", "total_steps",
+    "epochs", "batch_size", "schedule", "context_length",
+)  # fmt: skip
+_MOST_COMBINATIONS = 4096
+
+
+def combinations(
+    space: SearchSpace, options: Mapping[str, Sequence[Value]]
+) -> Iterator[dict[str, Value]]:
+    """The draws that take each of some parameters from some values, where its `when` holds.
+
+    A `when` that asks about a drawn parameter without options may hold, so it does.
+
+    Args:
+        space: where the parameters come from.
+        options: name → values, of parameters that are not constant.
+    """
+    ordered = [p for p in space.parameters if p.name in options]
+    open_ = {p.name for p in space.searched} - set(options)
+
+    def extend(drawn: dict[str, Value], rest: list[Parameter]) -> Iterator[dict[str, Value]]:
+        if not rest:
+            yield drawn
+            return
+        p, *others = rest
+        if open_.intersection(p.when) or space.is_drawn(p, drawn):
+            for value in options[p.name]:
+                yield from extend(drawn | {p.label: value}, others)
+        else:
+            yield from extend(drawn, others)
+
+    return extend({}, ordered)
+
+
+def listed(space: SearchSpace, names: Iterable[str]) -> list[dict[str, Value]]:
+    """Every combination of what some parameters, and those they depend on, may be.
+
+    Raises:
+        ValueError: if one of them is a continuous or a long range, or there are too many.
+    """
+    options: dict[str, list[Value]] = {}
+    for p in _with_conditions(space, names):
+        values = possible_values(p.distribution)
+        if values is None or p.fraction_of:
+            raise ValueError(
+                f"{p.name} must be a value, a choice, a grid or a short int range, not "
+                f"{p.describe()}"
+            )
+        if not p.is_constant:
+            options[p.name] = values
+    _check_number(options)
+    return list(combinations(space, options))
+
+
+def corners(space: SearchSpace) -> list[dict[str, Value]]:
+    """The draws at which a rule between rows breaks first, if it breaks anywhere.
+
+    Both sides of every rule are products and quotients of drawn numbers, rounded: their
+    difference rises or falls steadily along each number, so it is largest where each is at one of
+    its ends. Parameters that no rule, `fraction_of` or `when` ties to another one are left out.
+
+    Raises:
+        ValueError: if there are too many to look at.
+    """
+    fractions = [p for p in space.parameters if p.fraction_of]
+    tied = {*_COUPLED, *(n for p in fractions for n in (p.name, cast(str, p.fraction_of)))}
+    parameters = _with_conditions(space, tied)
+    asked = {name for p in parameters for name in p.when}
+    options = {
+        p.name: _extremes(p, whole_list=p.name in asked) for p in parameters if not p.is_constant
+    }
+    _check_number(options)
+    return list(combinations(space, options))
+
+
+def _extremes(parameter: Parameter, *, whole_list: bool) -> list[Value]:
+    """Smallest and largest number; all values of names, and of what a `when` asks about."""
+    values = ends(parameter.distribution)
+    if whole_list:
+        return possible_values(parameter.distribution) or values
+    if isinstance(values[0], str):
+        return values
+    numbers = cast(list[float], values)
+    return [min(numbers), max(numbers)] if len(numbers) > 1 else values
+
+
+def _with_conditions(space: SearchSpace, names: Iterable[str]) -> list[Parameter]:
+    """Some parameters and those that their `when` asks about, in the order of the space."""
+    wanted = set(names)
+    for p in reversed(space.parameters):
+        if p.name in wanted:
+            wanted.update(p.when)
+    return [p for p in space.parameters if p.name in wanted]
+
+
+def _check_number(options: Mapping[str, Sequence[Value]]) -> None:
+    count = math.prod(map(len, options.values()))
+    if count > _MOST_COMBINATIONS:
+        raise ValueError(
+            f"{', '.join(options)} can be combined in {count} ways, and more than "
+            f"{_MOST_COMBINATIONS} cannot be checked; give fewer values or take away a when"
+        )

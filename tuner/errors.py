@@ -1,0 +1,59 @@
+"""The errors that a user can cause, each one clear sentence; only `cli` turns them into statuses.
+
+    TunerError          exit status 2: bad input or usage
+    ├── SpaceError      a search-space file has mistakes, all reported together
+    ├── RecordError     the record has no such search or run, or it no longer fits the data
+    ├── StoreError      the tracking store cannot be reached or written
+    └── ResultError     exit status 1: the work was done and the result is bad
+
+`model` raises `CorpusError` and `CheckpointError`, which mean exit status 2 as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class TunerError(Exception):
+    """Something that the user can put right."""
+
+    exit_status = 2
+
+
+@dataclass(frozen=True, order=True)
+class Mistake:
+    """One mistake in a file: where, and one sentence."""
+
+    line: int
+    column: int
+    message: str
+
+
+class SpaceError(TunerError):
+    """All mistakes of one search-space file.
+
+    Args:
+        path: the file as the user named it.
+        mistakes: in any order.
+    """
+
+    def __init__(self, path: str, mistakes: Sequence[Mistake]) -> None:
+        self.path = path
+        self.mistakes = sorted(set(mistakes))
+        lines = [f"{path}:{m.line}:{m.column} {m.message}" for m in self.mistakes]
+        super().__init__("\n".join(lines))
+
+
+class RecordError(TunerError):
+    """The record has no such search or run, or what it names is no longer there."""
+
+
+class StoreError(TunerError):
+    """The tracking store cannot be reached or written."""
+
+
+class ResultError(TunerError):
+    """The work was done, and its result is bad."""
+
+    exit_status = 1

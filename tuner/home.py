@@ -1,0 +1,56 @@
+"""Where a user's searches live: one folder, and the tracking store in or beside it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuner.errors import StoreError
+
+DEFAULT_HOME = "runs"
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folder of all searches.
+
+    Attributes:
+        root: absolute path.
+        tracking_uri: of the MLflow store: MLFLOW_TRACKING_URI, else a SQLite file in the folder.
+    """
+
+    root: Path
+    tracking_uri: str
+
+    @classmethod
+    def at(cls, path: str | Path | None = None) -> Home:
+        """The home at a path, at TUNER_HOME, or at ./runs.
+
+        Raises:
+            StoreError: if the folder cannot be made or written.
+        """
+        root = Path(path or os.environ.get("TUNER_HOME") or DEFAULT_HOME).absolute()
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"cannot make the folder {root}: {error.strerror}; choose another with --home"
+            ) from error
+        if not os.access(root, os.W_OK):
+            raise StoreError(f"cannot write to the folder {root}; choose another with --home")
+        return cls(root, os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root}/mlflow.db")
+
+    @property
+    def artifacts(self) -> Path:
+        """Artifacts of the local store."""
+        return self.root / "artifacts"
+
+    @property
+    def corpora(self) -> Path:
+        """Prepared corpora."""
+        return self.root / "corpora"
+
+    def search(self, name: str) -> Path:
+        """Files of one search: checkpoints while it runs, and Ray Tune's own state."""
+        return self.root / "searches" / name

@@ -1,0 +1,290 @@
+"""Commands that only look: symbols, validate, list, show. Each prints, and returns what --json says."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from model.corpus import cached, source_bytes
+from model.hyperparameters import SYMBOL_TABLE
+from model.report import METRICS
+from tuner.record import Record, SearchRecord, TrialRecord
+from tuner.space import CorpusFacts, SearchSpace
+from tuner.summary import default_of, number, symbol, table
+
+# Measured on the standard library at a vocabulary of 2,048; only for estimates.
+_BYTES_PER_TOKEN = 3.1
+# What follows from other entries would only widen a table.
+_FOLLOWING = ("cycle_steps", "d_ff", "epochs", "total_steps")
+
+
+def print_symbols(console: Console) -> dict[str, Any]:
+    """The symbol table."""
+    rows = SYMBOL_TABLE.values()
+    console.print(
+        table(
+            "The symbol table",
+            ["symbol", "name", "default", "range", "meaning", "formula", "used with"],
+            [
+                [
+                    row.symbol, row.name, default_of(row), row.range, row.meaning, row.formula,
+                    "; ".join(f"{k} {', '.join(v)}" for k, v in row.used_when.items()),
+                ]
+                for row in rows
+            ],
+        )
+    )  # fmt: skip
+    console.print(
+        "\nA space gives exactly one of T_total, N_epoch and budget.tokens; the others follow. "
+        "With schedule cosine the rate rises to α_max in T_warmup updates and falls to α_min at "
+        "T_cycle; with constant it is α after the warm-up.",
+        highlight=False,
+    )
+    return {
+        row.name: {
+            "symbol": row.symbol,
+            "spellings": list(row.spellings),
+            "default": default_of(row),
+            "range": row.range,
+            "meaning": row.meaning,
+            "formula": row.formula,
+            "used_when": {k: list(v) for k, v in row.used_when.items()},
+        }
+        for row in rows
+    }
+
+
+def describe_space(console: Console, space: SearchSpace, file: str, home: Path) -> dict[str, Any]:
+    """What a search space means, in words and numbers."""
+    facts, is_exact = _facts(space, home / "corpora")
+    about = "" if is_exact else "about "
+    shapes = space.shapes(facts.vocab_size)
+    searched = space.searched
+    console.print(f"[bold]{space.name}[/bold]  {file}: a valid search space", highlight=False)
+    console.print()
+    parameters = {p.label: space.describe_distribution(p) for p in space.parameters}
+    first = space.defaults()
+    console.print(
+        table(
+            f"{len(searched)} searched of {len(space.parameters)} given parameters",
+            ["parameter", "name", "drawn from", "first trial", "only when"],
+            [
+                [
+                    symbol(p.name), p.name, parameters[p.label],
+                    number(v) if isinstance(v := first.get(p.label, ""), int | float) else v,
+                    "; ".join(f"{k} {', '.join(map(str, v))}" for k, v in p.when.items()),
+                ]
+                for p in space.parameters
+            ],
+        )
+    )  # fmt: skip
+    console.print()
+    batches = sorted(int(b) for b in space.batch_sizes)
+    budget = space.budget_tokens(facts)
+    lines: dict[str, Any] = {}
+    rows = []
+    for shape in shapes:
+        sequences, _ = facts.sequences(shape.context_length)
+        steps = sorted({-(-budget // (b * shape.context_length)) for b in batches})
+        epochs = sorted(
+            {-(-s * b // sequences) for s, b in zip(reversed(steps), batches, strict=False)}
+        )
+        rows.append([
+            f"{shape.d_model}×{shape.n_layers}, {shape.n_heads} heads",
+            shape.context_length, f"{shape.num_parameters:,}", about + f"{sequences:,}",
+            _span(steps), about + _span(epochs),
+        ])  # fmt: skip
+        lines[rows[-1][0] + f", context {shape.context_length}"] = {
+            "parameters": shape.num_parameters, "train_sequences": sequences,
+            "steps": [min(steps), max(steps)], "epochs": [min(epochs), max(epochs)],
+        }  # fmt: skip
+    console.print(
+        table(
+            f"{len(shapes)} stack{'s of different shapes' if len(shapes) > 1 else ''}, "
+            f"micro-batches of {space.micro_batch} sequences",
+            ["model", "context", "weights", "training sequences", "steps per trial", "epochs"],
+            rows,
+        )
+    )
+    full, expected = space.expected_tokens(facts)
+    console.print(
+        f"\n{space.search.trials} trials by {space.search.sampler} and {space.search.scheduler}, at "
+        f"most {budget:,} tokens each, {space.budget.reports} reports: about {expected:,} tokens "
+        f"({full:,} if none were stopped).",
+        highlight=False,
+    )
+    if not is_exact:
+        console.print(
+            "[dim]The corpus has not been prepared yet; sequences are estimated from its "
+            f"{source_bytes(space.data):,} bytes.[/dim]",
+            highlight=False,
+        )
+    return {
+        "name": space.name,
+        "parameters": parameters,
+        "stacks": lines,
+        "micro_batch": space.micro_batch,
+        "budget_tokens": budget,
+        "expected_tokens": expected,
+        "full_tokens": full,
+        "exact": is_exact,
+    }
+
+
+def _facts(space: SearchSpace, corpora: Path) -> tuple[CorpusFacts, bool]:
+    """Facts of the prepared corpus; estimated from the size of its files if there is none."""
+    corpus = cached(space.data, space.tokenizer.vocab_size, corpora)
+    if corpus is not None:
+        return CorpusFacts.of(corpus), True
+    tokens = source_bytes(space.data) / _BYTES_PER_TOKEN
+    held_out = space.data.validation_fraction
+    longest = max(a.context_length for a in space.shapes(space.tokenizer.vocab_size))
+    return CorpusFacts(
+        vocab_size=space.tokenizer.vocab_size,
+        train_tokens=max(longest + 1, round(tokens * (1 - held_out))),
+        validation_tokens=max(longest + 1, round(tokens * held_out)),
+        data_fingerprint="",
+        tokenizer_fingerprint="",
+    ), False
+
+
+def _span(values: list[int]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def print_searches(console: Console, record: Record) -> dict[str, Any]:
+    """Past searches, newest first."""
+    searches = record.searches()
+    if not searches:
+        console.print(
+            f"No search is recorded in {record.uri} yet; run 'tuner search'.", soft_wrap=True
+        )
+    else:
+        console.print(
+            table(
+                None,
+                ["search", "started", "status", "trials", "best", "defaults", "tokens", "seconds"],
+                [_search_row(search) for search in searches],
+            )
+        )
+    return {
+        "searches": [
+            {"name": s.name, "run": s.run_id, "status": s.status, "started": s.started, **s.metrics}
+            for s in searches
+        ]
+    }
+
+
+def _search_row(search: SearchRecord) -> list[str]:
+    def metric(prefix: str, form: str) -> str:
+        values = [v for k, v in search.metrics.items() if k.startswith(prefix)]
+        return format(values[0], form) if values else ""
+
+    return [
+        search.name,
+        time.strftime("%Y-%m-%d %H:%M", time.localtime(search.started)),
+        search.status,
+        metric("trials", ".0f"),
+        metric("best_", ".4f"),
+        metric("defaults_", ".4f"),
+        metric("tokens_spent", ",.0f"),
+        metric("wall_seconds", ".0f"),
+    ]
+
+
+def print_search(console: Console, record: Record, search: SearchRecord) -> dict[str, Any]:
+    """The trials of one search, best first, with the hyperparameters in which they differ."""
+    trials = record.trials(search)
+    names = [n for t in trials[:1] for n in t.parameters]
+    varied = [n for n in names if len({t.parameters.get(n) for t in trials}) > 1]
+    varied = [n for n in varied if n not in _FOLLOWING]
+    ranked = sorted(trials, key=lambda t: (t.status != "finished", t.metrics.get("val_loss", 1e9)))
+    console.print(
+        table(
+            f"{search.name} ({search.status}), run {search.run_id}",
+            ["trial", "val_loss", "outcome", "run", *map(symbol, varied)],
+            [
+                [
+                    t.number,
+                    f"{t.metrics['val_loss']:.4f}" if "val_loss" in t.metrics else "",
+                    t.status,
+                    t.run_id[:8],
+                    *(_short(t.parameters.get(name, "")) for name in varied),
+                ]
+                for t in ranked
+            ],
+            console.width,
+        )
+    )
+    return {
+        "search": search.name,
+        "status": search.status,
+        "best_run": search.best_run,
+        "trials": [
+            {
+                "trial": t.number,
+                "run": t.run_id,
+                "status": t.status,
+                "metrics": {k: v for k, v in t.metrics.items() if v == v},  # noqa: PLR0124 - NaN
+                "parameters": t.parameters,
+            }
+            for t in ranked
+        ],
+    }
+
+
+def _short(text: str) -> str:
+    try:
+        return number(float(text))
+    except ValueError:
+        return text
+
+
+def print_trial(console: Console, record: Record, trial: TrialRecord) -> dict[str, Any]:
+    """One trial in full: parameters, environment, reports."""
+    reports = record.reports(trial)
+    spec = record.spec(trial)
+    console.print(
+        f"[bold]trial {trial.number} of {trial.search}[/bold]  {trial.status}, run {trial.run_id}, "
+        f"spec {spec.hash[:12]}",
+        highlight=False,
+    )
+    console.print()
+    console.print(
+        table(None, ["parameter", "value"], [[symbol(k), v] for k, v in trial.parameters.items()])
+    )
+    console.print()
+    console.print(
+        table(
+            "reports",
+            ["step", *METRICS],
+            [
+                [step, *(number(m.get(n, float("nan"))) for n in METRICS)]
+                for step, m in reports.items()
+            ],
+        )
+    )
+    console.print()
+    environment = {
+        **trial.environment,
+        "data": spec.data_fingerprint[:12],
+        "tokenizer": spec.tokenizer_fingerprint[:12],
+    }
+    console.print(", ".join(f"{k} {v}" for k, v in environment.items()), highlight=False)
+    return {
+        "run": trial.run_id,
+        "trial": trial.number,
+        "search": trial.search,
+        "status": trial.status,
+        "spec_hash": spec.hash,
+        "spec": spec.model_dump(mode="json"),
+        "environment": trial.environment,
+        "reports": {
+            str(step): {k: v for k, v in m.items() if v == v}  # noqa: PLR0124 - NaN
+            for step, m in reports.items()
+        },
+    }

@@ -1,0 +1,185 @@
+"""One entry of `hyperparameters:` or `model:`, and the distribution that it is drawn from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from model.architecture import Architecture
+from model.hyperparameters import SYMBOL_TABLE, FractionOf
+from tuner.messages import shown
+
+Value = float | int | str
+
+# An `int` range of at most this many values can be listed, so that sizes may use one.
+_LONGEST_LIST = 64
+
+
+class Frozen(BaseModel):
+    """A part of a search space: cannot be changed, and knows all its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Constant(Frozen):
+    """Always the same value."""
+
+    kind: Literal["value"] = "value"
+    value: Value
+
+
+class Range(Frozen):
+    """A number between two ends: uniform, log-uniform, or whole."""
+
+    kind: Literal["uniform", "log", "int", "int_log"]
+    low: float
+    high: float
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether only whole numbers are drawn."""
+        return self.kind in {"int", "int_log"}
+
+    @property
+    def is_log(self) -> bool:
+        """Whether each factor of ten is as likely as any other."""
+        return self.kind in {"log", "int_log"}
+
+
+class Choice(Frozen):
+    """One of some values: drawn (choice), or each in turn (grid)."""
+
+    kind: Literal["choice", "grid"]
+    values: tuple[Value, ...]
+
+
+AnyDistribution = Constant | Range | Choice
+Distribution = Annotated[AnyDistribution, Field(discriminator="kind")]
+
+
+class Parameter(Frozen):
+    """One entry of `hyperparameters:` or `model:`.
+
+    Attributes:
+        name: Python name of the row or of the architecture's field.
+        distribution: how it is drawn.
+        fraction_of: the row that the drawn value is a share of.
+        when: name → values: it is drawn only if all of these hold, else it keeps its default.
+    """
+
+    name: str
+    distribution: Distribution
+    fraction_of: str | None = None
+    when: Mapping[str, tuple[Value, ...]] = Field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """Name of the draw: that of the parameter, or `min_learning_rate/max_learning_rate`."""
+        return f"{self.name}/{self.fraction_of}" if self.fraction_of else self.name
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether there is nothing to draw."""
+        return isinstance(self.distribution, Constant)
+
+    def holds(self, settings: Mapping[str, Value]) -> bool:
+        """Whether its `when` holds, given the values of other parameters by name."""
+        return all(settings.get(name) in values for name, values in self.when.items())
+
+    def describe(self) -> str:
+        """`log-uniform 0.0001 … 0.03`, `one of 8, 16, 32`, `0.01 … 0.5 × α_max, log-uniform`."""
+        d = self.distribution
+        times = f" × {symbol(self.fraction_of)}" if self.fraction_of else ""
+        if isinstance(d, Constant):
+            return f"{shown(d.value)}{times}"
+        if isinstance(d, Choice):
+            each = "each of" if d.kind == "grid" else "one of"
+            return f"{each} {', '.join(map(shown, d.values))}{times}"
+        how = ("whole, " if d.is_whole else "") + ("log-uniform" if d.is_log else "uniform")
+        span = f"{shown(d.low)} … {shown(d.high)}"
+        return f"{span}{times}, {how}" if times else f"{how} {span}"
+
+    def nearest_to_default(self) -> Value:
+        """The value to draw that comes closest to the default of the table or the architecture."""
+        return _nearest(self.distribution, self._default())
+
+    def _default(self) -> Value:
+        """The default, as a share where a share is drawn; NaN where there is none."""
+        if self.name in Architecture.model_fields:
+            return cast(Value, Architecture.model_fields[self.name].default)
+        default = SYMBOL_TABLE[self.name].default
+        if isinstance(default, FractionOf):
+            if self.fraction_of:
+                return default.share
+            whole = SYMBOL_TABLE[default.name].default
+            return default.share * whole if isinstance(whole, int | float) else math.nan
+        if default is None or not self.fraction_of:
+            return math.nan if default is None else default
+        whole = SYMBOL_TABLE[self.fraction_of].default
+        known = isinstance(default, int | float) and isinstance(whole, int | float) and whole
+        return cast(float, default) / cast(float, whole) if known else math.nan
+
+
+def symbol(name: str) -> str:
+    """How a parameter is written in tables and messages: `α_max`, `d_model`."""
+    return SYMBOL_TABLE[name].symbol if name in SYMBOL_TABLE else name
+
+
+def default_value(name: str) -> Value | None:
+    """What a parameter is if nothing sets it; None if that follows from other parameters."""
+    if name in Architecture.model_fields:
+        return cast(Value, Architecture.model_fields[name].default)
+    default = SYMBOL_TABLE[name].default
+    return None if isinstance(default, FractionOf) else default
+
+
+def possible_values(distribution: AnyDistribution) -> list[Value] | None:
+    """Every value that can be drawn; None for a continuous or a long range."""
+    if isinstance(distribution, Constant):
+        return [distribution.value]
+    if isinstance(distribution, Choice):
+        return list(distribution.values)
+    if distribution.is_whole and distribution.high - distribution.low < _LONGEST_LIST:
+        return list(range(int(distribution.low), int(distribution.high) + 1))
+    return None
+
+
+def ends(distribution: AnyDistribution) -> list[Value]:
+    """Both ends of a range; all values of a choice."""
+    if isinstance(distribution, Range):
+        low, high = distribution.low, distribution.high
+        return [int(low), int(high)] if distribution.is_whole else [low, high]
+    return cast(list[Value], possible_values(distribution))
+
+
+def largest(distribution: AnyDistribution) -> float:
+    """The largest number that can be drawn."""
+    return max(float(value) for value in ends(distribution))
+
+
+def mean(distribution: AnyDistribution) -> float:
+    """The number that is drawn on average."""
+    if not isinstance(distribution, Range):
+        values = [float(value) for value in ends(distribution)]
+        return sum(values) / len(values)
+    low, high = distribution.low, distribution.high
+    return (high - low) / math.log(high / low) if distribution.is_log else (low + high) / 2
+
+
+def _nearest(distribution: AnyDistribution, wanted: Value) -> Value:
+    """The value of a distribution that is closest to a wanted one; NaN wants the middle."""
+    if isinstance(distribution, Range):
+        low, high = distribution.low, distribution.high
+        middle = math.sqrt(low * high) if distribution.is_log else (low + high) / 2
+        number = cast(float, wanted)
+        number = middle if math.isnan(number) else min(max(number, low), high)
+        return round(number) if distribution.is_whole else number
+    values = cast(list[Value], possible_values(distribution))
+    if isinstance(wanted, str):
+        return wanted if wanted in values else values[0]
+    if math.isnan(wanted):
+        return values[len(values) // 2]
+    return min(values, key=lambda value: abs(cast(float, value) - wanted))

@@ -1,0 +1,286 @@
+"""What the tracking store holds of past searches, read back.
+
+A search is a parent run, a trial a child run. Everything that a replay needs is there: the
+specification (`spec.json`), the reports (metrics by step) and the environment (tags).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from model.report import METRICS
+from model.spec import TrialSpec
+from tuner.errors import RecordError, StoreError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+SPEC_FILE = "spec.json"
+SPACE_FILE = "search_space.yaml"
+ENVIRONMENT = ("device", "dtype", "torch", "numpy", "python")
+_MOST_RUNS = 50_000
+
+
+class Tag:
+    """Names of the tags that we set on runs."""
+
+    PARENT = "mlflow.parentRunId"
+    SOURCE = "mlflow.source.name"
+    KIND = "tuner.kind"  # search | trial
+    SEARCH = "tuner.search"
+    STATUS = "tuner.status"
+    TRIAL = "tuner.trial"
+    BEST = "tuner.best_run"
+    SEED = "seed"
+    SPEC_HASH = "spec_hash"
+    DATA = "data_fingerprint"
+    TOKENIZER = "tokenizer_fingerprint"
+
+
+@contextmanager
+def store_errors(uri: str) -> Iterator[None]:
+    """Turn what MLflow and its database raise into one sentence."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        reason = str(error).strip().split("\n", maxsplit=1)[0]
+        raise StoreError(
+            f"the tracking store {uri} cannot be used: {reason}; check it with 'tuner doctor'"
+        ) from error
+
+
+def open_client(uri: str) -> MlflowClient:
+    """An MLflow client that sends no telemetry and logs nothing but errors.
+
+    Raises:
+        StoreError: if the store cannot be reached.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    from mlflow import MlflowClient
+
+    # importing mlflow configures its loggers anew
+    for name in ("mlflow", "mlflow.store.db.utils", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with store_errors(uri):
+        client = MlflowClient(uri)
+        client.search_experiments(max_results=1)
+    return client
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One recorded trial.
+
+    Attributes:
+        run_id: of MLflow.
+        number: in its search, counted from 0.
+        search: name of its search.
+        status: finished, stopped at report n, diverged, failed or running.
+        parameters: name → text, as MLflow keeps them.
+        metrics: the newest value of each curve.
+        environment: device and versions it ran with.
+        artifact_uri: of MLflow.
+    """
+
+    run_id: str
+    number: int
+    search: str
+    status: str
+    parameters: dict[str, str]
+    metrics: dict[str, float]
+    environment: dict[str, str]
+    artifact_uri: str
+
+
+@dataclass(frozen=True)
+class SearchRecord:
+    """One recorded search.
+
+    Attributes:
+        run_id: of its parent run.
+        experiment_id: of MLflow.
+        name: unique in its store.
+        status: running, finished, interrupted or failed.
+        started: seconds since the epoch.
+        best_run: run of the best trial, if there is one.
+        metrics: the summary's numbers.
+        tags: all of them.
+    """
+
+    run_id: str
+    experiment_id: str
+    name: str
+    status: str
+    started: float
+    best_run: str | None
+    metrics: dict[str, float]
+    tags: dict[str, str]
+
+
+class Record:
+    """Reads a tracking store.
+
+    Args:
+        uri: of the store.
+
+    Raises:
+        StoreError: from any method, if the store cannot be used.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self.client = open_client(uri)
+
+    def _ask(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        with store_errors(self.uri):
+            return call(*args, **kwargs)
+
+    def _runs(self, condition: str) -> list[Run]:
+        """All runs that fit, newest first."""
+        ids = [e.experiment_id for e in self._ask(self.client.search_experiments)]
+        runs: list[Run] = []
+        token = None
+        while len(runs) < _MOST_RUNS:
+            page = self._ask(
+                self.client.search_runs,
+                ids,
+                condition,
+                max_results=1000,
+                order_by=["attributes.start_time DESC"],
+                page_token=token,
+            )
+            runs += page
+            token = page.token
+            if not token:
+                break
+        return runs
+
+    def searches(self) -> list[SearchRecord]:
+        """All searches, newest first."""
+        return [_search_record(run) for run in self._runs(f"tags.`{Tag.KIND}` = 'search'")]
+
+    def search(self, name: str | None = None) -> SearchRecord:
+        """The search of a name, or the newest one.
+
+        Raises:
+            RecordError: if there is none.
+        """
+        searches = self.searches()
+        for search in searches:
+            if name in {None, search.name, search.run_id}:
+                return search
+        if name is None:
+            raise RecordError(f"no search is recorded in {self.uri}; run 'tuner search' first")
+        known = ", ".join(s.name for s in searches[:5]) or "none"
+        raise RecordError(f"no search is called {name}; the newest are: {known}")
+
+    def trials(self, search: SearchRecord) -> list[TrialRecord]:
+        """The trials of a search by number."""
+        runs = self._runs(f"tags.`{Tag.PARENT}` = '{search.run_id}'")
+        return sorted(map(_trial_record, runs), key=lambda t: t.number)
+
+    def trial(self, run_id: str) -> TrialRecord:
+        """The trial of a run id, or of its first eight or more letters.
+
+        Raises:
+            RecordError: if no trial has it, or several have.
+        """
+        if not run_id.isalnum():
+            raise RecordError(f"{run_id!r} is no run id; 'tuner show' lists them")
+        found = [
+            run
+            for run in self._runs(f"tags.`{Tag.KIND}` = 'trial'")
+            if run.info.run_id == run_id
+            or (len(run_id) >= 8 and run.info.run_id.startswith(run_id))
+        ]
+        if len(found) != 1:
+            many = "no trial" if not found else "more than one trial"
+            raise RecordError(f"{many} has the run id {run_id}; 'tuner show' lists them")
+        return _trial_record(found[0])
+
+    def best(self, search: SearchRecord) -> TrialRecord:
+        """The best trial of a search.
+
+        Raises:
+            RecordError: if the search has none yet.
+        """
+        if search.best_run is None:
+            raise RecordError(
+                f"the search {search.name} ({search.status}) has no best trial; replay one of its "
+                f"trials by its run id ('tuner show --search {search.name}')"
+            )
+        return self.trial(search.best_run)
+
+    def spec(self, trial: TrialRecord) -> TrialSpec:
+        """A trial's specification.
+
+        Raises:
+            RecordError: if it was not recorded, or not by a version that this one understands.
+        """
+        try:
+            data = json.loads(self._text(trial, SPEC_FILE))
+            return TrialSpec.model_validate(data)
+        except ValueError as error:
+            raise RecordError(
+                f"the specification of trial {trial.number} of {trial.search} is damaged or of "
+                f"another version of tuner: {str(error).splitlines()[0]}"
+            ) from error
+
+    def _text(self, trial: TrialRecord, name: str) -> str:
+        with TemporaryDirectory() as folder:
+            path = self._ask(self.client.download_artifacts, trial.run_id, name, folder)
+            return Path(path).read_text(encoding="utf-8")
+
+    def reports(self, trial: TrialRecord) -> dict[int, dict[str, float]]:
+        """A trial's reports: step → metric → value, in the order of the steps."""
+        reports: dict[int, dict[str, float]] = {}
+        for name in METRICS:
+            for metric in self._ask(self.client.get_metric_history, trial.run_id, name):
+                reports.setdefault(metric.step, {})[name] = metric.value
+        return dict(sorted(reports.items()))
+
+
+def _search_record(run: Run) -> SearchRecord:
+    tags: dict[str, Any] = dict(run.data.tags)
+    return SearchRecord(
+        run_id=run.info.run_id,
+        experiment_id=run.info.experiment_id,
+        name=tags.get(Tag.SEARCH, run.info.run_name),
+        status=tags.get(Tag.STATUS, "running"),
+        started=run.info.start_time / 1000,
+        best_run=tags.get(Tag.BEST),
+        metrics=dict(run.data.metrics),
+        tags=tags,
+    )
+
+
+def _trial_record(run: Run) -> TrialRecord:
+    tags = run.data.tags
+    return TrialRecord(
+        run_id=run.info.run_id,
+        number=int(tags.get(Tag.TRIAL, -1)),
+        search=tags.get(Tag.SEARCH, ""),
+        status=tags.get(Tag.STATUS, "running"),
+        parameters=dict(run.data.params),
+        metrics=dict(run.data.metrics),
+        environment={name: tags.get(name, "unknown") for name in ENVIRONMENT},
+        artifact_uri=run.info.artifact_uri,
+    )

@@ -1,0 +1,194 @@
+"""Retrain a trial from its record alone, and compare every report with the recorded one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from model.corpus import prepare
+from model.report import METRICS, Report
+from model.spec import TrialSpec
+from tuner.errors import RecordError
+from tuner.home import Home
+from tuner.record import ENVIRONMENT, Record, TrialRecord
+
+# On another device or library version, sums round differently, and training amplifies that.
+RELATIVE_TOLERANCE = 0.02
+
+
+class Verdict(StrEnum):
+    """What a replay found."""
+
+    BIT_EXACT = "bit-exact"  # every number of every report is the same
+    WITHIN_TOLERANCE = "within tolerance"  # close, on another device or library version
+    DIFFERENT = "different"  # not the same, and nothing excuses it
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One number that is not the recorded one."""
+
+    step: int
+    metric: str
+    recorded: float
+    replayed: float
+
+    @property
+    def relative(self) -> float:
+        """Size of the difference as a share of the recorded number."""
+        if math.isnan(self.recorded) or math.isnan(self.replayed):
+            return math.inf
+        return abs(self.replayed - self.recorded) / max(abs(self.recorded), 1e-12)
+
+
+@dataclass(frozen=True)
+class ReplayResult:
+    """The outcome of a replay.
+
+    Attributes:
+        trial: what was replayed.
+        spec: its specification.
+        verdict: the finding.
+        reports: how many were compared.
+        differences: all numbers that differ, by step.
+        changed: part of the environment → recorded and present value, where they differ.
+    """
+
+    trial: TrialRecord
+    spec: TrialSpec
+    verdict: Verdict
+    reports: int
+    differences: list[Difference]
+    changed: dict[str, tuple[str, str]]
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in words."""
+        if self.verdict is Verdict.BIT_EXACT:
+            return f"bit-exact: all {self.reports} reports are the same to the last bit"
+        environment = "; ".join(f"{k} {old} → {new}" for k, (old, new) in self.changed.items())
+        worst = max(self.differences, key=lambda d: d.relative)
+        if self.verdict is Verdict.WITHIN_TOLERANCE:
+            return (
+                f"within tolerance: the largest difference is {100 * worst.relative:.2g} % "
+                f"({worst.metric} at step {worst.step}; {100 * RELATIVE_TOLERANCE:g} % is allowed) "
+                f"with {environment}"
+            )
+        first = self.differences[0]
+        where = f" with {environment}" if environment else " on the same device and versions"
+        return (
+            f"different: first at step {first.step}, {first.metric} is {first.replayed!r} and was "
+            f"recorded as {first.recorded!r}{where}"
+        )
+
+
+def replay(
+    run_id: str | None = None,
+    *,
+    search: str | None = None,
+    home: Home | None = None,
+    on_report: Callable[[int, int, Report], None] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> ReplayResult:
+    """Retrain a recorded trial and compare.
+
+    Args:
+        run_id: of the trial; by default the best one of the search.
+        search: name of the search; by default the newest.
+        home: where the searches live; by default ./runs.
+        on_report: is told the number of each replayed report, how many there will be, and it.
+        progress: is told what is being done.
+
+    Returns:
+        The verdict and what it rests on.
+
+    Raises:
+        RecordError: if there is no such trial, or data or tokenizer are no longer the same.
+        CorpusError: if the data cannot be read.
+        StoreError: if the tracking store cannot be used.
+    """
+    home = home or Home.at()
+    record = Record(home.tracking_uri)
+    trial = record.trial(run_id) if run_id else record.best(record.search(search))
+    spec, recorded = record.spec(trial), record.reports(trial)
+    if not recorded:
+        raise RecordError(
+            f"trial {trial.number} of {trial.search} ({trial.status}) has no report to compare with"
+        )
+    device = trial.environment["device"].partition(":")[0]
+    reports, present = _retrain(spec, len(recorded), device, home, on_report, progress)
+    changed = {
+        name: (trial.environment[name], present[name])
+        for name in ENVIRONMENT
+        if trial.environment[name] != present[name]
+    }
+    differences = compare(recorded, reports)
+    return ReplayResult(
+        trial, spec, judge(differences, bool(changed)), len(recorded), differences, changed
+    )
+
+
+def _retrain(
+    spec: TrialSpec,
+    count: int,
+    device: str,
+    home: Home,
+    on_report: Callable[[int, int, Report], None] | None,
+    progress: Callable[[str], None] | None,
+) -> tuple[list[Report], Mapping[str, str]]:
+    """Train a specification up to some number of reports, on the recorded kind of device."""
+    corpus = prepare(spec.data, spec.vocab_size, home.corpora, progress)
+    for what, recorded, present in (
+        ("data", spec.data_fingerprint, corpus.data_fingerprint),
+        ("tokenizer", spec.tokenizer_fingerprint, corpus.tokenizer_fingerprint),
+    ):
+        if recorded != present:
+            hint = (
+                "; python-stdlib differs between versions of Python"
+                if spec.data.source
+                else f" in {', '.join(spec.data.files or ())}"
+            )
+            raise RecordError(
+                f"the {what} fingerprint is no longer the recorded one ({present[:12]}… instead of "
+                f"{recorded[:12]}…): the {what} changed since{hint}; bring it back to replay"
+            )
+    import torch
+
+    from model.engine import Engine
+    from model.environment import environment
+
+    if device != "cuda" or not torch.cuda.is_available():
+        device = "cpu"
+    engine = Engine(corpus.train, corpus.validation, slots=1, device=device)
+    reports: list[Report] = []
+    for report in engine.run([spec]):
+        reports.append(report)
+        if on_report:
+            on_report(len(reports), count, report)
+        if len(reports) == count:
+            break
+    return reports, environment(device)
+
+
+def compare(recorded: Mapping[int, Mapping[str, float]], reports: list[Report]) -> list[Difference]:
+    """Every number of the record that the replayed reports do not repeat, by step and metric."""
+    replayed = {report.step: report.metrics() for report in reports}
+    differences = []
+    for step in sorted(recorded.keys() | replayed.keys()):
+        for metric in METRICS:
+            old = recorded.get(step, {}).get(metric, math.nan)
+            new = replayed.get(step, {}).get(metric, math.nan)
+            if old != new and not (math.isnan(old) and math.isnan(new)):
+                differences.append(Difference(step, metric, old, new))
+    return differences
+
+
+def judge(differences: list[Difference], is_elsewhere: bool) -> Verdict:
+    """The verdict; only another environment excuses a difference, and only a small one."""
+    if not differences:
+        return Verdict.BIT_EXACT
+    if is_elsewhere and all(d.relative <= RELATIVE_TOLERANCE for d in differences):
+        return Verdict.WITHIN_TOLERANCE
+    return Verdict.DIFFERENT

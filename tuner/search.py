@@ -1,0 +1,329 @@
+"""One search: data, workers, Ray Tune, record, result."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from model.corpus import Corpus, prepare
+from model.spec import TrialSpec
+from tuner.board import Board, TrialRow
+from tuner.errors import Mistake, ResultError, SpaceError, TunerError
+from tuner.home import Home
+from tuner.live import SilentView, View
+from tuner.record import Record
+from tuner.space import CorpusFacts, SearchSpace
+from tuner.tracking import Tracker
+
+if TYPE_CHECKING:
+    import ray.actor
+
+_CPU_SLOTS = 2  # one trains while the other's report is judged
+_GPU_SLOTS = 8
+_SMALLEST_OBJECT_STORE = 100_000_000
+# The resource only has to be exact per client; how many clients there are, max_concurrent_trials
+# says, once Ray has told how many devices there are.
+_MOST_SLOTS = 1_000_000
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found.
+
+    Attributes:
+        name: of the search.
+        metric: the objective.
+        trials: all of them, by number.
+        best: the best one.
+        run_ids: trial number → MLflow run.
+        experiment_id: of MLflow.
+        wall_seconds: from start to summary.
+        training_share: part of the workers' time spent inside training, from 0 to 1.
+        interrupted: whether it ended before all trials had.
+    """
+
+    name: str
+    metric: str
+    trials: list[TrialRow]
+    best: TrialRow
+    run_ids: dict[int, str]
+    experiment_id: str
+    wall_seconds: float
+    training_share: float
+    interrupted: bool
+
+    @property
+    def tokens_spent(self) -> int:
+        """Training tokens of all trials."""
+        return sum(row.tokens for row in self.trials)
+
+    @property
+    def tokens_full(self) -> int:
+        """What the trials would have used without early stopping."""
+        return sum(row.spec.budget_tokens for row in self.trials)
+
+    def summary(self) -> dict[str, float]:
+        """The numbers that MLflow gets on the parent run."""
+        best, defaults = self.best, self.trials[0]
+        numbers = {
+            f"best_{self.metric}": best.objective(self.metric),
+            f"defaults_{self.metric}": defaults.objective(self.metric),
+            "trials": len(self.trials),
+            "diverged": sum(row.has_diverged for row in self.trials),
+            "tokens_spent": self.tokens_spent,
+            "tokens_spared": self.tokens_full - self.tokens_spent,
+            "wall_seconds": self.wall_seconds,
+            "training_share": self.training_share,
+        }
+        return {name: float(value) for name, value in numbers.items() if value < float("inf")}
+
+
+def search(
+    space: SearchSpace,
+    *,
+    name: str | None = None,
+    home: Home | None = None,
+    view: View | None = None,
+    space_text: str | None = None,
+) -> SearchResult:
+    """Run a search and record it.
+
+    Args:
+        space: what to search.
+        name: of the search, unique in its store; by default the space's name and a number.
+        home: where it lives; by default ./runs.
+        view: is told what happens.
+        space_text: the file that the space came from, to be kept with the search.
+
+    Returns:
+        The trials and the best of them.
+
+    Raises:
+        SpaceError: if the space does not fit the data.
+        CorpusError: if the data cannot be used.
+        StoreError: if the tracking store cannot be used.
+        ResultError: if no trial reached a report.
+    """
+    started = time.monotonic()
+    home, view = home or Home.at(), view or SilentView()
+    with ThreadPoolExecutor(1) as pool:  # MLflow takes seconds to import; read text meanwhile
+        opening = pool.submit(_open_tracker, space, name, home)
+        corpus = prepare(space.data, space.tokenizer.vocab_size, home.corpora, view.phase)
+        facts = _facts(space, corpus)
+        tracker, name = opening.result()
+    tracker.add_space(space_text or space.model_dump_json(indent=2))
+    board = Board(space.objective.metric, space.search.trials, space.expected_tokens(facts)[1])
+    status, usage, best_run = "failed", {"busy_seconds": 0.0, "workers": 1.0}, None
+    try:
+        usage = _run(space, name, home, view, corpus, facts, board, tracker)
+        result = _result(board, tracker, name, started, usage)
+        status = "interrupted" if result.interrupted else "finished"
+        best_run = result.run_ids[result.best.number]
+        checkpoint = result.best.reports[-1].checkpoint
+        if checkpoint:
+            view.phase("recording the best trial")
+            tracker.add_artifact(Path(checkpoint), "best")
+    finally:
+        metrics = result.summary() if status != "failed" else {}
+        with contextlib.suppress(TunerError) if status == "failed" else contextlib.nullcontext():
+            tracker.finish(status, metrics, best_run)
+        shutil.rmtree(home.search(name), ignore_errors=True)
+    return result
+
+
+def _open_tracker(space: SearchSpace, name: str | None, home: Home) -> tuple[Tracker, str]:
+    taken = {s.name for s in Record(home.tracking_uri).searches()}
+    if name in taken:
+        raise TunerError(f"a search called {name} is recorded already; choose another --name")
+    if name is None:
+        name = next(n for i in range(1, 10**9) if (n := f"{space.name}-{i}") not in taken)
+    tags = {
+        "sampler": space.search.sampler,
+        "scheduler": space.search.scheduler,
+        "seed": str(space.search.seed),
+    }
+    return Tracker(home.tracking_uri, home.artifacts, space.name, name, tags), name
+
+
+def _facts(space: SearchSpace, corpus: Corpus) -> CorpusFacts:
+    """The facts of the corpus, once every shape is known to fit them."""
+    facts = CorpusFacts.of(corpus)
+    try:
+        for shape in space.shapes(facts.vocab_size):
+            facts.sequences(shape.context_length)
+    except ValueError as error:
+        raise SpaceError(space.name, [Mistake(1, 1, str(error))]) from error
+    return facts
+
+
+def _result(
+    board: Board, tracker: Tracker, name: str, started: float, usage: dict[str, float]
+) -> SearchResult:
+    best = board.best
+    if best is None or best.objective(board.metric) == float("inf"):
+        raise ResultError(
+            f"no trial of {name} reached a report: "
+            f"{', '.join(sorted({str(r.outcome) for r in board.rows.values()})) or 'none began'}; "
+            f"lower the learning rates, or look at 'tuner show --search {name}'"
+        )
+    wall = time.monotonic() - started
+    run_ids = {n: r for n in board.rows if (r := tracker.run_of(n)) is not None}
+    return SearchResult(
+        name=name,
+        metric=board.metric,
+        trials=[board.rows[n] for n in sorted(board.rows)],
+        best=best,
+        run_ids=run_ids,
+        experiment_id=tracker.experiment_id,
+        wall_seconds=wall,
+        training_share=usage["busy_seconds"] / (usage["workers"] * wall),
+        interrupted=len(board.ended) < board.num_trials
+        or any(r.outcome == "interrupted" for r in board.rows.values()),
+    )
+
+
+# Ray ---------------------------------------------------------------------------------------
+
+
+def _run(
+    space: SearchSpace,
+    name: str,
+    home: Home,
+    view: View,
+    corpus: Corpus,
+    facts: CorpusFacts,
+    board: Board,
+    tracker: Tracker,
+) -> dict[str, float]:
+    """Train all trials; the workers' busy seconds and how many workers there were."""
+    view.phase("starting Ray and the workers")
+    with local_ray(corpus.train.nbytes + corpus.validation.nbytes):
+        import ray
+        from ray import tune
+
+        from tuner.callbacks import Events
+        from tuner.searcher import Asha, OptunaSearcher
+        from tuner.trial import SLOT, Trial
+
+        workers, slots = _start_workers(space, corpus, home.search(name) / "checkpoints")
+        environment = ray.get([w.environment.remote() for w in workers])[0]
+
+        def on_suggest(number: int, spec: TrialSpec) -> None:
+            board.add(number, spec)
+            tracker.start_trial(number, spec, environment)
+
+        events = Events(board, tracker, view, workers)
+        trainable = tune.with_resources(
+            tune.with_parameters(Trial, workers=workers), {"cpu": 0, SLOT: 1}
+        )
+        scheduler = None
+        if space.search.scheduler == "asha":
+            scheduler = Asha(
+                time_attr="tokens",
+                metric=space.objective.metric,
+                mode=space.objective.mode,
+                grace_period=space.report_tokens(facts),
+                max_t=space.budget_tokens(facts),
+                reduction_factor=space.search.reduction_factor,
+            )
+        tuner = tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                search_alg=OptunaSearcher(space, facts, on_suggest),
+                scheduler=scheduler,
+                num_samples=space.search.trials,
+                max_concurrent_trials=slots,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(home.search(name)),
+                callbacks=[events],
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                verbose=0,
+            ),
+        )
+        view.begin(board, name)
+        try:
+            tuner.fit()
+        finally:
+            view.end()
+            events.close()
+            tracker.flush()
+        usages = ray.get([worker.usage.remote() for worker in workers])
+    return {"busy_seconds": sum(u["busy_seconds"] for u in usages), "workers": float(len(workers))}
+
+
+def _start_workers(
+    space: SearchSpace, corpus: Corpus, checkpoints: Path
+) -> tuple[list[ray.actor.ActorHandle[Any]], int]:
+    """An actor per device, and how many slots they have together."""
+    import ray
+
+    from tuner.worker import Worker
+
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    device = space.engine.device
+    if device == "auto":
+        device = "cuda" if gpus else "cpu"
+    if device == "cuda" and not gpus:
+        raise TunerError("engine.device is cuda, but there is no GPU here; use auto or cpu")
+    on_gpu = device == "cuda"
+    number = space.engine.workers or (gpus if on_gpu else _cores())
+    slots = space.engine.slots or (_GPU_SLOTS if on_gpu else _CPU_SLOTS)
+    tokens = (ray.put(corpus.train), ray.put(corpus.validation))
+    actor = ray.remote(num_cpus=0, num_gpus=1 if on_gpu else 0, max_concurrency=10_000)(Worker)
+    workers = [actor.remote(*tokens, slots, device, str(checkpoints)) for _ in range(number)]
+    return workers, number * slots
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+# Stay on loopback, send nothing home, print and write nothing unasked. Read when Ray is imported, so
+# a program that has imported Ray itself keeps its own settings.
+_RAY_ENVIRONMENT = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # the other output prints a table even when silent
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+}
+
+
+@contextlib.contextmanager
+def local_ray(corpus_bytes: int) -> Iterator[None]:
+    """A local, quiet Ray for as long as the block runs."""
+    if "ray" not in sys.modules:
+        for key, value in _RAY_ENVIRONMENT.items():
+            os.environ.setdefault(key, value)
+    import ray
+
+    from tuner.trial import SLOT
+
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures reach the user through us
+    ray.init(
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=max(_SMALLEST_OBJECT_STORE, 2 * corpus_bytes),
+        resources={SLOT: _MOST_SLOTS},
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()

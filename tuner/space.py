@@ -1,0 +1,388 @@
+"""A search space: what may vary, and how a draw becomes a specification.
+
+The file format is read by `space_file` and checked by `space_checks`; this is what it means.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, cast
+
+from pydantic import Field
+
+from model.architecture import Architecture
+from model.corpus import Corpus, DataConfig
+from model.hyperparameters import SYMBOL_TABLE, FractionOf, Hyperparameters, derive
+from model.spec import TrialSpec
+from tuner.draws import combinations, corners, listed
+from tuner.parameters import (
+    AnyDistribution,
+    Choice,
+    Constant,
+    Frozen,
+    Parameter,
+    Range,
+    Value,
+    default_value,
+    ends,
+    largest,
+    mean,
+    possible_values,
+)
+
+__all__ = [
+    "Budget",
+    "Choice",
+    "Constant",
+    "CorpusFacts",
+    "EngineConfig",
+    "Objective",
+    "Parameter",
+    "Range",
+    "SearchConfig",
+    "SearchSpace",
+    "TokenizerConfig",
+    "Value",
+    "ends",
+    "largest",
+    "possible_values",
+]
+
+# The largest micro-batch that is chosen unasked; larger ones gain nothing on a CPU.
+_LARGEST_MICRO_BATCH = 32
+
+
+class TokenizerConfig(Frozen):
+    """`tokenizer:`, the byte-level BPE trained on the training documents."""
+
+    vocab_size: int = Field(default=2048, ge=257, le=1_000_000)
+
+
+class Budget(Frozen):
+    """`budget:`, what one trial may use if it is not stopped."""
+
+    tokens: int | None = Field(default=None, ge=1)
+    reports: int = Field(default=10, ge=1, le=10_000)
+    validation_tokens: int = Field(default=16_384, ge=1)
+
+
+class EngineConfig(Frozen):
+    """`engine:`, how the trials are packed onto devices."""
+
+    workers: int | None = Field(default=None, ge=1, le=4096)
+    slots: int | None = Field(default=None, ge=1, le=4096)
+    micro_batch: int | None = Field(default=None, ge=1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class SearchConfig(Frozen):
+    """`search:`, which trials run and how long."""
+
+    trials: int = Field(default=24, ge=1, le=1_000_000)
+    sampler: Literal["tpe", "random"] = "tpe"
+    scheduler: Literal["asha", "none"] = "asha"
+    reduction_factor: int = Field(default=3, ge=2, le=100)
+    seed: int = Field(default=0, ge=0, lt=2**32)
+
+
+class Objective(Frozen):
+    """`objective:`, what is compared; all metrics are losses, so smaller is better."""
+
+    metric: Literal["val_loss", "train_loss", "perplexity"] = "val_loss"
+    mode: Literal["min"] = "min"
+
+
+class SearchSpace(Frozen):
+    """A validated search space; `space_file.load_space` makes one from YAML.
+
+    A *draw* is a mapping from `Parameter.label` to the value drawn for it.
+    """
+
+    name: str = Field(default="search", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    data: DataConfig = DataConfig(source="python-stdlib")
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    model: Mapping[str, Parameter] = Field(default_factory=dict)
+    hyperparameters: Mapping[str, Parameter] = Field(default_factory=dict)
+    budget: Budget = Budget()
+    engine: EngineConfig = EngineConfig()
+    search: SearchConfig = SearchConfig()
+    objective: Objective = Objective()
+
+    # which parameters there are ------------------------------------------------------------
+
+    @cached_property
+    def parameters(self) -> list[Parameter]:
+        """All parameters, each after those that its `when` asks about.
+
+        Raises:
+            ValueError: if conditions go round in a circle.
+        """
+        waiting = {p.name: p for p in (*self.model.values(), *self.hyperparameters.values())}
+        ordered: list[Parameter] = []
+        while waiting:
+            ready = [p for p in waiting.values() if not any(name in waiting for name in p.when)]
+            if not ready:
+                raise ValueError(f"when: {', '.join(waiting)} wait for each other")
+            ordered += ready
+            for p in ready:
+                del waiting[p.name]
+        return ordered
+
+    @property
+    def searched(self) -> list[Parameter]:
+        """The parameters that are not constant."""
+        return [p for p in self.parameters if not p.is_constant]
+
+    def possible(self, name: str) -> list[Value] | None:
+        """Every value that a parameter can have, set or not; None if they cannot be listed."""
+        default = default_value(name)
+        parameter = self.model.get(name) or self.hyperparameters.get(name)
+        if parameter is None:
+            return None if default is None else [default]
+        values = possible_values(parameter.distribution)
+        if values is None or parameter.fraction_of or (parameter.when and default is None):
+            return None
+        return [*values, cast(Value, default)] if parameter.when else values
+
+    @property
+    def batch_sizes(self) -> list[Value]:
+        """Every B that may be drawn."""
+        values = self.possible("batch_size")
+        if values is None:
+            raise ValueError("B must be a value, a choice or a grid, so that a micro-batch fits")
+        return values
+
+    @property
+    def micro_batch(self) -> int:
+        """Sequences per tick: as given, or the largest one that divides every B.
+
+        Raises:
+            ValueError: if B is a range, which no micro-batch above 1 divides.
+        """
+        if self.engine.micro_batch:
+            return self.engine.micro_batch
+        common = math.gcd(*(int(b) for b in self.batch_sizes))
+        return max(b for b in range(1, _LARGEST_MICRO_BATCH + 1) if common % b == 0)
+
+    def describe_distribution(self, parameter: Parameter) -> str:
+        """See `Parameter.describe`."""
+        return parameter.describe()
+
+    # draws ---------------------------------------------------------------------------------
+
+    def is_drawn(self, parameter: Parameter, drawn: Mapping[str, Value]) -> bool:
+        """Whether a parameter's `when` holds, given the draws before it."""
+        return not parameter.when or parameter.holds(self.settings(drawn))
+
+    def settings(self, drawn: Mapping[str, Value]) -> dict[str, Value]:
+        """The value of every parameter that a `when` may ask about, by name."""
+        names = (*Architecture.model_fields, *SYMBOL_TABLE)
+        settings = {n: value for n in names if (value := default_value(n)) is not None}
+        for p in self.parameters:
+            if p.fraction_of or not p.holds(settings):
+                continue
+            if isinstance(p.distribution, Constant):
+                settings[p.name] = p.distribution.value
+            elif p.label in drawn:
+                settings[p.name] = drawn[p.label]
+        return settings
+
+    def values(self, drawn: Mapping[str, Value]) -> dict[str, Value | FractionOf]:
+        """What a draw sets, by name: the constants and the drawn values whose `when` holds."""
+        settings = self.settings(drawn)
+        values: dict[str, Value | FractionOf] = {}
+        for p in self.parameters:
+            constant = p.distribution.value if isinstance(p.distribution, Constant) else None
+            value = drawn.get(p.label) if constant is None else constant
+            if value is not None and p.holds(settings):
+                share = FractionOf(p.fraction_of, float(value)) if p.fraction_of else None
+                values[p.name] = share or value
+        return values
+
+    def defaults(self) -> dict[str, Value]:
+        """The first trial: the defaults of table and architecture, each moved into its range."""
+        return {p.label: p.nearest_to_default() for p in self.searched}
+
+    @property
+    def grid(self) -> list[dict[str, Value]]:
+        """Every combination of the `grid` parameters; one empty one if there are none.
+
+        The combination of `defaults` comes first: the first trial is one point of the grid.
+        """
+        values = {
+            p.name: p.distribution.values
+            for p in self.parameters
+            if isinstance(p.distribution, Choice) and p.distribution.kind == "grid"
+        }
+        defaults = self.defaults()
+        points = list(combinations(self, values))
+        return sorted(points, key=lambda point: any(point[k] != defaults[k] for k in point))
+
+    # what trials are -----------------------------------------------------------------------
+
+    def shapes(self, vocab_size: int) -> list[Architecture]:
+        """Every architecture that may be drawn: one stack each.
+
+        Raises:
+            ValueError: if a combination of sizes is impossible (pydantic's ValidationError), an
+                entry is a range that cannot be listed, or there are too many.
+        """
+        draws = listed(self, self.model)
+        return list(dict.fromkeys(self._architecture(drawn, vocab_size) for drawn in draws))
+
+    def _architecture(self, drawn: Mapping[str, Value], vocab_size: int) -> Architecture:
+        values = self.values(drawn)
+        sizes = {name: values[name] for name in self.model if name in values}
+        return Architecture.model_validate({**sizes, "vocab_size": vocab_size})
+
+    def derive(self, drawn: Mapping[str, Value], train_tokens: int) -> Hyperparameters:
+        """The complete hyperparameters of a draw, for a training text of some length.
+
+        Raises:
+            ValueError: if they break a rule of the symbol table.
+        """
+        values = self.values(drawn)
+        length = cast(int, values.get("context_length", default_value("context_length")))
+        return derive(
+            {name: value for name, value in values.items() if name in SYMBOL_TABLE},
+            train_sequences=max(1, (train_tokens - 1) // length),
+            context_length=length,
+            budget_tokens=self.budget.tokens,
+        )
+
+    def spec(self, drawn: Mapping[str, Value], corpus: CorpusFacts, seed: int) -> TrialSpec:
+        """The specification of a trial.
+
+        Args:
+            drawn: label → value of every searched parameter whose `when` holds; others do no harm.
+            corpus: what the specification must know of the data.
+            seed: of the trial.
+
+        Raises:
+            ValueError: if the values break a rule of the symbol table (`load_space` has checked
+                the ends of all ranges), or the corpus is too small.
+        """
+        architecture = self._architecture(drawn, corpus.vocab_size)
+        length = architecture.context_length
+        train, validation = corpus.sequences(length)
+        return TrialSpec(
+            hyperparameters=self.derive(drawn, corpus.train_tokens),
+            architecture=architecture,
+            data=self.data,
+            vocab_size=self.tokenizer.vocab_size,
+            data_fingerprint=corpus.data_fingerprint,
+            tokenizer_fingerprint=corpus.tokenizer_fingerprint,
+            train_sequences=train,
+            validation_sequences=max(1, min(validation, self.budget.validation_tokens // length)),
+            micro_batch=self.micro_batch,
+            report_tokens=self.report_tokens(corpus),
+            seed=seed,
+        )
+
+    # how long trials are ---------------------------------------------------------------------
+
+    def report_tokens(self, corpus: CorpusFacts) -> int:
+        """Training tokens between reports: the largest budget of any trial, shared evenly."""
+        return math.ceil(self.budget_tokens(corpus) / self.budget.reports)
+
+    def budget_tokens(self, corpus: CorpusFacts) -> int:
+        """Training tokens of the longest trial that may be drawn."""
+        return int(self._tokens(corpus, largest))
+
+    def steps_and_epochs(
+        self, corpus: CorpusFacts, context_length: int
+    ) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Smallest and largest T_total and N_epoch of any trial that runs to the end.
+
+        Args:
+            corpus: what the specification must know of the data.
+            context_length: that of the trials, one of those in `shapes`.
+
+        Raises:
+            ValueError: if a draw breaks a rule of the symbol table with this corpus.
+        """
+        fixed: dict[str, Value] = {"context_length": context_length}
+        complete = [self.derive(drawn | fixed, corpus.train_tokens) for drawn in corners(self)]
+        steps, epochs = [h.total_steps for h in complete], [h.epochs for h in complete]
+        return (min(steps), max(steps)), (min(epochs), max(epochs))
+
+    def expected_tokens(self, corpus: CorpusFacts) -> tuple[int, int]:
+        """Training tokens of the whole search: without a scheduler, and with it as an estimate.
+
+        ASHA lets about a share 1/η of the trials at each rung train on to the next; the rungs lie
+        at one report, η reports, η² reports, … below the budget.
+        """
+        full = self._tokens(corpus, mean) * self.search.trials
+        if self.search.scheduler == "none":
+            return int(full), int(full)
+        eta, budget = self.search.reduction_factor, self.budget_tokens(corpus)
+        rung, trained, share, spent = self.report_tokens(corpus), 0, 1.0, 0.0
+        while rung < budget:
+            spent += share * (rung - trained)
+            rung, trained, share = rung * eta, rung, share / eta
+        spent += share * (budget - trained)
+        return int(full), int(full * spent / budget)
+
+    def _tokens(self, corpus: CorpusFacts, of: Callable[[AnyDistribution], float]) -> float:
+        """Training tokens of a trial whose parameters are each the largest, or average, one."""
+        if self.budget.tokens is not None:
+            return self.budget.tokens
+        lengths = [shape.context_length for shape in self.shapes(corpus.vocab_size)]
+        if "epochs" in self.hyperparameters:
+            tokens = max(corpus.sequences(length)[0] * length for length in lengths)
+            return of(self.hyperparameters["epochs"].distribution) * tokens
+        return math.prod((
+            of(self.hyperparameters["total_steps"].distribution),
+            of(Choice(kind="choice", values=tuple(self.batch_sizes))),
+            of(Choice(kind="choice", values=tuple(lengths))),
+        ))
+
+
+@dataclass(frozen=True)
+class CorpusFacts:
+    """What a specification must know of the data.
+
+    Attributes:
+        vocab_size: ids of the tokenizer.
+        train_tokens: how many.
+        validation_tokens: how many.
+        data_fingerprint: of the documents.
+        tokenizer_fingerprint: of vocabulary and merges.
+    """
+
+    vocab_size: int
+    train_tokens: int
+    validation_tokens: int
+    data_fingerprint: str
+    tokenizer_fingerprint: str
+
+    @classmethod
+    def of(cls, corpus: Corpus) -> CorpusFacts:
+        """The facts of a prepared corpus."""
+        return cls(
+            corpus.tokenizer.vocab_size,
+            len(corpus.train),
+            len(corpus.validation),
+            corpus.data_fingerprint,
+            corpus.tokenizer_fingerprint,
+        )
+
+    def sequences(self, context_length: int) -> tuple[int, int]:
+        """Training and validation sequences of some length.
+
+        Raises:
+            ValueError: if either part has not even one.
+        """
+        parts = {"training": self.train_tokens, "validation": self.validation_tokens}
+        for part, tokens in parts.items():
+            if tokens <= context_length:
+                raise ValueError(
+                    f"context_length {context_length} is longer than the {part} text of {tokens} "
+                    f"tokens; use a shorter context or more text"
+                )
+        return (self.train_tokens - 1) // context_length, (
+            self.validation_tokens - 1
+        ) // context_length
