@@ -13,7 +13,7 @@ from tuner.live import View
 from tuner.tracking import Tracker
 
 
-class Events(tune.Callback):  # type: ignore[misc] - Ray is not typed
+class Events(tune.Callback):
     """Passes reports and endings to the board, the record and the view; frees slots at once.
 
     Args:

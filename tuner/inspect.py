@@ -1,4 +1,4 @@
-"""Commands that only look: symbols, validate, list, show. Each prints, and returns what --json says."""
+"""Commands that only look: symbols, validate, list, show. Each returns what --json prints."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from rich.console import Console
 from model.corpus import cached, source_bytes
 from model.hyperparameters import SYMBOL_TABLE
 from model.report import METRICS
+from tuner.parameters import symbol
 from tuner.record import Record, SearchRecord, TrialRecord
 from tuner.space import CorpusFacts, SearchSpace
-from tuner.summary import default_of, number, symbol, table
+from tuner.summary import default_of, number, table
 
 # Measured on the standard library at a vocabulary of 2,048; only for estimates.
 _BYTES_PER_TOKEN = 3.1
@@ -82,25 +83,23 @@ def describe_space(console: Console, space: SearchSpace, file: str, home: Path) 
         )
     )  # fmt: skip
     console.print()
-    batches = sorted(int(b) for b in space.batch_sizes)
     budget = space.budget_tokens(facts)
-    lines: dict[str, Any] = {}
+    stacks: dict[str, Any] = {}
     rows = []
     for shape in shapes:
         sequences, _ = facts.sequences(shape.context_length)
-        steps = sorted({-(-budget // (b * shape.context_length)) for b in batches})
-        epochs = sorted(
-            {-(-s * b // sequences) for s, b in zip(reversed(steps), batches, strict=False)}
-        )
+        steps, epochs = space.steps_and_epochs(facts, shape.context_length)
+        name = f"{shape.n_layers} layers of {shape.d_model}, {shape.n_heads} heads"
         rows.append([
-            f"{shape.d_model}×{shape.n_layers}, {shape.n_heads} heads",
-            shape.context_length, f"{shape.num_parameters:,}", about + f"{sequences:,}",
+            name, shape.context_length, f"{shape.num_parameters:,}", about + f"{sequences:,}",
             _span(steps), about + _span(epochs),
         ])  # fmt: skip
-        lines[rows[-1][0] + f", context {shape.context_length}"] = {
-            "parameters": shape.num_parameters, "train_sequences": sequences,
-            "steps": [min(steps), max(steps)], "epochs": [min(epochs), max(epochs)],
-        }  # fmt: skip
+        stacks[f"{name}, context {shape.context_length}"] = {
+            "parameters": shape.num_parameters,
+            "train_sequences": sequences,
+            "steps": list(steps),
+            "epochs": list(epochs),
+        }
     console.print(
         table(
             f"{len(shapes)} stack{'s of different shapes' if len(shapes) > 1 else ''}, "
@@ -111,8 +110,8 @@ def describe_space(console: Console, space: SearchSpace, file: str, home: Path) 
     )
     full, expected = space.expected_tokens(facts)
     console.print(
-        f"\n{space.search.trials} trials by {space.search.sampler} and {space.search.scheduler}, at "
-        f"most {budget:,} tokens each, {space.budget.reports} reports: about {expected:,} tokens "
+        f"\n{space.search.trials} trials by {space.search.sampler} and {space.search.scheduler}, "
+        f"at most {budget:,} tokens each, {space.budget.reports} reports: about {expected:,} tokens "
         f"({full:,} if none were stopped).",
         highlight=False,
     )
@@ -125,7 +124,7 @@ def describe_space(console: Console, space: SearchSpace, file: str, home: Path) 
     return {
         "name": space.name,
         "parameters": parameters,
-        "stacks": lines,
+        "stacks": stacks,
         "micro_batch": space.micro_batch,
         "budget_tokens": budget,
         "expected_tokens": expected,
@@ -151,8 +150,8 @@ def _facts(space: SearchSpace, corpora: Path) -> tuple[CorpusFacts, bool]:
     ), False
 
 
-def _span(values: list[int]) -> str:
-    low, high = min(values), max(values)
+def _span(ends: tuple[int, int]) -> str:
+    low, high = ends
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 

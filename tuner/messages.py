@@ -67,6 +67,7 @@ def broken_rule(name: str, item: Mapping[str, Any]) -> str:
     kind, context, got = item["type"], item.get("ctx", {}), item["input"]
     if kind == "value_error":  # our own sentence, from a validator of several fields
         return str(context["error"])
+    context = {k: shown(v) if isinstance(v, float) else v for k, v in context.items()}
     rule = _RULES.get(kind, cast(str, item["msg"]).removeprefix("Input should be "))
     rule = rule.format_map(context) if kind in _RULES else rule
     if kind != "literal_error":

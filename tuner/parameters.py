@@ -106,6 +106,12 @@ class Parameter(Frozen):
         """The value to draw that comes closest to the default of the table or the architecture."""
         return _nearest(self.distribution, self._default())
 
+    @property
+    def moves_default(self) -> bool:
+        """Whether the default lies outside of what can be drawn."""
+        default = self._default()
+        return default == default and self.nearest_to_default() != default  # noqa: PLR0124 - NaN
+
     def _default(self) -> Value:
         """The default, as a share where a share is drawn; NaN where there is none."""
         if self.name in Architecture.model_fields:

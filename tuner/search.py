@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from model.corpus import Corpus, prepare
 from model.spec import TrialSpec
@@ -24,11 +24,9 @@ from tuner.record import Record
 from tuner.space import CorpusFacts, SearchSpace
 from tuner.tracking import Tracker
 
-if TYPE_CHECKING:
-    import ray.actor
-
 _CPU_SLOTS = 2  # one trains while the other's report is judged
 _GPU_SLOTS = 8
+_MOST_CALLS = 10_000  # waiting in one worker at a time
 _SMALLEST_OBJECT_STORE = 100_000_000
 # The resource only has to be exact per client; how many clients there are, max_concurrent_trials
 # says, once Ray has told how many devices there are.
@@ -215,11 +213,11 @@ def _run(
         from tuner.trial import SLOT, Trial
 
         workers, slots = _start_workers(space, corpus, home.search(name) / "checkpoints")
-        environment = ray.get([w.environment.remote() for w in workers])[0]
+        environments: list[dict[str, str]] = ray.get([w.environment.remote() for w in workers])
 
         def on_suggest(number: int, spec: TrialSpec) -> None:
             board.add(number, spec)
-            tracker.start_trial(number, spec, environment)
+            tracker.start_trial(number, spec, environments[0])
 
         events = Events(board, tracker, view, workers)
         trainable = tune.with_resources(
@@ -259,19 +257,17 @@ def _run(
             view.end()
             events.close()
             tracker.flush()
-        usages = ray.get([worker.usage.remote() for worker in workers])
+        usages: list[dict[str, float]] = ray.get([w.usage.remote() for w in workers])
     return {"busy_seconds": sum(u["busy_seconds"] for u in usages), "workers": float(len(workers))}
 
 
-def _start_workers(
-    space: SearchSpace, corpus: Corpus, checkpoints: Path
-) -> tuple[list[ray.actor.ActorHandle[Any]], int]:
+def _start_workers(space: SearchSpace, corpus: Corpus, checkpoints: Path) -> tuple[list[Any], int]:
     """An actor per device, and how many slots they have together."""
     import ray
 
     from tuner.worker import Worker
 
-    gpus = int(ray.cluster_resources().get("GPU", 0))
+    gpus = _gpus()
     device = space.engine.device
     if device == "auto":
         device = "cuda" if gpus else "cpu"
@@ -281,9 +277,18 @@ def _start_workers(
     number = space.engine.workers or (gpus if on_gpu else _cores())
     slots = space.engine.slots or (_GPU_SLOTS if on_gpu else _CPU_SLOTS)
     tokens = (ray.put(corpus.train), ray.put(corpus.validation))
-    actor = ray.remote(num_cpus=0, num_gpus=1 if on_gpu else 0, max_concurrency=10_000)(Worker)
+    actor: Any = ray.remote(Worker)
+    actor = actor.options(num_cpus=0, num_gpus=1 if on_gpu else 0, max_concurrency=_MOST_CALLS)
     workers = [actor.remote(*tokens, slots, device, str(checkpoints)) for _ in range(number)]
     return workers, number * slots
+
+
+def _gpus() -> int:
+    """GPUs that Ray has found."""
+    import ray
+
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return int(resources.get("GPU", 0))
 
 
 def _cores() -> int:
@@ -293,8 +298,8 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-# Stay on loopback, send nothing home, print and write nothing unasked. Read when Ray is imported, so
-# a program that has imported Ray itself keeps its own settings.
+# Stay on loopback, send nothing home, print and write nothing unasked. Read when Ray is imported,
+# so a program that has imported Ray itself keeps its own settings.
 _RAY_ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_AUTH_MODE": "token",

@@ -14,8 +14,8 @@ from typing import Any, cast
 
 import optuna
 from optuna.trial import TrialState
-from ray.tune.search import Searcher
 from ray.tune.schedulers import AsyncHyperBandScheduler
+from ray.tune.search import Searcher
 
 from model.report import Report, Status
 from model.spec import TrialSpec
@@ -37,7 +37,7 @@ SAMPLERS: Mapping[str, Callable[[int], optuna.samplers.BaseSampler]] = {
 }
 
 
-class OptunaSearcher(Searcher):  # type: ignore[misc] - Ray is not typed
+class OptunaSearcher(Searcher):
     """Suggests trials: the defaults first, then the sampler's, `grid` parameters in turn.
 
     Args:
@@ -54,6 +54,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc] - Ray is not typed
     ) -> None:
         super().__init__(metric=space.objective.metric, mode=space.objective.mode)
         self._space = space
+        self._objective = space.objective.metric
         self._corpus = corpus
         self._on_suggest = on_suggest
         self._study = optuna.create_study(sampler=SAMPLERS[space.search.sampler](space.search.seed))
@@ -68,7 +69,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc] - Ray is not typed
         """Nothing: see `save`."""
         return {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> dict[str, Any]:
         """The configuration of the next trial."""
         number, self._count = self._count, self._count + 1
         fixed = self._space.defaults() if number == 0 else self._grid[number % len(self._grid)]
@@ -93,7 +94,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc] - Ray is not typed
         """An intermediate value."""
         report: Report = result["report"]
         if report.status is not Status.DIVERGED:
-            self._asked[trial_id].report(result[self.metric], report.tokens)
+            self._asked[trial_id].report(result[self._objective], report.tokens)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -104,7 +105,7 @@ class OptunaSearcher(Searcher):  # type: ignore[misc] - Ray is not typed
         if error or not result:
             self._study.tell(self._asked.pop(trial_id), state=TrialState.FAIL)
         elif result["report"].status is Status.FINISHED:
-            self._study.tell(self._asked.pop(trial_id), result[self.metric])
+            self._study.tell(self._asked.pop(trial_id), result[self._objective])
         else:  # stopped early; or diverged, and then it ranks by its reports before, or last
             self.on_trial_result(trial_id, result)
             self._study.tell(self._asked.pop(trial_id), state=TrialState.PRUNED)
@@ -127,7 +128,7 @@ def _suggest(trial: optuna.trial.Trial, parameter: Parameter) -> Value:
     return trial.suggest_float(label, d.low, d.high, log=d.kind == "log")
 
 
-class Asha(AsyncHyperBandScheduler):  # type: ignore[misc] - Ray is not typed
+class Asha(AsyncHyperBandScheduler):
     """Ray's asynchronous successive halving, with two changes.
 
     A diverged trial takes no part, where Ray would put a NaN on the rung. And trial 0, the
@@ -143,7 +144,7 @@ class Asha(AsyncHyperBandScheduler):  # type: ignore[misc] - Ray is not typed
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """Record the last rung."""
-        if math.isnan(result[self._metric]):
+        if math.isnan(result[str(self._metric)]):
             self.on_trial_remove(tune_controller, trial)
         else:
             super().on_trial_complete(tune_controller, trial, result)

@@ -334,11 +334,13 @@ class SearchSpace(Frozen):
         if "epochs" in self.hyperparameters:
             tokens = max(corpus.sequences(length)[0] * length for length in lengths)
             return of(self.hyperparameters["epochs"].distribution) * tokens
-        return math.prod((
-            of(self.hyperparameters["total_steps"].distribution),
-            of(Choice(kind="choice", values=tuple(self.batch_sizes))),
-            of(Choice(kind="choice", values=tuple(lengths))),
-        ))
+        return math.prod(
+            (
+                of(self.hyperparameters["total_steps"].distribution),
+                of(Choice(kind="choice", values=tuple(self.batch_sizes))),
+                of(Choice(kind="choice", values=tuple(lengths))),
+            )
+        )
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from model.hyperparameters import SYMBOL_TABLE, Row
+from model.hyperparameters import SYMBOL_TABLE, FractionOf, Row
 from tuner.board import TrialRow
 from tuner.live import clock
+from tuner.parameters import symbol
 from tuner.search import SearchResult
 from tuner.space import SearchSpace
 
@@ -75,11 +76,6 @@ def value_of(row: TrialRow, name: str) -> str:
     return number(value) if isinstance(value, int | float) else str(value)
 
 
-def symbol(name: str) -> str:
-    """How a table heads a column."""
-    return SYMBOL_TABLE[name].symbol if name in SYMBOL_TABLE else name
-
-
 def print_summary(console: Console, result: SearchResult, space: SearchSpace) -> None:
     """The best trials, the gain over the defaults, what was spared, and what to do next."""
     names = searched_rows(space)
@@ -109,7 +105,7 @@ def print_summary(console: Console, result: SearchResult, space: SearchSpace) ->
 def _gain(result: SearchResult, space: SearchSpace) -> list[RenderableType]:
     best, defaults = result.best, result.trials[0]
     value, base = best.objective(result.metric), defaults.objective(result.metric)
-    moved = [symbol(p.name) for p in space.searched if not _is_table_default(space, p.label)]
+    moved = [symbol(p.name) for p in space.searched if p.moves_default]
     note = f" (moved into your ranges: {', '.join(moved)})" if moved else ""
     if best is defaults:
         return [Text(f"No trial beat the defaults of the symbol table{note}: {value:.4f}.")]
@@ -124,11 +120,6 @@ def _gain(result: SearchResult, space: SearchSpace) -> list[RenderableType]:
     if result.metric == "val_loss":
         line.append(f" (perplexity {math.exp(value):.1f} against {math.exp(min(base, 700)):.1f})")
     return [line.append(".")]
-
-
-def _is_table_default(space: SearchSpace, label: str) -> bool:
-    """Whether the first trial really had the table's default here, or one moved into the range."""
-    return label not in space.moved_defaults()
 
 
 def _cost(result: SearchResult) -> list[RenderableType]:
@@ -157,7 +148,7 @@ def default_of(row: Row) -> str:
     """A row's default as text: a number, `0.1·α_max`, or what the budget gives."""
     if row.default is None:
         return "from the budget"
-    if hasattr(row.default, "share"):
+    if isinstance(row.default, FractionOf):
         share = "" if row.default.share == 1 else f"{row.default.share:g}·"
         return f"{share}{SYMBOL_TABLE[row.default.name].symbol}"
     return f"{row.default:g}" if isinstance(row.default, float) else str(row.default)

@@ -6,6 +6,7 @@ It imports neither torch nor the trainer, so that hundreds of trials cost next t
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -15,10 +16,10 @@ from ray import tune
 SLOT = "tune_slot"
 
 
-class Trial(tune.Trainable):  # type: ignore[misc] - Ray is not typed
+class Trial(tune.Trainable):
     """One trial: starts on the worker with most room, waits for its reports, stops there."""
 
-    def setup(self, config: dict[str, Any], workers: list[Any]) -> None:
+    def setup(self, config: dict[str, Any], workers: Sequence[Any] = ()) -> None:
         """Take over a configuration made by `searcher.OptunaSearcher.suggest`."""
         self._workers = workers
         self._take(config)

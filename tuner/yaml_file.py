@@ -188,3 +188,8 @@ class YamlFile:
                 self.note((*place, key), f"{shown(key)} is given twice; keep one", at_key=True)
             result[key] = self._build(value_node, (*place, key), above)
         return result
+
+
+def whole_if_equal(value: Any) -> Any:
+    """`1e6` is written like a fraction, and means a whole number."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -51,14 +51,16 @@ def test_search_finds_better_than_the_defaults(searched: Run) -> None:
 
 
 def test_search_prints_plain_lines_and_what_to_do_next(searched: Run) -> None:
-    """Nothing of Ray's, Optuna's or MLflow's, no escape codes, and only JSON on the output."""
+    """Nothing of Ray's or MLflow's, no escape codes, and only JSON on standard output."""
     assert len(searched.out.splitlines()) == 1
     assert "\x1b" not in searched.err
     for noise in ("ray", "Ray ", "mlflow.", "alembic", "optuna", "Warning", "WARNING", "INFO"):
         lines = [line for line in searched.err.splitlines() if noise in line]
         assert lines in ([], ["starting Ray and the workers"]), lines
-    for expected in ("report 1/9", "stopped at report", "finished", "best so far", "% lower",
-                     "early stopping spared", "tuner ui", "tuner replay", "tuner show"):  # fmt: skip
+    for expected in (
+        "report 1/9", "stopped at report", "finished", "best so far", "% lower",
+        "early stopping spared", "tuner ui", "tuner replay", "tuner show",
+    ):  # fmt: skip
         assert expected in searched.err, expected
 
 
@@ -139,7 +141,7 @@ def test_replay_names_the_altered_metric(workplace: Workplace, record: Record) -
 
 def test_replay_excuses_only_another_environment(workplace: Workplace, record: Record) -> None:
     best = record.best(record.search())
-    step = list(record.reports(best))[0]
+    step = next(iter(record.reports(best)))
     nudge = (
         "UPDATE metrics SET value = value * 1.001 "
         f"WHERE run_uuid = '{best.run_id}' AND key = 'val_loss' AND step = {step}"

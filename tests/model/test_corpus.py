@@ -382,11 +382,13 @@ def test_prepare_rebuilds_a_damaged_cache(texts: Path, tmp_path: Path, damage: s
     first = prepare(config(texts), VOCAB, tmp_path / "cache")
     tokens = np.array(first.train)
     (folder,) = (tmp_path / "cache").iterdir()
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
     DAMAGE[damage](folder)
     again = prepare(config(texts), VOCAB, tmp_path / "cache")
     assert np.array_equal(again.train, tokens)
     assert again.tokenizer_fingerprint == first.tokenizer_fingerprint
     assert list((tmp_path / "cache").iterdir()) == [folder]
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
 
 
 @pytest.mark.parametrize("place", ["_sha256", "count_pretokens", "merge_pretokens"])

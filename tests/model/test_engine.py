@@ -17,6 +17,7 @@ from model import engine as engine_module
 from model.engine import Engine, data_order
 from model.report import METRICS, Report, Status
 from model.spec import TrialSpec
+from model.stack import Plan, Stack
 from model.transformer import TransformerLM
 from tests.conftest import MakeSpec
 
@@ -373,24 +374,52 @@ def test_diverged_trial_is_reported_once_and_its_slot_refilled(
     assert [r[-1].status for r in reports[1:]] == [Status.FINISHED] * 2
 
 
+@pytest.mark.parametrize("optimizer", ["momentum", "adamw"])
 def test_diverged_trial_names_the_update_that_was_not_finite(
-    tokens: Tokens, make_spec: MakeSpec
+    tokens: Tokens, make_spec: MakeSpec, optimizer: str
 ) -> None:
-    """The plain loop breaks at the same update."""
-    wild = make_spec(steps=40, reports=1, **WILD)
+    """The plain loop breaks at the same one."""
+    wild = make_spec(steps=40, reports=1, **{**WILD, "optimizer": optimizer})
     (report,) = run_all(tokens, [wild])[0]
     h, model = wild.hyperparameters, plain_model(wild)
-    matrices = {id(p) for n, p in model.named_parameters() if p.dim() == 3 and "emb" not in n}
+    optim = plain_optimizer(wild, model)
     for step in range(1, 41):
         positions = np.arange((step - 1) * h.batch_size, step * h.batch_size)
         x, y = windows(tokens[0], data_order(wild.seed, positions, wild.train_sequences), 8)
         loss = torch.nn.functional.cross_entropy(model(x[None])[0].flatten(0, 1), y.flatten())
-        grads = torch.autograd.grad(loss, list(model.parameters()))
-        norm = torch.stack([g.square().sum() for g in grads]).sum().sqrt()
+        optim.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), math.inf)
         if not (loss.isfinite() and norm.isfinite()):
             break
-        with torch.no_grad():
-            for p, g in zip(model.parameters(), grads, strict=True):
-                p -= h.learning_rate * (g + (h.weight_decay * p if id(p) in matrices else 0))
+        for group in optim.param_groups:
+            group["lr"] = h.learning_rate
+        optim.step()
     assert report.status is Status.DIVERGED
     assert report.step == step
+
+
+@pytest.mark.parametrize(
+    ("kind", "tick", "step"),
+    [("loss", 0, 1), ("loss", 2, 2), ("loss", 3, 2), ("norm", 3, 2), ("norm", 2, None)],
+)
+def test_diverged_trial_counts_the_update_it_was_in(
+    tokens: Tokens,
+    make_spec: MakeSpec,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    tick: int,
+    step: int | None,
+) -> None:
+    """Two ticks make an update; a norm between updates means nothing."""
+    real = Stack.run
+
+    def run(stack: Stack, plan: Plan) -> tuple[Any, Any]:
+        losses, norms = real(stack, plan)
+        (losses if kind == "loss" else norms)[tick] = math.nan
+        return losses, norms
+
+    monkeypatch.setattr(Stack, "run", run)
+    (reports,) = run_all(tokens, [make_spec(steps=4, reports=1)])
+    expected = (Status.FINISHED, 4) if step is None else (Status.DIVERGED, step)
+    assert [(r.status, r.step) for r in reports] == [expected]

@@ -292,7 +292,8 @@ def test_multihead_self_attention_sees_no_later_token() -> None:
 def test_multihead_self_attention_trains_after_inference_mode() -> None:
     """The cached angles must not remember that they were first needed without gradients."""
     layers._default_angles.cache_clear()
-    w, x = normal(4, 1, WIDTH, WIDTH).requires_grad_(), normal(1, 1, TOKENS, WIDTH, seed=1)
+    w = normal(4, 1, WIDTH, WIDTH, dtype=torch.float32).requires_grad_()
+    x = normal(1, 1, TOKENS, WIDTH, seed=1, dtype=torch.float32)
     with torch.inference_mode():
         multihead_self_attention(*w, x, HEADS, THETA)
     multihead_self_attention(*w, x, HEADS, THETA).sum().backward()

@@ -1,0 +1,442 @@
+"""Mistakes of search-space files. `▲` marks the place that a message must point at."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tuner.errors import Mistake, SpaceError
+from tuner.space import SearchSpace
+from tuner.space_checks import conflicts
+from tuner.space_file import load_space
+
+SHIPPED = sorted(Path(__file__).parents[2].glob("search_spaces/*.yaml"))
+LM = next(path for path in SHIPPED if path.name == "lm.yaml").read_text(encoding="utf-8")
+BUDGET = "budget: {tokens: 100000}\n"
+
+
+def hyper(entry: str) -> str:
+    """A file with some hyperparameters and a budget."""
+    lines = "".join(f"  {line}\n" for line in entry.splitlines())
+    return f"hyperparameters:\n{lines}{BUDGET}"
+
+
+def split_marks(text: str) -> tuple[str, list[tuple[int, int]]]:
+    """A text without its marks, and line and column of each mark."""
+    places = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        for count, piece_end in enumerate(i for i, c in enumerate(line) if c == "▲"):
+            places.append((number, piece_end - count + 1))
+    return text.replace("▲", ""), places
+
+
+def mistakes_of(path: Path, text: str) -> list[Mistake]:
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(SpaceError) as caught:
+        load_space(path)
+    for mistake, line in zip(caught.value.mistakes, str(caught.value).split("\n"), strict=True):
+        assert line == f"{path}:{mistake.line}:{mistake.column} {mistake.message}"
+        assert ".." not in mistake.message.replace("...", "")
+        assert not mistake.message.endswith((".", ";", ":", " "))
+    return caught.value.mistakes
+
+
+MISTAKES = {
+    # keys
+    "top key": ("▲budgt: {tokens: 1}", "unknown key budgt; did you mean budget?"),
+    "top key, strange": (BUDGET + "▲qqq: 1", "unknown key qqq; known are name, model,"),
+    "section key": ("budget: {tokens: 9, ▲report: 3}", "key in budget: report; did you mean rep"),
+    "search key": (BUDGET + "search: {▲sheduler: asha}", "did you mean scheduler?"),
+    "name in hyperparameters": (hyper("▲learning_rat: 0.1"), "did you mean learning_rate?"),
+    "symbol": (hyper("▲a_max: 0.1"), "did you mean α_max?"),
+    "python name": (hyper("▲batchsize: 8"), "did you mean batch_size?"),
+    "capitals": (hyper("▲TAU: 1"), "did you mean tau?"),
+    "no near name": (hyper("▲zzzzzz: 1"), "unknown hyperparameter zzzzzz; 'tuner symbols' lists"),
+    "merge key": (hyper("▲<<: {B: 8}"), "unknown hyperparameter <<"),
+    "size": (BUDGET + "model: {▲n_layer: 2}", "unknown size n_layer; did you mean n_layers?"),
+    "vocab_size": (BUDGET + "model: {▲vocab_size: 300}", "belongs under tokenizer:"),
+    "twice": (hyper("B: 8\n▲B: 16"), "B is given twice; keep one"),
+    "two spellings": (hyper("α_max: 0.1\n▲max_lr: 0.2"), "max_lr and α_max are the same"),
+    "distribution": (hyper("α_max: {▲loguniform: [1e-4, 1e-2]}"), "distribution loguniform; did"),
+    "distribution, near": (hyper("B: {▲choise: [8]}"), "did you mean choice?"),
+    # shapes of values
+    "bare list": (hyper("B: ▲[8, 16]"), "B: a list needs a distribution: {choice: [8, 16]}"),
+    "no value": (hyper("B:▲"), "B has no value; give one"),
+    "empty mapping": (hyper("B: ▲{}"), "needs exactly one of value, uniform"),
+    "two distributions": (hyper("β1: ▲{log: [0.1, 0.2], uniform: [0, 0.5]}"), "got log and unif"),
+    "nested list": (hyper("B: {choice: ▲[[8], 16]}"), "choice takes a list of values"),
+    "value of list": (hyper("B: {value: ▲[8]}"), "value takes one number or name, got [8]"),
+    "empty choice": (hyper("B: {choice: ▲[]}"), "choice takes a list of values, got []"),
+    "same choice twice": (hyper("λ: {choice: ▲[1, 1.0]}"), "choice takes different values"),
+    "one end": (hyper("λ: {log: ▲[0.1]}"), "log takes two numbers, [low, high], got [0.1]"),
+    "text as end": (hyper("λ: {log: ▲[a, 1]}"), "log takes two numbers, [low, high], got [a, 1]"),
+    "boolean as end": (hyper("λ: {uniform: ▲[false, 1]}"), "got [false, 1]"),
+    "not a mapping": (BUDGET + "hyperparameters: ▲[B]", "must be a mapping from names"),
+    "section as text": ("budget: ▲much", "budget must be a mapping with the keys tokens,"),
+    "empty file": ("▲", "the file is empty; a search space has the keys name"),
+    "only a comment": ("▲# nothing", "the file is empty"),
+    "a list": ("▲- 1", "the file holds no keys"),
+    "a tag": (hyper("B: ▲!!python/object:os.x 8"), "the tag !!python/object:os.x is not supported"),
+    "bad YAML": ("a: {b: 1\n▲", "not valid YAML: expected ',' or '}'"),
+    # ranges
+    "reversed": (hyper("α_max: {log: ▲[1e-2, 1e-4]}"), "reversed, got [0.01, 0.0001]; write"),
+    "empty": (hyper("α_max: {log: ▲[1e-2, 0.01]}"), "empty, got [0.01, 0.01]; write the number"),
+    "log of zero": (hyper("λ: {log: [▲0, 1]}"), "λ: the low end must be above 0 on a log scale, got 0"),
+    "log of negative": (hyper("λ: {log: [▲-1, 1]}"), "above 0 on a log scale, got -1"),
+    "int_log of zero": (hyper("T_warmup: {int_log: [▲0, 5]}"), "above 0 on a log scale"),
+    "infinite": (hyper("α_max: {uniform: ▲[0.1, .inf]}"), "two numbers, [low, high], got [0.1, .inf]"),
+    "too large": (hyper("α_max: {uniform: [0.1, ▲1e999]}"), "1e999 is not a number"),
+    "outside": (hyper("α_max: {log: [1e-4, ▲1000]}"), "α_max must be a number in (0, 100], got 1000"),
+    "open end": (hyper("p_drop: {uniform: [0, ▲1]}"), "p_drop must be a number in [0, 1), got 1"),
+    "constant outside": (hyper("β1: ▲1.5"), "β1 must be a number in [0, 1), got 1.5"),
+    "choice outside": (hyper("β2: {choice: [0.9, ▲1]}"), "β2 must be a number in [0, 1), got 1"),
+    "text": (hyper("α_max: ▲abc"), "α_max must be a number in (0, 100], got abc"),
+    "quoted number": (hyper("α_max: ▲'0.1'"), "must be a number in (0, 100], got 0.1"),
+    "boolean": (hyper("B: ▲true"), "B must be a whole number in [1, 1e+06], got true"),
+    "broken number": (hyper("B: ▲16.5"), "B must be a whole number in [1, 1e+06], got 16.5"),
+    "huge count": ("hyperparameters: {T_total: ▲1e300}", "T_total must be a whole number"),
+    "uniform count": (hyper("B: {uniform: ▲[8, 16]}"), "a whole number; use int instead of uniform"),
+    "log count": (hyper("B: {log: ▲[8, 16]}"), "a whole number; use int_log instead of log"),
+    "int rate": (hyper("τ: {int: ▲[1, 4]}"), "not a whole number; use uniform instead of int"),
+    "broken ends": (hyper("T_warmup: {int: [▲1.5, 4]}"), "T_warmup must be a whole number in [0, ∞)"),
+    "range of names": (hyper("optimizer: {uniform: ▲[0, 1]}"), "a name, not a number; use choice"),
+    "unknown optimizer": (hyper("optimizer: ▲admw"), "adamw | adam | momentum | sgd, got admw; did"),
+    "off for others": (hyper("λ: ▲off"), "λ must be a number in [0, 10], got off"),
+    # fraction_of and when
+    "fraction of unknown": (hyper("α_min: {fraction_of: ▲α_mx, value: 0.1}"), "did you mean α_max?"),
+    "fraction of a name": (hyper("λ: {fraction_of: ▲optimizer, value: 1}"), "optimizer, a name; name"),
+    "fraction of itself": (hyper("λ: {fraction_of: ▲wd, value: 1}"), "of wd, which is itself"),
+    "fraction of a list": (hyper("λ: {fraction_of: ▲[B], value: 1}"), "a fraction of [B]"),
+    "B as fraction": (hyper("B: {▲fraction_of: α, value: 1}"), "B cannot be a fraction"),
+    "a name as fraction": (hyper("schedule: {▲fraction_of: B, value: 1}"), "schedule cannot be"),
+    "a size as fraction": (BUDGET + "model: {d_ff: {▲fraction_of: d_model, value: 4}}", "d_ff cannot"),
+    "negative share": (hyper("α_min: {fraction_of: α_max, uniform: [▲-1, 1]}"), "at least 0, got -1"),
+    "whole share": (hyper("T_warmup: {fraction_of: T_total, int: ▲[0, 1]}"), "a fraction is not a"),
+    "share of text": (hyper("α_min: {fraction_of: α_max, value: ▲half}"), "at least 0, got half"),
+    "circle of fractions": (
+        hyper("α_max: ▲{fraction_of: α_min, value: 2}"),
+        "α_max is a fraction of α_min is a fraction of α_max",
+    ),
+    "circle of two": (
+        hyper("λ: ▲{fraction_of: p_drop, value: 1}\np_drop: {fraction_of: λ, value: 1}"),
+        "λ is a fraction of p_drop is a fraction of λ; give one of them",
+    ),
+    "circle of conditions": (
+        hyper("B: ▲{value: 8, when: {optimizer: sgd}}\noptimizer: {value: sgd, when: {B: 8}}"),
+        "B depends on optimizer depends on B",
+    ),
+    "when of unknown": (hyper("γ: {value: 0.9, when: {▲optimiser: sgd}}"), "did you mean optimizer?"),
+    "when without value": (hyper("γ: {value: 0.9, when: ▲momentum}"), "when takes a mapping"),
+    "when of bad value": (
+        hyper("γ: {value: 0.9, when: {optimizer: ▲momentom}}"), "did you mean momentum?"
+    ),
+    "when of itself": (hyper("λ: {value: 0.1, when: {▲λ: 0.1}}"), "cannot depend on itself"),
+    "when of nothing": (hyper("γ: {value: 0.9, when: {optimizer: ▲[]}}"), "takes a value or a list"),
+    "when never holds": (
+        hyper("γ: {value: 0.9, when: ▲{optimizer: momentum}}"),
+        "when: optimizer is never momentum; it is adamw",
+    ),
+    "when of a range": (
+        hyper("λ: {value: 0.1, when: ▲{α_max: 0.1}}\nα_max: {log: [0.1, 1]}"),
+        "when: α_max is drawn from a range or derived; ask about a choice",
+    ),
+    "when of a derived row": (hyper("λ: {value: 0.1, when: ▲{T_warmup: 1}}"), "or derived; ask"),
+    "when excluded by another": (
+        hyper(
+            "optimizer: {choice: [adamw, sgd]}\nB: {choice: [8, 16], when: {optimizer: adamw}}\n"
+            "▲λ: {value: 0.1, when: {optimizer: sgd, B: 8}}"
+        ),
+        "λ is never drawn, because its conditions exclude each other; change its when",
+    ),
+    # no effect
+    "α with cosine": (hyper("▲α: 0.01"), "α has no effect with schedule cosine; did you mean α_max?"),
+    "γ with adamw": (hyper("▲γ: 0.9"), "γ has no effect with optimizer adamw; it is used with opt"),
+    "β1 with sgd": (hyper("optimizer: {choice: [sgd, momentum]}\n▲β1: 0.9"), "sgd or momentum; it"),
+    # sections
+    "vocabulary": (BUDGET + "tokenizer: {vocab_size: ▲256}", "vocab_size must be at least 257, got 256"),
+    "text for count": (BUDGET + "search: {trials: ▲'24'}", "search.trials must be a whole number, got 24"),
+    "boolean for count": (BUDGET + "search: {trials: ▲true}", "a whole number, got true"),
+    "fraction for count": (BUDGET + "search: {trials: ▲2.5}", "a whole number, got 2.5"),
+    "no trials": (BUDGET + "search: {trials: ▲0}", "search.trials must be at least 1, got 0"),
+    "scheduler": (BUDGET + "search: {scheduler: ▲ash}", "asha or none, got ash; did you mean asha?"),
+    "mode": (BUDGET + "objective: {mode: ▲max}", "objective.mode must be min, got max"),
+    "name": (BUDGET + "name: ▲a b", "name must be 1 to 64 letters"),
+    "number as name": (BUDGET + "name: ▲12", "name must be a text; quote it"),
+    "source": (BUDGET + "data: {source: ▲python-stdlibs}", "did you mean python-stdlib?"),
+    "no source": (BUDGET + "data: ▲{}", "give exactly one of source and files"),
+    "missing file": (BUDGET + "data: ▲{files: nowhere.txt}", "nowhere.txt: No such file"),
+    "NUL in file": (BUDGET + 'data: ▲{files: "a\\0b"}', "null"),
+    "numbers as files": (BUDGET + "data: {files: [▲1]}", "data.files must be a text"),
+    "no budget": ("▲name: x", "exactly one of budget.tokens, T_total and N_epoch, got none"),
+    "two budgets": (
+        "hyperparameters: {T_total: 10}\nbudget: ▲{tokens: 10}",
+        "exactly one of budget.tokens, T_total and N_epoch, got budget.tokens and T_total",
+    ),
+    "steps and epochs": ("▲hyperparameters: {t_total: 10, N_epoch: 1}", "got t_total and N_epoch"),
+    "conditional budget": (
+        "hyperparameters:\n  schedule: {choice: [cosine, constant]}\n"
+        "  T_total: ▲{value: 10, when: {schedule: cosine}}",
+        "T_total is the budget, so it cannot depend on a when",
+    ),
+    # what parts demand of each other
+    "micro-batch": (
+        hyper("B: {choice: [8, 12]}") + "engine: {micro_batch: ▲8}",
+        "every B must be a multiple of the micro-batch 8, got B = 12",
+    ),
+    "micro-batch, default B": (BUDGET + "engine: {micro_batch: ▲5}", "micro-batch 5, got B = 16"),
+    "B as long range": (hyper("B: ▲{int: [1, 1000]}"), "B must be a value, a choice or a grid"),
+    "heads": (BUDGET + "model: ▲{d_model: 64, n_heads: 5}", "d_model must be a multiple of n_heads"),
+    "heads, choice": (BUDGET + "model: ▲{d_model: {choice: [64, 60]}, n_heads: 8}", "got 60 and 8"),
+    "size as text": (BUDGET + "model: {d_model: ▲'64'}", "d_model must be a whole number, got 64"),
+    "size too small": (BUDGET + "model: {n_layers: ▲0}", "n_layers must be at least 1, got 0"),
+    "size as range": (BUDGET + "model: {d_model: {uniform: ▲[64, 128]}}", "use int instead of uniform"),
+    "size as long range": (BUDGET + "model: ▲{d_ff: {int: [64, 960]}}", "d_ff must be a value, a ch"),
+    "theta as range": (BUDGET + "model: ▲{rope_theta: {log: [1e3, 1e5]}}", "rope_theta must be a v"),
+    "many shapes": (
+        BUDGET + "model: ▲{n_layers: {int: [1, 20]}, d_model: {choice: "
+        "[8, 16, 24, 32, 40, 48, 56, 64, 72, 80, 88, 96, 104]}}",
+        "more than 256 different shapes",
+    ),
+    "long context": (
+        BUDGET + "data: {files: [small.txt]}\nmodel: {context_length: ▲64}",
+        "context_length 64 is longer than the data, which has 20 bytes",
+    ),
+    "large grid": (
+        hyper("B: {grid: [8, 16]}\nλ: {grid: [0, 1, 2]}") + "search: {trials: ▲5}",
+        "the grid has 6 points, but only 5 trials may run; raise search.trials",
+    ),
+    "α_min above α_max": (
+        hyper("α_max: {log: [1e-3, 1e-1]}\nα_min: ▲{log: [1e-5, 1e-2]}"),
+        "α_min must not exceed α_max, got 0.01 > 0.001; change one of their ranges",
+    ),
+    "α_min above the default": (hyper("α_min: ▲0.01"), "α_min must not exceed α_max, got 0.01 > 0.001"),
+    "share above one": (
+        hyper("α_min: ▲{fraction_of: α_max, uniform: [0, 1.5]}"), "α_min must not exceed α_max"
+    ),
+    "long warm-up": (
+        "budget: {tokens: 100_000}\nhyperparameters:\n  B: {choice: [8, 32]}\n  T_warmup: ▲100",
+        "T_warmup must not exceed T_total, got 100 > 49 with B = 32; change",
+    ),
+    "long warm-up, long context": (
+        "budget: {tokens: 100_000}\nmodel: {context_length: {choice: [32, 256]}}\n"
+        "hyperparameters: {T_warmup: ▲100}",
+        "T_warmup must not exceed T_total, got 100 > 25 with context_length = 256",
+    ),
+    "warm-up and cycle": (
+        hyper("T_cycle: {fraction_of: T_total, value: 0.1}\nT_warmup: ▲{fraction_of: T_total, "
+              "uniform: [0, 0.2]}"),
+        "T_warmup must not exceed T_cycle",
+    ),
+    "cycle of nothing": (hyper("T_cycle: ▲{fraction_of: T_total, value: 0}"), "T_cycle must be at"),
+    "share out of range": (
+        hyper("p_drop: ▲{fraction_of: λ, value: 2}\nλ: {uniform: [0.1, 1]}"),
+        "p_drop must be below 1, got 2",
+    ),
+    "conflict under a condition": (
+        hyper("optimizer: {choice: [adamw, sgd]}\nα_max: 0.01\n"
+              "α_min: ▲{value: 0.1, when: {optimizer: sgd}}"),
+        "α_min must not exceed α_max, got 0.1 > 0.01",
+    ),
+    "too many corners": (
+        hyper("".join(
+            f"{name}: {{fraction_of: τ, uniform: [0.01, 0.02]}}\n"
+            for name in ("λ", "p_drop", "ε_ls", "β1", "β2", "ε", "α_max", "α_min", "T_warmup",
+                         "T_cycle")
+        ) + "τ: {uniform: [1, 2]}\nB: {choice: [8, 16]}\nschedule: {choice: [cosine, constant]}"),
+        "can be combined in 8192 ways, and more than 4096 cannot be checked",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_space_file_tells_mistake(tmp_path: Path, case: str) -> None:
+    marked, message = MISTAKES[case]
+    if case == "too many corners":  # the whole section is meant
+        marked = marked.replace("hyperparameters:\n  ", "hyperparameters:\n  ▲")
+    if case in {"no budget", "steps and epochs"}:  # without a budget section, the top is meant
+        assert marked.startswith("▲")
+    (tmp_path / "small.txt").write_text("twenty bytes of text", encoding="utf-8")
+    text, places = split_marks(marked)
+    started = time.perf_counter()
+    found = mistakes_of(tmp_path / "space.yaml", text)
+    assert time.perf_counter() - started < 1
+    assert [(m.line, m.column) for m in found] == places, found
+    assert message in found[0].message
+
+
+def test_space_file_tells_all_mistakes_together(tmp_path: Path) -> None:
+    marked = """
+▲nam: study
+tokenizer: {vocab_size: ▲100}
+model: {▲d_modl: 64, n_layers: ▲0}
+hyperparameters:
+  α_max: {log: [▲0, 1]}
+  ▲B_: 8
+  β1: ▲2
+  λ: {▲normal: [0, 1], when: {optimizer: sgd}}
+budget: {tokens: ▲many, ▲report: 1}
+search: {trials: ▲0, sampler: ▲tp}
+"""
+    text, places = split_marks(marked)
+    found = mistakes_of(tmp_path / "space.yaml", text)
+    assert [(m.line, m.column) for m in found] == places
+
+
+def test_space_file_checks_right_sections_next_to_wrong_ones(tmp_path: Path) -> None:
+    marked = """
+tokenizer: {vocab_size: ▲100}
+hyperparameters: {B: {choice: [8, 12]}, T_total: 100}
+engine: {micro_batch: ▲8}
+budget: ▲{tokens: 5}
+data: ▲{files: missing.txt}
+search: {trials: ▲x}
+"""
+    text, places = split_marks(marked)
+    found = mistakes_of(tmp_path / "space.yaml", text)
+    assert [(m.line, m.column) for m in found] == places
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        BUDGET,
+        BUDGET + "model:\nhyperparameters:\ndata:\nsearch:\nname:\n",
+        "budget: {tokens: 1e5}",
+        hyper("τ: off"),
+        hyper("τ: {choice: [off, 1, 2]}"),
+        hyper("B: 16.0"),
+        hyper("B: {choice: &b [8, 16]}\nT_warmup: {choice: *b}"),
+        hyper("optimizer: {choice: [adamw, momentum]}\nγ: {value: 0.9, when: {optimizer: momentum}}"),
+        hyper("schedule: constant\nα: {log: [1e-4, 1e-2]}\nβ₁: 0.8\nmax_grad_norm: 2"),
+        hyper("α_max: 0.1\nα_min: 0.1"),
+        hyper("α_max: {log: [1e-3, 1e-1]}\nα_min: {log: [1e-5, 1e-3]}"),
+        hyper("schedule: constant\nα: 0.1\noptimizer: sgd"),
+        "hyperparameters: {N_epoch: {int: [1, 3]}}",
+        "hyperparameters: {T_total: {int_log: [10, 1000]}}",
+        BUDGET + "model: {d_model: {choice: [64, 96]}, "
+        "n_heads: {value: 3, when: {d_model: 96}}}",
+    ],
+)  # fmt: skip
+def test_space_file_accepts(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "my space.yaml"
+    path.write_text(text, encoding="utf-8")
+    assert load_space(path).name == "my-space"
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_shipped_space_loads(path: Path) -> None:
+    started = time.perf_counter()
+    assert load_space(path).searched
+    assert time.perf_counter() - started < 0.5
+
+
+def test_space_file_means_paths_from_where_it_lies(tmp_path: Path) -> None:
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "a.txt").write_text("some text", encoding="utf-8")
+    (tmp_path / "space.yaml").write_text(
+        BUDGET + "data: {files: text/a.txt}\nmodel: {context_length: 4}"
+    )
+    assert load_space(tmp_path / "space.yaml").data.files == (str(tmp_path / "text" / "a.txt"),)
+
+
+def test_off_and_whole_floats_become_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(hyper("τ: {choice: [off, 1]}\nB: {choice: [8.0, 1.6e1]}"), encoding="utf-8")
+    space = load_space(path)
+    assert space.hyperparameters["grad_clip"].describe() == "one of 0, 1"
+    assert space.batch_sizes == [8, 16]
+    assert all(type(b) is int for b in space.batch_sizes)
+
+
+def test_reading_a_space_starts_nothing() -> None:
+    code = """
+import sys, tuner.space_file
+tuner.space_file.load_space(sys.argv[1])
+print([m for m in ("torch", "ray", "mlflow", "optuna") if m in sys.modules])
+"""
+    path = next(path for path in SHIPPED if path.name == "lm.yaml")
+    result = subprocess.run(
+        [sys.executable, "-c", code, path], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"
+
+
+def test_conflicts_with_the_corpus_itself(tmp_path: Path) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text("hyperparameters: {N_epoch: 2, T_warmup: 100, B: 16}", encoding="utf-8")
+    space = load_space(path)
+    assert conflicts(space, 10_000_000) == []
+    ((name, message),) = conflicts(space, 10_000)
+    assert name == "warmup_steps"
+    assert message.startswith("T_warmup must not exceed T_total, got 100 > 19")
+
+
+def check_only_space_errors(path: Path, text: str) -> None:
+    path.write_bytes(text.encode("utf-8", errors="surrogatepass"))
+    try:
+        assert isinstance(load_space(path), SearchSpace)
+    except SpaceError as error:
+        lines = str(error).split("\n")
+        assert len(lines) == len(error.mistakes)
+        assert all(line.startswith(f"{path}:") for line in lines)
+
+
+WORDS = st.sampled_from(
+    "α_max α_min T_warmup T_total N_epoch B λ γ optimizer schedule d_model n_heads context_length "
+    "fraction_of when log uniform int int_log choice grid value budget tokens model engine "
+    "micro_batch hyperparameters search trials adamw momentum cosine constant sgd off true null "
+    "0 1 -1 16 1e-4 0.5 1e300 .inf [] {} [1,2] [0.1,0.2] [8,16] ~ '' : , { } [ ] &a *a !!int".split()
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.randoms(use_true_random=False), st.lists(WORDS, min_size=1, max_size=4))
+def test_mutated_space_raises_only_space_errors(
+    tmp_path_factory: pytest.TempPathFactory, rng: random.Random, words: list[str]
+) -> None:
+    """Words of the shipped file replaced by others."""
+    pieces: list[Any] = [
+        p for line in LM.splitlines() for p in (*line.split("#")[0].split(" "), "\n")
+    ]
+    for word in words:
+        pieces[rng.randrange(len(pieces))] = word
+    text = " ".join(pieces).replace("\n ", "\n")
+    check_only_space_errors(tmp_path_factory.getbasetemp() / "mutated.yaml", text)
+
+
+ENTRY = st.recursive(
+    WORDS,
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda v: f"[{', '.join(v)}]")
+        | st.dictionaries(WORDS, inner, max_size=3).map(
+            lambda d: "{" + ", ".join(f"{k}: {v}" for k, v in d.items()) + "}"
+        )
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(WORDS, ENTRY, max_size=4), st.dictionaries(WORDS, ENTRY, max_size=3))
+def test_random_space_raises_only_space_errors(
+    tmp_path_factory: pytest.TempPathFactory, rows: dict[str, str], sizes: dict[str, str]
+) -> None:
+    text = "hyperparameters:\n" + "".join(f"  {k}: {v}\n" for k, v in rows.items())
+    text += "model:\n" + "".join(f"  {k}: {v}\n" for k, v in sizes.items()) + BUDGET
+    check_only_space_errors(tmp_path_factory.getbasetemp() / "random_space.yaml", text)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(max_size=100))
+def test_random_text_raises_only_space_errors(
+    tmp_path_factory: pytest.TempPathFactory, text: str
+) -> None:
+    check_only_space_errors(tmp_path_factory.getbasetemp() / "random_text.yaml", text)

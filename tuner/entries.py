@@ -1,0 +1,303 @@
+"""Read one entry of `hyperparameters:` or `model:` of a search-space file.
+
+An entry is a value, or a mapping with one distribution and perhaps `fraction_of` and `when`:
+`16`, `off`, `{choice: [8, 16]}`, `{fraction_of: α_max, log: [0.01, 0.5]}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeGuard, cast
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from model.architecture import Architecture
+from model.hyperparameters import SYMBOL_TABLE, Row, find_row
+from tuner.messages import broken_rule, did_you_mean, listed, shown, unknown
+from tuner.parameters import AnyDistribution, Choice, Constant, Parameter, Range
+from tuner.yaml_file import Place, YamlFile, whole_if_equal
+
+KINDS = ("value", "uniform", "log", "int", "int_log", "choice", "grid")
+SIZES = tuple(name for name in Architecture.model_fields if name != "vocab_size")
+_OPTIONS = ("fraction_of", "when")
+_SPELLINGS = tuple(s for r in SYMBOL_TABLE.values() for s in (r.name, r.symbol, *r.spellings))
+# What other rows are derived from.
+_NO_FRACTIONS = ("batch_size", "total_steps", "epochs")
+_LARGEST_WHOLE = 2**53
+
+Rule = Callable[[object], str]  # what is wrong with a value; empty if nothing is
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """An entry, taken apart: its key and place, its distribution, its options."""
+
+    key: str
+    place: Place
+    kind: str
+    value: Any
+    value_place: Place
+    options: dict[str, Any]
+
+    @property
+    def is_range(self) -> bool:
+        return self.kind in {"uniform", "log", "int", "int_log"}
+
+    def spots(self) -> Iterator[tuple[Place, Any]]:
+        """Each single value and where it stands."""
+        if isinstance(self.value, list):
+            yield from (((*self.value_place, i), v) for i, v in enumerate(self.value))
+        else:
+            yield self.value_place, self.value
+
+
+class EntryReader:
+    """Reads the entries of one file and notes the mistakes in them.
+
+    Attributes:
+        places: name of a parameter → where it stands in the file.
+    """
+
+    def __init__(self, file: YamlFile) -> None:
+        self._note = file.note
+        self.places: dict[str, Place] = {}
+
+    def size(self, key: str, data: Any) -> Parameter | None:
+        """An entry of `model:`; None if it is wrong."""
+        place: Place = ("model", key)
+        if key == "vocab_size":
+            self._note(place, "vocab_size belongs under tokenizer:; move it there", at_key=True)
+            return None
+        if key not in SIZES:
+            self._note(place, unknown("size", key, SIZES), at_key=True)
+            return None
+        self.places[key] = place
+        entry = self._entry(key, place, data)
+        if entry is None:
+            return None
+        if "fraction_of" in entry.options:
+            message = f"{key} cannot be a fraction; give its values"
+            self._note((*place, "fraction_of"), message, at_key=True)
+            return None
+        field = Architecture.model_fields[key]
+        return self._parameter(entry, key, _size_rule(key, field), cast(type, field.annotation))
+
+    def row(self, key: str, data: Any) -> Parameter | None:
+        """An entry of `hyperparameters:`; None if it is wrong."""
+        place: Place = ("hyperparameters", key)
+        row = find_row(key)
+        if row is None:
+            way_out = did_you_mean(key, _SPELLINGS) or "; 'tuner symbols' lists all"
+            self._note(place, f"unknown hyperparameter {shown(key)}{way_out}", at_key=True)
+            return None
+        if row.name in self.places:
+            other = self.places[row.name][-1]
+            message = f"{key} and {other} are the same hyperparameter; keep one"
+            self._note(place, message, at_key=True)
+            return None
+        self.places[row.name] = place
+        entry = self._entry(key, place, _without_off(data) if row.name == "grad_clip" else data)
+        if entry is None:
+            return None
+        if "fraction_of" not in entry.options:
+            return self._parameter(entry, row.name, _row_rule(key, row), row.kind)
+        if row.choices or row.name in _NO_FRACTIONS:
+            message = f"{key} cannot be a fraction; give its values"
+            self._note((*place, "fraction_of"), message, at_key=True)
+            return None
+        return self._parameter(entry, row.name, _share_rule(key), float)
+
+    # one entry ------------------------------------------------------------------------------
+
+    def _entry(self, key: str, place: Place, data: Any) -> _Entry | None:
+        """Take an entry apart."""
+        if isinstance(data, list):
+            self._note(place, f"{key}: a list needs a distribution: {{choice: {shown(data)}}}")
+            return None
+        if data is None:
+            self._note(place, f"{key} has no value; give one, or a range: {{log: [1e-4, 1e-2]}}")
+            return None
+        if not isinstance(data, dict):
+            return _Entry(key, place, "value", data, place, {})
+        strange = [k for k in data if k not in (*KINDS, *_OPTIONS)]
+        for kind in strange:
+            message = unknown("distribution", kind, (*KINDS, *_OPTIONS))
+            self._note((*place, kind), message, at_key=True)
+        kinds = [k for k in data if k in KINDS]
+        if not strange and len(kinds) != 1:
+            got = listed(kinds, "and") if kinds else "none"
+            self._note(place, f"{key} needs exactly one of {', '.join(KINDS)}, got {got}")
+        if strange or len(kinds) != 1:
+            return None
+        options = {k: data[k] for k in _OPTIONS if k in data}
+        return _Entry(key, place, kinds[0], data[kinds[0]], (*place, kinds[0]), options)
+
+    def _parameter(self, entry: _Entry, name: str, rule: Rule, kind: type) -> Parameter | None:
+        """Check the values of an entry and read its options."""
+        distribution = self._distribution(entry, rule, kind)
+        fraction_of = self._fraction_of(entry, name)
+        when = self._when(entry, name)
+        if distribution is None or when is None or (fraction_of is None):
+            return None
+        return Parameter(
+            name=name, distribution=distribution, fraction_of=fraction_of or None, when=when
+        )
+
+    def _distribution(self, entry: _Entry, rule: Rule, kind: type) -> AnyDistribution | None:
+        where, message = _shape_mistake(entry) or _range_mistake(entry, kind) or ((), "")
+        if message:
+            self._note(where, f"{entry.key}: {message}")
+            return None
+        for spot, value in entry.spots():
+            message = rule(value)
+            if message:
+                self._note(spot, message)
+                return None
+        values = [whole_if_equal(v) if kind is int else v for _, v in entry.spots()]
+        if entry.is_range:
+            return Range(kind=cast(Any, entry.kind), low=values[0], high=values[1])
+        if entry.kind == "value":
+            return Constant(value=values[0])
+        return Choice(kind=cast(Literal["choice", "grid"], entry.kind), values=tuple(values))
+
+    def _fraction_of(self, entry: _Entry, name: str) -> str | None:
+        """Name of the row that `fraction_of` means; empty if there is none, None if it is wrong."""
+        if "fraction_of" not in entry.options:
+            return ""
+        spelled = entry.options["fraction_of"]
+        row = find_row(spelled) if isinstance(spelled, str) else None
+        if row is not None and not row.choices and row.name != name:
+            return row.name
+        numeric = [s for s in _SPELLINGS if (r := find_row(s)) and not r.choices and r.name != name]
+        why = "" if row is None else ", which is itself" if row.name == name else ", a name"
+        way_out = did_you_mean(spelled, numeric) if row is None else "; name a row with numbers"
+        message = f"{entry.key} cannot be a fraction of {shown(spelled)}{why}{way_out}"
+        self._note((*entry.place, "fraction_of"), message)
+        return None
+
+    def _when(self, entry: _Entry, name: str) -> dict[str, tuple[Any, ...]] | None:
+        """Name → values; empty if there are no conditions, None if they are wrong."""
+        if "when" not in entry.options:
+            return {}
+        place: Place = (*entry.place, "when")
+        when = entry.options["when"]
+        if not isinstance(when, dict) or not when:
+            example = "for instance {optimizer: momentum}"
+            self._note(place, f"{entry.key}: when takes a mapping, {example}, got {shown(when)}")
+            return None
+        conditions: dict[str, tuple[Any, ...]] = {}
+        for key, wanted in when.items():
+            row = find_row(key)
+            asked = row.name if row else key
+            if row is None and key not in SIZES:
+                message = unknown("name in when:", key, (*_SPELLINGS, *SIZES))
+                self._note((*place, key), message, at_key=True)
+            elif asked == name:
+                message = f"{entry.key} cannot depend on itself; take this when away"
+                self._note((*place, key), message, at_key=True)
+            elif wrong := self._wrong_condition(key, row, wanted):
+                self._note((*place, key), wrong)
+            else:
+                conditions[asked] = tuple(wanted) if isinstance(wanted, list) else (wanted,)
+        return conditions if len(conditions) == len(when) else None
+
+    def _wrong_condition(self, key: str, row: Row | None, wanted: Any) -> str:
+        """What is wrong with the values of one condition."""
+        values = wanted if isinstance(wanted, list) else [wanted]
+        if not values or not all(_is_number(v) or isinstance(v, str) for v in values):
+            return f"when: {key} takes a value or a list of values, got {shown(wanted)}"
+        rule = _row_rule(key, row) if row else _size_rule(key, Architecture.model_fields[key])
+        return next((f"when: {message}" for v in values if (message := rule(v))), "")
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _shape_mistake(entry: _Entry) -> tuple[Place, str] | None:
+    """Whether the value of a distribution is a list where it must be one."""
+    kind, value = entry.kind, entry.value
+    if kind == "value":
+        fits, rule = not isinstance(value, list | dict), "value takes one number or name"
+    elif entry.is_range:
+        fits = isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))
+        rule = f"{kind} takes two numbers, [low, high]"
+    else:
+        fits = isinstance(value, list) and len(value) > 0
+        fits = fits and not any(isinstance(v, list | dict) for v in value)
+        rule = f"{kind} takes a list of values"
+        if fits and len(set(value)) < len(value):
+            fits, rule = False, f"{kind} takes different values"
+    return None if fits else (entry.value_place, f"{rule}, got {shown(value)}")
+
+
+def _range_mistake(entry: _Entry, kind: type) -> tuple[Place, str] | None:
+    """Whether the ends of a range fit each other, its scale and the kind of the parameter."""
+    if not entry.is_range:
+        return None
+    low, high = entry.value
+    is_whole = entry.kind.startswith("int")
+    message = ""
+    if kind is str:
+        message = f"it is a name, not a number; use choice instead of {entry.kind}"
+    elif kind is int and not is_whole:
+        better = "int_log" if entry.kind == "log" else "int"
+        message = f"it is a whole number; use {better} instead of {entry.kind}"
+    elif kind is float and is_whole:
+        better = "log" if entry.kind == "int_log" else "uniform"
+        what = "a fraction" if "fraction_of" in entry.options else "it"
+        message = f"{what} is not a whole number; use {better} instead of {entry.kind}"
+    elif low > high:
+        message = f"the range is reversed, got {shown(entry.value)}; write the low end first"
+    elif low == high:
+        message = f"the range is empty, got {shown(entry.value)}; write the number itself"
+    elif entry.kind.endswith("log") and low <= 0:
+        place = (*entry.value_place, 0)
+        return place, f"the low end must be above 0 on a log scale, got {shown(low)}"
+    return (entry.value_place, message) if message else None
+
+
+def _row_rule(key: str, row: Row) -> Rule:
+    kind = "one of" if row.choices else "a whole number in" if row.kind is int else "a number in"
+
+    def rule(value: object) -> str:
+        if row.accepts(value) and (row.choices or abs(cast(float, value)) <= _LARGEST_WHOLE):
+            return ""
+        hint = did_you_mean(value, row.choices)
+        return f"{key} must be {kind} {row.range}, got {shown(value)}{hint}"
+
+    return rule
+
+
+def _share_rule(key: str) -> Rule:
+    def rule(value: object) -> str:
+        if _is_number(value) and value >= 0:
+            return ""
+        return f"{key}: a fraction must be a number of at least 0, got {shown(value)}"
+
+    return rule
+
+
+def _size_rule(key: str, field: FieldInfo) -> Rule:
+    bounded = Annotated[(field.annotation, *field.metadata)]  # type: ignore[valid-type]
+    adapter: TypeAdapter[Any] = TypeAdapter(cast(Any, bounded))
+
+    def rule(value: object) -> str:
+        try:
+            adapter.validate_python(whole_if_equal(value), strict=True)
+        except ValidationError as error:
+            return broken_rule(key, error.errors()[0])
+        return ""
+
+    return rule
+
+
+def _without_off(data: Any) -> Any:
+    """`τ: off` means 0, wherever a value may stand."""
+    if isinstance(data, dict):
+        return {k: _without_off(v) if k in KINDS else v for k, v in data.items()}
+    if isinstance(data, list):
+        return [_without_off(v) for v in data]
+    return 0 if data == "off" else data

@@ -1,0 +1,267 @@
+"""Check a search space as a whole: what its parts demand of each other and of the data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import cast
+
+from pydantic import ValidationError
+
+from model.corpus import CorpusError, source_bytes
+from model.hyperparameters import SYMBOL_TABLE, FractionOf, find_row
+from tuner.draws import corners, listed
+from tuner.messages import broken_rule, shown
+from tuner.messages import listed as in_words
+from tuner.parameters import Parameter, Value, ends, possible_values, symbol
+from tuner.space import SearchSpace
+from tuner.yaml_file import Place, YamlFile
+
+_MOST_SHAPES = 256
+# Where a broken rule was found is told by these.
+_TELLING = ("batch_size", "context_length", "total_steps", "epochs")
+
+
+class SpaceChecks:
+    """The checks of one search space; mistakes are noted in its file.
+
+    A check is left out if a section that it reads is already wrong.
+
+    Args:
+        space: what was read; sections that are wrong have their defaults.
+        file: where it was read from.
+        places: name of a parameter → where it stands in the file.
+    """
+
+    def __init__(self, space: SearchSpace, file: YamlFile, places: Mapping[str, Place]) -> None:
+        self._space = space
+        self._file = file
+        self._places = places
+
+    def run(self) -> None:
+        """Note all mistakes."""
+        wrong = self._file.is_wrong
+        size = None if wrong("data") else self._check_data()
+        if not wrong("model"):
+            self._check_context(size)
+        if not wrong("hyperparameters", "budget"):
+            self._check_budget()
+        if not wrong("hyperparameters", "engine"):
+            self._check_batch()
+        if wrong("model", "hyperparameters"):
+            return
+        self._check_circles()
+        if wrong("model", "hyperparameters"):
+            return
+        self._check_conditions()
+        if not wrong("model", "hyperparameters", "tokenizer"):
+            self._check_shapes()
+        if not wrong("model", "hyperparameters", "search"):
+            self._check_grid()
+        if size is not None and not wrong("model", "hyperparameters", "budget"):
+            for name, message in conflicts(self._space, size):
+                self._note(name, message)
+
+    def _note(self, name: str, message: str, *, at_key: bool = False) -> None:
+        """Note a mistake where a parameter stands."""
+        self._file.note(self._places.get(name, ("hyperparameters",)), message, at_key=at_key)
+
+    def _spelled(self, name: str) -> str:
+        """A parameter as the file writes it."""
+        return str(self._places[name][-1]) if name in self._places else symbol(name)
+
+    # data and budget ------------------------------------------------------------------------
+
+    def _check_data(self) -> int | None:
+        """Whether the source can be found; its size in bytes, the most tokens that it can have."""
+        try:
+            size = source_bytes(self._space.data)
+        except (CorpusError, ValueError) as error:
+            self._file.note(("data",), str(error))
+            return None
+        if size < 2:
+            self._file.note(("data",), "data: the files are empty; give them some text")
+            return None
+        return size
+
+    def _check_context(self, size: int | None) -> None:
+        parameter = self._space.model.get("context_length")
+        if size is None or parameter is None:
+            return
+        longest = max(cast(list[int], ends(parameter.distribution)))
+        if longest >= size:
+            self._note(
+                "context_length",
+                f"context_length {longest} is longer than the data, which has {size} bytes; use a "
+                f"shorter context or more text",
+            )
+
+    def _check_budget(self) -> None:
+        given = ["budget.tokens"] if self._space.budget.tokens is not None else []
+        for name in ("total_steps", "epochs"):
+            parameter = self._space.hyperparameters.get(name)
+            if parameter is not None:
+                given.append(self._spelled(name))
+                if parameter.when:
+                    message = f"{given[-1]} is the budget, so it cannot depend on a when"
+                    self._note(name, f"{message}; give it always")
+        if len(given) != 1:
+            got = in_words(given, "and") if given else "none"
+            message = f"give exactly one of budget.tokens, T_total and N_epoch, got {got}"
+            self._file.note(("budget",), message)
+
+    def _check_batch(self) -> None:
+        try:
+            micro_batch = self._space.micro_batch
+            wrong = [b for b in self._space.batch_sizes if cast(int, b) % micro_batch]
+        except ValueError as error:
+            self._note("batch_size", str(error))
+            return
+        if wrong:
+            message = f"every B must be a multiple of the micro-batch {micro_batch}"
+            way_out = "change one of them, or leave micro_batch out"
+            self._file.note(("engine", "micro_batch"), f"{message}, got B = {wrong[0]}; {way_out}")
+
+    # conditions, shapes and grid ------------------------------------------------------------
+
+    def _check_circles(self) -> None:
+        """Neither `when` nor `fraction_of` may lead back to where it started."""
+        conditions = {p.name: list(p.when) for p in self._all()}
+        defaults = {
+            row.name: [row.default.name]
+            for row in SYMBOL_TABLE.values()
+            if isinstance(row.default, FractionOf)
+        }
+        fractions = {
+            p.name: ([p.fraction_of] if p.fraction_of else [])
+            + (defaults.get(p.name, []) if p.when else [])
+            for p in self._all()
+        }
+        fractions = {**fractions, **{n: d for n, d in defaults.items() if n not in fractions}}
+        for edges, word in ((conditions, "depends on"), (fractions, "is a fraction of")):
+            circle = _circle(edges)
+            if circle:
+                path = f" {word} ".join(map(self._spelled, circle))
+                start = next(name for name in circle if name in self._places)
+                self._note(start, f"{path}; give one of them a value that does not")
+
+    def _all(self) -> Iterator[Parameter]:
+        yield from self._space.model.values()
+        yield from self._space.hyperparameters.values()
+
+    def _check_conditions(self) -> None:
+        """Whether every `when` can hold, and every hyperparameter has an effect."""
+        for p in self._space.parameters:
+            for name, wanted in p.when.items():
+                possible = self._space.possible(name)
+                message = ""
+                if possible is None:
+                    message = "is drawn from a range or derived; ask about a choice"
+                elif not set(possible) & set(wanted):
+                    message = (
+                        f"is never {in_words(wanted)}; it is {in_words(dict.fromkeys(possible))}"
+                    )
+                if message:
+                    place = (*self._places[p.name], "when")
+                    self._file.note(place, f"when: {self._spelled(name)} {message}")
+        if self._file.is_wrong("model", "hyperparameters"):
+            return
+        asked = {name for p in self._space.parameters for name in p.when}
+        try:
+            draws = listed(self._space, asked | {"optimizer", "schedule"})
+        except ValueError as error:
+            self._file.note(("hyperparameters",), str(error))
+            return
+        for p in self._space.parameters:
+            self._check_effect(p, [d for d in draws if self._space.is_drawn(p, d)])
+
+    def _check_effect(self, parameter: Parameter, draws: list[dict[str, Value]]) -> None:
+        """What is never drawn, or never used where it is drawn, would be searched in vain."""
+        key = self._spelled(parameter.name)
+        if not draws:
+            message = f"{key} is never drawn, because its conditions exclude each other"
+            self._note(parameter.name, f"{message}; change its when", at_key=True)
+            return
+        row = SYMBOL_TABLE.get(parameter.name)
+        for other, used in row.used_when.items() if row else ():
+            values = dict.fromkeys(self._space.settings(draw)[other] for draw in draws)
+            if not set(values) & set(used):
+                message = f"{key} has no effect with {other} {in_words(values)}"
+                hint = "; did you mean α_max?" if parameter.name == "learning_rate" else ""
+                way_out = hint or f"; it is used with {other} {in_words(used)}"
+                self._note(parameter.name, message + way_out, at_key=True)
+
+    def _check_shapes(self) -> None:
+        options = [possible_values(p.distribution) for p in self._space.model.values()]
+        if math.prod(len(values or [0]) for values in options) > _MOST_SHAPES:
+            message = f"model: more than {_MOST_SHAPES} different shapes; search fewer sizes"
+            self._file.note(("model",), message)
+            return
+        try:
+            self._space.shapes(self._space.tokenizer.vocab_size)
+        except ValidationError as error:
+            self._file.note(("model",), f"model: {broken_rule('', error.errors()[0])}")
+        except ValueError as error:
+            self._file.note(("model",), f"model: {error}")
+
+    def _check_grid(self) -> None:
+        points, trials = len(self._space.grid), self._space.search.trials
+        if points > trials:
+            message = f"the grid has {points} points, but only {trials} trials may run"
+            self._file.note(("search", "trials"), f"{message}; raise search.trials")
+
+
+def conflicts(space: SearchSpace, train_tokens: int) -> list[tuple[str, str]]:
+    """The rules between rows that some draw breaks, at the corners of the space.
+
+    Args:
+        space: whose parameters are right one by one.
+        train_tokens: tokens of the training text, or the most that it can have.
+
+    Returns:
+        Name of a parameter, and a sentence about its conflict; each rule once.
+    """
+    try:
+        draws = corners(space)
+    except ValueError as error:
+        return [("", str(error))]
+    found: dict[str, tuple[str, str]] = {}
+    for drawn in draws:
+        try:
+            space.derive(drawn, train_tokens)
+        except ValueError as error:
+            rule, comma, got = _sentence(error).partition(", got ")
+            told = [f"{symbol(n)} = {shown(drawn[n])}" for n in _TELLING if n in drawn]
+            where = f" with {in_words(told, 'and')}" if told else ""
+            message = f"{rule}{comma}{got}{where}; change one of their ranges"
+            found.setdefault(rule, (_culprit(space, rule), message))
+    return list(found.values())
+
+
+def _sentence(error: ValueError) -> str:
+    """What is wrong, in one sentence that begins with a symbol."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    item = error.errors()[0]
+    return broken_rule(symbol(str(item["loc"][0])) if item["loc"] else "", item)
+
+
+def _culprit(space: SearchSpace, rule: str) -> str:
+    """The first parameter named in a rule that the space sets."""
+    rows = [row for word in rule.split() if (row := find_row(word))]
+    names = [row.name for row in rows]
+    return next((name for name in names if name in space.hyperparameters), "")
+
+
+def _circle(edges: Mapping[str, list[str]]) -> list[str]:
+    """A way through some edges that ends where it began; empty if there is none."""
+    for start in edges:
+        ways = [[start]]
+        while ways:
+            way = ways.pop()
+            for name in edges.get(way[-1], ()):
+                if name == start:
+                    return [*way, start]
+                if name not in way:
+                    ways.append([*way, name])
+    return []
