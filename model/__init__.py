@@ -10,8 +10,8 @@ from typing import Any
 _HOME = {
     "Architecture": "architecture",
     "Corpus": "corpus",
-    "CorpusError": "corpus",
-    "DataConfig": "corpus",
+    "CorpusError": "sources",
+    "DataConfig": "sources",
     "get_batch": "corpus",
     "prepare": "corpus",
     "train_bpe": "bpe",

@@ -10,8 +10,8 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from model.architecture import Architecture
-from model.corpus import DataConfig
 from model.hyperparameters import Hyperparameters
+from model.sources import DataConfig
 
 
 class TrialSpec(BaseModel):

@@ -121,7 +121,7 @@ class TransformerLM(nn.Module):
         seed: key of the initial weights, one for all slots or one each.
 
     Raises:
-        ValueError: if `seed` is a sequence that does not have k entries.
+        ValueError: if the sizes do not fit, or `seed` is a sequence without k entries.
     """
 
     def __init__(
@@ -138,7 +138,12 @@ class TransformerLM(nn.Module):
         seed: int | tuple[int, ...] = 0,
     ) -> None:
         super().__init__()
-        self.architecture = Architecture(
+        if d_model % num_heads or d_model // num_heads % 2:
+            raise ValueError(
+                f"d_model / num_heads must be a whole even number, got {d_model} / {num_heads}"
+            )
+        # not validated: a module may be as small as one likes, which a trial may not
+        self.architecture = Architecture.model_construct(
             vocab_size=vocab_size,
             context_length=context_length,
             d_model=d_model,

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from model.architecture import Architecture
-from model.corpus import DataConfig
 from model.hyperparameters import derive
+from model.sources import DataConfig
 from model.spec import TrialSpec
 
 VOCAB = 288

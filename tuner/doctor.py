@@ -10,7 +10,7 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.text import Text
 
-from model.corpus import DataConfig, source_bytes
+from model.sources import DataConfig, source_bytes
 from tuner.home import Home
 
 _LEAST_FREE_BYTES = 2e9

@@ -8,9 +8,10 @@ from typing import Any
 
 from rich.console import Console
 
-from model.corpus import cached, source_bytes
+from model.corpus import cached
 from model.hyperparameters import SYMBOL_TABLE
 from model.report import METRICS
+from model.sources import source_bytes
 from tuner.parameters import symbol
 from tuner.record import Record, SearchRecord, TrialRecord
 from tuner.space import CorpusFacts, SearchSpace
@@ -111,8 +112,8 @@ def describe_space(console: Console, space: SearchSpace, file: str, home: Path) 
     full, expected = space.expected_tokens(facts)
     console.print(
         f"\n{space.search.trials} trials by {space.search.sampler} and {space.search.scheduler}, "
-        f"at most {budget:,} tokens each, {space.budget.reports} reports: about {expected:,} tokens "
-        f"({full:,} if none were stopped).",
+        f"at most {budget:,} tokens each, {space.budget.reports} reports: about {expected:,} "
+        f"tokens ({full:,} if none were stopped).",
         highlight=False,
     )
     if not is_exact:

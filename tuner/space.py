@@ -14,8 +14,9 @@ from typing import Literal, cast
 from pydantic import Field
 
 from model.architecture import Architecture
-from model.corpus import Corpus, DataConfig
+from model.corpus import Corpus
 from model.hyperparameters import SYMBOL_TABLE, FractionOf, Hyperparameters, derive
+from model.sources import DataConfig
 from model.spec import TrialSpec
 from tuner.draws import combinations, corners, listed
 from tuner.parameters import (

@@ -125,10 +125,15 @@ def _gain(result: SearchResult, space: SearchSpace) -> list[RenderableType]:
 def _cost(result: SearchResult) -> list[RenderableType]:
     spent, full = result.tokens_spent, result.tokens_full
     diverged = sum(row.has_diverged for row in result.trials)
+    trained = f"Trained {spent:,} tokens in {clock(result.wall_seconds)}"
+    if result.interrupted:
+        ended = sum(row.outcome != "interrupted" for row in result.trials)
+        trained = f"Interrupted: {ended} trials had ended. {trained}."
+    else:
+        share = 100 * (1 - spent / full)
+        trained += f"; early stopping spared {share:.0f} % of the full budget of {full:,}."
     return [
-        f"Trained {spent:,} tokens in {clock(result.wall_seconds)}; early stopping spared "
-        f"{100 * (1 - spent / full):.0f} % of the full budget of {full:,}."
-        + (f" {diverged} trials diverged." if diverged else ""),
+        trained + (f" {diverged} trials diverged." if diverged else ""),
         f"The workers spent {100 * result.training_share:.0f} % of the time inside training.",
     ]
 

@@ -19,18 +19,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from model import corpus as corpus_module
-from model.corpus import (
-    END_OF_TEXT,
-    SOURCES,
-    Corpus,
-    CorpusError,
-    DataConfig,
-    cached,
-    get_batch,
-    prepare,
-    sequences,
-    source_bytes,
-)
+from model import sources as sources_module
+from model.corpus import Corpus, cached, get_batch, prepare, sequences
+from model.sources import END_OF_TEXT, SOURCES, CorpusError, DataConfig, source_bytes
 
 VOCAB = 270
 
@@ -102,11 +93,21 @@ def test_data_config_defaults_to_the_standard_library(given_rows: dict[str, Any]
 def test_files_reads_a_folder_a_pattern_and_a_path(texts: Path) -> None:
     folder = documents(config(texts))
     assert len(folder) == 12
-    assert folder["3.md#0"] == "Document 3 é.\n" * 4
+    assert folder["deep/3.md#0"] == "Document 3 é.\n" * 4
     assert set(documents(config(texts / "*.txt"))) == {f"{i}.txt#0" for i in range(0, 12, 2)}
     assert set(documents(config(texts / "**" / "*.md"))) == {f"{i}.md#0" for i in range(1, 12, 2)}
     both = documents(config(texts / "0.txt", texts / "deep" / "1.md"))
     assert list(both) == ["0.txt#0", "1.md#0"]
+
+
+def test_files_of_one_name_stay_apart_and_may_move_together(tmp_path: Path) -> None:
+    for folder in ("here", "there"):
+        for inner in ("a", "b"):
+            (tmp_path / folder / inner).mkdir(parents=True)
+            (tmp_path / folder / inner / "x.txt").write_text(inner)
+    for pattern in ("", "**/*.txt"):
+        here, there = (documents(config(tmp_path / f / pattern)) for f in ("here", "there"))
+        assert here == there == {"a/x.txt#0": "a", "b/x.txt#0": "b"}
 
 
 def test_files_name_may_hold_pattern_characters(tmp_path: Path) -> None:
@@ -491,7 +492,7 @@ def test_python_stdlib_leaves_out_what_is_no_library(
 
 def test_python_stdlib_is_deterministic_library_text() -> None:
     data = DataConfig(source="python-stdlib")
-    listing = list(corpus_module._library_files())
+    listing = list(sources_module._library_files())
     names = [name for name, _ in listing]
     assert listing == list(corpus_module._library_files())
     assert len(set(names)) == len(names) > 300

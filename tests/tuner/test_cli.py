@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from model.corpus import CorpusError
 from model.hyperparameters import SYMBOL_TABLE
+from model.sources import CorpusError
 from tuner import cli, errors
 from tuner.cli import main
 from tuner.home import Home
