@@ -494,7 +494,7 @@ def test_python_stdlib_is_deterministic_library_text() -> None:
     data = DataConfig(source="python-stdlib")
     listing = list(sources_module._library_files())
     names = [name for name, _ in listing]
-    assert listing == list(corpus_module._library_files())
+    assert listing == list(sources_module._library_files())
     assert len(set(names)) == len(names) > 300
     assert {"json/decoder.py", "argparse.py", "asyncio/events.py"} <= set(names)
     assert not [name for name in names if "/test" in name or "site-packages" in name]
