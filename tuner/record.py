@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+
 SPEC_FILE = "spec.json"
 SPACE_FILE = "search_space.yaml"
 ENVIRONMENT = ("device", "dtype", "torch", "numpy", "python")
@@ -70,8 +76,8 @@ def open_client(uri: str) -> MlflowClient:
     Raises:
         StoreError: if the store cannot be reached.
     """
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    for variable, value in _QUIET.items():
+        os.environ.setdefault(variable, value)
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
     from mlflow import MlflowClient
