@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import tuner
 from tuner.errors import TunerError
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tuner.space import SearchSpace
 
 _INTERRUPTED = 130
+_PIPE_WIDTH = 200
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -136,10 +137,13 @@ def _consoles(options: argparse.Namespace) -> tuple[Console, Console]:
     """Where results and where progress go. With --json only the object goes to standard output."""
     from rich.console import Console
 
-    # a pipe has no width; tables need not be cut for it
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200
-    progress = Console(stderr=True)
-    return (progress if options.json else Console(width=width)), progress
+    def console(stream: TextIO) -> Console:
+        # a pipe has no width, and tables need not be cut for it
+        width = None if stream.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
+        return Console(file=stream, width=width)
+
+    progress = console(sys.stderr)
+    return (progress if options.json else console(sys.stdout)), progress
 
 
 def _print_json(options: argparse.Namespace, value: dict[str, Any]) -> None:

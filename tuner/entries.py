@@ -281,8 +281,8 @@ def _share_rule(key: str) -> Rule:
 
 
 def _size_rule(key: str, field: FieldInfo) -> Rule:
-    bounded = Annotated[(field.annotation, *field.metadata)]  # type: ignore[valid-type]
-    adapter: TypeAdapter[Any] = TypeAdapter(cast(Any, bounded))
+    kind: Any = field.annotation
+    adapter: TypeAdapter[Any] = TypeAdapter(Annotated[kind, *field.metadata])
 
     def rule(value: object) -> str:
         try:
