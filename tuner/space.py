@@ -318,14 +318,14 @@ class SearchSpace(Frozen):
         """
         full = self._tokens(corpus, mean) * self.search.trials
         if self.search.scheduler == "none":
-            return int(full), int(full)
+            return round(full), round(full)
         eta, budget = self.search.reduction_factor, self.budget_tokens(corpus)
         rung, trained, share, spent = self.report_tokens(corpus), 0, 1.0, 0.0
         while rung < budget:
             spent += share * (rung - trained)
             rung, trained, share = rung * eta, rung, share / eta
         spent += share * (budget - trained)
-        return int(full), int(full * spent / budget)
+        return round(full), round(full * spent / budget)
 
     def _tokens(self, corpus: CorpusFacts, of: Callable[[AnyDistribution], float]) -> float:
         """Training tokens of a trial whose parameters are each the largest, or average, one."""

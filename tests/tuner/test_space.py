@@ -1,0 +1,193 @@
+"""What a space means: draws, defaults, specifications, shapes, expected cost."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tuner.errors import SpaceError
+from tuner.parameters import Choice, Constant, Parameter, Range, Value
+from tuner.space import CorpusFacts, SearchSpace
+from tuner.space_file import load_space
+
+FACTS = CorpusFacts(300, 100_000, 10_000, "data", "tokenizer")
+BUDGET = "budget: {tokens: 20000, reports: 4}\n"
+
+
+def load(folder: Path, text: str) -> SearchSpace:
+    (folder / "space.yaml").write_text(text, encoding="utf-8")
+    return load_space(folder / "space.yaml")
+
+
+def any_draw(space: SearchSpace, data: st.DataObject) -> dict[str, Value]:
+    """A draw anywhere inside the ranges, ends included."""
+    drawn: dict[str, Value] = {}
+    for p in space.parameters:
+        d = p.distribution
+        if isinstance(d, Constant) or not space.is_drawn(p, drawn):
+            continue
+        if isinstance(d, Choice):
+            drawn[p.label] = data.draw(st.sampled_from(d.values))
+        elif d.is_whole:
+            drawn[p.label] = data.draw(st.integers(int(d.low), int(d.high)))
+        else:
+            drawn[p.label] = data.draw(st.floats(d.low, d.high))
+    return drawn
+
+
+def is_inside(parameter: Parameter, value: Value) -> bool:
+    d = parameter.distribution
+    if isinstance(d, Range):
+        return d.low <= float(value) <= d.high
+    return isinstance(d, Choice) and value in d.values
+
+
+# What may stand for some entries; a file takes one of each, so that rules between rows are met.
+OPTIONS: dict[str, list[str]] = {
+    "α_max": ["0.01", "{log: [1e-5, 1]}", "{uniform: [0.2, 0.3]}"],
+    "α_min": ["{fraction_of: α_max, log: [1e-3, 1]}", "{fraction_of: α_max, value: 0}", "1e-6"],
+    "T_warmup": ["0", "{int: [0, 3]}", "{fraction_of: T_total, uniform: [0, 1]}"],
+    "T_cycle": ["", "{fraction_of: T_total, uniform: [1, 2]}"],
+    "B": ["8", "{choice: [4, 8, 16]}", "{grid: [8, 24]}", "{int: [1, 20]}"],
+    "optimizer": ["adamw", "{choice: [sgd, momentum, adamw]}", "{grid: [adam, momentum]}"],
+    "γ": ["", "{uniform: [0.1, 0.9], when: {optimizer: momentum}}"],
+    "τ": ["", "off", "{choice: [off, 1.0]}", "{log: [0.1, 10]}"],
+    "p_drop": ["", "{uniform: [0, 0.5]}", "{choice: [0.0, 0.1]}"],
+}
+SIZES = ["", "d_model: {choice: [32, 64]}", "context_length: {choice: [8, 16]}, n_layers: 1"]
+BUDGETS = ["budget: {tokens: 50000}", "T_total: {int: [10, 50]}", "N_epoch: {choice: [1, 2]}"]
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_space_every_draw_makes_a_specification(tmp_path: Path, data: st.DataObject) -> None:
+    """A file that is accepted holds no draw that the symbol table refuses."""
+    chosen = {name: data.draw(st.sampled_from(options)) for name, options in OPTIONS.items()}
+    budget = data.draw(st.sampled_from(BUDGETS))
+    rows = [f"  {name}: {text}" for name, text in chosen.items() if text]
+    rows += [] if budget.startswith("budget") else [f"  {budget}"]
+    text = "\n".join(
+        [
+            "hyperparameters:",
+            *rows,
+            budget if budget.startswith("budget") else "",
+            f"model: {{{data.draw(st.sampled_from(SIZES))}}}",
+        ]
+    )
+    try:
+        space = load(tmp_path, text)
+    except SpaceError as error:
+        # the only reasons that these options can give
+        assert any(why in str(error) for why in ("no effect", "never")), error
+        return
+    spec = space.spec(any_draw(space, data), FACTS, seed=1)
+    assert spec.hyperparameters.batch_size % spec.micro_batch == 0
+    assert spec.budget_tokens <= space.budget_tokens(FACTS) + spec.tokens_per_step
+    assert spec.architecture in space.shapes(FACTS.vocab_size)
+    first = space.defaults()
+    assert all(is_inside(p, first[p.label]) for p in space.searched)
+    space.spec({k: v for k, v in first.items() if k in _active(space, first)}, FACTS, seed=1)
+
+
+def _active(space: SearchSpace, drawn: dict[str, Value]) -> set[str]:
+    return {p.label for p in space.searched if space.is_drawn(p, drawn)}
+
+
+def test_space_spec_resolves_shares_and_keeps_constants(tmp_path: Path) -> None:
+    space = load(
+        tmp_path,
+        BUDGET + "hyperparameters:\n"
+        "  α_max: {log: [1e-4, 1e-1]}\n"
+        "  α_min: {fraction_of: α_max, value: 0.5}\n"
+        "  T_warmup: {fraction_of: T_total, uniform: [0, 0.5]}\n"
+        "  β2: 0.99\n"
+        "model: {context_length: 32}\n",
+    )
+    drawn: dict[str, Value] = {"max_learning_rate": 0.02, "warmup_steps/total_steps": 0.25}
+    h = space.spec(drawn, FACTS, seed=0).hyperparameters
+    assert h.total_steps == math.ceil(20_000 / (16 * 32)) == 40
+    assert (h.max_learning_rate, h.min_learning_rate, h.warmup_steps) == (0.02, 0.01, 10)
+    assert (h.beta2, h.epochs) == (0.99, math.ceil(40 * 16 / (99_999 // 32)))
+
+
+@pytest.mark.parametrize(
+    ("text", "steps"),
+    [
+        ("budget: {tokens: 10240}", 10),
+        ("hyperparameters: {T_total: 7}", 7),
+        ("hyperparameters: {N_epoch: 2}", 2 * (99_999 // 64) // 16),
+    ],
+)
+def test_space_budget_in_tokens_steps_or_epochs(tmp_path: Path, text: str, steps: int) -> None:
+    spec = load(tmp_path, text).spec({}, FACTS, seed=0)
+    assert spec.hyperparameters.total_steps == steps
+
+
+def test_space_condition_follows_the_draw(tmp_path: Path) -> None:
+    space = load(
+        tmp_path,
+        BUDGET + "hyperparameters:\n"
+        "  γ: {uniform: [0.1, 0.2], when: {optimizer: momentum}}\n"
+        "  optimizer: {choice: [adamw, momentum]}\n",
+    )
+    assert [p.name for p in space.parameters] == ["optimizer", "momentum"]
+    momentum = space.parameters[1]
+    assert space.is_drawn(momentum, {"optimizer": "momentum"})
+    assert not space.is_drawn(momentum, {"optimizer": "adamw"})
+    spec = space.spec({"optimizer": "adamw"}, FACTS, seed=0)
+    assert spec.hyperparameters.momentum == 0.9
+
+
+@pytest.mark.parametrize(
+    ("rows", "default", "is_moved"),
+    [
+        ("α_max: {log: [1e-4, 1e-1]}", {"max_learning_rate": 1e-3}, False),
+        ("α_max: {log: [1e-2, 1e-1]}", {"max_learning_rate": 1e-2}, True),
+        ("B: {choice: [64, 32]}", {"batch_size": 32}, True),
+        ("α_min: {fraction_of: α_max, log: [0.2, 0.5]}",
+         {"min_learning_rate/max_learning_rate": 0.2}, True),
+    ],
+)  # fmt: skip
+def test_space_defaults_move_into_the_ranges(
+    tmp_path: Path, rows: str, default: dict[str, Any], is_moved: bool
+) -> None:
+    space = load(tmp_path, BUDGET + f"hyperparameters: {{{rows}}}")
+    assert space.defaults() == pytest.approx(default)
+    assert [p.moves_default for p in space.searched] == [is_moved]
+
+
+def test_space_micro_batch_divides_every_batch(tmp_path: Path) -> None:
+    for text, expected in (("8", 8), ("{choice: [24, 36]}", 12), ("512", 32), ("{int: [7, 9]}", 1)):
+        space = load(tmp_path, BUDGET + f"hyperparameters: {{B: {text}}}")
+        assert space.micro_batch == expected
+
+
+def test_space_expected_tokens_under_asha(tmp_path: Path) -> None:
+    """Nine trials, rungs after 1 and 3 of 9 reports: 9·1 + 3·2 + 1·6 ninths of the budget."""
+    text = "budget: {tokens: 9000, reports: 9}\nsearch: {trials: 9, scheduler: %s}\n"
+    assert load(tmp_path, text % "none").expected_tokens(FACTS) == (81_000, 81_000)
+    full, expected = load(tmp_path, text % "asha").expected_tokens(FACTS)
+    assert full == 81_000
+    assert expected == pytest.approx(1000 * (9 + 3 * 2 + 1 * 6), rel=1e-6)
+
+
+def test_space_shipped_files_are_valid() -> None:
+    files = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.yaml"))
+    assert files
+    for file in files:
+        space = load_space(file)
+        assert space.name == file.stem
+        assert space.searched
+
+
+def test_corpus_facts_refuse_a_context_longer_than_the_text() -> None:
+    assert FACTS.sequences(64) == (99_999 // 64, 9_999 // 64)
+    with pytest.raises(ValueError, match="longer than the validation text of 10000 tokens"):
+        FACTS.sequences(10_000)
