@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 import tuner
-from tuner.errors import TunerError
+from tuner.errors import SpaceError, TunerError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if options.debug or not _is_users(error):
             raise
-        _say(f"tuner {options.command}: {error}")
+        # mistakes of a file come as lines file:line:column, which editors can follow
+        _say(str(error) if isinstance(error, SpaceError) else f"tuner {options.command}: {error}")
         return error.exit_status if isinstance(error, TunerError) else 2
     return status
 
