@@ -12,6 +12,7 @@ K = slots in a stack, Q = ticks of a quantum, b = sequences of a micro-batch, T 
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -133,13 +134,14 @@ class Engine:
         if self.device.type == "cpu":
             torch.set_num_threads(1)
         else:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True, warn_only=True)
         self.slots = slots
         self.width = width or (1 if self.device.type == "cpu" else slots)
         self._checkpoint_dir = checkpoint_dir
         self._running: deque[_Running] = deque()
         self._waiting: deque[_Waiting] = deque()
-        self.busy_seconds = 0.0  # spent in turns
+        self.training_seconds = 0.0  # spent in ticks, without validation and checkpoints
         self.tokens = 0  # trained
 
     @property
@@ -184,14 +186,13 @@ class Engine:
         self._fill_slots()
         if not self._running:
             return []
-        started = time.perf_counter()
         self._running.rotate(-1)
         running = self._running[-1]
+        started = time.perf_counter()
         plan = self._plan(running)
         losses, norms = running.stack.run(plan)
-        reports = self._settle(running, plan, losses, norms)
-        self.busy_seconds += time.perf_counter() - started
-        return reports
+        self.training_seconds += time.perf_counter() - started
+        return self._settle(running, plan, losses, norms)
 
     def _fill_slots(self) -> None:
         """Give free slots to waiting trials, first come first served."""
@@ -221,6 +222,8 @@ class Engine:
                     f"{trial.resume} belongs to another specification than trial {trial.trial_id}"
                 )
             slot.step = about["step"]
+            if slot.step >= trial.spec.hyperparameters.total_steps:
+                raise checkpoint.CheckpointError(f"{trial.resume} is of a trial that has finished")
         running.stack.load(row, trial.spec.seed, state)
         running.slots[row] = slot
 

@@ -41,7 +41,8 @@ def embedding(w: Tensor, ids: Tensor) -> Tensor:
     Returns:
         (K, ..., d).
     """
-    if w.shape[0] == 1:  # the same rows and the same order of sums in the gradient, but faster
+    if len(w) == 1 and w.device.type == "cpu":
+        # faster, with the same order of sums in the gradient, which other devices do not promise
         return F.embedding(ids[0], w[0]).unsqueeze(0)
     slot = torch.arange(w.shape[0], device=w.device).view(-1, *[1] * (ids.dim() - 1))
     return w[slot, ids]

@@ -50,9 +50,10 @@ class TrialRow:
         return self.last is not None and self.last.status is Status.DIVERGED
 
     def objective(self, metric: str) -> float:
-        """The newest value of a metric; infinity where there is none."""
-        value = self.last.metrics()[metric] if self.last else math.inf
-        return math.inf if math.isnan(value) else value
+        """The newest value of a metric; infinity where there is none or the trial diverged."""
+        if self.last is None or self.has_diverged:
+            return math.inf
+        return self.last.metrics()[metric]
 
 
 class Board:
@@ -74,7 +75,8 @@ class Board:
 
     def add(self, number: int, spec: TrialSpec) -> None:
         """A trial was suggested."""
-        self.rows[number] = TrialRow(number, spec)
+        # a new dict: the view's thread may be reading the old one
+        self.rows = {**self.rows, number: TrialRow(number, spec)}
 
     def report(self, number: int, report: Report) -> bool:
         """A trial reported; whether it is the best so far."""

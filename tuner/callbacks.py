@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -11,6 +12,8 @@ from model.report import Report
 from tuner.board import Board
 from tuner.live import View
 from tuner.tracking import Tracker
+
+_LONGEST_REASON = 300
 
 
 class Events(tune.Callback):
@@ -52,10 +55,11 @@ class Events(tune.Callback):
         self._end(trial.config["number"])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial's client or worker died."""
-        error = trial.get_pickled_error()
-        reason = str(error).strip().splitlines()[-1] if error else "unknown"
-        self._end(trial.config["number"], reason)
+        """A trial's client or worker died; whichever worker has it must not train on."""
+        number = trial.config["number"]
+        for worker in self._workers:
+            worker.stop.remote(str(number))
+        self._end(number, _reason(trial))
 
     def _end(self, number: int, failure: str | None = None) -> None:
         outcome = self._board.end(number, failure)
@@ -67,3 +71,12 @@ class Events(tune.Callback):
         for row in self._board.training:
             row.outcome = "interrupted"
             self._tracker.end_trial(row.number, row.outcome)
+
+
+def _reason(trial: Any) -> str:
+    """The last line of a failed trial's error, which Tune keeps in a file."""
+    try:
+        lines = Path(trial.error_file).read_text(encoding="utf-8").strip().splitlines()
+    except (OSError, TypeError):
+        lines = []
+    return lines[-1][:_LONGEST_REASON] if lines else "for an unknown reason"

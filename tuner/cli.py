@@ -10,7 +10,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 import tuner
@@ -67,8 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"tuner {tuner.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--debug", action="store_true", help="show tracebacks")
+    debug = argparse.ArgumentParser(add_help=False)
+    debug.add_argument("--debug", action="store_true", help="show tracebacks")
+    common = argparse.ArgumentParser(add_help=False, parents=[debug])
     common.add_argument(
         "--json", action="store_true", help="print one JSON object as the last line of output"
     )
@@ -78,54 +79,60 @@ def _parser() -> argparse.ArgumentParser:
     )
     space = argparse.ArgumentParser(add_help=False)
     space.add_argument("--space", metavar="FILE", required=True, help="search-space file (YAML)")
-    space.add_argument("--trials", type=_positive, metavar="N", help="instead of search.trials")
-    space.add_argument("--seed", type=_natural, metavar="N", help="instead of search.seed")
-    space.add_argument("--workers", type=_positive, metavar="N", help="instead of engine.workers")
+    for name, part, low, high in (
+        ("trials", "search", 1, 10**6),
+        ("seed", "search", 0, 2**32 - 1),
+        ("workers", "engine", 1, 4096),
+    ):
+        text = f"instead of {part}.{name}"
+        space.add_argument(f"--{name}", type=_whole(low, high), metavar="N", help=text)
 
     def command(name: str, text: str, call: Any, *parents: Any) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=text, description=text, parents=[common, *parents])
+        made = commands.add_parser(name, help=text, description=text, parents=parents)
         made.set_defaults(call=call)
         return made
 
-    search = command("search", "find the best hyperparameters", _search, space, home)
+    search = command("search", "find the best hyperparameters", _search, common, space, home)
     search.add_argument("--name", type=_name, help="of the search (default: space name and number)")
-    replay = command("replay", "retrain a trial and prove that it reproduces", _replay, home)
+    replay = command(
+        "replay", "retrain a trial and prove that it reproduces", _replay, common, home
+    )
     replay.add_argument("run", nargs="?", metavar="RUN", help="run id (default: the best trial)")
     replay.add_argument("--search", metavar="NAME", help="best trial of this search")
-    ui = command("ui", "compare the runs in MLflow", _ui, home)
+    ui = command("ui", "compare the runs in MLflow", _ui, debug, home)
     ui.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
     )
-    ui.add_argument("--port", type=_port, help="port (default: the first free one from 5000)")
-    command("validate", "say what a search space means, without running it", _validate, space, home)
-    command("symbols", "print the symbol table", _symbols)
-    command("list", "list past searches", _list, home)
-    show = command("show", "show the trials of a search", _show, home)
+    ui.add_argument(
+        "--port", type=_whole(1, 65535), help="port (default: the first free one from 5000)"
+    )
+    command(
+        "validate",
+        "say what a search space means, without running it",
+        _validate,
+        common,
+        space,
+        home,
+    )
+    command("symbols", "print the symbol table", _symbols, common)
+    command("list", "list past searches", _list, common, home)
+    show = command("show", "show the trials of a search", _show, common, home)
     show.add_argument("run", nargs="?", metavar="RUN", help="run id of one trial to show in full")
     show.add_argument("--search", metavar="NAME", help="which search (default: the newest)")
-    command("doctor", "check the installation", _doctor, home)
+    command("doctor", "check the installation", _doctor, common, home)
     return parser
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
-    return value
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    """A whole number from `low` to `high`, for argparse."""
 
+    def parse(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
+            message = f"must be a whole number from {low} to {high}, got {text}"
+            raise argparse.ArgumentTypeError(message)
+        return int(text)
 
-def _port(text: str) -> int:
-    value = int(text)
-    if not 1 <= value < 2**16:
-        raise argparse.ArgumentTypeError(f"must be from 1 to 65535, got {text}")
-    return value
-
-
-def _natural(text: str) -> int:
-    value = int(text)
-    if not 0 <= value < 2**32:
-        raise argparse.ArgumentTypeError(f"must be from 0 to 2^32-1, got {text}")
-    return value
+    return parse
 
 
 def _name(text: str) -> str:
@@ -201,18 +208,23 @@ def _search(options: argparse.Namespace) -> int:
         {
             "search": result.name,
             "best_trial": best.number,
-            "best_run": result.run_ids[best.number],
+            "best_run": result.run_ids.get(best.number),
             "hyperparameters": best.spec.hyperparameters.model_dump(),
             "architecture": best.spec.architecture.model_dump(),
             **result.summary(),
         },
     )
+    if result.problem:
+        _say(f"tuner search: {result.problem}; the checkpoints stay in {home.search(result.name)}")
+        return TunerError.exit_status
     return _INTERRUPTED if result.interrupted else 0
 
 
 def _replay(options: argparse.Namespace) -> int:
     from tuner.replay import Verdict, replay
 
+    if options.run and options.search:
+        raise TunerError("give a run id or --search, not both")
     results, progress = _consoles(options)
 
     def on_report(number: int, count: int, report: Any) -> None:

@@ -88,7 +88,7 @@ def examine(console: Console, home: Home) -> dict[str, Finding]:
         try:
             findings[name] = True, check(home)
         except Exception as error:  # noqa: BLE001 - whatever is broken, say so and look further
-            findings[name] = False, f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            findings[name] = False, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         ok, text = findings[name]
         mark = ("✓ ", "green") if ok else ("✗ ", "bold red")
         console.print(Text.assemble(mark, (f"{name:<8}", "bold"), text), soft_wrap=True)

@@ -31,6 +31,8 @@ class Home:
             StoreError: if the folder cannot be made or written.
         """
         root = Path(path or os.environ.get("TUNER_HOME") or DEFAULT_HOME).absolute()
+        if any(character in str(root) for character in "%?#"):
+            raise StoreError(f"the path {root} has one of % ? # in it; choose another --home")
         try:
             root.mkdir(parents=True, exist_ok=True)
         except OSError as error:

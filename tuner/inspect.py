@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -202,15 +203,17 @@ def print_search(console: Console, record: Record, search: SearchRecord) -> dict
     names = [n for t in trials[:1] for n in t.parameters]
     varied = [n for n in names if len({t.parameters.get(n) for t in trials}) > 1]
     varied = [n for n in varied if n not in _FOLLOWING]
-    ranked = sorted(trials, key=lambda t: (t.status != "finished", t.metrics.get("val_loss", 1e9)))
+    ranked = sorted(
+        trials, key=lambda t: (t.status != "finished", t.metrics.get(search.metric, math.inf))
+    )
     console.print(
         table(
             f"{search.name} ({search.status}), run {search.run_id}",
-            ["trial", "val_loss", "outcome", "run", *map(symbol, varied)],
+            ["trial", search.metric, "outcome", "run", *map(symbol, varied)],
             [
                 [
                     t.number,
-                    f"{t.metrics['val_loss']:.4f}" if "val_loss" in t.metrics else "",
+                    f"{t.metrics[search.metric]:.4f}" if search.metric in t.metrics else "",
                     t.status,
                     t.run_id[:8],
                     *(_short(t.parameters.get(name, "")) for name in varied),

@@ -37,6 +37,7 @@ SPEC_FILE = "spec.json"
 SPACE_FILE = "search_space.yaml"
 ENVIRONMENT = ("device", "dtype", "torch", "numpy", "python")
 _MOST_RUNS = 50_000
+_SHORTEST_RUN_ID = 8  # letters that `tuner show` prints
 
 
 class Tag:
@@ -49,6 +50,7 @@ class Tag:
     STATUS = "tuner.status"
     TRIAL = "tuner.trial"
     BEST = "tuner.best_run"
+    METRIC = "tuner.metric"
     SEED = "seed"
     SPEC_HASH = "spec_hash"
     DATA = "data_fingerprint"
@@ -140,6 +142,11 @@ class SearchRecord:
     metrics: dict[str, float]
     tags: dict[str, str]
 
+    @property
+    def metric(self) -> str:
+        """The objective, by which its trials are ranked."""
+        return self.tags.get(Tag.METRIC, "val_loss")
+
 
 class Record:
     """Reads a tracking store.
@@ -211,12 +218,9 @@ class Record:
         """
         if not run_id.isalnum():
             raise RecordError(f"{run_id!r} is no run id; 'tuner show' lists them")
-        found = [
-            run
-            for run in self._runs(f"tags.`{Tag.KIND}` = 'trial'")
-            if run.info.run_id == run_id
-            or (len(run_id) >= 8 and run.info.run_id.startswith(run_id))
-        ]
+        trials = self._runs(f"tags.`{Tag.KIND}` = 'trial'")
+        is_long = len(run_id) >= _SHORTEST_RUN_ID
+        found = [run for run in trials if is_long and run.info.run_id.startswith(run_id)]
         if len(found) != 1:
             many = "no trial" if not found else "more than one trial"
             raise RecordError(f"{many} has the run id {run_id}; 'tuner show' lists them")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -179,10 +180,15 @@ def compare(recorded: Mapping[int, Mapping[str, float]], reports: list[Report]) 
     for step in sorted(recorded.keys() | replayed.keys()):
         for metric in METRICS:
             old = recorded.get(step, {}).get(metric, math.nan)
-            new = replayed.get(step, {}).get(metric, math.nan)
+            new = _as_stored(replayed.get(step, {}).get(metric, math.nan))
             if old != new and not (math.isnan(old) and math.isnan(new)):
                 differences.append(Difference(step, metric, old, new))
     return differences
+
+
+def _as_stored(value: float) -> float:
+    """MLflow's databases keep an infinity as the largest double of its sign."""
+    return math.copysign(sys.float_info.max, value) if math.isinf(value) else value
 
 
 def judge(differences: list[Difference], is_elsewhere: bool) -> Verdict:

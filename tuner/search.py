@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from model import checkpoint
 from model.corpus import Corpus, prepare
 from model.spec import TrialSpec
 from tuner.board import Board, TrialRow
-from tuner.errors import Mistake, ResultError, SpaceError, TunerError
+from tuner.errors import ResultError, StoreError, TunerError
 from tuner.home import Home
 from tuner.live import SilentView, View
-from tuner.record import Record
+from tuner.record import Record, Tag
 from tuner.space import CorpusFacts, SearchSpace
 from tuner.tracking import Tracker
 
@@ -47,6 +49,7 @@ class SearchResult:
         wall_seconds: from start to summary.
         training_share: part of the workers' time spent inside training, from 0 to 1.
         interrupted: whether it ended before all trials had.
+        problem: why the record is not complete, if it is not.
     """
 
     name: str
@@ -58,6 +61,7 @@ class SearchResult:
     wall_seconds: float
     training_share: float
     interrupted: bool
+    problem: str | None = None
 
     @property
     def tokens_spent(self) -> int:
@@ -106,50 +110,84 @@ def search(
         The trials and the best of them.
 
     Raises:
-        SpaceError: if the space does not fit the data.
+        TunerError: if the space does not fit the data or this machine, or the name is taken.
         CorpusError: if the data cannot be used.
-        StoreError: if the tracking store cannot be used.
+        StoreError: if the tracking store cannot be used; once trials have run, a store that fails
+            is reported in the result's `problem` instead.
         ResultError: if no trial reached a report.
     """
     started = time.monotonic()
     home, view = home or Home.at(), view or SilentView()
     with ThreadPoolExecutor(1) as pool:  # MLflow takes seconds to import; read text meanwhile
-        opening = pool.submit(_open_tracker, space, name, home)
+        opening = pool.submit(Record, home.tracking_uri)
         corpus = prepare(space.data, space.tokenizer.vocab_size, home.corpora, view.phase)
         facts = _facts(space, corpus)
-        tracker, name = opening.result()
-    tracker.add_space(space_text or space.model_dump_json(indent=2))
+        record = opening.result()
+    name = _claim_name(record, space, name, home)
+    tracker = _open_tracker(space, space_text, name, home)
     board = Board(space.objective.metric, space.search.trials, space.expected_tokens(facts)[1])
-    status, usage, best_run = "failed", {"busy_seconds": 0.0, "workers": 1.0}, None
+    status, summary, best_run, problem = "failed", {}, None, None
     try:
         usage = _run(space, name, home, view, corpus, facts, board, tracker)
+        problem = _problem(tracker.flush)
         result = _result(board, tracker, name, started, usage)
         status = "interrupted" if result.interrupted else "finished"
-        best_run = result.run_ids[result.best.number]
-        checkpoint = result.best.reports[-1].checkpoint
-        if checkpoint:
-            view.phase("recording the best trial")
-            tracker.add_artifact(Path(checkpoint), "best")
+        summary, best_run = result.summary(), result.run_ids.get(result.best.number)
+        view.phase("recording the best trial")
+        problem = problem or _problem(lambda: _keep_checkpoint(tracker, result.best))
+    except KeyboardInterrupt:
+        status = "interrupted"
+        raise
     finally:
-        metrics = result.summary() if status != "failed" else {}
-        with contextlib.suppress(TunerError) if status == "failed" else contextlib.nullcontext():
-            tracker.finish(status, metrics, best_run)
-        shutil.rmtree(home.search(name), ignore_errors=True)
-    return result
+        problem = problem or _problem(lambda: tracker.finish(status, summary, best_run))
+        if problem is None:
+            shutil.rmtree(home.search(name), ignore_errors=True)
+    return replace(result, problem=problem)
 
 
-def _open_tracker(space: SearchSpace, name: str | None, home: Home) -> tuple[Tracker, str]:
-    taken = {s.name for s in Record(home.tracking_uri).searches()}
+def _claim_name(record: Record, space: SearchSpace, name: str | None, home: Home) -> str:
+    """A name that no recorded search has, and no running one: its folder is the claim."""
+    taken = {search.name for search in record.searches()}
     if name in taken:
         raise TunerError(f"a search called {name} is recorded already; choose another --name")
-    if name is None:
-        name = next(n for i in range(1, 10**9) if (n := f"{space.name}-{i}") not in taken)
+    candidates = [name] if name else (f"{space.name}-{i}" for i in itertools.count(1))
+    for candidate in candidates:
+        if candidate not in taken:
+            with contextlib.suppress(FileExistsError):
+                home.search(candidate).mkdir(parents=True)
+                return candidate
+    raise TunerError(f"{home.search(str(name))} is there already; choose another --name")
+
+
+def _open_tracker(space: SearchSpace, space_text: str | None, name: str, home: Home) -> Tracker:
     tags = {
         "sampler": space.search.sampler,
         "scheduler": space.search.scheduler,
         "seed": str(space.search.seed),
+        Tag.METRIC: space.objective.metric,
     }
-    return Tracker(home.tracking_uri, home.artifacts, space.name, name, tags), name
+    tracker = Tracker(home.tracking_uri, home.artifacts, space.name, name, tags)
+    tracker.add_space(space_text or space.model_dump_json(indent=2))
+    return tracker
+
+
+def _problem(action: Callable[[], None]) -> str | None:
+    """Do something with the store; what went wrong, if anything did."""
+    try:
+        action()
+    except StoreError as error:
+        return str(error)
+    return None
+
+
+def _keep_checkpoint(tracker: Tracker, best: TrialRow) -> None:
+    """Attach the best trial's state, unless it is of a later report than the recorded one.
+
+    A trial trains on past its report, so that an interrupted search may hold a newer state.
+    """
+    path = best.reports[-1].checkpoint
+    if path and checkpoint.read(Path(path))[1]["step"] == best.reports[-1].step:
+        tracker.add_artifact(Path(path), "best")
 
 
 def _facts(space: SearchSpace, corpus: Corpus) -> CorpusFacts:
@@ -159,7 +197,7 @@ def _facts(space: SearchSpace, corpus: Corpus) -> CorpusFacts:
         for shape in space.shapes(facts.vocab_size):
             facts.sequences(shape.context_length)
     except ValueError as error:
-        raise SpaceError(space.name, [Mistake(1, 1, str(error))]) from error
+        raise TunerError(f"the space {space.name} does not fit its data: {error}") from error
     return facts
 
 
@@ -167,11 +205,14 @@ def _result(
     board: Board, tracker: Tracker, name: str, started: float, usage: dict[str, float]
 ) -> SearchResult:
     best = board.best
-    if best is None or best.objective(board.metric) == float("inf"):
+    outcomes = sorted({str(row.outcome) for row in board.rows.values()})
+    interrupted = "interrupted" in outcomes or len(board.ended) < board.num_trials
+    if best is None and interrupted:
+        raise KeyboardInterrupt
+    if best is None:
         raise ResultError(
-            f"no trial of {name} reached a report: "
-            f"{', '.join(sorted({str(r.outcome) for r in board.rows.values()})) or 'none began'}; "
-            f"lower the learning rates, or look at 'tuner show --search {name}'"
+            f"no trial of {name} has a result: {', '.join(outcomes)}; if they diverged, lower the "
+            f"learning rates; 'tuner show --search {name}' shows them"
         )
     wall = time.monotonic() - started
     run_ids = {n: r for n in board.rows if (r := tracker.run_of(n)) is not None}
@@ -183,9 +224,8 @@ def _result(
         run_ids=run_ids,
         experiment_id=tracker.experiment_id,
         wall_seconds=wall,
-        training_share=usage["busy_seconds"] / (usage["workers"] * wall),
-        interrupted=len(board.ended) < board.num_trials
-        or any(r.outcome == "interrupted" for r in board.rows.values()),
+        training_share=usage["training_seconds"] / (usage["workers"] * wall),
+        interrupted=interrupted,
     )
 
 
@@ -256,9 +296,20 @@ def _run(
         finally:
             view.end()
             events.close()
-            tracker.flush()
-        usages: list[dict[str, float]] = ray.get([w.usage.remote() for w in workers])
-    return {"busy_seconds": sum(u["busy_seconds"] for u in usages), "workers": float(len(workers))}
+        seconds = sum(_training_seconds(worker) for worker in workers)
+    return {"training_seconds": seconds, "workers": float(len(workers))}
+
+
+def _training_seconds(worker: Any) -> float:
+    """Seconds that a worker spent in training; none if it has died."""
+    import ray
+    from ray.exceptions import RayError
+
+    try:
+        usage: dict[str, float] = ray.get(worker.usage.remote())
+    except RayError:
+        return 0.0
+    return usage["training_seconds"]
 
 
 def _start_workers(space: SearchSpace, corpus: Corpus, checkpoints: Path) -> tuple[list[Any], int]:
@@ -275,6 +326,8 @@ def _start_workers(space: SearchSpace, corpus: Corpus, checkpoints: Path) -> tup
         raise TunerError("engine.device is cuda, but there is no GPU here; use auto or cpu")
     on_gpu = device == "cuda"
     number = space.engine.workers or (gpus if on_gpu else _cores())
+    if on_gpu and number > gpus:
+        raise TunerError(f"engine.workers is {number}, but there are only {gpus} GPUs")
     slots = space.engine.slots or (_GPU_SLOTS if on_gpu else _CPU_SLOTS)
     tokens = (ray.put(corpus.train), ray.put(corpus.validation))
     actor: Any = ray.remote(Worker)
@@ -322,6 +375,7 @@ def local_ray(corpus_bytes: int) -> Iterator[None]:
 
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures reach the user through us
     ray.init(
+        address="local",
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,

@@ -7,7 +7,6 @@ reach the end is PRUNED: TPE then ranks it behind those that went further.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, cast
@@ -60,10 +59,7 @@ class OptunaSearcher(Searcher):
         self._study = optuna.create_study(sampler=SAMPLERS[space.search.sampler](space.search.seed))
         self._asked: dict[str, optuna.trial.Trial] = {}  # by Tune's trial id
         self._count = 0
-        first = space.defaults()
-        self._grid = sorted(
-            space.grid, key=lambda point: any(point[label] != first[label] for label in point)
-        )  # the point that the defaults lie on comes first
+        self._grid = space.grid
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: see `save`."""
@@ -144,7 +140,7 @@ class Asha(AsyncHyperBandScheduler):
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         """Record the last rung."""
-        if math.isnan(result[str(self._metric)]):
+        if result["report"].status is Status.DIVERGED:
             self.on_trial_remove(tune_controller, trial)
         else:
             super().on_trial_complete(tune_controller, trial, result)

@@ -132,8 +132,10 @@ def _cost(result: SearchResult) -> list[RenderableType]:
     else:
         share = 100 * (1 - spent / full)
         trained += f"; early stopping spared {share:.0f} % of the full budget of {full:,}."
+    failures = [row.outcome for row in result.trials if row.outcome and "failed" in row.outcome]
     return [
         trained + (f" {diverged} trials diverged." if diverged else ""),
+        *([Text(f"{len(failures)} trials {failures[0]}.", style="red")] if failures else []),
         f"The workers spent {100 * result.training_share:.0f} % of the time inside training.",
     ]
 

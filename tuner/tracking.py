@@ -135,13 +135,14 @@ class Tracker:
             )
 
     def finish(self, status: str, metrics: Mapping[str, float], best_run: str | None) -> None:
-        """Close the parent run with the summary; after `flush`.
+        """Flush, and close the parent run with the summary.
 
         Raises:
             StoreError: if the store cannot be used.
         """
         from mlflow.entities import Metric, RunTag
 
+        self.flush()
         now = _now_ms()
         tags = [RunTag(Tag.STATUS, status)]
         if best_run:
@@ -158,10 +159,7 @@ class Tracker:
         give_up = None
         while True:
             self._gather()
-            try:
-                self._send()
-            except Exception as error:  # noqa: BLE001 - whatever a store raises, try again
-                self._last_error = error
+            self._send()
             if self._ended.is_set():
                 give_up = give_up or time.monotonic() + _PATIENCE_SECONDS - 1
                 if (self._events.empty() and not self._unwritten()) or time.monotonic() > give_up:
@@ -197,18 +195,25 @@ class Tracker:
         return any(t.run_id is None or t.metrics or not t.closed for t in self._trials.values())
 
     def _send(self) -> None:
+        """Send what has gathered; what one trial cannot get rid of does not hold up the others."""
         for trial in self._trials.values():
-            if trial.run_id is None:
-                self._create(trial)
-            assert trial.run_id is not None
-            if not trial.described:
-                self._describe(trial, trial.run_id)
-            while trial.metrics:
-                batch = trial.metrics[:_MOST_METRICS]
-                self._client.log_batch(trial.run_id, batch)
-                del trial.metrics[: len(batch)]
-            if trial.status is not None and not trial.closed:
-                self._close(trial)
+            try:
+                self._send_trial(trial)
+            except Exception as error:  # noqa: BLE001 - whatever a store raises, try again
+                self._last_error = error
+
+    def _send_trial(self, trial: _Trial) -> None:
+        if trial.run_id is None:
+            self._create(trial)
+        assert trial.run_id is not None
+        if not trial.described:
+            self._describe(trial, trial.run_id)
+        while trial.metrics:
+            batch = trial.metrics[:_MOST_METRICS]
+            self._client.log_batch(trial.run_id, batch)
+            del trial.metrics[: len(batch)]
+        if trial.status is not None and not trial.closed:
+            self._close(trial)
 
     def _create(self, trial: _Trial) -> None:
         spec = trial.spec

@@ -11,6 +11,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.exceptions import RayError
 
 # Exact resource: Tune starts a client for each slot, and no more than it can use.
 SLOT = "tune_slot"
@@ -50,12 +51,29 @@ class Trial(tune.Trainable):
     def _start(self) -> int:
         """Be admitted by the worker with the fewest trials; another client may be quicker."""
         while True:
-            loads = ray.get([worker.load.remote() for worker in self._workers])
-            for worker, load in sorted(enumerate(loads), key=lambda item: item[1]):
+            loads = self._loads()
+            for worker, load in sorted(loads.items(), key=lambda item: item[1]):
                 start = self._workers[worker].start.remote(str(self._number), self._spec, load)
                 if ray.get(start):
                     return worker
             time.sleep(0.01)
+
+    def _loads(self) -> dict[int, int]:
+        """Trials on each worker that lives.
+
+        Raises:
+            RuntimeError: if none does.
+        """
+        loads: dict[int, int] = {}
+        reason = ""
+        for number, worker in enumerate(self._workers):
+            try:
+                loads[number] = ray.get(worker.load.remote())
+            except RayError as error:
+                reason = str(error).strip().splitlines()[-1]
+        if not loads:
+            raise RuntimeError(f"no worker is alive: {reason}")
+        return loads
 
     def cleanup(self) -> None:
         """Free the slot."""

@@ -74,7 +74,7 @@ def newest_search_page(home: Home) -> str:
     except RecordError:
         return ""
     condition = quote(f"tags.`tuner.search` = '{search.name}' and tags.`tuner.kind` = 'trial'")
-    order = quote("metrics.`val_loss`")
+    order = quote(f"metrics.`{search.metric}`")
     return (
         f"#/experiments/{search.experiment_id}/runs?searchFilter={condition}"
         f"&orderByKey={order}&orderByAsc=true&compareRunsMode=CHART"

@@ -63,7 +63,13 @@ class Worker:
         return environment(self._device)
 
     async def load(self) -> int:
-        """Trials that train or wait here."""
+        """Trials that train or wait here.
+
+        Raises:
+            Exception: what the engine died of, if it did: it must not attract trials.
+        """
+        if self._broken is not None:
+            raise self._broken
         return len(self._open)
 
     async def start(self, trial_id: str, spec: str, most: int) -> bool:
@@ -104,7 +110,8 @@ class Worker:
 
     async def usage(self) -> dict[str, float]:
         """Seconds spent in training and tokens trained so far."""
-        return {"busy_seconds": self._engine.busy_seconds, "tokens": float(self._engine.tokens)}
+        engine = self._engine
+        return {"training_seconds": engine.training_seconds, "tokens": float(engine.tokens)}
 
     # the engine's thread --------------------------------------------------------------------
 

@@ -294,7 +294,7 @@ def test_engine_trains_more_trials_than_slots(
     assert engine.load == 0
     assert engine.turn() == []
     assert engine.tokens == sum(spec.budget_tokens for spec in specs)
-    assert engine.busy_seconds > 0
+    assert engine.training_seconds > 0
 
 
 def test_engine_trains_several_shapes_at_once(tokens: Tokens, make_spec: MakeSpec) -> None:

@@ -189,6 +189,16 @@ def test_resume_equals_uninterrupted(
     assert_same(whole, (begun[0] + resumed[0], resumed[1]))
 
 
+def test_resume_refuses_a_finished_trial(
+    tmp_path: Path, tokens: Tokens, make_spec: MakeSpec
+) -> None:
+    train(tokens, tmp_path, [make_spec(steps=3)], slots=1, width=1)
+    engine = Engine(*tokens)
+    engine.admit("x", make_spec(steps=3), tmp_path / "0.safetensors")
+    with pytest.raises(checkpoint.CheckpointError, match="has finished"):
+        engine.turn()
+
+
 def test_resume_refuses_another_specification(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec
 ) -> None:

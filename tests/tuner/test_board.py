@@ -38,6 +38,7 @@ def test_board_never_prefers_a_diverged_trial(board: Board) -> None:
     board.report(1, report(5, math.nan, Status.DIVERGED))
     assert board.best is board.rows[0]
     assert board.rows[1].objective("val_loss") == math.inf
+    assert board.rows[1].objective("train_loss") == math.inf
 
 
 def test_board_end_says_how(board: Board) -> None:

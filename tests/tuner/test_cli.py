@@ -134,6 +134,27 @@ def test_home_store_is_local_unless_told_otherwise(
     assert Home.at().root == tmp_path / "other"
 
 
+def test_package_names_are_functions_whatever_is_imported_first() -> None:
+    """The modules that hold them have the same names."""
+    code = """
+import tuner, tuner.search, tuner.replay
+from tuner import replay, search
+assert callable(search) and callable(replay) and callable(tuner.search)
+import tuner.replay
+assert callable(tuner.search) and callable(tuner.replay)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def test_cli_numbers_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["search", "--space", LM, "--trials", "abc"])
+    assert "must be a whole number from 1 to 1000000, got abc" in capsys.readouterr().err
+    assert main(["replay", "0" * 32, "--search", "lm-1"]) == 2
+    assert "not both" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("module", ["tuner.cli", "tuner.trial", "model", "tuner.space_file"])
 def test_light_modules_do_not_load_torch(module: str) -> None:
     """A trial's process and `tuner --help` must not pay for it."""

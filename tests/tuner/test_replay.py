@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import math
+import sys
 
 from model.report import METRICS, Report, Status
 from tuner.replay import Verdict, compare, judge
@@ -25,6 +27,14 @@ def test_compare_sees_the_last_bit() -> None:
     (difference,) = compare(record, [report(1), report(2)])
     assert (difference.step, difference.metric) == (2, "grad_norm")
     assert 0 < difference.relative < 1e-15
+
+
+def test_compare_knows_how_infinity_is_stored() -> None:
+    """MLflow's databases keep it as the largest double."""
+    record = recorded(report(1))
+    record[1]["train_loss"] = sys.float_info.max
+    replayed = dataclasses.replace(report(1), train_loss=math.inf)
+    assert compare(record, [replayed]) == []
 
 
 def test_compare_orders_by_step_and_misses_no_report() -> None:

@@ -31,7 +31,7 @@ def test_worker_reports_what_the_engine_reports(
         assert reports[-1].status is Status.FINISHED
         usage = await worker.usage()
         assert usage["tokens"] == spec.budget_tokens
-        assert usage["busy_seconds"] > 0
+        assert usage["training_seconds"] > 0
 
     asyncio.run(scenario())
 
@@ -72,5 +72,7 @@ def test_worker_passes_on_what_the_engine_died_of(
         for _ in range(2):  # the one who waits, and the one who asks later
             with pytest.raises(RuntimeError, match="out of luck"):
                 await worker.next_report("a")
+        with pytest.raises(RuntimeError, match="out of luck"):  # and attracts no more trials
+            await worker.load()
 
     asyncio.run(scenario())

@@ -1,0 +1,99 @@
+"""What goes wrong in the middle of a search: it says so, and keeps what it has."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Workplace
+
+pytestmark = pytest.mark.slow
+
+
+def start(workplace: Workplace, home: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tuner", "search", "--space", "small.yaml", "--json"]
+    return subprocess.Popen(
+        [*command, "--home", str(home), *options],
+        cwd=workplace.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(process: subprocess.Popen[str], text: str) -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if text in line:
+            return
+    raise AssertionError(f"the search never said {text}")
+
+
+def workers_of(root: int) -> list[int]:
+    """Processes of our worker actors below a process, by the name that Ray gives them."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                title = (entry / "cmdline").read_bytes().decode()
+                parents = _ancestors(int(entry.name))
+            except OSError:
+                continue
+            if title.startswith("ray::Worker") and root in parents:
+                found.append(int(entry.name))
+    return found
+
+
+def _ancestors(pid: int) -> list[int]:
+    chain = []
+    while pid > 1:
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        chain.append(pid)
+    return chain
+
+
+def test_search_survives_the_death_of_a_worker(workplace: Workplace, tmp_path: Path) -> None:
+    """Its trials fail with the reason, the others go on, and there is a best one."""
+    with start(workplace, tmp_path, "--workers", "2", "--trials", "8") as process:
+        wait_for(process, "report 1/")
+        workers = workers_of(process.pid)
+        assert len(workers) == 2
+        os.kill(workers[0], signal.SIGKILL)
+        out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    assert '"best_run"' in out
+    assert "trials failed: " in err
+    assert "for an unknown reason" not in err
+    listed = workplace.tuner("list", "--home", str(tmp_path), "--json").json["searches"]
+    assert [s["status"] for s in listed] == ["finished"]
+
+
+def test_search_interrupted_before_any_report_is_recorded_as_such(
+    workplace: Workplace, tmp_path: Path
+) -> None:
+    with start(workplace, tmp_path) as process:
+        wait_for(process, "starting Ray")
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=100)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    listed = workplace.tuner("list", "--home", str(tmp_path), "--json").json["searches"]
+    assert [s["status"] for s in listed] == ["interrupted"]
+
+
+def test_search_on_bad_data_leaves_no_record(workplace: Workplace, tmp_path: Path) -> None:
+    space = workplace.folder / "bad.yaml"
+    text = (workplace.folder / "small.yaml").read_text(encoding="utf-8")
+    (workplace.folder / "latin.txt").write_bytes("caf\u00e9".encode("latin-1") * 400)
+    space.write_text(text.replace("files: texts", "files: latin.txt"), encoding="utf-8")
+    run = workplace.tuner("search", "--space", "bad.yaml", "--home", str(tmp_path))
+    assert run.status == 2
+    assert "latin.txt is not UTF-8 at byte 3" in run.err
+    assert workplace.tuner("list", "--home", str(tmp_path), "--json").json["searches"] == []
