@@ -67,7 +67,7 @@ class Budget(Frozen):
 
     tokens: int | None = Field(default=None, ge=1)
     reports: int = Field(default=10, ge=1, le=10_000)
-    validation_tokens: int = Field(default=16_384, ge=1)
+    validation_tokens: int = Field(default=8_192, ge=1)
 
 
 class EngineConfig(Frozen):
