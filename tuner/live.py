@@ -8,6 +8,7 @@ from typing import Protocol
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -127,7 +128,8 @@ def draw_board(board: Board, title: str, width: int) -> list[RenderableType]:
     bar = ProgressBar(
         total=board.num_trials, completed=len(board.ended), width=max(10, min(60, width - 2))
     )
-    return [head, bar, _best_line(board), _rung_line(board), _table(board)]
+    # padded, because a bar alone does not end its line
+    return [head, Padding(bar), _best_line(board), _rung_line(board), _table(board)]
 
 
 def _best_line(board: Board) -> Text:

@@ -28,6 +28,7 @@ def test_live_view_fits_any_width(board: Board, width: int) -> None:
         console.print(Group(*draw_board(board, "lm-1", width)))
     lines = capture.get().splitlines()
     assert len(lines) >= 5
+    assert not any("━" in line and "val_loss" in line for line in lines)
     if width >= 80:
         text = "\n".join(lines)
         for expected in ("lm-1", "1/4 trials", "3 training", "tokens/s", "left", "val_loss 3.2500"):
