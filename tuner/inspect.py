@@ -13,9 +13,11 @@ from model.corpus import cached
 from model.hyperparameters import SYMBOL_TABLE
 from model.report import METRICS
 from model.sources import source_bytes
+from tuner.errors import TunerError
 from tuner.parameters import symbol
 from tuner.record import Record, SearchRecord, TrialRecord
 from tuner.space import CorpusFacts, SearchSpace
+from tuner.space_checks import conflicts
 from tuner.summary import default_of, number, table
 
 # Measured on the standard library at a vocabulary of 2,048; only for estimates.
@@ -64,6 +66,8 @@ def describe_space(console: Console, space: SearchSpace, file: str, home: Path) 
     """What a search space means, in words and numbers."""
     facts, is_exact = _facts(space, home / "corpora")
     about = "" if is_exact else "about "
+    for _, message in conflicts(space, facts.train_tokens):
+        raise TunerError(f"{file}: with {about}{facts.train_tokens:,} training tokens, {message}")
     shapes = space.shapes(facts.vocab_size)
     searched = space.searched
     console.print(f"[bold]{space.name}[/bold]  {file}: a valid search space", highlight=False)

@@ -24,6 +24,7 @@ from tuner.home import Home
 from tuner.live import SilentView, View
 from tuner.record import Record, Tag
 from tuner.space import CorpusFacts, SearchSpace
+from tuner.space_checks import conflicts
 from tuner.tracking import Tracker
 
 _CPU_SLOTS = 2  # one trains while the other's report is judged
@@ -191,13 +192,16 @@ def _keep_checkpoint(tracker: Tracker, best: TrialRow) -> None:
 
 
 def _facts(space: SearchSpace, corpus: Corpus) -> CorpusFacts:
-    """The facts of the corpus, once every shape is known to fit them."""
+    """The facts of the corpus, once every shape and every rule is known to fit them."""
     facts = CorpusFacts.of(corpus)
     try:
         for shape in space.shapes(facts.vocab_size):
             facts.sequences(shape.context_length)
     except ValueError as error:
         raise TunerError(f"the space {space.name} does not fit its data: {error}") from error
+    # what a file can be told before its tokens are counted has been told; this is the rest
+    for _, message in conflicts(space, facts.train_tokens):
+        raise TunerError(f"the space {space.name} does not fit its data: {message}")
     return facts
 
 

@@ -88,6 +88,25 @@ def test_search_interrupted_before_any_report_is_recorded_as_such(
     assert [s["status"] for s in listed] == ["interrupted"]
 
 
+def test_search_that_does_not_fit_its_data_leaves_no_record(
+    workplace: Workplace, tmp_path: Path
+) -> None:
+    """One epoch turns out to be shorter than the warm-up only when the tokens are counted."""
+    text = (workplace.folder / "small.yaml").read_text(encoding="utf-8")
+    text = text.replace("tokens: 12000, ", "").replace(
+        "T_warmup: {fraction_of: T_total, uniform: [0.0, 0.2]}", "T_warmup: 170\n  N_epoch: 1"
+    )
+    (workplace.folder / "short.yaml").write_text(text, encoding="utf-8")
+    checked = workplace.tuner("validate", "--space", "short.yaml")
+    assert checked.status == 2
+    assert "training tokens, T_warmup must not exceed" in checked.err
+    run = workplace.tuner("search", "--space", "short.yaml", "--home", str(tmp_path))
+    assert run.status == 2
+    assert "does not fit its data: T_warmup must not exceed" in run.err
+    assert "Traceback" not in run.err
+    assert workplace.tuner("list", "--home", str(tmp_path), "--json").json["searches"] == []
+
+
 def test_search_on_bad_data_leaves_no_record(workplace: Workplace, tmp_path: Path) -> None:
     space = workplace.folder / "bad.yaml"
     text = (workplace.folder / "small.yaml").read_text(encoding="utf-8")

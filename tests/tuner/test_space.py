@@ -191,3 +191,95 @@ def test_corpus_facts_refuse_a_context_longer_than_the_text() -> None:
     assert FACTS.sequences(64) == (99_999 // 64, 9_999 // 64)
     with pytest.raises(ValueError, match="longer than the validation text of 10000 tokens"):
         FACTS.sequences(10_000)
+
+
+def test_space_grid_begins_at_the_defaults(tmp_path: Path) -> None:
+    """The first trial runs the defaults, and must not take another point's turn."""
+    space = load(
+        tmp_path,
+        BUDGET + "hyperparameters:\n"
+        "  B: {grid: [8, 16]}\n"
+        "  optimizer: {grid: [momentum, adamw]}\n"
+        "  γ: {grid: [0.5, 0.8], when: {optimizer: momentum}}\n",
+    )
+    assert space.grid[0] == {"batch_size": 16, "optimizer": "adamw"}
+    assert len(space.grid) == 2 * (2 + 1)  # γ counts with momentum only
+    assert len({tuple(point.items()) for point in space.grid}) == 6
+    assert load(tmp_path, BUDGET).grid == [{}]
+
+
+def test_space_shapes_follow_conditions(tmp_path: Path) -> None:
+    space = load(
+        tmp_path,
+        BUDGET + "model:\n"
+        "  d_model: {choice: [64, 96]}\n"
+        "  n_heads: {choice: [3, 6], when: {d_model: 96}}\n",
+    )
+    shapes = [(shape.d_model, shape.n_heads) for shape in space.shapes(300)]
+    assert shapes == [(64, 4), (96, 3), (96, 6)]  # 64 keeps the default of 4 heads
+
+
+def test_space_constant_with_a_condition_that_fails_keeps_its_default(tmp_path: Path) -> None:
+    space = load(
+        tmp_path,
+        BUDGET + "hyperparameters:\n"
+        "  schedule: {choice: [cosine, constant]}\n"
+        "  optimizer: {value: momentum, when: {schedule: constant}}\n"
+        "  γ: {uniform: [0.1, 0.2], when: {optimizer: momentum}}\n",
+    )
+    drawn: dict[str, Value] = {"schedule": "cosine", "momentum": 0.15}
+    assert not space.is_drawn(space.hyperparameters["momentum"], drawn)
+    h = space.spec(drawn, FACTS, seed=0).hyperparameters
+    assert (h.optimizer, h.momentum) == ("adamw", 0.9)
+    h = space.spec(drawn | {"schedule": "constant"}, FACTS, seed=0).hyperparameters
+    assert (h.optimizer, h.momentum) == ("momentum", 0.15)
+
+
+def test_space_defaults_of_shares_of_zero(tmp_path: Path) -> None:
+    """The default of p_drop as a share of ε_ls, 0 of 0, is unknown: the middle is taken."""
+    space = load(
+        tmp_path,
+        BUDGET + "hyperparameters: {ε_ls: 0.1, p_drop: {fraction_of: ε_ls, uniform: [0, 1]}}",
+    )
+    assert space.defaults() == {"dropout/label_smoothing": 0.5}
+
+
+def test_space_steps_and_epochs_span_all_trials(tmp_path: Path) -> None:
+    space = load(
+        tmp_path,
+        "budget: {tokens: 102400}\nhyperparameters: {B: {choice: [8, 32, 16]}}\n"
+        "model: {context_length: {choice: [32, 64]}}",
+    )
+    assert space.steps_and_epochs(FACTS, 64) == ((50, 200), (2, 2))
+    assert space.steps_and_epochs(FACTS, 32) == ((100, 400), (2, 2))
+
+
+@pytest.mark.parametrize(
+    ("rows", "text"),
+    [
+        ("λ: {log: [1e-4, 0.03]}", "log-uniform 0.0001 … 0.03"),
+        ("λ: {uniform: [0, 1]}", "uniform 0 … 1"),
+        ("B: {choice: [8, 16, 32]}", "one of 8, 16, 32"),
+        ("B: {grid: [8, 16]}", "each of 8, 16"),
+        ("T_warmup: {int: [0, 5]}", "whole, uniform 0 … 5"),
+        ("T_warmup: {int_log: [1, 5]}", "whole, log-uniform 1 … 5"),
+        ("β1: 0.9", "0.9"),
+        ("optimizer: sgd", "sgd"),
+        ("α_min: {fraction_of: α_max, log: [0.01, 0.5]}", "0.01 … 0.5 × α_max, log-uniform"),
+        ("α_min: {fraction_of: α_max, value: 0.1}", "0.1 × α_max"),
+        ("α_min: {fraction_of: α_max, choice: [0.1, 0.2]}", "one of 0.1, 0.2 × α_max"),
+    ],
+)
+def test_space_describes_distribution(tmp_path: Path, rows: str, text: str) -> None:
+    space = load(tmp_path, BUDGET + f"hyperparameters: {{{rows}}}")
+    assert space.describe_distribution(space.parameters[0]) == text
+
+
+def test_space_expected_tokens_of_steps_and_epochs(tmp_path: Path) -> None:
+    none = "search: {trials: 2, scheduler: none}\n"
+    steps = load(tmp_path, none + "hyperparameters: {T_total: {int: [10, 30]}, B: 8}")
+    assert steps.expected_tokens(FACTS)[0] == 2 * 20 * 8 * 64
+    assert steps.budget_tokens(FACTS) == 30 * 8 * 64
+    epochs = load(tmp_path, none + "hyperparameters: {N_epoch: {choice: [1, 3]}}")
+    assert epochs.expected_tokens(FACTS)[0] == 2 * 2 * (99_999 // 64) * 64
+    assert epochs.budget_tokens(FACTS) == 3 * (99_999 // 64) * 64

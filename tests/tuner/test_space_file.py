@@ -171,6 +171,10 @@ MISTAKES = {
     "name": (BUDGET + "name: ▲a b", "name must be 1 to 64 letters"),
     "number as name": (BUDGET + "name: ▲12", "name must be a text; quote it"),
     "source": (BUDGET + "data: {source: ▲python-stdlibs}", "did you mean python-stdlib?"),
+    "two sources": (
+        BUDGET + "data: ▲{source: python-stdlib, files: [small.txt]}",
+        "give exactly one of source and files",
+    ),
     "missing file": (BUDGET + "data: ▲{files: nowhere.txt}", "nowhere.txt: No such file"),
     "NUL in file": (BUDGET + 'data: ▲{files: "a\\0b"}', "null"),
     "numbers as files": (BUDGET + "data: {files: [▲1]}", "data.files must be a text"),
