@@ -272,21 +272,14 @@ def _ui(options: argparse.Namespace) -> int:
 
 
 def _validate(options: argparse.Namespace) -> int:
+    from tuner.home import home_path
     from tuner.inspect import describe_space
 
     space = _space(options)
     results, _ = _consoles(options)
-    _print_json(options, describe_space(results, space, options.space, _home_path(options)))
+    home = home_path(options.home)  # not a Home, which would be made: validating writes nothing
+    _print_json(options, describe_space(results, space, options.space, home))
     return 0
-
-
-def _home_path(options: argparse.Namespace) -> Any:
-    """The home's folder, without making it: validating writes nothing."""
-    from pathlib import Path
-
-    from tuner.home import DEFAULT_HOME
-
-    return Path(options.home or os.environ.get("TUNER_HOME") or DEFAULT_HOME).absolute()
 
 
 def _symbols(options: argparse.Namespace) -> int:

@@ -11,6 +11,11 @@ from tuner.errors import StoreError
 DEFAULT_HOME = "runs"
 
 
+def home_path(path: str | Path | None = None) -> Path:
+    """Where a home is: at a path, at TUNER_HOME, or at ./runs. Makes nothing."""
+    return Path(path or os.environ.get("TUNER_HOME") or DEFAULT_HOME).absolute()
+
+
 @dataclass(frozen=True)
 class Home:
     """The folder of all searches.
@@ -30,7 +35,7 @@ class Home:
         Raises:
             StoreError: if the folder cannot be made or written.
         """
-        root = Path(path or os.environ.get("TUNER_HOME") or DEFAULT_HOME).absolute()
+        root = home_path(path)
         if any(character in str(root) for character in "%?#"):
             raise StoreError(f"the path {root} has one of % ? # in it; choose another --home")
         try:

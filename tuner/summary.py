@@ -64,11 +64,6 @@ def number(value: float) -> str:
     return f"{value:.3g}" if abs(value) >= 1e-4 else f"{value:.2e}"
 
 
-def searched_rows(space: SearchSpace) -> list[str]:
-    """Names of the searched parameters in the order of the file."""
-    return [p.name for p in space.searched]
-
-
 def value_of(row: TrialRow, name: str) -> str:
     """A hyperparameter or size of a trial, as text."""
     source = row.spec.hyperparameters if name in SYMBOL_TABLE else row.spec.architecture
@@ -78,7 +73,7 @@ def value_of(row: TrialRow, name: str) -> str:
 
 def print_summary(console: Console, result: SearchResult, space: SearchSpace) -> None:
     """The best trials, the gain over the defaults, what was spared, and what to do next."""
-    names = searched_rows(space)
+    names = [p.name for p in space.searched]
     ranked = sorted(result.trials, key=lambda r: (not r.has_finished, r.objective(result.metric)))
     rows = [
         [
