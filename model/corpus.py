@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model.bpe import count_pretokens, merge_pretokens
-from model.sources import END_OF_TEXT, SOURCES, CorpusError, DataConfig, Document
+from model.sources import END_OF_TEXT, SOURCES, CorpusError, DataConfig
 from model.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 Tokens = npt.NDArray[np.unsignedinteger[Any]]
 Ints = npt.NDArray[np.int64]
+Document = tuple[str, str]  # name and text
 
 _CACHE_FORMAT = 2
 
@@ -64,6 +65,12 @@ class Corpus:
         """Sequences of `context_length` tokens, each with its next token, that do not overlap."""
         tokens = self.train if split == "train" else self.validation
         return max(0, len(tokens) - 1) // context_length
+
+
+def _documents(config: DataConfig) -> list[Document]:
+    """The documents of a source, each in one piece."""
+    whole = groupby(SOURCES[config.kind](config), key=lambda document: document.name)
+    return [(name, "".join(piece.text for piece in pieces)) for name, pieces in whole]
 
 
 def _split(documents: list[Document], config: DataConfig) -> tuple[list[Document], list[Document]]:
@@ -124,7 +131,7 @@ def prepare(
     """
     say = progress or (lambda message: None)
     say("reading documents")
-    documents = list(SOURCES[config.kind](config))
+    documents = _documents(config)
     data_fingerprint = _fingerprint(documents, config)
     folder = _folder(cache_dir, data_fingerprint, vocab_size)
     found = _load(folder, data_fingerprint)
@@ -181,7 +188,7 @@ def cached(config: DataConfig, vocab_size: int, cache_dir: Path) -> Corpus | Non
     Raises:
         CorpusError: if the source cannot be read.
     """
-    data_fingerprint = _fingerprint(SOURCES[config.kind](config), config)
+    data_fingerprint = _fingerprint(_documents(config), config)
     return _load(_folder(cache_dir, data_fingerprint, vocab_size), data_fingerprint)
 
 

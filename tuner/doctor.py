@@ -55,7 +55,7 @@ def _store(home: Home) -> str:
 
 
 def _corpus(home: Home) -> str:
-    size = source_bytes(DataConfig(source="python-stdlib"))
+    size = source_bytes(DataConfig(source="python-stdlib")) or 0
     if size < 1_000_000:
         raise RuntimeError(
             f"python-stdlib has only {size:,} bytes; this Python comes without its sources, so use "

@@ -54,7 +54,13 @@ def leaves(value: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
 def changed(value: Any, name: str) -> Any:
     if name in SYMBOL_TABLE and SYMBOL_TABLE[name].choices:
         return next(choice for choice in SYMBOL_TABLE[name].choices if choice != value)
-    special = {"source": "python-stdlib", "files": None, "n_heads": 1, "epochs": value}
+    special = {
+        "source": "python-stdlib",
+        "files": ["other.txt"],
+        "errors": "replace",
+        "n_heads": 1,
+        "epochs": value,
+    }
     if name in special:
         return special[name]
     if isinstance(value, str):
@@ -71,15 +77,13 @@ def test_hash_changes_with_every_field(spec: TrialSpec) -> None:
     names = leaves(plain)
     assert len(names) > 30
     for path in names:
-        if path[-1] in {"epochs", "source"}:
-            continue  # tied to others: N_epoch follows, source and files exclude each other
+        if path[-1] in {"epochs", "source", "hub", "hub_config", "split", "revision"}:
+            continue  # tied to others: N_epoch follows; source, files and hub exclude each other
         other = json.loads(json.dumps(plain))
         at = other
         for key in path[:-1]:
             at = at[key]
         at[path[-1]] = changed(at[path[-1]], path[-1])
-        if path[-1] == "files":
-            at["source"] = "python-stdlib"
         if path[-1] == "seed":
             at["seed"] = 5
         h = other["hyperparameters"]

@@ -173,7 +173,7 @@ MISTAKES = {
     "source": (BUDGET + "data: {source: ▲python-stdlibs}", "did you mean python-stdlib?"),
     "two sources": (
         BUDGET + "data: ▲{source: python-stdlib, files: [small.txt]}",
-        "give exactly one of source and files",
+        "give exactly one of source, files and hub",
     ),
     "missing file": (BUDGET + "data: ▲{files: nowhere.txt}", "nowhere.txt: No such file"),
     "NUL in file": (BUDGET + 'data: ▲{files: "a\\0b"}', "null"),
