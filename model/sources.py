@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from model.data_config import END_OF_TEXT, CorpusError, DataConfig
+from model.docstrings import documents_of_pairs
 from model.documents import Document, pieces
 from model.files import SourceFile, library_files, named_files
 from model.formats import describe_emptiness, read
@@ -63,6 +64,7 @@ def _files(config: DataConfig) -> Iterator[Document]:
 
 SOURCES: Mapping[str, Callable[[DataConfig], Iterator[Document]]] = {
     "python-stdlib": _python_stdlib,
+    "python-docstrings": documents_of_pairs,
     "files": _files,
 }
 
