@@ -9,6 +9,7 @@ from model.docstrings import documents_of_pairs
 from model.documents import Document, pieces
 from model.files import SourceFile, library_files, named_files
 from model.formats import describe_emptiness, read
+from model.hub import hub_documents
 from model.streams import format_suffix, is_compressed, texts, unreadable
 
 __all__ = [
@@ -66,6 +67,7 @@ SOURCES: Mapping[str, Callable[[DataConfig], Iterator[Document]]] = {
     "python-stdlib": _python_stdlib,
     "python-docstrings": documents_of_pairs,
     "files": _files,
+    "hub": hub_documents,
 }
 
 
