@@ -66,7 +66,9 @@ def _batches(file: IO[bytes], path: Path, column: str) -> Iterator[Any]:
     from pyarrow import parquet
 
     # With a buffer, a row group's column is read as it is needed and not as a whole.
-    table = parquet.ParquetFile(file, buffer_size=2**20, pre_buffer=False)
+    table = parquet.ParquetFile(
+        file, buffer_size=2**20, pre_buffer=False, page_checksum_verification=True
+    )
     schema = table.schema_arrow
     if column not in schema.names:
         raise no_column(f"data: {path}", column, schema.names)
