@@ -77,6 +77,8 @@ def _pair(node: _Function, lines: list[str]) -> tuple[str, str] | None:
     shares_a_line = first.lineno == node.lineno or rest[0].lineno == first.end_lineno
     if shares_a_line:
         return None
+    while not below[0].strip():  # what set the docstring apart
+        del below[0]
     indent = " " * node.col_offset
     return "\n".join(line.removeprefix(indent) for line in above + below).rstrip(), summary
 
