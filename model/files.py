@@ -74,7 +74,7 @@ def named_files(patterns: Sequence[str]) -> list[SourceFile]:
         try:
             matches = list(_matches(pattern))
         except OSError as error:
-            raise unreadable(pattern, error) from error
+            raise unreadable(error.filename or pattern, error) from error
         for file in matches:
             key = os.path.abspath(file.path)  # noqa: PTH100 - resolve() would follow links
             first = found.setdefault(key, file)
@@ -86,7 +86,7 @@ def named_files(patterns: Sequence[str]) -> list[SourceFile]:
 def _matches(pattern: str) -> Iterator[SourceFile]:
     path = Path(pattern)
     if path.is_dir():
-        found = [each for each in path.rglob("*") if _has_format(each) and each.is_file()]
+        found = [each for each in _inside(path) if _has_format(each) and each.is_file()]
         root = path
     elif path.exists() or not glob.has_magic(pattern):
         path.stat()  # that it is missing is to be said first
@@ -107,6 +107,16 @@ def _matches(pattern: str) -> Iterator[SourceFile]:
         )
     for each in sorted(found):
         yield SourceFile(each.relative_to(root).as_posix(), each)
+
+
+def _inside(folder: Path) -> Iterator[Path]:
+    """All files in a folder and its subfolders, none of which may be closed to the reader."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for parent, _, names in os.walk(folder, onerror=refuse):
+        yield from (Path(parent, name) for name in names)
 
 
 def _has_format(path: Path) -> bool:

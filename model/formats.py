@@ -61,8 +61,11 @@ def _jsonl_rows(path: Path, config: DataConfig) -> Iterator[Row]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
+            reason = str(error)
+            if isinstance(error, json.JSONDecodeError):
+                reason = f"{error.msg} at column {error.colno}"
             raise CorpusError(
-                f"{where} is not JSON ({error}); a .jsonl file has one object on each line"
+                f"{where} is not JSON ({reason}); a .jsonl file has one object on each line"
             ) from error
         if not isinstance(row, dict):
             raise CorpusError(f"{where} is not an object; each must be one with a field of text")
@@ -79,7 +82,7 @@ def _jsonl_rows(path: Path, config: DataConfig) -> Iterator[Row]:
                 f"data.field"
             )
         # JSON can escape half a surrogate pair, which is no character.
-        if "\\ud" in line.lower():
+        if "\\ud" in line or "\\uD" in line:
             text = _whole_characters(text, where, config.errors)
         yield number, text
 

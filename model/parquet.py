@@ -38,7 +38,8 @@ def parquet_rows(path: Path, column: str, errors: str) -> Iterator[tuple[int, st
                     if value is not None:
                         yield number, _text(value, path, number, column, errors)
                     number += 1
-    except (pyarrow.ArrowException, OSError) as error:
+    # The names of columns are decoded by pyarrow.
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise unreadable(path, error) from error
         message = " ".join(str(error).split())

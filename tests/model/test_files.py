@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -101,6 +103,20 @@ def test_a_folder_that_may_not_be_entered_is_named(
     monkeypatch.setattr(Path, "is_dir", refuse)
     with pytest.raises(CorpusError, match=r"cannot read .*a\.txt: Permission denied; check"):
         named_files([str(tmp_path / "a.txt")])
+
+
+def test_a_closed_folder_inside_is_named(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its files would be missing without a word."""
+    real = os.scandir
+
+    def scandir(path: str) -> Any:
+        if path.endswith("deep"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(CorpusError, match=r"cannot read .*books/deep: Permission denied; check"):
+        named_files([str(tree / "books")])
 
 
 def test_library_files_have_names_of_their_own() -> None:

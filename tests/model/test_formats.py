@@ -218,7 +218,7 @@ MISTAKES: dict[str, tuple[str, bytes, dict[str, Any], str]] = {
     "csv empty": ("a.csv", b"", {}, r"a\.csv is empty: no row has text in its column 'text'"),
     "csv header only": ("a.csv", b"text\n", {}, r"a\.csv is empty: no row"),
     "parquet empty": ("a.parquet", of_parquet([]), {}, r"a\.parquet is empty: no row"),
-    "not JSON": ("a.jsonl", b'{"text": "a"}\n{"text": ', {}, r"line 2 is not JSON \(.*one object"),
+    "not JSON": ("a.jsonl", b'{"text": "a"}\n{"text": ', {}, r"line 2 is not JSON \(.*umn 10\)"),
     "JSON array file": ("a.jsonl", b'[\n{"text": "a"}\n]', {}, r"line 1 is not JSON"),
     "deep JSON": ("a.jsonl", b"[" * 100_000, {}, r"line 1 is not JSON"),
     "JSON list": ("a.jsonl", b'["a"]', {}, r"a\.jsonl line 1 is not an object"),
@@ -255,6 +255,12 @@ MISTAKES: dict[str, tuple[str, bytes, dict[str, Any], str]] = {
     "damaged parquet": (
         "a.parquet",
         zeroed(of_parquet([f"{i * i}" for i in range(999)], write_page_checksum=True)),
+        {},
+        r"a\.parquet is no Parquet file or is damaged",
+    ),
+    "damaged name": (
+        "a.parquet",
+        of_parquet(["a"]).replace(b"text", b"t\x9cxt"),
         {},
         r"a\.parquet is no Parquet file or is damaged",
     ),

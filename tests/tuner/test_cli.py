@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
@@ -40,6 +41,17 @@ def test_cli_validate_says_what_a_space_means(
     assert json.loads(out)["micro_batch"] == 8
     for expected in ("α_max", "log-uniform", "one of 8, 16, 32", "training sequences", "tokens"):
         assert expected in err, expected
+
+
+def test_cli_validate_says_that_a_size_is_not_known(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with gzip.open(tmp_path / "a.txt.gz", "wt") as file:
+        file.write("one|two|three")
+    space = tmp_path / "space.yaml"
+    space.write_text('data: {files: a.txt.gz, separator: "|"}\nbudget: {tokens: 100_000}')
+    assert main(["validate", "--space", str(space), "--home", str(tmp_path / "home")]) == 0
+    assert "those of 1,000,000,000 bytes of text" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("command", ["search", "validate"])

@@ -351,6 +351,23 @@ def test_space_file_means_paths_from_where_it_lies(tmp_path: Path) -> None:
     assert load_space(tmp_path / "space.yaml").data.files == (str(tmp_path / "text" / "a.txt"),)
 
 
+def test_space_file_means_a_data_set_from_where_it_lies(tmp_path: Path) -> None:
+    """If it is a folder there; a name of the hub stays one."""
+    (tmp_path / "set").mkdir()
+    path = tmp_path / "space.yaml"
+    for hub, expected in (("./set", str(tmp_path / "set")), ("owner/set", "owner/set")):
+        path.write_text(BUDGET + f"data: {{hub: {hub}, split: test}}")
+        assert load_space(path).data.hub == expected
+
+
+def test_space_file_with_data_of_unknown_size_is_valid(tmp_path: Path) -> None:
+    """A context that is longer than the file on the disk is no mistake."""
+    (tmp_path / "a.txt.gz").write_bytes(b"")
+    path = tmp_path / "space.yaml"
+    path.write_text(BUDGET + "data: {files: a.txt.gz}")
+    assert load_space(path).data.files == (str(tmp_path / "a.txt.gz"),)
+
+
 def test_off_and_whole_floats_become_numbers(tmp_path: Path) -> None:
     path = tmp_path / "space.yaml"
     path.write_text(hyper("τ: {choice: [off, 1]}\nB: {choice: [8.0, 1.6e1]}"), encoding="utf-8")
