@@ -28,12 +28,10 @@ class SourceFile(NamedTuple):
     Attributes:
         name: unique within the source; moving all files together does not change it.
         path: where it lies.
-        is_asked_for: the user named this very file, so it may not be empty.
     """
 
     name: str
     path: Path
-    is_asked_for: bool = False
 
 
 def library_files() -> list[SourceFile]:
@@ -76,11 +74,17 @@ def named_files(patterns: Sequence[str]) -> list[SourceFile]:
         except OSError as error:
             raise unreadable(error.filename or pattern, error) from error
         for file in matches:
-            key = os.path.abspath(file.path)  # noqa: PTH100 - resolve() would follow links
-            first = found.setdefault(key, file)
-            if file.is_asked_for:
-                found[key] = first._replace(is_asked_for=True)
+            found.setdefault(_place(file.path), file)
     return _told_apart(found)
+
+
+def is_asked_for(file: SourceFile, patterns: Sequence[str]) -> bool:
+    """Whether the user named this very file, and not a folder or pattern that holds it."""
+    return _place(file.path) in map(_place, patterns)
+
+
+def _place(path: Path | str) -> str:
+    return os.path.abspath(path)  # noqa: PTH100 - resolve() would follow links
 
 
 def _matches(pattern: str) -> Iterator[SourceFile]:
@@ -95,7 +99,7 @@ def _matches(pattern: str) -> Iterator[SourceFile]:
                 f"data.files: {path} has no suffix that is known; it must be one of "
                 f"{_known_formats()}"
             )
-        yield SourceFile(path.name, path, is_asked_for=True)
+        yield SourceFile(path.name, path)
         return
     else:
         names = glob.glob(pattern, recursive=True)  # noqa: PTH207 - absolute patterns

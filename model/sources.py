@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from model.data_config import END_OF_TEXT, CorpusError, DataConfig
 from model.docstrings import documents_of_pairs
 from model.documents import Document, pieces
-from model.files import SourceFile, library_files, named_files
+from model.files import SourceFile, is_asked_for, library_files, named_files
 from model.formats import describe_emptiness, read
 from model.hub import hub_documents
 from model.streams import format_suffix, is_compressed, texts, unreadable
@@ -44,14 +44,15 @@ def _python_stdlib(config: DataConfig) -> Iterator[Document]:
 
 def _files(config: DataConfig) -> Iterator[Document]:
     """What the files hold: parts of texts, rows of tables."""
-    files = named_files(config.files or ())
+    patterns = config.files or ()
+    files = named_files(patterns)
     is_empty = True
     for file in files:
         document = None
         for document in read(file.name, file.path, config):
             is_empty = False
             yield document
-        if document is None and file.is_asked_for:
+        if document is None and is_asked_for(file, patterns):
             raise CorpusError(
                 f"data: {file.path} is empty: {describe_emptiness(file.path, config)}; leave it "
                 f"out or give it some text"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from model.data_config import CorpusError
-from model.files import SourceFile, library_files, named_files
+from model.files import SourceFile, is_asked_for, library_files, named_files
 from model.formats import FORMATS
 from model.streams import COMPRESSIONS
 
@@ -75,9 +75,11 @@ def test_a_file_that_is_named_twice_is_read_once(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tree)
-    found = named_files(["books", str(tree / "books/deep/0.txt"), "books/../books/0.txt"])
-    assert [(file.name, file.is_asked_for) for file in found] == [
+    (tree / "books/1.txt").touch()
+    patterns = ["books", str(tree / "books/deep/0.txt"), "books/../books/0.txt"]
+    assert [(file.name, is_asked_for(file, patterns)) for file in named_files(patterns)] == [
         ("0.txt", True),
+        ("1.txt", False),
         ("deep/0.txt", True),
     ]
 
