@@ -4,25 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from model.data_config import END_OF_TEXT, CorpusError, DataConfig
+from model.data_config import CorpusError, DataConfig
 from model.docstrings import documents_of_pairs
 from model.documents import Document, pieces
 from model.files import SourceFile, is_asked_for, library_files, named_files
 from model.formats import describe_emptiness, read
 from model.hub import hub_documents
 from model.streams import format_suffix, is_compressed, texts, unreadable
-
-__all__ = [
-    "END_OF_TEXT",
-    "SOURCES",
-    "CorpusError",
-    "DataConfig",
-    "Document",
-    "SourceFile",
-    "documents",
-    "source_bytes",
-    "source_files",
-]
 
 
 def documents(config: DataConfig) -> Iterator[Document]:

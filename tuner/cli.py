@@ -221,6 +221,7 @@ def _search(options: argparse.Namespace) -> int:
 
 
 def _replay(options: argparse.Namespace) -> int:
+    from tuner.progress import shown
     from tuner.replay import Verdict, replay
 
     if options.run and options.search:
@@ -233,13 +234,14 @@ def _replay(options: argparse.Namespace) -> int:
             highlight=False,
         )
 
-    result = replay(
-        options.run,
-        search=options.search,
-        home=_home(options),
-        on_report=on_report,
-        progress=lambda message: progress.print(message, style="dim"),
-    )
+    with shown(progress) as on_progress:
+        result = replay(
+            options.run,
+            search=options.search,
+            home=_home(options),
+            on_report=on_report,
+            on_progress=on_progress,
+        )
     trial = result.trial
     style = {"bit-exact": "bold green", "within tolerance": "yellow"}.get(
         result.verdict, "bold red"

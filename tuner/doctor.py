@@ -10,7 +10,8 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.text import Text
 
-from model.sources import DataConfig, source_bytes
+from model.data_config import DataConfig
+from model.sources import source_bytes
 from tuner.home import Home
 
 _LEAST_FREE_BYTES = 2e9

@@ -9,8 +9,8 @@ from typing import Any
 
 from rich.console import Console
 
-from model.corpus import cached
 from model.hyperparameters import SYMBOL_TABLE
+from model.preparation import cached
 from model.report import METRICS
 from model.sources import source_bytes
 from tuner.errors import TunerError
@@ -149,7 +149,7 @@ def describe_space(console: Console, space: SearchSpace, file: str, home: Path) 
 
 def _facts(space: SearchSpace, corpora: Path) -> tuple[CorpusFacts, bool]:
     """Facts of the prepared corpus; estimated from the size of its files if there is none."""
-    corpus = cached(space.data, space.tokenizer.vocab_size, corpora)
+    corpus = cached(space.data, space.tokenizer, corpora)
     if corpus is not None:
         return CorpusFacts.of(corpus), True
     size = source_bytes(space.data)

@@ -8,8 +8,9 @@ from typing import cast
 
 from pydantic import ValidationError
 
+from model.data_config import CorpusError
 from model.hyperparameters import SYMBOL_TABLE, FractionOf, find_row
-from model.sources import CorpusError, source_bytes
+from model.sources import source_bytes
 from tuner.draws import corners, listed
 from tuner.messages import broken_rule, shown
 from tuner.messages import listed as in_words

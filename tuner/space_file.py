@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from model.sources import DataConfig
+from model.data_config import DataConfig
 from tuner.entries import EntryReader
 from tuner.errors import SpaceError
 from tuner.messages import broken_rule, shown, unknown

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from model.hyperparameters import SYMBOL_TABLE, FractionOf, Row
 from tuner.board import TrialRow
-from tuner.live import clock
+from tuner.messages import clock
 from tuner.parameters import symbol
 from tuner.search import SearchResult
 from tuner.space import SearchSpace

@@ -225,7 +225,8 @@ def test_no_network_is_a_sentence_and_no_wait(tmp_path: Path, pinned: bool) -> N
     """A hub at a port where nobody listens, asked by a process of its own."""
     revision = COMMIT if pinned else None
     code = (
-        "from model.sources import CorpusError, DataConfig, documents\n"
+        "from model.data_config import CorpusError, DataConfig\n"
+        "from model.sources import documents\n"
         "try:\n"
         f"    next(documents(DataConfig(hub='TinyStories', revision={revision!r})))\n"
         "except CorpusError as error:\n"

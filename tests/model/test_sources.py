@@ -6,6 +6,7 @@ import gzip
 import json
 import subprocess
 import sys
+import sysconfig
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,15 +17,9 @@ import pytest
 from pyarrow import parquet
 from pydantic import ValidationError
 
-from model.sources import (
-    SOURCES,
-    CorpusError,
-    DataConfig,
-    Document,
-    documents,
-    source_bytes,
-    source_files,
-)
+from model.data_config import CorpusError, DataConfig
+from model.documents import Document
+from model.sources import SOURCES, documents, source_bytes, source_files
 
 
 def config(*files: Path, **more: Any) -> DataConfig:
@@ -190,7 +185,8 @@ def test_a_process_that_reads_a_large_file_stays_small(tmp_path: Path, name: str
     """The memory of pyarrow's and zlib's own, which Python does not see."""
     code = (
         "import resource, sys\n"
-        "from model.sources import DataConfig, documents\n"
+        "from model.data_config import DataConfig\n"
+        "from model.sources import documents\n"
         "data = DataConfig(files=(sys.argv[1],))\n"
         "next(documents(data))\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
@@ -206,3 +202,36 @@ def test_a_process_that_reads_a_large_file_stays_small(tmp_path: Path, name: str
         cwd=Path(__file__).parents[2],
     )
     assert int(done.stdout) * 1024 < 80_000_000
+
+
+def test_python_stdlib_leaves_out_what_is_no_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = ["a.py", "json/decoder.py", "turtle.py"]
+    left_out = [
+        "site-packages/x.py", "dist-packages/x.py", "test/x.py", "json/tests/x.py",
+        "idlelib/x.py", "lib2to3/x.py", "ensurepip/_bundled/x.py", "config-3.11-x86_64/x.py",
+        "_sysconfigdata__linux_x86_64.py", "sitecustomize.py", "__pycache__/x.py", "x.txt",
+    ]  # fmt: skip
+    for name in [*reversed(kept), *left_out]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    monkeypatch.setattr(sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path)})
+    names = [document.name for document in documents(DataConfig())]
+    assert sorted(names) == kept
+    assert names == [document.name for document in documents(DataConfig())]
+
+
+def test_python_stdlib_is_deterministic_library_text() -> None:
+    data = DataConfig(source="python-stdlib")
+    listing = source_files(data)
+    names = [file.name for file in listing]
+    assert listing == source_files(data)
+    assert len(set(names)) == len(names) > 300
+    assert {"json/decoder.py", "argparse.py", "asyncio/events.py"} <= set(names)
+    assert not [name for name in names if "/test" in name or "site-packages" in name]
+    size = source_bytes(data)
+    assert size is not None
+    assert 5e6 < size < 20e6
+    root = Path(sysconfig.get_paths()["stdlib"])
+    assert size == sum((root / name).stat().st_size for name in names)

@@ -58,6 +58,7 @@ def changed(value: Any, name: str) -> Any:
         "source": "python-stdlib",
         "files": ["other.txt"],
         "errors": "replace",
+        "pattern": "gpt4",
         "n_heads": 1,
         "epochs": value,
     }
@@ -109,7 +110,7 @@ def test_hash_tells_close_floats_apart(make_spec: MakeSpec) -> None:
         ({"seed": 2**63}, "less than 9223372036854775808"),
         ({"report_tokens": 0}, "greater than or equal to 1"),
         ({"validation_sequences": 0}, "greater than or equal to 1"),
-        ({"vocab_size": 256}, "greater than or equal to 257"),
+        ({"tokenizer": {"vocab_size": 256}}, "greater than or equal to 257"),
         ({"note": "x"}, "Extra inputs"),
     ],
 )

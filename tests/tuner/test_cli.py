@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from model.data_config import CorpusError
 from model.hyperparameters import SYMBOL_TABLE
-from model.sources import CorpusError
 from tuner import cli, errors
 from tuner.cli import main
 from tuner.home import Home
