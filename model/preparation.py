@@ -26,11 +26,18 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from model.bpe import PretokenCounts, check_vocab_size, count_pretokens, merge_pretokens
+from model.bpe import (
+    PretokenCounts,
+    check_pattern,
+    check_vocab_size,
+    count_pretokens,
+    merge_pretokens,
+)
 from model.corpus import FORMAT, Corpus, Ints, Tokens, load, sha256_of
 from model.data_config import END_OF_TEXT, CorpusError, DataConfig
 from model.documents import Document
 from model.fingerprints import Fingerprint, fingerprint
+from model.pretokens import special_pattern
 from model.processes import ordered_map, processes_for
 from model.progress import OnProgress, Progress, silent
 from model.sources import documents, source_bytes
@@ -117,11 +124,57 @@ def cached(data: DataConfig, tokenizer: TokenizerConfig, cache_dir: Path) -> Cor
     return load(_folder(cache_dir, data, tokenizer, fingerprint(data, cache_dir / _MEMO)))
 
 
+def train_tokenizer(
+    data: DataConfig,
+    vocab_size: int,
+    special_tokens: Sequence[str],
+    pattern: str = "gpt2",
+    *,
+    processes: int | None = None,
+    on_progress: OnProgress = silent,
+) -> Tokenizer:
+    """Train a tokenizer on all documents of a source.
+
+    Args:
+        data: where the text comes from; its split does not matter.
+        vocab_size: as in `bpe.train_bpe`.
+        special_tokens: as in `bpe.train_bpe`; what looks like one in a document is text.
+        pattern: as in `bpe.train_bpe`.
+        processes: that count; by default one per core, or one for a small source.
+        on_progress: is told how far it is.
+
+    Raises:
+        CorpusError: if the source cannot be read.
+        ValueError: as `bpe.train_bpe`.
+    """
+    check_vocab_size(vocab_size, special_tokens)
+    check_pattern(pattern)
+    everything = -1.0  # no document stands below
+    count = partial(_count_batch, pattern=pattern, special_tokens=special_tokens)
+    _, counts = _count(data, everything, count, _Work.on(data, processes, on_progress))
+    trained = merge_pretokens(counts, vocab_size, special_tokens, on_progress=on_progress)
+    return Tokenizer(*trained, special_tokens, pattern)
+
+
 def _folder(
     cache_dir: Path, data: DataConfig, tokenizer: TokenizerConfig, identity: Fingerprint
 ) -> Path:
     parts = (FORMAT, identity.digest, data.validation_fraction, tokenizer.model_dump(mode="json"))
     return cache_dir / hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
+
+
+class _Work(NamedTuple):
+    """How much work there is, who does it, and who is told how far it is."""
+
+    num_bytes: int | None
+    processes: int
+    on_progress: OnProgress
+
+    @classmethod
+    def on(cls, data: DataConfig, processes: int | None, on_progress: OnProgress) -> _Work:
+        """Work on a source."""
+        num_bytes = source_bytes(data)
+        return cls(num_bytes, processes_for(num_bytes, processes), on_progress)
 
 
 @contextmanager
@@ -145,14 +198,13 @@ def _build(
     on_progress: OnProgress,
 ) -> None:
     """Make a corpus in a folder, or go on where an interrupted process stopped."""
-    size = source_bytes(data)
-    processes = processes_for(size, processes)
+    work = _Work.on(data, processes, on_progress)
     shards = building / "shards"
     shards.mkdir(parents=True, exist_ok=True)
     limit_path = building / "limit.json"
     if not limit_path.exists():
         # The limit is written last: it says that the tokenizer is complete.
-        limit, counts = _survey(data, config.pattern, processes, size, on_progress)
+        limit, counts = _survey(data, config.pattern, work)
         trained = merge_pretokens(counts, config.vocab_size, [END_OF_TEXT], on_progress=on_progress)
         Tokenizer(*trained, [END_OF_TEXT], config.pattern).save(building, "huggingface")
         _write_json(limit_path, limit)
@@ -160,9 +212,9 @@ def _build(
     tokenizer = Tokenizer.from_file(building)
     jobs = _jobs(data, limit, building, shards, tokenizer.fingerprint)
     count = done = 0
-    for num_bytes in ordered_map(_encode_shard, jobs, processes):
+    for num_bytes in ordered_map(_encode_shard, jobs, work.processes):
         count, done = count + 1, done + num_bytes
-        on_progress(Progress("encoding", done, size, "B"))
+        on_progress(Progress("encoding", done, work.num_bytes, "B"))
     on_progress(Progress("assembling", 0, None, "B"))
     paths = [shards / f"{number:06}.npz" for number in range(count)]
     sizes = {split: _assemble(building, split, paths, tokenizer) for split in _SPLITS}
@@ -218,14 +270,13 @@ class _Survey:
                 yield document.text
 
 
-def _survey(
-    data: DataConfig, pattern: str, processes: int, size: int | None, on_progress: OnProgress
-) -> tuple[float, dict[bytes, int]]:
+def _survey(data: DataConfig, pattern: str, work: _Work) -> tuple[float, dict[bytes, int]]:
     """Where the validation part ends, and the counts of the training part's pre-tokens."""
-    survey, counts = _count(data, data.validation_fraction, pattern, processes, size, on_progress)
+    count = partial(_count_batch, pattern=pattern, special_tokens=())
+    survey, counts = _count(data, data.validation_fraction, count, work)
     if not survey.held_out and survey.train > 1:
         # With few documents none may fall below the fraction: the lowest one is held out.
-        survey, counts = _count(data, survey.lowest, pattern, processes, size, on_progress)
+        survey, counts = _count(data, survey.lowest, count, work)
     if survey.train + survey.held_out == 0:
         raise CorpusError(
             f"data: there are no documents, only separators ({data.separator!r}); give files "
@@ -246,26 +297,27 @@ def _survey(
 def _count(
     data: DataConfig,
     limit: float,
-    pattern: str,
-    processes: int,
-    size: int | None,
-    on_progress: OnProgress,
+    count: Callable[[Sequence[str]], tuple[Counter[str], int]],
+    work: _Work,
 ) -> tuple[_Survey, dict[bytes, int]]:
     survey = _Survey(data, limit)
     done = 0
     with PretokenCounts() as counts:
         batches = _batches(survey.training_texts(), len, _COUNTED_CHARACTERS)
-        for counted, num_bytes in ordered_map(
-            partial(_count_batch, pattern=pattern), batches, processes
-        ):
+        for counted, num_bytes in ordered_map(count, batches, work.processes):
             counts.add(counted)
             done += num_bytes
-            on_progress(Progress("counting", done, size, "B"))
+            work.on_progress(Progress("counting", done, work.num_bytes, "B"))
         return survey, counts.most_frequent()
 
 
-def _count_batch(texts: Sequence[str], pattern: str) -> tuple[Counter[str], int]:
-    return count_pretokens(texts, pattern), sum(map(_num_bytes, texts))
+def _count_batch(
+    texts: Sequence[str], pattern: str, special_tokens: Sequence[str]
+) -> tuple[Counter[str], int]:
+    """Counts of the pre-tokens of some texts, and the bytes of the texts."""
+    special = special_pattern(special_tokens)
+    parts = [part for text in texts for part in special.split(text)[::2]] if special else texts
+    return count_pretokens(parts, pattern), sum(map(_num_bytes, texts))
 
 
 def _num_bytes(text: str) -> int:

@@ -213,7 +213,7 @@ def read_huggingface(
         vocab = _from_names(model["vocab"], added, path)
         vocab |= {token["id"]: text.encode() for text, token in added.items()}
         merges = _from_lines(model["merges"], path)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, UnicodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is not a tokenizer.json of Hugging Face: {error}") from error
     return vocab, merges, tuple(added), pattern
 
