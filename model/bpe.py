@@ -14,8 +14,9 @@ import sqlite3
 import tempfile
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -28,7 +29,7 @@ Vocab = dict[int, bytes]
 Merges = list[tuple[bytes, bytes]]
 
 _PIECE_CHARACTERS = 1 << 20  # counted at a time
-_MOST_PRETOKENS = 1 << 19  # different ones in memory, and in the training
+_MOST_PRETOKENS = 1 << 18  # different ones in memory, and in the training
 _MERGES_PER_REPORT = 256
 
 
@@ -43,7 +44,7 @@ def train_bpe(
 ) -> tuple[Vocab, Merges]:
     """Train a byte-level BPE on a UTF-8 text file of any size.
 
-    The result does not depend on the number of processes. Memory is bounded: beyond 524,288
+    The result does not depend on the number of processes. Memory is bounded: beyond 262,144
     different pre-tokens the rarest take no part in the merging.
 
     Args:
@@ -152,7 +153,7 @@ class PretokenCounts:
         self._counts.clear()
 
     def most_frequent(self) -> dict[bytes, int]:
-        """The counts by bytes; of more than 524,288 pre-tokens the most frequent, ties by bytes."""
+        """The counts by bytes; of more than 262,144 pre-tokens the most frequent, ties by bytes."""
         if self._database is None:
             return {_to_bytes(pretoken): n for pretoken, n in self._counts.items()}
         self._to_disk()
@@ -208,31 +209,41 @@ def merge_pretokens(
     descending = list(map(_descending, tokens))
     places = _Places(counts, first_byte)
 
-    def entry(pair: tuple[int, int]) -> tuple[int, str, tuple[int, int]]:
-        return -places.counts[pair], descending[pair[0]] + descending[pair[1]], pair
+    def entry(pair: int) -> tuple[int, str, int]:
+        a, b = divmod(pair, _PAIR)
+        return -places.count(pair), descending[a] + descending[b], pair
 
-    heap = list(map(entry, places.counts))
-    heapq.heapify(heap)
     merges: Merges = []
-    while len(tokens) < vocab_size and heap:
+    # The heap holds the pairs of at least `least` occurrences: most pairs are rare, and their turn
+    # never comes.
+    least = max(places.counts(), default=0) + 1
+    heap: list[tuple[int, str, int]] = []
+    while len(tokens) < vocab_size:
+        if not heap:
+            if least <= 1:
+                break
+            least = max(1, least // 4)
+            heap = [entry(pair) for pair in places.pairs() if places.count(pair) >= least]
+            heapq.heapify(heap)
+            continue
         negative, _, pair = heapq.heappop(heap)
-        current = places.counts.get(pair, 0)
+        current = places.count(pair)
         if current == -negative:
-            a, b = tokens[pair[0]], tokens[pair[1]]
-            merges.append((a, b))
-            tokens.append(a + b)
-            descending.append(_descending(a + b))
-            for new in places.merge(pair, len(tokens) - 1):
-                heapq.heappush(heap, entry(new))
+            a, b = divmod(pair, _PAIR)
+            merges.append((tokens[a], tokens[b]))
+            tokens.append(tokens[a] + tokens[b])
+            descending.append(_descending(tokens[-1]))
+            for new in places.merge(a, b, len(tokens) - 1):
+                if places.count(new) >= least:
+                    heapq.heappush(heap, entry(new))
             if len(merges) % _MERGES_PER_REPORT == 0:
-                on_progress(
-                    Progress("merging", len(tokens), vocab_size, "tokens"),
-                )
-        elif current:
+                on_progress(Progress("merging", len(tokens), vocab_size, "tokens"))
+        elif current >= least:
             heapq.heappush(heap, entry(pair))
     return dict(enumerate(tokens)), merges
 
 
+_PAIR = 1 << 32  # a pair of ids is one number, left · 2³² + right
 _BORDER = -1  # stands before, between and after the pre-tokens
 _INSIDE = -2  # a byte that is not the first of its token
 
@@ -242,9 +253,6 @@ class _Places:
 
     A token of several bytes has its id at its first byte. That a place is outdated shows when it
     is visited: another id stands there.
-
-    Attributes:
-        counts: pair of ids → occurrences in the text.
     """
 
     def __init__(self, pretokens: Mapping[bytes, int], first_byte: int) -> None:
@@ -257,30 +265,41 @@ class _Places:
         # where the token begins whose last byte is here; of other bytes it means nothing
         self._starts = array("q", range(len(self._ids)))
         self._sizes: defaultdict[int, int] = defaultdict(lambda: 1)  # bytes of a token
-        self.counts: defaultdict[tuple[int, int], int] = defaultdict(int)
-        self._where: defaultdict[tuple[int, int], array[int]] = defaultdict(lambda: array("q"))
+        # of each pair, its occurrences in the text and then its places
+        self._pairs: defaultdict[int, array[int]] = defaultdict(lambda: array("q", (0,)))
         left = _BORDER
         for place, right in enumerate(self._ids):
             if left >= 0 and right >= 0:
-                self._add((left, right), place - 1, self._weights[place])
+                entry = self._pairs[left * _PAIR + right]
+                entry[0] += self._weights[place]
+                entry.append(place - 1)
             left = right
 
-    def _add(self, pair: tuple[int, int], place: int, weight: int) -> None:
-        self.counts[pair] += weight
-        self._where[pair].append(place)
+    def pairs(self) -> Iterable[int]:
+        """All pairs."""
+        return self._pairs
 
-    def merge(self, pair: tuple[int, int], merged: int) -> set[tuple[int, int]]:
+    def counts(self) -> Iterator[int]:
+        """How often each pair occurs."""
+        return (entry[0] for entry in self._pairs.values())
+
+    def count(self, pair: int) -> int:
+        """How often a pair occurs; 0 if it has been merged."""
+        entry = self._pairs.get(pair)
+        return entry[0] if entry else 0
+
+    def merge(self, a: int, b: int, merged: int) -> set[int]:
         """Make a pair one token wherever it stands, from left to right.
 
         Returns:
-            The pairs that this brought about and that are still there.
+            The pairs that this brought about.
         """
-        a, b = pair
-        ids, starts, counts, add = self._ids, self._starts, self.counts, self._add
+        ids, starts, pairs = self._ids, self._starts, self._pairs
         size_a = self._sizes[a]
         size = self._sizes[merged] = size_a + self._sizes[b]
         new = set()
-        for place in self._where.pop(pair):
+        places = pairs.pop(a * _PAIR + b)
+        for place in islice(places, 1, None):
             if ids[place] != a or ids[place + size_a] != b:
                 continue  # a merge to the left has taken one of the two
             weight = self._weights[place]
@@ -288,14 +307,20 @@ class _Places:
             starts[place + size - 1] = place
             right = ids[place + size]
             if right >= 0:
-                counts[b, right] -= weight
-                add((merged, right), place, weight)
-                new.add((merged, right))
+                pairs[b * _PAIR + right][0] -= weight
+                pair = merged * _PAIR + right
+                entry = pairs[pair]
+                entry[0] += weight
+                entry.append(place)
+                new.add(pair)
             before = starts[place - 1]
             left = ids[before]
             if left >= 0:
-                counts[left, a] -= weight
-                add((left, merged), before, weight)
-                new.add((left, merged))
-        counts.pop(pair, None)
-        return {each for each in new if counts[each] > 0}
+                pairs[left * _PAIR + a][0] -= weight
+                pair = left * _PAIR + merged
+                entry = pairs[pair]
+                entry[0] += weight
+                entry.append(before)
+                new.add(pair)
+        pairs.pop(a * _PAIR + b, None)  # what overlapped with itself: aaa
+        return new
