@@ -211,11 +211,11 @@ class Tokenizer:
     def encode_iterable(self, iterable: Iterable[str]) -> Iterator[int]:
         """Lazily encode a text that comes in pieces, for instance the lines of an open file.
 
-        The ids are those of the whole text, wherever it is cut. What is held in memory is one
-        piece (or some 8,000 characters of short ones) and the pre-token that may still grow.
+        The ids are those of the whole text, wherever it is cut. Beside the piece itself, what is
+        held in memory is some ten thousand characters and the pre-token that may still grow.
         """
         held, waiting, size = "", list[str](), 0
-        for piece in iterable:
+        for piece in _at_most(_SLICE_CHARACTERS, iterable):
             waiting.append(piece)
             size += len(piece)
             # At least as much as was held back: a pre-token that grows without end is then
@@ -327,6 +327,13 @@ class _Cache(dict[str, bytes]):
         if len(self) < _CACHE_LIMIT and len(pretoken) <= _CACHED_CHARACTERS:
             self[pretoken] = ids
         return ids
+
+
+def _at_most(size: int, pieces: Iterable[str]) -> Iterator[str]:
+    """The same text in pieces of at most some size."""
+    for piece in pieces:
+        for start in range(0, len(piece), size):
+            yield piece[start : start + size]
 
 
 def _slices(text: str, size: int) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -286,6 +287,16 @@ def test_encode_iterable_is_lazy(plain: Tokenizer) -> None:
 
     ids = plain.encode_iterable(endless())
     assert plain.decode([next(ids) for _ in range(500)]).startswith("the rest of the text\nthe")
+
+
+def test_encode_iterable_of_one_long_line_needs_little_memory(plain: Tokenizer) -> None:
+    line = "the long line, again and again " * 100_000
+    expected = plain.encode(line)
+    tracemalloc.start()
+    assert all(a == b for a, b in zip(plain.encode_iterable([line]), expected, strict=True))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < len(line)  # a list of its pre-tokens would take fifteen times that
 
 
 def test_encode_numpy_picks_the_smallest_type(trained: tuple[Vocab, Merges]) -> None:

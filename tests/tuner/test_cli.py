@@ -167,7 +167,10 @@ def test_cli_numbers_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
     assert "not both" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("module", ["tuner.cli", "tuner.trial", "model", "tuner.space_file"])
+@pytest.mark.parametrize(
+    "module",
+    ["tuner.cli", "tuner.trial", "model", "tuner.space_file", "tuner.data", "tuner.tokenizers"],
+)
 def test_light_modules_do_not_load_torch(module: str) -> None:
     """A trial's process and `tuner --help` must not pay for it."""
     heavy = "{'torch', 'mlflow', 'optuna'} & set(sys.modules)"
