@@ -9,26 +9,27 @@ import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import chain, pairwise, repeat
+from itertools import pairwise, repeat
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from model import tokenizer_files
 from model.bpe import Merges, Vocab, check_pattern
 from model.pretokens import PATTERNS, UNSETTLED, safe_cut, special_pattern, unfinished_special
+from model.token_table import Ids, TokenTable
 
 # Pre-tokens above this length are merged with a heap, so that a long run of letters is not
 # quadratic; below it the plain loop is faster.
 _LONG_PRETOKEN = 128
 # The cache of a language's pre-tokens: short ones, up to about 50 MB.
 _CACHE_LIMIT = 1 << 18
-_CACHED_CHARACTERS = 32
-_SLICE_CHARACTERS = 1 << 15  # of a long text, encoded at a time: what fits the processor's cache
+_CACHED_CHARACTERS = 96
+_SLICE_CHARACTERS = 1 << 17  # of a long text, encoded at a time: what fits the processor's cache
+_FEW_CHARACTERS = 1 << 10  # of a text for which a dictionary is quicker than arrays
 # Short pieces of a stream are gathered up to this size: a line at a time costs three times more.
-_GATHERED_CHARACTERS = 1 << 13
+_GATHERED_CHARACTERS = 1 << 14
 _NEVER = 1 << 62  # the rank of a pair that is not merged
 
 
@@ -82,6 +83,7 @@ class Tokenizer:
             token: self._pack([ids[token.encode()]]) for token in self.special_tokens
         }
         self._cache = _Cache(lambda text: self._pack(self._merge(_to_bytes(text))))
+        self._table = TokenTable(self._encode_pretoken, self.dtype)
 
     @classmethod
     def from_files(
@@ -200,13 +202,21 @@ class Tokenizer:
         ids: list[int] = self.encode_numpy(text).tolist()
         return ids
 
-    def encode_numpy(self, text: str) -> npt.NDArray[np.unsignedinteger[Any]]:
-        """Token ids as uint16, or uint32 for a vocabulary above 65,536; read-only."""
-        return np.frombuffer(self._packed(text), self.dtype)
+    def encode_numpy(self, text: str) -> Ids:
+        """Token ids as uint16, or uint32 for a vocabulary above 65,536; may be read-only."""
+        parts = self._special.split(text) if self._special else [text]
+        if len(parts) == 1:
+            return self.encode_ordinary(text)
+        encoded = (
+            self._unpack(self._special_ids[part]) if number % 2 else self.encode_ordinary(part)
+            for number, part in enumerate(parts)
+        )
+        return np.concatenate(list(encoded))
 
-    def encode_ordinary(self, text: str) -> npt.NDArray[np.unsignedinteger[Any]]:
+    def encode_ordinary(self, text: str) -> Ids:
         """Like `encode_numpy`, but what looks like a special token is text like any other."""
-        return np.frombuffer(self._packed_part(text), self.dtype)
+        slices = list(map(self._encode_slice, _slices(text, _SLICE_CHARACTERS)))
+        return slices[0] if len(slices) == 1 else np.concatenate(slices)
 
     def encode_iterable(self, iterable: Iterable[str]) -> Iterator[int]:
         """Lazily encode a text that comes in pieces, for instance the lines of an open file.
@@ -215,7 +225,7 @@ class Tokenizer:
         held in memory is some ten thousand characters and the pre-token that may still grow.
         """
         held, waiting, size = "", list[str](), 0
-        for piece in _at_most(_SLICE_CHARACTERS, iterable):
+        for piece in _at_most(_GATHERED_CHARACTERS, iterable):
             waiting.append(piece)
             size += len(piece)
             # At least as much as was held back: a pre-token that grows without end is then
@@ -223,24 +233,28 @@ class Tokenizer:
             if size < max(_GATHERED_CHARACTERS, len(held)):
                 continue
             held += "".join(waiting)
-            waiting, size, start = [], 0, 0
-            while True:
-                begun = unfinished_special(held, start, self.special_tokens)
-                match = self._special.search(held, start) if self._special else None
-                if match is None or match.start() >= begun:
-                    break
-                yield from self.encode(held[start : match.end()])
-                start = match.end()
-            pretokens = self._findall(held[start:])
-            end = len(held)
-            while pretokens and end > begun:
-                end -= len(pretokens.pop())
-            for pretoken in pretokens[-UNSETTLED:]:
-                end -= len(pretoken)
-            packed = b"".join(map(self._cache.__getitem__, pretokens[:-UNSETTLED]))
-            yield from np.frombuffer(packed, self.dtype).tolist()
+            waiting, size = [], 0
+            end = self._settled(held)
+            yield from self.encode(held[:end])
             held = held[end:]
         yield from self.encode(held + "".join(waiting))
+
+    def _settled(self, text: str) -> int:
+        """Up to where the ids of an unfinished text do not depend on how it goes on."""
+        begun = unfinished_special(text, 0, self.special_tokens)
+        start = 0
+        for match in self._special.finditer(text) if self._special else ():
+            if match.start() >= begun:
+                break
+            start = match.end()
+        cut = safe_cut(text[start:begun], begun - start)
+        if cut:
+            return start + cut
+        pretokens = self._findall(text[start:begun])[:-UNSETTLED]
+        # nor behind white space: how it is cut depends on what follows
+        while pretokens and pretokens[-1][-1].isspace():
+            pretokens.pop()
+        return start + sum(map(len, pretokens))
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of some ids, with U+FFFD for bytes that are not UTF-8.
@@ -250,22 +264,21 @@ class Tokenizer:
         """
         return b"".join(map(self.vocab.__getitem__, ids)).decode("utf-8", errors="replace")
 
-    def _packed(self, text: str) -> bytes:
-        """Ids of a whole text, as the bytes of an array."""
-        parts = self._special.split(text) if self._special else [text]
-        return b"".join(
-            self._special_ids[part] if number % 2 else self._packed_part(part)
-            for number, part in enumerate(parts)
-        )
+    def _encode_slice(self, text: str) -> Ids:
+        """Ids of a text that is not too long, without special tokens."""
+        if self.pattern == "gpt2" and len(text) > _FEW_CHARACTERS:
+            return self._table.encode(text)
+        return self._unpack(b"".join(map(self._cache.__getitem__, self._findall(text))))
 
-    def _packed_part(self, text: str) -> bytes:
-        """Ids of a text without special tokens."""
-        slices = _slices(text, _SLICE_CHARACTERS)
-        found = (map(self._cache.__getitem__, self._findall(each)) for each in slices)
-        return b"".join(chain.from_iterable(found))
+    def _encode_pretoken(self, pretoken: str) -> Ids:
+        return self._unpack(self._cache[pretoken])
 
     def _pack(self, ids: list[int]) -> bytes:
+        """Ids as the bytes of an array: they are joined faster than arrays."""
         return array(self._typecode, ids).tobytes()
+
+    def _unpack(self, packed: bytes) -> Ids:
+        return np.frombuffer(packed, self.dtype)
 
     def _merge(self, pretoken: bytes) -> list[int]:
         """Apply the merges to one pre-token in the order they were made."""

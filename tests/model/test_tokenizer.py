@@ -230,7 +230,7 @@ def test_encode_long_pretoken_is_not_quadratic(plain: Tokenizer) -> None:
 @pytest.fixture
 def _ungathered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every piece is looked at as it comes, so that short texts meet every cut."""
-    monkeypatch.setattr(tokenizer_module, "_GATHERED_CHARACTERS", 0)
+    monkeypatch.setattr(tokenizer_module, "_GATHERED_CHARACTERS", 1)
 
 
 @pytest.mark.usefixtures("_ungathered")
