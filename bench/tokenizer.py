@@ -510,7 +510,7 @@ def print_tables(report: dict[str, Any], is_markdown: bool) -> None:
         what = f"{goal['part']}, {goal['corpus']}, {goal['name']} {goal['pass']}".strip()
         verdict = "met" if goal["met"] else "missed"
         start = "- " if is_markdown else ""
-        print(f"{start}{what}: {goal['least']} wanted, {goal['reached']:.2f} reached, {verdict}")
+        print(f"{start}{what}: {goal['least']} wanted, {goal['reached']:.3f} reached, {verdict}")
 
 
 def tables(report: dict[str, Any]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
@@ -559,6 +559,7 @@ def plot(report: dict[str, Any], path: Path) -> None:
             error_kw={"elinewidth": 1, "capsize": 2},
         )
         axis.invert_yaxis()
+        axis.margins(y=0.01)
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("MB/s (median, min – max)", fontsize=8)
         axis.tick_params(labelsize=8)
