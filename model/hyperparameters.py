@@ -107,7 +107,11 @@ def _row(
     return Field(json_schema_extra=cast(Any, {"row": extra}), **cast(Any, limits))
 
 
-_ADAM = {"optimizer": ("adamw", "adam")}
+_MEANS = ("adamw", "adam", "nadamw", "lamb", "muon")
+_BETA1 = {"optimizer": (*_MEANS, "lion")}
+_BETA2 = {"optimizer": (*_MEANS, "lion", "rmsprop")}
+_EPS = {"optimizer": (*_MEANS, "rmsprop", "adagrad")}
+_MOMENTUM = {"optimizer": ("momentum", "nesterov", "lars", "muon")}
 _COSINE = {"schedule": ("cosine",)}
 
 
@@ -132,26 +136,56 @@ class Hyperparameters(BaseModel):
         symbol="α", spellings=("alpha", "lr"), used_when={"schedule": ("constant",)}, gt=0, le=100,
     )  # fmt: skip
     beta1: float = _row(
-        0.9, "decay of the gradient's running mean", "m ← β1·m + (1−β1)·g",
-        symbol="β1", spellings=("β₁", "beta_1"), used_when=_ADAM, ge=0, lt=1,
+        0.9, "decay of the gradient's running mean; lion: weight of the mean in the step's sign",
+        "m ← β1·m + (1−β1)·g; lion: sign(β1·m + (1−β1)·g)",
+        symbol="β1", spellings=("β₁", "beta_1"), used_when=_BETA1, ge=0, lt=1,
     )  # fmt: skip
     beta2: float = _row(
-        0.95, "decay of the squared gradient's running mean", "v ← β2·v + (1−β2)·g²",
-        symbol="β2", spellings=("β₂", "beta_2"), used_when=_ADAM, ge=0, lt=1,
+        0.95, "decay of the squared gradient's running mean; lion: of the gradient's",
+        "v ← β2·v + (1−β2)·g²; lion: m ← β2·m + (1−β2)·g",
+        symbol="β2", spellings=("β₂", "beta_2"), used_when=_BETA2, ge=0, lt=1,
     )  # fmt: skip
     eps: float = _row(
-        1e-8, "keeps the denominator above zero", "m̂ / (√v̂ + ε)",
-        symbol="ε", spellings=("epsilon",), used_when=_ADAM, gt=0, le=1,
+        1e-8, "keeps the denominator above zero; outside the root for every optimizer",
+        "m̂/(√v̂ + ε); rmsprop, adagrad: g/(√v + ε)",
+        symbol="ε", spellings=("epsilon",), used_when=_EPS, gt=0, le=1,
     )  # fmt: skip
     weight_decay: float = _row(
-        0.1, "weight decay of the matrices: decoupled for adamw, else added to the gradient",
-        "adamw: θ ← θ − α_t·λ·θ; others: g ← g + λ·θ",
+        0.1,
+        "weight decay of the matrices: decoupled (in the step) for adamw, nadamw, lamb, lion and "
+        "muon, coupled (in the gradient, L2) for the others",
+        "decoupled: θ ← θ − α_t·λ·θ; coupled: g ← g + λ·θ",
         symbol="λ", spellings=("lambda", "wd"), ge=0, le=10,
     )  # fmt: skip
+    embedding_decay: float = _row(
+        0.0, "weight decay of the embeddings, coupled or decoupled as λ is",
+        "as λ; {fraction_of: λ, value: 1} treats them like matrices",
+        symbol="λ_emb", spellings=("lambda_emb",), ge=0, le=10,
+    )  # fmt: skip
+    gain_decay: float = _row(
+        0.0, "weight decay of the norms' gains and biases, coupled or decoupled as λ is", "as λ",
+        symbol="λ_gain", spellings=("lambda_gain",), ge=0, le=10,
+    )  # fmt: skip
+    l1_penalty: float = _row(
+        0.0, "L1 penalty of the matrices, in the gradient for every optimizer",
+        "g ← g + λ₁·sign(θ)",
+        symbol="λ₁", spellings=("lambda_1", "l1"), ge=0, le=1,
+    )  # fmt: skip
     momentum: float = _row(
-        0.9, "momentum, without dampening", "v ← γ·v + g",
-        symbol="γ", spellings=("gamma", "γ_momentum"), used_when={"optimizer": ("momentum",)},
-        ge=0, lt=1,
+        0.9, "momentum; nesterov and muon look ahead with it (muon: often 0.95)",
+        "momentum: v ← γ·v + (1−d)·g; nesterov: v ← γ·v + g; lars: v ← γ·v + α_t·r·g; "
+        "muon: v ← γ·v + (1−γ)·g",
+        symbol="γ", spellings=("gamma", "γ_momentum"), used_when=_MOMENTUM, ge=0, lt=1,
+    )  # fmt: skip
+    dampening: float = _row(
+        0.0, "dampening of the momentum; {fraction_of: γ, value: 1} gives the running mean",
+        "v ← γ·v + (1−d)·g: d = 0 is γ·v + g, d = γ is γ·v + (1−γ)·g",
+        symbol="d", used_when={"optimizer": ("momentum",)}, ge=0, lt=1,
+    )  # fmt: skip
+    trust_coefficient: float = _row(
+        1e-3, "how far LARS trusts a tensor's step: its largest relative change, times α",
+        "r = η·‖θ‖/(‖g‖ + λ·‖θ‖) per tensor",
+        symbol="η", spellings=("eta",), used_when={"optimizer": ("lars",)}, gt=0, le=100,
     )  # fmt: skip
     dropout: float = _row(
         0.0, "probability of dropping an activation (embeddings, residual branches)",
@@ -200,8 +234,12 @@ class Hyperparameters(BaseModel):
         "N_epoch = ⌈T_total·B / |Data|⌉",
         symbol="N_epoch", spellings=("n_epoch", "num_epochs"), ge=1,
     )  # fmt: skip
-    optimizer: Literal["adamw", "adam", "momentum", "sgd"] = _row(
-        "adamw", "the row of coefficients in the update rule", "see model/optimizers.py",
+    optimizer: Literal[
+        "adamw", "adam", "momentum", "sgd", "nesterov", "adagrad", "rmsprop", "nadamw", "lars",
+        "lamb", "lion", "muon",
+    ] = _row(
+        "adamw", "the row of coefficients in the update rule; muon: adamw outside the blocks",
+        "see model/optimizers/table.py",
     )  # fmt: skip
     schedule: Literal["cosine", "constant"] = _row(
         "cosine", "learning rate over updates", "see model/schedules.py",

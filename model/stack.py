@@ -22,9 +22,9 @@ from torch import Tensor
 
 from model.architecture import Architecture
 from model.losses import clip_grads_, cross_entropy
-from model.optimizers import stack_rows, update
+from model.optimizers import Layout, stack_rows, update
 from model.randomness import DropoutMasks
-from model.transformer import initial_weight, is_decayed, language_model, parameter_shapes
+from model.transformer import initial_weight, language_model, parameter_shapes
 
 Floats = npt.NDArray[np.float64]
 
@@ -43,7 +43,7 @@ class Plan:
         targets: (Q, K, b, T) int64.
         weight: (K,) share b/B of one tick in its update; 0 for a slot that rests.
         due: (Q, K) bool, whether the slot's update happens after this tick.
-        coefficients: (Q, K, 11), a row of `optimizers.Coefficients` where due.
+        coefficients: (Q, K, C), a row of `optimizers.Coefficients` where due.
         max_norm: (Q, K) τ where due, otherwise infinity.
         label_smoothing: (K,) or None where no slot uses it.
         dropout: (K,) or None where no slot uses it.
@@ -84,12 +84,11 @@ class Stack:
         self.device = torch.device(device)
         self._shapes = parameter_shapes(architecture)
         self._offsets: dict[str, int] = {}
-        end = decayed = 0
+        end = 0
         for name, shape in self._shapes.items():
             self._offsets[name] = end
             end += _ALIGNMENT * math.ceil(math.prod(shape) / _ALIGNMENT)
-            decayed = end if is_decayed(name) else decayed
-        self._decayed = decayed
+        self._layout = Layout.of(self._shapes, self._offsets, end)
         self._theta, self._m, self._v, self._grad = (
             torch.zeros(width, end, device=self.device) for _ in range(4)
         )
@@ -167,7 +166,7 @@ class Stack:
         norms = clip_grads_([self._grad], max_norm)  # (K,)
         self._alive &= norms.isfinite() | ~due
         c = stack_rows(rows, self.device)
-        theta, m, v = update(self._theta, self._m, self._v, self._grad, c, self._decayed)
+        theta, m, v = update(self._theta, self._m, self._v, self._grad, c, self._layout)
         moves = (due & self._alive).unsqueeze(1)  # (K, 1)
         # Asking costs nothing on a CPU and saves three passes; elsewhere it would wait for the
         # device.

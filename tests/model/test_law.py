@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from model import checkpoint
 from model.engine import Engine
+from model.optimizers import OPTIMIZERS
 from model.report import Report, Status
 from model.spec import TrialSpec
 from tests.conftest import MakeSpec
@@ -83,17 +84,21 @@ def assert_same(a: Outcome, b: Outcome) -> None:
 @st.composite
 def trials(draw: st.DrawFn) -> dict[str, Any]:
     """Hyperparameters of a trial; some of them diverge."""
-    optimizer = draw(st.sampled_from(["adamw", "adamw", "adam", "momentum", "sgd"]))
     return {
         "seed": draw(st.integers(0, 3)),
         "batch_size": draw(st.sampled_from([2, 4, 6])),
         "steps": draw(st.integers(3, 9)),
         "reports": draw(st.integers(1, 3)),
-        "optimizer": optimizer,
+        "optimizer": draw(st.sampled_from(["adamw", *OPTIMIZERS])),
         "schedule": draw(st.sampled_from(["cosine", "constant"])),
         "max_learning_rate": draw(st.sampled_from([1e-3, 0.03, 90.0])),
         "learning_rate": draw(st.sampled_from([1e-3, 0.03])),
         "weight_decay": draw(st.sampled_from([0.0, 0.1, 9.0])),
+        "embedding_decay": draw(st.sampled_from([0.0, 0.0, 0.2])),
+        "gain_decay": draw(st.sampled_from([0.0, 0.0, 0.2])),
+        "l1_penalty": draw(st.sampled_from([0.0, 0.0, 1e-3])),
+        "momentum": draw(st.sampled_from([0.0, 0.9])),
+        "dampening": draw(st.sampled_from([0.0, 0.9])),
         "dropout": draw(st.sampled_from([0.0, 0.0, 0.25])),
         "label_smoothing": draw(st.sampled_from([0.0, 0.0, 0.1])),
         "grad_clip": draw(st.sampled_from([0.0, 0.3, 1.0])),
@@ -140,6 +145,18 @@ def test_slot_does_not_matter(
     (alone,) = train(tokens, tmp_path, [spec], slots=1, width=1)
     for outcome in train(tokens, tmp_path, [spec] * width, slots=width, width=width):
         assert_same(alone, outcome)
+
+
+def test_optimizers_side_by_side_change_nothing(
+    tmp_path: Path, tokens: Tokens, make_spec: MakeSpec
+) -> None:
+    """One stack with every optimizer: each slot is the trial alone."""
+    specs = [make_spec(optimizer=name, steps=6, seed=i) for i, name in enumerate(OPTIMIZERS)]
+    together = train(tokens, tmp_path, specs, slots=len(specs), width=len(specs))
+    for spec, outcome in zip(specs, together, strict=True):
+        (alone,) = train(tokens, tmp_path, [spec], slots=1, width=1)
+        assert_same(alone, outcome)
+        assert outcome[0][-1][0] is Status.FINISHED
 
 
 def test_diverging_neighbour_changes_nothing(

@@ -108,7 +108,7 @@ MISTAKES = {
     "int rate": (hyper("τ: {int: ▲[1, 4]}"), "not a whole number; use uniform instead of int"),
     "broken ends": (hyper("T_warmup: {int: [▲1.5, 4]}"), "T_warmup must be a whole number in [0,"),
     "range of names": (hyper("optimizer: {uniform: ▲[0, 1]}"), "a name, not a number; use choice"),
-    "unknown optimizer": (hyper("optimizer: ▲admw"), "adamw | adam | momentum | sgd, got admw; di"),
+    "unknown optimizer": (hyper("optimizer: ▲admw"), "lion | muon, got admw; did you mean adamw?"),
     "off for others": (hyper("λ: ▲off"), "λ must be a number in [0, 10], got off"),
     # fraction_of and when
     "fraction of unknown": (hyper("α_min: {fraction_of: ▲α_mx, value: 0.1}"), "did you mean α_max"),
