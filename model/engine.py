@@ -30,7 +30,7 @@ from model.corpus import sequences
 from model.optimizers import IDLE, coefficients
 from model.randomness import derive_key, permute
 from model.report import Report, Status
-from model.schedules import learning_rate
+from model.schedules import Facts, learning_rate
 from model.spec import TrialSpec
 from model.stack import Plan, Stack
 
@@ -60,11 +60,17 @@ class Slot:
     loss_count: int = 0
     norm_sum: float = 0.0
     norm_count: int = 0
+    val_losses: list[float] = field(default_factory=list)  # of the reports so far
 
     @property
     def ticks_per_step(self) -> int:
         """B/b: micro-batches of one update."""
         return self.spec.hyperparameters.batch_size // self.spec.micro_batch
+
+    def learning_rate(self, step: int) -> float:
+        """α_t of an update before the next report."""
+        facts = Facts(self.spec.architecture.d_model, self.val_losses)
+        return learning_rate(step, self.spec.hyperparameters, facts)
 
     @property
     def next_report(self) -> int:
@@ -221,7 +227,7 @@ class Engine:
                 raise checkpoint.CheckpointError(
                     f"{trial.resume} belongs to another specification than trial {trial.trial_id}"
                 )
-            slot.step = about["step"]
+            slot.step, slot.val_losses = about["step"], about["val_losses"]
             if slot.step >= trial.spec.hyperparameters.total_steps:
                 raise checkpoint.CheckpointError(f"{trial.resume} is of a trial that has finished")
         running.stack.load(row, trial.spec.seed, state)
@@ -271,7 +277,7 @@ class Engine:
                 plan.dropout_keys[q, row] = np.uint64(key).astype(np.int64)
             if tick == slot.ticks_per_step - 1:
                 plan.due[q, row] = True
-                plan.coefficients[q, row] = coefficients(step, learning_rate(step, h), h)
+                plan.coefficients[q, row] = coefficients(step, slot.learning_rate(step), h)
                 plan.max_norm[q, row] = h.grad_clip or np.inf
 
     def _settle(
@@ -342,11 +348,13 @@ class Engine:
                 "trial_id": slot.trial_id,
                 "step": slot.step,
                 "val_loss": val_loss,
+                "val_losses": [*slot.val_losses, val_loss],
                 "spec": slot.spec.model_dump(mode="json"),
                 "spec_hash": slot.spec.hash,
             }
             checkpoint.write(path, running.stack.snapshot(row), about)
         report = self._report(slot, val_loss, status, path)
+        slot.val_losses.append(val_loss)
         slot.loss_sum = slot.norm_sum = 0.0
         slot.loss_count = slot.norm_count = 0
         if status is not Status.TRAINING:
@@ -362,7 +370,7 @@ class Engine:
             val_loss=val_loss,
             train_loss=slot.loss_sum / slot.loss_count,
             grad_norm=slot.norm_sum / max(1, slot.norm_count),
-            learning_rate=learning_rate(slot.step, slot.spec.hyperparameters),
+            learning_rate=slot.learning_rate(slot.step),
             checkpoint=None if path is None else str(path),
         )
 

@@ -112,7 +112,8 @@ _BETA1 = {"optimizer": (*_MEANS, "lion")}
 _BETA2 = {"optimizer": (*_MEANS, "lion", "rmsprop")}
 _EPS = {"optimizer": (*_MEANS, "rmsprop", "adagrad")}
 _MOMENTUM = {"optimizer": ("momentum", "nesterov", "lars", "muon")}
-_COSINE = {"schedule": ("cosine",)}
+_TO_FLOOR = ("cosine", "linear", "cosine_restarts")  # at T_cycle
+_PEAKED = (*_TO_FLOOR, "wsd", "step", "exponential", "inverse_sqrt", "plateau")
 
 
 class Hyperparameters(BaseModel):
@@ -121,9 +122,9 @@ class Hyperparameters(BaseModel):
     Build it with `derive`, which fills in the defaults and what follows from the budget.
 
     Which learning rate counts: with `schedule: constant` the rate is α after the warm-up; with
-    `schedule: cosine` it rises to α_max in T_warmup steps, falls along a cosine to α_min at step
-    T_cycle, and stays there. α is ignored by the cosine, and α_max, α_min and T_cycle by the
-    constant.
+    `schedule: noam` it follows from d_model and s_noam; all others rise to α_max in T_warmup
+    steps. With `cosine` it then falls along a cosine to α_min at step T_cycle, and stays there;
+    the others are described in model/schedules.py. What a schedule does not use is ignored.
 
     Raises:
         ValidationError: if a value lies outside its range or the rows contradict each other.
@@ -206,20 +207,66 @@ class Hyperparameters(BaseModel):
         symbol="T_warmup", spellings=("t_warmup", "warmup"), ge=0,
     )  # fmt: skip
     max_learning_rate: float = _row(
-        1e-3, "peak learning rate, cosine schedule", "α_t = α_max at t = T_warmup",
-        symbol="α_max", spellings=("alpha_max", "max_lr", "lr_max"), used_when=_COSINE,
-        gt=0, le=100,
+        1e-3, "peak learning rate, of every schedule but constant and noam",
+        "α_t = α_max at t = T_warmup",
+        symbol="α_max", spellings=("alpha_max", "max_lr", "lr_max"),
+        used_when={"schedule": _PEAKED}, gt=0, le=100,
     )  # fmt: skip
     min_learning_rate: float = _row(
-        FractionOf("max_learning_rate", 0.1), "final learning rate, cosine schedule",
-        "α_t = α_min + ½(1+cos(π(t−T_warmup)/(T_cycle−T_warmup)))·(α_max−α_min)",
-        symbol="α_min", spellings=("alpha_min", "min_lr", "lr_min"), used_when=_COSINE,
-        ge=0, le=100,
+        FractionOf("max_learning_rate", 0.1),
+        "final learning rate of cosine, linear, wsd and each cosine of cosine_restarts",
+        "α_t = α_min + ½(1+cos(π(t−T_warmup)/(T_cycle−T_warmup)))·(α_max−α_min); linear: "
+        "(1−(t−T_warmup)/(T_cycle−T_warmup)) instead of ½(1+cos …)",
+        symbol="α_min", spellings=("alpha_min", "min_lr", "lr_min"),
+        used_when={"schedule": (*_TO_FLOOR, "wsd")}, ge=0, le=100,
     )  # fmt: skip
     cycle_steps: int = _row(
-        FractionOf("total_steps", 1.0), "update at which the cosine reaches α_min",
-        "α_t = α_min for t > T_cycle",
-        symbol="T_cycle", spellings=("t_cycle",), used_when=_COSINE, ge=1,
+        FractionOf("total_steps", 1.0),
+        "update at which cosine and linear, and the first cosine of cosine_restarts, reach α_min",
+        "cosine, linear: α_t = α_min for t > T_cycle",
+        symbol="T_cycle", spellings=("t_cycle",), used_when={"schedule": _TO_FLOOR}, ge=1,
+    )  # fmt: skip
+    cycle_multiplier: float = _row(
+        1.0, "length of each cosine of cosine_restarts, as a multiple of the one before",
+        "T_i = (T_cycle−T_warmup)·T_mult^i",
+        symbol="T_mult", spellings=("t_mult",), used_when={"schedule": ("cosine_restarts",)},
+        ge=1, le=100,
+    )  # fmt: skip
+    decay_steps: int = _row(
+        FractionOf("total_steps", 0.3), "updates in which step and exponential fall by f_decay",
+        "step: α_t = α_max·f_decay^⌊(t−T_warmup)/T_decay⌋; exponential: without ⌊ ⌋",
+        symbol="T_decay", spellings=("t_decay",),
+        used_when={"schedule": ("step", "exponential")}, ge=1,
+    )  # fmt: skip
+    decay_factor: float = _row(
+        0.1, "what the rate is multiplied by: each T_decay updates, or at each plateau",
+        "plateau: α_t = α_max·f_decay^(reductions so far)",
+        symbol="f_decay", spellings=("lr_gamma",),
+        used_when={"schedule": ("step", "exponential", "plateau")}, gt=0, le=1,
+    )  # fmt: skip
+    cooldown_steps: int = _row(
+        FractionOf("total_steps", 0.2), "updates of the cool-down of wsd, which ends at T_total",
+        "α_t = α_min + (1−s)·(α_max−α_min), s = (t−T_total+T_cooldown)/T_cooldown",
+        symbol="T_cooldown", spellings=("t_cooldown",), used_when={"schedule": ("wsd",)}, ge=0,
+    )  # fmt: skip
+    cooldown_shape: Literal["linear", "sqrt"] = _row(
+        "linear", "shape of the cool-down of wsd", "linear: 1−s; sqrt: 1−√s",
+        used_when={"schedule": ("wsd",)},
+    )  # fmt: skip
+    plateau_patience: int = _row(
+        1, "reports without a better val_loss that plateau bears; the next one reduces α_t",
+        "better: val_loss < best·(1−1e-4)",
+        used_when={"schedule": ("plateau",)}, ge=0,
+    )  # fmt: skip
+    plateau_cooldown: int = _row(
+        0, "reports after a reduction that plateau does not count",
+        "as cooldown of torch's ReduceLROnPlateau",
+        used_when={"schedule": ("plateau",)}, ge=0,
+    )  # fmt: skip
+    noam_factor: float = _row(
+        1.0, "factor of the original Transformer's schedule; α and α_max do not enter it",
+        "α_t = s·d_model^(−½)·min(t^(−½), t·T_warmup^(−3/2))",
+        symbol="s_noam", used_when={"schedule": ("noam",)}, gt=0, le=1000,
     )  # fmt: skip
     batch_size: int = _row(
         16, "sequences per update", "tokens per update = B·context_length",
@@ -241,14 +288,18 @@ class Hyperparameters(BaseModel):
         "adamw", "the row of coefficients in the update rule; muon: adamw outside the blocks",
         "see model/optimizers/table.py",
     )  # fmt: skip
-    schedule: Literal["cosine", "constant"] = _row(
+    schedule: Literal[
+        "cosine", "constant", "linear", "step", "exponential", "inverse_sqrt", "noam",
+        "cosine_restarts", "wsd", "plateau",
+    ] = _row(
         "cosine", "learning rate over updates", "see model/schedules.py",
     )  # fmt: skip
 
     @model_validator(mode="after")
     def _rows_agree(self) -> Self:
         """The rules that span rows."""
-        if self.schedule == "cosine" and self.min_learning_rate > self.max_learning_rate:
+        floor = self.schedule in (*_TO_FLOOR, "wsd")
+        if floor and self.min_learning_rate > self.max_learning_rate:
             raise ValueError(
                 f"α_min must not exceed α_max, got {self.min_learning_rate:g} > "
                 f"{self.max_learning_rate:g}"
@@ -257,9 +308,15 @@ class Hyperparameters(BaseModel):
             raise ValueError(
                 f"T_warmup must not exceed T_total, got {self.warmup_steps} > {self.total_steps}"
             )
-        if self.schedule == "cosine" and self.warmup_steps > self.cycle_steps:
+        if self.schedule in _TO_FLOOR and self.warmup_steps > self.cycle_steps:
             raise ValueError(
                 f"T_warmup must not exceed T_cycle, got {self.warmup_steps} > {self.cycle_steps}"
+            )
+        phases = self.warmup_steps + self.cooldown_steps
+        if self.schedule == "wsd" and phases > self.total_steps:
+            raise ValueError(
+                f"T_warmup + T_cooldown must not exceed T_total, got {self.warmup_steps} + "
+                f"{self.cooldown_steps} > {self.total_steps}"
             )
         return self
 
@@ -383,4 +440,8 @@ def _resolve(name: str, values: Mapping[str, Value | FractionOf], path: tuple[st
     share = value.share * whole if isinstance(whole, int | float) else math.nan
     if not math.isfinite(share):
         raise ValueError(f"{name} cannot be {value.share:g} of {value.name}")
-    return round(share) if SYMBOL_TABLE[name].kind is int else share
+    row = SYMBOL_TABLE[name]
+    if row.kind is not int:
+        return share
+    # a default must not break the rules of a short trial
+    return max(round(share), int(cast(float, row.low))) if value == row.default else round(share)

@@ -43,6 +43,13 @@ SYMBOLS = {
     "α_max": "max_learning_rate",
     "α_min": "min_learning_rate",
     "T_cycle": "cycle_steps",
+    "T_mult": "cycle_multiplier",
+    "T_decay": "decay_steps",
+    "f_decay": "decay_factor",
+    "T_cooldown": "cooldown_steps",
+    "plateau_patience": "plateau_patience",
+    "plateau_cooldown": "plateau_cooldown",
+    "s_noam": "noam_factor",
     "B": "batch_size",
     "T_total": "total_steps",
     "N_epoch": "epochs",
@@ -166,7 +173,7 @@ def test_row_refuses_what_is_no_number(row: Row, value: Any) -> None:
         ("eps", "(0, 1]"),
         ("warmup_steps", "[0, ∞)"),
         ("batch_size", "[1, 1e+06]"),
-        ("schedule", "cosine | constant"),
+        ("cooldown_shape", "linear | sqrt"),
     ],
 )
 def test_row_range_reads_like_mathematics(name: str, text: str) -> None:
@@ -300,6 +307,18 @@ def test_derive_spends_epochs(epochs: int, batch: int, sequences: int) -> None:
         ({"warmup_steps": 101}, "T_warmup must not exceed T_total, got 101 > 100"),
         ({"warmup_steps": 60, "cycle_steps": 50}, "T_warmup must not exceed T_cycle, got 60 > 50"),
         (
+            {"warmup_steps": 60, "cycle_steps": 50, "schedule": "linear"},
+            "T_warmup must not exceed T_cycle, got 60 > 50",
+        ),
+        (
+            {"warmup_steps": 60, "cooldown_steps": 41, "schedule": "wsd"},
+            r"T_warmup \+ T_cooldown must not exceed T_total, got 60 \+ 41 > 100",
+        ),
+        (
+            {"min_learning_rate": 0.1, "max_learning_rate": 0.01, "schedule": "wsd"},
+            "α_min must not exceed α_max",
+        ),
+        (
             {"warmup_steps": 101, "schedule": "constant"},
             "T_warmup must not exceed T_total, got 101 > 100",
         ),
@@ -308,6 +327,13 @@ def test_derive_spends_epochs(epochs: int, batch: int, sequences: int) -> None:
 def test_derive_refuses(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         complete(**values)
+
+
+@pytest.mark.parametrize("schedule", SYMBOL_TABLE["schedule"].choices)
+@pytest.mark.parametrize("total", [1, 2, 3])
+def test_derive_gives_short_trials_defaults_too(schedule: str, total: int) -> None:
+    h = complete(total_steps=total, schedule=schedule)
+    assert h.decay_steps >= 1
 
 
 def test_derive_ignores_the_cosine_rules_for_a_constant() -> None:

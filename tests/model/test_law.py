@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from model import checkpoint
 from model.engine import Engine
 from model.optimizers import OPTIMIZERS
-from model.report import Report, Status
+from model.report import METRICS, Report, Status
+from model.schedules import SCHEDULES
 from model.spec import TrialSpec
 from tests.conftest import MakeSpec
 
@@ -90,7 +91,9 @@ def trials(draw: st.DrawFn) -> dict[str, Any]:
         "steps": draw(st.integers(3, 9)),
         "reports": draw(st.integers(1, 3)),
         "optimizer": draw(st.sampled_from(["adamw", *OPTIMIZERS])),
-        "schedule": draw(st.sampled_from(["cosine", "constant"])),
+        "schedule": draw(st.sampled_from(["cosine", *SCHEDULES])),
+        "plateau_patience": 0,
+        "decay_factor": 0.5,
         "max_learning_rate": draw(st.sampled_from([1e-3, 0.03, 90.0])),
         "learning_rate": draw(st.sampled_from([1e-3, 0.03])),
         "weight_decay": draw(st.sampled_from([0.0, 0.1, 9.0])),
@@ -204,6 +207,39 @@ def test_resume_equals_uninterrupted(
         tokens, tmp_path / "resumed", [other, spec], slots=2, width=3, resume={1: saved}
     )
     assert_same(whole, (begun[0] + resumed[0], resumed[1]))
+
+
+def resume_anywhere(tmp_path: Path, tokens: Tokens, spec: TrialSpec, other: TrialSpec) -> Outcome:
+    """Interrupt a trial at each report in turn; the same as without. Returns the outcome."""
+    (whole,) = train(tokens, tmp_path / "whole", [spec], slots=1, width=1)
+    for after in range(1, len(spec.report_steps)):
+        begun = tmp_path / f"begun{after}"
+        (first,) = train(tokens, begun, [spec], slots=1, width=1, stop={0: after})
+        resume = {1: begun / "0.safetensors"}
+        _, rest = train(
+            tokens, tmp_path / f"{after}", [other, spec], slots=2, width=3, resume=resume
+        )
+        assert_same(whole, (first[0] + rest[0], rest[1]))
+    return whole
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_resume_equals_uninterrupted_with_each_optimizer(
+    tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, optimizer: str
+) -> None:
+    spec = make_spec(optimizer=optimizer, steps=8, reports=4, gain_decay=0.1, l1_penalty=1e-3)
+    resume_anywhere(tmp_path, tokens, spec, make_spec(seed=9, steps=7))
+
+
+def test_resume_remembers_the_plateau(tmp_path: Path, tokens: Tokens, make_spec: MakeSpec) -> None:
+    """A rate so high that the loss rises: later rates depend on earlier reports."""
+    spec = make_spec(
+        schedule="plateau", optimizer="sgd", max_learning_rate=3.0, steps=12, reports=6,
+        plateau_patience=0, plateau_cooldown=1, decay_factor=0.5, warmup_steps=0,
+    )  # fmt: skip
+    whole = resume_anywhere(tmp_path, tokens, spec, make_spec(seed=9, steps=7))
+    rates = {numbers[1 + 1 + METRICS.index("learning_rate")] for numbers in whole[0]}
+    assert len(rates) > 1
 
 
 def test_resume_refuses_a_finished_trial(
