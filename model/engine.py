@@ -28,6 +28,7 @@ from model import checkpoint
 from model.architecture import Architecture
 from model.corpus import sequences
 from model.optimizers import IDLE, coefficients
+from model.pruning import pruning_of
 from model.randomness import derive_key, permute
 from model.report import Report, Status
 from model.schedules import Facts, learning_rate
@@ -230,7 +231,8 @@ class Engine:
             slot.step, slot.val_losses = about["step"], about["val_losses"]
             if slot.step >= trial.spec.hyperparameters.total_steps:
                 raise checkpoint.CheckpointError(f"{trial.resume} is of a trial that has finished")
-        running.stack.load(row, trial.spec.seed, state)
+        averaged = trial.spec.hyperparameters.ema_decay > 0
+        running.stack.load(row, trial.spec.seed, state, averaged=averaged)
         running.slots[row] = slot
 
     def _plan(self, running: _Running) -> Plan:
@@ -248,6 +250,10 @@ class Engine:
             due=np.zeros((q_ticks, k), np.bool_),
             coefficients=np.tile(IDLE, (q_ticks, k, 1)),
             max_norm=np.full((q_ticks, k), np.inf),
+            max_value=np.full((q_ticks, k), np.inf),
+            averaging=np.zeros((q_ticks, k)),
+            pruning=np.zeros((q_ticks, k)),
+            z_loss=np.zeros(k),
             label_smoothing=np.zeros(k),
             dropout=np.zeros(k),
             dropout_keys=np.zeros((q_ticks, k), np.int64),
@@ -269,6 +275,7 @@ class Engine:
         assert plan.label_smoothing is not None
         assert plan.dropout is not None
         plan.label_smoothing[row], plan.dropout[row] = h.label_smoothing, h.dropout
+        plan.z_loss[row] = h.z_loss
         for q in range(q_ticks):
             update, tick = divmod(slot.tick + q, slot.ticks_per_step)
             step = slot.step + update + 1
@@ -279,6 +286,9 @@ class Engine:
                 plan.due[q, row] = True
                 plan.coefficients[q, row] = coefficients(step, slot.learning_rate(step), h)
                 plan.max_norm[q, row] = h.grad_clip or np.inf
+                plan.max_value[q, row] = h.grad_clip_value or np.inf
+                plan.averaging[q, row] = averaging_share(step, h.ema_decay)
+                plan.pruning[q, row] = pruning_of(step, h)
 
     def _settle(
         self,
@@ -353,7 +363,9 @@ class Engine:
                 "spec_hash": slot.spec.hash,
             }
             checkpoint.write(path, running.stack.snapshot(row), about)
-        report = self._report(slot, val_loss, status, path)
+        is_pruned = slot.spec.hyperparameters.target_sparsity > 0
+        sparsity = running.stack.sparsity(row) if is_pruned else None
+        report = self._report(slot, val_loss, status, path, sparsity)
         slot.val_losses.append(val_loss)
         slot.loss_sum = slot.norm_sum = 0.0
         slot.loss_count = slot.norm_count = 0
@@ -361,7 +373,14 @@ class Engine:
             running.slots[row] = Slot()
         return report
 
-    def _report(self, slot: Slot, val_loss: float, status: Status, path: Path | None) -> Report:
+    def _report(
+        self,
+        slot: Slot,
+        val_loss: float,
+        status: Status,
+        path: Path | None,
+        sparsity: float | None = None,
+    ) -> Report:
         return Report(
             trial_id=slot.trial_id,
             status=status,
@@ -372,7 +391,17 @@ class Engine:
             grad_norm=slot.norm_sum / max(1, slot.norm_count),
             learning_rate=slot.learning_rate(slot.step),
             checkpoint=None if path is None else str(path),
+            sparsity=sparsity,
         )
+
+
+def averaging_share(step: int, decay: float) -> float:
+    """Share of the new weights in their running mean after an update; 0 with a decay of 0.
+
+    1 − min(β_ema, (1+t)/(10+t)): the first updates count for less and less, so that a short trial
+    is not held back by where it started. Source: TensorFlow's ExponentialMovingAverage.
+    """
+    return 1 - min(decay, (1 + step) / (10 + step)) if decay else 0.0
 
 
 def data_order(seed: int, positions: Ints, size: int) -> Ints:

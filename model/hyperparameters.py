@@ -202,6 +202,38 @@ class Hyperparameters(BaseModel):
         1.0, "largest global gradient norm; 0 turns clipping off", "g ← g·min(1, τ/‖g‖)",
         symbol="τ", spellings=("tau", "max_grad_norm", "clip"), ge=0, le=1e6,
     )  # fmt: skip
+    grad_clip_value: float = _row(
+        0.0, "largest size of each number of the gradient, after τ; 0 turns it off",
+        "g ← max(−τ_value, min(τ_value, g))",
+        symbol="τ_value", spellings=("tau_value", "clip_value"), ge=0, le=1e6,
+    )  # fmt: skip
+    z_loss: float = _row(
+        0.0, "weight of the z-loss, which keeps the logits' normaliser Z near 1; 1e-4 in PaLM",
+        "loss + λ_z·log²Z, Z = Σ_v exp(logit_v)",
+        symbol="λ_z", spellings=("lambda_z",), ge=0, le=1,
+    )  # fmt: skip
+    ema_decay: float = _row(
+        0.0, "decay of the running mean of the weights that validation uses; 0 turns it off",
+        "θ̄ ← β_t·θ̄ + (1−β_t)·θ, β_t = min(β_ema, (1+t)/(10+t))",
+        symbol="β_ema", spellings=("beta_ema",), ge=0, lt=1,
+    )  # fmt: skip
+    target_sparsity: float = _row(
+        0.0, "share of each matrix that gradual magnitude pruning ends at; 0 turns it off",
+        "s_t = s_final·(1 − (1 − (t−T_prune_start)/(T_prune_end−T_prune_start))³)",
+        symbol="s_final", ge=0, lt=1,
+    )  # fmt: skip
+    prune_start_steps: int = _row(
+        FractionOf("total_steps", 0.2), "update at which pruning begins", "see s_final",
+        symbol="T_prune_start", ge=0,
+    )  # fmt: skip
+    prune_end_steps: int = _row(
+        FractionOf("total_steps", 0.8), "update at which pruning has reached s_final",
+        "see s_final", symbol="T_prune_end", ge=0,
+    )  # fmt: skip
+    prune_interval_steps: int = _row(
+        10, "updates from one pruning to the next", "t = T_prune_start + i·ΔT_prune",
+        symbol="ΔT_prune", spellings=("prune_every",), ge=1,
+    )  # fmt: skip
     warmup_steps: int = _row(
         FractionOf("total_steps", 0.05), "updates of linear warm-up", "α_t = α·t/T_warmup",
         symbol="T_warmup", spellings=("t_warmup", "warmup"), ge=0,
@@ -317,6 +349,16 @@ class Hyperparameters(BaseModel):
             raise ValueError(
                 f"T_warmup + T_cooldown must not exceed T_total, got {self.warmup_steps} + "
                 f"{self.cooldown_steps} > {self.total_steps}"
+            )
+        if self.target_sparsity and self.prune_start_steps > self.prune_end_steps:
+            raise ValueError(
+                f"T_prune_start must not exceed T_prune_end, got {self.prune_start_steps} > "
+                f"{self.prune_end_steps}"
+            )
+        if self.target_sparsity and self.prune_end_steps > self.total_steps:
+            raise ValueError(
+                f"T_prune_end must not exceed T_total, got {self.prune_end_steps} > "
+                f"{self.total_steps}"
             )
         return self
 

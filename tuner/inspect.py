@@ -11,7 +11,7 @@ from rich.console import Console
 
 from model.corpus import cached
 from model.hyperparameters import SYMBOL_TABLE
-from model.report import METRICS
+from model.report import METRICS, SOME_METRICS
 from model.sources import source_bytes
 from tuner.errors import TunerError
 from tuner.parameters import symbol
@@ -265,12 +265,13 @@ def print_trial(console: Console, record: Record, trial: TrialRecord) -> dict[st
         table(None, ["parameter", "value"], [[symbol(k), v] for k, v in trial.parameters.items()])
     )
     console.print()
+    names = [*METRICS, *(n for n in SOME_METRICS if any(n in m for m in reports.values()))]
     console.print(
         table(
             "reports",
-            ["step", *METRICS],
+            ["step", *names],
             [
-                [step, *(number(m.get(n, float("nan"))) for n in METRICS)]
+                [step, *(number(m.get(n, float("nan"))) for n in names)]
                 for step, m in reports.items()
             ],
         )

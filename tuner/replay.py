@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from model.corpus import prepare
-from model.report import METRICS, Report
+from model.report import METRICS, SOME_METRICS, Report
 from model.spec import TrialSpec
 from tuner.errors import RecordError
 from tuner.home import Home
@@ -178,7 +178,7 @@ def compare(recorded: Mapping[int, Mapping[str, float]], reports: list[Report]) 
     replayed = {report.step: report.metrics() for report in reports}
     differences = []
     for step in sorted(recorded.keys() | replayed.keys()):
-        for metric in METRICS:
+        for metric in (*METRICS, *SOME_METRICS):
             old = recorded.get(step, {}).get(metric, math.nan)
             new = _as_stored(replayed.get(step, {}).get(metric, math.nan))
             if old != new and not (math.isnan(old) and math.isnan(new)):

@@ -5,6 +5,7 @@ K = slots in a stack, P = padded parameters of one model, N = tensors of one mod
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -25,6 +26,7 @@ class Layout:
         embeddings: what λ_emb touches.
         gains: what λ_gain touches.
         tensors: each parameter with its padding; together they are the whole row.
+        weights: each matrix without its padding.
         hidden: shape → offsets of the matrices inside the blocks, which Muon orthogonalises.
     """
 
@@ -32,6 +34,7 @@ class Layout:
     embeddings: Parts = ()
     gains: Parts = ()
     tensors: Parts = (slice(None),)
+    weights: Parts = ()
     hidden: tuple[tuple[tuple[int, int], tuple[int, ...]], ...] = ()
 
     @classmethod
@@ -48,17 +51,22 @@ class Layout:
         tensors = tuple(map(slice, offsets.values(), [*list(offsets.values())[1:], end]))
         parts: dict[str, list[slice]] = {"matrices": [], "embeddings": [], "gains": []}
         hidden: dict[tuple[int, int], list[int]] = {}
+        weights: list[slice] = []
         for (name, shape), tensor in zip(shapes.items(), tensors, strict=True):
             part = parts[_part(name, shape)]
             if part and part[-1].stop == tensor.start:
                 part[-1] = slice(part[-1].start, tensor.stop)
             else:
                 part.append(tensor)
-            if _part(name, shape) == "matrices" and len(shape) == 2 and "lm_head" not in name:
+            if part is not parts["matrices"]:
+                continue
+            weights.append(slice(tensor.start, tensor.start + math.prod(shape)))
+            if len(shape) == 2 and "lm_head" not in name:
                 hidden.setdefault((shape[0], shape[1]), []).append(tensor.start)
         return cls(
             **{name: tuple(part) for name, part in parts.items()},
             tensors=tensors,
+            weights=tuple(weights),
             hidden=tuple((shape, tuple(starts)) for shape, starts in hidden.items()),
         )
 

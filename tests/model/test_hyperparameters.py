@@ -39,6 +39,13 @@ SYMBOLS = {
     "p_drop": "dropout",
     "ε_ls": "label_smoothing",
     "τ": "grad_clip",
+    "τ_value": "grad_clip_value",
+    "λ_z": "z_loss",
+    "β_ema": "ema_decay",
+    "s_final": "target_sparsity",
+    "T_prune_start": "prune_start_steps",
+    "T_prune_end": "prune_end_steps",
+    "ΔT_prune": "prune_interval_steps",
     "T_warmup": "warmup_steps",
     "α_max": "max_learning_rate",
     "α_min": "min_learning_rate",
@@ -317,6 +324,14 @@ def test_derive_spends_epochs(epochs: int, batch: int, sequences: int) -> None:
         (
             {"min_learning_rate": 0.1, "max_learning_rate": 0.01, "schedule": "wsd"},
             "α_min must not exceed α_max",
+        ),
+        (
+            {"target_sparsity": 0.5, "prune_start_steps": 50, "prune_end_steps": 40},
+            "T_prune_start must not exceed T_prune_end, got 50 > 40",
+        ),
+        (
+            {"target_sparsity": 0.5, "prune_end_steps": 101},
+            "T_prune_end must not exceed T_total, got 101 > 100",
         ),
         (
             {"warmup_steps": 101, "schedule": "constant"},

@@ -104,6 +104,11 @@ def trials(draw: st.DrawFn) -> dict[str, Any]:
         "dampening": draw(st.sampled_from([0.0, 0.9])),
         "dropout": draw(st.sampled_from([0.0, 0.0, 0.25])),
         "label_smoothing": draw(st.sampled_from([0.0, 0.0, 0.1])),
+        "z_loss": draw(st.sampled_from([0.0, 0.0, 0.01])),
+        "ema_decay": draw(st.sampled_from([0.0, 0.0, 0.5])),
+        "target_sparsity": draw(st.sampled_from([0.0, 0.0, 0.5])),
+        "prune_interval_steps": draw(st.integers(1, 3)),
+        "grad_clip_value": draw(st.sampled_from([0.0, 0.0, 0.05])),
         "grad_clip": draw(st.sampled_from([0.0, 0.3, 1.0])),
     }
 
@@ -150,11 +155,18 @@ def test_slot_does_not_matter(
         assert_same(alone, outcome)
 
 
-def test_optimizers_side_by_side_change_nothing(
+def test_choices_side_by_side_change_nothing(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec
 ) -> None:
-    """One stack with every optimizer: each slot is the trial alone."""
+    """One stack with every optimizer, schedule and regulariser: each slot is the trial alone."""
     specs = [make_spec(optimizer=name, steps=6, seed=i) for i, name in enumerate(OPTIMIZERS)]
+    specs += [make_spec(schedule=name, steps=6, seed=i) for i, name in enumerate(SCHEDULES)]
+    regularisers: list[dict[str, float]] = [
+        {"z_loss": 0.01}, {"ema_decay": 0.9}, {"target_sparsity": 0.5, "prune_interval_steps": 1},
+        {"grad_clip_value": 0.01}, {"l1_penalty": 0.01}, {"gain_decay": 1}, {"embedding_decay": 1},
+        {"label_smoothing": 0.1}, {"dropout": 0.1}, {},
+    ]  # fmt: skip
+    specs += [make_spec(steps=6, **rows) for rows in regularisers]
     together = train(tokens, tmp_path, specs, slots=len(specs), width=len(specs))
     for spec, outcome in zip(specs, together, strict=True):
         (alone,) = train(tokens, tmp_path, [spec], slots=1, width=1)
@@ -240,6 +252,15 @@ def test_resume_remembers_the_plateau(tmp_path: Path, tokens: Tokens, make_spec:
     whole = resume_anywhere(tmp_path, tokens, spec, make_spec(seed=9, steps=7))
     rates = {numbers[1 + 1 + METRICS.index("learning_rate")] for numbers in whole[0]}
     assert len(rates) > 1
+
+
+def test_resume_keeps_mean_and_mask(tmp_path: Path, tokens: Tokens, make_spec: MakeSpec) -> None:
+    spec = make_spec(
+        steps=12, reports=6, ema_decay=0.9, target_sparsity=0.8, prune_interval_steps=2,
+        dropout=0.1, z_loss=0.01, grad_clip_value=0.1,
+    )  # fmt: skip
+    other = make_spec(seed=9, steps=7, ema_decay=0.5)
+    resume_anywhere(tmp_path, tokens, spec, other)
 
 
 def test_resume_refuses_a_finished_trial(
