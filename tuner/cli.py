@@ -106,13 +106,16 @@ def _parser() -> argparse.ArgumentParser:
     ui.add_argument(
         "--port", type=_whole(1, 65535), help="port (default: the first free one from 5000)"
     )
-    command(
+    validate = command(
         "validate",
         "say what a search space means, without running it",
         _validate,
         common,
         space,
         home,
+    )
+    validate.add_argument(
+        "--plot", metavar="FILE.png", help="draw the learning rates that the space can draw"
     )
     command("symbols", "print the symbol table", _symbols, common)
     command("list", "list past searches", _list, common, home)
@@ -278,7 +281,8 @@ def _validate(options: argparse.Namespace) -> int:
     space = _space(options)
     results, _ = _consoles(options)
     home = home_path(options.home)  # not a Home, which would be made: validating writes nothing
-    _print_json(options, describe_space(results, space, options.space, home))
+    described = describe_space(results, space, options.space, home, options.plot)
+    _print_json(options, described)
     return 0
 
 

@@ -15,6 +15,7 @@ from model.report import METRICS, SOME_METRICS
 from model.sources import source_bytes
 from tuner.errors import TunerError
 from tuner.parameters import symbol
+from tuner.plot import draw_rates
 from tuner.record import Record, SearchRecord, TrialRecord
 from tuner.space import CorpusFacts, SearchSpace
 from tuner.space_checks import conflicts
@@ -62,8 +63,10 @@ def print_symbols(console: Console) -> dict[str, Any]:
     }
 
 
-def describe_space(console: Console, space: SearchSpace, file: str, home: Path) -> dict[str, Any]:
-    """What a search space means, in words and numbers."""
+def describe_space(
+    console: Console, space: SearchSpace, file: str, home: Path, plot: str | None = None
+) -> dict[str, Any]:
+    """What a search space means, in words and numbers; `plot` names a picture to draw as well."""
     facts, is_exact = _facts(space, home / "corpora")
     about = "" if is_exact else "about "
     for _, message in conflicts(space, facts.train_tokens):
@@ -127,8 +130,12 @@ def describe_space(console: Console, space: SearchSpace, file: str, home: Path) 
             f"{source_bytes(space.data):,} bytes.[/dim]",
             highlight=False,
         )
+    if plot is not None:
+        draw_rates(space, facts, Path(plot))
+        console.print(f"The learning rates are drawn in {plot}.", highlight=False)
     return {
         "name": space.name,
+        "plot": plot,
         "parameters": parameters,
         "stacks": stacks,
         "micro_batch": space.micro_batch,
