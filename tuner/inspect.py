@@ -43,6 +43,10 @@ def print_symbols(console: Console) -> dict[str, Any]:
             ],
         )
     )  # fmt: skip
+    for row in rows:
+        if row.choice_meanings:
+            console.print()
+            console.print(table(row.name, ["choice", "what it is"], row.choice_meanings.items()))
     console.print(
         "\nA space gives exactly one of T_total, N_epoch and budget.tokens; the others follow. "
         "With schedule cosine the rate rises to α_max in T_warmup updates and falls to α_min at "
@@ -55,6 +59,7 @@ def print_symbols(console: Console) -> dict[str, Any]:
             "spellings": list(row.spellings),
             "default": default_of(row),
             "range": row.range,
+            "choices": {choice: row.choice_meanings.get(choice, "") for choice in row.choices},
             "meaning": row.meaning,
             "formula": row.formula,
             "used_when": {k: list(v) for k, v in row.used_when.items()},

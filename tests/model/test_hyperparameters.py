@@ -76,8 +76,19 @@ def test_row_is_complete(row: Row) -> None:
     assert row.symbol and row.meaning and row.formula
     assert row.range[0] in "[(a"[:2] or " | " in row.range
     assert row.choices or row.kind in (int, float)
+    assert not row.choice_meanings or tuple(row.choice_meanings) == row.choices
     for name, values in row.used_when.items():
         assert set(values) < set(SYMBOL_TABLE[name].choices)
+
+
+def test_table_says_what_each_optimizer_and_schedule_is() -> None:
+    """And where a formula has several forms, which one."""
+    optimizer, schedule = SYMBOL_TABLE["optimizer"], SYMBOL_TABLE["schedule"]
+    assert optimizer.choice_meanings and schedule.choice_meanings
+    for name, meaning in optimizer.choice_meanings.items():
+        is_as_adamw = name in {"nadamw", "lamb"}
+        assert is_as_adamw or ("λ coupled" in meaning) != ("λ decoupled" in meaning), name
+        assert "outside the root" in meaning or name not in {"adagrad", "rmsprop"}
 
 
 def test_table_has_every_symbol_of_the_issue() -> None:
