@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from model import checkpoint
 from model import engine as engine_module
 from model.engine import Engine, data_order
+from model.optimizers import OPTIMIZERS
 from model.report import METRICS, Report, Status
 from model.spec import TrialSpec
 from model.stack import Plan, Stack
@@ -211,6 +212,26 @@ def test_engine_learns_to_count(tokens: Tokens, make_spec: MakeSpec) -> None:
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < math.log(61) - 0.5
     assert reports[-1].train_loss < reports[0].train_loss
+
+
+# a learning rate at which each of them learns to count
+RATES = {
+    "adamw": 0.02, "adam": 0.02, "nadamw": 0.02, "lamb": 0.05, "lion": 0.003, "muon": 0.02,
+    "adagrad": 0.1, "rmsprop": 0.01, "momentum": 0.3, "nesterov": 0.3, "sgd": 1.0, "lars": 10.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_engine_learns_with_each_optimizer(
+    tokens: Tokens, make_spec: MakeSpec, optimizer: str
+) -> None:
+    """Whoever does not look at the context pays at least log 61 nats."""
+    spec = make_spec(
+        optimizer=optimizer, max_learning_rate=RATES[optimizer], weight_decay=0.0, steps=120,
+        batch_size=8, micro_batch=8, reports=1,
+    )  # fmt: skip
+    (report,) = run_all(tokens, [spec])[0]
+    assert report.val_loss < math.log(61) - 0.15
 
 
 def test_dropout_is_for_training_only(tmp_path: Path, tokens: Tokens, make_spec: MakeSpec) -> None:
