@@ -46,9 +46,10 @@ _OPTIMIZERS = {
     "centred; λ coupled (Tieleman and Hinton 2012)",
     "nadamw": "adamw with m̂ = β1·m/(1−β1^(t+1)) + (1−β1)·g/(1−β1^t), β1 constant (Dozat 2016)",
     "lars": "v ← γ·v + α_t·r·(g + λ·θ), step v, with r of η per tensor, gains included; λ coupled "
-    "(You et al. 2017: rate and ratio inside the mean)",
+    "(You et al. 2017: rate and ratio inside the mean); its α is large, 1 to 30",
     "lamb": "the step u of adamw, λ included, times ‖θ‖/‖u‖ per tensor (You et al. 2019, φ(x) = x)",
-    "lion": "step sign(β1·m + (1−β1)·g), then m ← β2·m + (1−β2)·g; λ decoupled (Chen et al. 2023)",
+    "lion": "step sign(β1·m + (1−β1)·g), then m ← β2·m + (1−β2)·g; λ decoupled "
+    "(Chen et al. 2023); its α is 3 to 10 times smaller than that of adamw",
     "muon": "matrices in the blocks: 0.2·√max(o, i)·orthogonal(Nesterov momentum), λ decoupled; "
     "all others: adamw (Jordan et al. 2024, scaled as by Liu et al. 2025)",
 }

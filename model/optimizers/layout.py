@@ -61,7 +61,7 @@ class Layout:
             if part is not parts["matrices"]:
                 continue
             weights.append(slice(tensor.start, tensor.start + math.prod(shape)))
-            if len(shape) == 2 and "lm_head" not in name:
+            if len(shape) == 2 and "layers." in name:
                 hidden.setdefault((shape[0], shape[1]), []).append(tensor.start)
         return cls(
             **{name: tuple(part) for name, part in parts.items()},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -155,18 +156,22 @@ def test_slot_does_not_matter(
         assert_same(alone, outcome)
 
 
+@pytest.mark.parametrize(
+    "shape", [*SHAPES, pytest.param({"d_model": 64, "d_ff": 192}, marks=pytest.mark.slow)]
+)
 def test_choices_side_by_side_change_nothing(
-    tmp_path: Path, tokens: Tokens, make_spec: MakeSpec
+    tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, shape: Any
 ) -> None:
     """One stack with every optimizer, schedule and regulariser: each slot is the trial alone."""
-    specs = [make_spec(optimizer=name, steps=6, seed=i) for i, name in enumerate(OPTIMIZERS)]
-    specs += [make_spec(schedule=name, steps=6, seed=i) for i, name in enumerate(SCHEDULES)]
+    make = partial(make_spec, model=shape, steps=6)
+    specs = [make(optimizer=name, seed=i) for i, name in enumerate(OPTIMIZERS)]
+    specs += [make(schedule=name, seed=i) for i, name in enumerate(SCHEDULES)]
     regularisers: list[dict[str, float]] = [
         {"z_loss": 0.01}, {"ema_decay": 0.9}, {"target_sparsity": 0.5, "prune_interval_steps": 1},
         {"grad_clip_value": 0.01}, {"l1_penalty": 0.01}, {"gain_decay": 1}, {"embedding_decay": 1},
         {"label_smoothing": 0.1}, {"dropout": 0.1}, {},
     ]  # fmt: skip
-    specs += [make_spec(steps=6, **rows) for rows in regularisers]
+    specs += [make(**rows) for rows in regularisers]
     together = train(tokens, tmp_path, specs, slots=len(specs), width=len(specs))
     for spec, outcome in zip(specs, together, strict=True):
         (alone,) = train(tokens, tmp_path, [spec], slots=1, width=1)

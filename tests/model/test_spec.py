@@ -55,12 +55,13 @@ def changed(value: Any, name: str) -> Any:
     if name in SYMBOL_TABLE and SYMBOL_TABLE[name].choices:
         return next(choice for choice in SYMBOL_TABLE[name].choices if choice != value)
     special = {"source": "python-stdlib", "files": None, "n_heads": 1, "epochs": value}
+    special["cycle_multiplier"] = 1.5
     if name in special:
         return special[name]
     if isinstance(value, str):
         return value + "x"
     if isinstance(value, int):
-        return value * 2
+        return value * 2 or 3
     return value / 2 if value else 0.25
 
 
