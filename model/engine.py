@@ -26,6 +26,7 @@ import torch
 
 from model import checkpoint
 from model.architecture import Architecture
+from model.averaging import averaging_share
 from model.corpus import sequences
 from model.optimizers import IDLE, coefficients
 from model.pruning import pruning_of
@@ -393,15 +394,6 @@ class Engine:
             checkpoint=None if path is None else str(path),
             sparsity=sparsity,
         )
-
-
-def averaging_share(step: int, decay: float) -> float:
-    """Share of the new weights in their running mean after an update; 0 with a decay of 0.
-
-    1 − min(β_ema, (1+t)/(10+t)): the first updates count for less and less, so that a short trial
-    is not held back by where it started. Source: TensorFlow's ExponentialMovingAverage.
-    """
-    return 1 - min(decay, (1 + step) / (10 + step)) if decay else 0.0
 
 
 def data_order(seed: int, positions: Ints, size: int) -> Ints:

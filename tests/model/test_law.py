@@ -78,7 +78,7 @@ def train(
 
 def assert_same(a: Outcome, b: Outcome) -> None:
     assert a[0] == b[0]
-    assert (a[1] is None) == (b[1] is None)
+    assert (a[1] or {}).keys() == (b[1] or {}).keys()
     for name in a[1] or {}:
         assert torch.equal(a[1][name], b[1][name]), name  # type: ignore[index]
 
@@ -177,6 +177,16 @@ def test_choices_side_by_side_change_nothing(
         (alone,) = train(tokens, tmp_path, [spec], slots=1, width=1)
         assert_same(alone, outcome)
         assert outcome[0][-1][0] is Status.FINISHED
+
+
+def test_slot_forgets_the_trial_before(tmp_path: Path, tokens: Tokens, make_spec: MakeSpec) -> None:
+    """A trial without a mean or a mask in the slot of one with them, and the other way round."""
+    rich = make_spec(steps=6, ema_decay=0.9, target_sparsity=0.5, prune_interval_steps=1)
+    plain = make_spec(steps=6, seed=1)
+    specs = [rich, plain, rich]
+    for spec, outcome in zip(specs, train(tokens, tmp_path, specs, slots=1, width=1), strict=True):
+        (alone,) = train(tokens, tmp_path, [spec], slots=1, width=1)
+        assert_same(alone, outcome)
 
 
 def test_diverging_neighbour_changes_nothing(
