@@ -212,7 +212,7 @@ class Stack:
         max_value: Tensor | None,
         averaging: Tensor | None,
     ) -> Tensor:
-        """Clip, apply the rule to the slots that are due and alive, and clear their gradients."""
+        """Clip, apply the rule to the slots that are due and alive, prune and average them."""
         pruning = plan.pruning[q].tolist()
         pruned = [slot for slot, share in enumerate(pruning) if share != OFF]
         mask_(self._grad, self._theta, pruned, self._layout.matrices)
