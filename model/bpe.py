@@ -1,120 +1,100 @@
 """Training of a byte-level byte-pair encoding.
 
-Text is cut into pre-tokens (GPT-2's pattern), equal pre-tokens are counted once, and the most
-frequent pair of adjacent tokens is merged again and again. Source: Sennrich et al. 2015
-(arXiv:1508.07909); Radford et al. 2019, section 2.2, for bytes.
+Text is cut into pre-tokens, equal pre-tokens are counted once, and the most frequent pair of
+adjacent tokens is merged again and again. Source: Sennrich et al. 2015 (arXiv:1508.07909);
+Radford et al. 2019, section 2.2, for bytes.
 """
 
 from __future__ import annotations
 
 import heapq
+import io
 import os
+import sqlite3
+import tempfile
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from functools import partial
+from itertools import islice
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
-import regex
+from model.pretokens import PATTERNS, cut_stream
+from model.processes import ordered_map, processes_for
+from model.progress import OnProgress, Progress, silent
 
 Vocab = dict[int, bytes]
 Merges = list[tuple[bytes, bytes]]
 
-GPT2_PATTERN = regex.compile(
-    r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
-)
-
-_PIECE_CHARACTERS = 1 << 22  # read from a file at a time
+_PIECE_CHARACTERS = 1 << 20  # counted at a time
+_MOST_PRETOKENS = 1 << 18  # different ones in memory, and in the training
+_MERGES_PER_REPORT = 256
 
 
 def train_bpe(
-    input_path: str | os.PathLike[str], vocab_size: int, special_tokens: Sequence[str]
+    input_path: str | os.PathLike[str],
+    vocab_size: int,
+    special_tokens: Sequence[str],
+    *,
+    pattern: str = "gpt2",
+    processes: int | None = None,
+    on_progress: OnProgress = silent,
 ) -> tuple[Vocab, Merges]:
-    """Train a byte-level BPE on a UTF-8 text file.
+    """Train a byte-level BPE on a UTF-8 text file of any size.
+
+    The result does not depend on the number of processes. Memory is bounded: beyond 262,144
+    different pre-tokens the rarest take no part in the merging.
 
     Args:
         input_path: the text.
         vocab_size: ids to make, special tokens and the 256 bytes included; fewer are made when
             no pair is left to merge.
         special_tokens: texts that are one token each, hard boundaries, and never counted.
+        pattern: how text is cut into pre-tokens, a name in `PATTERNS`.
+        processes: that count; by default one per core, or one for a small file.
+        on_progress: is told how far the training is.
 
     Returns:
         The vocabulary (id → bytes: special tokens, then bytes, then merges) and the merges in
         the order they were made.
 
     Raises:
-        ValueError: if `vocab_size` is too small for the bytes and the special tokens.
+        ValueError: if `vocab_size` is too small for the bytes and the special tokens, or there is
+            no such pattern.
         OSError: if the file cannot be read.
         UnicodeDecodeError: if it is not UTF-8.
     """
-    _check_size(vocab_size, special_tokens)
-    with Path(input_path).open(encoding="utf-8", newline="") as file:
-        pieces = _pieces(iter(lambda: file.read(_PIECE_CHARACTERS), ""), special_tokens)
-        counts = count_pretokens(pieces, special_tokens)
-    return merge_pretokens(counts, vocab_size, special_tokens)
+    check_vocab_size(vocab_size, special_tokens)
+    check_pattern(pattern)
+    size = Path(input_path).stat().st_size
+    with Path(input_path).open("rb") as file, PretokenCounts() as counts:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+
+        def blocks() -> Iterator[str]:
+            while block := text.read(_PIECE_CHARACTERS):
+                on_progress(Progress("counting", file.tell(), size, "B"))
+                yield block
+
+        pieces = cut_stream(blocks(), special_tokens, _PIECE_CHARACTERS)
+        count = partial(count_pretokens, pattern=pattern)
+        for counted in ordered_map(count, pieces, processes_for(size, processes)):
+            counts.add(counted)
+        most_frequent = counts.most_frequent()
+    return merge_pretokens(most_frequent, vocab_size, special_tokens, on_progress=on_progress)
 
 
-def _pieces(blocks: Iterable[str], special_tokens: Sequence[str]) -> Iterator[str]:
-    """Cut a stream of text after special tokens, so that no pre-token is cut.
-
-    Without special tokens there is no safe cut, and the whole text is one piece.
-    """
-    special = special_pattern(special_tokens)
-    held, searched = "", 0
-    for block in blocks:
-        held += block
-        begun = unfinished_special(held, searched, special_tokens)
-        end = 0
-        for match in special.finditer(held, searched) if special else ():
-            if match.start() >= begun:
-                break
-            end = match.end()
-        if end:
-            yield held[:end]
-            held = held[end:]
-        # What is known to hold no special token is not searched again with the next block.
-        searched = max(begun - end, 0)
-    yield held
-
-
-def unfinished_special(text: str, start: int, special_tokens: Sequence[str]) -> int:
-    """The first place at or after `start` where a longer text might hold a special token."""
-    longest = max(map(len, special_tokens), default=0)
-    first = {token[0] for token in special_tokens}
-    for place in range(max(start, len(text) - longest + 1), len(text)):
-        if text[place] not in first:
-            continue
-        end = text[place:]
-        if any(token.startswith(end) and token != end for token in special_tokens):
-            return place
-    return len(text)
-
-
-def special_pattern(special_tokens: Iterable[str]) -> regex.Pattern[str] | None:
-    """A pattern with one group that finds special tokens, the longest where several start.
-
-    Raises:
-        ValueError: if a special token is empty: it would be found everywhere.
-    """
-    longest_first = sorted(special_tokens, key=lambda token: (-len(token), token))
-    if not longest_first:
-        return None
-    if not longest_first[-1]:
-        raise ValueError("a special token must not be empty")
-    return regex.compile(f"({'|'.join(map(regex.escape, longest_first))})")
-
-
-def count_pretokens(texts: Iterable[str], special_tokens: Sequence[str]) -> Counter[bytes]:
-    """How often each pre-token occurs in some texts; special tokens are cut out."""
-    special = special_pattern(special_tokens)
+def count_pretokens(texts: Sequence[str], pattern: str = "gpt2") -> Counter[str]:
+    """How often each pre-token occurs in some texts without special tokens."""
     counts: Counter[str] = Counter()
     for text in texts:
-        parts = special.split(text)[::2] if special else [text]
-        for part in parts:
-            counts.update(GPT2_PATTERN.findall(part))
-    return Counter({pretoken.encode(): count for pretoken, count in counts.items()})
+        counts.update(PATTERNS[pattern].findall(text))
+    return counts
 
 
-def _check_size(vocab_size: int, special_tokens: Sequence[str]) -> None:
+def check_vocab_size(vocab_size: int, special_tokens: Sequence[str]) -> None:
+    """Raise ValueError if the bytes and the special tokens do not fit."""
     smallest = 256 + len(special_tokens)
     if vocab_size < smallest:
         raise ValueError(
@@ -123,30 +103,98 @@ def _check_size(vocab_size: int, special_tokens: Sequence[str]) -> None:
         )
 
 
-class _Pair:
-    """A heap entry: the greatest count first, then the greatest pair of byte strings."""
+def check_pattern(name: str) -> None:
+    """Raise ValueError if there is no such pattern."""
+    if name not in PATTERNS:
+        raise ValueError(f"pattern must be {' or '.join(PATTERNS)}, got {name}")
 
-    __slots__ = ("count", "pair", "text")
 
-    def __init__(self, count: int, text: tuple[bytes, bytes], pair: tuple[int, int]) -> None:
-        self.count, self.text, self.pair = count, text, pair
+class PretokenCounts:
+    """Exact counts of any number of pre-tokens in bounded memory: what is too much goes to disk."""
 
-    def __lt__(self, other: _Pair) -> bool:
-        return (self.count, self.text) > (other.count, other.text)
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._database: sqlite3.Connection | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        if self._database is not None and self._folder is not None:
+            self._database.close()
+            self._folder.cleanup()
+
+    def add(self, counts: Mapping[str, int]) -> None:
+        """Add the counts of one piece of text."""
+        self._counts.update(counts)
+        if len(self._counts) > _MOST_PRETOKENS:
+            self._to_disk()
+
+    def _to_disk(self) -> None:
+        if self._database is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="pretokens-")
+            self._database = sqlite3.connect(Path(self._folder.name, "counts.db"))
+            self._database.execute("PRAGMA journal_mode = OFF")
+            self._database.execute("PRAGMA synchronous = OFF")
+            self._database.execute(
+                "CREATE TABLE counts (pretoken BLOB PRIMARY KEY, n INTEGER) WITHOUT ROWID"
+            )
+        self._database.executemany(
+            "INSERT INTO counts VALUES (?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n",
+            sorted((_to_bytes(pretoken), n) for pretoken, n in self._counts.items()),
+        )
+        self._database.commit()
+        self._counts.clear()
+
+    def most_frequent(self) -> dict[bytes, int]:
+        """The counts by bytes; of more than 262,144 pre-tokens the most frequent, ties by bytes."""
+        if self._database is None:
+            return {_to_bytes(pretoken): n for pretoken, n in self._counts.items()}
+        self._to_disk()
+        return dict(
+            self._database.execute(
+                "SELECT pretoken, n FROM counts ORDER BY n DESC, pretoken LIMIT ?",
+                (_MOST_PRETOKENS,),
+            )
+        )
+
+
+def _to_bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+# Keys of the heap: the byte strings of a pair turned around (255 − byte, then a character above
+# all of them), so that the smallest key is the greatest pair and comparing costs no Python call.
+_INVERSE = bytes(255 - byte for byte in range(256))
+
+
+def _descending(token: bytes) -> str:
+    return token.translate(_INVERSE).decode("latin-1") + "\u0100"
 
 
 def merge_pretokens(
-    counts: Mapping[bytes, int], vocab_size: int, special_tokens: Sequence[str]
+    counts: Mapping[bytes, int],
+    vocab_size: int,
+    special_tokens: Sequence[str],
+    *,
+    on_progress: OnProgress = silent,
 ) -> tuple[Vocab, Merges]:
     """Merge the most frequent pair, ties to the greatest pair of byte strings, until full.
 
-    Pair counts are kept up to date by visiting only the pre-tokens that hold the merged pair;
-    the heap may hold outdated entries, which are corrected when they surface.
+    A round visits only the places where the merged pair is. The heap may hold outdated counts,
+    which are corrected when they surface.
 
     Args:
         counts: pre-token → occurrences.
         vocab_size: as in `train_bpe`.
         special_tokens: as in `train_bpe`.
+        on_progress: is told how many merges have been made.
 
     Returns:
         As `train_bpe`.
@@ -154,72 +202,125 @@ def merge_pretokens(
     Raises:
         ValueError: as `train_bpe`.
     """
-    _check_size(vocab_size, special_tokens)
-    vocab: Vocab = {i: token.encode() for i, token in enumerate(special_tokens)}
-    first_byte = len(vocab)
-    vocab |= {first_byte + byte: bytes([byte]) for byte in range(256)}
+    check_vocab_size(vocab_size, special_tokens)
+    tokens = [token.encode() for token in special_tokens]
+    first_byte = len(tokens)
+    tokens += [bytes([byte]) for byte in range(256)]
+    descending = list(map(_descending, tokens))
+    places = _Places(counts, first_byte)
 
-    index = _PairIndex(counts, first_byte)
+    def entry(pair: int) -> tuple[int, str, int]:
+        a, b = divmod(pair, _PAIR)
+        return -places.count(pair), descending[a] + descending[b], pair
 
-    def entry(pair: tuple[int, int]) -> _Pair:
-        return _Pair(index.counts[pair], (vocab[pair[0]], vocab[pair[1]]), pair)
-
-    heap = [entry(pair) for pair in index.counts]
-    heapq.heapify(heap)
     merges: Merges = []
-    while len(vocab) < vocab_size and heap:
-        top = heapq.heappop(heap)
-        current = index.counts.get(top.pair, 0)
-        if current == top.count:
-            merged = len(vocab)
-            vocab[merged] = top.text[0] + top.text[1]
-            merges.append(top.text)
-            for pair in index.merge(top.pair, merged):
-                heapq.heappush(heap, entry(pair))
-        elif current:
-            heapq.heappush(heap, entry(top.pair))
-    return vocab, merges
+    # The heap holds the pairs of at least `least` occurrences: most pairs are rare, and their turn
+    # never comes.
+    least = max(places.counts(), default=0) + 1
+    heap: list[tuple[int, str, int]] = []
+    while len(tokens) < vocab_size:
+        if not heap:
+            if least <= 1:
+                break
+            least = max(1, least // 4)
+            heap = [entry(pair) for pair in places.pairs() if places.count(pair) >= least]
+            heapq.heapify(heap)
+            continue
+        negative, _, pair = heapq.heappop(heap)
+        current = places.count(pair)
+        if current == -negative:
+            a, b = divmod(pair, _PAIR)
+            merges.append((tokens[a], tokens[b]))
+            tokens.append(tokens[a] + tokens[b])
+            descending.append(_descending(tokens[-1]))
+            for new in places.merge(a, b, len(tokens) - 1):
+                if places.count(new) >= least:
+                    heapq.heappush(heap, entry(new))
+            if len(merges) % _MERGES_PER_REPORT == 0:
+                on_progress(Progress("merging", len(tokens), vocab_size, "tokens"))
+        elif current >= least:
+            heapq.heappush(heap, entry(pair))
+    return dict(enumerate(tokens)), merges
 
 
-class _PairIndex:
-    """The pre-tokens as token ids, how often each pair occurs in them, and where."""
-
-    def __init__(self, counts: Mapping[bytes, int], first_byte: int) -> None:
-        self._words = [[first_byte + byte for byte in pretoken] for pretoken in counts]
-        self._frequency = list(counts.values())
-        self.counts: defaultdict[tuple[int, int], int] = defaultdict(int)
-        self._where: defaultdict[tuple[int, int], set[int]] = defaultdict(set)
-        for number, word in enumerate(self._words):
-            for pair in pairwise(word):
-                self.counts[pair] += self._frequency[number]
-                self._where[pair].add(number)
-
-    def merge(self, pair: tuple[int, int], merged: int) -> set[tuple[int, int]]:
-        """Replace a pair by a new token everywhere; the pairs that this brought about."""
-        grown = set()
-        for number in self._where.pop(pair):
-            before, count = self._words[number], self._frequency[number]
-            after = self._words[number] = _merge_word(before, pair, merged)
-            for old in pairwise(before):
-                self.counts[old] -= count
-            for new in pairwise(after):
-                self.counts[new] += count
-                if merged in new:
-                    self._where[new].add(number)
-                    grown.add(new)
-        del self.counts[pair]
-        return grown
+_PAIR = 1 << 32  # a pair of ids is one number, left · 2³² + right
+_BORDER = -1  # stands before, between and after the pre-tokens
+_INSIDE = -2  # a byte that is not the first of its token
 
 
-def _merge_word(word: list[int], pair: tuple[int, int], merged: int) -> list[int]:
-    """Replace every occurrence of a pair, from left to right."""
-    after: list[int] = []
-    i, last = 0, len(word) - 1
-    while i <= last:
-        if i < last and word[i] == pair[0] and word[i + 1] == pair[1]:
-            after.append(merged)
-            i += 2
-        else:
-            after.append(word[i])
-            i += 1
-    return after
+class _Places:
+    """All pre-tokens as one row of token ids, and where in it each pair stands.
+
+    A token of several bytes has its id at its first byte. That a place is outdated shows when it
+    is visited: another id stands there.
+    """
+
+    def __init__(self, pretokens: Mapping[bytes, int], first_byte: int) -> None:
+        self._ids = array("i", [_BORDER])
+        self._weights = array("q", [0])  # occurrences of the pre-token that a byte belongs to
+        for pretoken, count in pretokens.items():
+            self._ids.extend([first_byte + byte for byte in pretoken])
+            self._ids.append(_BORDER)
+            self._weights.extend([count] * (len(pretoken) + 1))
+        # where the token begins whose last byte is here; of other bytes it means nothing
+        self._starts = array("q", range(len(self._ids)))
+        self._sizes: defaultdict[int, int] = defaultdict(lambda: 1)  # bytes of a token
+        # of each pair, its occurrences in the text and then its places
+        self._pairs: defaultdict[int, array[int]] = defaultdict(lambda: array("q", (0,)))
+        left = _BORDER
+        for place, right in enumerate(self._ids):
+            if left >= 0 and right >= 0:
+                entry = self._pairs[left * _PAIR + right]
+                entry[0] += self._weights[place]
+                entry.append(place - 1)
+            left = right
+
+    def pairs(self) -> Iterable[int]:
+        """All pairs."""
+        return self._pairs
+
+    def counts(self) -> Iterator[int]:
+        """How often each pair occurs."""
+        return (entry[0] for entry in self._pairs.values())
+
+    def count(self, pair: int) -> int:
+        """How often a pair occurs; 0 if it has been merged."""
+        entry = self._pairs.get(pair)
+        return entry[0] if entry else 0
+
+    def merge(self, a: int, b: int, merged: int) -> set[int]:
+        """Make a pair one token wherever it stands, from left to right.
+
+        Returns:
+            The pairs that this brought about.
+        """
+        ids, starts, pairs = self._ids, self._starts, self._pairs
+        size_a = self._sizes[a]
+        size = self._sizes[merged] = size_a + self._sizes[b]
+        new = set()
+        places = pairs.pop(a * _PAIR + b)
+        for place in islice(places, 1, None):
+            if ids[place] != a or ids[place + size_a] != b:
+                continue  # a merge to the left has taken one of the two
+            weight = self._weights[place]
+            ids[place], ids[place + size_a] = merged, _INSIDE
+            starts[place + size - 1] = place
+            right = ids[place + size]
+            if right >= 0:
+                pairs[b * _PAIR + right][0] -= weight
+                pair = merged * _PAIR + right
+                entry = pairs[pair]
+                entry[0] += weight
+                entry.append(place)
+                new.add(pair)
+            before = starts[place - 1]
+            left = ids[before]
+            if left >= 0:
+                pairs[left * _PAIR + a][0] -= weight
+                pair = left * _PAIR + merged
+                entry = pairs[pair]
+                entry[0] += weight
+                entry.append(before)
+                new.add(pair)
+        pairs.pop(a * _PAIR + b, None)  # what overlapped with itself: aaa
+        return new

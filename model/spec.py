@@ -10,8 +10,9 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from model.architecture import Architecture
+from model.data_config import DataConfig
 from model.hyperparameters import Hyperparameters
-from model.sources import DataConfig
+from model.tokenizer_config import TokenizerConfig
 
 
 class TrialSpec(BaseModel):
@@ -21,9 +22,9 @@ class TrialSpec(BaseModel):
         hyperparameters: the rows of the symbol table.
         architecture: the shape of the model.
         data: where the text comes from.
-        vocab_size: vocabulary that the tokenizer was asked for.
-        data_fingerprint: SHA-256 of the documents.
-        tokenizer_fingerprint: SHA-256 of vocabulary and merges.
+        tokenizer: the tokenizer to train.
+        data_fingerprint: SHA-256 of the source.
+        tokenizer_fingerprint: SHA-256 of vocabulary, merges, special tokens and pattern.
         train_sequences: |Data|, training sequences in an epoch.
         validation_sequences: how many validation sequences an evaluation reads.
         micro_batch: sequences per tick; B is a multiple of it.
@@ -36,7 +37,7 @@ class TrialSpec(BaseModel):
     hyperparameters: Hyperparameters
     architecture: Architecture
     data: DataConfig
-    vocab_size: int = Field(ge=257)
+    tokenizer: TokenizerConfig
     data_fingerprint: str
     tokenizer_fingerprint: str
     train_sequences: int = Field(ge=1)

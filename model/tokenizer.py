@@ -6,26 +6,30 @@ import hashlib
 import heapq
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property, lru_cache
-from itertools import chain, pairwise
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import chain, pairwise, repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from model.bpe import GPT2_PATTERN, Merges, Vocab, special_pattern, unfinished_special
+from model import tokenizer_files
+from model.bpe import Merges, Vocab, check_pattern
+from model.pretokens import PATTERNS, UNSETTLED, safe_cut, special_pattern, unfinished_special
 
 # Pre-tokens above this length are merged with a heap, so that a long run of letters is not
 # quadratic; below it the plain loop is faster.
-_LONG_PRETOKEN = 64
-_CACHE_LIMIT = 1 << 20
-# The last pre-tokens of an unfinished text may still change: `'`, `l` become `'ll`, and white
-# space gives its last character to the word that follows.
-_UNSETTLED = 3
+_LONG_PRETOKEN = 128
+# The cache of a language's pre-tokens: short ones, up to about 50 MB.
+_CACHE_LIMIT = 1 << 18
+_CACHED_CHARACTERS = 32
+_SLICE_CHARACTERS = 1 << 15  # of a long text, encoded at a time: what fits the processor's cache
 # Short pieces of a stream are gathered up to this size: a line at a time costs three times more.
 _GATHERED_CHARACTERS = 1 << 13
+_NEVER = 1 << 62  # the rank of a pair that is not merged
 
 
 class Tokenizer:
@@ -36,17 +40,25 @@ class Tokenizer:
         merges: pairs in the order they were made.
         special_tokens: texts that are one token each; those missing from the vocabulary are
             appended to it.
+        pattern: how text is cut into pre-tokens, a name in `pretokens.PATTERNS`.
 
     Raises:
-        ValueError: if a byte or the result of a merge is missing from the vocabulary.
+        ValueError: if a byte or the result of a merge is missing from the vocabulary, a special
+            token is empty, or there is no such pattern.
     """
 
     def __init__(
-        self, vocab: Vocab, merges: Merges, special_tokens: Sequence[str] | None = None
+        self,
+        vocab: Vocab,
+        merges: Merges,
+        special_tokens: Sequence[str] | None = None,
+        pattern: str = "gpt2",
     ) -> None:
+        check_pattern(pattern)
         self.vocab = dict(vocab)
         self.merges = list(merges)
         self.special_tokens = tuple(special_tokens or ())
+        self.pattern = pattern
         known = set(self.vocab.values())
         for token in self.special_tokens:
             if token.encode() not in known:
@@ -54,14 +66,22 @@ class Tokenizer:
         ids = {token: i for i, token in self.vocab.items()}
         try:
             self._byte_ids = [ids[bytes([byte])] for byte in range(256)]
-            self._ranks = {
-                (ids[a], ids[b]): (rank, ids[a + b]) for rank, (a, b) in enumerate(self.merges)
-            }
+            self._merged = [ids[a + b] for a, b in self.merges]
+            pairs = [(ids[a], ids[b]) for a, b in self.merges]
         except KeyError as error:
             raise ValueError(f"the vocabulary has no token for the bytes {error}") from error
-        self._special_ids = {token: ids[token.encode()] for token in self.special_tokens}
+        # of a pair that is listed twice, the first counts
+        self._ranks = {pair: rank for rank, pair in reversed([*enumerate(pairs)])}
+        self._findall = PATTERNS[pattern].findall
         self._special = special_pattern(self.special_tokens)
-        self._cache = _Cache(self._merge)
+        # the type of an id in arrays of the standard library and of NumPy
+        is_small = self.vocab_size <= 1 << 16
+        self._typecode = "H" if is_small else "I"
+        self.dtype: np.dtype[Any] = np.dtype(np.uint16 if is_small else np.uint32)
+        self._special_ids = {
+            token: self._pack([ids[token.encode()]]) for token in self.special_tokens
+        }
+        self._cache = _Cache(lambda text: self._pack(self._merge(_to_bytes(text))))
 
     @classmethod
     def from_files(
@@ -69,57 +89,89 @@ class Tokenizer:
         vocab_path: str | os.PathLike[str],
         merges_path: str | os.PathLike[str],
         special_tokens: Sequence[str] | None = None,
-    ) -> Tokenizer:
+        pattern: str = "gpt2",
+    ) -> Self:
         """Read GPT-2's vocab.json and merges.txt.
 
         Raises:
             OSError: if a file cannot be read.
             ValueError: if one is not in the format.
         """
-        special = set(special_tokens or ())
-        entries = json.loads(Path(vocab_path).read_text(encoding="utf-8"))
-        if not (isinstance(entries, dict) and all(type(i) is int for i in entries.values())):
-            raise ValueError(f"{vocab_path} does not map tokens to ids")
-        vocab = {
-            i: text.encode() if text in special else _from_unicode(text)
-            for text, i in entries.items()
-        }
-        header, *lines = Path(merges_path).read_text(encoding="utf-8").split("\n")
-        if not header.startswith("#version"):  # only the first line: a token may begin so as well
-            lines.insert(0, header)
-        pairs = [line.split(" ") for line in lines if line]
-        merges = [(_from_unicode(a), _from_unicode(b)) for a, b in pairs]
-        return cls(vocab, merges, special_tokens)
+        parts = tokenizer_files.read_gpt2(vocab_path, merges_path, special_tokens or ())
+        return cls(*parts, special_tokens, pattern)
 
-    def save(self, directory: str | os.PathLike[str]) -> None:
-        """Write vocab.json and merges.txt in GPT-2's format, each atomically.
+    @classmethod
+    def from_file(
+        cls,
+        path: str | os.PathLike[str],
+        special_tokens: Sequence[str] | None = None,
+        pattern: str = "gpt2",
+    ) -> Self:
+        """Read a tokenizer of any known format.
 
-        Special tokens are written as they are; `from_files` is told which ones they are.
+        Args:
+            path: a Hugging Face tokenizer.json, a tiktoken rank file (*.tiktoken), or a folder
+                with tokenizer.json or with vocab.json and merges.txt.
+            special_tokens: for formats that do not name them; added to those of tokenizer.json.
+            pattern: for formats that do not name it.
 
         Raises:
-            ValueError: if two tokens would have one name in the file.
+            OSError: if a file cannot be read.
+            ValueError: if it is not in the format, or holds what this tokenizer cannot do.
         """
-        special = {token.encode(): token for token in self.special_tokens}
-        entries = {
-            special[token] if token in special else _to_unicode(token): i
-            for i, token in self.vocab.items()
-        }
-        if len(entries) < len(self.vocab):
-            raise ValueError(
-                f"{len(self.vocab)} tokens have only {len(entries)} names in vocab.json; "
-                f"rename the special tokens that are spelled like another token"
+        path = Path(path)
+        if path.is_dir():
+            if not (path / "tokenizer.json").exists():
+                return cls.from_files(
+                    path / "vocab.json", path / "merges.txt", special_tokens, pattern
+                )
+            path = path / "tokenizer.json"
+        if path.suffix == ".tiktoken":
+            return cls(*tokenizer_files.read_tiktoken(path), special_tokens, pattern)
+        vocab, merges, named, pattern = tokenizer_files.read_huggingface(path)
+        return cls(vocab, merges, [*dict.fromkeys([*named, *(special_tokens or ())])], pattern)
+
+    def save(self, directory: str | os.PathLike[str], file_format: str = "gpt2") -> list[Path]:
+        """Write the tokenizer's files, each atomically.
+
+        Args:
+            directory: made if it is missing.
+            file_format: `gpt2` (vocab.json and merges.txt; the reader is told the special tokens
+                and the pattern), `huggingface` (tokenizer.json) or `tiktoken` (tokenizer.tiktoken;
+                without special tokens and pattern).
+
+        Returns:
+            The files.
+
+        Raises:
+            ValueError: if there is no such format, or it cannot express this tokenizer.
+        """
+        if file_format == "gpt2":
+            contents = tokenizer_files.gpt2(self.vocab, self.merges, self.special_tokens)
+        elif file_format == "huggingface":
+            contents = tokenizer_files.huggingface(
+                self.vocab, self.merges, self.special_tokens, self.pattern
             )
-        merges = "".join(f"{_to_unicode(a)} {_to_unicode(b)}\n" for a, b in self.merges)
-        folder = Path(directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        contents = {
-            "vocab.json": json.dumps(entries, ensure_ascii=False),
-            "merges.txt": f"#version: 0.2\n{merges}",
-        }
-        for name, text in contents.items():
-            temporary = folder / f".{name}.{os.getpid()}"
-            temporary.write_text(text, encoding="utf-8", newline="")
-            temporary.replace(folder / name)
+        elif file_format == "tiktoken":
+            self._check_ranks()
+            contents = tokenizer_files.tiktoken(self.vocab, self.special_tokens)
+        else:
+            raise ValueError(f"the format must be gpt2, huggingface or tiktoken, got {file_format}")
+        return tokenizer_files.write(Path(directory), contents)
+
+    def _check_ranks(self) -> None:
+        """Raise ValueError where ids alone, as tiktoken uses them, would merge differently."""
+        if self._merged != sorted(set(self._merged)):
+            raise ValueError(
+                "tiktoken's format cannot express merges whose tokens are not in the order of "
+                "their ids, or are made twice"
+            )
+        for token in self._merged:
+            if self._merge(self.vocab[token]) != [token]:
+                raise ValueError(
+                    f"tiktoken's format cannot express token {token} ({self.vocab[token]!r}), "
+                    f"which its own bytes never become"
+                )
 
     @property
     def vocab_size(self) -> int:
@@ -128,12 +180,13 @@ class Tokenizer:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of vocabulary, merges and special tokens, 64 hexadecimal digits."""
+        """SHA-256 of vocabulary, merges, special tokens and pattern, 64 hexadecimal digits."""
         canonical = json.dumps(
             {
                 "vocab": {str(i): token.hex() for i, token in sorted(self.vocab.items())},
                 "merges": [[a.hex(), b.hex()] for a, b in self.merges],
                 "special_tokens": self.special_tokens,
+                "pattern": self.pattern,
             },
             sort_keys=True,
         )
@@ -144,21 +197,25 @@ class Tokenizer:
 
         The ids are those of applying the merges in the order they were made.
         """
-        return list(self._ids(text))
+        ids: list[int] = self.encode_numpy(text).tolist()
+        return ids
 
     def encode_numpy(self, text: str) -> npt.NDArray[np.unsignedinteger[Any]]:
-        """Token ids as uint16, or uint32 for a vocabulary above 65,536."""
-        dtype = np.uint16 if self.vocab_size <= 1 << 16 else np.uint32
-        return np.fromiter(self._ids(text), dtype)
+        """Token ids as uint16, or uint32 for a vocabulary above 65,536; read-only."""
+        return np.frombuffer(self._packed(text), self.dtype)
+
+    def encode_ordinary(self, text: str) -> npt.NDArray[np.unsignedinteger[Any]]:
+        """Like `encode_numpy`, but what looks like a special token is text like any other."""
+        return np.frombuffer(self._packed_part(text), self.dtype)
 
     def encode_iterable(self, iterable: Iterable[str]) -> Iterator[int]:
         """Lazily encode a text that comes in pieces, for instance the lines of an open file.
 
-        The ids are those of the whole text, wherever it is cut. What is held in memory is one
-        piece (or some 8,000 characters of short ones) and the pre-token that may still grow.
+        The ids are those of the whole text, wherever it is cut. Beside the piece itself, what is
+        held in memory is some ten thousand characters and the pre-token that may still grow.
         """
         held, waiting, size = "", list[str](), 0
-        for piece in iterable:
+        for piece in _at_most(_SLICE_CHARACTERS, iterable):
             waiting.append(piece)
             size += len(piece)
             # At least as much as was held back: a pre-token that grows without end is then
@@ -172,17 +229,18 @@ class Tokenizer:
                 match = self._special.search(held, start) if self._special else None
                 if match is None or match.start() >= begun:
                     break
-                yield from self._ids(held[start : match.end()])
+                yield from self.encode(held[start : match.end()])
                 start = match.end()
-            pretokens = GPT2_PATTERN.findall(held, start)
+            pretokens = self._findall(held[start:])
             end = len(held)
             while pretokens and end > begun:
                 end -= len(pretokens.pop())
-            for pretoken in pretokens[-_UNSETTLED:]:
+            for pretoken in pretokens[-UNSETTLED:]:
                 end -= len(pretoken)
-            yield from chain.from_iterable(map(self._cache.__getitem__, pretokens[:-_UNSETTLED]))
+            packed = b"".join(map(self._cache.__getitem__, pretokens[:-UNSETTLED]))
+            yield from np.frombuffer(packed, self.dtype).tolist()
             held = held[end:]
-        yield from self._ids(held + "".join(waiting))
+        yield from self.encode(held + "".join(waiting))
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of some ids, with U+FFFD for bytes that are not UTF-8.
@@ -190,97 +248,107 @@ class Tokenizer:
         Raises:
             KeyError: if an id is not in the vocabulary.
         """
-        return b"".join(self.vocab[i] for i in ids).decode("utf-8", errors="replace")
+        return b"".join(map(self.vocab.__getitem__, ids)).decode("utf-8", errors="replace")
 
-    def _ids(self, text: str) -> Iterator[int]:
-        """Ids of a text that is whole."""
+    def _packed(self, text: str) -> bytes:
+        """Ids of a whole text, as the bytes of an array."""
         parts = self._special.split(text) if self._special else [text]
-        return chain.from_iterable(map(self._part_ids, range(len(parts)), parts))
+        return b"".join(
+            self._special_ids[part] if number % 2 else self._packed_part(part)
+            for number, part in enumerate(parts)
+        )
 
-    def _part_ids(self, number: int, part: str) -> Iterable[int]:
-        """Ids of one part: every second one is a special token."""
-        if number % 2:
-            return (self._special_ids[part],)
-        return chain.from_iterable(map(self._cache.__getitem__, GPT2_PATTERN.findall(part)))
+    def _packed_part(self, text: str) -> bytes:
+        """Ids of a text without special tokens."""
+        slices = _slices(text, _SLICE_CHARACTERS)
+        found = (map(self._cache.__getitem__, self._findall(each)) for each in slices)
+        return b"".join(chain.from_iterable(found))
 
-    def _merge(self, pretoken: str) -> tuple[int, ...]:
+    def _pack(self, ids: list[int]) -> bytes:
+        return array(self._typecode, ids).tobytes()
+
+    def _merge(self, pretoken: bytes) -> list[int]:
         """Apply the merges to one pre-token in the order they were made."""
-        ids = [self._byte_ids[byte] for byte in pretoken.encode("utf-8", errors="surrogatepass")]
+        ids = [self._byte_ids[byte] for byte in pretoken]
         if len(ids) > _LONG_PRETOKEN:
             return self._merge_long(ids)
-        ranks = self._ranks
-        while len(ids) > 1:
-            candidates = [(ranks[pair], i) for i, pair in enumerate(pairwise(ids)) if pair in ranks]
-            if not candidates:
-                break
-            (_, merged), i = min(candidates)
-            ids[i : i + 2] = [merged]
-        return tuple(ids)
+        rank_of = self._ranks.get
+        ranks = list(map(rank_of, pairwise(ids), repeat(_NEVER)))  # of each id and the next
+        ids.append(-1)
+        ranks.append(_NEVER)
+        while (best := min(ranks)) != _NEVER:
+            i = ranks.index(best)
+            merged = ids[i] = self._merged[best]
+            del ids[i + 1], ranks[i]
+            ranks[i] = rank_of((merged, ids[i + 1]), _NEVER)
+            if i:
+                ranks[i - 1] = rank_of((ids[i - 1], merged), _NEVER)
+        ids.pop()
+        return ids
 
-    def _merge_long(self, ids: list[int]) -> tuple[int, ...]:
+    def _merge_long(self, ids: list[int]) -> list[int]:
         """The same with a linked list and a heap: n·log n in the length."""
         end = len(ids)
         after = [*range(1, end), -1]
         before = [-1, *range(end - 1)]
         ranks = self._ranks
-        heap = [(*ranks[pair], i, *pair) for i, pair in enumerate(pairwise(ids)) if pair in ranks]
-        heap = [(rank, i, merged, a, b) for rank, merged, i, a, b in heap]
+        heap = [(ranks[pair], i) for i, pair in enumerate(pairwise(ids)) if pair in ranks]
         heapq.heapify(heap)
 
         def push(i: int) -> None:
-            pair = (ids[i], ids[after[i]])
-            if pair in ranks:
-                rank, merged = ranks[pair]
-                heapq.heappush(heap, (rank, i, merged, *pair))
+            rank = ranks.get((ids[i], ids[after[i]]))
+            if rank is not None:
+                heapq.heappush(heap, (rank, i))
 
         while heap:
-            _, i, merged, a, b = heapq.heappop(heap)
+            rank, i = heapq.heappop(heap)
             j = after[i]
-            if ids[i] != a or j < 0 or ids[j] != b:
+            if ids[i] < 0 or j < 0 or ranks.get((ids[i], ids[j])) != rank:
                 continue  # outdated: one of the two has been merged since
-            ids[i], ids[j] = merged, -1
+            ids[i], ids[j] = self._merged[rank], -1
             after[i] = after[j]
             if after[j] >= 0:
                 before[after[j]] = i
                 push(i)
             if before[i] >= 0:
                 push(before[i])
-        return tuple(i for i in ids if i >= 0)
+        return [i for i in ids if i >= 0]
 
 
-class _Cache(dict[str, tuple[int, ...]]):
-    """Pre-token → ids, filled on first use."""
+class _Cache(dict[str, bytes]):
+    """Pre-token → its packed ids, filled on first use."""
 
-    def __init__(self, merge: Any) -> None:
+    def __init__(self, encode: Callable[[str], bytes]) -> None:
         super().__init__()
-        self._merge = merge
+        self._encode = encode
 
-    def __missing__(self, pretoken: str) -> tuple[int, ...]:
-        ids: tuple[int, ...] = self._merge(pretoken)
-        if len(self) < _CACHE_LIMIT and len(pretoken) <= _LONG_PRETOKEN:
+    def __missing__(self, pretoken: str) -> bytes:
+        ids = self._encode(pretoken)
+        if len(self) < _CACHE_LIMIT and len(pretoken) <= _CACHED_CHARACTERS:
             self[pretoken] = ids
         return ids
 
 
-@lru_cache(maxsize=1)
-def _byte_characters() -> tuple[str, ...]:
-    """GPT-2's printable character for each byte: itself, or one from 256 on."""
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    spare = iter(range(256, 512))
-    return tuple(chr(byte if byte in printable else next(spare)) for byte in range(256))
+def _at_most(size: int, pieces: Iterable[str]) -> Iterator[str]:
+    """The same text in pieces of at most some size."""
+    for piece in pieces:
+        for start in range(0, len(piece), size):
+            yield piece[start : start + size]
 
 
-def _to_unicode(token: bytes) -> str:
-    return "".join(_byte_characters()[byte] for byte in token)
+def _slices(text: str, size: int) -> Iterator[str]:
+    """A text in slices that no pre-token crosses, so that its pre-tokens need no memory at once."""
+    start = 0
+    while len(text) - start > size:
+        piece = text[start : start + size]
+        # without a place to cut, the rest is one slice
+        cut = safe_cut(piece, size)
+        if not cut:
+            break
+        yield piece[:cut]
+        start += cut
+    yield text[start:]
 
 
-@lru_cache(maxsize=1)
-def _character_bytes() -> dict[str, int]:
-    return {character: byte for byte, character in enumerate(_byte_characters())}
-
-
-def _from_unicode(text: str) -> bytes:
-    try:
-        return bytes(_character_bytes()[character] for character in text)
-    except KeyError as error:
-        raise ValueError(f"{text!r} is not in GPT-2's byte alphabet") from error
+def _to_bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from model.architecture import Architecture
+from model.data_config import DataConfig
 from model.hyperparameters import derive
-from model.sources import DataConfig
 from model.spec import TrialSpec
+from model.tokenizer_config import TokenizerConfig
 
 VOCAB = 288
 MakeSpec = Callable[..., TrialSpec]
@@ -58,7 +59,7 @@ def make_spec(tokens: tuple[np.ndarray, np.ndarray]) -> MakeSpec:
             hyperparameters=h,
             architecture=architecture,
             data=DataConfig(files=("made-up.txt",)),
-            vocab_size=VOCAB,
+            tokenizer=TokenizerConfig(vocab_size=VOCAB),
             data_fingerprint="data",
             tokenizer_fingerprint="tokenizer",
             train_sequences=train_sequences,

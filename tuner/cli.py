@@ -10,10 +10,10 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-import tuner
+from tuner.arguments import parse
 from tuner.errors import SpaceError, TunerError
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ _PIPE_WIDTH = 200
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit status."""
-    options = _parser().parse_args(arguments)
+    options = parse(arguments)
     try:
-        status: int = options.call(options)
+        status = _commands()[options.command](options)
     except KeyboardInterrupt:
         _say("interrupted; what was recorded is kept ('tuner list')")
         return _INTERRUPTED
@@ -56,92 +56,6 @@ def _is_users(error: Exception) -> bool:
 
 def _say(message: str) -> None:
     sys.stderr.write(f"{message}\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="tuner",
-        description="Hyperparameter search for Transformers: many trials train as one model, and "
-        "the winner replays bit for bit.",
-    )
-    parser.add_argument("--version", action="version", version=f"tuner {tuner.__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-
-    debug = argparse.ArgumentParser(add_help=False)
-    debug.add_argument("--debug", action="store_true", help="show tracebacks")
-    common = argparse.ArgumentParser(add_help=False, parents=[debug])
-    common.add_argument(
-        "--json", action="store_true", help="print one JSON object as the last line of output"
-    )
-    home = argparse.ArgumentParser(add_help=False)
-    home.add_argument(
-        "--home", metavar="DIR", help="where searches live (default: TUNER_HOME or ./runs)"
-    )
-    space = argparse.ArgumentParser(add_help=False)
-    space.add_argument("--space", metavar="FILE", required=True, help="search-space file (YAML)")
-    for name, part, low, high in (
-        ("trials", "search", 1, 10**6),
-        ("seed", "search", 0, 2**32 - 1),
-        ("workers", "engine", 1, 4096),
-    ):
-        text = f"instead of {part}.{name}"
-        space.add_argument(f"--{name}", type=_whole(low, high), metavar="N", help=text)
-
-    def command(name: str, text: str, call: Any, *parents: Any) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=text, description=text, parents=parents)
-        made.set_defaults(call=call)
-        return made
-
-    search = command("search", "find the best hyperparameters", _search, common, space, home)
-    search.add_argument("--name", type=_name, help="of the search (default: space name and number)")
-    replay = command(
-        "replay", "retrain a trial and prove that it reproduces", _replay, common, home
-    )
-    replay.add_argument("run", nargs="?", metavar="RUN", help="run id (default: the best trial)")
-    replay.add_argument("--search", metavar="NAME", help="best trial of this search")
-    ui = command("ui", "compare the runs in MLflow", _ui, debug, home)
-    ui.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
-    )
-    ui.add_argument(
-        "--port", type=_whole(1, 65535), help="port (default: the first free one from 5000)"
-    )
-    validate = command(
-        "validate",
-        "say what a search space means, without running it",
-        _validate,
-        common,
-        space,
-        home,
-    )
-    validate.add_argument(
-        "--plot", metavar="FILE.png", help="draw the learning rates that the space can draw"
-    )
-    command("symbols", "print the symbol table", _symbols, common)
-    command("list", "list past searches", _list, common, home)
-    show = command("show", "show the trials of a search", _show, common, home)
-    show.add_argument("run", nargs="?", metavar="RUN", help="run id of one trial to show in full")
-    show.add_argument("--search", metavar="NAME", help="which search (default: the newest)")
-    command("doctor", "check the installation", _doctor, common, home)
-    return parser
-
-
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    """A whole number from `low` to `high`, for argparse."""
-
-    def parse(text: str) -> int:
-        if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
-            message = f"must be a whole number from {low} to {high}, got {text}"
-            raise argparse.ArgumentTypeError(message)
-        return int(text)
-
-    return parse
-
-
-def _name(text: str) -> str:
-    if not text or not all(c.isalnum() or c in "-_." for c in text) or not text[0].isalnum():
-        raise argparse.ArgumentTypeError("use letters, digits, '-', '_' and '.', got " + repr(text))
-    return text
 
 
 def _consoles(options: argparse.Namespace) -> tuple[Console, Console]:
@@ -171,7 +85,12 @@ def _home(options: argparse.Namespace) -> Home:
 def _space(options: argparse.Namespace) -> SearchSpace:
     from tuner.space_file import load_space
 
-    space = load_space(options.space)
+    return load_space(options.space)
+
+
+def _changed_space(options: argparse.Namespace) -> SearchSpace:
+    """The space with what the command line says instead."""
+    space = _space(options)
     changes = {"trials": options.trials, "seed": options.seed}
     search = space.search.model_copy(update={k: v for k, v in changes.items() if v is not None})
     engine = space.engine
@@ -187,10 +106,30 @@ def _space(options: argparse.Namespace) -> SearchSpace:
 # commands ----------------------------------------------------------------------------------
 
 
+def _commands() -> Mapping[str, Callable[[argparse.Namespace], int]]:
+    return {
+        "search": _search,
+        "replay": _replay,
+        "ui": _ui,
+        "validate": _validate,
+        "symbols": _symbols,
+        "list": _list,
+        "show": _show,
+        "data prepare": _data_prepare,
+        "data info": _data_info,
+        "data sample": _data_sample,
+        "tokenizer train": _tokenizer_train,
+        "tokenizer encode": _tokenizer_encode,
+        "tokenizer decode": _tokenizer_decode,
+        "tokenizer show": _tokenizer_show,
+        "doctor": _doctor,
+    }
+
+
 def _search(options: argparse.Namespace) -> int:
     from pathlib import Path
 
-    space, home = _space(options), _home(options)
+    space, home = _changed_space(options), _home(options)
 
     from tuner.live import LiveView, LogView
     from tuner.search import search
@@ -224,6 +163,7 @@ def _search(options: argparse.Namespace) -> int:
 
 
 def _replay(options: argparse.Namespace) -> int:
+    from tuner.progress import shown
     from tuner.replay import Verdict, replay
 
     if options.run and options.search:
@@ -236,13 +176,14 @@ def _replay(options: argparse.Namespace) -> int:
             highlight=False,
         )
 
-    result = replay(
-        options.run,
-        search=options.search,
-        home=_home(options),
-        on_report=on_report,
-        progress=lambda message: progress.print(message, style="dim"),
-    )
+    with shown(progress) as on_progress:
+        result = replay(
+            options.run,
+            search=options.search,
+            home=_home(options),
+            on_report=on_report,
+            on_progress=on_progress,
+        )
     trial = result.trial
     style = {"bit-exact": "bold green", "within tolerance": "yellow"}.get(
         result.verdict, "bold red"
@@ -278,7 +219,7 @@ def _validate(options: argparse.Namespace) -> int:
     from tuner.home import home_path
     from tuner.inspect import describe_space
 
-    space = _space(options)
+    space = _changed_space(options)
     results, _ = _consoles(options)
     home = home_path(options.home)  # not a Home, which would be made: validating writes nothing
     described = describe_space(results, space, options.space, home, options.plot)
@@ -314,6 +255,100 @@ def _show(options: argparse.Namespace) -> int:
     else:
         shown = print_search(results, record, record.search(options.search))
     _print_json(options, shown)
+    return 0
+
+
+def _data_prepare(options: argparse.Namespace) -> int:
+    from tuner.data import describe, prepare_corpus
+    from tuner.progress import shown
+
+    space, home = _space(options), _home(options)
+    results, progress = _consoles(options)
+    with shown(progress) as on_progress:
+        corpus = prepare_corpus(space, home.corpora, options.processes, on_progress)
+    _print_json(options, describe(results, space, corpus))
+    return 0
+
+
+def _data_info(options: argparse.Namespace) -> int:
+    from tuner.data import cached_corpus, describe
+    from tuner.home import home_path
+
+    space = _space(options)
+    results, _ = _consoles(options)
+    corpus = cached_corpus(space, options.space, home_path(options.home) / "corpora")
+    _print_json(options, describe(results, space, corpus))
+    return 0
+
+
+def _data_sample(options: argparse.Namespace) -> int:
+    from tuner.data import prepare_corpus, print_sample
+    from tuner.progress import shown
+
+    space, home = _space(options), _home(options)
+    results, progress = _consoles(options)
+    with shown(progress) as on_progress:
+        corpus = prepare_corpus(space, home.corpora, None, on_progress)
+    _print_json(options, print_sample(results, space, corpus, options.sequences, options.seed))
+    return 0
+
+
+def _tokenizer_train(options: argparse.Namespace) -> int:
+    from tuner.progress import shown
+    from tuner.tokenizers import describe, train
+
+    results, progress = _consoles(options)
+    with shown(progress) as on_progress:
+        tokenizer, files = train(
+            options.files,
+            options.output,
+            vocab_size=options.vocab_size,
+            pattern=options.pattern,
+            special_tokens=options.special,
+            separator=options.separator,
+            file_format=options.format,
+            processes=options.processes,
+            on_progress=on_progress,
+        )
+    facts = describe(results, tokenizer)
+    for path in files:
+        results.print(f"wrote {path}", highlight=False, soft_wrap=True)
+    _print_json(options, {**facts, "files": [str(path) for path in files]})
+    return 0
+
+
+def _tokenizer_encode(options: argparse.Namespace) -> int:
+    from tuner.tokenizers import encode, read_tokenizer
+
+    tokenizer = read_tokenizer(options.tokenizer, options.special, options.pattern)
+    stream = sys.stderr if options.json else sys.stdout
+    _print_json(options, encode(tokenizer, options.file, options.output, stream))
+    return 0
+
+
+def _tokenizer_decode(options: argparse.Namespace) -> int:
+    from tuner.tokenizers import decode, read_tokenizer
+
+    tokenizer = read_tokenizer(options.tokenizer, options.special, options.pattern)
+    text = decode(tokenizer, options.file)
+    if not options.json:
+        sys.stdout.write(text)
+    _print_json(options, {"text": text})
+    return 0
+
+
+def _tokenizer_show(options: argparse.Namespace) -> int:
+    from tuner.tokenizers import describe, print_tokens, read_text, read_tokenizer
+
+    tokenizer = read_tokenizer(options.tokenizer, options.special, options.pattern)
+    results, _ = _consoles(options)
+    facts = describe(results, tokenizer)
+    text = options.text
+    if text is None and not (options.file == "-" and sys.stdin.isatty()):
+        text = read_text(options.file)
+    if text:
+        facts |= print_tokens(results, tokenizer, text)
+    _print_json(options, facts)
     return 0
 
 

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.text import Text
 
-from model.sources import DataConfig, source_bytes
+from model.data_config import DataConfig
+from model.sources import source_bytes
 from tuner.home import Home
 
 _LEAST_FREE_BYTES = 2e9
@@ -55,7 +56,7 @@ def _store(home: Home) -> str:
 
 
 def _corpus(home: Home) -> str:
-    size = source_bytes(DataConfig(source="python-stdlib"))
+    size = source_bytes(DataConfig(source="python-stdlib")) or 0
     if size < 1_000_000:
         raise RuntimeError(
             f"python-stdlib has only {size:,} bytes; this Python comes without its sources, so use "

@@ -9,8 +9,8 @@ from typing import Any
 
 from rich.console import Console
 
-from model.corpus import cached
 from model.hyperparameters import SYMBOL_TABLE
+from model.preparation import cached
 from model.report import METRICS, SOME_METRICS
 from model.sources import source_bytes
 from tuner.errors import TunerError
@@ -23,6 +23,8 @@ from tuner.summary import default_of, number, table
 
 # Measured on the standard library at a vocabulary of 2,048; only for estimates.
 _BYTES_PER_TOKEN = 3.1
+# What is assumed of data whose size only reading can tell.
+_ASSUMED_BYTES = 1_000_000_000
 # What follows from other entries would only widen a table.
 _FOLLOWING = ("cycle_steps", "d_ff", "epochs", "total_steps")
 
@@ -130,9 +132,15 @@ def describe_space(
         highlight=False,
     )
     if not is_exact:
+        size = source_bytes(space.data)
         console.print(
-            "[dim]The corpus has not been prepared yet; sequences are estimated from its "
-            f"{source_bytes(space.data):,} bytes.[/dim]",
+            "[dim]The corpus has not been prepared yet; sequences are "
+            + (
+                f"those of {_ASSUMED_BYTES:,} bytes of text, because only reading tells how many "
+                f"it has.[/dim]"
+                if size is None
+                else f"estimated from its {size:,} bytes.[/dim]"
+            ),
             highlight=False,
         )
     if plot is not None:
@@ -153,10 +161,11 @@ def describe_space(
 
 def _facts(space: SearchSpace, corpora: Path) -> tuple[CorpusFacts, bool]:
     """Facts of the prepared corpus; estimated from the size of its files if there is none."""
-    corpus = cached(space.data, space.tokenizer.vocab_size, corpora)
+    corpus = cached(space.data, space.tokenizer, corpora)
     if corpus is not None:
         return CorpusFacts.of(corpus), True
-    tokens = source_bytes(space.data) / _BYTES_PER_TOKEN
+    size = source_bytes(space.data)
+    tokens = (_ASSUMED_BYTES if size is None else size) / _BYTES_PER_TOKEN
     held_out = space.data.validation_fraction
     longest = max(a.context_length for a in space.shapes(space.tokenizer.vocab_size))
     return CorpusFacts(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 from rich.console import Console, Group, RenderableType
@@ -13,7 +14,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from model.progress import OnProgress, silent
+from tuner import progress
 from tuner.board import Board, TrialRow
+from tuner.messages import clock
 
 _MOST_ROWS = 12
 _BARS = " ▏▎▍▌▋▊▉█"
@@ -24,6 +28,9 @@ class View(Protocol):
 
     def phase(self, message: str) -> None:
         """Something before or after training is being done."""
+
+    def progress(self) -> AbstractContextManager[OnProgress]:
+        """Long work before training begins; it says how far it is to what this gives."""
 
     def begin(self, board: Board, title: str) -> None:
         """Training begins."""
@@ -40,6 +47,10 @@ class SilentView:
 
     def phase(self, message: str) -> None:
         """Show nothing."""
+
+    def progress(self) -> AbstractContextManager[OnProgress]:
+        """Show nothing."""
+        return nullcontext(silent)
 
     def begin(self, board: Board, title: str) -> None:
         """Show nothing."""
@@ -61,6 +72,10 @@ class LogView(SilentView):
     def phase(self, message: str) -> None:
         """Print it."""
         self._console.print(message, highlight=False, soft_wrap=True)
+
+    def progress(self) -> AbstractContextManager[OnProgress]:
+        """A line for each stage, and now and then how far it is."""
+        return progress.shown(self._console)
 
     def begin(self, board: Board, title: str) -> None:
         """Print the title."""
@@ -94,6 +109,10 @@ class LiveView(SilentView):
     def phase(self, message: str) -> None:
         """Print it above the view."""
         self._console.print(Text(message, style="dim"))
+
+    def progress(self) -> AbstractContextManager[OnProgress]:
+        """A bar that vanishes at the end."""
+        return progress.shown(self._console)
 
     def begin(self, board: Board, title: str) -> None:
         """Start drawing."""
@@ -187,10 +206,3 @@ def _bar(share: float, cells: int = 16) -> str:
     eighths = round(8 * cells * min(1.0, share))
     full, rest = divmod(eighths, 8)
     return ("█" * full + (_BARS[rest] if rest else "")).ljust(cells, "·")
-
-
-def clock(seconds: float) -> str:
-    """Minutes and seconds: 1:05."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -74,3 +74,10 @@ def broken_rule(name: str, item: Mapping[str, Any]) -> str:
         return f"{name} must be {rule}, got {shown(got)}"
     choices = rule.replace("'", "").replace(" or ", ", ").split(", ")
     return f"{name} must be {listed(choices)}, got {shown(got)}{did_you_mean(got, choices)}"
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds: 1:05."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

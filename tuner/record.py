@@ -16,6 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from model.fingerprints import FileDigest
 from model.report import METRICS, SOME_METRICS
 from model.spec import TrialSpec
 from tuner.errors import RecordError, StoreError
@@ -35,6 +36,7 @@ _QUIET = {
 
 SPEC_FILE = "spec.json"
 SPACE_FILE = "search_space.yaml"
+DATA_FILE = "data.json"  # the files that the data was, with their digests
 ENVIRONMENT = ("device", "dtype", "torch", "numpy", "python")
 _MOST_RUNS = 50_000
 _SHORTEST_RUN_ID = 8  # letters that `tuner show` prints
@@ -246,7 +248,7 @@ class Record:
             RecordError: if it was not recorded, or not by a version that this one understands.
         """
         try:
-            data = json.loads(self._text(trial, SPEC_FILE))
+            data = json.loads(self._text(trial.run_id, SPEC_FILE))
             return TrialSpec.model_validate(data)
         except ValueError as error:
             raise RecordError(
@@ -254,9 +256,14 @@ class Record:
                 f"another version of tuner: {str(error).splitlines()[0]}"
             ) from error
 
-    def _text(self, trial: TrialRecord, name: str) -> str:
+    def data_files(self, trial: TrialRecord) -> tuple[FileDigest, ...]:
+        """What the files of the data were when the trial's search began."""
+        text = self._text(self.search(trial.search).run_id, DATA_FILE)
+        return tuple(FileDigest(*file) for file in json.loads(text))
+
+    def _text(self, run_id: str, name: str) -> str:
         with TemporaryDirectory() as folder:
-            path = self._ask(self.client.download_artifacts, trial.run_id, name, folder)
+            path = self._ask(self.client.download_artifacts, run_id, name, folder)
             return Path(path).read_text(encoding="utf-8")
 
     def reports(self, trial: TrialRecord) -> dict[int, dict[str, float]]:

@@ -8,7 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from model.corpus import prepare
+from model.corpus import Corpus
+from model.fingerprints import difference, fingerprint
+from model.preparation import prepare
+from model.progress import OnProgress, silent
 from model.report import METRICS, SOME_METRICS, Report
 from model.spec import TrialSpec
 from tuner.errors import RecordError
@@ -91,7 +94,7 @@ def replay(
     search: str | None = None,
     home: Home | None = None,
     on_report: Callable[[int, int, Report], None] | None = None,
-    progress: Callable[[str], None] | None = None,
+    on_progress: OnProgress = silent,
 ) -> ReplayResult:
     """Retrain a recorded trial and compare.
 
@@ -100,7 +103,7 @@ def replay(
         search: name of the search; by default the newest.
         home: where the searches live; by default ./runs.
         on_report: is told the number of each replayed report, how many there will be, and it.
-        progress: is told what is being done.
+        on_progress: is told how far the preparation of the data is.
 
     Returns:
         The verdict and what it rests on.
@@ -119,7 +122,8 @@ def replay(
             f"trial {trial.number} of {trial.search} ({trial.status}) has no report to compare with"
         )
     device = trial.environment["device"].partition(":")[0]
-    reports, present = _retrain(spec, len(recorded), device, home, on_report, progress)
+    corpus = _same_corpus(record, trial, spec, home, on_progress)
+    reports, present = _retrain(spec, len(recorded), device, corpus, on_report)
     changed = {
         name: (trial.environment[name], present[name])
         for name in ENVIRONMENT
@@ -131,30 +135,36 @@ def replay(
     )
 
 
+def _same_corpus(
+    record: Record, trial: TrialRecord, spec: TrialSpec, home: Home, on_progress: OnProgress
+) -> Corpus:
+    """The data and the tokenizer that a trial was trained with."""
+    identity = fingerprint(spec.data)  # reads all: a proof does not trust times of files
+    if identity.digest != spec.data_fingerprint:
+        changes = difference(record.data_files(trial), identity.files) or "its options did"
+        hint = "; python-stdlib differs between versions of Python" if spec.data.source else ""
+        raise RecordError(
+            f"the data changed since: {changes}{hint}; bring it back to replay (fingerprint "
+            f"{identity.digest[:12]}… instead of {spec.data_fingerprint[:12]}…)"
+        )
+    corpus = prepare(spec.data, spec.tokenizer, home.corpora, on_progress=on_progress)
+    if corpus.tokenizer_fingerprint != spec.tokenizer_fingerprint:
+        raise RecordError(
+            f"this version of tuner trains another tokenizer from the same data (fingerprint "
+            f"{corpus.tokenizer_fingerprint[:12]}… instead of {spec.tokenizer_fingerprint[:12]}…); "
+            f"replay with the recorded version"
+        )
+    return corpus
+
+
 def _retrain(
     spec: TrialSpec,
     count: int,
     device: str,
-    home: Home,
+    corpus: Corpus,
     on_report: Callable[[int, int, Report], None] | None,
-    progress: Callable[[str], None] | None,
 ) -> tuple[list[Report], Mapping[str, str]]:
     """Train a specification up to some number of reports, on the recorded kind of device."""
-    corpus = prepare(spec.data, spec.vocab_size, home.corpora, progress)
-    for what, recorded, present in (
-        ("data", spec.data_fingerprint, corpus.data_fingerprint),
-        ("tokenizer", spec.tokenizer_fingerprint, corpus.tokenizer_fingerprint),
-    ):
-        if recorded != present:
-            hint = (
-                "; python-stdlib differs between versions of Python"
-                if spec.data.source
-                else f" in {', '.join(spec.data.files or ())}"
-            )
-            raise RecordError(
-                f"the {what} fingerprint is no longer the recorded one ({present[:12]}… instead of "
-                f"{recorded[:12]}…): the {what} changed since{hint}; bring it back to replay"
-            )
     import torch
 
     from model.engine import Engine

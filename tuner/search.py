@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import logging
 import os
 import shutil
@@ -16,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from model import checkpoint
-from model.corpus import Corpus, prepare
+from model.corpus import Corpus
+from model.preparation import prepare
 from model.spec import TrialSpec
 from tuner.board import Board, TrialRow
 from tuner.errors import ResultError, StoreError, TunerError
 from tuner.home import Home
 from tuner.live import SilentView, View
-from tuner.record import Record, Tag
+from tuner.record import DATA_FILE, SPACE_FILE, Record, Tag
 from tuner.space import CorpusFacts, SearchSpace
 from tuner.space_checks import conflicts
 from tuner.tracking import Tracker
@@ -121,11 +123,12 @@ def search(
     home, view = home or Home.at(), view or SilentView()
     with ThreadPoolExecutor(1) as pool:  # MLflow takes seconds to import; read text meanwhile
         opening = pool.submit(Record, home.tracking_uri)
-        corpus = prepare(space.data, space.tokenizer.vocab_size, home.corpora, view.phase)
+        with view.progress() as on_progress:
+            corpus = prepare(space.data, space.tokenizer, home.corpora, on_progress=on_progress)
         facts = _facts(space, corpus)
         record = opening.result()
     name = _claim_name(record, space, name, home)
-    tracker = _open_tracker(space, space_text, name, home)
+    tracker = _open_tracker(space, space_text, name, home, corpus)
     board = Board(space.objective.metric, space.search.trials, space.expected_tokens(facts)[1])
     status, summary, best_run, problem = "failed", {}, None, None
     try:
@@ -160,7 +163,9 @@ def _claim_name(record: Record, space: SearchSpace, name: str | None, home: Home
     raise TunerError(f"{home.search(str(name))} is there already; choose another --name")
 
 
-def _open_tracker(space: SearchSpace, space_text: str | None, name: str, home: Home) -> Tracker:
+def _open_tracker(
+    space: SearchSpace, space_text: str | None, name: str, home: Home, corpus: Corpus
+) -> Tracker:
     tags = {
         "sampler": space.search.sampler,
         "scheduler": space.search.scheduler,
@@ -168,7 +173,8 @@ def _open_tracker(space: SearchSpace, space_text: str | None, name: str, home: H
         Tag.METRIC: space.objective.metric,
     }
     tracker = Tracker(home.tracking_uri, home.artifacts, space.name, name, tags)
-    tracker.add_space(space_text or space.model_dump_json(indent=2))
+    tracker.add_text(space_text or space.model_dump_json(indent=2), SPACE_FILE)
+    tracker.add_text(json.dumps(corpus.files, indent=1), DATA_FILE)
     return tracker
 
 

@@ -15,9 +15,10 @@ from pydantic import Field
 
 from model.architecture import Architecture
 from model.corpus import Corpus
+from model.data_config import DataConfig
 from model.hyperparameters import SYMBOL_TABLE, FractionOf, Hyperparameters, derive
-from model.sources import DataConfig
 from model.spec import TrialSpec
+from model.tokenizer_config import TokenizerConfig
 from tuner.draws import combinations, corners, listed
 from tuner.parameters import (
     AnyDistribution,
@@ -54,12 +55,6 @@ __all__ = [
 
 # The largest micro-batch that is chosen unasked; larger ones gain nothing on a CPU.
 _LARGEST_MICRO_BATCH = 32
-
-
-class TokenizerConfig(Frozen):
-    """`tokenizer:`, the byte-level BPE trained on the training documents."""
-
-    vocab_size: int = Field(default=2048, ge=257, le=1_000_000)
 
 
 class Budget(Frozen):
@@ -273,7 +268,7 @@ class SearchSpace(Frozen):
             hyperparameters=self.derive(drawn, corpus.train_tokens),
             architecture=architecture,
             data=self.data,
-            vocab_size=self.tokenizer.vocab_size,
+            tokenizer=self.tokenizer,
             data_fingerprint=corpus.data_fingerprint,
             tokenizer_fingerprint=corpus.tokenizer_fingerprint,
             train_sequences=train,

@@ -8,8 +8,9 @@ from typing import cast
 
 from pydantic import ValidationError
 
+from model.data_config import CorpusError
 from model.hyperparameters import SYMBOL_TABLE, FractionOf, find_row
-from model.sources import CorpusError, source_bytes
+from model.sources import source_bytes
 from tuner.draws import corners, listed
 from tuner.messages import broken_rule, shown
 from tuner.messages import listed as in_words
@@ -73,13 +74,16 @@ class SpaceChecks:
     # data and budget ------------------------------------------------------------------------
 
     def _check_data(self) -> int | None:
-        """Whether the source can be found; its size in bytes, the most tokens that it can have."""
+        """Whether the source can be found; its size in bytes, the most tokens that it can have.
+
+        None if it cannot be found or only reading tells its size.
+        """
         try:
             size = source_bytes(self._space.data)
         except (CorpusError, ValueError) as error:
             self._file.note(("data",), str(error))
             return None
-        if size < 2:
+        if size is not None and size < 2:
             self._file.note(("data",), "data: the files are empty; give them some text")
             return None
         return size

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from model.sources import DataConfig
+from model.data_config import DataConfig
 from tuner.entries import EntryReader
 from tuner.errors import SpaceError
 from tuner.messages import broken_rule, shown, unknown
@@ -112,12 +112,14 @@ def _section(file: YamlFile, section: str, kind: type[BaseModel], data: Any) -> 
 
 def _located_files(file: YamlFile, data: dict[str, Any]) -> dict[str, Any]:
     """Paths are meant from where the search-space file lies."""
-    files = data.get("files")
+    here = Path(file.name).parent.absolute()
+    hub, files = data.get("hub"), data.get("files")
+    if isinstance(hub, str) and "\0" not in hub and (here / hub).is_dir():
+        data = data | {"hub": str(here / hub)}
     if isinstance(files, str):
         files = [files]
     if not isinstance(files, list):
         return data
-    here = Path(file.name).parent.absolute()
     return data | {"files": tuple(str(here / f) if isinstance(f, str) else f for f in files)}
 
 

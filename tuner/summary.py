@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
@@ -11,10 +12,12 @@ from rich.text import Text
 
 from model.hyperparameters import SYMBOL_TABLE, FractionOf, Row
 from tuner.board import TrialRow
-from tuner.live import clock
+from tuner.messages import clock
 from tuner.parameters import symbol
-from tuner.search import SearchResult
 from tuner.space import SearchSpace
+
+if TYPE_CHECKING:  # it would load torch for a table
+    from tuner.search import SearchResult
 
 _MOST_TRIALS = 8
 

@@ -18,7 +18,7 @@ from model.hyperparameters import SYMBOL_TABLE
 from model.report import Report
 from model.spec import TrialSpec
 from tuner.errors import StoreError
-from tuner.record import SPACE_FILE, SPEC_FILE, Tag, open_client, store_errors
+from tuner.record import SPEC_FILE, Tag, open_client, store_errors
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
@@ -97,10 +97,10 @@ class Tracker:
         with store_errors(self.uri):
             self._client.log_artifact(self.run_id, str(path), name)
 
-    def add_space(self, text: str) -> None:
-        """Attach the search-space file to the parent run."""
+    def add_text(self, text: str, name: str) -> None:
+        """Attach a text to the parent run, as a file of this name."""
         with store_errors(self.uri):
-            self._client.log_text(self.run_id, text, SPACE_FILE)
+            self._client.log_text(self.run_id, text, name)
 
     def start_trial(self, number: int, spec: TrialSpec, environment: Mapping[str, str]) -> None:
         """A trial has begun."""

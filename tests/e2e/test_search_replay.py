@@ -70,7 +70,7 @@ def test_search_records_parent_and_trials(record: Record, searched: Run) -> None
     assert search.best_run == searched.json["best_run"]
     assert search.metrics["best_val_loss"] == searched.json["best_val_loss"]
     files = {file.path for file in record.client.list_artifacts(search.run_id)}
-    assert files == {"search_space.yaml", "best"}
+    assert files == {"search_space.yaml", "data.json", "best"}
 
     trials = record.trials(search)
     assert [trial.number for trial in trials] == list(range(6))
@@ -158,13 +158,18 @@ def test_replay_refuses_changed_data(workplace: Workplace, searched: Run) -> Non
     text = workplace.folder / "texts" / "03.txt"
     before = text.read_text(encoding="utf-8")
     text.write_text(before + " and more", encoding="utf-8")
+    (workplace.folder / "texts" / "99.txt").write_text("a new one")
     try:
         run = workplace.tuner("replay")
+        text.unlink()
+        gone = workplace.tuner("replay")
     finally:
         text.write_text(before, encoding="utf-8")
-    assert run.status == 2
-    assert "the data fingerprint is no longer the recorded one" in run.err
-    assert "Traceback" not in run.err
+        (workplace.folder / "texts" / "99.txt").unlink()
+    assert run.status == gone.status == 2
+    assert "the data changed since: 03.txt changed, 99.txt is new; bring it back" in run.err
+    assert "the data changed since: 03.txt is gone, 99.txt is new; bring it back" in gone.err
+    assert "Traceback" not in run.err + gone.err
 
 
 def test_list_and_show_tell_about_searches(workplace: Workplace, searched: Run) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import tempfile
+import time
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from model import bpe
-from model.bpe import GPT2_PATTERN, Merges, Vocab, merge_pretokens, train_bpe
+from model.bpe import Merges, PretokenCounts, Vocab, merge_pretokens, train_bpe
+from model.pretokens import PATTERNS
+from model.progress import Progress
 
 EOT = "<|endoftext|>"
 
@@ -34,10 +39,12 @@ def split_at_special(text: str, special_tokens: list[str]) -> list[str]:
     return [*parts, text[begun:]]
 
 
-def naive_bpe(text: str, vocab_size: int, special_tokens: list[str]) -> tuple[Vocab, Merges]:
+def naive_bpe(
+    text: str, vocab_size: int, special_tokens: list[str], pattern: str = "gpt2"
+) -> tuple[Vocab, Merges]:
     words: Counter[tuple[bytes, ...]] = Counter()
     for part in split_at_special(text, special_tokens):
-        for pretoken in GPT2_PATTERN.findall(part):
+        for pretoken in PATTERNS[pattern].unicode.findall(part):
             words[tuple(bytes([byte]) for byte in pretoken.encode())] += 1
     tokens = [token.encode() for token in special_tokens] + [bytes([i]) for i in range(256)]
     merges: Merges = []
@@ -68,11 +75,11 @@ def naive_bpe(text: str, vocab_size: int, special_tokens: list[str]) -> tuple[Vo
 
 
 def train_on(
-    folder: Path, text: str, vocab_size: int, special_tokens: list[str]
+    folder: Path, text: str, vocab_size: int, special_tokens: list[str], **options: Any
 ) -> tuple[Vocab, Merges]:
     path = folder / "text.txt"
     path.write_text(text, encoding="utf-8", newline="")
-    return train_bpe(path, vocab_size, special_tokens)
+    return train_bpe(path, vocab_size, special_tokens, **options)
 
 
 @per_example
@@ -80,12 +87,14 @@ def train_on(
     text=st.text(alphabet="ab é'ls\n1", max_size=120),
     extra=st.integers(0, 40),
     special=st.sampled_from([[], [EOT], ["ab"], ["é", "éa"]]),
+    pattern=st.sampled_from([*PATTERNS]),
 )
 def test_train_bpe_equals_a_naive_trainer(
-    tmp_path: Path, text: str, extra: int, special: list[str]
+    tmp_path: Path, text: str, extra: int, special: list[str], pattern: str
 ) -> None:
     size = 256 + len(special) + extra
-    assert train_on(tmp_path, text, size, special) == naive_bpe(text, size, special)
+    made = train_on(tmp_path, text, size, special, pattern=pattern)
+    assert made == naive_bpe(text, size, special, pattern)
 
 
 def test_train_bpe_equals_a_naive_trainer_on_real_text(tmp_path: Path) -> None:
@@ -153,12 +162,73 @@ def test_train_bpe_refuses_what_is_no_text(tmp_path: Path) -> None:
         train_bpe(tmp_path / "latin.txt", 300, [])
 
 
-def test_train_bpe_reads_a_file_in_pieces_cut_at_special_tokens() -> None:
-    """Memory is that of a block and the text up to the next special token, not of the file."""
-    blocks = [f"some text{EOT[:4]}", f"{EOT[4:]}more ", f"of it{EOT}and{EOT}", "the end"]
-    pieces = bpe._pieces(blocks, [EOT])
-    assert list(pieces) == [f"some text{EOT}", f"more of it{EOT}and{EOT}", "the end"]
-    assert list(bpe._pieces(blocks, [])) == ["".join(blocks)]
+@pytest.mark.slow
+def test_train_bpe_ignores_the_number_of_processes(tmp_path: Path) -> None:
+    path = tmp_path / "text.txt"
+    source = Path(bpe.__file__).read_text(encoding="utf-8")
+    path.write_text(f"{source}{EOT}\n" * 200, encoding="utf-8")  # several pieces
+    alone = train_bpe(path, 400, [EOT], processes=1)
+    assert train_bpe(path, 400, [EOT], processes=2) == alone
+    assert train_bpe(path, 400, [EOT], processes=3) == alone
+
+
+def test_train_bpe_says_how_far_it_is(tmp_path: Path) -> None:
+    said: list[Progress] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bpe, "_PIECE_CHARACTERS", 1000)
+        patch.setattr(bpe, "_MERGES_PER_REPORT", 10)
+        text = Path(bpe.__file__).read_text(encoding="utf-8")
+        train_on(tmp_path, text, 300, [EOT], on_progress=said.append)
+    size = len(text.encode())
+    counting = [progress for progress in said if progress.stage == "counting"]
+    assert counting[-1] == Progress("counting", size, size, "B")
+    assert [p.done for p in said if p.stage == "merging"] == [267, 277, 287, 297]
+
+
+def test_train_bpe_refuses_an_unknown_pattern(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="gpt2 or gpt4 or whitespace, got gpt3"):
+        train_on(tmp_path, "text", 300, [], pattern="gpt3")
+
+
+def test_train_bpe_of_one_long_pretoken_is_not_quadratic(tmp_path: Path) -> None:
+    text = "".join("function"[i * i % 8] for i in range(500_000))
+    started = time.process_time()
+    vocab, _ = train_on(tmp_path, text, 400, [])
+    assert time.process_time() - started < 4
+    assert len(vocab) > 260
+
+
+@per_example
+@given(
+    pieces=st.lists(
+        st.dictionaries(st.text(st.sampled_from("ab é\ud800"), min_size=1), st.integers(1, 5)),
+        max_size=8,
+    )
+)
+def test_pretoken_counts_are_exact_on_disk(pieces: list[dict[str, int]]) -> None:
+    """As if they had all stayed in memory; what is too much loses its rarest, ties by bytes."""
+    expected: Counter[bytes] = Counter()
+    for piece in pieces:
+        expected.update({k.encode("utf-8", "surrogatepass"): n for k, n in piece.items()})
+    by_rank = sorted(expected.items(), key=lambda item: (-item[1], item[0]))
+    for most in (2, 10_000):
+        with pytest.MonkeyPatch.context() as patch, PretokenCounts() as counts:
+            patch.setattr(bpe, "_MOST_PRETOKENS", most)
+            for piece in pieces:
+                counts.add(piece)
+            found = counts.most_frequent()
+        # up to the limit nothing is lost, whenever it was passed
+        assert found == expected if len(expected) <= most else [*found.items()] == by_rank[:most]
+
+
+def test_pretoken_counts_leave_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bpe, "_MOST_PRETOKENS", 1)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(KeyboardInterrupt), PretokenCounts() as counts:
+        counts.add({"a": 1, "b": 1})
+        assert list(tmp_path.iterdir())
+        raise KeyboardInterrupt
+    assert not list(tmp_path.iterdir())
 
 
 def test_train_bpe_keeps_carriage_returns(tmp_path: Path) -> None:

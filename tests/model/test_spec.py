@@ -54,8 +54,15 @@ def leaves(value: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
 def changed(value: Any, name: str) -> Any:
     if name in SYMBOL_TABLE and SYMBOL_TABLE[name].choices:
         return next(choice for choice in SYMBOL_TABLE[name].choices if choice != value)
-    special = {"source": "python-stdlib", "files": None, "n_heads": 1, "epochs": value}
-    special["cycle_multiplier"] = 1.5
+    special = {
+        "source": "python-stdlib",
+        "files": ["other.txt"],
+        "errors": "replace",
+        "pattern": "gpt4",
+        "n_heads": 1,
+        "cycle_multiplier": 1.5,
+        "epochs": value,
+    }
     if name in special:
         return special[name]
     if isinstance(value, str):
@@ -72,15 +79,13 @@ def test_hash_changes_with_every_field(spec: TrialSpec) -> None:
     names = leaves(plain)
     assert len(names) > 30
     for path in names:
-        if path[-1] in {"epochs", "source"}:
-            continue  # tied to others: N_epoch follows, source and files exclude each other
+        if path[-1] in {"epochs", "source", "hub", "hub_config", "split", "revision"}:
+            continue  # tied to others: N_epoch follows; source, files and hub exclude each other
         other = json.loads(json.dumps(plain))
         at = other
         for key in path[:-1]:
             at = at[key]
         at[path[-1]] = changed(at[path[-1]], path[-1])
-        if path[-1] == "files":
-            at["source"] = "python-stdlib"
         if path[-1] == "seed":
             at["seed"] = 5
         h = other["hyperparameters"]
@@ -106,7 +111,7 @@ def test_hash_tells_close_floats_apart(make_spec: MakeSpec) -> None:
         ({"seed": 2**63}, "less than 9223372036854775808"),
         ({"report_tokens": 0}, "greater than or equal to 1"),
         ({"validation_sequences": 0}, "greater than or equal to 1"),
-        ({"vocab_size": 256}, "greater than or equal to 257"),
+        ({"tokenizer": {"vocab_size": 256}}, "greater than or equal to 257"),
         ({"note": "x"}, "Extra inputs"),
     ],
 )

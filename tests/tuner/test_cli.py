@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
@@ -10,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from model.data_config import CorpusError
 from model.hyperparameters import SYMBOL_TABLE
-from model.sources import CorpusError
 from tuner import cli, errors
 from tuner.cli import main
 from tuner.home import Home
@@ -43,6 +44,17 @@ def test_cli_validate_says_what_a_space_means(
     assert json.loads(out)["micro_batch"] == 8
     for expected in ("α_max", "log-uniform", "one of 8, 16, 32", "training sequences", "tokens"):
         assert expected in err, expected
+
+
+def test_cli_validate_says_that_a_size_is_not_known(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with gzip.open(tmp_path / "a.txt.gz", "wt") as file:
+        file.write("one|two|three")
+    space = tmp_path / "space.yaml"
+    space.write_text('data: {files: a.txt.gz, separator: "|"}\nbudget: {tokens: 100_000}')
+    assert main(["validate", "--space", str(space), "--home", str(tmp_path / "home")]) == 0
+    assert "those of 1,000,000,000 bytes of text" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("command", ["search", "validate"])
@@ -158,7 +170,10 @@ def test_cli_numbers_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
     assert "not both" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("module", ["tuner.cli", "tuner.trial", "model", "tuner.space_file"])
+@pytest.mark.parametrize(
+    "module",
+    ["tuner.cli", "tuner.trial", "model", "tuner.space_file", "tuner.data", "tuner.tokenizers"],
+)
 def test_light_modules_do_not_load_torch(module: str) -> None:
     """A trial's process and `tuner --help` must not pay for it."""
     heavy = "{'torch', 'mlflow', 'optuna'} & set(sys.modules)"

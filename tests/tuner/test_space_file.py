@@ -176,7 +176,7 @@ MISTAKES = {
     "source": (BUDGET + "data: {source: ▲python-stdlibs}", "did you mean python-stdlib?"),
     "two sources": (
         BUDGET + "data: ▲{source: python-stdlib, files: [small.txt]}",
-        "give exactly one of source and files",
+        "give exactly one of source, files and hub",
     ),
     "missing file": (BUDGET + "data: ▲{files: nowhere.txt}", "nowhere.txt: No such file"),
     "NUL in file": (BUDGET + 'data: ▲{files: "a\\0b"}', "null"),
@@ -366,6 +366,23 @@ def test_space_file_means_paths_from_where_it_lies(tmp_path: Path) -> None:
         BUDGET + "data: {files: text/a.txt}\nmodel: {context_length: 4}"
     )
     assert load_space(tmp_path / "space.yaml").data.files == (str(tmp_path / "text" / "a.txt"),)
+
+
+def test_space_file_means_a_data_set_from_where_it_lies(tmp_path: Path) -> None:
+    """If it is a folder there; a name of the hub stays one."""
+    (tmp_path / "set").mkdir()
+    path = tmp_path / "space.yaml"
+    for hub, expected in (("./set", str(tmp_path / "set")), ("owner/set", "owner/set")):
+        path.write_text(BUDGET + f"data: {{hub: {hub}, split: test}}")
+        assert load_space(path).data.hub == expected
+
+
+def test_space_file_with_data_of_unknown_size_is_valid(tmp_path: Path) -> None:
+    """A context that is longer than the file on the disk is no mistake."""
+    (tmp_path / "a.txt.gz").write_bytes(b"")
+    path = tmp_path / "space.yaml"
+    path.write_text(BUDGET + "data: {files: a.txt.gz}")
+    assert load_space(path).data.files == (str(tmp_path / "a.txt.gz"),)
 
 
 def test_off_and_whole_floats_become_numbers(tmp_path: Path) -> None:

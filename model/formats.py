@@ -1,0 +1,152 @@
+"""One file of any format as a stream of documents: a registry from suffix to reader.
+
+A reader gives the number and the text of each row, or of each part of a text; rows without text
+(null, empty, white space) have none. Memory is bounded by the longest row, not by the file.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from model import documents
+from model.data_config import CorpusError, DataConfig, listed, no_column
+from model.documents import Document
+from model.parquet import parquet_rows
+from model.streams import format_suffix, lines, texts
+
+Row = tuple[int, str]
+
+
+def read(name: str, path: Path, config: DataConfig) -> Iterator[Document]:
+    """The documents of one file.
+
+    Args:
+        name: of the file; that of a document is this and the number of its row or part.
+        path: where it lies; the suffix tells format and compression.
+        config: the options.
+
+    Raises:
+        CorpusError: if the file cannot be read, or is not what its suffix says.
+    """
+    return FORMATS[format_suffix(path)](name, path, config)
+
+
+def describe_emptiness(path: Path, config: DataConfig) -> str:
+    """What it means that a file gave no document."""
+    suffix = format_suffix(path)
+    if suffix in TEXT_FORMATS:
+        return f"there are no documents, only separators ({config.separator!r}) and white space"
+    name = f"field {config.field!r}" if suffix == ".jsonl" else f"column {config.column!r}"
+    return f"no row has text in its {name}"
+
+
+def _text(name: str, path: Path, config: DataConfig) -> Iterator[Document]:
+    for number, text, ends in documents.parts(texts(path, config.errors), config.separator):
+        yield Document(f"{name}#{number}", text, ends)
+
+
+def _jsonl(name: str, path: Path, config: DataConfig) -> Iterator[Document]:
+    return documents.rows(name, _jsonl_rows(path, config))
+
+
+def _jsonl_rows(path: Path, config: DataConfig) -> Iterator[Row]:
+    for number, line in enumerate(lines(texts(path, config.errors))):
+        if line.isspace():
+            continue
+        where = f"data: {path} line {number + 1}"
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            reason = str(error)
+            if isinstance(error, json.JSONDecodeError):
+                reason = f"{error.msg} at column {error.colno}"
+            raise CorpusError(
+                f"{where} is not JSON ({reason}); a .jsonl file has one object on each line"
+            ) from error
+        if not isinstance(row, dict):
+            raise CorpusError(f"{where} is not an object; each must be one with a field of text")
+        if config.field not in row:
+            raise CorpusError(
+                f"{where} has no field {config.field!r}, only {listed(row)}; set data.field"
+            )
+        text = row[config.field]
+        if text is None:
+            continue
+        if not isinstance(text, str):
+            raise CorpusError(
+                f"{where}: field {config.field!r} is not a text but {type(text).__name__}; set "
+                f"data.field"
+            )
+        # JSON can escape half a surrogate pair, which is no character.
+        if "\\ud" in line or "\\uD" in line:
+            text = _whole_characters(text, where, config.errors)
+        yield number, text
+
+
+def _whole_characters(text: str, where: str, errors: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        if errors == "replace":
+            return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        raise CorpusError(
+            f"{where} holds half a character (\\u{ord(text[error.start]):04x}); correct it, or "
+            f"set errors: replace"
+        ) from error
+    return text
+
+
+def _csv(name: str, path: Path, config: DataConfig) -> Iterator[Document]:
+    return documents.rows(name, _csv_rows(path, config, ","))
+
+
+def _tsv(name: str, path: Path, config: DataConfig) -> Iterator[Document]:
+    return documents.rows(name, _csv_rows(path, config, "\t"))
+
+
+def _csv_rows(path: Path, config: DataConfig, delimiter: str) -> Iterator[Row]:
+    csv.field_size_limit(sys.maxsize)
+    # Strict, because otherwise a quote that is never closed silently swallows the rest.
+    reader = csv.reader(lines(texts(path, config.errors)), delimiter=delimiter, strict=True)
+    try:
+        header = next(reader, None)
+        if header is None:
+            return
+        place = _place(header, config.column, f"data: {path}")
+        for number, row in enumerate(reader):
+            if len(row) > place:
+                yield number, row[place]
+            elif row:
+                raise CorpusError(
+                    f"data: {path} line {reader.line_num} has {len(row)} fields, but column "
+                    f"{config.column!r} is number {place + 1}; correct the line"
+                )
+    except csv.Error as error:
+        raise CorpusError(
+            f"data: {path} line {reader.line_num} cannot be read ({error}); correct it, or save "
+            f"the table again"
+        ) from error
+
+
+def _place(columns: list[str], column: str, where: str) -> int:
+    if column not in columns:
+        raise no_column(where, column, columns)
+    return columns.index(column)
+
+
+def _parquet(name: str, path: Path, config: DataConfig) -> Iterator[Document]:
+    return documents.rows(name, parquet_rows(path, config.column, config.errors))
+
+
+TEXT_FORMATS = (".txt", ".md", ".py")
+FORMATS: Mapping[str, Callable[[str, Path, DataConfig], Iterator[Document]]] = {
+    **dict.fromkeys(TEXT_FORMATS, _text),
+    ".jsonl": _jsonl,
+    ".csv": _csv,
+    ".tsv": _tsv,
+    ".parquet": _parquet,
+}

@@ -1,0 +1,435 @@
+"""From documents to token ids on disk: cached, resumable, and by as many processes as there are.
+
+A corpus is a folder of a cache, named by all that it is a function of. It is built beside its place
+in steps that survive an interruption, under a lock that other processes wait for:
+
+    survey      which documents are held out; the counts that the tokenizer is trained on
+    encode      shards of about two million characters, each a file of its own
+    assemble    the shards in one array per split, with checksums
+
+K = slots in a stack, B = sequences, T = tokens.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor
+from contextlib import contextmanager
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from model.bpe import (
+    PretokenCounts,
+    check_pattern,
+    check_vocab_size,
+    count_pretokens,
+    merge_pretokens,
+)
+from model.corpus import FORMAT, Corpus, Ints, Tokens, load, sha256_of
+from model.data_config import END_OF_TEXT, CorpusError, DataConfig
+from model.documents import Document
+from model.fingerprints import Fingerprint, fingerprint
+from model.pretokens import special_pattern
+from model.processes import ordered_map, processes_for
+from model.progress import OnProgress, Progress, silent
+from model.sources import documents, source_bytes
+from model.tokenizer import Tokenizer
+from model.tokenizer_config import TokenizerConfig
+
+Item = TypeVar("Item")
+
+_SPLITS = ("train", "validation")
+_COUNTED_CHARACTERS = 1 << 20
+_SHARD_CHARACTERS = 1 << 21
+_MEMO = "digests.json"
+
+
+def prepare(
+    data: DataConfig,
+    tokenizer: TokenizerConfig,
+    cache_dir: Path,
+    *,
+    processes: int | None = None,
+    on_progress: OnProgress = silent,
+) -> Corpus:
+    """Split, train the tokenizer and encode; or load all that from the cache.
+
+    Args:
+        data: where the text comes from.
+        tokenizer: the tokenizer to train.
+        cache_dir: where prepared corpora are kept.
+        processes: that work; by default one per core, or one for a small source.
+        on_progress: is told how far it is.
+
+    Raises:
+        CorpusError: if the source cannot be used, or the cache cannot be written.
+    """
+    on_progress(Progress("reading what identifies the data", 0, None, "B"))
+    check_vocab_size(tokenizer.vocab_size, [END_OF_TEXT])
+    memo = cache_dir / _MEMO
+    identity = fingerprint(data, memo)
+    folder = _folder(cache_dir, data, tokenizer, identity)
+    found = load(folder)
+    if found is not None:
+        return found
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        with _locked(cache_dir / f".{folder.name}.lock", on_progress):
+            found = load(folder)  # by whoever held the lock
+            if found is not None:
+                return found
+            building = cache_dir / f".building-{folder.name}"
+            try:
+                _build(building, data, tokenizer, identity, processes, on_progress)
+                if fingerprint(data, memo).digest != identity.digest:
+                    raise CorpusError("data: it changed while it was prepared; start again")
+            except CorpusError:
+                shutil.rmtree(building, ignore_errors=True)
+                raise
+            # Loaded before it is put in place: a mapped file stays readable whatever happens to
+            # its name.
+            corpus = load(building)
+            assert corpus is not None
+            shutil.rmtree(folder, ignore_errors=True)  # a damaged one
+            building.rename(folder)
+            return corpus
+    except OSError as error:
+        raise CorpusError(
+            f"data: cannot keep the prepared corpus in {cache_dir}: {error.strerror}; free some "
+            f"space or choose another place"
+        ) from error
+    except BrokenExecutor as error:
+        raise CorpusError(
+            "data: a process that prepared it was killed, perhaps for memory; start again, and it "
+            "goes on from there"
+        ) from error
+
+
+def cached(data: DataConfig, tokenizer: TokenizerConfig, cache_dir: Path) -> Corpus | None:
+    """What `prepare` would load from the cache; None if it would have to work. Builds nothing.
+
+    Raises:
+        CorpusError: if the source cannot be read.
+    """
+    if not cache_dir.exists():
+        return None
+    return load(_folder(cache_dir, data, tokenizer, fingerprint(data, cache_dir / _MEMO)))
+
+
+def train_tokenizer(
+    data: DataConfig,
+    vocab_size: int,
+    special_tokens: Sequence[str],
+    pattern: str = "gpt2",
+    *,
+    processes: int | None = None,
+    on_progress: OnProgress = silent,
+) -> Tokenizer:
+    """Train a tokenizer on all documents of a source.
+
+    Args:
+        data: where the text comes from; its split does not matter.
+        vocab_size: as in `bpe.train_bpe`.
+        special_tokens: as in `bpe.train_bpe`; what looks like one in a document is text.
+        pattern: as in `bpe.train_bpe`.
+        processes: that count; by default one per core, or one for a small source.
+        on_progress: is told how far it is.
+
+    Raises:
+        CorpusError: if the source cannot be read.
+        ValueError: as `bpe.train_bpe`.
+    """
+    check_vocab_size(vocab_size, special_tokens)
+    check_pattern(pattern)
+    everything = -1.0  # no document stands below
+    count = partial(_count_batch, pattern=pattern, special_tokens=special_tokens)
+    _, counts = _count(data, everything, count, _Work.on(data, processes, on_progress))
+    trained = merge_pretokens(counts, vocab_size, special_tokens, on_progress=on_progress)
+    return Tokenizer(*trained, special_tokens, pattern)
+
+
+def _folder(
+    cache_dir: Path, data: DataConfig, tokenizer: TokenizerConfig, identity: Fingerprint
+) -> Path:
+    parts = (FORMAT, identity.digest, data.validation_fraction, tokenizer.model_dump(mode="json"))
+    return cache_dir / hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
+
+
+class _Work(NamedTuple):
+    """How much work there is, who does it, and who is told how far it is."""
+
+    num_bytes: int | None
+    processes: int
+    on_progress: OnProgress
+
+    @classmethod
+    def on(cls, data: DataConfig, processes: int | None, on_progress: OnProgress) -> _Work:
+        """Work on a source."""
+        num_bytes = source_bytes(data)
+        return cls(num_bytes, processes_for(num_bytes, processes), on_progress)
+
+
+@contextmanager
+def _locked(path: Path, on_progress: OnProgress) -> Iterator[None]:
+    """Be the only one that prepares this corpus; the lock of a process that dies is free."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            on_progress(Progress("waiting for another process to prepare it", 0, None, "B"))
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _build(
+    building: Path,
+    data: DataConfig,
+    config: TokenizerConfig,
+    identity: Fingerprint,
+    processes: int | None,
+    on_progress: OnProgress,
+) -> None:
+    """Make a corpus in a folder, or go on where an interrupted process stopped."""
+    work = _Work.on(data, processes, on_progress)
+    shards = building / "shards"
+    shards.mkdir(parents=True, exist_ok=True)
+    limit_path = building / "limit.json"
+    if not limit_path.exists():
+        # The limit is written last: it says that the tokenizer is complete.
+        limit, counts = _survey(data, config.pattern, work)
+        trained = merge_pretokens(counts, config.vocab_size, [END_OF_TEXT], on_progress=on_progress)
+        Tokenizer(*trained, [END_OF_TEXT], config.pattern).save(building, "huggingface")
+        _write_json(limit_path, limit)
+    limit = json.loads(limit_path.read_text(encoding="utf-8"))
+    tokenizer = Tokenizer.from_file(building)
+    jobs = _jobs(data, limit, building, shards, tokenizer.fingerprint)
+    count = done = 0
+    for num_bytes in ordered_map(_encode_shard, jobs, work.processes):
+        count, done = count + 1, done + num_bytes
+        on_progress(Progress("encoding", done, work.num_bytes, "B"))
+    on_progress(Progress("assembling", 0, None, "B"))
+    paths = [shards / f"{number:06}.npz" for number in range(count)]
+    sizes = {split: _assemble(building, split, paths, tokenizer) for split in _SPLITS}
+    _write_json(building / "files.json", identity.files)
+    names = [f"{split}{kind}.npy" for split in _SPLITS for kind in ("", ".documents")]
+    meta = {
+        "format": FORMAT,
+        "data_fingerprint": identity.digest,
+        "tokenizer_fingerprint": tokenizer.fingerprint,
+        "bytes": sizes,
+        "sha256": {
+            name: sha256_of(building / name) for name in (*names, "tokenizer.json", "files.json")
+        },
+    }
+    _write_json(building / "meta.json", meta)
+    shutil.rmtree(shards)
+    limit_path.unlink()
+
+
+def _write_json(path: Path, value: Any) -> None:
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
+    temporary.replace(path)
+
+
+# survey ------------------------------------------------------------------------------------
+
+
+def place(name: str) -> float:
+    """Where a document stands in the split, in [0, 1): a function of its name alone."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) / 2**64
+
+
+class _Survey:
+    """Watches the documents of a source go by."""
+
+    def __init__(self, data: DataConfig, limit: float) -> None:
+        self._data, self._limit = data, limit
+        self.lowest = 1.0
+        self.train = self.held_out = 0
+
+    def training_texts(self) -> Iterator[str]:
+        """The training documents' texts."""
+        previous = None
+        for document in documents(self._data):
+            where = place(document.name)
+            if document.name != previous:
+                previous = document.name
+                self.lowest = min(self.lowest, where)
+                self.train += where > self._limit
+                self.held_out += where <= self._limit
+            if where > self._limit:
+                yield document.text
+
+
+def _survey(data: DataConfig, pattern: str, work: _Work) -> tuple[float, dict[bytes, int]]:
+    """Where the validation part ends, and the counts of the training part's pre-tokens."""
+    count = partial(_count_batch, pattern=pattern, special_tokens=())
+    survey, counts = _count(data, data.validation_fraction, count, work)
+    if not survey.held_out and survey.train > 1:
+        # With few documents none may fall below the fraction: the lowest one is held out.
+        survey, counts = _count(data, survey.lowest, count, work)
+    if survey.train + survey.held_out == 0:
+        raise CorpusError(
+            f"data: there are no documents, only separators ({data.separator!r}); give files "
+            f"with text between them, or another separator"
+        )
+    if survey.train + survey.held_out == 1:
+        raise CorpusError(
+            "data: the split is by document, and there is only one; give several "
+            'files, or say what separates documents (for instance separator: "\\n\\n")'
+        )
+    if not survey.train:
+        raise CorpusError(
+            "data: every document falls into the validation part; lower validation_fraction"
+        )
+    return max(data.validation_fraction, survey.lowest), counts
+
+
+def _count(
+    data: DataConfig,
+    limit: float,
+    count: Callable[[Sequence[str]], tuple[Counter[str], int]],
+    work: _Work,
+) -> tuple[_Survey, dict[bytes, int]]:
+    survey = _Survey(data, limit)
+    done = 0
+    with PretokenCounts() as counts:
+        batches = _batches(survey.training_texts(), len, _COUNTED_CHARACTERS)
+        for counted, num_bytes in ordered_map(count, batches, work.processes):
+            counts.add(counted)
+            done += num_bytes
+            work.on_progress(Progress("counting", done, work.num_bytes, "B"))
+        return survey, counts.most_frequent()
+
+
+def _count_batch(
+    texts: Sequence[str], pattern: str, special_tokens: Sequence[str]
+) -> tuple[Counter[str], int]:
+    """Counts of the pre-tokens of some texts, and the bytes of the texts."""
+    special = special_pattern(special_tokens)
+    parts = [part for text in texts for part in special.split(text)[::2]] if special else texts
+    return count_pretokens(parts, pattern), sum(map(_num_bytes, texts))
+
+
+def _num_bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def _batches(
+    items: Iterable[Item], size_of: Callable[[Item], int], size: int
+) -> Iterator[list[Item]]:
+    """Items in lists of at least some size; where they end depends on the items alone."""
+    batch: list[Item] = []
+    held = 0
+    for item in items:
+        batch.append(item)
+        held += size_of(item)
+        if held >= size:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
+
+
+# encode ------------------------------------------------------------------------------------
+
+
+class _Shard(NamedTuple):
+    """The work of encoding some documents; without documents it has been done."""
+
+    path: Path
+    documents: list[Document]
+    limit: float
+    tokenizer_folder: Path
+    tokenizer_fingerprint: str
+
+
+def _jobs(
+    data: DataConfig, limit: float, building: Path, shards: Path, tokenizer_fingerprint: str
+) -> Iterator[_Shard]:
+    batches = _batches(documents(data), lambda document: len(document.text), _SHARD_CHARACTERS)
+    for number, batch in enumerate(batches):
+        path = shards / f"{number:06}.npz"
+        yield _Shard(path, batch, limit, building, tokenizer_fingerprint)
+
+
+def _encode_shard(shard: _Shard) -> int:
+    """Encode some documents into a file, unless it is there; their size in bytes."""
+    num_bytes = {split: 0 for split in _SPLITS}
+    for document in shard.documents:
+        num_bytes[_split_of(document, shard.limit)] += _num_bytes(document.text)
+    if not shard.path.exists():
+        arrays: dict[str, Any] = {}
+        tokenizer = _tokenizer(shard.tokenizer_folder, shard.tokenizer_fingerprint)
+        for split in _SPLITS:
+            own = [each for each in shard.documents if _split_of(each, shard.limit) == split]
+            arrays[split], arrays[f"{split}.documents"] = _encode(tokenizer, own)
+            arrays[f"{split}.bytes"] = np.array(num_bytes[split])
+        temporary = shard.path.with_suffix(".writing.npz")
+        np.savez(temporary, **arrays)
+        temporary.replace(shard.path)
+    return sum(num_bytes.values())
+
+
+def _split_of(document: Document, limit: float) -> str:
+    return "train" if place(document.name) > limit else "validation"
+
+
+@lru_cache(maxsize=1)
+def _tokenizer(folder: Path, fingerprint: str) -> Tokenizer:
+    """The tokenizer of this process, whose cache serves all its shards."""
+    tokenizer = Tokenizer.from_file(folder)
+    assert tokenizer.fingerprint == fingerprint
+    return tokenizer
+
+
+def _encode(tokenizer: Tokenizer, pieces: Sequence[Document]) -> tuple[Tokens, Ints]:
+    """Token ids of some pieces of documents, and where the documents end that end here.
+
+    What looks like a special token in a document is text. The special token ends the document.
+    """
+    end = tokenizer.encode_numpy(END_OF_TEXT)
+    encoded: list[Tokens] = [end[:0]]
+    ends, size = [], 0
+    for piece in pieces:
+        ids = tokenizer.encode_ordinary(piece.text)
+        encoded += [ids, end] if piece.ends else [ids]
+        size += len(ids) + piece.ends
+        if piece.ends:
+            ends.append(size)
+    return np.concatenate(encoded), np.array(ends, np.int64)
+
+
+# assemble ----------------------------------------------------------------------------------
+
+
+def _assemble(building: Path, split: str, shards: Sequence[Path], tokenizer: Tokenizer) -> int:
+    """Put the shards of a split into one array of ids and one of documents; its size in bytes."""
+    num_bytes = num_tokens = 0
+    ends = [np.empty(0, np.int64)]
+    for path in shards:
+        with np.load(path) as shard:
+            ends.append(shard[f"{split}.documents"] + num_tokens)
+            num_tokens += len(shard[split])
+            num_bytes += int(shard[f"{split}.bytes"])
+    np.save(building / f"{split}.documents.npy", np.concatenate(ends))
+    header = {
+        "descr": np.lib.format.dtype_to_descr(tokenizer.dtype),
+        "fortran_order": False,
+        "shape": (num_tokens,),
+    }
+    with (building / f"{split}.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for path in shards:
+            with np.load(path) as shard:
+                file.write(shard[split].tobytes())
+    return num_bytes

@@ -1,0 +1,189 @@
+"""What may stand on the command line."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tuner
+
+_PATTERNS = ("gpt2", "gpt4", "whitespace")
+_FORMATS = ("huggingface", "gpt2", "tiktoken")
+_END_OF_TEXT = "<|endoftext|>"
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line as a namespace; its `command` is for instance `search` or `data info`."""
+    return _parser().parse_args(arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tuner",
+        description="Hyperparameter search for Transformers: many trials train as one model, and "
+        "the winner replays bit for bit.",
+    )
+    parser.add_argument("--version", action="version", version=f"tuner {tuner.__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    debug = argparse.ArgumentParser(add_help=False)
+    debug.add_argument("--debug", action="store_true", help="show tracebacks")
+    common = argparse.ArgumentParser(add_help=False, parents=[debug])
+    common.add_argument(
+        "--json", action="store_true", help="print one JSON object as the last line of output"
+    )
+    home = argparse.ArgumentParser(add_help=False)
+    home.add_argument(
+        "--home", metavar="DIR", help="where searches live (default: TUNER_HOME or ./runs)"
+    )
+    file = argparse.ArgumentParser(add_help=False)
+    file.add_argument("--space", metavar="FILE", required=True, help="search-space file (YAML)")
+    space = argparse.ArgumentParser(add_help=False, parents=[file])
+    for name, part, low, high in (
+        ("trials", "search", 1, 10**6),
+        ("seed", "search", 0, 2**32 - 1),
+        ("workers", "engine", 1, 4096),
+    ):
+        text = f"instead of {part}.{name}"
+        space.add_argument(f"--{name}", type=_whole(low, high), metavar="N", help=text)
+
+    def command(
+        name: str, text: str, *parents: argparse.ArgumentParser, of: Any = commands
+    ) -> argparse.ArgumentParser:
+        made: argparse.ArgumentParser = of.add_parser(
+            name.split()[-1], help=text, description=text, parents=parents
+        )
+        made.set_defaults(command=name)
+        return made
+
+    def group(name: str, text: str) -> Any:
+        made = commands.add_parser(name, help=text, description=text)
+        return made.add_subparsers(metavar="ACTION", required=True)
+
+    search = command("search", "find the best hyperparameters", common, space, home)
+    search.add_argument("--name", type=_name, help="of the search (default: space name and number)")
+    replay = command("replay", "retrain a trial and prove that it reproduces", common, home)
+    replay.add_argument("run", nargs="?", metavar="RUN", help="run id (default: the best trial)")
+    replay.add_argument("--search", metavar="NAME", help="best trial of this search")
+    ui = command("ui", "compare the runs in MLflow", debug, home)
+    ui.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
+    )
+    ui.add_argument(
+        "--port", type=_whole(1, 65535), help="port (default: the first free one from 5000)"
+    )
+    text = "say what a search space means, without running it"
+    validate = command("validate", text, common, space, home)
+    validate.add_argument(
+        "--plot", metavar="FILE.png", help="draw the learning rates that the space can draw"
+    )
+    command("symbols", "print the symbol table", common)
+    command("list", "list past searches", common, home)
+    show = command("show", "show the trials of a search", common, home)
+    show.add_argument("run", nargs="?", metavar="RUN", help="run id of one trial to show in full")
+    show.add_argument("--search", metavar="NAME", help="which search (default: the newest)")
+    _add_data(group("data", "prepare the data of a search space and look at it"), command, common,
+              file, home)  # fmt: skip
+    _add_tokenizer(group("tokenizer", "train a tokenizer, use it, look at it"), command, common)
+    command("doctor", "check the installation", common, home)
+    return parser
+
+
+def _add_data(of: Any, command: Any, common: Any, file: Any, home: Any) -> None:
+    text = "read, split, train the tokenizer and encode, so that a search starts at once"
+    prepare = command("data prepare", text, common, file, home, of=of)
+    prepare.add_argument(
+        "--processes", type=_whole(1, 4096), metavar="N", help="that work (default: one per core)"
+    )
+    command("data info", "what a prepared corpus holds", common, file, home, of=of)
+    sample = command(
+        "data sample", "show what the first training batch looks like", common, file, home, of=of
+    )
+    sample.add_argument(
+        "--sequences", type=_whole(1, 1000), default=4, metavar="N",
+        help="how many (default: %(default)s)",
+    )  # fmt: skip
+    sample.add_argument(
+        "--seed", type=_whole(0, 2**32 - 1), default=0, metavar="N",
+        help="of the order of the data (default: %(default)s)",
+    )  # fmt: skip
+
+
+def _add_tokenizer(of: Any, command: Any, common: Any) -> None:
+    train = command("tokenizer train", "train a byte-level BPE on text files", common, of=of)
+    train.add_argument(
+        "files", nargs="+", metavar="FILE", help="text, tables, folders or patterns, as data.files"
+    )
+    train.add_argument(
+        "-o", "--output", default="tokenizer", metavar="DIR",
+        help="where its files go (default: ./%(default)s)",
+    )  # fmt: skip
+    train.add_argument(
+        "--vocab-size", type=_whole(257, 1_000_000), default=2048, metavar="N",
+        help="ids to make (default: %(default)s)",
+    )  # fmt: skip
+    train.add_argument(
+        "--pattern", choices=_PATTERNS, default="gpt2",
+        help="how text is cut into pre-tokens (default: %(default)s)",
+    )  # fmt: skip
+    train.add_argument(
+        "--special", action="append", metavar="TEXT",
+        help=f"a text that is one token; may be repeated (default: {_END_OF_TEXT})",
+    )  # fmt: skip
+    train.add_argument(
+        "--format", choices=_FORMATS, default="huggingface",
+        help="of the files (default: %(default)s, tokenizer.json)",
+    )  # fmt: skip
+    train.add_argument(
+        "--separator", metavar="TEXT", help=f"between documents of a text (default: {_END_OF_TEXT})"
+    )
+    train.add_argument(
+        "--processes", type=_whole(1, 4096), metavar="N", help="that count (default: one per core)"
+    )
+    tokenizer = argparse.ArgumentParser(add_help=False)
+    tokenizer.add_argument(
+        "tokenizer", metavar="TOKENIZER",
+        help="tokenizer.json, a .tiktoken file, or a folder with tokenizer.json or with vocab.json "
+        "and merges.txt",
+    )  # fmt: skip
+    tokenizer.add_argument(
+        "--special", action="append", metavar="TEXT",
+        help="a text that is one token, where the file does not say so; may be repeated",
+    )  # fmt: skip
+    tokenizer.add_argument(
+        "--pattern", choices=_PATTERNS, default="gpt2",
+        help="how text is cut, where the file does not say so (default: %(default)s)",
+    )  # fmt: skip
+    for name, text, what in (
+        ("encode", "turn text into token ids", "text"),
+        ("decode", "turn token ids into text", "ids, separated by white space or commas, or .npy"),
+        ("show", "describe a tokenizer and colour the tokens of a text", "text"),
+    ):
+        made = command(f"tokenizer {name}", text, common, tokenizer, of=of)
+        made.add_argument(
+            "file", nargs="?", default="-", metavar="FILE", help=f"{what} (default: standard input)"
+        )
+        if name == "encode":
+            made.add_argument(
+                "-o", "--output", metavar="FILE.npy", help="save the ids as a NumPy array"
+            )
+        if name == "show":
+            made.add_argument("--text", metavar="TEXT", help="the text itself, instead of a file")
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    """A whole number from `low` to `high`, for argparse."""
+
+    def parse_whole(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
+            message = f"must be a whole number from {low} to {high}, got {text}"
+            raise argparse.ArgumentTypeError(message)
+        return int(text)
+
+    return parse_whole
+
+
+def _name(text: str) -> str:
+    if not text or not all(c.isalnum() or c in "-_." for c in text) or not text[0].isalnum():
+        raise argparse.ArgumentTypeError("use letters, digits, '-', '_' and '.', got " + repr(text))
+    return text
