@@ -26,11 +26,13 @@ import torch
 
 from model import checkpoint
 from model.architecture import Architecture
+from model.averaging import averaging_share
 from model.corpus import sequences
 from model.optimizers import IDLE, coefficients
+from model.pruning import pruning_of
 from model.randomness import derive_key, permute
 from model.report import Report, Status
-from model.schedules import learning_rate
+from model.schedules import Facts, learning_rate
 from model.spec import TrialSpec
 from model.stack import Plan, Stack
 
@@ -60,11 +62,17 @@ class Slot:
     loss_count: int = 0
     norm_sum: float = 0.0
     norm_count: int = 0
+    val_losses: list[float] = field(default_factory=list)  # of the reports so far
 
     @property
     def ticks_per_step(self) -> int:
         """B/b: micro-batches of one update."""
         return self.spec.hyperparameters.batch_size // self.spec.micro_batch
+
+    def learning_rate(self, step: int) -> float:
+        """α_t of an update before the next report."""
+        facts = Facts(self.spec.architecture.d_model, self.val_losses)
+        return learning_rate(step, self.spec.hyperparameters, facts)
 
     @property
     def next_report(self) -> int:
@@ -221,10 +229,11 @@ class Engine:
                 raise checkpoint.CheckpointError(
                     f"{trial.resume} belongs to another specification than trial {trial.trial_id}"
                 )
-            slot.step = about["step"]
+            slot.step, slot.val_losses = about["step"], about["val_losses"]
             if slot.step >= trial.spec.hyperparameters.total_steps:
                 raise checkpoint.CheckpointError(f"{trial.resume} is of a trial that has finished")
-        running.stack.load(row, trial.spec.seed, state)
+        averaged = trial.spec.hyperparameters.ema_decay > 0
+        running.stack.load(row, trial.spec.seed, state, averaged=averaged)
         running.slots[row] = slot
 
     def _plan(self, running: _Running) -> Plan:
@@ -242,6 +251,10 @@ class Engine:
             due=np.zeros((q_ticks, k), np.bool_),
             coefficients=np.tile(IDLE, (q_ticks, k, 1)),
             max_norm=np.full((q_ticks, k), np.inf),
+            max_value=np.full((q_ticks, k), np.inf),
+            averaging=np.zeros((q_ticks, k)),
+            pruning=np.zeros((q_ticks, k)),
+            z_loss=np.zeros(k),
             label_smoothing=np.zeros(k),
             dropout=np.zeros(k),
             dropout_keys=np.zeros((q_ticks, k), np.int64),
@@ -263,6 +276,7 @@ class Engine:
         assert plan.label_smoothing is not None
         assert plan.dropout is not None
         plan.label_smoothing[row], plan.dropout[row] = h.label_smoothing, h.dropout
+        plan.z_loss[row] = h.z_loss
         for q in range(q_ticks):
             update, tick = divmod(slot.tick + q, slot.ticks_per_step)
             step = slot.step + update + 1
@@ -271,8 +285,11 @@ class Engine:
                 plan.dropout_keys[q, row] = np.uint64(key).astype(np.int64)
             if tick == slot.ticks_per_step - 1:
                 plan.due[q, row] = True
-                plan.coefficients[q, row] = coefficients(step, learning_rate(step, h), h)
+                plan.coefficients[q, row] = coefficients(step, slot.learning_rate(step), h)
                 plan.max_norm[q, row] = h.grad_clip or np.inf
+                plan.max_value[q, row] = h.grad_clip_value or np.inf
+                plan.averaging[q, row] = averaging_share(step, h.ema_decay)
+                plan.pruning[q, row] = pruning_of(step, h)
 
     def _settle(
         self,
@@ -342,18 +359,29 @@ class Engine:
                 "trial_id": slot.trial_id,
                 "step": slot.step,
                 "val_loss": val_loss,
+                "val_losses": [*slot.val_losses, val_loss],
                 "spec": slot.spec.model_dump(mode="json"),
                 "spec_hash": slot.spec.hash,
             }
             checkpoint.write(path, running.stack.snapshot(row), about)
-        report = self._report(slot, val_loss, status, path)
+        is_pruned = slot.spec.hyperparameters.target_sparsity > 0
+        sparsity = running.stack.sparsity(row) if is_pruned else None
+        report = self._report(slot, val_loss, status, path, sparsity)
+        slot.val_losses.append(val_loss)
         slot.loss_sum = slot.norm_sum = 0.0
         slot.loss_count = slot.norm_count = 0
         if status is not Status.TRAINING:
             running.slots[row] = Slot()
         return report
 
-    def _report(self, slot: Slot, val_loss: float, status: Status, path: Path | None) -> Report:
+    def _report(
+        self,
+        slot: Slot,
+        val_loss: float,
+        status: Status,
+        path: Path | None,
+        sparsity: float | None = None,
+    ) -> Report:
         return Report(
             trial_id=slot.trial_id,
             status=status,
@@ -362,8 +390,9 @@ class Engine:
             val_loss=val_loss,
             train_loss=slot.loss_sum / slot.loss_count,
             grad_norm=slot.norm_sum / max(1, slot.norm_count),
-            learning_rate=learning_rate(slot.step, slot.spec.hyperparameters),
+            learning_rate=slot.learning_rate(slot.step),
             checkpoint=None if path is None else str(path),
+            sparsity=sparsity,
         )
 
 

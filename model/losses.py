@@ -20,39 +20,55 @@ class _SmoothedNll(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor, smoothing: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any,
+        logits: Tensor,
+        targets: Tensor,
+        smoothing: Tensor | None,
+        z_weight: Tensor | None,
+    ) -> Tensor:
         log_p = torch.log_softmax(logits, -1, dtype=torch.float32)  # (K, N, V)
         nll = -log_p.gather(-1, targets.unsqueeze(-1)).squeeze(-1)  # (K, N)
         if smoothing is not None:
             nll = (1 - smoothing) * nll - smoothing * log_p.mean(-1)
-        ctx.save_for_backward(log_p, targets, smoothing)
+        slope = None
+        if z_weight is not None:
+            log_z = torch.logsumexp(logits.float(), -1)  # (K, N)
+            nll = torch.where(z_weight > 0, nll + z_weight * log_z.square(), nll)
+            slope = torch.where(z_weight > 0, 1 + 2 * z_weight * log_z, 1.0)  # of log Z, (K, N)
+        ctx.save_for_backward(log_p, targets, smoothing, slope)
         ctx.logits_dtype = logits.dtype
         return nll.mean(-1)  # (K,)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        log_p, targets, smoothing = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        log_p, targets, smoothing, slope = ctx.saved_tensors
         each = (grads[0] / targets.shape[1]).view(-1, 1, 1)  # (K, 1, 1)
-        grad = log_p.exp_().mul_(each)  # (K, N, V); a second backward would need log p again
+        through_z = each if slope is None else each * slope.unsqueeze(-1)
+        grad = log_p.exp_().mul_(through_z)  # (K, N, V); a second backward would need log p again
         true = each if smoothing is None else each * (1 - smoothing).unsqueeze(-1)
         grad.scatter_add_(-1, targets.unsqueeze(-1), -true.expand(*targets.shape, 1))
         if smoothing is not None:
             grad.sub_(each * smoothing.unsqueeze(-1) / grad.shape[-1])
-        return grad.to(ctx.logits_dtype), None, None
+        return grad.to(ctx.logits_dtype), None, None, None
 
 
 def cross_entropy(
-    logits: Tensor, targets: Tensor, label_smoothing: Tensor | float | None = None
+    logits: Tensor,
+    targets: Tensor,
+    label_smoothing: Tensor | float | None = None,
+    z_loss: Tensor | float | None = None,
 ) -> Tensor:
     """Mean cross-entropy in nats per token, one value per slot.
 
-    −Σ_v ((1−ε_ls)·[v = y] + ε_ls/V)·log p_v, averaged over the tokens of a slot. May be
-    differentiated once.
+    −Σ_v ((1−ε_ls)·[v = y] + ε_ls/V)·log p_v + λ_z·log²Z, averaged over the tokens of a slot. May
+    be differentiated once.
 
     Args:
         logits: (K, ..., V), floating.
         targets: (K, ...), int64 in [0, V).
         label_smoothing: ε_ls, probability spread evenly over the vocabulary, (K,) or a number.
+        z_loss: λ_z, weight of log²Z with Z = Σ_v exp(logit_v), (K,) or a number.
 
     Returns:
         (K,), float32.
@@ -60,7 +76,8 @@ def cross_entropy(
     Raises:
         ValueError: if the shapes do not fit.
 
-    Source: Szegedy et al. 2016, section 7 (arXiv:1512.00567).
+    Source: Szegedy et al. 2016, section 7 (arXiv:1512.00567); the z-loss of Chowdhery et al. 2022,
+    section 5 (arXiv:2204.02311).
     """
     if logits.shape[:-1] != targets.shape:
         raise ValueError(
@@ -68,17 +85,25 @@ def cross_entropy(
             f"{tuple(targets.shape)} and {tuple(logits.shape)}"
         )
     slots = logits.shape[0]
-    smoothing = None
-    if label_smoothing is not None:
-        smoothing = torch.as_tensor(label_smoothing, dtype=torch.float32, device=logits.device)
-        if smoothing.shape not in {(), (1,), (slots,)}:
-            raise ValueError(
-                f"label_smoothing must be one number or {slots}, got {tuple(smoothing.shape)}"
-            )
-        smoothing = smoothing.expand(slots).view(slots, 1)
+    smoothing = _column("label_smoothing", label_smoothing, slots, logits.device)
+    z_weight = _column("z_loss", z_loss, slots, logits.device)
     flat = logits.reshape(slots, -1, logits.shape[-1])
-    loss: Tensor = _SmoothedNll.apply(flat, targets.reshape(slots, -1), smoothing)  # type: ignore[no-untyped-call]
+    loss: Tensor = _SmoothedNll.apply(  # type: ignore[no-untyped-call]
+        flat, targets.reshape(slots, -1), smoothing, z_weight
+    )
     return loss
+
+
+def _column(
+    name: str, value: Tensor | float | None, slots: int, device: torch.device
+) -> Tensor | None:
+    """One number per slot, (K, 1) float32."""
+    if value is None:
+        return None
+    given = torch.as_tensor(value, dtype=torch.float32, device=device)
+    if given.shape not in {(), (1,), (slots,)}:
+        raise ValueError(f"{name} must be one number or {slots}, got {tuple(given.shape)}")
+    return given.expand(slots).view(slots, 1)
 
 
 def clip_grads_(grads: Iterable[Tensor], max_norm: Tensor | float) -> Tensor:

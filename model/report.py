@@ -8,6 +8,8 @@ from enum import StrEnum
 
 # The curves: what MLflow records and what a replay compares, in this order.
 METRICS = ("val_loss", "train_loss", "perplexity", "learning_rate", "grad_norm", "tokens")
+# Those that only some trials have.
+SOME_METRICS = ("sparsity",)
 
 
 class Status(StrEnum):
@@ -32,6 +34,7 @@ class Report:
         grad_norm: mean global gradient norm before clipping since the last report.
         learning_rate: α_t of the last update.
         checkpoint: path of the state at this report, if one was saved.
+        sparsity: share of the matrices that is zero; None if the trial does not prune.
     """
 
     trial_id: str
@@ -43,6 +46,7 @@ class Report:
     grad_norm: float
     learning_rate: float
     checkpoint: str | None = None
+    sparsity: float | None = None
 
     @property
     def perplexity(self) -> float:
@@ -50,5 +54,6 @@ class Report:
         return math.exp(min(self.val_loss, 700.0))
 
     def metrics(self) -> dict[str, float]:
-        """The curves by name."""
-        return {name: float(getattr(self, name)) for name in METRICS}
+        """The curves by name: all of METRICS, and those of SOME_METRICS that the trial has."""
+        values = {name: getattr(self, name) for name in (*METRICS, *SOME_METRICS)}
+        return {name: float(value) for name, value in values.items() if value is not None}

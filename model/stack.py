@@ -22,9 +22,10 @@ from torch import Tensor
 
 from model.architecture import Architecture
 from model.losses import clip_grads_, cross_entropy
-from model.optimizers import stack_rows, update
+from model.optimizers import Layout, stack_rows, update
+from model.pruning import KEEP, OFF, mask_, prune_, sparsity
 from model.randomness import DropoutMasks
-from model.transformer import initial_weight, is_decayed, language_model, parameter_shapes
+from model.transformer import initial_weight, language_model, parameter_shapes
 
 Floats = npt.NDArray[np.float64]
 
@@ -43,8 +44,12 @@ class Plan:
         targets: (Q, K, b, T) int64.
         weight: (K,) share b/B of one tick in its update; 0 for a slot that rests.
         due: (Q, K) bool, whether the slot's update happens after this tick.
-        coefficients: (Q, K, 11), a row of `optimizers.Coefficients` where due.
+        coefficients: (Q, K, C), a row of `optimizers.Coefficients` where due.
         max_norm: (Q, K) τ where due, otherwise infinity.
+        max_value: (Q, K) τ_value where due, otherwise infinity.
+        averaging: (Q, K) share of the new weights in their mean where due, otherwise 0.
+        pruning: (Q, K) see `pruning_of`, OFF where not due.
+        z_loss: (K,), 0 for a slot without.
         label_smoothing: (K,) or None where no slot uses it.
         dropout: (K,) or None where no slot uses it.
         dropout_keys: (Q, K) int64.
@@ -56,6 +61,10 @@ class Plan:
     due: npt.NDArray[np.bool_]
     coefficients: Floats
     max_norm: Floats
+    max_value: Floats
+    averaging: Floats
+    pruning: Floats
+    z_loss: Floats
     label_smoothing: Floats | None
     dropout: Floats | None
     dropout_keys: npt.NDArray[np.int64]
@@ -84,16 +93,17 @@ class Stack:
         self.device = torch.device(device)
         self._shapes = parameter_shapes(architecture)
         self._offsets: dict[str, int] = {}
-        end = decayed = 0
+        end = 0
         for name, shape in self._shapes.items():
             self._offsets[name] = end
             end += _ALIGNMENT * math.ceil(math.prod(shape) / _ALIGNMENT)
-            decayed = end if is_decayed(name) else decayed
-        self._decayed = decayed
+        self._layout = Layout.of(self._shapes, self._offsets, end)
         self._theta, self._m, self._v, self._grad = (
             torch.zeros(width, end, device=self.device) for _ in range(4)
         )
         self._alive = torch.zeros(width, dtype=torch.bool, device=self.device)
+        self._mean: Tensor | None = None  # θ̄, (K, P), from the first slot on that wants one
+        self._averaged: set[int] = set()
         self._weights = {
             name: view.requires_grad_() for name, view in self._views(self._theta).items()
         }
@@ -107,28 +117,53 @@ class Stack:
         }
 
     @torch.no_grad()
-    def load(self, slot: int, seed: int, state: Mapping[str, Tensor] | None = None) -> None:
-        """Put a trial into a slot: fresh from its seed, or as a snapshot left it."""
-        rows = {"weights": self._theta, "m": self._m, "v": self._v}
+    def load(
+        self,
+        slot: int,
+        seed: int,
+        state: Mapping[str, Tensor] | None = None,
+        *,
+        averaged: bool = False,
+    ) -> None:
+        """Put a trial into a slot: fresh from its seed, or as a snapshot left it.
+
+        `averaged` says whether a running mean of its weights is kept, and used by `evaluate`.
+        """
+        self._averaged = self._averaged - {slot} | ({slot} if averaged else set())
+        if averaged and self._mean is None:
+            self._mean = torch.zeros_like(self._theta)
+        rows = self._rows(slot)
         for matrix in (*rows.values(), self._grad):
             matrix[slot] = 0
         for kind, matrix in rows.items():
             for name, view in self._views(matrix[slot : slot + 1]).items():
                 if state is not None:
                     view[0] = state[f"{kind}.{name}"].to(self.device)
-                elif kind == "weights":
+                elif kind in {"weights", "mean"}:
                     view[0] = initial_weight(seed, name, self._shapes[name]).to(self.device)
         self._alive[slot] = True
 
+    def _rows(self, slot: int) -> dict[str, Tensor]:
+        """The matrices (K, P) that hold a slot's state, by kind."""
+        rows = {"weights": self._theta, "m": self._m, "v": self._v}
+        if slot in self._averaged:
+            assert self._mean is not None
+            rows["mean"] = self._mean
+        return rows
+
     @torch.no_grad()
     def snapshot(self, slot: int) -> dict[str, Tensor]:
-        """A copy of a slot's weights and moments on the CPU, in the shapes of one model."""
-        rows = {"weights": self._theta, "m": self._m, "v": self._v}
+        """A copy of a slot's weights, moments and mean on the CPU, in the shapes of one model."""
         return {
             f"{kind}.{name}": view[0].clone()
-            for kind, matrix in rows.items()
+            for kind, matrix in self._rows(slot).items()
             for name, view in self._views(matrix[slot : slot + 1].cpu()).items()
         }
+
+    @torch.no_grad()
+    def sparsity(self, slot: int) -> float:
+        """Share of a slot's matrices that is zero."""
+        return sparsity(self._theta[slot], self._layout.weights)
 
     def run(self, plan: Plan) -> tuple[Floats, Floats]:
         """Train one quantum.
@@ -140,19 +175,25 @@ class Stack:
         """
         inputs, targets = self._upload(plan.inputs), self._upload(plan.targets)
         weight, keys = self._upload(plan.weight), self._upload(plan.dropout_keys)
+        z_loss = self._upload(plan.z_loss if plan.z_loss.any() else None)
         smoothing, dropout = self._upload(plan.label_smoothing), self._upload(plan.dropout)
-        max_norm, due = self._upload(plan.max_norm), self._upload(plan.due)
+        due = self._upload(plan.due)
+        max_norm = self._upload(plan.max_norm)
+        max_value = self._upload(plan.max_value if np.isfinite(plan.max_value).any() else None)
+        averaging = self._upload(plan.averaging if plan.averaging.any() else None)
         losses, norms = [], []
         for q in range(len(plan.due)):
             drop = None if dropout is None else DropoutMasks(keys[q], dropout)
-            loss = cross_entropy(self._forward(inputs[q], drop), targets[q], smoothing)  # (K,)
+            logits = self._forward(inputs[q], drop)
+            loss = cross_entropy(logits, targets[q], smoothing, z_loss)  # (K,)
             grads = torch.autograd.grad(loss, list(self._weights.values()), weight)
             torch._foreach_add_(self._grads, grads)
             losses.append(loss.detach())
             self._alive &= losses[-1].isfinite()
             if plan.due[q].any():
-                everyone = bool(plan.due[q].all())
-                norms.append(self._update(plan.coefficients[q], max_norm[q], due[q], everyone))
+                limit = None if max_value is None else max_value[q]
+                share = None if averaging is None else averaging[q]
+                norms.append(self._update(plan, q, due[q], max_norm[q], limit, share))
             else:
                 norms.append(torch.zeros_like(losses[-1]))
         return torch.stack(losses).double().cpu().numpy(), torch.stack(norms).double().cpu().numpy()
@@ -162,12 +203,30 @@ class Stack:
         return language_model(self._weights, ids, a.n_layers, a.n_heads, a.rope_theta, drop)
 
     @torch.no_grad()
-    def _update(self, rows: Floats, max_norm: Tensor, due: Tensor, everyone: bool) -> Tensor:
-        """Clip, apply the rule to the slots that are due and alive, and clear their gradients."""
+    def _update(
+        self,
+        plan: Plan,
+        q: int,
+        due: Tensor,
+        max_norm: Tensor,
+        max_value: Tensor | None,
+        averaging: Tensor | None,
+    ) -> Tensor:
+        """Clip, apply the rule to the slots that are due and alive, prune and average them."""
+        pruning = plan.pruning[q].tolist()
+        pruned = [slot for slot, share in enumerate(pruning) if share != OFF]
+        mask_(self._grad, self._theta, pruned, self._layout.matrices)
         norms = clip_grads_([self._grad], max_norm)  # (K,)
+        if max_value is not None:
+            limit = max_value.unsqueeze(1)  # (K, 1)
+            self._grad.clamp_(-limit, limit)
         self._alive &= norms.isfinite() | ~due
-        c = stack_rows(rows, self.device)
-        theta, m, v = update(self._theta, self._m, self._v, self._grad, c, self._decayed)
+        c = stack_rows(plan.coefficients[q], self.device)
+        theta, m, v = update(self._theta, self._m, self._v, self._grad, c, self._layout)
+        mask_(theta, self._theta, pruned, self._layout.matrices)
+        for slot in pruned:
+            if pruning[slot] != KEEP:
+                prune_(theta[slot], pruning[slot], self._layout.weights)
         moves = (due & self._alive).unsqueeze(1)  # (K, 1)
         # Asking costs nothing on a CPU and saves three passes; elsewhere it would wait for the
         # device.
@@ -176,7 +235,12 @@ class Stack:
             m, v = torch.where(moves, m, self._m), torch.where(moves, v, self._v)
         self._theta.copy_(theta)
         self._m, self._v = m, v
-        if everyone:
+        if averaging is not None:
+            assert self._mean is not None
+            self._mean += averaging.unsqueeze(1) * (self._theta - self._mean)
+            both = self._averaged.intersection(pruned)
+            mask_(self._mean, self._theta, both, self._layout.matrices)
+        if plan.due[q].all():
             self._grad.zero_()
         else:
             self._grad.masked_fill_(due.unsqueeze(1), 0)
@@ -195,6 +259,8 @@ class Stack:
     ) -> Floats:
         """Mean loss of some slots over the same sequences, without dropout and smoothing.
 
+        A slot whose weights are averaged is evaluated with their mean.
+
         Args:
             slots: which, k of them.
             x: (N, T) int64 token ids.
@@ -207,6 +273,9 @@ class Stack:
         a, rows = self.architecture, self._theta
         if slots != list(range(self.width)):
             rows = rows[slots]  # (k, P)
+        if self._mean is not None and self._averaged.intersection(slots):
+            is_averaged = torch.tensor([[slot in self._averaged] for slot in slots])
+            rows = torch.where(is_averaged.to(self.device), self._mean[slots], rows)
         weights = self._views(rows)
         inputs, targets = self._upload(x), self._upload(y)
         total = torch.zeros(len(slots), dtype=torch.float64, device=self.device)

@@ -72,7 +72,11 @@ def _parser() -> argparse.ArgumentParser:
     ui.add_argument(
         "--port", type=_whole(1, 65535), help="port (default: the first free one from 5000)"
     )
-    command("validate", "say what a search space means, without running it", common, space, home)
+    text = "say what a search space means, without running it"
+    validate = command("validate", text, common, space, home)
+    validate.add_argument(
+        "--plot", metavar="FILE.png", help="draw the learning rates that the space can draw"
+    )
     command("symbols", "print the symbol table", common)
     command("list", "list past searches", common, home)
     show = command("show", "show the trials of a search", common, home)

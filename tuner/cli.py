@@ -222,7 +222,8 @@ def _validate(options: argparse.Namespace) -> int:
     space = _changed_space(options)
     results, _ = _consoles(options)
     home = home_path(options.home)  # not a Home, which would be made: validating writes nothing
-    _print_json(options, describe_space(results, space, options.space, home))
+    described = describe_space(results, space, options.space, home, options.plot)
+    _print_json(options, described)
     return 0
 
 

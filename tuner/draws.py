@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 # The parameters that the rules between rows compare, or that they derive others from.
 _COUPLED = (
     "max_learning_rate", "min_learning_rate", "warmup_steps", "cycle_steps", "total_steps",
-    "epochs", "batch_size", "schedule", "context_length",
+    "cooldown_steps", "target_sparsity", "prune_start_steps", "prune_end_steps", "epochs",
+    "batch_size", "schedule", "context_length",
 )  # fmt: skip
 _MOST_COMBINATIONS = 4096
 

@@ -26,6 +26,7 @@ _SPELLINGS = tuple(s for r in SYMBOL_TABLE.values() for s in (r.name, r.symbol, 
 # What other rows are derived from.
 _NO_FRACTIONS = ("batch_size", "total_steps", "epochs")
 _LARGEST_WHOLE = 2**53
+_CLIPS = ("grad_clip", "grad_clip_value")  # may be `off`
 
 Rule = Callable[[object], str]  # what is wrong with a value; empty if nothing is
 
@@ -98,7 +99,7 @@ class EntryReader:
             self._note(place, message, at_key=True)
             return None
         self.places[row.name] = place
-        entry = self._entry(key, place, _without_off(data) if row.name == "grad_clip" else data)
+        entry = self._entry(key, place, _without_off(data) if row.name in _CLIPS else data)
         if entry is None:
             return None
         if "fraction_of" not in entry.options:

@@ -11,10 +11,11 @@ from rich.console import Console
 
 from model.hyperparameters import SYMBOL_TABLE
 from model.preparation import cached
-from model.report import METRICS
+from model.report import METRICS, SOME_METRICS
 from model.sources import source_bytes
 from tuner.errors import TunerError
 from tuner.parameters import symbol
+from tuner.plot import draw_rates
 from tuner.record import Record, SearchRecord, TrialRecord
 from tuner.space import CorpusFacts, SearchSpace
 from tuner.space_checks import conflicts
@@ -44,10 +45,14 @@ def print_symbols(console: Console) -> dict[str, Any]:
             ],
         )
     )  # fmt: skip
+    for row in rows:
+        if row.choice_meanings:
+            console.print()
+            console.print(table(row.name, ["choice", "what it is"], row.choice_meanings.items()))
     console.print(
         "\nA space gives exactly one of T_total, N_epoch and budget.tokens; the others follow. "
         "With schedule cosine the rate rises to α_max in T_warmup updates and falls to α_min at "
-        "T_cycle; with constant it is α after the warm-up.",
+        "T_cycle; with constant it is α after the warm-up; 'tuner validate --plot' draws it.",
         highlight=False,
     )
     return {
@@ -56,6 +61,7 @@ def print_symbols(console: Console) -> dict[str, Any]:
             "spellings": list(row.spellings),
             "default": default_of(row),
             "range": row.range,
+            "choices": {choice: row.choice_meanings.get(choice, "") for choice in row.choices},
             "meaning": row.meaning,
             "formula": row.formula,
             "used_when": {k: list(v) for k, v in row.used_when.items()},
@@ -64,8 +70,10 @@ def print_symbols(console: Console) -> dict[str, Any]:
     }
 
 
-def describe_space(console: Console, space: SearchSpace, file: str, home: Path) -> dict[str, Any]:
-    """What a search space means, in words and numbers."""
+def describe_space(
+    console: Console, space: SearchSpace, file: str, home: Path, plot: str | None = None
+) -> dict[str, Any]:
+    """What a search space means, in words and numbers; `plot` names a picture to draw as well."""
     facts, is_exact = _facts(space, home / "corpora")
     about = "" if is_exact else "about "
     for _, message in conflicts(space, facts.train_tokens):
@@ -135,8 +143,12 @@ def describe_space(console: Console, space: SearchSpace, file: str, home: Path) 
             ),
             highlight=False,
         )
+    if plot is not None:
+        draw_rates(space, facts, Path(plot))
+        console.print(f"The learning rates are drawn in {plot}.", highlight=False)
     return {
         "name": space.name,
+        "plot": plot,
         "parameters": parameters,
         "stacks": stacks,
         "micro_batch": space.micro_batch,
@@ -274,12 +286,13 @@ def print_trial(console: Console, record: Record, trial: TrialRecord) -> dict[st
         table(None, ["parameter", "value"], [[symbol(k), v] for k, v in trial.parameters.items()])
     )
     console.print()
+    names = [*METRICS, *(n for n in SOME_METRICS if any(n in m for m in reports.values()))]
     console.print(
         table(
             "reports",
-            ["step", *METRICS],
+            ["step", *names],
             [
-                [step, *(number(m.get(n, float("nan"))) for n in METRICS)]
+                [step, *(number(m.get(n, float("nan"))) for n in names)]
                 for step, m in reports.items()
             ],
         )

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from model.fingerprints import FileDigest
-from model.report import METRICS
+from model.report import METRICS, SOME_METRICS
 from model.spec import TrialSpec
 from tuner.errors import RecordError, StoreError
 
@@ -269,7 +269,7 @@ class Record:
     def reports(self, trial: TrialRecord) -> dict[int, dict[str, float]]:
         """A trial's reports: step → metric → value, in the order of the steps."""
         reports: dict[int, dict[str, float]] = {}
-        for name in METRICS:
+        for name in (*METRICS, *SOME_METRICS):
             for metric in self._ask(self.client.get_metric_history, trial.run_id, name):
                 reports.setdefault(metric.step, {})[name] = metric.value
         return dict(sorted(reports.items()))

@@ -12,7 +12,7 @@ from model.corpus import Corpus
 from model.fingerprints import difference, fingerprint
 from model.preparation import prepare
 from model.progress import OnProgress, silent
-from model.report import METRICS, Report
+from model.report import METRICS, SOME_METRICS, Report
 from model.spec import TrialSpec
 from tuner.errors import RecordError
 from tuner.home import Home
@@ -188,7 +188,7 @@ def compare(recorded: Mapping[int, Mapping[str, float]], reports: list[Report]) 
     replayed = {report.step: report.metrics() for report in reports}
     differences = []
     for step in sorted(recorded.keys() | replayed.keys()):
-        for metric in METRICS:
+        for metric in (*METRICS, *SOME_METRICS):
             old = recorded.get(step, {}).get(metric, math.nan)
             new = _as_stored(replayed.get(step, {}).get(metric, math.nan))
             if old != new and not (math.isnan(old) and math.isnan(new)):

@@ -191,7 +191,9 @@ class SpaceChecks:
             values = dict.fromkeys(self._space.settings(draw)[other] for draw in draws)
             if not set(values) & set(used):
                 message = f"{key} has no effect with {other} {in_words(values)}"
-                hint = "; did you mean α_max?" if parameter.name == "learning_rate" else ""
+                peaked = SYMBOL_TABLE["max_learning_rate"].used_when["schedule"]
+                is_peak = parameter.name == "learning_rate" and set(values) <= set(peaked)
+                hint = "; did you mean α_max?" if is_peak else ""
                 way_out = hint or f"; it is used with {other} {in_words(used)}"
                 self._note(parameter.name, message + way_out, at_key=True)
 

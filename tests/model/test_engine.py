@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from model import checkpoint
 from model import engine as engine_module
 from model.engine import Engine, data_order
+from model.optimizers import OPTIMIZERS
 from model.report import METRICS, Report, Status
 from model.spec import TrialSpec
 from model.stack import Plan, Stack
@@ -55,17 +56,26 @@ def plain_model(spec: TrialSpec) -> TransformerLM:
     )  # fmt: skip
 
 
-def plain_optimizer(spec: TrialSpec, model: TransformerLM) -> torch.optim.Optimizer:
-    """λ touches the matrices, not the embedding and the gains."""
-    h = spec.hyperparameters
-    matrices = [
+def matrices_of(model: TransformerLM) -> list[torch.nn.Parameter]:
+    return [
         p for n, p in model.named_parameters() if p.dim() == 3 and n != "token_embeddings.weight"
     ]
-    others = [p for p in model.parameters() if not any(p is m for m in matrices)]
-    groups = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
+
+
+def plain_optimizer(spec: TrialSpec, model: TransformerLM) -> torch.optim.Optimizer:
+    """λ touches the matrices; the embedding and the gains have their own."""
+    h = spec.hyperparameters
+    groups = [
+        {"params": matrices_of(model), "weight_decay": h.weight_decay},
+        {
+            "params": [model.get_parameter("token_embeddings.weight")],
+            "weight_decay": h.embedding_decay,
+        },
+        {"params": [p for p in model.parameters() if p.dim() == 2], "weight_decay": h.gain_decay},
+    ]
     if h.optimizer == "momentum":
-        return torch.optim.SGD(groups, 1.0, h.momentum, weight_decay=h.weight_decay)
-    return torch.optim.AdamW(groups, 1.0, (h.beta1, h.beta2), h.eps, weight_decay=h.weight_decay)
+        return torch.optim.SGD(groups, 1.0, h.momentum)
+    return torch.optim.AdamW(groups, 1.0, (h.beta1, h.beta2), h.eps)
 
 
 def plain_rate(step: int, h: Any) -> float:
@@ -84,21 +94,57 @@ def plain_training(spec: TrialSpec, tokens: Tokens) -> list[tuple[float, float, 
     available = (len(tokens[1]) - 1) // length
     assert spec.validation_sequences <= available
     rows = []
+    mean = plain_model(spec)
+    masks = [torch.ones_like(p) for p in matrices_of(model)]
     for step in range(1, h.total_steps + 1):
         positions = np.arange((step - 1) * h.batch_size, step * h.batch_size)
         x, y = windows(tokens[0], data_order(spec.seed, positions, spec.train_sequences), length)
-        logits = model(x[None])[0]
+        logits = model(x[None])[0].flatten(0, 1)
         loss = torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1), y.flatten(), label_smoothing=h.label_smoothing
+            logits, y.flatten(), label_smoothing=h.label_smoothing
         )
+        loss = loss + h.z_loss * logits.logsumexp(-1).square().mean()
         optimizer.zero_grad()
         loss.backward()
+        for p, mask in zip(matrices_of(model), masks, strict=True):
+            assert p.grad is not None
+            p.grad *= mask
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), h.grad_clip or math.inf)
+        torch.nn.utils.clip_grad_value_(model.parameters(), h.grad_clip_value or math.inf)
         for group in optimizer.param_groups:
             group["lr"] = plain_rate(step, h)
+        for p in matrices_of(model):
+            assert p.grad is not None
+            p.grad += h.l1_penalty * p.detach().sign()
         optimizer.step()
-        rows.append((loss.item(), norm.item(), plain_rate(step, h), validation(model, tokens)))
+        plain_pruning(step, h, matrices_of(model), masks)
+        evaluated = model
+        if h.ema_decay:
+            decay = min(h.ema_decay, (1 + step) / (10 + step))
+            with torch.no_grad():
+                for a, b in zip(mean.parameters(), model.parameters(), strict=True):
+                    a.copy_(decay * a + (1 - decay) * b)
+                for a, mask in zip(matrices_of(mean), masks, strict=True):
+                    a *= mask
+            evaluated = mean
+        rows.append((loss.item(), norm.item(), plain_rate(step, h), validation(evaluated, tokens)))
     return rows
+
+
+@torch.no_grad()
+def plain_pruning(
+    step: int, h: Any, matrices: list[torch.nn.Parameter], masks: list[torch.Tensor]
+) -> None:
+    """Zhu and Gupta 2017, equation 1, with masks that are kept."""
+    begin, end, every = h.prune_start_steps, h.prune_end_steps, h.prune_interval_steps
+    now = step >= begin and (step == end or (step < end and (step - begin) % every == 0))
+    for p, mask in zip(matrices, masks, strict=True):
+        p *= mask
+        if now and h.target_sparsity:
+            share = h.target_sparsity * (1 - (1 - (step - begin) / (end - begin)) ** 3)
+            smallest = p.abs().flatten().argsort()[: round(share * p.numel())]
+            mask.view(-1)[smallest] = 0
+            p *= mask
 
 
 @torch.no_grad()
@@ -124,6 +170,10 @@ def all_validation(spec: TrialSpec, tokens: Tokens) -> TrialSpec:
         {"weight_decay": 1.0, "grad_clip": 0.5},
         {"label_smoothing": 0.1, "grad_clip": 0.0, "batch_size": 6},
         {"optimizer": "momentum", "max_learning_rate": 0.1, "weight_decay": 0.1},
+        {"grad_clip_value": 0.02, "z_loss": 0.05},
+        {"embedding_decay": 0.5, "gain_decay": 1.0, "l1_penalty": 0.01},
+        {"ema_decay": 0.7},
+        {"target_sparsity": 0.6, "prune_interval_steps": 3, "ema_decay": 0.5},
     ],
 )
 @pytest.mark.parametrize("width", [1, 3])
@@ -164,6 +214,26 @@ def test_engine_learns_to_count(tokens: Tokens, make_spec: MakeSpec) -> None:
     assert reports[-1].train_loss < reports[0].train_loss
 
 
+# a learning rate at which each of them learns to count
+RATES = {
+    "adamw": 0.02, "adam": 0.02, "nadamw": 0.02, "lamb": 0.05, "lion": 0.003, "muon": 0.02,
+    "adagrad": 0.1, "rmsprop": 0.01, "momentum": 0.3, "nesterov": 0.3, "sgd": 1.0, "lars": 10.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_engine_learns_with_each_optimizer(
+    tokens: Tokens, make_spec: MakeSpec, optimizer: str
+) -> None:
+    """Whoever does not look at the context pays at least log 61 nats."""
+    spec = make_spec(
+        optimizer=optimizer, max_learning_rate=RATES[optimizer], weight_decay=0.0, steps=120,
+        batch_size=8, micro_batch=8, reports=1,
+    )  # fmt: skip
+    (report,) = run_all(tokens, [spec])[0]
+    assert report.val_loss < math.log(61) - 0.15
+
+
 def test_dropout_is_for_training_only(tmp_path: Path, tokens: Tokens, make_spec: MakeSpec) -> None:
     """The validation loss is that of the saved weights, the training loss is not."""
     made = make_spec(steps=1, reports=1, dropout=0.8)
@@ -177,6 +247,42 @@ def test_dropout_is_for_training_only(tmp_path: Path, tokens: Tokens, make_spec:
     weights = {n.removeprefix("weights."): t[None] for n, t in state.items() if "weights." in n}
     model.load_state_dict(weights)
     assert report.val_loss == pytest.approx(validation(model, tokens), rel=1e-5)
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_pruned_trial_reaches_its_sparsity_and_reports_it(
+    tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, width: int
+) -> None:
+    """The cubic, at the prunings before each report; and exactly so many zeros in each matrix."""
+    spec = make_spec(
+        steps=20, reports=20, target_sparsity=0.75, prune_start_steps=4, prune_end_steps=16,
+        prune_interval_steps=5,
+    )  # fmt: skip
+    other = make_spec(seed=1, steps=20, reports=20)
+    reports, others = run_all(tokens, [spec, other], slots=2, width=width, checkpoint_dir=tmp_path)
+    cubic = {t: 0.75 * (1 - (1 - (t - 4) / 12) ** 3) for t in (4, 9, 14, 16)}
+    expected = [max((s for t, s in cubic.items() if t <= r.step), default=0.0) for r in reports]
+    assert [r.sparsity for r in reports] == pytest.approx(expected, abs=1e-3)
+    assert reports[-1].metrics()["sparsity"] == reports[-1].sparsity
+    assert [r.sparsity for r in others] == [None] * 20
+    state, _ = checkpoint.read(tmp_path / "0.safetensors")
+    for name in ("layers.0.ffn.w1.weight", "lm_head.weight"):
+        weight = state[f"weights.{name}"]
+        assert (weight == 0).sum() == round(0.75 * weight.numel())
+    for name in ("token_embeddings.weight", "layers.0.ln1.weight"):
+        assert (state[f"weights.{name}"] != 0).all()
+
+
+def test_averaged_trial_saves_its_mean(tmp_path: Path, tokens: Tokens, make_spec: MakeSpec) -> None:
+    """The training is that of a trial without; only what validation sees differs."""
+    specs = [make_spec(ema_decay=decay, steps=6, reports=6) for decay in (0.9, 0.0)]
+    averaged, plain = run_all(tokens, specs, slots=2, width=2, checkpoint_dir=tmp_path)
+    assert [r.train_loss for r in averaged] == [r.train_loss for r in plain]
+    assert all(a.val_loss != b.val_loss for a, b in zip(averaged, plain, strict=True))
+    (a, _), (b, _) = (checkpoint.read(tmp_path / f"{i}.safetensors") for i in range(2))
+    assert len(a) == 4 * len(b) // 3
+    assert all(torch.equal(a[name], b[name]) for name in b)
+    assert not torch.equal(a["mean.lm_head.weight"], a["weights.lm_head.weight"])
 
 
 # reports ----------------------------------------------------------------------------------------

@@ -30,14 +30,33 @@ SYMBOLS = {
     "β2": "beta2",
     "ε": "eps",
     "λ": "weight_decay",
+    "λ_emb": "embedding_decay",
+    "λ_gain": "gain_decay",
+    "λ₁": "l1_penalty",
     "γ": "momentum",
+    "d": "dampening",
+    "η": "trust_coefficient",
     "p_drop": "dropout",
     "ε_ls": "label_smoothing",
     "τ": "grad_clip",
+    "τ_value": "grad_clip_value",
+    "λ_z": "z_loss",
+    "β_ema": "ema_decay",
+    "s_final": "target_sparsity",
+    "T_prune_start": "prune_start_steps",
+    "T_prune_end": "prune_end_steps",
+    "ΔT_prune": "prune_interval_steps",
     "T_warmup": "warmup_steps",
     "α_max": "max_learning_rate",
     "α_min": "min_learning_rate",
     "T_cycle": "cycle_steps",
+    "T_mult": "cycle_multiplier",
+    "T_decay": "decay_steps",
+    "f_decay": "decay_factor",
+    "T_cooldown": "cooldown_steps",
+    "plateau_patience": "plateau_patience",
+    "plateau_cooldown": "plateau_cooldown",
+    "s_noam": "noam_factor",
     "B": "batch_size",
     "T_total": "total_steps",
     "N_epoch": "epochs",
@@ -57,8 +76,19 @@ def test_row_is_complete(row: Row) -> None:
     assert row.symbol and row.meaning and row.formula
     assert row.range[0] in "[(a"[:2] or " | " in row.range
     assert row.choices or row.kind in (int, float)
+    assert not row.choice_meanings or tuple(row.choice_meanings) == row.choices
     for name, values in row.used_when.items():
         assert set(values) < set(SYMBOL_TABLE[name].choices)
+
+
+def test_table_says_what_each_optimizer_and_schedule_is() -> None:
+    """And where a formula has several forms, which one."""
+    optimizer, schedule = SYMBOL_TABLE["optimizer"], SYMBOL_TABLE["schedule"]
+    assert optimizer.choice_meanings and schedule.choice_meanings
+    for name, meaning in optimizer.choice_meanings.items():
+        is_as_adamw = name in {"nadamw", "lamb"}
+        assert is_as_adamw or ("λ coupled" in meaning) != ("λ decoupled" in meaning), name
+        assert "outside the root" in meaning or name not in {"adagrad", "rmsprop"}
 
 
 def test_table_has_every_symbol_of_the_issue() -> None:
@@ -161,7 +191,7 @@ def test_row_refuses_what_is_no_number(row: Row, value: Any) -> None:
         ("eps", "(0, 1]"),
         ("warmup_steps", "[0, ∞)"),
         ("batch_size", "[1, 1e+06]"),
-        ("optimizer", "adamw | adam | momentum | sgd"),
+        ("cooldown_shape", "linear | sqrt"),
     ],
 )
 def test_row_range_reads_like_mathematics(name: str, text: str) -> None:
@@ -290,10 +320,30 @@ def test_derive_spends_epochs(epochs: int, batch: int, sequences: int) -> None:
         ({"warmup_steps": "some"}, "warmup_steps"),
         ({"beta1": 1.0}, "beta1"),
         ({"beta1": math.nan}, "beta1"),
-        ({"optimizer": "lion"}, "optimizer"),
+        ({"optimizer": "adamax"}, "optimizer"),
         ({"min_learning_rate": 0.1, "max_learning_rate": 0.01}, "α_min must not exceed α_max"),
         ({"warmup_steps": 101}, "T_warmup must not exceed T_total, got 101 > 100"),
         ({"warmup_steps": 60, "cycle_steps": 50}, "T_warmup must not exceed T_cycle, got 60 > 50"),
+        (
+            {"warmup_steps": 60, "cycle_steps": 50, "schedule": "linear"},
+            "T_warmup must not exceed T_cycle, got 60 > 50",
+        ),
+        (
+            {"warmup_steps": 60, "cooldown_steps": 41, "schedule": "wsd"},
+            r"T_warmup \+ T_cooldown must not exceed T_total, got 60 \+ 41 > 100",
+        ),
+        (
+            {"min_learning_rate": 0.1, "max_learning_rate": 0.01, "schedule": "wsd"},
+            "α_min must not exceed α_max",
+        ),
+        (
+            {"target_sparsity": 0.5, "prune_start_steps": 50, "prune_end_steps": 40},
+            "T_prune_start must not exceed T_prune_end, got 50 > 40",
+        ),
+        (
+            {"target_sparsity": 0.5, "prune_end_steps": 101},
+            "T_prune_end must not exceed T_total, got 101 > 100",
+        ),
         (
             {"warmup_steps": 101, "schedule": "constant"},
             "T_warmup must not exceed T_total, got 101 > 100",
@@ -303,6 +353,13 @@ def test_derive_spends_epochs(epochs: int, batch: int, sequences: int) -> None:
 def test_derive_refuses(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         complete(**values)
+
+
+@pytest.mark.parametrize("schedule", SYMBOL_TABLE["schedule"].choices)
+@pytest.mark.parametrize("total", [1, 2, 3])
+def test_derive_gives_short_trials_defaults_too(schedule: str, total: int) -> None:
+    h = complete(total_steps=total, schedule=schedule)
+    assert h.decay_steps >= 1
 
 
 def test_derive_ignores_the_cosine_rules_for_a_constant() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 
 from model import checkpoint
 from model.engine import Engine
-from model.report import Report, Status
+from model.optimizers import OPTIMIZERS
+from model.report import METRICS, Report, Status
+from model.schedules import SCHEDULES
 from model.spec import TrialSpec
 from tests.conftest import MakeSpec
 
@@ -75,7 +78,7 @@ def train(
 
 def assert_same(a: Outcome, b: Outcome) -> None:
     assert a[0] == b[0]
-    assert (a[1] is None) == (b[1] is None)
+    assert (a[1] or {}).keys() == (b[1] or {}).keys()
     for name in a[1] or {}:
         assert torch.equal(a[1][name], b[1][name]), name  # type: ignore[index]
 
@@ -83,19 +86,30 @@ def assert_same(a: Outcome, b: Outcome) -> None:
 @st.composite
 def trials(draw: st.DrawFn) -> dict[str, Any]:
     """Hyperparameters of a trial; some of them diverge."""
-    optimizer = draw(st.sampled_from(["adamw", "adamw", "adam", "momentum", "sgd"]))
     return {
         "seed": draw(st.integers(0, 3)),
         "batch_size": draw(st.sampled_from([2, 4, 6])),
         "steps": draw(st.integers(3, 9)),
         "reports": draw(st.integers(1, 3)),
-        "optimizer": optimizer,
-        "schedule": draw(st.sampled_from(["cosine", "constant"])),
+        "optimizer": draw(st.sampled_from(["adamw", *OPTIMIZERS])),
+        "schedule": draw(st.sampled_from(["cosine", *SCHEDULES])),
+        "plateau_patience": 0,
+        "decay_factor": 0.5,
         "max_learning_rate": draw(st.sampled_from([1e-3, 0.03, 90.0])),
         "learning_rate": draw(st.sampled_from([1e-3, 0.03])),
         "weight_decay": draw(st.sampled_from([0.0, 0.1, 9.0])),
+        "embedding_decay": draw(st.sampled_from([0.0, 0.0, 0.2])),
+        "gain_decay": draw(st.sampled_from([0.0, 0.0, 0.2])),
+        "l1_penalty": draw(st.sampled_from([0.0, 0.0, 1e-3])),
+        "momentum": draw(st.sampled_from([0.0, 0.9])),
+        "dampening": draw(st.sampled_from([0.0, 0.9])),
         "dropout": draw(st.sampled_from([0.0, 0.0, 0.25])),
         "label_smoothing": draw(st.sampled_from([0.0, 0.0, 0.1])),
+        "z_loss": draw(st.sampled_from([0.0, 0.0, 0.01])),
+        "ema_decay": draw(st.sampled_from([0.0, 0.0, 0.5])),
+        "target_sparsity": draw(st.sampled_from([0.0, 0.0, 0.5])),
+        "prune_interval_steps": draw(st.integers(1, 3)),
+        "grad_clip_value": draw(st.sampled_from([0.0, 0.0, 0.05])),
         "grad_clip": draw(st.sampled_from([0.0, 0.3, 1.0])),
     }
 
@@ -139,6 +153,39 @@ def test_slot_does_not_matter(
     spec = make_spec(model=shape, dropout=0.1, label_smoothing=0.1, steps=6)
     (alone,) = train(tokens, tmp_path, [spec], slots=1, width=1)
     for outcome in train(tokens, tmp_path, [spec] * width, slots=width, width=width):
+        assert_same(alone, outcome)
+
+
+@pytest.mark.parametrize(
+    "shape", [*SHAPES, pytest.param({"d_model": 64, "d_ff": 192}, marks=pytest.mark.slow)]
+)
+def test_choices_side_by_side_change_nothing(
+    tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, shape: Any
+) -> None:
+    """One stack with every optimizer, schedule and regulariser: each slot is the trial alone."""
+    make = partial(make_spec, model=shape, steps=6)
+    specs = [make(optimizer=name, seed=i) for i, name in enumerate(OPTIMIZERS)]
+    specs += [make(schedule=name, seed=i) for i, name in enumerate(SCHEDULES)]
+    regularisers: list[dict[str, float]] = [
+        {"z_loss": 0.01}, {"ema_decay": 0.9}, {"target_sparsity": 0.5, "prune_interval_steps": 1},
+        {"grad_clip_value": 0.01}, {"l1_penalty": 0.01}, {"gain_decay": 1}, {"embedding_decay": 1},
+        {"label_smoothing": 0.1}, {"dropout": 0.1}, {},
+    ]  # fmt: skip
+    specs += [make(**rows) for rows in regularisers]
+    together = train(tokens, tmp_path, specs, slots=len(specs), width=len(specs))
+    for spec, outcome in zip(specs, together, strict=True):
+        (alone,) = train(tokens, tmp_path, [spec], slots=1, width=1)
+        assert_same(alone, outcome)
+        assert outcome[0][-1][0] is Status.FINISHED
+
+
+def test_slot_forgets_the_trial_before(tmp_path: Path, tokens: Tokens, make_spec: MakeSpec) -> None:
+    """A trial without a mean or a mask in the slot of one with them, and the other way round."""
+    rich = make_spec(steps=6, ema_decay=0.9, target_sparsity=0.5, prune_interval_steps=1)
+    plain = make_spec(steps=6, seed=1)
+    specs = [rich, plain, rich]
+    for spec, outcome in zip(specs, train(tokens, tmp_path, specs, slots=1, width=1), strict=True):
+        (alone,) = train(tokens, tmp_path, [spec], slots=1, width=1)
         assert_same(alone, outcome)
 
 
@@ -187,6 +234,48 @@ def test_resume_equals_uninterrupted(
         tokens, tmp_path / "resumed", [other, spec], slots=2, width=3, resume={1: saved}
     )
     assert_same(whole, (begun[0] + resumed[0], resumed[1]))
+
+
+def resume_anywhere(tmp_path: Path, tokens: Tokens, spec: TrialSpec, other: TrialSpec) -> Outcome:
+    """Interrupt a trial at each report in turn; the same as without. Returns the outcome."""
+    (whole,) = train(tokens, tmp_path / "whole", [spec], slots=1, width=1)
+    for after in range(1, len(spec.report_steps)):
+        begun = tmp_path / f"begun{after}"
+        (first,) = train(tokens, begun, [spec], slots=1, width=1, stop={0: after})
+        resume = {1: begun / "0.safetensors"}
+        _, rest = train(
+            tokens, tmp_path / f"{after}", [other, spec], slots=2, width=3, resume=resume
+        )
+        assert_same(whole, (first[0] + rest[0], rest[1]))
+    return whole
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_resume_equals_uninterrupted_with_each_optimizer(
+    tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, optimizer: str
+) -> None:
+    spec = make_spec(optimizer=optimizer, steps=8, reports=4, gain_decay=0.1, l1_penalty=1e-3)
+    resume_anywhere(tmp_path, tokens, spec, make_spec(seed=9, steps=7))
+
+
+def test_resume_remembers_the_plateau(tmp_path: Path, tokens: Tokens, make_spec: MakeSpec) -> None:
+    """A rate so high that the loss rises: later rates depend on earlier reports."""
+    spec = make_spec(
+        schedule="plateau", optimizer="sgd", max_learning_rate=3.0, steps=12, reports=6,
+        plateau_patience=0, plateau_cooldown=1, decay_factor=0.5, warmup_steps=0,
+    )  # fmt: skip
+    whole = resume_anywhere(tmp_path, tokens, spec, make_spec(seed=9, steps=7))
+    rates = {numbers[1 + 1 + METRICS.index("learning_rate")] for numbers in whole[0]}
+    assert len(rates) > 1
+
+
+def test_resume_keeps_mean_and_mask(tmp_path: Path, tokens: Tokens, make_spec: MakeSpec) -> None:
+    spec = make_spec(
+        steps=12, reports=6, ema_decay=0.9, target_sparsity=0.8, prune_interval_steps=2,
+        dropout=0.1, z_loss=0.01, grad_clip_value=0.1,
+    )  # fmt: skip
+    other = make_spec(seed=9, steps=7, ema_decay=0.5)
+    resume_anywhere(tmp_path, tokens, spec, other)
 
 
 def test_resume_refuses_a_finished_trial(

@@ -54,6 +54,46 @@ def test_cross_entropy_and_gradient_equal_torch(
     torch.testing.assert_close(actual, wanted, rtol=tolerance, atol=1e-7)
 
 
+@pytest.mark.parametrize("smoothing", [None, (0.0, 0.1, 0.9)])
+@pytest.mark.parametrize("z_loss", [0.3, (0.0, 1e-4, 1.0)])
+def test_z_loss_and_gradient_equal_autograd(
+    smoothing: tuple[float, ...] | None, z_loss: float | tuple[float, ...]
+) -> None:
+    logits, targets = batch(3, 4, 5)
+    each = z_loss if isinstance(z_loss, tuple) else (z_loss,) * 3
+    loss = cross_entropy(
+        logits,
+        targets,
+        None if smoothing is None else torch.tensor(smoothing),
+        torch.tensor(z_loss),
+    )
+    expected = torch.stack(
+        [
+            reference(logits[k], targets[k], (smoothing or (0.0,) * 3)[k])
+            + each[k] * logits[k].double().logsumexp(-1).square().mean()
+            for k in range(3)
+        ]
+    )
+    torch.testing.assert_close(loss.double(), expected, rtol=2e-6, atol=2e-6)
+    up = torch.tensor([1.0, 0.5, -2.5])
+    (actual,) = torch.autograd.grad(loss, logits, up)
+    (wanted,) = torch.autograd.grad(expected, logits, up.double())
+    torch.testing.assert_close(actual, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_z_loss_of_a_neighbour_changes_no_bits() -> None:
+    logits, targets = batch(2, 4, 5)
+    alone = cross_entropy(logits, targets)
+    mixed = cross_entropy(logits, targets, None, torch.tensor([0.0, 1.0]))
+    assert alone[0] == mixed[0]
+    assert alone[1] < mixed[1]
+    up = torch.ones(2)
+    a, b = (torch.autograd.grad(loss, logits, up)[0] for loss in (alone, mixed))
+    assert torch.equal(a[0], b[0])
+    with pytest.raises(ValueError, match="z_loss must be one number or 2, got"):
+        cross_entropy(logits, targets, None, torch.ones(3))
+
+
 def test_cross_entropy_of_one_slot_is_the_same_in_a_stack() -> None:
     logits, targets = batch(3, 4, 5)
     smoothing = torch.tensor([0.0, 0.3, 0.1])

@@ -60,6 +60,7 @@ def changed(value: Any, name: str) -> Any:
         "errors": "replace",
         "pattern": "gpt4",
         "n_heads": 1,
+        "cycle_multiplier": 1.5,
         "epochs": value,
     }
     if name in special:
@@ -67,7 +68,7 @@ def changed(value: Any, name: str) -> Any:
     if isinstance(value, str):
         return value + "x"
     if isinstance(value, int):
-        return value * 2
+        return value * 2 or 3
     return value / 2 if value else 0.25
 
 

@@ -25,10 +25,13 @@ def test_cli_symbols_prints_the_table(capsys: pytest.CaptureFixture[str]) -> Non
     text = capsys.readouterr().out
     for row in SYMBOL_TABLE.values():
         assert row.symbol in text
+        for meaning in row.choice_meanings.values():
+            assert " ".join(meaning.split()[:4]) in text
     assert main(["symbols", "--json"]) == 0
     table = json.loads(capsys.readouterr().out)
     assert table["max_learning_rate"]["symbol"] == "α_max"
     assert table["warmup_steps"]["default"] == "0.05·T_total"
+    assert "ε outside the root" in table["optimizer"]["choices"]["adagrad"]
 
 
 def test_cli_validate_says_what_a_space_means(

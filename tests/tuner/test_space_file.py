@@ -108,7 +108,7 @@ MISTAKES = {
     "int rate": (hyper("τ: {int: ▲[1, 4]}"), "not a whole number; use uniform instead of int"),
     "broken ends": (hyper("T_warmup: {int: [▲1.5, 4]}"), "T_warmup must be a whole number in [0,"),
     "range of names": (hyper("optimizer: {uniform: ▲[0, 1]}"), "a name, not a number; use choice"),
-    "unknown optimizer": (hyper("optimizer: ▲admw"), "adamw | adam | momentum | sgd, got admw; di"),
+    "unknown optimizer": (hyper("optimizer: ▲admw"), "lion | muon, got admw; did you mean adamw?"),
     "off for others": (hyper("λ: ▲off"), "λ must be a number in [0, 10], got off"),
     # fraction_of and when
     "fraction of unknown": (hyper("α_min: {fraction_of: ▲α_mx, value: 0.1}"), "did you mean α_max"),
@@ -158,6 +158,9 @@ MISTAKES = {
     ),
     # no effect
     "α with cosine": (hyper("▲α: 0.01"), "α has no effect with schedule cosine; did you mean α_ma"),
+    "α with noam": (hyper("schedule: noam\n▲α: 1"), "schedule noam; it is used with schedule const"),
+    "d with nesterov": (hyper("optimizer: nesterov\n▲d: 0.5"), "it is used with optimizer moment"),
+    "cycle with wsd": (hyper("schedule: wsd\n▲T_cycle: 9"), "T_cycle has no effect with schedule w"),
     "γ with adamw": (hyper("▲γ: 0.9"), "γ has no effect with optimizer adamw; it is used with opt"),
     "β1 with sgd": (hyper("optimizer: {choice: [sgd, momentum]}\n▲β1: 0.9"), "sgd or momentum; it"),
     # sections
@@ -190,6 +193,15 @@ MISTAKES = {
         "T_total is the budget, so it cannot depend on a when",
     ),
     # what parts demand of each other
+    "phases of wsd": (
+        hyper("schedule: {choice: [cosine, wsd]}\nT_cooldown: {fraction_of: T_total, value: 0.9}\n"
+              "T_warmup: ▲{fraction_of: T_total, uniform: [0, 0.2]}"),
+        "T_warmup + T_cooldown must not exceed T_total, got",
+    ),
+    "pruning backwards": (
+        hyper("s_final: {choice: [0, 0.5]}\nT_prune_start: ▲{fraction_of: T_total, value: 0.9}"),
+        "T_prune_start must not exceed T_prune_end, got",
+    ),
     "micro-batch": (
         hyper("B: {choice: [8, 12]}") + "engine: {micro_batch: ▲8}",
         "every B must be a multiple of the micro-batch 8, got B = 12",
@@ -314,6 +326,11 @@ search: {trials: ▲x}
         BUDGET + "model:\nhyperparameters:\ndata:\nsearch:\nname:\n",
         "budget: {tokens: 1e5}",
         hyper("τ: off"),
+        hyper("τ_value: {choice: [off, 0.1]}"),
+        hyper("optimizer: momentum\nd: {fraction_of: γ, choice: [0, 1]}"),
+        hyper("schedule: {choice: [cosine, wsd]}\n"
+              "cooldown_shape: {choice: [linear, sqrt], when: {schedule: wsd}}"),
+        hyper("T_prune_start: {fraction_of: T_total, value: 0.9}"),
         hyper("τ: {choice: [off, 1, 2]}"),
         hyper("B: 16.0"),
         hyper("B: {choice: &b [8, 16]}\nT_warmup: {choice: *b}"),

@@ -1,0 +1,17 @@
+"""The optimizers: one update rule, its rows of coefficients, and what does not fit it."""
+
+from model.optimizers.adamw import AdamW
+from model.optimizers.layout import Layout
+from model.optimizers.rule import IDLE, Coefficients, stack_rows, update
+from model.optimizers.table import OPTIMIZERS, coefficients
+
+__all__ = [
+    "IDLE",
+    "OPTIMIZERS",
+    "AdamW",
+    "Coefficients",
+    "Layout",
+    "coefficients",
+    "stack_rows",
+    "update",
+]

@@ -1,0 +1,88 @@
+"""Where the parameters of a model lie in its row of P numbers, by what optimizers do to them.
+
+K = slots in a stack, P = padded parameters of one model, N = tensors of one model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model.transformer import is_decayed
+
+Parts = tuple[slice, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The parts of the last dimension of θ.
+
+    Attributes:
+        matrices: what λ touches.
+        embeddings: what λ_emb touches.
+        gains: what λ_gain touches.
+        tensors: each parameter with its padding; together they are the whole row.
+        weights: each matrix without its padding.
+        hidden: shape → offsets of the matrices inside the blocks, which Muon orthogonalises.
+    """
+
+    matrices: Parts = (slice(None),)
+    embeddings: Parts = ()
+    gains: Parts = ()
+    tensors: Parts = (slice(None),)
+    weights: Parts = ()
+    hidden: tuple[tuple[tuple[int, int], tuple[int, ...]], ...] = ()
+
+    @classmethod
+    def of(
+        cls, shapes: Mapping[str, tuple[int, ...]], offsets: Mapping[str, int], end: int
+    ) -> Layout:
+        """The layout of named parameters that lie one after the other.
+
+        Args:
+            shapes: name → shape, in the order of the row.
+            offsets: name → where it begins.
+            end: P.
+        """
+        tensors = tuple(map(slice, offsets.values(), [*list(offsets.values())[1:], end]))
+        parts: dict[str, list[slice]] = {"matrices": [], "embeddings": [], "gains": []}
+        hidden: dict[tuple[int, int], list[int]] = {}
+        weights: list[slice] = []
+        for (name, shape), tensor in zip(shapes.items(), tensors, strict=True):
+            part = parts[_part(name, shape)]
+            if part and part[-1].stop == tensor.start:
+                part[-1] = slice(part[-1].start, tensor.stop)
+            else:
+                part.append(tensor)
+            if part is not parts["matrices"]:
+                continue
+            weights.append(slice(tensor.start, tensor.start + math.prod(shape)))
+            if len(shape) == 2 and "layers." in name:
+                hidden.setdefault((shape[0], shape[1]), []).append(tensor.start)
+        return cls(
+            **{name: tuple(part) for name, part in parts.items()},
+            tensors=tensors,
+            weights=tuple(weights),
+            hidden=tuple((shape, tuple(starts)) for shape, starts in hidden.items()),
+        )
+
+    def norms(self, x: Tensor) -> Tensor:
+        """Euclidean norm of each tensor of each slot: (K, P) → (K, N)."""
+        squares = x * x  # the padding is zero
+        return torch.stack([squares[..., t].sum(-1) for t in self.tensors], -1).sqrt()
+
+    def scale_(self, x: Tensor, factor: Tensor) -> Tensor:
+        """Multiply each tensor of each slot, (K, P), by its own number, (K, N), in place."""
+        for number, tensor in enumerate(self.tensors):
+            x[..., tensor] *= factor[..., number, None]
+        return x
+
+
+def _part(name: str, shape: tuple[int, ...]) -> str:
+    if is_decayed(name):
+        return "matrices"
+    return "gains" if len(shape) == 1 else "embeddings"

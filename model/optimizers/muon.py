@@ -1,0 +1,82 @@
+"""Muon: momentum whose matrices are orthogonalised, all of one shape and all slots at once.
+
+K = slots in a stack, P = padded parameters of one model, M = matrices of one shape.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_QUINTIC = (3.4445, -4.7750, 2.0315)  # steepest at 0, so that few rounds suffice
+_ROUNDS = 5
+_TINY = 1e-7  # smallest norm that is divided by
+_RMS = 0.2  # root mean square of AdamW's steps, which an orthogonal one is scaled to
+
+
+def orthogonalize(x: Tensor) -> Tensor:
+    """The nearest matrix with singular values near 1 (0.7 to 1.2), of each of a batch.
+
+    Args:
+        x: (M, o, i).
+
+    Returns:
+        (M, o, i); zero for a zero matrix.
+
+    Source: Jordan et al. 2024, "Muon: An optimizer for hidden layers", in float32 where the
+    original takes bfloat16.
+    """
+    is_tall = x.shape[1] > x.shape[2]
+    y = (x.transpose(1, 2) if is_tall else x).contiguous()
+    norm = y.flatten(1).square().sum(1).sqrt()  # (M,)
+    y = y / norm.clamp(min=_TINY).view(-1, 1, 1)
+    a, b, c = _QUINTIC
+    for _ in range(_ROUNDS):
+        gram = torch.bmm(y, y.transpose(1, 2))
+        y = a * y + torch.bmm(b * gram + c * torch.bmm(gram, gram), y)
+    return y.transpose(1, 2) if is_tall else y
+
+
+def muon_(
+    m: Tensor,
+    step: Tensor,
+    before: Tensor,
+    g: Tensor,
+    weights: tuple[Tensor, Tensor],
+    slots: Tensor,
+    hidden: Sequence[tuple[tuple[int, int], tuple[int, ...]]],
+) -> None:
+    """Put Muon's mean and direction where the hidden matrices of its slots lie, in place.
+
+    m ← γ·m + (1−γ)·g; u ← 0.2·√max(o, i)·orthogonal(γ·m + (1−γ)·g), Nesterov's look ahead.
+    The scale gives a step the size of AdamW's, so that one α and one λ serve both.
+
+    Args:
+        m: (K, P), running means of all slots.
+        step: (K, P), directions of all slots.
+        before: (K, P), `m` before this update.
+        g: (K, P), gradients.
+        weights: γ and 1−γ, (K, 1) each.
+        slots: (k,) int64, which slots use Muon.
+        hidden: shape → offsets of the hidden matrices.
+
+    Source: Jordan et al. 2024; the scale of Liu et al. 2025, equation 4 (arXiv:2502.16982).
+    """
+    gamma, rest = (w[slots] for w in weights)  # (k, 1)
+    for shape, offsets in hidden:
+        size = math.prod(shape)
+        ahead = []
+        for start in offsets:
+            part = slice(start, start + size)
+            gradient = g[slots, part]
+            mean = gamma * before[slots, part] + rest * gradient
+            m[slots, part] = mean
+            ahead.append(gamma * mean + rest * gradient)  # (k, o·i)
+        batch = torch.stack(ahead).view(-1, *shape)  # (M·k, o, i)
+        directions = orthogonalize(batch) * (_RMS * math.sqrt(max(shape)))
+        directions = directions.reshape(len(offsets), -1, size)
+        for start, direction in zip(offsets, directions, strict=True):
+            step[slots, start : start + size] = direction

@@ -1,0 +1,216 @@
+"""One update rule, of which the optimizers are rows of coefficients.
+
+    g  ← g + λ₁·sign(θ)
+    r  ← η·‖θ‖/(‖g‖ + λ·‖θ‖) or 1                   per tensor: LARS
+    g  ← r·(g + λ_coupled·θ)
+    m  ← a₁·m + b₁·g
+    v  ← a₂·v + b₂·g²
+    u  ← p·m/c₁ + q·g  or  m/c₁                      a look ahead: Nesterov
+    u  ← u / (√(v/c₂) + ε  or 1) + λ·θ
+    r  ← ‖θ‖/‖u‖ or 1                               per tensor: LAMB
+    θ  ← θ − α·r·u
+
+Two directions do not fit and are functions of their own: Lion's replaces u, and Muon's replaces
+m and u of the hidden matrices. Because a row of coefficients says all of this, the slots of a
+stack may differ even in their optimizer. What no slot asks for is skipped, which changes no bits
+of the others: a slot either takes a new value or keeps its own. Clipping comes before
+(`losses.clip_grads_`).
+
+K = slots in a stack, P = padded parameters of one model, N = tensors of one model.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.optimizers.layout import Layout, Parts
+from model.optimizers.muon import muon_
+
+
+class Coefficients(NamedTuple):
+    """One row of the rule; each entry a number, or a tensor that broadcasts against θ."""
+
+    learning_rate: Any  # α
+    coupled: Any  # λ in the gradient
+    decoupled: Any  # λ in the step
+    a1: Any
+    b1: Any
+    c1: Any
+    a2: Any
+    b2: Any
+    c2: Any
+    eps: Any
+    adaptive: Any  # 1: divide by √(v/c₂) + ε; 0: divide by 1
+    coupled_embeddings: Any = 0.0  # λ_emb in the gradient
+    coupled_gains: Any = 0.0  # λ_gain in the gradient
+    decoupled_embeddings: Any = 0.0  # λ_emb in the step
+    decoupled_gains: Any = 0.0  # λ_gain in the step
+    l1: Any = 0.0  # λ₁
+    ahead_m: Any = 0.0  # p
+    ahead_g: Any = 0.0  # q; 0: u is m/c₁
+    gradient_trust: Any = 0.0  # η of LARS; 0: r is 1
+    step_trust: Any = 0.0  # 1: r is ‖θ‖/‖u‖; 0: r is 1
+    lion_m: Any = 0.0  # β1 of Lion
+    lion_g: Any = 0.0  # 1 − β1 of Lion; 0: another optimizer
+    muon_m: Any = 0.0  # γ of Muon
+    muon_g: Any = 0.0  # 1 − γ of Muon
+    muon: Any = 0.0  # 1: Muon for the hidden matrices; of K slots: which, (k,) int64
+
+
+# The row of a slot that rests: nothing moves, and nothing is divided by zero.
+IDLE = Coefficients(0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0)
+
+_ADAPTIVE = Coefficients._fields.index("adaptive")
+_MUON = Coefficients._fields.index("muon")
+_WHOLE = Layout()
+
+
+def update(
+    theta: Tensor, m: Tensor, v: Tensor, g: Tensor, c: Coefficients, layout: Layout = _WHOLE
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Apply the rule once.
+
+    Args:
+        theta: parameters, (K, ...), float32.
+        m: running mean of the gradient, same shape.
+        v: running mean of its square, same shape.
+        g: gradient, already clipped, same shape; left unchanged.
+        c: coefficients that broadcast against the parameters.
+        layout: which parts of the last dimension are what; by default one matrix.
+
+    Returns:
+        The new θ, m and v.
+    """
+    g = _whole_gradient(theta, g, c, layout)
+    before, m = m, c.a1 * m + c.b1 * g
+    step = m / c.c1
+    if _is_on(c.ahead_g):
+        step = torch.where(_chosen(c.ahead_g), c.ahead_m * step + c.ahead_g * g, step)
+    if _is_on(c.adaptive):
+        v = c.a2 * v + c.b2 * (g * g)
+        denominator = (v / c.c2).sqrt_().add_(c.eps)
+        if isinstance(c.adaptive, Tensor):
+            denominator = torch.where(c.adaptive > 0, denominator, 1.0)
+        step /= denominator
+    if _is_on(c.lion_g):
+        step = torch.where(_chosen(c.lion_g), lion(before, g, c.lion_m, c.lion_g), step)
+    if _is_on(c.muon):
+        muon_(m, step, before, g, (c.muon_m, c.muon_g), c.muon, layout.hidden)
+    _add(step, theta, c.decoupled, layout.matrices)
+    _add(step, theta, c.decoupled_embeddings, layout.embeddings)
+    _add(step, theta, c.decoupled_gains, layout.gains)
+    if _is_on(c.step_trust):
+        step = layout.scale_(step, _step_trust(theta, step, c.step_trust, layout))
+    return theta - c.learning_rate * step, m, v
+
+
+def _whole_gradient(theta: Tensor, g: Tensor, c: Coefficients, layout: Layout) -> Tensor:
+    """The gradient with what the penalties add to it, scaled by LARS's ratio; a copy if changed."""
+    decays = _coupled_decays(c, layout)
+    if not any(_is_on(x) for x in (*(decay for decay, _ in decays), c.l1, c.gradient_trust)):
+        return g
+    g = g.clone()
+    if _is_on(c.l1):
+        for part in layout.matrices:
+            g[..., part] += c.l1 * theta[..., part].sign()
+    trust = _gradient_trust(theta, g, c, layout) if _is_on(c.gradient_trust) else None
+    for decay, parts in decays:
+        _add(g, theta, decay, parts)
+    return g if trust is None else layout.scale_(g, trust)
+
+
+def _coupled_decays(c: Coefficients, layout: Layout) -> list[tuple[Any, Parts]]:
+    return [
+        (c.coupled, layout.matrices),
+        (c.coupled_embeddings, layout.embeddings),
+        (c.coupled_gains, layout.gains),
+    ]
+
+
+def _add(x: Tensor, theta: Tensor, decay: Any, parts: Parts) -> None:
+    """Add λ·θ to some parts of the last dimension, in place."""
+    if _is_on(decay):
+        for part in parts:
+            x[..., part] += decay * theta[..., part]
+
+
+def _gradient_trust(theta: Tensor, g: Tensor, c: Coefficients, layout: Layout) -> Tensor:
+    """LARS's ratio of each tensor of each slot, (K, N).
+
+    η·‖θ‖/(‖g‖ + λ·‖θ‖), 1 where θ or g is zero. Source: You et al. 2017, section 4
+    (arXiv:1708.03888).
+    """
+    size, slope = layout.norms(theta), layout.norms(g)  # (K, N)
+    decay = torch.zeros_like(size)
+    for coefficient, parts in _coupled_decays(c, layout):
+        inside = [any(_within(t, p) for p in parts) for t in layout.tensors]
+        decay = torch.where(torch.tensor(inside, device=theta.device), coefficient, decay)
+    ratio = c.gradient_trust * size / (slope + decay * size)
+    is_used = _chosen(c.gradient_trust) & (size > 0) & (slope > 0)
+    return torch.where(is_used, ratio, 1.0)
+
+
+def _step_trust(theta: Tensor, step: Tensor, is_lamb: Any, layout: Layout) -> Tensor:
+    """LAMB's ratio of each tensor of each slot, (K, N).
+
+    ‖θ‖/‖u‖, 1 where θ or u is zero. Source: You et al. 2019, algorithm 2 with φ(x) = x
+    (arXiv:1904.00962).
+    """
+    size, length = layout.norms(theta), layout.norms(step)  # (K, N)
+    is_used = _chosen(is_lamb) & (size > 0) & (length > 0)
+    return torch.where(is_used, size / length, 1.0)
+
+
+def lion(m: Tensor, g: Tensor, weight_m: Any, weight_g: Any) -> Tensor:
+    """Lion's direction, sign(β1·m + (1−β1)·g), of the mean before this gradient.
+
+    The mean itself then follows β2: m ← β2·m + (1−β2)·g. Source: Chen et al. 2023, program 1
+    (arXiv:2302.06675).
+    """
+    direction: Tensor = (weight_m * m + weight_g * g).sign_()
+    return direction
+
+
+def _within(tensor: slice, part: slice) -> bool:
+    if part.start is None:
+        return True
+    return bool(part.start <= (tensor.start or 0) < part.stop)
+
+
+def _chosen(x: Any) -> Tensor:
+    """Which slots a coefficient is on for."""
+    return torch.as_tensor(x) != 0
+
+
+def _is_on(x: Any) -> bool:
+    """False for the number 0. What is off for all slots is skipped, which changes no bits."""
+    return isinstance(x, Tensor) or x != 0
+
+
+def stack_rows(rows: np.ndarray, device: torch.device | str) -> Coefficients:
+    """Coefficients of K slots as columns, (K, 1) float32, ready for θ of (K, P).
+
+    A column that is zero for all slots becomes the number 0, and `adaptive` the number 1 where
+    it is on for all, so that `update` can skip work without asking the device; `muon` becomes
+    the index of its slots.
+
+    Args:
+        rows: (K, C) float64, one `Coefficients` per slot.
+        device: where θ lies.
+    """
+    columns = torch.from_numpy(rows.astype(np.float32)).to(device, non_blocking=True)
+    values: list[Any] = [
+        columns[:, index : index + 1] if column.any() else 0.0
+        for index, column in enumerate(rows.T)
+    ]
+    if rows[:, _ADAPTIVE].all():
+        values[_ADAPTIVE] = 1.0
+    if rows[:, _MUON].any():
+        slots = torch.from_numpy(rows[:, _MUON].nonzero()[0])
+        values[_MUON] = slots.to(device, non_blocking=True)
+        values[_MUON - 2] = columns[:, _MUON - 2 : _MUON - 1]  # γ, which may be 0 for all
+    return Coefficients(*values)
