@@ -12,7 +12,7 @@ help:
 	@echo "make replay   retrain its best trial and prove that it reproduces"
 	@echo "make test     set up and run lint, types and all tests"
 	@echo "make format   format the code"
-	@echo "make bench    measure a search: time, memory, share spent in training"
+	@echo "make bench    measure a search, and the tokenizer beside others"
 
 search: $(VENV)/.installed
 	$(BIN)/tuner search --space $(SPACE)
@@ -35,8 +35,9 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.installed
+bench: $(VENV)/.installed-dev
 	$(BIN)/python bench/search.py
+	$(BIN)/python bench/tokenizer.py
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
@@ -31,6 +33,17 @@ def processes_for(num_bytes: int | None, processes: int | None = None) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _end_with(parent: int) -> None:
+    """Make this process end soon after its parent, even one that was killed."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="end with parent", daemon=True).start()
+
+
 def ordered_map(
     function: Callable[[Item], Result], items: Iterable[Item], processes: int
 ) -> Iterator[Result]:
@@ -48,7 +61,9 @@ def ordered_map(
     if processes == 1:
         yield from map(function, items)
         return
-    executor = get_reusable_executor(max_workers=processes)
+    executor = get_reusable_executor(
+        max_workers=processes, initializer=_end_with, initargs=(os.getpid(),)
+    )
     pending = deque[Future[Result]]()
     try:
         for item in items:

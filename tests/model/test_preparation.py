@@ -331,6 +331,12 @@ def start(data: Path, cache: Path, processes: int) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
+def children(pid: int) -> list[int]:
+    """Worker processes of a process."""
+    listed = subprocess.run(["pgrep", "-P", str(pid), "-f", "popen_loky"], stdout=-1, check=False)
+    return [int(line) for line in listed.stdout.split()]
+
+
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """About 20 MB in documents of 20 kB."""
@@ -349,10 +355,16 @@ def test_prepare_survives_a_kill(large: Path, tmp_path: Path, processes: int) ->
     assert killed.stdout is not None
     for line in killed.stdout:
         if line == "encoding\n":
-            killed.send_signal(signal.SIGKILL)
             break
+    workers = children(killed.pid)
+    assert bool(workers) == (processes > 1)
+    killed.send_signal(signal.SIGKILL)
     killed.wait()
     killed.stdout.close()
+    patience = time.monotonic() + 20
+    while any(Path(f"/proc/{worker}").exists() for worker in workers):
+        assert time.monotonic() < patience, "a worker outlived its parent"
+        time.sleep(0.1)
     (building,) = (tmp_path / "cache").glob(".building-*")
     shards = {path: path.stat().st_mtime_ns for path in building.glob("shards/*.npz")}
     assert 0 < len(shards)
