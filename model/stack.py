@@ -20,11 +20,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from model.architecture import Architecture
+from model.architecture import Architecture, is_decayed, parameter_shapes
 from model.losses import clip_grads_, cross_entropy
 from model.optimizers import stack_rows, update
 from model.randomness import DropoutMasks
-from model.transformer import initial_weight, is_decayed, language_model, parameter_shapes
+from model.transformer import LanguageModel, initial_weight
 
 Floats = npt.NDArray[np.float64]
 
@@ -82,6 +82,7 @@ class Stack:
         self.architecture = architecture
         self.width = width
         self.device = torch.device(device)
+        self._model = LanguageModel(architecture)
         self._shapes = parameter_shapes(architecture)
         self._offsets: dict[str, int] = {}
         end = decayed = 0
@@ -145,7 +146,8 @@ class Stack:
         losses, norms = [], []
         for q in range(len(plan.due)):
             drop = None if dropout is None else DropoutMasks(keys[q], dropout)
-            loss = cross_entropy(self._forward(inputs[q], drop), targets[q], smoothing)  # (K,)
+            logits = self._model(self._weights, inputs[q], drop)  # (K, b, T, V)
+            loss = cross_entropy(logits, targets[q], smoothing)  # (K,)
             grads = torch.autograd.grad(loss, list(self._weights.values()), weight)
             torch._foreach_add_(self._grads, grads)
             losses.append(loss.detach())
@@ -156,10 +158,6 @@ class Stack:
             else:
                 norms.append(torch.zeros_like(losses[-1]))
         return torch.stack(losses).double().cpu().numpy(), torch.stack(norms).double().cpu().numpy()
-
-    def _forward(self, ids: Tensor, drop: DropoutMasks | None = None) -> Tensor:
-        a = self.architecture
-        return language_model(self._weights, ids, a.n_layers, a.n_heads, a.rope_theta, drop)
 
     @torch.no_grad()
     def _update(self, rows: Floats, max_norm: Tensor, due: Tensor, everyone: bool) -> Tensor:
@@ -204,7 +202,7 @@ class Stack:
         Returns:
             (k,) nats per token.
         """
-        a, rows = self.architecture, self._theta
+        rows = self._theta
         if slots != list(range(self.width)):
             rows = rows[slots]  # (k, P)
         weights = self._views(rows)
@@ -212,7 +210,7 @@ class Stack:
         total = torch.zeros(len(slots), dtype=torch.float64, device=self.device)
         for start in range(0, len(x), batch):
             ids = inputs[start : start + batch].expand(len(slots), -1, -1)  # (k, b, T)
-            logits = language_model(weights, ids, a.n_layers, a.n_heads, a.rope_theta)
+            logits = self._model(weights, ids)
             chunk = targets[start : start + batch].expand(len(slots), -1, -1)
             total += cross_entropy(logits, chunk).double() * chunk.shape[1]
         result: Floats = (total / len(x)).cpu().numpy()

@@ -16,6 +16,7 @@ from model.engine import Engine
 from model.report import Report, Status
 from model.spec import TrialSpec
 from tests.conftest import MakeSpec
+from tests.model.mixes import SINGLE, mixes
 
 Tokens = tuple[np.ndarray, np.ndarray]
 Outcome = tuple[list[tuple[Any, ...]], dict[str, torch.Tensor] | None]
@@ -140,6 +141,53 @@ def test_slot_does_not_matter(
     (alone,) = train(tokens, tmp_path, [spec], slots=1, width=1)
     for outcome in train(tokens, tmp_path, [spec] * width, slots=width, width=width):
         assert_same(alone, outcome)
+
+
+@pytest.mark.parametrize("width", [2, 3, 5])
+@pytest.mark.parametrize("choice", SINGLE)
+def test_slot_does_not_matter_for_any_choice(
+    tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, choice: str, width: int
+) -> None:
+    sizes = {"d_model": 24, "n_heads": 2, "n_layers": 1, "context_length": 7}
+    spec = make_spec(model={**sizes, **SINGLE[choice]}, dropout=0.1, steps=4)
+    (alone,) = train(tokens, tmp_path, [spec], slots=1, width=1)
+    for outcome in train(tokens, tmp_path, [spec] * width, slots=width, width=width):
+        assert_same(alone, outcome)
+
+
+def assert_mix_ignores_its_neighbours(
+    folder: Path, tokens: Tokens, make_spec: MakeSpec, mix: dict[str, Any], data: list[Any]
+) -> None:
+    specs = [make_spec(model=mix, **trial) for trial in data]
+    together = train(tokens, folder, specs, slots=len(specs), width=len(specs))
+    for spec, outcome in zip(specs, together, strict=True):
+        (alone,) = train(tokens, folder, [spec], slots=1, width=1)
+        assert_same(alone, outcome)
+
+
+RANDOM_MIXES = given(mix=mixes(), data=st.lists(trials(), min_size=2, max_size=8))
+
+
+@settings(
+    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@RANDOM_MIXES
+def test_mix_ignores_its_neighbours(
+    tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, mix: dict[str, Any], data: list[Any]
+) -> None:
+    """Random choices of the architecture, random trials: stacked and alone, the same bits."""
+    assert_mix_ignores_its_neighbours(tmp_path, tokens, make_spec, mix, data)
+
+
+@pytest.mark.slow
+@settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@RANDOM_MIXES
+def test_many_mixes_ignore_their_neighbours(
+    tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, mix: dict[str, Any], data: list[Any]
+) -> None:
+    assert_mix_ignores_its_neighbours(tmp_path, tokens, make_spec, mix, data)
 
 
 def test_diverging_neighbour_changes_nothing(

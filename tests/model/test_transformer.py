@@ -11,16 +11,10 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from model.architecture import Architecture
+from model.architecture import Architecture, is_decayed, parameter_shapes
 from model.losses import cross_entropy
 from model.stack import Stack
-from model.transformer import (
-    TransformerLM,
-    initial_weight,
-    is_decayed,
-    language_model,
-    parameter_shapes,
-)
+from model.transformer import LanguageModel, TransformerLM, initial_weight
 from tests.model.test_layers import assert_near, block_one, rmsnorm_one
 
 SIZES: dict[str, Any] = {
@@ -166,14 +160,15 @@ def test_language_model_drops_at_places_of_their_own() -> None:
 
     silent = -1
     weights = TransformerLM(2, **SIZES).state_dict()
-    plain = language_model(weights, ids(2), 2, 2, 50.0)
-    same = language_model(weights, ids(2), 2, 2, 50.0, record)  # type: ignore[arg-type]
+    model = LanguageModel(architecture())
+    plain = model(weights, ids(2))
+    same = model(weights, ids(2), record)  # type: ignore[arg-type]
     assert torch.equal(plain, same)
     places = [place for place, _ in seen]
     assert len(set(places)) == len(places) == 1 + 2 * 2
     assert {shape for _, shape in seen} == {(2, 3, 7, 12)}
     for silent in places:  # noqa: B007 - read by `record`
-        dropped = language_model(weights, ids(2), 2, 2, 50.0, record)  # type: ignore[arg-type]
+        dropped = model(weights, ids(2), record)  # type: ignore[arg-type]
         assert not torch.allclose(plain, dropped)
 
 
