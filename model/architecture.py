@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal, Self
 
 from pydantic import (
@@ -19,6 +19,9 @@ Activation = Literal["swiglu", "geglu", "relu", "gelu", "silu"]
 Position = Literal["rope", "sinusoidal", "learned", "alibi", "none"]
 
 _GATED = ("swiglu", "geglu")
+
+# entry → name → values of that for which the entry has an effect; the others always have one
+USED_WHEN: Mapping[str, Mapping[str, tuple[str, ...]]] = {"rope_theta": {"position": ("rope",)}}
 
 
 def default_d_ff(d_model: int, activation: Activation = "swiglu") -> int:

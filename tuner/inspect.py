@@ -14,6 +14,7 @@ from model.hyperparameters import SYMBOL_TABLE
 from model.report import METRICS
 from model.sources import source_bytes
 from tuner.errors import TunerError
+from tuner.messages import shown
 from tuner.parameters import symbol
 from tuner.record import Record, SearchRecord, TrialRecord
 from tuner.space import CorpusFacts, SearchSpace
@@ -92,10 +93,16 @@ def describe_space(console: Console, space: SearchSpace, file: str, home: Path) 
     budget = space.budget_tokens(facts)
     stacks: dict[str, Any] = {}
     rows = []
+    named = ("n_layers", "d_model", "n_heads", "context_length")
+    others = [
+        name for name in space.model if name not in named
+        and len({getattr(shape, name) for shape in shapes}) > 1
+    ]  # fmt: skip
     for shape in shapes:
         sequences, _ = facts.sequences(shape.context_length)
         steps, epochs = space.steps_and_epochs(facts, shape.context_length)
         name = f"{shape.n_layers} layers of {shape.d_model}, {shape.n_heads} heads"
+        name += "".join(f", {other} {shown(getattr(shape, other))}" for other in others)
         rows.append([
             name, shape.context_length, f"{shape.num_parameters:,}", about + f"{sequences:,}",
             _span(steps), about + _span(epochs),

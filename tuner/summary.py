@@ -12,6 +12,7 @@ from rich.text import Text
 from model.hyperparameters import SYMBOL_TABLE, FractionOf, Row
 from tuner.board import TrialRow
 from tuner.live import clock
+from tuner.messages import shown
 from tuner.parameters import symbol
 from tuner.search import SearchResult
 from tuner.space import SearchSpace
@@ -58,7 +59,9 @@ def _is_numeric(text: str) -> bool:
 
 
 def number(value: float) -> str:
-    """A number as a person writes it: 0.0123, 3.2e-05, 16."""
+    """A number as a person writes it: 0.0123, 3.2e-05, 16; or true and false."""
+    if isinstance(value, bool):
+        return shown(value)
     if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e6):
         return f"{int(value)}"
     return f"{value:.3g}" if abs(value) >= 1e-4 else f"{value:.2e}"

@@ -14,10 +14,13 @@ from torch import Tensor, nn
 
 from model.architecture import Architecture, parameter_shapes
 from model.block import PLACEMENTS
+from model.bpe import count_pretokens, merge_pretokens
 from model.feed_forward import FEED_FORWARDS
 from model.layers import soft_cap
 from model.norms import NORMS, layernorm, rmsnorm
 from model.positions import POSITIONS, alibi_bias, alibi_slopes, sinusoids
+from model.sources import END_OF_TEXT, END_OF_TEXT_ID
+from model.tokenizer import Tokenizer
 from model.transformer import LanguageModel, document_numbers, initial_weight
 from tests.model.mixes import SINGLE, mixes
 from tests.model.test_layers import STACKS, assert_near, normal, rope_one
@@ -273,6 +276,15 @@ def test_model_tells_positions_apart(position: str) -> None:
 def test_document_numbers_begin_at_the_end_of_text() -> None:
     ids = torch.tensor([[[5, 0, 7, 7, 0, 0, 3]]])
     assert document_numbers(ids).tolist() == [[[0, 1, 1, 1, 2, 3, 3]]]
+
+
+def test_end_of_text_is_where_documents_are_cut() -> None:
+    vocabulary = merge_pretokens(
+        count_pretokens(["a few words"], [END_OF_TEXT]), 260, [END_OF_TEXT]
+    )
+    tokenizer = Tokenizer(*vocabulary, [END_OF_TEXT])
+    assert tokenizer.encode(f"few{END_OF_TEXT}a").count(END_OF_TEXT_ID) == 1
+    assert tokenizer.encode(END_OF_TEXT) == [END_OF_TEXT_ID]
 
 
 @pytest.mark.parametrize("position", ["rope", "alibi", "none"])
