@@ -115,17 +115,19 @@ class Architecture(BaseModel):
             f"got {quotient}",
         )
         yield (
-            self.position == "sinusoidal" and self.d_model % 2 != 0,
-            f"d_model must be even with position sinusoidal (a sine and a cosine for each "
-            f"frequency), got {self.d_model}",
-        )
-        yield (
             self.qk_norm and self.d_head == 1,
             f"qk_norm needs heads wider than 1 (the norm of one number keeps only its sign), got "
             f"d_model / n_heads = {quotient}",
         )
-        # A slot's activations must fill whole vector registers: the scalar tail of a vectorised
-        # exp() rounds differently, and where the tail lies would depend on the neighbours.
+        # A slot's bits must not depend on its neighbours. Matrix products sum in another order
+        # where a row does not begin at a multiple of 16 bytes; and activations must fill whole
+        # vector registers, as the scalar tail of a vectorised exp() rounds differently.
+        yield self.d_model % 4 != 0, f"d_model must be a multiple of 4, got {self.d_model}"
+        yield (
+            self.n_kv_heads * self.d_head % 4 != 0,
+            f"n_kv_heads · d_model / n_heads must be a multiple of 4, got {self.n_kv_heads} · "
+            f"{self.d_head}",
+        )
         yield self.d_ff % 32 != 0, f"d_ff must be a multiple of 32, got {self.d_ff}"
 
     @property

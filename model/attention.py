@@ -15,9 +15,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor
 
-from model.layers import Weights, linear
+from model.dropout import SlotMasks
+from model.layers import Weights, dense_gradient, linear, softmax
 from model.norms import rmsnorm
 from model.positions import Position, Turn, rope_both
+from model.randomness import DropoutMasks
 
 # queries (KB, H, T, d), keys and values (KB, H′, T, d), number of the block → (KB, H, T, d)
 Attend = Callable[[Tensor, Tensor, Tensor, int], Tensor]
@@ -55,7 +57,8 @@ def qk_norm(w: Weights, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
     Source: Henry et al. 2020 (arXiv:2010.04245); with rmsnorm and gains as in Qwen Team 2025
     (arXiv:2505.09388).
     """
-    return rmsnorm(w["attn.q_norm.weight"], q), rmsnorm(w["attn.k_norm.weight"], k)
+    q, k = rmsnorm(w["attn.q_norm.weight"], q), rmsnorm(w["attn.k_norm.weight"], k)
+    return dense_gradient(q), dense_gradient(k)
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,72 @@ def within_documents(documents: Tensor, bias: Tensor | None) -> Tensor:
     if bias is None:
         return same & causal_mask(number.shape[-1], number.device)
     return torch.where(same, bias, -math.inf)
+
+
+def attend_with_dropout(mask: Tensor | None, drop: SlotMasks) -> Attend:
+    """Attention of a stack in which some slots drop probabilities.
+
+    Those slots are computed step by step, the others as if they were alone.
+
+    Args:
+        mask: as for `attend_by`; None is causal.
+        drop: which slots drop, and their masks.
+    """
+    num = len(drop.order)
+    dropping = _attend_explicitly(_masks(mask, num, drop.slots), drop.masks)
+    if not len(drop.others):
+        return dropping
+    rest = _masks(mask, num, drop.others)
+    plain = attend_causally if rest is None else attend_by(rest)
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, block: int) -> Tensor:
+        def part(path: Attend, slots: Tensor) -> Tensor:
+            own_q, own_k, own_v = (_heads(x, num, slots) for x in (q, k, v))
+            return path(own_q, own_k, own_v, block).transpose(1, 2)  # (AB, T, H, d)
+
+        both = torch.cat([part(dropping, drop.slots), part(plain, drop.others)])
+        return _pick(both, num, drop.order).transpose(1, 2)  # (KB, H, T, d)
+
+    return attend
+
+
+def _pick(x: Tensor, num: int, slots: Tensor) -> Tensor:
+    """(KB, ...) of `num` slots → some of them."""
+    return x.view(num, -1, *x.shape[1:]).index_select(0, slots).flatten(0, 1)
+
+
+def _masks(mask: Tensor | None, num: int, slots: Tensor) -> Tensor | None:
+    """As `_pick`, but what all slots share is left alone."""
+    return mask if mask is None or len(mask) == 1 else _pick(mask, num, slots)
+
+
+def _heads(x: Tensor, num: int, slots: Tensor) -> Tensor:
+    """As `_pick`, of (KB, H, T, d), keeping the layout in memory: bits may depend on it."""
+    if x.is_contiguous():
+        return _pick(x, num, slots)
+    return _pick(x.transpose(1, 2), num, slots).transpose(1, 2)
+
+
+def _attend_explicitly(mask: Tensor | None, drop: DropoutMasks) -> Attend:
+    """softmax(q·kᵀ/√d + bias)·v with probabilities dropped, and all of them in memory.
+
+    Source: Vaswani et al. 2017, section 5.4 and its published code (arXiv:1706.03762).
+    """
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, block: int) -> Tensor:
+        shared = q.shape[1] // k.shape[1]
+        if shared > 1:
+            k, v = k.repeat_interleave(shared, 1), v.repeat_interleave(shared, 1)
+        q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
+        see = causal_mask(q.shape[-2], q.device) if mask is None else mask
+        scores = q @ k.mT * q.shape[-1] ** -0.5  # (AB, H, T, T)
+        scores = scores.masked_fill(~see, -math.inf) if see.dtype == torch.bool else scores + see
+        probabilities = softmax(scores, -1).view(drop.num_slots, -1, *scores.shape[1:])
+        # below zero, where no other place has its number
+        kept = drop(probabilities, -1 - block).flatten(0, 1)
+        return dense_gradient(kept @ v)
+
+    return attend
 
 
 def multihead_self_attention(

@@ -7,6 +7,7 @@ nothing here mixes slots, and a slot's bits do not depend on K.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
@@ -66,3 +67,23 @@ def soft_cap(x: Tensor, cap: float) -> Tensor:
     # tanh() is not among the kernels whose scalar tail rounds differently (see `Architecture`), so
     # V may be any number; a test watches it
     return cap * torch.tanh(x / cap)
+
+
+class _DenseGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return grads[0].contiguous()
+
+
+def dense_gradient(x: Tensor) -> Tensor:
+    """The identity, whose gradient lies in memory row by row.
+
+    Sums and matrix products round by the layout of their operands, and the layout of a gradient
+    may depend on what was computed next to it.
+    """
+    y: Tensor = _DenseGradient.apply(x)  # type: ignore[no-untyped-call]
+    return y

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from model.architecture import Architecture, is_decayed, parameter_shapes
+from model.dropout import DropoutRates
 from model.losses import clip_grads_, cross_entropy
 from model.optimizers import stack_rows, update
-from model.randomness import DropoutMasks
 from model.transformer import LanguageModel, initial_weight
 
 Floats = npt.NDArray[np.float64]
@@ -46,7 +46,7 @@ class Plan:
         coefficients: (Q, K, 11), a row of `optimizers.Coefficients` where due.
         max_norm: (Q, K) τ where due, otherwise infinity.
         label_smoothing: (K,) or None where no slot uses it.
-        dropout: (K,) or None where no slot uses it.
+        dropout: (3, K), a row for each of `dropout.PLACES`, or None where no slot uses it.
         dropout_keys: (Q, K) int64.
     """
 
@@ -141,11 +141,12 @@ class Stack:
         """
         inputs, targets = self._upload(plan.inputs), self._upload(plan.targets)
         weight, keys = self._upload(plan.weight), self._upload(plan.dropout_keys)
-        smoothing, dropout = self._upload(plan.label_smoothing), self._upload(plan.dropout)
+        smoothing = self._upload(plan.label_smoothing)
+        dropout = None if plan.dropout is None else DropoutRates(plan.dropout, self.device)
         max_norm, due = self._upload(plan.max_norm), self._upload(plan.due)
         losses, norms = [], []
         for q in range(len(plan.due)):
-            drop = None if dropout is None else DropoutMasks(keys[q], dropout)
+            drop = None if dropout is None else dropout.masks(keys[q])
             logits = self._model(self._weights, inputs[q], drop)  # (K, b, T, V)
             loss = cross_entropy(logits, targets[q], smoothing)  # (K,)
             grads = torch.autograd.grad(loss, list(self._weights.values()), weight)

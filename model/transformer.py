@@ -16,15 +16,23 @@ import torch
 from torch import Tensor, nn
 
 from model.architecture import Architecture, parameter_shapes
-from model.attention import Attend, attend_by, attend_causally, within_documents
+from model.attention import (
+    Attend,
+    attend_by,
+    attend_causally,
+    attend_with_dropout,
+    within_documents,
+)
 from model.block import Block
+from model.dropout import Dropout
 from model.layers import Weights, embedding, linear, soft_cap
 from model.norms import NORMS
 from model.positions import POSITIONS
-from model.randomness import DropoutMasks, derive_key, truncated_normal
+from model.randomness import derive_key, truncated_normal
 from model.sources import END_OF_TEXT_ID
 
 _BOUND = 3.0  # initial weights are cut at three standard deviations
+_NOTHING = Dropout()
 
 
 def initial_weight(seed: int, name: str, shape: tuple[int, ...]) -> Tensor:
@@ -85,7 +93,7 @@ class LanguageModel:
         self,
         weights: Weights,
         ids: Tensor,
-        drop: DropoutMasks | None = None,
+        drop: Dropout | None = None,
         documents: Tensor | None = None,
     ) -> Tensor:
         """Logits of the next token at every position.
@@ -93,29 +101,34 @@ class LanguageModel:
         Args:
             weights: by the names of `parameter_shapes`, each with a leading K.
             ids: (K, B, T), int64 in [0, V).
-            drop: dropout masks for this tick; None drops nothing.
+            drop: what this tick drops; None drops nothing.
             documents: number of each token's document, (K, B, T): attention stops where it
                 changes, while positions count on. None: as the architecture says.
 
         Returns:
             (K, B, T, V).
         """
-        attend = self._attend(ids, documents)
+        drop = drop or _NOTHING
+        attend = self._attend(ids, documents, drop)
         x = embedding(weights["token_embeddings.weight"], ids)  # (K, B, T, D)
         x = self._position.at_input(weights, x)
-        if drop:
-            x = drop(x, 0)
+        if drop.embedding:
+            x = drop.embedding(x, 0)
         for number, names in enumerate(self._names):
             block = {short: weights[name] for short, name in names.items()}
-            x = self._block(block, x, attend, drop, number)
+            x = self._block(block, x, attend, drop.residual, number)
         return self._head(weights, x)
 
-    def _attend(self, ids: Tensor, documents: Tensor | None) -> Attend:
+    def _attend(
+        self, ids: Tensor, documents: Tensor | None = None, drop: Dropout = _NOTHING
+    ) -> Attend:
         """What lets a token see another one in this pass."""
         mask = self._position.bias(ids.shape[-1], ids.device)
         documents = self._documents(ids) if documents is None else documents
         if documents is not None:
             mask = within_documents(documents, mask)
+        if drop.attention:
+            return attend_with_dropout(mask, drop.attention)
         return attend_causally if mask is None else attend_by(mask)
 
 

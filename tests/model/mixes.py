@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from hypothesis import strategies as st
@@ -38,10 +39,9 @@ SINGLE: dict[str, dict[str, Any]] = {
 def mixes(draw: st.DrawFn) -> dict[str, Any]:
     """Entries of an `Architecture`, all valid; heads are 1 to 8 wide, contexts 1 to 12 long."""
     position = draw(st.sampled_from(["rope", "sinusoidal", "learned", "alibi", "none"]))
-    heads, share = draw(st.sampled_from([(1, 1), (2, 1), (2, 2), (3, 1), (3, 3), (4, 2), (6, 3)]))
-    width = draw(st.integers(1, 8))
-    needs_pairs = position == "rope" or (position == "sinusoidal" and heads % 2)
-    d_head = 2 * ((width + 1) // 2) if needs_pairs or heads == 1 else width
+    heads, share = draw(st.sampled_from([(1, 1), (2, 1), (3, 1), (4, 4), (4, 2), (6, 3), (8, 4)]))
+    step = max(4 // math.gcd(heads, share, 4), 2 if position == "rope" else 1)
+    d_head = step * draw(st.integers(1, 8 // step))
     return {
         "d_model": heads * d_head,
         "n_heads": heads,

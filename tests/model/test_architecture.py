@@ -63,10 +63,11 @@ def test_architecture_round_trips_and_compares() -> None:
         ({"width": 3}, "Extra inputs"),
         ({"n_kv_heads": 3}, "n_heads must be a multiple of n_kv_heads .* got 2 and 3"),
         ({"n_kv_heads": 4}, "n_heads must be a multiple of n_kv_heads .* got 2 and 4"),
-        ({"d_model": 6, "n_heads": 2}, r"even with position rope .* got 6 / 2 = 3"),
+        ({"d_model": 12, "n_heads": 4}, r"even with position rope .* got 12 / 4 = 3"),
+        ({"d_model": 18, "n_heads": 1}, "d_model must be a multiple of 4, got 18"),
         (
-            {"d_model": 9, "n_heads": 3, "position": "sinusoidal"},
-            "d_model must be even with position sinusoidal .* got 9",
+            {"n_heads": 8, "n_kv_heads": 1},
+            r"n_kv_heads · d_model / n_heads must be a multiple of 4, got 1 · 2",
         ),
         (
             {"n_heads": 16, "position": "none", "qk_norm": True},
@@ -137,7 +138,7 @@ def test_parameter_shapes_are_in_order(mix: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("activation", ["relu", "gelu", "silu"])
-@pytest.mark.parametrize("d_model", [2, 16, 64, 100, 768])
+@pytest.mark.parametrize("d_model", [4, 16, 64, 100, 768])
 def test_plain_and_gated_feed_forward_layers_are_equally_large(
     activation: Any, d_model: int
 ) -> None:

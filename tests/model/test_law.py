@@ -96,6 +96,8 @@ def trials(draw: st.DrawFn) -> dict[str, Any]:
         "learning_rate": draw(st.sampled_from([1e-3, 0.03])),
         "weight_decay": draw(st.sampled_from([0.0, 0.1, 9.0])),
         "dropout": draw(st.sampled_from([0.0, 0.0, 0.25])),
+        "attention_dropout": draw(st.sampled_from([0.0, 0.0, 0.4])),
+        "token_noise": draw(st.sampled_from([0.0, 0.0, 0.3])),
         "label_smoothing": draw(st.sampled_from([0.0, 0.0, 0.1])),
         "grad_clip": draw(st.sampled_from([0.0, 0.3, 1.0])),
     }
@@ -181,7 +183,7 @@ def test_mix_ignores_its_neighbours(
 
 @pytest.mark.slow
 @settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @RANDOM_MIXES
 def test_many_mixes_ignore_their_neighbours(

@@ -12,6 +12,7 @@ from scipy import stats
 from torch import Tensor
 
 from model.architecture import Architecture, is_decayed, parameter_shapes
+from model.dropout import Dropout, SlotMasks
 from model.losses import cross_entropy
 from model.stack import Stack
 from model.transformer import LanguageModel, TransformerLM, initial_weight
@@ -151,24 +152,28 @@ def test_is_decayed_are_the_matrices_and_a_prefix() -> None:
 
 
 def test_language_model_drops_at_places_of_their_own() -> None:
-    """The embedding and both branches of each block; and each mask reaches the logits."""
+    """The embedding; attention and both branches of each block. Each mask reaches the logits."""
     seen: list[tuple[int, tuple[int, ...]]] = []
 
-    def record(x: Tensor, place: int) -> Tensor:
-        seen.append((place, tuple(x.shape)))
-        return x if place != silent else torch.zeros_like(x)
+    class Record:
+        num_slots = 2
 
-    silent = -1
+        def __call__(self, x: Tensor, place: int) -> Tensor:
+            seen.append((place, tuple(x.shape)))
+            return x if place != silent else torch.zeros_like(x)
+
+    silent, record, order = -9, Record(), torch.arange(2)
     weights = TransformerLM(2, **SIZES).state_dict()
     model = LanguageModel(architecture())
+    drop: Any = Dropout(record, SlotMasks(order, order[:0], order, record), record)  # type: ignore[arg-type]
     plain = model(weights, ids(2))
-    same = model(weights, ids(2), record)  # type: ignore[arg-type]
-    assert torch.equal(plain, same)
+    torch.testing.assert_close(plain, model(weights, ids(2), drop))
     places = [place for place, _ in seen]
-    assert len(set(places)) == len(places) == 1 + 2 * 2
-    assert {shape for _, shape in seen} == {(2, 3, 7, 12)}
+    assert len(set(places)) == len(places) == 1 + 2 * 3
+    assert {shape for place, shape in seen if place >= 0} == {(2, 3, 7, 12)}
+    assert {shape for place, shape in seen if place < 0} == {(2, 3, 2, 7, 7)}
     for silent in places:  # noqa: B007 - read by `record`
-        dropped = model(weights, ids(2), record)  # type: ignore[arg-type]
+        dropped = model(weights, ids(2), drop)
         assert not torch.allclose(plain, dropped)
 
 

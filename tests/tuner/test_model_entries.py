@@ -69,13 +69,10 @@ def test_model_entry_reaches_the_specification(
         ("logit_soft_cap: -1", "logit_soft_cap must be at least 0, got -1"),
         ("n_kv_heads: {choice: [1, 3]}", "n_heads must be a multiple of n_kv_heads"),
         (
-            "d_model: 66, n_heads: 6, position: {choice: [alibi, rope]}",
+            "d_model: 60, position: {choice: [alibi, rope]}",
             "must be even with position",
         ),
-        (
-            "position: {choice: [none, sinusoidal]}, d_model: 63, n_heads: 3",
-            "d_model must be even with position sinusoidal",
-        ),
+        ("d_model: {choice: [64, 66]}, n_heads: 1", "d_model must be a multiple of 4, got 66"),
         (
             "position: alibi, rope_theta: 500",
             "rope_theta has no effect with position alibi; it is used with position rope",
