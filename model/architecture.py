@@ -48,7 +48,9 @@ class Architecture(BaseModel):
 
     vocab_size: int = Field(ge=257, description="ids of the tokenizer")
     context_length: int = Field(default=64, ge=1, le=1_048_576, description="tokens per sequence")
-    d_model: int = Field(default=64, ge=2, le=65_536, description="width of the residual stream")
+    d_model: int = Field(
+        default=64, ge=4, le=65_536, description="width of the residual stream, a multiple of 4"
+    )
     n_layers: int = Field(default=2, ge=1, le=1_000, description="Transformer blocks")
     n_heads: int = Field(default=4, ge=1, le=1_024, description="attention heads")
     n_kv_heads: int = Field(
@@ -59,8 +61,8 @@ class Architecture(BaseModel):
     activation: Activation = Field(default="swiglu", description="of the feed-forward layer")
     d_ff: int = Field(
         default=0, ge=0, le=1_048_576, validate_default=True,
-        description="inner width of the feed-forward layer; 0 means 8/3·d_model to the nearest "
-        "multiple of 64, and 3/2 of that if the activation is not gated",
+        description="inner width of the feed-forward layer, a multiple of 32; 0 means 8/3·d_model "
+        "to the nearest multiple of 64, and 3/2 of that if the activation is not gated",
     )  # fmt: skip
     position: Position = Field(default="rope", description="how a token knows where it stands")
     rope_theta: float = Field(default=10_000.0, gt=1, description="base of the rotary angles")

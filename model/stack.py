@@ -147,8 +147,10 @@ class Stack:
         losses, norms = [], []
         for q in range(len(plan.due)):
             drop = None if dropout is None else dropout.masks(keys[q])
-            logits = self._model(self._weights, inputs[q], drop)  # (K, b, T, V)
-            loss = cross_entropy(logits, targets[q], smoothing)  # (K,)
+            # the logits, the largest tensor, are let go before the backward pass
+            loss = cross_entropy(
+                self._model(self._weights, inputs[q], drop), targets[q], smoothing
+            )  # (K,)
             grads = torch.autograd.grad(loss, list(self._weights.values()), weight)
             torch._foreach_add_(self._grads, grads)
             losses.append(loss.detach())

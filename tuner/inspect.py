@@ -9,17 +9,19 @@ from typing import Any
 
 from rich.console import Console
 
+from model.architecture import Architecture
 from model.corpus import cached
 from model.hyperparameters import SYMBOL_TABLE
 from model.report import METRICS
 from model.sources import source_bytes
+from tuner.entries import SIZES
 from tuner.errors import TunerError
 from tuner.messages import shown
 from tuner.parameters import symbol
 from tuner.record import Record, SearchRecord, TrialRecord
 from tuner.space import CorpusFacts, SearchSpace
 from tuner.space_checks import conflicts
-from tuner.summary import default_of, number, table
+from tuner.summary import default_of, number, range_of, table
 
 # Measured on the standard library at a vocabulary of 2,048; only for estimates.
 _BYTES_PER_TOKEN = 3.1
@@ -28,7 +30,7 @@ _FOLLOWING = ("cycle_steps", "d_ff", "epochs", "total_steps")
 
 
 def print_symbols(console: Console) -> dict[str, Any]:
-    """The symbol table."""
+    """The symbol table, and the entries of `model:`."""
     rows = SYMBOL_TABLE.values()
     console.print(
         table(
@@ -49,7 +51,20 @@ def print_symbols(console: Console) -> dict[str, Any]:
         "T_cycle; with constant it is α after the warm-up.",
         highlight=False,
     )
-    return {
+    entries = {name: Architecture.model_fields[name] for name in SIZES}
+    console.print()
+    console.print(
+        table(
+            "Entries of model:",
+            ["name", "default", "range", "meaning"],
+            [[n, shown(e.default), range_of(e), e.description] for n, e in entries.items()],
+        )
+    )
+    model = {
+        name: {"default": entry.default, "range": range_of(entry), "meaning": entry.description}
+        for name, entry in entries.items()
+    }
+    return {"model": model} | {
         row.name: {
             "symbol": row.symbol,
             "spellings": list(row.spellings),

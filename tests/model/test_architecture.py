@@ -56,7 +56,7 @@ def test_architecture_round_trips_and_compares() -> None:
         ({"d_ff": -32}, "greater than or equal to 0"),
         ({"vocab_size": 256}, "greater than or equal to 257"),
         ({"context_length": 0}, "greater than or equal to 1"),
-        ({"d_model": 0}, "greater than or equal to 2"),
+        ({"d_model": 0}, "greater than or equal to 4"),
         ({"d_model": 16.5}, "fractional part"),
         ({"n_layers": 0}, "greater than or equal to 1"),
         ({"rope_theta": 1.0}, "greater than 1"),
