@@ -11,7 +11,7 @@ from rich.console import Console
 
 from model.architecture import Architecture
 from model.corpus import cached
-from model.hyperparameters import SYMBOL_TABLE
+from model.hyperparameters import SYMBOL_TABLE, FractionOf
 from model.report import METRICS
 from model.sources import source_bytes
 from tuner.entries import SIZES
@@ -228,7 +228,7 @@ def print_search(console: Console, record: Record, search: SearchRecord) -> dict
     trials = record.trials(search)
     names = [n for t in trials[:1] for n in t.parameters]
     varied = [n for n in names if len({t.parameters.get(n) for t in trials}) > 1]
-    varied = [n for n in varied if n not in _FOLLOWING]
+    varied = [n for n in varied if n not in _FOLLOWING and not _copies(n, trials)]
     ranked = sorted(
         trials, key=lambda t: (t.status != "finished", t.metrics.get(search.metric, math.inf))
     )
@@ -264,6 +264,14 @@ def print_search(console: Console, record: Record, search: SearchRecord) -> dict
             for t in ranked
         ],
     }
+
+
+def _copies(name: str, trials: list[TrialRecord]) -> bool:
+    """Whether a row was the same as the one that it follows, in every trial."""
+    default = SYMBOL_TABLE[name].default if name in SYMBOL_TABLE else None
+    if not isinstance(default, FractionOf) or default.share != 1:
+        return False
+    return all(t.parameters.get(name) == t.parameters.get(default.name) for t in trials)
 
 
 def _short(text: str) -> str:

@@ -228,7 +228,7 @@ def test_resume_equals_uninterrupted(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, shape: Any, after: int
 ) -> None:
     """Interrupted at any report and resumed in another slot, next to others."""
-    spec = make_spec(model=shape, steps=11, reports=4, dropout=0.2, grad_clip=0.5)
+    spec = make_spec(model=shape, steps=11, reports=4, dropout=0.2, token_noise=0.2, grad_clip=0.5)
     other = make_spec(model=shape, seed=9, steps=7)
     (whole,) = train(tokens, tmp_path / "whole", [spec], slots=1, width=1)
     (begun,) = train(tokens, tmp_path / "begun", [spec], slots=1, width=1, stop={0: after})

@@ -93,6 +93,20 @@ def test_forward_takes_shorter_texts_and_refuses_longer_ones() -> None:
         model(ids(2, length=8))
 
 
+def test_model_takes_the_choices_of_the_architecture() -> None:
+    odd = {**SIZES, "d_model": 6}
+    model = TransformerLM(2, **odd, position="learned", norm="layernorm", tied_embeddings=True)
+    assert model(ids(2)).shape == (2, 3, 7, 260)
+    state = model.state_dict()
+    assert "lm_head.weight" not in state
+    assert torch.equal(state["ln_final.bias"], torch.zeros(2, 6))
+    assert state["position_embeddings.weight"].shape == (2, 7, 6)
+    with pytest.raises(ValueError, match="must be a whole even number, got 6 / 2"):
+        TransformerLM(2, **odd)
+    with pytest.raises(ValueError, match="unknown choices: positions"):
+        TransformerLM(2, **SIZES, positions="learned")
+
+
 @pytest.mark.parametrize("seed", [(1,), (1, 2, 3), ()])
 def test_model_wants_a_seed_per_slot(seed: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=f"seed needs 2 entries, one per slot, got {len(seed)}"):
