@@ -47,6 +47,7 @@ class Architecture(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     vocab_size: int = Field(ge=257, description="ids of the tokenizer")
+    end_of_text: int = Field(default=0, ge=0, description="id of the token that ends a document")
     context_length: int = Field(default=64, ge=1, le=1_048_576, description="tokens per sequence")
     d_model: int = Field(
         default=64, ge=4, le=65_536, description="width of the residual stream, a multiple of 4"
@@ -101,6 +102,10 @@ class Architecture(BaseModel):
 
     def _rules(self) -> Iterator[tuple[bool, str]]:
         """Whether a rule is broken, and what to say then."""
+        yield (
+            self.end_of_text >= self.vocab_size,
+            f"end_of_text must be below vocab_size, got {self.end_of_text} and {self.vocab_size}",
+        )
         yield (
             self.d_model % self.n_heads != 0,
             f"d_model must be a multiple of n_heads, got {self.d_model} and {self.n_heads}",

@@ -262,7 +262,9 @@ class Engine:
         inputs, plan.targets[:, row] = sequences(self._train, numbers, a.context_length)
         if h.token_noise:
             key = derive_key(spec.seed, "noise")
-            inputs = replace_tokens(inputs, h.token_noise, a.vocab_size, key, positions)
+            inputs = replace_tokens(
+                inputs, h.token_noise, a.vocab_size, a.end_of_text, key, positions
+            )
         plan.inputs[:, row] = inputs
         plan.weight[row] = b / h.batch_size
         assert plan.label_smoothing is not None

@@ -9,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from model.randomness import mix64
-from model.sources import END_OF_TEXT_ID
 
 Ints = npt.NDArray[np.int64]
 
 
-def replace_tokens(ids: Ints, share: float, vocab_size: int, key: int, positions: Ints) -> Ints:
+def replace_tokens(
+    ids: Ints, share: float, vocab_size: int, end_of_text: int, key: int, positions: Ints
+) -> Ints:
     """Replace tokens at random by ones drawn evenly from the vocabulary.
 
     The ends of documents stay where they are, and none is made.
@@ -23,6 +24,7 @@ def replace_tokens(ids: Ints, share: float, vocab_size: int, key: int, positions
         ids: (..., T) int64 in [0, V).
         share: probability of replacing a token, in [0, 1).
         vocab_size: V.
+        end_of_text: id of the token that ends a document.
         key: 64-bit key of the trial.
         positions: (...) number of each sequence in the stream that a trial reads. The noise is a
             function of it, so a sequence gets other noise in the next epoch, and the same
@@ -37,6 +39,6 @@ def replace_tokens(ids: Ints, share: float, vocab_size: int, key: int, positions
     counters = (positions[..., None] * length + np.arange(length)).astype(np.uint64)
     bits = mix64(counters ^ np.uint64(key))
     is_replaced = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53 < share
-    # END_OF_TEXT_ID is 0, so the others are 1 … V−1
-    others = 1 + (mix64(bits) % np.uint64(vocab_size - 1)).astype(np.int64)
-    return np.where(is_replaced & (ids != END_OF_TEXT_ID), others, ids)
+    others = (mix64(bits) % np.uint64(vocab_size - 1)).astype(np.int64)
+    others += others >= end_of_text  # each id but this one
+    return np.where(is_replaced & (ids != end_of_text), others, ids)

@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Document = tuple[str, str]  # name and text
 
 END_OF_TEXT = "<|endoftext|>"
-END_OF_TEXT_ID = 0  # special tokens come first in the vocabularies that we train
 _TEXT_SUFFIXES = (".txt", ".md", ".py")
 # `_python_stdlib` says why.
 _NOT_LIBRARY_FOLDERS = {

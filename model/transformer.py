@@ -29,7 +29,6 @@ from model.layers import Weights, embedding, linear, soft_cap
 from model.norms import NORMS
 from model.positions import POSITIONS
 from model.randomness import derive_key, truncated_normal
-from model.sources import END_OF_TEXT_ID
 
 _BOUND = 3.0  # initial weights are cut at three standard deviations
 _NOTHING = Dropout()
@@ -52,7 +51,7 @@ def initial_weight(seed: int, name: str, shape: tuple[int, ...]) -> Tensor:
     return truncated_normal(derive_key(seed, "weights", name), shape, std, _BOUND)
 
 
-def document_numbers(ids: Tensor) -> Tensor:
+def document_numbers(ids: Tensor, end_of_text: int) -> Tensor:
     """Which document of its sequence each token belongs to, counted from the left.
 
     An end-of-text token belongs to the document that it opens, so that the first token of a text
@@ -60,11 +59,12 @@ def document_numbers(ids: Tensor) -> Tensor:
 
     Args:
         ids: (K, B, T) int64.
+        end_of_text: id of the token that ends a document.
 
     Returns:
         (K, B, T) int64.
     """
-    return (ids == END_OF_TEXT_ID).cumsum(-1)
+    return (ids == end_of_text).cumsum(-1)
 
 
 class LanguageModel:
@@ -85,7 +85,9 @@ class LanguageModel:
             for block in (f"layers.{i}." for i in range(a.n_layers))
         ]
         self._documents: Callable[[Tensor], Tensor | None] = (
-            _one_document if a.attend_across_documents else document_numbers
+            _one_document
+            if a.attend_across_documents
+            else lambda ids: document_numbers(ids, a.end_of_text)
         )
         self._head = _head(a)
 

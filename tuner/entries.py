@@ -20,7 +20,8 @@ from tuner.parameters import AnyDistribution, Choice, Constant, Parameter, Range
 from tuner.yaml_file import Place, YamlFile, whole_if_equal
 
 KINDS = ("value", "uniform", "log", "int", "int_log", "choice", "grid")
-SIZES = tuple(name for name in Architecture.model_fields if name != "vocab_size")
+# What follows from the tokenizer is no entry.
+SIZES = tuple(n for n in Architecture.model_fields if n not in ("vocab_size", "end_of_text"))
 _OPTIONS = ("fraction_of", "when")
 _SPELLINGS = tuple(s for r in SYMBOL_TABLE.values() for s in (r.name, r.symbol, *r.spellings))
 # What other rows are derived from.

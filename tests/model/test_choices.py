@@ -19,7 +19,7 @@ from model.feed_forward import FEED_FORWARDS
 from model.layers import soft_cap
 from model.norms import NORMS, layernorm, rmsnorm
 from model.positions import POSITIONS, alibi_bias, alibi_slopes, sinusoids
-from model.sources import END_OF_TEXT, END_OF_TEXT_ID
+from model.sources import END_OF_TEXT
 from model.tokenizer import Tokenizer
 from model.transformer import LanguageModel, document_numbers, initial_weight
 from tests.model.mixes import SINGLE, mixes
@@ -275,7 +275,16 @@ def test_model_tells_positions_apart(position: str) -> None:
 
 def test_document_numbers_begin_at_the_end_of_text() -> None:
     ids = torch.tensor([[[5, 0, 7, 7, 0, 0, 3]]])
-    assert document_numbers(ids).tolist() == [[[0, 1, 1, 1, 2, 3, 3]]]
+    assert document_numbers(ids, 0).tolist() == [[[0, 1, 1, 1, 2, 3, 3]]]
+    assert document_numbers(ids, 7).tolist() == [[[0, 0, 1, 2, 2, 2, 2]]]
+    a = Architecture(**SMALL, attend_across_documents=False)
+    weights = weights_of(a)
+    logits = [LanguageModel(a.model_copy(update={"end_of_text": end}))(weights, ids)
+              for end in (0, 7)]  # fmt: skip
+    given = [LanguageModel(a)(weights, ids, documents=document_numbers(ids, end))
+             for end in (0, 7)]  # fmt: skip
+    assert all(torch.equal(x, y) for x, y in zip(logits, given, strict=True))
+    assert not torch.allclose(*logits)
 
 
 def test_end_of_text_is_where_documents_are_cut() -> None:
@@ -283,8 +292,9 @@ def test_end_of_text_is_where_documents_are_cut() -> None:
         count_pretokens(["a few words"], [END_OF_TEXT]), 260, [END_OF_TEXT]
     )
     tokenizer = Tokenizer(*vocabulary, [END_OF_TEXT])
-    assert tokenizer.encode(f"few{END_OF_TEXT}a").count(END_OF_TEXT_ID) == 1
-    assert tokenizer.encode(END_OF_TEXT) == [END_OF_TEXT_ID]
+    default = Architecture(**SMALL).end_of_text
+    assert tokenizer.encode(f"few{END_OF_TEXT}a").count(default) == 1
+    assert tokenizer.encode(END_OF_TEXT) == [default]
 
 
 @pytest.mark.parametrize("position", ["rope", "alibi", "none"])

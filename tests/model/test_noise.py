@@ -20,7 +20,7 @@ def test_noise_replaces_the_share_asked_for(share: float) -> None:
     """Tokens of the document's end stay; the others become each id but that one, evenly."""
     vocab, count = 50, 200_000
     ids = np.tile([7, 0, 7, 7], (count // 4, 1))
-    noisy = replace_tokens(ids, share, vocab, key=5, positions=np.arange(count // 4))
+    noisy = replace_tokens(ids, share, vocab, 0, key=5, positions=np.arange(count // 4))
     assert (noisy[:, 1] == 0).all()
     texts = noisy[:, [0, 2, 3]]
     n = texts.size
@@ -34,23 +34,31 @@ def test_noise_replaces_the_share_asked_for(share: float) -> None:
         assert np.abs(others - n * share / (vocab - 1)).max() < 5 * math.sqrt(others.mean())
 
 
+@pytest.mark.parametrize("end", [0, 3, 9])
+def test_noise_spares_the_end_of_text_whatever_its_id(end: int) -> None:
+    ids = np.tile(np.arange(10), (2000, 1))
+    noisy = replace_tokens(ids, 0.5, 10, end, 5, np.arange(2000))
+    assert ((noisy == end) == (ids == end)).all()
+    assert set(noisy.ravel().tolist()) == set(range(10))
+
+
 def test_noise_is_a_function_of_key_and_position() -> None:
     ids, positions = np.full((60, 8), 7), np.arange(60)
-    whole = replace_tokens(ids, 0.5, 50, 5, positions)
-    parts = [replace_tokens(ids[i : i + 7], 0.5, 50, 5, positions[i : i + 7])
+    whole = replace_tokens(ids, 0.5, 50, 0, 5, positions)
+    parts = [replace_tokens(ids[i : i + 7], 0.5, 50, 0, 5, positions[i : i + 7])
              for i in range(0, 60, 7)]  # fmt: skip
     assert (np.concatenate(parts) == whole).all()
-    shaped = replace_tokens(ids.reshape(6, 10, 8), 0.5, 50, 5, positions.reshape(6, 10))
+    shaped = replace_tokens(ids.reshape(6, 10, 8), 0.5, 50, 0, 5, positions.reshape(6, 10))
     assert (shaped.reshape(60, 8) == whole).all()
-    assert (replace_tokens(ids, 0.5, 50, 6, positions) != whole).any()
-    assert (replace_tokens(ids, 0.5, 50, 5, positions + 60) != whole).any()
+    assert (replace_tokens(ids, 0.5, 50, 0, 6, positions) != whole).any()
+    assert (replace_tokens(ids, 0.5, 50, 0, 5, positions + 60) != whole).any()
     assert len({tuple(row) for row in whole.tolist()}) > 55
 
 
 def test_noise_of_sequences_and_keys_is_uncorrelated() -> None:
     ids = np.full((1000, 40), 7)
     rows = [
-        (replace_tokens(ids, 0.5, 1000, key, np.arange(1000) + shift) != 7).ravel()
+        (replace_tokens(ids, 0.5, 1000, 0, key, np.arange(1000) + shift) != 7).ravel()
         for key, shift in ((1, 0), (2, 0), (3, 0), (1, 1000), (1, 2000))
     ]
     correlation = np.corrcoef(np.array(rows)) - np.eye(5)

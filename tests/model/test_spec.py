@@ -60,7 +60,7 @@ def changed(value: Any, name: str) -> Any:
     if choices:
         return next(choice for choice in choices if choice != value)
     special = {"source": "python-stdlib", "files": None, "n_heads": 4, "n_kv_heads": 1}
-    special["epochs"] = value
+    special |= {"epochs": value, "end_of_text": 1}
     if name in special:
         return special[name]
     if isinstance(value, bool):

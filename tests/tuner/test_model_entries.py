@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from rich.console import Console
 
 from model.architecture import Architecture
+from model.corpus import prepare
+from model.sources import DataConfig
 from tuner.errors import SpaceError
-from tuner.inspect import describe_space
+from tuner.inspect import _copies, describe_space
 from tuner.searcher import OptunaSearcher
 from tuner.space import CorpusFacts, SearchSpace
 from tuner.space_file import load_space
@@ -140,8 +144,37 @@ def test_validate_tells_stacks_of_one_size_apart(tmp_path: Path) -> None:
     assert "position alibi, qk_norm false" in console.export_text()
 
 
-@pytest.mark.parametrize(
-    ("value", "text"), [(True, "true"), (False, "false"), (1, "1"), (0.5, "0.5")]
-)
-def test_number_writes_booleans_as_yaml_does(value: float, text: str) -> None:
-    assert number(value) == text
+def test_show_leaves_out_rows_that_only_follow_another_one() -> None:
+    def trials(*attention: str) -> Any:
+        return [SimpleNamespace(parameters={"dropout": "0.1", "attention_dropout": p,
+                                            "min_learning_rate": "0.1"})
+                for p in attention]  # fmt: skip
+
+    assert _copies("attention_dropout", trials("0.1", "0.1"))
+    assert not _copies("attention_dropout", trials("0.1", "0.2"))
+    assert not _copies("dropout", trials("0.1"))
+    assert not _copies("min_learning_rate", trials("0.1"))
+    assert not _copies("n_heads", trials("0.1"))
+
+
+def test_number_writes_booleans_as_yaml_does() -> None:
+    assert [number(v) for v in (True, False, 1, 0.5)] == ["true", "false", "1", "0.5"]
+
+
+def test_end_of_text_is_a_fact_of_the_corpus(tmp_path: Path) -> None:
+    """Not an entry of `model:`: like the vocabulary it follows from the tokenizer."""
+    space = load(tmp_path, "attend_across_documents: false")
+    assert space.spec({}, FACTS, 0).architecture.end_of_text == 0
+    facts = dataclasses.replace(FACTS, end_of_text=299)
+    assert space.spec({}, facts, 0).architecture.end_of_text == 299
+    with pytest.raises(SpaceError, match="unknown entry of model: end_of_text"):
+        load(tmp_path, "end_of_text: 5")
+
+
+def test_facts_read_the_end_of_text_from_the_tokenizer(tmp_path: Path) -> None:
+    for name in "abc":
+        (tmp_path / f"{name}.txt").write_text("some words to read\n" * 50)
+    corpus = prepare(DataConfig(files=(str(tmp_path / "*.txt"),)), 260, tmp_path / "cache")
+    facts = CorpusFacts.of(corpus)
+    assert corpus.train[-1] == facts.end_of_text == 0
+    assert (corpus.train == 0).sum() == corpus.num_train_documents
