@@ -112,7 +112,7 @@ def alibi_slopes(num_heads: int) -> list[float]:
     return slopes + between[: num_heads - power]
 
 
-@lru_cache(_CACHED)
+@lru_cache(4)  # fewer: these are large
 def alibi_bias(length: int, num_heads: int, device: torch.device) -> Tensor:
     """What is added to the scores: −slope·distance, −∞ for later tokens, (1, H, T, T) float32."""
     with torch.inference_mode(False):
