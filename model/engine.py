@@ -28,6 +28,8 @@ from model import checkpoint
 from model.architecture import Architecture
 from model.averaging import averaging_share
 from model.corpus import sequences
+from model.dropout import PLACES
+from model.noise import replace_tokens
 from model.optimizers import IDLE, coefficients
 from model.pruning import pruning_of
 from model.randomness import derive_key, permute
@@ -256,7 +258,7 @@ class Engine:
             pruning=np.zeros((q_ticks, k)),
             z_loss=np.zeros(k),
             label_smoothing=np.zeros(k),
-            dropout=np.zeros(k),
+            dropout=np.zeros((len(PLACES), k)),
             dropout_keys=np.zeros((q_ticks, k), np.int64),
         )
         for row in rows:
@@ -269,18 +271,24 @@ class Engine:
         first = slot.step * h.batch_size + slot.tick * b
         positions = first + np.arange(q_ticks * b).reshape(q_ticks, b)
         numbers = data_order(spec.seed, positions, spec.train_sequences)  # (Q, b)
-        plan.inputs[:, row], plan.targets[:, row] = sequences(
-            self._train, numbers, spec.architecture.context_length
-        )
+        a = spec.architecture
+        inputs, plan.targets[:, row] = sequences(self._train, numbers, a.context_length)
+        if h.token_noise:
+            key = derive_key(spec.seed, "noise")
+            inputs = replace_tokens(
+                inputs, h.token_noise, a.vocab_size, a.end_of_text, key, positions
+            )
+        plan.inputs[:, row] = inputs
         plan.weight[row] = b / h.batch_size
         assert plan.label_smoothing is not None
         assert plan.dropout is not None
-        plan.label_smoothing[row], plan.dropout[row] = h.label_smoothing, h.dropout
-        plan.z_loss[row] = h.z_loss
+        plan.label_smoothing[row], plan.z_loss[row] = h.label_smoothing, h.z_loss
+        rates = h.embedding_dropout, h.attention_dropout, h.residual_dropout
+        plan.dropout[:, row] = rates
         for q in range(q_ticks):
             update, tick = divmod(slot.tick + q, slot.ticks_per_step)
             step = slot.step + update + 1
-            if h.dropout:
+            if any(rates):
                 key = derive_key(spec.seed, "dropout", step, tick)
                 plan.dropout_keys[q, row] = np.uint64(key).astype(np.int64)
             if tick == slot.ticks_per_step - 1:

@@ -141,9 +141,28 @@ class Hyperparameters(BaseModel):
         symbol="η", spellings=("eta",), used_when={"optimizer": ("lars",)}, gt=0, le=100,
     )  # fmt: skip
     dropout: float = row(
-        0.0, "probability of dropping an activation (embeddings, residual branches)",
+        0.0, "probability of dropping an activation, in the three places that follow",
         "x·mask/(1−p_drop)",
         symbol="p_drop", spellings=("p_dropout",), ge=0, lt=1,
+    )  # fmt: skip
+    embedding_dropout: float = row(
+        FractionOf("dropout", 1.0), "p_drop of the token embeddings", "x·mask/(1−p_emb)",
+        symbol="p_emb", spellings=("embd_pdrop",), ge=0, lt=1,
+    )  # fmt: skip
+    attention_dropout: float = row(
+        FractionOf("dropout", 1.0), "p_drop of the attention probabilities",
+        "(softmax(q·kᵀ/√d)·mask/(1−p_attn))·v",
+        symbol="p_attn", spellings=("attn_pdrop",), ge=0, lt=1,
+    )  # fmt: skip
+    residual_dropout: float = row(
+        FractionOf("dropout", 1.0), "p_drop of what each branch adds to the residual stream",
+        "x + branch·mask/(1−p_res)",
+        symbol="p_res", spellings=("resid_pdrop",), ge=0, lt=1,
+    )  # fmt: skip
+    token_noise: float = row(
+        0.0, "share of the input tokens that training replaces at random; targets are kept",
+        "x_t ← uniform over the vocabulary, with probability p_noise",
+        symbol="p_noise", ge=0, lt=1,
     )  # fmt: skip
     label_smoothing: float = row(
         0.0, "probability spread evenly over the vocabulary in the training target",

@@ -121,6 +121,11 @@ class DropoutMasks:
         self._threshold = threshold.clamp(max=2.0**31 - 1).to(torch.int32)  # (K,)
         self._scale = 1.0 / (1.0 - probability)  # (K,)
 
+    @property
+    def num_slots(self) -> int:
+        """K."""
+        return len(self._scale)
+
     def __call__(self, x: Tensor, place: int) -> Tensor:
         """Drop elements of `x`, (K, ...), and scale the rest by 1/(1−p).
 

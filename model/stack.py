@@ -20,12 +20,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from model.architecture import Architecture
+from model.architecture import Architecture, parameter_shapes
+from model.dropout import DropoutRates
 from model.losses import clip_grads_, cross_entropy
 from model.optimizers import Layout, stack_rows, update
 from model.pruning import KEEP, OFF, mask_, prune_, sparsity
-from model.randomness import DropoutMasks
-from model.transformer import initial_weight, language_model, parameter_shapes
+from model.transformer import LanguageModel, initial_weight
 
 Floats = npt.NDArray[np.float64]
 
@@ -51,7 +51,7 @@ class Plan:
         pruning: (Q, K) see `pruning_of`, OFF where not due.
         z_loss: (K,), 0 for a slot without.
         label_smoothing: (K,) or None where no slot uses it.
-        dropout: (K,) or None where no slot uses it.
+        dropout: (3, K), a row for each of `dropout.PLACES`, or None where no slot uses it.
         dropout_keys: (Q, K) int64.
     """
 
@@ -91,6 +91,7 @@ class Stack:
         self.architecture = architecture
         self.width = width
         self.device = torch.device(device)
+        self._model = LanguageModel(architecture)
         self._shapes = parameter_shapes(architecture)
         self._offsets: dict[str, int] = {}
         end = 0
@@ -176,16 +177,19 @@ class Stack:
         inputs, targets = self._upload(plan.inputs), self._upload(plan.targets)
         weight, keys = self._upload(plan.weight), self._upload(plan.dropout_keys)
         z_loss = self._upload(plan.z_loss if plan.z_loss.any() else None)
-        smoothing, dropout = self._upload(plan.label_smoothing), self._upload(plan.dropout)
+        smoothing = self._upload(plan.label_smoothing)
+        dropout = None if plan.dropout is None else DropoutRates(plan.dropout, self.device)
         due = self._upload(plan.due)
         max_norm = self._upload(plan.max_norm)
         max_value = self._upload(plan.max_value if np.isfinite(plan.max_value).any() else None)
         averaging = self._upload(plan.averaging if plan.averaging.any() else None)
         losses, norms = [], []
         for q in range(len(plan.due)):
-            drop = None if dropout is None else DropoutMasks(keys[q], dropout)
-            logits = self._forward(inputs[q], drop)
-            loss = cross_entropy(logits, targets[q], smoothing, z_loss)  # (K,)
+            drop = None if dropout is None else dropout.masks(keys[q])
+            # the logits, the largest tensor, are let go before the backward pass
+            loss = cross_entropy(
+                self._model(self._weights, inputs[q], drop), targets[q], smoothing, z_loss
+            )  # (K,)
             grads = torch.autograd.grad(loss, list(self._weights.values()), weight)
             torch._foreach_add_(self._grads, grads)
             losses.append(loss.detach())
@@ -197,10 +201,6 @@ class Stack:
             else:
                 norms.append(torch.zeros_like(losses[-1]))
         return torch.stack(losses).double().cpu().numpy(), torch.stack(norms).double().cpu().numpy()
-
-    def _forward(self, ids: Tensor, drop: DropoutMasks | None = None) -> Tensor:
-        a = self.architecture
-        return language_model(self._weights, ids, a.n_layers, a.n_heads, a.rope_theta, drop)
 
     @torch.no_grad()
     def _update(
@@ -270,7 +270,7 @@ class Stack:
         Returns:
             (k,) nats per token.
         """
-        a, rows = self.architecture, self._theta
+        rows = self._theta
         if slots != list(range(self.width)):
             rows = rows[slots]  # (k, P)
         if self._mean is not None and self._averaged.intersection(slots):
@@ -281,7 +281,7 @@ class Stack:
         total = torch.zeros(len(slots), dtype=torch.float64, device=self.device)
         for start in range(0, len(x), batch):
             ids = inputs[start : start + batch].expand(len(slots), -1, -1)  # (k, b, T)
-            logits = language_model(weights, ids, a.n_layers, a.n_heads, a.rope_theta)
+            logits = self._model(weights, ids)
             chunk = targets[start : start + batch].expand(len(slots), -1, -1)
             total += cross_entropy(logits, chunk).double() * chunk.shape[1]
         result: Floats = (total / len(x)).cpu().numpy()

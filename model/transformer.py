@@ -1,7 +1,7 @@
-"""The language model: a stack of K decoder-only Transformers of one shape.
+"""The language model: a stack of K decoder-only Transformers of one architecture.
 
-`language_model` is the computation, a function of named weights, so that the stack may keep them
-in whatever memory layout is fastest. `TransformerLM` is its face as a torch module.
+`LanguageModel` is the computation, a function of named weights, so that the stack may keep them in
+whatever memory layout is fastest. `TransformerLM` is its face as a torch module.
 
 K = slots in a stack, B = sequences, T = tokens, D = width, V = vocabulary.
 """
@@ -9,61 +9,36 @@ K = slots in a stack, B = sequences, T = tokens, D = width, V = vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from model.architecture import Architecture
-from model.layers import embedding, linear, rmsnorm, transformer_block
-from model.randomness import DropoutMasks, derive_key, truncated_normal
+from model.architecture import Architecture, parameter_shapes
+from model.attention import (
+    Attend,
+    attend_by,
+    attend_causally,
+    attend_with_dropout,
+    within_documents,
+)
+from model.block import Block
+from model.dropout import Dropout
+from model.layers import Weights, embedding, linear, soft_cap
+from model.norms import NORMS
+from model.positions import POSITIONS
+from model.randomness import derive_key, truncated_normal
 
 _BOUND = 3.0  # initial weights are cut at three standard deviations
-_BLOCK_MATRICES = (
-    "attn.q_proj.weight",
-    "attn.k_proj.weight",
-    "attn.v_proj.weight",
-    "attn.output_proj.weight",
-    "ffn.w1.weight",
-    "ffn.w2.weight",
-    "ffn.w3.weight",
-)
-_BLOCK_GAINS = ("ln1.weight", "ln2.weight")
-
-
-def parameter_shapes(a: Architecture) -> dict[str, tuple[int, ...]]:
-    """Name → shape of every parameter of one model, without the leading K.
-
-    The matrices come first, then the embedding and the gains: weight decay touches a prefix.
-    """
-    matrices = ((a.d_model, a.d_model),) * 4 + (
-        (a.d_ff, a.d_model),
-        (a.d_model, a.d_ff),
-        (a.d_ff, a.d_model),
-    )
-    shapes: dict[str, tuple[int, ...]] = {}
-    for i in range(a.n_layers):
-        for name, shape in zip(_BLOCK_MATRICES, matrices, strict=True):
-            shapes[f"layers.{i}.{name}"] = shape
-    shapes["lm_head.weight"] = (a.vocab_size, a.d_model)
-    shapes["token_embeddings.weight"] = (a.vocab_size, a.d_model)
-    for i in range(a.n_layers):
-        for name in _BLOCK_GAINS:
-            shapes[f"layers.{i}.{name}"] = (a.d_model,)
-    shapes["ln_final.weight"] = (a.d_model,)
-    return shapes
-
-
-def is_decayed(name: str) -> bool:
-    """Whether λ touches a parameter: the matrices, not the embedding and the gains."""
-    return not name.startswith("token_embeddings") and ".ln" not in f".{name}"
+_NOTHING = Dropout()
 
 
 def initial_weight(seed: int, name: str, shape: tuple[int, ...]) -> Tensor:
     """The weight that a trial starts from, a function of its seed and the weight's name.
 
-    Gains are 1; the embedding is N(0, 1) and a matrix N(0, 2/(d_in + d_out)), both cut at three
-    standard deviations.
+    Gains are 1 and biases 0; an embedding is N(0, 1) and a matrix N(0, 2/(d_in + d_out)), both cut
+    at three standard deviations.
 
     Returns:
         float32 on the CPU, of the given shape.
@@ -71,39 +46,122 @@ def initial_weight(seed: int, name: str, shape: tuple[int, ...]) -> Tensor:
     Source: Glorot and Bengio 2010, equation 16, as a normal distribution.
     """
     if len(shape) == 1:
-        return torch.ones(shape)
-    std = 1.0 if name.startswith("token_embeddings") else math.sqrt(2 / sum(shape))
+        return torch.zeros(shape) if name.endswith(".bias") else torch.ones(shape)
+    std = 1.0 if "_embeddings." in name else math.sqrt(2 / sum(shape))
     return truncated_normal(derive_key(seed, "weights", name), shape, std, _BOUND)
 
 
-def language_model(
-    weights: Mapping[str, Tensor],
-    ids: Tensor,
-    n_layers: int,
-    n_heads: int,
-    theta: float | None,
-    drop: DropoutMasks | None = None,
-) -> Tensor:
-    """Logits of the next token at every position.
+def document_numbers(ids: Tensor, end_of_text: int) -> Tensor:
+    """Which document of its sequence each token belongs to, counted from the left.
+
+    An end-of-text token belongs to the document that it opens, so that the first token of a text
+    is predicted from it alone, as when text is generated from nothing.
 
     Args:
-        weights: by the names of `parameter_shapes`, each with a leading K.
-        ids: (K, B, T), int64 in [0, V).
-        n_layers: blocks.
-        n_heads: attention heads.
-        theta: base of the rotary angles.
-        drop: dropout masks for this tick; None drops nothing.
+        ids: (K, B, T) int64.
+        end_of_text: id of the token that ends a document.
 
     Returns:
-        (K, B, T, V).
+        (K, B, T) int64.
     """
-    x = embedding(weights["token_embeddings.weight"], ids)  # (K, B, T, D)
-    if drop:
-        x = drop(x, 0)
-    for i in range(n_layers):
-        block = {name: weights[f"layers.{i}.{name}"] for name in _BLOCK_MATRICES + _BLOCK_GAINS}
-        x = transformer_block(block, x, n_heads, theta, drop, place=i)
-    return linear(weights["lm_head.weight"], rmsnorm(weights["ln_final.weight"], x))
+    return (ids == end_of_text).cumsum(-1)
+
+
+class LanguageModel:
+    """The computation of one architecture; its choices are resolved here, once.
+
+    Args:
+        architecture: what to compute.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        a = architecture
+        self._position = POSITIONS[a.position](a)
+        self._block = Block.of(a, self._position)
+        shapes = parameter_shapes(a)
+        # name of each block's weights in the block → in the model
+        self._names = [
+            {name.removeprefix(block): name for name in shapes if name.startswith(block)}
+            for block in (f"layers.{i}." for i in range(a.n_layers))
+        ]
+        self._documents: Callable[[Tensor], Tensor | None] = (
+            _one_document
+            if a.attend_across_documents
+            else lambda ids: document_numbers(ids, a.end_of_text)
+        )
+        self._head = _head(a)
+
+    def __call__(
+        self,
+        weights: Weights,
+        ids: Tensor,
+        drop: Dropout | None = None,
+        documents: Tensor | None = None,
+    ) -> Tensor:
+        """Logits of the next token at every position.
+
+        Args:
+            weights: by the names of `parameter_shapes`, each with a leading K.
+            ids: (K, B, T), int64 in [0, V).
+            drop: what this tick drops; None drops nothing.
+            documents: number of each token's document, (K, B, T): attention stops where it
+                changes, while positions count on. None: as the architecture says.
+
+        Returns:
+            (K, B, T, V).
+        """
+        drop = drop or _NOTHING
+        attend = self._attend(ids, documents, drop)
+        x = embedding(weights["token_embeddings.weight"], ids)  # (K, B, T, D)
+        x = self._position.at_input(weights, x)
+        if drop.embedding:
+            x = drop.embedding(x, 0)
+        for number, names in enumerate(self._names):
+            block = {short: weights[name] for short, name in names.items()}
+            x = self._block(block, x, attend, drop.residual, number)
+        return self._head(weights, x)
+
+    def _attend(
+        self, ids: Tensor, documents: Tensor | None = None, drop: Dropout = _NOTHING
+    ) -> Attend:
+        """What lets a token see another one in this pass."""
+        mask = self._position.bias(ids.shape[-1], ids.device)
+        documents = self._documents(ids) if documents is None else documents
+        if documents is not None:
+            mask = within_documents(documents, mask)
+        if drop.attention:
+            return attend_with_dropout(mask, drop.attention)
+        return attend_causally if mask is None else attend_by(mask)
+
+
+def _one_document(ids: Tensor) -> Tensor | None:
+    return None
+
+
+def _head(a: Architecture) -> Callable[[Weights, Tensor], Tensor]:
+    """From the residual stream to logits: norm, projection, cap; each only if asked for.
+
+    A tied head shrinks its input by √D, as the rows of the embedding have unit variance.
+
+    Source: Raffel et al. 2020 (T5, arXiv:1910.10683), in its published code.
+    """
+    table = "token_embeddings.weight" if a.tied_embeddings else "lm_head.weight"
+    steps: list[Callable[[Weights, Tensor], Tensor]] = []
+    if a.norm_placement == "pre":
+        steps.append(lambda w, x: NORMS[a.norm](w, "ln_final", x))
+    if a.tied_embeddings:
+        shrink = a.d_model**-0.5
+        steps.append(lambda _, x: x * shrink)
+    steps.append(lambda w, x: linear(w[table], x))
+    if a.logit_soft_cap:
+        steps.append(lambda _, x: soft_cap(x, a.logit_soft_cap))
+
+    def head(w: Weights, x: Tensor) -> Tensor:
+        for step in steps:
+            x = step(w, x)
+        return x
+
+    return head
 
 
 class TransformerLM(nn.Module):
@@ -119,9 +177,11 @@ class TransformerLM(nn.Module):
         d_ff: inner width of SwiGLU.
         rope_theta: base of the rotary angles.
         seed: key of the initial weights, one for all slots or one each.
+        choices: further entries of `Architecture` by name, such as `position="alibi"`.
 
     Raises:
-        ValueError: if the sizes do not fit, or `seed` is a sequence without k entries.
+        ValueError: if the sizes do not fit, a choice is unknown, or `seed` is a sequence without
+            k entries.
     """
 
     def __init__(
@@ -136,12 +196,17 @@ class TransformerLM(nn.Module):
         rope_theta: float = 10_000.0,
         *,
         seed: int | tuple[int, ...] = 0,
+        **choices: Any,
     ) -> None:
         super().__init__()
-        if d_model % num_heads or d_model // num_heads % 2:
+        is_even = choices.get("position", "rope") != "rope" or d_model // num_heads % 2 == 0
+        if d_model % num_heads or not is_even:
             raise ValueError(
                 f"d_model / num_heads must be a whole even number, got {d_model} / {num_heads}"
             )
+        unknown = choices.keys() - Architecture.model_fields.keys()
+        if unknown:
+            raise ValueError(f"unknown choices: {', '.join(sorted(unknown))}")
         # not validated: a module may be as small as one likes, which a trial may not
         self.architecture = Architecture.model_construct(
             vocab_size=vocab_size,
@@ -151,7 +216,9 @@ class TransformerLM(nn.Module):
             n_heads=num_heads,
             d_ff=d_ff,
             rope_theta=rope_theta,
+            **{"n_kv_heads": num_heads, **choices},
         )
+        self._compute = LanguageModel(self.architecture)
         seeds = (seed,) * k if isinstance(seed, int) else seed
         if len(seeds) != k:
             raise ValueError(f"seed needs {k} entries, one per slot, got {len(seeds)}")
@@ -178,5 +245,4 @@ class TransformerLM(nn.Module):
         a = self.architecture
         if ids.shape[-1] > a.context_length:
             raise ValueError(f"{ids.shape[-1]} tokens exceed the context of {a.context_length}")
-        weights = dict(self.named_parameters())
-        return language_model(weights, ids, a.n_layers, a.n_heads, a.rope_theta)
+        return self._compute(dict(self.named_parameters()), ids)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeGuard, cast
+from typing import Annotated, Any, Literal, TypeGuard, cast, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -20,7 +20,8 @@ from tuner.parameters import AnyDistribution, Choice, Constant, Parameter, Range
 from tuner.yaml_file import Place, YamlFile, whole_if_equal
 
 KINDS = ("value", "uniform", "log", "int", "int_log", "choice", "grid")
-SIZES = tuple(name for name in Architecture.model_fields if name != "vocab_size")
+# What follows from the tokenizer is no entry.
+SIZES = tuple(n for n in Architecture.model_fields if n not in ("vocab_size", "end_of_text"))
 _OPTIONS = ("fraction_of", "when")
 _SPELLINGS = tuple(s for r in SYMBOL_TABLE.values() for s in (r.name, r.symbol, *r.spellings))
 # What other rows are derived from.
@@ -72,10 +73,10 @@ class EntryReader:
             self._note(place, "vocab_size belongs under tokenizer:; move it there", at_key=True)
             return None
         if key not in SIZES:
-            self._note(place, unknown("size", key, SIZES), at_key=True)
+            self._note(place, unknown("entry of model:", key, SIZES), at_key=True)
             return None
         self.places[key] = place
-        entry = self._entry(key, place, data)
+        entry = self._entry(key, place, _without_off(data) if key == "logit_soft_cap" else data)
         if entry is None:
             return None
         if "fraction_of" in entry.options:
@@ -83,7 +84,8 @@ class EntryReader:
             self._note((*place, "fraction_of"), message, at_key=True)
             return None
         field = Architecture.model_fields[key]
-        return self._parameter(entry, key, _size_rule(key, field), cast(type, field.annotation))
+        kind = str if get_origin(field.annotation) is Literal else cast(type, field.annotation)
+        return self._parameter(entry, key, _size_rule(key, field), kind)
 
     def row(self, key: str, data: Any) -> Parameter | None:
         """An entry of `hyperparameters:`; None if it is wrong."""
@@ -207,7 +209,7 @@ class EntryReader:
     def _wrong_condition(self, key: str, row: Row | None, wanted: Any) -> str:
         """What is wrong with the values of one condition."""
         values = wanted if isinstance(wanted, list) else [wanted]
-        if not values or not all(_is_number(v) or isinstance(v, str) for v in values):
+        if not values or not all(isinstance(v, int | float | str) for v in values):
             return f"when: {key} takes a value or a list of values, got {shown(wanted)}"
         rule = _row_rule(key, row) if row else _size_rule(key, Architecture.model_fields[key])
         return next((f"when: {message}" for v in values if (message := rule(v))), "")
@@ -241,8 +243,9 @@ def _range_mistake(entry: _Entry, kind: type) -> tuple[Place, str] | None:
     low, high = entry.value
     is_whole = entry.kind.startswith("int")
     message = ""
-    if kind is str:
-        message = f"it is a name, not a number; use choice instead of {entry.kind}"
+    if kind in (str, bool):
+        what = "a name" if kind is str else "true or false"
+        message = f"it is {what}, not a number; use choice instead of {entry.kind}"
     elif kind is int and not is_whole:
         better = "int_log" if entry.kind == "log" else "int"
         message = f"it is a whole number; use {better} instead of {entry.kind}"
@@ -283,7 +286,8 @@ def _share_rule(key: str) -> Rule:
 
 def _size_rule(key: str, field: FieldInfo) -> Rule:
     kind: Any = field.annotation
-    adapter: TypeAdapter[Any] = TypeAdapter(Annotated[kind, *field.metadata])
+    limited: Any = Annotated[kind, *field.metadata] if field.metadata else kind
+    adapter: TypeAdapter[Any] = TypeAdapter(limited)
 
     def rule(value: object) -> str:
         try:

@@ -9,17 +9,20 @@ from typing import Any
 
 from rich.console import Console
 
-from model.hyperparameters import SYMBOL_TABLE
+from model.architecture import Architecture
+from model.hyperparameters import SYMBOL_TABLE, FractionOf
 from model.preparation import cached
 from model.report import METRICS, SOME_METRICS
 from model.sources import source_bytes
+from tuner.entries import SIZES
 from tuner.errors import TunerError
+from tuner.messages import shown
 from tuner.parameters import symbol
 from tuner.plot import draw_rates
 from tuner.record import Record, SearchRecord, TrialRecord
 from tuner.space import CorpusFacts, SearchSpace
 from tuner.space_checks import conflicts
-from tuner.summary import default_of, number, table
+from tuner.summary import default_of, number, range_of, table
 
 # Measured on the standard library at a vocabulary of 2,048; only for estimates.
 _BYTES_PER_TOKEN = 3.1
@@ -30,7 +33,7 @@ _FOLLOWING = ("cycle_steps", "d_ff", "epochs", "total_steps")
 
 
 def print_symbols(console: Console) -> dict[str, Any]:
-    """The symbol table."""
+    """The symbol table, and the entries of `model:`."""
     rows = SYMBOL_TABLE.values()
     console.print(
         table(
@@ -55,7 +58,20 @@ def print_symbols(console: Console) -> dict[str, Any]:
         "T_cycle; with constant it is α after the warm-up; 'tuner validate --plot' draws it.",
         highlight=False,
     )
-    return {
+    entries = {name: Architecture.model_fields[name] for name in SIZES}
+    console.print()
+    console.print(
+        table(
+            "Entries of model:",
+            ["name", "default", "range", "meaning"],
+            [[n, shown(e.default), range_of(e), e.description] for n, e in entries.items()],
+        )
+    )
+    model = {
+        name: {"default": entry.default, "range": range_of(entry), "meaning": entry.description}
+        for name, entry in entries.items()
+    }
+    return {"model": model} | {
         row.name: {
             "symbol": row.symbol,
             "spellings": list(row.spellings),
@@ -102,10 +118,16 @@ def describe_space(
     budget = space.budget_tokens(facts)
     stacks: dict[str, Any] = {}
     rows = []
+    named = ("n_layers", "d_model", "n_heads", "context_length")
+    others = [
+        name for name in space.model if name not in named
+        and len({getattr(shape, name) for shape in shapes}) > 1
+    ]  # fmt: skip
     for shape in shapes:
         sequences, _ = facts.sequences(shape.context_length)
         steps, epochs = space.steps_and_epochs(facts, shape.context_length)
         name = f"{shape.n_layers} layers of {shape.d_model}, {shape.n_heads} heads"
+        name += "".join(f", {other} {shown(getattr(shape, other))}" for other in others)
         rows.append([
             name, shape.context_length, f"{shape.num_parameters:,}", about + f"{sequences:,}",
             _span(steps), about + _span(epochs),
@@ -227,7 +249,7 @@ def print_search(console: Console, record: Record, search: SearchRecord) -> dict
     trials = record.trials(search)
     names = [n for t in trials[:1] for n in t.parameters]
     varied = [n for n in names if len({t.parameters.get(n) for t in trials}) > 1]
-    varied = [n for n in varied if n not in _FOLLOWING]
+    varied = [n for n in varied if n not in _FOLLOWING and not _copies(n, trials)]
     ranked = sorted(
         trials, key=lambda t: (t.status != "finished", t.metrics.get(search.metric, math.inf))
     )
@@ -263,6 +285,14 @@ def print_search(console: Console, record: Record, search: SearchRecord) -> dict
             for t in ranked
         ],
     }
+
+
+def _copies(name: str, trials: list[TrialRecord]) -> bool:
+    """Whether a row was the same as the one that it follows, in every trial."""
+    default = SYMBOL_TABLE[name].default if name in SYMBOL_TABLE else None
+    if not isinstance(default, FractionOf) or default.share != 1:
+        return False
+    return all(t.parameters.get(name) == t.parameters.get(default.name) for t in trials)
 
 
 def _short(text: str) -> str:

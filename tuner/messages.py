@@ -17,6 +17,7 @@ _RULES: Mapping[str, str] = {
     "literal_error": "{expected}",
     "int_type": "a whole number",
     "float_type": "a number",
+    "bool_type": "true or false",
     "string_type": "a text; quote it if it looks like something else",
     "string_too_short": "a text that is not empty",
     "string_pattern_mismatch": "1 to 64 letters, digits, dots, dashes and underscores, not first",

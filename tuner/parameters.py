@@ -12,7 +12,7 @@ from model.architecture import Architecture
 from model.hyperparameters import SYMBOL_TABLE, FractionOf
 from tuner.messages import shown
 
-Value = float | int | str
+Value = bool | float | int | str
 
 # An `int` range of at most this many values can be listed, so that sizes may use one.
 _LONGEST_LIST = 64
@@ -114,6 +114,8 @@ class Parameter(Frozen):
 
     def _default(self) -> Value:
         """The default, as a share where a share is drawn; NaN where there is none."""
+        if self.name == "n_kv_heads":  # n_heads, the largest that there may be
+            return largest(self.distribution)
         if self.name in Architecture.model_fields:
             return cast(Value, Architecture.model_fields[self.name].default)
         default = SYMBOL_TABLE[self.name].default

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from model.architecture import Architecture
 from model.corpus import Corpus
-from model.data_config import DataConfig
+from model.data_config import END_OF_TEXT, DataConfig
 from model.hyperparameters import SYMBOL_TABLE, FractionOf, Hyperparameters, derive
 from model.spec import TrialSpec
 from model.tokenizer_config import TokenizerConfig
@@ -229,10 +229,13 @@ class SearchSpace(Frozen):
         draws = listed(self, self.model)
         return list(dict.fromkeys(self._architecture(drawn, vocab_size) for drawn in draws))
 
-    def _architecture(self, drawn: Mapping[str, Value], vocab_size: int) -> Architecture:
+    def _architecture(
+        self, drawn: Mapping[str, Value], vocab_size: int, end_of_text: int = 0
+    ) -> Architecture:
         values = self.values(drawn)
-        sizes = {name: values[name] for name in self.model if name in values}
-        return Architecture.model_validate({**sizes, "vocab_size": vocab_size})
+        entries = {name: values[name] for name in self.model if name in values}
+        facts = {"vocab_size": vocab_size, "end_of_text": end_of_text}
+        return Architecture.model_validate({**entries, **facts})
 
     def derive(self, drawn: Mapping[str, Value], train_tokens: int) -> Hyperparameters:
         """The complete hyperparameters of a draw, for a training text of some length.
@@ -261,7 +264,7 @@ class SearchSpace(Frozen):
             ValueError: if the values break a rule of the symbol table (`load_space` has checked
                 the ends of all ranges), or the corpus is too small.
         """
-        architecture = self._architecture(drawn, corpus.vocab_size)
+        architecture = self._architecture(drawn, corpus.vocab_size, corpus.end_of_text)
         length = architecture.context_length
         train, validation = corpus.sequences(length)
         return TrialSpec(
@@ -349,6 +352,7 @@ class CorpusFacts:
         validation_tokens: how many.
         data_fingerprint: of the documents.
         tokenizer_fingerprint: of vocabulary and merges.
+        end_of_text: id of the token that ends a document.
     """
 
     vocab_size: int
@@ -356,6 +360,7 @@ class CorpusFacts:
     validation_tokens: int
     data_fingerprint: str
     tokenizer_fingerprint: str
+    end_of_text: int = 0
 
     @classmethod
     def of(cls, corpus: Corpus) -> CorpusFacts:
@@ -366,6 +371,7 @@ class CorpusFacts:
             len(corpus.validation),
             corpus.data_fingerprint,
             corpus.tokenizer_fingerprint,
+            corpus.tokenizer.encode(END_OF_TEXT)[0],
         )
 
     def sequences(self, context_length: int) -> tuple[int, int]:

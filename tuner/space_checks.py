@@ -8,6 +8,7 @@ from typing import cast
 
 from pydantic import ValidationError
 
+from model.architecture import USED_WHEN
 from model.data_config import CorpusError
 from model.hyperparameters import SYMBOL_TABLE, FractionOf, find_row
 from model.sources import source_bytes
@@ -172,7 +173,7 @@ class SpaceChecks:
             return
         asked = {name for p in self._space.parameters for name in p.when}
         try:
-            draws = listed(self._space, asked | {"optimizer", "schedule"})
+            draws = listed(self._space, asked | {"optimizer", "schedule", "position"})
         except ValueError as error:
             self._file.note(("hyperparameters",), str(error))
             return
@@ -187,7 +188,8 @@ class SpaceChecks:
             self._note(parameter.name, f"{message}; change its when", at_key=True)
             return
         row = SYMBOL_TABLE.get(parameter.name)
-        for other, used in row.used_when.items() if row else ():
+        used_when = row.used_when if row else USED_WHEN.get(parameter.name, {})
+        for other, used in used_when.items():
             values = dict.fromkeys(self._space.settings(draw)[other] for draw in draws)
             if not set(values) & set(used):
                 message = f"{key} has no effect with {other} {in_words(values)}"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args, get_origin
 
+from pydantic.fields import FieldInfo
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -61,7 +62,9 @@ def _is_numeric(text: str) -> bool:
 
 
 def number(value: float) -> str:
-    """A number as a person writes it: 0.0123, 3.2e-05, 16."""
+    """A number as a person writes it: 0.0123, 3.2e-05, 16; or true and false."""
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e6):
         return f"{int(value)}"
     return f"{value:.3g}" if abs(value) >= 1e-4 else f"{value:.2e}"
@@ -147,6 +150,22 @@ def _next_commands(result: SearchResult) -> Table:
     ):
         grid.add_row(Text(f"  {command}", style="bold cyan"), Text(meaning, style="dim"))
     return grid
+
+
+def range_of(entry: FieldInfo) -> str:
+    """What an entry of `model:` may be: `[1, 1024]`, `pre | post`, `true | false`."""
+    if entry.annotation is bool:
+        return "true | false"
+    if get_origin(entry.annotation) is Literal:
+        return " | ".join(get_args(entry.annotation))
+    limits = {
+        name: getattr(item, name)
+        for item in entry.metadata
+        for name in ("gt", "ge", "le")
+        if hasattr(item, name)
+    }
+    left = f"({limits['gt']:g}" if "gt" in limits else f"[{limits['ge']}"
+    return f"{left}, {limits['le']:g}]" if "le" in limits else f"{left}, ∞)"
 
 
 def default_of(row: Row) -> str:

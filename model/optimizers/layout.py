@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.transformer import is_decayed
+from model.architecture import is_decayed
 
 Parts = tuple[slice, ...]
 

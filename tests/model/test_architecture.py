@@ -13,8 +13,9 @@ from pydantic import ValidationError
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from model.architecture import Architecture, default_d_ff
-from model.transformer import TransformerLM, parameter_shapes
+from model.architecture import Architecture, default_d_ff, is_decayed, parameter_shapes
+from model.transformer import TransformerLM
+from tests.model.mixes import mixes
 
 SMALL: dict[str, Any] = {"vocab_size": 300, "context_length": 8, "d_model": 16, "n_heads": 2}
 
@@ -54,12 +55,32 @@ def test_architecture_round_trips_and_compares() -> None:
         ({"d_ff": 33}, "must be a multiple of 32, got 33"),
         ({"d_ff": -32}, "greater than or equal to 0"),
         ({"vocab_size": 256}, "greater than or equal to 257"),
+        ({"end_of_text": 300}, "end_of_text must be below vocab_size, got 300 and 300"),
         ({"context_length": 0}, "greater than or equal to 1"),
-        ({"d_model": 0}, "greater than or equal to 2"),
+        ({"d_model": 0}, "greater than or equal to 4"),
         ({"d_model": 16.5}, "fractional part"),
         ({"n_layers": 0}, "greater than or equal to 1"),
         ({"rope_theta": 1.0}, "greater than 1"),
         ({"width": 3}, "Extra inputs"),
+        ({"n_kv_heads": 3}, "n_heads must be a multiple of n_kv_heads .* got 2 and 3"),
+        ({"n_kv_heads": 4}, "n_heads must be a multiple of n_kv_heads .* got 2 and 4"),
+        ({"d_model": 12, "n_heads": 4}, r"even with position rope .* got 12 / 4 = 3"),
+        ({"d_model": 18, "n_heads": 1}, "d_model must be a multiple of 4, got 18"),
+        (
+            {"n_heads": 8, "n_kv_heads": 1},
+            r"n_kv_heads · d_model / n_heads must be a multiple of 4, got 1 · 2",
+        ),
+        (
+            {"n_heads": 16, "position": "none", "qk_norm": True},
+            r"qk_norm needs heads wider than 1 .* got d_model / n_heads = 16 / 16 = 1",
+        ),
+        ({"activation": "swish"}, "'swiglu', 'geglu', 'relu', 'gelu' or 'silu'"),
+        ({"position": "rotary"}, "'rope', 'sinusoidal', 'learned', 'alibi' or 'none'"),
+        ({"norm": "batchnorm"}, "'rmsnorm' or 'layernorm'"),
+        ({"norm_placement": "sandwich"}, "'pre' or 'post'"),
+        ({"logit_soft_cap": -1.0}, "greater than or equal to 0"),
+        ({"logit_soft_cap": math.inf}, "finite number"),
+        ({"qk_norm": "maybe"}, "valid boolean"),
     ],
 )
 def test_architecture_refuses(change: dict[str, Any], message: str) -> None:
@@ -73,21 +94,69 @@ def test_architecture_refuses_what_is_no_mapping(value: object) -> None:
         Architecture.model_validate(value)
 
 
-@pytest.mark.parametrize("change", [{}, {"n_layers": 1, "d_ff": 96}, {"d_model": 48, "n_heads": 3}])
-def test_num_parameters_counts_those_of_the_model(change: dict[str, Any]) -> None:
-    a = Architecture(**{**SMALL, **change})
-    model = TransformerLM(
-        2, a.vocab_size, a.context_length, a.d_model, a.n_layers, a.n_heads, a.d_ff
-    )
-    assert sum(p.numel() for p in model.parameters()) == 2 * a.num_parameters
-    assert sum(math.prod(shape) for shape in parameter_shapes(a).values()) == a.num_parameters
+def test_n_kv_heads_default_to_n_heads() -> None:
+    assert Architecture(**SMALL).n_kv_heads == 2
+    assert Architecture(**SMALL, n_kv_heads=0).n_kv_heads == 2
+    assert Architecture(**SMALL, n_kv_heads=1).n_kv_heads == 1
 
 
-def test_flops_per_token_equals_torch_counter() -> None:
+def module_of(a: Architecture, k: int = 1) -> TransformerLM:
+    sizes = ("vocab_size", "context_length", "d_model", "n_layers", "n_heads", "d_ff", "rope_theta")
+    choices = {name: value for name, value in a.model_dump().items() if name not in sizes}
+    return TransformerLM(k, *(getattr(a, name) for name in sizes), **choices)
+
+
+def written_out(a: Architecture) -> int:
+    """Parameters by the formula that one would write on paper."""
+    kv = a.d_model // a.n_heads * a.n_kv_heads
+    gains = (2 if a.norm == "layernorm" else 1) * a.d_model
+    matrices = 3 if a.activation in ("swiglu", "geglu") else 2
+    block = 2 * a.d_model**2 + 2 * a.d_model * kv + matrices * a.d_model * a.d_ff + 2 * gains
+    block += 2 * a.d_model // a.n_heads if a.qk_norm else 0
+    tables = (1 if a.tied_embeddings else 2) * a.vocab_size * a.d_model
+    tables += a.context_length * a.d_model if a.position == "learned" else 0
+    return tables + a.n_layers * block + (gains if a.norm_placement == "pre" else 0)
+
+
+@settings(deadline=None, max_examples=50)
+@given(mix=mixes())
+def test_num_parameters_counts_those_of_the_model(mix: dict[str, Any]) -> None:
+    a = Architecture(vocab_size=263, **mix)
+    model = module_of(a, 2)
+    assert sum(p.numel() for p in model.parameters()) == 2 * a.num_parameters == 2 * written_out(a)
+    assert {n: tuple(p.shape[1:]) for n, p in model.named_parameters()} == parameter_shapes(a)
+    assert all(p.requires_grad for p in model.parameters())
+
+
+@settings(deadline=None, max_examples=50)
+@given(mix=mixes())
+def test_parameter_shapes_are_in_order(mix: dict[str, Any]) -> None:
+    """Matrices, embeddings, gains and biases: weight decay touches a prefix."""
+    shapes = parameter_shapes(Architecture(vocab_size=263, **mix))
+    rank = [2 if len(shape) == 1 else "_embeddings." in name for name, shape in shapes.items()]
+    assert rank == sorted(rank)
+    assert [is_decayed(name) for name in shapes] == [r == 0 for r in rank]
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu", "silu"])
+@pytest.mark.parametrize("d_model", [4, 16, 64, 100, 768])
+def test_plain_and_gated_feed_forward_layers_are_equally_large(
+    activation: Any, d_model: int
+) -> None:
+    plain = Architecture(vocab_size=300, d_model=d_model, n_heads=1, activation=activation)
+    for gated in ("swiglu", "geglu"):
+        a = Architecture(vocab_size=300, d_model=d_model, n_heads=1, activation=gated)
+        assert a.num_parameters == plain.num_parameters
+    assert plain.d_ff == pytest.approx(4 * d_model, rel=0.15) or d_model < 64
+    assert plain.d_ff % 32 == 0
+
+
+@settings(deadline=None, max_examples=30)
+@given(mix=mixes())
+def test_flops_per_token_equals_torch_counter(mix: dict[str, Any]) -> None:
     """Torch counts a forward and a backward pass; attention is counted without its causal half."""
-    a = Architecture(vocab_size=512, context_length=32, d_model=64, n_layers=2, n_heads=2)
-    model = TransformerLM(1, 512, 32, 64, 2, 2, a.d_ff)
-    ids = torch.zeros(1, 4, 32, dtype=torch.int64)
+    a = Architecture(vocab_size=263, **mix)
+    ids = torch.zeros(1, 4, a.context_length, dtype=torch.int64)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        model(ids).sum().backward()
-    assert a.flops_per_token == pytest.approx(counter.get_total_flops() / (4 * 32), rel=0.01)
+        module_of(a)(ids).sum().backward()
+    assert a.flops_per_token * 4 * a.context_length == counter.get_total_flops()

@@ -19,6 +19,7 @@ from model.report import METRICS, Report, Status
 from model.schedules import SCHEDULES
 from model.spec import TrialSpec
 from tests.conftest import MakeSpec
+from tests.model.mixes import SINGLE, mixes
 
 Tokens = tuple[np.ndarray, np.ndarray]
 Outcome = tuple[list[tuple[Any, ...]], dict[str, torch.Tensor] | None]
@@ -104,6 +105,8 @@ def trials(draw: st.DrawFn) -> dict[str, Any]:
         "momentum": draw(st.sampled_from([0.0, 0.9])),
         "dampening": draw(st.sampled_from([0.0, 0.9])),
         "dropout": draw(st.sampled_from([0.0, 0.0, 0.25])),
+        "attention_dropout": draw(st.sampled_from([0.0, 0.0, 0.4])),
+        "token_noise": draw(st.sampled_from([0.0, 0.0, 0.3])),
         "label_smoothing": draw(st.sampled_from([0.0, 0.0, 0.1])),
         "z_loss": draw(st.sampled_from([0.0, 0.0, 0.01])),
         "ema_decay": draw(st.sampled_from([0.0, 0.0, 0.5])),
@@ -169,7 +172,9 @@ def test_choices_side_by_side_change_nothing(
     regularisers: list[dict[str, float]] = [
         {"z_loss": 0.01}, {"ema_decay": 0.9}, {"target_sparsity": 0.5, "prune_interval_steps": 1},
         {"grad_clip_value": 0.01}, {"l1_penalty": 0.01}, {"gain_decay": 1}, {"embedding_decay": 1},
-        {"label_smoothing": 0.1}, {"dropout": 0.1}, {},
+        {"label_smoothing": 0.1}, {"dropout": 0.1},
+        {"embedding_dropout": 0.1}, {"attention_dropout": 0.1}, {"residual_dropout": 0.1},
+        {"token_noise": 0.1}, {},
     ]  # fmt: skip
     specs += [make(**rows) for rows in regularisers]
     together = train(tokens, tmp_path, specs, slots=len(specs), width=len(specs))
@@ -187,6 +192,53 @@ def test_slot_forgets_the_trial_before(tmp_path: Path, tokens: Tokens, make_spec
     for spec, outcome in zip(specs, train(tokens, tmp_path, specs, slots=1, width=1), strict=True):
         (alone,) = train(tokens, tmp_path, [spec], slots=1, width=1)
         assert_same(alone, outcome)
+
+
+@pytest.mark.parametrize("width", [2, 3, 5])
+@pytest.mark.parametrize("choice", SINGLE)
+def test_slot_does_not_matter_for_any_choice(
+    tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, choice: str, width: int
+) -> None:
+    sizes = {"d_model": 24, "n_heads": 2, "n_layers": 1, "context_length": 7}
+    spec = make_spec(model={**sizes, **SINGLE[choice]}, dropout=0.1, steps=4)
+    (alone,) = train(tokens, tmp_path, [spec], slots=1, width=1)
+    for outcome in train(tokens, tmp_path, [spec] * width, slots=width, width=width):
+        assert_same(alone, outcome)
+
+
+def assert_mix_ignores_its_neighbours(
+    folder: Path, tokens: Tokens, make_spec: MakeSpec, mix: dict[str, Any], data: list[Any]
+) -> None:
+    specs = [make_spec(model=mix, **trial) for trial in data]
+    together = train(tokens, folder, specs, slots=len(specs), width=len(specs))
+    for spec, outcome in zip(specs, together, strict=True):
+        (alone,) = train(tokens, folder, [spec], slots=1, width=1)
+        assert_same(alone, outcome)
+
+
+RANDOM_MIXES = given(mix=mixes(), data=st.lists(trials(), min_size=2, max_size=8))
+
+
+@settings(
+    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@RANDOM_MIXES
+def test_mix_ignores_its_neighbours(
+    tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, mix: dict[str, Any], data: list[Any]
+) -> None:
+    """Random choices of the architecture, random trials: stacked and alone, the same bits."""
+    assert_mix_ignores_its_neighbours(tmp_path, tokens, make_spec, mix, data)
+
+
+@pytest.mark.slow
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@RANDOM_MIXES
+def test_many_mixes_ignore_their_neighbours(
+    tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, mix: dict[str, Any], data: list[Any]
+) -> None:
+    assert_mix_ignores_its_neighbours(tmp_path, tokens, make_spec, mix, data)
 
 
 def test_diverging_neighbour_changes_nothing(
@@ -225,7 +277,7 @@ def test_resume_equals_uninterrupted(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, shape: Any, after: int
 ) -> None:
     """Interrupted at any report and resumed in another slot, next to others."""
-    spec = make_spec(model=shape, steps=11, reports=4, dropout=0.2, grad_clip=0.5)
+    spec = make_spec(model=shape, steps=11, reports=4, dropout=0.2, token_noise=0.2, grad_clip=0.5)
     other = make_spec(model=shape, seed=9, steps=7)
     (whole,) = train(tokens, tmp_path / "whole", [spec], slots=1, width=1)
     (begun,) = train(tokens, tmp_path / "begun", [spec], slots=1, width=1, stop={0: after})

@@ -10,19 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from model import layers
-from model.layers import (
-    embedding,
-    linear,
-    multihead_self_attention,
-    rmsnorm,
-    rope,
-    scaled_dot_product_attention,
-    silu,
-    softmax,
-    swiglu,
-    transformer_block,
-)
+from model import positions
+from model.attention import multihead_self_attention, scaled_dot_product_attention
+from model.block import transformer_block
+from model.feed_forward import silu, swiglu
+from model.layers import embedding, linear, softmax
+from model.norms import rmsnorm
+from model.positions import rope
 
 STACKS = pytest.mark.parametrize("k", [1, 3])
 HEADS, WIDTH, INNER, TOKENS, BATCH, THETA = 2, 8, 12, 6, 2, 100.0
@@ -264,18 +258,16 @@ def test_multihead_self_attention_equals_torch(k: int, heads: int) -> None:
 
 
 @STACKS
-@pytest.mark.parametrize("positions", ["default", "shared", "each"])
-def test_multihead_self_attention_with_rope_equals_a_loop_over_heads(
-    k: int, positions: str
-) -> None:
+@pytest.mark.parametrize("kind", ["default", "shared", "each"])
+def test_multihead_self_attention_with_rope_equals_a_loop_over_heads(k: int, kind: str) -> None:
     w, x = normal(4, k, WIDTH, WIDTH), normal(k, BATCH, TOKENS, WIDTH, seed=1)
     shared = torch.tensor([3, 1, 4, 1, 5, 9])
     each = torch.randint(99, (k, BATCH, TOKENS), generator=torch.Generator().manual_seed(2))
-    at = {"default": None, "shared": shared, "each": each}[positions]
+    at = {"default": None, "shared": shared, "each": each}[kind]
     y = multihead_self_attention(*w, x, HEADS, THETA, at)
     for slot in range(k):
         for b in range(BATCH):
-            here = each[slot, b] if positions == "each" else at
+            here = each[slot, b] if kind == "each" else at
             expected = multihead_one(*w[:, slot], x[slot, b], HEADS, THETA, here)
             assert_near(y[slot, b], expected)
 
@@ -291,7 +283,7 @@ def test_multihead_self_attention_sees_no_later_token() -> None:
 
 def test_multihead_self_attention_trains_after_inference_mode() -> None:
     """The cached angles must not remember that they were first needed without gradients."""
-    layers._default_angles.cache_clear()
+    positions._default_angles.cache_clear()
     w = normal(4, 1, WIDTH, WIDTH, dtype=torch.float32).requires_grad_()
     x = normal(1, 1, TOKENS, WIDTH, seed=1, dtype=torch.float32)
     with torch.inference_mode():

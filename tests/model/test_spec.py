@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from model.architecture import Architecture
 from model.hyperparameters import SYMBOL_TABLE
 from model.spec import TrialSpec
 from tests.conftest import MakeSpec
@@ -52,19 +53,27 @@ def leaves(value: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
 
 
 def changed(value: Any, name: str) -> Any:
-    if name in SYMBOL_TABLE and SYMBOL_TABLE[name].choices:
-        return next(choice for choice in SYMBOL_TABLE[name].choices if choice != value)
+    field = Architecture.model_fields.get(name)
+    choices = SYMBOL_TABLE[name].choices if name in SYMBOL_TABLE else ()
+    if field and get_origin(field.annotation) is Literal:
+        choices = get_args(field.annotation)
+    if choices:
+        return next(choice for choice in choices if choice != value)
     special = {
         "source": "python-stdlib",
         "files": ["other.txt"],
         "errors": "replace",
         "pattern": "gpt4",
-        "n_heads": 1,
+        "n_heads": 4,
+        "n_kv_heads": 1,
         "cycle_multiplier": 1.5,
         "epochs": value,
+        "end_of_text": 1,
     }
     if name in special:
         return special[name]
+    if isinstance(value, bool):
+        return not value
     if isinstance(value, str):
         return value + "x"
     if isinstance(value, int):

@@ -11,16 +11,11 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from model.architecture import Architecture
+from model.architecture import Architecture, is_decayed, parameter_shapes
+from model.dropout import Dropout, SlotMasks
 from model.losses import cross_entropy
 from model.stack import Stack
-from model.transformer import (
-    TransformerLM,
-    initial_weight,
-    is_decayed,
-    language_model,
-    parameter_shapes,
-)
+from model.transformer import LanguageModel, TransformerLM, initial_weight
 from tests.model.test_layers import assert_near, block_one, rmsnorm_one
 
 SIZES: dict[str, Any] = {
@@ -98,6 +93,20 @@ def test_forward_takes_shorter_texts_and_refuses_longer_ones() -> None:
         model(ids(2, length=8))
 
 
+def test_model_takes_the_choices_of_the_architecture() -> None:
+    odd = {**SIZES, "d_model": 6}
+    model = TransformerLM(2, **odd, position="learned", norm="layernorm", tied_embeddings=True)
+    assert model(ids(2)).shape == (2, 3, 7, 260)
+    state = model.state_dict()
+    assert "lm_head.weight" not in state
+    assert torch.equal(state["ln_final.bias"], torch.zeros(2, 6))
+    assert state["position_embeddings.weight"].shape == (2, 7, 6)
+    with pytest.raises(ValueError, match="must be a whole even number, got 6 / 2"):
+        TransformerLM(2, **odd)
+    with pytest.raises(ValueError, match="unknown choices: positions"):
+        TransformerLM(2, **SIZES, positions="learned")
+
+
 @pytest.mark.parametrize("seed", [(1,), (1, 2, 3), ()])
 def test_model_wants_a_seed_per_slot(seed: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=f"seed needs 2 entries, one per slot, got {len(seed)}"):
@@ -157,23 +166,28 @@ def test_is_decayed_are_the_matrices_and_a_prefix() -> None:
 
 
 def test_language_model_drops_at_places_of_their_own() -> None:
-    """The embedding and both branches of each block; and each mask reaches the logits."""
+    """The embedding; attention and both branches of each block. Each mask reaches the logits."""
     seen: list[tuple[int, tuple[int, ...]]] = []
 
-    def record(x: Tensor, place: int) -> Tensor:
-        seen.append((place, tuple(x.shape)))
-        return x if place != silent else torch.zeros_like(x)
+    class Record:
+        num_slots = 2
 
-    silent = -1
+        def __call__(self, x: Tensor, place: int) -> Tensor:
+            seen.append((place, tuple(x.shape)))
+            return x if place != silent else torch.zeros_like(x)
+
+    silent, record, order = -9, Record(), torch.arange(2)
     weights = TransformerLM(2, **SIZES).state_dict()
-    plain = language_model(weights, ids(2), 2, 2, 50.0)
-    same = language_model(weights, ids(2), 2, 2, 50.0, record)  # type: ignore[arg-type]
-    assert torch.equal(plain, same)
+    model = LanguageModel(architecture())
+    drop: Any = Dropout(record, SlotMasks(order, order[:0], order, record), record)  # type: ignore[arg-type]
+    plain = model(weights, ids(2))
+    torch.testing.assert_close(plain, model(weights, ids(2), drop))
     places = [place for place, _ in seen]
-    assert len(set(places)) == len(places) == 1 + 2 * 2
-    assert {shape for _, shape in seen} == {(2, 3, 7, 12)}
+    assert len(set(places)) == len(places) == 1 + 2 * 3
+    assert {shape for place, shape in seen if place >= 0} == {(2, 3, 7, 12)}
+    assert {shape for place, shape in seen if place < 0} == {(2, 3, 2, 7, 7)}
     for silent in places:  # noqa: B007 - read by `record`
-        dropped = language_model(weights, ids(2), 2, 2, 50.0, record)  # type: ignore[arg-type]
+        dropped = model(weights, ids(2), drop)
         assert not torch.allclose(plain, dropped)
 
 

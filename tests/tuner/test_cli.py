@@ -32,6 +32,15 @@ def test_cli_symbols_prints_the_table(capsys: pytest.CaptureFixture[str]) -> Non
     assert table["max_learning_rate"]["symbol"] == "α_max"
     assert table["warmup_steps"]["default"] == "0.05·T_total"
     assert "ε outside the root" in table["optimizer"]["choices"]["adagrad"]
+    for name, entry in table["model"].items():
+        assert name in text
+        assert entry["meaning"]
+    ranges = {name: entry["range"] for name, entry in table["model"].items()}
+    assert ranges["norm_placement"] == "pre | post"
+    assert ranges["qk_norm"] == "true | false"
+    assert ranges["n_heads"] == "[1, 1024]"
+    assert ranges["rope_theta"] == "(1, ∞)"
+    assert ranges["logit_soft_cap"] == "[0, 1e+06]"
 
 
 def test_cli_validate_says_what_a_space_means(

@@ -61,7 +61,7 @@ MISTAKES = {
     "capitals": (hyper("▲TAU: 1"), "did you mean tau?"),
     "no near name": (hyper("▲zzzzzz: 1"), "unknown hyperparameter zzzzzz; 'tuner symbols' lists"),
     "merge key": (hyper("▲<<: {B: 8}"), "unknown hyperparameter <<"),
-    "size": (BUDGET + "model: {▲n_layer: 2}", "unknown size n_layer; did you mean n_layers?"),
+    "size": (BUDGET + "model: {▲n_layer: 2}", "unknown entry of model: n_layer; did"),
     "vocab_size": (BUDGET + "model: {▲vocab_size: 300}", "belongs under tokenizer:"),
     "twice": (hyper("B: 8\n▲B: 16"), "B is given twice; keep one"),
     "two spellings": (hyper("α_max: 0.1\n▲max_lr: 0.2"), "max_lr and α_max are the same"),
