@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Literal, Self
 
 from pydantic import (
@@ -16,9 +17,10 @@ from pydantic import (
 )
 
 Activation = Literal["swiglu", "geglu", "relu", "gelu", "silu"]
-Position = Literal["rope", "sinusoidal", "learned", "alibi", "none"]
+Position = Literal["rope", "sinusoidal", "learned", "alibi", "relative", "none"]
 
 _GATED = ("swiglu", "geglu")
+RELATIVE_BUCKETS = 32  # of distances, of the relative position bias
 
 # entry → name → values of that for which the entry has an effect; the others always have one
 USED_WHEN: Mapping[str, Mapping[str, tuple[str, ...]]] = {"rope_theta": {"position": ("rope",)}}
@@ -37,8 +39,27 @@ def default_d_ff(d_model: int, activation: Activation = "swiglu") -> int:
     return gated if activation in _GATED else 3 * gated // 2
 
 
+@dataclass(frozen=True)
+class Tower:
+    """The blocks that one kind of sequence goes through.
+
+    Attributes:
+        prefix: of the names of its weights.
+        n_layers: blocks.
+        max_length: the longest sequence, in tokens.
+        is_causal: whether a token sees only itself and earlier ones.
+        reads_memory: whether its blocks attend to what an encoder made.
+    """
+
+    prefix: str
+    n_layers: int
+    max_length: int
+    is_causal: bool
+    reads_memory: bool = False
+
+
 class Architecture(BaseModel):
-    """One Transformer language model: its sizes, and how it computes.
+    """One Transformer: a language model, or an encoder–decoder; its sizes, and how it computes.
 
     Raises:
         ValidationError: if a size is out of range or the choices do not fit each other.
@@ -53,6 +74,14 @@ class Architecture(BaseModel):
         default=64, ge=4, le=65_536, description="width of the residual stream, a multiple of 4"
     )
     n_layers: int = Field(default=2, ge=1, le=1_000, description="Transformer blocks")
+    n_encoder_layers: int = Field(
+        default=0, ge=0, le=1_000,
+        description="blocks of an encoder, which reads the source of a pair; 0 is a language model",
+    )  # fmt: skip
+    source_length: int = Field(
+        default=0, ge=0, le=1_048_576, validate_default=True,
+        description="tokens of a source, with an encoder; 0 means context_length",
+    )  # fmt: skip
     n_heads: int = Field(default=4, ge=1, le=1_024, description="attention heads")
     n_kv_heads: int = Field(
         default=0, ge=0, le=1_024, validate_default=True,
@@ -87,6 +116,13 @@ class Architecture(BaseModel):
     def _default_kv_heads(cls, n_kv_heads: int, info: ValidationInfo) -> int:
         return n_kv_heads or info.data.get("n_heads", 0)  # absent if it is out of range itself
 
+    @field_validator("source_length")
+    @classmethod
+    def _default_source_length(cls, source_length: int, info: ValidationInfo) -> int:
+        if info.data.get("n_encoder_layers"):
+            return source_length or info.data.get("context_length", 0)
+        return source_length
+
     @field_validator("d_ff")
     @classmethod
     def _default_width(cls, d_ff: int, info: ValidationInfo) -> int:
@@ -114,6 +150,15 @@ class Architecture(BaseModel):
             self.n_heads % self.n_kv_heads != 0,
             f"n_heads must be a multiple of n_kv_heads (each key head serves equally many query "
             f"heads), got {self.n_heads} and {self.n_kv_heads}",
+        )
+        yield (
+            self.source_length > 0 and not self.n_encoder_layers,
+            "source_length has no effect without an encoder; set n_encoder_layers or leave it out",
+        )
+        yield (
+            self.n_encoder_layers > 0 and not self.attend_across_documents,
+            "attend_across_documents: false has no effect on an encoder–decoder, whose sequences "
+            "are never joined; leave it out",
         )
         quotient = f"{self.d_model} / {self.n_heads} = {self.d_head}"
         yield (
@@ -148,17 +193,35 @@ class Architecture(BaseModel):
         return sum(math.prod(shape) for shape in parameter_shapes(self).values())
 
     @property
-    def flops_per_token(self) -> int:
+    def decoder(self) -> Tower:
+        """The blocks that predict: of a language model, all that there are."""
+        is_led = self.n_encoder_layers > 0
+        return Tower("", self.n_layers, self.context_length, is_causal=True, reads_memory=is_led)
+
+    @property
+    def encoder(self) -> Tower:
+        """The blocks that read the source; none in a language model."""
+        return Tower("encoder.", self.n_encoder_layers, self.source_length, is_causal=False)
+
+    @property
+    def flops_per_token(self) -> float:
         """Floating-point operations of one training token in matrix products, both passes.
+
+        With an encoder, those of a token of the target, its share of the source included.
 
         Source: Chowdhery et al. 2022, appendix B (arXiv:2204.02311): 6 per parameter of a
         matrix product, and 12·n_layers·d_model·context_length for attention.
         """
         shapes = parameter_shapes(self)
-        products = sum(math.prod(shapes[name]) for name in shapes if is_decayed(name))
+        sizes = {name: math.prod(shapes[name]) for name in shapes if is_decayed(name)}
         if self.tied_embeddings:
-            products += self.vocab_size * self.d_model
-        return 6 * products + 12 * self.n_layers * self.d_model * self.context_length
+            sizes["tied"] = self.vocab_size * self.d_model
+        share = self.source_length / self.context_length
+        of_source = sum(size for name, size in sizes.items() if _reads_source(name))
+        products = sum(sizes.values()) - of_source + share * of_source
+        own = self.n_layers * (self.context_length + self.source_length)
+        seen = own + share * self.n_encoder_layers * self.source_length
+        return 6 * products + 12 * self.d_model * seen
 
 
 def parameter_shapes(a: Architecture) -> dict[str, tuple[int, ...]]:
@@ -167,38 +230,69 @@ def parameter_shapes(a: Architecture) -> dict[str, tuple[int, ...]]:
     The matrices come first, then the embeddings, then gains and biases: weight decay touches a
     prefix.
     """
-    kv = a.d_head * a.n_kv_heads
-    matrices = {
-        "attn.q_proj": (a.d_model, a.d_model),
-        "attn.k_proj": (kv, a.d_model),
-        "attn.v_proj": (kv, a.d_model),
-        "attn.output_proj": (a.d_model, a.d_model),
-        "ffn.w1": (a.d_ff, a.d_model),
-        "ffn.w2": (a.d_model, a.d_ff),
-    }
-    if a.activation in _GATED:
-        matrices["ffn.w3"] = (a.d_ff, a.d_model)
-    gains = {f"{norm}.weight": a.d_model for norm in ("ln1", "ln2")}
-    if a.norm == "layernorm":
-        gains |= {f"{norm}.bias": a.d_model for norm in ("ln1", "ln2")}
-    if a.qk_norm:
-        gains |= {f"attn.{name}_norm.weight": a.d_head for name in ("q", "k")}
-
-    blocks = [f"layers.{i}." for i in range(a.n_layers)]
-    shapes: dict[str, tuple[int, ...]] = {
-        f"{block}{name}.weight": shape for block in blocks for name, shape in matrices.items()
-    }
+    towers = [a.decoder, a.encoder] if a.n_encoder_layers else [a.decoder]
+    shapes: dict[str, tuple[int, ...]] = {}
+    for tower in towers:
+        shapes |= _in_blocks(tower, _block_matrices(a, tower))
     if not a.tied_embeddings:
         shapes["lm_head.weight"] = (a.vocab_size, a.d_model)
     shapes["token_embeddings.weight"] = (a.vocab_size, a.d_model)
-    if a.position == "learned":
-        shapes["position_embeddings.weight"] = (a.context_length, a.d_model)
-    shapes |= {f"{block}{name}": (width,) for block in blocks for name, width in gains.items()}
-    if a.norm_placement == "pre":  # post-norm ends with the norm of its last block
-        shapes["ln_final.weight"] = (a.d_model,)
-        if a.norm == "layernorm":
-            shapes["ln_final.bias"] = (a.d_model,)
+    for tower in towers:
+        if a.position == "learned":
+            shapes[f"{tower.prefix}position_embeddings.weight"] = (tower.max_length, a.d_model)
+        if a.position == "relative":
+            shapes[f"{tower.prefix}relative_bias.weight"] = (RELATIVE_BUCKETS, a.n_heads)
+    for tower in towers:
+        shapes |= _in_blocks(tower, _block_gains(a, tower))
+        if a.norm_placement == "pre":  # post-norm ends with the norm of its last block
+            shapes |= {f"{tower.prefix}{name}": (a.d_model,) for name in _norm(a, "ln_final")}
     return shapes
+
+
+def _in_blocks(
+    tower: Tower, shapes: Mapping[str, tuple[int, ...]]
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """The parameters of one block, in every block of a tower."""
+    for i in range(tower.n_layers):
+        for name, shape in shapes.items():
+            yield f"{tower.prefix}layers.{i}.{name}", shape
+
+
+def _block_matrices(a: Architecture, tower: Tower) -> dict[str, tuple[int, ...]]:
+    kv = a.d_head * a.n_kv_heads
+    attention = {
+        "q_proj": (a.d_model, a.d_model),
+        "k_proj": (kv, a.d_model),
+        "v_proj": (kv, a.d_model),
+        "output_proj": (a.d_model, a.d_model),
+    }
+    matrices = {f"attn.{name}": shape for name, shape in attention.items()}
+    if tower.reads_memory:
+        matrices |= {f"cross.{name}": shape for name, shape in attention.items()}
+    matrices |= {"ffn.w1": (a.d_ff, a.d_model), "ffn.w2": (a.d_model, a.d_ff)}
+    if a.activation in _GATED:
+        matrices["ffn.w3"] = (a.d_ff, a.d_model)
+    return {f"{name}.weight": shape for name, shape in matrices.items()}
+
+
+def _block_gains(a: Architecture, tower: Tower) -> dict[str, tuple[int, ...]]:
+    norms = ("ln1", "ln_cross", "ln2") if tower.reads_memory else ("ln1", "ln2")
+    gains = {name: a.d_model for norm in norms for name in _norm(a, norm)}
+    if a.qk_norm:
+        heads = ("attn", "cross") if tower.reads_memory else ("attn",)
+        gains |= {f"{h}.{name}_norm.weight": a.d_head for h in heads for name in ("q", "k")}
+    return {name: (width,) for name, width in gains.items()}
+
+
+def _norm(a: Architecture, name: str) -> tuple[str, ...]:
+    """Names of the parameters of a norm."""
+    gain, bias = f"{name}.weight", f"{name}.bias"
+    return (gain, bias) if a.norm == "layernorm" else (gain,)
+
+
+def _reads_source(name: str) -> bool:
+    """Whether a matrix is multiplied with the tokens of the source."""
+    return name.startswith("encoder.") or ".cross.k_proj." in name or ".cross.v_proj." in name
 
 
 def is_decayed(name: str) -> bool:

@@ -1,7 +1,7 @@
-"""Self-attention with several heads, and what lets a token see another one.
+"""Attention with several heads, and what lets a token see another one.
 
-K = slots in a stack, B = sequences, T = tokens, D = width, H = heads, d = width of a head. The
-heads of keys and values may be fewer, H′, each shared by H/H′ query heads.
+K = slots in a stack, B = sequences, T = tokens, S = tokens that are seen, D = width, H = heads,
+d = width of a head. The heads of keys and values may be fewer, H′, each shared by H/H′ query heads.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from model.norms import rmsnorm
 from model.positions import Position, Turn, rope_both
 from model.randomness import DropoutMasks
 
-# queries (KB, H, T, d), keys and values (KB, H′, T, d), number of the block → (KB, H, T, d)
+# queries (KB, H, T, d), keys and values (KB, H′, S, d), number of the place → (KB, H, T, d)
 Attend = Callable[[Tensor, Tensor, Tensor, int], Tensor]
-# weights of a block, queries (K, B, T, H, d), keys (K, B, T, H′, d) → the same, normed
-HeadNorm = Callable[[Weights, Tensor, Tensor], tuple[Tensor, Tensor]]
+# weights of a block, name of the layer, queries (K, B, T, H, d), keys (K, B, S, H′, d) → the same,
+# normed
+HeadNorm = Callable[[Weights, str, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def scaled_dot_product_attention(
@@ -46,62 +47,67 @@ def scaled_dot_product_attention(
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
-def no_head_norm(w: Weights, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+def no_head_norm(w: Weights, name: str, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
     """Queries and keys as they are."""
     return q, k
 
 
-def qk_norm(w: Weights, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+def qk_norm(w: Weights, name: str, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
     """Rmsnorm of each head's queries and keys, with gains that the heads share.
 
     Source: Henry et al. 2020 (arXiv:2010.04245); with rmsnorm and gains as in Qwen Team 2025
     (arXiv:2505.09388).
     """
-    q, k = rmsnorm(w["attn.q_norm.weight"], q), rmsnorm(w["attn.k_norm.weight"], k)
+    q, k = rmsnorm(w[f"{name}.q_norm.weight"], q), rmsnorm(w[f"{name}.k_norm.weight"], k)
     return dense_gradient(q), dense_gradient(k)
 
 
 @dataclass(frozen=True)
-class SelfAttention:
+class Attention:
     """How the blocks of a model attend, picked when the model is built.
 
     Attributes:
+        name: of the layer: `attn`, or `cross` where it sees an encoder's output.
         num_heads: H, a divisor of D.
         num_kv_heads: H′, a divisor of H.
         norm: of queries and keys, before positions are applied.
         turn: applies positions to queries and keys.
     """
 
+    name: str
     num_heads: int
     num_kv_heads: int
     norm: HeadNorm
     turn: Turn
 
-    def __call__(self, w: Weights, x: Tensor, attend: Attend, block: int = 0) -> Tensor:
+    def __call__(
+        self, w: Weights, x: Tensor, seen: Tensor, attend: Attend, place: int = 0
+    ) -> Tensor:
         """Project to heads, attend, project back.
 
         Args:
-            w: `attn.{q,k,v,output}_proj.weight`, and gains `attn.{q,k}_norm.weight` if normed.
-            x: (K, B, T, D).
+            w: `NAME.{q,k,v,output}_proj.weight`, and gains `NAME.{q,k}_norm.weight` if normed.
+            x: (K, B, T, D), what asks.
+            seen: (K, B, S, D), what is seen: in self-attention the same.
             attend: what lets a token see another one.
-            block: number of the block.
+            place: a number of its own for each attention of a model.
 
         Returns:
             (K, B, T, D).
         """
         d = x.shape[-1] // self.num_heads
-        lead, few = (*x.shape[:3], self.num_heads, d), (*x.shape[:3], self.num_kv_heads, d)
-        q = linear(w["attn.q_proj.weight"], x).view(lead)  # (K, B, T, H, d)
-        k = linear(w["attn.k_proj.weight"], x).view(few)  # (K, B, T, H′, d)
-        v = linear(w["attn.v_proj.weight"], x).view(few)  # (K, B, T, H′, d)
-        q, k = self.norm(w, q, k)
+        lead, few = (*x.shape[:3], self.num_heads, d), (*seen.shape[:3], self.num_kv_heads, d)
+        q = linear(w[f"{self.name}.q_proj.weight"], x).view(lead)  # (K, B, T, H, d)
+        k = linear(w[f"{self.name}.k_proj.weight"], seen).view(few)  # (K, B, S, H′, d)
+        v = linear(w[f"{self.name}.v_proj.weight"], seen).view(few)  # (K, B, S, H′, d)
+        q, k = self.norm(w, self.name, q, k)
         q, k, v = (heads.flatten(0, 1).transpose(1, 2) for heads in (q, k, v))  # (KB, H, T, d)
         q, k = self.turn(q, k)
-        y = attend(q, k, v, block)  # (KB, H, T, d)
-        return linear(w["attn.output_proj.weight"], y.transpose(1, 2).reshape(x.shape))
+        y = attend(q, k, v, place)  # (KB, H, T, d)
+        return linear(w[f"{self.name}.output_proj.weight"], y.transpose(1, 2).reshape(x.shape))
 
 
-def attend_causally(q: Tensor, k: Tensor, v: Tensor, block: int = 0) -> Tensor:
+def attend_causally(q: Tensor, k: Tensor, v: Tensor, place: int = 0) -> Tensor:
     """Each token sees itself and all earlier ones."""
     shared = k.shape[1] != q.shape[1]
     return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=shared)
@@ -111,10 +117,11 @@ def attend_by(mask: Tensor) -> Attend:
     """Each token sees what a mask says.
 
     Args:
-        mask: (1 or KB, 1 or H, T, T): bool, True = attend; or numbers that are added to the scores.
+        mask: (1 or KB, 1 or H, 1 or T, S): bool, True = attend; or numbers that are added to the
+            scores.
     """
 
-    def attend(q: Tensor, k: Tensor, v: Tensor, block: int) -> Tensor:
+    def attend(q: Tensor, k: Tensor, v: Tensor, place: int) -> Tensor:
         shared = k.shape[1] != q.shape[1]
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=shared)
 
@@ -133,7 +140,7 @@ def within_documents(documents: Tensor, bias: Tensor | None) -> Tensor:
 
     Args:
         documents: number of each token's document, (K, B, T).
-        bias: (1, H, T, T), added to the scores, later tokens at −∞; None for none.
+        bias: (1 or KB, H, T, T), added to the scores, later tokens at −∞; None for none.
 
     Returns:
         (KB, 1, T, T) bool, True = attend; with a bias (KB, H, T, T) float.
@@ -143,6 +150,34 @@ def within_documents(documents: Tensor, bias: Tensor | None) -> Tensor:
     if bias is None:
         return same & causal_mask(number.shape[-1], number.device)
     return torch.where(same, bias, -math.inf)
+
+
+def of_each_sequence(bias: Tensor, num_sequences: int) -> Tensor:
+    """A bias for each sequence of a stack.
+
+    Args:
+        bias: (1 or K, H, T, T), of all slots or of each.
+        num_sequences: B.
+
+    Returns:
+        (1 or KB, H, T, T); what all slots share is left alone.
+    """
+    # A learned bias is spread even in a stack of one slot: its gradient is a sum over sequences,
+    # which must be the same sum whatever the width.
+    is_shared = len(bias) == 1 and not bias.requires_grad
+    return bias if is_shared else bias.repeat_interleave(num_sequences, 0)
+
+
+def attend_to(mask: Tensor | None, drop: SlotMasks | None) -> Attend:
+    """What lets a token see another one in a pass.
+
+    Args:
+        mask: as for `attend_by`; None is causal.
+        drop: which slots drop probabilities, and their masks; None if none does.
+    """
+    if drop:
+        return attend_with_dropout(mask, drop)
+    return attend_causally if mask is None else attend_by(mask)
 
 
 def attend_with_dropout(mask: Tensor | None, drop: SlotMasks) -> Attend:
@@ -158,13 +193,12 @@ def attend_with_dropout(mask: Tensor | None, drop: SlotMasks) -> Attend:
     dropping = _attend_explicitly(_masks(mask, num, drop.slots), drop.masks)
     if not len(drop.others):
         return dropping
-    rest = _masks(mask, num, drop.others)
-    plain = attend_causally if rest is None else attend_by(rest)
+    plain = attend_to(_masks(mask, num, drop.others), None)
 
-    def attend(q: Tensor, k: Tensor, v: Tensor, block: int) -> Tensor:
+    def attend(q: Tensor, k: Tensor, v: Tensor, place: int) -> Tensor:
         def part(path: Attend, slots: Tensor) -> Tensor:
             own_q, own_k, own_v = (_heads(x, num, slots) for x in (q, k, v))
-            return path(own_q, own_k, own_v, block).transpose(1, 2)  # (AB, T, H, d)
+            return path(own_q, own_k, own_v, place).transpose(1, 2)  # (AB, T, H, d)
 
         both = torch.cat([part(dropping, drop.slots), part(plain, drop.others)])
         return _pick(both, num, drop.order).transpose(1, 2)  # (KB, H, T, d)
@@ -195,7 +229,7 @@ def _attend_explicitly(mask: Tensor | None, drop: DropoutMasks) -> Attend:
     Source: Vaswani et al. 2017, section 5.4 and its published code (arXiv:1706.03762).
     """
 
-    def attend(q: Tensor, k: Tensor, v: Tensor, block: int) -> Tensor:
+    def attend(q: Tensor, k: Tensor, v: Tensor, place: int) -> Tensor:
         shared = q.shape[1] // k.shape[1]
         if shared > 1:
             k, v = k.repeat_interleave(shared, 1), v.repeat_interleave(shared, 1)
@@ -205,7 +239,7 @@ def _attend_explicitly(mask: Tensor | None, drop: DropoutMasks) -> Attend:
         scores = scores.masked_fill(~see, -math.inf) if see.dtype == torch.bool else scores + see
         probabilities = softmax(scores, -1).view(drop.num_slots, -1, *scores.shape[1:])
         # below zero, where no other place has its number
-        kept = drop(probabilities, -1 - block).flatten(0, 1)
+        kept = drop(probabilities, -1 - place).flatten(0, 1)
         return dense_gradient(kept @ v)
 
     return attend
@@ -243,5 +277,5 @@ def multihead_self_attention(
     turn = Position().turn if theta is None else rope_both(theta, token_positions)
     projections = {"q": wq, "k": wk, "v": wv, "output": wo}
     weights = {f"attn.{name}_proj.weight": w for name, w in projections.items()}
-    layer = SelfAttention(num_heads, num_kv_heads, no_head_norm, turn)
-    return layer(weights, x, attend_causally)
+    layer = Attention("attn", num_heads, num_kv_heads, no_head_norm, turn)
+    return layer(weights, x, x, attend_causally)

@@ -1,6 +1,6 @@
 """One block of a Transformer: attention and a feed-forward layer on the residual stream.
 
-K = slots in a stack, B = sequences, T = tokens, D = width.
+K = slots in a stack, B = sequences, T = tokens, S = tokens of a source, D = width.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from model.architecture import Architecture
-from model.attention import Attend, SelfAttention, attend_causally, no_head_norm, qk_norm
+from model.architecture import Architecture, Tower
+from model.attention import Attend, Attention, attend_causally, no_head_norm, qk_norm
 from model.feed_forward import FEED_FORWARDS, FeedForward
 from model.layers import Weights
 from model.norms import NORMS, Norm
@@ -31,48 +31,94 @@ PLACEMENTS: Mapping[str, Placement] = {
 
 
 @dataclass(frozen=True)
-class Block:
-    """How every block of a model computes, picked when the model is built."""
+class Sight:
+    """What the tokens of a pass may look at.
 
-    attention: SelfAttention
-    feed_forward: FeedForward
+    Attributes:
+        attend: what lets a token see another one of its sequence.
+        memory: what an encoder made of the source, (K, B, S, D); None in a language model.
+        attend_memory: what lets a token see the source.
+    """
+
+    attend: Attend
+    memory: Tensor | None = None
+    attend_memory: Attend = attend_causally
+
+
+# (weights of a block, x, what may be seen, number of the place) → what is added to the stream
+_Layer = Callable[[Weights, Tensor, Sight, int], Tensor]
+
+
+@dataclass(frozen=True)
+class Block:
+    """How every block of a tower computes, picked when the model is built.
+
+    Attributes:
+        layers: name of its norm → each layer, in order.
+        norm: of activations.
+        place: where the norm stands.
+    """
+
+    layers: Mapping[str, _Layer]
     norm: Norm
     place: Placement
 
     @classmethod
-    def of(cls, a: Architecture, position: Position) -> Block:
+    def of(cls, a: Architecture, tower: Tower, position: Position) -> Block:
         """The block that an architecture asks for."""
         head_norm = qk_norm if a.qk_norm else no_head_norm
-        attention = SelfAttention(a.n_heads, a.n_kv_heads, head_norm, position.turn)
-        feed_forward = FEED_FORWARDS[a.activation]
-        return cls(attention, feed_forward, NORMS[a.norm], PLACEMENTS[a.norm_placement])
+        attention = Attention("attn", a.n_heads, a.n_kv_heads, head_norm, position.turn)
+        cross = Attention("cross", a.n_heads, a.n_kv_heads, head_norm, Position().turn)
+        layers = {"ln1": _attending(attention)}
+        if tower.reads_memory:
+            layers["ln_cross"] = _reading(cross)
+        layers["ln2"] = _feeding(FEED_FORWARDS[a.activation])
+        return cls(layers, NORMS[a.norm], PLACEMENTS[a.norm_placement])
 
     def __call__(
-        self, w: Weights, x: Tensor, attend: Attend, drop: DropoutMasks | None, number: int
+        self, w: Weights, x: Tensor, sight: Sight, drop: DropoutMasks | None, place: int
     ) -> Tensor:
-        """Attention, then the feed-forward layer.
+        """Attention, to the source as well if there is one, then the feed-forward layer.
 
         Args:
-            w: weights of this block, `attn.…`, `ffn.…`, `ln1.…`, `ln2.…`.
+            w: weights of this block, `attn.…`, `cross.…`, `ffn.…`, `ln1.…`, `ln_cross.…`, `ln2.…`.
             x: (K, B, T, D).
-            attend: what lets a token see another one.
-            drop: masks of the two branches; None drops nothing.
-            number: of the block, so that no two places share a mask.
+            sight: what may be seen.
+            drop: masks of the layers; None drops nothing.
+            place: number of its first layer in the model, so that no two share a mask.
 
         Returns:
             (K, B, T, D).
         """
+        for number, (norm, layer) in enumerate(self.layers.items(), place):
 
-        def attention(x: Tensor) -> Tensor:
-            branch = self.attention(w, x, attend, number)
-            return drop(branch, 2 * number + 1) if drop else branch
+            def normed(x: Tensor, norm: str = norm) -> Tensor:
+                return self.norm(w, norm, x)
 
-        def feed_forward(x: Tensor) -> Tensor:
-            branch = self.feed_forward(w, x)
-            return drop(branch, 2 * number + 2) if drop else branch
+            def branch(x: Tensor, layer: _Layer = layer, number: int = number) -> Tensor:
+                y = layer(w, x, sight, number)
+                return drop(y, 1 + number) if drop else y  # 0 is the embedding's
 
-        x = self.place(lambda x: self.norm(w, "ln1", x), attention, x)
-        return self.place(lambda x: self.norm(w, "ln2", x), feed_forward, x)
+            x = self.place(normed, branch, x)
+        return x
+
+
+def _attending(attention: Attention) -> _Layer:
+    return lambda w, x, sight, place: attention(w, x, x, sight.attend, place)
+
+
+def _reading(attention: Attention) -> _Layer:
+    """Attention from the target to the source."""
+
+    def layer(w: Weights, x: Tensor, sight: Sight, place: int) -> Tensor:
+        assert sight.memory is not None
+        return attention(w, x, sight.memory, sight.attend_memory, place)
+
+    return layer
+
+
+def _feeding(feed_forward: FeedForward) -> _Layer:
+    return lambda w, x, sight, place: feed_forward(w, x)
 
 
 def transformer_block(
@@ -91,12 +137,13 @@ def transformer_block(
         num_heads: H.
         theta: base of the rotary angles; None for no rotary embedding.
         drop: masks for the two branches; None drops nothing.
-        place: number of the block, so that no two places share a mask.
+        place: number of its first layer, so that no two share a mask; it has two.
 
     Returns:
         (K, B, T, D).
     """
     turn = Position().turn if theta is None else rope_both(theta)
-    attention = SelfAttention(num_heads, num_heads, no_head_norm, turn)
-    block = Block(attention, FEED_FORWARDS["swiglu"], NORMS["rmsnorm"], PLACEMENTS["pre"])
-    return block(weights, x, attend_causally, drop, place)
+    attention = Attention("attn", num_heads, num_heads, no_head_norm, turn)
+    layers = {"ln1": _attending(attention), "ln2": _feeding(FEED_FORWARDS["swiglu"])}
+    block = Block(layers, NORMS["rmsnorm"], PLACEMENTS["pre"])
+    return block(weights, x, Sight(attend_causally), drop, place)

@@ -26,6 +26,7 @@ class _SmoothedNll(torch.autograd.Function):
         targets: Tensor,
         smoothing: Tensor | None,
         z_weight: Tensor | None,
+        share: Tensor | None,
     ) -> Tensor:
         log_p = torch.log_softmax(logits, -1, dtype=torch.float32)  # (K, N, V)
         nll = -log_p.gather(-1, targets.unsqueeze(-1)).squeeze(-1)  # (K, N)
@@ -36,21 +37,24 @@ class _SmoothedNll(torch.autograd.Function):
             log_z = torch.logsumexp(logits.float(), -1)  # (K, N)
             nll = torch.where(z_weight > 0, nll + z_weight * log_z.square(), nll)
             slope = torch.where(z_weight > 0, 1 + 2 * z_weight * log_z, 1.0)  # of log Z, (K, N)
-        ctx.save_for_backward(log_p, targets, smoothing, slope)
+        ctx.save_for_backward(log_p, targets, smoothing, slope, share)
         ctx.logits_dtype = logits.dtype
-        return nll.mean(-1)  # (K,)
+        return nll.mean(-1) if share is None else (nll * share).sum(-1)  # (K,)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        log_p, targets, smoothing, slope = ctx.saved_tensors
-        each = (grads[0] / targets.shape[1]).view(-1, 1, 1)  # (K, 1, 1)
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
+        log_p, targets, smoothing, slope, share = ctx.saved_tensors
+        if share is None:
+            each = (grads[0] / targets.shape[1]).view(-1, 1, 1)  # (K, 1, 1)
+        else:
+            each = (grads[0].view(-1, 1) * share).unsqueeze(-1)  # (K, N, 1)
         through_z = each if slope is None else each * slope.unsqueeze(-1)
         grad = log_p.exp_().mul_(through_z)  # (K, N, V); a second backward would need log p again
         true = each if smoothing is None else each * (1 - smoothing).unsqueeze(-1)
         grad.scatter_add_(-1, targets.unsqueeze(-1), -true.expand(*targets.shape, 1))
         if smoothing is not None:
             grad.sub_(each * smoothing.unsqueeze(-1) / grad.shape[-1])
-        return grad.to(ctx.logits_dtype), None, None, None
+        return grad.to(ctx.logits_dtype), None, None, None, None
 
 
 def cross_entropy(
@@ -58,6 +62,8 @@ def cross_entropy(
     targets: Tensor,
     label_smoothing: Tensor | float | None = None,
     z_loss: Tensor | float | None = None,
+    *,
+    ignore_index: int | None = None,
 ) -> Tensor:
     """Mean cross-entropy in nats per token, one value per slot.
 
@@ -67,6 +73,7 @@ def cross_entropy(
     Args:
         logits: (K, ..., V), floating.
         targets: (K, ...), int64 in [0, V).
+        ignore_index: a target that takes no part; each slot must have another one. None: all do.
         label_smoothing: ε_ls, probability spread evenly over the vocabulary, (K,) or a number.
         z_loss: λ_z, weight of log²Z with Z = Σ_v exp(logit_v), (K,) or a number.
 
@@ -87,9 +94,14 @@ def cross_entropy(
     slots = logits.shape[0]
     smoothing = _column("label_smoothing", label_smoothing, slots, logits.device)
     z_weight = _column("z_loss", z_loss, slots, logits.device)
-    flat = logits.reshape(slots, -1, logits.shape[-1])
+    flat, true = logits.reshape(slots, -1, logits.shape[-1]), targets.reshape(slots, -1)
+    share = None
+    if ignore_index is not None:
+        is_asked = true != ignore_index  # (K, N)
+        share = is_asked / is_asked.sum(-1, keepdim=True)
+        true = true.where(is_asked, 0)
     loss: Tensor = _SmoothedNll.apply(  # type: ignore[no-untyped-call]
-        flat, targets.reshape(slots, -1), smoothing, z_weight
+        flat, true, smoothing, z_weight, share
     )
     return loss
 

@@ -13,11 +13,12 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from model.architecture import Architecture
-from model.layers import Weights
+from model.architecture import RELATIVE_BUCKETS, Architecture, Tower
+from model.layers import Weights, embedding
 
 Turn = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 _CACHED = 32  # shapes whose tables are kept
+_FARTHEST = 128  # distance from which on all are in the last bucket of the relative bias
 
 
 def rope(x: Tensor, token_positions: Tensor, theta: float = 10_000.0) -> Tensor:
@@ -112,15 +113,65 @@ def alibi_slopes(num_heads: int) -> list[float]:
     return slopes + between[: num_heads - power]
 
 
+def _ahead(length: int, device: torch.device) -> Tensor:
+    """How far each key lies ahead of each query, (T, T) int64, negative for earlier ones."""
+    at = torch.arange(length, device=device)
+    return at - at.unsqueeze(-1)
+
+
 @lru_cache(4)  # fewer: these are large
-def alibi_bias(length: int, num_heads: int, device: torch.device) -> Tensor:
-    """What is added to the scores: −slope·distance, −∞ for later tokens, (1, H, T, T) float32."""
+def alibi_bias(length: int, num_heads: int, device: torch.device, is_causal: bool = True) -> Tensor:
+    """What is added to the scores: −slope·distance, (1, H, T, T) float32.
+
+    Later tokens get −∞ if attention is causal; otherwise they are as far as earlier ones.
+    """
     with torch.inference_mode(False):
-        at = torch.arange(length, device=device)
-        ahead = at - at.unsqueeze(-1)  # (T, T), negative for earlier tokens
+        ahead = _ahead(length, device)
         slopes = torch.tensor(alibi_slopes(num_heads), dtype=torch.float64, device=device)
-        bias = (slopes.view(-1, 1, 1) * ahead).float()  # (H, T, T)
-        return bias.masked_fill(ahead > 0, -math.inf).unsqueeze(0)
+        bias = (slopes.view(-1, 1, 1) * -ahead.abs()).float()  # (H, T, T)
+        if is_causal:
+            bias = bias.masked_fill(ahead > 0, -math.inf)
+        return bias.unsqueeze(0)
+
+
+@lru_cache(_CACHED)
+def relative_buckets(length: int, device: torch.device, is_causal: bool) -> Tensor:
+    """Which bucket the distance of each key from each query belongs to, (T, T) int64.
+
+    Half of the buckets are for one distance each, the others widen logarithmically up to a
+    distance of 128; where attention is not causal, half of all are for later tokens.
+
+    Source: Raffel et al. 2020, section 2.1 (arXiv:1910.10683), and its published code.
+    """
+    with torch.inference_mode(False):
+        ahead = _ahead(length, device)
+        count = RELATIVE_BUCKETS if is_causal else RELATIVE_BUCKETS // 2
+        distance = (-ahead).clamp(min=0) if is_causal else ahead.abs()
+        exact = count // 2
+        ratio = (distance.double() / exact).clamp(min=1).log() / math.log(_FARTHEST / exact)
+        wide = exact + (ratio * (count - exact)).long().clamp(max=count - exact - 1)
+        bucket = torch.where(distance < exact, distance, wide)
+        return bucket if is_causal else bucket + count * (ahead > 0)
+
+
+def relative_bias(table: Tensor, length: int, is_causal: bool) -> Tensor:
+    """A learned number for each head and bucket of distances, added to the scores.
+
+    Args:
+        table: (K, buckets, H).
+        length: T.
+        is_causal: whether later tokens are out of sight.
+
+    Returns:
+        (K, H, T, T), −∞ where a token may not attend.
+
+    Source: Raffel et al. 2020, section 2.1 (arXiv:1910.10683); there scores are not divided by √d.
+    """
+    buckets = relative_buckets(length, table.device, is_causal)
+    bias = embedding(table, buckets.expand(len(table), -1, -1)).permute(0, 3, 1, 2)
+    if not is_causal:
+        return bias
+    return bias.masked_fill(_ahead(length, table.device) > 0, -math.inf)
 
 
 def _same_input(_: Weights, x: Tensor) -> Tensor:
@@ -131,7 +182,7 @@ def _same_heads(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
     return q, k
 
 
-def _no_bias(length: int, device: torch.device) -> Tensor | None:
+def _no_bias(w: Weights, length: int, device: torch.device) -> Tensor | None:
     return None
 
 
@@ -142,37 +193,52 @@ class Position:
     Attributes:
         at_input: (weights, token embeddings (K, B, T, D)) → the same with positions.
         turn: queries and keys (KB, H, T, d) → the same, turned.
-        bias: (T, device) → bias of the scores (1, H, T, T), later tokens at −∞; None for no bias.
+        bias: (weights, T, device) → bias of the scores, (1 or K, H, T, T), −∞ where a token may
+            not attend; None for no bias.
     """
 
     at_input: Callable[[Weights, Tensor], Tensor] = _same_input
     turn: Turn = _same_heads
-    bias: Callable[[int, torch.device], Tensor | None] = _no_bias
+    bias: Callable[[Weights, int, torch.device], Tensor | None] = _no_bias
 
 
-def _sinusoidal(a: Architecture) -> Position:
+def _sinusoidal(a: Architecture, tower: Tower) -> Position:
     return Position(at_input=lambda _, x: x + sinusoids(x.shape[-2], a.d_model, x.device).to(x))
 
 
-def _learned(a: Architecture) -> Position:
+def _learned(a: Architecture, tower: Tower) -> Position:
     """A table of positions. Source: Radford et al. 2018 (GPT), section 4.1."""
+    name = f"{tower.prefix}position_embeddings.weight"
 
     def add_rows(w: Weights, x: Tensor) -> Tensor:
-        table = w["position_embeddings.weight"]  # (K, context, D)
+        table = w[name]  # (K, longest, D)
         return x + table[:, : x.shape[-2]].unsqueeze(1)
 
     return Position(at_input=add_rows)
 
 
-def _alibi(a: Architecture) -> Position:
-    return Position(bias=lambda length, device: alibi_bias(length, a.n_heads, device))
+def _alibi(a: Architecture, tower: Tower) -> Position:
+    def bias(w: Weights, length: int, device: torch.device) -> Tensor:
+        return alibi_bias(length, a.n_heads, device, tower.is_causal)
+
+    return Position(bias=bias)
 
 
-POSITIONS: Mapping[str, Callable[[Architecture], Position]] = {
-    "rope": lambda a: Position(turn=rope_both(a.rope_theta)),
+def _relative(a: Architecture, tower: Tower) -> Position:
+    name = f"{tower.prefix}relative_bias.weight"
+
+    def bias(w: Weights, length: int, device: torch.device) -> Tensor:
+        return relative_bias(w[name], length, tower.is_causal)
+
+    return Position(bias=bias)
+
+
+POSITIONS: Mapping[str, Callable[[Architecture, Tower], Position]] = {
+    "rope": lambda a, tower: Position(turn=rope_both(a.rope_theta)),
     "sinusoidal": _sinusoidal,
     "learned": _learned,
     "alibi": _alibi,
+    "relative": _relative,
     # The causal mask alone tells positions apart: Kazemnejad et al. 2023 (arXiv:2305.19466).
-    "none": lambda a: Position(),
+    "none": lambda a, tower: Position(),
 }

@@ -188,7 +188,7 @@ class Stack:
             drop = None if dropout is None else dropout.masks(keys[q])
             # the logits, the largest tensor, are let go before the backward pass
             loss = cross_entropy(
-                self._model(self._weights, inputs[q], drop), targets[q], smoothing, z_loss
+                self._model(self._weights, inputs[q], drop=drop), targets[q], smoothing, z_loss
             )  # (K,)
             grads = torch.autograd.grad(loss, list(self._weights.values()), weight)
             torch._foreach_add_(self._grads, grads)

@@ -15,15 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.architecture import Architecture, parameter_shapes
-from model.attention import (
-    Attend,
-    attend_by,
-    attend_causally,
-    attend_with_dropout,
-    within_documents,
-)
-from model.block import Block
+from model.architecture import Architecture, Tower, parameter_shapes
+from model.attention import attend_to, of_each_sequence, within_documents
+from model.block import Block, Sight
 from model.dropout import Dropout
 from model.layers import Weights, embedding, linear, soft_cap
 from model.norms import NORMS
@@ -31,7 +25,6 @@ from model.positions import POSITIONS
 from model.randomness import derive_key, truncated_normal
 
 _BOUND = 3.0  # initial weights are cut at three standard deviations
-_NOTHING = Dropout()
 
 
 def initial_weight(seed: int, name: str, shape: tuple[int, ...]) -> Tensor:
@@ -67,8 +60,59 @@ def document_numbers(ids: Tensor, end_of_text: int) -> Tensor:
     return (ids == end_of_text).cumsum(-1)
 
 
+class Trunk:
+    """One tower of a model, from token ids to what its last norm gives.
+
+    Args:
+        architecture: what to compute; its choices are resolved here, once.
+        tower: which of its towers.
+        first_place: number of the tower's first layer in the model.
+        input_place: number of the place where its embeddings are dropped.
+    """
+
+    def __init__(
+        self, architecture: Architecture, tower: Tower, first_place: int = 0, input_place: int = 0
+    ) -> None:
+        a = architecture
+        self.position = POSITIONS[a.position](a, tower)
+        self._block = Block.of(a, tower, self.position)
+        self.num_places = tower.n_layers * len(self._block.layers)
+        self._first_place, self._input_place = first_place, input_place
+        blocks = (f"{tower.prefix}layers.{i}." for i in range(tower.n_layers))
+        # name of each block's weights in the block → in the model
+        self._names = [
+            {
+                name.removeprefix(block): name
+                for name in parameter_shapes(a)
+                if name.startswith(block)
+            }
+            for block in blocks
+        ]
+        self._last_norm: Callable[[Weights, Tensor], Tensor] = lambda w, x: x
+        if a.norm_placement == "pre":
+            norm, name = NORMS[a.norm], f"{tower.prefix}ln_final"
+            self._last_norm = lambda w, x: norm(w, name, x)
+
+    def __call__(self, weights: Weights, ids: Tensor, sight: Sight, drop: Dropout) -> Tensor:
+        """Token ids (K, B, T) to activations (K, B, T, D)."""
+        x = embedding(weights["token_embeddings.weight"], ids)  # (K, B, T, D)
+        x = self.position.at_input(weights, x)
+        if drop.embedding:
+            x = drop.embedding(x, self._input_place)
+        for number, names in enumerate(self._names):
+            block = {short: weights[name] for short, name in names.items()}
+            place = self._first_place + number * len(self._block.layers)
+            x = self._block(block, x, sight, drop.residual, place)
+        return self._last_norm(weights, x)
+
+    def bias(self, weights: Weights, ids: Tensor) -> Tensor | None:
+        """What positions add to the scores, (1 or KB, H, T, T); None for nothing."""
+        bias = self.position.bias(weights, ids.shape[-1], ids.device)
+        return None if bias is None else of_each_sequence(bias, ids.shape[1])
+
+
 class LanguageModel:
-    """The computation of one architecture; its choices are resolved here, once.
+    """The computation of one architecture without an encoder.
 
     Args:
         architecture: what to compute.
@@ -76,25 +120,19 @@ class LanguageModel:
 
     def __init__(self, architecture: Architecture) -> None:
         a = architecture
-        self._position = POSITIONS[a.position](a)
-        self._block = Block.of(a, self._position)
-        shapes = parameter_shapes(a)
-        # name of each block's weights in the block → in the model
-        self._names = [
-            {name.removeprefix(block): name for name in shapes if name.startswith(block)}
-            for block in (f"layers.{i}." for i in range(a.n_layers))
-        ]
+        self._trunk = Trunk(a, a.decoder)
         self._documents: Callable[[Tensor], Tensor | None] = (
             _one_document
             if a.attend_across_documents
             else lambda ids: document_numbers(ids, a.end_of_text)
         )
-        self._head = _head(a)
+        self._head = head_of(a)
 
     def __call__(
         self,
         weights: Weights,
         ids: Tensor,
+        *,
         drop: Dropout | None = None,
         documents: Tensor | None = None,
     ) -> Tensor:
@@ -110,36 +148,21 @@ class LanguageModel:
         Returns:
             (K, B, T, V).
         """
-        drop = drop or _NOTHING
-        attend = self._attend(ids, documents, drop)
-        x = embedding(weights["token_embeddings.weight"], ids)  # (K, B, T, D)
-        x = self._position.at_input(weights, x)
-        if drop.embedding:
-            x = drop.embedding(x, 0)
-        for number, names in enumerate(self._names):
-            block = {short: weights[name] for short, name in names.items()}
-            x = self._block(block, x, attend, drop.residual, number)
-        return self._head(weights, x)
-
-    def _attend(
-        self, ids: Tensor, documents: Tensor | None = None, drop: Dropout = _NOTHING
-    ) -> Attend:
-        """What lets a token see another one in this pass."""
-        mask = self._position.bias(ids.shape[-1], ids.device)
+        drop = drop or Dropout()
+        mask = self._trunk.bias(weights, ids)
         documents = self._documents(ids) if documents is None else documents
         if documents is not None:
             mask = within_documents(documents, mask)
-        if drop.attention:
-            return attend_with_dropout(mask, drop.attention)
-        return attend_causally if mask is None else attend_by(mask)
+        sight = Sight(attend_to(mask, drop.attention))
+        return self._head(weights, self._trunk(weights, ids, sight, drop))
 
 
 def _one_document(ids: Tensor) -> Tensor | None:
     return None
 
 
-def _head(a: Architecture) -> Callable[[Weights, Tensor], Tensor]:
-    """From the residual stream to logits: norm, projection, cap; each only if asked for.
+def head_of(a: Architecture) -> Callable[[Weights, Tensor], Tensor]:
+    """From the last activations to logits: projection and cap.
 
     A tied head shrinks its input by √D, as the rows of the embedding have unit variance.
 
@@ -147,8 +170,6 @@ def _head(a: Architecture) -> Callable[[Weights, Tensor], Tensor]:
     """
     table = "token_embeddings.weight" if a.tied_embeddings else "lm_head.weight"
     steps: list[Callable[[Weights, Tensor], Tensor]] = []
-    if a.norm_placement == "pre":
-        steps.append(lambda w, x: NORMS[a.norm](w, "ln_final", x))
     if a.tied_embeddings:
         shrink = a.d_model**-0.5
         steps.append(lambda _, x: x * shrink)
@@ -204,6 +225,8 @@ class TransformerLM(nn.Module):
             raise ValueError(
                 f"d_model / num_heads must be a whole even number, got {d_model} / {num_heads}"
             )
+        if choices.get("n_encoder_layers"):
+            raise ValueError("a language model has no encoder; see model.encoder_decoder")
         unknown = choices.keys() - Architecture.model_fields.keys()
         if unknown:
             raise ValueError(f"unknown choices: {', '.join(sorted(unknown))}")

@@ -20,6 +20,7 @@ SINGLE: dict[str, dict[str, Any]] = {
     "learned": {"position": "learned"},
     "alibi": {"position": "alibi"},
     "alibi of six": {"position": "alibi", "n_heads": 6},
+    "relative": {"position": "relative"},
     "no position": {"position": "none"},
     "layernorm": {"norm": "layernorm"},
     "post-norm": {"norm_placement": "post"},
@@ -32,13 +33,15 @@ SINGLE: dict[str, dict[str, Any]] = {
     "soft cap": {"logit_soft_cap": 2.0},
     "documents": {"attend_across_documents": False},
     "documents and alibi": {"attend_across_documents": False, "position": "alibi"},
+    "documents and relative": {"attend_across_documents": False, "position": "relative"},
 }  # fmt: skip
+POSITIONS = ["rope", "sinusoidal", "learned", "alibi", "relative", "none"]
 
 
 @st.composite
 def mixes(draw: st.DrawFn) -> dict[str, Any]:
     """Entries of an `Architecture`, all valid; heads are 1 to 8 wide, contexts 1 to 12 long."""
-    position = draw(st.sampled_from(["rope", "sinusoidal", "learned", "alibi", "none"]))
+    position = draw(st.sampled_from(POSITIONS))
     heads, share = draw(st.sampled_from([(1, 1), (2, 1), (3, 1), (4, 4), (4, 2), (6, 3), (8, 4)]))
     step = max(4 // math.gcd(heads, share, 4), 2 if position == "rope" else 1)
     d_head = step * draw(st.integers(1, 8 // step))
@@ -58,3 +61,22 @@ def mixes(draw: st.DrawFn) -> dict[str, Any]:
         "logit_soft_cap": draw(st.sampled_from([0.0, 3.0])),
         "attend_across_documents": draw(st.booleans()),
     }
+
+
+# Of an encoder–decoder.
+PAIRED = {
+    name: {**mix, "n_encoder_layers": 2, "source_length": 6}
+    for name, mix in SINGLE.items()
+    if "attend_across_documents" not in mix
+}
+
+
+@st.composite
+def paired_mixes(draw: st.DrawFn) -> dict[str, Any]:
+    """Entries of an encoder–decoder, all valid."""
+    encoder = {
+        "n_encoder_layers": draw(st.integers(1, 2)),
+        "source_length": draw(st.integers(1, 12)),
+        "attend_across_documents": True,
+    }
+    return draw(mixes()) | encoder

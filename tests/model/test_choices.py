@@ -13,15 +13,16 @@ from hypothesis import given, settings
 from torch import Tensor, nn
 
 from model.architecture import Architecture, parameter_shapes
-from model.block import PLACEMENTS
+from model.attention import Attention, attend_causally, attend_to, no_head_norm
+from model.block import PLACEMENTS, Block, Sight
 from model.bpe import merge_pretokens
 from model.data_config import END_OF_TEXT
 from model.feed_forward import FEED_FORWARDS
 from model.layers import soft_cap
 from model.norms import NORMS, layernorm, rmsnorm
-from model.positions import POSITIONS, alibi_bias, alibi_slopes, sinusoids
+from model.positions import POSITIONS, Position, alibi_bias, alibi_slopes, sinusoids
 from model.tokenizer import Tokenizer
-from model.transformer import LanguageModel, document_numbers, initial_weight
+from model.transformer import LanguageModel, Trunk, document_numbers, initial_weight
 from tests.model.mixes import SINGLE, mixes
 from tests.model.test_layers import STACKS, assert_near, normal, rope_one
 
@@ -70,26 +71,50 @@ def allowed_one(a: Architecture, tokens: Tensor) -> Tensor:
     return allowed
 
 
-def attention_one(a: Architecture, w: dict[str, Tensor], x: Tensor, allowed: Tensor) -> Tensor:
-    """x is (T, D); query head h uses key head h // (H / H′)."""
-    d, length = a.d_head, len(x)
-    at = torch.arange(length)
+def bucket_one(ahead: int, is_causal: bool) -> int:
+    """The bucket of a distance, as in T5's published code."""
+    count, begin = 32, 0
+    if not is_causal:
+        count, begin = 16, 16 if ahead > 0 else 0
+    distance = abs(ahead) if not is_causal else max(0, -ahead)
+    exact = count // 2
+    if distance < exact:
+        return begin + distance
+    wide = math.log(distance / exact) / math.log(128 / exact) * (count - exact)
+    return begin + min(count - 1, exact + int(wide))
+
+
+def attention_one(
+    a: Architecture,
+    w: dict[str, Tensor],
+    x: Tensor,
+    allowed: Tensor,
+    seen: Tensor | None = None,
+) -> Tensor:
+    """x is (T, D); query head h uses key head h // (H / H′); with `seen` it is cross-attention."""
+    name, seen = ("attn", x) if seen is None else ("cross", seen)
+    d, at = a.d_head, torch.arange(len(x))
     heads = []
     for h in range(a.n_heads):
         g = h // (a.n_heads // a.n_kv_heads)
-        q = x @ w["attn.q_proj.weight"][h * d : (h + 1) * d].T
-        k, v = (x @ w[f"attn.{n}_proj.weight"][g * d : (g + 1) * d].T for n in ("k", "v"))
+        q = x @ w[f"{name}.q_proj.weight"][h * d : (h + 1) * d].T
+        k, v = (seen @ w[f"{name}.{n}_proj.weight"][g * d : (g + 1) * d].T for n in ("k", "v"))
         if a.qk_norm:
-            q = F.rms_norm(q, (d,), w["attn.q_norm.weight"], 1e-5)
-            k = F.rms_norm(k, (d,), w["attn.k_norm.weight"], 1e-5)
-        if a.position == "rope":
+            q = F.rms_norm(q, (d,), w[f"{name}.q_norm.weight"], 1e-5)
+            k = F.rms_norm(k, (d,), w[f"{name}.k_norm.weight"], 1e-5)
+        if a.position == "rope" and name == "attn":
             q, k = rope_one(q, at, a.rope_theta), rope_one(k, at, a.rope_theta)
         scores = q @ k.T / math.sqrt(d)
-        if a.position == "alibi":
+        if a.position == "alibi" and name == "attn":
             slope = alibi_slopes(a.n_heads)[h]
-            scores = scores - slope * (at[:, None] - at[None, :])
+            scores = scores - slope * (at[:, None] - at[None, :]).abs()
+        if a.position == "relative" and name == "attn":
+            is_causal = not allowed.all() or len(x) == 1
+            for t in range(len(x)):
+                for s in range(len(x)):
+                    scores[t, s] += w["relative"][bucket_one(s - t, is_causal), h]
         heads.append(scores.masked_fill(~allowed, -math.inf).softmax(-1) @ v)
-    return torch.cat(heads, -1) @ w["attn.output_proj.weight"].T
+    return torch.cat(heads, -1) @ w[f"{name}.output_proj.weight"].T
 
 
 def feed_forward_one(a: Architecture, w: dict[str, Tensor], x: Tensor) -> Tensor:
@@ -99,11 +124,11 @@ def feed_forward_one(a: Architecture, w: dict[str, Tensor], x: Tensor) -> Tensor
     return inner @ w["ffn.w2.weight"].T
 
 
-def logits_one(a: Architecture, w: dict[str, Tensor], tokens: Tensor) -> Tensor:
-    """One sequence of one model, (T,) → (T, V)."""
+def input_one(a: Architecture, w: dict[str, Tensor], tokens: Tensor, tower: str = "") -> Tensor:
+    """(T,) → (T, D)."""
     x = w["token_embeddings.weight"][tokens]
     if a.position == "learned":
-        x = x + w["position_embeddings.weight"][: len(tokens)]
+        x = x + w[f"{tower}position_embeddings.weight"][: len(tokens)]
     if a.position == "sinusoidal":
         for t in range(len(tokens)):
             for i in range(0, a.d_model, 2):
@@ -113,17 +138,47 @@ def logits_one(a: Architecture, w: dict[str, Tensor], tokens: Tensor) -> Tensor:
                     x[:t], torch.cat([x[t, :i], x[t, i : i + 2] + wave, x[t, i + 2 :]])[None],
                     x[t + 1 :],
                 ])  # fmt: skip
+    return x
+
+
+def tower_one(
+    a: Architecture,
+    w: dict[str, Tensor],
+    x: Tensor,
+    allowed: Tensor,
+    tower: str = "",
+    memory: Tensor | None = None,
+) -> Tensor:
+    """(T, D) → (T, D) through all blocks of a tower."""
+    for number in range(a.n_encoder_layers if tower else a.n_layers):
+        block = f"{tower}layers.{number}."
+        own = {n.removeprefix(block): t for n, t in w.items() if n.startswith(block)}
+        own["relative"] = w.get(f"{tower}relative_bias.weight", x)
+        for norm in ("ln1", "ln_cross", "ln2"):
+            if norm == "ln_cross" and memory is None:
+                continue
+            y = norm_one(a, own, norm, x) if a.norm_placement == "pre" else x
+            if norm == "ln1":
+                y = attention_one(a, own, y, allowed)
+            elif norm == "ln_cross":
+                y = attention_one(a, own, y, torch.tensor(True), memory)
+            else:
+                y = feed_forward_one(a, own, y)
+            x = x + y if a.norm_placement == "pre" else norm_one(a, own, norm, x + y)
+    return norm_one(a, w, f"{tower}ln_final", x) if a.norm_placement == "pre" else x
+
+
+def logits_one(
+    a: Architecture, w: dict[str, Tensor], tokens: Tensor, source: Tensor | None = None
+) -> Tensor:
+    """One sequence of one model, (T,) → (T, V); of an encoder–decoder with its source (S,)."""
+    memory = None
+    if source is not None:
+        every = torch.ones(len(source), len(source), dtype=torch.bool)
+        read = input_one(a, w, source, "encoder.")
+        memory = tower_one(a, w, read, every, "encoder.")
     allowed = allowed_one(a, tokens)
-    for number in range(a.n_layers):
-        own = {n.split(".", 2)[2]: t for n, t in w.items() if n.startswith(f"layers.{number}.")}
-        if a.norm_placement == "pre":
-            x = x + attention_one(a, own, norm_one(a, own, "ln1", x), allowed)
-            x = x + feed_forward_one(a, own, norm_one(a, own, "ln2", x))
-        else:
-            x = norm_one(a, own, "ln1", x + attention_one(a, own, x, allowed))
-            x = norm_one(a, own, "ln2", x + feed_forward_one(a, own, x))
-    if a.norm_placement == "pre":
-        x = norm_one(a, w, "ln_final", x)
+    x = tower_one(a, w, input_one(a, w, tokens), allowed, memory=memory)
     if a.tied_embeddings:
         logits = x @ w["token_embeddings.weight"].T / math.sqrt(a.d_model)
     else:
@@ -178,10 +233,9 @@ def test_block_equals_torch_encoder_layer(k: int, placement: str, activation: st
     """nn.TransformerEncoderLayer with a causal mask, its weights set, its linear biases 0."""
     a = Architecture(**SMALL, n_layers=1, norm="layernorm", norm_placement=placement,
                      activation=activation, position="none")  # fmt: skip
-    model = LanguageModel(a)
     weights, x = weights_of(a, k), normal(k, 2, 7, 24, seed=5)
     own = {n.removeprefix("layers.0."): w for n, w in weights.items()}
-    y = model._block(own, x, model._attend(ids_of(a, k)), None, 0)
+    y = Block.of(a, a.decoder, Position())(own, x, Sight(attend_causally), None, 0)
     mask = nn.Transformer.generate_square_subsequent_mask(7, dtype=torch.float64)
     for slot in range(k):
         theirs = nn.TransformerEncoderLayer(
@@ -211,10 +265,10 @@ def test_attention_equals_torch_multihead(heads: int, kv_heads: int, position: s
         vocab_size=263, d_model=24, n_heads=heads, n_kv_heads=kv_heads, position=position,
         context_length=7, n_layers=1,
     )  # fmt: skip
-    model = LanguageModel(a)
     weights, x = weights_of(a, 2), normal(2, 3, 7, 24, seed=5)
     own = {n.removeprefix("layers.0."): w for n, w in weights.items()}
-    y = model._block.attention(own, x, model._attend(ids_of(a, 2, 3)))
+    attention = Attention("attn", heads, kv_heads, no_head_norm, Position().turn)
+    y = attention(own, x, x, attend_to(Trunk(a, a.decoder).bias(weights, ids_of(a, 2, 3)), None))
     mask = torch.full((heads, 7, 7), -math.inf, dtype=torch.float64).triu(1)
     if position == "alibi":
         mask += alibi_bias(7, heads, mask.device)[0].nan_to_num(neginf=0.0)

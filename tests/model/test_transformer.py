@@ -181,13 +181,13 @@ def test_language_model_drops_at_places_of_their_own() -> None:
     model = LanguageModel(architecture())
     drop: Any = Dropout(record, SlotMasks(order, order[:0], order, record), record)  # type: ignore[arg-type]
     plain = model(weights, ids(2))
-    torch.testing.assert_close(plain, model(weights, ids(2), drop))
+    torch.testing.assert_close(plain, model(weights, ids(2), drop=drop))
     places = [place for place, _ in seen]
     assert len(set(places)) == len(places) == 1 + 2 * 3
     assert {shape for place, shape in seen if place >= 0} == {(2, 3, 7, 12)}
     assert {shape for place, shape in seen if place < 0} == {(2, 3, 2, 7, 7)}
     for silent in places:  # noqa: B007 - read by `record`
-        dropped = model(weights, ids(2), drop)
+        dropped = model(weights, ids(2), drop=drop)
         assert not torch.allclose(plain, dropped)
 
 

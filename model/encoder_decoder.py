@@ -1,0 +1,77 @@
+"""The encoder–decoder: a stack of K Transformers that read one sequence and write another.
+
+K = slots in a stack, B = pairs, S = tokens of a source, T = tokens of a target, D = width,
+V = vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from model.architecture import Architecture
+from model.attention import Attend, attend_to
+from model.block import Sight
+from model.dropout import Dropout
+from model.layers import Weights
+from model.transformer import Trunk, head_of
+
+
+class EncoderDecoder:
+    """The computation of one architecture with an encoder; both sides share one vocabulary.
+
+    Args:
+        architecture: what to compute.
+
+    Source: Vaswani et al. 2017, section 3 (arXiv:1706.03762).
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        a = architecture
+        self._decoder = Trunk(a, a.decoder)
+        first = self._decoder.num_places
+        # a place that no layer has: they begin at 1, and a block of the encoder has two
+        self._encoder = Trunk(a, a.encoder, first, input_place=1 + first + 2 * a.n_encoder_layers)
+        self._head = head_of(a)
+        self._end_of_text = a.end_of_text
+
+    def __call__(
+        self, weights: Weights, ids: Tensor, sources: Tensor, *, drop: Dropout | None = None
+    ) -> Tensor:
+        """Logits of the next token of the target at every position, given those before it.
+
+        Args:
+            weights: by the names of `parameter_shapes`, each with a leading K.
+            ids: targets so far, (K, B, T), int64 in [0, V).
+            sources: (K, B, S); what follows the first end of text is padding.
+            drop: what this tick drops; None drops nothing.
+
+        Returns:
+            (K, B, T, V).
+        """
+        drop = drop or Dropout()
+        return self.decode(weights, ids, *self.encode(weights, sources, drop), drop)
+
+    def encode(self, weights: Weights, sources: Tensor, drop: Dropout) -> tuple[Tensor, Attend]:
+        """What is made of the sources (K, B, S): (K, B, S, D), and what lets a target see it."""
+        is_text = self._is_text(sources)
+        bias = self._encoder.bias(weights, sources)
+        mask = is_text if bias is None else torch.where(is_text, bias, -math.inf)
+        memory = self._encoder(weights, sources, Sight(attend_to(mask, drop.attention)), drop)
+        return memory, attend_to(is_text, drop.attention)
+
+    def decode(
+        self, weights: Weights, ids: Tensor, memory: Tensor, attend: Attend, drop: Dropout
+    ) -> Tensor:
+        """Logits (K, B, T, V) of targets so far, (K, B, T), given what `encode` made."""
+        own = attend_to(self._decoder.bias(weights, ids), drop.attention)
+        sight = Sight(own, memory, attend)
+        return self._head(weights, self._decoder(weights, ids, sight, drop))
+
+    def _is_text(self, sources: Tensor) -> Tensor:
+        """Which tokens are no padding, their end of text included: (KB, 1, 1, S)."""
+        is_end = sources == self._end_of_text
+        before = is_end.cumsum(-1) - is_end.long()
+        return (before == 0).flatten(0, 1)[:, None, None, :]
