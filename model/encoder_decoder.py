@@ -70,6 +70,27 @@ class EncoderDecoder:
         sight = Sight(own, memory, attend)
         return self._head(weights, self._decoder(weights, ids, sight, drop))
 
+    def greedy(self, weights: Weights, sources: Tensor, length: int) -> Tensor:
+        """The most probable next token, again and again.
+
+        Args:
+            weights: by the names of `parameter_shapes`, each with a leading K.
+            sources: (K, B, S), as for a pass.
+            length: the most tokens of a target, T.
+
+        Returns:
+            (K, B, T) int64: each target up to its end of text, if it has one; what follows it
+            means nothing.
+        """
+        memory, attend = self.encode(weights, sources, Dropout())
+        ids = sources.new_full((*sources.shape[:2], 1), self._end_of_text)  # begins each target
+        for _ in range(length):
+            logits = self.decode(weights, ids, memory, attend, Dropout())
+            ids = torch.cat([ids, logits[:, :, -1:].argmax(-1)], -1)
+            if (ids[..., 1:] == self._end_of_text).any(-1).all():
+                break
+        return ids[..., 1:]
+
     def _is_text(self, sources: Tensor) -> Tensor:
         """Which tokens are no padding, their end of text included: (KB, 1, 1, S)."""
         is_end = sources == self._end_of_text

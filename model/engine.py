@@ -6,7 +6,8 @@ It knows nothing of Ray, MLflow or search:
     for report in engine.run(specs):
         print(report.trial_id, report.step, report.val_loss)
 
-K = slots in a stack, Q = ticks of a quantum, b = sequences of a micro-batch, T = tokens.
+K = slots in a stack, Q = ticks of a quantum, b = sequences of a micro-batch, T = tokens, S = tokens
+of a source.
 """
 
 from __future__ import annotations
@@ -15,9 +16,8 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,60 +26,16 @@ import torch
 
 from model import checkpoint
 from model.architecture import Architecture
-from model.averaging import averaging_share
-from model.corpus import sequences
-from model.dropout import PLACES
-from model.noise import replace_tokens
-from model.optimizers import IDLE, coefficients
-from model.pruning import pruning_of
+from model.bleu import bleu
+from model.pairs import Pairs
+from model.planning import Slot, SlotState, plan_of
 from model.randomness import derive_key, permute
+from model.reading import Reading, Text, Tokens
 from model.report import Report, Status
-from model.schedules import Facts, learning_rate
 from model.spec import TrialSpec
 from model.stack import Plan, Stack
 
 Ints = npt.NDArray[np.int64]
-
-# Ticks between two looks at the outside: an order to stop waits this long at most.
-_QUANTUM_TICKS = 8
-
-
-class SlotState(StrEnum):
-    """What a slot is doing."""
-
-    EMPTY = "empty"  # free for the next trial
-    TRAINING = "training"  # takes part in every tick
-
-
-@dataclass
-class Slot:
-    """One row of a stack and the trial in it."""
-
-    state: SlotState = SlotState.EMPTY
-    trial_id: str = ""
-    spec: TrialSpec = field(init=False)
-    step: int = 0  # updates done
-    tick: int = 0  # micro-batches into the next update
-    loss_sum: float = 0.0  # since the last report
-    loss_count: int = 0
-    norm_sum: float = 0.0
-    norm_count: int = 0
-    val_losses: list[float] = field(default_factory=list)  # of the reports so far
-
-    @property
-    def ticks_per_step(self) -> int:
-        """B/b: micro-batches of one update."""
-        return self.spec.hyperparameters.batch_size // self.spec.micro_batch
-
-    def learning_rate(self, step: int) -> float:
-        """α_t of an update before the next report."""
-        facts = Facts(self.spec.architecture.d_model, self.val_losses)
-        return learning_rate(step, self.spec.hyperparameters, facts)
-
-    @property
-    def next_report(self) -> int:
-        """The update after which this trial reports next."""
-        return next(step for step in self.spec.report_steps if step > self.step)
 
 
 class _Running:
@@ -121,25 +77,29 @@ class Engine:
     more, and how a sum is split over threads is part of its rounding.
 
     Args:
-        train: training tokens, 1-D.
-        validation: validation tokens, 1-D.
+        train: training tokens, 1-D; or pairs, for an encoder–decoder.
+        validation: validation tokens, 1-D, or pairs.
         slots: trials in training at one time.
         width: slots per stack; by default 1 on a CPU and `slots` elsewhere.
         device: "cpu", "cuda", "cuda:1" …
         checkpoint_dir: where each trial's state is saved at each report; None saves nothing.
+        decode: from token ids to text. With it, what an encoder–decoder writes in the end is
+            compared with the targets.
     """
 
     def __init__(
         self,
-        train: npt.NDArray[np.unsignedinteger],
-        validation: npt.NDArray[np.unsignedinteger],
+        train: Tokens | Pairs,
+        validation: Tokens | Pairs,
         *,
         slots: int = 2,
         width: int | None = None,
         device: str = "cpu",
         checkpoint_dir: Path | None = None,
+        decode: Callable[[list[int]], str] | None = None,
     ) -> None:
-        self._train, self._validation = train, validation
+        self._train, self._validation = _reading(train), _reading(validation)
+        self._decode = decode
         self.device = torch.device(device)
         if self.device.type == "cpu":
             torch.set_num_threads(1)
@@ -199,7 +159,7 @@ class Engine:
         self._running.rotate(-1)
         running = self._running[-1]
         started = time.perf_counter()
-        plan = self._plan(running)
+        plan = plan_of(running.slots, *running.shape, self._train)
         losses, norms = running.stack.run(plan)
         self.training_seconds += time.perf_counter() - started
         return self._settle(running, plan, losses, norms)
@@ -238,67 +198,6 @@ class Engine:
         running.stack.load(row, trial.spec.seed, state, averaged=averaged)
         running.slots[row] = slot
 
-    def _plan(self, running: _Running) -> Plan:
-        """Ticks up to the next report of any slot, with all that they need from the host."""
-        rows = running.training
-        q_ticks = _QUANTUM_TICKS
-        for slot in (running.slots[row] for row in rows):
-            ticks = (slot.next_report - slot.step) * slot.ticks_per_step - slot.tick
-            q_ticks = min(q_ticks, ticks)
-        (a, b), k = running.shape, len(running.slots)
-        plan = Plan(
-            inputs=np.zeros((q_ticks, k, b, a.context_length), np.int64),
-            targets=np.zeros((q_ticks, k, b, a.context_length), np.int64),
-            weight=np.zeros(k),
-            due=np.zeros((q_ticks, k), np.bool_),
-            coefficients=np.tile(IDLE, (q_ticks, k, 1)),
-            max_norm=np.full((q_ticks, k), np.inf),
-            max_value=np.full((q_ticks, k), np.inf),
-            averaging=np.zeros((q_ticks, k)),
-            pruning=np.zeros((q_ticks, k)),
-            z_loss=np.zeros(k),
-            label_smoothing=np.zeros(k),
-            dropout=np.zeros((len(PLACES), k)),
-            dropout_keys=np.zeros((q_ticks, k), np.int64),
-        )
-        for row in rows:
-            self._plan_slot(plan, row, running.slots[row])
-        return plan.without_unused()
-
-    def _plan_slot(self, plan: Plan, row: int, slot: Slot) -> None:
-        h, spec = slot.spec.hyperparameters, slot.spec
-        q_ticks, b = plan.inputs.shape[0], spec.micro_batch
-        first = slot.step * h.batch_size + slot.tick * b
-        positions = first + np.arange(q_ticks * b).reshape(q_ticks, b)
-        numbers = data_order(spec.seed, positions, spec.train_sequences)  # (Q, b)
-        a = spec.architecture
-        inputs, plan.targets[:, row] = sequences(self._train, numbers, a.context_length)
-        if h.token_noise:
-            key = derive_key(spec.seed, "noise")
-            inputs = replace_tokens(
-                inputs, h.token_noise, a.vocab_size, a.end_of_text, key, positions
-            )
-        plan.inputs[:, row] = inputs
-        plan.weight[row] = b / h.batch_size
-        assert plan.label_smoothing is not None
-        assert plan.dropout is not None
-        plan.label_smoothing[row], plan.z_loss[row] = h.label_smoothing, h.z_loss
-        rates = h.embedding_dropout, h.attention_dropout, h.residual_dropout
-        plan.dropout[:, row] = rates
-        for q in range(q_ticks):
-            update, tick = divmod(slot.tick + q, slot.ticks_per_step)
-            step = slot.step + update + 1
-            if any(rates):
-                key = derive_key(spec.seed, "dropout", step, tick)
-                plan.dropout_keys[q, row] = np.uint64(key).astype(np.int64)
-            if tick == slot.ticks_per_step - 1:
-                plan.due[q, row] = True
-                plan.coefficients[q, row] = coefficients(step, slot.learning_rate(step), h)
-                plan.max_norm[q, row] = h.grad_clip or np.inf
-                plan.max_value[q, row] = h.grad_clip_value or np.inf
-                plan.averaging[q, row] = averaging_share(step, h.ema_decay)
-                plan.pruning[q, row] = pruning_of(step, h)
-
     def _settle(
         self,
         running: _Running,
@@ -311,8 +210,8 @@ class Engine:
         for row in running.training:
             slot = running.slots[row]
             self.tokens += len(losses) * slot.spec.micro_batch * plan.inputs.shape[-1]
-            if not self._account(slot, plan.due[:, row], losses[:, row], norms[:, row]):
-                reports.append(self._report(slot, math.nan, Status.DIVERGED, None))
+            if not self._account(slot, plan, row, losses[:, row], norms[:, row]):
+                reports.append(self._report(slot, math.nan, Status.DIVERGED, None, {}))
                 running.slots[row] = Slot()
             elif slot.step in slot.spec.report_steps and slot.tick == 0:
                 reached.append(row)
@@ -321,15 +220,23 @@ class Engine:
     def _account(
         self,
         slot: Slot,
-        due: npt.NDArray[np.bool_],
+        plan: Plan,
+        row: int,
         losses: npt.NDArray[np.float64],
         norms: npt.NDArray[np.float64],
     ) -> bool:
         """Add up a slot's ticks; False at the first update that is not finite."""
-        for is_due, loss, norm in zip(due, losses.tolist(), norms.tolist(), strict=True):
+        ticks = zip(
+            plan.due[:, row].tolist(),
+            plan.weight[:, row].tolist(),
+            losses.tolist(),
+            norms.tolist(),
+            strict=True,
+        )
+        for is_due, weight, loss, norm in ticks:
             slot.tick += 1
-            slot.loss_sum += loss
-            slot.loss_count += 1
+            slot.loss_sum += weight * loss
+            slot.loss_weight += weight
             if is_due:
                 slot.step, slot.tick = slot.step + 1, 0
                 slot.norm_sum += norm
@@ -347,14 +254,18 @@ class Engine:
             by_size.setdefault(running.slots[row].spec.validation_sequences, []).append(row)
         for size, same in by_size.items():
             a, b = running.shape
-            available = (len(self._validation) - 1) // a.context_length
+            available = self._validation.num_sequences(a)
             numbers = permute(np.arange(size), available, derive_key(0, "validation"))
-            x, y = sequences(self._validation, numbers, a.context_length)
-            for row, loss in zip(same, running.stack.evaluate(same, x, y, b), strict=True):
-                reports.append(self._report_row(running, row, float(loss)))
+            evaluation = running.stack.evaluate(same, self._validation.rows(numbers, a), b)
+            for i, row in enumerate(same):
+                accuracy = None if evaluation.accuracy is None else float(evaluation.accuracy[i])
+                val_loss = float(evaluation.loss[i])
+                reports.append(self._report_row(running, row, val_loss, accuracy))
         return reports
 
-    def _report_row(self, running: _Running, row: int, val_loss: float) -> Report:
+    def _report_row(
+        self, running: _Running, row: int, val_loss: float, accuracy: float | None
+    ) -> Report:
         slot = running.slots[row]
         total = slot.spec.hyperparameters.total_steps
         status = Status.FINISHED if slot.step == total else Status.TRAINING
@@ -372,15 +283,33 @@ class Engine:
                 "spec_hash": slot.spec.hash,
             }
             checkpoint.write(path, running.stack.snapshot(row), about)
-        is_pruned = slot.spec.hyperparameters.target_sparsity > 0
-        sparsity = running.stack.sparsity(row) if is_pruned else None
-        report = self._report(slot, val_loss, status, path, sparsity)
+        some: dict[str, float] = {}
+        if slot.spec.hyperparameters.target_sparsity > 0:
+            some["sparsity"] = running.stack.sparsity(row)
+        if accuracy is not None:
+            some["token_accuracy"] = accuracy
+            if status is Status.FINISHED and self._decode:
+                some["bleu"] = self._bleu(running, row, self._decode)
+        report = self._report(slot, val_loss, status, path, some)
         slot.val_losses.append(val_loss)
-        slot.loss_sum = slot.norm_sum = 0.0
-        slot.loss_count = slot.norm_count = 0
+        slot.loss_sum = slot.loss_weight = slot.norm_sum = 0.0
+        slot.norm_count = 0
         if status is not Status.TRAINING:
             running.slots[row] = Slot()
         return report
+
+    def _bleu(self, running: _Running, row: int, decode: Callable[[list[int]], str]) -> float:
+        """How well a slot writes the targets of the validation pairs that it is evaluated on."""
+        assert isinstance(self._validation, Pairs)
+        a, b = running.shape
+        size = running.slots[row].spec.validation_sequences
+        available = self._validation.num_sequences(a)
+        numbers = permute(np.arange(size), available, derive_key(0, "validation"))
+        sources = self._validation.rows(numbers, a).sources
+        assert sources is not None
+        written = running.stack.translate(row, sources, a.context_length, b)
+        wanted = [self._validation.target(number).tolist() for number in numbers.tolist()]
+        return bleu([decode(ids) for ids in written], [decode(ids) for ids in wanted])
 
     def _report(
         self,
@@ -388,7 +317,7 @@ class Engine:
         val_loss: float,
         status: Status,
         path: Path | None,
-        sparsity: float | None = None,
+        some: Mapping[str, float],
     ) -> Report:
         return Report(
             trial_id=slot.trial_id,
@@ -396,30 +325,13 @@ class Engine:
             step=slot.step,
             tokens=slot.step * slot.spec.tokens_per_step,
             val_loss=val_loss,
-            train_loss=slot.loss_sum / slot.loss_count,
+            train_loss=slot.loss_sum / slot.loss_weight,
             grad_norm=slot.norm_sum / max(1, slot.norm_count),
             learning_rate=slot.learning_rate(slot.step),
             checkpoint=None if path is None else str(path),
-            sparsity=sparsity,
+            **some,
         )
 
 
-def data_order(seed: int, positions: Ints, size: int) -> Ints:
-    """Which training sequence a trial reads at each position of its endless stream.
-
-    Every epoch is a keyed permutation of its own, so each sequence is read once an epoch.
-
-    Args:
-        seed: of the trial.
-        positions: sequences read before, any shape, int64.
-        size: |Data|, training sequences.
-
-    Returns:
-        Sequence numbers in [0, size), of the shape of `positions`.
-    """
-    epochs, within = positions // size, positions % size
-    numbers = np.empty_like(positions)
-    for epoch in np.unique(epochs):
-        here = epochs == epoch
-        numbers[here] = permute(within[here], size, derive_key(seed, "order", int(epoch)))
-    return numbers
+def _reading(data: Tokens | Pairs) -> Reading:
+    return data if isinstance(data, Pairs) else Text(data)

@@ -9,7 +9,7 @@ from enum import StrEnum
 # The curves: what MLflow records and what a replay compares, in this order.
 METRICS = ("val_loss", "train_loss", "perplexity", "learning_rate", "grad_norm", "tokens")
 # Those that only some trials have.
-SOME_METRICS = ("sparsity",)
+SOME_METRICS = ("sparsity", "token_accuracy", "bleu")
 
 
 class Status(StrEnum):
@@ -35,6 +35,10 @@ class Report:
         learning_rate: α_t of the last update.
         checkpoint: path of the state at this report, if one was saved.
         sparsity: share of the matrices that is zero; None if the trial does not prune.
+        token_accuracy: share of the validation targets that were the most probable token; None
+            without an encoder.
+        bleu: of what an encoder–decoder writes for the validation sources, in [0, 100]; None before
+            the last report.
     """
 
     trial_id: str
@@ -47,6 +51,8 @@ class Report:
     learning_rate: float
     checkpoint: str | None = None
     sparsity: float | None = None
+    token_accuracy: float | None = None
+    bleu: float | None = None
 
     @property
     def perplexity(self) -> float:

@@ -5,7 +5,7 @@ A slot is a row: loading, clearing and saving a trial touches one row, and an up
 parameter of every trial is a few operations on whole matrices. Named weights are views of it.
 
 K = slots, P = padded parameters, Q = ticks of a quantum, b = sequences of a micro-batch,
-T = tokens, V = vocabulary.
+T = tokens, S = tokens of a source, V = vocabulary.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import takewhile
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,17 +23,32 @@ from torch import Tensor
 
 from model.architecture import Architecture, parameter_shapes
 from model.dropout import DropoutRates
-from model.losses import clip_grads_, cross_entropy
+from model.encoder_decoder import EncoderDecoder
+from model.losses import IGNORED, clip_grads_, cross_entropy
 from model.optimizers import Layout, stack_rows, update
 from model.pruning import KEEP, OFF, mask_, prune_, sparsity
+from model.reading import Rows
 from model.transformer import LanguageModel, initial_weight
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 # Every parameter starts at a multiple of 64 floats, so that all rows are aligned alike: kernels
 # may round differently at the unaligned edges of an array, and where those lie must not depend
 # on the slot.
 _ALIGNMENT = 64
+
+
+class Evaluation(NamedTuple):
+    """What some slots, k of them, reach on the same sequences.
+
+    Attributes:
+        loss: (k,) nats per token.
+        accuracy: (k,) share of the tokens that were the most probable; None without an encoder.
+    """
+
+    loss: Floats
+    accuracy: Floats | None
 
 
 @dataclass(frozen=True)
@@ -41,8 +57,9 @@ class Plan:
 
     Attributes:
         inputs: (Q, K, b, T) int64 token ids.
-        targets: (Q, K, b, T) int64.
-        weight: (K,) share b/B of one tick in its update; 0 for a slot that rests.
+        targets: (Q, K, b, T) int64, IGNORED where there is none.
+        sources: (Q, K, b, S) int64 token ids; None without an encoder.
+        weight: (Q, K) share of a tick in the targets of its update; 0 for a slot that rests.
         due: (Q, K) bool, whether the slot's update happens after this tick.
         coefficients: (Q, K, C), a row of `optimizers.Coefficients` where due.
         max_norm: (Q, K) τ where due, otherwise infinity.
@@ -55,8 +72,9 @@ class Plan:
         dropout_keys: (Q, K) int64.
     """
 
-    inputs: npt.NDArray[np.int64]
-    targets: npt.NDArray[np.int64]
+    inputs: Ints
+    targets: Ints
+    sources: Ints | None
     weight: Floats
     due: npt.NDArray[np.bool_]
     coefficients: Floats
@@ -67,7 +85,7 @@ class Plan:
     z_loss: Floats
     label_smoothing: Floats | None
     dropout: Floats | None
-    dropout_keys: npt.NDArray[np.int64]
+    dropout_keys: Ints
 
     def without_unused(self) -> Plan:
         """The same plan, with None for a regulariser that no slot uses."""
@@ -91,7 +109,9 @@ class Stack:
         self.architecture = architecture
         self.width = width
         self.device = torch.device(device)
-        self._model = LanguageModel(architecture)
+        has_encoder = architecture.n_encoder_layers > 0
+        self._model = EncoderDecoder(architecture) if has_encoder else LanguageModel(architecture)
+        self._ignored = IGNORED if has_encoder else None
         self._shapes = parameter_shapes(architecture)
         self._offsets: dict[str, int] = {}
         end = 0
@@ -174,7 +194,8 @@ class Stack:
             something only where an update was due. A slot whose loss or norm is not finite
             stops changing at that update.
         """
-        inputs, targets = self._upload(plan.inputs), self._upload(plan.targets)
+        read = [self._upload(ids) for ids in (plan.inputs, plan.sources) if ids is not None]
+        targets = self._upload(plan.targets)
         weight, keys = self._upload(plan.weight), self._upload(plan.dropout_keys)
         z_loss = self._upload(plan.z_loss if plan.z_loss.any() else None)
         smoothing = self._upload(plan.label_smoothing)
@@ -188,9 +209,13 @@ class Stack:
             drop = None if dropout is None else dropout.masks(keys[q])
             # the logits, the largest tensor, are let go before the backward pass
             loss = cross_entropy(
-                self._model(self._weights, inputs[q], drop=drop), targets[q], smoothing, z_loss
+                self._model(self._weights, *(ids[q] for ids in read), drop=drop),
+                targets[q],
+                smoothing,
+                z_loss,
+                ignore_index=self._ignored,
             )  # (K,)
-            grads = torch.autograd.grad(loss, list(self._weights.values()), weight)
+            grads = torch.autograd.grad(loss, list(self._weights.values()), weight[q])
             torch._foreach_add_(self._grads, grads)
             losses.append(loss.detach())
             self._alive &= losses[-1].isfinite()
@@ -254,35 +279,65 @@ class Stack:
         return torch.from_numpy(array).to(self.device, dtype, non_blocking=True)
 
     @torch.no_grad()
-    def evaluate(
-        self, slots: list[int], x: npt.NDArray[np.int64], y: npt.NDArray[np.int64], batch: int
-    ) -> Floats:
+    def evaluate(self, slots: list[int], rows: Rows, batch: int) -> Evaluation:
         """Mean loss of some slots over the same sequences, without dropout and smoothing.
 
         A slot whose weights are averaged is evaluated with their mean.
 
         Args:
             slots: which, k of them.
-            x: (N, T) int64 token ids.
-            y: (N, T) int64 targets.
+            rows: the sequences.
             batch: sequences at a time.
-
-        Returns:
-            (k,) nats per token.
         """
+        k, weights = len(slots), self._views(self._theta_of(slots))
+        read = [self._upload(ids) for ids in (rows.inputs, rows.sources) if ids is not None]
+        targets = self._upload(rows.targets)
+        total = torch.zeros(k, dtype=torch.float64, device=self.device)
+        correct = torch.zeros(k, dtype=torch.int64, device=self.device)
+        for start in range(0, len(targets), batch):
+            own = slice(start, start + batch)
+            logits = self._model(weights, *(ids[own].expand(k, -1, -1) for ids in read))
+            chunk = targets[own].expand(k, -1, -1)  # (k, b, T)
+            count = int((rows.targets[own] != IGNORED).sum())
+            loss = cross_entropy(logits, chunk, ignore_index=self._ignored)
+            total += loss.double() * count
+            if self._ignored is not None:
+                correct += (logits.argmax(-1) == chunk).sum((1, 2))
+        count = int((rows.targets != IGNORED).sum())
+        return Evaluation(
+            loss=(total / count).cpu().numpy(),
+            accuracy=None if self._ignored is None else (correct.double() / count).cpu().numpy(),
+        )
+
+    def _theta_of(self, slots: list[int]) -> Tensor:
+        """The weights that some slots are evaluated with, (k, P)."""
         rows = self._theta
         if slots != list(range(self.width)):
-            rows = rows[slots]  # (k, P)
+            rows = rows[slots]
         if self._mean is not None and self._averaged.intersection(slots):
             is_averaged = torch.tensor([[slot in self._averaged] for slot in slots])
             rows = torch.where(is_averaged.to(self.device), self._mean[slots], rows)
-        weights = self._views(rows)
-        inputs, targets = self._upload(x), self._upload(y)
-        total = torch.zeros(len(slots), dtype=torch.float64, device=self.device)
-        for start in range(0, len(x), batch):
-            ids = inputs[start : start + batch].expand(len(slots), -1, -1)  # (k, b, T)
-            logits = self._model(weights, ids)
-            chunk = targets[start : start + batch].expand(len(slots), -1, -1)
-            total += cross_entropy(logits, chunk).double() * chunk.shape[1]
-        result: Floats = (total / len(x)).cpu().numpy()
-        return result
+        return rows
+
+    @torch.no_grad()
+    def translate(self, slot: int, sources: Ints, length: int, batch: int) -> list[list[int]]:
+        """The targets that a slot writes for some sources, greedily.
+
+        Args:
+            slot: which, with an encoder.
+            sources: (N, S) int64 token ids.
+            length: the most tokens of a target.
+            batch: sources at a time.
+
+        Returns:
+            N targets without their end of text.
+        """
+        assert isinstance(self._model, EncoderDecoder)
+        weights = self._views(self._theta_of([slot]))
+        given = self._upload(sources).unsqueeze(0)  # (1, N, S)
+        chunks = (given[:, start : start + batch] for start in range(0, len(sources), batch))
+        written = (self._model.greedy(weights, chunk, length)[0].tolist() for chunk in chunks)
+        end = self.architecture.end_of_text
+        return [
+            list(takewhile(lambda token: token != end, ids)) for part in written for ids in part
+        ]

@@ -12,6 +12,7 @@ import torch
 from model.architecture import Architecture
 from model.data_config import DataConfig
 from model.hyperparameters import derive
+from model.pairs import Pairs
 from model.spec import TrialSpec
 from model.tokenizer_config import TokenizerConfig
 
@@ -34,8 +35,23 @@ def tokens() -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture(scope="session")
-def make_spec(tokens: tuple[np.ndarray, np.ndarray]) -> MakeSpec:
-    """A specification for `tokens`, with some hyperparameters and sizes of one's own."""
+def pairs() -> tuple[Pairs, Pairs]:
+    """Training and validation pairs: a few numbers, and the same ones backwards."""
+    rng = np.random.default_rng(0)
+    texts, ends = [], []
+    for length in rng.integers(1, 9, size=400):
+        source = rng.integers(1, 20, size=length)
+        for text in (source, source[::-1]):
+            texts += [*text.tolist(), 0]
+            ends.append(len(texts))
+    ids, middle = np.array(texts, np.uint16), ends[599]
+    later = np.array(ends[600:]) - middle
+    return Pairs(ids[:middle], np.array(ends[:600]), 0), Pairs(ids[middle:], later, 0)
+
+
+@pytest.fixture(scope="session")
+def make_spec(tokens: tuple[np.ndarray, np.ndarray], pairs: tuple[Pairs, Pairs]) -> MakeSpec:
+    """A specification for `tokens`, or `pairs` if it has an encoder, as one likes it."""
 
     def make(
         *,
@@ -49,7 +65,8 @@ def make_spec(tokens: tuple[np.ndarray, np.ndarray]) -> MakeSpec:
         sizes = {"d_model": 16, "n_layers": 2, "n_heads": 2, "context_length": 8, "d_ff": 32}
         architecture = Architecture(vocab_size=VOCAB, **{**sizes, **(model or {})})
         length = architecture.context_length
-        train_sequences = (len(tokens[0]) - 1) // length
+        has_encoder = architecture.n_encoder_layers > 0
+        train_sequences = len(pairs[0]) if has_encoder else (len(tokens[0]) - 1) // length
         h = derive(
             {"batch_size": 4, "max_learning_rate": 0.01, "total_steps": steps, **hyperparameters},
             train_sequences=train_sequences,
@@ -58,7 +75,7 @@ def make_spec(tokens: tuple[np.ndarray, np.ndarray]) -> MakeSpec:
         return TrialSpec(
             hyperparameters=h,
             architecture=architecture,
-            data=DataConfig(files=("made-up.txt",)),
+            data=DataConfig(files=("made-up.jsonl",)),
             tokenizer=TokenizerConfig(vocab_size=VOCAB),
             data_fingerprint="data",
             tokenizer_fingerprint="tokenizer",

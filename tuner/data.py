@@ -110,7 +110,7 @@ def print_sample(
     console: Console, space: SearchSpace, corpus: Corpus, count: int, seed: int
 ) -> dict[str, Any]:
     """The first training sequences of a trial of some seed, decoded."""
-    from model.engine import data_order
+    from model.planning import data_order
 
     length = max(a.context_length for a in space.shapes(corpus.tokenizer.vocab_size))
     size, _ = CorpusFacts.of(corpus).sequences(length)

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model import checkpoint
-from model import engine as engine_module
-from model.engine import Engine, data_order
+from model.engine import Engine
 from model.optimizers import OPTIMIZERS
+from model.planning import data_order
 from model.report import METRICS, Report, Status
 from model.spec import TrialSpec
 from model.stack import Plan, Stack
@@ -366,17 +366,17 @@ def test_engine_reads_each_training_sequence_once(
     """What reaches the stack in one epoch is the training text, each sequence once."""
     spec = make_spec(batch_size=4, steps=156, reports=1)
     assert spec.train_sequences == 624 == 156 * 4
-    read: list[int] = []
-    real = engine_module.sequences
+    inputs: list[Any] = []
+    real = Stack.run
 
-    def spy(data: Any, numbers: Any, length: int) -> Any:
-        if data is tokens[0]:
-            read.extend(numbers.ravel().tolist())
-        return real(data, numbers, length)
+    def spy(stack: Stack, plan: Plan) -> tuple[Any, Any]:
+        inputs.append(plan.inputs.reshape(-1, 8))
+        return real(stack, plan)
 
-    monkeypatch.setattr(engine_module, "sequences", spy)
+    monkeypatch.setattr(Stack, "run", spy)
     run_all(tokens, [spec])
-    assert sorted(read) == list(range(624))
+    read = sorted(map(tuple, np.concatenate(inputs).tolist()))
+    assert read == sorted(map(tuple, tokens[0][: 624 * 8].reshape(624, 8).tolist()))
 
 
 # slots ------------------------------------------------------------------------------------------

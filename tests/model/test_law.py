@@ -54,7 +54,7 @@ def train(
     `stop` says after how many reports a trial is stopped, and `late` how many turns it takes until
     the order arrives: the trial is then in the middle of an update.
     """
-    engine = Engine(*tokens, slots=slots, width=width, checkpoint_dir=folder)
+    engine = Engine(*tokens, slots=slots, width=width, checkpoint_dir=folder, decode=str)
     for number, spec in enumerate(specs):
         engine.admit(str(number), spec, (resume or {}).get(number))
     reports: list[list[tuple[Any, ...]]] = [[] for _ in specs]

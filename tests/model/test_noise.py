@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from model import engine as engine_module
 from model.engine import Engine
 from model.noise import replace_tokens
+from model.stack import Plan, Stack
 from tests.conftest import MakeSpec
 
 Tokens = tuple[np.ndarray, np.ndarray]
@@ -70,13 +70,13 @@ def test_noise_reaches_training_inputs_only(
 ) -> None:
     """Same targets, same validation loss before the first update changes anything."""
     plans = []
-    real = engine_module.Stack.run
+    real = Stack.run
 
-    def run(stack: engine_module.Stack, plan: engine_module.Plan) -> object:
+    def run(stack: Stack, plan: Plan) -> object:
         plans.append(plan)
         return real(stack, plan)
 
-    monkeypatch.setattr(engine_module.Stack, "run", run)
+    monkeypatch.setattr(Stack, "run", run)
     still = {"steps": 1, "max_learning_rate": 1e-30, "min_learning_rate": 0.0, "warmup_steps": 0}
     specs = [make_spec(token_noise=share, **still) for share in (0.0, 0.5)]
     reports = [next(iter(Engine(*tokens).run([spec]))) for spec in specs]

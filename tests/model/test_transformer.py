@@ -14,6 +14,7 @@ from torch import Tensor
 from model.architecture import Architecture, is_decayed, parameter_shapes
 from model.dropout import Dropout, SlotMasks
 from model.losses import cross_entropy
+from model.reading import Rows
 from model.stack import Stack
 from model.transformer import LanguageModel, TransformerLM, initial_weight
 from tests.model.test_layers import assert_near, block_one, rmsnorm_one
@@ -202,7 +203,8 @@ def test_stack_evaluates_as_the_module_does(slots: list[int], batch: int) -> Non
     x, y = ids(1, batch=5)[0], ids(1, batch=6)[0, 1:]
     model = TransformerLM(3, **SIZES, seed=seeds)
     expected = cross_entropy(model(x.expand(3, -1, -1)), y.expand(3, -1, -1))
-    losses = stack.evaluate(slots, x.numpy(), y.numpy(), batch)
+    losses, accuracy = stack.evaluate(slots, Rows(x.numpy(), y.numpy()), batch)
+    assert accuracy is None
     torch.testing.assert_close(
         torch.from_numpy(losses).float(), expected.detach()[slots], rtol=1e-5, atol=1e-5
     )

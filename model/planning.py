@@ -1,0 +1,181 @@
+"""From the slots of a stack to its next quantum: what each trial reads, and with which numbers.
+
+K = slots in a stack, Q = ticks of a quantum, b = sequences of a micro-batch, T = tokens, S = tokens
+of a source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from model.architecture import Architecture
+from model.averaging import averaging_share
+from model.dropout import PLACES
+from model.noise import replace_tokens
+from model.optimizers import IDLE, coefficients
+from model.pruning import pruning_of
+from model.randomness import derive_key, permute
+from model.reading import Reading
+from model.schedules import Facts, learning_rate
+from model.spec import TrialSpec
+from model.stack import Plan
+
+Ints = npt.NDArray[np.int64]
+
+# Ticks between two looks at the outside: an order to stop waits this long at most.
+_QUANTUM_TICKS = 8
+
+
+class SlotState(StrEnum):
+    """What a slot is doing."""
+
+    EMPTY = "empty"  # free for the next trial
+    TRAINING = "training"  # takes part in every tick
+
+
+@dataclass
+class Slot:
+    """One row of a stack and the trial in it."""
+
+    state: SlotState = SlotState.EMPTY
+    trial_id: str = ""
+    spec: TrialSpec = field(init=False)
+    step: int = 0  # updates done
+    tick: int = 0  # micro-batches into the next update
+    loss_sum: float = 0.0  # since the last report, of updates
+    loss_weight: float = 0.0
+    norm_sum: float = 0.0
+    norm_count: int = 0
+    val_losses: list[float] = field(default_factory=list)  # of the reports so far
+
+    @property
+    def ticks_per_step(self) -> int:
+        """B/b: micro-batches of one update."""
+        return self.spec.hyperparameters.batch_size // self.spec.micro_batch
+
+    def learning_rate(self, step: int) -> float:
+        """α_t of an update before the next report."""
+        facts = Facts(self.spec.architecture.d_model, self.val_losses)
+        return learning_rate(step, self.spec.hyperparameters, facts)
+
+    @property
+    def next_report(self) -> int:
+        """The update after which this trial reports next."""
+        return next(step for step in self.spec.report_steps if step > self.step)
+
+
+def plan_of(slots: Sequence[Slot], a: Architecture, b: int, train: Reading) -> Plan:
+    """Ticks up to the next report of any slot, with all that they need from the host.
+
+    Args:
+        slots: those of a stack; one of them at least is training.
+        a: the architecture of the stack.
+        b: its micro-batch.
+        train: what they read.
+    """
+    training = {row: slot for row, slot in enumerate(slots) if slot.state is SlotState.TRAINING}
+    q_ticks, k = _QUANTUM_TICKS, len(slots)
+    for slot in training.values():
+        ticks = (slot.next_report - slot.step) * slot.ticks_per_step - slot.tick
+        q_ticks = min(q_ticks, ticks)
+    has_encoder = a.n_encoder_layers > 0
+    plan = Plan(
+        inputs=np.zeros((q_ticks, k, b, a.context_length), np.int64),
+        targets=np.zeros((q_ticks, k, b, a.context_length), np.int64),
+        sources=np.zeros((q_ticks, k, b, a.source_length), np.int64) if has_encoder else None,
+        weight=np.zeros((q_ticks, k)),
+        due=np.zeros((q_ticks, k), np.bool_),
+        coefficients=np.tile(IDLE, (q_ticks, k, 1)),
+        max_norm=np.full((q_ticks, k), np.inf),
+        max_value=np.full((q_ticks, k), np.inf),
+        averaging=np.zeros((q_ticks, k)),
+        pruning=np.zeros((q_ticks, k)),
+        z_loss=np.zeros(k),
+        label_smoothing=np.zeros(k),
+        dropout=np.zeros((len(PLACES), k)),
+        dropout_keys=np.zeros((q_ticks, k), np.int64),
+    )
+    for row, slot in training.items():
+        _plan_slot(plan, row, slot, train)
+    return plan.without_unused()
+
+
+def _plan_slot(plan: Plan, row: int, slot: Slot, train: Reading) -> None:
+    h, spec = slot.spec.hyperparameters, slot.spec
+    q_ticks, b = plan.inputs.shape[0], spec.micro_batch
+    first = slot.step * h.batch_size + slot.tick * b
+    positions = first + np.arange(q_ticks * b).reshape(q_ticks, b)
+    numbers = data_order(spec.seed, positions, spec.train_sequences)  # (Q, b)
+    a = spec.architecture
+    inputs, plan.targets[:, row], sources = train.rows(numbers, a)
+    plan.inputs[:, row] = _noisy(inputs, "noise", spec, positions)
+    if sources is not None:
+        assert plan.sources is not None
+        plan.sources[:, row] = _noisy(sources, "source noise", spec, positions)
+    plan.weight[:, row] = _weights(slot, numbers, train)
+    assert plan.label_smoothing is not None
+    assert plan.dropout is not None
+    plan.label_smoothing[row], plan.z_loss[row] = h.label_smoothing, h.z_loss
+    rates = h.embedding_dropout, h.attention_dropout, h.residual_dropout
+    plan.dropout[:, row] = rates
+    for q in range(q_ticks):
+        update, tick = divmod(slot.tick + q, slot.ticks_per_step)
+        step = slot.step + update + 1
+        if any(rates):
+            key = derive_key(spec.seed, "dropout", step, tick)
+            plan.dropout_keys[q, row] = np.uint64(key).astype(np.int64)
+        if tick == slot.ticks_per_step - 1:
+            plan.due[q, row] = True
+            plan.coefficients[q, row] = coefficients(step, slot.learning_rate(step), h)
+            plan.max_norm[q, row] = h.grad_clip or np.inf
+            plan.max_value[q, row] = h.grad_clip_value or np.inf
+            plan.averaging[q, row] = averaging_share(step, h.ema_decay)
+            plan.pruning[q, row] = pruning_of(step, h)
+
+
+def _weights(slot: Slot, numbers: Ints, train: Reading) -> npt.NDArray[np.float64]:
+    """Share of each tick, (Q,), in the targets of its update, given its sequences, (Q, b)."""
+    h, spec = slot.spec.hyperparameters, slot.spec
+    ticks = slot.tick + np.arange(len(numbers))
+    steps = slot.step + np.arange(1 + ticks[-1] // slot.ticks_per_step)
+    positions = steps[:, None] * h.batch_size + np.arange(h.batch_size)  # (updates, B)
+    whole = data_order(spec.seed, positions, spec.train_sequences)
+    targets = train.num_targets(whole, spec.architecture).sum(1)
+    own = train.num_targets(numbers, spec.architecture).sum(1)
+    weights: npt.NDArray[np.float64] = own / targets[ticks // slot.ticks_per_step]
+    return weights
+
+
+def _noisy(ids: Ints, place: str, spec: TrialSpec, positions: Ints) -> Ints:
+    """Sequences as a trial reads them: with token noise, if it wants some."""
+    noise, a = spec.hyperparameters.token_noise, spec.architecture
+    if not noise:
+        return ids
+    key = derive_key(spec.seed, place)
+    return replace_tokens(ids, noise, a.vocab_size, a.end_of_text, key, positions)
+
+
+def data_order(seed: int, positions: Ints, size: int) -> Ints:
+    """Which training sequence a trial reads at each position of its endless stream.
+
+    Every epoch is a keyed permutation of its own, so each sequence is read once an epoch.
+
+    Args:
+        seed: of the trial.
+        positions: sequences read before, any shape, int64.
+        size: |Data|, training sequences.
+
+    Returns:
+        Sequence numbers in [0, size), of the shape of `positions`.
+    """
+    epochs, within = positions // size, positions % size
+    numbers = np.empty_like(positions)
+    for epoch in np.unique(epochs):
+        here = epochs == epoch
+        numbers[here] = permute(within[here], size, derive_key(seed, "order", int(epoch)))
+    return numbers

@@ -1,0 +1,70 @@
+"""What a model reads: from the numbers of sequences to token ids, for texts and for pairs.
+
+T = tokens of a sequence, or of a target; S = tokens of a source.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from model.architecture import Architecture
+from model.corpus import sequences
+
+Tokens = npt.NDArray[np.unsignedinteger[Any]]
+Ints = npt.NDArray[np.int64]
+
+
+class Rows(NamedTuple):
+    """Sequences, and what should be predicted at each of their tokens.
+
+    Attributes:
+        inputs: (..., T) int64 token ids.
+        targets: (..., T) int64, IGNORED where there is none.
+        sources: (..., S) int64 token ids; None without an encoder.
+    """
+
+    inputs: Ints
+    targets: Ints
+    sources: Ints | None = None
+
+
+class Reading(Protocol):
+    """One split of a corpus, as sequences with numbers."""
+
+    def num_sequences(self, a: Architecture) -> int:
+        """How many there are."""
+        ...
+
+    def rows(self, numbers: Ints, a: Architecture) -> Rows:
+        """The sequences of some numbers, int64 of any shape."""
+        ...
+
+    def num_targets(self, numbers: Ints, a: Architecture) -> Ints:
+        """How many tokens of each should be predicted: int64, the shape of `numbers`."""
+        ...
+
+
+class Text:
+    """A text, cut into sequences that do not overlap.
+
+    Args:
+        tokens: 1-D token ids.
+    """
+
+    def __init__(self, tokens: Tokens) -> None:
+        self._tokens = tokens
+
+    def num_sequences(self, a: Architecture) -> int:
+        """See `Reading`."""
+        return max(0, len(self._tokens) - 1) // a.context_length
+
+    def rows(self, numbers: Ints, a: Architecture) -> Rows:
+        """See `Reading`; a target is the token after its input."""
+        return Rows(*sequences(self._tokens, numbers, a.context_length))
+
+    def num_targets(self, numbers: Ints, a: Architecture) -> Ints:
+        """See `Reading`."""
+        return np.full(numbers.shape, a.context_length, np.int64)
