@@ -92,9 +92,13 @@ class DataConfig(BaseModel):
         return self.source or ("files" if self.files else "hub")
 
 
-def no_column(where: str, column: str, columns: Collection[str]) -> CorpusError:
-    """What to say of a table that lacks the column of the texts."""
-    return CorpusError(f"{where} has no column {column!r}, only {listed(columns)}; set data.column")
+def no_column(
+    where: str, column: str, columns: Collection[str], option: str = "column"
+) -> CorpusError:
+    """What to say of a table that lacks the column that an option of the data names."""
+    return CorpusError(
+        f"{where} has no column {column!r}, only {listed(columns)}; set data.{option}"
+    )
 
 
 def listed(names: Collection[str]) -> str:

@@ -114,6 +114,20 @@ def _cut(text: str, begin: int = 0) -> int:
     return begin + PIECE
 
 
+class Row(NamedTuple):
+    """What a reader takes of a row of a table.
+
+    Attributes:
+        number: from 0, of all rows.
+        where: file and place, to begin a message with.
+        texts: of the fields that are asked for, in that order; None where there is none.
+    """
+
+    number: int
+    where: str
+    texts: tuple[str | None, ...]
+
+
 def rows(name: str, texts: Iterable[tuple[int, str]]) -> Iterator[Document]:
     """One document per numbered text, without those that are white space only."""
     for number, text in texts:
