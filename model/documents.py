@@ -21,8 +21,8 @@ class Document(NamedTuple):
     """A document, or a piece of one.
 
     Attributes:
-        name: unique within a source; depends on the name of the file and the number of the row or
-            part in it only.
+        name: unique within a source, but for the two documents of a pair, which share it; depends
+            on the name of the file and the number of the row or part in it only.
         text: never white space only, unless it is a piece of a longer document.
         ends: false if the text of the document goes on in the next item, which has the same name.
     """
@@ -126,6 +126,13 @@ class Row(NamedTuple):
     number: int
     where: str
     texts: tuple[str | None, ...]
+
+
+def pair(name: str, source: str, target: str) -> Iterator[Document]:
+    """A pair as two documents of one name: the source and then the target."""
+    for text in (source, target):
+        for piece, ends in pieces(text):
+            yield Document(name, piece, ends)
 
 
 def rows(name: str, texts: Iterable[tuple[int, str]]) -> Iterator[Document]:

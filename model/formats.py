@@ -1,7 +1,8 @@
 """One file of any format as a stream of documents: a registry from suffix to reader.
 
 A text becomes its parts, a table its rows; parts and rows without text (null, empty, white space)
-are no documents. Memory is bounded by the longest row, not by the file.
+are no documents. Of pairs, each row is two documents, and both have text. Memory is bounded by the
+longest row, not by the file.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ def describe_emptiness(path: Path, config: DataConfig) -> str:
     suffix = format_suffix(path)
     if suffix in TEXT_FORMATS:
         return f"there are no documents, only separators ({config.separator!r}) and white space"
+    if config.pairs:
+        return "it has no row"
     name = f"field {config.field!r}" if suffix == ".jsonl" else f"column {config.column!r}"
     return f"no row has text in its {name}"
 
@@ -51,12 +54,36 @@ def _text(name: str, path: Path, config: DataConfig) -> Iterator[Document]:
         yield Document(f"{name}#{number}", text, ends)
 
 
-def _table(name: str, found: Iterator[Row]) -> Iterator[Document]:
+def _fields(config: DataConfig, option: str) -> Fields:
+    """What to take of each row: source and target of pairs, or what a single option names."""
+    options = ("source_field", "target_field") if config.pairs else (option,)
+    return {each: getattr(config, each) for each in options}
+
+
+def _table(name: str, found: Iterator[Row], config: DataConfig) -> Iterator[Document]:
+    if config.pairs:
+        return _pairs(name, found, config)
     return documents.rows(name, ((row.number, row.texts[0] or "") for row in found))
 
 
+def _pairs(name: str, found: Iterator[Row], config: DataConfig) -> Iterator[Document]:
+    for number, where, (source, target) in found:
+        if not source or source.isspace():
+            raise _no_text(where, "source", config.source_field)
+        if not target or target.isspace():
+            raise _no_text(where, "target", config.target_field)
+        yield from documents.pair(f"{name}#{number}", source, target)
+
+
+def _no_text(where: str, side: str, field: str) -> CorpusError:
+    return CorpusError(
+        f"{where} has no text in {field!r}, which is the {side} of a pair; give it some, or take "
+        f"the row out"
+    )
+
+
 def _jsonl(name: str, path: Path, config: DataConfig) -> Iterator[Document]:
-    return _table(name, _jsonl_rows(path, {"field": config.field}, config.errors))
+    return _table(name, _jsonl_rows(path, _fields(config, "field"), config.errors), config)
 
 
 def _jsonl_rows(path: Path, fields: Fields, errors: str) -> Iterator[Row]:
@@ -107,11 +134,16 @@ def _whole_characters(text: str, where: str, errors: str) -> str:
 
 
 def _csv(name: str, path: Path, config: DataConfig) -> Iterator[Document]:
-    return _table(name, _csv_rows(path, {"column": config.column}, config.errors, ","))
+    return _delimited(name, path, config, ",")
 
 
 def _tsv(name: str, path: Path, config: DataConfig) -> Iterator[Document]:
-    return _table(name, _csv_rows(path, {"column": config.column}, config.errors, "\t"))
+    return _delimited(name, path, config, "\t")
+
+
+def _delimited(name: str, path: Path, config: DataConfig, delimiter: str) -> Iterator[Document]:
+    found = _csv_rows(path, _fields(config, "column"), config.errors, delimiter)
+    return _table(name, found, config)
 
 
 def _csv_rows(path: Path, fields: Fields, errors: str, delimiter: str) -> Iterator[Row]:
@@ -144,7 +176,7 @@ def _csv_rows(path: Path, fields: Fields, errors: str, delimiter: str) -> Iterat
 
 
 def _parquet(name: str, path: Path, config: DataConfig) -> Iterator[Document]:
-    return _table(name, parquet_rows(path, {"column": config.column}, config.errors))
+    return _table(name, parquet_rows(path, _fields(config, "column"), config.errors), config)
 
 
 TEXT_FORMATS = (".txt", ".md", ".py")
