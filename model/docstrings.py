@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from model.data_config import DataConfig
-from model.documents import Document, pieces
+from model.documents import Document, pair, pieces
 from model.files import library_files
 from model.streams import unreadable
 
@@ -60,7 +60,7 @@ def docstring_pairs(config: DataConfig) -> Iterator[Pair]:
         lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
         functions = [node for node in ast.walk(tree) if isinstance(node, _Function)]
         functions.sort(key=lambda node: (node.lineno, node.col_offset))
-        found = [pair for node in functions if (pair := _pair(node, lines)) is not None]
+        found = [each for node in functions if (each := _pair(node, lines)) is not None]
         for number, (source, target) in enumerate(found):
             yield Pair(f"{file.name}#{number}", source, target)
 
@@ -84,7 +84,13 @@ def _pair(node: _Function, lines: list[str]) -> tuple[str, str] | None:
 
 
 def documents_of_pairs(config: DataConfig) -> Iterator[Document]:
-    """Each pair as one text: the function, then the summary as a docstring."""
-    for pair in docstring_pairs(config):
-        for piece, ends in pieces(f'{pair.source}\n"""{pair.target}"""\n'):
-            yield Document(pair.name, piece, ends)
+    """Each pair as two documents if pairs are asked for.
+
+    Otherwise as one text: the function, then the summary as a docstring.
+    """
+    for name, source, target in docstring_pairs(config):
+        if config.pairs:
+            yield from pair(name, source, target)
+            continue
+        for piece, ends in pieces(f'{source}\n"""{target}"""\n'):
+            yield Document(name, piece, ends)

@@ -21,8 +21,8 @@ class Document(NamedTuple):
     """A document, or a piece of one.
 
     Attributes:
-        name: unique within a source; depends on the name of the file and the number of the row or
-            part in it only.
+        name: unique within a source, but for the two documents of a pair, which share it; depends
+            on the name of the file and the number of the row or part in it only.
         text: never white space only, unless it is a piece of a longer document.
         ends: false if the text of the document goes on in the next item, which has the same name.
     """
@@ -112,6 +112,27 @@ def _cut(text: str, begin: int = 0) -> int:
         # The next window ends with the space that this one may begin with.
         stop = start + 1 if start > begin else begin
     return begin + PIECE
+
+
+class Row(NamedTuple):
+    """What a reader takes of a row of a table.
+
+    Attributes:
+        number: from 0, of all rows.
+        where: file and place, to begin a message with.
+        texts: of the fields that are asked for, in that order; None where there is none.
+    """
+
+    number: int
+    where: str
+    texts: tuple[str | None, ...]
+
+
+def pair(name: str, source: str, target: str) -> Iterator[Document]:
+    """A pair as two documents of one name: the source and then the target."""
+    for text in (source, target):
+        for piece, ends in pieces(text):
+            yield Document(name, piece, ends)
 
 
 def rows(name: str, texts: Iterable[tuple[int, str]]) -> Iterator[Document]:

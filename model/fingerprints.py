@@ -79,12 +79,19 @@ def fingerprint(config: DataConfig, memo: Path | None = None) -> Fingerprint:
     return Fingerprint(sha.hexdigest(), files)
 
 
-def _options(config: DataConfig, files: Sequence[FileDigest]) -> dict[str, str | None]:
+def _options(config: DataConfig, files: Sequence[FileDigest]) -> dict[str, str | bool | None]:
     """The options that change the documents of these files."""
-    options: dict[str, str | None] = {"kind": config.kind}
+    options: dict[str, str | bool | None] = {"kind": config.kind}
+    if config.pairs:
+        options["pairs"] = True
     if config.files:
         suffixes = {format_suffix(Path(file.name)) for file in files}
         options["errors"] = config.errors
+        if config.pairs:
+            return options | {
+                "source_field": config.source_field,
+                "target_field": config.target_field,
+            }
         if suffixes & set(TEXT_FORMATS):
             options["separator"] = config.separator
         if ".jsonl" in suffixes:

@@ -1,14 +1,15 @@
-"""One column of text of a Parquet file, a batch of rows at a time."""
+"""Columns of text of a Parquet file, a batch of rows at a time."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from model.data_config import CorpusError, no_column
+from model.documents import Row
 from model.streams import blocks, is_compressed, unreadable
 
 # About as many bytes of text are decoded at a time.
@@ -16,12 +17,12 @@ _BATCH_BYTES = 2**22
 _MOST_ROWS = 2**12
 
 
-def parquet_rows(path: Path, column: str, errors: str) -> Iterator[tuple[int, str]]:
-    """Number and text of each row that has one.
+def parquet_rows(path: Path, columns: Mapping[str, str], errors: str) -> Iterator[Row]:
+    """The rows of a file.
 
     Args:
         path: a .parquet file, or one that is compressed once more.
-        column: name of a column of strings, or of bytes that hold UTF-8.
+        columns: option of the data → name of a column of strings, or of bytes that hold UTF-8.
         errors: `strict`, or `replace` to read U+FFFD where bytes are not UTF-8.
 
     Raises:
@@ -32,11 +33,16 @@ def parquet_rows(path: Path, column: str, errors: str) -> Iterator[tuple[int, st
     try:
         with _seekable(path) as file:
             number = 0
-            for batch in _batches(file, path, column):
+            for batch in _batches(file, path, columns):
                 # As bytes, so that text that is not UTF-8 is ours to judge.
-                for value in batch.column(0).cast(pyarrow.large_binary()).to_pylist():
-                    if value is not None:
-                        yield number, _text(value, path, number, column, errors)
+                values = [
+                    batch.column(column).cast(pyarrow.large_binary()).to_pylist()
+                    for column in columns.values()
+                ]
+                for row in zip(*values, strict=True):
+                    where = f"data: {path} row {number + 1}"
+                    named = zip(row, columns.values(), strict=True)
+                    yield Row(number, where, tuple(_text(v, where, c, errors) for v, c in named))
                     number += 1
     # The names of columns are decoded by pyarrow.
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -62,7 +68,7 @@ def _seekable(path: Path) -> Generator[IO[bytes]]:
         yield copy
 
 
-def _batches(file: IO[bytes], path: Path, column: str) -> Iterator[Any]:
+def _batches(file: IO[bytes], path: Path, columns: Mapping[str, str]) -> Iterator[Any]:
     import pyarrow
     from pyarrow import parquet
 
@@ -71,34 +77,36 @@ def _batches(file: IO[bytes], path: Path, column: str) -> Iterator[Any]:
         file, buffer_size=2**20, pre_buffer=False, page_checksum_verification=True
     )
     schema = table.schema_arrow
-    if column not in schema.names:
-        raise no_column(f"data: {path}", column, schema.names)
-    kind = schema.field(column).type
-    inner = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
-    if str(inner).removeprefix("large_").removesuffix("_view") not in ("string", "binary"):
-        raise CorpusError(
-            f"data: {path}: column {column!r} holds {kind} and not text; set data.column"
-        )
-    size = max(1, _row_bytes(table.metadata, column))
+    for option, column in columns.items():
+        if column not in schema.names:
+            raise no_column(f"data: {path}", column, schema.names, option)
+        kind = schema.field(column).type
+        inner = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
+        if str(inner).removeprefix("large_").removesuffix("_view") not in ("string", "binary"):
+            raise CorpusError(
+                f"data: {path}: column {column!r} holds {kind} and not text; set data.{option}"
+            )
+    names = list(columns.values())
+    size = max(1, _row_bytes(table.metadata, names))
     rows = min(_MOST_ROWS, max(1, _BATCH_BYTES // size))
-    yield from table.iter_batches(batch_size=rows, columns=[column], use_threads=False)
+    yield from table.iter_batches(batch_size=rows, columns=names, use_threads=False)
 
 
-def _row_bytes(metadata: Any, column: str) -> int:
-    """Mean size of a text in the row group where the texts are longest."""
+def _row_bytes(metadata: Any, columns: Collection[str]) -> int:
+    """Mean size of a row's texts in the row group where they are longest."""
     longest = 0
     for group in map(metadata.row_group, range(metadata.num_row_groups)):
-        for chunk in map(group.column, range(group.num_columns)):
-            if chunk.path_in_schema == column and group.num_rows:
-                longest = max(longest, chunk.total_uncompressed_size // group.num_rows)
+        chunks = map(group.column, range(group.num_columns))
+        size = sum(c.total_uncompressed_size for c in chunks if c.path_in_schema in columns)
+        longest = max(longest, size // max(1, group.num_rows))
     return longest
 
 
-def _text(value: bytes, path: Path, number: int, column: str, errors: str) -> str:
+def _text(value: bytes | None, where: str, column: str, errors: str) -> str | None:
     try:
-        return value.decode("utf-8", errors)
+        return None if value is None else value.decode("utf-8", errors)
     except UnicodeDecodeError as error:
         raise CorpusError(
-            f"data: {path} row {number + 1}: column {column!r} is not UTF-8 at byte "
-            f"{error.start} (0x{value[error.start]:02x}); correct it, or set errors: replace"
+            f"{where}: column {column!r} is not UTF-8 at byte {error.start} "
+            f"(0x{error.object[error.start]:02x}); correct it, or set errors: replace"
         ) from error

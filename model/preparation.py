@@ -282,14 +282,16 @@ def _survey(data: DataConfig, pattern: str, work: _Work) -> tuple[float, dict[by
             f"data: there are no documents, only separators ({data.separator!r}); give files "
             f"with text between them, or another separator"
         )
+    noun = "pair" if data.pairs else "document"
     if survey.train + survey.held_out == 1:
+        way_out = 'files, or say what separates documents (for instance separator: "\\n\\n")'
         raise CorpusError(
-            "data: the split is by document, and there is only one; give several "
-            'files, or say what separates documents (for instance separator: "\\n\\n")'
+            f"data: the split is by {noun}, and there is only one; give several "
+            f"{'pairs' if data.pairs else way_out}"
         )
     if not survey.train:
         raise CorpusError(
-            "data: every document falls into the validation part; lower validation_fraction"
+            f"data: every {noun} falls into the validation part; lower validation_fraction"
         )
     return max(data.validation_fraction, survey.lowest), counts
 

@@ -8,7 +8,7 @@ from model.data_config import CorpusError, DataConfig
 from model.docstrings import documents_of_pairs
 from model.documents import Document, pieces
 from model.files import SourceFile, is_asked_for, library_files, named_files
-from model.formats import describe_emptiness, read
+from model.formats import TEXT_FORMATS, describe_emptiness, read
 from model.hub import hub_documents
 from model.streams import format_suffix, is_compressed, texts, unreadable
 
@@ -31,9 +31,9 @@ def _python_stdlib(config: DataConfig) -> Iterator[Document]:
 
 
 def _files(config: DataConfig) -> Iterator[Document]:
-    """What the files hold: parts of texts, rows of tables."""
+    """What the files hold: parts of texts, rows of tables, pairs of tables."""
     patterns = config.files or ()
-    files = named_files(patterns)
+    files = source_files(config)
     is_empty = True
     for file in files:
         document = None
@@ -64,13 +64,19 @@ def source_files(config: DataConfig) -> list[SourceFile]:
     """The files that a source reads, in that order; none for a data set of the hub.
 
     Raises:
-        CorpusError: if one is missing or has no format that is known.
+        CorpusError: if one is missing, has no format that is known, or should hold pairs and is
+            no table.
     """
     if config.hub:
         return []
     found = named_files(config.files) if config.files else library_files()
     for file in found:
         _size(file)
+        if config.files and config.pairs and format_suffix(file.path) in TEXT_FORMATS:
+            raise CorpusError(
+                f"data.files: {file.path} is no table and so has no pairs; name .jsonl, .csv, .tsv "
+                f"and .parquet files only, or leave out pairs: true"
+            )
     return found
 
 

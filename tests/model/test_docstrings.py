@@ -99,6 +99,16 @@ def test_a_pair_as_text_ends_with_the_summary(library: Path) -> None:
     assert last.name == "e.py#0"
 
 
+def test_a_pair_as_two_documents_is_source_and_target(library: Path) -> None:
+    found = list(documents(CONFIG.model_copy(update={"pairs": True})))
+    assert found[:2] == [
+        ("a.py#0", "def plain(x):\n    return x", True),
+        ("a.py#0", "Return x.", True),
+    ]
+    texts = [text for pair in docstring_pairs(CONFIG) for text in (pair.source, pair.target)]
+    assert [document.text for document in found] == texts
+
+
 def test_a_library_that_cannot_be_read_is_named(
     library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -104,6 +104,17 @@ def test_fingerprint_changes_with_options_that_change_documents(texts: Path) -> 
     assert fingerprint(config(texts, validation_fraction=0.5)).digest == plain
 
 
+def test_fingerprint_changes_with_pairs_and_their_fields(texts: Path) -> None:
+    (texts / "a.txt").unlink()
+    options: list[dict[str, Any]] = [
+        {}, {"pairs": True}, {"pairs": True, "errors": "replace"},
+        {"pairs": True, "source_field": "x"}, {"pairs": True, "target_field": "x"},
+    ]  # fmt: skip
+    digests = {fingerprint(config(texts, **option)).digest for option in options}
+    library = [DataConfig(source="python-docstrings", pairs=pairs) for pairs in (False, True)]
+    assert len(digests | {fingerprint(data).digest for data in library}) == 7
+
+
 def test_options_for_other_formats_do_not_matter(texts: Path) -> None:
     def digest(name: str, **options: Any) -> str:
         return fingerprint(config(texts / name, **options)).digest

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,25 +43,31 @@ def of_text(texts: list[str]) -> bytes:
 
 
 def of_jsonl(texts: list[str]) -> bytes:
-    rows = [{"id": i, "text": text} for i, text in enumerate(texts)]
+    return of_objects([{"id": i, "text": text} for i, text in enumerate(texts)])
+
+
+def of_objects(rows: Sequence[Mapping[str, object]]) -> bytes:
     return "".join(json.dumps(row, ensure_ascii=i % 2 == 0) + "\n" for i, row in enumerate(rows)
                    ).encode()  # fmt: skip
 
 
 def of_table(delimiter: str) -> Callable[[list[str]], bytes]:
-    def write(texts: list[str]) -> bytes:
-        out = io.StringIO(newline="")
-        writer = csv.writer(out, delimiter=delimiter)
-        writer.writerows([["id", "text"], *([i, text] for i, text in enumerate(texts))])
-        return out.getvalue().encode()
+    return lambda texts: of_cells([["id", "text"], *map(list, enumerate(texts))], delimiter)
 
-    return write
+
+def of_cells(rows: list[list[Any]], delimiter: str) -> bytes:
+    out = io.StringIO(newline="")
+    csv.writer(out, delimiter=delimiter).writerows(rows)
+    return out.getvalue().encode()
 
 
 def of_parquet(texts: list[str], kind: Any = None, **options: Any) -> bytes:
-    table = pyarrow.table(
-        {"id": list(range(len(texts))), "text": pyarrow.array(texts, kind or pyarrow.string())}
-    )
+    text = pyarrow.array(texts, kind or pyarrow.string())
+    return of_columns({"id": list(range(len(texts))), "text": text}, **options)
+
+
+def of_columns(columns: Mapping[str, Any], **options: Any) -> bytes:
+    table = pyarrow.table(columns)
     sink = pyarrow.BufferOutputStream()
     parquet.write_table(table, sink, **options)
     return bytes(sink.getvalue())
@@ -88,8 +94,24 @@ def read(*files: Path, **options: Any) -> dict[str, str]:
     return found
 
 
+def in_columns(delimiter: str) -> Callable[[list[tuple[str, str]]], bytes]:
+    return lambda pairs: of_cells([["to", "id", "from"], *([t, 0, s] for s, t in pairs)], delimiter)
+
+
+# The columns are not in the order in which they are asked for.
+PAIR_WRITERS: dict[str, Callable[[list[tuple[str, str]]], bytes]] = {
+    ".jsonl": lambda pairs: of_objects([{"to": t, "id": 0, "from": s} for s, t in pairs]),
+    ".csv": in_columns(","),
+    ".tsv": in_columns("\t"),
+    ".parquet": lambda pairs: of_columns(
+        {"to": [t for _, t in pairs], "id": [0] * len(pairs), "from": [s for s, _ in pairs]}
+    ),
+}
+
+
 def test_every_format_has_a_writer_here() -> None:
     assert set(WRITERS) == set(FORMATS)
+    assert set(PAIR_WRITERS) == set(FORMATS) - set(TEXT_FORMATS)
     assert set(COMPRESS) == {"", *COMPRESSIONS}
 
 
@@ -119,6 +141,72 @@ def test_every_table_keeps_any_text(tmp_path: Path, texts: list[str]) -> None:
     for suffix in set(WRITERS) - set(TEXT_FORMATS):
         path = write(tmp_path / f"a{suffix}", WRITERS[suffix](texts))
         assert list(read(path).values()) == expected, suffix
+
+
+@pytest.mark.parametrize("compression", COMPRESS)
+@pytest.mark.parametrize("suffix", PAIR_WRITERS)
+def test_every_table_gives_the_same_pairs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, compression: str
+) -> None:
+    monkeypatch.setattr(documents_module, "PIECE", 1000)
+    monkeypatch.setattr("model.parquet._MOST_ROWS", 2)
+    texts = [text for text in TEXTS if text.strip()]
+    pairs = list(zip(texts, reversed(texts), strict=True))
+    name = f"a{suffix}{compression}"
+    path = write(tmp_path / name, COMPRESS[compression](PAIR_WRITERS[suffix](pairs)))
+    config = DataConfig(files=(str(path),), pairs=True, source_field="from", target_field="to")
+    found = list(documents(config))
+    assert len(found) > 2 * len(pairs), "long texts come in pieces"
+    whole, begun = [], ""
+    for each in found:
+        begun += each.text
+        if each.ends:
+            whole.append((each.name, begun))
+            begun = ""
+    numbered = enumerate(pairs)
+    assert whole == [(f"{name}#{number}", text) for number, pair in numbered for text in pair]
+
+
+PAIR_MISTAKES: dict[str, tuple[str, bytes, str]] = {
+    "no row": ("a.tsv", b"source\ttarget\n", r"a\.tsv is empty: it has no row; leave it out"),
+    "empty": (
+        "a.jsonl",
+        b'{"source": "a", "target": "b"}\n\n{"source": "a", "target": ""}',
+        r"a\.jsonl line 3 has no text in 'target', which is the target of a pair; give it some, or",
+    ),
+    "null": ("a.jsonl", b'{"source": null, "target": "b"}', r"line 1 has no text in 'source', whi"),
+    "blank": ("a.csv", b'source,target\na,b\n" \n",b\n', r"line 4 has no text in 'source', which"),
+    "cell": ("a.tsv", b"source\ttarget\na\t\n", r"a\.tsv line 2 has no text in 'target', which is"),
+    "short": ("a.csv", b"target,source\na\n", "2 has 1 fields, but column 'source' is number 2; c"),
+    "no key": ("a.jsonl", b'{"source": "a"}', "1 has no field 'target', only 'source'; set data"),
+    "number": ("a.jsonl", b'{"source": "a", "target": 1}', "is not a text but int; set data.targ"),
+    "no column": ("a.csv", b"target,text\n", "has no column 'source', .*; set data.source_field"),
+    "no parquet column": (
+        "a.parquet",
+        of_columns({"source": ["a"]}),
+        "has no column 'target', only 'source'; set data.target_field",
+    ),
+    "parquet null": (
+        "a.parquet",
+        of_columns({"source": ["a", "b"], "target": ["a", None]}),
+        r"a\.parquet row 2 has no text in 'target', which is the target of a pair",
+    ),
+    "parquet numbers": (
+        "a.parquet",
+        of_columns({"source": ["a"], "target": [1]}),
+        "column 'target' holds int64 and not text; set data.target_field",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", PAIR_MISTAKES)
+def test_a_row_that_is_no_pair_is_named(tmp_path: Path, case: str) -> None:
+    name, data, message = PAIR_MISTAKES[case]
+    path = write(tmp_path / name, data)
+    with pytest.raises(CorpusError, match=message) as caught:
+        read(path, pairs=True)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("suffix", TEXT_FORMATS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import subprocess
 import sys
 import sysconfig
@@ -33,6 +34,12 @@ def config(*files: Path, **more: Any) -> DataConfig:
         ({"source": "python-docstrings"}, "python-docstrings"),
         ({"files": ["a.txt"], "errors": "replace", "field": "x", "column": "x"}, "files"),
         ({"hub": "a/b", "split": "test", "hub_config": "x", "revision": "x"}, "hub"),
+        ({"source": "python-docstrings", "pairs": True}, "python-docstrings"),
+        (
+            {"files": ["a"], "pairs": True, "source_field": "target", "target_field": "x"}
+            | {"errors": "replace"},
+            "files",
+        ),
     ],
 )
 def test_every_kind_of_source_is_in_the_registry(options: dict[str, Any], kind: str) -> None:
@@ -58,11 +65,47 @@ def test_every_kind_of_source_is_in_the_registry(options: dict[str, Any], kind: 
         ({"hub": "a/b", "field": "x"}, "field has no effect with hub; it is for files"),
         ({"column": "x"}, "column has no effect with source; it is for files and hub"),
         ({"files": ["a"], "errors": "ignore"}, "'strict' or 'replace'"),
+        (
+            {"pairs": True},
+            "there are no pairs in python-stdlib; use source: python-docstrings, or ",
+        ),
+        ({"hub": "a/b", "pairs": True}, "there are no pairs in a data set of the hub; use source:"),
+        (
+            {"files": ["a"], "pairs": True, "column": "x"},
+            "column has no effect with files with pairs: true; name source_field and target_field",
+        ),
+        ({"files": ["a"], "pairs": True, "field": "x"}, "field has no effect with files with pair"),
+        ({"files": ["a"], "pairs": True, "separator": "x"}, "separator has no effect with files w"),
+        (
+            {"files": ["a"], "source_field": "x"},
+            "source_field has no effect with files; it is for files with pairs: true",
+        ),
+        (
+            {"source": "python-docstrings", "pairs": True, "target_field": "x"},
+            "target_field has no effect with source; it is for files with pairs: true",
+        ),
+        (
+            {"files": ["a"], "pairs": True, "target_field": "source"},
+            "source_field and target_field are both 'source'; name two fields",
+        ),
     ],
 )
 def test_data_config_names_what_has_no_effect(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         DataConfig(**options)
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.md.gz", "b/c.py"])
+def test_pairs_are_refused_in_files_that_are_no_tables(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("text")
+    (tmp_path / "a.jsonl").write_text('{"source": "a", "target": "b"}')
+    assert len(list(documents(config(tmp_path / "a.jsonl", pairs=True)))) == 2
+    message = f"{re.escape(str(path))} is no table and so has no pairs; name .jsonl, .* leave out"
+    for ask in (source_files, lambda data: next(documents(data))):
+        with pytest.raises(CorpusError, match=message):
+            ask(config(tmp_path, pairs=True))  # type: ignore[operator]
 
 
 def test_empty_files_of_a_folder_are_skipped(tmp_path: Path) -> None:

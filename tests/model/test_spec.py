@@ -95,6 +95,8 @@ def test_hash_changes_with_every_field(spec: TrialSpec) -> None:
         for key in path[:-1]:
             at = at[key]
         at[path[-1]] = changed(at[path[-1]], path[-1])
+        if path[-1] in {"source_field", "target_field"}:
+            at["pairs"] = True
         if path[-1] == "seed":
             at["seed"] = 5
         h = other["hyperparameters"]

@@ -181,6 +181,21 @@ MISTAKES = {
     "missing file": (BUDGET + "data: ▲{files: nowhere.txt}", "nowhere.txt: No such file"),
     "NUL in file": (BUDGET + 'data: ▲{files: "a\\0b"}', "null"),
     "numbers as files": (BUDGET + "data: {files: [▲1]}", "data.files must be a text"),
+    "field of no pairs": (
+        BUDGET + "data:\n  files: small.txt\n  source_field: ▲x",
+        "source_field has no effect with files; it is for files with pairs: true",
+    ),
+    "pairs of texts": (BUDGET + "data: ▲{files: small.txt, pairs: true}", "no table and so has no"),
+    "pairs of the library": (BUDGET + "data: {pairs: ▲true}", "there are no pairs in python-stdl"),
+    "text for pairs": (BUDGET + "data: {pairs: ▲yes}", "data.pairs must be true or false, got yes"),
+    "column of pairs": (
+        BUDGET + "data:\n  column: ▲x\n  files: a.csv\n  pairs: true",
+        "column has no effect with files with pairs: true; name source_field and target_field",
+    ),
+    "one field": (
+        BUDGET + "data: ▲{files: a.csv, pairs: true, source_field: x, target_field: x}",
+        "source_field and target_field are both 'x'; name two fields",
+    ),
     "no budget": ("▲name: x", "exactly one of budget.tokens, T_total and N_epoch, got none"),
     "two budgets": (
         "hyperparameters: {T_total: 10}\nbudget: ▲{tokens: 10}",
