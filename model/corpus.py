@@ -97,21 +97,6 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sequences(tokens: Tokens, indices: Ints, context_length: int) -> tuple[Ints, Ints]:
-    """The sequences of some numbers; sequence i begins at token i·T.
-
-    Args:
-        tokens: 1-D token ids.
-        indices: int64, any shape S, below `num_sequences`.
-        context_length: T.
-
-    Returns:
-        Inputs and targets, int64, S + (T,); a target is the token after its input.
-    """
-    offsets = indices[..., None] * context_length + np.arange(context_length)
-    return tokens[offsets].astype(np.int64), tokens[offsets + 1].astype(np.int64)
-
-
 def get_batch(
     dataset: npt.ArrayLike,
     batch_size: int,

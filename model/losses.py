@@ -11,8 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-IGNORED = -100  # a target that takes no part, as in torch
-
 
 class _SmoothedNll(torch.autograd.Function):
     """Cross-entropy against smoothed targets; the gradient reuses the memory of log p.

@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from model.architecture import Architecture
-from model.corpus import sequences
 
 Tokens = npt.NDArray[np.unsignedinteger[Any]]
 Ints = npt.NDArray[np.int64]
+
+IGNORED = -100  # a target that takes no part, as in torch
 
 
 class Rows(NamedTuple):
@@ -68,3 +69,18 @@ class Text:
     def num_targets(self, numbers: Ints, a: Architecture) -> Ints:
         """See `Reading`."""
         return np.full(numbers.shape, a.context_length, np.int64)
+
+
+def sequences(tokens: Tokens, indices: Ints, context_length: int) -> tuple[Ints, Ints]:
+    """The sequences of some numbers; sequence i begins at token i·T.
+
+    Args:
+        tokens: 1-D token ids.
+        indices: int64, any shape S, below `num_sequences`.
+        context_length: T.
+
+    Returns:
+        Inputs and targets, int64, S + (T,); a target is the token after its input.
+    """
+    offsets = indices[..., None] * context_length + np.arange(context_length)
+    return tokens[offsets].astype(np.int64), tokens[offsets + 1].astype(np.int64)

@@ -24,10 +24,10 @@ from torch import Tensor
 from model.architecture import Architecture, parameter_shapes
 from model.dropout import DropoutRates
 from model.encoder_decoder import EncoderDecoder
-from model.losses import IGNORED, clip_grads_, cross_entropy
+from model.losses import clip_grads_, cross_entropy
 from model.optimizers import Layout, stack_rows, update
 from model.pruning import KEEP, OFF, mask_, prune_, sparsity
-from model.reading import Rows
+from model.reading import IGNORED, Rows
 from model.transformer import LanguageModel, initial_weight
 
 Floats = npt.NDArray[np.float64]

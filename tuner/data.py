@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from model.corpus import Corpus, sequences
+from model.corpus import Corpus
 from model.preparation import cached, prepare
 from model.progress import OnProgress
+from model.reading import sequences
 from tuner.errors import TunerError
 from tuner.space import CorpusFacts, SearchSpace
 from tuner.summary import table

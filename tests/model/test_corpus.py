@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from model.corpus import Corpus, get_batch, load, sequences, sha256_of
+from model.corpus import Corpus, get_batch, load, sha256_of
 from model.data_config import DataConfig
 from model.preparation import prepare
+from model.reading import sequences
 from model.tokenizer_config import TokenizerConfig
 
 
