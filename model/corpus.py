@@ -1,4 +1,4 @@
-"""A prepared corpus: memory-mapped token ids, and from there to sequences and batches.
+"""A prepared corpus: memory-mapped token ids, and from there to sequences, pairs and batches.
 
 `preparation.prepare` makes it. K = slots in a stack, B = sequences, T = tokens.
 """
@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from model.data_config import END_OF_TEXT, CorpusError
 from model.fingerprints import FileDigest
+from model.pairs import Pairs
 from model.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ Tokens = npt.NDArray[np.unsignedinteger[Any]]
 Ints = npt.NDArray[np.int64]
 Split = Literal["train", "validation"]
 
-FORMAT = 3  # of the folder
+FORMAT = 4  # of the folder
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class Corpus:
     Attributes:
         train: training token ids, 1-D, uint16 or uint32, memory-mapped.
         validation: validation token ids.
-        train_documents: where each training document ends in `train`, 1-D int64.
+        train_documents: where each training document ends in `train`, 1-D int64; a pair is two,
+            the source and then the target.
         validation_documents: where each validation document ends in `validation`.
         train_bytes: UTF-8 bytes of the training text.
         validation_bytes: UTF-8 bytes of the validation text.
@@ -42,6 +45,7 @@ class Corpus:
         data_fingerprint: SHA-256 of the source.
         tokenizer_fingerprint: SHA-256 of vocabulary, merges, special tokens and pattern.
         files: what the source's files were.
+        has_pairs: whether the documents are the sources and targets of pairs.
     """
 
     train: Tokens
@@ -54,11 +58,43 @@ class Corpus:
     data_fingerprint: str
     tokenizer_fingerprint: str
     files: tuple[FileDigest, ...]
+    has_pairs: bool
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that tokens and index need."""
+        arrays = (
+            self.train, self.validation, self.train_documents, self.validation_documents,
+        )  # fmt: skip
+        return sum(array.nbytes for array in arrays)
 
     def num_sequences(self, split: Split, context_length: int) -> int:
         """Sequences of `context_length` tokens, each with its next token, that do not overlap."""
         tokens = self.train if split == "train" else self.validation
         return max(0, len(tokens) - 1) // context_length
+
+    def pairs(self, split: Split) -> Pairs:
+        """The pairs of a split.
+
+        Raises:
+            CorpusError: if the corpus was not prepared with pairs.
+        """
+        if not self.has_pairs:
+            raise CorpusError(
+                "data: an encoder–decoder learns from pairs, and this corpus has none; set pairs: "
+                "true, with source: python-docstrings or files: of tables"
+            )
+        (end_of_text,) = self.tokenizer.encode(END_OF_TEXT)
+        if split == "train":
+            return Pairs(self.train, self.train_documents, end_of_text)
+        return Pairs(self.validation, self.validation_documents, end_of_text)
+
+    @property
+    def splits(self) -> tuple[Tokens | Pairs, Tokens | Pairs]:
+        """What an engine trains and validates on: texts, or pairs if it was prepared with them."""
+        if self.has_pairs:
+            return self.pairs("train"), self.pairs("validation")
+        return self.train, self.validation
 
 
 def load(folder: Path) -> Corpus | None:
@@ -86,6 +122,7 @@ def load(folder: Path) -> Corpus | None:
             data_fingerprint=meta["data_fingerprint"],
             tokenizer_fingerprint=meta["tokenizer_fingerprint"],
             files=tuple(FileDigest(*file) for file in files),
+            has_pairs=meta["has_pairs"],
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -224,6 +224,7 @@ def _build(
         "format": FORMAT,
         "data_fingerprint": identity.digest,
         "tokenizer_fingerprint": tokenizer.fingerprint,
+        "has_pairs": data.pairs,
         "bytes": sizes,
         "sha256": {
             name: sha256_of(building / name) for name in (*names, "tokenizer.json", "files.json")

@@ -26,6 +26,7 @@ from tuner.summary import default_of, number, range_of, table
 
 # Measured on the standard library at a vocabulary of 2,048; only for estimates.
 _BYTES_PER_TOKEN = 3.1
+_BYTES_PER_PAIR = 2_000  # of the standard library, most of which is in no pair
 # What is assumed of data whose size only reading can tell.
 _ASSUMED_BYTES = 1_000_000_000
 # What follows from other entries would only widen a table.
@@ -92,8 +93,9 @@ def describe_space(
     """What a search space means, in words and numbers; `plot` names a picture to draw as well."""
     facts, is_exact = _facts(space, home / "corpora")
     about = "" if is_exact else "about "
-    for _, message in conflicts(space, facts.train_tokens):
-        raise TunerError(f"{file}: with {about}{facts.train_tokens:,} training tokens, {message}")
+    what = "pairs" if facts.has_pairs else "tokens"
+    for _, message in conflicts(space, facts.train_size):
+        raise TunerError(f"{file}: with {about}{facts.train_size:,} training {what}, {message}")
     shapes = space.shapes(facts.vocab_size)
     searched = space.searched
     console.print(f"[bold]{space.name}[/bold]  {file}: a valid search space", highlight=False)
@@ -187,15 +189,17 @@ def _facts(space: SearchSpace, corpora: Path) -> tuple[CorpusFacts, bool]:
     if corpus is not None:
         return CorpusFacts.of(corpus), True
     size = source_bytes(space.data)
-    tokens = (_ASSUMED_BYTES if size is None else size) / _BYTES_PER_TOKEN
+    text = _ASSUMED_BYTES if size is None else size
+    amount = text / (_BYTES_PER_PAIR if space.data.pairs else _BYTES_PER_TOKEN)
     held_out = space.data.validation_fraction
     longest = max(a.context_length for a in space.shapes(space.tokenizer.vocab_size))
     return CorpusFacts(
         vocab_size=space.tokenizer.vocab_size,
-        train_tokens=max(longest + 1, round(tokens * (1 - held_out))),
-        validation_tokens=max(longest + 1, round(tokens * held_out)),
+        train_size=max(longest + 1, round(amount * (1 - held_out))),
+        validation_size=max(longest + 1, round(amount * held_out)),
         data_fingerprint="",
         tokenizer_fingerprint="",
+        has_pairs=space.data.pairs,
     ), False
 
 

@@ -97,7 +97,7 @@ def _curve(
     label: str,
     number: tuple[int, int],
 ) -> Curve:
-    h = space.derive(drawn, facts.train_tokens)
+    h = space.derive(drawn, facts.train_size)
     d_model = space.values(drawn).get("d_model", default_value("d_model"))
     known = Facts(cast(int, d_model))
     points = min(h.total_steps, _MOST_POINTS)

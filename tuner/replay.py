@@ -172,7 +172,7 @@ def _retrain(
 
     if device != "cuda" or not torch.cuda.is_available():
         device = "cpu"
-    engine = Engine(corpus.train, corpus.validation, slots=1, device=device)
+    engine = Engine(*corpus.splits, slots=1, device=device, decode=corpus.tokenizer.decode)
     reports: list[Report] = []
     for report in engine.run([spec]):
         reports.append(report)

@@ -206,7 +206,7 @@ def _facts(space: SearchSpace, corpus: Corpus) -> CorpusFacts:
     except ValueError as error:
         raise TunerError(f"the space {space.name} does not fit its data: {error}") from error
     # what a file can be told before its tokens are counted has been told; this is the rest
-    for _, message in conflicts(space, facts.train_tokens):
+    for _, message in conflicts(space, facts.train_size):
         raise TunerError(f"the space {space.name} does not fit its data: {message}")
     return facts
 
@@ -254,7 +254,7 @@ def _run(
 ) -> dict[str, float]:
     """Train all trials; the workers' busy seconds and how many workers there were."""
     view.phase("starting Ray and the workers")
-    with local_ray(corpus.train.nbytes + corpus.validation.nbytes):
+    with local_ray(corpus.nbytes):
         import ray
         from ray import tune
 
@@ -339,10 +339,11 @@ def _start_workers(space: SearchSpace, corpus: Corpus, checkpoints: Path) -> tup
     if on_gpu and number > gpus:
         raise TunerError(f"engine.workers is {number}, but there are only {gpus} GPUs")
     slots = space.engine.slots or (_GPU_SLOTS if on_gpu else _CPU_SLOTS)
-    tokens = (ray.put(corpus.train), ray.put(corpus.validation))
+    data = [ray.put(split) for split in corpus.splits]
+    decode = corpus.tokenizer.decode if corpus.has_pairs else None
     actor: Any = ray.remote(Worker)
     actor = actor.options(num_cpus=0, num_gpus=1 if on_gpu else 0, max_concurrency=_MOST_CALLS)
-    workers = [actor.remote(*tokens, slots, device, str(checkpoints)) for _ in range(number)]
+    workers = [actor.remote(*data, slots, device, str(checkpoints), decode) for _ in range(number)]
     return workers, number * slots
 
 

@@ -237,8 +237,12 @@ class SearchSpace(Frozen):
         facts = {"vocab_size": vocab_size, "end_of_text": end_of_text}
         return Architecture.model_validate({**entries, **facts})
 
-    def derive(self, drawn: Mapping[str, Value], train_tokens: int) -> Hyperparameters:
-        """The complete hyperparameters of a draw, for a training text of some length.
+    def derive(self, drawn: Mapping[str, Value], train_size: int) -> Hyperparameters:
+        """The complete hyperparameters of a draw, for a training text of some size.
+
+        Args:
+            drawn: as for `spec`.
+            train_size: its tokens; or the pairs, if the data are pairs.
 
         Raises:
             ValueError: if they break a rule of the symbol table.
@@ -247,7 +251,7 @@ class SearchSpace(Frozen):
         length = cast(int, values.get("context_length", default_value("context_length")))
         return derive(
             {name: value for name, value in values.items() if name in SYMBOL_TABLE},
-            train_sequences=max(1, (train_tokens - 1) // length),
+            train_sequences=max(1, train_size if self.data.pairs else (train_size - 1) // length),
             context_length=length,
             budget_tokens=self.budget.tokens,
         )
@@ -268,7 +272,7 @@ class SearchSpace(Frozen):
         length = architecture.context_length
         train, validation = corpus.sequences(length)
         return TrialSpec(
-            hyperparameters=self.derive(drawn, corpus.train_tokens),
+            hyperparameters=self.derive(drawn, corpus.train_size),
             architecture=architecture,
             data=self.data,
             tokenizer=self.tokenizer,
@@ -304,7 +308,7 @@ class SearchSpace(Frozen):
             ValueError: if a draw breaks a rule of the symbol table with this corpus.
         """
         fixed: dict[str, Value] = {"context_length": context_length}
-        complete = [self.derive(drawn | fixed, corpus.train_tokens) for drawn in corners(self)]
+        complete = [self.derive(drawn | fixed, corpus.train_size) for drawn in corners(self)]
         steps, epochs = [h.total_steps for h in complete], [h.epochs for h in complete]
         return (min(steps), max(steps)), (min(epochs), max(epochs))
 
@@ -348,45 +352,49 @@ class CorpusFacts:
 
     Attributes:
         vocab_size: ids of the tokenizer.
-        train_tokens: how many.
-        validation_tokens: how many.
+        train_size: tokens of the training text; or pairs, if the data are pairs.
+        validation_size: the same of the validation text.
         data_fingerprint: of the documents.
         tokenizer_fingerprint: of vocabulary and merges.
         end_of_text: id of the token that ends a document.
+        has_pairs: whether the data are pairs.
     """
 
     vocab_size: int
-    train_tokens: int
-    validation_tokens: int
+    train_size: int
+    validation_size: int
     data_fingerprint: str
     tokenizer_fingerprint: str
     end_of_text: int = 0
+    has_pairs: bool = False
 
     @classmethod
     def of(cls, corpus: Corpus) -> CorpusFacts:
         """The facts of a prepared corpus."""
+        train, validation = corpus.splits
         return cls(
             corpus.tokenizer.vocab_size,
-            len(corpus.train),
-            len(corpus.validation),
+            len(train),
+            len(validation),
             corpus.data_fingerprint,
             corpus.tokenizer_fingerprint,
             corpus.tokenizer.encode(END_OF_TEXT)[0],
+            corpus.has_pairs,
         )
 
     def sequences(self, context_length: int) -> tuple[int, int]:
-        """Training and validation sequences of some length.
+        """Training and validation sequences of some length; each pair is one.
 
         Raises:
             ValueError: if either part has not even one.
         """
-        parts = {"training": self.train_tokens, "validation": self.validation_tokens}
+        if self.has_pairs:
+            return self.train_size, self.validation_size
+        parts = {"training": self.train_size, "validation": self.validation_size}
         for part, tokens in parts.items():
             if tokens <= context_length:
                 raise ValueError(
                     f"context_length {context_length} is longer than the {part} text of {tokens} "
                     f"tokens; use a shorter context or more text"
                 )
-        return (self.train_tokens - 1) // context_length, (
-            self.validation_tokens - 1
-        ) // context_length
+        return (self.train_size - 1) // context_length, (self.validation_size - 1) // context_length

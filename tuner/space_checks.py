@@ -91,7 +91,7 @@ class SpaceChecks:
 
     def _check_context(self, size: int | None) -> None:
         parameter = self._space.model.get("context_length")
-        if size is None or parameter is None:
+        if size is None or parameter is None or self._space.data.pairs:
             return
         longest = max(cast(list[int], ends(parameter.distribution)))
         if longest >= size:
@@ -219,12 +219,12 @@ class SpaceChecks:
             self._file.note(("search", "trials"), f"{message}; raise search.trials")
 
 
-def conflicts(space: SearchSpace, train_tokens: int) -> list[tuple[str, str]]:
+def conflicts(space: SearchSpace, train_size: int) -> list[tuple[str, str]]:
     """The rules between rows that some draw breaks, at the corners of the space.
 
     Args:
         space: whose parameters are right one by one.
-        train_tokens: tokens of the training text, or the most that it can have.
+        train_size: tokens of the training text, or its pairs; or the most that it can have.
 
     Returns:
         Name of a parameter, and a sentence about its conflict; each rule once.
@@ -236,7 +236,7 @@ def conflicts(space: SearchSpace, train_tokens: int) -> list[tuple[str, str]]:
     found: dict[str, tuple[str, str]] = {}
     for drawn in draws:
         try:
-            space.derive(drawn, train_tokens)
+            space.derive(drawn, train_size)
         except ValueError as error:
             rule, comma, got = _sentence(error).partition(", got ")
             told = [f"{symbol(n)} = {shown(drawn[n])}" for n in _TELLING if n in drawn]

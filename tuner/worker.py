@@ -9,12 +9,12 @@ import asyncio
 import queue
 import threading
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from model.pairs import Pairs
+from model.reading import Tokens
 from model.report import Report
 from model.spec import TrialSpec
 
@@ -23,25 +23,32 @@ class Worker:
     """Serves trials from one engine.
 
     Args:
-        train: training tokens, shared through Ray's object store.
-        validation: validation tokens.
+        train: training tokens or pairs, shared through Ray's object store.
+        validation: likewise.
         slots: trials in training at one time.
         device: "cpu" or "cuda".
         checkpoint_dir: where states are saved at reports.
+        decode: from token ids to text, for what encoder–decoders write.
     """
 
     def __init__(
         self,
-        train: npt.NDArray[np.unsignedinteger[Any]],
-        validation: npt.NDArray[np.unsignedinteger[Any]],
+        train: Tokens | Pairs,
+        validation: Tokens | Pairs,
         slots: int,
         device: str,
         checkpoint_dir: str,
+        decode: Callable[[list[int]], str] | None = None,
     ) -> None:
         from model.engine import Engine
 
         self._engine = Engine(
-            train, validation, slots=slots, device=device, checkpoint_dir=Path(checkpoint_dir)
+            train,
+            validation,
+            slots=slots,
+            device=device,
+            checkpoint_dir=Path(checkpoint_dir),
+            decode=decode,
         )
         self._device = device
         self._open: set[str] = set()  # trials admitted and not ended, as the event loop sees them

@@ -93,7 +93,7 @@ def test_num_sequences_counts_those_with_a_next_token(
     prepared = load(folder)
     assert prepared is not None
     ends = prepared.train_documents
-    corpus = Corpus(tokens, tokens[:0], ends, ends, 0, 0, prepared.tokenizer, "", "", ())
+    corpus = Corpus(tokens, tokens[:0], ends, ends, 0, 0, prepared.tokenizer, "", "", (), False)
     assert corpus.num_sequences("train", context) == expected
     assert corpus.num_sequences("validation", context) == 0
     if expected:
