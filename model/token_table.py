@@ -9,6 +9,7 @@ n = characters of a text, P = its pre-tokens, M = its tokens.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -22,6 +23,7 @@ Ints = npt.NDArray[np.int64]
 UInt64s = npt.NDArray[np.uint64]
 
 _OTHER, _LETTER, _NUMBER, _SPACE = range(4)
+_BMP = 1 << 16  # code points of nearly all text
 _LONGEST = 16  # bytes of a pre-token in the table
 _BITS = 20  # of a row's number
 _FEWEST_ROWS = 1 << 12
@@ -30,14 +32,28 @@ _MOST_ROWS = 1 << 18
 _MASKS: UInt64s = np.array([(1 << 8 * size) - 1 for size in range(9)], np.uint64)
 
 
-@lru_cache(maxsize=1)
-def _classes() -> npt.NDArray[np.uint8]:
-    """The class of every code point, as `regex` knows it; (1114112,)."""
-    characters = "".join(map(chr, range(0x110000)))
+def _classes_of(characters: str) -> npt.NDArray[np.uint8]:
+    """The class of each character, as `regex` knows it; (n,)."""
     classes = np.full(len(characters), _OTHER, np.uint8)
     for name, number in ((r"\p{L}", _LETTER), (r"\p{N}", _NUMBER), (r"\s", _SPACE)):
         for run in regex.finditer(f"{name}+", characters):
             classes[run.start() : run.end()] = number
+    return classes
+
+
+@lru_cache(maxsize=1)
+def _bmp_classes() -> npt.NDArray[np.uint8]:
+    """The class of every code point up to U+FFFF; all of Unicode would take 0.14 s."""
+    return _classes_of("".join(map(chr, range(_BMP))))
+
+
+def _classes(codes: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """The class of each code point, (n,)."""
+    classes: npt.NDArray[np.uint8] = _bmp_classes().take(codes, mode="clip")
+    if codes.itemsize > 1 and codes.max() >= _BMP:
+        far = np.flatnonzero(codes >= _BMP)
+        different, which = np.unique(codes[far], return_inverse=True)
+        classes[far] = _classes_of("".join(map(chr, different.tolist())))[which]
     return classes
 
 
@@ -51,7 +67,7 @@ def gpt2_starts(codes: npt.NDArray[Any]) -> Ints:
         (P + 1,), rising from 0 to n.
     """
     n = len(codes)
-    classes = _classes()[codes]
+    classes = _classes(codes)
     begins = np.empty(n + 1, np.bool_)
     begins[0] = begins[n] = True
     np.not_equal(classes[1:], classes[:-1], out=begins[1:n])
@@ -79,11 +95,11 @@ class TokenTable:
     """A cache from pre-tokens to token ids that is asked for all pre-tokens of a text at once.
 
     Args:
-        encode: ids of one pre-token.
+        encode: ids of one pre-token, as the bytes of an array.
         dtype: of an id.
     """
 
-    def __init__(self, encode: Callable[[str], Ids], dtype: np.dtype[Any]) -> None:
+    def __init__(self, encode: Callable[[str], bytes], dtype: np.dtype[Any]) -> None:
         self._encode = encode
         # which row a pre-token may have, by its hash; row 0 is no pre-token's
         self._table = np.zeros(1 << _BITS, np.int32)
@@ -129,38 +145,57 @@ class TokenTable:
         rows = self._table[slot].astype(np.int64)
         is_known = (self._low[rows] == low) & (self._high[rows] == high)
         is_known &= self._length[rows] == length
-        passing: dict[bytes, list[int]] = {}  # pre-token without a row → where it stands
-        learned: dict[bytes, int] = {}
-        for i in np.flatnonzero(~is_known).tolist():
-            pretoken = raw[places[i] : places[i + 1]]
-            if pretoken in learned:
-                rows[i] = learned[pretoken]
-            elif length[i] > _LONGEST or self._table[slot[i]] or self._num_rows == _MOST_ROWS:
-                passing.setdefault(pretoken, []).append(i)
-            else:
-                row = self._append(self._num_rows, self._num_ids, pretoken)
-                self._low[row], self._high[row], self._length[row] = low[i], high[i], length[i]
-                self._table[slot[i]] = rows[i] = learned[pretoken] = row
-                self._num_rows, self._num_ids = row + 1, self._num_ids + int(self._count[row])
-        # behind the rows that stay
-        row, first = self._num_rows, self._num_ids
-        for pretoken, standing in passing.items():
-            rows[standing] = self._append(row, first, pretoken)
-            row, first = row + 1, first + int(self._count[row])
+        unknown = np.flatnonzero(~is_known)
+        if len(unknown):
+            ends = zip(begin[unknown].tolist(), places[1:][unknown].tolist(), strict=True)
+            pretokens = [raw[a:b] for a, b in ends]
+            rows[unknown] = self._learn(
+                pretokens, low[unknown], high[unknown], length[unknown], slot[unknown]
+            )
         return rows
 
-    def _append(self, row: int, first: int, pretoken: bytes) -> int:
-        """Encode a pre-token into a row, its ids into a place."""
-        ids = self._encode(pretoken.decode("utf-8", "surrogatepass"))
-        if row == len(self._first):
+    def _learn(
+        self, pretokens: list[bytes], low: UInt64s, high: UInt64s, length: Ints, slot: Ints
+    ) -> list[int]:
+        """Rows for pre-tokens that have none: to stay, or valid once, behind those that stay."""
+        is_free = (length <= _LONGEST) & (self._table[slot] == 0)
+        room = _MOST_ROWS - self._num_rows
+        claims: dict[int, int] = {}  # slot → the pre-token that shall have it
+        passing: dict[bytes, None] = {}
+        places = zip(pretokens, slot.tolist(), is_free.tolist(), strict=True)
+        for number, (pretoken, place, may_stay) in enumerate(places):
+            if may_stay and (place in claims or len(claims) < room):
+                if pretokens[claims.setdefault(place, number)] == pretoken:
+                    continue
+            passing[pretoken] = None
+        staying = list(claims.values())
+        learned = [*(pretokens[number] for number in staying), *passing]
+        counts = self._append(learned)
+        first, end = self._num_rows, self._num_rows + len(staying)
+        self._low[first:end] = low[staying]
+        self._high[first:end] = high[staying]
+        self._length[first:end] = length[staying]
+        self._table[slot[staying]] = np.arange(first, end)
+        self._num_rows, self._num_ids = end, self._num_ids + sum(counts[: len(staying)])
+        row_of = dict(zip(learned, itertools.count(first), strict=False))
+        return [row_of[pretoken] for pretoken in pretokens]
+
+    def _append(self, pretokens: list[bytes]) -> list[int]:
+        """Encode pre-tokens into the rows and ids behind those that stay; how many ids each has."""
+        packed = [self._encode(each.decode("utf-8", "surrogatepass")) for each in pretokens]
+        ids = np.frombuffer(b"".join(packed), self._ids.dtype)
+        counts = [len(each) // self._ids.itemsize for each in packed]
+        rows = slice(self._num_rows, self._num_rows + len(counts))
+        while rows.stop > len(self._first):
             for name in ("_low", "_high", "_length", "_first", "_count"):
                 old = getattr(self, name)
                 setattr(self, name, np.concatenate([old, old]))
-        while first + len(ids) > len(self._ids):
+        while self._num_ids + len(ids) > len(self._ids):
             self._ids = np.concatenate([self._ids, self._ids])
-        self._first[row], self._count[row] = first, len(ids)
-        self._ids[first : first + len(ids)] = ids
-        return row
+        self._count[rows] = counts
+        self._first[rows] = self._num_ids + np.cumsum([0, *counts[:-1]])
+        self._ids[self._num_ids : self._num_ids + len(ids)] = ids
+        return counts
 
 
 def _hash(low: UInt64s, high: UInt64s, length: Ints) -> Ints:

@@ -83,7 +83,7 @@ class Tokenizer:
             token: self._pack([ids[token.encode()]]) for token in self.special_tokens
         }
         self._cache = _Cache(lambda text: self._pack(self._merge(_to_bytes(text))))
-        self._table = TokenTable(self._encode_pretoken, self.dtype)
+        self._table = TokenTable(self._cache.__getitem__, self.dtype)
 
     @classmethod
     def from_files(
@@ -269,9 +269,6 @@ class Tokenizer:
         if self.pattern == "gpt2" and len(text) > _FEW_CHARACTERS:
             return self._table.encode(text)
         return self._unpack(b"".join(map(self._cache.__getitem__, self._findall(text))))
-
-    def _encode_pretoken(self, pretoken: str) -> Ids:
-        return self._unpack(self._cache[pretoken])
 
     def _pack(self, ids: list[int]) -> bytes:
         """Ids as the bytes of an array: they are joined faster than arrays."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,27 @@ class Events(tune.Callback):
         tracker: the record.
         view: what the user sees.
         workers: to stop a trial without waiting for its client.
+        check_interrupt: raises KeyboardInterrupt if the user wants the search to end.
     """
 
-    def __init__(self, board: Board, tracker: Tracker, view: View, workers: Sequence[Any]) -> None:
+    def __init__(
+        self,
+        board: Board,
+        tracker: Tracker,
+        view: View,
+        workers: Sequence[Any],
+        check_interrupt: Callable[[], None],
+    ) -> None:
         self._board, self._tracker, self._view, self._workers = board, tracker, view, workers
+        self._check_interrupt = check_interrupt
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Ray pickles its callbacks for a restore that is not used."""
         return {}
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """About ten times a second."""
+        self._check_interrupt()
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any

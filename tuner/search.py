@@ -23,6 +23,7 @@ from model.spec import TrialSpec
 from tuner.board import Board, TrialRow
 from tuner.errors import ResultError, StoreError, TunerError
 from tuner.home import Home
+from tuner.interrupt import noted_interrupts
 from tuner.live import SilentView, View
 from tuner.record import DATA_FILE, SPACE_FILE, Record, Tag
 from tuner.space import CorpusFacts, SearchSpace
@@ -127,25 +128,27 @@ def search(
             corpus = prepare(space.data, space.tokenizer, home.corpora, on_progress=on_progress)
         facts = _facts(space, corpus)
         record = opening.result()
-    name = _claim_name(record, space, name, home)
-    tracker = _open_tracker(space, space_text, name, home, corpus)
-    board = Board(space.objective.metric, space.search.trials, space.expected_tokens(facts)[1])
-    status, summary, best_run, problem = "failed", {}, None, None
-    try:
-        usage = _run(space, name, home, view, corpus, facts, board, tracker)
-        problem = _problem(tracker.flush)
-        result = _result(board, tracker, name, started, usage)
-        status = "interrupted" if result.interrupted else "finished"
-        summary, best_run = result.summary(), result.run_ids.get(result.best.number)
-        view.phase("recording the best trial")
-        problem = problem or _problem(lambda: _keep_checkpoint(tracker, result.best))
-    except KeyboardInterrupt:
-        status = "interrupted"
-        raise
-    finally:
-        problem = problem or _problem(lambda: tracker.finish(status, summary, best_run))
-        if problem is None:
-            shutil.rmtree(home.search(name), ignore_errors=True)
+    with noted_interrupts() as check_interrupt:
+        name = _claim_name(record, space, name, home)
+        tracker = _open_tracker(space, space_text, name, home, corpus)
+        board = Board(space.objective.metric, space.search.trials, space.expected_tokens(facts)[1])
+        status, summary, best_run, problem = "failed", {}, None, None
+        try:
+            usage = _run(space, name, home, view, corpus, facts, board, tracker, check_interrupt)
+            problem = _problem(tracker.flush)
+            result = _result(board, tracker, name, started, usage)
+            status = "interrupted" if result.interrupted else "finished"
+            summary, best_run = result.summary(), result.run_ids.get(result.best.number)
+            view.phase("recording the best trial")
+            problem = problem or _problem(lambda: _keep_checkpoint(tracker, result.best))
+        except KeyboardInterrupt:
+            status = "interrupted"
+            raise
+        finally:
+            with noted_interrupts():  # an impatient second one must not cut the record short
+                problem = problem or _problem(lambda: tracker.finish(status, summary, best_run))
+            if problem is None:
+                shutil.rmtree(home.search(name), ignore_errors=True)
     return replace(result, problem=problem)
 
 
@@ -251,10 +254,12 @@ def _run(
     facts: CorpusFacts,
     board: Board,
     tracker: Tracker,
+    check_interrupt: Callable[[], None],
 ) -> dict[str, float]:
     """Train all trials; the workers' busy seconds and how many workers there were."""
     view.phase("starting Ray and the workers")
     with local_ray(corpus.nbytes):
+        check_interrupt()
         import ray
         from ray import tune
 
@@ -269,7 +274,7 @@ def _run(
             board.add(number, spec)
             tracker.start_trial(number, spec, environments[0])
 
-        events = Events(board, tracker, view, workers)
+        events = Events(board, tracker, view, workers, check_interrupt)
         trainable = tune.with_resources(
             tune.with_parameters(Trial, workers=workers), {"cpu": 0, SLOT: 1}
         )
@@ -303,6 +308,8 @@ def _run(
         view.begin(board, name)
         try:
             tuner.fit()
+        except KeyboardInterrupt:
+            pass  # the board knows what has not ended
         finally:
             view.end()
             events.close()
@@ -371,6 +378,7 @@ _RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AIR_NEW_OUTPUT": "0",  # the other output prints a table even when silent
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it listens only while trials train, and never stops
 }
 
 

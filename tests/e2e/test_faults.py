@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,8 +37,8 @@ def wait_for(process: subprocess.Popen[str], text: str) -> None:
     raise AssertionError(f"the search never said {text}")
 
 
-def workers_of(root: int) -> list[int]:
-    """Processes of our worker actors below a process, by the name that Ray gives them."""
+def descendants(root: int, program: str) -> list[int]:
+    """Processes below a process, by what their command line begins with."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -45,7 +47,7 @@ def workers_of(root: int) -> list[int]:
                 parents = _ancestors(int(entry.name))
             except OSError:
                 continue
-            if title.startswith("ray::Worker") and root in parents:
+            if re.match(program, title) and root in parents:
                 found.append(int(entry.name))
     return found
 
@@ -62,7 +64,7 @@ def test_search_survives_the_death_of_a_worker(workplace: Workplace, tmp_path: P
     """Its trials fail with the reason, the others go on, and there is a best one."""
     with start(workplace, tmp_path, "--workers", "2", "--trials", "8") as process:
         wait_for(process, "report 1/")
-        workers = workers_of(process.pid)
+        workers = descendants(process.pid, "ray::Worker")  # the name that Ray gives them
         assert len(workers) == 2
         os.kill(workers[0], signal.SIGKILL)
         out, err = process.communicate(timeout=200)
@@ -74,12 +76,27 @@ def test_search_survives_the_death_of_a_worker(workplace: Workplace, tmp_path: P
     assert [s["status"] for s in listed] == ["finished"]
 
 
+def ray_starts(process: subprocess.Popen[str]) -> None:
+    """Interrupted from here until Ray has started, the interpreter used to crash."""
+    wait_for(process, "starting Ray")
+    while not descendants(process.pid, r"\S*/raylet\b"):
+        assert process.poll() is None
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        pytest.param(lambda process: wait_for(process, "starting Ray"), id="before Ray"),
+        pytest.param(ray_starts, id="in Ray's start"),
+        pytest.param(lambda process: wait_for(process, "small-1"), id="as trials start"),
+    ],
+)
 def test_search_interrupted_before_any_report_is_recorded_as_such(
-    workplace: Workplace, tmp_path: Path
+    workplace: Workplace, tmp_path: Path, wait: Callable[[subprocess.Popen[str]], None]
 ) -> None:
     with start(workplace, tmp_path) as process:
-        wait_for(process, "starting Ray")
-        time.sleep(1)
+        wait(process)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=100)
     assert process.returncode == 130, err

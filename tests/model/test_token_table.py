@@ -41,11 +41,11 @@ def test_gpt2_starts_knows_every_character(around: str) -> None:
 def table_of(calls: list[str] | None = None) -> TokenTable:
     """A table whose ids are the bytes and the length of a pre-token: no two are alike."""
 
-    def encode(pretoken: str) -> np.ndarray:
+    def encode(pretoken: str) -> bytes:
         if calls is not None:
             calls.append(pretoken)
         data = pretoken.encode("utf-8", "surrogatepass")
-        return np.array([*data, 1000 + len(data)], np.uint16)
+        return np.array([*data, 1000 + len(data)], np.uint16).tobytes()
 
     return TokenTable(encode, np.dtype(np.uint16))
 
