@@ -49,6 +49,8 @@ class TrialSpec(BaseModel):
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
         h = self.hyperparameters
+        if self.data.pairs != (self.architecture.n_encoder_layers > 0):
+            raise ValueError("an encoder needs data of pairs, and pairs need an encoder")
         if h.batch_size % self.micro_batch:
             raise ValueError(
                 f"B must be a multiple of the micro-batch, got {h.batch_size} and "

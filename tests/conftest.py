@@ -75,7 +75,7 @@ def make_spec(tokens: tuple[np.ndarray, np.ndarray], pairs: tuple[Pairs, Pairs])
         return TrialSpec(
             hyperparameters=h,
             architecture=architecture,
-            data=DataConfig(files=("made-up.jsonl",)),
+            data=DataConfig(files=("made-up.jsonl",), pairs=has_encoder),
             tokenizer=TokenizerConfig(vocab_size=VOCAB),
             data_fingerprint="data",
             tokenizer_fingerprint="tokenizer",

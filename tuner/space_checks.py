@@ -206,11 +206,25 @@ class SpaceChecks:
             self._file.note(("model",), message)
             return
         try:
-            self._space.shapes(self._space.tokenizer.vocab_size)
+            shapes = self._space.shapes(self._space.tokenizer.vocab_size)
         except ValidationError as error:
             self._file.note(("model",), f"model: {broken_rule('', error.errors()[0])}")
         except ValueError as error:
             self._file.note(("model",), f"model: {error}")
+        else:
+            self._check_pairs([shape.n_encoder_layers > 0 for shape in shapes])
+
+    def _check_pairs(self, has_encoder: list[bool]) -> None:
+        """Pairs go to an encoder–decoder, and texts to a language model."""
+        if not all(has_encoder) and self._space.data.pairs:
+            message = "data.pairs needs an encoder; set model.n_encoder_layers to 1 or more"
+            self._file.note(("data", "pairs"), message)
+        elif any(has_encoder) and not self._space.data.pairs:
+            message = (
+                "n_encoder_layers needs data of pairs; set data.pairs: true, with source: "
+                "python-docstrings or files: of tables"
+            )
+            self._note("n_encoder_layers", message)
 
     def _check_grid(self) -> None:
         points, trials = len(self._space.grid), self._space.search.trials
