@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.text import Text
 
-from model.corpus import Corpus
+from model.corpus import Corpus, Ints, Split
+from model.data_config import END_OF_TEXT
 from model.preparation import cached, prepare
 from model.progress import OnProgress
 from model.reading import sequences
@@ -17,8 +19,9 @@ from tuner.space import CorpusFacts, SearchSpace
 from tuner.summary import table
 from tuner.tokenizers import coloured
 
-_SPLITS = ("train", "validation")
+_SPLITS: tuple[Split, Split] = ("train", "validation")
 _LARGEST_FILES = 5
+_MOST_SHOWN_TOKENS = 400  # of a source or a target
 
 
 def prepare_corpus(
@@ -60,38 +63,13 @@ def describe(console: Console, space: SearchSpace, corpus: Corpus) -> dict[str, 
         "data_fingerprint": corpus.data_fingerprint,
         "tokenizer_fingerprint": corpus.tokenizer_fingerprint,
     }
-    rows = []
-    for split in _SPLITS:
-        tokens, num_bytes = getattr(corpus, split), getattr(corpus, f"{split}_bytes")
-        ends = getattr(corpus, f"{split}_documents")
-        lengths = np.diff(ends, prepend=0)
-        facts[split] = {
-            "documents": len(ends),
-            "bytes": num_bytes,
-            "tokens": len(tokens),
-            "bytes_per_token": num_bytes / len(tokens),
-            "median_document_tokens": float(np.median(lengths)),
-            "longest_document_tokens": int(lengths.max()),
-        }
-        rows.append([
-            split, f"{len(ends):,}", f"{num_bytes:,}", f"{len(tokens):,}",
-            f"{num_bytes / len(tokens):.2f}", f"{np.median(lengths):,.0f}", f"{lengths.max():,}",
-        ])  # fmt: skip
-    console.print(
-        table(
-            f"{space.data.kind}, {len(corpus.files):,} "
-            f"{'file' if len(corpus.files) == 1 else 'files'}",
-            ["split", "documents", "bytes", "tokens", "bytes/token", "median tokens", "longest"],
-            rows,
-        )
+    title = (
+        f"{space.data.kind}, {len(corpus.files):,} {'file' if len(corpus.files) == 1 else 'files'}"
     )
-    lengths_of_space = {a.context_length for a in space.shapes(corpus.tokenizer.vocab_size)}
-    facts["sequences"] = {
-        str(length): CorpusFacts.of(corpus).sequences(length)[0]
-        for length in sorted(lengths_of_space)
-    }
-    for length, count in facts["sequences"].items():
-        console.print(f"{count:,} training sequences of {length} tokens", highlight=False)
+    if corpus.has_pairs:
+        facts |= _describe_pairs(console, title, corpus)
+    else:
+        facts |= _describe_documents(console, title, space, corpus)
     largest = sorted(corpus.files, key=lambda file: -file.bytes)[:_LARGEST_FILES]
     console.print(
         "largest files: " + ", ".join(f"{file.name} ({file.bytes:,} bytes)" for file in largest),
@@ -107,10 +85,78 @@ def describe(console: Console, space: SearchSpace, corpus: Corpus) -> dict[str, 
     return facts
 
 
+def _describe_documents(
+    console: Console, title: str, space: SearchSpace, corpus: Corpus
+) -> dict[str, Any]:
+    facts: dict[str, Any] = {}
+    rows = []
+    for split in _SPLITS:
+        lengths = np.diff(getattr(corpus, f"{split}_documents"), prepend=0)
+        sizes, cells = _sizes(corpus, split)
+        facts[split] = {
+            "documents": len(lengths),
+            **sizes,
+            "median_document_tokens": float(np.median(lengths)),
+            "longest_document_tokens": int(lengths.max()),
+        }
+        rows.append([
+            split, f"{len(lengths):,}", *cells, f"{np.median(lengths):,.0f}", f"{lengths.max():,}",
+        ])  # fmt: skip
+    columns = ["split", "documents", "bytes", "tokens", "bytes/token", "median tokens", "longest"]
+    console.print(table(title, columns, rows))
+    lengths_of_space = {a.context_length for a in space.shapes(corpus.tokenizer.vocab_size)}
+    facts["sequences"] = {
+        str(length): CorpusFacts.of(corpus).sequences(length)[0]
+        for length in sorted(lengths_of_space)
+    }
+    for length, count in facts["sequences"].items():
+        console.print(f"{count:,} training sequences of {length} tokens", highlight=False)
+    return facts
+
+
+def _describe_pairs(console: Console, title: str, corpus: Corpus) -> dict[str, Any]:
+    facts: dict[str, Any] = {}
+    rows, length_rows = [], []
+    for split in _SPLITS:
+        pairs = corpus.pairs(split)
+        sizes, cells = _sizes(corpus, split)
+        facts[split] = {"pairs": len(pairs), **sizes}
+        rows.append([split, f"{len(pairs):,}", *cells])
+        for side, lengths in zip(("source", "target"), pairs.lengths(), strict=True):
+            known = _lengths(lengths)
+            facts[split][f"{side}_tokens"] = known
+            length_rows.append([f"{split} {side}s", *(f"{value:,.0f}" for value in known.values())])
+    console.print(table(title, ["split", "pairs", "bytes", "tokens", "bytes/token"], rows))
+    console.print(table(None, ["tokens of", "median", "90 % have at most", "longest"], length_rows))
+    console.print(
+        f"{facts['train']['pairs']:,} training pairs; a length counts the {END_OF_TEXT} at its end",
+        highlight=False,
+    )
+    return facts
+
+
+def _sizes(corpus: Corpus, split: Split) -> tuple[dict[str, Any], list[str]]:
+    """How large a split is: as facts and as cells of a table."""
+    tokens, num_bytes = len(getattr(corpus, split)), getattr(corpus, f"{split}_bytes")
+    facts = {"bytes": num_bytes, "tokens": tokens, "bytes_per_token": num_bytes / tokens}
+    return facts, [f"{num_bytes:,}", f"{tokens:,}", f"{num_bytes / tokens:.2f}"]
+
+
+def _lengths(lengths: Ints) -> dict[str, float]:
+    """What a length of rows is chosen by; each counts the token that ends the text."""
+    return {
+        "median": float(np.median(lengths)),
+        "p90": int(np.percentile(lengths, 90, method="inverted_cdf")),
+        "longest": int(lengths.max()),
+    }
+
+
 def print_sample(
     console: Console, space: SearchSpace, corpus: Corpus, count: int, seed: int
 ) -> dict[str, Any]:
-    """The first training sequences of a trial of some seed, decoded."""
+    """The first training sequences, or pairs, of a trial of some seed, decoded."""
+    if corpus.has_pairs:
+        return _print_pairs(console, corpus, count, seed)
     from model.planning import data_order
 
     length = max(a.context_length for a in space.shapes(corpus.tokenizer.vocab_size))
@@ -132,3 +178,37 @@ def print_sample(
             for number, ids in zip(numbers.tolist(), x.tolist(), strict=True)
         ],
     }
+
+
+def _print_pairs(console: Console, corpus: Corpus, count: int, seed: int) -> dict[str, Any]:
+    from model.planning import data_order
+
+    pairs, tokenizer = corpus.pairs("train"), corpus.tokenizer
+    size = len(pairs)
+    numbers = data_order(seed, np.arange(min(count, size)), size).tolist()
+    console.print(
+        f"the first {len(numbers)} of {size:,} training pairs of seed {seed}: a source, and the "
+        f"target that follows from it",
+        highlight=False,
+    )
+    shown = []
+    for number in numbers:
+        source, target = pairs.source(number).tolist(), pairs.target(number).tolist()
+        console.rule(f"pair {number}", style="dim", align="left")
+        console.print(_beginning(corpus, source))
+        console.print(Text("→ ", "bold") + _beginning(corpus, target))
+        shown.append({
+            "number": number,
+            "source": tokenizer.decode(source),
+            "target": tokenizer.decode(target),
+            "source_ids": source,
+            "target_ids": target,
+        })  # fmt: skip
+    return {"pairs": shown}
+
+
+def _beginning(corpus: Corpus, ids: list[int]) -> Text:
+    """Tokens in colours, cut where they would fill the screen."""
+    text = coloured(corpus.tokenizer, ids[:_MOST_SHOWN_TOKENS])
+    left_out = len(ids) - _MOST_SHOWN_TOKENS
+    return text.append(f" … {left_out:,} more tokens", "dim") if left_out > 0 else text

@@ -207,3 +207,60 @@ def test_data_sample_shows_the_first_batch(
     assert main(["data", "sample", *where, "--sequences", "3", "--seed", "1", "--json"]) == 0
     other = json.loads(capsys.readouterr().out)
     assert other["sequences"] != sample["sequences"]
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """A space of ten pairs, one of which has a long source."""
+    rows = [{"en": "word " * i, "fr": "mots"} for i in range(1, 10)] + [{"en": "a b", "fr": "c"}]
+    rows[0]["en"] = "x1 " * 300
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "a.jsonl").write_text(text, encoding="utf-8")
+    (tmp_path / "space.yaml").write_text(
+        "data: {files: a.jsonl, pairs: true, source_field: en, target_field: fr}\n"
+        "tokenizer: {vocab_size: 265}\nbudget: {tokens: 1000}\n"
+    )
+    return tmp_path / "space.yaml"
+
+
+def test_data_info_says_how_long_pairs_are(
+    pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["--space", str(pairs), "--home", str(tmp_path / "home")]
+    assert main(["data", "prepare", *where, "--json"]) == 0
+    prepared = json.loads(capsys.readouterr().out)
+    assert main(["data", "info", *where, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) == prepared
+    assert main(["data", "sample", *where, "--sequences", "10", "--json"]) == 0
+    sample = json.loads(capsys.readouterr().out)["pairs"]
+    train = prepared["train"]
+    assert len(sample) == train["pairs"] == 10 - prepared["validation"]["pairs"]
+    for side in ("source", "target"):
+        lengths = sorted(len(pair[f"{side}_ids"]) + 1 for pair in sample)
+        assert train[f"{side}_tokens"] == {
+            "median": float(np.median(lengths)),
+            "p90": lengths[-(-9 * len(lengths) // 10) - 1],
+            "longest": lengths[-1],
+        }
+    assert "sequences" not in prepared
+    assert f"{train['pairs']} training pairs" in err
+    for expected in ("train sources", "validation targets", "90 % have at most"):
+        assert expected in err
+
+
+def test_data_sample_shows_pairs(
+    pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["--space", str(pairs), "--home", str(tmp_path / "home")]
+    assert main(["data", "sample", *where, "--sequences", "10", "--json"]) == 0
+    sample = json.loads(capsys.readouterr().out)["pairs"]
+    assert len({pair["number"] for pair in sample}) == len(sample)
+    rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert all({"en": pair["source"], "fr": pair["target"]} in rows for pair in sample)
+    assert main(["data", "sample", *where, "--sequences", "10"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("→ ") == len(sample)
+    longest = max(len(pair["source_ids"]) for pair in sample)
+    assert longest > 400
+    assert f"… {longest - 400:,} more tokens" in " ".join(out.split())
