@@ -129,6 +129,8 @@ def describe_space(
         sequences, _ = facts.sequences(shape.context_length)
         steps, epochs = space.steps_and_epochs(facts, shape.context_length)
         name = f"{shape.n_layers} layers of {shape.d_model}, {shape.n_heads} heads"
+        if shape.n_encoder_layers:
+            name += f", an encoder of {shape.n_encoder_layers} for {shape.source_length} tokens"
         name += "".join(f", {other} {shown(getattr(shape, other))}" for other in others)
         rows.append([
             name, shape.context_length, f"{shape.num_parameters:,}", about + f"{sequences:,}",

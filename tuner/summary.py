@@ -120,7 +120,16 @@ def _gain(result: SearchResult, space: SearchSpace) -> list[RenderableType]:
     )
     if result.metric == "val_loss":
         line.append(f" (perplexity {math.exp(value):.1f} against {math.exp(min(base, 700)):.1f})")
-    return [line.append(".")]
+    return [line.append("."), *_writing(best)]
+
+
+def _writing(best: TrialRow) -> list[RenderableType]:
+    """How well an encoder–decoder writes."""
+    last = best.reports[-1]
+    if last.token_accuracy is None:
+        return []
+    score = "" if last.bleu is None else f"; BLEU {last.bleu:.1f} on what it writes greedily"
+    return [f"It predicts {100 * last.token_accuracy:.1f} % of the target's tokens right{score}."]
 
 
 def _cost(result: SearchResult) -> list[RenderableType]:

@@ -83,12 +83,44 @@ def test_model_entry_reaches_the_specification(
             "rope_theta has no effect with position alibi; it is used with position rope",
         ),
         ("d_ff: {value: 96, when: {qk_norm: true}}", "qk_norm is never true; it is false"),
+        ("source_length: 9", "source_length has no effect without an encoder"),
+        ("n_encoder_layers: 1, attend_across_documents: false", "sequences are never joined"),
+        (
+            "n_encoder_layers: {choice: [0, 1]}",
+            "space.yaml:2:27 n_encoder_layers needs data of pairs; set data.pairs: true",
+        ),
     ],
 )
 def test_model_entry_is_refused_with_the_reason(tmp_path: Path, model: str, message: str) -> None:
     with pytest.raises(SpaceError) as caught:
         load(tmp_path, model)
     assert message in str(caught.value)
+
+
+def test_pairs_need_an_encoder(tmp_path: Path) -> None:
+    pairs = f"{BUDGET}data: {{source: python-docstrings, pairs: true}}\n"
+    for model in ("", "model: {n_encoder_layers: {choice: [0, 1]}}\n"):
+        (tmp_path / "space.yaml").write_text(pairs + model, encoding="utf-8")
+        with pytest.raises(SpaceError, match=r"space.yaml:2:.* data.pairs needs an encoder"):
+            load_space(tmp_path / "space.yaml")
+
+
+def test_each_pair_is_a_sequence(tmp_path: Path) -> None:
+    """Whatever its length: budgets count the places of the target."""
+    text = (
+        "data: {source: python-docstrings, pairs: true}\nbudget: {tokens: 20000, reports: 4}\n"
+        "model: {n_encoder_layers: 1, source_length: 50, context_length: 20}\n"
+        "hyperparameters: {B: 10}\n"
+    )
+    (tmp_path / "space.yaml").write_text(text, encoding="utf-8")
+    space = load_space(tmp_path / "space.yaml")
+    facts = CorpusFacts(300, 700, 40, "data", "tokenizer", has_pairs=True)
+    spec = space.spec({}, facts, 0)
+    assert spec.train_sequences == 700
+    assert spec.validation_sequences == 40
+    assert spec.tokens_per_step == 200
+    assert spec.hyperparameters.total_steps == 100
+    assert spec.hyperparameters.epochs == 2
 
 
 def test_rope_theta_may_be_given_where_rope_is_drawn(tmp_path: Path) -> None:

@@ -218,7 +218,7 @@ def pairs(tmp_path: Path) -> Path:
     (tmp_path / "a.jsonl").write_text(text, encoding="utf-8")
     (tmp_path / "space.yaml").write_text(
         "data: {files: a.jsonl, pairs: true, source_field: en, target_field: fr}\n"
-        "tokenizer: {vocab_size: 265}\nbudget: {tokens: 1000}\n"
+        "tokenizer: {vocab_size: 265}\nmodel: {n_encoder_layers: 1}\nbudget: {tokens: 1000}\n"
     )
     return tmp_path / "space.yaml"
 

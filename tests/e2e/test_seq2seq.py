@@ -1,0 +1,44 @@
+"""A search over encoder–decoders on pairs from a file, and a replay of its best trial."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Workplace
+
+pytestmark = pytest.mark.slow
+
+SPACE = """\
+name: reversed
+data: {files: pairs.jsonl, pairs: true, source_field: text, target_field: backwards}
+tokenizer: {vocab_size: 270}
+model: {d_model: 32, n_layers: 1, n_encoder_layers: 1, n_heads: 2, source_length: 12,
+        context_length: 12, d_ff: 64, position: {choice: [learned, relative]}}
+hyperparameters: {α_max: {log: [3e-3, 1e-2]}, B: 16}
+budget: {tokens: 60000, reports: 3, validation_tokens: 600}
+search: {trials: 3, scheduler: none}
+"""
+
+
+def test_encoder_decoder_is_searched_and_replayed(tmp_path: Path) -> None:
+    draw = random.Random(0)
+    words = ["".join(draw.choices("abcdef", k=draw.randint(1, 8))) for _ in range(600)]
+    rows = [json.dumps({"text": word, "backwards": word[::-1]}) for word in words]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    (tmp_path / "space.yaml").write_text(SPACE, encoding="utf-8")
+    workplace = Workplace(tmp_path)
+    run = workplace.tuner("search", "--space", "space.yaml", "--home", "runs", "--json")
+    assert run.status == 0, run.err
+    assert "of the target's tokens right; BLEU " in run.err
+    shown = workplace.tuner("show", run.json["best_run"], "--home", "runs", "--json")
+    *earlier, last = shown.json["reports"].values()
+    assert last["token_accuracy"] > max(0.5, earlier[0]["token_accuracy"])
+    assert 0 < last["bleu"] <= 100
+    assert all("bleu" not in report for report in earlier)
+    replayed = workplace.tuner("replay", "--home", "runs")
+    assert replayed.status == 0, replayed.err
+    assert "bit-exact" in replayed.out + replayed.err
