@@ -26,8 +26,8 @@ search: {trials: 3, scheduler: none}
 
 def test_encoder_decoder_is_searched_and_replayed(tmp_path: Path) -> None:
     draw = random.Random(0)
-    words = ["".join(draw.choices("abcdef", k=draw.randint(1, 8))) for _ in range(600)]
-    rows = [json.dumps({"text": word, "backwards": word[::-1]}) for word in words]
+    texts = [" ".join(draw.choices("abcdef", k=draw.randint(1, 8))) for _ in range(600)]
+    rows = [json.dumps({"text": text, "backwards": text[::-1]}) for text in texts]
     (tmp_path / "pairs.jsonl").write_text("\n".join(rows), encoding="utf-8")
     (tmp_path / "space.yaml").write_text(SPACE, encoding="utf-8")
     workplace = Workplace(tmp_path)
