@@ -37,6 +37,7 @@ from model.corpus import FORMAT, Corpus, Ints, Tokens, load, sha256_of
 from model.data_config import END_OF_TEXT, CorpusError, DataConfig
 from model.documents import Document
 from model.fingerprints import Fingerprint, fingerprint
+from model.given_tokenizer import given_tokenizer
 from model.pretokens import special_pattern
 from model.processes import ordered_map, processes_for
 from model.progress import OnProgress, Progress, silent
@@ -45,6 +46,7 @@ from model.tokenizer import Tokenizer
 from model.tokenizer_config import TokenizerConfig
 
 Item = TypeVar("Item")
+_Count = Callable[[Sequence[str]], tuple[Counter[str], int]]
 
 _SPLITS = ("train", "validation")
 _COUNTED_CHARACTERS = 1 << 20
@@ -60,23 +62,24 @@ def prepare(
     processes: int | None = None,
     on_progress: OnProgress = silent,
 ) -> Corpus:
-    """Split, train the tokenizer and encode; or load all that from the cache.
+    """Split, train or take the tokenizer and encode; or load all that from the cache.
 
     Args:
         data: where the text comes from.
-        tokenizer: the tokenizer to train.
+        tokenizer: the tokenizer to train, or to take.
         cache_dir: where prepared corpora are kept.
         processes: that work; by default one per core, or one for a small source.
         on_progress: is told how far it is.
 
     Raises:
-        CorpusError: if the source cannot be used, or the cache cannot be written.
+        CorpusError: if the source or the tokenizer cannot be used, or the cache cannot be written.
     """
     on_progress(Progress("reading what identifies the data", 0, None, "B"))
     check_vocab_size(tokenizer.vocab_size, [END_OF_TEXT])
+    given = given_tokenizer(tokenizer)
     memo = cache_dir / _MEMO
     identity = fingerprint(data, memo)
-    folder = _folder(cache_dir, data, tokenizer, identity)
+    folder = _folder(cache_dir, data, given or tokenizer, identity)
     found = load(folder)
     if found is not None:
         return found
@@ -88,7 +91,8 @@ def prepare(
                 return found
             building = cache_dir / f".building-{folder.name}"
             try:
-                _build(building, data, tokenizer, identity, processes, on_progress)
+                work = _Work.on(data, processes, on_progress)
+                _build(building, data, given or tokenizer, identity, work)
                 if fingerprint(data, memo).digest != identity.digest:
                     raise CorpusError("data: it changed while it was prepared; start again")
             except CorpusError:
@@ -117,11 +121,12 @@ def cached(data: DataConfig, tokenizer: TokenizerConfig, cache_dir: Path) -> Cor
     """What `prepare` would load from the cache; None if it would have to work. Builds nothing.
 
     Raises:
-        CorpusError: if the source cannot be read.
+        CorpusError: if the source or the tokenizer cannot be read.
     """
     if not cache_dir.exists():
         return None
-    return load(_folder(cache_dir, data, tokenizer, fingerprint(data, cache_dir / _MEMO)))
+    chosen = given_tokenizer(tokenizer) or tokenizer
+    return load(_folder(cache_dir, data, chosen, fingerprint(data, cache_dir / _MEMO)))
 
 
 def train_tokenizer(
@@ -157,9 +162,16 @@ def train_tokenizer(
 
 
 def _folder(
-    cache_dir: Path, data: DataConfig, tokenizer: TokenizerConfig, identity: Fingerprint
+    cache_dir: Path,
+    data: DataConfig,
+    tokenizer: TokenizerConfig | Tokenizer,
+    identity: Fingerprint,
 ) -> Path:
-    parts = (FORMAT, identity.digest, data.validation_fraction, tokenizer.model_dump(mode="json"))
+    if isinstance(tokenizer, Tokenizer):
+        chosen: Any = tokenizer.fingerprint  # wherever it lies
+    else:
+        chosen = tokenizer.model_dump(mode="json", exclude={"file"})
+    parts = (FORMAT, identity.digest, data.validation_fraction, chosen)
     return cache_dir / hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 
 
@@ -192,21 +204,21 @@ def _locked(path: Path, on_progress: OnProgress) -> Iterator[None]:
 def _build(
     building: Path,
     data: DataConfig,
-    config: TokenizerConfig,
+    chosen: TokenizerConfig | Tokenizer,
     identity: Fingerprint,
-    processes: int | None,
-    on_progress: OnProgress,
+    work: _Work,
 ) -> None:
     """Make a corpus in a folder, or go on where an interrupted process stopped."""
-    work = _Work.on(data, processes, on_progress)
     shards = building / "shards"
     shards.mkdir(parents=True, exist_ok=True)
     limit_path = building / "limit.json"
     if not limit_path.exists():
         # The limit is written last: it says that the tokenizer is complete.
-        limit, counts = _survey(data, config.pattern, work)
-        trained = merge_pretokens(counts, config.vocab_size, [END_OF_TEXT], on_progress=on_progress)
-        Tokenizer(*trained, [END_OF_TEXT], config.pattern).save(building, "huggingface")
+        if isinstance(chosen, Tokenizer):
+            limit, _ = _survey(data, _measure_batch, work)
+            chosen.save(building, "huggingface")
+        else:
+            limit = _train(building, data, chosen, work)
         _write_json(limit_path, limit)
     limit = json.loads(limit_path.read_text(encoding="utf-8"))
     tokenizer = Tokenizer.from_file(building)
@@ -214,8 +226,8 @@ def _build(
     count = done = 0
     for num_bytes in ordered_map(_encode_shard, jobs, work.processes):
         count, done = count + 1, done + num_bytes
-        on_progress(Progress("encoding", done, work.num_bytes, "B"))
-    on_progress(Progress("assembling", 0, None, "B"))
+        work.on_progress(Progress("encoding", done, work.num_bytes, "B"))
+    work.on_progress(Progress("assembling", 0, None, "B"))
     paths = [shards / f"{number:06}.npz" for number in range(count)]
     sizes = {split: _assemble(building, split, paths, tokenizer) for split in _SPLITS}
     _write_json(building / "files.json", identity.files)
@@ -232,6 +244,17 @@ def _build(
     _write_json(building / "meta.json", meta)
     shutil.rmtree(shards)
     limit_path.unlink()
+
+
+def _train(building: Path, data: DataConfig, config: TokenizerConfig, work: _Work) -> float:
+    """Train the tokenizer and keep it; where the validation part ends."""
+    count = partial(_count_batch, pattern=config.pattern, special_tokens=())
+    limit, counts = _survey(data, count, work)
+    trained = merge_pretokens(
+        counts, config.vocab_size, [END_OF_TEXT], on_progress=work.on_progress
+    )
+    Tokenizer(*trained, [END_OF_TEXT], config.pattern).save(building, "huggingface")
+    return limit
 
 
 def _write_json(path: Path, value: Any) -> None:
@@ -270,9 +293,8 @@ class _Survey:
                 yield document.text
 
 
-def _survey(data: DataConfig, pattern: str, work: _Work) -> tuple[float, dict[bytes, int]]:
+def _survey(data: DataConfig, count: _Count, work: _Work) -> tuple[float, dict[bytes, int]]:
     """Where the validation part ends, and the counts of the training part's pre-tokens."""
-    count = partial(_count_batch, pattern=pattern, special_tokens=())
     survey, counts = _count(data, data.validation_fraction, count, work)
     if not survey.held_out and survey.train > 1:
         # With few documents none may fall below the fraction: the lowest one is held out.
@@ -297,7 +319,7 @@ def _survey(data: DataConfig, pattern: str, work: _Work) -> tuple[float, dict[by
 def _count(
     data: DataConfig,
     limit: float,
-    count: Callable[[Sequence[str]], tuple[Counter[str], int]],
+    count: _Count,
     work: _Work,
 ) -> tuple[_Survey, dict[bytes, int]]:
     survey = _Survey(data, limit)
@@ -318,6 +340,11 @@ def _count_batch(
     special = special_pattern(special_tokens)
     parts = [part for text in texts for part in special.split(text)[::2]] if special else texts
     return count_pretokens(parts, pattern), sum(map(_num_bytes, texts))
+
+
+def _measure_batch(texts: Sequence[str]) -> tuple[Counter[str], int]:
+    """As `_count_batch`, where nobody asks for the counts."""
+    return Counter(), sum(map(_num_bytes, texts))
 
 
 def _num_bytes(text: str) -> int:

@@ -22,7 +22,7 @@ class TrialSpec(BaseModel):
         hyperparameters: the rows of the symbol table.
         architecture: the shape of the model.
         data: where the text comes from.
-        tokenizer: the tokenizer to train.
+        tokenizer: the tokenizer to train, or the file that was given.
         data_fingerprint: SHA-256 of the source.
         tokenizer_fingerprint: SHA-256 of vocabulary, merges, special tokens and pattern.
         train_sequences: |Data|, training sequences in an epoch.
@@ -88,8 +88,10 @@ class TrialSpec(BaseModel):
 
     @property
     def hash(self) -> str:
-        """The trial's identity: SHA-256 of the canonical JSON, 64 hexadecimal digits."""
-        canonical = json.dumps(
-            self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False
-        )
+        """The trial's identity: SHA-256 of the canonical JSON, 64 hexadecimal digits.
+
+        Where the tokenizer lay is no part of it: its fingerprint says what it is.
+        """
+        identity = self.model_dump(mode="json", exclude={"tokenizer": {"file"}})
+        canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from model.architecture import Architecture
+from model.given_tokenizer import vocab_size_of
 from model.hyperparameters import SYMBOL_TABLE, FractionOf
 from model.preparation import cached
 from model.report import METRICS, SOME_METRICS
@@ -189,9 +190,10 @@ def _facts(space: SearchSpace, corpora: Path) -> tuple[CorpusFacts, bool]:
     size = source_bytes(space.data)
     tokens = (_ASSUMED_BYTES if size is None else size) / _BYTES_PER_TOKEN
     held_out = space.data.validation_fraction
-    longest = max(a.context_length for a in space.shapes(space.tokenizer.vocab_size))
+    vocab_size = vocab_size_of(space.tokenizer)
+    longest = max(a.context_length for a in space.shapes(vocab_size))
     return CorpusFacts(
-        vocab_size=space.tokenizer.vocab_size,
+        vocab_size=vocab_size,
         train_tokens=max(longest + 1, round(tokens * (1 - held_out))),
         validation_tokens=max(longest + 1, round(tokens * held_out)),
         data_fingerprint="",

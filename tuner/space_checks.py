@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from model.architecture import USED_WHEN
 from model.data_config import CorpusError
+from model.given_tokenizer import vocab_size_of
 from model.hyperparameters import SYMBOL_TABLE, FractionOf, find_row
 from model.sources import source_bytes
 from tuner.draws import corners, listed
@@ -206,7 +207,12 @@ class SpaceChecks:
             self._file.note(("model",), message)
             return
         try:
-            self._space.shapes(self._space.tokenizer.vocab_size)
+            vocab_size = vocab_size_of(self._space.tokenizer)
+        except CorpusError as error:
+            self._file.note(("tokenizer", "file"), str(error))
+            return
+        try:
+            self._space.shapes(vocab_size)
         except ValidationError as error:
             self._file.note(("model",), f"model: {broken_rule('', error.errors()[0])}")
         except ValueError as error:

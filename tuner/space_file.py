@@ -96,6 +96,12 @@ def _section(file: YamlFile, section: str, kind: type[BaseModel], data: Any) -> 
         return None
     if section == "data":
         data = _located_files(file, data)
+    elif section == "tokenizer" and "file" in data:
+        if len(data) > 1:
+            message = "tokenizer: a file has its vocab_size and pattern; leave out either"
+            file.note((section,), message)
+            return None
+        data = _located(file, data, "file")
     try:
         return kind.model_validate({k: whole_if_equal(v) for k, v in data.items()}, strict=True)
     except ValidationError as error:
@@ -121,6 +127,14 @@ def _located_files(file: YamlFile, data: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(files, list):
         return data
     return data | {"files": tuple(str(here / f) if isinstance(f, str) else f for f in files)}
+
+
+def _located(file: YamlFile, data: dict[str, Any], key: str) -> dict[str, Any]:
+    """A path that is meant from where the search-space file lies."""
+    path = data.get(key)
+    if not isinstance(path, str) or not path:
+        return data
+    return data | {key: str(Path(file.name).parent.absolute() / path)}
 
 
 def _parameters(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -451,3 +452,49 @@ def test_prepare_says_that_it_cannot_write(
     monkeypatch.setattr(np, "savez", full)
     with pytest.raises(CorpusError, match=r"cannot keep .* in .*cache: No space left on device"):
         prepare(config(texts), SMALL, tmp_path / "cache")
+
+
+def test_prepare_takes_a_given_tokenizer(texts: Path, tmp_path: Path) -> None:
+    """Its ids are used, nothing is trained, and where it lies does not matter."""
+    trained = prepare(config(texts), SMALL, tmp_path / "cache").tokenizer
+    trained.save(tmp_path / "a", "huggingface")
+    trained.save(tmp_path / "b", "gpt2")
+    some, more = config(texts / "*.txt"), tmp_path / "more"
+    corpora = [
+        prepare(some, TokenizerConfig(file=str(tmp_path / name)), more)
+        for name in ("a", "a/tokenizer.json", "b")
+    ]
+    assert {corpus.tokenizer_fingerprint for corpus in corpora} == {trained.fingerprint}
+    assert len(prepared(more)) == 1
+    own = prepare(some, SMALL, more)
+    assert own.tokenizer_fingerprint != trained.fingerprint
+    assert decoded(own, "train") == decoded(corpora[0], "train")
+    assert cached(some, TokenizerConfig(file=str(tmp_path / "b")), more) is not None
+
+
+def test_prepare_reads_special_tokens_in_any_order(texts: Path, tmp_path: Path) -> None:
+    """A fingerprint is that of the tokenizer, not of how a file lists its added tokens."""
+    trained = prepare(config(texts), SMALL, tmp_path / "cache").tokenizer
+    more = [END_OF_TEXT, "<|pad|>"]
+    made = type(trained)(trained.vocab, trained.merges, more)
+    (path,) = made.save(tmp_path / "more", "huggingface")
+    contents = json.loads(path.read_text(encoding="utf-8"))
+    contents["added_tokens"].reverse()
+    path.write_text(json.dumps(contents), encoding="utf-8")
+    corpus = prepare(config(texts), TokenizerConfig(file=str(path)), tmp_path / "cache")
+    assert corpus.tokenizer_fingerprint == made.fingerprint
+
+
+def test_prepare_names_what_is_wrong_with_a_given_tokenizer(texts: Path, tmp_path: Path) -> None:
+    trained = prepare(config(texts), SMALL, tmp_path / "cache").tokenizer
+    end = END_OF_TEXT.encode()
+    rest = {i: token for i, token in trained.vocab.items() if token != end}
+    (bare,) = type(trained)(rest, trained.merges).save(tmp_path / "bare", "huggingface")
+    (tmp_path / "broken.json").write_text("{}")
+    for file, message in (
+        (bare, "has no token <|endoftext|>, which stands between documents; add it"),
+        (tmp_path / "none.json", "tokenizer.file: cannot read .*none.json: No such file"),
+        (tmp_path / "broken.json", "broken.json cannot be used: .*not a tokenizer.json"),
+    ):
+        with pytest.raises(CorpusError, match=message):
+            prepare(config(texts), TokenizerConfig(file=str(file)), tmp_path / "cache")

@@ -90,6 +90,8 @@ def test_hash_changes_with_every_field(spec: TrialSpec) -> None:
     for path in names:
         if path[-1] in {"epochs", "source", "hub", "hub_config", "split", "revision"}:
             continue  # tied to others: N_epoch follows; source, files and hub exclude each other
+        if path == ("tokenizer", "file"):
+            continue  # only where it lies
         other = json.loads(json.dumps(plain))
         at = other
         for key in path[:-1]:
@@ -102,6 +104,11 @@ def test_hash_changes_with_every_field(spec: TrialSpec) -> None:
         digest = TrialSpec.model_validate(other).hash
         assert digest not in seen, path
         seen.add(digest)
+
+
+def test_hash_ignores_where_the_tokenizer_lies(spec: TrialSpec) -> None:
+    moved = spec.tokenizer.model_copy(update={"file": "elsewhere/tokenizer.json"})
+    assert spec.model_copy(update={"tokenizer": moved}).hash == spec.hash
 
 
 def test_hash_tells_close_floats_apart(make_spec: MakeSpec) -> None:

@@ -67,6 +67,13 @@ MISTAKES = {
     "two spellings": (hyper("α_max: 0.1\n▲max_lr: 0.2"), "max_lr and α_max are the same"),
     "distribution": (hyper("α_max: {▲loguniform: [1e-4, 1e-2]}"), "distribution loguniform; did"),
     "distribution, near": (hyper("B: {▲choise: [8]}"), "did you mean choice?"),
+    # the tokenizer
+    "tokenizer and sizes": (
+        BUDGET + "tokenizer: ▲{file: a.json, vocab_size: 300}",
+        "a file has its vocab_size and pattern; leave out either",
+    ),
+    "no tokenizer": (BUDGET + "tokenizer: {file: ▲a.json}", "cannot read /"),
+    "no tokenizer file": (BUDGET + "tokenizer: {file: ▲''}", "tokenizer.file must be a text that"),
     # shapes of values
     "bare list": (hyper("B: ▲[8, 16]"), "B: a list needs a distribution: {choice: [8, 16]}"),
     "no value": (hyper("B:▲"), "B has no value; give one"),
