@@ -37,6 +37,7 @@ from model.report import Report, Status
 from model.schedules import Facts, learning_rate
 from model.spec import TrialSpec
 from model.stack import Plan, Stack
+from model.warm_start import first_state
 
 Ints = npt.NDArray[np.int64]
 
@@ -127,6 +128,7 @@ class Engine:
         width: slots per stack; by default 1 on a CPU and `slots` elsewhere.
         device: "cpu", "cuda", "cuda:1" …
         checkpoint_dir: where each trial's state is saved at each report; None saves nothing.
+        starts: where `warm_start.keep` has put what warm-started trials begin with.
     """
 
     def __init__(
@@ -138,6 +140,7 @@ class Engine:
         width: int | None = None,
         device: str = "cpu",
         checkpoint_dir: Path | None = None,
+        starts: Path | None = None,
     ) -> None:
         self._train, self._validation = train, validation
         self.device = torch.device(device)
@@ -149,6 +152,7 @@ class Engine:
         self.slots = slots
         self.width = width or (1 if self.device.type == "cpu" else slots)
         self._checkpoint_dir = checkpoint_dir
+        self._starts = starts
         self._running: deque[_Running] = deque()
         self._waiting: deque[_Waiting] = deque()
         self.training_seconds = 0.0  # spent in ticks, without validation and checkpoints
@@ -234,6 +238,8 @@ class Engine:
             slot.step, slot.val_losses = about["step"], about["val_losses"]
             if slot.step >= trial.spec.hyperparameters.total_steps:
                 raise checkpoint.CheckpointError(f"{trial.resume} is of a trial that has finished")
+        elif trial.spec.init_from is not None:
+            state = first_state(self._starts, trial.spec)
         averaged = trial.spec.hyperparameters.ema_decay > 0
         running.stack.load(row, trial.spec.seed, state, averaged=averaged)
         running.slots[row] = slot
@@ -267,6 +273,7 @@ class Engine:
 
     def _plan_slot(self, plan: Plan, row: int, slot: Slot) -> None:
         h, spec = slot.spec.hyperparameters, slot.spec
+        moments_before = spec.init_from.optimizer_steps if spec.init_from else 0
         q_ticks, b = plan.inputs.shape[0], spec.micro_batch
         first = slot.step * h.batch_size + slot.tick * b
         positions = first + np.arange(q_ticks * b).reshape(q_ticks, b)
@@ -293,7 +300,8 @@ class Engine:
                 plan.dropout_keys[q, row] = np.uint64(key).astype(np.int64)
             if tick == slot.ticks_per_step - 1:
                 plan.due[q, row] = True
-                plan.coefficients[q, row] = coefficients(step, slot.learning_rate(step), h)
+                rate = slot.learning_rate(step)
+                plan.coefficients[q, row] = coefficients(moments_before + step, rate, h)
                 plan.max_norm[q, row] = h.grad_clip or np.inf
                 plan.max_value[q, row] = h.grad_clip_value or np.inf
                 plan.averaging[q, row] = averaging_share(step, h.ema_decay)

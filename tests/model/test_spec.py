@@ -69,6 +69,7 @@ def changed(value: Any, name: str) -> Any:
         "cycle_multiplier": 1.5,
         "epochs": value,
         "end_of_text": 1,
+        "init_from": {"sha256": 64 * "0"},
     }
     if name in special:
         return special[name]
@@ -123,6 +124,8 @@ def test_hash_tells_close_floats_apart(make_spec: MakeSpec) -> None:
         ({"micro_batch": 3}, "B must be a multiple of the micro-batch, got 4 and 3"),
         ({"micro_batch": 0}, "greater than or equal to 1"),
         ({"train_sequences": 1}, r"N_epoch must be .* = 480, got 1"),
+        ({"init_from": {"sha256": "0" * 63}}, "should match pattern"),
+        ({"init_from": {"sha256": "0" * 64, "optimizer_steps": -1}}, "greater than or equal to 0"),
         ({"seed": -1}, "greater than or equal to 0"),
         ({"seed": 2**63}, "less than 9223372036854775808"),
         ({"report_tokens": 0}, "greater than or equal to 1"),
