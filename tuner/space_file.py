@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 from model.data_config import DataConfig
 from tuner.entries import EntryReader
 from tuner.errors import SpaceError
+from tuner.init_from import InitFromConfig
 from tuner.messages import broken_rule, shown, unknown
 from tuner.parameters import Parameter
 from tuner.space import Budget, EngineConfig, Objective, SearchConfig, SearchSpace, TokenizerConfig
@@ -28,6 +29,7 @@ from tuner.yaml_file import YamlFile, whole_if_equal
 _SECTIONS: Mapping[str, type[BaseModel]] = {
     "data": DataConfig,
     "tokenizer": TokenizerConfig,
+    "init_from": InitFromConfig,
     "budget": Budget,
     "engine": EngineConfig,
     "search": SearchConfig,
@@ -102,6 +104,8 @@ def _section(file: YamlFile, section: str, kind: type[BaseModel], data: Any) -> 
             file.note((section,), message)
             return None
         data = _located(file, data, "file")
+    elif section == "init_from":
+        data = _located(file, data, "checkpoint")
     try:
         return kind.model_validate({k: whole_if_equal(v) for k, v in data.items()}, strict=True)
     except ValidationError as error:

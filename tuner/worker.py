@@ -28,6 +28,7 @@ class Worker:
         slots: trials in training at one time.
         device: "cpu" or "cuda".
         checkpoint_dir: where states are saved at reports.
+        starts: where what warm-started trials start with lies.
     """
 
     def __init__(
@@ -37,11 +38,17 @@ class Worker:
         slots: int,
         device: str,
         checkpoint_dir: str,
+        starts: str,
     ) -> None:
         from model.engine import Engine
 
         self._engine = Engine(
-            train, validation, slots=slots, device=device, checkpoint_dir=Path(checkpoint_dir)
+            train,
+            validation,
+            slots=slots,
+            device=device,
+            checkpoint_dir=Path(checkpoint_dir),
+            starts=Path(starts),
         )
         self._device = device
         self._open: set[str] = set()  # trials admitted and not ended, as the event loop sees them
