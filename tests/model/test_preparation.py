@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model import preparation
+from model import preparation, shards
 from model.corpus import Corpus
 from model.data_config import END_OF_TEXT, CorpusError, DataConfig
 from model.documents import Document
-from model.preparation import cached, place, prepare
+from model.preparation import cached, prepare
 from model.progress import Progress
+from model.shards import place
 from model.sources import documents
 from model.tokenizer_config import TokenizerConfig
 
@@ -128,8 +130,9 @@ def test_prepare_ignores_how_documents_are_cut(
     corpora = []
     for size, characters in ((10**9, 10**9), (piece, shard)):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(preparation, "documents", lambda data, size=size: stream(size))
-            patch.setattr(preparation, "_SHARD_CHARACTERS", characters)
+            for module in (preparation, shards):
+                patch.setattr(module, "documents", lambda data, size=size: stream(size))
+            patch.setattr(shards, "_SHARD_CHARACTERS", characters)
             patch.setattr(preparation, "_COUNTED_CHARACTERS", characters)
             cache = folder / f"cache-{size}"
             corpora.append(prepare(config(folder / "a.txt"), SMALL, cache))
@@ -268,22 +271,27 @@ def test_prepare_keeps_its_corpus_whatever_happens_to_the_folder(
 
 
 @pytest.mark.parametrize(
-    ("at", "redone"),
+    ("module", "at", "redone"),
     [
-        ("_count_batch", ["survey", "encode"]),
-        ("merge_pretokens", ["survey", "encode"]),
-        ("_encode", ["encode"]),
-        ("_assemble", []),
-        ("sha256_of", []),
+        (preparation, "_count_batch", ["survey", "encode"]),
+        (preparation, "merge_pretokens", ["survey", "encode"]),
+        (shards, "_encode", ["encode"]),
+        (preparation, "assemble", []),
+        (preparation, "sha256_of", []),
     ],
 )
 def test_prepare_goes_on_where_it_was_interrupted(
-    texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str, redone: list[str]
+    texts: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    module: ModuleType,
+    at: str,
+    redone: list[str],
 ) -> None:
     """What is complete is not done again, and the result is as if nothing had happened."""
     prepare(config(texts), SMALL, tmp_path / "calm")
-    monkeypatch.setattr(preparation, "_SHARD_CHARACTERS", 100)
-    real = getattr(preparation, at)
+    monkeypatch.setattr(shards, "_SHARD_CHARACTERS", 100)
+    real = getattr(module, at)
     calls: list[object] = []
 
     def interrupt(*args: Any, **kwargs: Any) -> Any:
@@ -293,19 +301,20 @@ def test_prepare_goes_on_where_it_was_interrupted(
         return real(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(preparation, at, interrupt)
+        patch.setattr(module, at, interrupt)
         with pytest.raises(KeyboardInterrupt):
             prepare(config(texts), SMALL, tmp_path / "cache")
     assert [path for path in (tmp_path / "cache").iterdir() if "building" in path.name]
     work: list[str] = []
-    for name, stage in (("_survey", "survey"), ("_encode", "encode")):
-        function = getattr(preparation, name)
+    stages = ((preparation, "_survey", "survey"), (shards, "_encode", "encode"))
+    for at_work, name, stage in stages:
+        function = getattr(at_work, name)
 
         def spy(*args: Any, function: Any = function, stage: str = stage) -> Any:
             work.append(stage)
             return function(*args)
 
-        monkeypatch.setattr(preparation, name, spy)
+        monkeypatch.setattr(at_work, name, spy)
     prepare(config(texts), SMALL, tmp_path / "cache")
     assert list(dict.fromkeys(work)) == redone
     (calm,), (resumed,) = prepared(tmp_path / "calm"), prepared(tmp_path / "cache")
@@ -431,13 +440,13 @@ def test_prepare_says_what_is_wrong_and_leaves_nothing(
 def test_prepare_notices_data_that_changes_meanwhile(
     texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = preparation._assemble
+    real = preparation.assemble
 
     def assemble(*args: Any) -> int:
         (texts / "0.txt").write_text("something else\n")
         return real(*args)
 
-    monkeypatch.setattr(preparation, "_assemble", assemble)
+    monkeypatch.setattr(preparation, "assemble", assemble)
     with pytest.raises(CorpusError, match="it changed while it was prepared"):
         prepare(config(texts), SMALL, tmp_path / "cache")
     assert prepared(tmp_path / "cache") == []
