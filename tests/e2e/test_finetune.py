@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from model import checkpoint
-from tests.e2e.conftest import Run, Workplace
+from tests.e2e.conftest import Run, Workplace, make_workplace, run_search
 from tuner.record import Record, SearchRecord
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("searched")]
 
 SPACE = """\
 name: tuned
@@ -29,23 +29,30 @@ search: {trials: 2, seed: 1, scheduler: none}
 
 
 @pytest.fixture(scope="module")
-def place(workplace: Workplace, searched: Run) -> Workplace:
-    """Where `small` has been searched, with other texts to tune on."""
-    (workplace.folder / "others").mkdir()
-    for path in (workplace.folder / "texts").iterdir():
+def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    """A place of its own, with other texts to tune on."""
+    folder = tmp_path_factory.mktemp("finetune")
+    place = make_workplace(folder)
+    (folder / "others").mkdir()
+    for path in (folder / "texts").iterdir():
         text = path.read_text(encoding="utf-8").replace("fox", "wolf").replace("night", "day")
-        (workplace.folder / "others" / path.name).write_text(text, encoding="utf-8")
-    (workplace.folder / "tuned.yaml").write_text(SPACE, encoding="utf-8")
-    return workplace
+        (folder / "others" / path.name).write_text(text, encoding="utf-8")
+    (folder / "tuned.yaml").write_text(SPACE, encoding="utf-8")
+    return place
 
 
 @pytest.fixture(scope="module")
-def record(place: Workplace) -> Record:
+def searched(place: Workplace) -> Run:
+    return run_search(place)
+
+
+@pytest.fixture(scope="module")
+def record(place: Workplace, searched: Run) -> Record:
     return Record(f"sqlite:///{place.home}/mlflow.db")
 
 
 @pytest.fixture(scope="module")
-def tuned(place: Workplace) -> Run:
+def tuned(place: Workplace, searched: Run) -> Run:
     run = place.tuner("search", "--space", "tuned.yaml", "--workers", "1", "--json")
     assert run.status == 0, run.err
     return run
