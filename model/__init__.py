@@ -41,6 +41,7 @@ _HOME = {
     "Report": "report",
     "Status": "report",
     "lr_cosine_schedule": "schedules",
+    "InitFrom": "spec",
     "TrialSpec": "spec",
     "Stack": "stack",
     "TransformerLM": "transformer",

@@ -34,6 +34,7 @@ from model.reading import Reading, Text, Tokens
 from model.report import Report, Status
 from model.spec import TrialSpec
 from model.stack import Plan, Stack
+from model.warm_start import first_state
 
 Ints = npt.NDArray[np.int64]
 
@@ -85,6 +86,7 @@ class Engine:
         checkpoint_dir: where each trial's state is saved at each report; None saves nothing.
         decode: from token ids to text. With it, what an encoder–decoder writes in the end is
             compared with the targets.
+        starts: where `warm_start.keep` has put what warm-started trials begin with.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class Engine:
         device: str = "cpu",
         checkpoint_dir: Path | None = None,
         decode: Callable[[list[int]], str] | None = None,
+        starts: Path | None = None,
     ) -> None:
         self._train, self._validation = _reading(train), _reading(validation)
         self._decode = decode
@@ -109,6 +112,7 @@ class Engine:
         self.slots = slots
         self.width = width or (1 if self.device.type == "cpu" else slots)
         self._checkpoint_dir = checkpoint_dir
+        self._starts = starts
         self._running: deque[_Running] = deque()
         self._waiting: deque[_Waiting] = deque()
         self.training_seconds = 0.0  # spent in ticks, without validation and checkpoints
@@ -194,6 +198,8 @@ class Engine:
             slot.step, slot.val_losses = about["step"], about["val_losses"]
             if slot.step >= trial.spec.hyperparameters.total_steps:
                 raise checkpoint.CheckpointError(f"{trial.resume} is of a trial that has finished")
+        elif trial.spec.init_from is not None:
+            state = first_state(self._starts, trial.spec)
         averaged = trial.spec.hyperparameters.ema_decay > 0
         running.stack.load(row, trial.spec.seed, state, averaged=averaged)
         running.slots[row] = slot

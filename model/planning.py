@@ -107,6 +107,7 @@ def plan_of(slots: Sequence[Slot], a: Architecture, b: int, train: Reading) -> P
 
 def _plan_slot(plan: Plan, row: int, slot: Slot, train: Reading) -> None:
     h, spec = slot.spec.hyperparameters, slot.spec
+    moments_before = spec.init_from.optimizer_steps if spec.init_from else 0
     q_ticks, b = plan.inputs.shape[0], spec.micro_batch
     first = slot.step * h.batch_size + slot.tick * b
     positions = first + np.arange(q_ticks * b).reshape(q_ticks, b)
@@ -131,7 +132,8 @@ def _plan_slot(plan: Plan, row: int, slot: Slot, train: Reading) -> None:
             plan.dropout_keys[q, row] = np.uint64(key).astype(np.int64)
         if tick == slot.ticks_per_step - 1:
             plan.due[q, row] = True
-            plan.coefficients[q, row] = coefficients(step, slot.learning_rate(step), h)
+            rate = slot.learning_rate(step)
+            plan.coefficients[q, row] = coefficients(moments_before + step, rate, h)
             plan.max_norm[q, row] = h.grad_clip or np.inf
             plan.max_value[q, row] = h.grad_clip_value or np.inf
             plan.averaging[q, row] = averaging_share(step, h.ema_decay)

@@ -17,14 +17,12 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from model.bpe import (
     PretokenCounts,
@@ -33,22 +31,21 @@ from model.bpe import (
     count_pretokens,
     merge_pretokens,
 )
-from model.corpus import FORMAT, Corpus, Ints, Tokens, load, sha256_of
+from model.corpus import FORMAT, Corpus, load, sha256_of
 from model.data_config import END_OF_TEXT, CorpusError, DataConfig
-from model.documents import Document
 from model.fingerprints import Fingerprint, fingerprint
+from model.given_tokenizer import given_tokenizer
 from model.pretokens import special_pattern
 from model.processes import ordered_map, processes_for
 from model.progress import OnProgress, Progress, silent
+from model.shards import SPLITS, assemble, encode_shard, in_batches, place, shards_of, utf8_size
 from model.sources import documents, source_bytes
 from model.tokenizer import Tokenizer
 from model.tokenizer_config import TokenizerConfig
 
-Item = TypeVar("Item")
+_Count = Callable[[Sequence[str]], tuple[Counter[str], int]]
 
-_SPLITS = ("train", "validation")
 _COUNTED_CHARACTERS = 1 << 20
-_SHARD_CHARACTERS = 1 << 21
 _MEMO = "digests.json"
 
 
@@ -60,23 +57,24 @@ def prepare(
     processes: int | None = None,
     on_progress: OnProgress = silent,
 ) -> Corpus:
-    """Split, train the tokenizer and encode; or load all that from the cache.
+    """Split, train or take the tokenizer and encode; or load all that from the cache.
 
     Args:
         data: where the text comes from.
-        tokenizer: the tokenizer to train.
+        tokenizer: the tokenizer to train, or to take.
         cache_dir: where prepared corpora are kept.
         processes: that work; by default one per core, or one for a small source.
         on_progress: is told how far it is.
 
     Raises:
-        CorpusError: if the source cannot be used, or the cache cannot be written.
+        CorpusError: if the source or the tokenizer cannot be used, or the cache cannot be written.
     """
     on_progress(Progress("reading what identifies the data", 0, None, "B"))
     check_vocab_size(tokenizer.vocab_size, [END_OF_TEXT])
+    given = given_tokenizer(tokenizer)
     memo = cache_dir / _MEMO
     identity = fingerprint(data, memo)
-    folder = _folder(cache_dir, data, tokenizer, identity)
+    folder = _folder(cache_dir, data, given or tokenizer, identity)
     found = load(folder)
     if found is not None:
         return found
@@ -88,7 +86,8 @@ def prepare(
                 return found
             building = cache_dir / f".building-{folder.name}"
             try:
-                _build(building, data, tokenizer, identity, processes, on_progress)
+                work = _Work.on(data, processes, on_progress)
+                _build(building, data, given or tokenizer, identity, work)
                 if fingerprint(data, memo).digest != identity.digest:
                     raise CorpusError("data: it changed while it was prepared; start again")
             except CorpusError:
@@ -117,11 +116,12 @@ def cached(data: DataConfig, tokenizer: TokenizerConfig, cache_dir: Path) -> Cor
     """What `prepare` would load from the cache; None if it would have to work. Builds nothing.
 
     Raises:
-        CorpusError: if the source cannot be read.
+        CorpusError: if the source or the tokenizer cannot be read.
     """
     if not cache_dir.exists():
         return None
-    return load(_folder(cache_dir, data, tokenizer, fingerprint(data, cache_dir / _MEMO)))
+    chosen = given_tokenizer(tokenizer) or tokenizer
+    return load(_folder(cache_dir, data, chosen, fingerprint(data, cache_dir / _MEMO)))
 
 
 def train_tokenizer(
@@ -157,9 +157,16 @@ def train_tokenizer(
 
 
 def _folder(
-    cache_dir: Path, data: DataConfig, tokenizer: TokenizerConfig, identity: Fingerprint
+    cache_dir: Path,
+    data: DataConfig,
+    tokenizer: TokenizerConfig | Tokenizer,
+    identity: Fingerprint,
 ) -> Path:
-    parts = (FORMAT, identity.digest, data.validation_fraction, tokenizer.model_dump(mode="json"))
+    if isinstance(tokenizer, Tokenizer):
+        chosen: Any = tokenizer.fingerprint  # wherever it lies
+    else:
+        chosen = tokenizer.model_dump(mode="json", exclude={"file"})
+    parts = (FORMAT, identity.digest, data.validation_fraction, chosen)
     return cache_dir / hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 
 
@@ -192,34 +199,34 @@ def _locked(path: Path, on_progress: OnProgress) -> Iterator[None]:
 def _build(
     building: Path,
     data: DataConfig,
-    config: TokenizerConfig,
+    chosen: TokenizerConfig | Tokenizer,
     identity: Fingerprint,
-    processes: int | None,
-    on_progress: OnProgress,
+    work: _Work,
 ) -> None:
     """Make a corpus in a folder, or go on where an interrupted process stopped."""
-    work = _Work.on(data, processes, on_progress)
     shards = building / "shards"
     shards.mkdir(parents=True, exist_ok=True)
     limit_path = building / "limit.json"
     if not limit_path.exists():
         # The limit is written last: it says that the tokenizer is complete.
-        limit, counts = _survey(data, config.pattern, work)
-        trained = merge_pretokens(counts, config.vocab_size, [END_OF_TEXT], on_progress=on_progress)
-        Tokenizer(*trained, [END_OF_TEXT], config.pattern).save(building, "huggingface")
+        if isinstance(chosen, Tokenizer):
+            limit, _ = _survey(data, _measure_batch, work)
+            chosen.save(building, "huggingface")
+        else:
+            limit = _train(building, data, chosen, work)
         _write_json(limit_path, limit)
     limit = json.loads(limit_path.read_text(encoding="utf-8"))
     tokenizer = Tokenizer.from_file(building)
-    jobs = _jobs(data, limit, building, shards, tokenizer.fingerprint)
+    pieces = shards_of(data, limit, building, shards, tokenizer.fingerprint)
     count = done = 0
-    for num_bytes in ordered_map(_encode_shard, jobs, work.processes):
+    for num_bytes in ordered_map(encode_shard, pieces, work.processes):
         count, done = count + 1, done + num_bytes
-        on_progress(Progress("encoding", done, work.num_bytes, "B"))
-    on_progress(Progress("assembling", 0, None, "B"))
+        work.on_progress(Progress("encoding", done, work.num_bytes, "B"))
+    work.on_progress(Progress("assembling", 0, None, "B"))
     paths = [shards / f"{number:06}.npz" for number in range(count)]
-    sizes = {split: _assemble(building, split, paths, tokenizer) for split in _SPLITS}
+    sizes = {split: assemble(building, split, paths, tokenizer) for split in SPLITS}
     _write_json(building / "files.json", identity.files)
-    names = [f"{split}{kind}.npy" for split in _SPLITS for kind in ("", ".documents")]
+    names = [f"{split}{kind}.npy" for split in SPLITS for kind in ("", ".documents")]
     meta = {
         "format": FORMAT,
         "data_fingerprint": identity.digest,
@@ -235,6 +242,17 @@ def _build(
     limit_path.unlink()
 
 
+def _train(building: Path, data: DataConfig, config: TokenizerConfig, work: _Work) -> float:
+    """Train the tokenizer and keep it; where the validation part ends."""
+    count = partial(_count_batch, pattern=config.pattern, special_tokens=())
+    limit, counts = _survey(data, count, work)
+    trained = merge_pretokens(
+        counts, config.vocab_size, [END_OF_TEXT], on_progress=work.on_progress
+    )
+    Tokenizer(*trained, [END_OF_TEXT], config.pattern).save(building, "huggingface")
+    return limit
+
+
 def _write_json(path: Path, value: Any) -> None:
     temporary = path.with_name(f".{path.name}")
     temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
@@ -242,11 +260,6 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 # survey ------------------------------------------------------------------------------------
-
-
-def place(name: str) -> float:
-    """Where a document stands in the split, in [0, 1): a function of its name alone."""
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) / 2**64
 
 
 class _Survey:
@@ -271,9 +284,8 @@ class _Survey:
                 yield document.text
 
 
-def _survey(data: DataConfig, pattern: str, work: _Work) -> tuple[float, dict[bytes, int]]:
+def _survey(data: DataConfig, count: _Count, work: _Work) -> tuple[float, dict[bytes, int]]:
     """Where the validation part ends, and the counts of the training part's pre-tokens."""
-    count = partial(_count_batch, pattern=pattern, special_tokens=())
     survey, counts = _count(data, data.validation_fraction, count, work)
     if not survey.held_out and survey.train > 1:
         # With few documents none may fall below the fraction: the lowest one is held out.
@@ -300,13 +312,13 @@ def _survey(data: DataConfig, pattern: str, work: _Work) -> tuple[float, dict[by
 def _count(
     data: DataConfig,
     limit: float,
-    count: Callable[[Sequence[str]], tuple[Counter[str], int]],
+    count: _Count,
     work: _Work,
 ) -> tuple[_Survey, dict[bytes, int]]:
     survey = _Survey(data, limit)
     done = 0
     with PretokenCounts() as counts:
-        batches = _batches(survey.training_texts(), len, _COUNTED_CHARACTERS)
+        batches = in_batches(survey.training_texts(), len, _COUNTED_CHARACTERS)
         for counted, num_bytes in ordered_map(count, batches, work.processes):
             counts.add(counted)
             done += num_bytes
@@ -320,119 +332,9 @@ def _count_batch(
     """Counts of the pre-tokens of some texts, and the bytes of the texts."""
     special = special_pattern(special_tokens)
     parts = [part for text in texts for part in special.split(text)[::2]] if special else texts
-    return count_pretokens(parts, pattern), sum(map(_num_bytes, texts))
+    return count_pretokens(parts, pattern), sum(map(utf8_size, texts))
 
 
-def _num_bytes(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
-
-
-def _batches(
-    items: Iterable[Item], size_of: Callable[[Item], int], size: int
-) -> Iterator[list[Item]]:
-    """Items in lists of at least some size; where they end depends on the items alone."""
-    batch: list[Item] = []
-    held = 0
-    for item in items:
-        batch.append(item)
-        held += size_of(item)
-        if held >= size:
-            yield batch
-            batch, held = [], 0
-    if batch:
-        yield batch
-
-
-# encode ------------------------------------------------------------------------------------
-
-
-class _Shard(NamedTuple):
-    """The work of encoding some documents; without documents it has been done."""
-
-    path: Path
-    documents: list[Document]
-    limit: float
-    tokenizer_folder: Path
-    tokenizer_fingerprint: str
-
-
-def _jobs(
-    data: DataConfig, limit: float, building: Path, shards: Path, tokenizer_fingerprint: str
-) -> Iterator[_Shard]:
-    batches = _batches(documents(data), lambda document: len(document.text), _SHARD_CHARACTERS)
-    for number, batch in enumerate(batches):
-        path = shards / f"{number:06}.npz"
-        yield _Shard(path, batch, limit, building, tokenizer_fingerprint)
-
-
-def _encode_shard(shard: _Shard) -> int:
-    """Encode some documents into a file, unless it is there; their size in bytes."""
-    num_bytes = {split: 0 for split in _SPLITS}
-    for document in shard.documents:
-        num_bytes[_split_of(document, shard.limit)] += _num_bytes(document.text)
-    if not shard.path.exists():
-        arrays: dict[str, Any] = {}
-        tokenizer = _tokenizer(shard.tokenizer_folder, shard.tokenizer_fingerprint)
-        for split in _SPLITS:
-            own = [each for each in shard.documents if _split_of(each, shard.limit) == split]
-            arrays[split], arrays[f"{split}.documents"] = _encode(tokenizer, own)
-            arrays[f"{split}.bytes"] = np.array(num_bytes[split])
-        temporary = shard.path.with_suffix(".writing.npz")
-        np.savez(temporary, **arrays)
-        temporary.replace(shard.path)
-    return sum(num_bytes.values())
-
-
-def _split_of(document: Document, limit: float) -> str:
-    return "train" if place(document.name) > limit else "validation"
-
-
-@lru_cache(maxsize=1)
-def _tokenizer(folder: Path, fingerprint: str) -> Tokenizer:
-    """The tokenizer of this process, whose cache serves all its shards."""
-    tokenizer = Tokenizer.from_file(folder)
-    assert tokenizer.fingerprint == fingerprint
-    return tokenizer
-
-
-def _encode(tokenizer: Tokenizer, pieces: Sequence[Document]) -> tuple[Tokens, Ints]:
-    """Token ids of some pieces of documents, and where the documents end that end here.
-
-    What looks like a special token in a document is text. The special token ends the document.
-    """
-    end = tokenizer.encode_numpy(END_OF_TEXT)
-    encoded: list[Tokens] = [end[:0]]
-    ends, size = [], 0
-    for piece in pieces:
-        ids = tokenizer.encode_ordinary(piece.text)
-        encoded += [ids, end] if piece.ends else [ids]
-        size += len(ids) + piece.ends
-        if piece.ends:
-            ends.append(size)
-    return np.concatenate(encoded), np.array(ends, np.int64)
-
-
-# assemble ----------------------------------------------------------------------------------
-
-
-def _assemble(building: Path, split: str, shards: Sequence[Path], tokenizer: Tokenizer) -> int:
-    """Put the shards of a split into one array of ids and one of documents; its size in bytes."""
-    num_bytes = num_tokens = 0
-    ends = [np.empty(0, np.int64)]
-    for path in shards:
-        with np.load(path) as shard:
-            ends.append(shard[f"{split}.documents"] + num_tokens)
-            num_tokens += len(shard[split])
-            num_bytes += int(shard[f"{split}.bytes"])
-    np.save(building / f"{split}.documents.npy", np.concatenate(ends))
-    header = {
-        "descr": np.lib.format.dtype_to_descr(tokenizer.dtype),
-        "fortran_order": False,
-        "shape": (num_tokens,),
-    }
-    with (building / f"{split}.npy").open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        for path in shards:
-            with np.load(path) as shard:
-                file.write(shard[split].tobytes())
-    return num_bytes
+def _measure_batch(texts: Sequence[str]) -> tuple[Counter[str], int]:
+    """As `_count_batch`, where nobody asks for the counts."""
+    return Counter(), sum(map(utf8_size, texts))

@@ -15,6 +15,25 @@ from model.hyperparameters import Hyperparameters
 from model.tokenizer_config import TokenizerConfig
 
 
+class InitFrom(BaseModel):
+    """What a trial begins with instead of random weights.
+
+    Its schedule, warm-up and data order count from 0 all the same. The corrections of Adam's
+    moments for having begun at zero, 1 − βᵗ, go on where loaded moments stood, as they do in torch
+    when an optimizer's state is loaded.
+
+    Attributes:
+        sha256: of the tensors (`warm_start.Source.take`), 64 hexadecimal digits.
+        optimizer_steps: updates that the moments among the tensors have seen; 0 if there are
+            none, and the moments begin at zero.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    optimizer_steps: int = Field(default=0, ge=0)
+
+
 class TrialSpec(BaseModel):
     """One trial, completely: retraining it needs nothing else.
 
@@ -22,7 +41,7 @@ class TrialSpec(BaseModel):
         hyperparameters: the rows of the symbol table.
         architecture: the shape of the model.
         data: where the text comes from.
-        tokenizer: the tokenizer to train.
+        tokenizer: the tokenizer to train, or the file that was given.
         data_fingerprint: SHA-256 of the source.
         tokenizer_fingerprint: SHA-256 of vocabulary, merges, special tokens and pattern.
         train_sequences: |Data|, training sequences in an epoch.
@@ -30,6 +49,7 @@ class TrialSpec(BaseModel):
         micro_batch: sequences per tick; B is a multiple of it.
         report_tokens: training tokens between reports.
         seed: the trial's key for weights, data order and dropout.
+        init_from: what it begins with; None: random weights.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,6 +65,7 @@ class TrialSpec(BaseModel):
     micro_batch: int = Field(ge=1)
     report_tokens: int = Field(ge=1)
     seed: int = Field(ge=0, lt=2**63)
+    init_from: InitFrom | None = None
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
@@ -90,8 +111,10 @@ class TrialSpec(BaseModel):
 
     @property
     def hash(self) -> str:
-        """The trial's identity: SHA-256 of the canonical JSON, 64 hexadecimal digits."""
-        canonical = json.dumps(
-            self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False
-        )
+        """The trial's identity: SHA-256 of the canonical JSON, 64 hexadecimal digits.
+
+        Where the tokenizer lay is no part of it: its fingerprint says what it is.
+        """
+        identity = self.model_dump(mode="json", exclude={"tokenizer": {"file"}})
+        canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()

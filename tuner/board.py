@@ -143,7 +143,7 @@ class Board:
             return None
         ended = self.ended
         each = self._expected_tokens / self.num_trials
-        if len(ended) >= self.num_trials // 3:
+        if len(ended) >= max(1, self.num_trials // 3):
             each = sum(r.tokens for r in ended) / len(ended)
         under_way = sum(  # who has passed the average will probably run to the end
             (each if r.tokens < each else r.spec.budget_tokens) - r.tokens for r in self.training

@@ -216,12 +216,12 @@ def _ui(options: argparse.Namespace) -> int:
 
 
 def _validate(options: argparse.Namespace) -> int:
-    from tuner.home import home_path
+    from tuner.home import Home
     from tuner.inspect import describe_space
 
     space = _changed_space(options)
     results, _ = _consoles(options)
-    home = home_path(options.home)  # not a Home, which would be made: validating writes nothing
+    home = Home.of(options.home)  # not made: validating begins nothing
     described = describe_space(results, space, options.space, home, options.plot)
     _print_json(options, described)
     return 0
@@ -265,18 +265,18 @@ def _data_prepare(options: argparse.Namespace) -> int:
     space, home = _space(options), _home(options)
     results, progress = _consoles(options)
     with shown(progress) as on_progress:
-        corpus = prepare_corpus(space, home.corpora, options.processes, on_progress)
+        corpus = prepare_corpus(space, home, options.processes, on_progress)
     _print_json(options, describe(results, space, corpus))
     return 0
 
 
 def _data_info(options: argparse.Namespace) -> int:
     from tuner.data import cached_corpus, describe
-    from tuner.home import home_path
+    from tuner.home import Home
 
     space = _space(options)
     results, _ = _consoles(options)
-    corpus = cached_corpus(space, options.space, home_path(options.home) / "corpora")
+    corpus = cached_corpus(space, options.space, Home.of(options.home))
     _print_json(options, describe(results, space, corpus))
     return 0
 
@@ -288,7 +288,7 @@ def _data_sample(options: argparse.Namespace) -> int:
     space, home = _space(options), _home(options)
     results, progress = _consoles(options)
     with shown(progress) as on_progress:
-        corpus = prepare_corpus(space, home.corpora, None, on_progress)
+        corpus = prepare_corpus(space, home, None, on_progress)
     _print_json(options, print_sample(results, space, corpus, options.sequences, options.seed))
     return 0
 

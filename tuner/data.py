@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,8 @@ from model.preparation import cached, prepare
 from model.progress import OnProgress
 from model.reading import sequences
 from tuner.errors import TunerError
+from tuner.home import Home
+from tuner.init_from import warm_started
 from tuner.space import CorpusFacts, SearchSpace
 from tuner.summary import table
 from tuner.tokenizers import coloured
@@ -25,29 +26,32 @@ _MOST_SHOWN_TOKENS = 400  # of a source or a target
 
 
 def prepare_corpus(
-    space: SearchSpace, corpora: Path, processes: int | None, on_progress: OnProgress
+    space: SearchSpace, home: Home, processes: int | None, on_progress: OnProgress
 ) -> Corpus:
     """The data of a space, prepared or loaded.
 
     Raises:
         CorpusError: if the data cannot be used.
+        TunerError: if what the space starts from, whose tokenizer is taken, cannot be.
     """
+    space, _ = warm_started(space, home)
     return prepare(
-        space.data, space.tokenizer, corpora, processes=processes, on_progress=on_progress
+        space.data, space.tokenizer, home.corpora, processes=processes, on_progress=on_progress
     )
 
 
-def cached_corpus(space: SearchSpace, file: str, corpora: Path) -> Corpus:
+def cached_corpus(space: SearchSpace, file: str, home: Home) -> Corpus:
     """The data of a space, if it has been prepared.
 
     Raises:
         CorpusError: if the data cannot be read.
-        TunerError: if it has not been prepared.
+        TunerError: if it has not been prepared, or as `prepare_corpus`.
     """
-    corpus = cached(space.data, space.tokenizer, corpora)
+    space, _ = warm_started(space, home)
+    corpus = cached(space.data, space.tokenizer, home.corpora)
     if corpus is None:
         raise TunerError(
-            f"the data of {file} has not been prepared in {corpora}; run 'tuner data prepare "
+            f"the data of {file} has not been prepared in {home.corpora}; run 'tuner data prepare "
             f"--space {file}'"
         )
     return corpus

@@ -11,11 +11,6 @@ from tuner.errors import StoreError
 DEFAULT_HOME = "runs"
 
 
-def home_path(path: str | Path | None = None) -> Path:
-    """Where a home is: at a path, at TUNER_HOME, or at ./runs. Makes nothing."""
-    return Path(path or os.environ.get("TUNER_HOME") or DEFAULT_HOME).absolute()
-
-
 @dataclass(frozen=True)
 class Home:
     """The folder of all searches.
@@ -29,13 +24,20 @@ class Home:
     tracking_uri: str
 
     @classmethod
+    def of(cls, path: str | Path | None = None) -> Home:
+        """The home at a path, at TUNER_HOME, or at ./runs, whether it is there or not."""
+        root = Path(path or os.environ.get("TUNER_HOME") or DEFAULT_HOME).absolute()
+        return cls(root, os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root}/mlflow.db")
+
+    @classmethod
     def at(cls, path: str | Path | None = None) -> Home:
-        """The home at a path, at TUNER_HOME, or at ./runs.
+        """The same, made if need be.
 
         Raises:
             StoreError: if the folder cannot be made or written.
         """
-        root = home_path(path)
+        home = cls.of(path)
+        root = home.root
         if any(character in str(root) for character in "%?#"):
             raise StoreError(f"the path {root} has one of % ? # in it; choose another --home")
         try:
@@ -46,7 +48,12 @@ class Home:
             ) from error
         if not os.access(root, os.W_OK):
             raise StoreError(f"cannot write to the folder {root}; choose another with --home")
-        return cls(root, os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root}/mlflow.db")
+        return home
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the store is in the folder."""
+        return self.tracking_uri == f"sqlite:///{self.root}/mlflow.db"
 
     @property
     def artifacts(self) -> Path:
@@ -57,6 +64,11 @@ class Home:
     def corpora(self) -> Path:
         """Prepared corpora."""
         return self.root / "corpora"
+
+    @property
+    def starts(self) -> Path:
+        """What warm-started trials start with, and the tokenizers that it goes with."""
+        return self.root / "starts"
 
     def search(self, name: str) -> Path:
         """Files of one search: checkpoints while it runs, and Ray Tune's own state."""

@@ -5,24 +5,30 @@ from __future__ import annotations
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from model.architecture import Architecture
+from model.given_tokenizer import vocab_size_of
 from model.hyperparameters import SYMBOL_TABLE, FractionOf
 from model.preparation import cached
 from model.report import METRICS, SOME_METRICS
 from model.sources import source_bytes
 from tuner.entries import SIZES
 from tuner.errors import TunerError
+from tuner.home import Home
+from tuner.init_from import warm_started
 from tuner.messages import shown
 from tuner.parameters import symbol
 from tuner.plot import draw_rates
-from tuner.record import Record, SearchRecord, TrialRecord
+from tuner.record import Record, SearchRecord, Tag, TrialRecord
 from tuner.space import CorpusFacts, SearchSpace
 from tuner.space_checks import conflicts
 from tuner.summary import default_of, number, range_of, table
+
+if TYPE_CHECKING:
+    from tuner.warm_start import Start
 
 # Measured on the standard library at a vocabulary of 2,048; only for estimates.
 _BYTES_PER_TOKEN = 3.1
@@ -88,10 +94,13 @@ def print_symbols(console: Console) -> dict[str, Any]:
 
 
 def describe_space(
-    console: Console, space: SearchSpace, file: str, home: Path, plot: str | None = None
+    console: Console, space: SearchSpace, file: str, home: Home, plot: str | None = None
 ) -> dict[str, Any]:
     """What a search space means, in words and numbers; `plot` names a picture to draw as well."""
-    facts, is_exact = _facts(space, home / "corpora")
+    space, start = warm_started(space, home)
+    facts, is_exact = _facts(space, home.corpora)
+    if start is not None and is_exact:
+        start.check_tokenizer(facts.tokenizer_fingerprint)
     about = "" if is_exact else "about "
     what = "pairs" if facts.has_pairs else "tokens"
     for _, message in conflicts(space, facts.train_size):
@@ -157,6 +166,8 @@ def describe_space(
         f"tokens ({full:,} if none were stopped).",
         highlight=False,
     )
+    if start is not None:
+        _print_start(console, start, shapes)
     if not is_exact:
         size = source_bytes(space.data)
         console.print(
@@ -175,6 +186,7 @@ def describe_space(
     return {
         "name": space.name,
         "plot": plot,
+        "init_from": start.words if start else None,
         "parameters": parameters,
         "stacks": stacks,
         "micro_batch": space.micro_batch,
@@ -183,6 +195,25 @@ def describe_space(
         "full_tokens": full,
         "exact": is_exact,
     }
+
+
+def _print_start(console: Console, start: Start, shapes: list[Architecture]) -> None:
+    """Where trials start, and what they do otherwise than the trial that they start from."""
+    seen = start.init_from.optimizer_steps
+    moments = f"those of {seen:,} updates" if seen else "zero"
+    console.print(
+        f"\nEvery trial starts from {start.words}, with its weights after {start.source.step:,} "
+        f"updates (val_loss {start.source.val_loss:.4f} on its own text); the moments are {moments}"
+        f"; schedule and data order begin anew. Shapes and tokenizer fit.",
+        highlight=False,
+    )
+    differing = {
+        f"{name} {shown(here)} instead of {shown(there)}"
+        for shape in shapes
+        for name, (here, there) in start.differing(shape).items()
+    }
+    if differing:
+        console.print(f"Otherwise than there: {', '.join(sorted(differing))}.", highlight=False)
 
 
 def _facts(space: SearchSpace, corpora: Path) -> tuple[CorpusFacts, bool]:
@@ -194,9 +225,10 @@ def _facts(space: SearchSpace, corpora: Path) -> tuple[CorpusFacts, bool]:
     text = _ASSUMED_BYTES if size is None else size
     amount = text / (_BYTES_PER_PAIR if space.data.pairs else _BYTES_PER_TOKEN)
     held_out = space.data.validation_fraction
-    longest = max(a.context_length for a in space.shapes(space.tokenizer.vocab_size))
+    vocab_size = vocab_size_of(space.tokenizer)
+    longest = max(a.context_length for a in space.shapes(vocab_size))
     return CorpusFacts(
-        vocab_size=space.tokenizer.vocab_size,
+        vocab_size=vocab_size,
         train_size=max(longest + 1, round(amount * (1 - held_out))),
         validation_size=max(longest + 1, round(amount * held_out)),
         data_fingerprint="",
@@ -276,8 +308,12 @@ def print_search(console: Console, record: Record, search: SearchRecord) -> dict
             console.width,
         )
     )
+    start = search.tags.get(Tag.INIT_FROM)
+    if start:
+        console.print(f"All trials started from {start}.", highlight=False)
     return {
         "search": search.name,
+        "init_from": start,
         "status": search.status,
         "best_run": search.best_run,
         "trials": [
@@ -312,11 +348,14 @@ def print_trial(console: Console, record: Record, trial: TrialRecord) -> dict[st
     """One trial in full: parameters, environment, reports."""
     reports = record.reports(trial)
     spec = record.spec(trial)
+    start = record.search(trial.search).tags.get(Tag.INIT_FROM)
     console.print(
         f"[bold]trial {trial.number} of {trial.search}[/bold]  {trial.status}, run {trial.run_id}, "
         f"spec {spec.hash[:12]}",
         highlight=False,
     )
+    if start:
+        console.print(f"started from {start}", highlight=False)
     console.print()
     console.print(
         table(None, ["parameter", "value"], [[symbol(k), v] for k, v in trial.parameters.items()])
@@ -345,6 +384,7 @@ def print_trial(console: Console, record: Record, trial: TrialRecord) -> dict[st
         "trial": trial.number,
         "search": trial.search,
         "status": trial.status,
+        "init_from": start,
         "spec_hash": spec.hash,
         "spec": spec.model_dump(mode="json"),
         "environment": trial.environment,

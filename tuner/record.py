@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -36,6 +37,9 @@ _QUIET = {
 
 SPEC_FILE = "spec.json"
 SPACE_FILE = "search_space.yaml"
+TOKENIZER_FILE = "tokenizer.json"
+BEST_FOLDER = "best"  # the state of the best trial
+START_FOLDER = "start"  # what warm-started trials started with
 DATA_FILE = "data.json"  # the files that the data was, with their digests
 ENVIRONMENT = ("device", "dtype", "torch", "numpy", "python")
 _MOST_RUNS = 50_000
@@ -53,6 +57,7 @@ class Tag:
     TRIAL = "tuner.trial"
     BEST = "tuner.best_run"
     METRIC = "tuner.metric"
+    INIT_FROM = "tuner.init_from"
     SEED = "seed"
     SPEC_HASH = "spec_hash"
     DATA = "data_fingerprint"
@@ -207,6 +212,24 @@ class Record:
         known = ", ".join(s.name for s in searches[:5]) or "none"
         raise RecordError(f"no search is called {name}; the newest are: {known}")
 
+    def newest(self, name: str) -> SearchRecord:
+        """The newest search with a best trial that has a name, or whose space has it.
+
+        Raises:
+            RecordError: if there is none.
+        """
+        space = self._ask(self.client.get_experiment_by_name, name)
+        experiment_id = space.experiment_id if space else None
+        found = [s for s in self.searches() if name == s.name or experiment_id == s.experiment_id]
+        for search in found:
+            if search.best_run is not None:
+                return search
+        if found:
+            raise RecordError(
+                f"the search {found[0].name} ({found[0].status}) has no best trial; let it finish"
+            )
+        return self.search(name)
+
     def trials(self, search: SearchRecord) -> list[TrialRecord]:
         """The trials of a search by number."""
         runs = self._runs(f"tags.`{Tag.PARENT}` = '{search.run_id}'")
@@ -265,6 +288,24 @@ class Record:
         with TemporaryDirectory() as folder:
             path = self._ask(self.client.download_artifacts, run_id, name, folder)
             return Path(path).read_text(encoding="utf-8")
+
+    def download(self, search: SearchRecord, pattern: str, folder: str) -> Path | None:
+        """Fetch a file that is attached to a search into a folder.
+
+        Args:
+            search: whose.
+            pattern: of the file's name, which may be in a folder: `best/*`.
+            folder: where to.
+
+        Returns:
+            The file; None if none fits.
+        """
+        parent = pattern.rpartition("/")[0] or None
+        files = self._ask(self.client.list_artifacts, search.run_id, parent)
+        names = [file.path for file in files if fnmatch(file.path, pattern)]
+        if not names:
+            return None
+        return Path(self._ask(self.client.download_artifacts, search.run_id, names[0], folder))
 
     def reports(self, trial: TrialRecord) -> dict[int, dict[str, float]]:
         """A trial's reports: step → metric → value, in the order of the steps."""

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from model.corpus import Corpus
 from model.fingerprints import difference, fingerprint
@@ -17,6 +18,7 @@ from model.spec import TrialSpec
 from tuner.errors import RecordError
 from tuner.home import Home
 from tuner.record import ENVIRONMENT, Record, TrialRecord
+from tuner.warm_start import bring_start, recorded_tokenizer
 
 # On another device or library version, sums round differently, and training amplifies that.
 RELATIVE_TOLERANCE = 0.02
@@ -109,7 +111,8 @@ def replay(
         The verdict and what it rests on.
 
     Raises:
-        RecordError: if there is no such trial, or data or tokenizer are no longer the same.
+        RecordError: if there is no such trial, or data, tokenizer or what the trial started with
+            are no longer the same.
         CorpusError: if the data cannot be read.
         StoreError: if the tracking store cannot be used.
     """
@@ -122,8 +125,10 @@ def replay(
             f"trial {trial.number} of {trial.search} ({trial.status}) has no report to compare with"
         )
     device = trial.environment["device"].partition(":")[0]
+    if spec.init_from is not None:
+        bring_start(record, record.search(trial.search), spec.init_from, home)
     corpus = _same_corpus(record, trial, spec, home, on_progress)
-    reports, present = _retrain(spec, len(recorded), device, corpus, on_report)
+    reports, present = _retrain(spec, len(recorded), device, corpus, home.starts, on_report)
     changed = {
         name: (trial.environment[name], present[name])
         for name in ENVIRONMENT
@@ -147,7 +152,11 @@ def _same_corpus(
             f"the data changed since: {changes}{hint}; bring it back to replay (fingerprint "
             f"{identity.digest[:12]}… instead of {spec.data_fingerprint[:12]}…)"
         )
-    corpus = prepare(spec.data, spec.tokenizer, home.corpora, on_progress=on_progress)
+    tokenizer = spec.tokenizer
+    if tokenizer.file is not None:
+        search = record.search(trial.search)
+        tokenizer = recorded_tokenizer(record, search, spec.tokenizer_fingerprint, home)
+    corpus = prepare(spec.data, tokenizer, home.corpora, on_progress=on_progress)
     if corpus.tokenizer_fingerprint != spec.tokenizer_fingerprint:
         raise RecordError(
             f"this version of tuner trains another tokenizer from the same data (fingerprint "
@@ -162,6 +171,7 @@ def _retrain(
     count: int,
     device: str,
     corpus: Corpus,
+    starts: Path,
     on_report: Callable[[int, int, Report], None] | None,
 ) -> tuple[list[Report], Mapping[str, str]]:
     """Train a specification up to some number of reports, on the recorded kind of device."""
@@ -172,7 +182,8 @@ def _retrain(
 
     if device != "cuda" or not torch.cuda.is_available():
         device = "cpu"
-    engine = Engine(*corpus.splits, slots=1, device=device, decode=corpus.tokenizer.decode)
+    decode = corpus.tokenizer.decode
+    engine = Engine(*corpus.splits, slots=1, device=device, starts=starts, decode=decode)
     reports: list[Report] = []
     for report in engine.run([spec]):
         reports.append(report)

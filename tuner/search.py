@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from model import checkpoint
@@ -23,12 +24,14 @@ from model.spec import TrialSpec
 from tuner.board import Board, TrialRow
 from tuner.errors import ResultError, StoreError, TunerError
 from tuner.home import Home
+from tuner.init_from import warm_started
 from tuner.interrupt import noted_interrupts
 from tuner.live import SilentView, View
-from tuner.record import DATA_FILE, SPACE_FILE, Record, Tag
+from tuner.record import BEST_FOLDER, DATA_FILE, SPACE_FILE, START_FOLDER, Record, Tag
 from tuner.space import CorpusFacts, SearchSpace
 from tuner.space_checks import conflicts
 from tuner.tracking import Tracker
+from tuner.warm_start import Start
 
 _CPU_SLOTS = 2  # one trains while the other's report is judged
 _GPU_SLOTS = 8
@@ -124,13 +127,14 @@ def search(
     home, view = home or Home.at(), view or SilentView()
     with ThreadPoolExecutor(1) as pool:  # MLflow takes seconds to import; read text meanwhile
         opening = pool.submit(Record, home.tracking_uri)
+        space, start = warm_started(space, home)
         with view.progress() as on_progress:
             corpus = prepare(space.data, space.tokenizer, home.corpora, on_progress=on_progress)
-        facts = _facts(space, corpus)
+        facts = _facts(space, corpus, start)
         record = opening.result()
     with noted_interrupts() as check_interrupt:
         name = _claim_name(record, space, name, home)
-        tracker = _open_tracker(space, space_text, name, home, corpus)
+        tracker = _open_tracker(space, space_text, name, home, corpus, start)
         board = Board(space.objective.metric, space.search.trials, space.expected_tokens(facts)[1])
         status, summary, best_run, problem = "failed", {}, None, None
         try:
@@ -167,17 +171,28 @@ def _claim_name(record: Record, space: SearchSpace, name: str | None, home: Home
 
 
 def _open_tracker(
-    space: SearchSpace, space_text: str | None, name: str, home: Home, corpus: Corpus
+    space: SearchSpace,
+    space_text: str | None,
+    name: str,
+    home: Home,
+    corpus: Corpus,
+    start: Start | None,
 ) -> Tracker:
     tags = {
         "sampler": space.search.sampler,
         "scheduler": space.search.scheduler,
         "seed": str(space.search.seed),
         Tag.METRIC: space.objective.metric,
+        **({Tag.INIT_FROM: start.words} if start else {}),
     }
     tracker = Tracker(home.tracking_uri, home.artifacts, space.name, name, tags)
     tracker.add_text(space_text or space.model_dump_json(indent=2), SPACE_FILE)
     tracker.add_text(json.dumps(corpus.files, indent=1), DATA_FILE)
+    with TemporaryDirectory() as folder:
+        (tokenizer,) = corpus.tokenizer.save(folder, "huggingface")
+        tracker.add_artifact(tokenizer)
+    if start is not None:
+        tracker.add_artifact(start.keep(home), START_FOLDER)
     return tracker
 
 
@@ -197,12 +212,15 @@ def _keep_checkpoint(tracker: Tracker, best: TrialRow) -> None:
     """
     path = best.reports[-1].checkpoint
     if path and checkpoint.read(Path(path))[1]["step"] == best.reports[-1].step:
-        tracker.add_artifact(Path(path), "best")
+        tracker.add_artifact(Path(path), BEST_FOLDER)
 
 
-def _facts(space: SearchSpace, corpus: Corpus) -> CorpusFacts:
-    """The facts of the corpus, once every shape and every rule is known to fit them."""
+def _facts(space: SearchSpace, corpus: Corpus, start: Start | None) -> CorpusFacts:
+    """What specifications need, once every shape and every rule is known to fit it."""
     facts = CorpusFacts.of(corpus)
+    if start is not None:
+        start.check_tokenizer(corpus.tokenizer_fingerprint)
+        facts = replace(facts, init_from=start.init_from)
     try:
         for shape in space.shapes(facts.vocab_size):
             facts.sequences(shape.context_length)
@@ -267,7 +285,8 @@ def _run(
         from tuner.searcher import Asha, OptunaSearcher
         from tuner.trial import SLOT, Trial
 
-        workers, slots = _start_workers(space, corpus, home.search(name) / "checkpoints")
+        folders = str(home.search(name) / "checkpoints"), str(home.starts)
+        workers, slots = _start_workers(space, corpus, folders)
         environments: list[dict[str, str]] = ray.get([w.environment.remote() for w in workers])
 
         def on_suggest(number: int, spec: TrialSpec) -> None:
@@ -329,7 +348,9 @@ def _training_seconds(worker: Any) -> float:
     return usage["training_seconds"]
 
 
-def _start_workers(space: SearchSpace, corpus: Corpus, checkpoints: Path) -> tuple[list[Any], int]:
+def _start_workers(
+    space: SearchSpace, corpus: Corpus, folders: tuple[str, str]
+) -> tuple[list[Any], int]:
     """An actor per device, and how many slots they have together."""
     import ray
 
@@ -350,7 +371,7 @@ def _start_workers(space: SearchSpace, corpus: Corpus, checkpoints: Path) -> tup
     decode = corpus.tokenizer.decode if corpus.has_pairs else None
     actor: Any = ray.remote(Worker)
     actor = actor.options(num_cpus=0, num_gpus=1 if on_gpu else 0, max_concurrency=_MOST_CALLS)
-    workers = [actor.remote(*data, slots, device, str(checkpoints), decode) for _ in range(number)]
+    workers = [actor.remote(*data, slots, device, *folders, decode) for _ in range(number)]
     return workers, number * slots
 
 

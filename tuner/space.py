@@ -17,9 +17,10 @@ from model.architecture import Architecture
 from model.corpus import Corpus
 from model.data_config import END_OF_TEXT, DataConfig
 from model.hyperparameters import SYMBOL_TABLE, FractionOf, Hyperparameters, derive
-from model.spec import TrialSpec
+from model.spec import InitFrom, TrialSpec
 from model.tokenizer_config import TokenizerConfig
 from tuner.draws import combinations, corners, listed
+from tuner.init_from import InitFromConfig
 from tuner.parameters import (
     AnyDistribution,
     Choice,
@@ -100,6 +101,7 @@ class SearchSpace(Frozen):
     name: str = Field(default="search", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
     data: DataConfig = DataConfig(source="python-stdlib")
     tokenizer: TokenizerConfig = TokenizerConfig()
+    init_from: InitFromConfig | None = None
     model: Mapping[str, Parameter] = Field(default_factory=dict)
     hyperparameters: Mapping[str, Parameter] = Field(default_factory=dict)
     budget: Budget = Budget()
@@ -283,6 +285,7 @@ class SearchSpace(Frozen):
             micro_batch=self.micro_batch,
             report_tokens=self.report_tokens(corpus),
             seed=seed,
+            init_from=corpus.init_from,
         )
 
     # how long trials are ---------------------------------------------------------------------
@@ -348,7 +351,7 @@ class SearchSpace(Frozen):
 
 @dataclass(frozen=True)
 class CorpusFacts:
-    """What a specification must know of the data.
+    """What a specification must know beside the space: of the data, and where trials start.
 
     Attributes:
         vocab_size: ids of the tokenizer.
@@ -358,6 +361,7 @@ class CorpusFacts:
         tokenizer_fingerprint: of vocabulary and merges.
         end_of_text: id of the token that ends a document.
         has_pairs: whether the data are pairs.
+        init_from: what trials begin with; None: random weights.
     """
 
     vocab_size: int
@@ -367,6 +371,7 @@ class CorpusFacts:
     tokenizer_fingerprint: str
     end_of_text: int = 0
     has_pairs: bool = False
+    init_from: InitFrom | None = None
 
     @classmethod
     def of(cls, corpus: Corpus) -> CorpusFacts:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import cast
 
 from pydantic import ValidationError
 
 from model.architecture import USED_WHEN
 from model.data_config import CorpusError
+from model.given_tokenizer import vocab_size_of
 from model.hyperparameters import SYMBOL_TABLE, FractionOf, find_row
 from model.sources import source_bytes
 from tuner.draws import corners, listed
@@ -44,6 +46,7 @@ class SpaceChecks:
         """Note all mistakes."""
         wrong = self._file.is_wrong
         size = None if wrong("data") else self._check_data()
+        self._check_start()
         if not wrong("model"):
             self._check_context(size)
         if not wrong("hyperparameters", "budget"):
@@ -88,6 +91,17 @@ class SpaceChecks:
             self._file.note(("data",), "data: the files are empty; give them some text")
             return None
         return size
+
+    def _check_start(self) -> None:
+        """Whether a checkpoint is there; what it holds, `warm_start` looks at."""
+        start = self._space.init_from
+        if (
+            start is not None
+            and start.checkpoint is not None
+            and not Path(start.checkpoint).is_file()
+        ):
+            message = f"init_from.checkpoint: there is no file {start.checkpoint}; check the path"
+            self._file.note(("init_from", "checkpoint"), message)
 
     def _check_context(self, size: int | None) -> None:
         parameter = self._space.model.get("context_length")
@@ -206,7 +220,12 @@ class SpaceChecks:
             self._file.note(("model",), message)
             return
         try:
-            shapes = self._space.shapes(self._space.tokenizer.vocab_size)
+            vocab_size = vocab_size_of(self._space.tokenizer)
+        except CorpusError as error:
+            self._file.note(("tokenizer", "file"), str(error))
+            return
+        try:
+            shapes = self._space.shapes(vocab_size)
         except ValidationError as error:
             self._file.note(("model",), f"model: {broken_rule('', error.errors()[0])}")
         except ValueError as error:

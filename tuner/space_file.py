@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 from model.data_config import DataConfig
 from tuner.entries import EntryReader
 from tuner.errors import SpaceError
+from tuner.init_from import InitFromConfig
 from tuner.messages import broken_rule, shown, unknown
 from tuner.parameters import Parameter
 from tuner.space import Budget, EngineConfig, Objective, SearchConfig, SearchSpace, TokenizerConfig
@@ -28,6 +29,7 @@ from tuner.yaml_file import YamlFile, whole_if_equal
 _SECTIONS: Mapping[str, type[BaseModel]] = {
     "data": DataConfig,
     "tokenizer": TokenizerConfig,
+    "init_from": InitFromConfig,
     "budget": Budget,
     "engine": EngineConfig,
     "search": SearchConfig,
@@ -96,6 +98,14 @@ def _section(file: YamlFile, section: str, kind: type[BaseModel], data: Any) -> 
         return None
     if section == "data":
         data = _located_files(file, data)
+    elif section == "tokenizer" and "file" in data:
+        if len(data) > 1:
+            message = "tokenizer: a file has its vocab_size and pattern; leave out either"
+            file.note((section,), message)
+            return None
+        data = _located(file, data, "file")
+    elif section == "init_from":
+        data = _located(file, data, "checkpoint")
     try:
         return kind.model_validate({k: whole_if_equal(v) for k, v in data.items()}, strict=True)
     except ValidationError as error:
@@ -121,6 +131,14 @@ def _located_files(file: YamlFile, data: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(files, list):
         return data
     return data | {"files": tuple(str(here / f) if isinstance(f, str) else f for f in files)}
+
+
+def _located(file: YamlFile, data: dict[str, Any], key: str) -> dict[str, Any]:
+    """A path that is meant from where the search-space file lies."""
+    path = data.get(key)
+    if not isinstance(path, str) or not path:
+        return data
+    return data | {key: str(Path(file.name).parent.absolute() / path)}
 
 
 def _parameters(

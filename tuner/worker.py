@@ -28,6 +28,7 @@ class Worker:
         slots: trials in training at one time.
         device: "cpu" or "cuda".
         checkpoint_dir: where states are saved at reports.
+        starts: where what warm-started trials start with lies.
         decode: from token ids to text, for what encoder–decoders write.
     """
 
@@ -38,6 +39,7 @@ class Worker:
         slots: int,
         device: str,
         checkpoint_dir: str,
+        starts: str,
         decode: Callable[[list[int]], str] | None = None,
     ) -> None:
         from model.engine import Engine
@@ -48,6 +50,7 @@ class Worker:
             slots=slots,
             device=device,
             checkpoint_dir=Path(checkpoint_dir),
+            starts=Path(starts),
             decode=decode,
         )
         self._device = device

@@ -151,5 +151,11 @@ OPTIMIZERS: Mapping[str, Callable[[int, float, Hyperparameters], Coefficients]] 
 
 
 def coefficients(step: int, learning_rate: float, h: Hyperparameters) -> Coefficients:
-    """The row of one trial for update `step`, counted from 1, as Python numbers."""
+    """The row of one trial, as Python numbers.
+
+    Args:
+        step: updates that the moments have seen with this one, counted from 1.
+        learning_rate: α_t.
+        h: the trial's.
+    """
     return OPTIMIZERS[h.optimizer](step, learning_rate, h)

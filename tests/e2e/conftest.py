@@ -65,10 +65,8 @@ class Workplace:
         return Run(done.returncode, done.stdout, done.stderr)
 
 
-@pytest.fixture(scope="session")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+def make_workplace(folder: Path) -> Workplace:
     """Texts that repeat phrases, so that there is something to learn."""
-    folder = tmp_path_factory.mktemp("e2e")
     (folder / "small.yaml").write_text(SPACE, encoding="utf-8")
     (folder / "texts").mkdir()
     phrases = "the quick fox|jumps over|a lazy dog|and runs|into the old wood|by night".split("|")
@@ -80,8 +78,19 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
 
 
 @pytest.fixture(scope="session")
-def searched(workplace: Workplace) -> Run:
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    """A place that the tests share; its newest search is `searched`."""
+    return make_workplace(tmp_path_factory.mktemp("e2e"))
+
+
+def run_search(workplace: Workplace) -> Run:
     """The search, done."""
     run = workplace.tuner("search", "--space", "small.yaml", "--workers", "2", "--json")
     assert run.status == 0, run.err
     return run
+
+
+@pytest.fixture(scope="session")
+def searched(workplace: Workplace) -> Run:
+    """The search of the place that the tests share."""
+    return run_search(workplace)

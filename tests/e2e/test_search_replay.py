@@ -70,7 +70,7 @@ def test_search_records_parent_and_trials(record: Record, searched: Run) -> None
     assert search.best_run == searched.json["best_run"]
     assert search.metrics["best_val_loss"] == searched.json["best_val_loss"]
     files = {file.path for file in record.client.list_artifacts(search.run_id)}
-    assert files == {"search_space.yaml", "data.json", "best"}
+    assert files == {"search_space.yaml", "data.json", "tokenizer.json", "best"}
 
     trials = record.trials(search)
     assert [trial.number for trial in trials] == list(range(6))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 from typing import Any
@@ -86,15 +87,15 @@ def plain_rate(step: int, h: Any) -> float:
     return float(h.min_learning_rate + swing * (1 + math.cos(math.pi * share)) / 2)
 
 
-def plain_training(spec: TrialSpec, tokens: Tokens) -> list[tuple[float, float, float, float]]:
+def plain_training(
+    spec: TrialSpec, tokens: Tokens, model: TransformerLM, optimizer: torch.optim.Optimizer
+) -> list[tuple[float, float, float, float]]:
     """Loss, gradient norm, learning rate and validation loss of each update, as anyone would."""
     h, length = spec.hyperparameters, spec.architecture.context_length
-    model = plain_model(spec)
-    optimizer = plain_optimizer(spec, model)
     available = (len(tokens[1]) - 1) // length
     assert spec.validation_sequences <= available
     rows = []
-    mean = plain_model(spec)
+    mean = copy.deepcopy(model)
     masks = [torch.ones_like(p) for p in matrices_of(model)]
     for step in range(1, h.total_steps + 1):
         positions = np.arange((step - 1) * h.batch_size, step * h.batch_size)
@@ -185,7 +186,8 @@ def test_engine_equals_a_plain_training_loop(
     spec = all_validation(made, tokens)
     other = make_spec(seed=4, steps=20, dropout=0.3)
     (reports, *_) = run_all(tokens, [spec, other, other][:width], slots=width, width=width)
-    expected = plain_training(spec, tokens)
+    model = plain_model(spec)
+    expected = plain_training(spec, tokens, model, plain_optimizer(spec, model))
     assert [r.step for r in reports] == list(range(1, 21))
     actual = [(r.train_loss, r.grad_norm, r.learning_rate, r.val_loss) for r in reports]
     np.testing.assert_allclose(actual, expected, rtol=2e-4)
@@ -242,7 +244,7 @@ def test_dropout_is_for_training_only(tmp_path: Path, tokens: Tokens, make_spec:
     assert report.checkpoint is not None
     state, _ = checkpoint.read(Path(report.checkpoint))
     model = plain_model(spec)
-    untrained = plain_training(spec, tokens)[0][0]
+    untrained = plain_training(spec, tokens, model, plain_optimizer(spec, model))[0][0]
     assert abs(report.train_loss - untrained) > 0.05
     weights = {n.removeprefix("weights."): t[None] for n, t in state.items() if "weights." in n}
     model.load_state_dict(weights)

@@ -48,13 +48,16 @@ def train(
     resume: dict[int, Path] | None = None,
     stop: dict[int, int] | None = None,
     late: int = 0,
+    starts: Path | None = None,
 ) -> list[Outcome]:
     """Train trials together; each one's reports and final state.
 
     `stop` says after how many reports a trial is stopped, and `late` how many turns it takes until
     the order arrives: the trial is then in the middle of an update.
     """
-    engine = Engine(*tokens, slots=slots, width=width, checkpoint_dir=folder, decode=str)
+    engine = Engine(
+        *tokens, slots=slots, width=width, checkpoint_dir=folder, starts=starts, decode=str
+    )
     for number, spec in enumerate(specs):
         engine.admit(str(number), spec, (resume or {}).get(number))
     reports: list[list[tuple[Any, ...]]] = [[] for _ in specs]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,12 +19,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model import preparation
+from model import preparation, shards
 from model.corpus import Corpus
 from model.data_config import END_OF_TEXT, CorpusError, DataConfig
 from model.documents import Document
-from model.preparation import cached, place, prepare
+from model.preparation import cached, prepare
 from model.progress import Progress
+from model.shards import place
 from model.sources import documents
 from model.tokenizer_config import TokenizerConfig
 
@@ -127,8 +130,9 @@ def test_prepare_ignores_how_documents_are_cut(
     corpora = []
     for size, characters in ((10**9, 10**9), (piece, shard)):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(preparation, "documents", lambda data, size=size: stream(size))
-            patch.setattr(preparation, "_SHARD_CHARACTERS", characters)
+            for module in (preparation, shards):
+                patch.setattr(module, "documents", lambda data, size=size: stream(size))
+            patch.setattr(shards, "_SHARD_CHARACTERS", characters)
             patch.setattr(preparation, "_COUNTED_CHARACTERS", characters)
             cache = folder / f"cache-{size}"
             corpora.append(prepare(config(folder / "a.txt"), SMALL, cache))
@@ -267,22 +271,27 @@ def test_prepare_keeps_its_corpus_whatever_happens_to_the_folder(
 
 
 @pytest.mark.parametrize(
-    ("at", "redone"),
+    ("module", "at", "redone"),
     [
-        ("_count_batch", ["survey", "encode"]),
-        ("merge_pretokens", ["survey", "encode"]),
-        ("_encode", ["encode"]),
-        ("_assemble", []),
-        ("sha256_of", []),
+        (preparation, "_count_batch", ["survey", "encode"]),
+        (preparation, "merge_pretokens", ["survey", "encode"]),
+        (shards, "_encode", ["encode"]),
+        (preparation, "assemble", []),
+        (preparation, "sha256_of", []),
     ],
 )
 def test_prepare_goes_on_where_it_was_interrupted(
-    texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str, redone: list[str]
+    texts: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    module: ModuleType,
+    at: str,
+    redone: list[str],
 ) -> None:
     """What is complete is not done again, and the result is as if nothing had happened."""
     prepare(config(texts), SMALL, tmp_path / "calm")
-    monkeypatch.setattr(preparation, "_SHARD_CHARACTERS", 100)
-    real = getattr(preparation, at)
+    monkeypatch.setattr(shards, "_SHARD_CHARACTERS", 100)
+    real = getattr(module, at)
     calls: list[object] = []
 
     def interrupt(*args: Any, **kwargs: Any) -> Any:
@@ -292,19 +301,20 @@ def test_prepare_goes_on_where_it_was_interrupted(
         return real(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(preparation, at, interrupt)
+        patch.setattr(module, at, interrupt)
         with pytest.raises(KeyboardInterrupt):
             prepare(config(texts), SMALL, tmp_path / "cache")
     assert [path for path in (tmp_path / "cache").iterdir() if "building" in path.name]
     work: list[str] = []
-    for name, stage in (("_survey", "survey"), ("_encode", "encode")):
-        function = getattr(preparation, name)
+    stages = ((preparation, "_survey", "survey"), (shards, "_encode", "encode"))
+    for at_work, name, stage in stages:
+        function = getattr(at_work, name)
 
         def spy(*args: Any, function: Any = function, stage: str = stage) -> Any:
             work.append(stage)
             return function(*args)
 
-        monkeypatch.setattr(preparation, name, spy)
+        monkeypatch.setattr(at_work, name, spy)
     prepare(config(texts), SMALL, tmp_path / "cache")
     assert list(dict.fromkeys(work)) == redone
     (calm,), (resumed,) = prepared(tmp_path / "calm"), prepared(tmp_path / "cache")
@@ -430,13 +440,13 @@ def test_prepare_says_what_is_wrong_and_leaves_nothing(
 def test_prepare_notices_data_that_changes_meanwhile(
     texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = preparation._assemble
+    real = preparation.assemble
 
     def assemble(*args: Any) -> int:
         (texts / "0.txt").write_text("something else\n")
         return real(*args)
 
-    monkeypatch.setattr(preparation, "_assemble", assemble)
+    monkeypatch.setattr(preparation, "assemble", assemble)
     with pytest.raises(CorpusError, match="it changed while it was prepared"):
         prepare(config(texts), SMALL, tmp_path / "cache")
     assert prepared(tmp_path / "cache") == []
@@ -451,3 +461,49 @@ def test_prepare_says_that_it_cannot_write(
     monkeypatch.setattr(np, "savez", full)
     with pytest.raises(CorpusError, match=r"cannot keep .* in .*cache: No space left on device"):
         prepare(config(texts), SMALL, tmp_path / "cache")
+
+
+def test_prepare_takes_a_given_tokenizer(texts: Path, tmp_path: Path) -> None:
+    """Its ids are used, nothing is trained, and where it lies does not matter."""
+    trained = prepare(config(texts), SMALL, tmp_path / "cache").tokenizer
+    trained.save(tmp_path / "a", "huggingface")
+    trained.save(tmp_path / "b", "gpt2")
+    some, more = config(texts / "*.txt"), tmp_path / "more"
+    corpora = [
+        prepare(some, TokenizerConfig(file=str(tmp_path / name)), more)
+        for name in ("a", "a/tokenizer.json", "b")
+    ]
+    assert {corpus.tokenizer_fingerprint for corpus in corpora} == {trained.fingerprint}
+    assert len(prepared(more)) == 1
+    own = prepare(some, SMALL, more)
+    assert own.tokenizer_fingerprint != trained.fingerprint
+    assert decoded(own, "train") == decoded(corpora[0], "train")
+    assert cached(some, TokenizerConfig(file=str(tmp_path / "b")), more) is not None
+
+
+def test_prepare_reads_special_tokens_in_any_order(texts: Path, tmp_path: Path) -> None:
+    """A fingerprint is that of the tokenizer, not of how a file lists its added tokens."""
+    trained = prepare(config(texts), SMALL, tmp_path / "cache").tokenizer
+    more = [END_OF_TEXT, "<|pad|>"]
+    made = type(trained)(trained.vocab, trained.merges, more)
+    (path,) = made.save(tmp_path / "more", "huggingface")
+    contents = json.loads(path.read_text(encoding="utf-8"))
+    contents["added_tokens"].reverse()
+    path.write_text(json.dumps(contents), encoding="utf-8")
+    corpus = prepare(config(texts), TokenizerConfig(file=str(path)), tmp_path / "cache")
+    assert corpus.tokenizer_fingerprint == made.fingerprint
+
+
+def test_prepare_names_what_is_wrong_with_a_given_tokenizer(texts: Path, tmp_path: Path) -> None:
+    trained = prepare(config(texts), SMALL, tmp_path / "cache").tokenizer
+    end = END_OF_TEXT.encode()
+    rest = {i: token for i, token in trained.vocab.items() if token != end}
+    (bare,) = type(trained)(rest, trained.merges).save(tmp_path / "bare", "huggingface")
+    (tmp_path / "broken.json").write_text("{}")
+    for file, message in (
+        (bare, "has no token <|endoftext|>, which stands between documents; add it"),
+        (tmp_path / "none.json", "tokenizer.file: cannot read .*none.json: No such file"),
+        (tmp_path / "broken.json", "broken.json cannot be used: .*not a tokenizer.json"),
+    ):
+        with pytest.raises(CorpusError, match=message):
+            prepare(config(texts), TokenizerConfig(file=str(file)), tmp_path / "cache")

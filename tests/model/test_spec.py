@@ -69,6 +69,7 @@ def changed(value: Any, name: str) -> Any:
         "cycle_multiplier": 1.5,
         "epochs": value,
         "end_of_text": 1,
+        "init_from": {"sha256": 64 * "0"},
     }
     if name in special:
         return special[name]
@@ -90,6 +91,8 @@ def test_hash_changes_with_every_field(spec: TrialSpec) -> None:
     for path in names:
         if path[-1] in {"epochs", "source", "hub", "hub_config", "split", "revision"}:
             continue  # tied to others: N_epoch follows; source, files and hub exclude each other
+        if path == ("tokenizer", "file"):
+            continue  # only where it lies
         other = json.loads(json.dumps(plain))
         at = other
         for key in path[:-1]:
@@ -106,6 +109,11 @@ def test_hash_changes_with_every_field(spec: TrialSpec) -> None:
         seen.add(digest)
 
 
+def test_hash_ignores_where_the_tokenizer_lies(spec: TrialSpec) -> None:
+    moved = spec.tokenizer.model_copy(update={"file": "elsewhere/tokenizer.json"})
+    assert spec.model_copy(update={"tokenizer": moved}).hash == spec.hash
+
+
 def test_hash_tells_close_floats_apart(make_spec: MakeSpec) -> None:
     one = make_spec(weight_decay=0.1)
     next_float = make_spec(weight_decay=math.nextafter(0.1, 1))
@@ -118,6 +126,8 @@ def test_hash_tells_close_floats_apart(make_spec: MakeSpec) -> None:
         ({"micro_batch": 3}, "B must be a multiple of the micro-batch, got 4 and 3"),
         ({"micro_batch": 0}, "greater than or equal to 1"),
         ({"train_sequences": 1}, r"N_epoch must be .* = 480, got 1"),
+        ({"init_from": {"sha256": "0" * 63}}, "should match pattern"),
+        ({"init_from": {"sha256": "0" * 64, "optimizer_steps": -1}}, "greater than or equal to 0"),
         ({"seed": -1}, "greater than or equal to 0"),
         ({"seed": 2**63}, "less than 9223372036854775808"),
         ({"report_tokens": 0}, "greater than or equal to 1"),

@@ -61,3 +61,12 @@ def test_board_counts_tokens_and_time(board: Board) -> None:
     left = board.seconds_left
     assert left is not None
     assert left > 0
+
+
+def test_board_estimates_a_search_of_one_trial(make_spec: MakeSpec) -> None:
+    """Before any trial has ended there is no average to go by."""
+    board = Board("val_loss", trials=1, expected_tokens=1000)
+    board.add(0, make_spec())
+    board.report(0, report(4, 3.0))
+    board.report(0, report(8, 3.0))
+    assert board.seconds_left is not None

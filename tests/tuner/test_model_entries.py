@@ -15,6 +15,7 @@ from model.data_config import DataConfig
 from model.preparation import prepare
 from model.tokenizer_config import TokenizerConfig
 from tuner.errors import SpaceError
+from tuner.home import Home
 from tuner.inspect import _copies, describe_space
 from tuner.searcher import OptunaSearcher
 from tuner.space import CorpusFacts, SearchSpace
@@ -169,7 +170,7 @@ def test_validate_tells_stacks_of_one_size_apart(tmp_path: Path) -> None:
     (tmp_path / "space.yaml").write_text(f"{BUDGET}model: {{{model}}}\ndata: {{files: [text/]}}\n")
     console = Console(width=200, record=True)
     space = load_space(tmp_path / "space.yaml")
-    about = describe_space(console, space, "space.yaml", tmp_path / "home")
+    about = describe_space(console, space, "space.yaml", Home.of(tmp_path / "home"))
     assert list(about["stacks"])[1] == (
         "2 layers of 64, 4 heads, position rope, qk_norm true, context 64"
     )

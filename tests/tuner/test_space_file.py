@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.tokenizer import Tokenizer
 from tuner.errors import Mistake, SpaceError
 from tuner.space import SearchSpace
 from tuner.space_checks import conflicts
@@ -67,6 +68,20 @@ MISTAKES = {
     "two spellings": (hyper("α_max: 0.1\n▲max_lr: 0.2"), "max_lr and α_max are the same"),
     "distribution": (hyper("α_max: {▲loguniform: [1e-4, 1e-2]}"), "distribution loguniform; did"),
     "distribution, near": (hyper("B: {▲choise: [8]}"), "did you mean choice?"),
+    # the tokenizer
+    "tokenizer and sizes": (
+        BUDGET + "tokenizer: ▲{file: a.json, vocab_size: 300}",
+        "a file has its vocab_size and pattern; leave out either",
+    ),
+    "no tokenizer": (BUDGET + "tokenizer: {file: ▲a.json}", "cannot read /"),
+    "no tokenizer file": (BUDGET + "tokenizer: {file: ▲''}", "tokenizer.file must be a text that"),
+    # where trials start
+    "no start": (BUDGET + "init_from: ▲lm", "init_from must be a mapping with the keys search, run"),
+    "two starts": (BUDGET + "init_from: ▲{search: lm, run: a}", "exactly one of search, run or che"),
+    "start of nothing": (BUDGET + "init_from: ▲{optimizer_state: true}", "checkpoint, got none"),
+    "start, key": (BUDGET + "init_from: {▲serch: lm}", "did you mean search?"),
+    "start, number": (BUDGET + "init_from: {run: ▲12345678}", "must be a text; quote it if"),
+    "start, no file": (BUDGET + "init_from: {checkpoint: ▲a.st}", "there is no file /"),
     # shapes of values
     "bare list": (hyper("B: ▲[8, 16]"), "B: a list needs a distribution: {choice: [8, 16]}"),
     "no value": (hyper("B:▲"), "B has no value; give one"),
@@ -381,6 +396,19 @@ def test_space_file_means_paths_from_where_it_lies(tmp_path: Path) -> None:
         BUDGET + "data: {files: text/a.txt}\nmodel: {context_length: 4}"
     )
     assert load_space(tmp_path / "space.yaml").data.files == (str(tmp_path / "text" / "a.txt"),)
+
+
+def test_space_file_means_a_checkpoint_and_a_tokenizer_from_where_it_lies(tmp_path: Path) -> None:
+    vocab = {byte: bytes([byte]) for byte in range(256)}
+    Tokenizer(vocab, [], ["<|endoftext|>"]).save(tmp_path, "huggingface")
+    (tmp_path / "a.safetensors").touch()
+    (tmp_path / "space.yaml").write_text(
+        BUDGET + "init_from: {checkpoint: a.safetensors}\ntokenizer: {file: tokenizer.json}"
+    )
+    space = load_space(tmp_path / "space.yaml")
+    assert space.tokenizer.file == str(tmp_path / "tokenizer.json")
+    assert space.init_from is not None
+    assert space.init_from.checkpoint == str(tmp_path / "a.safetensors")
 
 
 def test_space_file_means_a_data_set_from_where_it_lies(tmp_path: Path) -> None:

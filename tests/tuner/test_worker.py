@@ -23,7 +23,7 @@ def test_worker_reports_what_the_engine_reports(
     expected = [r.metrics() for r in Engine(*tokens).run([spec])]
 
     async def scenario() -> None:
-        worker = Worker(*tokens, 2, "cpu", str(tmp_path))
+        worker = Worker(*tokens, 2, "cpu", str(tmp_path), str(tmp_path))
         assert (await worker.environment())["device"].startswith("cpu: ")
         assert await worker.start("7", spec.model_dump_json(), 0)
         reports = [await worker.next_report("7") for _ in expected]
@@ -43,7 +43,7 @@ def test_worker_admits_no_more_than_asked(
     spec = make_spec(steps=10_000).model_dump_json()
 
     async def scenario() -> None:
-        worker = Worker(*tokens, 2, "cpu", str(tmp_path))
+        worker = Worker(*tokens, 2, "cpu", str(tmp_path), str(tmp_path))
         await worker.environment()
         assert await worker.start("a", spec, 0)
         assert not await worker.start("b", spec, 0)
@@ -66,7 +66,7 @@ def test_worker_passes_on_what_the_engine_died_of(
     monkeypatch.setattr(Engine, "turn", explode)
 
     async def scenario() -> None:
-        worker = Worker(*tokens, 2, "cpu", str(tmp_path))
+        worker = Worker(*tokens, 2, "cpu", str(tmp_path), str(tmp_path))
         await worker.environment()
         await worker.start("a", make_spec().model_dump_json(), 0)
         for _ in range(2):  # the one who waits, and the one who asks later

@@ -1,0 +1,256 @@
+"""Where the trials of a search start: found in the record or in a file, and checked.
+
+What they start with is kept twice: in the home, for the workers to read, and with the search's
+record, so that a replay needs neither the source's record nor its file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from model import tokenizer_files
+from model.architecture import Architecture, parameter_shapes
+from model.checkpoint import CheckpointError
+from model.given_tokenizer import given_tokenizer
+from model.spec import InitFrom
+from model.tokenizer_config import TokenizerConfig
+from model.warm_start import Source, first_misfit, keep, read, start_path
+from tuner.errors import RecordError, TunerError
+from tuner.home import Home
+from tuner.init_from import InitFromConfig
+from tuner.messages import listed, shown
+from tuner.record import BEST_FOLDER, START_FOLDER, TOKENIZER_FILE, Record, SearchRecord, Tag
+from tuner.space import SearchSpace
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_SHOWN_LETTERS = 8  # of a run id
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where the trials of a search start.
+
+    Attributes:
+        words: the source as the user reads it.
+        source: its checkpoint.
+        init_from: what a specification says of it.
+        tensors: what the trials start with.
+        tokenizer: the one that is recorded with the source, if it is recorded.
+    """
+
+    words: str
+    source: Source
+    init_from: InitFrom
+    tensors: dict[str, Tensor]
+    tokenizer: TokenizerConfig | None
+
+    def keep(self, home: Home) -> Path:
+        """Put what the trials start with where workers find it; the file."""
+        keep(home.starts, self.init_from, self.tensors)
+        return start_path(home.starts, self.init_from)
+
+    def check_tokenizer(self, fingerprint: str) -> None:
+        """Whether token ids mean what they meant to the source.
+
+        Raises:
+            TunerError: if they do not.
+        """
+        wanted = self.source.spec.tokenizer_fingerprint
+        if fingerprint == wanted:
+            return
+        way_out = (
+            "leave tokenizer: out, and the source's own is used"
+            if self.tokenizer is not None
+            else f"give tokenizer: {{file: …}}, the {TOKENIZER_FILE} recorded with the search that "
+            f"wrote it"
+        )
+        raise TunerError(
+            f"init_from: {self.words} was trained with another tokenizer (fingerprint "
+            f"{wanted[:12]}… instead of {fingerprint[:12]}…); {way_out}"
+        )
+
+    def differing(self, architecture: Architecture) -> dict[str, tuple[object, object]]:
+        """Entries of `model:` that are not the source's: name → value here and there."""
+        there = self.source.spec.architecture
+        return {
+            name: (getattr(architecture, name), getattr(there, name))
+            for name in Architecture.model_fields
+            if name not in {"vocab_size", "end_of_text"}
+            and getattr(architecture, name) != getattr(there, name)
+        }
+
+
+def find_start(space: SearchSpace, config: InitFromConfig, home: Home) -> tuple[SearchSpace, Start]:
+    """What a space starts from, and the space with its tokenizer; see `init_from.warm_started`."""
+    try:
+        start = _find(config, home)
+    except CheckpointError as error:
+        raise TunerError(f"init_from: {error}") from error
+    _check_shapes(space, start)
+    _check_optimizer(space, start)
+    if "tokenizer" not in space.model_fields_set:
+        if start.tokenizer is None:
+            raise TunerError(
+                f"init_from: {start.words} does not hold its tokenizer; give tokenizer: "
+                f"{{file: …}}, the {TOKENIZER_FILE} recorded with the search that wrote it"
+            )
+        space = space.model_copy(update={"tokenizer": start.tokenizer})
+    given = given_tokenizer(space.tokenizer)
+    if given is not None:
+        start.check_tokenizer(given.fingerprint)
+    return space, start
+
+
+# find --------------------------------------------------------------------------------------
+
+
+def _find(config: InitFromConfig, home: Home) -> Start:
+    if config.checkpoint is not None:
+        return _start(config, config.checkpoint, Source.read(Path(config.checkpoint)), None)
+    if home.is_local and not home.root.exists():
+        raise RecordError(f"init_from: no search is recorded in {home.root}; run one first")
+    record = Record(home.tracking_uri)
+    if config.search is not None:
+        search = record.newest(config.search)
+        trial = record.best(search)
+    else:
+        assert config.run is not None
+        trial = record.trial(config.run)
+        search = record.search(trial.search)
+    run = trial.run_id[:_SHOWN_LETTERS]
+    words = f"trial {trial.number} of {trial.search} (run {run})"
+    if search.best_run != trial.run_id:
+        best = search.best_run
+        way_out = f"; use run {best[:_SHOWN_LETTERS]}" if best else ""
+        raise RecordError(
+            f"init_from: only the best trial of a search keeps its weights, and {words} is not "
+            f"it{way_out}"
+        )
+    with TemporaryDirectory() as folder:
+        path = record.download(search, f"{BEST_FOLDER}/*", folder)
+        if path is None:
+            raise RecordError(
+                f"init_from: the record of {search.name} holds no weights of its best trial; run "
+                f"the search again, or start from another"
+            )
+        try:
+            source = Source.read(path)
+        except CheckpointError as error:
+            raise RecordError(f"init_from: {_recorded(search, path, error)}") from error
+    fingerprint = source.spec.tokenizer_fingerprint
+    return _start(config, words, source, recorded_tokenizer(record, search, fingerprint, home))
+
+
+def _start(
+    config: InitFromConfig, words: str, source: Source, tokenizer: TokenizerConfig | None
+) -> Start:
+    taken = source.take(optimizer_state=config.optimizer_state)
+    return Start(words, source, *taken, tokenizer)
+
+
+def recorded_tokenizer(
+    record: Record, search: SearchRecord, fingerprint: str, home: Home
+) -> TokenizerConfig:
+    """The tokenizer that is recorded with a search, as a file of the home.
+
+    Raises:
+        RecordError: if it is not, or is not the one of a fingerprint.
+    """
+    with TemporaryDirectory() as folder:
+        path = record.download(search, TOKENIZER_FILE, folder)
+        if path is None:
+            raise RecordError(
+                f"the record of {search.name} holds no {TOKENIZER_FILE}, without which its "
+                f"weights mean nothing; run the search again"
+            )
+        name = f"{fingerprint}.{TOKENIZER_FILE}"
+        (kept,) = tokenizer_files.write(home.starts, {name: path.read_text(encoding="utf-8")})
+    config = TokenizerConfig(file=str(kept))
+    tokenizer = given_tokenizer(config)
+    if tokenizer is None or tokenizer.fingerprint != fingerprint:
+        raise RecordError(
+            f"the {TOKENIZER_FILE} recorded with {search.name} is not the one that it was trained "
+            f"with; bring that back"
+        )
+    return config
+
+
+def bring_start(record: Record, search: SearchRecord, init_from: InitFrom, home: Home) -> None:
+    """Make sure that the home holds what a recorded trial started with.
+
+    Raises:
+        RecordError: if it is neither in the home nor in the record.
+    """
+    try:
+        read(home.starts, init_from)
+    except CheckpointError:
+        path = start_path(home.starts, init_from)
+        with TemporaryDirectory() as folder:
+            found = record.download(search, f"{START_FOLDER}/{path.name}", folder)
+            if found is None:
+                raise RecordError(
+                    f"the weights of {search.tags.get(Tag.INIT_FROM)}, from which the trial "
+                    f"started, are gone from the record of {search.name}; put a copy of them at "
+                    f"{path} to replay"
+                ) from None
+            try:
+                tensors = read(found.parent, init_from)
+            except CheckpointError as error:
+                raise RecordError(_recorded(search, found, error)) from error
+        keep(home.starts, init_from, tensors)
+
+
+def _recorded(search: SearchRecord, path: Path, error: CheckpointError) -> str:
+    """What is wrong with a file of the record, of which the user knows no copy."""
+    return f"in the record of {search.name}, {str(error).replace(str(path), path.name)}"
+
+
+# check -------------------------------------------------------------------------------------
+
+
+def _check_shapes(space: SearchSpace, start: Start) -> None:
+    """Every model of the space must hold exactly the parameters of the source."""
+    there = start.source.spec.architecture
+    for here in space.shapes(there.vocab_size):
+        misfit = first_misfit(here, start.tensors)
+        if misfit is None:
+            continue
+        name, shape, other = misfit
+        causes = [f"{entry}: {shown(getattr(there, entry))}" for entry in _causes(start, here)]
+        raise TunerError(
+            f"init_from: {name} {_is(shape)} in a model of this space and {_is(other)} in "
+            f"{start.words}; set model: {{{', '.join(causes)}}}, as there"
+        )
+
+
+def _is(shape: tuple[int, ...] | None) -> str:
+    return "is missing" if shape is None else f"has the shape {shape}"
+
+
+def _causes(start: Start, here: Architecture) -> Iterator[str]:
+    """The entries of `model:` that change a shape where they differ."""
+    there = start.source.spec.architecture
+    shapes = parameter_shapes(there)
+    for name, (value, _) in start.differing(here).items():
+        if parameter_shapes(there.model_copy(update={name: value})) != shapes:
+            yield name
+
+
+def _check_optimizer(space: SearchSpace, start: Start) -> None:
+    """Moments mean something to the optimizer that made them."""
+    if not start.init_from.optimizer_steps:
+        return
+    made_by = start.source.spec.hyperparameters.optimizer
+    others = [name for name in space.possible("optimizer") or () if name != made_by]
+    if others:
+        raise TunerError(
+            f"init_from: optimizer_state goes with the optimizer that made it, which is {made_by} "
+            f"for {start.words}, and this space may draw {listed(others)}; set optimizer: "
+            f"{made_by}, or leave optimizer_state out"
+        )
