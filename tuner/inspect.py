@@ -99,7 +99,8 @@ def describe_space(
     console.print(f"[bold]{space.name}[/bold]  {file}: a valid search space", highlight=False)
     console.print()
     parameters = {p.label: space.describe_distribution(p) for p in space.parameters}
-    first = space.defaults()
+    defaults = space.defaults()
+    first = {p.label: defaults[p.label] for p in searched if space.is_drawn(p, defaults)}
     console.print(
         table(
             f"{len(searched)} searched of {len(space.parameters)} given parameters",
@@ -120,7 +121,7 @@ def describe_space(
     rows = []
     named = ("n_layers", "d_model", "n_heads", "context_length")
     others = [
-        name for name in space.model if name not in named
+        name for name in dict.fromkeys(p.name for p in space.model.values()) if name not in named
         and len({getattr(shape, name) for shape in shapes}) > 1
     ]  # fmt: skip
     for shape in shapes:

@@ -141,7 +141,7 @@ def _located_files(file: YamlFile, data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parameters(
-    file: YamlFile, section: str, read: Callable[[str, Any], Parameter | None]
+    file: YamlFile, section: str, read: Callable[[str, Any], list[Parameter]]
 ) -> dict[str, Parameter]:
     entries = file.data.get(section)
     if entries is None:
@@ -150,5 +150,4 @@ def _parameters(
         message = f"{section} must be a mapping from names to values or ranges"
         file.note((section,), f"{message}, got {shown(entries)}")
         return {}
-    parameters = [read(key, value) for key, value in entries.items()]
-    return {p.name: p for p in parameters if p is not None}
+    return {p.key: p for key, value in entries.items() for p in read(key, value)}
