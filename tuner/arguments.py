@@ -89,6 +89,9 @@ def _parser() -> argparse.ArgumentParser:
     show = command("show", "show the trials of a search", common, home)
     show.add_argument("run", nargs="?", metavar="RUN", help="run id of one trial to show in full")
     show.add_argument("--search", metavar="NAME", help="which search (default: the newest)")
+    show.add_argument(
+        "--by", metavar="PARAMETER", help="compare its values, such as optimizer, with each other"
+    )
     _add_data(group("data", "prepare the data of a search space and look at it"), command, common,
               file, home)  # fmt: skip
     _add_tokenizer(group("tokenizer", "train a tokenizer, use it, look at it"), command, common)

@@ -231,12 +231,17 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
+    from tuner.comparison import print_comparison
     from tuner.inspect import print_search, print_trial
     from tuner.record import Record
 
+    if options.run and options.by:
+        raise TunerError("give a run id or --by, not both")
     results, _ = _consoles(options)
     record = Record(_home(options).tracking_uri)
-    if options.run:
+    if options.by:
+        shown = print_comparison(results, record, record.search(options.search), options.by)
+    elif options.run:
         shown = print_trial(results, record, record.trial(options.run))
     else:
         shown = print_search(results, record, record.search(options.search))

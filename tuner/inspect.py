@@ -28,6 +28,7 @@ from tuner.summary import default_of, number, range_of, table
 _BYTES_PER_TOKEN = 3.1
 # What is assumed of data whose size only reading can tell.
 _ASSUMED_BYTES = 1_000_000_000
+_MOST_STACKS = 12  # in a table
 # What follows from other entries would only widen a table.
 _FOLLOWING = ("cycle_steps", "d_ff", "epochs", "total_steps")
 
@@ -144,9 +145,11 @@ def describe_space(
             f"{len(shapes)} stack{'s of different shapes' if len(shapes) > 1 else ''}, "
             f"micro-batches of {space.micro_batch} sequences",
             ["model", "context", "weights", "training sequences", "steps per trial", "epochs"],
-            rows,
+            rows[:_MOST_STACKS],
         )
     )
+    if len(rows) > _MOST_STACKS:
+        console.print(f"[dim]and {len(rows) - _MOST_STACKS} more; --json lists all[/dim]")
     full, expected = space.expected_tokens(facts)
     console.print(
         f"\n{space.search.trials} trials by {space.search.sampler} and {space.search.scheduler}, "

@@ -178,15 +178,6 @@ def test_space_expected_tokens_under_asha(tmp_path: Path) -> None:
     assert expected == pytest.approx(1000 * (9 + 3 * 2 + 1 * 6), rel=1e-6)
 
 
-def test_space_shipped_files_are_valid() -> None:
-    files = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.yaml"))
-    assert files
-    for file in files:
-        space = load_space(file)
-        assert space.name == file.stem
-        assert space.searched
-
-
 def test_corpus_facts_refuse_a_context_longer_than_the_text() -> None:
     assert FACTS.sequences(64) == (99_999 // 64, 9_999 // 64)
     with pytest.raises(ValueError, match="longer than the validation text of 10000 tokens"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import subprocess
 import sys
@@ -399,10 +400,23 @@ def test_space_file_accepts(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
-def test_shipped_space_loads(path: Path) -> None:
+def test_shipped_space_is_valid(path: Path) -> None:
     started = time.perf_counter()
-    assert load_space(path).searched
+    space = load_space(path)
     assert time.perf_counter() - started < 0.5
+    assert space.name == path.stem
+    assert space.searched
+    assert conflicts(space, 1_000_000) == []
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_shipped_space_explains_each_line(path: Path) -> None:
+    """A comment stands beside each value, or above the line."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("# ")
+    for before, line in itertools.pairwise(lines):
+        holds_value = line.strip() and not line.strip().startswith("#") and line[-1] != ":"
+        assert not holds_value or " #" in line or before.strip().startswith("#"), line
 
 
 def test_space_file_means_paths_from_where_it_lies(tmp_path: Path) -> None:
