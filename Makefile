@@ -7,7 +7,8 @@ SPACE  ?= search_spaces/lm.yaml
 .PHONY: search ui replay test lint format bench clean help
 
 help:
-	@echo "make search   set up and run the default search (SPACE=$(SPACE))"
+	@echo "make search   set up and run a search: SPACE=$(SPACE), or another of search_spaces/:"
+	@echo "              $(notdir $(wildcard search_spaces/*.yaml))"
 	@echo "make ui       compare its trials in MLflow"
 	@echo "make replay   retrain its best trial and prove that it reproduces"
 	@echo "make test     set up and run lint, types and all tests"

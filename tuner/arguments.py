@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import tuner
+from tuner.overrides import Override
 
 _PATTERNS = ("gpt2", "gpt4", "whitespace")
 _FORMATS = ("huggingface", "gpt2", "tiktoken")
@@ -38,14 +39,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     file = argparse.ArgumentParser(add_help=False)
     file.add_argument("--space", metavar="FILE", required=True, help="search-space file (YAML)")
+    file.add_argument(
+        "--set", dest="overrides", action="append", default=[], type=_setting, metavar="KEY=VALUE",
+        help="a value instead of the file's, such as budget.tokens=20000; may be repeated",
+    )  # fmt: skip
     space = argparse.ArgumentParser(add_help=False, parents=[file])
     for name, part, low, high in (
         ("trials", "search", 1, 10**6),
         ("seed", "search", 0, 2**32 - 1),
         ("workers", "engine", 1, 4096),
     ):
-        text = f"instead of {part}.{name}"
-        space.add_argument(f"--{name}", type=_whole(low, high), metavar="N", help=text)
+        space.add_argument(
+            f"--{name}", dest="overrides", action="append", default=[], metavar="N",
+            type=_override(part, name, _whole(low, high)), help=f"instead of {part}.{name}",
+        )  # fmt: skip
 
     def command(
         name: str, text: str, *parents: argparse.ArgumentParser, of: Any = commands
@@ -82,6 +89,9 @@ def _parser() -> argparse.ArgumentParser:
     show = command("show", "show the trials of a search", common, home)
     show.add_argument("run", nargs="?", metavar="RUN", help="run id of one trial to show in full")
     show.add_argument("--search", metavar="NAME", help="which search (default: the newest)")
+    show.add_argument(
+        "--by", metavar="PARAMETER", help="compare its values, such as optimizer, with each other"
+    )
     _add_data(group("data", "prepare the data of a search space and look at it"), command, common,
               file, home)  # fmt: skip
     _add_tokenizer(group("tokenizer", "train a tokenizer, use it, look at it"), command, common)
@@ -181,6 +191,22 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
         return int(text)
 
     return parse_whole
+
+
+def _setting(text: str) -> Override:
+    try:
+        return Override.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _override(part: str, name: str, parse_value: Callable[[str], int]) -> Callable[[str], Override]:
+    """One number that has an option of its own, for argparse."""
+
+    def parse_override(text: str) -> Override:
+        return Override(f"--{name}", (part, name), str(parse_value(text)))
+
+    return parse_override
 
 
 def _name(text: str) -> str:

@@ -85,22 +85,7 @@ def _home(options: argparse.Namespace) -> Home:
 def _space(options: argparse.Namespace) -> SearchSpace:
     from tuner.space_file import load_space
 
-    return load_space(options.space)
-
-
-def _changed_space(options: argparse.Namespace) -> SearchSpace:
-    """The space with what the command line says instead."""
-    space = _space(options)
-    changes = {"trials": options.trials, "seed": options.seed}
-    search = space.search.model_copy(update={k: v for k, v in changes.items() if v is not None})
-    engine = space.engine
-    if options.workers:
-        engine = engine.model_copy(update={"workers": options.workers})
-    if search.trials < len(space.grid):
-        raise TunerError(
-            f"--trials {search.trials}: the grid of {options.space} has {len(space.grid)} points"
-        )
-    return space.model_copy(update={"search": search, "engine": engine})
+    return load_space(options.space, options.overrides)
 
 
 # commands ----------------------------------------------------------------------------------
@@ -129,9 +114,10 @@ def _commands() -> Mapping[str, Callable[[argparse.Namespace], int]]:
 def _search(options: argparse.Namespace) -> int:
     from pathlib import Path
 
-    space, home = _changed_space(options), _home(options)
+    space, home = _space(options), _home(options)
 
     from tuner.live import LiveView, LogView
+    from tuner.overrides import annotated
     from tuner.search import search
     from tuner.summary import print_summary
 
@@ -141,7 +127,7 @@ def _search(options: argparse.Namespace) -> int:
         name=options.name,
         home=home,
         view=LiveView(progress) if progress.is_terminal else LogView(progress),
-        space_text=Path(options.space).read_text(encoding="utf-8"),
+        space_text=annotated(Path(options.space).read_text(encoding="utf-8"), options.overrides),
     )
     print_summary(results, result, space)
     best = result.best
@@ -219,7 +205,7 @@ def _validate(options: argparse.Namespace) -> int:
     from tuner.home import Home
     from tuner.inspect import describe_space
 
-    space = _changed_space(options)
+    space = _space(options)
     results, _ = _consoles(options)
     home = Home.of(options.home)  # not made: validating begins nothing
     described = describe_space(results, space, options.space, home, options.plot)
@@ -245,12 +231,17 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
+    from tuner.comparison import print_comparison
     from tuner.inspect import print_search, print_trial
     from tuner.record import Record
 
+    if options.run and options.by:
+        raise TunerError("give a run id or --by, not both")
     results, _ = _consoles(options)
     record = Record(_home(options).tracking_uri)
-    if options.run:
+    if options.by:
+        shown = print_comparison(results, record, record.search(options.search), options.by)
+    elif options.run:
         shown = print_trial(results, record, record.trial(options.run))
     else:
         shown = print_search(results, record, record.search(options.search))

@@ -5,8 +5,8 @@ A *draw* is a mapping from `Parameter.label` to the value drawn for it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, cast
 
 from tuner.parameters import Parameter, Value, ends, possible_values
@@ -32,10 +32,10 @@ def combinations(
 
     Args:
         space: where the parameters come from.
-        options: name → values, of parameters that are not constant.
+        options: label → values, of parameters that are not constant.
     """
-    ordered = [p for p in space.parameters if p.name in options]
-    open_ = {p.name for p in space.searched} - set(options)
+    ordered = [p for p in space.parameters if p.label in options]
+    open_ = {p.name for p in space.searched if p.label not in options}
 
     def extend(drawn: dict[str, Value], rest: list[Parameter]) -> Iterator[dict[str, Value]]:
         if not rest:
@@ -43,7 +43,7 @@ def combinations(
             return
         p, *others = rest
         if open_.intersection(p.when) or space.is_drawn(p, drawn):
-            for value in options[p.name]:
+            for value in options[p.label]:
                 yield from extend(drawn | {p.label: value}, others)
         else:
             yield from extend(drawn, others)
@@ -66,9 +66,8 @@ def listed(space: SearchSpace, names: Iterable[str]) -> list[dict[str, Value]]:
                 f"{p.describe()}"
             )
         if not p.is_constant:
-            options[p.name] = values
-    _check_number(options)
-    return list(combinations(space, options))
+            options[p.label] = values
+    return _all(space, options)
 
 
 def corners(space: SearchSpace) -> list[dict[str, Value]]:
@@ -86,10 +85,9 @@ def corners(space: SearchSpace) -> list[dict[str, Value]]:
     parameters = _with_conditions(space, tied)
     asked = {name for p in parameters for name in p.when}
     options = {
-        p.name: _extremes(p, whole_list=p.name in asked) for p in parameters if not p.is_constant
+        p.label: _extremes(p, whole_list=p.name in asked) for p in parameters if not p.is_constant
     }
-    _check_number(options)
-    return list(combinations(space, options))
+    return _all(space, options)
 
 
 def _extremes(parameter: Parameter, *, whole_list: bool) -> list[Value]:
@@ -112,10 +110,12 @@ def _with_conditions(space: SearchSpace, names: Iterable[str]) -> list[Parameter
     return [p for p in space.parameters if p.name in wanted]
 
 
-def _check_number(options: Mapping[str, Sequence[Value]]) -> None:
-    count = math.prod(map(len, options.values()))
-    if count > _MOST_COMBINATIONS:
+def _all(space: SearchSpace, options: Mapping[str, Sequence[Value]]) -> list[dict[str, Value]]:
+    """All combinations, of which there are few: most conditions exclude each other."""
+    draws = list(islice(combinations(space, options), _MOST_COMBINATIONS + 1))
+    if len(draws) > _MOST_COMBINATIONS:
         raise ValueError(
-            f"{', '.join(options)} can be combined in {count} ways, and more than "
-            f"{_MOST_COMBINATIONS} cannot be checked; give fewer values or take away a when"
+            f"{', '.join(options)} can be combined in more than {_MOST_COMBINATIONS} ways, which "
+            f"cannot all be checked; give fewer values or take away a when"
         )
+    return draws

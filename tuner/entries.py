@@ -1,7 +1,8 @@
 """Read one entry of `hyperparameters:` or `model:` of a search-space file.
 
 An entry is a value, or a mapping with one distribution and perhaps `fraction_of` and `when`:
-`16`, `off`, `{choice: [8, 16]}`, `{fraction_of: α_max, log: [0.01, 0.5]}`.
+`16`, `off`, `{choice: [8, 16]}`, `{fraction_of: α_max, log: [0.01, 0.5]}`. Or it is a list of such
+mappings, alternatives of which at most one `when` holds.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ _OPTIONS = ("fraction_of", "when")
 _SPELLINGS = tuple(s for r in SYMBOL_TABLE.values() for s in (r.name, r.symbol, *r.spellings))
 # What other rows are derived from.
 _NO_FRACTIONS = ("batch_size", "total_steps", "epochs")
+_BUDGETS = ("total_steps", "epochs")  # cannot have a `when`
 _LARGEST_WHOLE = 2**53
 _CLIPS = ("grad_clip", "grad_clip_value")  # may be `off`
 
@@ -66,53 +68,86 @@ class EntryReader:
         self._note = file.note
         self.places: dict[str, Place] = {}
 
-    def size(self, key: str, data: Any) -> Parameter | None:
-        """An entry of `model:`; None if it is wrong."""
+    def size(self, key: str, data: Any) -> list[Parameter]:
+        """An entry of `model:`; none if it is wrong."""
         place: Place = ("model", key)
         if key == "vocab_size":
             self._note(place, "vocab_size belongs under tokenizer:; move it there", at_key=True)
-            return None
+            return []
         if key not in SIZES:
             self._note(place, unknown("entry of model:", key, SIZES), at_key=True)
-            return None
+            return []
         self.places[key] = place
-        entry = self._entry(key, place, _without_off(data) if key == "logit_soft_cap" else data)
-        if entry is None:
-            return None
-        if "fraction_of" in entry.options:
-            message = f"{key} cannot be a fraction; give its values"
-            self._note((*place, "fraction_of"), message, at_key=True)
-            return None
-        field = Architecture.model_fields[key]
-        kind = str if get_origin(field.annotation) is Literal else cast(type, field.annotation)
-        return self._parameter(entry, key, _size_rule(key, field), kind)
+        return self._parameters(
+            key, place, _without_off(data) if key == "logit_soft_cap" else data, self._one_size
+        )
 
-    def row(self, key: str, data: Any) -> Parameter | None:
-        """An entry of `hyperparameters:`; None if it is wrong."""
+    def row(self, key: str, data: Any) -> list[Parameter]:
+        """An entry of `hyperparameters:`; none if it is wrong."""
         place: Place = ("hyperparameters", key)
         row = find_row(key)
         if row is None:
             way_out = did_you_mean(key, _SPELLINGS) or "; 'tuner symbols' lists all"
             self._note(place, f"unknown hyperparameter {shown(key)}{way_out}", at_key=True)
-            return None
+            return []
         if row.name in self.places:
             other = self.places[row.name][-1]
             message = f"{key} and {other} are the same hyperparameter; keep one"
             self._note(place, message, at_key=True)
-            return None
+            return []
         self.places[row.name] = place
-        entry = self._entry(key, place, _without_off(data) if row.name in _CLIPS else data)
-        if entry is None:
-            return None
-        if "fraction_of" not in entry.options:
-            return self._parameter(entry, row.name, _row_rule(key, row), row.kind)
-        if row.choices or row.name in _NO_FRACTIONS:
-            message = f"{key} cannot be a fraction; give its values"
-            self._note((*place, "fraction_of"), message, at_key=True)
-            return None
-        return self._parameter(entry, row.name, _share_rule(key), float)
+        if row.name in _BUDGETS and _are_alternatives(data):
+            message = f"{key} is the budget, so it cannot be a list of alternatives"
+            self._note(place, f"{message}; give one that always holds")
+            return []
+        return self._parameters(
+            key, place, _without_off(data) if row.name in _CLIPS else data, self._one_row
+        )
 
     # one entry ------------------------------------------------------------------------------
+
+    def _parameters(
+        self, key: str, place: Place, data: Any, read: Callable[[_Entry], Parameter | None]
+    ) -> list[Parameter]:
+        """The one parameter of an entry, or the alternatives of a list."""
+        if not _are_alternatives(data):
+            entry = self._entry(key, place, data)
+            parameter = read(entry) if entry else None
+            return [parameter] if parameter else []
+        parameters = []
+        for number, one in enumerate(data, start=1):
+            entry = self._entry(key, (*place, number - 1), one)
+            parameter = read(entry) if entry else None
+            if parameter and not parameter.when:
+                message = f"{key}: alternative {number} of the list has no when"
+                example = "for instance when: {optimizer: momentum}"
+                self._note((*place, number - 1), f"{message}; say when it holds, {example}")
+            elif parameter:
+                parameters.append(parameter.model_copy(update={"alternative": number}))
+        return parameters
+
+    def _one_size(self, entry: _Entry) -> Parameter | None:
+        if self._refuses_fraction(entry, has_fractions=False):
+            return None
+        field = Architecture.model_fields[entry.key]
+        kind = str if get_origin(field.annotation) is Literal else cast(type, field.annotation)
+        return self._parameter(entry, entry.key, _size_rule(entry.key, field), kind)
+
+    def _one_row(self, entry: _Entry) -> Parameter | None:
+        row = cast(Row, find_row(entry.key))
+        has_fractions = not row.choices and row.name not in _NO_FRACTIONS
+        if self._refuses_fraction(entry, has_fractions=has_fractions):
+            return None
+        if "fraction_of" in entry.options:
+            return self._parameter(entry, row.name, _share_rule(entry.key), float)
+        return self._parameter(entry, row.name, _row_rule(entry.key, row), row.kind)
+
+    def _refuses_fraction(self, entry: _Entry, *, has_fractions: bool) -> bool:
+        if has_fractions or "fraction_of" not in entry.options:
+            return False
+        message = f"{entry.key} cannot be a fraction; give its values"
+        self._note((*entry.place, "fraction_of"), message, at_key=True)
+        return True
 
     def _entry(self, key: str, place: Place, data: Any) -> _Entry | None:
         """Take an entry apart."""
@@ -213,6 +248,10 @@ class EntryReader:
             return f"when: {key} takes a value or a list of values, got {shown(wanted)}"
         rule = _row_rule(key, row) if row else _size_rule(key, Architecture.model_fields[key])
         return next((f"when: {message}" for v in values if (message := rule(v))), "")
+
+
+def _are_alternatives(data: Any) -> bool:
+    return isinstance(data, list) and bool(data) and all(isinstance(one, dict) for one in data)
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:

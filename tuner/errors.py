@@ -23,11 +23,20 @@ class TunerError(Exception):
 
 @dataclass(frozen=True, order=True)
 class Mistake:
-    """One mistake in a file: where, and one sentence."""
+    """One mistake in a file: where, and one sentence.
+
+    If an option of the command line made it, that is where, and line and column are 0.
+    """
 
     line: int
     column: int
     message: str
+    option: str = ""
+
+    def at(self, path: str) -> str:
+        """The sentence after its place in the file of a path."""
+        where = f"{self.option}:" if self.option else f"{path}:{self.line}:{self.column}"
+        return f"{where} {self.message}"
 
 
 class SpaceError(TunerError):
@@ -41,8 +50,7 @@ class SpaceError(TunerError):
     def __init__(self, path: str, mistakes: Sequence[Mistake]) -> None:
         self.path = path
         self.mistakes = sorted(set(mistakes))
-        lines = [f"{path}:{m.line}:{m.column} {m.message}" for m in self.mistakes]
-        super().__init__("\n".join(lines))
+        super().__init__("\n".join(mistake.at(path) for mistake in self.mistakes))
 
 
 class RecordError(TunerError):

@@ -35,6 +35,7 @@ _BYTES_PER_TOKEN = 3.1
 _BYTES_PER_PAIR = 2_000  # of the standard library, most of which is in no pair
 # What is assumed of data whose size only reading can tell.
 _ASSUMED_BYTES = 1_000_000_000
+_MOST_STACKS = 12  # in a table
 # What follows from other entries would only widen a table.
 _FOLLOWING = ("cycle_steps", "d_ff", "epochs", "total_steps")
 
@@ -110,7 +111,8 @@ def describe_space(
     console.print(f"[bold]{space.name}[/bold]  {file}: a valid search space", highlight=False)
     console.print()
     parameters = {p.label: space.describe_distribution(p) for p in space.parameters}
-    first = space.defaults()
+    defaults = space.defaults()
+    first = {p.label: defaults[p.label] for p in searched if space.is_drawn(p, defaults)}
     console.print(
         table(
             f"{len(searched)} searched of {len(space.parameters)} given parameters",
@@ -131,7 +133,7 @@ def describe_space(
     rows = []
     named = ("n_layers", "d_model", "n_heads", "context_length")
     others = [
-        name for name in space.model if name not in named
+        name for name in dict.fromkeys(p.name for p in space.model.values()) if name not in named
         and len({getattr(shape, name) for shape in shapes}) > 1
     ]  # fmt: skip
     for shape in shapes:
@@ -156,9 +158,11 @@ def describe_space(
             f"{len(shapes)} stack{'s of different shapes' if len(shapes) > 1 else ''}, "
             f"micro-batches of {space.micro_batch} sequences",
             ["model", "context", "weights", "training sequences", "steps per trial", "epochs"],
-            rows,
+            rows[:_MOST_STACKS],
         )
     )
+    if len(rows) > _MOST_STACKS:
+        console.print(f"[dim]and {len(rows) - _MOST_STACKS} more; --json lists all[/dim]")
     full, expected = space.expected_tokens(facts)
     console.print(
         f"\n{space.search.trials} trials by {space.search.sampler} and {space.search.scheduler}, "

@@ -68,17 +68,24 @@ class Parameter(Frozen):
         distribution: how it is drawn.
         fraction_of: the row that the drawn value is a share of.
         when: name → values: it is drawn only if all of these hold, else it keeps its default.
+        alternative: number in its entry, from 1, if that is a list; at most one of them holds.
     """
 
     name: str
     distribution: Distribution
     fraction_of: str | None = None
     when: Mapping[str, tuple[Value, ...]] = Field(default_factory=dict)
+    alternative: int = 0
+
+    @property
+    def key(self) -> str:
+        """Its name in the space: `max_learning_rate`, or `max_learning_rate[2]` in a list."""
+        return f"{self.name}[{self.alternative}]" if self.alternative else self.name
 
     @property
     def label(self) -> str:
-        """Name of the draw: that of the parameter, or `min_learning_rate/max_learning_rate`."""
-        return f"{self.name}/{self.fraction_of}" if self.fraction_of else self.name
+        """Name of the draw: that in the space, or `min_learning_rate/max_learning_rate`."""
+        return f"{self.key}/{self.fraction_of}" if self.fraction_of else self.key
 
     @property
     def is_constant(self) -> bool:

@@ -118,15 +118,15 @@ class SearchSpace(Frozen):
         Raises:
             ValueError: if conditions go round in a circle.
         """
-        waiting = {p.name: p for p in (*self.model.values(), *self.hyperparameters.values())}
+        waiting = [*self.model.values(), *self.hyperparameters.values()]
         ordered: list[Parameter] = []
         while waiting:
-            ready = [p for p in waiting.values() if not any(name in waiting for name in p.when)]
+            names = {p.name for p in waiting}
+            ready = [p for p in waiting if not names.intersection(p.when)]
             if not ready:
-                raise ValueError(f"when: {', '.join(waiting)} wait for each other")
+                raise ValueError(f"when: {', '.join(names)} wait for each other")
             ordered += ready
-            for p in ready:
-                del waiting[p.name]
+            waiting = [p for p in waiting if names.intersection(p.when)]
         return ordered
 
     @property
@@ -137,13 +137,13 @@ class SearchSpace(Frozen):
     def possible(self, name: str) -> list[Value] | None:
         """Every value that a parameter can have, set or not; None if they cannot be listed."""
         default = default_value(name)
-        parameter = self.model.get(name) or self.hyperparameters.get(name)
-        if parameter is None:
-            return None if default is None else [default]
-        values = possible_values(parameter.distribution)
-        if values is None or parameter.fraction_of or (parameter.when and default is None):
-            return None
-        return [*values, cast(Value, default)] if parameter.when else values
+        given = [
+            p for p in (*self.model.values(), *self.hyperparameters.values()) if p.name == name
+        ]
+        lists = [None if p.fraction_of else possible_values(p.distribution) for p in given]
+        if all(p.when for p in given):  # or there is none
+            lists.append(None if default is None else [default])
+        return None if None in lists else [value for values in lists for value in values or ()]
 
     @property
     def batch_sizes(self) -> list[Value]:
@@ -211,7 +211,7 @@ class SearchSpace(Frozen):
         The combination of `defaults` comes first: the first trial is one point of the grid.
         """
         values = {
-            p.name: p.distribution.values
+            p.label: p.distribution.values
             for p in self.parameters
             if isinstance(p.distribution, Choice) and p.distribution.kind == "grid"
         }
@@ -228,14 +228,14 @@ class SearchSpace(Frozen):
             ValueError: if a combination of sizes is impossible (pydantic's ValidationError), an
                 entry is a range that cannot be listed, or there are too many.
         """
-        draws = listed(self, self.model)
+        draws = listed(self, {p.name for p in self.model.values()})
         return list(dict.fromkeys(self._architecture(drawn, vocab_size) for drawn in draws))
 
     def _architecture(
         self, drawn: Mapping[str, Value], vocab_size: int, end_of_text: int = 0
     ) -> Architecture:
         values = self.values(drawn)
-        entries = {name: values[name] for name in self.model if name in values}
+        entries = {name: value for name, value in values.items() if name not in SYMBOL_TABLE}
         facts = {"vocab_size": vocab_size, "end_of_text": end_of_text}
         return Architecture.model_validate({**entries, **facts})
 

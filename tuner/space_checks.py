@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import cast
@@ -17,7 +16,7 @@ from model.sources import source_bytes
 from tuner.draws import corners, listed
 from tuner.messages import broken_rule, shown
 from tuner.messages import listed as in_words
-from tuner.parameters import Parameter, Value, ends, possible_values, symbol
+from tuner.parameters import Parameter, Value, ends, symbol
 from tuner.space import SearchSpace
 from tuner.yaml_file import Place, YamlFile
 
@@ -71,6 +70,11 @@ class SpaceChecks:
         """Note a mistake where a parameter stands."""
         self._file.note(self._places.get(name, ("hyperparameters",)), message, at_key=at_key)
 
+    def _place(self, parameter: Parameter) -> Place:
+        """Where a parameter stands, itself and not the list of its alternatives."""
+        place = self._places[parameter.name]
+        return (*place, parameter.alternative - 1) if parameter.alternative else place
+
     def _spelled(self, name: str) -> str:
         """A parameter as the file writes it."""
         return str(self._places[name][-1]) if name in self._places else symbol(name)
@@ -104,11 +108,9 @@ class SpaceChecks:
             self._file.note(("init_from", "checkpoint"), message)
 
     def _check_context(self, size: int | None) -> None:
-        parameter = self._space.model.get("context_length")
-        if size is None or parameter is None or self._space.data.pairs:
-            return
-        longest = max(cast(list[int], ends(parameter.distribution)))
-        if longest >= size:
+        given = [p for p in self._space.model.values() if p.name == "context_length"]
+        longest = max((cast(int, end) for p in given for end in ends(p.distribution)), default=0)
+        if size is not None and longest >= size and not self._space.data.pairs:
             self._note(
                 "context_length",
                 f"context_length {longest} is longer than the data, which has {size} bytes; use a "
@@ -145,17 +147,17 @@ class SpaceChecks:
 
     def _check_circles(self) -> None:
         """Neither `when` nor `fraction_of` may lead back to where it started."""
-        conditions = {p.name: list(p.when) for p in self._all()}
+        conditions: dict[str, list[str]] = {}
+        fractions: dict[str, list[str]] = {}
         defaults = {
             row.name: [row.default.name]
             for row in SYMBOL_TABLE.values()
             if isinstance(row.default, FractionOf)
         }
-        fractions = {
-            p.name: ([p.fraction_of] if p.fraction_of else [])
-            + (defaults.get(p.name, []) if p.when else [])
-            for p in self._all()
-        }
+        for p in self._all():
+            conditions.setdefault(p.name, []).extend(p.when)
+            fractions.setdefault(p.name, []).extend([p.fraction_of] if p.fraction_of else [])
+            fractions[p.name] += defaults.get(p.name, []) if p.when else []
         fractions = {**fractions, **{n: d for n, d in defaults.items() if n not in fractions}}
         for edges, word in ((conditions, "depends on"), (fractions, "is a fraction of")):
             circle = _circle(edges)
@@ -169,20 +171,9 @@ class SpaceChecks:
         yield from self._space.hyperparameters.values()
 
     def _check_conditions(self) -> None:
-        """Whether every `when` can hold, and every hyperparameter has an effect."""
+        """Whether every `when` can hold, alone of its list, and every parameter has an effect."""
         for p in self._space.parameters:
-            for name, wanted in p.when.items():
-                possible = self._space.possible(name)
-                message = ""
-                if possible is None:
-                    message = "is drawn from a range or derived; ask about a choice"
-                elif not set(possible) & set(wanted):
-                    message = (
-                        f"is never {in_words(wanted)}; it is {in_words(dict.fromkeys(possible))}"
-                    )
-                if message:
-                    place = (*self._places[p.name], "when")
-                    self._file.note(place, f"when: {self._spelled(name)} {message}")
+            self._check_when(p)
         if self._file.is_wrong("model", "hyperparameters"):
             return
         asked = {name for p in self._space.parameters for name in p.when}
@@ -191,15 +182,41 @@ class SpaceChecks:
         except ValueError as error:
             self._file.note(("hyperparameters",), str(error))
             return
+        held: dict[str, list[dict[str, Value]]] = {}  # by the key of each parameter
         for p in self._space.parameters:
-            self._check_effect(p, [d for d in draws if self._space.is_drawn(p, d)])
+            held[p.key] = [d for d in draws if self._space.is_drawn(p, d)]
+            self._check_effect(p, held[p.key])
+            for other in range(1, p.alternative):
+                both = [d for d in held.get(f"{p.name}[{other}]", ()) if d in held[p.key]]
+                if both:
+                    self._note_both(p, other, both[0])
+
+    def _check_when(self, parameter: Parameter) -> None:
+        """Whether what it asks about can be listed, and be what it asks for."""
+        for name, wanted in parameter.when.items():
+            possible = self._space.possible(name)
+            message = ""
+            if possible is None:
+                message = "is drawn from a range or derived; ask about a choice"
+            elif not set(possible) & set(wanted):
+                message = f"is never {in_words(wanted)}; it is {in_words(dict.fromkeys(possible))}"
+            if message:
+                place = (*self._place(parameter), "when")
+                self._file.note(place, f"when: {self._spelled(name)} {message}")
+
+    def _note_both(self, parameter: Parameter, other: int, drawn: Mapping[str, Value]) -> None:
+        settings = self._space.settings(drawn)
+        case = in_words([f"{self._spelled(n)} {shown(settings[n])}" for n in parameter.when], "and")
+        message = f"alternatives {other} and {parameter.alternative} both hold with {case}"
+        message = f"{self._spelled(parameter.name)}: {message}; let one when exclude the other"
+        self._file.note((*self._place(parameter), "when"), message)
 
     def _check_effect(self, parameter: Parameter, draws: list[dict[str, Value]]) -> None:
         """What is never drawn, or never used where it is drawn, would be searched in vain."""
         key = self._spelled(parameter.name)
         if not draws:
             message = f"{key} is never drawn, because its conditions exclude each other"
-            self._note(parameter.name, f"{message}; change its when", at_key=True)
+            self._file.note(self._place(parameter), f"{message}; change its when", at_key=True)
             return
         row = SYMBOL_TABLE.get(parameter.name)
         used_when = row.used_when if row else USED_WHEN.get(parameter.name, {})
@@ -211,14 +228,9 @@ class SpaceChecks:
                 is_peak = parameter.name == "learning_rate" and set(values) <= set(peaked)
                 hint = "; did you mean α_max?" if is_peak else ""
                 way_out = hint or f"; it is used with {other} {in_words(used)}"
-                self._note(parameter.name, message + way_out, at_key=True)
+                self._file.note(self._place(parameter), message + way_out, at_key=True)
 
     def _check_shapes(self) -> None:
-        options = [possible_values(p.distribution) for p in self._space.model.values()]
-        if math.prod(len(values or [0]) for values in options) > _MOST_SHAPES:
-            message = f"model: more than {_MOST_SHAPES} different shapes; search fewer sizes"
-            self._file.note(("model",), message)
-            return
         try:
             vocab_size = vocab_size_of(self._space.tokenizer)
         except CorpusError as error:
@@ -226,6 +238,9 @@ class SpaceChecks:
             return
         try:
             shapes = self._space.shapes(vocab_size)
+            if len(shapes) > _MOST_SHAPES:
+                message = f"model: more than {_MOST_SHAPES} different shapes; search fewer sizes"
+                self._file.note(("model",), message)
         except ValidationError as error:
             self._file.note(("model",), f"model: {broken_rule('', error.errors()[0])}")
         except ValueError as error:
@@ -291,7 +306,8 @@ def _culprit(space: SearchSpace, rule: str) -> str:
     """The first parameter named in a rule that the space sets."""
     rows = [row for word in rule.split() if (row := find_row(word))]
     names = [row.name for row in rows]
-    return next((name for name in names if name in space.hyperparameters), "")
+    given = {p.name for p in space.hyperparameters.values()}
+    return next((name for name in names if name in given), "")
 
 
 def _circle(edges: Mapping[str, list[str]]) -> list[str]:

@@ -10,17 +10,19 @@ hyperparameters:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from model.data_config import DataConfig
+from model.hyperparameters import find_row
 from tuner.entries import EntryReader
 from tuner.errors import SpaceError
 from tuner.init_from import InitFromConfig
 from tuner.messages import broken_rule, shown, unknown
+from tuner.overrides import Override
 from tuner.parameters import Parameter
 from tuner.space import Budget, EngineConfig, Objective, SearchConfig, SearchSpace, TokenizerConfig
 from tuner.space_checks import SpaceChecks
@@ -38,13 +40,19 @@ _SECTIONS: Mapping[str, type[BaseModel]] = {
 _KEYS = ("name", "model", "hyperparameters", *_SECTIONS)
 
 
-def load_space(path: str | Path) -> SearchSpace:
+def load_space(path: str | Path, overrides: Sequence[Override] = ()) -> SearchSpace:
     """Read a search-space file.
 
+    Args:
+        path: of the file.
+        overrides: values instead of those in it.
+
     Raises:
-        SpaceError: with every mistake of the file.
+        SpaceError: with every mistake of the file and the overrides.
     """
     file = YamlFile(path)
+    for override in overrides:
+        file.override(override.option, _as_spelled(override.path, file.data), override.text)
     entries = EntryReader(file)
     space = _read(file, entries)
     if space is not None:
@@ -52,6 +60,15 @@ def load_space(path: str | Path) -> SearchSpace:
     if space is None or file.mistakes:
         raise SpaceError(file.name, file.mistakes)
     return space
+
+
+def _as_spelled(path: tuple[str, ...], data: Any) -> tuple[str, ...]:
+    """A path to a hyperparameter under the name that the file already gives to it."""
+    if path[0] != "hyperparameters" or len(path) == 1 or not isinstance(data, dict):
+        return path
+    row, given = find_row(path[1]), data.get("hyperparameters")
+    same = [k for k in given if find_row(k) is row] if row and isinstance(given, dict) else []
+    return ("hyperparameters", same[0], *path[2:]) if same else path
 
 
 def _read(file: YamlFile, entries: EntryReader) -> SearchSpace | None:
@@ -142,7 +159,7 @@ def _located(file: YamlFile, data: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def _parameters(
-    file: YamlFile, section: str, read: Callable[[str, Any], Parameter | None]
+    file: YamlFile, section: str, read: Callable[[str, Any], list[Parameter]]
 ) -> dict[str, Parameter]:
     entries = file.data.get(section)
     if entries is None:
@@ -151,5 +168,4 @@ def _parameters(
         message = f"{section} must be a mapping from names to values or ranges"
         file.note((section,), f"{message}, got {shown(entries)}")
         return {}
-    parameters = [read(key, value) for key, value in entries.items()]
-    return {p.name: p for p in parameters if p is not None}
+    return {p.key: p for key, value in entries.items() for p in read(key, value)}

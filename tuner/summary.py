@@ -79,7 +79,7 @@ def value_of(row: TrialRow, name: str) -> str:
 
 def print_summary(console: Console, result: SearchResult, space: SearchSpace) -> None:
     """The best trials, the gain over the defaults, what was spared, and what to do next."""
-    names = [p.name for p in space.searched]
+    names = list(dict.fromkeys(p.name for p in space.searched))
     ranked = sorted(result.trials, key=lambda r: (not r.has_finished, r.objective(result.metric)))
     rows = [
         [
@@ -106,7 +106,8 @@ def print_summary(console: Console, result: SearchResult, space: SearchSpace) ->
 def _gain(result: SearchResult, space: SearchSpace) -> list[RenderableType]:
     best, defaults = result.best, result.trials[0]
     value, base = best.objective(result.metric), defaults.objective(result.metric)
-    moved = [symbol(p.name) for p in space.searched if p.moves_default]
+    first = space.defaults()
+    moved = [symbol(p.name) for p in space.searched if p.moves_default and space.is_drawn(p, first)]
     note = f" (moved into your ranges: {', '.join(moved)})" if moved else ""
     if best is defaults:
         return [Text(f"No trial beat the defaults of the symbol table{note}: {value:.4f}.")]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +99,10 @@ class YamlFile:
         self._noted: list[Place] = []
         self._keys: dict[Place, yaml.Mark] = {}
         self._values: dict[Place, yaml.Mark] = {}
+        self._options: dict[Place, str] = {}  # of overrides
         text = self._read(Path(path))
         try:
-            loader = _Loader(text)
-            node = loader.get_single_node()
+            node = _Loader(text).get_single_node()
             self.data: Any = None if node is None else self._build(node, (), ())
         except yaml.reader.ReaderError as error:
             before = text[: error.position].split("\n")
@@ -114,6 +114,37 @@ class YamlFile:
             message = f"not valid YAML: {error.problem}; check brackets, colons and indentation"
             raise self._unreadable(message, line, column) from error
 
+    def override(self, option: str, path: Sequence[str], text: str) -> None:
+        """Replace or add one value; a mistake in it is then one of the option.
+
+        Args:
+            option: how messages call it.
+            path: keys on the way to it; mappings that are missing are made.
+            text: the value, as YAML.
+        """
+        place: Place = tuple(path)
+        self._options[place] = option
+        try:
+            node = _Loader(text).get_single_node()
+            value = None if node is None else self._build(node, place, ())
+        except yaml.YAMLError:
+            self.note(place, f"{shown(text)} is not valid YAML; check brackets and quotes")
+            return
+        if self.data is None:
+            self.data = {}
+        inside = self.data
+        for depth, key in enumerate(path):
+            if not isinstance(inside, dict):
+                above = ".".join(path[:depth])
+                what = f"{above} is {shown(inside)}" if above else "the file holds no keys"
+                self.note(place, f"{what}, so there is no {key} in it; set {above} itself")
+                return
+            if depth == len(path) - 1:
+                inside[key] = value
+            elif inside.get(key) is None:
+                inside[key] = {}
+            inside = inside[key]
+
     def note(self, place: Place, message: str, *, at_key: bool = False) -> None:
         """Note a mistake at the value (or the key) of a place, or at what is nearest above it.
 
@@ -122,13 +153,20 @@ class YamlFile:
         """
         if any(noted[: len(place)] == place for noted in self._noted):
             return
+        self._noted.append(place)
         marks = self._keys if at_key else self._values
+        above = [option for path, option in self._options.items() if place[: len(path)] == path]
+        inside = [option for path, option in self._options.items() if path[: len(place)] == place]
+        if above or (inside and place not in marks):  # nothing of it stands in the file
+            self.mistakes.append(Mistake(0, 0, message, (above or inside)[-1]))
+            return
+        if place and inside:  # it may be what the mistake is about
+            message += f" (with {' and '.join(inside)})"
         mark = None
         for length in range(len(place), -1, -1):
             mark = mark or marks.get(place[:length]) or self._values.get(place[:length])
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         self.mistakes.append(Mistake(line, column, message))
-        self._noted.append(place)
 
     def is_wrong(self, *keys: str) -> bool:
         """Whether a mistake was noted under one of some keys of the whole."""

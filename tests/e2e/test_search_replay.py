@@ -184,6 +184,31 @@ def test_list_and_show_tell_about_searches(workplace: Workplace, searched: Run) 
     assert workplace.tuner("show", "0" * 32).status == 2
 
 
+def test_show_compares_the_values_of_a_parameter(
+    workplace: Workplace, record: Record, searched: Run
+) -> None:
+    run = workplace.tuner("show", "--by", "B", "--json")
+    assert run.status == 0, run.err
+    assert (run.json["search"], run.json["by"]) == ("small-1", "batch_size")
+    values = {int(v["value"]): v for v in run.json["values"]}
+    trials = record.trials(record.search())
+    for size, shown in values.items():
+        same = [t for t in trials if t.parameters["batch_size"] == str(size)]
+        losses = sorted(t.metrics["val_loss"] for t in same)
+        assert shown["trials"] == len(same)
+        assert shown["finished"] == sum(t.status == "finished" for t in same)
+        assert shown["best"] == losses[0]
+        assert losses[0] <= shown["median"] <= losses[-1]
+        assert shown["best_run"] in {t.run_id for t in same}
+    assert sum(v["trials"] for v in values.values()) == 6
+    assert run.json["values"][0]["best"] == searched.json["best_val_loss"]
+    assert "best val_loss" in run.err
+    wrong = workplace.tuner("show", "--by", "batchsize")
+    assert wrong.status == 2
+    assert wrong.err.startswith("tuner show: --by: unknown parameter batchsize; did you mean batch")
+    assert workplace.tuner("show", searched.json["best_run"], "--by", "B").status == 2
+
+
 def test_search_name_is_unique(workplace: Workplace, searched: Run) -> None:
     run = workplace.tuner("search", "--space", "small.yaml", "--name", "small-1")
     assert run.status == 2

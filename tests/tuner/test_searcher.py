@@ -66,6 +66,21 @@ def test_searcher_draws_conditionals_only_where_they_hold(tmp_path: Path) -> Non
             assert h.momentum == 0.9  # untouched
 
 
+def test_searcher_draws_one_alternative(tmp_path: Path) -> None:
+    text = SPACE.replace(
+        "{log: [1e-4, 1e-1]}",
+        "[{log: [1e-4, 1e-3], when: {optimizer: adamw}}, "
+        "{log: [1, 30], when: {optimizer: momentum}}]",
+    )
+    specs = run(OptunaSearcher(space(tmp_path, text=text), FACTS), 30)
+    rates: dict[str, list[float]] = {"adamw": [], "momentum": []}
+    for spec in specs:
+        rates[spec.hyperparameters.optimizer].append(spec.hyperparameters.max_learning_rate)
+    assert all(1e-4 <= rate <= 1e-3 for rate in rates["adamw"])
+    assert all(1 <= rate <= 30 for rate in rates["momentum"])
+    assert len(set(rates["adamw"])) > 3 < len(set(rates["momentum"]))
+
+
 def test_searcher_tpe_learns(tmp_path: Path) -> None:
     """Later suggestions lie nearer to the best learning rate than random ones."""
 

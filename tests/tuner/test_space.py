@@ -178,15 +178,6 @@ def test_space_expected_tokens_under_asha(tmp_path: Path) -> None:
     assert expected == pytest.approx(1000 * (9 + 3 * 2 + 1 * 6), rel=1e-6)
 
 
-def test_space_shipped_files_are_valid() -> None:
-    files = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.yaml"))
-    assert files
-    for file in files:
-        space = load_space(file)
-        assert space.name == file.stem
-        assert space.searched
-
-
 def test_corpus_facts_refuse_a_context_longer_than_the_text() -> None:
     assert FACTS.sequences(64) == (99_999 // 64, 9_999 // 64)
     with pytest.raises(ValueError, match="longer than the validation text of 10000 tokens"):
@@ -217,6 +208,63 @@ def test_space_shapes_follow_conditions(tmp_path: Path) -> None:
     )
     shapes = [(shape.d_model, shape.n_heads) for shape in space.shapes(300)]
     assert shapes == [(64, 4), (96, 3), (96, 6)]  # 64 keeps the default of 4 heads
+
+
+ALTERNATIVES = """\
+hyperparameters:
+  optimizer: {choice: [adamw, lion, lars, sgd]}
+  α_max:
+    - {log: [1e-4, 1e-2], when: {optimizer: [adamw]}}
+    - {log: [1, 30], when: {optimizer: lars}}
+    - {value: 1e-5, when: {optimizer: lion}}
+  α_min: {fraction_of: α_max, value: 0.5}
+model:
+  d_model: {choice: [64, 96]}
+  n_heads:
+    - {choice: [2, 4], when: {d_model: 64}}
+    - {value: 3, when: {d_model: 96}}
+"""
+
+
+def test_space_alternatives_are_drawn_apart(tmp_path: Path) -> None:
+    """Each has a label of its own, so that a sampler learns nothing of one from the others."""
+    space = load(tmp_path, BUDGET + ALTERNATIVES)
+    labels = ["d_model", "optimizer", "n_heads[1]", "max_learning_rate[1]", "max_learning_rate[2]"]
+    assert [p.label for p in space.searched] == labels
+    drawn: dict[str, Value] = {"max_learning_rate[1]": 2e-3, "max_learning_rate[2]": 20.0}
+    for optimizer, rate in (("adamw", 2e-3), ("lars", 20.0), ("lion", 1e-5), ("sgd", 1e-3)):
+        h = space.spec({**drawn, "optimizer": optimizer}, FACTS, seed=0).hyperparameters
+        assert (h.max_learning_rate, h.min_learning_rate) == (rate, rate / 2)
+    shapes = [(shape.d_model, shape.n_heads) for shape in space.shapes(300)]
+    assert shapes == [(64, 2), (64, 4), (96, 3)]
+    assert space.defaults()["max_learning_rate[1]"] == 1e-3
+    assert space.possible("n_heads") == [2, 4, 3, 4]  # the default counts: no when may hold
+
+
+def test_space_grid_takes_alternatives_in_turn(tmp_path: Path) -> None:
+    space = load(
+        tmp_path,
+        BUDGET + "hyperparameters:\n"
+        "  optimizer: {grid: [sgd, adamw]}\n"
+        "  B:\n"
+        "    - {grid: [8, 16], when: {optimizer: adamw}}\n"
+        "    - {grid: [32, 64, 128], when: {optimizer: sgd}}\n",
+    )
+    assert len(space.grid) == 5
+    assert space.grid[0] == {"optimizer": "adamw", "batch_size[1]": 16}
+    assert space.micro_batch == 8
+
+
+def test_space_many_alternatives_are_few_combinations(tmp_path: Path) -> None:
+    """Their product would be far beyond what can be checked."""
+    optimizers = ["adamw", "adam", "sgd", "nesterov", "lars", "lamb", "lion", "muon", "rmsprop"]
+    rates = "".join(f"    - {{log: [1e-4, 1e-2], when: {{optimizer: {o}}}}}\n" for o in optimizers)
+    space = load(
+        tmp_path,
+        BUDGET + f"hyperparameters:\n  optimizer: {{choice: [{', '.join(optimizers)}]}}\n"
+        f"  α_max:\n{rates}  α_min: {{fraction_of: α_max, uniform: [0, 1]}}\n",
+    )
+    assert len(space.searched) == len(optimizers) + 2
 
 
 def test_space_constant_with_a_condition_that_fails_keeps_its_default(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import subprocess
 import sys
@@ -296,7 +297,53 @@ MISTAKES = {
             for name in ("λ", "p_drop", "ε_ls", "β1", "β2", "ε", "α_max", "α_min", "T_warmup",
                          "T_cycle")
         ) + "τ: {uniform: [1, 2]}\nB: {choice: [8, 16]}\nschedule: {choice: [cosine, constant]}"),
-        "can be combined in 8192 ways, and more than 4096 cannot be checked",
+        "can be combined in more than 4096 ways, which cannot all be checked",
+    ),
+    # lists of alternatives
+    "alternative without when": (
+        hyper("α_max: [{log: [1e-4, 1e-2], when: {optimizer: lion}}, ▲{log: [1e-3, 1e-1]}]"),
+        "α_max: alternative 2 of the list has no when; say when it holds",
+    ),
+    "alternatives that both hold": (
+        hyper("optimizer: {choice: [sgd, lars, lion]}\nα_max:\n"
+              "  - {log: [1e-4, 1e-2], when: {optimizer: [sgd, lion]}}\n"
+              "  - {log: [1, 30], when: ▲{optimizer: [lars, sgd]}}"),
+        "α_max: alternatives 1 and 2 both hold with optimizer sgd; let one when exclude the other",
+    ),
+    "alternatives by two names": (
+        hyper("optimizer: {choice: [sgd, lars]}\nschedule: {choice: [cosine, linear]}\nα_max:\n"
+              "  - {log: [1e-4, 1e-2], when: {optimizer: lars}}\n"
+              "  - {log: [1, 30], when: ▲{schedule: linear}}"),
+        "α_max: alternatives 1 and 2 both hold with schedule linear; let one when",
+    ),
+    "alternative that never holds": (
+        hyper("α_max:\n  - {log: [1e-4, 1e-2], when: {optimizer: adamw}}\n"
+              "  - {log: [1, 30], when: ▲{optimizer: lars}}"),
+        "when: optimizer is never lars; it is adamw",
+    ),
+    "alternative with no effect": (
+        hyper("optimizer: {choice: [sgd, momentum]}\nγ:\n"
+              "  - {uniform: [0, 0.5], when: {optimizer: momentum}}\n"
+              "  - ▲{uniform: [0, 0.9], when: {optimizer: sgd}}"),
+        "γ has no effect with optimizer sgd",
+    ),
+    "mistake in an alternative": (
+        hyper("α_max: [{log: [▲0, 1], when: {optimizer: lars}}]"),
+        "α_max: the low end must be above 0 on a log scale, got 0",
+    ),
+    "alternatives of the budget": (
+        "hyperparameters: {T_total: ▲[{value: 9, when: {optimizer: lars}}]}",
+        "T_total is the budget, so it cannot be a list of alternatives; give one that always",
+    ),
+    "list of a mapping and a value": (
+        hyper("α_max: ▲[{log: [1e-4, 1e-2], when: {optimizer: lion}}, 0.1]"),
+        "α_max: a list needs a distribution",
+    ),
+    "conflict in an alternative": (
+        hyper("optimizer: {choice: [lion, lars]}\nα_min: ▲1e-3\nα_max:\n"
+              "  - {log: [1e-4, 1e-2], when: {optimizer: lion}}\n"
+              "  - {log: [1, 30], when: {optimizer: lars}}"),
+        "α_min must not exceed α_max, got 0.001 > 0.0001",
     ),
 }  # fmt: skip
 
@@ -383,10 +430,23 @@ def test_space_file_accepts(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
-def test_shipped_space_loads(path: Path) -> None:
+def test_shipped_space_is_valid(path: Path) -> None:
     started = time.perf_counter()
-    assert load_space(path).searched
+    space = load_space(path)
     assert time.perf_counter() - started < 0.5
+    assert space.name == path.stem
+    assert space.searched
+    assert conflicts(space, 1_000_000) == []
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_shipped_space_explains_each_line(path: Path) -> None:
+    """A comment stands beside each value, or above the line."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("# ")
+    for before, line in itertools.pairwise(lines):
+        holds_value = line.strip() and not line.strip().startswith("#") and line[-1] != ":"
+        assert not holds_value or " #" in line or before.strip().startswith("#"), line
 
 
 def test_space_file_means_paths_from_where_it_lies(tmp_path: Path) -> None:

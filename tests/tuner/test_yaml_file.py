@@ -161,3 +161,47 @@ def test_yaml_never_fails_otherwise(tmp_path_factory: pytest.TempPathFactory, te
         YamlFile(path)
     except SpaceError as error:
         assert "\n" not in str(error)
+
+
+def test_yaml_override_replaces_adds_and_is_named(read: Any) -> None:
+    file = read("a: {b: 1, c: [1]}\nd: 2")
+    for path, text in (("a.b", "1e-3"), ("a.x.y", "{log: [1, 2]}"), ("a.c", "")):
+        file.override(f"--set {path}", path.split("."), text)
+    assert file.data == {"a": {"b": 1e-3, "c": None, "x": {"y": {"log": [1, 2]}}}, "d": 2}
+    file.note(("a", "x", "y", "log", 0), "too low")
+    file.note(("a", "b"), "too small", at_key=True)
+    file.note(("d",), "too large")
+    assert [m.at("f") for m in file.mistakes] == [
+        "--set a.x.y: too low",
+        "--set a.b: too small",
+        "f:2:4 too large",
+    ]
+
+
+def test_yaml_mistake_of_a_whole_names_the_overrides_inside(read: Any) -> None:
+    file = read("a:\n  b: 1\n  c: 2\n")
+    file.override("--set a.b", ["a", "b"], "3")
+    file.note(("a",), "b does not fit c")
+    assert file.mistakes[0].at("f") == "f:2:3 b does not fit c (with --set a.b)"
+
+
+@pytest.mark.parametrize(
+    ("content", "path", "text", "message"),
+    [
+        ("a: 1", "a.b", "2", "a is 1, so there is no b in it; set a itself"),
+        ("[1]", "a", "2", "the file holds no keys"),
+        ("a: 1", "a", "[1, 2", "[1, 2 is not valid YAML; check brackets and quotes"),
+        ("a: 1", "a", "x: y: z", "x: y: z is not valid YAML"),
+        ("a: 1", "a", "1e999", "1e999 is not a number that can be used here"),
+        ("a: 1", "a", "!!set {}", "the tag !!set is not supported; remove it"),
+        ("a: 1", "a", "\x07", "is not valid YAML"),
+    ],
+)
+def test_yaml_override_that_is_wrong_is_a_mistake_of_the_option(
+    read: Any, content: str, path: str, text: str, message: str
+) -> None:
+    file = read(content)
+    file.override(f"--set {path}", path.split("."), text)
+    (mistake,) = file.mistakes
+    assert mistake.at("f").startswith(f"--set {path}: ")
+    assert message in mistake.message

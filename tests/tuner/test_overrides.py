@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tuner.cli import main
+from tuner.errors import SpaceError
+from tuner.overrides import Override, annotated
+from tuner.space import Constant, SearchSpace
+from tuner.space_file import load_space
+
+SPACE = """\
+model: {d_model: 64, n_heads: 4}
+hyperparameters:
+  α_max: {log: [1e-4, 1e-2]}
+  optimizer: {grid: [adamw, lion]}
+budget: {tokens: 20000}
+"""
+
+
+def load(folder: Path, *settings: str) -> SearchSpace:
+    (folder / "space.yaml").write_text(SPACE, encoding="utf-8")
+    return load_space(folder / "space.yaml", [Override.parse(text) for text in settings])
+
+
+def test_override_takes_the_place_of_the_file(tmp_path: Path) -> None:
+    space = load(
+        tmp_path, "budget.tokens=1e4", "search.trials=2", "model.d_model={choice: [8, 16]}"
+    )
+    assert (space.budget.tokens, space.search.trials) == (10_000, 2)
+    assert {shape.d_model for shape in space.shapes(300)} == {8, 16}
+    assert load(tmp_path, "name=a", "name=b").name == "b"  # the last one counts
+
+
+@pytest.mark.parametrize("name", ["α_max", "alpha_max", "max_learning_rate"])
+def test_override_knows_every_spelling(tmp_path: Path, name: str) -> None:
+    space = load(tmp_path, f"hyperparameters.{name}=0.01")
+    assert space.hyperparameters["max_learning_rate"].distribution == Constant(value=0.01)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("model.d_model=two", "--set model.d_model: d_model must be a whole number, got two"),
+        ("model.d_modell=8", "--set model.d_modell: unknown entry of model: d_modell; did you"),
+        ("budget.tokns=8", "--set budget.tokns: unknown key in budget: tokns; did you mean tokens"),
+        ("bugdet.tokens=8", "--set bugdet.tokens: unknown key bugdet; did you mean budget?"),
+        (
+            "hyperparameters.α_max={log: [0, 1]}",
+            "--set hyperparameters.α_max: α_max: the low end must",
+        ),
+        ("hyperparameters.alpha_max=-1", "--set hyperparameters.alpha_max: α_max must be a number"),
+        ("search=4", "--set search: search must be a mapping"),
+        (
+            "search.trials.n=4",
+            "--set search.trials.n: search.trials must be a whole number, got {n: 4}",
+        ),
+        ("search.trials=1", "--set search.trials: the grid has 2 points, but only 1 trials may"),
+        ("model.n_heads=3", "d_model must be a multiple of n_heads, got 64 and 3 (with --set mod"),
+        ("budget.tokens=null", "give exactly one of budget.tokens, T_total and N_epoch, got none"),
+    ],
+)
+def test_override_mistakes_name_the_option(tmp_path: Path, setting: str, message: str) -> None:
+    with pytest.raises(SpaceError) as caught:
+        load(tmp_path, setting)
+    assert message in str(caught.value)
+    assert setting.partition("=")[0] in str(caught.value)
+
+
+def test_override_of_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    load(tmp_path)
+    space = ["--space", str(tmp_path / "space.yaml"), "--home", str(tmp_path / "home")]
+    assert main(["validate", *space, "--set", "budget.tokens=512", "--trials", "7"]) == 0
+    assert "7 trials by tpe and asha, at most 512 tokens each" in capsys.readouterr().out
+    assert main(["validate", *space, "--trials", "1"]) == 2
+    assert capsys.readouterr().err.startswith("--trials: the grid has 2 points, but only 1 trials")
+    assert main(["data", "info", *space, "--set", "tokenizer.vocab_size=1"]) == 2
+    assert capsys.readouterr().err.startswith("--set tokenizer.vocab_size: ")
+    for wrong in ("budget.tokens", "=3", "a..b=3"):
+        with pytest.raises(SystemExit):
+            main(["search", *space, "--set", wrong])
+        assert f"must be KEY=VALUE, for instance budget.tokens=20000, got '{wrong}'" in (
+            capsys.readouterr().err
+        )
+
+
+def test_overrides_are_kept_with_the_text_of_the_space() -> None:
+    overrides = [Override.parse("search.trials=4"), Override.parse("name=a\nb: c")]
+    assert annotated("a: 1\n", overrides) == (
+        "a: 1\n\n# On the command line:\n#   search.trials=4\n#   name=a b: c\n"
+    )
+    assert annotated("a: 1\n", []) == "a: 1\n"
