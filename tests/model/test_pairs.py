@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model import documents, preparation
+from model import documents, shards
 from model.architecture import Architecture
 from model.corpus import Corpus, Split
 from model.data_config import CorpusError, DataConfig
@@ -171,7 +171,7 @@ def decoded(corpus: Corpus, split: Split) -> list[tuple[str, str]]:
 def test_prepared_pairs_are_the_texts_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str, processes: int
 ) -> None:
-    monkeypatch.setattr(preparation, "_SHARD_CHARACTERS", 40)  # a source may end a shard
+    monkeypatch.setattr(shards, "_SHARD_CHARACTERS", 40)  # a source may end a shard
     monkeypatch.setattr(documents, "PIECE", 25)
     (tmp_path / name).write_text(text, encoding="utf-8")
     data = DataConfig(

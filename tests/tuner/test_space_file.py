@@ -201,7 +201,10 @@ MISTAKES = {
         BUDGET + "data:\n  files: small.txt\n  source_field: ▲x",
         "source_field has no effect with files; it is for files with pairs: true",
     ),
-    "pairs of texts": (BUDGET + "data: ▲{files: small.txt, pairs: true}", "no table and so has no"),
+    "pairs of texts": (
+        BUDGET + "data: ▲{files: small.txt, pairs: true}\nmodel: {n_encoder_layers: 1}",
+        "no table and so has no",
+    ),
     "pairs of the library": (BUDGET + "data: {pairs: ▲true}", "there are no pairs in python-stdl"),
     "text for pairs": (BUDGET + "data: {pairs: ▲yes}", "data.pairs must be true or false, got yes"),
     "column of pairs": (
