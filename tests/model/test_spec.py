@@ -91,7 +91,7 @@ def test_hash_changes_with_every_field(
     left_out = of_pairs
     if has_encoder:
         spec = make_spec(model={"n_encoder_layers": 2})
-        left_out = {"pairs", "attend_across_documents"}
+        left_out = {"pairs", "attend_across_documents", "field", "column", "separator"}
     plain = spec.model_dump(mode="json")
     seen = {spec.hash}
     names = leaves(plain)
