@@ -27,7 +27,7 @@ _LONG_PRETOKEN = 128
 _CACHE_LIMIT = 1 << 18
 _CACHED_CHARACTERS = 96
 _SLICE_CHARACTERS = 1 << 17  # of a long text, encoded at a time: what fits the processor's cache
-_FEW_CHARACTERS = 1 << 10  # of a text for which a dictionary is quicker than arrays
+_FEW_CHARACTERS = 1 << 12  # of a text for which a dictionary is quicker than arrays
 # Short pieces of a stream are gathered up to this size: a line at a time costs three times more.
 _GATHERED_CHARACTERS = 1 << 14
 _NEVER = 1 << 62  # the rank of a pair that is not merged

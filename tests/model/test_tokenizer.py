@@ -127,6 +127,31 @@ def test_encode_equals_applying_the_merges_in_order(
     assert [special.vocab[i] for i in special.encode(text)] == naive_tokens(text, special, SPECIAL)
 
 
+@per_test_fixture
+@given(texts=st.lists(TEXTS | st.text(max_size=30), max_size=4), few=st.sampled_from([0, 5, 20]))
+def test_encode_ignores_which_way_is_quicker(
+    plain: Tokenizer, special: Tokenizer, texts: list[str], few: int
+) -> None:
+    """By arrays above some length, by a dictionary up to it, each with what the other learned."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenizer_module, "_FEW_CHARACTERS", few)
+        for known, names in ((plain, []), (special, SPECIAL)):
+            fresh = Tokenizer(known.vocab, known.merges, names, known.pattern)
+            # as they are, joined, and as they are again: around the limit, unseen and seen
+            for text in [*texts, "".join(texts), *texts]:
+                assert [fresh.vocab[i] for i in fresh.encode(text)] == naive_tokens(
+                    text, fresh, names
+                )
+
+
+@pytest.mark.parametrize("more", [-1, 0, 1])
+def test_encode_equals_applying_the_merges_around_the_limit(plain: Tokenizer, more: int) -> None:
+    piece = "it's 12 naïve 日本 🙂\ud800 function's\n\n  x\u00a0!\t"
+    length = tokenizer_module._FEW_CHARACTERS + more
+    text = (piece * length)[:length]
+    assert [plain.vocab[i] for i in plain.encode(text)] == naive_tokens(text, plain, [])
+
+
 @settings(deadline=None, max_examples=300)
 @given(text=st.text(st.characters(exclude_categories=["Cs"])))
 def test_decode_undoes_encode(special: Tokenizer, text: str) -> None:
