@@ -24,7 +24,7 @@ _HOME = {
     "FractionOf": "hyperparameters",
     "Hyperparameters": "hyperparameters",
     "SYMBOL_TABLE": "hyperparameters",
-    "derive": "hyperparameters",
+    "derive": "derivation",
     "embedding": "layers",
     "linear": "layers",
     "multihead_self_attention": "attention",

@@ -11,7 +11,7 @@ import torch
 
 from model.architecture import Architecture
 from model.data_config import DataConfig
-from model.hyperparameters import derive
+from model.derivation import derive
 from model.pairs import Pairs
 from model.spec import TrialSpec
 from model.tokenizer_config import TokenizerConfig

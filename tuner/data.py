@@ -13,10 +13,11 @@ from model.data_config import END_OF_TEXT
 from model.preparation import cached, prepare
 from model.progress import OnProgress
 from model.reading import sequences
+from tuner.corpus_facts import CorpusFacts
 from tuner.errors import TunerError
 from tuner.home import Home
 from tuner.init_from import warm_started
-from tuner.space import CorpusFacts, SearchSpace
+from tuner.space import SearchSpace
 from tuner.summary import table
 from tuner.tokenizers import coloured
 

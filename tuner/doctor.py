@@ -37,7 +37,7 @@ def _torch(home: Home) -> str:
 
 
 def _ray(home: Home) -> str:
-    from tuner.search import local_ray
+    from tuner.local_ray import local_ray
 
     with local_ray(0):
         import ray

@@ -15,6 +15,7 @@ from model.hyperparameters import SYMBOL_TABLE, FractionOf
 from model.preparation import cached
 from model.report import METRICS, SOME_METRICS
 from model.sources import source_bytes
+from tuner.corpus_facts import CorpusFacts
 from tuner.entries import SIZES
 from tuner.errors import TunerError
 from tuner.home import Home
@@ -23,7 +24,7 @@ from tuner.messages import shown
 from tuner.parameters import symbol
 from tuner.plot import draw_rates
 from tuner.record import Record, SearchRecord, Tag, TrialRecord
-from tuner.space import CorpusFacts, SearchSpace
+from tuner.space import SearchSpace
 from tuner.space_checks import conflicts
 from tuner.summary import default_of, number, range_of, table
 

@@ -12,10 +12,11 @@ import numpy.typing as npt
 
 from model.hyperparameters import SYMBOL_TABLE
 from model.schedules import Facts, learning_rate
+from tuner.corpus_facts import CorpusFacts
 from tuner.errors import TunerError
 from tuner.messages import shown
 from tuner.parameters import Parameter, Value, default_value, ends, symbol
-from tuner.space import CorpusFacts, SearchSpace
+from tuner.space import SearchSpace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,41 +5,31 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import logging
-import os
 import shutil
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from model import checkpoint
 from model.corpus import Corpus
 from model.preparation import prepare
 from model.spec import TrialSpec
 from tuner.board import Board, TrialRow
+from tuner.corpus_facts import CorpusFacts
 from tuner.errors import ResultError, StoreError, TunerError
 from tuner.home import Home
 from tuner.init_from import warm_started
 from tuner.interrupt import noted_interrupts
 from tuner.live import SilentView, View
+from tuner.local_ray import local_ray, start_workers, training_seconds
 from tuner.record import BEST_FOLDER, DATA_FILE, SPACE_FILE, START_FOLDER, Record, Tag
-from tuner.space import CorpusFacts, SearchSpace
+from tuner.space import SearchSpace
 from tuner.space_checks import conflicts
 from tuner.tracking import Tracker
 from tuner.warm_start import Start
-
-_CPU_SLOTS = 2  # one trains while the other's report is judged
-_GPU_SLOTS = 8
-_MOST_CALLS = 10_000  # waiting in one worker at a time
-_SMALLEST_OBJECT_STORE = 100_000_000
-# The resource only has to be exact per client; how many clients there are, max_concurrent_trials
-# says, once Ray has told how many devices there are.
-_MOST_SLOTS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -286,7 +276,7 @@ def _run(
         from tuner.trial import SLOT, Trial
 
         folders = str(home.search(name) / "checkpoints"), str(home.starts)
-        workers, slots = _start_workers(space, corpus, folders)
+        workers, slots = start_workers(space, corpus, folders)
         environments: list[dict[str, str]] = ray.get([w.environment.remote() for w in workers])
 
         def on_suggest(number: int, spec: TrialSpec) -> None:
@@ -332,97 +322,5 @@ def _run(
         finally:
             view.end()
             events.close()
-        seconds = sum(_training_seconds(worker) for worker in workers)
+        seconds = sum(training_seconds(worker) for worker in workers)
     return {"training_seconds": seconds, "workers": float(len(workers))}
-
-
-def _training_seconds(worker: Any) -> float:
-    """Seconds that a worker spent in training; none if it has died."""
-    import ray
-    from ray.exceptions import RayError
-
-    try:
-        usage: dict[str, float] = ray.get(worker.usage.remote())
-    except RayError:
-        return 0.0
-    return usage["training_seconds"]
-
-
-def _start_workers(
-    space: SearchSpace, corpus: Corpus, folders: tuple[str, str]
-) -> tuple[list[Any], int]:
-    """An actor per device, and how many slots they have together."""
-    import ray
-
-    from tuner.worker import Worker
-
-    gpus = _gpus()
-    device = space.engine.device
-    if device == "auto":
-        device = "cuda" if gpus else "cpu"
-    if device == "cuda" and not gpus:
-        raise TunerError("engine.device is cuda, but there is no GPU here; use auto or cpu")
-    on_gpu = device == "cuda"
-    number = space.engine.workers or (gpus if on_gpu else _cores())
-    if on_gpu and number > gpus:
-        raise TunerError(f"engine.workers is {number}, but there are only {gpus} GPUs")
-    slots = space.engine.slots or (_GPU_SLOTS if on_gpu else _CPU_SLOTS)
-    data = [ray.put(split) for split in corpus.splits]
-    decode = corpus.tokenizer.decode if corpus.has_pairs else None
-    actor: Any = ray.remote(Worker)
-    actor = actor.options(num_cpus=0, num_gpus=1 if on_gpu else 0, max_concurrency=_MOST_CALLS)
-    workers = [actor.remote(*data, slots, device, *folders, decode) for _ in range(number)]
-    return workers, number * slots
-
-
-def _gpus() -> int:
-    """GPUs that Ray has found."""
-    import ray
-
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return int(resources.get("GPU", 0))
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-# Stay on loopback, send nothing home, print and write nothing unasked. Read when Ray is imported,
-# so a program that has imported Ray itself keeps its own settings.
-_RAY_ENVIRONMENT = {
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    "RAY_AUTH_MODE": "token",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",  # the other output prints a table even when silent
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it listens only while trials train, and never stops
-}
-
-
-@contextlib.contextmanager
-def local_ray(corpus_bytes: int) -> Iterator[None]:
-    """A local, quiet Ray for as long as the block runs."""
-    if "ray" not in sys.modules:
-        for key, value in _RAY_ENVIRONMENT.items():
-            os.environ.setdefault(key, value)
-    import ray
-
-    from tuner.trial import SLOT
-
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures reach the user through us
-    ray.init(
-        address="local",
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=max(_SMALLEST_OBJECT_STORE, 2 * corpus_bytes),
-        resources={SLOT: _MOST_SLOTS},
-    )
-    try:
-        yield
-    finally:
-        ray.shutdown()

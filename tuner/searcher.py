@@ -18,7 +18,8 @@ from ray.tune.search import Searcher
 
 from model.report import Report, Status
 from model.spec import TrialSpec
-from tuner.space import Choice, Constant, CorpusFacts, Parameter, SearchSpace, Value
+from tuner.corpus_facts import CorpusFacts
+from tuner.space import Choice, Constant, Parameter, SearchSpace, Value
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, cast
 
 from pydantic import Field
 
 from model.architecture import Architecture
-from model.corpus import Corpus
-from model.data_config import END_OF_TEXT, DataConfig
-from model.hyperparameters import SYMBOL_TABLE, FractionOf, Hyperparameters, derive
-from model.spec import InitFrom, TrialSpec
+from model.data_config import DataConfig
+from model.derivation import derive
+from model.hyperparameters import SYMBOL_TABLE, FractionOf, Hyperparameters
+from model.spec import TrialSpec
 from model.tokenizer_config import TokenizerConfig
+from tuner.corpus_facts import CorpusFacts
 from tuner.draws import combinations, corners, listed
 from tuner.init_from import InitFromConfig
 from tuner.parameters import (
@@ -40,7 +40,6 @@ __all__ = [
     "Budget",
     "Choice",
     "Constant",
-    "CorpusFacts",
     "EngineConfig",
     "Objective",
     "Parameter",
@@ -347,59 +346,3 @@ class SearchSpace(Frozen):
                 of(Choice(kind="choice", values=tuple(lengths))),
             )
         )
-
-
-@dataclass(frozen=True)
-class CorpusFacts:
-    """What a specification must know beside the space: of the data, and where trials start.
-
-    Attributes:
-        vocab_size: ids of the tokenizer.
-        train_size: tokens of the training text; or pairs, if the data are pairs.
-        validation_size: the same of the validation text.
-        data_fingerprint: of the documents.
-        tokenizer_fingerprint: of vocabulary and merges.
-        end_of_text: id of the token that ends a document.
-        has_pairs: whether the data are pairs.
-        init_from: what trials begin with; None: random weights.
-    """
-
-    vocab_size: int
-    train_size: int
-    validation_size: int
-    data_fingerprint: str
-    tokenizer_fingerprint: str
-    end_of_text: int = 0
-    has_pairs: bool = False
-    init_from: InitFrom | None = None
-
-    @classmethod
-    def of(cls, corpus: Corpus) -> CorpusFacts:
-        """The facts of a prepared corpus."""
-        train, validation = corpus.splits
-        return cls(
-            corpus.tokenizer.vocab_size,
-            len(train),
-            len(validation),
-            corpus.data_fingerprint,
-            corpus.tokenizer_fingerprint,
-            corpus.tokenizer.encode(END_OF_TEXT)[0],
-            corpus.has_pairs,
-        )
-
-    def sequences(self, context_length: int) -> tuple[int, int]:
-        """Training and validation sequences of some length; each pair is one.
-
-        Raises:
-            ValueError: if either part has not even one.
-        """
-        if self.has_pairs:
-            return self.train_size, self.validation_size
-        parts = {"training": self.train_size, "validation": self.validation_size}
-        for part, tokens in parts.items():
-            if tokens <= context_length:
-                raise ValueError(
-                    f"context_length {context_length} is longer than the {part} text of {tokens} "
-                    f"tokens; use a shorter context or more text"
-                )
-        return (self.train_size - 1) // context_length, (self.validation_size - 1) // context_length

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from model.attention import attend_by, attend_causally, attend_with_dropout, within_documents
+from model.derivation import derive
 from model.dropout import PLACES, DropoutRates
 from model.engine import Engine
-from model.hyperparameters import derive
 from model.positions import alibi_bias
 from tests.conftest import MakeSpec
 from tests.model.test_layers import assert_near, normal

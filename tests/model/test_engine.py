@@ -177,7 +177,7 @@ def all_validation(spec: TrialSpec, tokens: Tokens) -> TrialSpec:
         {"target_sparsity": 0.6, "prune_interval_steps": 3, "ema_decay": 0.5},
     ],
 )
-@pytest.mark.parametrize("width", [1, 3])
+@pytest.mark.parametrize("width", [3, pytest.param(1, marks=pytest.mark.slow)])
 def test_engine_equals_a_plain_training_loop(
     tokens: Tokens, make_spec: MakeSpec, rows: dict[str, Any], width: int
 ) -> None:

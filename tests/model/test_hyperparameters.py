@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from model.derivation import derive
 from model.hyperparameters import (
     SYMBOL_TABLE,
     FractionOf,
     Hyperparameters,
     Row,
-    derive,
     find_row,
     nearest,
 )

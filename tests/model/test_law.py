@@ -197,7 +197,9 @@ def test_slot_forgets_the_trial_before(tmp_path: Path, tokens: Tokens, make_spec
         assert_same(alone, outcome)
 
 
-@pytest.mark.parametrize("width", [2, 3, 5])
+@pytest.mark.parametrize(
+    "width", [3, *(pytest.param(width, marks=pytest.mark.slow) for width in (2, 5))]
+)
 @pytest.mark.parametrize("choice", SINGLE)
 def test_slot_does_not_matter_for_any_choice(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, choice: str, width: int

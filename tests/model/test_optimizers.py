@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.hyperparameters import SYMBOL_TABLE, Hyperparameters, derive
+from model.derivation import derive
+from model.hyperparameters import SYMBOL_TABLE, Hyperparameters
 from model.losses import clip_grads_
 from model.optimizers import IDLE, OPTIMIZERS, Layout, coefficients, stack_rows, update
 from model.optimizers.muon import orthogonalize

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from model.hyperparameters import Hyperparameters, derive
+from model.derivation import derive
+from model.hyperparameters import Hyperparameters
 from model.pruning import KEEP, OFF, mask_, prune_, pruning_of, sparsity, target_sparsity
 
 

@@ -11,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.hyperparameters import SYMBOL_TABLE, Hyperparameters, derive
+from model.derivation import derive
+from model.hyperparameters import SYMBOL_TABLE, Hyperparameters
 from model.schedules import SCHEDULES, Facts, learning_rate, lr_cosine_schedule
 
 PEAK, FLOOR = 0.3, 0.02

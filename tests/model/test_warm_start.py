@@ -43,7 +43,9 @@ def warm(spec: TrialSpec, source: Source, starts: Path, *, state: bool = False) 
 # the law -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("width", [2, 3, 6])
+@pytest.mark.parametrize(
+    "width", [6, *(pytest.param(width, marks=pytest.mark.slow) for width in (2, 3))]
+)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_warm_start_ignores_its_neighbours(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, starts: Path, shape: Any, width: int

@@ -14,11 +14,12 @@ from model.architecture import Architecture
 from model.data_config import DataConfig
 from model.preparation import prepare
 from model.tokenizer_config import TokenizerConfig
+from tuner.corpus_facts import CorpusFacts
 from tuner.errors import SpaceError
 from tuner.home import Home
 from tuner.inspect import _copies, describe_space
 from tuner.searcher import OptunaSearcher
-from tuner.space import CorpusFacts, SearchSpace
+from tuner.space import SearchSpace
 from tuner.space_file import load_space
 from tuner.summary import number
 

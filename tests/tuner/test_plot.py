@@ -9,8 +9,8 @@ import pytest
 from model.hyperparameters import SYMBOL_TABLE
 from model.schedules import Facts, learning_rate
 from tuner.cli import main
+from tuner.corpus_facts import CorpusFacts
 from tuner.plot import rate_curves
-from tuner.space import CorpusFacts
 from tuner.space_file import load_space
 
 FACTS = CorpusFacts(2048, 400_000, 40_000, "", "")

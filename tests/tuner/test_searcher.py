@@ -9,8 +9,9 @@ from optuna.trial import TrialState
 
 from model.report import Report, Status
 from model.spec import TrialSpec
+from tuner.corpus_facts import CorpusFacts
 from tuner.searcher import SAMPLERS, OptunaSearcher
-from tuner.space import CorpusFacts, SearchSpace
+from tuner.space import SearchSpace
 from tuner.space_file import load_space
 
 FACTS = CorpusFacts(300, 100_000, 10_000, "data", "tokenizer")

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tuner.corpus_facts import CorpusFacts
 from tuner.errors import SpaceError
 from tuner.parameters import Choice, Constant, Parameter, Range, Value
-from tuner.space import CorpusFacts, SearchSpace
+from tuner.space import SearchSpace
 from tuner.space_file import load_space
 
 FACTS = CorpusFacts(300, 100_000, 10_000, "data", "tokenizer")

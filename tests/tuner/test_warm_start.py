@@ -13,11 +13,12 @@ from model.engine import Engine
 from model.tokenizer import Tokenizer
 from model.warm_start import read
 from tests.conftest import VOCAB, MakeSpec
+from tuner.corpus_facts import CorpusFacts
 from tuner.errors import RecordError, TunerError
 from tuner.home import Home
 from tuner.init_from import warm_started
 from tuner.record import BEST_FOLDER, Record, Tag
-from tuner.space import CorpusFacts, SearchSpace
+from tuner.space import SearchSpace
 from tuner.space_file import load_space
 from tuner.tracking import Tracker
 from tuner.warm_start import Start, bring_start
