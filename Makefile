@@ -13,7 +13,7 @@ help:
 	@echo "make replay   retrain its best trial and prove that it reproduces"
 	@echo "make test     set up and run lint, types and all tests"
 	@echo "make format   format the code"
-	@echo "make bench    measure a search, and the tokenizer beside others"
+	@echo "make bench    measure a search, the tokenizer beside others, and preparation"
 
 search: $(VENV)/.installed
 	$(BIN)/tuner search --space $(SPACE)
@@ -39,6 +39,7 @@ format: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	$(BIN)/python bench/search.py
 	$(BIN)/python bench/tokenizer.py
+	$(BIN)/python bench/preparation.py
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

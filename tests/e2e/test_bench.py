@@ -27,6 +27,19 @@ def test_bench_search_has_a_quick_mode(workplace: Workplace, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+def test_bench_preparation_has_a_quick_mode(tmp_path: Path) -> None:
+    out = tmp_path / "numbers.json"
+    command = [sys.executable, BENCH / "preparation.py", "--quick", "--out", out]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    numbers = json.loads(out.read_text())
+    assert 2e6 <= numbers["bytes"] < 4e6
+    assert numbers["tokens"] > numbers["bytes"] / 10
+    assert 5e7 < numbers["peak_pss_bytes"] < 5e8
+    assert "megabytes_per_second" in done.stdout
+
+
+@pytest.mark.slow
 def test_bench_tokenizer_has_a_quick_mode(tmp_path: Path) -> None:
     out, picture = tmp_path / "numbers.json", tmp_path / "bars.png"
     command = [sys.executable, BENCH / "tokenizer.py", "--quick", "--out", out, "--plot", picture]
