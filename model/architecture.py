@@ -156,6 +156,16 @@ class Architecture(BaseModel):
             "source_length has no effect without an encoder; set n_encoder_layers or leave it out",
         )
         yield (
+            self.n_encoder_layers > 0 and self.source_length < 2,
+            f"source_length must be at least 2 (its last place is the end of the text), got "
+            f"{self.source_length}",
+        )
+        yield (
+            self.n_encoder_layers > 0 and self.position == "none",
+            "position none leaves an encoder, which sees all tokens alike, without their order; "
+            "choose another",
+        )
+        yield (
             self.n_encoder_layers > 0 and not self.attend_across_documents,
             "attend_across_documents: false has no effect on an encoder–decoder, whose sequences "
             "are never joined; leave it out",

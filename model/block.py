@@ -37,12 +37,12 @@ class Sight:
     Attributes:
         attend: what lets a token see another one of its sequence.
         memory: what an encoder made of the source, (K, B, S, D); None in a language model.
-        attend_memory: what lets a token see the source.
+        attend_memory: what lets a token see the source; None in a language model.
     """
 
     attend: Attend
     memory: Tensor | None = None
-    attend_memory: Attend = attend_causally
+    attend_memory: Attend | None = None
 
 
 # (weights of a block, x, what may be seen, number of the place) → what is added to the stream
@@ -112,6 +112,7 @@ def _reading(attention: Attention) -> _Layer:
 
     def layer(w: Weights, x: Tensor, sight: Sight, place: int) -> Tensor:
         assert sight.memory is not None
+        assert sight.attend_memory is not None
         return attention(w, x, sight.memory, sight.attend_memory, place)
 
     return layer

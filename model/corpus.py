@@ -94,7 +94,8 @@ class Corpus:
         """What an engine trains and validates on: texts, or pairs if it was prepared with them."""
         if self.has_pairs:
             return self.pairs("train"), self.pairs("validation")
-        return self.train, self.validation
+        # A memory map is copied where an array of it is shared, between processes.
+        return np.asarray(self.train), np.asarray(self.validation)
 
 
 def load(folder: Path) -> Corpus | None:

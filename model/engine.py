@@ -38,6 +38,8 @@ from model.warm_start import first_state
 
 Ints = npt.NDArray[np.int64]
 
+_TRANSLATED = 64  # sources at a time
+
 
 class _Running:
     """A stack, and what the host knows of its slots."""
@@ -134,8 +136,26 @@ class Engine:
             trial_id: names the trial in its reports.
             spec: what to train.
             resume: a checkpoint of the same specification to go on from.
+
+        Raises:
+            ValueError: if the specification is not of the engine's data.
         """
+        self._check(spec)
         self._waiting.append(_Waiting(trial_id, spec, resume))
+
+    def _check(self, spec: TrialSpec) -> None:
+        a = spec.architecture
+        if (a.n_encoder_layers > 0) != isinstance(self._train, Pairs):
+            raise ValueError("an encoder–decoder needs an engine with pairs, and only it does")
+        for name, wanted, data in (
+            ("training", spec.train_sequences, self._train),
+            ("validation", spec.validation_sequences, self._validation),
+        ):
+            if wanted > data.num_sequences(a):
+                raise ValueError(
+                    f"the specification reads {wanted} {name} sequences, and the engine's data "
+                    f"have {data.num_sequences(a)}"
+                )
 
     def stop(self, trial_id: str) -> None:
         """Free a trial's slot, or take it from the queue; an unknown trial is no error."""
@@ -260,14 +280,18 @@ class Engine:
             by_size.setdefault(running.slots[row].spec.validation_sequences, []).append(row)
         for size, same in by_size.items():
             a, b = running.shape
-            available = self._validation.num_sequences(a)
-            numbers = permute(np.arange(size), available, derive_key(0, "validation"))
-            evaluation = running.stack.evaluate(same, self._validation.rows(numbers, a), b)
+            sequences = self._validation.rows(self._validation_numbers(a, size), a)
+            evaluation = running.stack.evaluate(same, sequences, b)
             for i, row in enumerate(same):
                 accuracy = None if evaluation.accuracy is None else float(evaluation.accuracy[i])
                 val_loss = float(evaluation.loss[i])
                 reports.append(self._report_row(running, row, val_loss, accuracy))
         return reports
+
+    def _validation_numbers(self, a: Architecture, size: int) -> Ints:
+        """The sequences that every trial is evaluated on: some of them, from all over the text."""
+        available = self._validation.num_sequences(a)
+        return permute(np.arange(size), available, derive_key(0, "validation"))
 
     def _report_row(
         self, running: _Running, row: int, val_loss: float, accuracy: float | None
@@ -307,13 +331,11 @@ class Engine:
     def _bleu(self, running: _Running, row: int, decode: Callable[[list[int]], str]) -> float:
         """How well a slot writes the targets of the validation pairs that it is evaluated on."""
         assert isinstance(self._validation, Pairs)
-        a, b = running.shape
-        size = running.slots[row].spec.validation_sequences
-        available = self._validation.num_sequences(a)
-        numbers = permute(np.arange(size), available, derive_key(0, "validation"))
+        a, size = running.stack.architecture, running.slots[row].spec.validation_sequences
+        numbers = self._validation_numbers(a, size)
         sources = self._validation.rows(numbers, a).sources
         assert sources is not None
-        written = running.stack.translate(row, sources, a.context_length, b)
+        written = running.stack.translate(row, sources, a.context_length, _TRANSLATED)
         wanted = [self._validation.target(number).tolist() for number in numbers.tolist()]
         return bleu([decode(ids) for ids in written], [decode(ids) for ids in wanted])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ def environment(device: str) -> dict[str, str]:
         device: "cpu", "cuda" …
 
     Returns:
-        device, dtype, torch, numpy and python, as texts.
+        device, dtype, torch, numpy, python and sacrebleu, as texts.
     """
     return {
         "device": _device_name(torch.device(device)),
@@ -24,6 +25,7 @@ def environment(device: str) -> dict[str, str]:
         "torch": torch.__version__,
         "numpy": np.__version__,
         "python": platform.python_version(),
+        "sacrebleu": metadata.version("sacrebleu"),
     }
 
 

@@ -109,7 +109,9 @@ class Hyperparameters(BaseModel):
         symbol="λ", spellings=("lambda", "wd"), ge=0, le=10,
     )  # fmt: skip
     embedding_decay: float = row(
-        0.0, "weight decay of the embeddings, coupled or decoupled as λ is",
+        0.0,
+        "weight decay of the embeddings, of positions and distances too; coupled or decoupled as "
+        "λ is",
         "as λ; {fraction_of: λ, value: 1} treats them like matrices",
         symbol="λ_emb", spellings=("lambda_emb",), ge=0, le=10,
     )  # fmt: skip

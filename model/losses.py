@@ -1,6 +1,6 @@
 """Losses and gradient clipping, one value per slot.
 
-K = slots in a stack, V = vocabulary.
+K = slots in a stack, N = targets of a slot, V = vocabulary.
 """
 
 from __future__ import annotations
@@ -73,9 +73,9 @@ def cross_entropy(
     Args:
         logits: (K, ..., V), floating.
         targets: (K, ...), int64 in [0, V).
-        ignore_index: a target that takes no part; each slot must have another one. None: all do.
         label_smoothing: ε_ls, probability spread evenly over the vocabulary, (K,) or a number.
         z_loss: λ_z, weight of log²Z with Z = Σ_v exp(logit_v), (K,) or a number.
+        ignore_index: a target that takes no part; None: all do. A slot without any other is NaN.
 
     Returns:
         (K,), float32.

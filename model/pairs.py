@@ -39,7 +39,7 @@ class Pairs:
             raise ValueError(
                 f"each pair has two ends, got {len(document_ends)}; a source has no target"
             )
-        self._tokens = tokens
+        self._tokens = np.asarray(tokens)  # a memory map would be copied into another process
         self._bounds = np.concatenate([np.zeros(1, np.int64), document_ends])
         self._end_of_text = end_of_text
 

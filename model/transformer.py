@@ -9,8 +9,8 @@ K = slots in a stack, B = sequences, T = tokens, D = width, V = vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, get_args, get_origin
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,7 @@ def initial_weight(seed: int, name: str, shape: tuple[int, ...]) -> Tensor:
     """The weight that a trial starts from, a function of its seed and the weight's name.
 
     Gains are 1 and biases 0; an embedding is N(0, 1) and a matrix N(0, 2/(d_in + d_out)), both cut
-    at three standard deviations.
+    at three standard deviations. The table of the relative position bias is taken as a matrix.
 
     Returns:
         float32 on the CPU, of the given shape.
@@ -185,6 +185,25 @@ def head_of(a: Architecture) -> Callable[[Weights, Tensor], Tensor]:
     return head
 
 
+# Entries of an architecture that the constructor names itself, or that an encoder has.
+_NO_CHOICES = {
+    "vocab_size", "context_length", "d_model", "n_layers", "n_heads", "d_ff", "rope_theta",
+    "n_encoder_layers", "source_length",
+}  # fmt: skip
+
+
+def _check_choices(choices: Mapping[str, Any]) -> None:
+    unknown = choices.keys() - (Architecture.model_fields.keys() - _NO_CHOICES)
+    if unknown:
+        raise ValueError(f"unknown choices: {', '.join(sorted(unknown))}")
+    for name, value in choices.items():
+        annotation = Architecture.model_fields[name].annotation
+        if get_origin(annotation) is Literal and value not in get_args(annotation):
+            raise ValueError(
+                f"{name} must be one of {', '.join(get_args(annotation))}, got {value!r}"
+            )
+
+
 class TransformerLM(nn.Module):
     """K Transformer language models as one torch module; K = 1 for a single one.
 
@@ -225,11 +244,7 @@ class TransformerLM(nn.Module):
             raise ValueError(
                 f"d_model / num_heads must be a whole even number, got {d_model} / {num_heads}"
             )
-        if choices.get("n_encoder_layers"):
-            raise ValueError("a language model has no encoder; see model.encoder_decoder")
-        unknown = choices.keys() - Architecture.model_fields.keys()
-        if unknown:
-            raise ValueError(f"unknown choices: {', '.join(sorted(unknown))}")
+        _check_choices(choices)
         # not validated: a module may be as small as one likes, which a trial may not
         self.architecture = Architecture.model_construct(
             vocab_size=vocab_size,

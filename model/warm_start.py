@@ -119,13 +119,21 @@ def first_state(folder: Path | None, spec: TrialSpec) -> dict[str, Tensor]:
     misfit = first_misfit(spec.architecture, tensors)
     if misfit is not None:
         name, here, there = misfit
-        raise CheckpointError(f"the start does not fit: {name} is {there} there and {here} here")
+        raise CheckpointError(
+            f"the start does not fit: {name} {shape_in_words(there)} there and "
+            f"{shape_in_words(here)} here"
+        )
     for name in parameter_shapes(spec.architecture):
         weights = tensors[f"weights.{name}"]
         for kind in ("m", "v"):
             tensors.setdefault(f"{kind}.{name}", torch.zeros_like(weights))
         tensors[f"mean.{name}"] = weights
     return tensors
+
+
+def shape_in_words(shape: Shape | None) -> str:
+    """`has the shape (16, 8)`, or `is missing`."""
+    return "is missing" if shape is None else f"has the shape {shape}"
 
 
 def first_misfit(

@@ -124,10 +124,15 @@ def search(
         record = opening.result()
     with noted_interrupts() as check_interrupt:
         name = _claim_name(record, space, name, home)
-        tracker = _open_tracker(space, space_text, name, home, corpus, start)
+        try:
+            tracker = _open_tracker(space, name, home, start)
+        except BaseException:
+            home.search(name).rmdir()  # the name is free again
+            raise
         board = Board(space.objective.metric, space.search.trials, space.expected_tokens(facts)[1])
         status, summary, best_run, problem = "failed", {}, None, None
         try:
+            _keep_inputs(tracker, space, space_text, home, corpus, start)
             usage = _run(space, name, home, view, corpus, facts, board, tracker, check_interrupt)
             problem = _problem(tracker.flush)
             result = _result(board, tracker, name, started, usage)
@@ -160,14 +165,7 @@ def _claim_name(record: Record, space: SearchSpace, name: str | None, home: Home
     raise TunerError(f"{home.search(str(name))} is there already; choose another --name")
 
 
-def _open_tracker(
-    space: SearchSpace,
-    space_text: str | None,
-    name: str,
-    home: Home,
-    corpus: Corpus,
-    start: Start | None,
-) -> Tracker:
+def _open_tracker(space: SearchSpace, name: str, home: Home, start: Start | None) -> Tracker:
     tags = {
         "sampler": space.search.sampler,
         "scheduler": space.search.scheduler,
@@ -175,7 +173,18 @@ def _open_tracker(
         Tag.METRIC: space.objective.metric,
         **({Tag.INIT_FROM: start.words} if start else {}),
     }
-    tracker = Tracker(home.tracking_uri, home.artifacts, space.name, name, tags)
+    return Tracker(home.tracking_uri, home.artifacts, space.name, name, tags)
+
+
+def _keep_inputs(
+    tracker: Tracker,
+    space: SearchSpace,
+    space_text: str | None,
+    home: Home,
+    corpus: Corpus,
+    start: Start | None,
+) -> None:
+    """Attach what a replay, or another search, will need."""
     tracker.add_text(space_text or space.model_dump_json(indent=2), SPACE_FILE)
     tracker.add_text(json.dumps(corpus.files, indent=1), DATA_FILE)
     with TemporaryDirectory() as folder:
@@ -183,7 +192,6 @@ def _open_tracker(
         tracker.add_artifact(tokenizer)
     if start is not None:
         tracker.add_artifact(start.keep(home), START_FOLDER)
-    return tracker
 
 
 def _problem(action: Callable[[], None]) -> str | None:

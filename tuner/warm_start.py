@@ -18,8 +18,8 @@ from model.checkpoint import CheckpointError
 from model.given_tokenizer import given_tokenizer
 from model.spec import InitFrom
 from model.tokenizer_config import TokenizerConfig
-from model.warm_start import Source, first_misfit, keep, read, start_path
-from tuner.errors import RecordError, TunerError
+from model.warm_start import Source, first_misfit, keep, read, shape_in_words, start_path
+from tuner.errors import RecordError, StoreError, TunerError
 from tuner.home import Home
 from tuner.init_from import InitFromConfig
 from tuner.messages import listed, shown
@@ -51,9 +51,19 @@ class Start:
     tokenizer: TokenizerConfig | None
 
     def keep(self, home: Home) -> Path:
-        """Put what the trials start with where workers find it; the file."""
-        keep(home.starts, self.init_from, self.tensors)
-        return start_path(home.starts, self.init_from)
+        """Put what the trials start with where workers find it; the file.
+
+        Raises:
+            StoreError: if it cannot be written.
+        """
+        path = start_path(home.starts, self.init_from)
+        try:
+            keep(home.starts, self.init_from, self.tensors)
+        except OSError as error:
+            raise StoreError(
+                f"cannot write {path}: {error.strerror}; free some space or choose another --home"
+            ) from error
+        return path
 
     def check_tokenizer(self, fingerprint: str) -> None:
         """Whether token ids mean what they meant to the source.
@@ -224,13 +234,9 @@ def _check_shapes(space: SearchSpace, start: Start) -> None:
         name, shape, other = misfit
         causes = [f"{entry}: {shown(getattr(there, entry))}" for entry in _causes(start, here)]
         raise TunerError(
-            f"init_from: {name} {_is(shape)} in a model of this space and {_is(other)} in "
-            f"{start.words}; set model: {{{', '.join(causes)}}}, as there"
+            f"init_from: {name} {shape_in_words(shape)} in a model of this space and "
+            f"{shape_in_words(other)} in {start.words}; set model: {{{', '.join(causes)}}}, as there"
         )
-
-
-def _is(shape: tuple[int, ...] | None) -> str:
-    return "is missing" if shape is None else f"has the shape {shape}"
 
 
 def _causes(start: Start, here: Architecture) -> Iterator[str]:

@@ -67,7 +67,7 @@ def mixes(draw: st.DrawFn) -> dict[str, Any]:
 PAIRED = {
     name: {**mix, "n_encoder_layers": 2, "source_length": 6}
     for name, mix in SINGLE.items()
-    if "attend_across_documents" not in mix
+    if "attend_across_documents" not in mix and mix.get("position") != "none"
 }
 
 
@@ -76,7 +76,10 @@ def paired_mixes(draw: st.DrawFn) -> dict[str, Any]:
     """Entries of an encoder–decoder, all valid."""
     encoder = {
         "n_encoder_layers": draw(st.integers(1, 2)),
-        "source_length": draw(st.integers(1, 12)),
+        "source_length": draw(st.integers(2, 12)),
         "attend_across_documents": True,
     }
-    return draw(mixes()) | encoder
+    mix = draw(mixes())
+    if mix["position"] == "none":
+        mix["position"] = "relative"
+    return mix | encoder

@@ -102,7 +102,8 @@ def test_n_kv_heads_default_to_n_heads() -> None:
 
 def module_of(a: Architecture, k: int = 1) -> TransformerLM:
     sizes = ("vocab_size", "context_length", "d_model", "n_layers", "n_heads", "d_ff", "rope_theta")
-    choices = {name: value for name, value in a.model_dump().items() if name not in sizes}
+    no_choices = {*sizes, "n_encoder_layers", "source_length"}
+    choices = {name: value for name, value in a.model_dump().items() if name not in no_choices}
     return TransformerLM(k, *(getattr(a, name) for name in sizes), **choices)
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from model import checkpoint
 from model.engine import Engine
 from model.optimizers import OPTIMIZERS
+from model.pairs import Pairs
 from model.report import METRICS, Report, Status
 from model.schedules import SCHEDULES
 from model.spec import TrialSpec
@@ -39,7 +40,7 @@ def numbers(report: Report) -> tuple[Any, ...]:
 
 
 def train(
-    tokens: Tokens,
+    tokens: Tokens | tuple[Pairs, Pairs],
     folder: Path,
     specs: list[TrialSpec],
     *,

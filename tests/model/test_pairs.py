@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -112,6 +113,18 @@ def test_source_and_target_are_the_ids_of_the_texts(pairs: list[tuple[Ids, Ids]]
     sources, targets = made.lengths()
     assert sources.tolist() == [len(source) + 1 for source, _ in pairs]
     assert targets.tolist() == [len(target) + 1 for _, target in pairs]
+
+
+def test_memory_map_is_shared_and_not_copied(tmp_path: Path) -> None:
+    """Pickled for another process, its tokens travel beside the pickle, without a copy."""
+    np.save(tmp_path / "tokens.npy", np.arange(50_000, dtype=np.uint16))
+    tokens = np.load(tmp_path / "tokens.npy", mmap_mode="r")
+    buffers: list[pickle.PickleBuffer] = []
+    inside = pickle.dumps(
+        Pairs(tokens, np.array([9, 50_000]), 0), protocol=5, buffer_callback=buffers.append
+    )
+    assert len(inside) < 2_000
+    assert sum(buffer.raw().nbytes for buffer in buffers) > tokens.nbytes
 
 
 def test_lengths_cut_nothing() -> None:

@@ -12,12 +12,14 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from model import checkpoint
 from model.architecture import parameter_shapes
 from model.bleu import bleu
 from model.encoder_decoder import EncoderDecoder
 from model.engine import Engine
 from model.pairs import Pairs
 from model.planning import data_order
+from model.randomness import derive_key, permute
 from model.report import Report, Status
 from model.spec import TrialSpec
 from model.stack import Stack
@@ -112,22 +114,49 @@ def test_greedy_writes_the_most_probable_token_again_and_again(
         assert ids == so_far[1:]
 
 
-def test_bleu_is_of_all_validation_pairs(pairs: PairsOf, make_spec: MakeSpec) -> None:
-    """A model that writes nothing right scores near 0; a target given back scores 100."""
-    texts = [written(pairs[1].target(i).tolist()) for i in range(len(pairs[1]))]
-    assert bleu(texts, texts) == pytest.approx(100)
-    (report,) = run(pairs, make_spec(model=PAIRED_MODEL, steps=1, reports=1))
-    assert report.bleu is not None
-    assert report.bleu < 5
+@pytest.mark.parametrize("rows", [{}, {"ema_decay": 0.9}])
+def test_bleu_is_of_the_pairs_that_are_evaluated(
+    tmp_path: Path, pairs: PairsOf, make_spec: MakeSpec, rows: dict[str, float]
+) -> None:
+    """Each against its own target, written with the weights that the loss is of."""
+    spec = make_spec(model=PAIRED_MODEL, batch_size=16, steps=120, reports=1, **rows)
+    (report,) = run(pairs, spec, checkpoint_dir=tmp_path)
+    assert report.checkpoint is not None
+    state, _ = checkpoint.read(Path(report.checkpoint))
+    stack = Stack(spec.architecture, 1, "cpu")
+    stack.load(0, 0, state, averaged=bool(rows))
+    numbers = permute(np.arange(9), len(pairs[1]), derive_key(0, "validation"))
+    sources = pairs[1].rows(numbers, spec.architecture).sources
+    assert sources is not None
+    found = [written(ids) for ids in stack.translate(0, sources, 8, batch=64)]
+    wanted = [written(pairs[1].target(number).tolist()) for number in numbers.tolist()]
+    assert report.bleu == bleu(found, wanted) > 0
+    assert bleu(wanted, wanted) == pytest.approx(100)
+
+
+@pytest.mark.parametrize(
+    ("model", "change", "message"),
+    [
+        ({}, {}, "an encoder–decoder needs an engine with pairs, and only it does"),
+        (PAIRED_MODEL, {"train_sequences": 301}, "301 training sequences, and .* have 300"),
+        (PAIRED_MODEL, {"validation_sequences": 101}, "101 validation sequences, .* have 100"),
+    ],
+)
+def test_engine_refuses_other_data(
+    pairs: PairsOf, make_spec: MakeSpec, model: dict[str, int], change: Any, message: str
+) -> None:
+    spec = make_spec(model=model, steps=1, reports=1).model_copy(update=change)
+    with pytest.raises(ValueError, match=message):
+        run(pairs, spec)
 
 
 # the law --------------------------------------------------------------------------------------
 
 
 def assert_each_is_alone(pairs: PairsOf, folder: Path, specs: list[TrialSpec]) -> None:
-    together = train(pairs, folder, specs, slots=len(specs), width=len(specs))  # type: ignore[arg-type]
+    together = train(pairs, folder, specs, slots=len(specs), width=len(specs))
     for spec, outcome in zip(specs, together, strict=True):
-        (alone,) = train(pairs, folder, [spec], slots=1, width=1)  # type: ignore[arg-type]
+        (alone,) = train(pairs, folder, [spec], slots=1, width=1)
         assert_same(alone, outcome)
 
 
@@ -155,15 +184,15 @@ def test_resumed_equals_uninterrupted(
     tmp_path: Path, pairs: PairsOf, make_spec: MakeSpec, reports: int
 ) -> None:
     spec = make_spec(model=PAIRED_MODEL, dropout=0.1, token_noise=0.1, steps=9)
-    (whole,) = train(pairs, tmp_path / "whole", [spec], slots=1, width=1)  # type: ignore[arg-type]
+    (whole,) = train(pairs, tmp_path / "whole", [spec], slots=1, width=1)
     folder = tmp_path / "part"
-    train(pairs, folder, [spec], slots=1, width=1, stop={0: reports})  # type: ignore[arg-type]
+    train(pairs, folder, [spec], slots=1, width=1, stop={0: reports})
     (rest,) = train(
         pairs,
         tmp_path / "rest",
         [spec],
         slots=1,
         width=1,
-        resume={0: folder / "0.safetensors"},  # type: ignore[arg-type]
+        resume={0: folder / "0.safetensors"},
     )
     assert_same((whole[0][reports:], whole[1]), rest)

@@ -104,8 +104,10 @@ def test_model_takes_the_choices_of_the_architecture() -> None:
     assert state["position_embeddings.weight"].shape == (2, 7, 6)
     with pytest.raises(ValueError, match="must be a whole even number, got 6 / 2"):
         TransformerLM(2, **odd)
-    with pytest.raises(ValueError, match="unknown choices: positions"):
-        TransformerLM(2, **SIZES, positions="learned")
+    with pytest.raises(ValueError, match="unknown choices: n_layers, positions"):
+        TransformerLM(2, **SIZES, positions="learned", n_layers=3)
+    with pytest.raises(ValueError, match=r"position must be one of rope, .*, got 'rotary'"):
+        TransformerLM(2, **SIZES, position="rotary")
 
 
 @pytest.mark.parametrize("seed", [(1,), (1, 2, 3), ()])

@@ -207,7 +207,7 @@ def test_engine_refuses_a_start_that_is_missing_or_other(
 
     assert "tell the engine where starts lie" in refusal(folder=None)
     wide = make_spec(model={"d_ff": 64}).model_copy(update={"init_from": init_from})
-    assert "layers.0.ffn.w1.weight is (32, 16) there and (64, 16) here" in refusal(wide)
+    assert "w1.weight has the shape (32, 16) there and has the shape (64, 16) here" in refusal(wide)
     path.rename(tmp_path / "moved")
     assert "cannot read the checkpoint" in refusal()
     _, others = source_of(tokens, make_spec(seed=8), tmp_path).take(optimizer_state=False)
