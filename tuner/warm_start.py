@@ -235,7 +235,8 @@ def _check_shapes(space: SearchSpace, start: Start) -> None:
         causes = [f"{entry}: {shown(getattr(there, entry))}" for entry in _causes(start, here)]
         raise TunerError(
             f"init_from: {name} {shape_in_words(shape)} in a model of this space and "
-            f"{shape_in_words(other)} in {start.words}; set model: {{{', '.join(causes)}}}, as there"
+            f"{shape_in_words(other)} in {start.words}; set model: {{{', '.join(causes)}}}, as "
+            f"there"
         )
 
 
