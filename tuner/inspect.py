@@ -111,7 +111,7 @@ def describe_space(
     searched = space.searched
     console.print(f"[bold]{space.name}[/bold]  {file}: a valid search space", highlight=False)
     console.print()
-    parameters = {p.label: space.describe_distribution(p) for p in space.parameters}
+    parameters = {p.label: p.describe() for p in space.parameters}
     defaults = space.defaults()
     first = {p.label: defaults[p.label] for p in searched if space.is_drawn(p, defaults)}
     console.print(

@@ -27,31 +27,12 @@ from tuner.parameters import (
     Constant,
     Frozen,
     Parameter,
-    Range,
     Value,
     default_value,
-    ends,
     largest,
     mean,
     possible_values,
 )
-
-__all__ = [
-    "Budget",
-    "Choice",
-    "Constant",
-    "EngineConfig",
-    "Objective",
-    "Parameter",
-    "Range",
-    "SearchConfig",
-    "SearchSpace",
-    "TokenizerConfig",
-    "Value",
-    "ends",
-    "largest",
-    "possible_values",
-]
 
 # The largest micro-batch that is chosen unasked; larger ones gain nothing on a CPU.
 _LARGEST_MICRO_BATCH = 32
@@ -163,10 +144,6 @@ class SearchSpace(Frozen):
             return self.engine.micro_batch
         common = math.gcd(*(int(b) for b in self.batch_sizes))
         return max(b for b in range(1, _LARGEST_MICRO_BATCH + 1) if common % b == 0)
-
-    def describe_distribution(self, parameter: Parameter) -> str:
-        """See `Parameter.describe`."""
-        return parameter.describe()
 
     # draws ---------------------------------------------------------------------------------
 

@@ -18,13 +18,14 @@ from pydantic import BaseModel, ValidationError
 
 from model.data_config import DataConfig
 from model.hyperparameters import find_row
+from model.tokenizer_config import TokenizerConfig
 from tuner.entries import EntryReader
 from tuner.errors import SpaceError
 from tuner.init_from import InitFromConfig
 from tuner.messages import broken_rule, shown, unknown
 from tuner.overrides import Override
 from tuner.parameters import Parameter
-from tuner.space import Budget, EngineConfig, Objective, SearchConfig, SearchSpace, TokenizerConfig
+from tuner.space import Budget, EngineConfig, Objective, SearchConfig, SearchSpace
 from tuner.space_checks import SpaceChecks
 from tuner.yaml_file import YamlFile, whole_if_equal
 

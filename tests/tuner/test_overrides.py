@@ -7,7 +7,8 @@ import pytest
 from tuner.cli import main
 from tuner.errors import SpaceError
 from tuner.overrides import Override, annotated
-from tuner.space import Constant, SearchSpace
+from tuner.parameters import Constant
+from tuner.space import SearchSpace
 from tuner.space_file import load_space
 
 SPACE = """\

@@ -321,7 +321,7 @@ def test_space_steps_and_epochs_span_all_trials(tmp_path: Path) -> None:
 )
 def test_space_describes_distribution(tmp_path: Path, rows: str, text: str) -> None:
     space = load(tmp_path, BUDGET + f"hyperparameters: {{{rows}}}")
-    assert space.describe_distribution(space.parameters[0]) == text
+    assert space.parameters[0].describe() == text
 
 
 def test_space_expected_tokens_of_steps_and_epochs(tmp_path: Path) -> None:
