@@ -108,6 +108,10 @@ def test_cli_replay_without_a_search_is_one_sentence(
     assert "No search is recorded" in capsys.readouterr().out
 
 
+class PairsError(CorpusError):
+    """Of a kind that the command line does not know by name."""
+
+
 @pytest.mark.parametrize(
     ("error", "status"),
     [
@@ -115,6 +119,7 @@ def test_cli_replay_without_a_search_is_one_sentence(
         (errors.StoreError("locked"), 2),
         (errors.ResultError("no trial finished"), 1),
         (CorpusError("empty"), 2),
+        (PairsError("no target"), 2),
         (KeyboardInterrupt(), 130),
     ],
 )
