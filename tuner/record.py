@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -123,6 +124,11 @@ class TrialRecord:
     metrics: dict[str, float]
     environment: dict[str, str]
     artifact_uri: str
+
+    def loss(self, metric: str) -> float:
+        """The newest value of a metric; infinity where there is none or the trial diverged."""
+        value = self.metrics.get(metric, math.inf)
+        return math.inf if math.isnan(value) or self.status == "diverged" else value
 
 
 @dataclass(frozen=True)

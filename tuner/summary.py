@@ -70,6 +70,14 @@ def number(value: float) -> str:
     return f"{value:.3g}" if abs(value) >= 1e-4 else f"{value:.2e}"
 
 
+def number_in(text: str) -> str:
+    """A text of the record, written as a person would if it is a number."""
+    try:
+        return number(float(text))
+    except ValueError:
+        return text
+
+
 def value_of(row: TrialRow, name: str) -> str:
     """A hyperparameter or size of a trial, as text."""
     source = row.spec.hyperparameters if name in SYMBOL_TABLE else row.spec.architecture
