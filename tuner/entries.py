@@ -24,7 +24,7 @@ KINDS = ("value", "uniform", "log", "int", "int_log", "choice", "grid")
 # What follows from the tokenizer is no entry.
 SIZES = tuple(n for n in Architecture.model_fields if n not in ("vocab_size", "end_of_text"))
 _OPTIONS = ("fraction_of", "when")
-_SPELLINGS = tuple(s for r in SYMBOL_TABLE.values() for s in (r.name, r.symbol, *r.spellings))
+SPELLINGS = tuple(s for r in SYMBOL_TABLE.values() for s in (r.name, r.symbol, *r.spellings))
 # What other rows are derived from.
 _NO_FRACTIONS = ("batch_size", "total_steps", "epochs")
 _BUDGETS = ("total_steps", "epochs")  # cannot have a `when`
@@ -87,7 +87,7 @@ class EntryReader:
         place: Place = ("hyperparameters", key)
         row = find_row(key)
         if row is None:
-            way_out = did_you_mean(key, _SPELLINGS) or "; 'tuner symbols' lists all"
+            way_out = did_you_mean(key, SPELLINGS) or "; 'tuner symbols' lists all"
             self._note(place, f"unknown hyperparameter {shown(key)}{way_out}", at_key=True)
             return []
         if row.name in self.places:
@@ -208,7 +208,7 @@ class EntryReader:
         row = find_row(spelled) if isinstance(spelled, str) else None
         if row is not None and not row.choices and row.name != name:
             return row.name
-        numeric = [s for s in _SPELLINGS if (r := find_row(s)) and not r.choices and r.name != name]
+        numeric = [s for s in SPELLINGS if (r := find_row(s)) and not r.choices and r.name != name]
         why = "" if row is None else ", which is itself" if row.name == name else ", a name"
         way_out = did_you_mean(spelled, numeric) if row is None else "; name a row with numbers"
         message = f"{entry.key} cannot be a fraction of {shown(spelled)}{why}{way_out}"
@@ -230,7 +230,7 @@ class EntryReader:
             row = find_row(key)
             asked = row.name if row else key
             if row is None and key not in SIZES:
-                message = unknown("name in when:", key, (*_SPELLINGS, *SIZES))
+                message = unknown("name in when:", key, (*SPELLINGS, *SIZES))
                 self._note((*place, key), message, at_key=True)
             elif asked == name:
                 message = f"{entry.key} cannot depend on itself; take this when away"
