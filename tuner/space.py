@@ -20,6 +20,7 @@ from model.spec import TrialSpec
 from model.tokenizer_config import TokenizerConfig
 from tuner.corpus_facts import CorpusFacts
 from tuner.draws import combinations, corners, listed
+from tuner.first_trial import FirstTrial
 from tuner.init_from import InitFromConfig
 from tuner.parameters import (
     AnyDistribution,
@@ -178,7 +179,13 @@ class SearchSpace(Frozen):
 
     def defaults(self) -> dict[str, Value]:
         """The first trial: the defaults of table and architecture, each moved into its range."""
-        return {p.label: p.nearest_to_default() for p in self.searched}
+        first = FirstTrial(self)
+        return {p.label: first.draw(p) for p in self.searched}
+
+    def moved(self) -> list[Parameter]:
+        """The parameters that the first trial draws otherwise than their default, or may do."""
+        first, drawn = FirstTrial(self), self.defaults()
+        return [p for p in self.searched if first.moves(p) and self.is_drawn(p, drawn)]
 
     @property
     def grid(self) -> list[dict[str, Value]]:

@@ -114,8 +114,7 @@ def print_summary(console: Console, result: SearchResult, space: SearchSpace) ->
 def _gain(result: SearchResult, space: SearchSpace) -> list[RenderableType]:
     best, defaults = result.best, result.trials[0]
     value, base = best.objective(result.metric), defaults.objective(result.metric)
-    first = space.defaults()
-    moved = [symbol(p.name) for p in space.searched if p.moves_default and space.is_drawn(p, first)]
+    moved = [symbol(p.name) for p in space.moved()]
     note = f" (moved into your ranges: {', '.join(moved)})" if moved else ""
     if best is defaults:
         return [Text(f"No trial beat the defaults of the symbol table{note}: {value:.4f}.")]
