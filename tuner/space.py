@@ -232,14 +232,17 @@ class SearchSpace(Frozen):
         Raises:
             ValueError: if they break a rule of the symbol table.
         """
-        values = self.values(drawn)
-        length = cast(int, values.get("context_length", default_value("context_length")))
+        values, length = self.values(drawn), self._context_length(drawn)
         return derive(
             {name: value for name, value in values.items() if name in SYMBOL_TABLE},
             train_sequences=max(1, train_size if self.data.pairs else (train_size - 1) // length),
             context_length=length,
             budget_tokens=self.budget.tokens,
         )
+
+    def _context_length(self, drawn: Mapping[str, Value]) -> int:
+        settings = self.settings(drawn)
+        return cast(int, settings["context_length"])
 
     def spec(self, drawn: Mapping[str, Value], corpus: CorpusFacts, seed: int) -> TrialSpec:
         """The specification of a trial.
@@ -293,8 +296,12 @@ class SearchSpace(Frozen):
         Raises:
             ValueError: if a draw breaks a rule of the symbol table with this corpus.
         """
-        fixed: dict[str, Value] = {"context_length": context_length}
-        complete = [self.derive(drawn | fixed, corpus.train_size) for drawn in corners(self)]
+        draws = corners(self, {"context_length": context_length})
+        complete = [
+            self.derive(drawn, corpus.train_size)
+            for drawn in draws
+            if self._context_length(drawn) == context_length
+        ]
         steps, epochs = [h.total_steps for h in complete], [h.epochs for h in complete]
         return (min(steps), max(steps)), (min(epochs), max(epochs))
 

@@ -341,6 +341,19 @@ def test_space_steps_and_epochs_span_all_trials(tmp_path: Path) -> None:
     assert space.steps_and_epochs(FACTS, 32) == ((100, 400), (2, 2))
 
 
+def test_space_steps_and_epochs_of_alternative_context_lengths(tmp_path: Path) -> None:
+    """Only the trials of a length count: those of others take more or fewer steps."""
+    space = load(
+        tmp_path,
+        "budget: {tokens: 102400}\nhyperparameters: {B: {choice: [8, 16]}}\n"
+        "model:\n  d_model: {choice: [32, 64]}\n  context_length:\n"
+        "    - {choice: [16, 32, 64], when: {d_model: 32}}\n"
+        "    - {value: 128, when: {d_model: 64}}\n",
+    )
+    steps = {length: space.steps_and_epochs(FACTS, length)[0] for length in (16, 32, 64, 128)}
+    assert steps == {16: (400, 800), 32: (200, 400), 64: (100, 200), 128: (50, 100)}
+
+
 @pytest.mark.parametrize(
     ("rows", "text"),
     [
