@@ -130,7 +130,7 @@ def _search(options: argparse.Namespace) -> int:
         view=LiveView(progress) if progress.is_terminal else LogView(progress),
         space_text=annotated(Path(options.space).read_text(encoding="utf-8"), options.overrides),
     )
-    print_summary(results, result, space)
+    print_summary(results, result, space, options.home)
     best = result.best
     _print_json(
         options,
