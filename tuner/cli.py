@@ -113,12 +113,12 @@ def _commands() -> Mapping[str, Callable[[argparse.Namespace], int]]:
 
 
 def _search(options: argparse.Namespace) -> int:
-    from pathlib import Path
+    from tuner.space_file import read_space
 
-    space, home = _space(options), _home(options)
+    space, space_text = read_space(options.space, options.overrides)
+    home = _home(options)
 
     from tuner.live import LiveView, LogView
-    from tuner.overrides import annotated
     from tuner.search import search
     from tuner.summary import print_summary
 
@@ -128,7 +128,7 @@ def _search(options: argparse.Namespace) -> int:
         name=options.name,
         home=home,
         view=LiveView(progress) if progress.is_terminal else LogView(progress),
-        space_text=annotated(Path(options.space).read_text(encoding="utf-8"), options.overrides),
+        space_text=space_text,
     )
     print_summary(results, result, space, options.home)
     best = result.best
