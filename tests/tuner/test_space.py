@@ -131,6 +131,20 @@ def test_space_budget_in_tokens_steps_or_epochs(tmp_path: Path, text: str, steps
     assert spec.hyperparameters.total_steps == steps
 
 
+def test_space_condition_may_ask_for_off(tmp_path: Path) -> None:
+    space = load(
+        tmp_path,
+        BUDGET + "hyperparameters:\n"
+        "  τ: {choice: [off, 1.0]}\n"
+        "  λ: {uniform: [0.2, 0.3], when: {τ: off}}\n"
+        "  p_drop: {uniform: [0.2, 0.3], when: {logit_soft_cap: [off]}}\n",
+    )
+    decay = space.hyperparameters["weight_decay"]
+    assert space.is_drawn(decay, {"grad_clip": 0})
+    assert not space.is_drawn(decay, {"grad_clip": 1.0})
+    assert space.is_drawn(space.hyperparameters["dropout"], {})
+
+
 def test_space_condition_follows_the_draw(tmp_path: Path) -> None:
     space = load(
         tmp_path,
