@@ -112,7 +112,7 @@ def _installed(name: str) -> ModuleType:
     except ImportError as error:
         raise CorpusError(
             f"data.hub: {name} is read with the package 'datasets', which is not installed; run "
-            f'pip install "tuner[hub]"'
+            f"'pip install datasets'"
         ) from error
     return datasets
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -357,8 +357,7 @@ def find_row(spelling: str) -> Row | None:
     return SYMBOL_TABLE[name] if name else None
 
 
-def nearest(spelling: str, known: Iterable[str] | None = None) -> str:
+def nearest(spelling: str) -> str:
     """` Did you mean …?` with the closest known spelling, or an empty text."""
-    candidates = list(_NAMES if known is None else known)
-    matches = difflib.get_close_matches(_plain(spelling), candidates, n=1, cutoff=0.6)
+    matches = difflib.get_close_matches(_plain(spelling), _NAMES, n=1, cutoff=0.6)
     return f" Did you mean {matches[0]}?" if matches else ""

@@ -1,7 +1,7 @@
 """The commands. They are thin: all that they do can be done from Python.
 
-Exit status 0: done; 1: the result is bad; 2: bad input or usage. Heavy modules are imported where
-a command needs them, so that `tuner --help` answers at once.
+Exit status 0: done; 1: the result is bad; 2: bad input or usage; 130: interrupted. Heavy modules
+are imported where a command needs them, so that `tuner --help` answers at once.
 """
 
 from __future__ import annotations
@@ -50,8 +50,9 @@ def _is_users(error: Exception) -> bool:
     """Whether the user can put it right, so that a sentence says more than a traceback."""
     if isinstance(error, TunerError):
         return True
-    # not imported unless something raised: errors of `model`
-    return type(error).__name__ in {"CorpusError", "CheckpointError"}
+    # errors of `model`, which is not imported unless something raised; subclasses count
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return not names.isdisjoint({"CorpusError", "CheckpointError"})
 
 
 def _say(message: str) -> None:
@@ -112,12 +113,12 @@ def _commands() -> Mapping[str, Callable[[argparse.Namespace], int]]:
 
 
 def _search(options: argparse.Namespace) -> int:
-    from pathlib import Path
+    from tuner.space_file import read_space
 
-    space, home = _space(options), _home(options)
+    space, space_text = read_space(options.space, options.overrides)
+    home = _home(options)
 
     from tuner.live import LiveView, LogView
-    from tuner.overrides import annotated
     from tuner.search import search
     from tuner.summary import print_summary
 
@@ -127,9 +128,9 @@ def _search(options: argparse.Namespace) -> int:
         name=options.name,
         home=home,
         view=LiveView(progress) if progress.is_terminal else LogView(progress),
-        space_text=annotated(Path(options.space).read_text(encoding="utf-8"), options.overrides),
+        space_text=space_text,
     )
-    print_summary(results, result, space)
+    print_summary(results, result, space, options.home)
     best = result.best
     _print_json(
         options,

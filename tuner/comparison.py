@@ -9,11 +9,12 @@ from typing import Any
 from rich.console import Console
 
 from model.hyperparameters import find_row
+from tuner.entries import SIZES, SPELLINGS
 from tuner.errors import TunerError
-from tuner.messages import unknown
+from tuner.messages import did_you_mean, shown
 from tuner.parameters import symbol
 from tuner.record import Record, SearchRecord, TrialRecord
-from tuner.summary import table
+from tuner.summary import number_in, table
 
 
 def print_comparison(
@@ -21,41 +22,32 @@ def print_comparison(
 ) -> dict[str, Any]:
     """For each value of a parameter: how many trials had it, and the objective they reached.
 
-    A diverged trial, or one without a report, counts as a trial with an infinite loss.
+    Losses are compared at one budget. If all trials ran to the end, each counts, a diverged one
+    with an infinite loss; if some were stopped before, only those that finished do. The first
+    trial, the defaults, is no draw, so it counts only for a value that no other trial has.
 
     Raises:
-        TunerError: if the search has no such parameter.
+        TunerError: if no trial of the search has such a parameter.
     """
-    trials = record.trials(search)
     row = find_row(spelling)
     name = row.name if row else spelling
+    # one that was created a moment ago has no parameters yet
+    described = [trial for trial in record.trials(search) if trial.parameters]
+    trials = [trial for trial in described if name in trial.parameters]
+    if not described:
+        raise TunerError(f"--by: no trial of {search.name} has begun; try again in a moment")
+    if not trials:
+        way_out = did_you_mean(spelling, (*SPELLINGS, *SIZES)) or "; 'tuner symbols' lists all"
+        raise TunerError(f"--by: unknown parameter {shown(spelling)}{way_out}")
     groups: dict[str, list[TrialRecord]] = {}
     for trial in trials:
-        if name not in trial.parameters:
-            raise TunerError(f"--by: {unknown('parameter', spelling, trial.parameters)}")
         groups.setdefault(trial.parameters[name], []).append(trial)
-
-    def loss(trial: TrialRecord) -> float:
-        value = trial.metrics.get(search.metric, math.inf)
-        return math.inf if math.isnan(value) or trial.status == "diverged" else value
-
-    values: list[dict[str, Any]] = []
-    for value, members in groups.items():
-        losses = [loss(trial) for trial in members]
-        best = min(members, key=loss)
-        values.append(
-            {
-                "value": value,
-                "trials": len(members),
-                "finished": sum(trial.status == "finished" for trial in members),
-                "best": loss(best) if math.isfinite(loss(best)) else None,
-                "median": median(losses) if math.isfinite(median(losses)) else None,
-                "best_trial": best.number,
-                "best_run": best.run_id,
-            }
-        )
-    values.sort(key=lambda v: (v["best"] is None, v["best"]))
+    groups = {value: _draws(members) for value, members in groups.items()}
+    counted = [trial for members in groups.values() for trial in members]
+    is_cut = any(trial.status not in {"finished", "diverged"} for trial in counted)
     metric = search.metric
+    values = [_row(value, members, metric, is_cut=is_cut) for value, members in groups.items()]
+    values.sort(key=lambda v: (v["best"] is None, v["best"]))
     console.print(
         table(
             f"{search.name} ({search.status}) by {symbol(name)}",
@@ -63,15 +55,57 @@ def print_comparison(
              "run"],
             [
                 [
-                    v["value"], v["trials"], v["finished"], _loss(v["best"]), _loss(v["median"]),
-                    v["best_trial"], v["best_run"][:8],
+                    number_in(v["value"]), v["trials"], v["finished"],
+                    _loss(v, "best", is_cut=is_cut), _loss(v, "median", is_cut=is_cut),
+                    "" if v["best_trial"] is None else v["best_trial"], (v["best_run"] or "")[:8],
                 ]
                 for v in values
             ],
         )
     )  # fmt: skip
-    return {"search": search.name, "by": name, "metric": metric, "values": values}
+    notes = []
+    if is_cut:
+        notes.append("Best and median are those of finished trials; others had smaller budgets.")
+    if len(counted) < len(trials):
+        notes.append("Trial 0, the defaults, is left out: it was not drawn.")
+    if notes:
+        console.print(f"[dim]{' '.join(notes)}[/dim]", highlight=False, soft_wrap=True)
+    return {
+        "search": search.name,
+        "by": name,
+        "metric": metric,
+        "only_finished": is_cut,
+        "without_defaults": len(counted) < len(trials),
+        "values": values,
+    }
 
 
-def _loss(value: float | None) -> str:
-    return "∞" if value is None else f"{value:.4f}"
+def _draws(trials: list[TrialRecord]) -> list[TrialRecord]:
+    """Those that were drawn; the first one, with the defaults, only if there is no other.
+
+    It takes the turn of a point of a grid, which may run just once.
+    """
+    return [trial for trial in trials if trial.number > 0] or trials
+
+
+def _row(value: str, trials: list[TrialRecord], metric: str, *, is_cut: bool) -> dict[str, Any]:
+    """What the trials of one value reached; None for a loss that is infinite or not there."""
+    finished = [trial for trial in trials if trial.status == "finished"]
+    compared = finished if is_cut else trials
+    best = min(compared, key=lambda trial: trial.loss(metric), default=None)
+    middle = median(trial.loss(metric) for trial in compared) if compared else math.inf
+    return {
+        "value": value,
+        "trials": len(trials),
+        "finished": len(finished),
+        "best": best.loss(metric) if best and math.isfinite(best.loss(metric)) else None,
+        "median": middle if math.isfinite(middle) else None,
+        "best_trial": best.number if best else None,
+        "best_run": best.run_id if best else None,
+    }
+
+
+def _loss(row: dict[str, Any], name: str, *, is_cut: bool) -> str:
+    if is_cut and not row["finished"]:
+        return ""
+    return "∞" if row[name] is None else f"{row[name]:.4f}"

@@ -70,12 +70,18 @@ def listed(space: SearchSpace, names: Iterable[str]) -> list[dict[str, Value]]:
     return _all(space, options)
 
 
-def corners(space: SearchSpace) -> list[dict[str, Value]]:
+def corners(
+    space: SearchSpace, wanted: Mapping[str, Value] | None = None
+) -> list[dict[str, Value]]:
     """The draws at which a rule between rows breaks first, if it breaks anywhere.
 
     Both sides of every rule are products and quotients of drawn numbers, rounded: their
     difference rises or falls steadily along each number, so it is largest where each is at one of
     its ends. Parameters that no rule, `fraction_of` or `when` ties to another one are left out.
+
+    Args:
+        space: where the parameters come from.
+        wanted: name → value that is taken, instead of the ends, wherever it can be drawn.
 
     Raises:
         ValueError: if there are too many to look at.
@@ -87,6 +93,10 @@ def corners(space: SearchSpace) -> list[dict[str, Value]]:
     options = {
         p.label: _extremes(p, whole_list=p.name in asked) for p in parameters if not p.is_constant
     }
+    for p in parameters:
+        value = (wanted or {}).get(p.name)
+        if p.label in options and value in (possible_values(p.distribution) or ()):
+            options[p.label] = [cast(Value, value)]
     return _all(space, options)
 
 

@@ -17,19 +17,19 @@ from pydantic.fields import FieldInfo
 from model.architecture import Architecture
 from model.hyperparameters import SYMBOL_TABLE, Row, find_row
 from tuner.messages import broken_rule, did_you_mean, listed, shown, unknown
-from tuner.parameters import AnyDistribution, Choice, Constant, Parameter, Range
+from tuner.parameters import AnyDistribution, Choice, Constant, Parameter, Range, possible_values
 from tuner.yaml_file import Place, YamlFile, whole_if_equal
 
 KINDS = ("value", "uniform", "log", "int", "int_log", "choice", "grid")
 # What follows from the tokenizer is no entry.
 SIZES = tuple(n for n in Architecture.model_fields if n not in ("vocab_size", "end_of_text"))
 _OPTIONS = ("fraction_of", "when")
-_SPELLINGS = tuple(s for r in SYMBOL_TABLE.values() for s in (r.name, r.symbol, *r.spellings))
+SPELLINGS = tuple(s for r in SYMBOL_TABLE.values() for s in (r.name, r.symbol, *r.spellings))
 # What other rows are derived from.
 _NO_FRACTIONS = ("batch_size", "total_steps", "epochs")
 _BUDGETS = ("total_steps", "epochs")  # cannot have a `when`
 _LARGEST_WHOLE = 2**53
-_CLIPS = ("grad_clip", "grad_clip_value")  # may be `off`
+_MAY_BE_OFF = ("grad_clip", "grad_clip_value", "logit_soft_cap")
 
 Rule = Callable[[object], str]  # what is wrong with a value; empty if nothing is
 
@@ -79,7 +79,7 @@ class EntryReader:
             return []
         self.places[key] = place
         return self._parameters(
-            key, place, _without_off(data) if key == "logit_soft_cap" else data, self._one_size
+            key, place, _without_off(data) if key in _MAY_BE_OFF else data, self._one_size
         )
 
     def row(self, key: str, data: Any) -> list[Parameter]:
@@ -87,7 +87,7 @@ class EntryReader:
         place: Place = ("hyperparameters", key)
         row = find_row(key)
         if row is None:
-            way_out = did_you_mean(key, _SPELLINGS) or "; 'tuner symbols' lists all"
+            way_out = did_you_mean(key, SPELLINGS) or "; 'tuner symbols' lists all"
             self._note(place, f"unknown hyperparameter {shown(key)}{way_out}", at_key=True)
             return []
         if row.name in self.places:
@@ -101,7 +101,7 @@ class EntryReader:
             self._note(place, f"{message}; give one that always holds")
             return []
         return self._parameters(
-            key, place, _without_off(data) if row.name in _CLIPS else data, self._one_row
+            key, place, _without_off(data) if row.name in _MAY_BE_OFF else data, self._one_row
         )
 
     # one entry ------------------------------------------------------------------------------
@@ -151,6 +151,12 @@ class EntryReader:
 
     def _entry(self, key: str, place: Place, data: Any) -> _Entry | None:
         """Take an entry apart."""
+        if isinstance(data, list) and any(isinstance(one, dict) for one in data):
+            which = next(i for i, one in enumerate(data) if not isinstance(one, dict))
+            example = f"for instance {{value: {shown(data[which])}, when: {{optimizer: momentum}}}}"
+            message = f"{key}: each alternative of a list needs a mapping with when, {example}"
+            self._note((*place, which), f"{message}, got {shown(data[which])}")
+            return None
         if isinstance(data, list):
             self._note(place, f"{key}: a list needs a distribution: {{choice: {shown(data)}}}")
             return None
@@ -208,9 +214,10 @@ class EntryReader:
         row = find_row(spelled) if isinstance(spelled, str) else None
         if row is not None and not row.choices and row.name != name:
             return row.name
-        numeric = [s for s in _SPELLINGS if (r := find_row(s)) and not r.choices and r.name != name]
+        numeric = [s for s in SPELLINGS if (r := find_row(s)) and not r.choices and r.name != name]
         why = "" if row is None else ", which is itself" if row.name == name else ", a name"
-        way_out = did_you_mean(spelled, numeric) if row is None else "; name a row with numbers"
+        way_out = did_you_mean(spelled, numeric) if row is None else ""
+        way_out = way_out or "; name a hyperparameter with numbers, such as T_total"
         message = f"{entry.key} cannot be a fraction of {shown(spelled)}{why}{way_out}"
         self._note((*entry.place, "fraction_of"), message)
         return None
@@ -226,11 +233,12 @@ class EntryReader:
             self._note(place, f"{entry.key}: when takes a mapping, {example}, got {shown(when)}")
             return None
         conditions: dict[str, tuple[Any, ...]] = {}
-        for key, wanted in when.items():
+        for key, value in when.items():
             row = find_row(key)
             asked = row.name if row else key
+            wanted = _without_off(value) if asked in _MAY_BE_OFF else value
             if row is None and key not in SIZES:
-                message = unknown("name in when:", key, (*_SPELLINGS, *SIZES))
+                message = unknown("name in when:", key, (*SPELLINGS, *SIZES))
                 self._note((*place, key), message, at_key=True)
             elif asked == name:
                 message = f"{entry.key} cannot depend on itself; take this when away"
@@ -287,9 +295,9 @@ def _range_mistake(entry: _Entry, kind: type) -> tuple[Place, str] | None:
         message = f"it is {what}, not a number; use choice instead of {entry.kind}"
     elif kind is int and not is_whole:
         better = "int_log" if entry.kind == "log" else "int"
-        message = f"it is a whole number; use {better} instead of {entry.kind}"
+        message = f"it is a whole number; use {_listable(entry, better)} instead of {entry.kind}"
     elif kind is float and is_whole:
-        better = "log" if entry.kind == "int_log" else "uniform"
+        better = _listable(entry, "log" if entry.kind == "int_log" else "uniform")
         what = "a fraction" if "fraction_of" in entry.options else "it"
         message = f"{what} is not a whole number; use {better} instead of {entry.kind}"
     elif low > high:
@@ -300,6 +308,13 @@ def _range_mistake(entry: _Entry, kind: type) -> tuple[Place, str] | None:
         place = (*entry.value_place, 0)
         return place, f"the low end must be above 0 on a log scale, got {shown(low)}"
     return (entry.value_place, message) if message else None
+
+
+def _listable(entry: _Entry, kind: Any) -> str:
+    """A kind of range; or choice for an entry of `model:`, which is no long range."""
+    low, high = sorted(entry.value)
+    is_listed = possible_values(Range(kind=kind, low=low, high=high)) is not None
+    return kind if is_listed or entry.key not in SIZES else "choice"
 
 
 def _row_rule(key: str, row: Row) -> Rule:

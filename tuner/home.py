@@ -9,6 +9,7 @@ from pathlib import Path
 from tuner.errors import StoreError
 
 DEFAULT_HOME = "runs"
+_STORE = "mlflow.db"
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Home:
     def of(cls, path: str | Path | None = None) -> Home:
         """The home at a path, at TUNER_HOME, or at ./runs, whether it is there or not."""
         root = Path(path or os.environ.get("TUNER_HOME") or DEFAULT_HOME).absolute()
-        return cls(root, os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root}/mlflow.db")
+        return cls(root, os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root}/{_STORE}")
 
     @classmethod
     def at(cls, path: str | Path | None = None) -> Home:
@@ -53,7 +54,12 @@ class Home:
     @property
     def is_local(self) -> bool:
         """Whether the store is in the folder."""
-        return self.tracking_uri == f"sqlite:///{self.root}/mlflow.db"
+        return self.tracking_uri == f"sqlite:///{self.root}/{_STORE}"
+
+    @property
+    def has_store(self) -> bool:
+        """Whether the store of the folder has been made."""
+        return (self.root / _STORE).is_file()
 
     @property
     def artifacts(self) -> Path:

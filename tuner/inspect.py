@@ -26,7 +26,7 @@ from tuner.plot import draw_rates
 from tuner.record import Record, SearchRecord, Tag, TrialRecord
 from tuner.space import SearchSpace
 from tuner.space_checks import conflicts
-from tuner.summary import default_of, number, range_of, table
+from tuner.summary import default_of, number, number_in, range_of, table
 
 if TYPE_CHECKING:
     from tuner.warm_start import Start
@@ -111,7 +111,7 @@ def describe_space(
     searched = space.searched
     console.print(f"[bold]{space.name}[/bold]  {file}: a valid search space", highlight=False)
     console.print()
-    parameters = {p.label: space.describe_distribution(p) for p in space.parameters}
+    parameters = {p.label: p.describe() for p in space.parameters}
     defaults = space.defaults()
     first = {p.label: defaults[p.label] for p in searched if space.is_drawn(p, defaults)}
     console.print(
@@ -122,7 +122,7 @@ def describe_space(
                 [
                     symbol(p.name), p.name, parameters[p.label],
                     number(v) if isinstance(v := first.get(p.label, ""), int | float) else v,
-                    "; ".join(f"{k} {', '.join(map(str, v))}" for k, v in p.when.items()),
+                    "; ".join(f"{symbol(k)} {', '.join(map(shown, v))}" for k, v in p.when.items()),
                 ]
                 for p in space.parameters
             ],
@@ -293,9 +293,7 @@ def print_search(console: Console, record: Record, search: SearchRecord) -> dict
     names = [n for t in trials[:1] for n in t.parameters]
     varied = [n for n in names if len({t.parameters.get(n) for t in trials}) > 1]
     varied = [n for n in varied if n not in _FOLLOWING and not _copies(n, trials)]
-    ranked = sorted(
-        trials, key=lambda t: (t.status != "finished", t.metrics.get(search.metric, math.inf))
-    )
+    ranked = sorted(trials, key=lambda t: (t.status != "finished", t.loss(search.metric)))
     console.print(
         table(
             f"{search.name} ({search.status}), run {search.run_id}",
@@ -303,10 +301,10 @@ def print_search(console: Console, record: Record, search: SearchRecord) -> dict
             [
                 [
                     t.number,
-                    f"{t.metrics[search.metric]:.4f}" if search.metric in t.metrics else "",
+                    _loss(t, search.metric),
                     t.status,
                     t.run_id[:8],
-                    *(_short(t.parameters.get(name, "")) for name in varied),
+                    *(number_in(t.parameters.get(name, "")) for name in varied),
                 ]
                 for t in ranked
             ],
@@ -342,11 +340,12 @@ def _copies(name: str, trials: list[TrialRecord]) -> bool:
     return all(t.parameters.get(name) == t.parameters.get(default.name) for t in trials)
 
 
-def _short(text: str) -> str:
-    try:
-        return number(float(text))
-    except ValueError:
-        return text
+def _loss(trial: TrialRecord, metric: str) -> str:
+    """As a cell of a table, empty before the first report."""
+    loss = trial.loss(metric)
+    if math.isinf(loss):
+        return "∞" if metric in trial.metrics else ""
+    return f"{loss:.4f}"
 
 
 def print_trial(console: Console, record: Record, trial: TrialRecord) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from tuner.messages import shown
 
 Value = bool | float | int | str
 
+# Entries of `model:` that follow from others if nothing sets them.
+FOLLOWING = {"n_kv_heads": "n_heads", "d_ff": "d_model", "source_length": "context_length"}
 # An `int` range of at most this many values can be listed, so that sizes may use one.
 _LONGEST_LIST = 64
 
@@ -109,33 +111,9 @@ class Parameter(Frozen):
         span = f"{shown(d.low)} … {shown(d.high)}"
         return f"{span}{times}, {how}" if times else f"{how} {span}"
 
-    def nearest_to_default(self) -> Value:
-        """The value to draw that comes closest to the default of the table or the architecture."""
-        return _nearest(self.distribution, self._default())
-
-    @property
-    def moves_default(self) -> bool:
-        """Whether the default lies outside of what can be drawn."""
-        default = self._default()
-        return default == default and self.nearest_to_default() != default  # noqa: PLR0124 - NaN
-
-    def _default(self) -> Value:
-        """The default, as a share where a share is drawn; NaN where there is none."""
-        if self.name == "n_kv_heads":  # n_heads, the largest that there may be
-            return largest(self.distribution)
-        if self.name in Architecture.model_fields:
-            return cast(Value, Architecture.model_fields[self.name].default)
-        default = SYMBOL_TABLE[self.name].default
-        if isinstance(default, FractionOf):
-            if self.fraction_of:
-                return default.share
-            whole = SYMBOL_TABLE[default.name].default
-            return default.share * whole if isinstance(whole, int | float) else math.nan
-        if default is None or not self.fraction_of:
-            return math.nan if default is None else default
-        whole = SYMBOL_TABLE[self.fraction_of].default
-        known = isinstance(default, int | float) and isinstance(whole, int | float) and whole
-        return cast(float, default) / cast(float, whole) if known else math.nan
+    def nearest(self, wanted: Value) -> Value:
+        """The value to draw that is closest to a wanted one; NaN wants the middle."""
+        return _nearest(self.distribution, wanted)
 
 
 def symbol(name: str) -> str:
@@ -145,6 +123,8 @@ def symbol(name: str) -> str:
 
 def default_value(name: str) -> Value | None:
     """What a parameter is if nothing sets it; None if that follows from other parameters."""
+    if name in FOLLOWING:
+        return None
     if name in Architecture.model_fields:
         return cast(Value, Architecture.model_fields[name].default)
     default = SYMBOL_TABLE[name].default

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -124,6 +125,11 @@ class TrialRecord:
     environment: dict[str, str]
     artifact_uri: str
 
+    def loss(self, metric: str) -> float:
+        """The newest value of a metric; infinity where there is none or the trial diverged."""
+        value = self.metrics.get(metric, math.inf)
+        return math.inf if math.isnan(value) or self.status == "diverged" else value
+
 
 @dataclass(frozen=True)
 class SearchRecord:
@@ -212,11 +218,14 @@ class Record:
         known = ", ".join(s.name for s in searches[:5]) or "none"
         raise RecordError(f"no search is called {name}; the newest are: {known}")
 
-    def newest(self, name: str) -> SearchRecord:
+    def newest(self, name: str) -> SearchRecord | None:
         """The newest search with a best trial that has a name, or whose space has it.
 
+        Returns:
+            The search; None if none has the name.
+
         Raises:
-            RecordError: if there is none.
+            RecordError: if those that have it have no best trial.
         """
         space = self._ask(self.client.get_experiment_by_name, name)
         experiment_id = space.experiment_id if space else None
@@ -228,7 +237,7 @@ class Record:
             raise RecordError(
                 f"the search {found[0].name} ({found[0].status}) has no best trial; let it finish"
             )
-        return self.search(name)
+        return None
 
     def trials(self, search: SearchRecord) -> list[TrialRecord]:
         """The trials of a search by number."""

@@ -19,7 +19,8 @@ from ray.tune.search import Searcher
 from model.report import Report, Status
 from model.spec import TrialSpec
 from tuner.corpus_facts import CorpusFacts
-from tuner.space import Choice, Constant, Parameter, SearchSpace, Value
+from tuner.parameters import Choice, Constant, Parameter, Value
+from tuner.space import SearchSpace
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

@@ -20,6 +20,7 @@ from model.spec import TrialSpec
 from model.tokenizer_config import TokenizerConfig
 from tuner.corpus_facts import CorpusFacts
 from tuner.draws import combinations, corners, listed
+from tuner.first_trial import FirstTrial
 from tuner.init_from import InitFromConfig
 from tuner.parameters import (
     AnyDistribution,
@@ -27,31 +28,12 @@ from tuner.parameters import (
     Constant,
     Frozen,
     Parameter,
-    Range,
     Value,
     default_value,
-    ends,
     largest,
     mean,
     possible_values,
 )
-
-__all__ = [
-    "Budget",
-    "Choice",
-    "Constant",
-    "EngineConfig",
-    "Objective",
-    "Parameter",
-    "Range",
-    "SearchConfig",
-    "SearchSpace",
-    "TokenizerConfig",
-    "Value",
-    "ends",
-    "largest",
-    "possible_values",
-]
 
 # The largest micro-batch that is chosen unasked; larger ones gain nothing on a CPU.
 _LARGEST_MICRO_BATCH = 32
@@ -164,10 +146,6 @@ class SearchSpace(Frozen):
         common = math.gcd(*(int(b) for b in self.batch_sizes))
         return max(b for b in range(1, _LARGEST_MICRO_BATCH + 1) if common % b == 0)
 
-    def describe_distribution(self, parameter: Parameter) -> str:
-        """See `Parameter.describe`."""
-        return parameter.describe()
-
     # draws ---------------------------------------------------------------------------------
 
     def is_drawn(self, parameter: Parameter, drawn: Mapping[str, Value]) -> bool:
@@ -201,7 +179,13 @@ class SearchSpace(Frozen):
 
     def defaults(self) -> dict[str, Value]:
         """The first trial: the defaults of table and architecture, each moved into its range."""
-        return {p.label: p.nearest_to_default() for p in self.searched}
+        first = FirstTrial(self)
+        return {p.label: first.draw(p) for p in self.searched}
+
+    def moved(self) -> list[Parameter]:
+        """The parameters that the first trial draws otherwise than their default, or may do."""
+        first, drawn = FirstTrial(self), self.defaults()
+        return [p for p in self.searched if first.moves(p) and self.is_drawn(p, drawn)]
 
     @property
     def grid(self) -> list[dict[str, Value]]:
@@ -248,14 +232,17 @@ class SearchSpace(Frozen):
         Raises:
             ValueError: if they break a rule of the symbol table.
         """
-        values = self.values(drawn)
-        length = cast(int, values.get("context_length", default_value("context_length")))
+        values, length = self.values(drawn), self._context_length(drawn)
         return derive(
             {name: value for name, value in values.items() if name in SYMBOL_TABLE},
             train_sequences=max(1, train_size if self.data.pairs else (train_size - 1) // length),
             context_length=length,
             budget_tokens=self.budget.tokens,
         )
+
+    def _context_length(self, drawn: Mapping[str, Value]) -> int:
+        settings = self.settings(drawn)
+        return cast(int, settings["context_length"])
 
     def spec(self, drawn: Mapping[str, Value], corpus: CorpusFacts, seed: int) -> TrialSpec:
         """The specification of a trial.
@@ -309,8 +296,12 @@ class SearchSpace(Frozen):
         Raises:
             ValueError: if a draw breaks a rule of the symbol table with this corpus.
         """
-        fixed: dict[str, Value] = {"context_length": context_length}
-        complete = [self.derive(drawn | fixed, corpus.train_size) for drawn in corners(self)]
+        draws = corners(self, {"context_length": context_length})
+        complete = [
+            self.derive(drawn, corpus.train_size)
+            for drawn in draws
+            if self._context_length(drawn) == context_length
+        ]
         steps, epochs = [h.total_steps for h in complete], [h.epochs for h in complete]
         return (min(steps), max(steps)), (min(epochs), max(epochs))
 

@@ -16,7 +16,7 @@ from model.sources import source_bytes
 from tuner.draws import corners, listed
 from tuner.messages import broken_rule, shown
 from tuner.messages import listed as in_words
-from tuner.parameters import Parameter, Value, ends, symbol
+from tuner.parameters import FOLLOWING, Parameter, Value, ends, symbol
 from tuner.space import SearchSpace
 from tuner.yaml_file import Place, YamlFile
 
@@ -196,7 +196,10 @@ class SpaceChecks:
         for name, wanted in parameter.when.items():
             possible = self._space.possible(name)
             message = ""
-            if possible is None:
+            if name in FOLLOWING and name not in self._places:
+                whole = FOLLOWING[name]
+                message = f"follows from {whole}; give its values, or ask about {whole}"
+            elif possible is None:
                 message = "is drawn from a range or derived; ask about a choice"
             elif not set(possible) & set(wanted):
                 message = f"is never {in_words(wanted)}; it is {in_words(dict.fromkeys(possible))}"

@@ -18,13 +18,14 @@ from pydantic import BaseModel, ValidationError
 
 from model.data_config import DataConfig
 from model.hyperparameters import find_row
+from model.tokenizer_config import TokenizerConfig
 from tuner.entries import EntryReader
 from tuner.errors import SpaceError
 from tuner.init_from import InitFromConfig
 from tuner.messages import broken_rule, shown, unknown
-from tuner.overrides import Override
+from tuner.overrides import Override, annotated
 from tuner.parameters import Parameter
-from tuner.space import Budget, EngineConfig, Objective, SearchConfig, SearchSpace, TokenizerConfig
+from tuner.space import Budget, EngineConfig, Objective, SearchConfig, SearchSpace
 from tuner.space_checks import SpaceChecks
 from tuner.yaml_file import YamlFile, whole_if_equal
 
@@ -50,6 +51,14 @@ def load_space(path: str | Path, overrides: Sequence[Override] = ()) -> SearchSp
     Raises:
         SpaceError: with every mistake of the file and the overrides.
     """
+    return read_space(path, overrides)[0]
+
+
+def read_space(path: str | Path, overrides: Sequence[Override] = ()) -> tuple[SearchSpace, str]:
+    """The same, and the text that it was read from, overrides included.
+
+    The file is read once: it may be a pipe, or change while a search runs.
+    """
     file = YamlFile(path)
     for override in overrides:
         file.override(override.option, _as_spelled(override.path, file.data), override.text)
@@ -59,7 +68,7 @@ def load_space(path: str | Path, overrides: Sequence[Override] = ()) -> SearchSp
         SpaceChecks(space, file, entries.places).run()
     if space is None or file.mistakes:
         raise SpaceError(file.name, file.mistakes)
-    return space
+    return space, annotated(file.text, overrides)
 
 
 def _as_spelled(path: tuple[str, ...], data: Any) -> tuple[str, ...]:
@@ -120,9 +129,9 @@ def _section(file: YamlFile, section: str, kind: type[BaseModel], data: Any) -> 
             message = "tokenizer: a file has its vocab_size and pattern; leave out either"
             file.note((section,), message)
             return None
-        data = _located(file, data, "file")
+        data = _located(file, section, data, "file")
     elif section == "init_from":
-        data = _located(file, data, "checkpoint")
+        data = _located(file, section, data, "checkpoint")
     try:
         return kind.model_validate({k: whole_if_equal(v) for k, v in data.items()}, strict=True)
     except ValidationError as error:
@@ -138,8 +147,8 @@ def _section(file: YamlFile, section: str, kind: type[BaseModel], data: Any) -> 
 
 
 def _located_files(file: YamlFile, data: dict[str, Any]) -> dict[str, Any]:
-    """Paths are meant from where the search-space file lies."""
-    here = Path(file.name).parent.absolute()
+    """Paths are meant from where the search-space file lies, or the command line was typed."""
+    here = file.folder(("data", "hub"))
     hub, files = data.get("hub"), data.get("files")
     if isinstance(hub, str) and "\0" not in hub and (here / hub).is_dir():
         data = data | {"hub": str(here / hub)}
@@ -147,15 +156,16 @@ def _located_files(file: YamlFile, data: dict[str, Any]) -> dict[str, Any]:
         files = [files]
     if not isinstance(files, list):
         return data
+    here = file.folder(("data", "files"))
     return data | {"files": tuple(str(here / f) if isinstance(f, str) else f for f in files)}
 
 
-def _located(file: YamlFile, data: dict[str, Any], key: str) -> dict[str, Any]:
-    """A path that is meant from where the search-space file lies."""
+def _located(file: YamlFile, section: str, data: dict[str, Any], key: str) -> dict[str, Any]:
+    """The same for the path of one key."""
     path = data.get(key)
     if not isinstance(path, str) or not path:
         return data
-    return data | {key: str(Path(file.name).parent.absolute() / path)}
+    return data | {key: str(file.folder((section, key)) / path)}
 
 
 def _parameters(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal, get_args, get_origin
 
@@ -70,6 +71,14 @@ def number(value: float) -> str:
     return f"{value:.3g}" if abs(value) >= 1e-4 else f"{value:.2e}"
 
 
+def number_in(text: str) -> str:
+    """A text of the record, written as a person would if it is a number."""
+    try:
+        return number(float(text))
+    except ValueError:
+        return text
+
+
 def value_of(row: TrialRow, name: str) -> str:
     """A hyperparameter or size of a trial, as text."""
     source = row.spec.hyperparameters if name in SYMBOL_TABLE else row.spec.architecture
@@ -77,8 +86,17 @@ def value_of(row: TrialRow, name: str) -> str:
     return number(value) if isinstance(value, int | float) else str(value)
 
 
-def print_summary(console: Console, result: SearchResult, space: SearchSpace) -> None:
-    """The best trials, the gain over the defaults, what was spared, and what to do next."""
+def print_summary(
+    console: Console, result: SearchResult, space: SearchSpace, home: str | None = None
+) -> None:
+    """The best trials, the gain over the defaults, what was spared, and what to do next.
+
+    Args:
+        console: where to.
+        result: what the search found.
+        space: what it searched.
+        home: as the user gave it, for the next commands to find it.
+    """
     names = list(dict.fromkeys(p.name for p in space.searched))
     ranked = sorted(result.trials, key=lambda r: (not r.has_finished, r.objective(result.metric)))
     rows = [
@@ -100,14 +118,13 @@ def print_summary(console: Console, result: SearchResult, space: SearchSpace) ->
     for line in (*_gain(result, space), *_cost(result)):
         console.print(line, soft_wrap=True, highlight=False)
     console.print()
-    console.print(_next_commands(result))
+    console.print(_next_commands(result.name, home))
 
 
 def _gain(result: SearchResult, space: SearchSpace) -> list[RenderableType]:
     best, defaults = result.best, result.trials[0]
     value, base = best.objective(result.metric), defaults.objective(result.metric)
-    first = space.defaults()
-    moved = [symbol(p.name) for p in space.searched if p.moves_default and space.is_drawn(p, first)]
+    moved = [symbol(p.name) for p in space.moved()]
     note = f" (moved into your ranges: {', '.join(moved)})" if moved else ""
     if best is defaults:
         return [Text(f"No trial beat the defaults of the symbol table{note}: {value:.4f}.")]
@@ -151,14 +168,15 @@ def _cost(result: SearchResult) -> list[RenderableType]:
     ]
 
 
-def _next_commands(result: SearchResult) -> Table:
+def _next_commands(search: str, home: str | None) -> Table:
+    at = f" --home {shlex.quote(home)}" if home else ""
     grid = Table.grid(padding=(0, 3))
     for command, meaning in (
         ("tuner ui", "compare the trials in MLflow"),
         ("tuner replay", "retrain the best trial and prove that it reproduces"),
-        (f"tuner show --search {result.name}", "see all trials here"),
+        (f"tuner show --search {search}", "see all trials here"),
     ):
-        grid.add_row(Text(f"  {command}", style="bold cyan"), Text(meaning, style="dim"))
+        grid.add_row(Text(f"  {command}{at}", style="bold cyan"), Text(meaning, style="dim"))
     return grid
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _SHOWN_LETTERS = 8  # of a run id
+_SHOWN_SEARCHES = 5
 
 
 @dataclass(frozen=True)
@@ -123,11 +124,11 @@ def find_start(space: SearchSpace, config: InitFromConfig, home: Home) -> tuple[
 def _find(config: InitFromConfig, home: Home) -> Start:
     if config.checkpoint is not None:
         return _start(config, config.checkpoint, Source.read(Path(config.checkpoint)), None)
-    if home.is_local and not home.root.exists():
-        raise RecordError(f"init_from: no search is recorded in {home.root}; run one first")
+    if home.is_local and not home.has_store:  # opening it would make one
+        raise _no_source(config, home, [])
     record = Record(home.tracking_uri)
     if config.search is not None:
-        search = record.newest(config.search)
+        search = _newest(config, config.search, record, home)
         trial = record.best(search)
     else:
         assert config.run is not None
@@ -155,6 +156,29 @@ def _find(config: InitFromConfig, home: Home) -> Start:
             raise RecordError(f"init_from: {_recorded(search, path, error)}") from error
     fingerprint = source.spec.tokenizer_fingerprint
     return _start(config, words, source, recorded_tokenizer(record, search, fingerprint, home))
+
+
+def _newest(config: InitFromConfig, name: str, record: Record, home: Home) -> SearchRecord:
+    search = record.newest(name)
+    if search is None:
+        raise _no_source(config, home, [other.name for other in record.searches()])
+    return search
+
+
+def _no_source(config: InitFromConfig, home: Home, known: list[str]) -> RecordError:
+    """There is no such search or run; how to get one."""
+    where = home.root if home.is_local else home.tracking_uri
+    if config.search is None:
+        return RecordError(
+            f"init_from: no run {config.run} is recorded in {where}; run a search first"
+        )
+    space = Path("search_spaces", f"{config.search}.yaml")
+    command = f"'tuner search --space {space}'" if space.is_file() else "that search"
+    others = f", or name one of: {', '.join(known[:_SHOWN_SEARCHES])}" if known else ""
+    return RecordError(
+        f"init_from: no search called {config.search} is recorded in {where}; run {command} "
+        f"first{others}"
+    )
 
 
 def _start(

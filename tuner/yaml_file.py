@@ -86,6 +86,7 @@ class YamlFile:
 
     Attributes:
         name: the file as the user named it.
+        text: what it held.
         data: dicts, lists, finite numbers, texts, booleans and None.
         mistakes: all that were noted, those of the YAML itself (repeated keys, tags) first.
 
@@ -100,7 +101,7 @@ class YamlFile:
         self._keys: dict[Place, yaml.Mark] = {}
         self._values: dict[Place, yaml.Mark] = {}
         self._options: dict[Place, str] = {}  # of overrides
-        text = self._read(Path(path))
+        self.text = text = self._read(Path(path))
         try:
             node = _Loader(text).get_single_node()
             self.data: Any = None if node is None else self._build(node, (), ())
@@ -144,6 +145,11 @@ class YamlFile:
             elif inside.get(key) is None:
                 inside[key] = {}
             inside = inside[key]
+
+    def folder(self, place: Place) -> Path:
+        """Where a relative path at a place begins: at the file, or where an option was typed."""
+        is_typed = any(place[: len(path)] == path for path in self._options)
+        return Path.cwd() if is_typed else Path(self.name).parent.absolute()
 
     def note(self, place: Place, message: str, *, at_key: bool = False) -> None:
         """Note a mistake at the value (or the key) of a place, or at what is nearest above it.

@@ -142,18 +142,16 @@ def test_find_row_knows_no_others(spelling: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spelling", "known", "suggestion"),
+    ("spelling", "suggestion"),
     [
-        ("learning_rat", None, " Did you mean learning_rate?"),
-        ("α_mx", None, " Did you mean α_max?"),
-        ("warmup_step", None, " Did you mean warmup_steps?"),
-        ("zzzzzz", None, ""),
-        ("trails", ["trials", "seed"], " Did you mean trials?"),
-        ("learning_rat", ["trials"], ""),
+        ("learning_rat", " Did you mean learning_rate?"),
+        ("α_mx", " Did you mean α_max?"),
+        ("warmup_step", " Did you mean warmup_steps?"),
+        ("zzzzzz", ""),
     ],
 )
-def test_nearest_suggests(spelling: str, known: list[str] | None, suggestion: str) -> None:
-    assert nearest(spelling, known) == suggestion
+def test_nearest_suggests(spelling: str, suggestion: str) -> None:
+    assert nearest(spelling) == suggestion
 
 
 @pytest.mark.parametrize(

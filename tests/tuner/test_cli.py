@@ -55,6 +55,21 @@ def test_cli_validate_says_what_a_space_means(
         assert expected in err, expected
 
 
+def test_cli_validate_writes_conditions_as_the_file_does(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    space = tmp_path / "space.yaml"
+    space.write_text(
+        "budget: {tokens: 100_000}\nmodel: {qk_norm: {choice: [true, false]}}\nhyperparameters:\n"
+        "  p_drop: {choice: [0.0, 0.1], when: {qk_norm: true}}\n"
+        "  β2: {choice: [0.5, 0.95]}\n  β1: {uniform: [0.8, 0.9], when: {β2: [0.5, 0.95]}}\n"
+    )
+    assert main(["validate", "--space", str(space), "--home", str(tmp_path / "home")]) == 0
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert any(line.endswith("  qk_norm true") for line in lines)
+    assert any(line.endswith("  β2 0.5, 0.95") for line in lines)
+
+
 def test_cli_validate_says_that_a_size_is_not_known(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -108,6 +123,10 @@ def test_cli_replay_without_a_search_is_one_sentence(
     assert "No search is recorded" in capsys.readouterr().out
 
 
+class PairsError(CorpusError):
+    """Of a kind that the command line does not know by name."""
+
+
 @pytest.mark.parametrize(
     ("error", "status"),
     [
@@ -115,6 +134,7 @@ def test_cli_replay_without_a_search_is_one_sentence(
         (errors.StoreError("locked"), 2),
         (errors.ResultError("no trial finished"), 1),
         (CorpusError("empty"), 2),
+        (PairsError("no target"), 2),
         (KeyboardInterrupt(), 130),
     ],
 )

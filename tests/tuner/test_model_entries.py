@@ -85,6 +85,10 @@ def test_model_entry_reaches_the_specification(
             "rope_theta has no effect with position alibi; it is used with position rope",
         ),
         ("d_ff: {value: 96, when: {qk_norm: true}}", "qk_norm is never true; it is false"),
+        (
+            "n_heads: 2, qk_norm: {value: true, when: {n_kv_heads: 2}}",
+            "when: n_kv_heads follows from n_heads; give its values, or ask about n_heads",
+        ),
         ("source_length: 9", "source_length has no effect without an encoder"),
         ("n_encoder_layers: 1, attend_across_documents: false", "sequences are never joined"),
         (
@@ -145,6 +149,27 @@ def test_first_trial_has_the_defaults_of_the_model(tmp_path: Path) -> None:
     )
     first = {"n_kv_heads": 4, "qk_norm": False, "position": "rope", "tied_embeddings": True}
     assert space.defaults() == first
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "first", "is_moved"),
+    [
+        ("d_ff: {choice: [128, 192, 256]}", "d_ff", 192, False),
+        ("d_ff: {choice: [128, 256, 288]}, activation: gelu", "d_ff", 288, False),
+        ("d_ff: {choice: [192, 320]}, d_model: {grid: [128, 256]}", "d_ff", 320, False),
+        ("d_ff: {choice: [64, 256]}", "d_ff", 256, True),
+        ("n_kv_heads: {choice: [1, 2]}", "n_kv_heads", 2, True),
+        ("n_kv_heads: {choice: [1, 2]}, n_heads: 2", "n_kv_heads", 2, False),
+        ("n_heads: {choice: [8, 16]}, n_kv_heads: {choice: [2, 8]}", "n_kv_heads", 8, False),
+    ],
+)
+def test_first_trial_derives_what_follows_from_other_entries(
+    tmp_path: Path, model: str, name: str, first: int, is_moved: bool
+) -> None:
+    """0 in the architecture means that it follows, and is no number to be near to."""
+    space = load(tmp_path, model)
+    assert space.defaults()[name] == first
+    assert (name in [p.name for p in space.moved()]) is is_moved
 
 
 def test_searcher_draws_names_and_booleans(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -7,8 +9,9 @@ import pytest
 from tuner.cli import main
 from tuner.errors import SpaceError
 from tuner.overrides import Override, annotated
-from tuner.space import Constant, SearchSpace
-from tuner.space_file import load_space
+from tuner.parameters import Constant
+from tuner.space import SearchSpace
+from tuner.space_file import load_space, read_space
 
 SPACE = """\
 model: {d_model: 64, n_heads: 4}
@@ -83,6 +86,51 @@ def test_override_of_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixt
         assert f"must be KEY=VALUE, for instance budget.tokens=20000, got '{wrong}'" in (
             capsys.readouterr().err
         )
+
+
+def test_override_paths_are_those_of_the_shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is typed is meant from where it is typed; what stands in the file, from the file."""
+    typed, written = tmp_path / "typed", tmp_path / "written"
+    for folder in (typed, written):
+        folder.mkdir()
+        (folder / "notes.txt").write_text("some text\n" * 100)
+        (folder / "a.safetensors").write_text("")
+    monkeypatch.chdir(typed)
+
+    def files(*settings: str) -> tuple[str, ...] | None:
+        return load(written, *settings).data.files
+
+    here = (str(typed / "notes.txt"),)
+    assert files("data={files: notes.txt}") == files("data.files=[notes.txt]") == here
+    data = "data: {files: notes.txt}\ninit_from: {checkpoint: a.safetensors}\n"
+    (written / "own.yaml").write_text(f"{data}budget: {{tokens: 20000}}\n")
+    override = [Override.parse("data.validation_fraction=0.2")]
+    space = load_space(written / "own.yaml", override)
+    assert space.data.files == (str(written / "notes.txt"),)
+    assert space.init_from is not None
+    assert space.init_from.checkpoint == str(written / "a.safetensors")
+    override = [Override.parse("init_from.checkpoint=a.safetensors")]
+    space = load_space("../written/own.yaml", override)
+    assert space.init_from is not None
+    assert space.init_from.checkpoint == str(typed / "a.safetensors")
+    assert space.data.files is not None
+    assert Path(space.data.files[0]).samefile(written / "notes.txt")
+    with pytest.raises(SpaceError, match=f"tokenizer.file: .*{typed}/none.json"):
+        load(written, "tokenizer.file=none.json")
+
+
+def test_space_is_read_once(tmp_path: Path) -> None:
+    """A pipe can be read only once, and a file may change while a search runs."""
+    pipe = tmp_path / "space.yaml"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=(SPACE,), daemon=True)
+    writer.start()
+    space, text = read_space(pipe, [Override.parse("search.trials=4")])
+    writer.join(10)
+    assert space.search.trials == 4
+    assert text == f"{SPACE}\n# On the command line:\n#   search.trials=4\n"
 
 
 def test_overrides_are_kept_with_the_text_of_the_space() -> None:

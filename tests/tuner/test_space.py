@@ -131,6 +131,20 @@ def test_space_budget_in_tokens_steps_or_epochs(tmp_path: Path, text: str, steps
     assert spec.hyperparameters.total_steps == steps
 
 
+def test_space_condition_may_ask_for_off(tmp_path: Path) -> None:
+    space = load(
+        tmp_path,
+        BUDGET + "hyperparameters:\n"
+        "  τ: {choice: [off, 1.0]}\n"
+        "  λ: {uniform: [0.2, 0.3], when: {τ: off}}\n"
+        "  p_drop: {uniform: [0.2, 0.3], when: {logit_soft_cap: [off]}}\n",
+    )
+    decay = space.hyperparameters["weight_decay"]
+    assert space.is_drawn(decay, {"grad_clip": 0})
+    assert not space.is_drawn(decay, {"grad_clip": 1.0})
+    assert space.is_drawn(space.hyperparameters["dropout"], {})
+
+
 def test_space_condition_follows_the_draw(tmp_path: Path) -> None:
     space = load(
         tmp_path,
@@ -154,6 +168,20 @@ def test_space_condition_follows_the_draw(tmp_path: Path) -> None:
         ("B: {choice: [64, 32]}", {"batch_size": 32}, True),
         ("α_min: {fraction_of: α_max, log: [0.2, 0.5]}",
          {"min_learning_rate/max_learning_rate": 0.2}, True),
+        # what the default is follows from other rows: T_total is 20 here, T_warmup 1
+        ("T_warmup: {int: [0, 20]}", {"warmup_steps": 1}, False),
+        ("T_warmup: {int: [2, 20]}", {"warmup_steps": 2}, True),
+        ("B: 8, T_warmup: {int: [0, 20]}", {"warmup_steps": 2}, False),
+        ("T_cycle: {fraction_of: T_warmup, uniform: [1, 20]}",
+         {"cycle_steps/warmup_steps": 20}, False),
+        ("T_cycle: {fraction_of: T_warmup, uniform: [1, 9]}",
+         {"cycle_steps/warmup_steps": 9}, True),
+        ("schedule: wsd, T_cooldown: {fraction_of: T_warmup, uniform: [0, 8]}",
+         {"cooldown_steps/warmup_steps": 4}, False),
+        ("α_max: 0.01, α_min: {log: [1e-5, 1e-2]}", {"min_learning_rate": 1e-3}, False),
+        ("p_drop: 0.2, p_attn: {choice: [0.0, 0.1, 0.2]}", {"attention_dropout": 0.2}, False),
+        ("ε_ls: 0.1, p_drop: {fraction_of: ε_ls, uniform: [0, 1]}",
+         {"dropout/label_smoothing": 0}, False),
     ],
 )  # fmt: skip
 def test_space_defaults_move_into_the_ranges(
@@ -161,7 +189,7 @@ def test_space_defaults_move_into_the_ranges(
 ) -> None:
     space = load(tmp_path, BUDGET + f"hyperparameters: {{{rows}}}")
     assert space.defaults() == pytest.approx(default)
-    assert [p.moves_default for p in space.searched] == [is_moved]
+    assert space.moved() == (space.searched if is_moved else [])
 
 
 def test_space_micro_batch_divides_every_batch(tmp_path: Path) -> None:
@@ -285,12 +313,36 @@ def test_space_constant_with_a_condition_that_fails_keeps_its_default(tmp_path: 
 
 
 def test_space_defaults_of_shares_of_zero(tmp_path: Path) -> None:
-    """The default of p_drop as a share of ε_ls, 0 of 0, is unknown: the middle is taken."""
+    """Any share of an ε_ls of 0 is the default of p_drop: the middle is taken."""
     space = load(
-        tmp_path,
-        BUDGET + "hyperparameters: {ε_ls: 0.1, p_drop: {fraction_of: ε_ls, uniform: [0, 1]}}",
+        tmp_path, BUDGET + "hyperparameters: {p_drop: {fraction_of: ε_ls, uniform: [0, 1]}}"
     )
     assert space.defaults() == {"dropout/label_smoothing": 0.5}
+    assert not space.moved()
+    share = "{fraction_of: p_drop, uniform: [0, 1]}"
+    space = load(tmp_path, BUDGET + f"hyperparameters: {{λ: {share}}}")
+    assert space.moved() == space.searched  # 0.1 is no share of 0
+
+
+def test_space_defaults_that_follow_from_the_corpus_count_as_moved(tmp_path: Path) -> None:
+    epochs = "hyperparameters: {{N_epoch: {{choice: [1, 2]}}, T_warmup: {}}}"
+    space = load(tmp_path, epochs.format("{int: [0, 60]}"))
+    assert space.defaults() == {"epochs": 2, "warmup_steps": 30}
+    assert [p.name for p in space.moved()] == ["warmup_steps"]
+    space = load(tmp_path, epochs.format("{fraction_of: T_total, uniform: [0, 0.2]}"))
+    assert space.defaults() == {"epochs": 2, "warmup_steps/total_steps": 0.05}
+    assert not space.moved()
+
+
+def test_space_defaults_of_what_asks_for_itself(tmp_path: Path) -> None:
+    """n_kv_heads follows from n_heads, which depends on n_kv_heads: any value will do."""
+    space = load(
+        tmp_path,
+        BUDGET + "model:\n  n_kv_heads: {choice: [1, 2]}\n"
+        "  n_heads: {choice: [2, 8], when: {n_kv_heads: 2}}\n",
+    )
+    assert all(is_inside(p, space.defaults()[p.label]) for p in space.searched)
+    space.spec(space.defaults(), FACTS, seed=0)
 
 
 def test_space_steps_and_epochs_span_all_trials(tmp_path: Path) -> None:
@@ -301,6 +353,19 @@ def test_space_steps_and_epochs_span_all_trials(tmp_path: Path) -> None:
     )
     assert space.steps_and_epochs(FACTS, 64) == ((50, 200), (2, 2))
     assert space.steps_and_epochs(FACTS, 32) == ((100, 400), (2, 2))
+
+
+def test_space_steps_and_epochs_of_alternative_context_lengths(tmp_path: Path) -> None:
+    """Only the trials of a length count: those of others take more or fewer steps."""
+    space = load(
+        tmp_path,
+        "budget: {tokens: 102400}\nhyperparameters: {B: {choice: [8, 16]}}\n"
+        "model:\n  d_model: {choice: [32, 64]}\n  context_length:\n"
+        "    - {choice: [16, 32, 64], when: {d_model: 32}}\n"
+        "    - {value: 128, when: {d_model: 64}}\n",
+    )
+    steps = {length: space.steps_and_epochs(FACTS, length)[0] for length in (16, 32, 64, 128)}
+    assert steps == {16: (400, 800), 32: (200, 400), 64: (100, 200), 128: (50, 100)}
 
 
 @pytest.mark.parametrize(
@@ -321,7 +386,7 @@ def test_space_steps_and_epochs_span_all_trials(tmp_path: Path) -> None:
 )
 def test_space_describes_distribution(tmp_path: Path, rows: str, text: str) -> None:
     space = load(tmp_path, BUDGET + f"hyperparameters: {{{rows}}}")
-    assert space.describe_distribution(space.parameters[0]) == text
+    assert space.parameters[0].describe() == text
 
 
 def test_space_expected_tokens_of_steps_and_epochs(tmp_path: Path) -> None:

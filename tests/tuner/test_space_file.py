@@ -122,6 +122,9 @@ MISTAKES = {
     "uniform count": (hyper("B: {uniform: ▲[8, 16]}"), "a whole number; use int instead of unifor"),
     "log count": (hyper("B: {log: ▲[8, 16]}"), "a whole number; use int_log instead of log"),
     "int rate": (hyper("τ: {int: ▲[1, 4]}"), "not a whole number; use uniform instead of int"),
+    "log width": (BUDGET + "model: {d_ff: {log: ▲[64, 512]}}", "d_ff: it is a whole number; use choi"),
+    "log layers": (BUDGET + "model: {n_layers: {log: ▲[1, 8]}}", "use int_log instead of log"),
+    "int base": (BUDGET + "model: {rope_theta: {int: ▲[100, 200]}}", "use choice instead of int"),
     "broken ends": (hyper("T_warmup: {int: [▲1.5, 4]}"), "T_warmup must be a whole number in [0,"),
     "range of names": (hyper("optimizer: {uniform: ▲[0, 1]}"), "a name, not a number; use choice"),
     "unknown optimizer": (hyper("optimizer: ▲admw"), "lion | muon, got admw; did you mean adamw?"),
@@ -130,6 +133,14 @@ MISTAKES = {
     "fraction of unknown": (hyper("α_min: {fraction_of: ▲α_mx, value: 0.1}"), "did you mean α_max"),
     "fraction of a name": (hyper("λ: {fraction_of: ▲optimizer, value: 1}"), "optimizer, a name; n"),
     "fraction of itself": (hyper("λ: {fraction_of: ▲wd, value: 1}"), "of wd, which is itself"),
+    "fraction of no near name": (
+        hyper("λ: {fraction_of: ▲optimiser, value: 1}"),
+        "fraction of optimiser; name a hyperparameter with numbers, such as T_total",
+    ),
+    "fraction of a size": (
+        hyper("λ: {fraction_of: ▲d_model, value: 1}"),
+        "fraction of d_model; name a hyperparameter with numbers, such as T_total",
+    ),
     "fraction of a list": (hyper("λ: {fraction_of: ▲[B], value: 1}"), "a fraction of [B]"),
     "B as fraction": (hyper("B: {▲fraction_of: α, value: 1}"), "B cannot be a fraction"),
     "a name as fraction": (hyper("schedule: {▲fraction_of: B, value: 1}"), "schedule cannot be"),
@@ -151,6 +162,9 @@ MISTAKES = {
     ),
     "when of unknown": (hyper("γ: {value: 0.9, when: {▲optimiser: sgd}}"), "did you mean optimize"),
     "when without value": (hyper("γ: {value: 0.9, when: ▲momentum}"), "when takes a mapping"),
+    "when of off for others": (
+        hyper("γ: {value: 0.9, when: {λ: ▲off}}"), "λ must be a number in [0, 10], got off"
+    ),
     "when of bad value": (
         hyper("γ: {value: 0.9, when: {optimizer: ▲momentom}}"), "did you mean momentum?"
     ),
@@ -246,7 +260,7 @@ MISTAKES = {
     "heads, choice": (BUDGET + "model: ▲{d_model: {choice: [64, 60]}, n_heads: 8}", "got 60 and 8"),
     "size as text": (BUDGET + "model: {d_model: ▲'64'}", "d_model must be a whole number, got 64"),
     "size too small": (BUDGET + "model: {n_layers: ▲0}", "n_layers must be at least 1, got 0"),
-    "size as range": (BUDGET + "model: {d_model: {uniform: ▲[64, 128]}}", "use int instead of uni"),
+    "size as range": (BUDGET + "model: {d_model: {uniform: ▲[64, 96]}}", "use int instead of uni"),
     "size as long range": (BUDGET + "model: ▲{d_ff: {int: [64, 960]}}", "d_ff must be a value, a"),
     "theta as range": (BUDGET + "model: ▲{rope_theta: {log: [1e3, 1e5]}}", "rope_theta must be a"),
     "many shapes": (
@@ -339,8 +353,9 @@ MISTAKES = {
         "T_total is the budget, so it cannot be a list of alternatives; give one that always",
     ),
     "list of a mapping and a value": (
-        hyper("α_max: ▲[{log: [1e-4, 1e-2], when: {optimizer: lion}}, 0.1]"),
-        "α_max: a list needs a distribution",
+        hyper("α_max: [{log: [1e-4, 1e-2], when: {optimizer: lion}}, ▲0.1]"),
+        "α_max: each alternative of a list needs a mapping with when, for instance {value: 0.1, "
+        "when: {optimizer: momentum}}, got 0.1",
     ),
     "conflict in an alternative": (
         hyper("optimizer: {choice: [lion, lars]}\nα_min: ▲1e-3\nα_max:\n"

@@ -118,7 +118,11 @@ def test_start_of_a_run_is_that_of_its_search(home: Home, load: Load) -> None:
     ("arguments", "message"),
     [
         (("{search: lm-4}",), r"the search lm-4 \(failed\) has no best trial; let it finish"),
-        (("{search: nothing}",), "no search is called nothing; the newest are: lm-4"),
+        (
+            ("{search: nothing}",),
+            "no search called nothing is recorded in .*; run that search first, or name one of: "
+            "lm-4, lm-3, second, lm-1$",
+        ),
         (
             ("{search: lm}", SIZES.replace("d_ff: 32", "d_ff: 64")),
             r"ffn.w1.weight has the shape \(64, 16\) in a model of this space and has the shape "
@@ -142,10 +146,26 @@ def test_source_that_does_not_fit_is_refused(
 
 
 def test_no_home_is_no_search(tmp_path: Path, load: Load) -> None:
-    """Looking makes nothing."""
-    with pytest.raises(RecordError, match="no search is recorded in"):
+    """Looking makes nothing, neither a folder nor a store in one."""
+    with pytest.raises(RecordError, match=r"no search called lm is recorded in .*/absent; run "):
         started(load("{search: lm}"), Home.of(tmp_path / "absent"))
     assert not (tmp_path / "absent").exists()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RecordError, match=r"no run 12345678 is recorded in .*/empty; run a search"):
+        started(load("{run: '12345678'}"), Home.of(tmp_path / "empty"))
+    assert not list((tmp_path / "empty").iterdir())
+
+
+def test_missing_source_names_the_space_that_makes_it(
+    tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "search_spaces").mkdir()
+    (tmp_path / "search_spaces" / "lm.yaml").write_text("")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        RecordError, match=r"run .tuner search --space search_spaces/lm\.yaml. first"
+    ):
+        started(load("{search: lm}"), Home.of(tmp_path / "absent"))
 
 
 def test_checkpoint_takes_a_tokenizer_that_is_its_own(
