@@ -30,13 +30,11 @@ from model.bleu import bleu
 from model.pairs import Pairs
 from model.planning import Slot, SlotState, plan_of
 from model.randomness import derive_key, permute
-from model.reading import Reading, Text, Tokens
+from model.reading import Ints, Reading, Text, Tokens
 from model.report import Report, Status
 from model.spec import TrialSpec
 from model.stack import Plan, Stack
 from model.warm_start import first_state
-
-Ints = npt.NDArray[np.int64]
 
 _TRANSLATED = 64  # sources at a time
 

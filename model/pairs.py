@@ -8,16 +8,10 @@ S = any shape of rows, N = pairs, T = tokens of a row.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
 from model.architecture import Architecture
-from model.reading import IGNORED, Rows
-
-Tokens = npt.NDArray[np.integer[Any]]
-Ints = npt.NDArray[np.int64]
+from model.reading import IGNORED, Ints, Rows, Tokens
 
 
 class Pairs:

@@ -20,12 +20,10 @@ from model.noise import replace_tokens
 from model.optimizers import IDLE, coefficients
 from model.pruning import pruning_of
 from model.randomness import derive_key, permute
-from model.reading import Reading
+from model.reading import Ints, Reading
 from model.schedules import Facts, learning_rate
 from model.spec import TrialSpec
 from model.stack import Plan
-
-Ints = npt.NDArray[np.int64]
 
 # Ticks between two looks at the outside: an order to stop waits this long at most.
 _QUANTUM_TICKS = 8
@@ -102,7 +100,7 @@ def plan_of(slots: Sequence[Slot], a: Architecture, b: int, train: Reading) -> P
     )
     for row, slot in training.items():
         _plan_slot(plan, row, slot, train)
-    return plan.without_unused()
+    return plan
 
 
 def _plan_slot(plan: Plan, row: int, slot: Slot, train: Reading) -> None:
@@ -119,8 +117,6 @@ def _plan_slot(plan: Plan, row: int, slot: Slot, train: Reading) -> None:
         assert plan.sources is not None
         plan.sources[:, row] = _noisy(sources, "source noise", spec, positions)
     plan.weight[:, row] = _weights(slot, numbers, train)
-    assert plan.label_smoothing is not None
-    assert plan.dropout is not None
     plan.label_smoothing[row], plan.z_loss[row] = h.label_smoothing, h.z_loss
     rates = h.embedding_dropout, h.attention_dropout, h.residual_dropout
     plan.dropout[:, row] = rates

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, NamedTuple
 
@@ -27,11 +27,10 @@ from model.encoder_decoder import EncoderDecoder
 from model.losses import clip_grads_, cross_entropy
 from model.optimizers import Layout, stack_rows, update
 from model.pruning import KEEP, OFF, mask_, prune_, sparsity
-from model.reading import IGNORED, Rows
+from model.reading import IGNORED, Ints, Rows
 from model.transformer import LanguageModel, initial_weight
 
 Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 # Every parameter starts at a multiple of 64 floats, so that all rows are aligned alike: kernels
 # may round differently at the unaligned edges of an array, and where those lie must not depend
@@ -67,8 +66,8 @@ class Plan:
         averaging: (Q, K) share of the new weights in their mean where due, otherwise 0.
         pruning: (Q, K) see `pruning_of`, OFF where not due.
         z_loss: (K,), 0 for a slot without.
-        label_smoothing: (K,) or None where no slot uses it.
-        dropout: (3, K), a row for each of `dropout.PLACES`, or None where no slot uses it.
+        label_smoothing: (K,), 0 for a slot without.
+        dropout: (3, K), a row for each of `dropout.PLACES`; 0 for a slot without.
         dropout_keys: (Q, K) int64.
     """
 
@@ -83,17 +82,9 @@ class Plan:
     averaging: Floats
     pruning: Floats
     z_loss: Floats
-    label_smoothing: Floats | None
-    dropout: Floats | None
+    label_smoothing: Floats
+    dropout: Floats
     dropout_keys: Ints
-
-    def without_unused(self) -> Plan:
-        """The same plan, with None for a regulariser that no slot uses."""
-        return replace(
-            self,
-            label_smoothing=self.label_smoothing if np.any(self.label_smoothing) else None,
-            dropout=self.dropout if np.any(self.dropout) else None,
-        )
 
 
 class Stack:
@@ -197,9 +188,10 @@ class Stack:
         read = [self._upload(ids) for ids in (plan.inputs, plan.sources) if ids is not None]
         targets = self._upload(plan.targets)
         weight, keys = self._upload(plan.weight), self._upload(plan.dropout_keys)
+        # What no slot uses is None, and costs nothing.
         z_loss = self._upload(plan.z_loss if plan.z_loss.any() else None)
-        smoothing = self._upload(plan.label_smoothing)
-        dropout = None if plan.dropout is None else DropoutRates(plan.dropout, self.device)
+        smoothing = self._upload(plan.label_smoothing if plan.label_smoothing.any() else None)
+        dropout = DropoutRates(plan.dropout, self.device) if plan.dropout.any() else None
         due = self._upload(plan.due)
         max_norm = self._upload(plan.max_norm)
         max_value = self._upload(plan.max_value if np.isfinite(plan.max_value).any() else None)
