@@ -60,13 +60,13 @@ def test_worker_admits_no_more_than_asked(
 def test_worker_passes_on_what_the_engine_died_of(
     tokens: Tokens, make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def explode(self: Engine) -> None:
+    def explode() -> None:
         raise RuntimeError("out of luck")
-
-    monkeypatch.setattr(Engine, "turn", explode)
 
     async def scenario() -> None:
         worker = Worker(*tokens, 2, "cpu", str(tmp_path), str(tmp_path))
+        # of this engine only: those of the tests before still have threads
+        monkeypatch.setattr(worker._engine, "turn", explode)
         await worker.environment()
         await worker.start("a", make_spec().model_dump_json(), 0)
         for _ in range(2):  # the one who waits, and the one who asks later
