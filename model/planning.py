@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 import numpy as np
-import numpy.typing as npt
 
 from model.architecture import Architecture
 from model.averaging import averaging_share
@@ -107,16 +106,21 @@ def _plan_slot(plan: Plan, row: int, slot: Slot, train: Reading) -> None:
     h, spec = slot.spec.hyperparameters, slot.spec
     moments_before = spec.init_from.optimizer_steps if spec.init_from else 0
     q_ticks, b = plan.inputs.shape[0], spec.micro_batch
-    first = slot.step * h.batch_size + slot.tick * b
-    positions = first + np.arange(q_ticks * b).reshape(q_ticks, b)
-    numbers = data_order(spec.seed, positions, spec.train_sequences)  # (Q, b)
     a = spec.architecture
+    # All of the updates that the ticks belong to: a tick's weight is its share of the whole.
+    num_updates = 1 + (slot.tick + q_ticks - 1) // slot.ticks_per_step
+    stream = slot.step * h.batch_size + np.arange(num_updates * h.batch_size)
+    order = data_order(spec.seed, stream, spec.train_sequences)
+    own = slice(slot.tick * b, (slot.tick + q_ticks) * b)
+    positions, numbers = stream[own].reshape(q_ticks, b), order[own].reshape(q_ticks, b)
     inputs, plan.targets[:, row], sources = train.rows(numbers, a)
     plan.inputs[:, row] = _noisy(inputs, "noise", spec, positions)
     if sources is not None:
         assert plan.sources is not None
         plan.sources[:, row] = _noisy(sources, "source noise", spec, positions)
-    plan.weight[:, row] = _weights(slot, numbers, train)
+    counts = train.num_targets(order, a).reshape(num_updates, -1, b).sum(-1)  # of each tick
+    shares = (counts / counts.sum(1, keepdims=True)).reshape(-1)
+    plan.weight[:, row] = shares[slot.tick : slot.tick + q_ticks]
     plan.label_smoothing[row], plan.z_loss[row] = h.label_smoothing, h.z_loss
     rates = h.embedding_dropout, h.attention_dropout, h.residual_dropout
     plan.dropout[:, row] = rates
@@ -134,19 +138,6 @@ def _plan_slot(plan: Plan, row: int, slot: Slot, train: Reading) -> None:
             plan.max_value[q, row] = h.grad_clip_value or np.inf
             plan.averaging[q, row] = averaging_share(step, h.ema_decay)
             plan.pruning[q, row] = pruning_of(step, h)
-
-
-def _weights(slot: Slot, numbers: Ints, train: Reading) -> npt.NDArray[np.float64]:
-    """Share of each tick, (Q,), in the targets of its update, given its sequences, (Q, b)."""
-    h, spec = slot.spec.hyperparameters, slot.spec
-    ticks = slot.tick + np.arange(len(numbers))
-    steps = slot.step + np.arange(1 + ticks[-1] // slot.ticks_per_step)
-    positions = steps[:, None] * h.batch_size + np.arange(h.batch_size)  # (updates, B)
-    whole = data_order(spec.seed, positions, spec.train_sequences)
-    targets = train.num_targets(whole, spec.architecture).sum(1)
-    own = train.num_targets(numbers, spec.architecture).sum(1)
-    weights: npt.NDArray[np.float64] = own / targets[ticks // slot.ticks_per_step]
-    return weights
 
 
 def _noisy(ids: Ints, place: str, spec: TrialSpec, positions: Ints) -> Ints:
