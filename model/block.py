@@ -68,9 +68,9 @@ class Block:
         """The block that an architecture asks for."""
         head_norm = qk_norm if a.qk_norm else no_head_norm
         attention = Attention("attn", a.n_heads, a.n_kv_heads, head_norm, position.turn)
-        cross = Attention("cross", a.n_heads, a.n_kv_heads, head_norm, Position().turn)
         layers = {"ln1": _attending(attention)}
         if tower.reads_memory:
+            cross = Attention("cross", a.n_heads, a.n_kv_heads, head_norm, Position().turn)
             layers["ln_cross"] = _reading(cross)
         layers["ln2"] = _feeding(FEED_FORWARDS[a.activation])
         return cls(layers, NORMS[a.norm], PLACEMENTS[a.norm_placement])

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from model.data_config import END_OF_TEXT, CorpusError
 from model.fingerprints import FileDigest
 from model.pairs import Pairs
+from model.reading import num_sequences
 from model.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -68,10 +69,16 @@ class Corpus:
         )  # fmt: skip
         return sum(array.nbytes for array in arrays)
 
+    @property
+    def end_of_text(self) -> int:
+        """Id of the token that ends a document."""
+        (end_of_text,) = self.tokenizer.encode(END_OF_TEXT)
+        return end_of_text
+
     def num_sequences(self, split: Split, context_length: int) -> int:
         """Sequences of `context_length` tokens, each with its next token, that do not overlap."""
         tokens = self.train if split == "train" else self.validation
-        return max(0, len(tokens) - 1) // context_length
+        return num_sequences(len(tokens), context_length)
 
     def pairs(self, split: Split) -> Pairs:
         """The pairs of a split.
@@ -84,10 +91,9 @@ class Corpus:
                 "data: an encoder–decoder learns from pairs, and this corpus has none; set pairs: "
                 "true, with source: python-docstrings or files: of tables"
             )
-        (end_of_text,) = self.tokenizer.encode(END_OF_TEXT)
         if split == "train":
-            return Pairs(self.train, self.train_documents, end_of_text)
-        return Pairs(self.validation, self.validation_documents, end_of_text)
+            return Pairs(self.train, self.train_documents, self.end_of_text)
+        return Pairs(self.validation, self.validation_documents, self.end_of_text)
 
     @property
     def splits(self) -> tuple[Tokens | Pairs, Tokens | Pairs]:

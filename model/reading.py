@@ -60,7 +60,7 @@ class Text:
 
     def num_sequences(self, a: Architecture) -> int:
         """See `Reading`."""
-        return max(0, len(self._tokens) - 1) // a.context_length
+        return num_sequences(len(self._tokens), a.context_length)
 
     def rows(self, numbers: Ints, a: Architecture) -> Rows:
         """See `Reading`; a target is the token after its input."""
@@ -69,6 +69,11 @@ class Text:
     def num_targets(self, numbers: Ints, a: Architecture) -> Ints:
         """See `Reading`."""
         return np.full(numbers.shape, a.context_length, np.int64)
+
+
+def num_sequences(num_tokens: int, context_length: int) -> int:
+    """Sequences of a text that do not overlap, each with its next token."""
+    return max(0, num_tokens - 1) // context_length
 
 
 def sequences(tokens: Tokens, indices: Ints, context_length: int) -> tuple[Ints, Ints]:

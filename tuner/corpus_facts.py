@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from model.corpus import Corpus
-from model.data_config import END_OF_TEXT
+from model.reading import num_sequences
 from model.spec import InitFrom
 
 
@@ -43,7 +43,7 @@ class CorpusFacts:
             len(validation),
             corpus.data_fingerprint,
             corpus.tokenizer_fingerprint,
-            corpus.tokenizer.encode(END_OF_TEXT)[0],
+            corpus.end_of_text,
             corpus.has_pairs,
         )
 
@@ -62,4 +62,7 @@ class CorpusFacts:
                     f"context_length {context_length} is longer than the {part} text of {tokens} "
                     f"tokens; use a shorter context or more text"
                 )
-        return (self.train_size - 1) // context_length, (self.validation_size - 1) // context_length
+        return (
+            num_sequences(self.train_size, context_length),
+            num_sequences(self.validation_size, context_length),
+        )

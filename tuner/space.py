@@ -16,6 +16,7 @@ from model.architecture import Architecture
 from model.data_config import DataConfig
 from model.derivation import derive
 from model.hyperparameters import SYMBOL_TABLE, FractionOf, Hyperparameters
+from model.reading import num_sequences
 from model.spec import TrialSpec
 from model.tokenizer_config import TokenizerConfig
 from tuner.corpus_facts import CorpusFacts
@@ -235,7 +236,9 @@ class SearchSpace(Frozen):
         values, length = self.values(drawn), self._context_length(drawn)
         return derive(
             {name: value for name, value in values.items() if name in SYMBOL_TABLE},
-            train_sequences=max(1, train_size if self.data.pairs else (train_size - 1) // length),
+            train_sequences=max(
+                1, train_size if self.data.pairs else num_sequences(train_size, length)
+            ),
             context_length=length,
             budget_tokens=self.budget.tokens,
         )
