@@ -57,14 +57,48 @@ class EngineConfig(Frozen):
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
+Sampler = Literal["tpe", "gp", "cmaes", "qmc", "random", "grid", "nsga2"]
+SchedulerName = Literal["asha", "hyperband", "bohb", "median", "pbt", "pb2", "none"]
+
+
 class SearchConfig(Frozen):
-    """`search:`, which trials run and how long."""
+    """`search:`, which trials run and how long.
+
+    Attributes:
+        trials: how many configurations are tried; with pbt and pb2 the size of the population.
+        sampler: which suggests them.
+        scheduler: which decides how far each trains.
+        asha: whether asha stops a trial for ever or parks it until it is promoted.
+        reduction_factor: η, of a rung one in so many goes on.
+        perturb_reports: reports between two exchanges of pbt and pb2.
+        seed: of the sampler and of the trials.
+        try_first: points to try after the defaults.
+        order: how reports are taken: `tokens`, as if all slots were equally fast, which makes the
+            search reproducible; `arrival`, as they come; `auto`, tokens with one worker.
+        max_tokens: training tokens after which no trial goes on.
+        max_seconds: likewise, wall time.
+        patience: trials that may end without a better one before the search does.
+    """
 
     trials: int = Field(default=24, ge=1, le=1_000_000)
-    sampler: Literal["tpe", "random"] = "tpe"
-    scheduler: Literal["asha", "none"] = "asha"
+    sampler: Sampler = "tpe"
+    scheduler: SchedulerName = "asha"
+    asha: Literal["stop", "promote"] = "promote"
     reduction_factor: int = Field(default=3, ge=2, le=100)
+    perturb_reports: int = Field(default=2, ge=1, le=10_000)
     seed: int = Field(default=0, ge=0, lt=2**32)
+    try_first: tuple[Mapping[str, Value], ...] = ()
+    order: Literal["auto", "tokens", "arrival"] = "auto"
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_seconds: float | None = Field(default=None, gt=0)
+    patience: int | None = Field(default=None, ge=1)
+
+
+class Confirm(Frozen):
+    """`confirm:`, how the best configurations are retrained; `off` is top 0."""
+
+    top: int = Field(default=3, ge=0, le=100)
+    seeds: int = Field(default=3, ge=2, le=100)
 
 
 class Objective(Frozen):
@@ -89,6 +123,7 @@ class SearchSpace(Frozen):
     budget: Budget = Budget()
     engine: EngineConfig = EngineConfig()
     search: SearchConfig = SearchConfig()
+    confirm: Confirm = Confirm()
     objective: Objective = Objective()
 
     # which parameters there are ------------------------------------------------------------

@@ -1,0 +1,3 @@
+"""The schedulers: which trials are stopped, parked, brought back and copied."""
+
+from __future__ import annotations
