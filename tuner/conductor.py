@@ -128,12 +128,14 @@ class Conductor:
         self.board = Board(space.objectives, space.search.trials, space.expected_tokens(corpus)[1])
         self.space = space
 
-    def edit(self, space: SearchSpace) -> None:
+    def edit(self, space: SearchSpace, slots: int) -> None:
         """Go on with another space, which `resume.check_edit` has allowed.
 
         The sampler then knows those of the trials that could have been drawn from it.
         """
         self.space = space
+        more = range(len(self._slots), slots)
+        self._slots += [_Slot(index, self._now) for index in more]
         self.board.num_trials = max(space.search.trials, len(self.board.rows))
         self.limit, self.confirmation, self.board.winner = None, None, None
         self._without_gain = 0

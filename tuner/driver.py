@@ -129,12 +129,11 @@ class Driver:
         """A trial reported; whether it goes on."""
         if number not in self._launched:  # of a client that was given up
             return False
-        event = self._journal.append(report_event(number, report))
-        row = self._board.rows[number]
-        improved = self._board.best
+        time_ms = self._journal.append(report_event(number, report))
+        row, best_before = self._board.rows[number], self._board.best
         decision = self.conductor.report(number, report)
-        self._tracker.report(number, report, event["time_ms"])
-        is_best = self._board.best is row and improved is not row
+        self._tracker.report(number, report, time_ms)
+        is_best = self._board.best is row and best_before is not row
         self._view.event(row, _in_words(row, self._board.metric, is_best=is_best))
         worker = self._workers[self._launched[number]]
         worker.acknowledge.remote(str(number), report.step)
@@ -206,7 +205,7 @@ class Driver:
         self._allow()
 
     def _announce(self, row: TrialRow) -> None:
-        event = self._journal.append(
+        time_ms = self._journal.append(
             {
                 "event": "trial",
                 "number": row.number,
@@ -217,7 +216,7 @@ class Driver:
                 "recorded": bool(row.recorded),
             }
         )
-        self._record_trial(row, event["time_ms"])
+        self._record_trial(row, time_ms)
         if row.outcome is not None:  # it is the same as another
             self._view.event(row, row.outcome)
             self._close(row)
@@ -230,9 +229,11 @@ class Driver:
     def _close(self, row: TrialRow) -> None:
         """A trial has ended: say so everywhere."""
         assert row.outcome is not None
-        outcome = {"event": "outcome", "number": row.number, "outcome": row.outcome}
-        event = self._journal.append(outcome)
-        self._tracker.end_trial(row.number, row.outcome, event["time_ms"])
+        self._record_end(row, row.outcome)
+
+    def _record_end(self, row: TrialRow, outcome: str) -> None:
+        event = {"event": "outcome", "number": row.number, "outcome": outcome}
+        self._tracker.end_trial(row.number, outcome, self._journal.append(event))
 
     def _free(self, number: int, *, keep: bool) -> None:
         """Free a trial's place at its worker at once, without waiting for its client."""
@@ -257,10 +258,7 @@ class Driver:
             return
         for row in self._board.rows.values():
             if row.outcome is None:
-                event = self._journal.append(
-                    {"event": "outcome", "number": row.number, "outcome": "interrupted"}
-                )
-                self._tracker.end_trial(row.number, "interrupted", event["time_ms"])
+                self._record_end(row, "interrupted")
 
 
 def _in_words(row: TrialRow, metric: str, *, is_best: bool) -> str:
