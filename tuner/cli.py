@@ -152,7 +152,7 @@ def _search(options: argparse.Namespace) -> int:
     if result.problem:
         _say(f"tuner search: {result.problem}; the checkpoints stay in {home.search(result.name)}")
         return TunerError.exit_status
-    return _INTERRUPTED if result.halted else 0
+    return _INTERRUPTED if result.halted == "interrupted" else 0
 
 
 def _edit(

@@ -179,7 +179,7 @@ class Conductor:
                 break
             if isinstance(choice, Resume):
                 row = self.board.rows[choice.number]
-                row.is_parked = False
+                row.is_parked, row.outcome = False, None
                 self._sampler.forget(row.number)
                 return _going_on(row, slot, "resume")
             if isinstance(choice, Branch):

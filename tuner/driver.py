@@ -15,6 +15,7 @@ All but the first four follow from the others; they are for `tuner sync`.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -24,11 +25,12 @@ from typing import Any, Protocol
 from model.report import Report
 from tuner.board import TrialRow
 from tuner.conductor import Conductor, Job
-from tuner.journal import Journal, report_event
+from tuner.journal import Event, Journal, report_event, report_of
 from tuner.live import View
 from tuner.schedulers.protocol import Decision
 from tuner.tracking import Tracker
 
+_FREEING_SECONDS = 10.0
 _REPEAT_SECONDS = 1.0  # a worker that was restarted has forgotten whom it may let through
 
 
@@ -84,22 +86,31 @@ class Driver:
         self._watchdog = watchdog
         self._ready: deque[Job] = deque()
         self._launched: dict[int, int] = {}  # trial → its worker
+        self._freed: dict[int, Any] = {}  # trial → the order to its worker to free its place
         self._announced = 0  # trials that the journal and the record know
         self._started = self._repeated = time.monotonic()
         self._problem: str | None = None  # of the journal, as the user was told
         self.halted: str | None = None
 
-    def begin(self, announced: int) -> None:
-        """Start, or go on.
-
-        Args:
-            announced: trials that the journal knows.
-        """
-        for number in range(announced):  # a record that knows them, too, stays as it is
-            self._record_trial(self._board.rows[number], None)
-        self._announced = announced
+    def begin(self) -> None:
+        """Start, or go on where the journal ends."""
+        for event in self._journal.events:
+            self._tell_again(event)
         self._ready.extend(self.conductor.under_way)
         self._fill()
+
+    def _tell_again(self, event: Event) -> None:
+        """What the last driver journaled may not have come to the record."""
+        kind, time_ms = event["event"], event["time_ms"]
+        if kind == "trial":
+            self._announced += 1
+            self._record_trial(self._board.rows[event["number"]], time_ms)
+        elif kind == "report":
+            self._tracker.report(event["number"], report_of(event), time_ms)
+        elif kind == "outcome":
+            outcome = event["outcome"]
+            if outcome == self._board.rows[event["number"]].outcome:  # not under way again
+                self._tracker.end_trial(event["number"], outcome, time_ms)
 
     # what Ray Tune asks ------------------------------------------------------------------------
 
@@ -108,6 +119,7 @@ class Driver:
         if not self._ready or self.halted:
             return None
         job = self._ready.popleft()
+        self._wait_until_freed(job.number)
         worker = job.slot % len(self._workers)
         self._launched[job.number] = worker
         row = self._board.rows[job.number]
@@ -135,8 +147,7 @@ class Driver:
         self._tracker.report(number, report, time_ms)
         is_best = self._board.best is row and best_before is not row
         self._view.event(row, _in_words(row, self._board.metric, is_best=is_best))
-        worker = self._workers[self._launched[number]]
-        worker.acknowledge.remote(str(number), report.step)
+        self._acknowledge(number, report.step)
         goes_on = decision is Decision.GO_ON and not self.halted
         if not goes_on:
             self._free(number, keep=decision is not Decision.STOP or row.has_finished)
@@ -221,7 +232,7 @@ class Driver:
             self._view.event(row, row.outcome)
             self._close(row)
 
-    def _record_trial(self, row: TrialRow, time_ms: int | None) -> None:
+    def _record_trial(self, row: TrialRow, time_ms: int) -> None:
         links = {"parent_trial": row.parent, "confirms": row.confirms}
         tags = {f"tuner.{name}": str(value) for name, value in links.items() if value is not None}
         self._tracker.start_trial(row.number, row.spec, self._environment, time_ms, tags)
@@ -238,7 +249,22 @@ class Driver:
     def _free(self, number: int, *, keep: bool) -> None:
         """Free a trial's place at its worker at once, without waiting for its client."""
         worker = self._workers[self._launched.pop(number)]
-        worker.stop.remote(str(number), keep)
+        self._freed[number] = worker.stop.remote(str(number), keep)
+
+    def _wait_until_freed(self, number: int) -> None:
+        """A trial that is brought back must not be stopped by the order that parked it."""
+        order = self._freed.pop(number, None)
+        if order is not None:
+            import ray
+
+            with contextlib.suppress(ray.exceptions.RayError):  # a worker that died has forgotten
+                ray.get(order, timeout=_FREEING_SECONDS)
+
+    def _acknowledge(self, number: int, step: int) -> None:
+        """Older states of a trial may go, unless another is still to begin with one of them."""
+        waiting = (job.source for job in self.conductor.under_way if job.source is not None)
+        if all(trial != number or at >= step for trial, at in waiting):
+            self._workers[self._launched[number]].acknowledge.remote(str(number), step)
 
     def _allow(self) -> None:
         """Let the report come that is expected next."""

@@ -44,7 +44,6 @@ class Recorded:
         slots: trials in training at one time.
         in_order: whether reports are taken by the clocks of the slots.
         environment: device and versions of the last driver's workers.
-        num_trials: that the journal knows.
         begun: space and slots that it began with.
     """
 
@@ -54,7 +53,6 @@ class Recorded:
     slots: int
     in_order: bool
     environment: Mapping[str, str]
-    num_trials: int
     begun: tuple[SearchSpace, int]
 
     @classmethod
@@ -79,7 +77,6 @@ class Recorded:
                 slots=last["slots"],
                 in_order=last["in_order"],
                 environment=sessions[-1]["environment"],
-                num_trials=sum(event["event"] == "trial" for event in events),
                 begun=(SearchSpace.model_validate_json(first["space"]), first["slots"]),
             )
         except (KeyError, TypeError, ValidationError) as error:

@@ -461,7 +461,7 @@ def _train(
             watchdog=Health(workers, what.space.engine.timeout_seconds),
         )
         what.view.begin(conductor.board, what.name)
-        driver.begin(what.recorded.num_trials if what.recorded else 0)
+        driver.begin()
         trainable = tune.with_resources(
             tune.with_parameters(Trial, workers=workers), {"cpu": 0, SLOT: 1}
         )
