@@ -86,7 +86,7 @@ class Driver:
         self._watchdog = watchdog
         self._ready: deque[Job] = deque()
         self._launched: dict[int, int] = {}  # trial → its worker
-        self._freed: dict[int, Any] = {}  # trial → the order to its worker to free its place
+        self._freed: dict[int, Any] = {}  # parked trial → the order to free its place
         self._announced = 0  # trials that the journal and the record know
         self._started = self._repeated = time.monotonic()
         self._problem: str | None = None  # of the journal, as the user was told
@@ -249,7 +249,9 @@ class Driver:
     def _free(self, number: int, *, keep: bool) -> None:
         """Free a trial's place at its worker at once, without waiting for its client."""
         worker = self._workers[self._launched.pop(number)]
-        self._freed[number] = worker.stop.remote(str(number), keep)
+        order = worker.stop.remote(str(number), keep)
+        if self._board.rows[number].is_parked:
+            self._freed[number] = order
 
     def _wait_until_freed(self, number: int) -> None:
         """A trial that is brought back must not be stopped by the order that parked it."""
