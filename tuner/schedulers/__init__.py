@@ -1,3 +1,15 @@
 """The schedulers: which trials are stopped, parked, brought back and copied."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from tuner.schedulers.asha import asha
+from tuner.schedulers.none import FullBudget
+from tuner.schedulers.protocol import Facts, Scheduler
+from tuner.space import SchedulerName
+
+SCHEDULERS: Mapping[SchedulerName, Callable[[Facts], Scheduler]] = {
+    "asha": asha,
+    "none": FullBudget,
+}
