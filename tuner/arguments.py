@@ -19,7 +19,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = _parser()
     options = parser.parse_args(arguments)
     if getattr(options, "space", "") is None and not getattr(options, "resume", None):
-        parser.error(f"{options.command}: --space FILE is missing, for instance search_spaces/lm.yaml")
+        parser.error(
+            f"{options.command}: --space FILE is missing, for instance search_spaces/lm.yaml"
+        )
     return options
 
 
@@ -117,7 +119,13 @@ def _add_search(search: argparse.ArgumentParser) -> None:
     for option, name, metavar, parse_value, text in (
         ("--max-time", "max_seconds", "TIME", _duration, "halt after so long: 90s, 10m, 2h"),
         ("--max-tokens", "max_tokens", "N", _whole(1, 2**53), "end after so many training tokens"),
-        ("--patience", "patience", "N", _whole(1, 10**6), "end after N trials without a better one"),
+        (
+            "--patience",
+            "patience",
+            "N",
+            _whole(1, 10**6),
+            "end after N trials without a better one",
+        ),
     ):
         search.add_argument(
             option, dest="overrides", action="append", metavar=metavar, help=text,

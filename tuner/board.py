@@ -110,9 +110,7 @@ class Board:
         tokens: training tokens that the search spent, up to the newest reports.
     """
 
-    def __init__(
-        self, objectives: Sequence[Objective], trials: int, expected_tokens: int
-    ) -> None:
+    def __init__(self, objectives: Sequence[Objective], trials: int, expected_tokens: int) -> None:
         self._objectives = objectives
         self.metric = objectives[0].metric
         self.num_trials = trials

@@ -295,6 +295,7 @@ class Conductor:
             return Decision.GO_ON
         decision = self._scheduler.report(row.number, report.tokens, self.board.rank(row))
         if self.limit is not None:
+            self._scheduler.end(row.number, row.tokens, None)
             decision = Decision.STOP
         row.is_parked = decision is Decision.PARK
         if decision is Decision.STOP:

@@ -234,7 +234,9 @@ def resume(
                 name, space, text, home, view, corpus, facts, record, journal, tracker, recorded,
                 fresh,
             )  # fmt: skip
-            return _conduct(what, lambda: tracker.add_text(text, SPACE_FILE), check_interrupt, started)
+            return _conduct(
+                what, lambda: tracker.add_text(text, SPACE_FILE), check_interrupt, started
+            )
 
 
 def _prepared(space: SearchSpace, home: Home, view: View) -> Corpus:
@@ -363,9 +365,7 @@ def _keep_checkpoint(tracker: Tracker, best: TrialRow) -> None:
         tracker.add_artifact(Path(path), BEST_FOLDER)
 
 
-def _result(
-    what: _Search, driver: Driver, started: float, usage: dict[str, float]
-) -> SearchResult:
+def _result(what: _Search, driver: Driver, started: float, usage: dict[str, float]) -> SearchResult:
     board, conductor = driver.conductor.board, driver.conductor
     best, trials = board.best, board.searched
     if best is None and driver.halted:
@@ -410,12 +410,12 @@ def _conductor(
         what.view.phase(f"repeating the journal of {what.name}")
         space, begun_slots = recorded.begun
         memory = memory_of(journal.events, find)
-        conductor = Conductor(
-            space, what.facts, begun_slots, memory, None if what.fresh else find
-        )
+        conductor = Conductor(space, what.facts, begun_slots, memory, None if what.fresh else find)
         repeat(conductor, journal.events, what.name)
         if changed := environment_changes(recorded.environment, environment):
-            what.view.phase(f"the trials under way go on with {changed}: their last bits may differ")
+            what.view.phase(
+                f"the trials under way go on with {changed}: their last bits may differ"
+            )
         is_edited = what.space != recorded.space or slots > recorded.slots
         if is_edited:
             conductor.edit(what.space, slots)
@@ -429,9 +429,7 @@ def _conductor(
 # Ray ---------------------------------------------------------------------------------------
 
 
-def _train(
-    what: _Search, check_interrupt: Callable[[], None]
-) -> tuple[Driver, dict[str, float]]:
+def _train(what: _Search, check_interrupt: Callable[[], None]) -> tuple[Driver, dict[str, float]]:
     """Train all trials; the workers' busy seconds and how many workers there were."""
     from tuner.local_ray import local_ray, start_workers, training_seconds
 

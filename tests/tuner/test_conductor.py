@@ -25,9 +25,7 @@ def conduct(folder: Path, search: str, slots: int = 3, text: str = SPACE) -> Sim
 def again(simulation: Simulation, count: int, slots: int) -> Simulation:
     """The search as a driver finds it that reads the first lines of its journal."""
     events = simulation.events[:count]
-    conductor = Conductor(
-        simulation.conductor.space, FACTS, slots, memory_of(events, lambda _: ())
-    )
+    conductor = Conductor(simulation.conductor.space, FACTS, slots, memory_of(events, lambda _: ()))
     repeat(conductor, events, "lm-1")
     return Simulation(conductor, events)
 
