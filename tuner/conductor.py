@@ -1,8 +1,8 @@
 """The mind of a search: what each slot trains next, and what becomes of a trial at each report.
 
 It has neither clock nor files nor Ray, and every answer is a function of the calls before it. So a
-search goes on after a crash by repeating the calls of its journal, and a benchmark conducts searches
-whose training has long been done.
+search goes on after a crash by repeating the calls of its journal, and a benchmark conducts
+searches whose training has long been done.
 
 A *slot* is a place where one trial trains at a time. Each has a virtual clock that counts training
 tokens as if all slots were equally fast. `expected` says whose report comes first by these clocks:
@@ -18,14 +18,14 @@ from typing import Literal
 
 from model.randomness import derive_key
 from model.report import Report, Status
-from model.spec import Continues, TrialSpec
+from model.spec import Continues
 from tuner.board import Board, TrialRow
 from tuner.confirmation import Confirmation, compare
 from tuner.corpus_facts import CorpusFacts
 from tuner.parameters import Value
 from tuner.sampling import Sampler, Told
 from tuner.schedulers import SCHEDULERS
-from tuner.schedulers.protocol import Branch, Decision, Facts, New, Resume
+from tuner.schedulers.protocol import Branch, Decision, Facts, Resume
 from tuner.space import SearchSpace
 
 DEFAULTS = 0  # number of the trial with the defaults

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import yaml
 from pydantic import ValidationError
@@ -169,7 +168,7 @@ def _refused_parameters(
     for key, old in before.items():
         new = after[key]
         same = old.model_copy(update={"distribution": new.distribution})
-        if same != new or (old.is_constant or new.is_constant) and old != new:
+        if same != new or ((old.is_constant or new.is_constant) and old != new):
             yield f"another {part}.{key}"
         elif old.distribution.kind != new.distribution.kind:
             yield f"another kind of range for {part}.{key}"
