@@ -166,7 +166,7 @@ def _edit(
         return lambda recorded: space, space_text
     if not options.overrides:
         return None, None
-    from tuner.resume import edited
+    from tuner.history import edited
 
     return lambda recorded: edited(recorded, options.overrides, options.resume), None
 

@@ -129,7 +129,7 @@ class Conductor:
         self.space = space
 
     def edit(self, space: SearchSpace, slots: int) -> None:
-        """Go on with another space, which `resume.check_edit` has allowed.
+        """Go on with another space, which `history.check_edit` has allowed.
 
         The sampler then knows those of the trials that could have been drawn from it.
         """

@@ -16,6 +16,7 @@ from model.corpus import Corpus
 from model.preparation import prepare
 from tuner.corpus_facts import CorpusFacts
 from tuner.errors import TunerError
+from tuner.history import Recorded, check_edit
 from tuner.home import Home
 from tuner.init_from import warm_started
 from tuner.interrupt import noted_interrupts
@@ -23,7 +24,6 @@ from tuner.journal import Journal
 from tuner.live import SilentView, View
 from tuner.record import DATA_FILE, SPACE_FILE, START_FOLDER, Record, Tag
 from tuner.result import SearchResult
-from tuner.resume import Recorded, check_edit
 from tuner.session import Session, conduct
 from tuner.space import SearchSpace
 from tuner.space_checks import conflicts

@@ -17,13 +17,13 @@ from tuner.corpus_facts import CorpusFacts
 from tuner.driver import Driver
 from tuner.errors import ResultError, StoreError
 from tuner.finished import Finished
+from tuner.history import Recorded, environment_changes, memory_of, repeat, search_event
 from tuner.home import Home
 from tuner.interrupt import noted_interrupts
 from tuner.journal import Event, Journal
 from tuner.live import View
 from tuner.record import BEST_FOLDER, Record
 from tuner.result import SearchResult
-from tuner.resume import Recorded, environment_changes, memory_of, repeat, search_event
 from tuner.space import SearchSpace
 from tuner.tracking import Tracker
 

@@ -10,8 +10,8 @@ from model.report import Report, Status
 from tuner.board import TrialRow
 from tuner.conductor import Conductor, Job
 from tuner.corpus_facts import CorpusFacts
+from tuner.history import search_event
 from tuner.journal import Event, report_event
-from tuner.resume import search_event
 from tuner.space import SearchSpace
 from tuner.space_file import load_space
 

@@ -11,7 +11,7 @@ from model.report import Report, Status
 from tests.tuner.conducting import FACTS, SPACE, Simulation, outcomes, space_of, trained
 from tuner.board import TrialRow
 from tuner.conductor import Conductor
-from tuner.resume import memory_of, repeat
+from tuner.history import memory_of, repeat
 from tuner.schedulers import SCHEDULERS
 
 SAMPLERS = ("tpe", "random", "qmc", "cmaes")
