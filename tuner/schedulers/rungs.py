@@ -61,6 +61,13 @@ class Rung:
         """How many results are better than that of a recorded trial."""
         return bisect_left(self._ranked, self._results[number])
 
+    def median(self, *, without: int) -> float:
+        """Of the results of all recorded trials but one; there must be another."""
+        skipped, count = self.rank(without), len(self._ranked) - 1
+        middle = ((count - 1) // 2, count // 2)  # as if that one were not there
+        low, high = (self._ranked[i + (i >= skipped)][0] for i in middle)
+        return (low + high) / 2
+
     @property
     def best_parked(self) -> int | None:
         """The best trial that waits here."""
