@@ -84,6 +84,11 @@ class TrialRow:
         """Whether a loss or gradient was not finite."""
         return self.last is not None and self.last.status is Status.DIVERGED
 
+    @property
+    def failed(self) -> bool:
+        """Whether it could not go on, for a reason that is not its own."""
+        return (self.outcome or "").startswith("failed")
+
     def objective(self, metric: str) -> float:
         """The newest value of a metric; infinity where there is none or the trial diverged."""
         if self.last is None or self.has_diverged:

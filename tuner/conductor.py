@@ -20,7 +20,7 @@ from model.randomness import derive_key
 from model.report import Report, Status
 from model.spec import Continues
 from tuner.board import Board, TrialRow
-from tuner.confirmation import Confirmation, compare
+from tuner.confirmation import Confirmation, confirm
 from tuner.corpus_facts import CorpusFacts
 from tuner.parameters import Value
 from tuner.sampling import Sampler, Told
@@ -214,7 +214,9 @@ class Conductor:
         number, parent = len(self.board.rows), self.board.rows[branch.parent]
         self._sampler.restore(number, branch.draw)
         plain = self.space.spec(branch.draw, self._corpus, self.space.search.seed)
-        spec = plain.continuing(Continues(spec=parent.spec, step=parent.step))
+        spec = TrialSpec.model_validate(
+            {**dict(plain), "continues": Continues(spec=parent.spec, step=parent.step)}
+        )
         row = TrialRow(number, spec, branch.draw, parent=parent.number)
         self.board.num_trials += 1
         return self._add(row)
@@ -372,17 +374,17 @@ class Conductor:
         return self.board.rows[job.number].confirms is None
 
     def _to_confirm(self, rows: Sequence[TrialRow]) -> list[TrialRow]:
-        """The best finished trials; what continues another trial cannot be begun anew."""
-        finished = [r for r in rows if r.has_finished and r.spec.continues is None]
+        """The best finished trials; of several objectives there is no one best."""
         if len(self.space.objectives) > 1:
             return []
+        finished = [r for r in rows if r.has_finished]
         ranked = sorted(finished, key=lambda r: (self.board.rank(r), r.number))
         return ranked[: self.space.confirm.top]
 
     def _confirm(self, row: TrialRow, seed: int, slot: int) -> Job:
         number = len(self.board.rows)
         fresh = derive_key(self.space.search.seed, "confirm", seed) >> 1
-        spec = row.spec.model_copy(update={"seed": fresh})
+        spec = _reseeded(row.spec, fresh)
         self.board.add(TrialRow(number, spec, row.draw, confirms=row.number))
         self.board.num_trials = max(self.board.num_trials, number + 1)
         self._confirmed[row.number, seed] = number
@@ -390,13 +392,22 @@ class Conductor:
 
     def _conclude(self, best: Sequence[int]) -> None:
         seeds = range(self.space.confirm.seeds)
+        trials = {n: [self.board.rows[self._confirmed[n, seed]] for seed in seeds] for n in best}
         values = {
-            number: [self.board.value(self.board.rows[self._confirmed[number, s]]) for s in seeds]
-            for number in best
+            number: [None if row.failed else self.board.value(row) for row in rows]
+            for number, rows in trials.items()
         }
-        self.confirmation = compare(values, self.space.objective.mode)
-        if self.confirmation is not None:
-            self.board.winner = self.confirmation.ranked[0].number
+        self.confirmation = confirm(values, self.space.objective.mode)
+        if self.confirmation.winner is not None:
+            self.board.winner = self.confirmation.winner.number
+
+
+def _reseeded(spec: TrialSpec, seed: int) -> TrialSpec:
+    """The same with another seed, and so all that it continues."""
+    start = spec.continues
+    if start is not None:
+        start = Continues(spec=_reseeded(start.spec, seed), step=start.step)
+    return spec.model_copy(update={"seed": seed, "continues": start})
 
 
 def _going_on(row: TrialRow, slot: int, kind: JobKind) -> Job:

@@ -119,10 +119,11 @@ def edited(space: SearchSpace, overrides: Sequence[Override], name: str) -> Sear
         try:
             value = yaml.safe_load(override.text)
             changed = type(section).model_validate({**section.model_dump(), key: value})
-        except (yaml.YAMLError, ValidationError) as error:
-            told = isinstance(error, ValidationError)
-            message = broken_rule(f"{part}.{key}", error.errors()[0]) if told else "is no value"
+        except ValidationError as error:
+            message = broken_rule(f"{part}.{key}", error.errors()[0])
             raise TunerError(f"{override.option}: {message}") from error
+        except yaml.YAMLError as error:
+            raise TunerError(f"{override.option}: {override.text!r} is no value") from error
         space = space.model_copy(update={part: changed})
     return space
 
