@@ -68,7 +68,8 @@ def test_conductor_ends_every_trial(tmp_path: Path, scheduler: str, slots: int) 
 
 
 def test_conductor_takes_reports_in_the_order_of_the_slots_clocks(tmp_path: Path) -> None:
-    simulation = conduct(tmp_path, "trials: 9, scheduler: none", 3)
+    text = SPACE.replace("1e-1]", "1e-2]")  # none diverges
+    simulation = conduct(tmp_path, "trials: 9, scheduler: none", 3, text)
     simulation.run()
     reports = [e for e in simulation.events if e["event"] == "report"]
     first = [e["number"] for e in reports[:9]]
@@ -76,11 +77,12 @@ def test_conductor_takes_reports_in_the_order_of_the_slots_clocks(tmp_path: Path
 
 
 def test_conductor_parks_and_promotes(tmp_path: Path) -> None:
-    """27 trials, η 3 and rungs at 1/9 and 1/3 of the budget: 9 go on, and of these 3."""
+    """27 trials, η 3 and rungs at 1/9 and 1/3 of the budget: 9 should go on, and a few too early."""
     simulation = conduct(tmp_path, "trials: 27, sampler: random", 4)
     board = simulation.run().board
     reached = [len(row.reports) for row in board.searched if not row.has_diverged]
-    assert 7 <= sum(n >= 3 for n in reached) <= 10
+    assert 9 <= sum(n >= 3 for n in reached) <= 13
+    assert 3 <= sum(n == 9 for n in reached) <= 6
     resumed = [job for job in simulation.jobs if job.kind == "resume"]
     assert resumed
     assert all(job.source == (job.number, job.after) for job in resumed)
@@ -130,8 +132,8 @@ def test_conductor_trains_no_specification_twice(tmp_path: Path) -> None:
 def test_conductor_takes_finished_trials_from_the_record(tmp_path: Path) -> None:
     first = conduct(tmp_path, "trials: 9, sampler: random").run()
     known = {r.spec.hash: r.reports for r in first.board.rows.values() if r.has_finished}
-    again = Conductor(first.space, FACTS, 3, find=lambda spec_hash: known.get(spec_hash, ()))
-    simulation = Simulation(again)
+    repeated = Conductor(first.space, FACTS, 3, find=lambda spec_hash: known.get(spec_hash, ()))
+    simulation = Simulation(repeated)
     board = simulation.run().board
     taken = [row for row in board.rows.values() if row.recorded]
     assert len(taken) >= 2
