@@ -111,6 +111,10 @@ class Parameter(Frozen):
         span = f"{shown(d.low)} … {shown(d.high)}"
         return f"{span}{times}, {how}" if times else f"{how} {span}"
 
+    def contains(self, value: Value) -> bool:
+        """Whether a value can be drawn."""
+        return _contains(self.distribution, value)
+
     def nearest(self, wanted: Value) -> Value:
         """The value to draw that is closest to a wanted one; NaN wants the middle."""
         return _nearest(self.distribution, wanted)
@@ -162,6 +166,14 @@ def mean(distribution: AnyDistribution) -> float:
         return sum(values) / len(values)
     low, high = distribution.low, distribution.high
     return (high - low) / math.log(high / low) if distribution.is_log else (low + high) / 2
+
+
+def _contains(distribution: AnyDistribution, value: Value) -> bool:
+    if not isinstance(distribution, Range):
+        return value in cast(list[Value], possible_values(distribution))
+    if isinstance(value, str | bool) or (distribution.is_whole and value != int(value)):
+        return False
+    return distribution.low <= value <= distribution.high
 
 
 def _nearest(distribution: AnyDistribution, wanted: Value) -> Value:

@@ -19,7 +19,7 @@ from tuner.parameters import symbol
 from tuner.space import SearchSpace
 
 if TYPE_CHECKING:  # it would load torch for a table
-    from tuner.search import SearchResult
+    from tuner.result import SearchResult
 
 _MOST_TRIALS = 8
 

@@ -1,3 +1,20 @@
 """The schedulers: which trials are stopped, parked, brought back and copied."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from tuner.schedulers.asha import asha
+from tuner.schedulers.hyperband import Hyperband
+from tuner.schedulers.median import MedianStopping
+from tuner.schedulers.none import FullBudget
+from tuner.schedulers.protocol import Facts, Scheduler
+from tuner.space import SchedulerName
+
+SCHEDULERS: Mapping[SchedulerName, Callable[[Facts], Scheduler]] = {
+    "asha": asha,
+    "hyperband": Hyperband,
+    "bohb": Hyperband,
+    "median": MedianStopping,
+    "none": FullBudget,
+}

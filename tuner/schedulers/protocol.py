@@ -42,7 +42,8 @@ class Branch:
     Attributes:
         parent: whose state is copied.
         draw: the hyperparameters from there on, complete.
-        replaces: the trial that was stopped for it.
+        replaces: the trial whose place it takes: it was stopped, it diverged or failed, or it is
+            parked and will never be brought back.
     """
 
     parent: int
@@ -72,7 +73,11 @@ class Facts:
 
 
 class Scheduler(Protocol):
-    """Values are finite and smaller ones are better; of equal ones the earlier report wins."""
+    """Values are finite and smaller ones are better; of equal ones the earlier report wins.
+
+    A call of `choose` that returns None changes nothing: whoever repeats the calls may leave it
+    out, or make it more often.
+    """
 
     def choose(self, *, may_start: bool) -> Choice | None:
         """What a free slot trains next. The choice is made: it will be done.
@@ -91,4 +96,7 @@ class Scheduler(Protocol):
         """A trial that is not at its end reports."""
 
     def end(self, number: int, tokens: int, value: float | None) -> None:
-        """A trial will not report again: it has finished, or (None) diverged or failed."""
+        """A trial will not report again: it has finished, or (None) diverged or failed.
+
+        It may be one that is parked. For one that was told to stop, this has no effect.
+        """

@@ -1,0 +1,262 @@
+"""A driver's time with a search, from the moment that all its inputs are known to the result."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from model.corpus import Corpus
+from tuner.advice import advise
+from tuner.board import TrialRow
+from tuner.conductor import Conductor
+from tuner.corpus_facts import CorpusFacts
+from tuner.driver import Driver
+from tuner.errors import ResultError, StoreError
+from tuner.finished import Finished
+from tuner.history import Recorded, environment_changes, memory_of, repeat, search_event
+from tuner.home import Home
+from tuner.interrupt import noted_interrupts
+from tuner.journal import Event, Journal
+from tuner.live import View
+from tuner.record import BEST_FOLDER, Record
+from tuner.result import SearchResult
+from tuner.space import SearchSpace
+from tuner.tracking import Tracker
+
+
+@dataclass(frozen=True)
+class Session:
+    """All that a driver needs to begin, or to go on.
+
+    Attributes:
+        name: of the search.
+        space: what it searches.
+        space_text: the file that the space came from.
+        home: where it lives.
+        view: is told what happens.
+        corpus: the data.
+        facts: what specifications know of them.
+        record: the store, to read.
+        journal: open.
+        tracker: the store, to write.
+        recorded: what the journal says of the search; None if it begins.
+        fresh: whether finished trials of other searches are trained again.
+    """
+
+    name: str
+    space: SearchSpace
+    space_text: str | None
+    home: Home
+    view: View
+    corpus: Corpus
+    facts: CorpusFacts
+    record: Record
+    journal: Journal
+    tracker: Tracker
+    recorded: Recorded | None
+    fresh: bool
+
+    @property
+    def folder(self) -> Path:
+        """Its journal and checkpoints."""
+        return self.home.search(self.name)
+
+
+def conduct(
+    session: Session,
+    keep_inputs: Callable[[], None],
+    check_interrupt: Callable[[], None],
+    started: float,
+) -> SearchResult:
+    """Train, record, sum up; what can go wrong with the store at the end is no reason to fail."""
+    tracker, journal = session.tracker, session.journal
+    status, best, problem = "failed", None, None
+    summary: dict[str, float] = {}
+    try:
+        keep_inputs()
+        driver, usage = _train(session, check_interrupt)
+        problem = _problem(tracker.flush)
+        result = _result(session, driver, started, usage)
+        status = "interrupted" if result.halted else "finished"
+        summary, best = result.summary(), result.best
+        session.view.phase("recording the best trial")
+        problem = problem or _problem(lambda: _keep_checkpoint(tracker, result.best))
+    except KeyboardInterrupt:
+        status = "interrupted"
+        raise
+    finally:
+        with noted_interrupts():  # an impatient second one must not cut the record short
+            number = None if best is None else best.number
+            end: Event = {"event": "end", "status": status, "summary": summary, "best": number}
+            journal.append(end)
+            best_run = None if number is None else tracker.run_of(number)
+            problem = problem or _problem(lambda: tracker.finish(status, summary, best_run))
+        shutil.rmtree(session.folder / "tune", ignore_errors=True)
+        if problem is None and status == "finished":
+            shutil.rmtree(session.folder / "checkpoints", ignore_errors=True)
+    return replace(result, problem=problem)
+
+
+def _problem(action: Callable[[], None]) -> str | None:
+    """Do something with the store; what went wrong, if anything did."""
+    try:
+        action()
+    except StoreError as error:
+        return str(error)
+    return None
+
+
+def _keep_checkpoint(tracker: Tracker, best: TrialRow) -> None:
+    """Attach the best trial's state, if this search has trained it."""
+    path = best.reports[-1].checkpoint
+    if path and Path(path).is_file():
+        tracker.add_artifact(Path(path), BEST_FOLDER)
+
+
+def _result(
+    session: Session, driver: Driver, started: float, usage: dict[str, float]
+) -> SearchResult:
+    board, conductor = driver.conductor.board, driver.conductor
+    best, trials = board.best, board.searched
+    if best is None and driver.halted:
+        raise KeyboardInterrupt
+    if best is None:
+        outcomes = ", ".join(sorted({str(row.outcome) for row in trials}))
+        raise ResultError(
+            f"no trial of {session.name} has a result: {outcomes}; if they diverged, lower the "
+            f"learning rates; 'tuner show --search {session.name}' shows them"
+        )
+    wall = time.monotonic() - started
+    run_ids = {n: r for n in board.rows if (r := session.tracker.run_of(n)) is not None}
+    spent = sum(row.tokens_trained for row in board.rows.values() if row.confirms is not None)
+    unlike = [row for row in trials if not (row.outcome or "").startswith("same as")]
+    return SearchResult(
+        name=session.name,
+        metric=board.metric,
+        trials=trials,
+        best=best,
+        run_ids=run_ids,
+        experiment_id=session.tracker.experiment_id,
+        wall_seconds=wall,
+        training_share=usage["training_seconds"] / (usage["workers"] * wall),
+        confirmation=conductor.confirmation,
+        confirmation_tokens=spent,
+        limit=conductor.limit,
+        halted=driver.halted,
+        advice=[] if driver.halted else advise(conductor.space, unlike, session.name),
+    )
+
+
+def _conductor(
+    session: Session, slots: int, environment: Mapping[str, str], *, in_order: bool
+) -> Conductor:
+    """A new one; or one that is where the journal of the search ends."""
+    journal, recorded = session.journal, session.recorded
+    find = Finished(session.record, environment)
+    if recorded is None:
+        conductor = Conductor(
+            session.space, session.facts, slots, find=None if session.fresh else find
+        )
+        is_edited = True
+    else:
+        session.view.phase(f"repeating the journal of {session.name}")
+        space, begun_slots = recorded.begun
+        memory = memory_of(journal.events, find)
+        conductor = Conductor(
+            space, session.facts, begun_slots, memory, None if session.fresh else find
+        )
+        repeat(conductor, journal.events, session.name)
+        if changed := environment_changes(recorded.environment, environment):
+            session.view.phase(
+                f"the trials under way go on with {changed}: their last bits may differ"
+            )
+        is_edited = session.space != recorded.space or slots > recorded.slots
+        if is_edited:
+            conductor.edit(session.space, slots)
+    if is_edited:
+        event = search_event(
+            session.space, session.space_text, session.facts, slots, in_order=in_order
+        )
+        journal.append(event)
+    journal.append({"event": "session", "environment": dict(environment)})
+    return conductor
+
+
+# Ray ---------------------------------------------------------------------------------------
+
+
+def _train(
+    session: Session, check_interrupt: Callable[[], None]
+) -> tuple[Driver, dict[str, float]]:
+    """Train all trials; the workers' busy seconds and how many workers there were."""
+    from tuner.local_ray import available, local_ray, start_workers, training_seconds
+
+    session.view.phase("starting Ray and the workers")
+    with local_ray(session.corpus.nbytes):
+        check_interrupt()
+        import ray
+        from ray import tune
+
+        from tuner.health import Health
+        from tuner.searcher import Events, Jobs, Verdicts
+        from tuner.trial import SLOT, Trial
+
+        folders = str(session.folder / "checkpoints"), str(session.home.starts)
+        device, count, each = available(session.space)
+        recorded = session.recorded
+        order = session.space.search.order
+        in_order = order == "tokens" or (order == "auto" and count == 1)
+        slots = count * each
+        if recorded is not None:
+            in_order, slots = recorded.in_order, max(slots, recorded.slots)
+        workers = start_workers(
+            session.corpus, folders, device, count, math.ceil(slots / count), gated=in_order
+        )
+        environment: dict[str, str] = ray.get(workers[0].environment.remote())
+        conductor = _conductor(session, slots, environment, in_order=in_order)
+        driver = Driver(
+            conductor,
+            session.journal,
+            session.tracker,
+            session.view,
+            workers,
+            environment,
+            in_order=in_order,
+            check_interrupt=check_interrupt,
+            watchdog=Health(workers, session.space.engine.timeout_seconds),
+        )
+        session.view.begin(conductor.board, session.name)
+        driver.begin()
+        trainable = tune.with_resources(
+            tune.with_parameters(Trial, workers=workers), {"cpu": 0, SLOT: 1}
+        )
+        tuner = tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                search_alg=Jobs(driver),
+                scheduler=Verdicts(driver),
+                num_samples=-1,  # until there are no more jobs
+                max_concurrent_trials=slots,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(session.folder),
+                callbacks=[Events(driver)],
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                verbose=0,
+            ),
+        )
+        try:
+            tuner.fit()
+        except KeyboardInterrupt:
+            driver.halt("interrupted")
+        finally:
+            session.view.end()
+            driver.close()
+        seconds = sum(training_seconds(worker) for worker in workers)
+    return driver, {"training_seconds": seconds, "workers": float(len(workers))}
