@@ -133,7 +133,6 @@ def _result(
     wall = time.monotonic() - started
     run_ids = {n: r for n in board.rows if (r := session.tracker.run_of(n)) is not None}
     spent = sum(row.tokens_trained for row in board.rows.values() if row.confirms is not None)
-    unlike = [row for row in trials if not (row.outcome or "").startswith("same as")]
     return SearchResult(
         name=session.name,
         metric=board.metric,
@@ -147,7 +146,22 @@ def _result(
         confirmation_tokens=spent,
         limit=conductor.limit,
         halted=driver.halted,
-        advice=[] if driver.halted else advise(conductor.space, unlike, session.name),
+        advice=[] if driver.halted else _advice(session, conductor),
+    )
+
+
+def _advice(session: Session, conductor: Conductor) -> list[str]:
+    """What the trials say about the next search."""
+    trials = [r for r in conductor.board.searched if r.reports and r.parent is None]
+    confirmation = conductor.confirmation
+    return advise(
+        conductor.space,
+        trials,
+        {row.number: row.draw for row in trials},
+        conductor.board.metric,
+        mode=conductor.space.objective.mode,
+        name=session.name,
+        spread=confirmation.spread if confirmation else None,
     )
 
 
