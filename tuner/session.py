@@ -133,9 +133,11 @@ def _result(
     wall = time.monotonic() - started
     run_ids = {n: r for n in board.rows if (r := session.tracker.run_of(n)) is not None}
     spent = sum(row.tokens_trained for row in board.rows.values() if row.confirms is not None)
+    spread = conductor.confirmation.spread if conductor.confirmation else None
     unlike = [row for row in trials if not (row.outcome or "").startswith("same as")]
     return SearchResult(
         name=session.name,
+        space=conductor.space,
         metric=board.metric,
         trials=trials,
         best=best,
@@ -147,7 +149,7 @@ def _result(
         confirmation_tokens=spent,
         limit=conductor.limit,
         halted=driver.halted,
-        advice=[] if driver.halted else advise(conductor.space, unlike, session.name),
+        advice=[] if driver.halted else advise(conductor.space, unlike, session.name, spread),
     )
 
 
