@@ -18,10 +18,11 @@ from typing import Literal
 
 from model.randomness import derive_key
 from model.report import Report, Status
-from model.spec import Continues
+from model.spec import Continues, TrialSpec
 from tuner.board import Board, TrialRow
 from tuner.confirmation import Confirmation, confirm
 from tuner.corpus_facts import CorpusFacts
+from tuner.jobs import Job, JobKind, Slot, going_on
 from tuner.parameters import Value
 from tuner.sampling import Sampler, Told
 from tuner.schedulers import SCHEDULERS
@@ -29,48 +30,6 @@ from tuner.schedulers.protocol import Branch, Decision, Facts, Resume
 from tuner.space import SearchSpace
 
 DEFAULTS = 0  # number of the trial with the defaults
-
-# new: from the start; resume: a parked trial; branch: from the state of another; confirm: the
-# configuration of another with a fresh seed; recorded: an equal trial's reports instead of training
-JobKind = Literal["new", "resume", "branch", "confirm", "recorded"]
-
-
-@dataclass(frozen=True)
-class Job:
-    """One leg of a trial, for one slot.
-
-    Attributes:
-        number: of the trial.
-        slot: where it trains.
-        kind: why.
-        after: step of its last report that was taken; 0 before the first.
-        source: trial and step whose state it goes on from; None: from its start.
-        reports: what an equal trial reported, to be taken instead of training.
-    """
-
-    number: int
-    slot: int
-    kind: JobKind
-    after: int = 0
-    source: tuple[int, int] | None = None
-    reports: Sequence[Report] = ()
-
-
-@dataclass
-class _Slot:
-    """Where one trial trains at a time.
-
-    Attributes:
-        index: counted from 0.
-        clock: virtual tokens at which the last job ended.
-        job: under way.
-        tokens_before: of its trial, when the job began.
-    """
-
-    index: int
-    clock: int = 0
-    job: Job | None = None
-    tokens_before: int = 0
 
 
 @dataclass(frozen=True)
@@ -113,7 +72,7 @@ class Conductor:
         self._corpus = corpus
         self._memory = memory or Memory()
         self._find = find
-        self._slots = [_Slot(index) for index in range(slots)]
+        self._slots = [Slot(index) for index in range(slots)]
         self._now = 0  # virtual clock of the last event
         self._started = 0  # trials that the sampler suggested
         self._without_gain = 0  # trials ended since the best got better
@@ -135,7 +94,7 @@ class Conductor:
         """
         self.space = space
         more = range(len(self._slots), slots)
-        self._slots += [_Slot(index, self._now) for index in more]
+        self._slots += [Slot(index, self._now) for index in more]
         self.board.num_trials = max(space.search.trials, len(self.board.rows))
         self.limit, self.confirmation, self.board.winner = None, None, None
         self._without_gain = 0
@@ -181,7 +140,7 @@ class Conductor:
                 row = self.board.rows[choice.number]
                 row.is_parked, row.outcome = False, None
                 self._sampler.forget(row.number)
-                return _going_on(row, slot, "resume")
+                return going_on(row, slot, "resume")
             if isinstance(choice, Branch):
                 row, parent = self._add_branch(choice), self.board.rows[choice.parent]
                 return Job(row.number, slot, "branch", parent.step, (parent.number, parent.step))
@@ -241,7 +200,7 @@ class Conductor:
         jobs = [slot.job for slot in self._slots if slot.job is not None]
         rows = [self.board.rows[job.number] for job in jobs]
         return [
-            _going_on(row, job.slot, job.kind) if row.reports else job
+            going_on(row, job.slot, job.kind) if row.reports else job
             for row, job in zip(rows, jobs, strict=True)
         ]
 
@@ -260,7 +219,7 @@ class Conductor:
         assert slot.job is not None
         return slot.job.number, step
 
-    def _next_report(self, slot: _Slot) -> tuple[int, int]:
+    def _next_report(self, slot: Slot) -> tuple[int, int]:
         """Virtual clock and step of the next report of a slot's trial."""
         assert slot.job is not None
         row = self.board.rows[slot.job.number]
@@ -342,7 +301,7 @@ class Conductor:
         objectives = self.board.values(row) if state == "finished" else ()
         self._sampler.tell(row.number, Told(state, values, objectives))
 
-    def _slot_of(self, number: int) -> _Slot:
+    def _slot_of(self, number: int) -> Slot:
         return next(s for s in self._slots if s.job is not None and s.job.number == number)
 
     def _check_limits(self) -> None:
@@ -408,10 +367,3 @@ def _reseeded(spec: TrialSpec, seed: int) -> TrialSpec:
     if start is not None:
         start = Continues(spec=_reseeded(start.spec, seed), step=start.step)
     return spec.model_copy(update={"seed": seed, "continues": start})
-
-
-def _going_on(row: TrialRow, slot: int, kind: JobKind) -> Job:
-    """A job that goes on from the last report of its trial."""
-    if row.recorded:
-        return Job(row.number, slot, "recorded", row.step, reports=row.recorded)
-    return Job(row.number, slot, kind, row.step, (row.number, row.step))

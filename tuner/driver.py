@@ -24,7 +24,8 @@ from typing import Any, Protocol
 
 from model.report import Report
 from tuner.board import TrialRow
-from tuner.conductor import Conductor, Job
+from tuner.conductor import Conductor
+from tuner.jobs import Job
 from tuner.journal import Event, Journal, report_event, report_of
 from tuner.live import View
 from tuner.schedulers.protocol import Decision

@@ -30,7 +30,8 @@ class Jobs(Searcher):
         """Nothing: Ray pickles its searcher for a restore that is not used."""
         return {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    # Ray's annotation forgets FINISHED
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """The next job; None if there is none just now."""
         job = self._driver.next_job()
         return self.FINISHED if job is None and self._driver.is_over else job
@@ -52,7 +53,7 @@ class Verdicts(FIFOScheduler):
     """Stops a client when its job is done."""
 
     def __init__(self, driver: Driver) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._driver = driver
 
     def __getstate__(self) -> dict[str, Any]:

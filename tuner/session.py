@@ -133,8 +133,6 @@ def _result(
     wall = time.monotonic() - started
     run_ids = {n: r for n in board.rows if (r := session.tracker.run_of(n)) is not None}
     spent = sum(row.tokens_trained for row in board.rows.values() if row.confirms is not None)
-    spread = conductor.confirmation.spread if conductor.confirmation else None
-    unlike = [row for row in trials if not (row.outcome or "").startswith("same as")]
     return SearchResult(
         name=session.name,
         space=conductor.space,
@@ -149,8 +147,20 @@ def _result(
         confirmation_tokens=spent,
         limit=conductor.limit,
         halted=driver.halted,
-        advice=[] if driver.halted else advise(conductor.space, unlike, session.name, spread),
+        advice=[] if driver.halted else _advice(session, conductor),
     )
+
+
+def _advice(session: Session, conductor: Conductor) -> list[str]:
+    """What the trials say about the next search."""
+    trials = [
+        row
+        for row in conductor.board.searched
+        if row.parent is None and not (row.outcome or "").startswith("same as")
+    ]
+    confirmation = conductor.confirmation
+    spread = confirmation.spread if confirmation else None
+    return advise(conductor.space, trials, session.name, spread)
 
 
 def _conductor(

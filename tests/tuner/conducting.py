@@ -8,9 +8,10 @@ from pathlib import Path
 
 from model.report import Report, Status
 from tuner.board import TrialRow
-from tuner.conductor import Conductor, Job
+from tuner.conductor import Conductor
 from tuner.corpus_facts import CorpusFacts
 from tuner.history import search_event
+from tuner.jobs import Job
 from tuner.journal import Event, report_event
 from tuner.space import SearchSpace
 from tuner.space_file import load_space

@@ -77,7 +77,7 @@ def test_conductor_takes_reports_in_the_order_of_the_slots_clocks(tmp_path: Path
 
 
 def test_conductor_parks_and_promotes(tmp_path: Path) -> None:
-    """27 trials, η 3 and rungs at 1/9 and 1/3 of the budget: 9 should go on, and a few too early."""
+    """27 trials, η 3, rungs at 1/9 and 1/3 of the budget: 9 should go on, a few do too early."""
     simulation = conduct(tmp_path, "trials: 27, sampler: random", 4)
     board = simulation.run().board
     reached = [len(row.reports) for row in board.searched if not row.has_diverged]

@@ -64,12 +64,15 @@ class Facts:
         budget_tokens: training tokens of a complete trial.
         never_stopped: trials that train to the end whatever happens. They take part in every
             comparison.
+        train_size: tokens of the training text, or its pairs (`CorpusFacts.train_size`); the rules
+            between rows depend on it where N_epoch is searched.
     """
 
     space: SearchSpace
     report_tokens: int
     budget_tokens: int
     never_stopped: frozenset[int] = frozenset({0})
+    train_size: int = 10**9
 
 
 class Scheduler(Protocol):

@@ -69,6 +69,11 @@ class Rung:
         return (low + high) / 2
 
     @property
+    def ranking(self) -> list[int]:
+        """The recorded trials, best first."""
+        return [number for _, _, number in self._ranked]
+
+    @property
     def best_parked(self) -> int | None:
         """The best trial that waits here."""
         return self._parked[0][2] if self._parked else None

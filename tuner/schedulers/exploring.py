@@ -1,0 +1,130 @@
+"""Exploring: the hyperparameters of a trial that goes on from the state of another.
+
+A copy inherits all that its state or the counting of its updates depends on: the architecture, the
+optimizer, B, T_total, N_epoch, β_ema and the rows of pruning. Everything else may change.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import cast
+
+import numpy as np
+
+from model.hyperparameters import SYMBOL_TABLE
+from tuner.parameters import Choice, Constant, Parameter, Range, Value
+from tuner.space import SearchSpace
+
+Draw = Mapping[str, Value]
+# What becomes of a parameter's value; None: its `when` did not hold before, but does now.
+Change = Callable[[Parameter, Value | None], Value]
+
+# Rows of the symbol table that cannot change in mid-training.
+FIXED = frozenset(
+    {
+        "batch_size", "total_steps", "epochs", "optimizer", "ema_decay",
+        "target_sparsity", "prune_start_steps", "prune_end_steps", "prune_interval_steps",
+    }
+)  # fmt: skip
+# Tells the random numbers of exploring from those that others draw with the same seed.
+_STREAM = 0x9B7
+
+
+def generator(seed: int, *place: int) -> np.random.Generator:
+    """Random numbers for one place: a function of seed and place, never of what was drawn before.
+
+    `model.randomness.derive_key` would do as well, but brings torch into the driver.
+    """
+    return np.random.default_rng([seed, _STREAM, *place])
+
+
+def explorable(space: SearchSpace) -> list[Parameter]:
+    """The parameters of a space that may change in mid-training."""
+    return [p for p in space.searched if p.name in SYMBOL_TABLE and p.name not in FIXED]
+
+
+def explored(space: SearchSpace, draw: Draw, change: Change) -> dict[str, Value]:
+    """A draw with other values: each explorable parameter changed whose `when` holds in the end.
+
+    Values of parameters whose `when` holds no more are left out.
+    """
+    labels = {p.label for p in explorable(space)}
+    new: dict[str, Value] = {}
+    for p in space.searched:  # each after those that its `when` asks about
+        if p.label not in labels:
+            if p.label in draw:
+                new[p.label] = draw[p.label]
+        elif space.is_drawn(p, new):
+            new[p.label] = change(p, draw.get(p.label))
+    return new
+
+
+def is_allowed(space: SearchSpace, train_size: int, parent: Draw, draw: Draw) -> bool:
+    """Whether a draw keeps the rules between rows, and can go on from a state of its parent."""
+    try:
+        before, after = (space.derive(d, train_size) for d in (parent, draw))
+    except ValueError:
+        return False
+    shapes = [
+        {name: value for name, value in space.values(d).items() if name not in SYMBOL_TABLE}
+        for d in (parent, draw)
+    ]
+    return shapes[0] == shapes[1] and all(getattr(before, n) == getattr(after, n) for n in FIXED)
+
+
+def first_allowed(
+    space: SearchSpace, train_size: int, parent: Draw, draws: Iterable[Draw]
+) -> dict[str, Value]:
+    """The first of some draws that is allowed; the parent's own if none is."""
+    for draw in draws:
+        if is_allowed(space, train_size, parent, draw):
+            return dict(draw)
+    return dict(parent)
+
+
+# one value ---------------------------------------------------------------------------------
+
+
+def sample(parameter: Parameter, random: np.random.Generator) -> Value:
+    """A value from a parameter's distribution."""
+    d = parameter.distribution
+    if isinstance(d, Range):
+        return from_unit(d, float(random.random()))
+    values = (d.value,) if isinstance(d, Constant) else d.values
+    return values[int(random.integers(len(values)))]
+
+
+def to_unit(span: Range, value: float) -> float:
+    """Where a number lies between the ends of its range: 0 to 1, on a log scale if it has one."""
+    scale: Callable[[float], float] = math.log if span.is_log else float
+    low, high = scale(span.low), scale(span.high)
+    return (scale(value) - low) / (high - low) if high > low else 0.5
+
+
+def from_unit(span: Range, place: float) -> Value:
+    """The number at a place between the ends of a range."""
+    scale: Callable[[float], float] = math.log if span.is_log else float
+    low, high = scale(span.low), scale(span.high)
+    number = low + min(max(place, 0.0), 1.0) * (high - low)
+    return within(span, math.exp(number) if span.is_log else number)
+
+
+def within(span: Range, number: float) -> Value:
+    """The nearest number of a range."""
+    number = min(max(number, span.low), span.high)
+    return round(number) if span.is_whole else number
+
+
+def perturbed(parameter: Parameter, value: Value, factor: float, *, up: bool) -> Value:
+    """A number times or divided by a factor, or the value beside one in a list."""
+    d = parameter.distribution
+    if isinstance(d, Range):
+        number = cast(float, value)
+        moved = number * factor if up else number / factor
+        if d.is_whole and round(moved) == number:  # a small count would never change
+            moved = number + (1 if up else -1)
+        return within(d, moved)
+    assert isinstance(d, Choice)
+    index = d.values.index(value) + (1 if up else -1)
+    return d.values[min(max(index, 0), len(d.values) - 1)]

@@ -1,0 +1,54 @@
+"""Scheduler `pbt`: population-based training with random exploring.
+
+Source: Jaderberg et al. 2017, "Population based training of neural networks" (arXiv:1711.09846):
+a copy's number is multiplied by 1.2 or divided by it, or drawn anew from its distribution with
+probability 1/4 (appendix A.2); a choice moves to the value beside it, or is drawn anew. Products
+are moved into the range. `population` says who is copied when.
+
+Decided here: a whole number changes by at least one. A value whose `when` did not hold for the
+parent is drawn. Draws that break a rule between rows, or would change what cannot change in
+mid-training, are drawn again; after 20 of them the copy keeps its parent's.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tuner.parameters import Parameter, Value
+from tuner.schedulers.exploring import (
+    Change,
+    explored,
+    first_allowed,
+    generator,
+    perturbed,
+    sample,
+)
+from tuner.schedulers.population import Member, Population
+
+_FACTOR = 1.2
+_RESAMPLED = 0.25  # share of the values that are drawn anew
+_MOST_DRAWS = 20
+
+
+class PBT(Population):
+    """Copies of the best quarter, each number a little larger or smaller."""
+
+    def explore(self, parent: Member, copy: int) -> dict[str, Value]:
+        """Perturb the parent's hyperparameters until they are allowed."""
+        space = self.facts.space
+        draws = (
+            explored(space, parent.draw, _perturbing(generator(space.search.seed, copy, attempt)))
+            for attempt in range(1, 1 + _MOST_DRAWS)
+        )
+        return first_allowed(space, self.facts.train_size, parent.draw, draws)
+
+
+def _perturbing(random: np.random.Generator) -> Change:
+    """The change of each value, by some random numbers."""
+
+    def change(parameter: Parameter, value: Value | None) -> Value:
+        again, up = random.random() < _RESAMPLED, random.random() < 0.5
+        new = sample(parameter, random)
+        return new if value is None or again else perturbed(parameter, value, _FACTOR, up=up)
+
+    return change
