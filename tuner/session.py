@@ -135,6 +135,7 @@ def _result(
     spent = sum(row.tokens_trained for row in board.rows.values() if row.confirms is not None)
     return SearchResult(
         name=session.name,
+        space=conductor.space,
         metric=board.metric,
         trials=trials,
         best=best,
@@ -152,17 +153,14 @@ def _result(
 
 def _advice(session: Session, conductor: Conductor) -> list[str]:
     """What the trials say about the next search."""
-    trials = [r for r in conductor.board.searched if r.reports and r.parent is None]
+    trials = [
+        row
+        for row in conductor.board.searched
+        if row.parent is None and not (row.outcome or "").startswith("same as")
+    ]
     confirmation = conductor.confirmation
-    return advise(
-        conductor.space,
-        trials,
-        {row.number: row.draw for row in trials},
-        conductor.board.metric,
-        mode=conductor.space.objective.mode,
-        name=session.name,
-        spread=confirmation.spread if confirmation else None,
-    )
+    spread = confirmation.spread if confirmation else None
+    return advise(conductor.space, trials, session.name, spread)
 
 
 def _conductor(

@@ -6,113 +6,21 @@ import math
 import random
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from model.report import Report, Status
-from tuner.advice import advise
-from tuner.board import TrialRow
-from tuner.corpus_facts import CorpusFacts
-from tuner.parameters import Choice, Range, Value
-from tuner.ranges import from_unit
-from tuner.space import SearchSpace
-from tuner.space_file import load_space
+from tests.tuner.made_up import SPACE, Loss, Made, load
 
-FACTS = CorpusFacts(300, 100_000, 10_000, "data", "tokenizer")
-HEAD = """
-data: {source: python-stdlib}
-tokenizer: {vocab_size: 300}
-model: {d_model: 16, n_layers: 1, n_heads: 2, context_length: 16}
-budget: {tokens: 20000, reports: 5}
-search: {trials: 24}
-"""
-SPACE = """hyperparameters:
-  α_max:    {log: [1e-4, 3e-2]}
-  α_min:    {fraction_of: α_max, log: [0.01, 0.5]}
-  T_warmup: {fraction_of: T_total, uniform: [0.0, 0.2]}
-  β1:       {uniform: [0.8, 0.95]}
-  λ:        {log: [5e-3, 1.0]}
-  τ:        {log: [0.25, 4.0]}
-  B:        {choice: [8, 16, 32]}
-"""
-Draw = dict[str, Value]
-Loss = Callable[[Draw], float]
 RATE = "max_learning_rate"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("spaces")
-
-
-def load(folder: Path, text: str = SPACE) -> SearchSpace:
-    (folder / "space.yaml").write_text(HEAD + text, encoding="utf-8")
-    return load_space(folder / "space.yaml")
-
-
-def draw(space: SearchSpace, rng: random.Random, fixed: Mapping[str, Value]) -> Draw:
-    drawn: Draw = {}
-    for p in space.searched:
-        d = p.distribution
-        if not space.is_drawn(p, drawn):
-            continue
-        if isinstance(d, Range):
-            value = from_unit(d, rng.random())
-            drawn[p.label] = round(value) if d.is_whole else value
-        elif isinstance(d, Choice):
-            drawn[p.label] = rng.choice(d.values)
-        drawn |= {k: v for k, v in fixed.items() if k == p.label}
-    return drawn
-
-
-def trained(
-    space: SearchSpace, number: int, drawn: Draw, loss: float, reports: int = 99
-) -> TrialRow:
-    """A trial with its reports; it diverges at the second one if its loss is not finite."""
-    spec = space.spec(drawn, FACTS, 0)
-    row = TrialRow(number, spec)
-    steps = spec.report_steps[:reports]
-    for i, step in enumerate(steps, 1):
-        status = Status.FINISHED if i == len(spec.report_steps) else Status.TRAINING
-        is_bad = i > 1 and not math.isfinite(loss)
-        value = loss + 2 / i if math.isfinite(loss) else 9.0
-        row.reports.append(
-            Report(
-                str(number), Status.DIVERGED if is_bad else status, step,
-                step * spec.tokens_per_step, math.nan if is_bad else value, value, 1.0, 0.01,
-            )
-        )  # fmt: skip
-        if is_bad:
-            break
-    return row
-
-
-class Made:
-    """A search of random draws, or of given ones, with a known loss."""
-
-    def __init__(
-        self,
-        space: SearchSpace,
-        loss: Loss,
-        trials: int = 24,
-        fixed: Sequence[Mapping[str, Value]] = (),
-        reports: Callable[[int], int] = lambda _: 99,
-        seed: int = 0,
-    ) -> None:
-        rng = random.Random(seed)
-        self.space = space
-        self.draws = {
-            i: draw(space, rng, fixed[i] if i < len(fixed) else {}) for i in range(trials)
-        }
-        self.rows = [trained(space, i, d, loss(d), reports(i)) for i, d in self.draws.items()]
-
-    def advise(self, **options: Any) -> list[str]:
-        return advise(self.space, self.rows, self.draws, "val_loss", **options)
 
 
 def bowl(optimum: float, label: str = RATE) -> Loss:
@@ -410,7 +318,8 @@ def test_advice_never_raises(folder: Path, data: st.DataObject) -> None:
     reports = data.draw(st.lists(st.sampled_from([0, 1, 2, 99]), min_size=trials, max_size=trials))
     made = Made(space, falling(losses), trials, reports=lambda i: reports[i])
     if data.draw(st.booleans()):
-        made.draws = {}
+        for row in made.rows:
+            row.draw = {}
     advice = made.advise()
     assert all(sentence.endswith(".") for sentence in advice)
     assert len(advice) <= 6
