@@ -15,7 +15,6 @@ All but the first four follow from the others; they are for `tuner sync`.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +30,6 @@ from tuner.live import View
 from tuner.schedulers.protocol import Decision
 from tuner.tracking import Tracker
 
-_FREEING_SECONDS = 10.0
 _REPEAT_SECONDS = 1.0  # a worker that was restarted has forgotten whom it may let through
 
 
@@ -87,7 +85,6 @@ class Driver:
         self._watchdog = watchdog
         self._ready: deque[Job] = deque()
         self._launched: dict[int, int] = {}  # trial → its worker
-        self._freed: dict[int, Any] = {}  # parked trial → the order to free its place
         self._announced = 0  # trials that the journal and the record know
         self._started = self._repeated = time.monotonic()
         self._problem: str | None = None  # of the journal, as the user was told
@@ -120,7 +117,6 @@ class Driver:
         if not self._ready or self.halted:
             return None
         job = self._ready.popleft()
-        self._wait_until_freed(job.number)
         worker = job.slot % len(self._workers)
         self._launched[job.number] = worker
         row = self._board.rows[job.number]
@@ -250,18 +246,8 @@ class Driver:
     def _free(self, number: int, *, keep: bool) -> None:
         """Free a trial's place at its worker at once, without waiting for its client."""
         worker = self._workers[self._launched.pop(number)]
-        order = worker.stop.remote(str(number), keep)
-        if self._board.rows[number].is_parked:
-            self._freed[number] = order
-
-    def _wait_until_freed(self, number: int) -> None:
-        """A trial that is brought back must not be stopped by the order that parked it."""
-        order = self._freed.pop(number, None)
-        if order is not None:
-            import ray
-
-            with contextlib.suppress(ray.exceptions.RayError):  # a worker that died has forgotten
-                ray.get(order, timeout=_FREEING_SECONDS)
+        # the step tells a leg from a later one of the same trial, which may have begun by then
+        worker.stop.remote(str(number), keep, self._board.rows[number].step if keep else None)
 
     def _acknowledge(self, number: int, step: int) -> None:
         """Older states of a trial may go, unless another is still to begin with one of them."""

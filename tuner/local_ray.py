@@ -76,33 +76,55 @@ class Workers:
     data: Any = field(repr=False)
 
 
-def start_workers(
-    space: SearchSpace, corpus: Corpus, folders: tuple[str, str], *, gated: bool = False
-) -> Workers:
-    """An actor per device, which Ray starts again whenever it dies.
+@dataclass(frozen=True)
+class Devices:
+    """On what a search trains.
 
-    Args:
-        space: says which devices, and how many slots.
-        corpus: what the trials read.
-        folders: where checkpoints are saved, and where what warm-started trials begin with lies.
-        gated: whether reports are held back until `Worker.allow`.
+    Attributes:
+        kind: "cpu" or "cuda".
+        number: of workers.
+        slots: trials that each of them trains at one time.
+    """
+
+    kind: str
+    number: int
+    slots: int
+
+
+def devices(space: SearchSpace) -> Devices:
+    """What a space asks for, once Ray has told what there is.
 
     Raises:
         TunerError: if the space wants GPUs that are not there.
     """
     gpus = _gpus()
-    device = space.engine.device
-    if device == "auto":
-        device = "cuda" if gpus else "cpu"
-    if device == "cuda" and not gpus:
+    kind = space.engine.device
+    if kind == "auto":
+        kind = "cuda" if gpus else "cpu"
+    if kind == "cuda" and not gpus:
         raise TunerError("engine.device is cuda, but there is no GPU here; use auto or cpu")
-    on_gpu = device == "cuda"
+    on_gpu = kind == "cuda"
     number = space.engine.workers or (gpus if on_gpu else _cores())
     if on_gpu and number > gpus:
         raise TunerError(f"engine.workers is {number}, but there are only {gpus} GPUs")
-    slots = space.engine.slots or (_GPU_SLOTS if on_gpu else _CPU_SLOTS)
+    return Devices(kind, number, space.engine.slots or (_GPU_SLOTS if on_gpu else _CPU_SLOTS))
+
+
+def start_workers(
+    on: Devices, corpus: Corpus, folders: tuple[str, str], *, gated: bool = False
+) -> Workers:
+    """An actor per device, which Ray starts again whenever it dies.
+
+    Args:
+        on: which devices.
+        corpus: what the trials read.
+        folders: where checkpoints are saved, and where what warm-started trials begin with lies.
+        gated: whether reports are held back until `Worker.allow`.
+    """
     decode = corpus.tokenizer.decode if corpus.has_pairs else None
-    return make_workers(number, corpus.splits, slots, device, *folders, decode=decode, gated=gated)
+    return make_workers(
+        on.number, corpus.splits, on.slots, on.kind, *folders, decode=decode, gated=gated
+    )
 
 
 def make_workers(
