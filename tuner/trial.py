@@ -100,8 +100,11 @@ class Client:
 
 
 def _in_one_line(error: Exception) -> str:
+    """The first and the last line of what Ray says: what happened, and why."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if isinstance(error, WorkerError) else lines[0]
+    if isinstance(error, WorkerError):
+        return lines[-1]
+    return " … ".join(dict.fromkeys([lines[0], lines[-1]]))
 
 
 class Trial(tune.Trainable):
