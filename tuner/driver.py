@@ -19,29 +19,28 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any
 
 from model.report import Report
 from tuner.board import TrialRow
 from tuner.conductor import Conductor
+from tuner.health import Sign, Watchdog
 from tuner.jobs import Job
 from tuner.journal import Event, Journal, report_event, report_of
 from tuner.live import View
 from tuner.schedulers.protocol import Decision
 from tuner.tracking import Tracker
 
+_SIGNS = {
+    Sign.LOST: "died and is being started again; its trials will go on from their last reports",
+    Sign.FROZEN: "did not answer any more and is being started again, as if it had died",
+    Sign.BACK: "is back",
+}
 _REPEAT_SECONDS = 1.0  # a worker that was restarted has forgotten whom it may let through
 
 
 class Over(KeyboardInterrupt):
     """The search halts here; of a kind that Ray Tune lets pass."""
-
-
-class Watchdog(Protocol):
-    """Restarts workers that do not answer."""
-
-    def check(self) -> None:
-        """To be called often."""
 
 
 class Driver:
@@ -179,7 +178,8 @@ class Driver:
             self.halt("max_seconds")
         if self.halted and not self._can_report():
             raise Over
-        self._watchdog.check()
+        for worker, sign in self._watchdog.check():
+            self._view.phase(f"worker {worker} {_SIGNS[sign]}")
         self._journal.retry()
         if self._journal.problem != self._problem:
             self._problem = self._journal.problem

@@ -229,7 +229,7 @@ def _train(
         import ray
         from ray import tune
 
-        from tuner.health import Health
+        from tuner.health import Watchdog
         from tuner.searcher import Events, Jobs, Verdicts
         from tuner.trial import SLOT, Trial
 
@@ -248,7 +248,7 @@ def _train(
             environment,
             in_order=in_order,
             check_interrupt=check_interrupt,
-            watchdog=Health(workers.handles, session.space.engine.timeout_seconds),
+            watchdog=Watchdog(workers.handles, session.space.engine.timeout_seconds),
         )
         session.view.begin(conductor.board, session.name)
         driver.begin()

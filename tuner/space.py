@@ -57,12 +57,21 @@ class Budget(Frozen):
 
 
 class EngineConfig(Frozen):
-    """`engine:`, how the trials are packed onto devices."""
+    """`engine:`, how the trials are packed onto devices.
+
+    Attributes:
+        workers: processes that train; one per core, or per GPU, if it is left out.
+        slots: trials that each of them trains at one time.
+        micro_batch: sequences per tick; the largest that divides every B if it is left out.
+        device: where they train.
+        timeout_seconds: silence after which a worker is taken for frozen and started anew.
+    """
 
     workers: int | None = Field(default=None, ge=1, le=4096)
     slots: int | None = Field(default=None, ge=1, le=4096)
     micro_batch: int | None = Field(default=None, ge=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    timeout_seconds: float = Field(default=60.0, gt=0)
 
 
 Sampler = Literal["tpe", "gp", "cmaes", "qmc", "random", "grid", "nsga2"]

@@ -1,4 +1,4 @@
-"""Workers that are killed, frozen or broken, in a real Ray: every report once, and the same bits."""
+"""Workers that are killed, frozen or broken in a real Ray: all reports once, bit-equal to calm."""
 
 from __future__ import annotations
 
