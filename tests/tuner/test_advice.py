@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.tuner.made_up import SPACE, Loss, Made, load
+from tuner.importance import importance
 
 RATE = "max_learning_rate"
 
@@ -34,7 +35,7 @@ def about(advice: Sequence[str], words: str) -> list[str]:
 # edges --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize(("optimum", "end"), [(1.0, "upper"), (1e-6, "lower")])
 def test_optimum_outside_of_the_range_moves_it_there(
     folder: Path, optimum: float, end: str, seed: int
@@ -49,7 +50,7 @@ def test_optimum_outside_of_the_range_moves_it_there(
     assert high > 1e-4
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_optimum_inside_of_the_range_is_left_alone(folder: Path, seed: int) -> None:
     made = Made(load(folder), bowl(2e-3), trials=60, seed=seed)
     assert about(made.advise(), " lie at ") == []
@@ -232,8 +233,20 @@ def test_importance_is_silent_when_nothing_stands_out(folder: Path) -> None:
     space = load(folder)
     assert about(Made(space, lambda _: 3.0).advise(), "Share of the gain") == []
     noise = random.Random(1).random
-    told = [about(Made(space, lambda _: noise(), seed=s).advise(), "Share of") for s in range(10)]
+    told = [about(Made(space, lambda _: noise(), seed=s).advise(), "Share of") for s in range(6)]
     assert sum(map(bool, told)) <= 2  # 5 of 100 were measured
+
+
+def test_importance_is_the_same_in_any_unit(folder: Path) -> None:
+    """Perplexities reach 1e304, whose squares are beyond a double."""
+    space = load(folder)
+    draws = list(Made(space, bowl(1e-2)).draws.values())
+    plain, huge, tiny = (
+        importance(space, [(d, scale * bowl(1e-2)(d)) for d in draws])
+        for scale in (1.0, 2.0**1000, 2.0**-600)
+    )
+    assert plain[0].shares[0].parameter.name == RATE
+    assert plain == huge == tiny
 
 
 def test_importance_needs_two_trials_for_each_parameter(folder: Path) -> None:
@@ -293,7 +306,7 @@ def test_advice_takes_little_time(folder: Path, trials: int, seconds: float) -> 
     assert time.process_time() - start < seconds
 
 
-ODD = st.sampled_from([3.0, 3.0, 2.5, 4.0, 1e30, math.nan, math.inf])
+ODD = st.sampled_from([3.0, 3.0, 2.5, 3.0 + 1e-15, 1e304, math.nan, math.inf])
 SPACES = [
     SPACE,
     "hyperparameters: {α_max: 0.01}",
@@ -310,7 +323,7 @@ SPACES = [
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 def test_advice_never_raises(folder: Path, data: st.DataObject) -> None:
     space = load(folder, data.draw(st.sampled_from(SPACES)))
     trials = data.draw(st.sampled_from([0, 1, 2, 3, 7, 12]))
