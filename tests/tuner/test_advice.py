@@ -64,6 +64,27 @@ def test_one_good_trial_at_the_edge_is_no_crowd(folder: Path) -> None:
     assert len(about(Made(load(folder), bowl(1.0), fixed=fixed).advise(), " lie at ")) == 1
 
 
+def test_best_of_all_is_among_the_crowd(folder: Path) -> None:
+    """Four of the best five lie at the end; but the very best lies in the middle."""
+    fixed = [{RATE: 2e-3}, *({RATE: 0.0299 - i / 1e4} for i in range(4))]
+    fixed += [{RATE: 1e-3 + i / 1e5} for i in range(19)]
+    loss: Loss = lambda d: 1.0 if d[RATE] == 2e-3 else bowl(1.0)(d)  # noqa: E731 - a rule's line
+    assert about(Made(load(folder), loss, fixed=fixed).advise(), "α_max: ") == []
+    last = Made(load(folder), bowl(1.0), fixed=fixed)
+    assert about(last.advise(), "α_max: the best 4 trials lie at the upper end")
+
+
+def test_range_is_not_widened_to_where_trials_diverge(folder: Path) -> None:
+    fixed = [{RATE: 0.0299 - i / 1e5} for i in range(6)]  # these diverge
+    fixed += [{RATE: 0.022 - i / 1e4} for i in range(6)]  # the best: above 0.017 is the upper tenth
+    fixed += [{RATE: 1e-3 + i / 1e5} for i in range(12)]
+    loss: Loss = lambda d: math.nan if float(d[RATE]) > 0.023 else bowl(1.0)(d)  # noqa: E731
+    advice = Made(load(folder), loss, fixed=fixed).advise()
+    assert about(advice, "6 of the 6 with α_max above ")
+    assert about(advice, " lie at ") == []
+    assert about(Made(load(folder), bowl(1.0), fixed=fixed).advise(), " lie at ")
+
+
 def test_stopped_trials_are_not_among_the_best(folder: Path) -> None:
     """Early losses of stopped trials, however low, say nothing about the full budget."""
     fixed = [{RATE: 0.029 if i < 8 else 1e-2 / i} for i in range(24)]
@@ -219,6 +240,12 @@ def test_importance_compares_equal_budgets_only(folder: Path) -> None:
     made = Made(load(folder), bowl(1e-2), reports=lambda i: 99 if i % 4 == 0 else 1)
     (told,) = about(made.advise(), "Share of the gain")
     assert "over 24 trials at 4,000 tokens: α_max" in told
+
+
+def test_importance_does_not_wait_for_the_shortest_trial(folder: Path) -> None:
+    made = Made(load(folder), bowl(1e-2), reports=lambda i: 1 if i % 8 == 0 else 99)
+    (told,) = about(made.advise(), "Share of the gain")
+    assert "over 21 trials at 20,000 tokens: α_max" in told
 
 
 def test_importance_counts_a_diverged_trial_as_bad(folder: Path) -> None:
