@@ -15,35 +15,32 @@ All but the first four follow from the others; they are for `tuner sync`.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any
 
 from model.report import Report
 from tuner.board import TrialRow
 from tuner.conductor import Conductor
+from tuner.health import Sign, Watchdog
 from tuner.jobs import Job
 from tuner.journal import Event, Journal, report_event, report_of
 from tuner.live import View
 from tuner.schedulers.protocol import Decision
 from tuner.tracking import Tracker
 
-_FREEING_SECONDS = 10.0
+_SIGNS = {
+    Sign.LOST: "died and is being started again; its trials will go on from their last reports",
+    Sign.FROZEN: "did not answer any more and is being started again, as if it had died",
+    Sign.BACK: "is back",
+}
 _REPEAT_SECONDS = 1.0  # a worker that was restarted has forgotten whom it may let through
 
 
 class Over(KeyboardInterrupt):
     """The search halts here; of a kind that Ray Tune lets pass."""
-
-
-class Watchdog(Protocol):
-    """Restarts workers that do not answer."""
-
-    def check(self) -> None:
-        """To be called often."""
 
 
 class Driver:
@@ -87,7 +84,6 @@ class Driver:
         self._watchdog = watchdog
         self._ready: deque[Job] = deque()
         self._launched: dict[int, int] = {}  # trial → its worker
-        self._freed: dict[int, Any] = {}  # parked trial → the order to free its place
         self._announced = 0  # trials that the journal and the record know
         self._started = self._repeated = time.monotonic()
         self._problem: str | None = None  # of the journal, as the user was told
@@ -120,7 +116,6 @@ class Driver:
         if not self._ready or self.halted:
             return None
         job = self._ready.popleft()
-        self._wait_until_freed(job.number)
         worker = job.slot % len(self._workers)
         self._launched[job.number] = worker
         row = self._board.rows[job.number]
@@ -183,7 +178,8 @@ class Driver:
             self.halt("max_seconds")
         if self.halted and not self._can_report():
             raise Over
-        self._watchdog.check()
+        for worker, sign in self._watchdog.check():
+            self._view.phase(f"worker {worker} {_SIGNS[sign]}")
         self._journal.retry()
         if self._journal.problem != self._problem:
             self._problem = self._journal.problem
@@ -250,18 +246,8 @@ class Driver:
     def _free(self, number: int, *, keep: bool) -> None:
         """Free a trial's place at its worker at once, without waiting for its client."""
         worker = self._workers[self._launched.pop(number)]
-        order = worker.stop.remote(str(number), keep)
-        if self._board.rows[number].is_parked:
-            self._freed[number] = order
-
-    def _wait_until_freed(self, number: int) -> None:
-        """A trial that is brought back must not be stopped by the order that parked it."""
-        order = self._freed.pop(number, None)
-        if order is not None:
-            import ray
-
-            with contextlib.suppress(ray.exceptions.RayError):  # a worker that died has forgotten
-                ray.get(order, timeout=_FREEING_SECONDS)
+        # the step tells a leg from a later one of the same trial, which may have begun by then
+        worker.stop.remote(str(number), keep, self._board.rows[number].step if keep else None)
 
     def _acknowledge(self, number: int, step: int) -> None:
         """Older states of a trial may go, unless another is still to begin with one of them."""

@@ -87,6 +87,11 @@ METHODS: Mapping[str, Method] = {
 }
 
 
+def tpe_of(startup: int) -> Method:
+    """TPE whose model is used after so many trials."""
+    return Method(lambda seed: _tpe(seed, startup), knows_stopped=True)
+
+
 class OptunaStudy:
     """The trials that a sampler knows, and the way to ask it.
 

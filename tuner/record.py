@@ -32,6 +32,7 @@ SPEC_FILE = "spec.json"
 SPACE_FILE = "search_space.yaml"
 TOKENIZER_FILE = "tokenizer.json"
 BEST_FOLDER = "best"  # the state of the best trial
+BEST_FILE = "checkpoint.safetensors"  # in it, whatever the trial
 START_FOLDER = "start"  # what warm-started trials started with
 DATA_FILE = "data.json"  # the files that the data was, with their digests
 ENVIRONMENT = ("device", "dtype", "torch", "numpy", "python")
@@ -228,8 +229,7 @@ class Record:
         if data_fingerprint is not None:
             tags[Tag.DATA] = data_fingerprint
         needed = {name: environment.get(name, "") for name in ENVIRONMENT}
-        # what a filter cannot quote is compared below
-        tags |= {name: value for name, value in needed.items() if "'" not in value}
+        tags |= {k: v for k, v in needed.items() if "'" not in v}  # which a filter cannot quote
         runs = self._runs(" and ".join(f"tags.`{k}` = '{v}'" for k, v in tags.items()))
         return {
             run.data.tags[Tag.SPEC_HASH]: run.info.run_id

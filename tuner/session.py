@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from model.corpus import Corpus
 from tuner.advice import advise
@@ -26,6 +27,9 @@ from tuner.record import BEST_FOLDER, Record
 from tuner.result import SearchResult
 from tuner.space import SearchSpace
 from tuner.tracking import Tracker
+
+if TYPE_CHECKING:
+    from tuner.local_ray import Devices
 
 
 @dataclass(frozen=True)
@@ -201,11 +205,23 @@ def _conductor(
 # Ray ---------------------------------------------------------------------------------------
 
 
+def _where(session: Session) -> tuple[Devices, bool]:
+    """The devices, and whether reports are taken by the clocks of the slots."""
+    from tuner.local_ray import devices
+
+    on, order = devices(session.space), session.space.search.order
+    if session.recorded is None:
+        return on, order == "tokens" or (order == "auto" and on.number == 1)
+    # as many slots as the search has, on however many devices there are now
+    slots = max(on.slots, math.ceil(session.recorded.slots / on.number))
+    return replace(on, slots=slots), session.recorded.in_order
+
+
 def _train(
     session: Session, check_interrupt: Callable[[], None]
 ) -> tuple[Driver, dict[str, float]]:
     """Train all trials; the workers' busy seconds and how many workers there were."""
-    from tuner.local_ray import available, local_ray, start_workers, training_seconds
+    from tuner.local_ray import local_ray, start_workers, training_seconds
 
     session.view.phase("starting Ray and the workers")
     with local_ray(session.corpus.nbytes):
@@ -213,38 +229,31 @@ def _train(
         import ray
         from ray import tune
 
-        from tuner.health import Health
+        from tuner.health import Watchdog
         from tuner.searcher import Events, Jobs, Verdicts
         from tuner.trial import SLOT, Trial
 
         folders = str(session.folder / "checkpoints"), str(session.home.starts)
-        device, count, each = available(session.space)
-        recorded = session.recorded
-        order = session.space.search.order
-        in_order = order == "tokens" or (order == "auto" and count == 1)
-        slots = count * each
-        if recorded is not None:
-            in_order, slots = recorded.in_order, max(slots, recorded.slots)
-        workers = start_workers(
-            session.corpus, folders, device, count, math.ceil(slots / count), gated=in_order
-        )
-        environment: dict[str, str] = ray.get(workers[0].environment.remote())
+        on, in_order = _where(session)
+        workers = start_workers(on, session.corpus, folders, gated=in_order)
+        environment: dict[str, str] = ray.get(workers.handles[0].environment.remote())
+        slots = on.number * on.slots
         conductor = _conductor(session, slots, environment, in_order=in_order)
         driver = Driver(
             conductor,
             session.journal,
             session.tracker,
             session.view,
-            workers,
+            workers.handles,
             environment,
             in_order=in_order,
             check_interrupt=check_interrupt,
-            watchdog=Health(workers, session.space.engine.timeout_seconds),
+            watchdog=Watchdog(workers.handles, session.space.engine.timeout_seconds),
         )
         session.view.begin(conductor.board, session.name)
         driver.begin()
         trainable = tune.with_resources(
-            tune.with_parameters(Trial, workers=workers), {"cpu": 0, SLOT: 1}
+            tune.with_parameters(Trial, workers=workers.handles), {"cpu": 0, SLOT: 1}
         )
         tuner = tune.Tuner(
             trainable,
@@ -270,5 +279,5 @@ def _train(
         finally:
             session.view.end()
             driver.close()
-        seconds = sum(training_seconds(worker) for worker in workers)
-    return driver, {"training_seconds": seconds, "workers": float(len(workers))}
+        seconds = sum(training_seconds(worker) for worker in workers.handles)
+    return driver, {"training_seconds": seconds, "workers": float(on.number)}

@@ -16,11 +16,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from model.report import Report
 from model.spec import TrialSpec
 from tuner.errors import StoreError
-from tuner.record import TrialRecord
+from tuner.record import BEST_FILE, BEST_FOLDER, TrialRecord
 from tuner.runs import NO_TAGS, Birth, Runs, Told
 from tuner.store import reason_of
 
@@ -70,6 +71,7 @@ class Tracker:
         run_id: of the parent run.
         num_created: runs made for trials.
         num_metrics: metrics sent.
+        num_endings: endings of trials sent.
 
     Raises:
         StoreError: if the store cannot be used.
@@ -88,7 +90,7 @@ class Tracker:
         self.uri, self._search = uri, search
         self.runs = Runs(uri, artifacts, experiment, search, tags, resume=resume)
         self.experiment_id, self.run_id = self.runs.experiment_id, self.runs.run_id
-        self.num_created = self.num_metrics = 0
+        self.num_created = self.num_metrics = self.num_endings = 0
         self._is_closed = False
         self._trials: dict[int, _Trial] = {}
         self._notes: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -171,6 +173,17 @@ class Tracker:
         """
         seconds = path.stat().st_size / _BYTES_PER_SECOND
         self._do(partial(self.runs.attach, path, name), seconds)
+
+    def keep_best(self, path: Path) -> None:
+        """Attach the state of the best trial to the parent run, instead of an earlier one.
+
+        Raises:
+            StoreError: if the store takes nothing for half a minute.
+        """
+        with TemporaryDirectory() as folder:
+            copy = Path(folder, BEST_FILE)
+            copy.symlink_to(path.resolve())
+            self.add_artifact(copy, BEST_FOLDER)
 
     def add_text(self, text: str, name: str) -> None:
         """Attach a text to the parent run, as a file of this name.
@@ -328,6 +341,7 @@ class Tracker:
         if trial.status != trial.stored_status:
             self.runs.set_status(run_id, trial.status, trial.status_ms)
             trial.stored_status = trial.status
+            self.num_endings += trial.status != "running"
 
     def _find(self, trial: _Trial) -> str | None:
         """The run that the store has of a trial already."""

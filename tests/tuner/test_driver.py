@@ -12,6 +12,7 @@ from tests.tuner.conducting import FACTS, space_of, trained
 from tuner.board import TrialRow
 from tuner.conductor import Conductor
 from tuner.driver import Driver, Over
+from tuner.health import Watchdog
 from tuner.history import memory_of, repeat, search_event
 from tuner.journal import Journal, read_journal
 from tuner.live import SilentView
@@ -65,7 +66,7 @@ class Place:
             {"torch": "2.13.0"},
             in_order=in_order,
             check_interrupt=lambda: self.interrupt(),
-            watchdog=Told([], "check"),
+            watchdog=Watchdog([]),
         )
 
     def told(self, name: str) -> list[tuple[Any, ...]]:
