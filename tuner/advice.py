@@ -267,7 +267,7 @@ def _progress(table: _Table, name: str, spread: float) -> list[str]:
         return [
             f"More trials may help: the last {last} of {count} still improved the best "
             f"{table.metric} by {gain:.4f}, to {value:.4f}; as many again would gain about that at "
-            f"most: tuner search --resume {name} --trials {count + last}."
+            f"most: tuner search --resume {name} --trials {search.trials + last}."
         ]
     if gain > 0:
         return [

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.tuner.made_up import SPACE, Loss, Made, load
+from tuner.importance import importance
 
 RATE = "max_learning_rate"
 
@@ -34,7 +35,7 @@ def about(advice: Sequence[str], words: str) -> list[str]:
 # edges --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize(("optimum", "end"), [(1.0, "upper"), (1e-6, "lower")])
 def test_optimum_outside_of_the_range_moves_it_there(
     folder: Path, optimum: float, end: str, seed: int
@@ -49,7 +50,7 @@ def test_optimum_outside_of_the_range_moves_it_there(
     assert high > 1e-4
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_optimum_inside_of_the_range_is_left_alone(folder: Path, seed: int) -> None:
     made = Made(load(folder), bowl(2e-3), trials=60, seed=seed)
     assert about(made.advise(), " lie at ") == []
@@ -61,6 +62,27 @@ def test_one_good_trial_at_the_edge_is_no_crowd(folder: Path) -> None:
     assert about(made.advise(), " lie at ") == []
     fixed = [*({RATE: 0.0299 - i / 1e4} for i in range(6)), *fixed[6:]]
     assert len(about(Made(load(folder), bowl(1.0), fixed=fixed).advise(), " lie at ")) == 1
+
+
+def test_best_of_all_is_among_the_crowd(folder: Path) -> None:
+    """Four of the best five lie at the end; but the very best lies in the middle."""
+    fixed = [{RATE: 2e-3}, *({RATE: 0.0299 - i / 1e4} for i in range(4))]
+    fixed += [{RATE: 1e-3 + i / 1e5} for i in range(19)]
+    loss: Loss = lambda d: 1.0 if d[RATE] == 2e-3 else bowl(1.0)(d)  # noqa: E731 - a rule's line
+    assert about(Made(load(folder), loss, fixed=fixed).advise(), "α_max: ") == []
+    last = Made(load(folder), bowl(1.0), fixed=fixed)
+    assert about(last.advise(), "α_max: the best 4 trials lie at the upper end")
+
+
+def test_range_is_not_widened_to_where_trials_diverge(folder: Path) -> None:
+    fixed = [{RATE: 0.0299 - i / 1e5} for i in range(6)]  # these diverge
+    fixed += [{RATE: 0.022 - i / 1e4} for i in range(6)]  # the best: above 0.017 is the upper tenth
+    fixed += [{RATE: 1e-3 + i / 1e5} for i in range(12)]
+    loss: Loss = lambda d: math.nan if float(d[RATE]) > 0.023 else bowl(1.0)(d)  # noqa: E731
+    advice = Made(load(folder), loss, fixed=fixed).advise()
+    assert about(advice, "6 of the 6 with α_max above ")
+    assert about(advice, " lie at ") == []
+    assert about(Made(load(folder), bowl(1.0), fixed=fixed).advise(), " lie at ")
 
 
 def test_stopped_trials_are_not_among_the_best(folder: Path) -> None:
@@ -220,6 +242,12 @@ def test_importance_compares_equal_budgets_only(folder: Path) -> None:
     assert "over 24 trials at 4,000 tokens: α_max" in told
 
 
+def test_importance_does_not_wait_for_the_shortest_trial(folder: Path) -> None:
+    made = Made(load(folder), bowl(1e-2), reports=lambda i: 1 if i % 8 == 0 else 99)
+    (told,) = about(made.advise(), "Share of the gain")
+    assert "over 21 trials at 20,000 tokens: α_max" in told
+
+
 def test_importance_counts_a_diverged_trial_as_bad(folder: Path) -> None:
     made = Made(
         load(folder), lambda d: math.nan if float(d[RATE]) > 3e-3 else 3.0 + float(d["beta1"]) / 9
@@ -232,8 +260,20 @@ def test_importance_is_silent_when_nothing_stands_out(folder: Path) -> None:
     space = load(folder)
     assert about(Made(space, lambda _: 3.0).advise(), "Share of the gain") == []
     noise = random.Random(1).random
-    told = [about(Made(space, lambda _: noise(), seed=s).advise(), "Share of") for s in range(10)]
+    told = [about(Made(space, lambda _: noise(), seed=s).advise(), "Share of") for s in range(6)]
     assert sum(map(bool, told)) <= 2  # 5 of 100 were measured
+
+
+def test_importance_is_the_same_in_any_unit(folder: Path) -> None:
+    """Perplexities reach 1e304, whose squares are beyond a double."""
+    space = load(folder)
+    draws = list(Made(space, bowl(1e-2)).draws.values())
+    plain, huge, tiny = (
+        importance(space, [(d, scale * bowl(1e-2)(d)) for d in draws])
+        for scale in (1.0, 2.0**1000, 2.0**-600)
+    )
+    assert plain[0].shares[0].parameter.name == RATE
+    assert plain == huge == tiny
 
 
 def test_importance_needs_two_trials_for_each_parameter(folder: Path) -> None:
@@ -293,7 +333,7 @@ def test_advice_takes_little_time(folder: Path, trials: int, seconds: float) -> 
     assert time.process_time() - start < seconds
 
 
-ODD = st.sampled_from([3.0, 3.0, 2.5, 4.0, 1e30, math.nan, math.inf])
+ODD = st.sampled_from([3.0, 3.0, 2.5, 3.0 + 1e-15, 1e304, math.nan, math.inf])
 SPACES = [
     SPACE,
     "hyperparameters: {α_max: 0.01}",
@@ -310,7 +350,7 @@ SPACES = [
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 def test_advice_never_raises(folder: Path, data: st.DataObject) -> None:
     space = load(folder, data.draw(st.sampled_from(SPACES)))
     trials = data.draw(st.sampled_from([0, 1, 2, 3, 7, 12]))
