@@ -30,6 +30,7 @@ from tuner.journal import Journal, report_event
 from tuner.live import View
 from tuner.runs import trial_tags
 from tuner.schedulers.protocol import Decision
+from tuner.study_store import StudyStore, study_trial
 from tuner.sync import catch_up
 from tuner.tracking import Tracker
 
@@ -58,6 +59,7 @@ class Driver:
         in_order: whether reports are taken by the clocks of the slots.
         check_interrupt: raises KeyboardInterrupt once the user wants the search to end.
         watchdog: looks after the workers.
+        studies: where Optuna's dashboard finds the trials that have ended.
 
     Attributes:
         halted: why the search ends before its time; it can be resumed.
@@ -75,6 +77,7 @@ class Driver:
         in_order: bool,
         check_interrupt: Callable[[], None],
         watchdog: Watchdog,
+        studies: StudyStore | None = None,
     ) -> None:
         self.conductor = conductor
         self._board = conductor.board
@@ -83,7 +86,7 @@ class Driver:
         self._environment = environment
         self._in_order = in_order
         self._check_interrupt = check_interrupt
-        self._watchdog = watchdog
+        self._watchdog, self._studies = watchdog, studies
         self._ready: deque[Job] = deque()
         self._launched: dict[int, int] = {}  # trial → its worker
         self._announced = 0  # trials that the journal and the record know
@@ -96,6 +99,8 @@ class Driver:
         events = self._journal.events
         catch_up(self._tracker, events)  # it may lack what the last driver said
         self._announced = sum(event["event"] == "trial" for event in events)
+        for row in self._board.searched:
+            self._copy(row)
         self._ready.extend(self.conductor.under_way)
         self._fill()
 
@@ -224,6 +229,14 @@ class Driver:
         """A trial has ended: say so everywhere."""
         assert row.outcome is not None
         self._record_end(row, row.outcome)
+        self._copy(row)
+
+    def _copy(self, row: TrialRow) -> None:
+        """Show a trial that has ended in Optuna's dashboard; a repeated one is no trial of it."""
+        if self._studies and row.outcome and row.confirms is None and row.reports:
+            conductor = self.conductor
+            trial = study_trial(conductor.space, row.draw, conductor.told(row))
+            self._studies.add(row.number, trial)
 
     def _record_end(self, row: TrialRow, outcome: str) -> None:
         event = {"event": "outcome", "number": row.number, "outcome": outcome}
@@ -256,10 +269,12 @@ class Driver:
             self.conductor.close()
             for row in self._board.parked:
                 self._close(row)
-            return
         for row in self._board.rows.values():
             if row.outcome is None:
                 self._record_end(row, "interrupted")
+        problem = self._studies.close() if self._studies else None
+        if problem:
+            self._view.phase(problem)
 
 
 def _in_words(row: TrialRow, metric: str, *, is_best: bool) -> str:

@@ -36,6 +36,7 @@ from tuner.live import View
 from tuner.record import DATA_FILE, SPACE_FILE, START_FOLDER, Record
 from tuner.result import SearchResult
 from tuner.space import SearchSpace
+from tuner.study_store import StudyStore, study_url
 from tuner.tracking import Tracker
 
 if TYPE_CHECKING:
@@ -232,6 +233,11 @@ def _where(session: Session) -> tuple[Devices, bool]:
     return replace(on, slots=slots), last["in_order"]
 
 
+def _studies(session: Session) -> StudyStore | None:
+    url = study_url(session.home.root)
+    return StudyStore(url, session.name, session.space.objectives) if url else None
+
+
 def _train(
     session: Session, check_interrupt: Callable[[], None]
 ) -> tuple[Driver, dict[str, float]]:
@@ -263,6 +269,7 @@ def _train(
             environment,
             in_order=in_order,
             check_interrupt=check_interrupt,
+            studies=_studies(session),
             watchdog=Watchdog(workers.handles, session.space.engine.timeout_seconds),
         )
         session.view.begin(conductor.board, session.name)

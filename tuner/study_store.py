@@ -59,7 +59,11 @@ def study_trial(
     state = _STATES[told.state]
     if state is TrialState.COMPLETE and len(values) != len(signs):
         state = TrialState.FAIL
-    distributions = {p.label: distribution_of(p) for p in space.searched if p.label in draw}
+    distributions = {
+        p.label: distribution_of(p)
+        for p in space.searched
+        if p.label in draw and p.contains(draw[p.label])  # a range may have been edited
+    }
     trial = optuna.trial.create_trial(
         state=state,
         values=values if state is TrialState.COMPLETE else None,
@@ -183,16 +187,6 @@ class StudyStore:
         self._there = {t.user_attrs[_NUMBER]: t for t in trials if _NUMBER in t.user_attrs}
         self._study = study
         return study
-
-
-def mirror(
-    url: str, name: str, objectives: Sequence[Objective], trials: Mapping[int, FrozenTrial]
-) -> str | None:
-    """Write some trials into a study, and wait for it; a sentence if that failed."""
-    store = StudyStore(url, name, objectives)
-    for number, trial in trials.items():
-        store.add(number, trial)
-    return store.close(timeout=600.0)
 
 
 def _fingerprint(trial: FrozenTrial) -> tuple[TrialState, int]:

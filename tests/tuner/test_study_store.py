@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import optuna
@@ -12,7 +13,7 @@ from tuner.objective import Objective
 from tuner.sampling import Sampler, Told
 from tuner.space import SearchSpace
 from tuner.space_file import load_space
-from tuner.study_store import StudyStore, mirror, study_trial, study_url
+from tuner.study_store import StudyStore, study_trial, study_url
 
 SPACE = """\
 hyperparameters:
@@ -22,6 +23,16 @@ hyperparameters:
 budget: {tokens: 20000, reports: 4}
 """
 LOSS = (Objective(),)
+
+
+def mirror(
+    url: str, name: str, objectives: Sequence[Objective], trials: Mapping[int, FrozenTrial]
+) -> str | None:
+    """Write some trials into a study, and wait for it; a sentence if that failed."""
+    store = StudyStore(url, name, objectives)
+    for number, trial in trials.items():
+        store.add(number, trial)
+    return store.close(timeout=600.0)
 
 
 def load(tmp_path: Path, text: str = SPACE) -> SearchSpace:
