@@ -6,37 +6,31 @@ It knows nothing of Ray, MLflow or search:
     for report in engine.run(specs):
         print(report.trial_id, report.step, report.val_loss)
 
-K = slots in a stack, Q = ticks of a quantum, b = sequences of a micro-batch, T = tokens, S = tokens
-of a source.
+K = slots in a stack, Q = ticks of a quantum.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
-from model import checkpoint
+from model import states
 from model.architecture import Architecture
-from model.bleu import bleu
+from model.memory import give_back, is_out_of_memory
 from model.pairs import Pairs
-from model.planning import Slot, SlotState, plan_of
-from model.randomness import derive_key, permute
-from model.reading import Ints, Reading, Text, Tokens
+from model.planning import plan_of
+from model.reading import Reading, Text, Tokens
 from model.report import Report, Status
+from model.reporting import Reporter
+from model.slots import Admission, Slot, SlotState, begin
 from model.spec import TrialSpec
-from model.stack import Plan, Stack
-from model.warm_start import first_state
-
-_TRANSLATED = 64  # sources at a time
+from model.stack import Floats, Plan, Stack
+from model.states import At
 
 
 class _Running:
@@ -64,13 +58,6 @@ def _shape(spec: TrialSpec) -> tuple[Architecture, int]:
     return spec.architecture, spec.micro_batch
 
 
-@dataclass(frozen=True)
-class _Waiting:
-    trial_id: str
-    spec: TrialSpec
-    resume: Path | None
-
-
 class Engine:
     """Trains many trials on one device.
 
@@ -80,13 +67,18 @@ class Engine:
     Args:
         train: training tokens, 1-D; or pairs, for an encoder–decoder.
         validation: validation tokens, 1-D, or pairs.
-        slots: trials in training at one time.
+        slots: trials in training at one time; fewer when memory runs out.
         width: slots per stack; by default 1 on a CPU and `slots` elsewhere.
         device: "cpu", "cuda", "cuda:1" …
-        checkpoint_dir: where each trial's state is saved at each report; None saves nothing.
+        checkpoint_dir: where each trial's state is saved at each report, as `states` says; None
+            saves nothing.
         decode: from token ids to text. With it, what an encoder–decoder writes in the end is
             compared with the targets.
         starts: where `warm_start.keep` has put what warm-started trials begin with.
+
+    Attributes:
+        failures: trials that could not begin, or do not fit into memory even alone, and why. They
+            make no report; who admits trials takes them out.
     """
 
     def __init__(
@@ -102,7 +94,6 @@ class Engine:
         starts: Path | None = None,
     ) -> None:
         self._train, self._validation = _reading(train), _reading(validation)
-        self._decode = decode
         self.device = torch.device(device)
         if self.device.type == "cpu":
             torch.set_num_threads(1)
@@ -111,10 +102,14 @@ class Engine:
             torch.use_deterministic_algorithms(True, warn_only=True)
         self.slots = slots
         self.width = width or (1 if self.device.type == "cpu" else slots)
+        self._asked = self.slots, self.width
         self._checkpoint_dir = checkpoint_dir
+        self._reporter = Reporter(self._validation, checkpoint_dir, decode)
         self._starts = starts
         self._running: deque[_Running] = deque()
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[Admission] = deque()
+        self._made: list[Report] = []  # in this turn
+        self.failures: dict[str, Exception] = {}
         self.training_seconds = 0.0  # spent in ticks, without validation and checkpoints
         self.tokens = 0  # trained
 
@@ -127,19 +122,33 @@ class Engine:
     def _active(self) -> int:
         return sum(len(running.training) for running in self._running)
 
-    def admit(self, trial_id: str, spec: TrialSpec, resume: Path | None = None) -> None:
+    def admit(
+        self,
+        trial_id: str,
+        spec: TrialSpec,
+        resume: Path | At | None = None,
+        after: int = 0,
+    ) -> None:
         """Queue a trial for the next free slot.
 
         Args:
             trial_id: names the trial in its reports.
-            spec: what to train.
-            resume: a checkpoint of the same specification to go on from.
+            spec: what to train. If it continues others, they are trained first, without reports,
+                as far as `resume` does not go.
+            resume: a state of the same specification, or of one that it continues, to go on from:
+                a checkpoint, which must be readable; or the newest readable one at most of an
+                update of some trial in `checkpoint_dir`; if there is none, the trial begins anew.
+            after: reports up to this update have been made and are not repeated.
 
         Raises:
-            ValueError: if the specification is not of the engine's data.
+            ValueError: if the specification is not of the engine's data, or nothing is left to
+                report.
         """
         self._check(spec)
-        self._waiting.append(_Waiting(trial_id, spec, resume))
+        if after >= spec.hyperparameters.total_steps:
+            raise ValueError(f"the trial has made its last report, at update {after}")
+        resumes = () if resume is None else (resume,)
+        self._waiting.append(Admission(trial_id, spec, resumes, after))
 
     def _check(self, spec: TrialSpec) -> None:
         a = spec.architecture
@@ -163,200 +172,149 @@ class Engine:
                 if running.slots[row].trial_id == trial_id:
                     running.slots[row] = Slot()
 
+    def acknowledge(self, trial_id: str, step: int) -> None:
+        """A report is safe elsewhere: states older than the one before it are deleted."""
+        if self._checkpoint_dir is not None:
+            states.drop_before(self._checkpoint_dir, At(trial_id, step))
+
+    def forget(self, trial_id: str) -> None:
+        """Delete all saved states of a trial."""
+        if self._checkpoint_dir is not None:
+            states.drop(self._checkpoint_dir, trial_id)
+
     def run(self, specs: Sequence[TrialSpec]) -> Iterator[Report]:
         """Train all specifications to the end; trial i is called str(i).
 
         `stop(report.trial_id)` between two reports stops a trial early.
+
+        Raises:
+            Exception: why a trial could not begin, or does not fit into memory.
         """
         for number, spec in enumerate(specs):
             self.admit(str(number), spec)
         while self.load:
             yield from self.turn()
+            for error in self.failures.values():
+                raise error
 
     def turn(self) -> list[Report]:
         """Train the next stack for one quantum and report what was reached."""
         self._fill_slots()
-        if not self._running:
-            return []
-        self._running.rotate(-1)
-        running = self._running[-1]
-        started = time.perf_counter()
-        plan = plan_of(running.slots, *running.shape, self._train)
-        losses, norms = running.stack.run(plan)
-        self.training_seconds += time.perf_counter() - started
-        return self._settle(running, plan, losses, norms)
+        if self._running:
+            self._running.rotate(-1)
+            self._advance(self._running[-1])
+        made, self._made = self._made, []
+        return made
+
+    # slots ----------------------------------------------------------------------------------
 
     def _fill_slots(self) -> None:
         """Give free slots to waiting trials, first come first served."""
         while self._waiting and self._active < self.slots:
-            trial = self._waiting.popleft()
-            self._load(self._stack_for(trial.spec), trial)
+            admission = self._waiting.popleft()
+            try:
+                self._place(admission)
+            except Exception as error:
+                if is_out_of_memory(error):
+                    reason = str(error)
+                elif isinstance(error, ValueError | OSError):
+                    self.failures[admission.trial_id] = error
+                    continue
+                else:
+                    raise
+            else:
+                continue
+            # here, and not above: the traceback of an error keeps its tensors alive
+            self._narrow(self.width, [admission], reason)
+            break
         self._running = deque(running for running in self._running if running.training)
 
-    def _stack_for(self, spec: TrialSpec) -> _Running:
-        """A stack of this shape with a free row, made if there is none."""
+    def _place(self, admission: Admission) -> None:
+        """Put a trial into a row of a stack of its shape, made if there is none."""
+        slot, state = begin(admission, self._checkpoint_dir, self._starts)
+        shape = _shape(slot.spec)
         for running in self._running:
-            if running.shape == _shape(spec) and running.free is not None:
-                return running
-        self._running.append(_Running(spec, self.width, self.device))
-        return self._running[-1]
-
-    def _load(self, running: _Running, trial: _Waiting) -> None:
+            if running.shape == shape and running.free is not None:
+                break
+        else:
+            running = _Running(slot.spec, self.width, self.device)
+            self._running.append(running)
         row = running.free
         assert row is not None
-        slot = Slot(SlotState.TRAINING, trial.trial_id)
-        slot.spec = trial.spec
-        state = None
-        if trial.resume is not None:
-            state, about = checkpoint.read(trial.resume)
-            if about.get("spec_hash") != trial.spec.hash:
-                raise checkpoint.CheckpointError(
-                    f"{trial.resume} belongs to another specification than trial {trial.trial_id}"
-                )
-            slot.step, slot.val_losses = about["step"], about["val_losses"]
-            if slot.step >= trial.spec.hyperparameters.total_steps:
-                raise checkpoint.CheckpointError(f"{trial.resume} is of a trial that has finished")
-        elif trial.spec.init_from is not None:
-            state = first_state(self._starts, trial.spec)
-        averaged = trial.spec.hyperparameters.ema_decay > 0
-        running.stack.load(row, trial.spec.seed, state, averaged=averaged)
+        averaged = slot.spec.hyperparameters.ema_decay > 0
+        running.stack.load(row, slot.spec.seed, state, averaged=averaged)
         running.slots[row] = slot
 
-    def _settle(
-        self,
-        running: _Running,
-        plan: Plan,
-        losses: npt.NDArray[np.float64],
-        norms: npt.NDArray[np.float64],
-    ) -> list[Report]:
+    def _narrow(self, width: int, again: Sequence[Admission], reason: str) -> None:
+        """Make do with less memory: trials that found none wait for smaller stacks.
+
+        One that finds none although nothing else is there fails. It may have been what others
+        made room for in vain, so they get their room back.
+
+        Args:
+            width: of the stack that memory did not suffice for.
+            again: trials without a slot, in the order in which they shall get one.
+            reason: what the device said.
+        """
+        give_back(self.device)
+        if width == 1 and self._active == 0:
+            (alone,) = again
+            self.failures[alone.trial_id] = RuntimeError(
+                f"out of memory: the trial does not fit on {self.device} even alone ({reason})"
+            )
+            self.slots, self.width = self._asked
+            return
+        if width > 1:
+            self.slots = max(1, self.slots // 2)
+            self.width = min(self.width, width // 2, self.slots)
+        else:
+            self.slots = max(1, min(self.slots - 1, self._active + len(again) - 1))
+        self._waiting.extendleft(reversed(again))
+
+    # a turn: plan, compute, settle ----------------------------------------------------------
+
+    def _advance(self, running: _Running) -> None:
+        """Train a stack for one quantum; if memory runs out, take it apart."""
+        try:
+            started = time.perf_counter()
+            plan = plan_of(running.slots, *running.shape, self._train)
+            losses, norms = running.stack.run(plan)
+            self.training_seconds += time.perf_counter() - started
+            trained = len(running.training) * len(losses)
+            self.tokens += trained * running.shape[1] * plan.inputs.shape[-1]
+            self._settle(running, plan, losses, norms)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = str(error)
+        else:
+            return
+        self._running.remove(running)
+        problem = "memory ran out; the trial went on from its last report in a smaller stack"
+        again = [running.slots[row].again(problem) for row in running.training]
+        width = running.stack.width
+        del running  # and with it the memory
+        self._narrow(width, again, reason)
+
+    def _settle(self, running: _Running, plan: Plan, losses: Floats, norms: Floats) -> None:
         """Account for a quantum and report the slots that diverged or reached a report."""
-        reports, reached = [], []
+        reached = []
         for row in running.training:
             slot = running.slots[row]
-            self.tokens += len(losses) * slot.spec.micro_batch * plan.inputs.shape[-1]
-            if not self._account(slot, plan, row, losses[:, row], norms[:, row]):
-                reports.append(self._report(slot, math.nan, Status.DIVERGED, None, {}))
+            ticks = (plan.due, plan.weight, losses, norms)
+            if not slot.account(*(array[:, row].tolist() for array in ticks)):
+                self._made.append(self._reporter.diverged(slot))
                 running.slots[row] = Slot()
-            elif slot.step in slot.spec.report_steps and slot.tick == 0:
+            elif slot.is_at_report:
                 reached.append(row)
-        return reports + self._evaluate(running, reached)
-
-    def _account(
-        self,
-        slot: Slot,
-        plan: Plan,
-        row: int,
-        losses: npt.NDArray[np.float64],
-        norms: npt.NDArray[np.float64],
-    ) -> bool:
-        """Add up a slot's ticks; False at the first update that is not finite."""
-        ticks = zip(
-            plan.due[:, row].tolist(),
-            plan.weight[:, row].tolist(),
-            losses.tolist(),
-            norms.tolist(),
-            strict=True,
-        )
-        for is_due, weight, loss, norm in ticks:
-            slot.tick += 1
-            slot.loss_sum += weight * loss
-            slot.loss_weight += weight
-            if is_due:
-                slot.step, slot.tick = slot.step + 1, 0
-                slot.norm_sum += norm
-                slot.norm_count += 1
-            if not (math.isfinite(loss) and (not is_due or math.isfinite(norm))):
-                slot.step += not is_due
-                return False
-        return True
-
-    def _evaluate(self, running: _Running, rows: list[int]) -> list[Report]:
-        """Validation loss and checkpoint of the slots that reached a report, together."""
-        reports = []
-        by_size: dict[int, list[int]] = {}
-        for row in rows:
-            by_size.setdefault(running.slots[row].spec.validation_sequences, []).append(row)
-        for size, same in by_size.items():
-            a, b = running.shape
-            sequences = self._validation.rows(self._validation_numbers(a, size), a)
-            evaluation = running.stack.evaluate(same, sequences, b)
-            for i, row in enumerate(same):
-                accuracy = None if evaluation.accuracy is None else float(evaluation.accuracy[i])
-                val_loss = float(evaluation.loss[i])
-                reports.append(self._report_row(running, row, val_loss, accuracy))
-        return reports
-
-    def _validation_numbers(self, a: Architecture, size: int) -> Ints:
-        """The sequences that every trial is evaluated on: some of them, from all over the text."""
-        available = self._validation.num_sequences(a)
-        return permute(np.arange(size), available, derive_key(0, "validation"))
-
-    def _report_row(
-        self, running: _Running, row: int, val_loss: float, accuracy: float | None
-    ) -> Report:
-        slot = running.slots[row]
-        total = slot.spec.hyperparameters.total_steps
-        status = Status.FINISHED if slot.step == total else Status.TRAINING
-        if not math.isfinite(val_loss):
-            val_loss, status = math.nan, Status.DIVERGED
-        path = None
-        if self._checkpoint_dir is not None and status is not Status.DIVERGED:
-            path = self._checkpoint_dir / f"{slot.trial_id}.safetensors"
-            about = {
-                "trial_id": slot.trial_id,
-                "step": slot.step,
-                "val_loss": val_loss,
-                "val_losses": [*slot.val_losses, val_loss],
-                "spec": slot.spec.model_dump(mode="json"),
-                "spec_hash": slot.spec.hash,
-            }
-            checkpoint.write(path, running.stack.snapshot(row), about)
-        some: dict[str, float] = {}
-        if slot.spec.hyperparameters.target_sparsity > 0:
-            some["sparsity"] = running.stack.sparsity(row)
-        if accuracy is not None:
-            some["token_accuracy"] = accuracy
-            if status is Status.FINISHED and self._decode:
-                some["bleu"] = self._bleu(running, row, self._decode)
-        report = self._report(slot, val_loss, status, path, some)
-        slot.val_losses.append(val_loss)
-        slot.loss_sum = slot.loss_weight = slot.norm_sum = 0.0
-        slot.norm_count = 0
-        if status is not Status.TRAINING:
-            running.slots[row] = Slot()
-        return report
-
-    def _bleu(self, running: _Running, row: int, decode: Callable[[list[int]], str]) -> float:
-        """How well a slot writes the targets of the validation pairs that it is evaluated on."""
-        assert isinstance(self._validation, Pairs)
-        a, size = running.stack.architecture, running.slots[row].spec.validation_sequences
-        numbers = self._validation_numbers(a, size)
-        sources = self._validation.rows(numbers, a).sources
-        assert sources is not None
-        written = running.stack.translate(row, sources, a.context_length, _TRANSLATED)
-        wanted = [self._validation.target(number).tolist() for number in numbers.tolist()]
-        return bleu([decode(ids) for ids in written], [decode(ids) for ids in wanted])
-
-    def _report(
-        self,
-        slot: Slot,
-        val_loss: float,
-        status: Status,
-        path: Path | None,
-        some: Mapping[str, float],
-    ) -> Report:
-        return Report(
-            trial_id=slot.trial_id,
-            status=status,
-            step=slot.step,
-            tokens=slot.step * slot.spec.tokens_per_step,
-            val_loss=val_loss,
-            train_loss=slot.loss_sum / slot.loss_weight,
-            grad_norm=slot.norm_sum / max(1, slot.norm_count),
-            learning_rate=slot.learning_rate(slot.step),
-            checkpoint=None if path is None else str(path),
-            **some,
-        )
+        for row, report in self._reporter.at_report(running.stack, running.slots, reached):
+            slot = running.slots[row]
+            if not slot.is_silent or report.status is Status.DIVERGED:
+                self._made.append(report)
+                slot.reported, slot.problem = slot.step, None
+            slot.begin_interval(report.val_loss)
+            if report.status is not Status.TRAINING:
+                running.slots[row] = Slot()
 
 
 def _reading(data: Tokens | Pairs) -> Reading:

@@ -7,8 +7,6 @@ of a source.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
 
 import numpy as np
 
@@ -20,50 +18,12 @@ from model.optimizers import IDLE, coefficients
 from model.pruning import pruning_of
 from model.randomness import derive_key, permute
 from model.reading import Ints, Reading
-from model.schedules import Facts, learning_rate
+from model.slots import Slot, SlotState
 from model.spec import TrialSpec
 from model.stack import Plan
 
 # Ticks between two looks at the outside: an order to stop waits this long at most.
 _QUANTUM_TICKS = 8
-
-
-class SlotState(StrEnum):
-    """What a slot is doing."""
-
-    EMPTY = "empty"  # free for the next trial
-    TRAINING = "training"  # takes part in every tick
-
-
-@dataclass
-class Slot:
-    """One row of a stack and the trial in it."""
-
-    state: SlotState = SlotState.EMPTY
-    trial_id: str = ""
-    spec: TrialSpec = field(init=False)
-    step: int = 0  # updates done
-    tick: int = 0  # micro-batches into the next update
-    loss_sum: float = 0.0  # since the last report, of updates
-    loss_weight: float = 0.0
-    norm_sum: float = 0.0
-    norm_count: int = 0
-    val_losses: list[float] = field(default_factory=list)  # of the reports so far
-
-    @property
-    def ticks_per_step(self) -> int:
-        """B/b: micro-batches of one update."""
-        return self.spec.hyperparameters.batch_size // self.spec.micro_batch
-
-    def learning_rate(self, step: int) -> float:
-        """α_t of an update before the next report."""
-        facts = Facts(self.spec.architecture.d_model, self.val_losses)
-        return learning_rate(step, self.spec.hyperparameters, facts)
-
-    @property
-    def next_report(self) -> int:
-        """The update after which this trial reports next."""
-        return next(step for step in self.spec.report_steps if step > self.step)
 
 
 def plan_of(slots: Sequence[Slot], a: Architecture, b: int, train: Reading) -> Plan:

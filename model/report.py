@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 # The curves: what MLflow records and what a replay compares, in this order.
 METRICS = ("val_loss", "train_loss", "perplexity", "learning_rate", "grad_norm", "tokens")
 # Those that only some trials have.
 SOME_METRICS = ("sparsity", "token_accuracy", "bleu")
+_NUMBERS = ("val_loss", "train_loss", "learning_rate", "grad_norm")  # that may be NaN
 
 
 class Status(StrEnum):
@@ -34,6 +37,8 @@ class Report:
         grad_norm: mean global gradient norm before clipping since the last report.
         learning_rate: α_t of the last update.
         checkpoint: path of the state at this report, if one was saved.
+        problem: what the user should know of the machine, as that the state could not be saved;
+            no fault of the trial, whose numbers it leaves alone.
         sparsity: share of the matrices that is zero; None if the trial does not prune.
         token_accuracy: share of the validation targets that were the most probable token; None
             without an encoder.
@@ -53,6 +58,14 @@ class Report:
     sparsity: float | None = None
     token_accuracy: float | None = None
     bleu: float | None = None
+    problem: str | None = None
+
+    @classmethod
+    def of(cls, trial_id: str, fields: Mapping[str, Any]) -> Report:
+        """A report made from the fields of another trial's, as JSON has them: NaN may be null."""
+        numbers = {name: math.nan if fields[name] is None else fields[name] for name in _NUMBERS}
+        status = Status(fields["status"])
+        return cls(**{**fields, **numbers, "trial_id": trial_id, "status": status})
 
     @property
     def perplexity(self) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from typing import Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -34,6 +34,39 @@ class InitFrom(BaseModel):
     optimizer_steps: int = Field(default=0, ge=0)
 
 
+class Continues(BaseModel):
+    """What a trial goes on from, instead of beginning at update 0.
+
+    It has the state that the other specification reaches after an update, and goes on counting:
+    updates, schedule and data order. So a trial that copies another in the middle of a search
+    remains a pure function of its own specification.
+
+    Attributes:
+        spec: of the trial that is continued; it may continue another one itself.
+        step: the update after which it is left, one of its own reports.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    spec: TrialSpec
+    step: int = Field(ge=1)
+
+
+# What gives the state of a trial its shape and its count, and must outlive a change of the rest.
+_KEPT_ROWS = (
+    "batch_size", "total_steps", "epochs", "optimizer", "ema_decay", "target_sparsity",
+    "prune_start_steps", "prune_end_steps", "prune_interval_steps",
+)  # fmt: skip
+_KEPT_FIELDS = (
+    "architecture", "data", "data_fingerprint", "tokenizer_fingerprint", "train_sequences",
+    "validation_sequences", "micro_batch", "report_tokens", "init_from",
+)  # fmt: skip
+
+
+# JSON is read to a depth of 200, and each link takes two.
+LONGEST_CHAIN = 64
+
+
 class TrialSpec(BaseModel):
     """One trial, completely: retraining it needs nothing else.
 
@@ -50,6 +83,9 @@ class TrialSpec(BaseModel):
         report_tokens: training tokens between reports.
         seed: the trial's key for weights, data order and dropout.
         init_from: what it begins with; None: random weights.
+        continues: the trial whose state it goes on from; None: it begins at update 0. What makes
+            the shape of that state is the same in both: architecture, data, B, T_total, optimizer,
+            β_ema, pruning, and what they began with. All other rows may differ, the seed too.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,6 +102,7 @@ class TrialSpec(BaseModel):
     report_tokens: int = Field(ge=1)
     seed: int = Field(ge=0, lt=2**63)
     init_from: InitFrom | None = None
+    continues: Continues | None = None
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
@@ -84,6 +121,34 @@ class TrialSpec(BaseModel):
                 f"{h.total_steps}, B = {h.batch_size}, |Data| = {self.train_sequences}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _goes_on_from_what_fits(self) -> Self:
+        if self.continues is None:
+            return self
+        parent, step = self.continues.spec, self.continues.step
+        pairs = [(name, self, parent) for name in _KEPT_FIELDS]
+        rows = [(name, self.hyperparameters, parent.hyperparameters) for name in _KEPT_ROWS]
+        for name, here, there in (*pairs, *rows):
+            if getattr(here, name) != getattr(there, name):
+                raise ValueError(
+                    f"{name} must be that of the trial that is continued, got "
+                    f"{getattr(here, name)} instead of {getattr(there, name)}"
+                )
+        begun = parent.continues.step if parent.continues else 0
+        if step not in parent.report_steps[:-1] or step <= begun:
+            raise ValueError(
+                f"a trial is continued after one of its own reports before the last, got step "
+                f"{step} of {[s for s in parent.report_steps[:-1] if s > begun]}"
+            )
+        if len(self.chain) > LONGEST_CHAIN:
+            raise ValueError(f"a chain of trials has at most {LONGEST_CHAIN} links")
+        return self
+
+    @property
+    def chain(self) -> tuple[TrialSpec, ...]:
+        """The specifications that a trial trains one after the other; the last is its own."""
+        return (*self.continues.spec.chain, self) if self.continues else (self,)
 
     @property
     def tokens_per_step(self) -> int:
@@ -113,8 +178,13 @@ class TrialSpec(BaseModel):
     def hash(self) -> str:
         """The trial's identity: SHA-256 of the canonical JSON, 64 hexadecimal digits.
 
-        Where the tokenizer lay is no part of it: its fingerprint says what it is.
+        Where the tokenizer lay is no part of it: its fingerprint says what it is. What a trial
+        continues enters with its own hash and the update.
         """
-        identity = self.model_dump(mode="json", exclude={"tokenizer": {"file"}})
+        left_out: dict[str, Any] = {"tokenizer": {"file"}, "continues": True}
+        identity = self.model_dump(mode="json", exclude=left_out)
+        if self.continues is not None:
+            step = self.continues.step
+            identity["continues"] = {"hash": self.continues.spec.hash, "step": step}
         canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,11 @@ from model.tokenizer_config import TokenizerConfig
 
 VOCAB = 288
 MakeSpec = Callable[..., TrialSpec]
+
+
+def last_state(folder: Path, trial_id: str = "0") -> Path:
+    """The checkpoint of a trial's last report."""
+    return max((folder / trial_id).glob("*.safetensors"))
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,7 @@ _HOME = {
     "SearchSpace": "space",
     "load_space": "space_file",
     "search": "search",
+    "resume": "search",
     "replay": "replay",
     "TunerError": "errors",
 }

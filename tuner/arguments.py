@@ -16,7 +16,13 @@ _END_OF_TEXT = "<|endoftext|>"
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line as a namespace; its `command` is for instance `search` or `data info`."""
-    return _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if getattr(options, "space", "") is None and not getattr(options, "resume", None):
+        parser.error(
+            f"{options.command}: --space FILE is missing, for instance search_spaces/lm.yaml"
+        )
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -38,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
         "--home", metavar="DIR", help="where searches live (default: TUNER_HOME or ./runs)"
     )
     file = argparse.ArgumentParser(add_help=False)
-    file.add_argument("--space", metavar="FILE", required=True, help="search-space file (YAML)")
+    file.add_argument("--space", metavar="FILE", help="search-space file (YAML)")
     file.add_argument(
         "--set", dest="overrides", action="append", default=[], type=_setting, metavar="KEY=VALUE",
         help="a value instead of the file's, such as budget.tokens=20000; may be repeated",
@@ -68,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         return made.add_subparsers(metavar="ACTION", required=True)
 
     search = command("search", "find the best hyperparameters", common, space, home)
-    search.add_argument("--name", type=_name, help="of the search (default: space name and number)")
+    _add_search(search)
     replay = command("replay", "retrain a trial and prove that it reproduces", common, home)
     replay.add_argument("run", nargs="?", metavar="RUN", help="run id (default: the best trial)")
     replay.add_argument("--search", metavar="NAME", help="best trial of this search")
@@ -97,6 +103,34 @@ def _parser() -> argparse.ArgumentParser:
     _add_tokenizer(group("tokenizer", "train a tokenizer, use it, look at it"), command, common)
     command("doctor", "check the installation", common, home)
     return parser
+
+
+def _add_search(search: argparse.ArgumentParser) -> None:
+    which = search.add_mutually_exclusive_group()
+    which.add_argument("--name", type=_name, help="of the search (default: space name and number)")
+    which.add_argument(
+        "--resume", metavar="NAME",
+        help="go on with a search that was interrupted or killed, or is to have more --trials",
+    )  # fmt: skip
+    search.add_argument(
+        "--fresh", action="store_true",
+        help="train again what an equal trial of another search has trained",
+    )  # fmt: skip
+    for option, name, metavar, parse_value, text in (
+        ("--max-time", "max_seconds", "TIME", _duration, "halt after so long: 90s, 10m, 2h"),
+        ("--max-tokens", "max_tokens", "N", _whole(1, 2**53), "end after so many training tokens"),
+        (
+            "--patience",
+            "patience",
+            "N",
+            _whole(1, 10**6),
+            "end after N trials without a better one",
+        ),
+    ):
+        search.add_argument(
+            option, dest="overrides", action="append", metavar=metavar, help=text,
+            type=_override("search", name, parse_value, option),
+        )  # fmt: skip
 
 
 def _add_data(of: Any, command: Any, common: Any, file: Any, home: Any) -> None:
@@ -200,11 +234,26 @@ def _setting(text: str) -> Override:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def _override(part: str, name: str, parse_value: Callable[[str], int]) -> Callable[[str], Override]:
+def _duration(text: str) -> float:
+    """Seconds of `90`, `90s`, `10m` or `2h`."""
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    number = text[:-1] if text[-1:] in units else text
+    try:
+        seconds = float(number) * units.get(text[-1:], 1)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a time such as 90s, 10m or 2h, got {text}")
+    return seconds
+
+
+def _override(
+    part: str, name: str, parse_value: Callable[[str], float], option: str | None = None
+) -> Callable[[str], Override]:
     """One number that has an option of its own, for argparse."""
 
     def parse_override(text: str) -> Override:
-        return Override(f"--{name}", (part, name), str(parse_value(text)))
+        return Override(option or f"--{name}", (part, name), str(parse_value(text)))
 
     return parse_override
 

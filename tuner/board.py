@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from model.report import Report, Status
 from model.spec import TrialSpec
+from tuner.parameters import Value
+from tuner.space import Objective
 
 _RATE_WINDOW_SECONDS = 20.0
 
@@ -20,14 +23,24 @@ class TrialRow:
     Attributes:
         number: counted from 0; 0 has the defaults.
         spec: what it trains.
+        draw: what was drawn for it, label → value.
         reports: so far.
-        outcome: how it ended, as the user reads it; None while it is under way.
+        outcome: how it ended, as the user reads it; None while it is under way or parked.
+        is_parked: whether it waits to be brought back.
+        recorded: what an equal trial reported, taken instead of training.
+        parent: the trial whose state it goes on from.
+        confirms: the trial whose configuration it repeats with a fresh seed.
     """
 
     number: int
     spec: TrialSpec
+    draw: Mapping[str, Value] = field(default_factory=dict)
     reports: list[Report] = field(default_factory=list)
     outcome: str | None = None
+    is_parked: bool = False
+    recorded: Sequence[Report] = ()
+    parent: int | None = None
+    confirms: int | None = None
 
     @property
     def last(self) -> Report | None:
@@ -35,9 +48,31 @@ class TrialRow:
         return self.reports[-1] if self.reports else None
 
     @property
+    def step(self) -> int:
+        """Updates up to the newest report."""
+        return self.last.step if self.last else 0
+
+    @property
     def tokens(self) -> int:
-        """Training tokens up to the newest report."""
+        """Training tokens up to the newest report, those of a parent included."""
         return self.last.tokens if self.last else 0
+
+    @property
+    def tokens_before(self) -> int:
+        """Training tokens of the parent that it goes on from."""
+        start = self.spec.continues
+        return start.step * self.spec.tokens_per_step if start else 0
+
+    @property
+    def tokens_trained(self) -> int:
+        """Training tokens that the search spent on it."""
+        return 0 if self.recorded or not self.reports else self.tokens - self.tokens_before
+
+    @property
+    def num_reports(self) -> int:
+        """Reports that it makes if it trains to its end."""
+        begun = self.spec.continues.step if self.spec.continues else 0
+        return sum(step > begun for step in self.spec.report_steps)
 
     @property
     def has_finished(self) -> bool:
@@ -49,63 +84,107 @@ class TrialRow:
         """Whether a loss or gradient was not finite."""
         return self.last is not None and self.last.status is Status.DIVERGED
 
+    @property
+    def failed(self) -> bool:
+        """Whether it could not go on, for a reason that is not its own."""
+        return (self.outcome or "").startswith("failed")
+
     def objective(self, metric: str) -> float:
         """The newest value of a metric; infinity where there is none or the trial diverged."""
         if self.last is None or self.has_diverged:
             return math.inf
-        return self.last.metrics()[metric]
+        return self.value(metric, self.last)
+
+    def value(self, metric: str, report: Report) -> float:
+        """A metric at a report; infinity where there is none."""
+        if metric == "parameters":
+            return float(self.spec.architecture.num_parameters)
+        return report.metrics().get(metric, math.inf)
 
 
 class Board:
     """All trials of one search.
 
     Args:
-        metric: the objective.
+        objectives: by the first of which the trials are ranked.
         trials: how many will run.
         expected_tokens: of the whole search, an estimate to start with.
+
+    Attributes:
+        winner: the trial whose configuration was confirmed to be the best.
+        tokens: training tokens that the search spent, up to the newest reports.
     """
 
-    def __init__(self, metric: str, trials: int, expected_tokens: int) -> None:
-        self.metric = metric
+    def __init__(self, objectives: Sequence[Objective], trials: int, expected_tokens: int) -> None:
+        self._objectives = objectives
+        self.metric = objectives[0].metric
         self.num_trials = trials
         self.rows: dict[int, TrialRow] = {}
+        self.winner: int | None = None
+        self.tokens = 0
+        self._best_finished: TrialRow | None = None
         self.started = time.monotonic()
         self._expected_tokens = expected_tokens
         self._recent: deque[tuple[float, int]] = deque()  # when, tokens
 
-    def add(self, number: int, spec: TrialSpec) -> None:
+    def add(self, row: TrialRow) -> None:
         """A trial was suggested."""
         # a new dict: the view's thread may be reading the old one
-        self.rows = {**self.rows, number: TrialRow(number, spec)}
+        self.rows = {**self.rows, row.number: row}
 
     def report(self, number: int, report: Report) -> bool:
         """A trial reported; whether it is the best so far."""
         before = self.best
         row = self.rows[number]
+        spent = row.tokens_trained
+        row.reports.append(report)
+        spent = row.tokens_trained - spent
+        self.tokens += spent
         now = time.monotonic()
-        self._recent.append((now, report.tokens - row.tokens))
+        self._recent.append((now, spent))
         while self._recent[0][0] < now - _RATE_WINDOW_SECONDS:
             self._recent.popleft()
-        row.reports.append(report)
+        if row.has_finished and row.confirms is None:
+            first = self._best_finished
+            if self.rank(row) < (math.inf if first is None else self.rank(first)):
+                self._best_finished = row
         return self.best is row and (before is not row or len(row.reports) == 1)
 
-    def end(self, number: int, failure: str | None = None) -> str:
-        """A trial ended; says how."""
-        row = self.rows[number]
-        if failure:
-            row.outcome = f"failed: {failure}"
-        elif row.last and row.last.status is not Status.TRAINING:
-            row.outcome = str(row.last.status)
-        else:
-            row.outcome = f"stopped at report {len(row.reports)}"
-        return row.outcome
+    # values --------------------------------------------------------------------------------
+
+    def value(self, row: TrialRow) -> float:
+        """The newest value of the objective; infinity where there is none."""
+        return row.objective(self.metric)
+
+    def rank(self, row: TrialRow) -> float:
+        """By which trials are compared: smaller is better, infinity is nothing."""
+        return _smaller_is_better(self.value(row), self._objectives[0])
+
+    def curve(self, row: TrialRow) -> list[tuple[Report, float]]:
+        """The reports of a trial, each with what it is compared by."""
+        return [
+            (report, _smaller_is_better(row.value(self.metric, report), self._objectives[0]))
+            for report in row.reports
+        ]
+
+    def values(self, row: TrialRow) -> tuple[float, ...]:
+        """The newest value of every objective."""
+        return tuple(row.objective(objective.metric) for objective in self._objectives)
+
+    @property
+    def searched(self) -> list[TrialRow]:
+        """The trials of the search itself, without those that confirm."""
+        return [r for r in self.rows.values() if r.confirms is None]
 
     @property
     def best(self) -> TrialRow | None:
-        """The best finished trial; while none has finished, the best one of all."""
-        rows = [r for r in self.rows.values() if r.objective(self.metric) < math.inf]
-        finished = [r for r in rows if r.has_finished]
-        return min(finished or rows, key=lambda r: r.objective(self.metric), default=None)
+        """The confirmed winner; else the best finished trial; else the best one of all."""
+        if self.winner is not None:
+            return self.rows[self.winner]
+        if self._best_finished is not None:
+            return self._best_finished
+        rows = [r for r in self.searched if self.rank(r) < math.inf]
+        return min(rows, key=self.rank, default=None)
 
     @property
     def ended(self) -> list[TrialRow]:
@@ -115,12 +194,12 @@ class Board:
     @property
     def training(self) -> list[TrialRow]:
         """Trials under way, by number."""
-        return [r for r in self.rows.values() if r.outcome is None]
+        return [r for r in self.rows.values() if r.outcome is None and not r.is_parked]
 
     @property
-    def tokens(self) -> int:
-        """Training tokens up to the newest reports."""
-        return sum(r.tokens for r in self.rows.values())
+    def parked(self) -> list[TrialRow]:
+        """Trials that wait to be brought back."""
+        return [r for r in self.rows.values() if r.is_parked]
 
     @property
     def tokens_per_second(self) -> float:
@@ -141,11 +220,15 @@ class Board:
         rate = self.tokens_per_second
         if rate == 0:
             return None
-        ended = self.ended
+        over = self.ended + self.parked
         each = self._expected_tokens / self.num_trials
-        if len(ended) >= max(1, self.num_trials // 3):
-            each = sum(r.tokens for r in ended) / len(ended)
+        if len(over) >= max(1, self.num_trials // 3):
+            each = sum(r.tokens for r in over) / len(over)
         under_way = sum(  # who has passed the average will probably run to the end
             (each if r.tokens < each else r.spec.budget_tokens) - r.tokens for r in self.training
         )
         return (under_way + each * (self.num_trials - len(self.rows))) / rate
+
+
+def _smaller_is_better(value: float, objective: Objective) -> float:
+    return -value if objective.mode == "max" and math.isfinite(value) else value

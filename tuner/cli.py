@@ -113,24 +113,30 @@ def _commands() -> Mapping[str, Callable[[argparse.Namespace], int]]:
 
 
 def _search(options: argparse.Namespace) -> int:
-    from tuner.space_file import read_space
+    if options.resume:
+        name, edit, space_text = options.resume, *_edit(options)
+    else:
+        from tuner.space_file import read_space
 
-    space, space_text = read_space(options.space, options.overrides)
+        space, space_text = read_space(options.space, options.overrides)
     home = _home(options)
 
     from tuner.live import LiveView, LogView
-    from tuner.search import search
+    from tuner.search import resume, search
     from tuner.summary import print_summary
 
     results, progress = _consoles(options)
-    result = search(
-        space,
-        name=options.name,
-        home=home,
-        view=LiveView(progress) if progress.is_terminal else LogView(progress),
-        space_text=space_text,
-    )
-    print_summary(results, result, space, options.home)
+    common: dict[str, Any] = {
+        "home": home,
+        "view": LiveView(progress) if progress.is_terminal else LogView(progress),
+        "space_text": space_text,
+        "fresh": options.fresh,
+    }
+    if options.resume:
+        result = resume(name, edit=edit, **common)
+    else:
+        result = search(space, name=options.name, **common)
+    print_summary(results, result, options.home)
     best = result.best
     _print_json(
         options,
@@ -146,7 +152,23 @@ def _search(options: argparse.Namespace) -> int:
     if result.problem:
         _say(f"tuner search: {result.problem}; the checkpoints stay in {home.search(result.name)}")
         return TunerError.exit_status
-    return _INTERRUPTED if result.interrupted else 0
+    return _INTERRUPTED if result.halted == "interrupted" else 0
+
+
+def _edit(
+    options: argparse.Namespace,
+) -> tuple[Callable[[SearchSpace], SearchSpace] | None, str | None]:
+    """How a resumed search changes the recorded space, and the file that says so."""
+    if options.space:
+        from tuner.space_file import read_space
+
+        space, space_text = read_space(options.space, options.overrides)
+        return lambda recorded: space, space_text
+    if not options.overrides:
+        return None, None
+    from tuner.history import edited
+
+    return lambda recorded: edited(recorded, options.overrides, options.resume), None
 
 
 def _replay(options: argparse.Namespace) -> int:

@@ -4,6 +4,8 @@
     ├── SpaceError      a search-space file has mistakes, all reported together
     ├── RecordError     the record has no such search or run, or it no longer fits the data
     ├── StoreError      the tracking store cannot be reached or written
+    ├── JournalError    the journal of a search is damaged, or its disk fails
+    │   └── JournalInUse    another process runs the search
     └── ResultError     exit status 1: the work was done and the result is bad
 
 `model` raises `CorpusError` and `CheckpointError`, which mean exit status 2 as well.
@@ -59,6 +61,14 @@ class RecordError(TunerError):
 
 class StoreError(TunerError):
     """The tracking store cannot be reached or written."""
+
+
+class JournalError(TunerError):
+    """The journal of a search cannot be read or written."""
+
+
+class JournalInUse(JournalError):  # noqa: N818 - reads as what is the case
+    """Another process runs the search."""
 
 
 class ResultError(TunerError):

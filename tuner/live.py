@@ -140,6 +140,7 @@ def draw_board(board: Board, title: str, width: int) -> list[RenderableType]:
         (title, "bold"),
         f"  {len(board.ended)}/{board.num_trials} trials",
         f" · {len(board.training)} training",
+        f" · {len(board.parked)} waiting" if board.parked else "",
         f" · {diverged} diverged" if diverged else "",
         f" · {board.tokens_per_second:,.0f} tokens/s",
         f" · {clock(board.seconds)}, {left}",
@@ -171,9 +172,10 @@ def _best_line(board: Board) -> Text:
 
 def _rung_line(board: Board) -> Text:
     """How many trials reached each report at which some were stopped."""
-    reached = Counter(len(row.reports) for row in board.rows.values())
-    stops = {len(r.reports) for r in board.ended if not (r.has_finished or r.has_diverged)}
-    total = max((len(r.spec.report_steps) for r in board.rows.values()), default=1)
+    reached = Counter(len(row.reports) for row in board.searched)
+    over = board.ended + board.parked
+    stops = {len(r.reports) for r in over if not (r.has_finished or r.has_diverged)} - {0}
+    total = max((r.num_reports for r in board.rows.values()), default=1)
     line = Text("reached ", style="dim")
     for rung in sorted(stops | {total}):
         count = sum(n for reports, n in reached.items() if reports >= rung)

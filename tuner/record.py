@@ -7,11 +7,9 @@ specification (`spec.json`), the reports (metrics by step) and the environment (
 from __future__ import annotations
 
 import json
-import logging
 import math
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -19,32 +17,28 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from model.fingerprints import FileDigest
-from model.report import METRICS, SOME_METRICS
+from model.report import METRICS, SOME_METRICS, Report, Status
 from model.spec import TrialSpec
-from tuner.errors import RecordError, StoreError
+from tuner.errors import RecordError
+from tuner.store import open_client, store_errors
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities import Run
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_QUIET = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-}
-
 SPEC_FILE = "spec.json"
 SPACE_FILE = "search_space.yaml"
 TOKENIZER_FILE = "tokenizer.json"
 BEST_FOLDER = "best"  # the state of the best trial
+BEST_FILE = "checkpoint.safetensors"  # in it, whatever the trial
 START_FOLDER = "start"  # what warm-started trials started with
 DATA_FILE = "data.json"  # the files that the data was, with their digests
 ENVIRONMENT = ("device", "dtype", "torch", "numpy", "python")
 _MOST_RUNS = 50_000
 _SHORTEST_RUN_ID = 8  # letters that `tuner show` prints
+_LONGEST_RUN_ID = 32
 
 
 class Tag:
@@ -56,6 +50,9 @@ class Tag:
     SEARCH = "tuner.search"
     STATUS = "tuner.status"
     TRIAL = "tuner.trial"
+    PARENT_TRIAL = "tuner.parent_trial"  # from whose state a trial went on
+    CONFIRMS = "tuner.confirms"  # whose configuration a trial trains with another seed
+    ORIGIN = "tuner.origin"  # recorded: an equal trial was trained before, this one was not
     BEST = "tuner.best_run"
     METRIC = "tuner.metric"
     INIT_FROM = "tuner.init_from"
@@ -63,42 +60,6 @@ class Tag:
     SPEC_HASH = "spec_hash"
     DATA = "data_fingerprint"
     TOKENIZER = "tokenizer_fingerprint"
-
-
-@contextmanager
-def store_errors(uri: str) -> Iterator[None]:
-    """Turn what MLflow and its database raise into one sentence."""
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        yield
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        reason = str(error).strip().split("\n", maxsplit=1)[0]
-        raise StoreError(
-            f"the tracking store {uri} cannot be used: {reason}; check it with 'tuner doctor'"
-        ) from error
-
-
-def open_client(uri: str) -> MlflowClient:
-    """An MLflow client that sends no telemetry and logs nothing but errors.
-
-    Raises:
-        StoreError: if the store cannot be reached.
-    """
-    for variable, value in _QUIET.items():
-        os.environ.setdefault(variable, value)
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    from mlflow import MlflowClient
-
-    # importing mlflow configures its loggers anew
-    for name in ("mlflow", "mlflow.store.db.utils", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    with store_errors(uri):
-        client = MlflowClient(uri)
-        client.search_experiments(max_results=1)
-    return client
 
 
 @dataclass(frozen=True)
@@ -114,6 +75,8 @@ class TrialRecord:
         metrics: the newest value of each curve.
         environment: device and versions it ran with.
         artifact_uri: of MLflow.
+        parent: the trial from whose state it went on.
+        confirms: the trial whose configuration it trains with another seed.
     """
 
     run_id: str
@@ -124,6 +87,8 @@ class TrialRecord:
     metrics: dict[str, float]
     environment: dict[str, str]
     artifact_uri: str
+    parent: int | None = None
+    confirms: int | None = None
 
     def loss(self, metric: str) -> float:
         """The newest value of a metric; infinity where there is none or the trial diverged."""
@@ -241,8 +206,36 @@ class Record:
 
     def trials(self, search: SearchRecord) -> list[TrialRecord]:
         """The trials of a search by number."""
-        runs = self._runs(f"tags.`{Tag.PARENT}` = '{search.run_id}'")
+        return self.children(search.run_id)
+
+    def children(self, parent_run: str) -> list[TrialRecord]:
+        """The trials whose parent run this is, by number."""
+        runs = self._runs(f"tags.`{Tag.PARENT}` = '{parent_run}'")
         return sorted(map(_trial_record, runs), key=lambda t: t.number)
+
+    def finished(
+        self, environment: Mapping[str, str], data_fingerprint: str | None = None
+    ) -> dict[str, str]:
+        """Trials that were trained to the end in an environment.
+
+        Args:
+            environment: device and versions, all of which must be the same.
+            data_fingerprint: of the only data to ask for.
+
+        Returns:
+            The hash of each specification → the newest run of it.
+        """
+        tags = {Tag.KIND: "trial", Tag.STATUS: "finished"}
+        if data_fingerprint is not None:
+            tags[Tag.DATA] = data_fingerprint
+        needed = {name: environment.get(name, "") for name in ENVIRONMENT}
+        tags |= {k: v for k, v in needed.items() if "'" not in v}  # which a filter cannot quote
+        runs = self._runs(" and ".join(f"tags.`{k}` = '{v}'" for k, v in tags.items()))
+        return {
+            run.data.tags[Tag.SPEC_HASH]: run.info.run_id
+            for run in reversed(runs)
+            if all(run.data.tags.get(name) == value for name, value in needed.items())
+        }
 
     def trial(self, run_id: str) -> TrialRecord:
         """The trial of a run id, or of its first eight or more letters.
@@ -252,13 +245,31 @@ class Record:
         """
         if not run_id.isalnum():
             raise RecordError(f"{run_id!r} is no run id; 'tuner show' lists them")
-        trials = self._runs(f"tags.`{Tag.KIND}` = 'trial'")
+        if len(run_id) == _LONGEST_RUN_ID:
+            trials = self._run(run_id)
+        else:
+            trials = self._runs(f"tags.`{Tag.KIND}` = 'trial'")
         is_long = len(run_id) >= _SHORTEST_RUN_ID
         found = [run for run in trials if is_long and run.info.run_id.startswith(run_id)]
         if len(found) != 1:
             many = "no trial" if not found else "more than one trial"
             raise RecordError(f"{many} has the run id {run_id}; 'tuner show' lists them")
         return _trial_record(found[0])
+
+    def _run(self, run_id: str) -> list[Run]:
+        """The run of a trial with a whole run id, if there is one."""
+        from mlflow.exceptions import MlflowException
+        from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+
+        with store_errors(self.uri):
+            try:
+                run = self.client.get_run(run_id)
+            except MlflowException as error:
+                if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                    raise
+                return []
+        is_trial = run.data.tags.get(Tag.KIND) == "trial"
+        return [run] if is_trial and run.info.lifecycle_stage == "active" else []
 
     def best(self, search: SearchRecord) -> TrialRecord:
         """The best trial of a search.
@@ -324,6 +335,36 @@ class Record:
                 reports.setdefault(metric.step, {})[name] = metric.value
         return dict(sorted(reports.items()))
 
+    def report_list(self, trial: TrialRecord, spec: TrialSpec) -> list[Report]:
+        """A trial's reports as they were made, but for checkpoints: these are not recorded.
+
+        Args:
+            trial: whose.
+            spec: its specification, which says when a trial is finished.
+        """
+        total = spec.hyperparameters.total_steps
+        reports = []
+        for step, metrics in self.reports(trial).items():
+            values: dict[str, Any] = {k: _as_reported(v) for k, v in metrics.items()}
+            del values["perplexity"]  # follows from the loss
+            has_diverged = math.isnan(values["val_loss"])
+            status = Status.FINISHED if step == total else Status.TRAINING
+            reports.append(
+                Report(
+                    trial_id=str(trial.number),
+                    status=Status.DIVERGED if has_diverged else status,
+                    step=step,
+                    tokens=int(values.pop("tokens")),
+                    **values,
+                )
+            )
+        return reports
+
+
+def _as_reported(value: float) -> float:
+    """MLflow's databases keep an infinity as the largest double of its sign."""
+    return math.copysign(math.inf, value) if abs(value) == sys.float_info.max else value
+
 
 def _search_record(run: Run) -> SearchRecord:
     tags: dict[str, Any] = dict(run.data.tags)
@@ -350,4 +391,10 @@ def _trial_record(run: Run) -> TrialRecord:
         metrics=dict(run.data.metrics),
         environment={name: tags.get(name, "unknown") for name in ENVIRONMENT},
         artifact_uri=run.info.artifact_uri,
+        parent=_number(tags.get(Tag.PARENT_TRIAL)),
+        confirms=_number(tags.get(Tag.CONFIRMS)),
     )
+
+
+def _number(text: str | None) -> int | None:
+    return None if text is None else int(text)

@@ -1,7 +1,9 @@
-"""Writes a search to MLflow: one thread, in batches, never in the way of training.
+"""Records a search in MLflow: one thread, in batches, never in the way of training.
 
-The search is a parent run and each trial a child run. Calls put events in a queue and return; a
-writer thread sends what has gathered every second. What the store refuses is kept and tried again.
+Calls leave a note and return; a writer thread sends what has gathered every second. What the store
+refuses is kept and tried again, and what is said twice is stored once: runs that the store has are
+found, those that it made although its answer was lost as well; reports go in order and each as a
+whole, so that a run that has one has all before it.
 """
 
 from __future__ import annotations
@@ -9,39 +11,47 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryDirectory
 
-from model.hyperparameters import SYMBOL_TABLE
 from model.report import Report
 from model.spec import TrialSpec
 from tuner.errors import StoreError
-from tuner.record import SPEC_FILE, Tag, open_client, store_errors
-
-if TYPE_CHECKING:
-    from mlflow.entities import Metric
+from tuner.record import BEST_FILE, BEST_FOLDER, TrialRecord
+from tuner.runs import NO_TAGS, Birth, Runs, Told
+from tuner.store import reason_of
 
 _PERIOD_SECONDS = 1.0
-_MOST_METRICS = 1000  # in one call, a limit of MLflow
-_PATIENCE_SECONDS = 30.0  # at the end, for a store that does not answer
+_MOST_REPORTS = 100  # in one call; MLflow takes 1000 metrics
+_MOST_FAILURES = 3  # of trials, before the store is left alone for a period
+_PATIENCE_SECONDS = 30.0  # with a store that takes nothing
+_BYTES_PER_SECOND = 5e6  # of a file, at least
 
 
 @dataclass
 class _Trial:
-    """A trial on its way to the store."""
+    """A trial on its way to the store; only the writer thread changes it."""
 
     number: int
-    spec: TrialSpec
-    environment: Mapping[str, str]
-    started_ms: int
+    birth: Birth | None = None  # until the store has all of it
     run_id: str | None = None
-    described: bool = False
-    metrics: list[Metric] = field(default_factory=list)
-    status: str | None = None  # to be written when the trial has ended
-    ended_ms: int = 0
-    closed: bool = False
+    told: list[Told] = field(default_factory=list)
+    tokens: float = -1  # at the newest report that the store has
+    status: str = "running"  # what the store is to say
+    status_ms: int = 0
+    stored_status: str | None = None
+
+
+@dataclass
+class _Task:
+    """Something to be done once, for which a caller waits."""
+
+    action: Callable[[], None]
+    done: threading.Event = field(default_factory=threading.Event)
 
 
 class Tracker:
@@ -53,215 +63,319 @@ class Tracker:
         experiment: name of the MLflow experiment, the name of the space.
         search: unique name of the search.
         tags: of the parent run.
+        resume: go on with the runs that the store has of this search, and make those it has not.
+
+    Attributes:
+        runs: the search in the store.
+        experiment_id: of MLflow.
+        run_id: of the parent run.
+        num_created: runs made for trials.
+        num_metrics: metrics sent.
+        num_endings: endings of trials sent.
 
     Raises:
         StoreError: if the store cannot be used.
     """
 
     def __init__(
-        self, uri: str, artifacts: Path, experiment: str, search: str, tags: Mapping[str, str]
+        self,
+        uri: str,
+        artifacts: Path,
+        experiment: str,
+        search: str,
+        tags: Mapping[str, str],
+        *,
+        resume: bool = False,
     ) -> None:
-        self.uri = uri
-        self._client = open_client(uri)
-        self._search = search
-        with store_errors(uri):
-            found = self._client.get_experiment_by_name(experiment)
-            location = artifacts.as_uri() if uri.startswith("sqlite:") else None
-            self.experiment_id = (
-                found.experiment_id
-                if found
-                else self._client.create_experiment(experiment, artifact_location=location)
-            )
-            all_tags = {
-                Tag.KIND: "search",
-                Tag.SEARCH: search,
-                Tag.STATUS: "running",
-                Tag.SOURCE: "tuner search",
-                **tags,
-            }
-            run = self._client.create_run(self.experiment_id, tags=all_tags, run_name=search)
-        self.run_id: str = run.info.run_id
+        self.uri, self._search = uri, search
+        self.runs = Runs(uri, artifacts, experiment, search, tags, resume=resume)
+        self.experiment_id, self.run_id = self.runs.experiment_id, self.runs.run_id
+        self.num_created = self.num_metrics = self.num_endings = 0
+        self._is_closed = False
         self._trials: dict[int, _Trial] = {}
-        self._events: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
-        self._ended = threading.Event()
+        self._notes: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        # the rest is the writer's
+        self._due: dict[int, _Trial] = {}
+        self._tasks: list[_Task] = []
+        self._flushes: list[_Task] = []
+        self._is_parent_running = self.runs.found is None
+        self._stored: Mapping[int, TrialRecord] = {}
+        self._is_stale = resume  # the store may have runs that `_stored` has not
+        self._is_doubtful = False  # a run may have been made twice
         self._last_error: Exception | None = None
-        self._thread = threading.Thread(target=self._write, name="tracking", daemon=True)
-        self._thread.start()
+        self._progress = 0
+        threading.Thread(target=self._write, name="tracking", daemon=True).start()
 
-    def add_artifact(self, path: Path, name: str | None = None) -> None:
-        """Attach a file to the parent run.
+    @property
+    def problem(self) -> str | None:
+        """Why the store does not take what it is told, if so; it is tried again every second."""
+        return self._reason() if self._last_error else None
 
-        Raises:
-            StoreError: if the store cannot be used.
+    # notes ------------------------------------------------------------------------------------
+
+    def start_trial(
+        self,
+        number: int,
+        spec: TrialSpec,
+        environment: Mapping[str, str],
+        time_ms: int | None = None,
+        tags: Mapping[str, str] = NO_TAGS,
+    ) -> None:
+        """A trial has begun, or one that was parked or interrupted goes on.
+
+        Args:
+            number: of the trial.
+            spec: what it trains.
+            environment: device and versions.
+            time_ms: when; now, if the journal does not say.
+            tags: others that its run gets (`runs.trial_tags`).
         """
-        with store_errors(self.uri):
-            self._client.log_artifact(self.run_id, str(path), name)
+        birth = Birth(spec, environment, time_ms or _now_ms(), tags)
+        self.add_trial(number, birth, (), "running", birth.time_ms)
 
-    def add_text(self, text: str, name: str) -> None:
-        """Attach a text to the parent run, as a file of this name."""
-        with store_errors(self.uri):
-            self._client.log_text(self.run_id, text, name)
-
-    def start_trial(self, number: int, spec: TrialSpec, environment: Mapping[str, str]) -> None:
-        """A trial has begun."""
-        self._events.put(("start", _Trial(number, spec, environment, _now_ms())))
-
-    def report(self, number: int, report: Report) -> None:
+    def report(self, number: int, report: Report, time_ms: int | None = None) -> None:
         """A trial has reported."""
-        self._events.put(("report", (number, report, _now_ms())))
+        told = [Told(report, time_ms or _now_ms())]
+        self._notes.put(partial(self._note, self._trials[number], told))
 
-    def end_trial(self, number: int, status: str) -> None:
-        """A trial has ended; `status` is what the user reads."""
-        self._events.put(("end", (number, status, _now_ms())))
+    def end_trial(self, number: int, status: str, time_ms: int | None = None) -> None:
+        """A trial has ended; `status` is what the user reads. A later one replaces it."""
+        trial = self._trials[number]
+        self._notes.put(partial(self._note, trial, [], status, time_ms or _now_ms()))
+
+    def add_trial(
+        self, number: int, birth: Birth, told: Iterable[Told], status: str, status_ms: int
+    ) -> None:
+        """All that is known of a trial, some of which the store may have.
+
+        Args:
+            number: of the trial.
+            birth: of its run, if the store has none.
+            told: its reports.
+            status: how it stands: `running`, or how it ended.
+            status_ms: since when.
+        """
+        trial = self._trials.setdefault(number, _Trial(number))
+        self._notes.put(partial(self._note, trial, list(told), status, status_ms, birth))
 
     def run_of(self, number: int) -> str | None:
         """The run id of a trial, once it has one."""
         trial = self._trials.get(number)
         return trial.run_id if trial else None
 
+    # what is waited for -----------------------------------------------------------------------
+
+    def add_artifact(self, path: Path, name: str | None = None) -> None:
+        """Attach a file to the parent run, in the folder `name`.
+
+        Raises:
+            StoreError: if the store takes nothing for half a minute.
+        """
+        seconds = path.stat().st_size / _BYTES_PER_SECOND
+        self._do(partial(self.runs.attach, path, name), seconds)
+
+    def keep_best(self, path: Path) -> None:
+        """Attach the state of the best trial to the parent run, instead of an earlier one.
+
+        Raises:
+            StoreError: if the store takes nothing for half a minute.
+        """
+        with TemporaryDirectory() as folder:
+            copy = Path(folder, BEST_FILE)
+            copy.symlink_to(path.resolve())
+            self.add_artifact(copy, BEST_FOLDER)
+
+    def add_text(self, text: str, name: str) -> None:
+        """Attach a text to the parent run, as a file of this name.
+
+        Raises:
+            StoreError: if the store takes nothing for half a minute.
+        """
+        self._do(partial(self.runs.attach_text, text, name))
+
     def flush(self) -> None:
         """Wait until everything said so far is in the store.
 
         Raises:
-            StoreError: if the store does not take it within half a minute.
+            StoreError: if the store takes nothing for half a minute.
         """
-        self._ended.set()
-        self._events.put(("wake", None))
-        self._thread.join(_PATIENCE_SECONDS)
-        if self._thread.is_alive() or self._unwritten():
-            raise StoreError(
-                f"the tracking store {self.uri} did not take the last metrics of the search "
-                f"{self._search}: {self._last_error}"
-            )
+        task = _Task(lambda: None)
+        self._notes.put(partial(self._flushes.append, task))
+        self._wait(task)
 
-    def finish(self, status: str, metrics: Mapping[str, float], best_run: str | None) -> None:
-        """Flush, and close the parent run with the summary.
+    def finish(
+        self,
+        status: str,
+        metrics: Mapping[str, float],
+        best_run: str | None,
+        time_ms: int | None = None,
+    ) -> None:
+        """Flush, close the parent run with the summary, and end the writer thread.
 
         Raises:
-            StoreError: if the store cannot be used.
+            StoreError: if the store takes nothing for half a minute.
         """
-        from mlflow.entities import Metric, RunTag
+        now = time_ms or _now_ms()
 
-        self.flush()
-        now = _now_ms()
-        tags = [RunTag(Tag.STATUS, status)]
-        if best_run:
-            tags.append(RunTag(Tag.BEST, best_run))
-        with store_errors(self.uri):
-            values = [Metric(name, value, now, 0) for name, value in metrics.items()]
-            self._client.log_batch(self.run_id, values, tags=tags)
-            outcome = "FINISHED" if status == "finished" else "FAILED"
-            self._client.set_terminated(self.run_id, outcome)
+        def close() -> None:
+            self.runs.sum_up(metrics, best_run, now)
+            self.runs.set_status(self.run_id, status, now)
 
-    # the writer thread --------------------------------------------------------------------
+        try:
+            self.flush()
+            self._do(close)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """End the writer thread; what it has not sent stays unsent."""
+        self._is_closed = True
+
+    def _do(self, action: Callable[[], None], seconds: float = 0.0) -> None:
+        task = _Task(action)
+        self._notes.put(partial(self._tasks.append, task))
+        try:
+            self._wait(task, seconds)
+        except BaseException:
+            self._notes.put(partial(self._forget, task))
+            raise
+
+    def _wait(self, task: _Task, seconds: float = 0.0) -> None:
+        progress = -1
+        while progress < self._progress:
+            progress = self._progress
+            if task.done.wait(_PATIENCE_SECONDS + seconds):
+                return
+        raise StoreError(self._reason())
+
+    def _reason(self) -> str:
+        reason = reason_of(self._last_error) if self._last_error else "it does not answer"
+        return (
+            f"the tracking store {self.uri} does not take all of the search {self._search}: "
+            f"{reason}; 'tuner sync {self._search}' sends it later"
+        )
+
+    # the writer thread ------------------------------------------------------------------------
 
     def _write(self) -> None:
-        give_up = None
-        while True:
+        while not self._is_closed:
             self._gather()
             self._send()
-            if self._ended.is_set():
-                give_up = give_up or time.monotonic() + _PATIENCE_SECONDS - 1
-                if (self._events.empty() and not self._unwritten()) or time.monotonic() > give_up:
-                    return
+            if not self._due and not self._tasks:
+                for task in self._flushes:
+                    task.done.set()
+                self._flushes.clear()
 
     def _gather(self) -> None:
-        """Collect events for a second, or until the search ends."""
+        """Take notes for a second, or until somebody waits for a store that answers."""
         until = time.monotonic() + _PERIOD_SECONDS
         while (left := until - time.monotonic()) > 0:
-            try:
-                kind, event = self._events.get(timeout=left)
-            except queue.Empty:
-                return
-            if kind == "start":
-                self._trials[event.number] = event
-            elif kind == "report":
-                self._add_report(*event)
-            elif kind == "end":
-                number, status, ended_ms = event
-                self._trials[number].status = status
-                self._trials[number].ended_ms = ended_ms
-            elif self._events.empty():
+            with suppress(queue.Empty):
+                self._notes.get(timeout=left)()
+            is_awaited = self._tasks or self._flushes
+            if is_awaited and self._notes.empty() and self._last_error is None:
                 return
 
-    def _add_report(self, number: int, report: Report, now_ms: int) -> None:
-        from mlflow.entities import Metric
+    def _note(
+        self,
+        trial: _Trial,
+        told: list[Told],
+        status: str | None = None,
+        status_ms: int = 0,
+        birth: Birth | None = None,
+    ) -> None:
+        self._due[trial.number] = trial
+        trial.told += told
+        if birth is not None and trial.run_id is None:
+            trial.birth = trial.birth or birth
+        if status is not None:
+            trial.status, trial.status_ms = status, status_ms
+        if status == "running" and not self._is_parent_running:
+            self._is_parent_running = True
+            reopen = partial(self.runs.set_status, self.run_id, "running", status_ms)
+            self._tasks.append(_Task(reopen))
 
-        self._trials[number].metrics += [
-            Metric(name, value, now_ms, report.step) for name, value in report.metrics().items()
-        ]
-
-    def _unwritten(self) -> bool:
-        return any(t.run_id is None or t.metrics or not t.closed for t in self._trials.values())
+    def _forget(self, task: _Task) -> None:
+        with suppress(ValueError):
+            self._tasks.remove(task)
 
     def _send(self) -> None:
         """Send what has gathered; what one trial cannot get rid of does not hold up the others."""
-        for trial in self._trials.values():
-            try:
-                self._send_trial(trial)
-            except Exception as error:  # noqa: BLE001 - whatever a store raises, try again
-                self._last_error = error
+        failures: list[Exception] = []
+        failed: dict[int, _Trial] = {}
+        while self._tasks and self._try(self._tasks[0].action, failures):
+            self._tasks.pop(0).done.set()
+        for trial in list(self._due.values()):
+            if len(failures) >= _MOST_FAILURES:
+                break
+            del self._due[trial.number]
+            if not self._try(partial(self._send_trial, trial), failures):
+                failed[trial.number] = trial
+        self._due |= failed  # behind the others
+        if self._is_doubtful and not self._due:
+            self._try(self._delete_doubles, failures)
+        if not failures:
+            self._last_error = None
+
+    def _try(self, action: Callable[[], None], failures: list[Exception]) -> bool:
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001 - whatever a store raises, try again
+            self._last_error = error
+            failures.append(error)
+            return False
+        self._progress += 1
+        return True
 
     def _send_trial(self, trial: _Trial) -> None:
-        if trial.run_id is None:
-            self._create(trial)
-        assert trial.run_id is not None
-        if not trial.described:
-            self._describe(trial, trial.run_id)
-        while trial.metrics:
-            batch = trial.metrics[:_MOST_METRICS]
-            self._client.log_batch(trial.run_id, batch)
-            del trial.metrics[: len(batch)]
-        if trial.status is not None and not trial.closed:
-            self._close(trial)
+        run_id = trial.run_id or self._find(trial) or self._create(trial)
+        if trial.birth is not None:
+            self.runs.describe(run_id, trial.birth.spec)
+            trial.birth = None
+        trial.told = [told for told in trial.told if told.report.tokens > trial.tokens]
+        while batch := trial.told[:_MOST_REPORTS]:
+            self.num_metrics += self.runs.log(run_id, batch)
+            trial.tokens = batch[-1].report.tokens
+            del trial.told[: len(batch)]
+            self._progress += 1
+        if trial.status != trial.stored_status:
+            self.runs.set_status(run_id, trial.status, trial.status_ms)
+            trial.stored_status = trial.status
+            self.num_endings += trial.status != "running"
 
-    def _create(self, trial: _Trial) -> None:
-        spec = trial.spec
-        tags = {
-            Tag.PARENT: self.run_id,
-            Tag.KIND: "trial",
-            Tag.SOURCE: "tuner search",
-            Tag.SEARCH: self._search,
-            Tag.STATUS: "running",
-            Tag.TRIAL: str(trial.number),
-            Tag.SEED: str(spec.seed),
-            Tag.SPEC_HASH: spec.hash,
-            Tag.DATA: spec.data_fingerprint,
-            Tag.TOKENIZER: spec.tokenizer_fingerprint,
-            **trial.environment,
-        }
-        run = self._client.create_run(
-            self.experiment_id,
-            start_time=trial.started_ms,
-            tags=tags,
-            run_name=f"{self._search}/{trial.number:03d}",
-        )
-        trial.run_id = run.info.run_id
+    def _find(self, trial: _Trial) -> str | None:
+        """The run that the store has of a trial already."""
+        if self._is_stale:
+            children = self.runs.children()
+            self._stored = {stored.number: stored for stored in reversed(children)}
+            self._is_stale = False
+            self._is_doubtful |= len(self._stored) < len(children)
+        stored = self._stored.get(trial.number)
+        if stored is None:
+            return None
+        trial.run_id, trial.stored_status = stored.run_id, stored.status
+        trial.tokens = stored.metrics.get("tokens", -1)
+        if stored.parameters:
+            trial.birth = None
+        return trial.run_id
 
-    def _describe(self, trial: _Trial, run_id: str) -> None:
-        from mlflow.entities import Param
+    def _create(self, trial: _Trial) -> str:
+        assert trial.birth is not None
+        try:
+            trial.run_id = self.runs.create(trial.number, trial.birth)
+        except Exception:  # a server that hangs may make it nevertheless, sooner or later
+            self._is_stale = self._is_doubtful = True
+            raise
+        trial.stored_status = "running"
+        self.num_created += 1
+        return trial.run_id
 
-        spec = trial.spec
-        parameters = {
-            **{name: getattr(spec.hyperparameters, name) for name in SYMBOL_TABLE},
-            **spec.architecture.model_dump(),
-            "micro_batch": spec.micro_batch,
-            "seed": spec.seed,
-        }
-        self._client.log_batch(
-            run_id, params=[Param(name, str(value)) for name, value in parameters.items()]
-        )
-        self._client.log_text(run_id, spec.model_dump_json(indent=2), SPEC_FILE)
-        trial.described = True
-
-    def _close(self, trial: _Trial) -> None:
-        assert trial.run_id is not None
-        assert trial.status is not None
-        self._client.set_tag(trial.run_id, Tag.STATUS, trial.status)
-        good = trial.status == "finished" or trial.status.startswith("stopped")
-        outcome = "FINISHED" if good else "FAILED"
-        self._client.set_terminated(trial.run_id, outcome, trial.ended_ms)
-        trial.closed = True
+    def _delete_doubles(self) -> None:
+        for stored in self.runs.children():
+            kept = self._trials.get(stored.number)
+            if kept and kept.run_id != stored.run_id and not stored.parameters:
+                self.runs.delete(stored.run_id)
+        self._is_doubtful = False
 
 
 def _now_ms() -> int:

@@ -24,6 +24,7 @@ hyperparameters:
   B: {choice: [4, 8]}
 budget: {tokens: 12000, reports: 9, validation_tokens: 1024}
 search: {trials: 6, seed: 1}
+confirm: {top: 2, seeds: 2}
 """
 
 

@@ -21,7 +21,7 @@ from model.report import METRICS, Report, Status
 from model.spec import TrialSpec
 from model.stack import Plan, Stack
 from model.transformer import TransformerLM
-from tests.conftest import MakeSpec
+from tests.conftest import MakeSpec, last_state
 
 Tokens = tuple[np.ndarray, np.ndarray]
 WILD: dict[str, Any] = {
@@ -267,7 +267,7 @@ def test_pruned_trial_reaches_its_sparsity_and_reports_it(
     assert [r.sparsity for r in reports] == pytest.approx(expected, abs=1e-3)
     assert reports[-1].metrics()["sparsity"] == reports[-1].sparsity
     assert [r.sparsity for r in others] == [None] * 20
-    state, _ = checkpoint.read(tmp_path / "0.safetensors")
+    state, _ = checkpoint.read(last_state(tmp_path))
     for name in ("layers.0.ffn.w1.weight", "lm_head.weight"):
         weight = state[f"weights.{name}"]
         assert (weight == 0).sum() == round(0.75 * weight.numel())
@@ -281,7 +281,7 @@ def test_averaged_trial_saves_its_mean(tmp_path: Path, tokens: Tokens, make_spec
     averaged, plain = run_all(tokens, specs, slots=2, width=2, checkpoint_dir=tmp_path)
     assert [r.train_loss for r in averaged] == [r.train_loss for r in plain]
     assert all(a.val_loss != b.val_loss for a, b in zip(averaged, plain, strict=True))
-    (a, _), (b, _) = (checkpoint.read(tmp_path / f"{i}.safetensors") for i in range(2))
+    (a, _), (b, _) = (checkpoint.read(last_state(tmp_path, str(i))) for i in range(2))
     assert len(a) == 4 * len(b) // 3
     assert all(torch.equal(a[name], b[name]) for name in b)
     assert not torch.equal(a["mean.lm_head.weight"], a["weights.lm_head.weight"])
@@ -332,8 +332,8 @@ def test_reports_average_the_losses_since_the_last_one(tokens: Tokens, make_spec
 def test_report_names_its_checkpoint(tmp_path: Path, tokens: Tokens, make_spec: MakeSpec) -> None:
     spec = make_spec(steps=6, reports=2)
     for report in Engine(*tokens, checkpoint_dir=tmp_path).run([spec]):
-        assert report.checkpoint == str(tmp_path / "0.safetensors")
-        state, about = checkpoint.read(tmp_path / "0.safetensors")
+        assert report.checkpoint == str(tmp_path / "0" / f"{report.step:09d}.safetensors")
+        state, about = checkpoint.read(Path(report.checkpoint))
         assert (about["step"], about["val_loss"]) == (report.step, report.val_loss)
         assert TrialSpec.model_validate(about["spec"]) == spec
         assert about["spec_hash"] == spec.hash

@@ -19,7 +19,7 @@ from model.pairs import Pairs
 from model.report import METRICS, Report, Status
 from model.schedules import SCHEDULES
 from model.spec import TrialSpec
-from tests.conftest import MakeSpec
+from tests.conftest import MakeSpec, last_state
 from tests.model.mixes import SINGLE, mixes
 
 Tokens = tuple[np.ndarray, np.ndarray]
@@ -287,7 +287,7 @@ def test_resume_equals_uninterrupted(
     other = make_spec(model=shape, seed=9, steps=7)
     (whole,) = train(tokens, tmp_path / "whole", [spec], slots=1, width=1)
     (begun,) = train(tokens, tmp_path / "begun", [spec], slots=1, width=1, stop={0: after})
-    saved = tmp_path / "begun" / "0.safetensors"
+    saved = last_state(tmp_path / "begun")
     _, resumed = train(
         tokens, tmp_path / "resumed", [other, spec], slots=2, width=3, resume={1: saved}
     )
@@ -300,7 +300,7 @@ def resume_anywhere(tmp_path: Path, tokens: Tokens, spec: TrialSpec, other: Tria
     for after in range(1, len(spec.report_steps)):
         begun = tmp_path / f"begun{after}"
         (first,) = train(tokens, begun, [spec], slots=1, width=1, stop={0: after})
-        resume = {1: begun / "0.safetensors"}
+        resume = {1: last_state(begun)}
         _, rest = train(
             tokens, tmp_path / f"{after}", [other, spec], slots=2, width=3, resume=resume
         )
@@ -341,9 +341,11 @@ def test_resume_refuses_a_finished_trial(
 ) -> None:
     train(tokens, tmp_path, [make_spec(steps=3)], slots=1, width=1)
     engine = Engine(*tokens)
-    engine.admit("x", make_spec(steps=3), tmp_path / "0.safetensors")
+    engine.admit("x", make_spec(steps=3), last_state(tmp_path))
+    assert engine.turn() == []
+    assert engine.load == 0
     with pytest.raises(checkpoint.CheckpointError, match="has finished"):
-        engine.turn()
+        raise engine.failures["x"]
 
 
 def test_resume_refuses_another_specification(
@@ -351,6 +353,8 @@ def test_resume_refuses_another_specification(
 ) -> None:
     train(tokens, tmp_path, [make_spec(steps=3)], slots=1, width=1)
     engine = Engine(*tokens)
-    engine.admit("x", make_spec(steps=4), tmp_path / "0.safetensors")
+    engine.admit("x", make_spec(steps=4), last_state(tmp_path))
+    assert engine.turn() == []
+    assert engine.load == 0
     with pytest.raises(checkpoint.CheckpointError, match="another specification"):
-        engine.turn()
+        raise engine.failures["x"]

@@ -24,7 +24,7 @@ from model.report import Report, Status
 from model.spec import TrialSpec
 from model.stack import Stack
 from model.transformer import initial_weight
-from tests.conftest import MakeSpec
+from tests.conftest import MakeSpec, last_state
 from tests.model.mixes import PAIRED, paired_mixes
 from tests.model.test_law import assert_same, train, trials
 
@@ -193,6 +193,6 @@ def test_resumed_equals_uninterrupted(
         [spec],
         slots=1,
         width=1,
-        resume={0: folder / "0.safetensors"},
+        resume={0: last_state(folder)},
     )
     assert_same((whole[0][reports:], whole[1]), rest)

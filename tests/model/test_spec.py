@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from typing import Any, Literal, get_args, get_origin
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from model.architecture import Architecture
+from model.data_config import DataConfig
 from model.hyperparameters import SYMBOL_TABLE
-from model.spec import TrialSpec
+from model.spec import LONGEST_CHAIN, Continues, InitFrom, TrialSpec
 from tests.conftest import MakeSpec
 
 
@@ -99,8 +101,8 @@ def test_hash_changes_with_every_field(
     for path in names:
         if path[-1] in {"epochs", "source", "hub", "hub_config", "split", "revision"}:
             continue  # tied to others: N_epoch follows; source, files and hub exclude each other
-        if path == ("tokenizer", "file"):
-            continue  # only where it lies
+        if path in {("tokenizer", "file"), ("continues",)}:
+            continue  # only where it lies; tested below
         if path[-1] in left_out:
             continue  # has no effect without an encoder, or with one
         other = json.loads(json.dumps(plain))
@@ -120,6 +122,97 @@ def test_hash_changes_with_every_field(
 def test_hash_ignores_where_the_tokenizer_lies(spec: TrialSpec) -> None:
     moved = spec.tokenizer.model_copy(update={"file": "elsewhere/tokenizer.json"})
     assert spec.model_copy(update={"tokenizer": moved}).hash == spec.hash
+
+
+def continued(parent: TrialSpec, step: int = 40, **rows: Any) -> TrialSpec:
+    """Another trial that goes on from the state of one."""
+    own = parent.model_dump(exclude={"continues"})
+    own["hyperparameters"] |= rows
+    return TrialSpec(**own, continues=Continues(spec=parent, step=step))
+
+
+def test_hash_of_a_trial_that_continues_none_is_what_it_was(spec: TrialSpec) -> None:
+    """Records that are older than `continues` keep their identities."""
+    plain = spec.model_dump(mode="json", exclude={"continues": True, "tokenizer": {"file"}})
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    assert spec.hash == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_hash_depends_on_what_is_continued(spec: TrialSpec) -> None:
+    """On the step and on all of the chain, through JSON as well."""
+    other = spec.model_copy(update={"seed": 8})
+    specs = [spec, other, continued(spec), continued(spec, 80), continued(other)]
+    specs += [continued(continued(s), 80, weight_decay=0.5) for s in (spec, other)]
+    assert len({s.hash for s in specs}) == len(specs)
+    for each in specs:
+        again = TrialSpec.model_validate_json(each.model_dump_json())
+        assert (again, again.hash) == (each, each.hash)
+
+
+def test_hash_ignores_where_a_tokenizer_lay_in_the_chain(spec: TrialSpec) -> None:
+    moved = spec.tokenizer.model_copy(update={"file": "elsewhere/tokenizer.json"})
+    there = spec.model_copy(update={"tokenizer": moved})
+    assert continued(continued(there), 80).hash == continued(continued(spec), 80).hash
+
+
+def test_chain_begins_with_the_root(spec: TrialSpec) -> None:
+    child = continued(spec, dropout=0.2)
+    grandchild = continued(child, 80)
+    assert spec.chain == (spec,)
+    assert grandchild.chain == (spec, child, grandchild)
+
+
+def test_long_chains_survive_json(make_spec: MakeSpec) -> None:
+    """As population-based training makes them, up to a limit that is told."""
+    spec = make_spec(steps=100, reports=100)
+    for step in range(1, LONGEST_CHAIN):
+        spec = continued(spec, step, weight_decay=step / 100)
+    again = TrialSpec.model_validate_json(spec.model_dump_json())
+    assert again.hash == spec.hash
+    assert len(again.chain) == LONGEST_CHAIN
+    with pytest.raises(ValidationError, match="at most 64 links"):
+        continued(spec, LONGEST_CHAIN)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"step": 41}, r"one of its own reports before the last, got step 41 of \[40, 80\]"),
+        ({"step": 120}, "before the last, got step 120"),
+        ({"batch_size": 2}, "batch_size must be that of the trial that is continued, got 2 inst"),
+        ({"total_steps": 121}, "total_steps must be that"),
+        ({"optimizer": "lion"}, "optimizer must be that .* got lion instead of adamw"),
+        ({"ema_decay": 0.5}, "ema_decay must be that"),
+        ({"target_sparsity": 0.5}, "target_sparsity must be that"),
+        ({"prune_start_steps": 3}, "prune_start_steps must be that"),
+        ({"prune_end_steps": 99}, "prune_end_steps must be that"),
+        ({"prune_interval_steps": 3}, "prune_interval_steps must be that"),
+    ],
+)
+def test_continued_trial_keeps_the_shape_of_its_state(
+    spec: TrialSpec, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValidationError, match=message):
+        continued(spec, **change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"micro_batch": 4}, {"validation_sequences": 8}, {"report_tokens": 32},
+        {"data_fingerprint": "x"}, {"tokenizer_fingerprint": "x"},
+        {"init_from": InitFrom(sha256=64 * "0")}, {"data": DataConfig(source="python-stdlib")},
+    ],
+)  # fmt: skip
+def test_continued_trial_keeps_data_and_reports(spec: TrialSpec, change: dict[str, Any]) -> None:
+    own = {**dict(spec), **change, "continues": Continues(spec=spec, step=40)}
+    with pytest.raises(ValidationError, match=f"{next(iter(change))} must be that"):
+        TrialSpec(**own)
+
+
+def test_continued_trial_has_reported_since_it_continued(spec: TrialSpec) -> None:
+    with pytest.raises(ValidationError, match=r"got step 40 of \[80\]"):
+        continued(continued(spec))
 
 
 def test_hash_tells_close_floats_apart(make_spec: MakeSpec) -> None:

@@ -15,7 +15,7 @@ from model.engine import Engine
 from model.optimizers import OPTIMIZERS
 from model.spec import InitFrom, TrialSpec
 from model.warm_start import Source
-from tests.conftest import MakeSpec
+from tests.conftest import MakeSpec, last_state
 from tests.model.test_engine import all_validation, plain_model, plain_optimizer, plain_training
 from tests.model.test_law import SHAPES, assert_same, train
 
@@ -30,7 +30,7 @@ def starts(tmp_path: Path) -> Path:
 def source_of(tokens: Tokens, spec: TrialSpec, folder: Path, starts: Path | None = None) -> Source:
     """The checkpoint that a trial ends with."""
     train(tokens, folder, [spec], slots=1, width=1, starts=starts)
-    return Source.read(folder / "0.safetensors")
+    return Source.read(last_state(folder))
 
 
 def warm(spec: TrialSpec, source: Source, starts: Path, *, state: bool = False) -> TrialSpec:
@@ -82,7 +82,7 @@ def test_warm_start_resumes_as_if_uninterrupted(
     (whole,) = train(tokens, tmp_path, [spec], slots=1, width=1, starts=starts)
     begun = tmp_path / "begun"
     (first,) = train(tokens, begun, [spec], slots=1, width=1, stop={0: 2}, starts=starts)
-    resume = {1: begun / "0.safetensors"}
+    resume = {1: last_state(begun)}
     other = make_spec(seed=9, steps=7)
     _, rest = train(tokens, tmp_path, [other, spec], slots=2, width=3, resume=resume)
     assert_same(whole, (first[0] + rest[0], rest[1]))

@@ -6,7 +6,8 @@ import pytest
 
 from model.report import Report, Status
 from tests.conftest import MakeSpec
-from tuner.board import Board
+from tuner.board import Board, TrialRow
+from tuner.space import Objective
 
 
 def report(step: int, loss: float, status: Status = Status.TRAINING) -> Report:
@@ -15,9 +16,9 @@ def report(step: int, loss: float, status: Status = Status.TRAINING) -> Report:
 
 @pytest.fixture
 def board(make_spec: MakeSpec) -> Board:
-    board = Board("val_loss", trials=3, expected_tokens=1000)
+    board = Board([Objective()], trials=3, expected_tokens=1000)
     for number in range(3):
-        board.add(number, make_spec(seed=number))
+        board.add(TrialRow(number, make_spec(seed=number)))
     return board
 
 
@@ -41,15 +42,32 @@ def test_board_never_prefers_a_diverged_trial(board: Board) -> None:
     assert board.rows[1].objective("train_loss") == math.inf
 
 
-def test_board_end_says_how(board: Board) -> None:
-    board.report(0, report(12, 3.0, Status.FINISHED))
+def test_board_tells_parked_trials_from_those_under_way(board: Board) -> None:
+    board.rows[1].is_parked = True
+    board.rows[2].outcome = "stopped at report 1"
+    assert [row.number for row in board.training] == [0]
+    assert [row.number for row in board.parked] == [1]
+    assert [row.number for row in board.ended] == [2]
+
+
+def test_board_ranks_neither_confirmations_nor_before_the_confirmed_winner(
+    board: Board, make_spec: MakeSpec
+) -> None:
+    for number, loss in enumerate((3.0, 3.1, 3.2)):
+        board.report(number, report(12, loss, Status.FINISHED))
+    board.add(TrialRow(3, make_spec(seed=9), confirms=1))
+    assert not board.report(3, report(12, 1.0, Status.FINISHED))
+    assert board.best is board.rows[0]
+    assert board.searched == [board.rows[n] for n in range(3)]
+    board.winner = 1
+    assert board.best is board.rows[1]
+
+
+def test_board_counts_what_was_trained_and_no_more(board: Board) -> None:
+    board.rows[1].recorded = [report(4, 3.0)]
+    board.report(0, report(4, 3.0))
     board.report(1, report(4, 3.0))
-    board.report(1, report(8, 3.0))
-    assert board.end(0) == "finished"
-    assert board.end(1) == "stopped at report 2"
-    assert board.end(2, "the worker died") == "failed: the worker died"
-    assert board.training == []
-    assert len(board.ended) == 3
+    assert board.tokens == 128
 
 
 def test_board_counts_tokens_and_time(board: Board) -> None:
@@ -65,8 +83,8 @@ def test_board_counts_tokens_and_time(board: Board) -> None:
 
 def test_board_estimates_a_search_of_one_trial(make_spec: MakeSpec) -> None:
     """Before any trial has ended there is no average to go by."""
-    board = Board("val_loss", trials=1, expected_tokens=1000)
-    board.add(0, make_spec())
+    board = Board([Objective()], trials=1, expected_tokens=1000)
+    board.add(TrialRow(0, make_spec()))
     board.report(0, report(4, 3.0))
     board.report(0, report(8, 3.0))
     assert board.seconds_left is not None

@@ -7,17 +7,18 @@ from rich.console import Console, Group
 
 from model.report import Report, Status
 from tests.conftest import MakeSpec
-from tuner.board import Board
+from tuner.board import Board, TrialRow
 from tuner.live import LiveView, LogView, clock, draw_board
+from tuner.space import Objective
 
 
 @pytest.fixture
 def board(make_spec: MakeSpec) -> Board:
-    board = Board("val_loss", trials=4, expected_tokens=4000)
+    board = Board([Objective()], trials=4, expected_tokens=4000)
     for number in range(4):
-        board.add(number, make_spec(seed=number))
+        board.add(TrialRow(number, make_spec(seed=number)))
         board.report(number, Report(str(number), Status.TRAINING, 4, 128, 3.25, 3.0, 1.0, 0.01))
-    board.end(3)
+    board.rows[3].outcome = "stopped at report 1"
     return board
 
 

@@ -12,7 +12,7 @@ import pytest
 from model.engine import Engine
 from model.tokenizer import Tokenizer
 from model.warm_start import read
-from tests.conftest import VOCAB, MakeSpec
+from tests.conftest import VOCAB, MakeSpec, last_state
 from tuner.corpus_facts import CorpusFacts
 from tuner.errors import RecordError, TunerError
 from tuner.home import Home
@@ -55,7 +55,7 @@ def home(
         for number in range(2):
             tracker.start_trial(number, spec, {})
             tracker.end_trial(number, "finished")
-        tracker.add_artifact(folder / "0.safetensors", BEST_FOLDER)
+        tracker.add_artifact(last_state(folder), BEST_FOLDER)
         tracker.add_artifact(file)
         tracker.flush()
         tracker.finish("finished", {}, tracker.run_of(1))
@@ -171,7 +171,7 @@ def test_missing_source_names_the_space_that_makes_it(
 def test_checkpoint_takes_a_tokenizer_that_is_its_own(
     home: Home, load: Load, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
-    source = home.root / "states" / "0.safetensors"
+    source = last_state(home.root / "states")
     at = f"{{checkpoint: {source}}}"
     with pytest.raises(TunerError, match=r"does not hold its tokenizer; give tokenizer: \{file: …"):
         started(load(at), home)

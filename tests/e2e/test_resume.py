@@ -1,0 +1,165 @@
+"""A search goes on after anything, and ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import Workplace, make_workplace
+from tuner.journal import read_journal
+
+pytestmark = pytest.mark.slow
+
+KILLS = 20
+ONE_WORKER = ("search", "--space", "small.yaml", "--workers", "1", "--trials", "9")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    return make_workplace(tmp_path_factory.mktemp("resume"))
+
+
+@pytest.fixture(scope="module")
+def whole(place: Workplace) -> list[tuple[Any, ...]]:
+    """A search on one worker that nobody disturbed."""
+    run = place.tuner(*ONE_WORKER, "--name", "whole", "--home", "undisturbed")
+    assert run.status == 0, run.err
+    return story(place.folder / "undisturbed", "whole")
+
+
+def story(home: Path, name: str) -> list[tuple[Any, ...]]:
+    """All that a search decided and measured, in order: suggestions, reports, winner."""
+    told: list[tuple[Any, ...]] = []
+    for event in read_journal(home / "searches" / name):
+        if event["event"] == "trial":
+            told.append(("trial", event["number"], event["draw"], event["spec"]))
+        elif event["event"] == "report":
+            numbers = ("step", "status", "val_loss", "train_loss", "grad_norm", "learning_rate")
+            told.append(("report", event["number"], *(event[n] for n in numbers)))
+        elif event["event"] == "end" and event["status"] == "finished":
+            told.append(("end", event["best"]))
+    return told
+
+
+def start(place: Workplace, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tuner", *arguments],
+        cwd=place.folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_session(process: subprocess.Popen[str], journal: Path) -> None:
+    """Until this driver has journaled that it begins."""
+
+    def sessions() -> int:
+        return sum(event["event"] == "session" for event in read_journal(journal))
+
+    before = sessions()
+    while sessions() == before and process.poll() is None:
+        time.sleep(0.05)
+
+
+def test_search_killed_at_random_moments_ends_as_if_undisturbed(
+    place: Workplace, whole: list[tuple[Any, ...]]
+) -> None:
+    home, draw = place.folder / "killed", random.Random(0)
+    began: tuple[str, ...] = (*ONE_WORKER, "--name", "it", "--home", str(home))
+    resume = ("search", "--resume", "it", "--home", str(home), "--json")
+    journal = home / "searches" / "it"
+    for kill in range(KILLS):
+        with start(place, *(resume if (journal / "journal.jsonl").exists() else began)) as process:
+            if kill % 4:  # as it trains; else as it starts
+                wait_for_session(process, journal)
+                time.sleep(draw.uniform(0.0, 1.5))
+            else:
+                time.sleep(draw.uniform(0.0, 6.0))
+            assert process.poll() is None, "it was done before it was killed often enough"
+            process.send_signal(signal.SIGKILL)
+    run = place.tuner(*resume)
+    assert run.status == 0, run.err
+    assert story(home, "it") == whole
+    shown = place.tuner("show", "--search", "it", "--home", str(home), "--json").json
+    numbers = [trial["trial"] for trial in shown["trials"]]
+    assert sorted(numbers) == list(range(len(numbers)))
+    assert all(trial["status"] != "running" for trial in shown["trials"])
+    replayed = place.tuner("replay", "--home", str(home), "--json")
+    assert replayed.json["verdict"] == "bit-exact"
+
+
+def test_search_interrupted_once_takes_the_reports_under_way_and_resumes(
+    place: Workplace, whole: list[tuple[Any, ...]], tmp_path: Path
+) -> None:
+    with start(place, *ONE_WORKER, "--name", "it", "--home", str(tmp_path)) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "report 3/" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        err = process.stderr.read()
+    assert process.returncode == 130, err
+    assert "Ctrl-C again stops at once" in err
+    before = story(tmp_path, "it")
+    assert before == whole[: len(before)]
+    run = place.tuner("search", "--resume", "it", "--home", str(tmp_path))
+    assert run.status == 0, run.err
+    assert story(tmp_path, "it") == whole
+
+
+def test_search_is_refused_to_a_second_driver(place: Workplace, tmp_path: Path) -> None:
+    with start(place, *ONE_WORKER, "--name", "it", "--home", str(tmp_path)) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "report 1/" in line:
+                break
+        second = place.tuner("search", "--resume", "it", "--home", str(tmp_path))
+        assert second.status == 2
+        assert f"process {process.pid}" in second.err
+        process.send_signal(signal.SIGKILL)
+    time.sleep(0.2)
+    limited = place.tuner("search", "--resume", "it", "--home", str(tmp_path), "--max-time", "1s")
+    assert limited.status == 0, limited.err
+    assert "--max-time" in limited.out
+    assert "tuner search --resume it" in limited.out
+
+
+def test_search_grows_on_resume_and_trains_nothing_twice(
+    place: Workplace, whole: list[tuple[Any, ...]]
+) -> None:
+    home = str(place.folder / "undisturbed")
+    run = place.tuner("search", "--resume", "whole", "--home", home, "--trials", "12", "--json")
+    assert run.status == 0, run.err
+    after = story(place.folder / "undisturbed", "whole")
+    assert after[: len(whole)] == whole
+    assert run.json["trials"] == 12
+    specs = [line[3] for line in after if line[0] == "trial"]
+    assert len(set(specs)) == len(specs)
+    for arguments, reason in (
+        (("--trials", "6"), "fewer search.trials"),
+        (("--set", "budget.tokens=24000"), "cannot be changed"),
+        (("--space", "small.yaml", "--set", "model.d_model=32"), "another model.d_model"),
+    ):
+        refused = place.tuner("search", "--resume", "whole", "--home", home, *arguments)
+        assert refused.status == 2
+        assert reason in refused.err
+        assert "allowed" in refused.err
+
+
+def test_search_takes_finished_trials_from_the_record(place: Workplace) -> None:
+    home = str(place.folder / "undisturbed")
+    again = place.tuner(*ONE_WORKER, "--name", "again", "--home", home, "--json")
+    assert again.status == 0, again.err
+    first = place.tuner("show", "--search", "whole", "--home", home, "--json").json["trials"]
+    second = place.tuner("show", "--search", "again", "--home", home, "--json").json["trials"]
+    assert first[0]["val_loss"] == second[0]["val_loss"]
+    spent = [t for t in first[:9] if t["status"] == "finished"]
+    assert again.json["tokens_spent"] <= sum(1 for t in first[:9] if t not in spent) * 12_000

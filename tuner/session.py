@@ -1,0 +1,298 @@
+"""A driver's time with a search, from the moment that all its inputs are known to the result."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from model.corpus import Corpus
+from model.warm_start import start_path
+from tuner.advice import advise
+from tuner.board import TrialRow
+from tuner.conductor import Conductor
+from tuner.corpus_facts import CorpusFacts
+from tuner.driver import Driver
+from tuner.errors import ResultError, StoreError
+from tuner.finished import Finished
+from tuner.history import (
+    Recorded,
+    environment_changes,
+    memory_of,
+    repeat,
+    search_event,
+    session_event,
+)
+from tuner.home import Home
+from tuner.interrupt import noted_interrupts
+from tuner.journal import Event, Journal
+from tuner.live import View
+from tuner.record import DATA_FILE, SPACE_FILE, START_FOLDER, Record
+from tuner.result import SearchResult
+from tuner.space import SearchSpace
+from tuner.tracking import Tracker
+
+if TYPE_CHECKING:
+    from tuner.local_ray import Devices
+
+
+@dataclass(frozen=True)
+class Session:
+    """All that a driver needs to begin, or to go on.
+
+    Attributes:
+        name: of the search.
+        space: what it searches.
+        space_text: the file that the space came from.
+        home: where it lives.
+        view: is told what happens.
+        corpus: the data.
+        facts: what specifications know of them.
+        record: the store, to read.
+        journal: open.
+        tracker: the store, to write.
+        recorded: what the journal says of the search; None if it begins.
+        fresh: whether finished trials of other searches are trained again.
+    """
+
+    name: str
+    space: SearchSpace
+    space_text: str | None
+    home: Home
+    view: View
+    corpus: Corpus
+    facts: CorpusFacts
+    record: Record
+    journal: Journal
+    tracker: Tracker
+    recorded: Recorded | None
+    fresh: bool
+
+    @property
+    def folder(self) -> Path:
+        """Its journal and checkpoints."""
+        return self.home.search(self.name)
+
+
+def conduct(
+    session: Session,
+    check_interrupt: Callable[[], None],
+    started: float,
+) -> SearchResult:
+    """Train, record, sum up; what can go wrong with the store at the end is no reason to fail."""
+    tracker, journal = session.tracker, session.journal
+    status, best, problem = "failed", None, None
+    summary: dict[str, float] = {}
+    try:
+        _keep_inputs(session)
+        driver, usage = _train(session, check_interrupt)
+        problem = _problem(tracker.flush)
+        result = _result(session, driver, started, usage)
+        status = "interrupted" if result.halted else "finished"
+        summary, best = result.summary(), result.best
+        session.view.phase("recording the best trial")
+        problem = problem or _problem(lambda: _keep_checkpoint(tracker, result.best))
+    except KeyboardInterrupt:
+        status = "interrupted"
+        raise
+    finally:
+        with noted_interrupts():  # an impatient second one must not cut the record short
+            number = None if best is None else best.number
+            end: Event = {"event": "end", "status": status, "summary": summary, "best": number}
+            journal.append(end)
+            best_run = None if number is None else tracker.run_of(number)
+            problem = problem or _problem(lambda: tracker.finish(status, summary, best_run))
+        shutil.rmtree(session.folder / "tune", ignore_errors=True)
+        if problem is None and status == "finished":
+            shutil.rmtree(session.folder / "checkpoints", ignore_errors=True)
+    return replace(result, problem=problem)
+
+
+def _keep_inputs(session: Session) -> None:
+    """Attach what a replay, or another search, will need."""
+    tracker, corpus, start = session.tracker, session.corpus, session.facts.init_from
+    text = session.space_text or session.space.model_dump_json(indent=2)
+    tracker.add_text(text, SPACE_FILE)
+    tracker.add_text(json.dumps(corpus.files, indent=1), DATA_FILE)
+    with TemporaryDirectory() as folder:
+        (tokenizer,) = corpus.tokenizer.save(folder, "huggingface")
+        tracker.add_artifact(tokenizer)
+    if start is not None:
+        tracker.add_artifact(start_path(session.home.starts, start), START_FOLDER)
+
+
+def _problem(action: Callable[[], None]) -> str | None:
+    """Do something with the store; what went wrong, if anything did."""
+    try:
+        action()
+    except StoreError as error:
+        return str(error)
+    return None
+
+
+def _keep_checkpoint(tracker: Tracker, best: TrialRow) -> None:
+    """Attach the best trial's state, if this search has trained it."""
+    path = best.reports[-1].checkpoint
+    if path and Path(path).is_file():
+        tracker.keep_best(Path(path))
+
+
+def _result(
+    session: Session, driver: Driver, started: float, usage: dict[str, float]
+) -> SearchResult:
+    board, conductor = driver.conductor.board, driver.conductor
+    best, trials = board.best, board.searched
+    if best is None and driver.halted:
+        raise KeyboardInterrupt
+    if best is None:
+        outcomes = ", ".join(sorted({str(row.outcome) for row in trials}))
+        raise ResultError(
+            f"no trial of {session.name} has a result: {outcomes}; if they diverged, lower the "
+            f"learning rates; 'tuner show --search {session.name}' shows them"
+        )
+    wall = time.monotonic() - started
+    run_ids = {n: r for n in board.rows if (r := session.tracker.run_of(n)) is not None}
+    spent = sum(row.tokens_trained for row in board.rows.values() if row.confirms is not None)
+    return SearchResult(
+        name=session.name,
+        space=conductor.space,
+        metric=board.metric,
+        trials=trials,
+        best=best,
+        run_ids=run_ids,
+        experiment_id=session.tracker.experiment_id,
+        wall_seconds=wall,
+        training_share=usage["training_seconds"] / (usage["workers"] * wall),
+        confirmation=conductor.confirmation,
+        confirmation_tokens=spent,
+        limit=conductor.limit,
+        halted=driver.halted,
+        advice=[] if driver.halted else _advice(session, conductor),
+    )
+
+
+def _advice(session: Session, conductor: Conductor) -> list[str]:
+    """What the trials say about the next search."""
+    trials = [
+        row
+        for row in conductor.board.searched
+        if row.parent is None and not (row.outcome or "").startswith("same as")
+    ]
+    confirmation = conductor.confirmation
+    spread = confirmation.spread if confirmation else None
+    return advise(conductor.space, trials, session.name, spread)
+
+
+def _conductor(
+    session: Session, slots: int, environment: Mapping[str, str], *, in_order: bool
+) -> Conductor:
+    """A new one; or one that is where the journal of the search ends."""
+    journal, recorded = session.journal, session.recorded
+    find = Finished(session.record, environment)
+    may_find = None if session.fresh else find
+    if recorded is None or recorded.session is None:
+        conductor = Conductor(session.space, session.facts, slots, find=may_find)
+    else:
+        session.view.phase(f"repeating the journal of {session.name}")
+        memory = memory_of(journal.events, find)
+        space, begun_slots = recorded.begun
+        conductor = Conductor(space, session.facts, begun_slots, memory, may_find)
+        repeat(conductor, journal.events, session.name)
+        if changed := environment_changes(recorded.session["environment"], environment):
+            session.view.phase(
+                f"the trials under way go on with {changed}: their last bits may differ"
+            )
+        if session.space != conductor.space or slots != recorded.session["slots"]:
+            conductor.edit(session.space, slots)
+    if recorded is not None and session.space != recorded.space:
+        journal.append(search_event(session.space, session.space_text, session.facts))
+    journal.append(session_event(environment, slots, in_order=in_order))
+    return conductor
+
+
+# Ray ---------------------------------------------------------------------------------------
+
+
+def _where(session: Session) -> tuple[Devices, bool]:
+    """The devices, and whether reports are taken by the clocks of the slots."""
+    from tuner.local_ray import devices
+
+    on, order = devices(session.space), session.space.search.order
+    last = session.recorded.session if session.recorded else None
+    if last is None:
+        return on, order == "tokens" or (order == "auto" and on.number == 1)
+    # as many slots as the search has, on however many devices there are now
+    slots = max(on.slots, math.ceil(last["slots"] / on.number))
+    return replace(on, slots=slots), last["in_order"]
+
+
+def _train(
+    session: Session, check_interrupt: Callable[[], None]
+) -> tuple[Driver, dict[str, float]]:
+    """Train all trials; the workers' busy seconds and how many workers there were."""
+    from tuner.local_ray import local_ray, start_workers, training_seconds
+
+    session.view.phase("starting Ray and the workers")
+    with local_ray(session.corpus.nbytes):
+        check_interrupt()
+        import ray
+        from ray import tune
+
+        from tuner.health import Watchdog
+        from tuner.searcher import Events, Jobs, Verdicts
+        from tuner.trial import SLOT, Trial
+
+        folders = str(session.folder / "checkpoints"), str(session.home.starts)
+        on, in_order = _where(session)
+        workers = start_workers(on, session.corpus, folders, gated=in_order)
+        environment: dict[str, str] = ray.get(workers.handles[0].environment.remote())
+        slots = on.number * on.slots
+        conductor = _conductor(session, slots, environment, in_order=in_order)
+        driver = Driver(
+            conductor,
+            session.journal,
+            session.tracker,
+            session.view,
+            workers.handles,
+            environment,
+            in_order=in_order,
+            check_interrupt=check_interrupt,
+            watchdog=Watchdog(workers.handles, session.space.engine.timeout_seconds),
+        )
+        session.view.begin(conductor.board, session.name)
+        driver.begin()
+        trainable = tune.with_resources(
+            tune.with_parameters(Trial, workers=workers.handles), {"cpu": 0, SLOT: 1}
+        )
+        tuner = tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                search_alg=Jobs(driver),
+                scheduler=Verdicts(driver),
+                num_samples=-1,  # until there are no more jobs
+                max_concurrent_trials=slots,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(session.folder),
+                callbacks=[Events(driver)],
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                verbose=0,
+            ),
+        )
+        try:
+            tuner.fit()
+        except KeyboardInterrupt:
+            driver.halt("interrupted")
+        finally:
+            session.view.end()
+            driver.close()
+        seconds = sum(training_seconds(worker) for worker in workers.handles)
+    return driver, {"training_seconds": seconds, "workers": float(on.number)}
