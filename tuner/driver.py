@@ -2,15 +2,15 @@
 
 The journal of a search holds, one event a line:
 
-    search    the space and what belongs to it; again whenever a resumed search was edited
-    session   a driver begins, or goes on
+    search    the space and what belongs to it; again whenever a resumed search is edited
+    session   a driver begins, or goes on: where it trains, and how reports are taken
     trial     a new trial and what was drawn for it
     report    a report that was taken
     failure   a trial that cannot go on
     outcome   how a trial ended; a later one replaces it
     end       a driver is done
 
-All but the first four follow from the others; they are for `tuner sync`.
+Outcomes and ends follow from the others; they are for `tuner sync`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ from tuner.board import TrialRow
 from tuner.conductor import Conductor
 from tuner.health import Sign, Watchdog
 from tuner.jobs import Job
-from tuner.journal import Event, Journal, report_event, report_of
+from tuner.journal import Journal, report_event
 from tuner.live import View
+from tuner.runs import trial_tags
 from tuner.schedulers.protocol import Decision
+from tuner.sync import catch_up
 from tuner.tracking import Tracker
 
 _SIGNS = {
@@ -91,23 +93,11 @@ class Driver:
 
     def begin(self) -> None:
         """Start, or go on where the journal ends."""
-        for event in self._journal.events:
-            self._tell_again(event)
+        events = self._journal.events
+        catch_up(self._tracker, events)  # it may lack what the last driver said
+        self._announced = sum(event["event"] == "trial" for event in events)
         self._ready.extend(self.conductor.under_way)
         self._fill()
-
-    def _tell_again(self, event: Event) -> None:
-        """What the last driver journaled may not have come to the record."""
-        kind, time_ms = event["event"], event["time_ms"]
-        if kind == "trial":
-            self._announced += 1
-            self._record_trial(self._board.rows[event["number"]], time_ms)
-        elif kind == "report":
-            self._tracker.report(event["number"], report_of(event), time_ms)
-        elif kind == "outcome":
-            outcome = event["outcome"]
-            if outcome == self._board.rows[event["number"]].outcome:  # not under way again
-                self._tracker.end_trial(event["number"], outcome, time_ms)
 
     # what Ray Tune asks ------------------------------------------------------------------------
 
@@ -224,15 +214,11 @@ class Driver:
                 "recorded": bool(row.recorded),
             }
         )
-        self._record_trial(row, time_ms)
+        tags = trial_tags(row.parent, row.confirms, recorded=bool(row.recorded))
+        self._tracker.start_trial(row.number, row.spec, self._environment, time_ms, tags)
         if row.outcome is not None:  # it is the same as another
             self._view.event(row, row.outcome)
             self._close(row)
-
-    def _record_trial(self, row: TrialRow, time_ms: int) -> None:
-        links = {"parent_trial": row.parent, "confirms": row.confirms}
-        tags = {f"tuner.{name}": str(value) for name, value in links.items() if value is not None}
-        self._tracker.start_trial(row.number, row.spec, self._environment, time_ms, tags)
 
     def _close(self, row: TrialRow) -> None:
         """A trial has ended: say so everywhere."""

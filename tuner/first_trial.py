@@ -175,7 +175,8 @@ def _named_value(parameter: Parameter, key: str, value: Value) -> Value:
     if value == "off" and parameter.name in MAY_BE_OFF:
         value = 0
     if not parameter.contains(value):
-        message = f"{key} must be {parameter.describe()}, got {shown(value)}"
+        what = parameter.model_copy(update={"prior": None}).describe()
+        message = f"{key} must be {what}, got {shown(value)}"
         raise PointError(key, message, at_key=False)
     if isinstance(parameter.distribution, Range):
         return int(value) if parameter.distribution.is_whole else float(value)

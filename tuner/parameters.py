@@ -115,7 +115,14 @@ class Parameter(Frozen):
         return all(settings.get(name) in values for name, values in self.when.items())
 
     def describe(self) -> str:
-        """`log-uniform 0.0001 … 0.03`, `one of 8, 16, 32`, `0.01 … 0.5 × α_max, log-uniform`."""
+        """`log-uniform 0.0001 … 0.03`, `one of 8, 16, 32`, `0.01 … 0.5 × α_max, log-uniform`.
+
+        And `, prior 0.001`, if there is one.
+        """
+        prior = f", prior {shown(self.prior.centre)}" if self.prior else ""
+        return f"{self._describe()}{prior}"
+
+    def _describe(self) -> str:
         d = self.distribution
         times = f" × {symbol(self.fraction_of)}" if self.fraction_of else ""
         if isinstance(d, Constant):

@@ -130,7 +130,7 @@ class Sampler:
             method = METHODS["random"] if is_random else method
         self._teach()
         seed = derive_key(self._seed, "suggest", number) % _SEEDS
-        return self._study.ask(number, method.make(seed), fixed)
+        return self._study.ask(number, method, seed, fixed)
 
     def _turn(self) -> Draw:
         """The combination of the `grid` parameters that was drawn least often."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from model.corpus import Corpus
+from model.warm_start import start_path
 from tuner.advice import advise
 from tuner.board import TrialRow
 from tuner.conductor import Conductor
@@ -18,12 +21,19 @@ from tuner.corpus_facts import CorpusFacts
 from tuner.driver import Driver
 from tuner.errors import ResultError, StoreError
 from tuner.finished import Finished
-from tuner.history import Recorded, environment_changes, memory_of, repeat, search_event
+from tuner.history import (
+    Recorded,
+    environment_changes,
+    memory_of,
+    repeat,
+    search_event,
+    session_event,
+)
 from tuner.home import Home
 from tuner.interrupt import noted_interrupts
 from tuner.journal import Event, Journal
 from tuner.live import View
-from tuner.record import BEST_FOLDER, Record
+from tuner.record import DATA_FILE, SPACE_FILE, START_FOLDER, Record
 from tuner.result import SearchResult
 from tuner.space import SearchSpace
 from tuner.tracking import Tracker
@@ -72,7 +82,6 @@ class Session:
 
 def conduct(
     session: Session,
-    keep_inputs: Callable[[], None],
     check_interrupt: Callable[[], None],
     started: float,
 ) -> SearchResult:
@@ -81,7 +90,7 @@ def conduct(
     status, best, problem = "failed", None, None
     summary: dict[str, float] = {}
     try:
-        keep_inputs()
+        _keep_inputs(session)
         driver, usage = _train(session, check_interrupt)
         problem = _problem(tracker.flush)
         result = _result(session, driver, started, usage)
@@ -105,6 +114,19 @@ def conduct(
     return replace(result, problem=problem)
 
 
+def _keep_inputs(session: Session) -> None:
+    """Attach what a replay, or another search, will need."""
+    tracker, corpus, start = session.tracker, session.corpus, session.facts.init_from
+    text = session.space_text or session.space.model_dump_json(indent=2)
+    tracker.add_text(text, SPACE_FILE)
+    tracker.add_text(json.dumps(corpus.files, indent=1), DATA_FILE)
+    with TemporaryDirectory() as folder:
+        (tokenizer,) = corpus.tokenizer.save(folder, "huggingface")
+        tracker.add_artifact(tokenizer)
+    if start is not None:
+        tracker.add_artifact(start_path(session.home.starts, start), START_FOLDER)
+
+
 def _problem(action: Callable[[], None]) -> str | None:
     """Do something with the store; what went wrong, if anything did."""
     try:
@@ -118,7 +140,7 @@ def _keep_checkpoint(tracker: Tracker, best: TrialRow) -> None:
     """Attach the best trial's state, if this search has trained it."""
     path = best.reports[-1].checkpoint
     if path and Path(path).is_file():
-        tracker.add_artifact(Path(path), BEST_FOLDER)
+        tracker.keep_best(Path(path))
 
 
 def _result(
@@ -173,32 +195,24 @@ def _conductor(
     """A new one; or one that is where the journal of the search ends."""
     journal, recorded = session.journal, session.recorded
     find = Finished(session.record, environment)
-    if recorded is None:
-        conductor = Conductor(
-            session.space, session.facts, slots, find=None if session.fresh else find
-        )
-        is_edited = True
+    may_find = None if session.fresh else find
+    if recorded is None or recorded.session is None:
+        conductor = Conductor(session.space, session.facts, slots, find=may_find)
     else:
         session.view.phase(f"repeating the journal of {session.name}")
-        space, begun_slots = recorded.begun
         memory = memory_of(journal.events, find)
-        conductor = Conductor(
-            space, session.facts, begun_slots, memory, None if session.fresh else find
-        )
+        space, begun_slots = recorded.begun
+        conductor = Conductor(space, session.facts, begun_slots, memory, may_find)
         repeat(conductor, journal.events, session.name)
-        if changed := environment_changes(recorded.environment, environment):
+        if changed := environment_changes(recorded.session["environment"], environment):
             session.view.phase(
                 f"the trials under way go on with {changed}: their last bits may differ"
             )
-        is_edited = session.space != recorded.space or slots > recorded.slots
-        if is_edited:
+        if session.space != conductor.space or slots != recorded.session["slots"]:
             conductor.edit(session.space, slots)
-    if is_edited:
-        event = search_event(
-            session.space, session.space_text, session.facts, slots, in_order=in_order
-        )
-        journal.append(event)
-    journal.append({"event": "session", "environment": dict(environment)})
+    if recorded is not None and session.space != recorded.space:
+        journal.append(search_event(session.space, session.space_text, session.facts))
+    journal.append(session_event(environment, slots, in_order=in_order))
     return conductor
 
 
@@ -210,11 +224,12 @@ def _where(session: Session) -> tuple[Devices, bool]:
     from tuner.local_ray import devices
 
     on, order = devices(session.space), session.space.search.order
-    if session.recorded is None:
+    last = session.recorded.session if session.recorded else None
+    if last is None:
         return on, order == "tokens" or (order == "auto" and on.number == 1)
     # as many slots as the search has, on however many devices there are now
-    slots = max(on.slots, math.ceil(session.recorded.slots / on.number))
-    return replace(on, slots=slots), session.recorded.in_order
+    slots = max(on.slots, math.ceil(last["slots"] / on.number))
+    return replace(on, slots=slots), last["in_order"]
 
 
 def _train(

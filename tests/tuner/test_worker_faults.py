@@ -1,4 +1,4 @@
-"""Workers that are killed, frozen or broken in a real Ray: all reports once, bit-equal to calm."""
+"""Workers that are killed, frozen or broken, in a real Ray: each report once, bit for bit."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from model import states
 from model.engine import Engine
 from model.pairs import Pairs
 from model.report import Report, Status
 from model.spec import TrialSpec
+from model.states import At
 from tests.conftest import MakeSpec
 from tuner.health import Change, Sign, Watchdog
 from tuner.local_ray import Workers, local_ray, make_workers
@@ -67,12 +69,12 @@ class Search:
         self.worker.stop.remote(str(number))
 
     def until(self, is_so: Callable[[], bool]) -> None:
-        """Look about ten times a second, as the driver does."""
-        deadline = time.monotonic() + 60
+        """Look about all the time, as the driver does."""
+        deadline = time.monotonic() + 120
         while not is_so():
             assert time.monotonic() < deadline, (self.changes, self.reports)
             self.changes += self.dog.check()
-            time.sleep(0.1)
+            time.sleep(0.02)
 
     def to_the_end(self) -> list[BaseException | None]:
         """What each client ended with."""
@@ -110,24 +112,23 @@ def make_search(_ray: None, tokens: Tokens, tmp_path: Path) -> Iterator[Callable
 def test_killed_worker_costs_no_report(
     tokens: Tokens, make_spec: MakeSpec, make_search: Callable[..., Search]
 ) -> None:
-    """SIGKILL in mid-step, with one trial still waiting for a slot, twice."""
-    specs = [make_spec(seed=i, steps=400, reports=8, dropout=0.1) for i in range(3)]
+    """SIGKILL in mid-step, with one trial still waiting for a slot."""
+    specs = [make_spec(seed=i, steps=160, reports=8, dropout=0.1) for i in range(3)]
     expected = [in_peace(tokens, spec) for spec in specs]
     search = make_search(specs)
-    for reached in (2, 5):
-        search.until(lambda reached=reached: len(search.reports[0]) >= reached)  # type: ignore[misc]
-        os.kill(search.pid(), signal.SIGKILL)
+    search.until(lambda: len(search.reports[0]) >= 2)
+    os.kill(search.pid(), signal.SIGKILL)
     assert search.to_the_end() == [None] * 3
     for number, spec in enumerate(specs):
         assert [r.step for r in search.reports[number]] == list(spec.report_steps)
         assert [r.metrics() for r in search.reports[number]] == expected[number]
-    assert search.signs() == [Sign.LOST, Sign.BACK] * 2
+    assert search.signs() == [Sign.LOST, Sign.BACK]
 
 
 def test_frozen_worker_is_replaced_and_reports_nothing_twice(
     tokens: Tokens, make_spec: MakeSpec, make_search: Callable[..., Search]
 ) -> None:
-    specs = [make_spec(seed=i, steps=400, reports=8, dropout=0.1) for i in range(2)]
+    specs = [make_spec(seed=i, steps=160, reports=8, dropout=0.1) for i in range(2)]
     expected = [in_peace(tokens, spec) for spec in specs]
     search = make_search(specs, timeout=2.0)
     search.until(lambda: len(search.reports[0]) >= 3)
@@ -149,28 +150,22 @@ def test_frozen_worker_that_wakes_beside_the_new_one_reports_nothing_twice(
     tokens: Tokens, make_spec: MakeSpec, make_search: Callable[..., Search], tmp_path: Path
 ) -> None:
     """A machine that was cut off: nobody could kill the old process, and both write states."""
-    specs = [make_spec(seed=i, steps=400, reports=8, dropout=0.1) for i in range(2)]
+    specs = [make_spec(seed=i, steps=160, reports=8, dropout=0.1) for i in range(2)]
     expected = [in_peace(tokens, spec) for spec in specs]
     old = make_search(specs)
     old.until(lambda: len(old.reports[0]) >= 3)
     frozen = old.pid()
     os.kill(frozen, signal.SIGSTOP)
-    jobs = {n: (list(old.reports[n])[-1].step if old.reports[n] else 0) for n in old.reports}
     new = make_search(specs)
     os.kill(frozen, signal.SIGCONT)
     assert old.to_the_end() == new.to_the_end() == [None] * 2
-    assert jobs[0] >= 150
     for search in (old, new):
         for number in range(2):
             assert [r.metrics() for r in search.reports[number]] == expected[number]
-    (engine,) = [Engine(*tokens, checkpoint_dir=tmp_path)]
-    from model import states
-
     for number, spec in enumerate(specs):
-        state = states.newest(tmp_path, states.At(str(number), 400))
+        state = states.newest(tmp_path, At(str(number), 160))
         assert state is not None
-        assert (state.step, state.spec_hash) == (400, spec.hash)
-    assert engine.load == 0
+        assert (state.step, state.spec_hash) == (160, spec.hash)
 
 
 def test_broken_engine_is_started_again_and_at_last_given_up(
@@ -179,10 +174,10 @@ def test_broken_engine_is_started_again_and_at_last_given_up(
     make_search: Callable[..., Search],
     tmp_path: Path,
 ) -> None:
-    """The scores of translations cannot be computed: twice, or for ever."""
+    """The scores of translations cannot be computed: once, or for ever."""
     spec = make_spec(model={"n_encoder_layers": 1, "source_length": 8}, steps=40, reports=4)
     expected = in_peace(pairs, spec)
-    for luck in (2, 99):
+    for luck in (1, 99):
         count = tmp_path / f"count{luck}"
 
         def decode(ids: list[int], count: Path = count, luck: int = luck) -> str:
@@ -195,7 +190,7 @@ def test_broken_engine_is_started_again_and_at_last_given_up(
         search = make_search([spec], pairs, decode=decode)
         (error,) = search.to_the_end()
         found = [r.metrics() for r in search.reports[0]]
-        if luck == 2:
+        if luck == 1:
             assert error is None
             assert found == expected
         else:
