@@ -288,7 +288,8 @@ def _shares(table: _Table, found: Sequence[Importance]) -> list[str]:
     everywhere = [i for i in found if len(i.told) == len(i.shares)]
     if not everywhere or not everywhere[0].stands_out:
         return []
-    (whole, *_), tokens = everywhere, table.level * table.rows[0].spec.report_tokens
+    whole, tokens = everywhere[0], table.level * table.rows[0].spec.report_tokens
+    tokens = min(tokens, table.space.budget.tokens or tokens)  # reports are rounded up
     large = [s for s in whole.shares if s.mean >= _SMALL][:_MOST_SHARES]
     small = [s for s in whole.shares if s not in large]
     told = ", ".join(map(_share, large))

@@ -14,10 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.tuner.made_up import SPACE, Loss, Made, load
+from tests.tuner.made_up import HEAD, SPACE, Loss, Made, load
 from tuner.importance import importance
 from tuner.objective import Objective
 from tuner.space import SearchSpace
+from tuner.space_file import load_space
 
 RATE = "max_learning_rate"
 
@@ -236,6 +237,13 @@ def test_importance_finds_the_one_parameter_that_matters(folder: Path, label: st
     assert int(share[0][0]) > 70
     assert "over 24 trials at 20,000 tokens" in told
     assert "a constant would do for " in told
+
+
+def test_importance_names_the_budget_as_it_was_given(folder: Path) -> None:
+    text = SPACE + "budget: {tokens: 20000, reports: 9}\n"  # a report is due each 2,223 tokens
+    (folder / "nine.yaml").write_text(HEAD.replace("budget:", "#") + text, encoding="utf-8")
+    made = Made(load_space(folder / "nine.yaml"), bowl(1e-2))
+    assert "at 20,000 tokens" in about(made.advise(), "Share of the gain")[0]
 
 
 def test_importance_compares_equal_budgets_only(folder: Path) -> None:
