@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import cast
 
 from model.report import Status
 from tuner.board import TrialRow
@@ -30,7 +30,6 @@ from tuner.ranges import End, condition, entry, is_possible, moved, numbers, uni
 from tuner.space import SearchSpace
 
 Draw = Mapping[str, Value]
-Mode = Literal["min", "max"]
 
 _MOST_SENTENCES = 6
 _EDGE = 0.1  # of a range, on its unit scale
@@ -49,8 +48,6 @@ def advise(
     trials: Sequence[TrialRow],
     name: str = "NAME",
     spread: float | None = None,
-    *,
-    mode: Mode | None = None,
 ) -> list[str]:
     """What the trials of a search say about the next one; the most important first.
 
@@ -64,23 +61,26 @@ def advise(
       of the trials were trained for;
     - fewer than three trials for each searched parameter.
 
+    With several objectives only the second and the last.
+
     Args:
         space: what was searched.
         trials: the search's own, without retrainings and without repetitions.
         name: of the search, for the command that goes on.
         spread: standard deviation of the objective between seeds, if it is known.
-        mode: whether small or large values are good; by default as the space says.
     """
     rows = sorted((t for t in trials if t.last is not None), key=lambda t: t.number)
-    is_max = str(mode or space.objective.mode) == "max"
-    table = _Table(space, rows, space.objective.metric, -1 if is_max else 1)
+    sign = -1 if space.objective.mode == "max" else 1
+    table = _Table(space, rows, space.objective.metric, sign)
     diverged = divergence(space, [Trained(r.draw, r.spec, r.has_diverged, r.tokens) for r in rows])
-    found = importance(space, table.points())
     count = sum(r.has_diverged for r in rows)
-    rest = [*_progress(table, name, spread or 0.0), *_shares(table, found), *_too_few(table)]
+    rest, edges = _too_few(table), list[str]()
+    if len(space.objectives) == 1:  # of several there is no one best
+        found = importance(space, table.points())
+        rest = [*_progress(table, name, spread or 0.0), *_shares(table, found), *rest]
+        edges = _edges(table, diverged.lowered if diverged else None)
     if diverged:  # a single one happens
         rest.insert(0 if count > 1 else len(rest), diverged.sentence)
-    edges = _edges(table, diverged.lowered if diverged else None)
     edges = edges[: max(1, _MOST_SENTENCES - len(rest))]
     first = 1 if count > 1 and 4 * count >= len(rows) else 0
     return [*rest[:first], *edges, *rest[first:]][:_MOST_SENTENCES]
@@ -288,7 +288,8 @@ def _shares(table: _Table, found: Sequence[Importance]) -> list[str]:
     everywhere = [i for i in found if len(i.told) == len(i.shares)]
     if not everywhere or not everywhere[0].stands_out:
         return []
-    (whole, *_), tokens = everywhere, table.level * table.rows[0].spec.report_tokens
+    whole, tokens = everywhere[0], table.level * table.rows[0].spec.report_tokens
+    tokens = min(tokens, table.space.budget.tokens or tokens)  # reports are rounded up
     large = [s for s in whole.shares if s.mean >= _SMALL][:_MOST_SHARES]
     small = [s for s in whole.shares if s not in large]
     told = ", ".join(map(_share, large))

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 from tuner.board import TrialRow
+from tuner.objective import Metric, Mode
 
-Mode = Literal["min", "max"]
 
-
-def pareto_front(rows: Sequence[TrialRow], objectives: Mapping[str, Mode]) -> list[TrialRow]:
+def pareto_front(rows: Sequence[TrialRow], objectives: Mapping[Metric, Mode]) -> list[TrialRow]:
     """The fully trained trials that no other dominates, by the first objective, then by number.
 
     One dominates another if it is nowhere worse and somewhere better. Equal ones are all kept.

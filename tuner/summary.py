@@ -17,6 +17,7 @@ from tuner.board import TrialRow
 from tuner.confirmation import Confirmation, sentences
 from tuner.front import pareto_front
 from tuner.messages import clock
+from tuner.objective import Metric, Mode
 from tuner.parameters import symbol
 
 if TYPE_CHECKING:  # it would load torch for a table
@@ -88,24 +89,18 @@ def value_of(row: TrialRow, name: str) -> str:
     return number(value) if isinstance(value, int | float) else str(value)
 
 
-def print_summary(
-    console: Console,
-    result: SearchResult,
-    home: str | None = None,
-    *,
-    objectives: Mapping[str, Literal["min", "max"]] | None = None,
-) -> None:
+def print_summary(console: Console, result: SearchResult, home: str | None = None) -> None:
     """The best trials, what they are worth, what they cost, and what to do next.
 
     Args:
         console: where to.
         result: what the search found.
         home: as the user gave it, for the next commands to find it.
-        objectives: metric → which end of it is good, if there are several.
     """
-    several = objectives is not None and len(objectives) > 1
+    objectives = {o.metric: o.mode for o in result.space.objectives}
+    several = len(objectives) > 1
     console.print()
-    if several and objectives:
+    if several:
         console.print(_front(result, objectives, console.width))
     else:
         console.print(_best_trials(result, console.width))
@@ -129,7 +124,7 @@ def print_summary(
 
 
 def _sign(result: SearchResult) -> int:
-    return -1 if str(result.space.objective.mode) == "max" else 1
+    return -1 if result.space.objective.mode == "max" else 1
 
 
 def _loss(value: float) -> str:
@@ -169,9 +164,7 @@ def _best_trials(result: SearchResult, width: int) -> RenderableType:
     return table(title, columns, rows, width)
 
 
-def _front(
-    result: SearchResult, objectives: Mapping[str, Literal["min", "max"]], width: int
-) -> RenderableType:
+def _front(result: SearchResult, objectives: Mapping[Metric, Mode], width: int) -> RenderableType:
     """The trials of which no other is better in every objective."""
     names, front = _searched(result), pareto_front(result.trials, objectives)
     rows = [

@@ -7,14 +7,18 @@ import random
 import re
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.tuner.made_up import SPACE, Loss, Made, load
+from tests.tuner.made_up import HEAD, SPACE, Loss, Made, load
 from tuner.importance import importance
+from tuner.objective import Objective
+from tuner.space import SearchSpace
+from tuner.space_file import load_space
 
 RATE = "max_learning_rate"
 
@@ -235,6 +239,13 @@ def test_importance_finds_the_one_parameter_that_matters(folder: Path, label: st
     assert "a constant would do for " in told
 
 
+def test_importance_names_the_budget_as_it_was_given(folder: Path) -> None:
+    text = SPACE + "budget: {tokens: 20000, reports: 9}\n"  # a report is due each 2,223 tokens
+    (folder / "nine.yaml").write_text(HEAD.replace("budget:", "#") + text, encoding="utf-8")
+    made = Made(load_space(folder / "nine.yaml"), bowl(1e-2))
+    assert "at 20,000 tokens" in about(made.advise(), "Share of the gain")[0]
+
+
 def test_importance_compares_equal_budgets_only(folder: Path) -> None:
     """Most trials stop at the first report: later losses are lower whatever the draw."""
     made = Made(load(folder), bowl(1e-2), reports=lambda i: 99 if i % 4 == 0 else 1)
@@ -317,10 +328,23 @@ def test_advice_is_short_and_always_the_same(folder: Path) -> None:
 
 
 def test_maximised_metric_turns_everything_round(folder: Path) -> None:
-    made = Made(load(folder), bowl(1.0), trials=60)
-    (lowest,) = about(made.advise(), " lie at ")
-    (highest,) = about(made.advise(mode="max"), " lie at ")
-    assert ("upper" in lowest, "lower" in highest) == (True, True)
+    """Sparsity is set by hand: the reports of made-up trials have none."""
+    space = load(folder, SPACE + "  s_final: 0.5\nobjective: {metric: sparsity}\n")
+    made = Made(space, bowl(1.0), trials=60)
+    for row in made.rows:
+        row.reports = [replace(r, sparsity=r.val_loss) for r in row.reports]
+    (edge,) = about(made.advise(), " lie at ")
+    assert "at the lower end" in edge
+    assert about(made.advise(), "did not improve the best sparsity, ")
+
+
+def test_several_objectives_have_no_best_to_advise_on(folder: Path) -> None:
+    made = Made(load(folder), lambda d: math.nan if float(d[RATE]) > 8e-3 else bowl(1e-6)(d), 60)
+    more = (Objective(metric="train_loss"),)
+    fields = {name: getattr(made.space, name) for name in SearchSpace.model_fields}
+    made.space = SearchSpace(**fields | {"further_objectives": more})
+    (told,) = made.advise()
+    assert "trials diverged" in told
 
 
 @pytest.mark.parametrize(("trials", "seconds"), [(24, 1.0), (1000, 3.0)])

@@ -14,6 +14,7 @@ from tests.tuner.made_up import draw, load, trained
 from tuner.board import TrialRow
 from tuner.confirmation import confirm
 from tuner.front import pareto_front
+from tuner.objective import Objective
 from tuner.result import SearchResult
 from tuner.space import SearchSpace
 from tuner.summary import print_summary
@@ -47,7 +48,7 @@ def result_of(space: SearchSpace, rows: list[TrialRow] | None = None, **more: An
 def printed(result: SearchResult, width: int = 160, home: str | None = None, **options: Any) -> str:
     console = Console(width=width, color_system=None)
     with console.capture() as captured:
-        print_summary(console, result, home, **options)
+        print_summary(console, result, home)
     return captured.get()
 
 
@@ -155,8 +156,9 @@ def test_summary_of_several_objectives_is_their_front(space: SearchSpace) -> Non
     rows = rows_of(space, [4.0, 3.9, 3.8, 3.7])
     for row, noise in zip(rows, (1.0, 2.0, 3.0, 2.5), strict=True):
         row.reports[-1] = replace(row.reports[-1], train_loss=noise)
-    result = result_of(space, rows)
-    text = printed(result, objectives={"val_loss": "min", "train_loss": "min"})
+    fields = {name: getattr(space, name) for name in SearchSpace.model_fields}
+    space = SearchSpace(**fields | {"further_objectives": (Objective(metric="train_loss"),)})
+    text = printed(result_of(space, rows))
     lines = [line.split()[:3] for line in text.splitlines() if line[:5].strip().isdigit()]
     assert lines == [["3", "4.1", "2.5"], ["1", "4.3", "2"], ["0", "4.4", "1"]]
     assert "Best val_loss" not in text
