@@ -78,6 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     replay = command("replay", "retrain a trial and prove that it reproduces", common, home)
     replay.add_argument("run", nargs="?", metavar="RUN", help="run id (default: the best trial)")
     replay.add_argument("--search", metavar="NAME", help="best trial of this search")
+    text = "send to MLflow what it did not take while searches ran"
+    sync = command("sync", text, common, home)
+    sync.add_argument("search", nargs="?", metavar="NAME", help="of a search (default: all)")
     ui = command("ui", "compare the runs in MLflow", debug, home)
     ui.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"

@@ -95,6 +95,7 @@ def _space(options: argparse.Namespace) -> SearchSpace:
 def _commands() -> Mapping[str, Callable[[argparse.Namespace], int]]:
     return {
         "search": _search,
+        "sync": _sync,
         "replay": _replay,
         "ui": _ui,
         "validate": _validate,
@@ -147,10 +148,14 @@ def _search(options: argparse.Namespace) -> int:
             "hyperparameters": best.spec.hyperparameters.model_dump(),
             "architecture": best.spec.architecture.model_dump(),
             **result.summary(),
+            "confirmation": result.confirmation.plain if result.confirmation else None,
+            "advice": result.advice,
+            "limit": result.limit,
+            "halted": result.halted,
         },
     )
     if result.problem:
-        _say(f"tuner search: {result.problem}; the checkpoints stay in {home.search(result.name)}")
+        _say(f"tuner search: {result.problem}")
         return TunerError.exit_status
     return _INTERRUPTED if result.halted == "interrupted" else 0
 
@@ -216,6 +221,14 @@ def _replay(options: argparse.Namespace) -> int:
         },
     )
     return 1 if result.verdict is Verdict.DIFFERENT else 0
+
+
+def _sync(options: argparse.Namespace) -> int:
+    from tuner.sync import print_synced
+
+    results, _ = _consoles(options)
+    _print_json(options, print_synced(results, _home(options), options.search))
+    return 0
 
 
 def _ui(options: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ from model.hyperparameters import find_row
 from tuner.entries import SIZES, SPELLINGS
 from tuner.errors import TunerError
 from tuner.messages import did_you_mean, shown
+from tuner.objective import MODES
 from tuner.parameters import symbol
 from tuner.record import Record, SearchRecord, TrialRecord
 from tuner.summary import number_in, table
@@ -32,7 +33,8 @@ def print_comparison(
     row = find_row(spelling)
     name = row.name if row else spelling
     # one that was created a moment ago has no parameters yet
-    described = [trial for trial in record.trials(search) if trial.parameters]
+    drawn = [trial for trial in record.trials(search) if trial.confirms is None]
+    described = [trial for trial in drawn if trial.parameters]
     trials = [trial for trial in described if name in trial.parameters]
     if not described:
         raise TunerError(f"--by: no trial of {search.name} has begun; try again in a moment")
@@ -47,7 +49,8 @@ def print_comparison(
     is_cut = any(trial.status not in {"finished", "diverged"} for trial in counted)
     metric = search.metric
     values = [_row(value, members, metric, is_cut=is_cut) for value, members in groups.items()]
-    values.sort(key=lambda v: (v["best"] is None, v["best"]))
+    sign = -1 if MODES.get(metric) == "max" else 1
+    values.sort(key=lambda v: math.inf if v["best"] is None else sign * v["best"])
     console.print(
         table(
             f"{search.name} ({search.status}) by {symbol(name)}",
@@ -92,7 +95,7 @@ def _row(value: str, trials: list[TrialRecord], metric: str, *, is_cut: bool) ->
     """What the trials of one value reached; None for a loss that is infinite or not there."""
     finished = [trial for trial in trials if trial.status == "finished"]
     compared = finished if is_cut else trials
-    best = min(compared, key=lambda trial: trial.loss(metric), default=None)
+    best = min(compared, key=lambda trial: trial.rank(metric), default=None)
     middle = median(trial.loss(metric) for trial in compared) if compared else math.inf
     return {
         "value": value,

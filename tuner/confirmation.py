@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Literal
+from typing import Any, Literal
 
 from scipy.special import stdtrit  # Student's quantile, without the second that scipy.stats takes
 
@@ -91,6 +91,21 @@ class Confirmation:
     def winner(self) -> Confirmed | None:
         """The first; None if none of its retrainings has a value."""
         return self.ranked[0] if self.ranked and self.ranked[0].count else None
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """The same in terms of JSON, null where a number is not finite."""
+        return {
+            "can_tell_apart": self.can_tell_apart,
+            "ranked": [
+                {
+                    "trial": c.number,
+                    **{name: _plain(getattr(c, name)) for name in ("mean", "low", "high")},
+                    "values": [_plain(value) for value in c.values],
+                }
+                for c in self.ranked
+            ],
+        }
 
 
 def confirm(
@@ -236,6 +251,10 @@ def _mean(entry: Confirmed) -> str:
     if entry.count == 1:
         return f"{entry.mean:.4f} (1 seed)"
     return f"{entry.mean:.4f} ± {(entry.high - entry.low) / 2:.4f} ({entry.count} seeds)"
+
+
+def _plain(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _finite(values: Sequence[float | None]) -> list[float]:

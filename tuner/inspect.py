@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 
@@ -288,12 +288,18 @@ def _search_row(search: SearchRecord) -> list[str]:
 
 
 def print_search(console: Console, record: Record, search: SearchRecord) -> dict[str, Any]:
-    """The trials of one search, best first, with the hyperparameters in which they differ."""
+    """The trials of one search, best first, with the hyperparameters in which they differ.
+
+    Those that confirm others come last, in the order of the trials that they confirm.
+    """
     trials = record.trials(search)
+    searched = [t for t in trials if t.confirms is None]
     names = [n for t in trials[:1] for n in t.parameters]
-    varied = [n for n in names if len({t.parameters.get(n) for t in trials}) > 1]
+    varied = [n for n in names if len({t.parameters.get(n) for t in searched}) > 1]
     varied = [n for n in varied if n not in _FOLLOWING and not _copies(n, trials)]
-    ranked = sorted(trials, key=lambda t: (t.status != "finished", t.loss(search.metric)))
+    ranked = sorted(searched, key=lambda t: (t.status != "finished", t.rank(search.metric)))
+    again = [t for t in trials if t.confirms is not None]
+    ranked += sorted(again, key=lambda t: (cast(int, t.confirms), t.number))
     console.print(
         table(
             f"{search.name} ({search.status}), run {search.run_id}",
@@ -302,7 +308,7 @@ def print_search(console: Console, record: Record, search: SearchRecord) -> dict
                 [
                     t.number,
                     _loss(t, search.metric),
-                    t.status,
+                    _status(t),
                     t.run_id[:8],
                     *(number_in(t.parameters.get(name, "")) for name in varied),
                 ]
@@ -324,12 +330,21 @@ def print_search(console: Console, record: Record, search: SearchRecord) -> dict
                 "trial": t.number,
                 "run": t.run_id,
                 "status": t.status,
+                "parent": t.parent,
+                "confirms": t.confirms,
                 "metrics": {k: v for k, v in t.metrics.items() if v == v},  # noqa: PLR0124 - NaN
                 "parameters": t.parameters,
             }
             for t in ranked
         ],
     }
+
+
+def _status(trial: TrialRecord) -> str:
+    """How a trial ended, and what it has to do with another one."""
+    if trial.confirms is not None:
+        return f"{trial.status}, confirms {trial.confirms}"
+    return trial.status if trial.parent is None else f"{trial.status}, went on from {trial.parent}"
 
 
 def _copies(name: str, trials: list[TrialRecord]) -> bool:

@@ -20,6 +20,7 @@ from model.fingerprints import FileDigest
 from model.report import METRICS, SOME_METRICS, Report, Status
 from model.spec import TrialSpec
 from tuner.errors import RecordError
+from tuner.objective import MODES
 from tuner.store import open_client, store_errors
 
 if TYPE_CHECKING:
@@ -94,6 +95,11 @@ class TrialRecord:
         """The newest value of a metric; infinity where there is none or the trial diverged."""
         value = self.metrics.get(metric, math.inf)
         return math.inf if math.isnan(value) or self.status == "diverged" else value
+
+    def rank(self, metric: str) -> float:
+        """The same for comparing: smaller is better, whichever end of the metric is good."""
+        value = self.loss(metric)
+        return -value if MODES.get(metric) == "max" and value < math.inf else value
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,6 @@ class SearchResult:
             "wall_seconds": self.wall_seconds,
             "training_share": self.training_share,
         }
-        if self.confirmation is not None:
-            numbers[f"confirmed_{self.metric}"] = self.confirmation.ranked[0].mean
+        if self.confirmation is not None and self.confirmation.winner is not None:
+            numbers[f"confirmed_{self.metric}"] = self.confirmation.winner.mean
         return {name: float(value) for name, value in numbers.items() if value < float("inf")}
