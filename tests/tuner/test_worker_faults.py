@@ -100,7 +100,7 @@ def make_search(_ray: None, tokens: Tokens, tmp_path: Path) -> Iterator[Callable
     def make(
         specs: Sequence[TrialSpec], data: Any = tokens, timeout: float = 60.0, **more: Any
     ) -> Search:
-        made.append(make_workers(1, data, 2, "cpu", str(tmp_path), str(tmp_path), **more))
+        made.append(make_workers(1, data, 2, "cpu", (str(tmp_path), str(tmp_path)), **more))
         return Search(made[-1], specs, timeout)
 
     yield make
