@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from model.corpus import Corpus
@@ -16,6 +16,7 @@ from tuner.space import SearchSpace
 
 _CPU_SLOTS = 2  # one trains while the other's report is judged
 _GPU_SLOTS = 8
+_ANSWER_SECONDS = 10.0
 _MOST_CALLS = 10_000  # waiting in one worker at a time
 _SMALLEST_OBJECT_STORE = 100_000_000
 # The resource only has to be exact per client; how many clients there are, max_concurrent_trials
@@ -62,18 +63,15 @@ def local_ray(corpus_bytes: int) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Workers:
-    """The workers of a search. It must live as long as they do: they are started again from it.
+    """The workers of a search.
 
     Attributes:
         handles: an actor for each device, whose methods are those of `Worker`.
         slots: trials that each of them trains at one time.
-        data: what they read, in the object store. Ray loses it, and with it the way to start an
-            actor again, when nobody in the driver refers to it (ray issue 53727).
     """
 
     handles: list[Any]
     slots: int
-    data: Any = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -123,7 +121,7 @@ def start_workers(
     """
     decode = corpus.tokenizer.decode if corpus.has_pairs else None
     return make_workers(
-        on.number, corpus.splits, on.slots, on.kind, *folders, decode=decode, gated=gated
+        on.number, corpus.splits, on.slots, on.kind, folders, decode=decode, gated=gated
     )
 
 
@@ -132,15 +130,31 @@ def make_workers(
     splits: Sequence[Any],
     slots: int,
     device: str,
-    *rest: str,
+    folders: tuple[str, str],
+    *,
     decode: Callable[[list[int]], str] | None = None,
     gated: bool = False,
 ) -> Workers:
-    """Some actors that are alike; the arguments are those of `Worker`."""
-    import ray
+    """Some actors that are alike.
 
-    data = [ray.put(part) for part in (*splits, decode)]
-    actor: Any = ray.remote(_restartable())
+    Args:
+        number: how many.
+        splits: training and validation tokens, or pairs.
+        slots: of each.
+        device: of each.
+        folders: where checkpoints are saved, and where what warm-started trials begin with lies.
+        decode: as for `Worker`.
+        gated: likewise.
+    """
+    import ray
+    from ray import cloudpickle
+
+    # As bytes, and not as arguments: Ray 2.60 lets go of what an actor's arguments refer to before
+    # it may need them to start it again, and warns of it on standard error (its issue 53727). What
+    # is referred to from bytes it keeps for as long as the driver lives.
+    refs = [ray.put(part) for part in (*splits, decode)]
+    data: bytes = cloudpickle.dumps(refs)  # type: ignore[no-untyped-call]
+    actor: Any = ray.remote(_fetching())
     actor = actor.options(
         num_cpus=0,
         num_gpus=1 if device == "cuda" else 0,
@@ -148,33 +162,24 @@ def make_workers(
         max_restarts=-1,
         max_task_retries=0,  # repeating calls is the client's: it knows which report it has
     )
-    handles = [actor.remote(data, slots, device, *rest, gated) for _ in range(number)]
-    return Workers(handles, slots, data)
+    handles = [actor.remote(data, slots, device, *folders, gated) for _ in range(number)]
+    return Workers(handles, slots)
 
 
-def _restartable() -> type:
-    """A `Worker` that fetches its data itself.
-
-    Given as arguments of the actor, they would make Ray warn on standard error that it cannot be
-    started again once they are lost.
-    """
+def _fetching() -> type:
+    """A `Worker` that fetches its data itself."""
     import ray
 
     from tuner.worker import Worker
 
     class WorkerActor(Worker):
         def __init__(
-            self,
-            data: Sequence[Any],
-            slots: int,
-            device: str,
-            states: str,
-            starts: str,
-            gated: bool,
+            self, data: bytes, slots: int, device: str, states: str, starts: str, gated: bool
         ) -> None:
-            train, validation, decode = ray.get(list(data))
+            train, validation, decode = ray.get(ray.cloudpickle.loads(data))
             super().__init__(train, validation, slots, device, states, starts, decode, gated=gated)
 
+    WorkerActor.__qualname__ = WorkerActor.__name__  # Ray calls the process by it
     return WorkerActor
 
 
@@ -194,12 +199,12 @@ def _cores() -> int:
 
 
 def training_seconds(worker: Any) -> float:
-    """Seconds that a worker spent in training; none if it has died."""
+    """Seconds that a worker spent in training since it started; none if it does not answer."""
     import ray
     from ray.exceptions import RayError
 
     try:
-        usage: dict[str, float] = ray.get(worker.usage.remote())
+        usage: dict[str, float] = ray.get(worker.usage.remote(), timeout=_ANSWER_SECONDS)
     except RayError:
         return 0.0
     return usage["training_seconds"]

@@ -62,9 +62,9 @@ def test_start_workers_makes_one_for_each_device(
     machine.gpus = gpus
     made: Any = start_workers(space(**engine), corpus(), ("states", "starts"))
     assert made is machine, "nothing is lost on the way"
-    (number, splits, slots, device, *folders), options = machine.made
+    (number, splits, slots, device, folders), options = machine.made
     assert (number, slots, device) == expected
-    assert (splits, folders) == (("t", "v"), ["states", "starts"])
+    assert (splits, folders) == (("t", "v"), ("states", "starts"))
     assert options == {"decode": None, "gated": False}
 
 
