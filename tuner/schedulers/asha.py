@@ -31,6 +31,7 @@ from collections.abc import Mapping
 from tuner.parameters import Value
 from tuner.schedulers.protocol import Choice, Decision, Facts, New, Resume, Scheduler
 from tuner.schedulers.rungs import Ladder, rung_tokens
+from tuner.space import SearchSpace
 
 
 def asha(facts: Facts) -> Scheduler:
@@ -50,6 +51,9 @@ class _Asha:
     def add(self, number: int, draw: Mapping[str, Value]) -> None:
         """A new trial trains."""
         self._open.add(number)
+
+    def edit(self, space: SearchSpace) -> None:
+        """Nothing depends on what is drawn."""
 
     def end(self, number: int, tokens: int, value: float | None) -> None:
         """The trial's last value counts on the rung that it reaches; without one it is removed."""

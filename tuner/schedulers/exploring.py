@@ -6,18 +6,18 @@ optimizer, B, T_total, N_epoch, β_ema and the rows of pruning. Everything else 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import cast
 
 import numpy as np
 
 from model.hyperparameters import SYMBOL_TABLE
-from tuner.parameters import Choice, Constant, Parameter, Range, Value
+from tuner.parameters import Choice, Parameter, Range, Value
 from tuner.space import SearchSpace
 
 Draw = Mapping[str, Value]
-# What becomes of a parameter's value; None: its `when` did not hold before, but does now.
+# What becomes of a parameter's value; None: there is none that can be drawn, because its `when` did
+# not hold before, or because its choice has been edited since.
 Change = Callable[[Parameter, Value | None], Value]
 
 # Rows of the symbol table that cannot change in mid-training.
@@ -56,7 +56,9 @@ def explored(space: SearchSpace, draw: Draw, change: Change) -> dict[str, Value]
             if p.label in draw:
                 new[p.label] = draw[p.label]
         elif space.is_drawn(p, new):
-            new[p.label] = change(p, draw.get(p.label))
+            value = draw.get(p.label)
+            is_kept = value is not None and (isinstance(p.distribution, Range) or p.contains(value))
+            new[p.label] = change(p, value if is_kept else None)
     return new
 
 
@@ -88,43 +90,20 @@ def first_allowed(
 
 def sample(parameter: Parameter, random: np.random.Generator) -> Value:
     """A value from a parameter's distribution."""
-    d = parameter.distribution
-    if isinstance(d, Range):
-        return from_unit(d, float(random.random()))
-    values = (d.value,) if isinstance(d, Constant) else d.values
-    return values[int(random.integers(len(values)))]
+    return parameter.at(float(random.random()))
 
 
-def to_unit(span: Range, value: float) -> float:
-    """Where a number lies between the ends of its range: 0 to 1, on a log scale if it has one."""
-    scale: Callable[[float], float] = math.log if span.is_log else float
-    low, high = scale(span.low), scale(span.high)
-    return (scale(value) - low) / (high - low) if high > low else 0.5
-
-
-def from_unit(span: Range, place: float) -> Value:
-    """The number at a place between the ends of a range."""
-    scale: Callable[[float], float] = math.log if span.is_log else float
-    low, high = scale(span.low), scale(span.high)
-    number = low + min(max(place, 0.0), 1.0) * (high - low)
-    return within(span, math.exp(number) if span.is_log else number)
-
-
-def within(span: Range, number: float) -> Value:
-    """The nearest number of a range."""
-    number = min(max(number, span.low), span.high)
-    return round(number) if span.is_whole else number
-
-
-def perturbed(parameter: Parameter, value: Value, factor: float, *, up: bool) -> Value:
-    """A number times or divided by a factor, or the value beside one in a list."""
-    d = parameter.distribution
+def perturbed(
+    parameter: Parameter, value: Value, factor: float, random: np.random.Generator
+) -> Value:
+    """A number times or divided by a factor, or a value beside one in a list."""
+    d, up = parameter.distribution, random.random() < 0.5
     if isinstance(d, Range):
         number = cast(float, value)
         moved = number * factor if up else number / factor
         if d.is_whole and round(moved) == number:  # a small count would never change
             moved = number + (1 if up else -1)
-        return within(d, moved)
+        return parameter.nearest(moved)
     assert isinstance(d, Choice)
     index = d.values.index(value) + (1 if up else -1)
     return d.values[min(max(index, 0), len(d.values) - 1)]

@@ -33,6 +33,7 @@ from dataclasses import dataclass
 
 from tuner.parameters import Value
 from tuner.schedulers.protocol import Choice, Decision, Facts, New, Resume
+from tuner.space import SearchSpace
 
 
 @dataclass(frozen=True)
@@ -232,6 +233,9 @@ class Hyperband:
             self._brackets.append(Bracket(plan, self._eta, self._never_stopped))
         bracket = self._bracket_of[number] = self._brackets[-1]
         bracket.add(number)
+
+    def edit(self, space: SearchSpace) -> None:
+        """Nothing depends on what is drawn."""
 
     def report(self, number: int, tokens: int, value: float) -> Decision:
         """Ask the trial's bracket."""

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from tuner.parameters import Value
 from tuner.schedulers.protocol import Choice, Decision, Facts, New
 from tuner.schedulers.rungs import Rung
+from tuner.space import SearchSpace
 
 _GRACE_REPORTS = 1  # reports that stop no trial
 _FEWEST_OTHERS = 3  # that a trial is compared with
@@ -61,6 +62,9 @@ class MedianStopping:
     def add(self, number: int, draw: Mapping[str, Value]) -> None:
         """A new trial trains."""
         self._curves[number] = _Curve()
+
+    def edit(self, space: SearchSpace) -> None:
+        """Nothing depends on what is drawn."""
 
     def report(self, number: int, tokens: int, value: float) -> Decision:
         """Compare the trial's best value with the others' averages."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from tuner.parameters import Value
 from tuner.schedulers.protocol import Choice, Decision, Facts, New
+from tuner.space import SearchSpace
 
 
 class FullBudget:
@@ -24,6 +25,9 @@ class FullBudget:
 
     def add(self, number: int, draw: Mapping[str, Value]) -> None:
         """Nothing has to be remembered."""
+
+    def edit(self, space: SearchSpace) -> None:
+        """Nothing depends on what is drawn."""
 
     def report(self, number: int, tokens: int, value: float) -> Decision:
         """Every trial goes on."""

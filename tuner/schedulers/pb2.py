@@ -30,7 +30,6 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import cast
 
 import numpy as np
 
@@ -41,10 +40,8 @@ from tuner.schedulers.exploring import (
     explorable,
     explored,
     first_allowed,
-    from_unit,
     generator,
     sample,
-    to_unit,
 )
 from tuner.schedulers.gaussian_process import Floats, fit
 from tuner.schedulers.population import Member, Population
@@ -63,7 +60,7 @@ class PB2(Population):
 
     def explore(self, parent: Member, copy: int) -> dict[str, Value]:
         """The allowed draw with the highest upper confidence bound."""
-        space, bound = self.facts.space, self._bound(parent)
+        space, bound = self.space, self._bound(parent)
         random = generator(space.search.seed, copy, 1)
         draws = [explored(space, parent.draw, _anew(random)) for _ in range(_ANYWHERE)]
         for count, distance, from_best in _NEAR:
@@ -75,7 +72,7 @@ class PB2(Population):
 
     def _bound(self, parent: Member) -> Callable[[Sequence[Draw]], Floats]:
         """The upper confidence bound of the gain of copies of a parent, with some draws."""
-        parameters = explorable(self.facts.space)
+        parameters = explorable(self.space)
         settings, times, gains = self._observed(parameters)
         process = fit(settings, times, gains)
         pending, then = self._pending(parameters)
@@ -137,8 +134,7 @@ def encoded(parameters: list[Parameter], draw: Draw) -> list[float]:
     for p in parameters:
         value = draw.get(p.label)
         if isinstance(p.distribution, Range):
-            inside = 0.5 if value is None else to_unit(p.distribution, cast(float, value))
-            coordinates.append(inside)
+            coordinates.append(0.5 if value is None else p.place(value))
         elif isinstance(p.distribution, Choice):
             # two values are as far apart as the ends of a range
             coordinates += [(value == v) * math.sqrt(0.5) for v in p.distribution.values]
@@ -166,12 +162,10 @@ def _near(random: np.random.Generator, distance: float) -> Change:
     """The change of each value to one nearby."""
 
     def change(parameter: Parameter, value: Value | None) -> Value:
-        step, moves, new = random.normal(), random.random(), sample(parameter, random)
         if value is None:
-            return new
+            return sample(parameter, random)
         if isinstance(parameter.distribution, Range):
-            place = to_unit(parameter.distribution, cast(float, value))
-            return from_unit(parameter.distribution, place + distance * step)
-        return new if moves < _CHOICE_CHANGES else value
+            return parameter.at(parameter.place(value) + distance * random.normal())
+        return sample(parameter, random) if random.random() < _CHOICE_CHANGES else value
 
     return change

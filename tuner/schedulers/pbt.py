@@ -35,7 +35,7 @@ class PBT(Population):
 
     def explore(self, parent: Member, copy: int) -> dict[str, Value]:
         """Perturb the parent's hyperparameters until they are allowed."""
-        space = self.facts.space
+        space = self.space
         draws = (
             explored(space, parent.draw, _perturbing(generator(space.search.seed, copy, attempt)))
             for attempt in range(1, 1 + _MOST_DRAWS)
@@ -47,8 +47,8 @@ def _perturbing(random: np.random.Generator) -> Change:
     """The change of each value, by some random numbers."""
 
     def change(parameter: Parameter, value: Value | None) -> Value:
-        again, up = random.random() < _RESAMPLED, random.random() < 0.5
-        new = sample(parameter, random)
-        return new if value is None or again else perturbed(parameter, value, _FACTOR, up=up)
+        if value is None or random.random() < _RESAMPLED:
+            return sample(parameter, random)
+        return perturbed(parameter, value, _FACTOR, random)
 
     return change

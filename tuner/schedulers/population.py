@@ -19,7 +19,8 @@ Decided here, where the paper is silent:
   parks only if one that has not trained more waits; so with enough slots nobody ever does.
 * A member that diverged or failed is replaced like one that has lost, and counts nowhere. A copy
   that does so before its first exchange point is not replaced: some states only lead astray.
-* A member that has finished cannot be copied. Members that are never stopped are judged by nobody,
+* A member that has finished cannot be copied, nor one whose chain of copies is as long as a
+  specification can tell. Members that are never stopped are judged by nobody,
   never park, and may be copied.
 """
 
@@ -30,10 +31,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from model.spec import LONGEST_CHAIN
 from tuner.parameters import Value
 from tuner.schedulers.exploring import generator
 from tuner.schedulers.protocol import Branch, Choice, Decision, Facts, New, Resume
 from tuner.schedulers.rungs import Rung
+from tuner.space import SearchSpace
 
 _QUARTER = 4  # one in so many loses, and as many are copied
 
@@ -54,18 +57,18 @@ class Member:
     Attributes:
         number: of the trial.
         draw: its hyperparameters.
-        parent: the trial that it was copied from.
+        links: how many trials its state has come through, itself included.
         tokens: at its newest report, or of the state that it was copied from.
         point: the last exchange point that it, or that state, has come to; 0: none.
         value: there.
-        due: the point that it has not been judged at yet.
+        due: the point that it has yet to be judged at; of a vacant place, where that was lost.
         has_lived: whether it has come to an exchange point itself.
         state: what it does.
     """
 
     number: int
     draw: Mapping[str, Value]
-    parent: int | None = None
+    links: int = 1
     tokens: int = 0
     point: int = 0
     value: float | None = None
@@ -102,6 +105,7 @@ class Population(ABC):
 
     def __init__(self, facts: Facts) -> None:
         self.facts = facts
+        self.space = facts.space  # as last edited
         self.members: dict[int, Member] = {}
         self.stretches: list[Stretch] = []  # in the order in which they ended
         self._interval = facts.report_tokens * facts.space.search.perturb_reports
@@ -130,7 +134,7 @@ class Population(ABC):
         lost = {m.number for m in waiting if m.state is State.VACANT or self._loses(m, m.due)}
         for member in sorted(waiting, key=lambda m: (m.tokens, m.number not in lost, m.number)):
             if member.number in lost:
-                parents = self._parents(member)
+                parents = self._parents(member, member.due)
                 if parents:
                     return self._copy(member, parents)
             if member.state is State.PARKED:
@@ -146,8 +150,12 @@ class Population(ABC):
             self.members[number] = Member(number, draw)
         else:
             self.members[number] = Member(
-                number, draw, parent.number, parent.tokens, parent.point, parent.value
+                number, draw, parent.links + 1, parent.tokens, parent.point, parent.value
             )
+
+    def edit(self, space: SearchSpace) -> None:
+        """Copies are drawn from the new ranges."""
+        self.space = space
 
     def report(self, number: int, tokens: int, value: float) -> Decision:
         """Judge a member if it is time to; park one that is ahead of those that wait."""
@@ -156,11 +164,12 @@ class Population(ABC):
         came = self._record(member, tokens, value)
         if number in self.facts.never_stopped:
             return Decision.GO_ON
-        loses = came and self._loses(member, overdue)
+        lost = overdue if came and self._loses(member, overdue) else None
         if member.due is not None and self._all_came(member.due):
-            loses, member.due = loses or self._loses(member, member.due), None
-        if loses and self._parents(member):
-            member.state = State.VACANT
+            lost = member.due if self._loses(member, member.due) else lost
+            member.due = None
+        if self._parents(member, lost):
+            member.state, member.due = State.VACANT, lost
             return Decision.STOP
         if came and self._others_wait(member):
             member.state = State.PARKED
@@ -178,8 +187,9 @@ class Population(ABC):
             return
         for results in self._points.values():
             results.remove(number)
-        may_be_replaced = member.parent is None or member.has_lived
+        may_be_replaced = member.links == 1 or member.has_lived
         member.state = State.VACANT if may_be_replaced else State.GONE
+        member.due = max(1, member.point)
 
     # exchange points -----------------------------------------------------------------------
 
@@ -213,7 +223,10 @@ class Population(ABC):
         """Whether a member that has not trained more waits for a slot, or has yet to be started."""
         return self._started < self.facts.space.search.trials or any(
             m.tokens <= member.tokens
-            and (m.state is State.PARKED or (m.state is State.VACANT and bool(self._parents(m))))
+            and (
+                m.state is State.PARKED
+                or (m.state is State.VACANT and bool(self._parents(m, m.due)))
+            )
             for m in self.members.values()
         )
 
@@ -226,26 +239,32 @@ class Population(ABC):
         results = self._points[point]
         return results.rank(member.number) >= len(results) - len(results) // _QUARTER
 
-    def _parents(self, member: Member) -> list[Member]:
-        """Whom a member's place may go to a copy of: the best quarter at its exchange point.
+    def _parents(self, member: Member, point: int | None) -> list[Member]:
+        """Of whom a copy may take a member's place: the best quarter at a point.
 
         If none of those trains any more, the best that does; none that is worse than the member
         itself, and none before there is something to choose from.
         """
-        ranking = self._points.get(max(1, member.point), Rung()).ranking
+        if point is None:
+            return []
+        ranking = self._points.get(point, Rung()).ranking
         alive = sum(self.is_alive(number) for number in self.members)
         if len(ranking) < min(_QUARTER, alive):
             return []
         best = ranking[: max(1, len(ranking) // _QUARTER)]
         if member.number in ranking:
             ranking = ranking[: ranking.index(member.number)]
-        alive_ones = [number for number in ranking if self.is_alive(number)]
+        alive_ones = [n for n in ranking if self.is_alive(n) and self._can_be_copied(n)]
         chosen = [number for number in alive_ones if number in best] or alive_ones[:1]
         return [self.members[number] for number in chosen]
 
+    def _can_be_copied(self, number: int) -> bool:
+        """Whether a specification can still say where the copy's state comes from."""
+        return self.members[number].links < LONGEST_CHAIN
+
     def _copy(self, member: Member, parents: list[Member]) -> Branch:
         """Give a member's place to a copy."""
-        seed = self.facts.space.search.seed
+        seed = self.space.search.seed
         choice = int(generator(seed, self._copies, 0).integers(len(parents)))
         parent = self._copied = parents[choice]
         draw = self.explore(parent, self._copies)

@@ -95,6 +95,9 @@ class Scheduler(Protocol):
     def add(self, number: int, draw: Mapping[str, Value]) -> None:
         """The trial of a `New` or `Branch` has this number; called right after `choose`."""
 
+    def edit(self, space: SearchSpace) -> None:
+        """From here on the ranges and choices of the space are these; its settings are the same."""
+
     def report(self, number: int, tokens: int, value: float) -> Decision:
         """A trial that is not at its end reports."""
 

@@ -148,7 +148,7 @@ def test_pb2_does_not_ask_the_same_twice() -> None:
         tested.report(number, 200, float(number))
     first = tested.explore(tested.members[0], 0)
     assert tested.explore(tested.members[0], 0) == first
-    tested.members[9] = Member(9, first, 0, 200, 1, 0.0)
+    tested.members[9] = Member(9, first, 2, 200, 1, 0.0)
     bound = tested._bound(tested.members[0])
     del tested.members[9]
     assert bound([first])[0] < tested._bound(tested.members[0])([first])[0]

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from model.spec import _KEPT_ROWS, LONGEST_CHAIN
 from tests.tuner.schedulers.simulation import Draw, Search, drawn, facts, noise
-from tuner.parameters import Value
+from tuner.parameters import Constant, Parameter, Range, Value
 from tuner.schedulers import SCHEDULERS
+from tuner.schedulers.exploring import FIXED
 from tuner.schedulers.pbt import PBT
+from tuner.schedulers.population import Population
 from tuner.schedulers.protocol import Branch, Decision, Facts, New
 from tuner.space import SearchSpace
 from tuner.space_file import load_space
@@ -193,6 +196,7 @@ def test_pbt_moves_counts_and_choices(tmp_path: Path) -> None:
     draw: dict[str, Value] = {
         "schedule": "wsd",
         "max_learning_rate[1]": 0.01,
+        "beta2": 0.99,
         "warmup_steps": 3,
         "cooldown_steps/total_steps": 0.4,
     }
@@ -209,10 +213,13 @@ def test_pbt_moves_counts_and_choices(tmp_path: Path) -> None:
     assert seen["schedule"] == {"wsd", "cosine", "linear"}
 
 
-def conditional(tmp_path: Path) -> SearchSpace:
+def conditional(
+    tmp_path: Path, betas: str = "0.9, 0.99, 0.999", peak: str = "1e-3, 1e-1"
+) -> SearchSpace:
     """A space with conditions, alternatives and rules that many draws break."""
     file = tmp_path / "space.yaml"
-    file.write_text(SPACE, encoding="utf-8")
+    text = SPACE.replace("BETAS", betas).replace("PEAK", peak)
+    file.write_text(text, encoding="utf-8")
     return load_space(file)
 
 
@@ -220,8 +227,9 @@ SPACE = """\
 hyperparameters:
   schedule: {choice: [cosine, wsd, linear]}
   α_max:
-    - {log: [1e-3, 1e-1], when: {schedule: [wsd, cosine]}}
+    - {log: [PEAK], when: {schedule: [wsd, cosine]}}
     - {log: [1e-4, 1e-2], when: {schedule: linear}}
+  β2: {choice: [BETAS]}
   T_warmup: {int: [1, 60]}
   T_cooldown: {fraction_of: T_total, uniform: [0.1, 0.5], when: {schedule: wsd}}
   B: 8
@@ -229,3 +237,62 @@ model: {context_length: 16, d_model: 16, n_heads: 2}
 budget: {tokens: 16000, reports: 8}
 search: {scheduler: pbt, trials: 8}
 """
+
+
+# what a specification allows -----------------------------------------------------------------
+
+
+def test_population_keeps_what_a_continued_trial_must_keep() -> None:
+    assert set(_KEPT_ROWS) == FIXED
+
+
+def test_population_makes_no_chain_longer_than_a_specification() -> None:
+    def worth(number: int, draw: Draw, tokens: int) -> float:
+        return -number  # the newest copy is the best: chains grow as fast as they can
+
+    given = facts(
+        "pbt", reports=150, trials=4, never_stopped=NOBODY, perturb_reports=1, report_tokens=10
+    )
+    done = Search(given, PBT(given), 4, 4, worth, lockstep=True).run()
+    links: dict[int, int] = {}
+    for number, trial in done.board.items():
+        links[number] = 1 if trial.parent is None else links[trial.parent] + 1
+    assert max(links.values()) == LONGEST_CHAIN
+    assert len(done.states("finished")) == 4
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_population_explores_an_edited_space(name: str, tmp_path: Path) -> None:
+    space, edited = conditional(tmp_path), conditional(tmp_path, "0.95, 0.99", "1, 3")
+    draw: dict[str, Value] = {
+        "schedule": "cosine",
+        "max_learning_rate[1]": 0.01,
+        "beta2": 0.999,
+        "warmup_steps": 3,
+    }
+    tested = SCHEDULERS[name](Facts(space, 100, 800, NOBODY, 10_000))  # type: ignore[index]
+    assert isinstance(tested, Population)
+    tested.add(0, draw)
+    tested.report(0, 200, 1.0)
+    tested.edit(edited)
+    rates = set()
+    for copy in range(20):
+        new = tested.explore(tested.members[0], copy)
+        assert new["beta2"] in {0.95, 0.99}
+        rates.add(float(new.get("max_learning_rate[1]", 1)))
+    assert min(rates) >= 1
+    assert 1 < max(rates) <= 3
+
+
+def test_copy_keeps_its_parents_draw_if_no_other_is_allowed() -> None:
+    """T_warmup decides when pruning begins here, and that cannot change in mid-training."""
+    tied = (
+        Parameter(name="warmup_steps", distribution=Range(kind="int", low=1, high=50)),
+        Parameter(
+            name="prune_start_steps", fraction_of="warmup_steps", distribution=Constant(value=2.0)
+        ),
+        Parameter(name="target_sparsity", distribution=Constant(value=0.5)),
+    )
+    tested = PBT(facts("pbt", parameters=tied))
+    tested.add(0, {"warmup_steps": 20})
+    assert {tested.explore(tested.members[0], copy)["warmup_steps"] for copy in range(9)} == {20}
