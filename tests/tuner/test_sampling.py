@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import json
 import math
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
@@ -363,3 +367,40 @@ def test_sampler_stays_away_from_where_trials_diverged(tmp_path: Path, name: str
     assert without > 0.15
     # a third of BOHB's suggestions is random
     assert with_them < (0.8 if name == "bohb" else 0.6) * without, (with_them, without)
+
+
+def test_sampler_suggests_the_same_in_another_process(tmp_path: Path) -> None:
+    """Nothing depends on how this process happens to hash texts."""
+    names = ["tpe", "cmaes", "nsga2", "bohb", "qmc", "grid"]
+    here = [list(play(make(tmp_path, name), events(24)).values()) for name in names]
+    code = (
+        "import json, sys; from pathlib import Path; from tests.tuner import test_sampling as t\n"
+        "print(json.dumps([list(t.play(t.make(Path(sys.argv[1]), name), t.events(24)).values())"
+        " for name in sys.argv[2:]]))"
+    )
+    for seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        done = subprocess.run(
+            [sys.executable, "-c", code, tmp_path, *names],
+            capture_output=True, text=True, check=True, env=environment,
+            cwd=Path(__file__).parents[2],
+        )  # fmt: skip
+        assert json.loads(done.stdout) == json.loads(json.dumps(here))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_sampler_with_little_to_search(tmp_path: Path, name: str) -> None:
+    for rows in ("{λ: {log: [0.1, 1]}}", "{optimizer: {choice: [adamw, lion]}}", "{}"):
+        text = f"hyperparameters: {rows}\nbudget: {{tokens: 18000}}\nsearch: {{sampler: %s}}\n"
+        draws = run(make(tmp_path, name, text), 14, lambda draw: Told("finished", {BUDGET: 3.0}))
+        assert len(draws) == 14
+        assert len({tuple(draw.items()) for draw in draws}) >= {"{}": 1}.get(rows, 2)
+
+
+def test_sampler_ignores_what_it_never_suggested(tmp_path: Path) -> None:
+    """Trials of an edited space may lie outside of it."""
+    sampler = make(tmp_path)
+    sampler.tell(7, Told("finished", {BUDGET: 1.0}))
+    sampler.forget(8)
+    draws = run(sampler, 3)
+    assert draws == run(make(tmp_path), 3)
