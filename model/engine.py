@@ -141,9 +141,12 @@ class Engine:
             after: reports up to this update have been made and are not repeated.
 
         Raises:
-            ValueError: if the specification is not of the engine's data.
+            ValueError: if the specification is not of the engine's data, or nothing is left to
+                report.
         """
         self._check(spec)
+        if after >= spec.hyperparameters.total_steps:
+            raise ValueError(f"the trial has made its last report, at update {after}")
         resumes = () if resume is None else (resume,)
         self._waiting.append(Admission(trial_id, spec, resumes, after))
 

@@ -47,12 +47,10 @@ _MOST_SHARES = 4
 def advise(
     space: SearchSpace,
     trials: Sequence[TrialRow],
-    draws: Mapping[int, Draw],
-    metric: str,
-    *,
-    mode: Mode = "min",
     name: str = "NAME",
     spread: float | None = None,
+    *,
+    mode: Mode | None = None,
 ) -> list[str]:
     """What the trials of a search say about the next one; the most important first.
 
@@ -69,28 +67,22 @@ def advise(
     Args:
         space: what was searched.
         trials: the search's own, without retrainings and without repetitions.
-        draws: trial number → label → value.
-        metric: the objective.
-        mode: whether small or large values of it are good.
         name: of the search, for the command that goes on.
         spread: standard deviation of the objective between seeds, if it is known.
+        mode: whether small or large values are good; by default as the space says.
     """
     rows = sorted((t for t in trials if t.last is not None), key=lambda t: t.number)
-    table = _Table(space, rows, draws, metric, -1 if mode == "max" else 1)
-    diverged = divergence(
-        space, [Trained(table.draw(r), r.spec, r.has_diverged, r.tokens) for r in rows]
-    )
+    is_max = str(mode or space.objective.mode) == "max"
+    table = _Table(space, rows, space.objective.metric, -1 if is_max else 1)
+    diverged = divergence(space, [Trained(r.draw, r.spec, r.has_diverged, r.tokens) for r in rows])
     found = importance(space, table.points())
-    rest = [
-        *([diverged.sentence] if diverged else []),
-        *_progress(table, name, spread or 0.0),
-        *_shares(table, found),
-        *_too_few(table),
-    ]
+    count = sum(r.has_diverged for r in rows)
+    rest = [*_progress(table, name, spread or 0.0), *_shares(table, found), *_too_few(table)]
+    if diverged:  # a single one happens
+        rest.insert(0 if count > 1 else len(rest), diverged.sentence)
     edges = _edges(table, diverged.lowered if diverged else None)
     edges = edges[: max(1, _MOST_SENTENCES - len(rest))]
-    is_urgent = 4 * sum(r.has_diverged for r in rows) >= len(rows) > 0
-    first = 1 if diverged and is_urgent else 0
+    first = 1 if count > 1 and 4 * count >= len(rows) else 0
     return [*rest[:first], *edges, *rest[first:]][:_MOST_SENTENCES]
 
 
@@ -100,7 +92,6 @@ class _Table:
 
     space: SearchSpace
     rows: Sequence[TrialRow]
-    draws: Mapping[int, Draw]
     metric: str
     sign: int
 
@@ -108,10 +99,6 @@ class _Table:
         """The newest objective, so that small is good; infinity if it is not finite."""
         value = self.sign * row.objective(self.metric)
         return value if math.isfinite(value) else math.inf
-
-    def draw(self, row: TrialRow) -> Draw:
-        """What was drawn for a trial; empty if that is not known."""
-        return self.draws.get(row.number, {})
 
     @property
     def finished(self) -> list[TrialRow]:
@@ -141,14 +128,14 @@ class _Table:
                 number = round(report.tokens / each)
                 if abs(report.tokens - number * each) > slack:
                     continue  # a budget of its own, where no other trial reports
-            value = self.sign * report.metrics().get(self.metric, math.nan)
+            value = self.sign * row.value(self.metric, report)
             curve[number] = value if math.isfinite(value) else math.inf
         return curve
 
     def points(self) -> list[tuple[Draw, float]]:
         """Draw and loss at the common level; a diverged trial counts as the worst other one."""
         level = self.level
-        known = [(self.draw(r), self._curve(r).get(level)) for r in self.rows]
+        known = [(r.draw, self._curve(r).get(level)) for r in self.rows]
         points = [(draw, value) for draw, value in known if draw and value is not None]
         worst = max((value for _, value in points if math.isfinite(value)), default=None)
         if worst is None:
@@ -164,8 +151,8 @@ def _edges(table: _Table, lowered: str | None) -> list[str]:
     finished = table.finished
     found: list[tuple[float, str]] = []
     for p in table.space.searched:
-        values = [v for r in finished if (v := table.draw(r).get(p.label)) is not None]
-        if not finished or p.label not in table.draw(finished[0]):
+        values = [v for r in finished if (v := r.draw.get(p.label)) is not None]
+        if not finished or p.label not in finished[0].draw:
             continue  # the best trial does not have it
         for end, share in _ends(p.distribution):
             if end == "upper" and p.label == lowered:
@@ -280,7 +267,7 @@ def _progress(table: _Table, name: str, spread: float) -> list[str]:
         return [
             f"More trials may help: the last {last} of {count} still improved the best "
             f"{table.metric} by {gain:.4f}, to {value:.4f}; as many again would gain about that at "
-            f"most: tuner search --resume {name} --trials {count + last}."
+            f"most: tuner search --resume {name} --trials {search.trials + last}."
         ]
     if gain > 0:
         return [
@@ -334,7 +321,7 @@ def _names(shares: Sequence[Share]) -> str:
 def _too_few(table: _Table) -> list[str]:
     """The playbook's rule for the number of parameters, if there are too many."""
     # conditional parameters take turns, so that it counts what one trial has
-    searched = max((len(table.draw(row)) for row in table.rows), default=0)
+    searched = max((len(row.draw) for row in table.rows), default=0)
     count = len(table.rows)
     if searched < 2 or count >= _FEWEST_EACH * searched:
         return []

@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from model.randomness import derive_key
 from model.report import Report, Status
@@ -106,7 +105,7 @@ class Conductor:
             ):
                 self._sampler.restore(row.number, row.draw)
                 if row.outcome is not None or row.is_parked:
-                    self._tell(row)
+                    self._sampler.tell(row.number, self.told(row))
 
     # jobs --------------------------------------------------------------------------------------
 
@@ -263,7 +262,7 @@ class Conductor:
             row.outcome = f"stopped at report {len(row.reports)}"
             self._without_gain += 1
         if decision is not Decision.GO_ON:
-            self._tell(row)
+            self._sampler.tell(row.number, self.told(row))
         return decision
 
     def fail(self, number: int, reason: str) -> None:
@@ -286,20 +285,18 @@ class Conductor:
         if row.confirms is None:
             value = self.board.rank(row) if row.has_finished else None
             self._scheduler.end(row.number, row.tokens, value)
-            self._tell(row)
+            self._sampler.tell(row.number, self.told(row))
             self._without_gain += 1
 
-    def _tell(self, row: TrialRow) -> None:
+    def told(self, row: TrialRow) -> Told:
+        """What is known of a trial that has ended or is parked, in the sampler's terms."""
         values = {r.tokens: value for r, value in self.board.curve(row) if math.isfinite(value)}
-        state: Literal["finished", "stopped", "diverged", "failed"] = "failed"
-        if row.has_diverged:
-            state = "diverged"
-        elif row.has_finished:
-            state = "finished"
-        elif row.is_parked or (row.outcome or "").startswith("stopped"):
-            state = "stopped"
-        objectives = self.board.values(row) if state == "finished" else ()
-        self._sampler.tell(row.number, Told(state, values, objectives))
+        if row.has_diverged or row.outcome == str(Status.DIVERGED):
+            return Told("diverged", values)
+        if row.has_finished:
+            return Told("finished", values, self.board.values(row))
+        is_stopped = row.is_parked or (row.outcome or "").startswith("stopped")
+        return Told("stopped" if is_stopped else "failed", values)
 
     def _slot_of(self, number: int) -> Slot:
         return next(s for s in self._slots if s.job is not None and s.job.number == number)

@@ -76,7 +76,9 @@ def divergence(space: SearchSpace, trials: Sequence[Trained]) -> Divergence | No
         return Divergence(f"{told}: {_ten_times_lower(rate)}.")
     if num_diverged == 1:
         place = next(i for i, t in enumerate(trials) if t.diverged)
-        return Divergence(f"{told}, with {symbol(rate.name)} {written(rate.values[place])}.")
+        return Divergence(
+            f"{told}, with {symbol(rate.name)} {written(_short(rate.values[place], 3))}."
+        )
     when = median(t.tokens for t in trials if t.diverged)
     judged = [t for t in trials if t.diverged or t.tokens >= when]
     part = _best_part(space, judged, _rate(space, judged))
@@ -123,7 +125,7 @@ def _peak(spec: TrialSpec) -> float:
 
 def _ten_times_lower(rate: _Feature) -> str:
     name, d = symbol(rate.name), rate.parameter.distribution if rate.parameter else None
-    span = f"{written(min(rate.values))} to {written(max(rate.values))}"
+    span = " to ".join(written(_short(of(rate.values), 3)) for of in (min, max))
     if isinstance(d, Range) and rate.parameter:
         lower = Range(kind=d.kind, low=_short(d.low / 10), high=_short(d.high / 10))
         return f"{name} was {span}; try {entry(rate.parameter, lower)}"

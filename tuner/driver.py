@@ -2,48 +2,48 @@
 
 The journal of a search holds, one event a line:
 
-    search    the space and what belongs to it; again whenever a resumed search was edited
-    session   a driver begins, or goes on
+    search    the space and what belongs to it; again whenever a resumed search is edited
+    session   a driver begins, or goes on: where it trains, and how reports are taken
     trial     a new trial and what was drawn for it
     report    a report that was taken
     failure   a trial that cannot go on
     outcome   how a trial ended; a later one replaces it
     end       a driver is done
 
-All but the first four follow from the others; they are for `tuner sync`.
+Outcomes and ends follow from the others; they are for `tuner sync`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any
 
 from model.report import Report
 from tuner.board import TrialRow
 from tuner.conductor import Conductor
+from tuner.health import Sign, Watchdog
 from tuner.jobs import Job
-from tuner.journal import Event, Journal, report_event, report_of
+from tuner.journal import Journal, report_event
 from tuner.live import View
+from tuner.runs import trial_tags
 from tuner.schedulers.protocol import Decision
+from tuner.study_store import StudyStore, study_trial
+from tuner.sync import catch_up
 from tuner.tracking import Tracker
 
-_FREEING_SECONDS = 10.0
+_SIGNS = {
+    Sign.LOST: "died and is being started again; its trials will go on from their last reports",
+    Sign.FROZEN: "did not answer any more and is being started again, as if it had died",
+    Sign.BACK: "is back",
+}
 _REPEAT_SECONDS = 1.0  # a worker that was restarted has forgotten whom it may let through
 
 
 class Over(KeyboardInterrupt):
     """The search halts here; of a kind that Ray Tune lets pass."""
-
-
-class Watchdog(Protocol):
-    """Restarts workers that do not answer."""
-
-    def check(self) -> None:
-        """To be called often."""
 
 
 class Driver:
@@ -59,6 +59,7 @@ class Driver:
         in_order: whether reports are taken by the clocks of the slots.
         check_interrupt: raises KeyboardInterrupt once the user wants the search to end.
         watchdog: looks after the workers.
+        studies: where Optuna's dashboard finds the trials that have ended.
 
     Attributes:
         halted: why the search ends before its time; it can be resumed.
@@ -76,6 +77,7 @@ class Driver:
         in_order: bool,
         check_interrupt: Callable[[], None],
         watchdog: Watchdog,
+        studies: StudyStore | None = None,
     ) -> None:
         self.conductor = conductor
         self._board = conductor.board
@@ -84,10 +86,9 @@ class Driver:
         self._environment = environment
         self._in_order = in_order
         self._check_interrupt = check_interrupt
-        self._watchdog = watchdog
+        self._watchdog, self._studies = watchdog, studies
         self._ready: deque[Job] = deque()
         self._launched: dict[int, int] = {}  # trial → its worker
-        self._freed: dict[int, Any] = {}  # parked trial → the order to free its place
         self._announced = 0  # trials that the journal and the record know
         self._started = self._repeated = time.monotonic()
         self._problem: str | None = None  # of the journal, as the user was told
@@ -95,23 +96,13 @@ class Driver:
 
     def begin(self) -> None:
         """Start, or go on where the journal ends."""
-        for event in self._journal.events:
-            self._tell_again(event)
+        events = self._journal.events
+        catch_up(self._tracker, events)  # it may lack what the last driver said
+        self._announced = sum(event["event"] == "trial" for event in events)
+        for row in self._board.searched:
+            self._copy(row)
         self._ready.extend(self.conductor.under_way)
         self._fill()
-
-    def _tell_again(self, event: Event) -> None:
-        """What the last driver journaled may not have come to the record."""
-        kind, time_ms = event["event"], event["time_ms"]
-        if kind == "trial":
-            self._announced += 1
-            self._record_trial(self._board.rows[event["number"]], time_ms)
-        elif kind == "report":
-            self._tracker.report(event["number"], report_of(event), time_ms)
-        elif kind == "outcome":
-            outcome = event["outcome"]
-            if outcome == self._board.rows[event["number"]].outcome:  # not under way again
-                self._tracker.end_trial(event["number"], outcome, time_ms)
 
     # what Ray Tune asks ------------------------------------------------------------------------
 
@@ -120,7 +111,6 @@ class Driver:
         if not self._ready or self.halted:
             return None
         job = self._ready.popleft()
-        self._wait_until_freed(job.number)
         worker = job.slot % len(self._workers)
         self._launched[job.number] = worker
         row = self._board.rows[job.number]
@@ -183,7 +173,8 @@ class Driver:
             self.halt("max_seconds")
         if self.halted and not self._can_report():
             raise Over
-        self._watchdog.check()
+        for worker, sign in self._watchdog.check():
+            self._view.phase(f"worker {worker} {_SIGNS[sign]}")
         self._journal.retry()
         if self._journal.problem != self._problem:
             self._problem = self._journal.problem
@@ -228,20 +219,24 @@ class Driver:
                 "recorded": bool(row.recorded),
             }
         )
-        self._record_trial(row, time_ms)
+        tags = trial_tags(row.parent, row.confirms, recorded=bool(row.recorded))
+        self._tracker.start_trial(row.number, row.spec, self._environment, time_ms, tags)
         if row.outcome is not None:  # it is the same as another
             self._view.event(row, row.outcome)
             self._close(row)
-
-    def _record_trial(self, row: TrialRow, time_ms: int) -> None:
-        links = {"parent_trial": row.parent, "confirms": row.confirms}
-        tags = {f"tuner.{name}": str(value) for name, value in links.items() if value is not None}
-        self._tracker.start_trial(row.number, row.spec, self._environment, time_ms, tags)
 
     def _close(self, row: TrialRow) -> None:
         """A trial has ended: say so everywhere."""
         assert row.outcome is not None
         self._record_end(row, row.outcome)
+        self._copy(row)
+
+    def _copy(self, row: TrialRow) -> None:
+        """Show a trial that has ended in Optuna's dashboard; a repeated one is no trial of it."""
+        if self._studies and row.outcome and row.confirms is None and row.reports:
+            conductor = self.conductor
+            trial = study_trial(conductor.space, row.draw, conductor.told(row))
+            self._studies.add(row.number, trial)
 
     def _record_end(self, row: TrialRow, outcome: str) -> None:
         event = {"event": "outcome", "number": row.number, "outcome": outcome}
@@ -250,18 +245,8 @@ class Driver:
     def _free(self, number: int, *, keep: bool) -> None:
         """Free a trial's place at its worker at once, without waiting for its client."""
         worker = self._workers[self._launched.pop(number)]
-        order = worker.stop.remote(str(number), keep)
-        if self._board.rows[number].is_parked:
-            self._freed[number] = order
-
-    def _wait_until_freed(self, number: int) -> None:
-        """A trial that is brought back must not be stopped by the order that parked it."""
-        order = self._freed.pop(number, None)
-        if order is not None:
-            import ray
-
-            with contextlib.suppress(ray.exceptions.RayError):  # a worker that died has forgotten
-                ray.get(order, timeout=_FREEING_SECONDS)
+        # the step tells a leg from a later one of the same trial, which may have begun by then
+        worker.stop.remote(str(number), keep, self._board.rows[number].step if keep else None)
 
     def _acknowledge(self, number: int, step: int) -> None:
         """Older states of a trial may go, unless another is still to begin with one of them."""
@@ -284,10 +269,12 @@ class Driver:
             self.conductor.close()
             for row in self._board.parked:
                 self._close(row)
-            return
         for row in self._board.rows.values():
             if row.outcome is None:
                 self._record_end(row, "interrupted")
+        problem = self._studies.close() if self._studies else None
+        if problem:
+            self._view.phase(problem)
 
 
 def _in_words(row: TrialRow, metric: str, *, is_best: bool) -> str:

@@ -1,8 +1,8 @@
 """Read one entry of `hyperparameters:` or `model:` of a search-space file.
 
-An entry is a value, or a mapping with one distribution and perhaps `fraction_of` and `when`:
-`16`, `off`, `{choice: [8, 16]}`, `{fraction_of: α_max, log: [0.01, 0.5]}`. Or it is a list of such
-mappings, alternatives of which at most one `when` holds.
+An entry is a value, or a mapping with one distribution and perhaps `fraction_of`, `when` and
+`prior`: `16`, `off`, `{choice: [8, 16]}`, `{fraction_of: α_max, log: [0.01, 0.5]}`. Or it is a list
+of such mappings, alternatives of which at most one `when` holds.
 """
 
 from __future__ import annotations
@@ -17,19 +17,27 @@ from pydantic.fields import FieldInfo
 from model.architecture import Architecture
 from model.hyperparameters import SYMBOL_TABLE, Row, find_row
 from tuner.messages import broken_rule, did_you_mean, listed, shown, unknown
-from tuner.parameters import AnyDistribution, Choice, Constant, Parameter, Range, possible_values
+from tuner.parameters import (
+    MAY_BE_OFF,
+    AnyDistribution,
+    Choice,
+    Constant,
+    Parameter,
+    Range,
+    possible_values,
+)
+from tuner.prior_entry import PriorError, read_prior
 from tuner.yaml_file import Place, YamlFile, whole_if_equal
 
 KINDS = ("value", "uniform", "log", "int", "int_log", "choice", "grid")
 # What follows from the tokenizer is no entry.
 SIZES = tuple(n for n in Architecture.model_fields if n not in ("vocab_size", "end_of_text"))
-_OPTIONS = ("fraction_of", "when")
+_OPTIONS = ("fraction_of", "when", "prior")
 SPELLINGS = tuple(s for r in SYMBOL_TABLE.values() for s in (r.name, r.symbol, *r.spellings))
 # What other rows are derived from.
 _NO_FRACTIONS = ("batch_size", "total_steps", "epochs")
 _BUDGETS = ("total_steps", "epochs")  # cannot have a `when`
 _LARGEST_WHOLE = 2**53
-_MAY_BE_OFF = ("grad_clip", "grad_clip_value", "logit_soft_cap")
 
 Rule = Callable[[object], str]  # what is wrong with a value; empty if nothing is
 
@@ -79,7 +87,7 @@ class EntryReader:
             return []
         self.places[key] = place
         return self._parameters(
-            key, place, _without_off(data) if key in _MAY_BE_OFF else data, self._one_size
+            key, place, _without_off(data) if key in MAY_BE_OFF else data, self._one_size
         )
 
     def row(self, key: str, data: Any) -> list[Parameter]:
@@ -101,7 +109,7 @@ class EntryReader:
             self._note(place, f"{message}; give one that always holds")
             return []
         return self._parameters(
-            key, place, _without_off(data) if row.name in _MAY_BE_OFF else data, self._one_row
+            key, place, _without_off(data) if row.name in MAY_BE_OFF else data, self._one_row
         )
 
     # one entry ------------------------------------------------------------------------------
@@ -185,8 +193,20 @@ class EntryReader:
         when = self._when(entry, name)
         if distribution is None or when is None or (fraction_of is None):
             return None
+        prior = None
+        if "prior" in entry.options:
+            try:
+                prior = read_prior(entry.key, name, distribution, entry.options["prior"])
+            except PriorError as error:
+                place = (*entry.place, "prior", *error.place)
+                self._note(place, str(error), at_key=error.at_key)
+                return None
         return Parameter(
-            name=name, distribution=distribution, fraction_of=fraction_of or None, when=when
+            name=name,
+            distribution=distribution,
+            fraction_of=fraction_of or None,
+            when=when,
+            prior=prior,
         )
 
     def _distribution(self, entry: _Entry, rule: Rule, kind: type) -> AnyDistribution | None:
@@ -236,7 +256,7 @@ class EntryReader:
         for key, value in when.items():
             row = find_row(key)
             asked = row.name if row else key
-            wanted = _without_off(value) if asked in _MAY_BE_OFF else value
+            wanted = _without_off(value) if asked in MAY_BE_OFF else value
             if row is None and key not in SIZES:
                 message = unknown("name in when:", key, (*SPELLINGS, *SIZES))
                 self._note((*place, key), message, at_key=True)

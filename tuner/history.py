@@ -40,18 +40,14 @@ class Recorded:
         space: what it searches, as last edited.
         space_text: the file that the space came from.
         facts: what its specifications know of the data.
-        slots: trials in training at one time.
-        in_order: whether reports are taken by the clocks of the slots.
-        environment: device and versions of the last driver's workers.
-        begun: space and slots that it began with.
+        session: of the last driver; None if none came to begin.
+        begun: the space that it began with, and the slots of its first session.
     """
 
     space: SearchSpace
     space_text: str
     facts: CorpusFacts
-    slots: int
-    in_order: bool
-    environment: Mapping[str, str]
+    session: Event | None
     begun: tuple[SearchSpace, int]
 
     @classmethod
@@ -59,24 +55,25 @@ class Recorded:
         """The same from its events.
 
         Raises:
-            TunerError: if the search never began, or this version cannot read it.
+            TunerError: if there are none, or this version cannot read them.
         """
         searches = [event for event in events if event["event"] == "search"]
         sessions = [event for event in events if event["event"] == "session"]
-        if not searches or not sessions:
-            raise TunerError(f"the search {name} never began, so there is nothing to resume")
-        first, last = searches[0], searches[-1]
+        if not searches:
+            raise TunerError(f"the journal of {name} is empty; begin a search of another --name")
         try:
+            first, last = _begun(events), searches[-1]
             start = last["facts"]["init_from"]
             init_from = InitFrom.model_validate(start) if start else None
             return cls(
                 space=SearchSpace.model_validate_json(last["space"]),
                 space_text=last["space_text"],
                 facts=CorpusFacts(**{**last["facts"], "init_from": init_from}),
-                slots=last["slots"],
-                in_order=last["in_order"],
-                environment=sessions[-1]["environment"],
-                begun=(SearchSpace.model_validate_json(first["space"]), first["slots"]),
+                session=sessions[-1] if sessions else None,
+                begun=(
+                    SearchSpace.model_validate_json(first["space"]),
+                    sessions[0]["slots"] if sessions else 0,
+                ),
             )
         except (KeyError, TypeError, ValidationError) as error:
             raise TunerError(
@@ -84,9 +81,14 @@ class Recorded:
             ) from error
 
 
-def search_event(
-    space: SearchSpace, space_text: str | None, facts: CorpusFacts, slots: int, *, in_order: bool
-) -> Event:
+def _begun(events: Sequence[Event]) -> Event:
+    """The search event that the first session was about."""
+    kinds = [event["event"] for event in events]
+    end = kinds.index("session") if "session" in kinds else len(kinds)
+    return next(event for event in reversed(events[:end]) if event["event"] == "search")
+
+
+def search_event(space: SearchSpace, space_text: str | None, facts: CorpusFacts) -> Event:
     """The event from which `Recorded` is read."""
     start = facts.init_from
     return {
@@ -94,6 +96,20 @@ def search_event(
         "space": space.model_dump_json(),
         "space_text": space_text or space.model_dump_json(indent=2),
         "facts": {**asdict(facts), "init_from": start.model_dump() if start else None},
+    }
+
+
+def session_event(environment: Mapping[str, str], slots: int, *, in_order: bool) -> Event:
+    """A driver begins.
+
+    Args:
+        environment: device and versions of its workers.
+        slots: trials in training at one time.
+        in_order: whether reports are taken by the clocks of the slots.
+    """
+    return {
+        "event": "session",
+        "environment": dict(environment),
         "slots": slots,
         "in_order": in_order,
     }
@@ -201,27 +217,47 @@ def repeat(conductor: Conductor, events: Sequence[Event], name: str) -> None:
     Raises:
         TunerError: if this version decides otherwise than the one that wrote the journal.
     """
-    is_first = True
-    conductor.fill()
+    repetition = _Repetition(conductor)
     for event in events:
-        kind = event["event"]
         try:
-            if kind == "report":
-                conductor.report(event["number"], report_of(event))
-            elif kind == "failure":
-                conductor.fail(event["number"], event["reason"])
-            elif kind == "search" and not is_first:
-                space = SearchSpace.model_validate_json(event["space"])
-                conductor.edit(space, event["slots"])
-            elif kind == "trial":
-                row = conductor.board.rows[event["number"]]
-                if row.spec != TrialSpec.model_validate_json(event["spec"]):
-                    raise KeyError(row.number)
+            repetition.call(event)
         except (KeyError, StopIteration) as error:
             raise TunerError(
                 f"this version of tuner decides otherwise than the one that wrote the journal of "
                 f"{name} (at trial {event['number']}); resume it with that version"
             ) from error
-        is_first = is_first and kind != "search"
-        if kind in ("report", "failure", "search"):
-            conductor.fill()
+
+
+class _Repetition:
+    """The conductor's calls, event by event."""
+
+    def __init__(self, conductor: Conductor) -> None:
+        self._conductor = conductor
+        self._space = conductor.space
+        self._slots: int | None = None
+
+    def call(self, event: Event) -> None:
+        conductor = self._conductor
+        match event["event"]:
+            case "search":
+                self._space = SearchSpace.model_validate_json(event["space"])
+            case "session":
+                self._begin(event["slots"])
+            case "trial":
+                row = conductor.board.rows[event["number"]]
+                if row.spec != TrialSpec.model_validate_json(event["spec"]):
+                    raise KeyError(row.number)
+            case "report":
+                conductor.report(event["number"], report_of(event))
+                conductor.fill()
+            case "failure":
+                conductor.fail(event["number"], event["reason"])
+                conductor.fill()
+
+    def _begin(self, slots: int) -> None:
+        """A driver began, perhaps with another space or more slots."""
+        is_first, before = self._slots is None, self._slots
+        if not is_first and (self._space != self._conductor.space or slots != before):
+            self._conductor.edit(self._space, slots)
+        self._slots = slots
+        self._conductor.fill()

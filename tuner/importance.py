@@ -144,10 +144,11 @@ def _shares(parameters: list[Parameter], points: Sequence[Point]) -> tuple[Share
 
 
 def _fenced(values: list[float]) -> list[float]:
-    """Without outliers: one loss of 50 would be all of the variance."""
-    low, high = np.quantile(values, [0.25, 0.75])
-    fence = float(high + _FENCE * (high - low)) if high > low else math.inf
-    return [min(value, fence) for value in values]
+    """From 0 to 1 and without outliers: one loss of 50 would be all of the variance."""
+    lower, upper = np.quantile(values, [0.25, 0.75])
+    fence = float(upper + _FENCE * (upper - lower)) if upper > lower else math.inf
+    low, high = min(values), min(max(values), fence)
+    return [min(value - low, high - low) / ((high - low) or 1.0) for value in values]
 
 
 def _fanova(parameters: list[Parameter], points: Sequence[Point], seed: int) -> dict[str, float]:

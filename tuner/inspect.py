@@ -16,6 +16,7 @@ from model.preparation import cached
 from model.report import METRICS, SOME_METRICS
 from model.sources import source_bytes
 from tuner.corpus_facts import CorpusFacts
+from tuner.describe import search_words
 from tuner.entries import SIZES
 from tuner.errors import TunerError
 from tuner.home import Home
@@ -165,12 +166,10 @@ def describe_space(
     if len(rows) > _MOST_STACKS:
         console.print(f"[dim]and {len(rows) - _MOST_STACKS} more; --json lists all[/dim]")
     full, expected = space.expected_tokens(facts)
-    console.print(
-        f"\n{space.search.trials} trials by {space.search.sampler} and {space.search.scheduler}, "
-        f"at most {budget:,} tokens each, {space.budget.reports} reports: about {expected:,} "
-        f"tokens ({full:,} if none were stopped).",
-        highlight=False,
-    )
+    console.print()
+    words = search_words(space, facts)
+    for line in words:
+        console.print(line, highlight=False)
     if start is not None:
         _print_start(console, start, shapes)
     if not is_exact:
@@ -198,6 +197,7 @@ def describe_space(
         "budget_tokens": budget,
         "expected_tokens": expected,
         "full_tokens": full,
+        "search": words,
         "exact": is_exact,
     }
 

@@ -6,7 +6,8 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from model.corpus import Corpus
@@ -59,40 +60,122 @@ def local_ray(corpus_bytes: int) -> Iterator[None]:
         ray.shutdown()
 
 
-def start_workers(
-    space: SearchSpace, corpus: Corpus, folders: tuple[str, str]
-) -> tuple[list[Any], int]:
-    """An actor per device, and how many slots they have together.
+@dataclass(frozen=True)
+class Workers:
+    """The workers of a search. It must live as long as they do: they are started again from it.
 
-    Args:
-        space: says which devices, and how many slots.
-        corpus: what the trials read.
-        folders: where checkpoints are saved, and where what warm-started trials begin with lies.
+    Attributes:
+        handles: an actor for each device, whose methods are those of `Worker`.
+        slots: trials that each of them trains at one time.
+        data: what they read, in the object store. Ray loses it, and with it the way to start an
+            actor again, when nobody in the driver refers to it (ray issue 53727).
+    """
+
+    handles: list[Any]
+    slots: int
+    data: Any = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Devices:
+    """On what a search trains.
+
+    Attributes:
+        kind: "cpu" or "cuda".
+        number: of workers.
+        slots: trials that each of them trains at one time.
+    """
+
+    kind: str
+    number: int
+    slots: int
+
+
+def devices(space: SearchSpace) -> Devices:
+    """What a space asks for, once Ray has told what there is.
 
     Raises:
         TunerError: if the space wants GPUs that are not there.
+    """
+    gpus = _gpus()
+    kind = space.engine.device
+    if kind == "auto":
+        kind = "cuda" if gpus else "cpu"
+    if kind == "cuda" and not gpus:
+        raise TunerError("engine.device is cuda, but there is no GPU here; use auto or cpu")
+    on_gpu = kind == "cuda"
+    number = space.engine.workers or (gpus if on_gpu else _cores())
+    if on_gpu and number > gpus:
+        raise TunerError(f"engine.workers is {number}, but there are only {gpus} GPUs")
+    return Devices(kind, number, space.engine.slots or (_GPU_SLOTS if on_gpu else _CPU_SLOTS))
+
+
+def start_workers(
+    on: Devices, corpus: Corpus, folders: tuple[str, str], *, gated: bool = False
+) -> Workers:
+    """An actor per device, which Ray starts again whenever it dies.
+
+    Args:
+        on: which devices.
+        corpus: what the trials read.
+        folders: where checkpoints are saved, and where what warm-started trials begin with lies.
+        gated: whether reports are held back until `Worker.allow`.
+    """
+    decode = corpus.tokenizer.decode if corpus.has_pairs else None
+    return make_workers(
+        on.number, corpus.splits, on.slots, on.kind, *folders, decode=decode, gated=gated
+    )
+
+
+def make_workers(
+    number: int,
+    splits: Sequence[Any],
+    slots: int,
+    device: str,
+    *rest: str,
+    decode: Callable[[list[int]], str] | None = None,
+    gated: bool = False,
+) -> Workers:
+    """Some actors that are alike; the arguments are those of `Worker`."""
+    import ray
+
+    data = [ray.put(part) for part in (*splits, decode)]
+    actor: Any = ray.remote(_restartable())
+    actor = actor.options(
+        num_cpus=0,
+        num_gpus=1 if device == "cuda" else 0,
+        max_concurrency=_MOST_CALLS,
+        max_restarts=-1,
+        max_task_retries=0,  # repeating calls is the client's: it knows which report it has
+    )
+    handles = [actor.remote(data, slots, device, *rest, gated) for _ in range(number)]
+    return Workers(handles, slots, data)
+
+
+def _restartable() -> type:
+    """A `Worker` that fetches its data itself.
+
+    Given as arguments of the actor, they would make Ray warn on standard error that it cannot be
+    started again once they are lost.
     """
     import ray
 
     from tuner.worker import Worker
 
-    gpus = _gpus()
-    device = space.engine.device
-    if device == "auto":
-        device = "cuda" if gpus else "cpu"
-    if device == "cuda" and not gpus:
-        raise TunerError("engine.device is cuda, but there is no GPU here; use auto or cpu")
-    on_gpu = device == "cuda"
-    number = space.engine.workers or (gpus if on_gpu else _cores())
-    if on_gpu and number > gpus:
-        raise TunerError(f"engine.workers is {number}, but there are only {gpus} GPUs")
-    slots = space.engine.slots or (_GPU_SLOTS if on_gpu else _CPU_SLOTS)
-    data = [ray.put(split) for split in corpus.splits]
-    decode = corpus.tokenizer.decode if corpus.has_pairs else None
-    actor: Any = ray.remote(Worker)
-    actor = actor.options(num_cpus=0, num_gpus=1 if on_gpu else 0, max_concurrency=_MOST_CALLS)
-    workers = [actor.remote(*data, slots, device, *folders, decode) for _ in range(number)]
-    return workers, number * slots
+    class WorkerActor(Worker):
+        def __init__(
+            self,
+            data: Sequence[Any],
+            slots: int,
+            device: str,
+            states: str,
+            starts: str,
+            gated: bool,
+        ) -> None:
+            train, validation, decode = ray.get(list(data))
+            super().__init__(train, validation, slots, device, states, starts, decode, gated=gated)
+
+    return WorkerActor
 
 
 def _gpus() -> int:

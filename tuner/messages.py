@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
@@ -75,6 +76,14 @@ def broken_rule(name: str, item: Mapping[str, Any]) -> str:
         return f"{name} must be {rule}, got {shown(got)}"
     choices = rule.replace("'", "").replace(" or ", ", ").split(", ")
     return f"{name} must be {listed(choices)}, got {shown(got)}{did_you_mean(got, choices)}"
+
+
+def in_seconds(value: object) -> object:
+    """`90s`, `10m`, `2h` or `1.5d` in seconds; anything else as it is."""
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([smhd])\s*", str(value))
+    if not isinstance(value, str) or match is None:
+        return value
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
 
 
 def clock(seconds: float) -> str:

@@ -16,6 +16,8 @@ Value = bool | float | int | str
 
 # Entries of `model:` that follow from others if nothing sets them.
 FOLLOWING = {"n_kv_heads": "n_heads", "d_ff": "d_model", "source_length": "context_length"}
+# Where `off` may be written for 0.
+MAY_BE_OFF = ("grad_clip", "grad_clip_value", "logit_soft_cap")
 # An `int` range of at most this many values can be listed, so that sizes may use one.
 _LONGEST_LIST = 64
 
@@ -62,6 +64,18 @@ AnyDistribution = Constant | Range | Choice
 Distribution = Annotated[AnyDistribution, Field(discriminator="kind")]
 
 
+class Prior(Frozen):
+    """What a parameter is believed to be best at; `priors` says what comes of it.
+
+    Attributes:
+        centre: the value; of a `fraction_of`, the share.
+        confidence: how sure that is, from 0, not at all, to 1.
+    """
+
+    centre: Value
+    confidence: float = Field(default=0.5, gt=0, lt=1)
+
+
 class Parameter(Frozen):
     """One entry of `hyperparameters:` or `model:`.
 
@@ -71,6 +85,7 @@ class Parameter(Frozen):
         fraction_of: the row that the drawn value is a share of.
         when: name → values: it is drawn only if all of these hold, else it keeps its default.
         alternative: number in its entry, from 1, if that is a list; at most one of them holds.
+        prior: what it is believed to be best at.
     """
 
     name: str
@@ -78,6 +93,7 @@ class Parameter(Frozen):
     fraction_of: str | None = None
     when: Mapping[str, tuple[Value, ...]] = Field(default_factory=dict)
     alternative: int = 0
+    prior: Prior | None = None
 
     @property
     def key(self) -> str:
@@ -99,7 +115,14 @@ class Parameter(Frozen):
         return all(settings.get(name) in values for name, values in self.when.items())
 
     def describe(self) -> str:
-        """`log-uniform 0.0001 … 0.03`, `one of 8, 16, 32`, `0.01 … 0.5 × α_max, log-uniform`."""
+        """`log-uniform 0.0001 … 0.03`, `one of 8, 16, 32`, `0.01 … 0.5 × α_max, log-uniform`.
+
+        And `, prior 0.001`, if there is one.
+        """
+        prior = f", prior {shown(self.prior.centre)}" if self.prior else ""
+        return f"{self._describe()}{prior}"
+
+    def _describe(self) -> str:
         d = self.distribution
         times = f" × {symbol(self.fraction_of)}" if self.fraction_of else ""
         if isinstance(d, Constant):
@@ -114,6 +137,14 @@ class Parameter(Frozen):
     def contains(self, value: Value) -> bool:
         """Whether a value can be drawn."""
         return _contains(self.distribution, value)
+
+    def at(self, place: float) -> Value:
+        """The value at a place from 0 to 1: evenly spread places are drawn evenly."""
+        return _at(self.distribution, place)
+
+    def place(self, value: Value) -> float:
+        """The place of a value, in the middle of the places that have it."""
+        return _place(self.distribution, value)
 
     def nearest(self, wanted: Value) -> Value:
         """The value to draw that is closest to a wanted one; NaN wants the middle."""
@@ -174,6 +205,35 @@ def _contains(distribution: AnyDistribution, value: Value) -> bool:
     if isinstance(value, str | bool) or (distribution.is_whole and value != int(value)):
         return False
     return distribution.low <= value <= distribution.high
+
+
+def _at(distribution: AnyDistribution, place: float) -> Value:
+    if not isinstance(distribution, Range):
+        values = cast(list[Value], possible_values(distribution))
+        return values[min(int(place * len(values)), len(values) - 1)]
+    low, high = _scaled_ends(distribution)
+    number = low + min(max(place, 0.0), 1.0) * (high - low)
+    number = math.exp(number) if distribution.is_log else number
+    number = round(number) if distribution.is_whole else number
+    number = min(max(number, distribution.low), distribution.high)
+    return int(number) if distribution.is_whole else number
+
+
+def _place(distribution: AnyDistribution, value: Value) -> float:
+    if not isinstance(distribution, Range):
+        values = cast(list[Value], possible_values(distribution))
+        return (values.index(value) + 0.5) / len(values)
+    low, high = _scaled_ends(distribution)
+    number = float(value)
+    return ((math.log(number) if distribution.is_log else number) - low) / (high - low)
+
+
+def _scaled_ends(distribution: Range) -> tuple[float, float]:
+    """The ends on the scale that is drawn from evenly; each whole number has the unit about it."""
+    low, high = distribution.low, distribution.high
+    if distribution.is_whole:
+        low, high = low - 0.5, high + 0.5
+    return (math.log(low), math.log(high)) if distribution.is_log else (low, high)
 
 
 def _nearest(distribution: AnyDistribution, wanted: Value) -> Value:

@@ -177,7 +177,10 @@ def _retrain(
     starts: Path,
     on_report: Callable[[int, int, Report], None] | None,
 ) -> tuple[list[Report], Mapping[str, str]]:
-    """Train a specification up to some number of reports, on the recorded kind of device."""
+    """Train a specification up to some number of reports, on the recorded kind of device.
+
+    What a trial continued is trained again too, without reports.
+    """
     import torch
 
     from model.engine import Engine

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from tuner.board import TrialRow
 from tuner.confirmation import Confirmation
+from tuner.space import SearchSpace
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,7 @@ class SearchResult:
 
     Attributes:
         name: of the search.
+        space: what was searched, with the changes that a resumed search made.
         metric: the objective.
         trials: those of the search, by number; not those that confirm.
         best: the best one; the confirmed winner if there is one.
@@ -30,6 +32,7 @@ class SearchResult:
     """
 
     name: str
+    space: SearchSpace
     metric: str
     trials: list[TrialRow]
     best: TrialRow

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from tempfile import TemporaryDirectory
 
 from model.corpus import Corpus
 from model.preparation import prepare
 from tuner.corpus_facts import CorpusFacts
 from tuner.errors import TunerError
-from tuner.history import Recorded, check_edit
+from tuner.history import Recorded, check_edit, search_event
 from tuner.home import Home
 from tuner.init_from import warm_started
 from tuner.interrupt import noted_interrupts
 from tuner.journal import Journal
 from tuner.live import SilentView, View
-from tuner.record import DATA_FILE, SPACE_FILE, START_FOLDER, Record, Tag
+from tuner.record import Record, Tag
 from tuner.result import SearchResult
 from tuner.session import Session, conduct
 from tuner.space import SearchSpace
@@ -72,19 +70,18 @@ def search(
         name, journal = _claim_name(record, space, name, home)
         with contextlib.closing(journal):
             try:
+                if start is not None:
+                    start.keep(home)
+                journal.append(search_event(space, space_text, facts))
                 tracker = _open_tracker(space, name, home, start)
             except BaseException:
                 shutil.rmtree(home.search(name))  # the name is free again
                 raise
-            what = Session(
+            session = Session(
                 name, space, space_text, home, view, corpus, facts, record, journal, tracker,
                 None, fresh,
             )  # fmt: skip
-
-            def keep_inputs() -> None:
-                _keep_inputs(tracker, space, space_text, home, corpus, start)
-
-            return conduct(what, keep_inputs, check_interrupt, started)
+            return conduct(session, check_interrupt, started)
 
 
 def resume(
@@ -136,13 +133,11 @@ def resume(
             record = Record(home.tracking_uri)
             tracker = _open_tracker(space, name, home, None, resume=True)
             text = space_text or recorded.space_text
-            what = Session(
+            session = Session(
                 name, space, text, home, view, corpus, facts, record, journal, tracker, recorded,
                 fresh,
             )  # fmt: skip
-            return conduct(
-                what, lambda: tracker.add_text(text, SPACE_FILE), check_interrupt, started
-            )
+            return conduct(session, check_interrupt, started)
 
 
 def _prepared(space: SearchSpace, home: Home, view: View) -> Corpus:
@@ -180,24 +175,6 @@ def _open_tracker(
         **({Tag.INIT_FROM: start.words} if start else {}),
     }
     return Tracker(home.tracking_uri, home.artifacts, space.name, name, tags, resume=resume)
-
-
-def _keep_inputs(
-    tracker: Tracker,
-    space: SearchSpace,
-    space_text: str | None,
-    home: Home,
-    corpus: Corpus,
-    start: Start | None,
-) -> None:
-    """Attach what a replay, or another search, will need."""
-    tracker.add_text(space_text or space.model_dump_json(indent=2), SPACE_FILE)
-    tracker.add_text(json.dumps(corpus.files, indent=1), DATA_FILE)
-    with TemporaryDirectory() as folder:
-        (tokenizer,) = corpus.tokenizer.save(folder, "huggingface")
-        tracker.add_artifact(tokenizer)
-    if start is not None:
-        tracker.add_artifact(start.keep(home), START_FOLDER)
 
 
 def _facts(space: SearchSpace, corpus: Corpus, start: Start | None) -> CorpusFacts:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from model.corpus import Corpus
+from model.warm_start import start_path
 from tuner.advice import advise
 from tuner.board import TrialRow
 from tuner.conductor import Conductor
@@ -17,15 +21,26 @@ from tuner.corpus_facts import CorpusFacts
 from tuner.driver import Driver
 from tuner.errors import ResultError, StoreError
 from tuner.finished import Finished
-from tuner.history import Recorded, environment_changes, memory_of, repeat, search_event
+from tuner.history import (
+    Recorded,
+    environment_changes,
+    memory_of,
+    repeat,
+    search_event,
+    session_event,
+)
 from tuner.home import Home
 from tuner.interrupt import noted_interrupts
 from tuner.journal import Event, Journal
 from tuner.live import View
-from tuner.record import BEST_FOLDER, Record
+from tuner.record import DATA_FILE, SPACE_FILE, START_FOLDER, Record
 from tuner.result import SearchResult
 from tuner.space import SearchSpace
+from tuner.study_store import StudyStore, study_url
 from tuner.tracking import Tracker
+
+if TYPE_CHECKING:
+    from tuner.local_ray import Devices
 
 
 @dataclass(frozen=True)
@@ -68,7 +83,6 @@ class Session:
 
 def conduct(
     session: Session,
-    keep_inputs: Callable[[], None],
     check_interrupt: Callable[[], None],
     started: float,
 ) -> SearchResult:
@@ -77,7 +91,7 @@ def conduct(
     status, best, problem = "failed", None, None
     summary: dict[str, float] = {}
     try:
-        keep_inputs()
+        _keep_inputs(session)
         driver, usage = _train(session, check_interrupt)
         problem = _problem(tracker.flush)
         result = _result(session, driver, started, usage)
@@ -101,6 +115,19 @@ def conduct(
     return replace(result, problem=problem)
 
 
+def _keep_inputs(session: Session) -> None:
+    """Attach what a replay, or another search, will need."""
+    tracker, corpus, start = session.tracker, session.corpus, session.facts.init_from
+    text = session.space_text or session.space.model_dump_json(indent=2)
+    tracker.add_text(text, SPACE_FILE)
+    tracker.add_text(json.dumps(corpus.files, indent=1), DATA_FILE)
+    with TemporaryDirectory() as folder:
+        (tokenizer,) = corpus.tokenizer.save(folder, "huggingface")
+        tracker.add_artifact(tokenizer)
+    if start is not None:
+        tracker.add_artifact(start_path(session.home.starts, start), START_FOLDER)
+
+
 def _problem(action: Callable[[], None]) -> str | None:
     """Do something with the store; what went wrong, if anything did."""
     try:
@@ -114,7 +141,7 @@ def _keep_checkpoint(tracker: Tracker, best: TrialRow) -> None:
     """Attach the best trial's state, if this search has trained it."""
     path = best.reports[-1].checkpoint
     if path and Path(path).is_file():
-        tracker.add_artifact(Path(path), BEST_FOLDER)
+        tracker.keep_best(Path(path))
 
 
 def _result(
@@ -135,6 +162,7 @@ def _result(
     spent = sum(row.tokens_trained for row in board.rows.values() if row.confirms is not None)
     return SearchResult(
         name=session.name,
+        space=conductor.space,
         metric=board.metric,
         trials=trials,
         best=best,
@@ -152,17 +180,14 @@ def _result(
 
 def _advice(session: Session, conductor: Conductor) -> list[str]:
     """What the trials say about the next search."""
-    trials = [r for r in conductor.board.searched if r.reports and r.parent is None]
+    trials = [
+        row
+        for row in conductor.board.searched
+        if row.parent is None and not (row.outcome or "").startswith("same as")
+    ]
     confirmation = conductor.confirmation
-    return advise(
-        conductor.space,
-        trials,
-        {row.number: row.draw for row in trials},
-        conductor.board.metric,
-        mode=conductor.space.objective.mode,
-        name=session.name,
-        spread=confirmation.spread if confirmation else None,
-    )
+    spread = confirmation.spread if confirmation else None
+    return advise(conductor.space, trials, session.name, spread)
 
 
 def _conductor(
@@ -171,43 +196,53 @@ def _conductor(
     """A new one; or one that is where the journal of the search ends."""
     journal, recorded = session.journal, session.recorded
     find = Finished(session.record, environment)
-    if recorded is None:
-        conductor = Conductor(
-            session.space, session.facts, slots, find=None if session.fresh else find
-        )
-        is_edited = True
+    may_find = None if session.fresh else find
+    if recorded is None or recorded.session is None:
+        conductor = Conductor(session.space, session.facts, slots, find=may_find)
     else:
         session.view.phase(f"repeating the journal of {session.name}")
-        space, begun_slots = recorded.begun
         memory = memory_of(journal.events, find)
-        conductor = Conductor(
-            space, session.facts, begun_slots, memory, None if session.fresh else find
-        )
+        space, begun_slots = recorded.begun
+        conductor = Conductor(space, session.facts, begun_slots, memory, may_find)
         repeat(conductor, journal.events, session.name)
-        if changed := environment_changes(recorded.environment, environment):
+        if changed := environment_changes(recorded.session["environment"], environment):
             session.view.phase(
                 f"the trials under way go on with {changed}: their last bits may differ"
             )
-        is_edited = session.space != recorded.space or slots > recorded.slots
-        if is_edited:
+        if session.space != conductor.space or slots != recorded.session["slots"]:
             conductor.edit(session.space, slots)
-    if is_edited:
-        event = search_event(
-            session.space, session.space_text, session.facts, slots, in_order=in_order
-        )
-        journal.append(event)
-    journal.append({"event": "session", "environment": dict(environment)})
+    if recorded is not None and session.space != recorded.space:
+        journal.append(search_event(session.space, session.space_text, session.facts))
+    journal.append(session_event(environment, slots, in_order=in_order))
     return conductor
 
 
 # Ray ---------------------------------------------------------------------------------------
 
 
+def _where(session: Session) -> tuple[Devices, bool]:
+    """The devices, and whether reports are taken by the clocks of the slots."""
+    from tuner.local_ray import devices
+
+    on, order = devices(session.space), session.space.search.order
+    last = session.recorded.session if session.recorded else None
+    if last is None:
+        return on, order == "tokens" or (order == "auto" and on.number == 1)
+    # as many slots as the search has, on however many devices there are now
+    slots = max(on.slots, math.ceil(last["slots"] / on.number))
+    return replace(on, slots=slots), last["in_order"]
+
+
+def _studies(session: Session) -> StudyStore | None:
+    url = study_url(session.home.root)
+    return StudyStore(url, session.name, session.space.objectives) if url else None
+
+
 def _train(
     session: Session, check_interrupt: Callable[[], None]
 ) -> tuple[Driver, dict[str, float]]:
     """Train all trials; the workers' busy seconds and how many workers there were."""
-    from tuner.local_ray import available, local_ray, start_workers, training_seconds
+    from tuner.local_ray import local_ray, start_workers, training_seconds
 
     session.view.phase("starting Ray and the workers")
     with local_ray(session.corpus.nbytes):
@@ -215,38 +250,32 @@ def _train(
         import ray
         from ray import tune
 
-        from tuner.health import Health
+        from tuner.health import Watchdog
         from tuner.searcher import Events, Jobs, Verdicts
         from tuner.trial import SLOT, Trial
 
         folders = str(session.folder / "checkpoints"), str(session.home.starts)
-        device, count, each = available(session.space)
-        recorded = session.recorded
-        order = session.space.search.order
-        in_order = order == "tokens" or (order == "auto" and count == 1)
-        slots = count * each
-        if recorded is not None:
-            in_order, slots = recorded.in_order, max(slots, recorded.slots)
-        workers = start_workers(
-            session.corpus, folders, device, count, math.ceil(slots / count), gated=in_order
-        )
-        environment: dict[str, str] = ray.get(workers[0].environment.remote())
+        on, in_order = _where(session)
+        workers = start_workers(on, session.corpus, folders, gated=in_order)
+        environment: dict[str, str] = ray.get(workers.handles[0].environment.remote())
+        slots = on.number * on.slots
         conductor = _conductor(session, slots, environment, in_order=in_order)
         driver = Driver(
             conductor,
             session.journal,
             session.tracker,
             session.view,
-            workers,
+            workers.handles,
             environment,
             in_order=in_order,
             check_interrupt=check_interrupt,
-            watchdog=Health(workers, session.space.engine.timeout_seconds),
+            studies=_studies(session),
+            watchdog=Watchdog(workers.handles, session.space.engine.timeout_seconds),
         )
         session.view.begin(conductor.board, session.name)
         driver.begin()
         trainable = tune.with_resources(
-            tune.with_parameters(Trial, workers=workers), {"cpu": 0, SLOT: 1}
+            tune.with_parameters(Trial, workers=workers.handles), {"cpu": 0, SLOT: 1}
         )
         tuner = tune.Tuner(
             trainable,
@@ -272,5 +301,5 @@ def _train(
         finally:
             session.view.end()
             driver.close()
-        seconds = sum(training_seconds(worker) for worker in workers)
-    return driver, {"training_seconds": seconds, "workers": float(len(workers))}
+        seconds = sum(training_seconds(worker) for worker in workers.handles)
+    return driver, {"training_seconds": seconds, "workers": float(on.number)}

@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from model.architecture import Architecture
 from model.data_config import DataConfig
@@ -21,8 +21,11 @@ from model.spec import TrialSpec
 from model.tokenizer_config import TokenizerConfig
 from tuner.corpus_facts import CorpusFacts
 from tuner.draws import combinations, corners, listed
+from tuner.expected import expected_tokens
 from tuner.first_trial import FirstTrial
 from tuner.init_from import InitFromConfig
+from tuner.messages import in_seconds, shown
+from tuner.objective import Objective as Objective
 from tuner.parameters import (
     AnyDistribution,
     Choice,
@@ -38,6 +41,11 @@ from tuner.parameters import (
 
 # The largest micro-batch that is chosen unasked; larger ones gain nothing on a CPU.
 _LARGEST_MICRO_BATCH = 32
+# What a trial that goes on from another's state has as that one had it: `TrialSpec.continues`.
+_KEPT = (
+    "batch_size", "total_steps", "epochs", "optimizer", "ema_decay", "target_sparsity",
+    "prune_start_steps", "prune_end_steps", "prune_interval_steps",
+)  # fmt: skip
 
 
 class Budget(Frozen):
@@ -49,12 +57,21 @@ class Budget(Frozen):
 
 
 class EngineConfig(Frozen):
-    """`engine:`, how the trials are packed onto devices."""
+    """`engine:`, how the trials are packed onto devices.
+
+    Attributes:
+        workers: processes that train; one per core, or per GPU, if it is left out.
+        slots: trials that each of them trains at one time.
+        micro_batch: sequences per tick; the largest that divides every B if it is left out.
+        device: where they train.
+        timeout_seconds: silence after which a worker is taken for frozen and started anew.
+    """
 
     workers: int | None = Field(default=None, ge=1, le=4096)
     slots: int | None = Field(default=None, ge=1, le=4096)
     micro_batch: int | None = Field(default=None, ge=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    timeout_seconds: float = Field(default=60.0, gt=0)
 
 
 Sampler = Literal["tpe", "gp", "cmaes", "qmc", "random", "grid", "nsga2"]
@@ -72,11 +89,11 @@ class SearchConfig(Frozen):
         reduction_factor: η, of a rung one in so many goes on.
         perturb_reports: reports between two exchanges of pbt and pb2.
         seed: of the sampler and of the trials.
-        try_first: points to try after the defaults.
+        try_first: points to try after the defaults; each names some parameters as the file may.
         order: how reports are taken: `tokens`, as if all slots were equally fast, which makes the
             search reproducible; `arrival`, as they come; `auto`, tokens with one worker.
         max_tokens: training tokens after which no trial goes on.
-        max_seconds: likewise, wall time.
+        max_seconds: likewise, wall time; also written 90s, 10m or 2h.
         patience: trials that may end without a better one before the search does.
     """
 
@@ -93,19 +110,21 @@ class SearchConfig(Frozen):
     max_seconds: float | None = Field(default=None, gt=0)
     patience: int | None = Field(default=None, ge=1)
 
+    @field_validator("max_seconds", mode="before")
+    @classmethod
+    def _as_seconds(cls, value: Any) -> Any:
+        seconds = in_seconds(value)
+        if isinstance(seconds, str):
+            rule = "must be seconds, or a time such as 90s, 10m or 2h"
+            raise ValueError(f"search.max_seconds {rule}, got {shown(value)}")
+        return seconds
+
 
 class Confirm(Frozen):
     """`confirm:`, how the best configurations are retrained; `off` is top 0."""
 
     top: int = Field(default=3, ge=0, le=100)
     seeds: int = Field(default=3, ge=2, le=100)
-
-
-class Objective(Frozen):
-    """`objective:`, what is compared; all metrics are losses, so smaller is better."""
-
-    metric: Literal["val_loss", "train_loss", "perplexity"] = "val_loss"
-    mode: Literal["min"] = "min"
 
 
 class SearchSpace(Frozen):
@@ -125,6 +144,12 @@ class SearchSpace(Frozen):
     search: SearchConfig = SearchConfig()
     confirm: Confirm = Confirm()
     objective: Objective = Objective()
+    further_objectives: tuple[Objective, ...] = ()
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """What trials are compared by, the first one first."""
+        return (self.objective, *self.further_objectives)
 
     # which parameters there are ------------------------------------------------------------
 
@@ -150,6 +175,12 @@ class SearchSpace(Frozen):
     def searched(self) -> list[Parameter]:
         """The parameters that are not constant."""
         return [p for p in self.parameters if not p.is_constant]
+
+    @property
+    def explored(self) -> list[Parameter]:
+        """The searched parameters that may change in the middle of a trial."""
+        searched = [p for p in self.hyperparameters.values() if not p.is_constant]
+        return [p for p in searched if p.name not in _KEPT]
 
     def possible(self, name: str) -> list[Value] | None:
         """Every value that a parameter can have, set or not; None if they cannot be listed."""
@@ -217,6 +248,14 @@ class SearchSpace(Frozen):
         """The first trial: the defaults of table and architecture, each moved into its range."""
         first = FirstTrial(self)
         return {p.label: first.draw(p) for p in self.searched}
+
+    def only_drawn(self, values: Mapping[str, Value]) -> dict[str, Value]:
+        """The draw that takes from some values, by label, those whose `when` holds."""
+        drawn: dict[str, Value] = {}
+        for p in self.searched:
+            if self.is_drawn(p, drawn):
+                drawn[p.label] = values[p.label]
+        return drawn
 
     def moved(self) -> list[Parameter]:
         """The parameters that the first trial draws otherwise than their default, or may do."""
@@ -343,22 +382,13 @@ class SearchSpace(Frozen):
         steps, epochs = [h.total_steps for h in complete], [h.epochs for h in complete]
         return (min(steps), max(steps)), (min(epochs), max(epochs))
 
-    def expected_tokens(self, corpus: CorpusFacts) -> tuple[int, int]:
-        """Training tokens of the whole search: without a scheduler, and with it as an estimate.
+    def mean_tokens(self, corpus: CorpusFacts) -> float:
+        """Training tokens of a trial that runs to its end, on average."""
+        return self._tokens(corpus, mean)
 
-        ASHA lets about a share 1/η of the trials at each rung train on to the next; the rungs lie
-        at one report, η reports, η² reports, … below the budget.
-        """
-        full = self._tokens(corpus, mean) * self.search.trials
-        if self.search.scheduler == "none":
-            return round(full), round(full)
-        eta, budget = self.search.reduction_factor, self.budget_tokens(corpus)
-        rung, trained, share, spent = self.report_tokens(corpus), 0, 1.0, 0.0
-        while rung < budget:
-            spent += share * (rung - trained)
-            rung, trained, share = rung * eta, rung, share / eta
-        spent += share * (budget - trained)
-        return round(full), round(full * spent / budget)
+    def expected_tokens(self, corpus: CorpusFacts) -> tuple[int, int]:
+        """Training tokens of the whole search: without a scheduler, and with it as an estimate."""
+        return expected_tokens(self, corpus)
 
     def _tokens(self, corpus: CorpusFacts, of: Callable[[AnyDistribution], float]) -> float:
         """Training tokens of a trial whose parameters are each the largest, or average, one."""

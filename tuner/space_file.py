@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
 
@@ -25,9 +25,10 @@ from tuner.init_from import InitFromConfig
 from tuner.messages import broken_rule, shown, unknown
 from tuner.overrides import Override, annotated
 from tuner.parameters import Parameter
-from tuner.space import Budget, EngineConfig, Objective, SearchConfig, SearchSpace
+from tuner.search_checks import SearchChecks
+from tuner.space import Budget, Confirm, EngineConfig, Objective, SearchConfig, SearchSpace
 from tuner.space_checks import SpaceChecks
-from tuner.yaml_file import YamlFile, whole_if_equal
+from tuner.yaml_file import Place, YamlFile, whole_if_equal
 
 _SECTIONS: Mapping[str, type[BaseModel]] = {
     "data": DataConfig,
@@ -36,6 +37,7 @@ _SECTIONS: Mapping[str, type[BaseModel]] = {
     "budget": Budget,
     "engine": EngineConfig,
     "search": SearchConfig,
+    "confirm": Confirm,
     "objective": Objective,
 }
 _KEYS = ("name", "model", "hyperparameters", *_SECTIONS)
@@ -66,6 +68,7 @@ def read_space(path: str | Path, overrides: Sequence[Override] = ()) -> tuple[Se
     space = _read(file, entries)
     if space is not None:
         SpaceChecks(space, file, entries.places).run()
+        SearchChecks(space, file, entries.places).run()
     if space is None or file.mistakes:
         raise SpaceError(file.name, file.mistakes)
     return space, annotated(file.text, overrides)
@@ -90,12 +93,13 @@ def _read(file: YamlFile, entries: EntryReader) -> SearchSpace | None:
     for key in data:
         if key not in _KEYS:
             file.note((key,), unknown("key", key, _KEYS), at_key=True)
-    sections = {
-        name: _section(file, name, kind, data[name])
-        for name, kind in _SECTIONS.items()
-        if data.get(name) is not None
-    }
-    parts: dict[str, Any] = {name: part for name, part in sections.items() if part is not None}
+    parts: dict[str, Any] = {}
+    for name, kind in _SECTIONS.items():
+        if name == "objective" and isinstance(data.get(name), list):
+            parts |= _objectives(file, data[name])
+        elif data.get(name) is not None:
+            part = _section(file, (name,), kind, data[name])
+            parts |= {name: part} if part is not None else {}
     parts["model"] = _parameters(file, "model", entries.size)
     parts["hyperparameters"] = _parameters(file, "hyperparameters", entries.row)
     parts["name"] = _name(file, data.get("name"))
@@ -114,36 +118,82 @@ def _name(file: YamlFile, name: Any) -> str:
         return "search"
 
 
-def _section(file: YamlFile, section: str, kind: type[BaseModel], data: Any) -> BaseModel | None:
+def _objectives(file: YamlFile, data: list[Any]) -> dict[str, Any]:
+    """Several objectives; none if one of them is wrong."""
+    if not data:
+        file.note(("objective",), "objective must be a mapping, or a list of some, got []")
+    read = [_section(file, ("objective", i), Objective, one) for i, one in enumerate(data)]
+    objectives = [one for one in read if isinstance(one, Objective)]
+    for i, one in enumerate(objectives):
+        if one.metric in [other.metric for other in objectives[:i]]:
+            file.note(("objective", i), f"{one.metric} is an objective twice; keep one")
+    if file.is_wrong("objective"):
+        return {}
+    return {"objective": objectives[0], "further_objectives": tuple(objectives[1:])}
+
+
+def _section(file: YamlFile, place: Place, kind: type[BaseModel], data: Any) -> BaseModel | None:
     """A section of settings; None if it is wrong."""
+    section = cast(str, place[0])
+    if section == "confirm" and data == "off":
+        return Confirm(top=0)
     if not isinstance(data, dict):
         keys = ", ".join(kind.model_fields)
-        file.note(
-            (section,), f"{section} must be a mapping with the keys {keys}, got {shown(data)}"
-        )
+        off = "off, or " if section == "confirm" else ""
+        message = f"{section} must be {off}a mapping with the keys {keys}, got {shown(data)}"
+        file.note(place, message)
         return None
-    if section == "data":
-        data = _located_files(file, data)
-    elif section == "tokenizer" and "file" in data:
-        if len(data) > 1:
-            message = "tokenizer: a file has its vocab_size and pattern; leave out either"
-            file.note((section,), message)
-            return None
-        data = _located(file, section, data, "file")
-    elif section == "init_from":
-        data = _located(file, section, data, "checkpoint")
+    if section == "tokenizer" and "file" in data and len(data) > 1:
+        message = "tokenizer: a file has its vocab_size and pattern; leave out either"
+        file.note(place, message)
+        return None
+    data = _prepared(file, section, data)
     try:
         return kind.model_validate({k: whole_if_equal(v) for k, v in data.items()}, strict=True)
     except ValidationError as error:
         for item in error.errors():
-            place = (section, *item["loc"])
+            where = (*place, *item["loc"])
             if item["type"] == "extra_forbidden":
                 message = unknown(f"key in {section}:", item["loc"][-1], kind.model_fields)
-                file.note(place, message, at_key=True)
+                file.note(where, message, at_key=True)
             else:
-                field = ".".join(map(str, place[:2]))
-                file.note(place, broken_rule(field, item))
+                field = ".".join(map(str, (section, *item["loc"][:1])))
+                file.note(where, broken_rule(field, item))
         return None
+
+
+def _prepared(file: YamlFile, section: str, data: dict[str, Any]) -> dict[str, Any]:
+    """A section with paths that say where they begin, and points as the model wants them."""
+    if section == "data":
+        return _located_files(file, data)
+    if section == "tokenizer":
+        return _located(file, section, data, "file")
+    if section == "init_from":
+        return _located(file, section, data, "checkpoint")
+    if section == "search" and "try_first" in data:
+        return data | {"try_first": _points(file, data["try_first"])}
+    return data
+
+
+def _points(file: YamlFile, data: Any) -> tuple[dict[str, Any], ...]:
+    """The points of `try_first`, as far as they are mappings from names to values."""
+    place: Place = ("search", "try_first")
+    if not isinstance(data, list):
+        message = "search.try_first must be a list of points, for instance [{α_max: 3e-3, B: 8}]"
+        file.note(place, f"{message}, got {shown(data)}")
+        return ()
+    points = []
+    for i, point in enumerate(data):
+        if not isinstance(point, dict) or not point:
+            message = "a point must be a mapping from names to values, for instance {α_max: 3e-3}"
+            file.note((*place, i), f"search.try_first: {message}, got {shown(point)}")
+            continue
+        for key, value in point.items():
+            if not isinstance(value, int | float | str):
+                message = f"search.try_first: {key} must be one value, got {shown(value)}"
+                file.note((*place, i, key), message)
+        points.append({key: whole_if_equal(value) for key, value in point.items()})
+    return tuple(points) if not file.is_wrong("search") else ()
 
 
 def _located_files(file: YamlFile, data: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
@@ -14,14 +14,16 @@ from rich.text import Text
 
 from model.hyperparameters import SYMBOL_TABLE, FractionOf, Row
 from tuner.board import TrialRow
+from tuner.confirmation import Confirmation, sentences
+from tuner.front import pareto_front
 from tuner.messages import clock
 from tuner.parameters import symbol
-from tuner.space import SearchSpace
 
 if TYPE_CHECKING:  # it would load torch for a table
     from tuner.result import SearchResult
 
 _MOST_TRIALS = 8
+_MOST_FRONT = 20
 
 
 def table(
@@ -87,54 +89,156 @@ def value_of(row: TrialRow, name: str) -> str:
 
 
 def print_summary(
-    console: Console, result: SearchResult, space: SearchSpace, home: str | None = None
+    console: Console,
+    result: SearchResult,
+    home: str | None = None,
+    *,
+    objectives: Mapping[str, Literal["min", "max"]] | None = None,
 ) -> None:
-    """The best trials, the gain over the defaults, what was spared, and what to do next.
+    """The best trials, what they are worth, what they cost, and what to do next.
 
     Args:
         console: where to.
         result: what the search found.
-        space: what it searched.
         home: as the user gave it, for the next commands to find it.
+        objectives: metric → which end of it is good, if there are several.
     """
-    names = list(dict.fromkeys(p.name for p in space.searched))
-    ranked = sorted(result.trials, key=lambda r: (not r.has_finished, r.objective(result.metric)))
+    several = objectives is not None and len(objectives) > 1
+    console.print()
+    if several and objectives:
+        console.print(_front(result, objectives, console.width))
+    else:
+        console.print(_best_trials(result, console.width))
+    if result.confirmation is not None and result.confirmation.ranked:
+        console.print()
+        console.print(_confirmed(result, result.confirmation, console.width))
+    console.print()
+    gain = [] if several else [*_gain(result), *_confirmation_lines(result)]
+    for line in (*gain, *_cost(result), *_endings(result)):
+        console.print(line, soft_wrap=True, highlight=False)
+    if result.advice:
+        console.print()
+        console.print(Text("What the trials advise", style="bold"))
+        console.print(_bullets(result.advice))
+    console.print()
+    for command in _next_commands(result, home):
+        console.print(command, soft_wrap=True, highlight=False)
+
+
+# tables --------------------------------------------------------------------------------------
+
+
+def _sign(result: SearchResult) -> int:
+    return -1 if str(result.space.objective.mode) == "max" else 1
+
+
+def _loss(value: float) -> str:
+    return "∞" if math.isinf(value) else f"{value:.4f}"
+
+
+def _searched(result: SearchResult) -> list[str]:
+    return list(dict.fromkeys(p.name for p in result.space.searched))
+
+
+def _outcome(row: TrialRow) -> str:
+    """How a trial ended, as a cell; what failed is told below the table."""
+    if row.failed:
+        return "failed"
+    told = row.outcome or ""
+    return f"{told}, recorded" if row.recorded and not told.startswith("same as") else told
+
+
+def _best_trials(result: SearchResult, width: int) -> RenderableType:
+    names, sign = _searched(result), _sign(result)
+
+    def rank(row: TrialRow) -> tuple[bool, float]:
+        value = row.objective(result.metric)
+        return not row.has_finished, sign * value if math.isfinite(value) else math.inf
+
     rows = [
         [
             row.number,
-            "∞"
-            if math.isinf(row.objective(result.metric))
-            else f"{row.objective(result.metric):.4f}",
-            row.outcome or "",
+            _loss(row.objective(result.metric)),
+            _outcome(row),
             *(value_of(row, name) for name in names),
         ]
-        for row in ranked[:_MOST_TRIALS]
+        for row in sorted(result.trials, key=rank)[:_MOST_TRIALS]
     ]
     columns = ["trial", result.metric, "outcome", *map(symbol, names)]
-    console.print()
     title = f"{result.name}: the best of {len(result.trials)} trials"
-    console.print(table(title, columns, rows, console.width))
-    console.print()
-    for line in (*_gain(result, space), *_cost(result)):
-        console.print(line, soft_wrap=True, highlight=False)
-    console.print()
-    console.print(_next_commands(result.name, home))
+    return table(title, columns, rows, width)
 
 
-def _gain(result: SearchResult, space: SearchSpace) -> list[RenderableType]:
-    best, defaults = result.best, result.trials[0]
+def _front(
+    result: SearchResult, objectives: Mapping[str, Literal["min", "max"]], width: int
+) -> RenderableType:
+    """The trials of which no other is better in every objective."""
+    names, front = _searched(result), pareto_front(result.trials, objectives)
+    rows = [
+        [
+            row.number,
+            *(number(row.objective(metric)) for metric in objectives),
+            *(value_of(row, name) for name in names),
+        ]
+        for row in front[:_MOST_FRONT]
+    ]
+    title = f"{result.name}: of {len(result.trials)} trials no other is better in every objective"
+    if len(front) > len(rows):
+        title += f" ({len(rows)} of {len(front)})"
+    return table(title, ["trial", *objectives, *map(symbol, names)], rows, width)
+
+
+def _confirmed(result: SearchResult, confirmation: Confirmation, width: int) -> RenderableType:
+    """The configurations that were retrained, the winner first."""
+    trials = {row.number: row for row in result.trials}
+    seeds = max(len(entry.values) for entry in confirmation.ranked)
+    rows = [
+        [
+            entry.number,
+            _loss(entry.mean),
+            f"{entry.low:.4f} … {entry.high:.4f}" if entry.count > 1 else "",
+            *("" if v is None else _loss(v) for v in _padded(entry.values, seeds)),
+            _loss(trials[entry.number].objective(result.metric)) if entry.number in trials else "",
+        ]
+        for entry in confirmation.ranked
+    ]
+    columns = [
+        "trial",
+        f"mean {result.metric}",
+        "95 % interval",
+        *(f"seed {i + 1}" for i in range(seeds)),
+        "in the search",
+    ]
+    return table(f"retrained with {seeds} fresh seeds", columns, rows, width)
+
+
+def _padded(values: Sequence[float | None], count: int) -> Sequence[float | None]:
+    return (*values, *[None] * (count - len(values)))
+
+
+# sentences -----------------------------------------------------------------------------------
+
+
+def _gain(result: SearchResult) -> list[RenderableType]:
+    best, defaults, sign = result.best, result.trials[0], _sign(result)
     value, base = best.objective(result.metric), defaults.objective(result.metric)
-    moved = [symbol(p.name) for p in space.moved()]
+    moved = [symbol(p.name) for p in result.space.moved()]
     note = f" (moved into your ranges: {', '.join(moved)})" if moved else ""
     if best is defaults:
         return [Text(f"No trial beat the defaults of the symbol table{note}: {value:.4f}.")]
     if math.isinf(base):
         return [Text(f"Best {result.metric} {value:.4f}; the defaults{note} {defaults.outcome}.")]
     at = "" if defaults.has_finished else f" at {defaults.tokens:,} tokens"
+    values = [sign * row.objective(result.metric) for row in result.trials if row.has_finished]
+    is_best = not best.has_finished or sign * value <= min(values)
+    change = 100 * sign * (base - value) / abs(base) if base else 0.0
+    better = "lower" if sign == 1 else "higher"
+    worse = "higher" if sign == 1 else "lower"
     line = Text.assemble(
-        ("Best ", ""),
+        ("Best " if is_best else f"Trial {best.number} has ", ""),
         (f"{result.metric} {value:.4f}", "bold green"),
-        f" against {base:.4f}{at} of the defaults{note}: {100 * (base - value) / base:.1f} % lower",
+        f" against {base:.4f}{at} of the defaults{note}: {abs(change):.1f} % "
+        f"{better if change >= 0 else worse}",
     )
     if result.metric == "val_loss":
         line.append(f" (perplexity {math.exp(value):.1f} against {math.exp(min(base, 700)):.1f})")
@@ -150,34 +254,101 @@ def _writing(best: TrialRow) -> list[RenderableType]:
     return [f"It predicts {100 * last.token_accuracy:.1f} % of the target's tokens right{score}."]
 
 
+def _confirmation_lines(result: SearchResult) -> list[RenderableType]:
+    """Who won with fresh seeds, and whether the first two can be told apart."""
+    if result.confirmation is None:
+        return []
+    selected = {
+        row.number: row.objective(result.metric)
+        for row in result.trials
+        if any(row.number == entry.number for entry in result.confirmation.ranked)
+    }
+    return [Text(line) for line in sentences(result.confirmation, result.metric, selected)]
+
+
 def _cost(result: SearchResult) -> list[RenderableType]:
     spent, full = result.tokens_spent, result.tokens_full
     diverged = sum(row.has_diverged for row in result.trials)
     trained = f"Trained {spent:,} tokens in {clock(result.wall_seconds)}"
-    if result.interrupted:
-        ended = sum(row.outcome != "interrupted" for row in result.trials)
-        trained = f"Interrupted: {ended} trials had ended. {trained}."
-    else:
+    if result.halted is None and full:
         share = 100 * (1 - spent / full)
-        trained += f"; early stopping spared {share:.0f} % of the full budget of {full:,}."
-    failures = [row.outcome for row in result.trials if row.outcome and "failed" in row.outcome]
+        trained += f"; early stopping spared {share:.0f} % of the full budget of {full:,}"
+    if result.confirmation_tokens:
+        trained += f"; the confirmation took another {result.confirmation_tokens:,} tokens"
+    verb = "trial" if diverged == 1 else "trials"
     return [
-        trained + (f" {diverged} trials diverged." if diverged else ""),
-        *([Text(f"{len(failures)} trials {failures[0]}.", style="red")] if failures else []),
-        f"The workers spent {100 * result.training_share:.0f} % of the time inside training.",
+        Text(f"{trained}." + (f" {diverged} {verb} diverged." if diverged else "")),
+        Text(f"The workers spent {100 * result.training_share:.0f} % of the time inside training."),
     ]
 
 
-def _next_commands(search: str, home: str | None) -> Table:
-    at = f" --home {shlex.quote(home)}" if home else ""
-    grid = Table.grid(padding=(0, 3))
-    for command, meaning in (
-        ("tuner ui", "compare the trials in MLflow"),
-        ("tuner replay", "retrain the best trial and prove that it reproduces"),
-        (f"tuner show --search {search}", "see all trials here"),
-    ):
-        grid.add_row(Text(f"  {command}{at}", style="bold cyan"), Text(meaning, style="dim"))
+def _endings(result: SearchResult) -> list[RenderableType]:
+    """Why the search ended early, what it did not train, and what failed."""
+    lines = []
+    settings, reason = result.space.search, result.halted or result.limit
+    limit = {
+        "max_tokens": f"--max-tokens: {settings.max_tokens or 0:,} tokens were trained",
+        "max_seconds": f"--max-time: it had {clock(settings.max_seconds or 0)}",
+        "patience": f"--patience: {settings.patience} trials ended without a better one",
+    }
+    if reason:
+        ended = sum(row.outcome is not None for row in result.trials)
+        why = f"Stopped by {limit[reason]}" if reason in limit else reason.capitalize()
+        lines.append(Text(f"{why}. {ended} of {len(result.trials)} trials had ended."))
+    recorded = [row for row in result.trials if row.recorded]
+    if recorded:
+        verb = "trial was" if len(recorded) == 1 else "trials were"
+        which = ", ".join(
+            f"{row.number} ({row.outcome})" if (row.outcome or "").startswith("same as")
+            else str(row.number)
+            for row in recorded
+        )  # fmt: skip
+        lines.append(Text(f"{len(recorded)} {verb} taken from the record, not trained: {which}."))
+    failures: dict[str, list[int]] = {}
+    for row in result.trials:
+        if row.failed:
+            failures.setdefault(str(row.outcome).partition(": ")[2], []).append(row.number)
+    for why, rows in failures.items():
+        which = f"Trial {rows[0]}" if len(rows) == 1 else f"{len(rows)} trials ({_few(rows)})"
+        lines.append(Text(f"{which} failed: {why or 'for no known reason'}.", style="red"))
+    return [*lines]
+
+
+def _few(numbers: Sequence[int]) -> str:
+    shown = ", ".join(map(str, numbers[:_MOST_TRIALS]))
+    return f"{shown}, …" if len(numbers) > _MOST_TRIALS else shown
+
+
+def _bullets(lines: Sequence[str]) -> Table:
+    grid = Table.grid(padding=(0, 1))
+    for line in lines:
+        grid.add_row("-", Text(line))
     return grid
+
+
+def _next_commands(result: SearchResult, home: str | None) -> list[Text]:
+    """What to type next, on lines that are never broken: they are there to be copied."""
+    at = f" --home {shlex.quote(home)}" if home else ""
+    replayed = "confirmed winner" if result.confirmation else "best trial"
+    commands = [
+        ("tuner ui", "compare the trials in MLflow"),
+        ("tuner replay", f"retrain the {replayed} and prove that it reproduces"),
+        (f"tuner show --search {result.name}", "see all trials here"),
+    ]
+    if result.halted:
+        commands.insert(0, (f"tuner search --resume {result.name}", "go on where it stopped"))
+    elif result.limit:
+        option = f"--{result.limit.replace('_', '-')}"
+        commands.insert(
+            0, (f"tuner search --resume {result.name} {option} N", "go on with a higher limit")
+        )
+    width = max(len(command) for command, _ in commands) + len(at)
+    return [
+        Text.assemble(
+            (f"  {command + at:<{width}}", "bold cyan"), "   ", (meaning, "dim"), overflow="ignore"
+        )
+        for command, meaning in commands
+    ]
 
 
 def range_of(entry: FieldInfo) -> str:

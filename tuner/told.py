@@ -112,9 +112,9 @@ def at_one_budget(
     for rung in reversed(rungs):
         report = round(rung / report_tokens)
         reached = {
-            n: curve[min(report, max(curve))]
+            n: curve[min((at for at in curve if at >= report), default=max(curve))]
             for n, curve in curves.items()
-            if told[n].state == "finished" or report in curve
+            if told[n].state == "finished" or max(curve) >= report
         }
         if len(reached) >= enough:
             break

@@ -10,7 +10,7 @@ from model.report import Report, Status
 from tuner.board import TrialRow
 from tuner.conductor import Conductor
 from tuner.corpus_facts import CorpusFacts
-from tuner.history import search_event
+from tuner.history import search_event, session_event
 from tuner.jobs import Job
 from tuner.journal import Event, report_event
 from tuner.space import SearchSpace
@@ -61,8 +61,8 @@ class Simulation:
         self.jobs: list[Job] = []
         self._train = train
         if not events:
-            event = search_event(conductor.space, None, FACTS, 0, in_order=True)
-            self.events.append({**event, "slots": len(conductor._slots)})
+            self.events.append(search_event(conductor.space, None, FACTS))
+            self.events.append(session_event({}, len(conductor._slots), in_order=True))
         self._fill()
 
     def _fill(self) -> None:

@@ -6,113 +6,22 @@ import math
 import random
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from model.report import Report, Status
-from tuner.advice import advise
-from tuner.board import TrialRow
-from tuner.corpus_facts import CorpusFacts
-from tuner.parameters import Choice, Range, Value
-from tuner.ranges import from_unit
-from tuner.space import SearchSpace
-from tuner.space_file import load_space
+from tests.tuner.made_up import SPACE, Loss, Made, load
+from tuner.importance import importance
 
-FACTS = CorpusFacts(300, 100_000, 10_000, "data", "tokenizer")
-HEAD = """
-data: {source: python-stdlib}
-tokenizer: {vocab_size: 300}
-model: {d_model: 16, n_layers: 1, n_heads: 2, context_length: 16}
-budget: {tokens: 20000, reports: 5}
-search: {trials: 24}
-"""
-SPACE = """hyperparameters:
-  α_max:    {log: [1e-4, 3e-2]}
-  α_min:    {fraction_of: α_max, log: [0.01, 0.5]}
-  T_warmup: {fraction_of: T_total, uniform: [0.0, 0.2]}
-  β1:       {uniform: [0.8, 0.95]}
-  λ:        {log: [5e-3, 1.0]}
-  τ:        {log: [0.25, 4.0]}
-  B:        {choice: [8, 16, 32]}
-"""
-Draw = dict[str, Value]
-Loss = Callable[[Draw], float]
 RATE = "max_learning_rate"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("spaces")
-
-
-def load(folder: Path, text: str = SPACE) -> SearchSpace:
-    (folder / "space.yaml").write_text(HEAD + text, encoding="utf-8")
-    return load_space(folder / "space.yaml")
-
-
-def draw(space: SearchSpace, rng: random.Random, fixed: Mapping[str, Value]) -> Draw:
-    drawn: Draw = {}
-    for p in space.searched:
-        d = p.distribution
-        if not space.is_drawn(p, drawn):
-            continue
-        if isinstance(d, Range):
-            value = from_unit(d, rng.random())
-            drawn[p.label] = round(value) if d.is_whole else value
-        elif isinstance(d, Choice):
-            drawn[p.label] = rng.choice(d.values)
-        drawn |= {k: v for k, v in fixed.items() if k == p.label}
-    return drawn
-
-
-def trained(
-    space: SearchSpace, number: int, drawn: Draw, loss: float, reports: int = 99
-) -> TrialRow:
-    """A trial with its reports; it diverges at the second one if its loss is not finite."""
-    spec = space.spec(drawn, FACTS, 0)
-    row = TrialRow(number, spec)
-    steps = spec.report_steps[:reports]
-    for i, step in enumerate(steps, 1):
-        status = Status.FINISHED if i == len(spec.report_steps) else Status.TRAINING
-        is_bad = i > 1 and not math.isfinite(loss)
-        value = loss + 2 / i if math.isfinite(loss) else 9.0
-        row.reports.append(
-            Report(
-                str(number), Status.DIVERGED if is_bad else status, step,
-                step * spec.tokens_per_step, math.nan if is_bad else value, value, 1.0, 0.01,
-            )
-        )  # fmt: skip
-        if is_bad:
-            break
-    return row
-
-
-class Made:
-    """A search of random draws, or of given ones, with a known loss."""
-
-    def __init__(
-        self,
-        space: SearchSpace,
-        loss: Loss,
-        trials: int = 24,
-        fixed: Sequence[Mapping[str, Value]] = (),
-        reports: Callable[[int], int] = lambda _: 99,
-        seed: int = 0,
-    ) -> None:
-        rng = random.Random(seed)
-        self.space = space
-        self.draws = {
-            i: draw(space, rng, fixed[i] if i < len(fixed) else {}) for i in range(trials)
-        }
-        self.rows = [trained(space, i, d, loss(d), reports(i)) for i, d in self.draws.items()]
-
-    def advise(self, **options: Any) -> list[str]:
-        return advise(self.space, self.rows, self.draws, "val_loss", **options)
 
 
 def bowl(optimum: float, label: str = RATE) -> Loss:
@@ -126,7 +35,7 @@ def about(advice: Sequence[str], words: str) -> list[str]:
 # edges --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize(("optimum", "end"), [(1.0, "upper"), (1e-6, "lower")])
 def test_optimum_outside_of_the_range_moves_it_there(
     folder: Path, optimum: float, end: str, seed: int
@@ -141,7 +50,7 @@ def test_optimum_outside_of_the_range_moves_it_there(
     assert high > 1e-4
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_optimum_inside_of_the_range_is_left_alone(folder: Path, seed: int) -> None:
     made = Made(load(folder), bowl(2e-3), trials=60, seed=seed)
     assert about(made.advise(), " lie at ") == []
@@ -153,6 +62,27 @@ def test_one_good_trial_at_the_edge_is_no_crowd(folder: Path) -> None:
     assert about(made.advise(), " lie at ") == []
     fixed = [*({RATE: 0.0299 - i / 1e4} for i in range(6)), *fixed[6:]]
     assert len(about(Made(load(folder), bowl(1.0), fixed=fixed).advise(), " lie at ")) == 1
+
+
+def test_best_of_all_is_among_the_crowd(folder: Path) -> None:
+    """Four of the best five lie at the end; but the very best lies in the middle."""
+    fixed = [{RATE: 2e-3}, *({RATE: 0.0299 - i / 1e4} for i in range(4))]
+    fixed += [{RATE: 1e-3 + i / 1e5} for i in range(19)]
+    loss: Loss = lambda d: 1.0 if d[RATE] == 2e-3 else bowl(1.0)(d)  # noqa: E731 - a rule's line
+    assert about(Made(load(folder), loss, fixed=fixed).advise(), "α_max: ") == []
+    last = Made(load(folder), bowl(1.0), fixed=fixed)
+    assert about(last.advise(), "α_max: the best 4 trials lie at the upper end")
+
+
+def test_range_is_not_widened_to_where_trials_diverge(folder: Path) -> None:
+    fixed = [{RATE: 0.0299 - i / 1e5} for i in range(6)]  # these diverge
+    fixed += [{RATE: 0.022 - i / 1e4} for i in range(6)]  # the best: above 0.017 is the upper tenth
+    fixed += [{RATE: 1e-3 + i / 1e5} for i in range(12)]
+    loss: Loss = lambda d: math.nan if float(d[RATE]) > 0.023 else bowl(1.0)(d)  # noqa: E731
+    advice = Made(load(folder), loss, fixed=fixed).advise()
+    assert about(advice, "6 of the 6 with α_max above ")
+    assert about(advice, " lie at ") == []
+    assert about(Made(load(folder), bowl(1.0), fixed=fixed).advise(), " lie at ")
 
 
 def test_stopped_trials_are_not_among_the_best(folder: Path) -> None:
@@ -312,6 +242,12 @@ def test_importance_compares_equal_budgets_only(folder: Path) -> None:
     assert "over 24 trials at 4,000 tokens: α_max" in told
 
 
+def test_importance_does_not_wait_for_the_shortest_trial(folder: Path) -> None:
+    made = Made(load(folder), bowl(1e-2), reports=lambda i: 1 if i % 8 == 0 else 99)
+    (told,) = about(made.advise(), "Share of the gain")
+    assert "over 21 trials at 20,000 tokens: α_max" in told
+
+
 def test_importance_counts_a_diverged_trial_as_bad(folder: Path) -> None:
     made = Made(
         load(folder), lambda d: math.nan if float(d[RATE]) > 3e-3 else 3.0 + float(d["beta1"]) / 9
@@ -324,8 +260,20 @@ def test_importance_is_silent_when_nothing_stands_out(folder: Path) -> None:
     space = load(folder)
     assert about(Made(space, lambda _: 3.0).advise(), "Share of the gain") == []
     noise = random.Random(1).random
-    told = [about(Made(space, lambda _: noise(), seed=s).advise(), "Share of") for s in range(10)]
+    told = [about(Made(space, lambda _: noise(), seed=s).advise(), "Share of") for s in range(6)]
     assert sum(map(bool, told)) <= 2  # 5 of 100 were measured
+
+
+def test_importance_is_the_same_in_any_unit(folder: Path) -> None:
+    """Perplexities reach 1e304, whose squares are beyond a double."""
+    space = load(folder)
+    draws = list(Made(space, bowl(1e-2)).draws.values())
+    plain, huge, tiny = (
+        importance(space, [(d, scale * bowl(1e-2)(d)) for d in draws])
+        for scale in (1.0, 2.0**1000, 2.0**-600)
+    )
+    assert plain[0].shares[0].parameter.name == RATE
+    assert plain == huge == tiny
 
 
 def test_importance_needs_two_trials_for_each_parameter(folder: Path) -> None:
@@ -385,7 +333,7 @@ def test_advice_takes_little_time(folder: Path, trials: int, seconds: float) -> 
     assert time.process_time() - start < seconds
 
 
-ODD = st.sampled_from([3.0, 3.0, 2.5, 4.0, 1e30, math.nan, math.inf])
+ODD = st.sampled_from([3.0, 3.0, 2.5, 3.0 + 1e-15, 1e304, math.nan, math.inf])
 SPACES = [
     SPACE,
     "hyperparameters: {α_max: 0.01}",
@@ -402,7 +350,7 @@ SPACES = [
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 def test_advice_never_raises(folder: Path, data: st.DataObject) -> None:
     space = load(folder, data.draw(st.sampled_from(SPACES)))
     trials = data.draw(st.sampled_from([0, 1, 2, 3, 7, 12]))
@@ -410,7 +358,8 @@ def test_advice_never_raises(folder: Path, data: st.DataObject) -> None:
     reports = data.draw(st.lists(st.sampled_from([0, 1, 2, 99]), min_size=trials, max_size=trials))
     made = Made(space, falling(losses), trials, reports=lambda i: reports[i])
     if data.draw(st.booleans()):
-        made.draws = {}
+        for row in made.rows:
+            row.draw = {}
     advice = made.advise()
     assert all(sentence.endswith(".") for sentence in advice)
     assert len(advice) <= 6

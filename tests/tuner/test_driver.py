@@ -12,7 +12,8 @@ from tests.tuner.conducting import FACTS, space_of, trained
 from tuner.board import TrialRow
 from tuner.conductor import Conductor
 from tuner.driver import Driver, Over
-from tuner.history import memory_of, repeat, search_event
+from tuner.health import Watchdog
+from tuner.history import memory_of, repeat, search_event, session_event
 from tuner.journal import Journal, read_journal
 from tuner.live import SilentView
 
@@ -55,7 +56,8 @@ class Place:
         self.view = Words()
         self.interrupt: Callable[[], None] = lambda: None
         if not self.journal.events:
-            self.journal.append(search_event(conductor.space, None, FACTS, 2, in_order=in_order))
+            self.journal.append(search_event(conductor.space, None, FACTS))
+        self.journal.append(session_event({}, 2, in_order=in_order))
         self.driver = Driver(
             conductor,
             self.journal,
@@ -65,7 +67,7 @@ class Place:
             {"torch": "2.13.0"},
             in_order=in_order,
             check_interrupt=lambda: self.interrupt(),
-            watchdog=Told([], "check"),
+            watchdog=Watchdog([]),
         )
 
     def told(self, name: str) -> list[tuple[Any, ...]]:
@@ -110,7 +112,7 @@ def test_driver_journals_before_it_acts(place: Place, tmp_path: Path) -> None:
     driver = place.driver
     driver.begin()
     kinds = [e["event"] for e in read_journal(tmp_path / "lm-1")]
-    assert kinds == ["search", "trial", "trial"]
+    assert kinds == ["search", "session", "trial", "trial"]
     assert place.worker_calls == []  # nobody has come for a job yet
     driver.next_job()
     place.report(0)
@@ -128,27 +130,23 @@ def test_driver_ignores_a_report_of_a_client_that_was_given_up(place: Place) -> 
     driver.fail(1, "again")
     assert len(read_journal(place.journal.path.parent)) == before
     assert driver.conductor.board.rows[1].outcome == "failed: the worker died"
-    assert ("1", False) in place.told("stop")
+    assert ("1", False, None) in place.told("stop")
 
 
 def test_driver_parks_and_brings_back(place: Place) -> None:
     driver = place.driver
     driver.begin()
-    jobs: dict[int, dict[str, Any]] = {}
-    stopped: list[int] = []
     resumed: list[dict[str, Any]] = []
     while not driver.is_over:
         while job := driver.next_job():
             if job["after"]:
                 resumed.append(job)
-            jobs[job["number"]] = job
         expected = driver.conductor.expected
         assert expected is not None
-        if not place.report(expected[0]):
-            stopped.append(expected[0])
+        place.report(expected[0])
     driver.close()
     assert all(job["source"] == [str(job["number"]), job["after"]] for job in resumed)
-    kept = {int(number): keep for number, keep in place.told("stop")}
+    kept = {int(number): keep for number, keep, _ in place.told("stop")}
     board = driver.conductor.board
     assert all(kept[r.number] for r in board.rows.values() if r.has_finished)
     assert all(row.outcome for row in board.rows.values())
@@ -179,7 +177,7 @@ def test_driver_halts_once_nothing_more_can_report(place: Place) -> None:
     driver.close()
     ended = {call[1]: call[2] for call in place.tracker_calls if call[0] == "end_trial"}
     assert ended[0] == "interrupted"
-    assert all(keep for _, keep in place.told("stop"))
+    assert all(keep for _, keep, _ in place.told("stop"))
 
 
 def test_driver_goes_on_where_the_journal_ends(
@@ -207,9 +205,10 @@ def test_driver_goes_on_where_the_journal_ends(
         assert job is not None
         assert job["after"] == rows[job["number"]].step
         assert job["source"] == ([str(job["number"]), job["after"]] if job["after"] else None)
-    reports = [call for call in other.tracker_calls if call[0] == "report"]
-    assert len(reports) == 5
-    assert [e["event"] for e in read_journal(tmp_path / "lm-1")] == [e["event"] for e in events]
+    caught_up = [call for call in other.tracker_calls if call[0] == "add_trial"]
+    assert sum(len(call[3]) for call in caught_up) == 5
+    kinds = [e["event"] for e in read_journal(tmp_path / "lm-1")]
+    assert kinds == [*(e["event"] for e in events), "session"]
     other.journal.close()
 
 

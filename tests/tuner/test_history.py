@@ -8,7 +8,16 @@ import pytest
 from tests.tuner.conducting import FACTS, SPACE, Simulation, space_of
 from tuner.conductor import Conductor
 from tuner.errors import TunerError
-from tuner.history import Recorded, check_edit, edited, environment_changes, memory_of, repeat
+from tuner.history import (
+    Recorded,
+    check_edit,
+    edited,
+    environment_changes,
+    memory_of,
+    repeat,
+    search_event,
+    session_event,
+)
 from tuner.overrides import Override
 from tuner.space import SearchSpace
 
@@ -20,20 +29,18 @@ def space(tmp_path: Path) -> SearchSpace:
 
 def test_recorded_reads_back_what_a_search_began_with(space: SearchSpace) -> None:
     simulation = Simulation(Conductor(space, FACTS, 3))
-    session = {"event": "session", "environment": {"torch": "2.13.0"}}
+    session = session_event({"torch": "2.13.0"}, 3, in_order=True)
     recorded = Recorded.of([*simulation.events, session], "lm-1")
     assert recorded.space == space
     assert recorded.begun == (space, 3)
     assert recorded.facts == FACTS
-    assert recorded.slots == 3
-    assert recorded.environment == {"torch": "2.13.0"}
+    assert recorded.session == session
 
 
 @pytest.mark.parametrize(
     ("events", "reason"),
     [
-        ([], "never began"),
-        ([{"event": "search"}], "never began"),
+        ([], "is empty"),
         ([{"event": "search"}, {"event": "session"}], "another version"),
     ],
 )
@@ -106,8 +113,8 @@ def test_search_goes_on_with_an_allowed_edit(tmp_path: Path, old: str, new: str)
     for _ in range(20):
         simulation.step()
     simulation.conductor.edit(other, 3)
-    event = {**simulation.events[0], "space": other.model_dump_json()}
-    simulation.events.append(event)
+    simulation.events.append(search_event(other, None, FACTS))
+    simulation.events.append(session_event({}, 3, in_order=True))
     simulation._fill()
     board = simulation.run().board
     assert len(board.searched) == other.search.trials

@@ -75,7 +75,7 @@ def test_override_of_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixt
     load(tmp_path)
     space = ["--space", str(tmp_path / "space.yaml"), "--home", str(tmp_path / "home")]
     assert main(["validate", *space, "--set", "budget.tokens=512", "--trials", "7"]) == 0
-    assert "7 trials by tpe and asha, at most 512 tokens each" in capsys.readouterr().out
+    assert "7 trials of at most 512 tokens and" in capsys.readouterr().out
     assert main(["validate", *space, "--trials", "1"]) == 2
     assert capsys.readouterr().err.startswith("--trials: the grid has 2 points, but only 1 trials")
     assert main(["data", "info", *space, "--set", "tokenizer.vocab_size=1"]) == 2

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.hyperparameters import SYMBOL_TABLE
-from tests.tuner.test_advice import FACTS, HEAD
+from tests.tuner.made_up import FACTS, HEAD
 from tuner.parameters import Choice, Constant, Parameter, Range, Value
 from tuner.ranges import End, cut, entry, from_unit, is_possible, moved, unit, written
 from tuner.space import SearchSpace

@@ -3,9 +3,21 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
+import numpy as np
+
+from model.corpus import Corpus
+from model.engine import Engine
 from model.report import METRICS, Report, Status
-from tuner.replay import Verdict, compare, judge
+from model.spec import Continues, TrialSpec
+from model.states import At
+from tests.conftest import MakeSpec
+from tuner.replay import Difference, Verdict, _retrain, compare, judge
+
+Tokens = tuple[np.ndarray, np.ndarray]
 
 
 def report(step: int, loss: float = 3.0, status: Status = Status.TRAINING) -> Report:
@@ -63,3 +75,77 @@ def test_judge_excuses_small_differences_elsewhere_only() -> None:
     assert judge(near, is_elsewhere=False) is Verdict.DIFFERENT
     assert judge(near, is_elsewhere=True) is Verdict.WITHIN_TOLERANCE
     assert judge(far, is_elsewhere=True) is Verdict.DIFFERENT
+
+
+# retraining from a specification -----------------------------------------------------------------
+
+
+def fake_corpus(tokens: Tokens) -> Corpus:
+    """What a retraining takes of a corpus."""
+    return cast(Corpus, SimpleNamespace(splits=tokens, tokenizer=SimpleNamespace(decode=str)))
+
+
+def replayed(tokens: Tokens, spec: TrialSpec, made: list[Report], folder: Path) -> list[Difference]:
+    """What a replay finds of the reports of a search."""
+    told: list[int] = []
+    reports, _ = _retrain(
+        spec, len(made), "cpu", fake_corpus(tokens), folder, lambda n, of, r: told.append(r.step)
+    )
+    assert told == [r.step for r in made]
+    return compare(recorded(*made), reports)
+
+
+def searched(tokens: Tokens, specs: list[TrialSpec], stop: dict[str, int]) -> list[list[Report]]:
+    """Trials in a stack of two slots; some are stopped after an update."""
+    engine = Engine(*tokens, slots=2, width=2)
+    reports: list[list[Report]] = [[] for _ in specs]
+    for r in engine.run(specs):
+        reports[int(r.trial_id)].append(r)
+        if stop.get(r.trial_id) == r.step:
+            engine.stop(r.trial_id)
+    return reports
+
+
+def test_replay_repeats_a_trial_of_a_refilled_slot(
+    tokens: Tokens, make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    """After a stopped, a finished and a diverged trial, beside others in the middle of theirs."""
+    wild = make_spec(
+        steps=40, reports=4, optimizer="sgd", schedule="constant", learning_rate=100.0,
+        weight_decay=10.0, grad_clip=0.0, warmup_steps=0,
+    )  # fmt: skip
+    rich = {"dropout": 0.1, "ema_decay": 0.9, "target_sparsity": 0.5, "prune_interval_steps": 2}
+    specs = [
+        make_spec(seed=1, steps=14, **rich), wild, make_spec(seed=2, steps=5),
+        make_spec(seed=3, steps=16, batch_size=6), make_spec(seed=4, steps=9, **rich),
+    ]  # fmt: skip
+    made = searched(tokens, specs, {"0": 5})
+    assert [len(reports) for reports in made[2:]] == [3, 3, 3]
+    assert made[1][-1].status is Status.DIVERGED
+    for spec, reports in zip(specs, made, strict=True):
+        assert replayed(tokens, spec, reports, tmp_path) == []
+    assert replayed(tokens, make_spec(seed=9, steps=9, **rich), made[4], tmp_path) != []
+
+
+def test_replay_follows_a_chain(tokens: Tokens, make_spec: MakeSpec, tmp_path: Path) -> None:
+    """The child's own reports are compared; its ancestors are trained again on the way."""
+    root = make_spec(steps=12, reports=6, dropout=0.1)
+    spec = root
+    for step, rate in ((4, 0.02), (8, 0.001)):
+        own = spec.model_dump(exclude={"continues"})
+        own["hyperparameters"] |= {"max_learning_rate": rate, "min_learning_rate": rate / 10}
+        spec = TrialSpec(**own, continues=Continues(spec=spec, step=step))
+    # in the search it went on from its parent's states
+    engine = Engine(*tokens, checkpoint_dir=tmp_path)
+    before = 0
+    for link, (name, end) in zip(spec.chain, (("a", 4), ("b", 8), ("c", 12)), strict=True):
+        engine.admit(name, link, resume=At(chr(ord(name) - 1), before))
+        made: list[Report] = []
+        while not made or made[-1].step < end:
+            made += engine.turn()
+        engine.stop(name)
+        before = end
+    assert [r.step for r in made] == [10, 12]
+    assert replayed(tokens, spec, made, tmp_path) == []
+    other = spec.model_copy(update={"seed": 8})
+    assert replayed(tokens, other, made, tmp_path) != []

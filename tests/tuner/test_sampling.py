@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from optuna.trial import FrozenTrial, TrialState
@@ -28,7 +30,24 @@ REPORT, BUDGET = 2_000, 18_000
 Draw = Mapping[str, Value]
 
 
+# of which every parameter can be listed
+LISTED = """\
+hyperparameters:
+  λ: {choice: [0.1, 0.2, 0.5, 1]}
+  β2: {choice: [0.95, 0.98, 0.99]}
+  optimizer: {choice: [adamw, momentum]}
+  γ: {choice: [0.5, 0.9], when: {optimizer: momentum}}
+  T_prune_start: {int: [0, 2]}
+budget: {tokens: 18000, reports: 9}
+search: {sampler: %s, trials: 1000, seed: 3}
+"""
+
+
 def make(tmp_path: Path, sampler: str = "tpe", text: str = SPACE) -> Sampler:
+    if sampler == "bohb":
+        sampler = "tpe, scheduler: bohb"
+    elif sampler == "grid" and text == SPACE:
+        text = LISTED
     return Sampler(space(tmp_path, sampler, text), REPORT, BUDGET)
 
 
@@ -41,7 +60,7 @@ def space(tmp_path: Path, sampler: str = "tpe", text: str = SPACE) -> SearchSpac
 def loss(draw: Draw) -> float:
     """Best at a learning rate of 0.01."""
     rates = [float(v) for k, v in draw.items() if k.startswith("max_learning_rate")]
-    return 3 + abs(math.log(rates[0] / 0.01))
+    return 3 + abs(math.log(rates[0] / 0.01)) if rates else 3.0
 
 
 def finished(draw: Draw) -> Told:
@@ -102,23 +121,26 @@ def run(sampler: Sampler, count: int, tell: Callable[[Draw], Told] = finished) -
     return draws
 
 
-ALL = sorted(METHODS)
+ALL = [*sorted(METHODS), "bohb", "qmc"]
 SLOW_GP = pytest.param("gp", marks=pytest.mark.slow)
-TRIALS = dict.fromkeys(ALL, 50) | {"gp": 23}  # which takes a quarter of a second to think
+TRIALS = dict.fromkeys([*ALL, "grid"], 50) | {
+    "gp": 23
+}  # which takes a quarter of a second to think
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [*ALL, "grid"])
 def test_sampler_repeats_itself(tmp_path: Path, name: str) -> None:
     script = events(TRIALS[name])
     first, second = (play(make(tmp_path, name), script) for _ in range(2))
     assert first == second
     if name != "nsga2":  # whose children may be equal to a parent
         assert len({tuple(draw.items()) for draw in first.values()}) == TRIALS[name]
-    other = play(make(tmp_path, name, SPACE.replace("seed: 3", "seed: 4")), script)
+    text = LISTED if name == "grid" else SPACE
+    other = play(make(tmp_path, name, text.replace("seed: 3", "seed: 4")), script)
     assert all(first[number] != other[number] for number in (1, 10, 20))
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [*ALL, "grid"])
 def test_sampler_restores_to_the_next_suggestion(tmp_path: Path, name: str) -> None:
     """Wherever a search is cut, it goes on as if it had not been."""
     script = events(TRIALS[name])
@@ -175,7 +197,7 @@ def test_sampler_tells_how_trials_ended(tmp_path: Path) -> None:
     assert (trials_of(sampler)[1].state, trials_of(sampler)[1].value) == (TrialState.COMPLETE, 2.0)
 
 
-@pytest.mark.parametrize("name", ["tpe", SLOW_GP, "cmaes", "nsga2"])
+@pytest.mark.parametrize("name", ["tpe", SLOW_GP, "cmaes", "nsga2", "bohb"])
 def test_sampler_learns(tmp_path: Path, name: str) -> None:
     """Later suggestions lie nearer to the best learning rate than random ones."""
 
@@ -213,3 +235,131 @@ def test_sampler_takes_grid_parameters_in_turn(tmp_path: Path, name: str) -> Non
     assert points[0] == (16, "adamw")
     assert len(set(points[:6])) == 6
     assert points[:6] == points[6:]
+
+
+def test_sampler_grid_visits_every_combination_once(tmp_path: Path) -> None:
+    text = LISTED.replace("seed: 3", "seed: 3, try_first: [{λ: 0.5}]")
+    sampler = make(tmp_path, "grid", text)
+    assert sampler.most == 4 * 3 * (1 + 2) * 3
+    draws = run(sampler, sampler.most)
+    assert len({tuple(sorted(draw.items())) for draw in draws}) == sampler.most
+    assert [draw["weight_decay"] for draw in draws[:2]] == [0.1, 0.5]
+    # the first half is no corner of the space: it has about half of each value
+    half = [draw["weight_decay"] for draw in draws[: sampler.most // 2]]
+    assert all(7 <= half.count(value) <= 20 for value in (0.1, 0.2, 0.5, 1))
+    assert sampler.suggest(sampler.most) == draws[0]  # and then again
+    assert make(tmp_path, "tpe").most is None
+
+
+def test_sampler_tries_named_points_first(tmp_path: Path) -> None:
+    points = "[{α_max: 3e-3, batch_size: 8.0}, {γ: 0.9, optimizer: momentum}, {α_max: 1e-3}]"
+    for name in ("tpe", "cmaes", "qmc"):
+        text = SPACE.replace("seed: 3", f"seed: 3, try_first: {points}")
+        draws = run(make(tmp_path, name, text), 5)
+        defaults = draws[0]
+        assert draws[1] == dict(defaults) | {"max_learning_rate": 3e-3, "batch_size": 8}
+        assert draws[2] == dict(defaults) | {"optimizer": "momentum", "momentum": 0.9}
+        assert draws[3] not in draws[:3]  # the third point is the defaults: the sampler's turn
+        assert draws[4] not in draws[:4]
+
+
+def test_sampler_tries_named_alternatives(tmp_path: Path) -> None:
+    text = SPACE.replace(
+        "{log: [1e-4, 1e-1]}",
+        "[{log: [1e-4, 1e-3], when: {optimizer: adamw}}, "
+        "{log: [1, 30], when: {optimizer: momentum}}]",
+    ).replace("seed: 3", "seed: 3, try_first: [{α_max: 5, optimizer: momentum}]")
+    draw = run(make(tmp_path, text=text), 2)[1]
+    assert draw["max_learning_rate[2]"] == 5.0
+    assert "max_learning_rate[1]" not in draw
+
+
+def test_sampler_qmc_fills_the_space_evenly(tmp_path: Path) -> None:
+    """Of 64 points, conditional parameters included, each eighth of a range has about eight."""
+    places = space(tmp_path)
+    by_label = {p.label: p for p in places.searched}
+
+    def most_uneven(name: str) -> int:
+        draws = [make(tmp_path, name).suggest(0)]
+        draws = run(make(tmp_path, name), 65)[1:]
+        counts = []
+        for label in ("max_learning_rate", "min_learning_rate/max_learning_rate"):
+            eighths = [int(8 * by_label[label].place(draw[label])) for draw in draws]
+            counts += [abs(eighths.count(i) - 8) for i in range(8)]
+        return max(counts)
+
+    assert most_uneven("qmc") <= 1 < most_uneven("random")
+
+
+def test_sampler_with_several_objectives(tmp_path: Path) -> None:
+    """NSGA-II and TPE come nearer to the front of two that pull apart than chance does."""
+    text = SPACE.replace("sampler: %s", "sampler: %s, scheduler: none") + (
+        "objective: [{metric: val_loss}, {metric: parameters}]\n"
+    )
+
+    def regret(name: str) -> float:
+        """Rates from 1e-3 to 1e-2 are on the front; the warm share costs everybody."""
+        total = 0.0
+        sampler = make(tmp_path, name, text)
+        for number in range(120):
+            draw = sampler.suggest(number)
+            rate = math.log10(float(draw["max_learning_rate"]))
+            waste = float(draw["min_learning_rate/max_learning_rate"])
+            values = abs(rate + 3) + waste, abs(rate + 2) + waste
+            if number % 9 == 5:
+                sampler.tell(number, Told("diverged", {}))
+            else:
+                sampler.tell(number, Told("finished", {BUDGET: values[0]}, values))
+            total += sum(values) - 1 if number >= 80 else 0
+        return total
+
+    chance = regret("random")
+    assert regret("nsga2") < 0.8 * chance
+    assert regret("tpe") < 0.8 * chance
+
+
+def test_sampler_makes_the_larger_better_where_it_is(tmp_path: Path) -> None:
+    text = (
+        "data: {source: python-docstrings, pairs: true}\nmodel: {n_encoder_layers: 1}\n"
+        + SPACE.replace("sampler: %s", "sampler: %s, scheduler: none")
+        + "objective: [{metric: val_loss}, {metric: bleu}]\n"
+    )
+    sampler = make(tmp_path, "nsga2", text)
+    for number in range(3):
+        sampler.suggest(number)
+    sampler.tell(0, Told("finished", {BUDGET: 3.0}, (3.0, 25.0)))
+    sampler.tell(1, Told("diverged", {}))
+    sampler.tell(2, Told("stopped", {REPORT: 2.0}))
+    a, b, c = trials_of(sampler)
+    assert a.values == [3.0, -25.0]
+    assert b.values == [3.0, -25.0]  # the worst of all, which is the only one
+    assert c.state is TrialState.FAIL
+
+
+@pytest.mark.parametrize("name", ["tpe", "bohb", SLOW_GP])
+def test_sampler_stays_away_from_where_trials_diverged(tmp_path: Path, name: str) -> None:
+    """After ten divergences above a learning rate fewer suggestions lie above it.
+
+    Compared with a search in which the same ten say nothing. All others are equally good but for
+    noise, so that nothing else speaks for a rate.
+    """
+    spaces = space(tmp_path, "tpe, scheduler: bohb" if name == "bohb" else name)
+
+    def share(state: Literal["diverged", "failed"], seed: int) -> float:
+        search = spaces.search.model_copy(update={"seed": seed})
+        a_space = spaces.model_copy(update={"search": search})
+        sampler, rng = Sampler(a_space, REPORT, BUDGET), random.Random(seed)
+        for number in range(30):
+            rate = 10 ** (-4 + 3 * (number + 0.5) / 30)
+            sampler.restore(number, {**sampler.suggest(number), "max_learning_rate": rate})
+            told = Told("finished", {BUDGET: 4.0 + rng.random()})
+            sampler.tell(number, Told(state, {}) if rate > 0.01 else told)
+        rates = [float(sampler.suggest(number)["max_learning_rate"]) for number in range(30, 40)]
+        return sum(rate > 0.01 for rate in rates) / 10
+
+    seeds = range(3 if name == "gp" else 15)
+    without = sum(share("failed", seed) for seed in seeds) / len(seeds)
+    with_them = sum(share("diverged", seed) for seed in seeds) / len(seeds)
+    assert without > 0.15
+    # a third of BOHB's suggestions is random
+    assert with_them < (0.8 if name == "bohb" else 0.6) * without, (with_them, without)

@@ -198,13 +198,40 @@ def test_space_micro_batch_divides_every_batch(tmp_path: Path) -> None:
         assert space.micro_batch == expected
 
 
-def test_space_expected_tokens_under_asha(tmp_path: Path) -> None:
-    """Nine trials, rungs after 1 and 3 of 9 reports: 9·1 + 3·2 + 1·6 ninths of the budget."""
-    text = "budget: {tokens: 9000, reports: 9}\nsearch: {trials: 9, scheduler: %s}\n"
-    assert load(tmp_path, text % "none").expected_tokens(FACTS) == (81_000, 81_000)
-    full, expected = load(tmp_path, text % "asha").expected_tokens(FACTS)
-    assert full == 81_000
-    assert expected == pytest.approx(1000 * (9 + 3 * 2 + 1 * 6), rel=1e-6)
+@pytest.mark.parametrize(
+    ("scheduler", "ninths"),
+    [
+        ("none", 10 * 9),
+        ("asha", 9 + 9 * 1 + 3 * 2 + 1 * 6),
+        # the n-th of nine goes on with the chance ⌈n/3⌉/n: 4.2 do, and 2.3 of these four
+        ("asha, asha: stop", 9 + 9 * 1 + 4.2036 * 2 + 2.3333 * 6),
+        # brackets: of 9 trials with rungs at 1 and 3, then of 1 with a rung at 3
+        ("hyperband", 9 + 9 * 1 + 3 * 2 + 1 * 6),
+        ("bohb, trials: 15", 9 + 9 * 1 + 3 * 2 + 1 * 6 + 5 * 3 + 1 * 6),
+        ("median", 9 + 9 * (9 - 3)),
+        ("pbt", 10 * 9),
+        ("pb2", 10 * 9),
+        ("none, max_tokens: 5000", 5),
+    ],
+)  # fmt: skip
+def test_space_expected_tokens(tmp_path: Path, scheduler: str, ninths: float) -> None:
+    """Of the defaults, which nothing stops, and nine others; of nine reports each."""
+    trials = "" if "trials" in scheduler else "trials: 10, "
+    text = (
+        "confirm: off\nbudget: {tokens: 9000, reports: 9}\nhyperparameters: {λ: {log: [0.1, 1]}}\n"
+    )
+    space = load(tmp_path, text + f"search: {{{trials}scheduler: {scheduler}}}")
+    full, expected = space.expected_tokens(FACTS)
+    assert full == (15 if "15" in scheduler else 10) * 9000
+    assert expected == pytest.approx(1000 * ninths, rel=2e-3)
+
+
+def test_space_expected_tokens_count_the_confirmation(tmp_path: Path) -> None:
+    text = "budget: {tokens: 9000, reports: 9}\nsearch: {trials: 9, scheduler: none}\n"
+    confirmed = load(tmp_path, text + "confirm: {top: 2, seeds: 4}")
+    assert confirmed.expected_tokens(FACTS) == ((9 + 2 * 4) * 9000,) * 2
+    several = load(tmp_path, text + "objective: [{metric: val_loss}, {metric: parameters}]")
+    assert several.expected_tokens(FACTS) == (9 * 9000,) * 2
 
 
 def test_corpus_facts_refuse_a_context_longer_than_the_text() -> None:
@@ -390,7 +417,7 @@ def test_space_describes_distribution(tmp_path: Path, rows: str, text: str) -> N
 
 
 def test_space_expected_tokens_of_steps_and_epochs(tmp_path: Path) -> None:
-    none = "search: {trials: 2, scheduler: none}\n"
+    none = "confirm: off\nsearch: {trials: 2, scheduler: none}\n"
     steps = load(tmp_path, none + "hyperparameters: {T_total: {int: [10, 30]}, B: 8}")
     assert steps.expected_tokens(FACTS)[0] == 2 * 20 * 8 * 64
     assert steps.budget_tokens(FACTS) == 30 * 8 * 64

@@ -8,6 +8,7 @@ from tuner.schedulers.asha import asha
 from tuner.schedulers.hyperband import Hyperband
 from tuner.schedulers.median import MedianStopping
 from tuner.schedulers.none import FullBudget
+from tuner.schedulers.pb2 import PB2
 from tuner.schedulers.pbt import PBT
 from tuner.schedulers.protocol import Facts, Scheduler
 from tuner.space import SchedulerName
@@ -18,5 +19,6 @@ SCHEDULERS: Mapping[SchedulerName, Callable[[Facts], Scheduler]] = {
     "bohb": Hyperband,
     "median": MedianStopping,
     "pbt": PBT,
+    "pb2": PB2,
     "none": FullBudget,
 }

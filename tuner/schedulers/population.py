@@ -80,15 +80,15 @@ class Stretch:
 
     Attributes:
         draw: its hyperparameters.
-        since: the point where it began.
-        before: its value there, or that of the state that it was copied from.
+        since: the point where it began; 0: the start of training.
+        before: its value there, or that of the state that it was copied from; None at the start.
         point: the point that it came to.
         value: there.
     """
 
     draw: Mapping[str, Value]
     since: int
-    before: float
+    before: float | None
     point: int
     value: float
 
@@ -192,17 +192,21 @@ class Population(ABC):
         since, before = member.point, member.value
         member.point, member.value, member.due, member.has_lived = point, value, point, True
         self._points.setdefault(point, Rung()).record(member.number, value)
-        if before is not None:
-            self.stretches.append(Stretch(member.draw, since, before, point, value))
+        self.stretches.append(Stretch(member.draw, since, before, point, value))
         return True
 
-    def _is_alive(self, number: int) -> bool:
+    def values_at(self, point: int) -> list[float]:
+        """The values of all members at an exchange point, but of those that diverged or failed."""
+        return self._points.get(point, Rung()).values
+
+    def is_alive(self, number: int) -> bool:
+        """Whether a member trains, or will again."""
         return self.members[number].state in {State.TRAINING, State.PARKED}
 
     def _all_came(self, point: int) -> bool:
         """Whether all members that there will be, and that still train, have come to a point."""
         return self._started >= self.facts.space.search.trials and all(
-            m.point >= point for m in self.members.values() if self._is_alive(m.number)
+            m.point >= point for m in self.members.values() if self.is_alive(m.number)
         )
 
     def _others_wait(self, member: Member) -> bool:
@@ -229,13 +233,13 @@ class Population(ABC):
         itself, and none before there is something to choose from.
         """
         ranking = self._points.get(max(1, member.point), Rung()).ranking
-        alive = sum(self._is_alive(number) for number in self.members)
+        alive = sum(self.is_alive(number) for number in self.members)
         if len(ranking) < min(_QUARTER, alive):
             return []
         best = ranking[: max(1, len(ranking) // _QUARTER)]
         if member.number in ranking:
             ranking = ranking[: ranking.index(member.number)]
-        alive_ones = [number for number in ranking if self._is_alive(number)]
+        alive_ones = [number for number in ranking if self.is_alive(number)]
         chosen = [number for number in alive_ones if number in best] or alive_ones[:1]
         return [self.members[number] for number in chosen]
 

@@ -74,6 +74,11 @@ class Rung:
         return [number for _, _, number in self._ranked]
 
     @property
+    def values(self) -> list[float]:
+        """Of the recorded trials, best first."""
+        return [value for value, _, _ in self._ranked]
+
+    @property
     def best_parked(self) -> int | None:
         """The best trial that waits here."""
         return self._parked[0][2] if self._parked else None

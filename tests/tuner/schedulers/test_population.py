@@ -17,7 +17,8 @@ from tuner.space import SearchSpace
 from tuner.space_file import load_space
 
 NOBODY = frozenset[int]()
-BOTH = ["pbt"]
+BOTH = ["pbt", "pb2"]
+pytestmark = pytest.mark.usefixtures("few_draws")
 
 
 def population(

@@ -1,0 +1,145 @@
+"""The watchdog, against workers that answer when the test says so."""
+
+from __future__ import annotations
+
+import os
+import platform
+from typing import Any
+
+import pytest
+import ray
+from ray.exceptions import ActorUnavailableError
+
+from tuner import health
+from tuner.health import Change, Sign, Watchdog
+
+
+class Answer:
+    """What Ray gives for a call, before there is an answer."""
+
+    value: Any = None
+
+
+class FakeWorker:
+    def __init__(self) -> None:
+        self.asked: list[Answer] = []
+
+    @property
+    def pulse(self) -> FakeWorker:
+        return self
+
+    def remote(self) -> Answer:
+        self.asked.append(Answer())
+        return self.asked[-1]
+
+    def answer(self, pid: int, host: str = "") -> None:
+        self.asked[-1].value = {"pid": pid, "host": host or platform.node()}
+
+    def die(self) -> None:
+        self.asked[-1].value = ActorUnavailableError("gone", b"0" * 16)
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def killed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What is killed, by the system or by Ray; answers come from the fakes."""
+    found: list[Any] = []
+
+    def get(answer: Answer) -> Any:
+        if isinstance(answer.value, Exception):
+            raise answer.value
+        return answer.value
+
+    def wait(answers: list[Answer], timeout: float) -> tuple[list[Answer], list[Answer]]:
+        assert timeout == 0, "the driver does not wait"
+        return [a for a in answers if a.value], [a for a in answers if not a.value]
+
+    monkeypatch.setattr(ray, "get", get)
+    monkeypatch.setattr(ray, "wait", wait)
+    monkeypatch.setattr(ray, "kill", lambda handle, no_restart: found.append((handle, no_restart)))
+    monkeypatch.setattr(os, "kill", lambda pid, number: found.append((pid, number)))
+    monkeypatch.setattr(health, "_is_of_ray", lambda pid: pid != 99)
+    return found
+
+
+class Watch:
+    """A watchdog over two workers, and a clock that is turned by hand."""
+
+    def __init__(self) -> None:
+        self.workers, self.clock = [FakeWorker(), FakeWorker()], Clock()
+        self.dog = Watchdog(self.workers, 60.0, self.clock)
+
+    def pass_time(self, seconds: float, answering: dict[int, int]) -> list[Change]:
+        """Look about each half second; some workers answer, with their pids."""
+        changes = []
+        for _ in range(round(seconds * 2)):
+            self.clock.now += 0.5
+            changes += self.dog.check()
+            for worker, pid in answering.items():
+                if self.workers[worker].asked:
+                    self.workers[worker].answer(pid)
+        return changes
+
+
+@pytest.fixture
+def watch(killed: list[Any]) -> Watch:
+    return Watch()
+
+
+def test_watchdog_leaves_those_alone_who_answer(watch: Watch, killed: list[Any]) -> None:
+    assert watch.pass_time(600, {0: 11, 1: 12}) == []
+    assert killed == []
+    assert 200 < len(watch.workers[0].asked) <= 600, "about once a second"
+
+
+def test_watchdog_kills_who_is_frozen(watch: Watch, killed: list[Any]) -> None:
+    watch.pass_time(10, {0: 11, 1: 12})
+    assert watch.pass_time(59, {0: 11}) == []
+    assert watch.pass_time(5, {0: 11}) == [Change(1, Sign.FROZEN)]
+    assert killed == [(12, 9)]
+    assert watch.pass_time(100, {0: 11}) == [], "the new one has time to start"
+    assert watch.pass_time(5, {0: 11, 1: 13}) == [Change(1, Sign.BACK)]
+
+
+def test_watchdog_kills_on_another_machine_by_ray(watch: Watch, killed: list[Any]) -> None:
+    watch.dog.check()
+    watch.clock.now += 1
+    watch.dog.check()
+    watch.workers[0].answer(11, "elsewhere")
+    watch.workers[1].answer(99)  # whose number another process has by now
+    assert watch.pass_time(64, {}) == [Change(0, Sign.FROZEN), Change(1, Sign.FROZEN)]
+    assert killed == [(worker, False) for worker in watch.workers]
+
+
+def test_watchdog_says_who_was_lost_and_came_back(watch: Watch, killed: list[Any]) -> None:
+    watch.pass_time(10, {0: 11, 1: 12})
+    watch.pass_time(2, {0: 11})
+    watch.workers[1].die()
+    assert watch.pass_time(2, {0: 11}) == [Change(1, Sign.LOST)]
+    for _ in range(3):  # it is being started
+        watch.workers[1].die()
+        assert watch.pass_time(2, {0: 11}) == []
+    assert watch.pass_time(2, {0: 11, 1: 13}) == [Change(1, Sign.BACK)]
+    assert killed == []
+
+
+def test_watchdog_lets_workers_start(watch: Watch, killed: list[Any]) -> None:
+    assert watch.pass_time(590, {0: 11}) == []
+    assert watch.pass_time(20, {0: 11}) == [Change(1, Sign.FROZEN)]
+    assert killed == [(watch.workers[1], False)], "no process is known"
+
+
+def test_watchdog_that_slept_blames_nobody(watch: Watch, killed: list[Any]) -> None:
+    """A suspended machine: the driver and the workers wake together."""
+    watch.pass_time(10.5, {0: 11, 1: 12})
+    watch.pass_time(1.5, {})
+    watch.clock.now += 3600
+    assert watch.pass_time(30, {}) == []
+    assert watch.pass_time(10, {0: 11, 1: 12}) == []
+    assert killed == []

@@ -1,0 +1,88 @@
+"""How many workers there are, and what they are told; without Ray."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from model.corpus import Corpus
+from tuner import local_ray
+from tuner.errors import TunerError
+from tuner.local_ray import start_workers
+from tuner.space import SearchSpace
+from tuner.space_file import load_space
+
+SPACE = Path(__file__).parents[2] / "search_spaces" / "lm.yaml"
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A machine of three cores and some GPUs, and what was made on it."""
+    found = SimpleNamespace(gpus=0, made=None)
+
+    def make(*args: Any, **options: Any) -> Any:
+        found.made = args, options
+        return found
+
+    monkeypatch.setattr(local_ray, "_gpus", lambda: found.gpus)
+    monkeypatch.setattr(local_ray, "_cores", lambda: 3)
+    monkeypatch.setattr(local_ray, "make_workers", make)
+    return found
+
+
+def space(**engine: Any) -> SearchSpace:
+    loaded = load_space(SPACE)
+    return loaded.model_copy(update={"engine": loaded.engine.model_copy(update=engine)})
+
+
+def corpus(*, has_pairs: bool = False) -> Corpus:
+    tokenizer = SimpleNamespace(decode=str)
+    made: Any = SimpleNamespace(splits=("t", "v"), has_pairs=has_pairs, tokenizer=tokenizer)
+    found: Corpus = made
+    return found
+
+
+@pytest.mark.parametrize(
+    ("gpus", "engine", "expected"),
+    [
+        (0, {}, (3, 2, "cpu")),
+        (0, {"slots": 5}, (3, 5, "cpu")),
+        (0, {"workers": 1}, (1, 2, "cpu")),
+        (2, {}, (2, 8, "cuda")),
+        (2, {"workers": 1, "slots": 32}, (1, 32, "cuda")),
+        (2, {"device": "cpu"}, (3, 2, "cpu")),
+    ],
+)
+def test_start_workers_makes_one_for_each_device(
+    machine: Any, gpus: int, engine: dict[str, Any], expected: tuple[int, int, str]
+) -> None:
+    machine.gpus = gpus
+    made: Any = start_workers(space(**engine), corpus(), ("states", "starts"))
+    assert made is machine, "nothing is lost on the way"
+    (number, splits, slots, device, *folders), options = machine.made
+    assert (number, slots, device) == expected
+    assert (splits, folders) == (("t", "v"), ["states", "starts"])
+    assert options == {"decode": None, "gated": False}
+
+
+def test_start_workers_passes_on_gate_and_decoder(machine: Any) -> None:
+    start_workers(space(), corpus(has_pairs=True), ("states", "starts"), gated=True)
+    assert machine.made[1] == {"decode": str, "gated": True}
+
+
+@pytest.mark.parametrize(
+    ("gpus", "engine", "message"),
+    [
+        (0, {"device": "cuda"}, "engine.device is cuda, but there is no GPU here"),
+        (1, {"device": "cuda", "workers": 2}, "engine.workers is 2, but there are only 1 GPUs"),
+    ],
+)
+def test_start_workers_refuses(
+    machine: Any, gpus: int, engine: dict[str, Any], message: str
+) -> None:
+    machine.gpus = gpus
+    with pytest.raises(TunerError, match=message):
+        start_workers(space(**engine), corpus(), ("states", "starts"))
