@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.tuner.faults import FaultyServer, mlflow_server
+from tests.tuner.tracked import Open
 from tuner.store import open_client
+from tuner.tracking import Tracker
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +35,12 @@ def server(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     with mlflow_server(store, tmp_path / "artifacts") as server:
         yield server
+
+
+@pytest.fixture
+def open_tracker(store: str, tmp_path: Path) -> Open:
+    def make(search: str = "lm-1", uri: str = store, *, resume: bool = False) -> Tracker:
+        tags = {"sampler": "tpe"}
+        return Tracker(uri, tmp_path / "artifacts", "lm", search, tags, resume=resume)
+
+    return make

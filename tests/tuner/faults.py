@@ -72,7 +72,7 @@ class FaultyServer:
                 "127.0.0.1", self._port, self, threaded=True, request_handler=_Silent
             )
             self._port, self._server = server.server_port, server
-            threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+            threading.Thread(target=server.serve_forever, args=(0.5,), daemon=True).start()
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from model import checkpoint
 from model.report import Report, Status
 from tests.conftest import MakeSpec
 from tests.tuner.faults import FaultyServer
-from tests.tuner.test_tracking import ENVIRONMENT, states, stored_steps
+from tests.tuner.tracked import ENVIRONMENT, states, stored_steps
 from tuner import tracking
 from tuner.errors import JournalError, JournalInUse, RecordError, StoreError, TunerError
 from tuner.home import Home
