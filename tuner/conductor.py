@@ -97,6 +97,7 @@ class Conductor:
         self.board.num_trials = max(space.search.trials, len(self.board.rows))
         self.limit, self.confirmation, self.board.winner = None, None, None
         self._without_gain = 0
+        self._scheduler.edit(space)
         self._sampler = Sampler(space, *self._lengths)
         known = {p.label: p for p in space.searched}
         for row in self.board.rows.values():
