@@ -65,3 +65,66 @@ def test_bench_tokenizer_has_a_quick_mode(tmp_path: Path) -> None:
     assert all(goal["met"] == (goal["reached"] >= goal["least"]) for goal in report["goals"])
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert "MB/s" in done.stdout
+
+
+@pytest.mark.slow
+def test_bench_search_quality_has_a_quick_mode(tmp_path: Path) -> None:
+    out = tmp_path / "numbers.json"
+    command = [sys.executable, BENCH / "search_quality.py", "replay", "--quick", "--out", out]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    assert found["table"]["rows"] >= 200
+    methods = found["methods"]
+    assert set(methods) == {
+        "random · none",
+        "gp · hyperband",
+        "lm.yaml",
+        "lm.yaml, 24 trials",
+        "one report, then top k",
+        "Step Law",
+    }
+    for name, method in methods.items():
+        assert list(method["regret"]) == ["1", "2", "4"], name
+        for quantile in ("low", "median", "high"):  # null: nothing had finished
+            curve = [99.0 if v is None else v for v in method["curve"][quantile]]
+            assert all(value >= 0 for value in curve)
+            if name != "one report, then top k":  # each of its budgets is another run
+                assert curve == sorted(curve, reverse=True), name
+    # four slots train at once, so that no trial has finished after one trial's tokens
+    assert methods["random · none"]["regret"]["1"] == [None] * 3
+    assert methods["random · none"]["regret"]["4"][1] < 1
+    text = (tmp_path / "numbers.md").read_text()
+    assert "| gp · hyperband | 2 |" in text
+    assert "numbers.png" in text
+    assert (tmp_path / "numbers.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_bench_search_quality_refuses_the_table_of_another_space(tmp_path: Path) -> None:
+    space = (BENCH.parent / "search_spaces" / "lm.yaml").read_text()
+    assert "[1e-4, 3e-2]" in space
+    changed = tmp_path / "lm.yaml"
+    changed.write_text(space.replace("[1e-4, 3e-2]", "[1e-4, 1e-2]"))
+    command = [sys.executable, BENCH / "search_quality.py", "replay", "--quick"]
+    command += ["--space", changed, "--out", tmp_path / "numbers.json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode != 0
+    assert "is of another space than lm; build it again" in done.stderr
+
+
+@pytest.mark.slow
+def test_bench_overhead_has_a_quick_mode(tmp_path: Path) -> None:
+    out, page = tmp_path / "numbers.json", tmp_path / "page.md"
+    command = [sys.executable, BENCH / "overhead.py", "--quick", "--out", out, "--page", page]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    (run,) = found["runs"]
+    assert (run["trials"], run["reports"]) == (12, 10)
+    assert run["wall_seconds"] > 12 * run["stub_seconds"] / 4  # no trial can be shorter
+    assert 0 < run["driver_ms_per_trial"] < run["cpu_ms_per_trial"]
+    assert run["driver_bytes"] > 5e7
+    assert found["one_report"]["reports"] == 1
+    assert found["summary"]["overhead_share"] > 0
+    assert "| 12 | 10 | tpe |" in page.read_text()

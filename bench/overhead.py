@@ -1,0 +1,303 @@
+"""What a search costs beside training: trials that sleep for a known time, through the whole stack.
+
+    python bench/overhead.py                           100 and 1,000 trials of ten reports
+    python bench/overhead.py --trials 100 1000 10000   and ten thousand, most of an hour
+    python bench/overhead.py --quick                   a dozen short ones, so that CI sees it work
+    python bench/overhead.py --out FILE.json           also write the numbers
+
+Ray Tune, the searcher, the journal and the record in SQLite are those of `tuner search`; only the
+workers are stubs (overhead_stub.py). Each number of trials is a search of its own in a process of
+its own. Linux only.
+
+*Idle*: what a slot waits beside the sleep of its trials. *CPU*: of all processes, Ray's included.
+Both are counted from when each slot has ended a trial: Ray starts its processes before, once a
+search. A report costs what ten reports of a trial cost more than one, by ninths.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from datetime import UTC, datetime
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from memory import descendants, pss_bytes
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "bench" / "overhead.md"
+TRIAL_SECONDS = 20.0  # that the goal speaks of
+PERIOD_SECONDS = 0.5
+TICK = os.sysconf("SC_CLK_TCK")
+WORKERS, SLOTS = 2, 4  # as for lm.yaml on two cores
+GOALS = {"overhead_share": 0.05, "driver_kilobytes_per_trial": 50.0}
+
+SPACE = """\
+name: overhead
+data: {{files: {texts}}}
+tokenizer: {{vocab_size: 300}}
+model: {{d_model: 16, n_layers: 1, n_heads: 2, context_length: 16}}
+hyperparameters:
+  α_max:     {{log: [1e-4, 3e-2]}}
+  α_min:     {{fraction_of: α_max, log: [0.01, 0.5]}}
+  T_warmup:  {{fraction_of: T_total, uniform: [0.0, 0.2]}}
+  β1:        {{uniform: [0.8, 0.95]}}
+  β2:        {{choice: [0.95, 0.98, 0.99, 0.999]}}
+  λ:         {{log: [5e-3, 1.0]}}
+  τ:         {{log: [0.25, 4.0]}}
+  B:         {{choice: [8, 16, 32]}}
+  optimizer: adamw
+budget: {{tokens: 240_000, reports: {reports}}}
+engine: {{workers: 2, slots: 2, device: cpu}}
+search: {{trials: {trials}, sampler: {sampler}, scheduler: none}}
+confirm: off
+"""
+
+
+# one search -------------------------------------------------------------------------------------
+
+
+def _cpu_seconds(pids: list[int], *, dead_too: bool) -> float:
+    """Of some processes; with those that they started and that have ended."""
+    ticks = 0
+    for pid in pids:
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        ticks += sum(map(int, fields[11 : 15 if dead_too else 13]))
+    return ticks / TICK
+
+
+class Meter(threading.Thread):
+    """Reads the driver's memory and the processor time of all, twice a second."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.board: Any = None
+        self.began = self.ended = 0.0
+        self.samples: list[dict[str, float]] = []
+
+    def run(self) -> None:
+        """Sample for as long as the search trains."""
+        while not self.ended:
+            self.sample()
+            time.sleep(PERIOD_SECONDS)
+
+    def sample(self) -> None:
+        """Note where things stand."""
+        me = os.getpid()
+        self.samples.append(
+            {
+                "seconds": time.monotonic() - self.began,
+                "trials": float(len(self.board.ended)),
+                "driver_bytes": float(pss_bytes([me])),
+                "driver_cpu": _cpu_seconds([me], dead_too=False),
+                "cpu": _cpu_seconds(descendants(me), dead_too=True),
+            }
+        )
+
+
+def run_one(options: argparse.Namespace) -> int:
+    """One search with stub workers, in this process; prints what was measured."""
+    from overhead_stub import StubWorker
+
+    from tuner import local_ray
+    from tuner.home import Home
+    from tuner.live import SilentView
+    from tuner.search import search
+    from tuner.space_file import load_space
+
+    meter = Meter()
+
+    class View(SilentView):
+        def begin(self, board: Any, title: str) -> None:
+            meter.board, meter.began = board, time.monotonic()
+            meter.start()
+
+        def end(self) -> None:
+            meter.sample()
+            meter.ended = time.monotonic()
+
+    def start_stubs(on: local_ray.Devices, *_: Any, gated: bool = False) -> local_ray.Workers:
+        import ray
+
+        actor: Any = ray.remote(StubWorker).options(num_cpus=0, max_concurrency=10_000)
+        handles = [actor.remote(options.seconds, on.slots, gated) for _ in range(on.number)]
+        return local_ray.Workers(handles, on.slots)
+
+    local_ray.start_workers = start_stubs  # the one thing of the stack that is not real
+
+    folder = Path(options.folder)
+    (folder / "texts").mkdir()
+    for number in range(10):
+        lines = (f"line {i} of {i % 7} and {i % 13}\n" for i in range(number, 2_000))
+        (folder / "texts" / f"{number}.txt").write_text("".join(lines), encoding="utf-8")
+    (folder / "space.yaml").write_text(
+        SPACE.format(
+            texts=folder / "texts",
+            trials=options.trials[0],
+            sampler=options.sampler,
+            reports=options.reports,
+        ),
+        encoding="utf-8",
+    )
+    space = load_space(folder / "space.yaml")
+    result = search(space, home=Home.at(folder / "home"), view=View())
+    assert len(result.trials) == options.trials[0]
+    print(json.dumps({"wall": meter.ended - meter.began, "samples": meter.samples}))
+    return 0
+
+
+# several ----------------------------------------------------------------------------------------
+
+
+def measured(trials: int, reports: int, seconds: float, sampler: str) -> dict[str, Any]:
+    """What one search cost."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, __file__, "--one", "--folder", folder, "--trials", str(trials)]
+        command += ["--reports", str(reports), "--seconds", str(seconds), "--sampler", sampler]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    found = json.loads(done.stdout.splitlines()[-1])
+    samples = found["samples"]
+    begun = next((s for s in samples[:-1] if s["trials"] >= SLOTS), samples[0])
+    half = next(s for s in samples if s["trials"] >= (begun["trials"] + trials) / 2)
+    last = samples[-1]
+    ended, seconds_taken = trials - begun["trials"], last["seconds"] - begun["seconds"]
+    return {
+        "trials": trials,
+        "reports": reports,
+        "sampler": sampler,
+        "stub_seconds": seconds,
+        "wall_seconds": found["wall"],
+        "start_seconds": begun["seconds"],
+        "idle_ms_per_trial": 1e3 * (seconds_taken * SLOTS / ended - seconds),
+        "cpu_ms_per_trial": _between(begun, last, "cpu"),
+        "driver_ms_per_trial": _between(begun, last, "driver_cpu"),
+        "driver_ms_first_half": _between(begun, half, "driver_cpu"),
+        "driver_ms_second_half": _between(half, last, "driver_cpu"),
+        "driver_bytes": last["driver_bytes"],
+        "driver_kilobytes_per_trial": _growth(samples) / 1e3,
+    }
+
+
+def _between(one: dict[str, float], other: dict[str, float], what: str) -> float:
+    """Milliseconds of processors per trial between two samples."""
+    return 1e3 * (other[what] - one[what]) / max(1.0, other["trials"] - one["trials"])
+
+
+def _growth(samples: list[dict[str, float]]) -> float:
+    """Bytes of the driver per trial: the slope behind the first tenth, when all is loaded."""
+    last = samples[-1]["trials"]
+    some = [s for s in samples if s["trials"] >= last / 10]
+    ended = np.array([s["trials"] for s in some])
+    if len(set(ended.tolist())) < 2:
+        return 0.0
+    return float(np.polyfit(ended, [s["driver_bytes"] for s in some], 1)[0])
+
+
+def summary(runs: list[dict[str, Any]], one_report: dict[str, Any], cores: int) -> dict[str, Any]:
+    """What the goals speak of, of the largest search."""
+    largest, same = runs[-1], runs[0]
+    per_report = (same["cpu_ms_per_trial"] - one_report["cpu_ms_per_trial"]) / (same["reports"] - 1)
+    idle = largest["idle_ms_per_trial"] / 1e3 / TRIAL_SECONDS
+    # the slots share the cores, so that a trial of 20 s has so many seconds of a core
+    cpu = largest["cpu_ms_per_trial"] / 1e3 / (TRIAL_SECONDS * cores / SLOTS)
+    return {
+        "cpu_ms_per_report": per_report,
+        "idle_share": idle,
+        "cpu_share": cpu,
+        "overhead_share": idle + cpu,
+        "driver_kilobytes_per_trial": largest["driver_kilobytes_per_trial"],
+    }
+
+
+def page(found: dict[str, Any]) -> str:
+    """The numbers as Markdown."""
+    names = [name for name in found["runs"][0] if name not in {"sampler", "trials", "reports"}]
+    lines = [
+        "# What a search costs beside training",
+        "",
+        f"Made by `{found['command']}` on {found['date']} ({found['machine']}).",
+        "",
+        *(__doc__ or "").split("\n\n")[-2].splitlines(),
+        *(__doc__ or "").split("\n\n")[-1].splitlines(),
+        "",
+        "| trials | reports | sampler |" + "".join(f" {_spelled(n)} |" for n in names),
+        "|---:|---:|---|" + "---:|" * len(names),
+    ]
+    for run in [*found["runs"], found["one_report"]]:
+        cells = "".join(f" {_shown(n, run[n])} |" for n in names)
+        lines.append(f"| {run['trials']:,} | {run['reports']} | {run['sampler']} |{cells}")
+    lines += ["", "Of the largest search, for trials of 20 s:", ""]
+    lines += [f"- {_spelled(name)}: {_shown(name, v)}" for name, v in found["summary"].items()]
+    lines += ["", "Goals:", ""]
+    for name, most in GOALS.items():
+        met = found["summary"][name] < most
+        wanted = f"{_spelled(name)} below {_shown(name, most)}"
+        lines.append(f"- {'met' if met else '**missed**'}: {wanted}")
+    return "\n".join([*lines, ""])
+
+
+def _spelled(name: str) -> str:
+    return name.replace("_", " ").replace("kilobytes", "kB").replace("driver bytes", "driver MB")
+
+
+def _shown(name: str, value: float) -> str:
+    if name.endswith("share"):
+        return f"{100 * value:.2f} %"
+    return f"{value / 1e6:,.0f}" if name.endswith("bytes") else f"{value:,.1f}"
+
+
+def main() -> int:
+    """Measure searches of several sizes, and say what they cost."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--trials", type=int, nargs="+", default=[100, 1000])
+    parser.add_argument("--reports", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=1.0, help="that a trial sleeps")
+    parser.add_argument("--sampler", default="tpe")
+    parser.add_argument("--quick", action="store_true", help="a dozen short trials")
+    parser.add_argument("--out", type=Path, help="write the numbers as JSON")
+    parser.add_argument("--page", type=Path, help=f"write {PAGE.relative_to(ROOT)}, or another")
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        return run_one(options)
+    if options.quick:
+        options.trials, options.seconds = [12], 0.2
+    cores = len(os.sched_getaffinity(0))
+    measure = partial(measured, seconds=options.seconds, sampler=options.sampler)
+    runs = [measure(trials, options.reports) for trials in sorted(options.trials)]
+    one_report = measure(runs[0]["trials"], 1)
+    versions = ", ".join(f"{n} {metadata.version(n)}" for n in ("ray", "optuna", "mlflow"))
+    found = {
+        "command": f"python bench/overhead.py --trials {' '.join(map(str, options.trials))}",
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "machine": f"{cores} cores, load {os.getloadavg()[2]:.2f}; {versions}",
+        "runs": runs,
+        "one_report": one_report,
+        "summary": summary(runs, one_report, cores),
+    }
+    text = page(found)
+    print(text)
+    if options.out:
+        options.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    if options.page:
+        options.page.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""An engine that sleeps instead of training, in a worker that is otherwise real."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import model.engine
+from model.report import Report, Status
+from model.spec import TrialSpec
+from tuner.worker import Worker
+
+_LONGEST_NAP = 0.01  # seconds in which no order is followed, as in a quantum of training
+
+
+@dataclass
+class _Trial:
+    spec: TrialSpec
+    after: int  # update of its last report
+    due: float = 0.0  # when the next one comes
+
+
+class StubEngine:
+    """Makes up losses, at times that are known.
+
+    Args:
+        seconds: of a complete trial, shared evenly by its reports.
+        slots: trials in training at one time.
+    """
+
+    def __init__(self, seconds: float, slots: int) -> None:
+        self._seconds, self.slots = seconds, slots
+        self._waiting: dict[str, _Trial] = {}
+        self._training: dict[str, _Trial] = {}
+        self.failures: dict[str, Exception] = {}
+        self.training_seconds = 0.0
+        self.tokens = 0
+
+    @property
+    def load(self) -> int:
+        """Trials that sleep or wait."""
+        return len(self._waiting) + len(self._training)
+
+    def admit(self, trial_id: str, spec: TrialSpec, resume: Any = None, after: int = 0) -> None:
+        """Queue a trial for the next free slot."""
+        self._waiting[trial_id] = _Trial(spec, after)
+
+    def stop(self, trial_id: str) -> None:
+        """Free a slot."""
+        self._waiting.pop(trial_id, None)
+        self._training.pop(trial_id, None)
+
+    def acknowledge(self, trial_id: str, step: int) -> None:
+        """There are no states."""
+
+    def forget(self, trial_id: str) -> None:
+        """There are no states."""
+
+    def turn(self) -> list[Report]:
+        """Sleep until a report is due, but not for long."""
+        while self._waiting and len(self._training) < self.slots:
+            trial_id = next(iter(self._waiting))
+            trial = self._training[trial_id] = self._waiting.pop(trial_id)
+            trial.due = time.monotonic() + self._nap(trial)
+        began = time.monotonic()
+        first = min((trial.due for trial in self._training.values()), default=math.inf)
+        time.sleep(min(max(0.0, first - began), _LONGEST_NAP))
+        now = time.monotonic()
+        self.training_seconds += now - began
+        due = [trial_id for trial_id, trial in self._training.items() if trial.due <= now]
+        return [self._report(trial_id, self._training[trial_id]) for trial_id in due]
+
+    def _nap(self, trial: _Trial) -> float:
+        return self._seconds / len(trial.spec.report_steps)
+
+    def _report(self, trial_id: str, trial: _Trial) -> Report:
+        """A made-up loss that falls, and is best at a learning rate of 0.01."""
+        spec, steps = trial.spec, trial.spec.report_steps
+        step = trial.after = next(step for step in steps if step > trial.after)
+        trial.due += self._nap(trial)
+        if step == steps[-1]:
+            del self._training[trial_id]
+        far = abs(math.log10(spec.hyperparameters.max_learning_rate / 0.01))
+        loss = 4.0 + 0.3 * far + math.exp(-3 * step / steps[-1])
+        self.tokens += spec.tokens_per_step * (
+            step - max((s for s in steps if s < step), default=0)
+        )
+        return Report(
+            trial_id=trial_id,
+            status=Status.FINISHED if step == steps[-1] else Status.TRAINING,
+            step=step,
+            tokens=step * spec.tokens_per_step,
+            val_loss=loss,
+            train_loss=loss,
+            grad_norm=1.0,
+            learning_rate=1e-3,
+        )
+
+
+class StubWorker(Worker):
+    """A worker with such an engine.
+
+    Args:
+        seconds: of a complete trial.
+        slots: trials in training at one time.
+        gated: as for a worker.
+    """
+
+    def __init__(self, seconds: float, slots: int, gated: bool) -> None:
+        def engine(*_: Any, slots: int, **__: Any) -> StubEngine:
+            return StubEngine(seconds, slots)
+
+        model.engine.Engine = engine  # type: ignore[assignment, misc]  # a worker imports it late
+        super().__init__(None, None, slots, "cpu", "", "", gated=gated)  # type: ignore[arg-type]

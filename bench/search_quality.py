@@ -1,0 +1,286 @@
+"""Does the search search well? Searches replayed on a table of trained configurations.
+
+    python bench/search_quality.py                        replay all searches, 30 seeds; the page
+    python bench/search_quality.py replay --quick         a few short ones, so that CI sees it work
+    python bench/search_quality.py replay --methods tpe   only those with this in their name
+    python bench/search_quality.py table                  train the table, ten seconds a row
+
+The table is in bench/tables, the page and its numbers in docs/bench.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import search_quality_page as pages
+import search_quality_table as tables
+from search_quality_baselines import one_report_then_top_k
+from search_quality_replay import FILE, Lab, Trace, snap_error
+
+from model.preparation import prepare
+from tuner.space_file import load_space
+
+ROOT = Path(__file__).resolve().parents[1]
+SPACE = ROOT / "search_spaces" / "lm.yaml"
+TABLE = ROOT / "bench" / "tables" / "lm.json.gz"
+PAGE = ROOT / "docs" / "bench" / "search_quality.md"
+
+SCHEDULERS: Mapping[str, Mapping[str, Any]] = {
+    "none": {"scheduler": "none"},
+    "asha-stop": {"scheduler": "asha", "asha": "stop"},
+    "asha-promote": {"scheduler": "asha", "asha": "promote"},
+    "hyperband": {"scheduler": "hyperband"},
+    "bohb": {"scheduler": "bohb"},
+}
+METHODS: Mapping[str, Mapping[str, Any]] = {
+    f"{sampler} · {name}": {"sampler": sampler, **settings}
+    for name, settings in SCHEDULERS.items()
+    for sampler in ("random", "grid", "qmc", "tpe", "gp")
+    if name != "bohb" or sampler == "tpe"  # it has a sampler of its own
+}
+SLOW = ("gp ·",)  # a tenth of a second for each suggestion
+_DEFAULT = METHODS["tpe · asha-promote"]
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    pages.DEFAULT: {"prior": FILE},  # all that the space file says, but for the number of trials
+    pages.AS_IT_IS: {"prior": FILE, "trials": None},
+    "no prior, η = 4": {**_DEFAULT, "reduction_factor": 4},
+    "no prior, η = 9": {**_DEFAULT, "reduction_factor": 9},
+    "Step Law as prior, medium": {**_DEFAULT, "prior": 0.5},
+    "Step Law as prior, high": {**_DEFAULT, "prior": 0.75},
+    "Step Law as prior, high, η = 4": {**_DEFAULT, "prior": 0.75, "reduction_factor": 4},
+    "Step Law as prior, high; random": {**_DEFAULT, "prior": 0.75, "sampler": "random"},
+}
+
+
+# replaying --------------------------------------------------------------------------------------
+
+
+@cache
+def _lab(table: Path, space: Path, slots: int, most: float) -> Lab:
+    read = tables.Table.read(table, load_space(space))
+    return Lab(read, slots, round(most * _complete(read)))
+
+
+def _complete(table: tables.Table) -> int:
+    """Tokens of a complete trial."""
+    return table.space.budget_tokens(table.facts)
+
+
+def _trace(job: tuple[Path, Path, int, float, Mapping[str, Any], int]) -> Trace:
+    *lab, settings, seed = job
+    return _lab(*lab).search(settings, seed)
+
+
+def _searches(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The name of each method, and its summary."""
+    lab = _lab(options.table, options.space, options.slots, options.most)
+    chosen = {n: s for n, s in {**METHODS, **VARIANTS}.items() if options.methods in n}
+    if options.quick:
+        quick = (pages.REFERENCE, "gp · hyperband", pages.DEFAULT, pages.AS_IT_IS)
+        chosen = {name: {**METHODS, **VARIANTS}[name] for name in quick}
+    with ProcessPoolExecutor(options.processes, initializer=os.nice, initargs=(5,)) as pool:
+        for name, settings in chosen.items():
+            began = time.monotonic()
+            seeds = options.slow_seeds if name.startswith(SLOW) else options.seeds
+            # the reference searches until it has seen everything, that of the file to its end
+            whole = name in {pages.REFERENCE, pages.AS_IT_IS} and not options.quick
+            most = len(lab.table.draws) if whole else options.most
+            place = (options.table, options.space, options.slots, float(most))
+            jobs = [(*place, settings, seed) for seed in range(seeds)]
+            traces = list(pool.map(_trace, jobs))
+            seconds = (time.monotonic() - began) / seeds
+            summary = _summary(lab.table, traces, options.most) | {"variant": name in VARIANTS}
+            reach = "–".join(f"{v:.1f}" for v in summary["reach"])
+            trials = traces[0].trials
+            print(f"{name:24} to 1 %: {reach:18} {trials:4} trials, {seconds:5.1f} s a search")
+            yield name, summary
+
+
+def _summary(table: tables.Table, traces: Sequence[Trace], most: float) -> dict[str, Any]:
+    unit, best = _complete(table), table.best
+
+    def regret(tokens: float) -> pages.Quartiles:
+        return pages.quartiles([t.at(tokens * unit) / best - 1 for t in traces])
+
+    reach = [t.reaches(best * (1 + pages.GOAL)) / unit for t in traces]
+    ends = [trace.at(math.inf) / best - 1 for trace in traces]
+    return _described(regret, len(traces), most) | {
+        "reach": pages.quartiles(reach),
+        "spent": float(np.median([trace.spent for trace in traces])) / unit,
+        "end": pages.quartiles(ends),
+        "end_mean": float(np.mean(ends)),
+    }
+
+
+def _described(regret: Any, seeds: int, most: float) -> dict[str, Any]:
+    at = pages.curve_points(most)
+    low, median, high = zip(*(regret(tokens) for tokens in at), strict=True)
+    return {
+        "seeds": seeds,
+        "most": most,
+        "reach": [],
+        "variant": False,
+        "regret": {str(b): regret(b) for b in pages.BUDGETS if b <= most},
+        "curve": {"at": at, "low": low, "median": median, "high": high},
+    }
+
+
+def _baselines(table: tables.Table, seeds: int, most: float) -> dict[str, dict[str, Any]]:
+    """Those that are no search."""
+
+    @cache
+    def top_k(tokens: float) -> pages.Quartiles:
+        found = [one_report_then_top_k(table, [tokens], seed)[0] for seed in range(seeds)]
+        return pages.quartiles([loss / table.best - 1 for loss in found])
+
+    law = float(table.law_losses[-1]) / table.best - 1
+    return {
+        pages.TOP_K: _described(top_k, seeds, most),
+        pages.STEP_LAW: _described(lambda tokens: (law,) * 3, 1, most),
+    }
+
+
+def _equal_tokens(table: tables.Table, spent: float) -> dict[str, Any]:
+    """What the other way to spend the tokens of the default search comes to."""
+    found = [one_report_then_top_k(table, [spent], seed)[0] / table.best - 1 for seed in range(300)]
+    return {"spent": spent, "end": pages.quartiles(found), "end_mean": float(np.mean(found))}
+
+
+def replay(options: argparse.Namespace) -> int:
+    """Replay searches, and write what was found."""
+    if options.quick:
+        options.seeds = options.slow_seeds = 2
+        options.most = 4.0
+    table = _lab(options.table, options.space, options.slots, options.most).table
+    found: dict[str, Any] = {"methods": {}}
+    if options.methods and options.out.exists():  # the other methods as they were
+        found = _with_infinity(json.loads(options.out.read_text(encoding="utf-8")))
+    found |= {"about": _about(options), "table": _about_table(options)}
+    old = found["methods"] | _baselines(table, options.seeds, options.most)
+    new = old | dict(_searches(options))
+    order = [*METHODS, pages.TOP_K, pages.STEP_LAW, *VARIANTS]
+    found["methods"] = {name: new[name] for name in order if name in new}
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    picture = options.out.with_suffix(".png")
+    if pages.AS_IT_IS in new:
+        found["equal_tokens"] = _equal_tokens(table, new[pages.AS_IT_IS]["spent"])
+    options.out.write_text(json.dumps(_rounded(found), ensure_ascii=False) + "\n", encoding="utf-8")
+    pages.plot(found, picture)
+    if {pages.DEFAULT, pages.AS_IT_IS, pages.REFERENCE} <= new.keys():
+        text = pages.page(found, picture.name)
+        options.out.with_suffix(".md").write_text(text, encoding="utf-8")
+        for words, met in pages.goals(found):
+            print(f"{'met' if met else 'MISSED':7} {words}")
+    return 0
+
+
+def _about(options: argparse.Namespace) -> dict[str, Any]:
+    versions = {name: metadata.version(name) for name in ("optuna", "numpy")}
+    return {
+        "command": f"python bench/search_quality.py replay --seeds {options.seeds}",
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "versions": versions,
+        "slots": options.slots,
+    }
+
+
+def _about_table(options: argparse.Namespace) -> dict[str, Any]:
+    lab = _lab(options.table, options.space, options.slots, options.most)
+    table, names = lab.table, [p.name for p in lab.table.space.searched]
+    return {
+        **table.about,
+        "space": options.space.name,
+        "rows": len(table.draws),
+        "best": table.best,
+        "defaults": float(table.final[0]),
+        "step_law": float(table.law_losses[-1]),
+        "diverged": int((~(table.final < math.inf)).sum()),
+        "within_goal": int((table.final <= table.best * (1 + pages.GOAL)).sum()),
+        "weights": dict(zip(names, (lab.weights / lab.weights.max()).tolist(), strict=True)),
+        "snap_error": snap_error(table, lab.weights),
+        "snap_error_plain": snap_error(table, 0 * lab.weights + 1),
+    }
+
+
+def _rounded(value: Any) -> Any:
+    """Six digits are enough of any number; JSON has no infinity, so that null stands for it."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _with_infinity(value: Any) -> Any:
+    """What `_rounded` was given, but for the digits."""
+    if isinstance(value, dict):
+        return {key: _with_infinity(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_infinity(item) for item in value]
+    return math.inf if value is None else value
+
+
+# the table --------------------------------------------------------------------------------------
+
+
+def build(options: argparse.Namespace) -> int:
+    """Train the table, and pack it."""
+    space = load_space(options.space)
+    options.rows.parent.mkdir(parents=True, exist_ok=True)
+    corpus = prepare(space.data, space.tokenizer, options.corpora)
+    try:
+        tables.train(space, corpus, options.configurations, options.seed, options.rows)
+    except KeyboardInterrupt:
+        print("interrupted: packing what there is", file=sys.stderr)
+    command = (
+        f"python bench/search_quality.py table --configurations {options.configurations} "
+        f"--seed {options.seed}"
+    )
+    tables.pack(space, corpus, options.rows, options.table, command)
+    return 0
+
+
+def main() -> int:
+    """Run a command."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    commands = parser.add_subparsers()
+    replaying = commands.add_parser("replay", help="replay searches on the table")
+    training = commands.add_parser("table", help="train the table")
+    for command in (replaying, training):
+        command.add_argument("--space", default=SPACE, type=Path)
+        command.add_argument("--table", default=TABLE, type=Path)
+    replaying.add_argument("--seeds", type=int, default=30)
+    replaying.add_argument("--slow-seeds", type=int, default=10, help="of gp")
+    replaying.add_argument("--slots", type=int, default=4, help="two workers of two slots")
+    replaying.add_argument(
+        "--most", type=float, default=32, help="complete trials' worth of tokens"
+    )
+    replaying.add_argument("--methods", default="", help="only those whose name has this")
+    replaying.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
+    replaying.add_argument("--quick", action="store_true", help="two seeds, short searches")
+    replaying.add_argument("--out", type=Path, default=PAGE.with_suffix(".json"))
+    replaying.set_defaults(command=replay)
+    training.add_argument("--configurations", type=int, default=300, help="beside the defaults")
+    training.add_argument("--seed", type=int, default=0, help="of the sequence that draws them")
+    training.add_argument("--rows", type=Path, default=ROOT / "runs" / "bench" / "lm.jsonl")
+    training.add_argument("--corpora", type=Path, default=ROOT / "runs" / "corpora")
+    training.set_defaults(command=build)
+    options = parser.parse_args(sys.argv[1:] or ["replay"])
+    return int(options.command(options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
