@@ -17,6 +17,7 @@ search. A report costs what ten reports of a trial cost more than one, by ninths
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -66,16 +67,10 @@ confirm: off
 # one search -------------------------------------------------------------------------------------
 
 
-def _cpu_seconds(pids: list[int], *, dead_too: bool) -> float:
-    """Of some processes; with those that they started and that have ended."""
-    ticks = 0
-    for pid in pids:
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        ticks += sum(map(int, fields[11 : 15 if dead_too else 13]))
-    return ticks / TICK
+def _cpu_seconds(pid: int) -> float:
+    """Of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICK
 
 
 class Meter(threading.Thread):
@@ -86,6 +81,7 @@ class Meter(threading.Thread):
         self.board: Any = None
         self.began = self.ended = 0.0
         self.samples: list[dict[str, float]] = []
+        self._cpu: dict[int, float] = {}  # process → what it had used when it was last seen
 
     def run(self) -> None:
         """Sample for as long as the search trains."""
@@ -96,13 +92,17 @@ class Meter(threading.Thread):
     def sample(self) -> None:
         """Note where things stand."""
         me = os.getpid()
+        for pid in descendants(me):
+            with contextlib.suppress(OSError):  # it has just ended
+                self._cpu[pid] = _cpu_seconds(pid)
         self.samples.append(
             {
                 "seconds": time.monotonic() - self.began,
                 "trials": float(len(self.board.ended)),
                 "driver_bytes": float(pss_bytes([me])),
-                "driver_cpu": _cpu_seconds([me], dead_too=False),
-                "cpu": _cpu_seconds(descendants(me), dead_too=True),
+                "driver_cpu": self._cpu[me],
+                "cpu": sum(self._cpu.values()),
+                "processes": float(len(self._cpu)),
             }
         )
 
@@ -187,6 +187,7 @@ def measured(trials: int, reports: int, seconds: float, sampler: str) -> dict[st
         "driver_ms_per_trial": _between(begun, last, "driver_cpu"),
         "driver_ms_first_half": _between(begun, half, "driver_cpu"),
         "driver_ms_second_half": _between(half, last, "driver_cpu"),
+        "processes_started": last["processes"] - begun["processes"],
         "driver_bytes": last["driver_bytes"],
         "driver_kilobytes_per_trial": _growth(samples) / 1e3,
     }

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import search_quality_page as pages
 import search_quality_table as tables
+import torch
 from search_quality_baselines import one_report_then_top_k
 from search_quality_replay import FILE, Lab, Trace, snap_error
 
@@ -51,7 +52,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     for sampler in ("random", "grid", "qmc", "tpe", "gp")
     if name != "bohb" or sampler == "tpe"  # it has a sampler of its own
 }
-SLOW = ("gp ·",)  # a tenth of a second for each suggestion
+SLOW, SLOW_MOST = "gp", 8.0  # its suggestions take from a tenth of a second to several
 _DEFAULT = METHODS["tpe · asha-promote"]
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     pages.DEFAULT: {"prior": FILE},  # all that the space file says, but for the number of trials
@@ -62,6 +63,15 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "Step Law as prior, high": {**_DEFAULT, "prior": 0.75},
     "Step Law as prior, high, η = 4": {**_DEFAULT, "prior": 0.75, "reduction_factor": 4},
     "Step Law as prior, high; random": {**_DEFAULT, "prior": 0.75, "sampler": "random"},
+    "Step Law as prior, high; gp": {**_DEFAULT, "prior": 0.75, "sampler": "gp"},
+    "no prior, one slot": {**_DEFAULT, "slots": 1},
+    "Step Law as prior, high; one slot": {**_DEFAULT, "prior": 0.75, "slots": 1},
+    "Step Law as prior, high; random · none, one slot": {
+        "sampler": "random",
+        "scheduler": "none",
+        "prior": 0.75,
+        "slots": 1,
+    },
 }
 
 
@@ -84,6 +94,12 @@ def _trace(job: tuple[Path, Path, int, float, Mapping[str, Any], int]) -> Trace:
     return _lab(*lab).search(settings, seed)
 
 
+def _settle_down() -> None:
+    """Let others work on this machine; a process has one core."""
+    os.nice(5)
+    torch.set_num_threads(1)
+
+
 def _searches(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
     """The name of each method, and its summary."""
     lab = _lab(options.table, options.space, options.slots, options.most)
@@ -91,18 +107,20 @@ def _searches(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]
     if options.quick:
         quick = (pages.REFERENCE, "gp · hyperband", pages.DEFAULT, pages.AS_IT_IS)
         chosen = {name: {**METHODS, **VARIANTS}[name] for name in quick}
-    with ProcessPoolExecutor(options.processes, initializer=os.nice, initargs=(5,)) as pool:
+    with ProcessPoolExecutor(options.processes, initializer=_settle_down) as pool:
         for name, settings in chosen.items():
             began = time.monotonic()
-            seeds = options.slow_seeds if name.startswith(SLOW) else options.seeds
+            is_slow = settings.get("sampler") == SLOW
+            seeds = options.slow_seeds if is_slow else options.seeds
+            until = min(options.most, SLOW_MOST) if is_slow else options.most
             # the reference searches until it has seen everything, that of the file to its end
             whole = name in {pages.REFERENCE, pages.AS_IT_IS} and not options.quick
-            most = len(lab.table.draws) if whole else options.most
+            most = len(lab.table.draws) if whole else until
             place = (options.table, options.space, options.slots, float(most))
             jobs = [(*place, settings, seed) for seed in range(seeds)]
             traces = list(pool.map(_trace, jobs))
             seconds = (time.monotonic() - began) / seeds
-            summary = _summary(lab.table, traces, options.most) | {"variant": name in VARIANTS}
+            summary = _summary(lab.table, traces, until) | {"variant": name in VARIANTS}
             reach = "–".join(f"{v:.1f}" for v in summary["reach"])
             trials = traces[0].trials
             print(f"{name:24} to 1 %: {reach:18} {trials:4} trials, {seconds:5.1f} s a search")
@@ -190,7 +208,8 @@ def replay(options: argparse.Namespace) -> int:
 def _about(options: argparse.Namespace) -> dict[str, Any]:
     versions = {name: metadata.version(name) for name in ("optuna", "numpy")}
     return {
-        "command": f"python bench/search_quality.py replay --seeds {options.seeds}",
+        "command": f"python bench/search_quality.py replay --seeds {options.seeds} "
+        f"--slow-seeds {options.slow_seeds} --most {options.most:g}",
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "versions": versions,
         "slots": options.slots,
@@ -266,7 +285,7 @@ def main() -> int:
     replaying.add_argument("--slow-seeds", type=int, default=10, help="of gp")
     replaying.add_argument("--slots", type=int, default=4, help="two workers of two slots")
     replaying.add_argument(
-        "--most", type=float, default=32, help="complete trials' worth of tokens"
+        "--most", type=float, default=24, help="complete trials' worth of tokens"
     )
     replaying.add_argument("--methods", default="", help="only those whose name has this")
     replaying.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))

@@ -14,7 +14,7 @@ import numpy as np
 
 Quartiles = tuple[float, float, float]
 
-BUDGETS = (1, 2, 4, 8, 16, 32)  # at which methods are compared
+BUDGETS = (1, 2, 4, 6, 8, 16, 24)  # at which methods are compared
 GOAL = 0.01  # of the table's best loss
 TENTH = 0.1  # of the tokens of random search
 REFERENCE, TOP_K, STEP_LAW = "random · none", "one report, then top k", "Step Law"
@@ -36,7 +36,10 @@ def quartiles(values: Sequence[float]) -> Quartiles:
     for share in (0.25, 0.5, 0.75):
         low, high = ordered[math.floor(share * last)], ordered[math.ceil(share * last)]
         weight = share * last - math.floor(share * last)
-        found.append(high if math.isinf(high) and weight else low + weight * (high - low or 0.0))
+        if weight == 0 or low == high:
+            found.append(low)
+        else:
+            found.append(high if math.isinf(high) else low + weight * (high - low))
     return (found[0], found[1], found[2])
 
 
@@ -161,7 +164,9 @@ replayed on the reports of these trials. Conductor, samplers and schedulers are 
 *Best* is the best finished trial so far, by val_loss, and *regret* what it lies above the best of
 the table ({table["best"]:.4f}; the defaults reach {table["defaults"]:.4f},
 {table["diverged"]} configurations diverged, {table["within_goal"]} finish within 1 % of the best).
-The first trial is always the defaults, and it is never stopped.
+The first trial is always the defaults, and it is never stopped. As the slots train at the same
+time, hardly anything can finish before as many complete trials' worth of tokens are spent as there
+are slots: the baselines, which train one after another, have no such beginning.
 
 A suggestion is snapped to the nearest configuration that the search has not used yet, so late in a
 search it may be far away: with {table["rows"]} configurations a sampler cannot refine, only choose.
@@ -207,11 +212,13 @@ def plot(found: Mapping[str, Any], path: Path) -> None:
         axis.set(xscale="log", yscale="log", title=panel, xlabel="tokens, in complete trials")
         axis.set_xticks(BUDGETS, [str(b) for b in BUDGETS])
         axis.set_xticks([], minor=True)
-        axis.legend(fontsize=7)
     axes[0][0].set_ylabel("regret, % of the best loss (median)")
     axes[0][0].set_yticks([0.3, 1, 3, 10, 30], ["0.3", "1", "3", "10", "30"])
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    lines = {line.get_label(): line for axis in axes[0] for line in axis.get_lines()}
+    names = [name for name in (*_COLOURS, *_STYLES) if name in lines]
+    figure.legend([lines[n] for n in names], names, loc="lower center", ncol=len(names))
+    figure.tight_layout(rect=(0, 0.08, 1, 1))
+    figure.savefig(path, dpi=90)
     plt.close(figure)
 
 

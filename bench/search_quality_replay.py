@@ -253,11 +253,13 @@ class Lab:
         Args:
             settings: of `search:`, beside seed and max_tokens; and `prior`, how sure Step Law's
                 α_max and B are, or FILE for the priors of the space; there are none by default.
-                All configurations may be tried, or with `trials` None as many as the space says.
+                `slots` may be others than usual. All configurations may be tried, or with `trials` None as many as the space says.
             seed: of the search.
         """
-        space = self._space({**settings, "seed": seed, "max_tokens": self.most_tokens})
-        conductor = _TableConductor(space, self.slots, self.table, self.weights)
+        others = dict(settings)
+        slots = others.pop("slots", self.slots)
+        space = self._space({**others, "seed": seed, "max_tokens": self.most_tokens})
+        conductor = _TableConductor(space, slots, self.table, self.weights)
         trace = Trace()
         conductor.fill()
         while conductor.expected is not None:
