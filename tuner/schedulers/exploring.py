@@ -41,7 +41,11 @@ def generator(seed: int, *place: int) -> np.random.Generator:
 
 def explorable(space: SearchSpace) -> list[Parameter]:
     """The parameters of a space that may change in mid-training."""
-    return [p for p in space.searched if p.name in SYMBOL_TABLE and p.name not in FIXED]
+    return [p for p in space.searched if _may_change(p)]
+
+
+def _may_change(parameter: Parameter) -> bool:
+    return parameter.name in SYMBOL_TABLE and parameter.name not in FIXED
 
 
 def explored(space: SearchSpace, draw: Draw, change: Change) -> dict[str, Value]:
@@ -49,16 +53,16 @@ def explored(space: SearchSpace, draw: Draw, change: Change) -> dict[str, Value]
 
     Values of parameters whose `when` holds no more are left out.
     """
-    labels = {p.label for p in explorable(space)}
     new: dict[str, Value] = {}
     for p in space.searched:  # each after those that its `when` asks about
-        if p.label not in labels:
-            if p.label in draw:
-                new[p.label] = draw[p.label]
+        label = p.label
+        value = draw.get(label)
+        if not _may_change(p):
+            if value is not None:
+                new[label] = value
         elif space.is_drawn(p, new):
-            value = draw.get(p.label)
             is_kept = value is not None and (isinstance(p.distribution, Range) or p.contains(value))
-            new[p.label] = change(p, value if is_kept else None)
+            new[label] = change(p, value if is_kept else None)
     return new
 
 
