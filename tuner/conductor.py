@@ -81,7 +81,7 @@ class Conductor:
         self._by_hash: dict[str, int] = {}  # specification → the first trial that has it
         self._lengths = space.report_tokens(corpus), space.budget_tokens(corpus)
         self._sampler = Sampler(space, *self._lengths)
-        facts = Facts(space, *self._lengths, frozenset({DEFAULTS}))
+        facts = Facts(space, *self._lengths, frozenset({DEFAULTS}), corpus.train_size)
         self._scheduler = SCHEDULERS[space.search.scheduler](facts)
         self.board = Board(space.objectives, space.search.trials, space.expected_tokens(corpus)[1])
         self.space = space
