@@ -37,7 +37,6 @@ from tuner.parameters import Choice, Parameter, Range, Value
 from tuner.schedulers.exploring import (
     Change,
     Draw,
-    explorable,
     explored,
     first_allowed,
     generator,
@@ -72,7 +71,7 @@ class PB2(Population):
 
     def _bound(self, parent: Member) -> Callable[[Sequence[Draw]], Floats]:
         """The upper confidence bound of the gain of copies of a parent, with some draws."""
-        parameters = explorable(self.space)
+        parameters = self.space.explored
         settings, times, gains = self._observed(parameters)
         process = fit(settings, times, gains)
         pending, then = self._pending(parameters)
