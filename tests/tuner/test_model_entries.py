@@ -179,7 +179,7 @@ def test_searcher_draws_names_and_booleans(tmp_path: Path) -> None:
         "logit_soft_cap: {choice: [off, 15.0], when: {qk_norm: false}}",
     )
     sampler = Sampler(space, 5_000, 20_000)
-    drawn = [space.spec(sampler.suggest(n), FACTS, seed=0).architecture for n in range(30)]
+    drawn = [space.spec(sampler.suggest(n), FACTS, seed=0).architecture for n in range(60)]
     seen = {(a.position, a.qk_norm, a.logit_soft_cap) for a in drawn}
     assert seen == {
         (p, *c) for p in ("rope", "alibi") for c in ((False, 0), (False, 15), (True, 0))
