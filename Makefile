@@ -25,7 +25,7 @@ replay: $(VENV)/.installed
 	$(BIN)/tuner replay
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

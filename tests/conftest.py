@@ -32,6 +32,12 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def _wide_pipes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Output is captured as into a pipe, whatever the width of the terminal under pytest."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture(scope="session")
 def tokens() -> tuple[np.ndarray, np.ndarray]:
     """Training and validation tokens with something to learn: noisy counting."""

@@ -81,7 +81,7 @@ class Conductor:
         self._by_hash: dict[str, int] = {}  # specification → the first trial that has it
         self._lengths = space.report_tokens(corpus), space.budget_tokens(corpus)
         self._sampler = Sampler(space, *self._lengths)
-        facts = Facts(space, *self._lengths, frozenset({DEFAULTS}))
+        facts = Facts(space, *self._lengths, frozenset({DEFAULTS}), corpus.train_size)
         self._scheduler = SCHEDULERS[space.search.scheduler](facts)
         self.board = Board(space.objectives, space.search.trials, space.expected_tokens(corpus)[1])
         self.space = space
@@ -139,7 +139,6 @@ class Conductor:
             if isinstance(choice, Resume):
                 row = self.board.rows[choice.number]
                 row.is_parked, row.outcome = False, None
-                self._sampler.forget(row.number)
                 return going_on(row, slot, "resume")
             if isinstance(choice, Branch):
                 row, parent = self._add_branch(choice), self.board.rows[choice.parent]
@@ -224,8 +223,6 @@ class Conductor:
         assert slot.job is not None
         row = self.board.rows[slot.job.number]
         step = next(s for s in row.spec.report_steps if s > max(row.step, slot.job.after))
-        if slot.job.reports:
-            return slot.clock, step  # it takes no time
         return slot.clock + step * row.spec.tokens_per_step - slot.tokens_before, step
 
     # events ------------------------------------------------------------------------------------
@@ -233,8 +230,8 @@ class Conductor:
     def report(self, number: int, report: Report) -> Decision:
         """A trial under way reports."""
         slot, row = self._slot_of(number), self.board.rows[number]
-        if not row.recorded:
-            self._now = max(self._now, slot.clock + report.tokens - slot.tokens_before)
+        # one that is taken from the record counts as if trained: the same search again is the same
+        self._now = max(self._now, slot.clock + report.tokens - slot.tokens_before)
         improved = self.board.report(number, report)
         decision = self._decide(row, report)
         if decision is not Decision.GO_ON:

@@ -91,7 +91,7 @@ class Driver:
         self._launched: dict[int, int] = {}  # trial → its worker
         self._announced = 0  # trials that the journal and the record know
         self._started = self._repeated = time.monotonic()
-        self._problem: str | None = None  # of the journal, as the user was told
+        self._problems: set[str] = set()  # what cannot be written, as the user was told
         self.halted: str | None = None
 
     def begin(self) -> None:
@@ -99,8 +99,14 @@ class Driver:
         events = self._journal.events
         catch_up(self._tracker, events)  # it may lack what the last driver said
         self._announced = sum(event["event"] == "trial" for event in events)
-        for row in self._board.searched:
-            self._copy(row)
+        told = {
+            event["number"]: event["outcome"] for event in events if event["event"] == "outcome"
+        }
+        for row in list(self._board.rows.values())[: self._announced]:
+            if row.outcome is not None and told.get(row.number) != row.outcome:
+                self._close(row)  # the last driver was killed before it could say so
+            else:
+                self._copy(row)
         self._ready.extend(self.conductor.under_way)
         self._fill()
 
@@ -176,12 +182,17 @@ class Driver:
         for worker, sign in self._watchdog.check():
             self._view.phase(f"worker {worker} {_SIGNS[sign]}")
         self._journal.retry()
-        if self._journal.problem != self._problem:
-            self._problem = self._journal.problem
-            self._view.phase(self._problem or "the journal can be written again; nothing is lost")
+        self._tell_problem("the journal", self._journal.problem)
+        self._tell_problem("the tracking store", self._tracker.problem)
         if now - self._repeated > _REPEAT_SECONDS:
             self._repeated = now
             self._allow()
+
+    def _tell_problem(self, where: str, problem: str | None) -> None:
+        """Say what cannot be written, once, and when it can be again."""
+        if (problem is None) != (where not in self._problems):
+            self._problems ^= {where}
+            self._view.phase(problem or f"{where} can be written again; nothing is lost")
 
     def halt(self, reason: str) -> None:
         """Take the reports under way and end; the search can be resumed."""

@@ -9,8 +9,8 @@ from tuner.corpus_facts import CorpusFacts
 if TYPE_CHECKING:
     from tuner.space import SearchSpace
 
-# Of the trials under `median`: how many it stops, and after which share of their budget. Measured
-# on trials of lm.yaml's space; it depends on how much the curves cross.
+# Of the trials under `median`: how many it stops, and after which share of their budget. A guess:
+# it depends on how much the curves cross.
 _MEDIAN_STOPS = 0.5
 _MEDIAN_STOPS_AFTER = 1 / 3
 

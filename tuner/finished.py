@@ -18,18 +18,21 @@ class Finished:
     Args:
         record: the store.
         environment: device and versions; only trials of the same ones are equal to the last bit.
+        data_fingerprint: of the data.
     """
 
-    def __init__(self, record: Record, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, record: Record, environment: Mapping[str, str], data_fingerprint: str
+    ) -> None:
         self._record = record
-        self._environment = environment
+        self._where = environment, data_fingerprint
         self._runs: dict[str, str] | None = None
 
     def __call__(self, spec_hash: str) -> Sequence[Report]:
         """All reports of a finished trial; none if there is no such trial."""
         try:
             if self._runs is None:
-                self._runs = self._record.finished(self._environment)
+                self._runs = self._record.finished(*self._where)
             if spec_hash not in self._runs:
                 return ()
             trial = self._record.trial(self._runs[spec_hash])

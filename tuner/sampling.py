@@ -91,16 +91,13 @@ class Sampler:
         self._keep(number, dict(draw))
 
     def tell(self, number: int, told: Told) -> None:
-        """A trial has ended, or is parked; told again, the later word counts."""
+        """A trial has ended, or is parked; told again, the later word counts.
+
+        A parked trial that trains again stays told: Optuna counts a running one among the bad.
+        """
         if number in self._draws:
             self._told[number] = self._made_smaller(told)
             self._news.add(number)
-
-    def forget(self, number: int) -> None:
-        """A parked trial trains again, as if it had never been told."""
-        if self._told.pop(number, None) is not None:
-            self._news.discard(number)
-            self._study.put(number, self._draws[number], keep=self._remembers)
 
     # one suggestion --------------------------------------------------------------------------
 

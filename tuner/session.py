@@ -109,6 +109,7 @@ def conduct(
             journal.append(end)
             best_run = None if number is None else tracker.run_of(number)
             problem = problem or _problem(lambda: tracker.finish(status, summary, best_run))
+        tracker.close()
         shutil.rmtree(session.folder / "tune", ignore_errors=True)
         if problem is None and status == "finished":
             shutil.rmtree(session.folder / "checkpoints", ignore_errors=True)
@@ -195,7 +196,7 @@ def _conductor(
 ) -> Conductor:
     """A new one; or one that is where the journal of the search ends."""
     journal, recorded = session.journal, session.recorded
-    find = Finished(session.record, environment)
+    find = Finished(session.record, environment, session.facts.data_fingerprint)
     may_find = None if session.fresh else find
     if recorded is None or recorded.session is None:
         conductor = Conductor(session.space, session.facts, slots, find=may_find)

@@ -17,7 +17,7 @@ from model.data_config import DataConfig
 from model.derivation import derive
 from model.hyperparameters import SYMBOL_TABLE, FractionOf, Hyperparameters
 from model.reading import num_sequences
-from model.spec import TrialSpec
+from model.spec import KEPT_ROWS, TrialSpec
 from model.tokenizer_config import TokenizerConfig
 from tuner.corpus_facts import CorpusFacts
 from tuner.draws import combinations, corners, listed
@@ -41,11 +41,6 @@ from tuner.parameters import (
 
 # The largest micro-batch that is chosen unasked; larger ones gain nothing on a CPU.
 _LARGEST_MICRO_BATCH = 32
-# What a trial that goes on from another's state has as that one had it: `TrialSpec.continues`.
-_KEPT = (
-    "batch_size", "total_steps", "epochs", "optimizer", "ema_decay", "target_sparsity",
-    "prune_start_steps", "prune_end_steps", "prune_interval_steps",
-)  # fmt: skip
 
 
 class Budget(Frozen):
@@ -180,7 +175,7 @@ class SearchSpace(Frozen):
     def explored(self) -> list[Parameter]:
         """The searched parameters that may change in the middle of a trial."""
         searched = [p for p in self.hyperparameters.values() if not p.is_constant]
-        return [p for p in searched if p.name not in _KEPT]
+        return [p for p in searched if p.name not in KEPT_ROWS]
 
     def possible(self, name: str) -> list[Value] | None:
         """Every value that a parameter can have, set or not; None if they cannot be listed."""

@@ -21,6 +21,8 @@ from tuner.live import SilentView
 class Told:
     """Notes the calls that it gets; `remote` as actors have it."""
 
+    problem = None  # of the record
+
     def __init__(self, calls: list[tuple[Any, ...]], name: str = "") -> None:
         self._calls, self._name = calls, name
 

@@ -11,7 +11,7 @@ import pytest
 from model.corpus import Corpus
 from tuner import local_ray
 from tuner.errors import TunerError
-from tuner.local_ray import start_workers
+from tuner.local_ray import devices, start_workers
 from tuner.space import SearchSpace
 from tuner.space_file import load_space
 
@@ -60,7 +60,7 @@ def test_start_workers_makes_one_for_each_device(
     machine: Any, gpus: int, engine: dict[str, Any], expected: tuple[int, int, str]
 ) -> None:
     machine.gpus = gpus
-    made: Any = start_workers(space(**engine), corpus(), ("states", "starts"))
+    made: Any = start_workers(devices(space(**engine)), corpus(), ("states", "starts"))
     assert made is machine, "nothing is lost on the way"
     (number, splits, slots, device, folders), options = machine.made
     assert (number, slots, device) == expected
@@ -69,7 +69,7 @@ def test_start_workers_makes_one_for_each_device(
 
 
 def test_start_workers_passes_on_gate_and_decoder(machine: Any) -> None:
-    start_workers(space(), corpus(has_pairs=True), ("states", "starts"), gated=True)
+    start_workers(devices(space()), corpus(has_pairs=True), ("states", "starts"), gated=True)
     assert machine.made[1] == {"decode": str, "gated": True}
 
 
@@ -80,9 +80,9 @@ def test_start_workers_passes_on_gate_and_decoder(machine: Any) -> None:
         (1, {"device": "cuda", "workers": 2}, "engine.workers is 2, but there are only 1 GPUs"),
     ],
 )
-def test_start_workers_refuses(
+def test_devices_refuses_what_is_not_there(
     machine: Any, gpus: int, engine: dict[str, Any], message: str
 ) -> None:
     machine.gpus = gpus
     with pytest.raises(TunerError, match=message):
-        start_workers(space(**engine), corpus(), ("states", "starts"))
+        devices(space(**engine))

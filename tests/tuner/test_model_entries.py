@@ -18,7 +18,7 @@ from tuner.corpus_facts import CorpusFacts
 from tuner.errors import SpaceError
 from tuner.home import Home
 from tuner.inspect import _copies, describe_space
-from tuner.searcher import OptunaSearcher
+from tuner.sampling import Sampler
 from tuner.space import SearchSpace
 from tuner.space_file import load_space
 from tuner.summary import number
@@ -178,10 +178,8 @@ def test_searcher_draws_names_and_booleans(tmp_path: Path) -> None:
         "position: {choice: [rope, alibi]}, qk_norm: {choice: [false, true]}, "
         "logit_soft_cap: {choice: [off, 15.0], when: {qk_norm: false}}",
     )
-    drawn = []
-    searcher = OptunaSearcher(space, FACTS, lambda _, spec: drawn.append(spec.architecture))
-    for trial in range(30):
-        searcher.suggest(str(trial))
+    sampler = Sampler(space, 5_000, 20_000)
+    drawn = [space.spec(sampler.suggest(n), FACTS, seed=0).architecture for n in range(60)]
     seen = {(a.position, a.qk_norm, a.logit_soft_cap) for a in drawn}
     assert seen == {
         (p, *c) for p in ("rope", "alibi") for c in ((False, 0), (False, 15), (True, 0))

@@ -94,7 +94,7 @@ def events(trials: int, slots: int = 4) -> list[Event]:
         if number >= slots:
             told.append(("tell", number - slots))
         if number >= slots and number % 5 == 4:
-            told += [("forget", number - slots), ("tell", number - slots)]
+            told.append(("tell", number - slots))
     return told
 
 
@@ -109,10 +109,8 @@ def play(
             draws[number] = recorded[number]
         elif kind == "suggest":
             draws[number] = sampler.suggest(number)
-        elif kind == "tell":
-            sampler.tell(number, outcome(number, draws[number]))
         else:
-            sampler.forget(number)
+            sampler.tell(number, outcome(number, draws[number]))
     return draws
 
 
@@ -189,8 +187,6 @@ def test_sampler_tells_how_trials_ended(tmp_path: Path) -> None:
     sampler.tell(1, Told("stopped", {5_000: 4.5, 10_000: 4.0}))
     sampler.tell(2, Told("diverged", {5_000: 3.1}))
     sampler.tell(3, Told("failed", {5_000: 3.1}))
-    sampler.tell(5, Told("stopped", {5_000: 4.5}))
-    sampler.forget(5)
     a, b, c, d, e, f = trials_of(sampler)
     assert (a.state, a.value) == (TrialState.COMPLETE, 3.0)
     assert (b.state, b.intermediate_values) == (TrialState.PRUNED, {5_000: 4.5, 10_000: 4.0})
@@ -361,7 +357,7 @@ def test_sampler_stays_away_from_where_trials_diverged(tmp_path: Path, name: str
         rates = [float(sampler.suggest(number)["max_learning_rate"]) for number in range(30, 40)]
         return sum(rate > 0.01 for rate in rates) / 10
 
-    seeds = range(3 if name == "gp" else 15)
+    seeds = range(2 if name == "gp" else 15)
     without = sum(share("failed", seed) for seed in seeds) / len(seeds)
     with_them = sum(share("diverged", seed) for seed in seeds) / len(seeds)
     assert without > 0.15
@@ -401,6 +397,5 @@ def test_sampler_ignores_what_it_never_suggested(tmp_path: Path) -> None:
     """Trials of an edited space may lie outside of it."""
     sampler = make(tmp_path)
     sampler.tell(7, Told("finished", {BUDGET: 1.0}))
-    sampler.forget(8)
     draws = run(sampler, 3)
     assert draws == run(make(tmp_path), 3)

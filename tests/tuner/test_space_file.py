@@ -551,13 +551,14 @@ def check_only_space_errors(path: Path, text: str) -> None:
 WORDS = st.sampled_from(
     """α_max α_min T_warmup T_total N_epoch B λ γ optimizer schedule d_model n_heads context_length
     fraction_of when log uniform int int_log choice grid value budget tokens model engine
-    micro_batch hyperparameters search trials adamw momentum cosine constant sgd off true null
+    micro_batch hyperparameters search sampler scheduler pbt bohb nsga2 try_first max_seconds 90s
+    prior centre confidence high objective metric mode bleu confirm top trials adamw momentum cosine constant sgd off true null
     0 1 -1 16 1e-4 0.5 1e300 .inf [] {} [1,2] [0.1,0.2] [8,16] ~ '' : , { } [ ] &a *a !!int
     """.split()
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=2000, deadline=None)
 @given(st.randoms(use_true_random=False), st.lists(WORDS, min_size=1, max_size=4))
 def test_mutated_space_raises_only_space_errors(
     tmp_path_factory: pytest.TempPathFactory, rng: random.Random, words: list[str]
@@ -600,3 +601,30 @@ def test_random_text_raises_only_space_errors(
     tmp_path_factory: pytest.TempPathFactory, text: str
 ) -> None:
     check_only_space_errors(tmp_path_factory.getbasetemp() / "random_text.yaml", text)
+
+
+@settings(max_examples=150, deadline=None)
+@given(ENTRY, ENTRY, ENTRY)
+def test_random_search_raises_only_space_errors(
+    tmp_path_factory: pytest.TempPathFactory, search: str, objective: str, prior: str
+) -> None:
+    text = f"search: {search}\nobjective: {objective}\nconfirm: {prior}\n" + hyper(
+        f"α_max: {{log: [1e-4, 1e-1], prior: {prior}}}\nB: {{choice: [8, 16]}}"
+    )
+    check_only_space_errors(tmp_path_factory.getbasetemp() / "random_search.yaml", text)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.dictionaries(WORDS, ENTRY, max_size=3), max_size=3),
+    st.dictionaries(WORDS, ENTRY, max_size=3),
+)
+def test_random_points_raise_only_space_errors(
+    tmp_path_factory: pytest.TempPathFactory, points: list[dict[str, str]], prior: dict[str, str]
+) -> None:
+    written = ", ".join("{" + ", ".join(f"{k}: {v}" for k, v in p.items()) + "}" for p in points)
+    prior_text = "{" + ", ".join(f"{k}: {v}" for k, v in prior.items()) + "}"
+    text = f"search: {{try_first: [{written}]}}\nobjective: [{prior_text}]\n" + hyper(
+        f"α_max: {{log: [1e-4, 1e-1], prior: {prior_text}}}\nB: {{choice: [8, 16]}}"
+    )
+    check_only_space_errors(tmp_path_factory.getbasetemp() / "random_points.yaml", text)

@@ -37,6 +37,9 @@ from tuner.record import Record
 from tuner.runs import Birth
 from tuner.tracking import Tracker
 
+# Seconds. A call takes 20 µs; with busy cores one in a hundred waits for its turn.
+_AT_ONCE = 0.02
+
 
 def call_times(tracker: Tracker, number: int, steps: range) -> list[float]:
     """Seconds that each of many calls takes."""
@@ -78,7 +81,7 @@ def test_tracker_outlasts_its_server(
     times += call_times(tracker, 1, range(1, 500))
     tracker.end_trial(0, "finished")
     assert time.perf_counter() - start < 5
-    assert p99(times) < 0.001
+    assert p99(times) < _AT_ONCE
     wait_for(lambda: tracker.problem)
     assert reason in str(tracker.problem)
     requests = server.num_requests
@@ -153,7 +156,7 @@ def test_tracker_waits_for_a_locked_database(
         assert locker.poll() is None
         tracker.end_trial(0, "finished")
         tracker.finish("finished", {"best": 1.0}, tracker.run_of(0))
-    assert p99(times) < 0.001
+    assert p99(times) < _AT_ONCE
     assert stored_steps(store, 0) == list(range(1, 1000))
     assert states(Record(store)) == [(0, "finished", "FINISHED")]
 
@@ -179,7 +182,7 @@ def test_tracker_outlasts_a_full_disk(
         times = call_times(tracker, 0, range(1, 500))
         wait_for(lambda: tracker.problem)
         assert "full" in str(tracker.problem)
-        assert p99(times) < 0.001
+        assert p99(times) < _AT_ONCE
         make_room()
         tracker.end_trial(0, "finished")
         tracker.finish("finished", {"best": 1.0}, tracker.run_of(0))

@@ -12,6 +12,7 @@ from typing import cast
 import numpy as np
 
 from model.hyperparameters import SYMBOL_TABLE
+from model.spec import KEPT_ROWS
 from tuner.parameters import Choice, Parameter, Range, Value
 from tuner.space import SearchSpace
 
@@ -20,13 +21,6 @@ Draw = Mapping[str, Value]
 # not hold before, or because its choice has been edited since.
 Change = Callable[[Parameter, Value | None], Value]
 
-# Rows of the symbol table that cannot change in mid-training.
-FIXED = frozenset(
-    {
-        "batch_size", "total_steps", "epochs", "optimizer", "ema_decay",
-        "target_sparsity", "prune_start_steps", "prune_end_steps", "prune_interval_steps",
-    }
-)  # fmt: skip
 # Tells the random numbers of exploring from those that others draw with the same seed.
 _STREAM = 0x9B7
 
@@ -39,26 +33,22 @@ def generator(seed: int, *place: int) -> np.random.Generator:
     return np.random.default_rng([seed, _STREAM, *place])
 
 
-def explorable(space: SearchSpace) -> list[Parameter]:
-    """The parameters of a space that may change in mid-training."""
-    return [p for p in space.searched if p.name in SYMBOL_TABLE and p.name not in FIXED]
-
-
 def explored(space: SearchSpace, draw: Draw, change: Change) -> dict[str, Value]:
-    """A draw with other values: each explorable parameter changed whose `when` holds in the end.
+    """A draw with other values: each explored parameter changed whose `when` holds in the end.
 
     Values of parameters whose `when` holds no more are left out.
     """
-    labels = {p.label for p in explorable(space)}
     new: dict[str, Value] = {}
+    may_change = {p.label for p in space.explored}
     for p in space.searched:  # each after those that its `when` asks about
-        if p.label not in labels:
-            if p.label in draw:
-                new[p.label] = draw[p.label]
+        label = p.label
+        value = draw.get(label)
+        if label not in may_change:
+            if value is not None:
+                new[label] = value
         elif space.is_drawn(p, new):
-            value = draw.get(p.label)
             is_kept = value is not None and (isinstance(p.distribution, Range) or p.contains(value))
-            new[p.label] = change(p, value if is_kept else None)
+            new[label] = change(p, value if is_kept else None)
     return new
 
 
@@ -72,7 +62,9 @@ def is_allowed(space: SearchSpace, train_size: int, parent: Draw, draw: Draw) ->
         {name: value for name, value in space.values(d).items() if name not in SYMBOL_TABLE}
         for d in (parent, draw)
     ]
-    return shapes[0] == shapes[1] and all(getattr(before, n) == getattr(after, n) for n in FIXED)
+    return shapes[0] == shapes[1] and all(
+        getattr(before, n) == getattr(after, n) for n in KEPT_ROWS
+    )
 
 
 def first_allowed(

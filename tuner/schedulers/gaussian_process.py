@@ -20,8 +20,8 @@ Floats = npt.NDArray[np.float64]
 
 # What is tried when a process is fitted; ℓ in units of √d, the diagonal of a unit cube.
 _LENGTHS = (0.1, 0.2, 0.4, 0.8, 1.6)
-_FORGETTING = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5)
-_NOISES = (0.01, 0.03, 0.1, 0.3, 1.0)
+_FORGETTING = (0.0, 0.1, 0.25, 0.5)
+_NOISES = (0.01, 0.05, 0.2, 1.0)
 # What is taken with fewer observations than a fit needs: ℓ, ε, λ and σ².
 _UNFITTED = (0.4, 0.1, 0.1, 1.0)
 _FEWEST = 5

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from model.spec import _KEPT_ROWS, LONGEST_CHAIN
+from model.spec import LONGEST_CHAIN
 from tests.tuner.schedulers.simulation import Draw, Search, drawn, facts, noise
 from tuner.parameters import Constant, Parameter, Range, Value
 from tuner.schedulers import SCHEDULERS
-from tuner.schedulers.exploring import FIXED
 from tuner.schedulers.pbt import PBT
 from tuner.schedulers.population import Population
 from tuner.schedulers.protocol import Branch, Decision, Facts, New
@@ -240,10 +239,6 @@ search: {scheduler: pbt, trials: 8}
 
 
 # what a specification allows -----------------------------------------------------------------
-
-
-def test_population_keeps_what_a_continued_trial_must_keep() -> None:
-    assert set(_KEPT_ROWS) == FIXED
 
 
 def test_population_makes_no_chain_longer_than_a_specification() -> None:
