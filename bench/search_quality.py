@@ -187,7 +187,7 @@ def replay(options: argparse.Namespace) -> int:
     if options.methods and options.out.exists():  # the other methods as they were
         found = _with_infinity(json.loads(options.out.read_text(encoding="utf-8")))
     found |= {"about": _about(options), "table": _about_table(options)}
-    old = found["methods"] | _baselines(table, options.seeds, options.most)
+    old = found["methods"] | _baselines(table, 10 * options.seeds, options.most)
     new = old | dict(_searches(options))
     order = [*METHODS, pages.TOP_K, pages.STEP_LAW, *VARIANTS]
     found["methods"] = {name: new[name] for name in order if name in new}

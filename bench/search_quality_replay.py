@@ -253,7 +253,8 @@ class Lab:
         Args:
             settings: of `search:`, beside seed and max_tokens; and `prior`, how sure Step Law's
                 α_max and B are, or FILE for the priors of the space; there are none by default.
-                `slots` may be others than usual. All configurations may be tried, or with `trials` None as many as the space says.
+                `slots` may be others than usual. All configurations may be tried, or with `trials`
+                None as many as the space says.
             seed: of the search.
         """
         others = dict(settings)
