@@ -59,8 +59,8 @@ class TrialRow:
 
     @property
     def tokens_before(self) -> int:
-        """Training tokens of the parent that it goes on from."""
-        start = self.spec.continues
+        """Training tokens of the parent from whose state it goes on."""
+        start = self.spec.continues if self.parent is not None else None
         return start.step * self.spec.tokens_per_step if start else 0
 
     @property
@@ -69,10 +69,10 @@ class TrialRow:
         return 0 if self.recorded or not self.reports else self.tokens - self.tokens_before
 
     @property
-    def num_reports(self) -> int:
-        """Reports that it makes if it trains to its end."""
+    def report_steps(self) -> list[int]:
+        """Updates after which it reports; not those of a trial that it continues."""
         begun = self.spec.continues.step if self.spec.continues else 0
-        return sum(step > begun for step in self.spec.report_steps)
+        return [step for step in self.spec.report_steps if step > begun]
 
     @property
     def has_finished(self) -> bool:

@@ -21,7 +21,7 @@ from model.spec import Continues, TrialSpec
 from tuner.board import Board, TrialRow
 from tuner.confirmation import Confirmation, confirm
 from tuner.corpus_facts import CorpusFacts
-from tuner.jobs import Job, JobKind, Slot, going_on
+from tuner.jobs import Job, Slot, going_on
 from tuner.parameters import Value
 from tuner.sampling import Sampler, Told
 from tuner.schedulers import SCHEDULERS
@@ -121,14 +121,9 @@ class Conductor:
             if job is None:
                 return
             slot.job, slot.clock = job, max(slot.clock, self._now)
-            slot.tokens_before = self._begin_tokens(job)
+            tokens_per_step = self.board.rows[job.number].spec.tokens_per_step
+            slot.tokens_before = job.after * tokens_per_step
             yield job
-
-    def _begin_tokens(self, job: Job) -> int:
-        if job.source is None:
-            return 0
-        trial, step = job.source
-        return step * self.board.rows[trial].spec.tokens_per_step
 
     def _next(self, slot: int) -> Job | None:
         """The next job of the search, and when it has none left, of the confirmation."""
@@ -139,14 +134,14 @@ class Conductor:
             if isinstance(choice, Resume):
                 row = self.board.rows[choice.number]
                 row.is_parked, row.outcome = False, None
-                return going_on(row, slot, "resume")
+                return going_on(row, slot)
             if isinstance(choice, Branch):
                 row, parent = self._add_branch(choice), self.board.rows[choice.parent]
-                return Job(row.number, slot, "branch", parent.step, (parent.number, parent.step))
+                return Job(row.number, slot, parent.step, (parent.number, parent.step))
             row = self._add_new()
             twin = self._by_hash.setdefault(row.spec.hash, row.number)
             if twin == row.number:
-                return self._first_job(row, slot, "new")
+                return self._first_job(row, slot)
             row.outcome = f"same as trial {twin}"
             self._end(row)
         return self._next_confirmation(slot)
@@ -184,14 +179,13 @@ class Conductor:
         self._scheduler.add(row.number, row.draw)
         return row
 
-    def _first_job(self, row: TrialRow, slot: int, kind: JobKind) -> Job:
+    def _first_job(self, row: TrialRow, slot: int) -> Job:
         """From the start; or, if an equal trial has finished before, from its reports."""
         if row.number in self._memory.draws:
             row.recorded = self._memory.recorded.get(row.number, ())
         elif self._find:
             row.recorded = self._find(row.spec.hash)
-        kind = "recorded" if row.recorded else kind
-        return Job(row.number, slot, kind, reports=row.recorded)
+        return Job(row.number, slot, reports=row.recorded)
 
     @property
     def under_way(self) -> list[Job]:
@@ -199,7 +193,7 @@ class Conductor:
         jobs = [slot.job for slot in self._slots if slot.job is not None]
         rows = [self.board.rows[job.number] for job in jobs]
         return [
-            going_on(row, job.slot, job.kind) if row.reports else job
+            going_on(row, job.slot) if row.reports else job
             for row, job in zip(rows, jobs, strict=True)
         ]
 
@@ -222,7 +216,7 @@ class Conductor:
         """Virtual clock and step of the next report of a slot's trial."""
         assert slot.job is not None
         row = self.board.rows[slot.job.number]
-        step = next(s for s in row.spec.report_steps if s > max(row.step, slot.job.after))
+        step = next(s for s in row.report_steps if s > max(row.step, slot.job.after))
         return slot.clock + step * row.spec.tokens_per_step - slot.tokens_before, step
 
     # events ------------------------------------------------------------------------------------
@@ -258,8 +252,8 @@ class Conductor:
         row.is_parked = decision is Decision.PARK
         if decision is Decision.STOP:
             row.outcome = f"stopped at report {len(row.reports)}"
-            self._without_gain += 1
         if decision is not Decision.GO_ON:
+            self._without_gain += 1
             self._sampler.tell(row.number, self.told(row))
         return decision
 
@@ -312,10 +306,10 @@ class Conductor:
 
     def _next_confirmation(self, slot: int) -> Job | None:
         """Retrain the best configurations with fresh seeds, once the search is over."""
-        rows = [r for r in self.board.rows.values() if r.confirms is None]
-        if any(s.job for s in self._slots if s.job and self._is_searching(s.job)):
+        training = [self.board.rows[s.job.number] for s in self._slots if s.job is not None]
+        if any(row.confirms is None for row in training):
             return None
-        best = self._to_confirm(rows)
+        best = self._to_confirm()
         for seed in range(self.space.confirm.seeds):
             for row in best:
                 if (row.number, seed) not in self._confirmed:
@@ -324,14 +318,11 @@ class Conductor:
             self._conclude([row.number for row in best])
         return None
 
-    def _is_searching(self, job: Job) -> bool:
-        return self.board.rows[job.number].confirms is None
-
-    def _to_confirm(self, rows: Sequence[TrialRow]) -> list[TrialRow]:
+    def _to_confirm(self) -> list[TrialRow]:
         """The best finished trials; of several objectives there is no one best."""
         if len(self.space.objectives) > 1:
             return []
-        finished = [r for r in rows if r.has_finished]
+        finished = [r for r in self.board.searched if r.has_finished]
         ranked = sorted(finished, key=lambda r: (self.board.rank(r), r.number))
         return ranked[: self.space.confirm.top]
 
@@ -342,7 +333,7 @@ class Conductor:
         self.board.add(TrialRow(number, spec, row.draw, confirms=row.number))
         self.board.num_trials = max(self.board.num_trials, number + 1)
         self._confirmed[row.number, seed] = number
-        return self._first_job(self.board.rows[number], slot, "confirm")
+        return self._first_job(self.board.rows[number], slot)
 
     def _conclude(self, best: Sequence[int]) -> None:
         seeds = range(self.space.confirm.seeds)

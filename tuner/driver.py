@@ -119,6 +119,7 @@ class Driver:
         job = self._ready.popleft()
         worker = job.slot % len(self._workers)
         self._launched[job.number] = worker
+        self._allow()  # it may be the one that is waited for
         row = self._board.rows[job.number]
         return {
             "number": job.number,
@@ -199,7 +200,8 @@ class Driver:
         if self.halted is None:
             self.halted = reason
             again = "; Ctrl-C again stops at once" if reason == "interrupted" else ""
-            self._view.phase(f"{reason}: waiting for the reports under way{again}")
+            what = {"max_seconds": "the time is up"}.get(reason, reason)
+            self._view.phase(f"{what}: waiting for the reports under way{again}")
 
     def _can_report(self) -> bool:
         """Whether a trial under way can still report."""
@@ -291,7 +293,7 @@ class Driver:
 def _in_words(row: TrialRow, metric: str, *, is_best: bool) -> str:
     """`report 3/9  val_loss 4.1234  best so far`, and what became of the trial."""
     value = row.objective(metric)
-    words = [f"report {len(row.reports)}/{row.num_reports}  {metric} {value:.4f}"]
+    words = [f"report {len(row.reports)}/{len(row.report_steps)}  {metric} {value:.4f}"]
     if is_best:
         words.append("best so far")
     if row.outcome:

@@ -175,7 +175,7 @@ def _rung_line(board: Board) -> Text:
     reached = Counter(len(row.reports) for row in board.searched)
     over = board.ended + board.parked
     stops = {len(r.reports) for r in over if not (r.has_finished or r.has_diverged)} - {0}
-    total = max((r.num_reports for r in board.rows.values()), default=1)
+    total = max((len(r.report_steps) for r in board.rows.values()), default=1)
     line = Text("reached ", style="dim")
     for rung in sorted(stops | {total}):
         count = sum(n for reports, n in reached.items() if reports >= rung)

@@ -38,6 +38,7 @@ def space_of(folder: Path, search: str, text: str = SPACE) -> SearchSpace:
 
 def trained(row: TrialRow, step: int) -> Report:
     """What a trial reports at a step: best near a learning rate of 0.01, and NaN far above it."""
+    assert step in row.report_steps
     h, tokens = row.spec.hyperparameters, step * row.spec.tokens_per_step
     loss = 3 + abs(math.log10(h.max_learning_rate / 0.01)) + 0.2 * abs(math.log10(h.weight_decay))
     loss += 20_000 / (10_000 + tokens) + (row.spec.seed % 1000) / 1e5

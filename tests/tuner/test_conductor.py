@@ -83,7 +83,7 @@ def test_conductor_parks_and_promotes(tmp_path: Path) -> None:
     reached = [len(row.reports) for row in board.searched if not row.has_diverged]
     assert 9 <= sum(n >= 3 for n in reached) <= 13
     assert 3 <= sum(n == 9 for n in reached) <= 6
-    resumed = [job for job in simulation.jobs if job.kind == "resume"]
+    resumed = [job for job in simulation.jobs if job.source is not None]
     assert resumed
     assert all(job.source == (job.number, job.after) for job in resumed)
 
@@ -189,7 +189,7 @@ def test_conductor_never_lets_what_is_not_finite_win(tmp_path: Path) -> None:
 def test_conductor_copies_the_best_of_a_population(tmp_path: Path, scheduler: str) -> None:
     simulation = conduct(tmp_path, f"trials: 8, scheduler: {scheduler}", 4)
     board = simulation.run().board
-    branches = [job for job in simulation.jobs if job.kind == "branch"]
+    branches = [job for job in simulation.jobs if job.source and job.source[0] != job.number]
     assert branches
     for job in branches:
         row = board.rows[job.number]

@@ -104,6 +104,8 @@ def test_driver_hands_out_jobs_and_lets_the_expected_report_through(place: Place
     assert second["number"] == 1
     assert driver.next_job() is None
     assert not driver.is_over
+    # who comes for the expected job need not wait for another event
+    assert place.told("allow")[0] == ("0", driver.conductor.board.rows[0].spec.report_steps[0])
     assert place.report(0)
     rows = driver.conductor.board.rows
     assert place.told("allow")[-1] == ("1", rows[1].spec.report_steps[0])
