@@ -13,7 +13,7 @@ help:
 	@echo "make replay   retrain its best trial and prove that it reproduces"
 	@echo "make test     set up and run lint, types and all tests"
 	@echo "make format   format the code"
-	@echo "make bench    measure a search, the tokenizer beside others, and preparation"
+	@echo "make bench    measure searches and their overhead, the tokenizer beside others, preparation"
 
 search: $(VENV)/.installed
 	$(BIN)/tuner search --space $(SPACE)
@@ -38,6 +38,8 @@ format: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python bench/search.py
+	$(BIN)/python bench/search_quality.py replay
+	$(BIN)/python bench/overhead.py
 	$(BIN)/python bench/tokenizer.py
 	$(BIN)/python bench/preparation.py
 
