@@ -58,7 +58,7 @@ def test_search_prints_plain_lines_and_what_to_do_next(searched: Run) -> None:
         lines = [line for line in searched.err.splitlines() if noise in line]
         assert lines in ([], ["starting Ray and the workers"]), lines
     for expected in (
-        "report 1/9", "stopped at report", "finished", "best so far", "% lower",
+        "report 1/9", "waits to be promoted", "finished", "Confirmed winner", "best so far", "% lower",
         "early stopping spared", "tuner ui", "tuner replay", "tuner show",
     ):  # fmt: skip
         assert expected in searched.err, expected
@@ -73,7 +73,12 @@ def test_search_records_parent_and_trials(record: Record, searched: Run) -> None
     assert files == {"search_space.yaml", "data.json", "tokenizer.json", "best"}
 
     trials = record.trials(search)
-    assert [trial.number for trial in trials] == list(range(6))
+    assert [trial.number for trial in trials] == list(range(10))
+    again = [trial.confirms for trial in trials[6:]]
+    assert trials[0].confirms is None
+    assert len(set(again)) == 2
+    assert {again.count(number) for number in again} == {2}  # seeds
+    trials = trials[:6]
     for trial in trials:
         assert trial.parameters.keys() >= {*SYMBOL_TABLE, "d_model", "n_layers", "context_length"}
         assert trial.status == "finished" or trial.status.startswith("stopped at report")
@@ -105,7 +110,8 @@ def test_search_keeps_the_best_checkpoint(
     assert about["spec_hash"] == record.spec(best).hash
     assert about["val_loss"] == best.metrics["val_loss"]
     assert tensors["weights.lm_head.weight"].shape == (300, 16)
-    assert not (workplace.home / "searches" / "small-1").exists()  # the others are cleared away
+    kept = {path.name for path in (workplace.home / "searches" / "small-1").iterdir()}
+    assert kept == {"journal.jsonl", "lock"}  # the others are cleared away
 
 
 def test_replay_best_is_bit_exact(workplace: Workplace, searched: Run) -> None:
@@ -176,8 +182,8 @@ def test_list_and_show_tell_about_searches(workplace: Workplace, searched: Run) 
     listed = workplace.tuner("list", "--json").json["searches"]
     assert [s["name"] for s in listed] == ["small-1"]
     shown = workplace.tuner("show", "--json").json
-    assert len(shown["trials"]) == 6
-    assert shown["trials"][0]["run"] == shown["best_run"]
+    assert [trial["confirms"] is None for trial in shown["trials"]] == [True] * 6 + [False] * 4
+    assert shown["best_run"] in [trial["run"] for trial in shown["trials"][:2]]
     one = workplace.tuner("show", shown["best_run"], "--json").json
     assert len(one["reports"]) == 9
     assert workplace.tuner("show", "--search", "nothing").status == 2
@@ -191,7 +197,7 @@ def test_show_compares_the_values_of_a_parameter(
     assert run.status == 0, run.err
     assert (run.json["search"], run.json["by"]) == ("small-1", "batch_size")
     values = {int(v["value"]): v for v in run.json["values"]}
-    trials = record.trials(record.search())
+    trials = [t for t in record.trials(record.search()) if t.confirms is None]
     for size, shown in values.items():
         same = [t for t in trials if t.parameters["batch_size"] == str(size)]
         same = [t for t in same if t.number > 0] or same
