@@ -58,7 +58,8 @@ def test_search_prints_plain_lines_and_what_to_do_next(searched: Run) -> None:
         lines = [line for line in searched.err.splitlines() if noise in line]
         assert lines in ([], ["starting Ray and the workers"]), lines
     for expected in (
-        "report 1/9", "waits to be promoted", "finished", "Confirmed winner", "best so far", "% lower",
+        "report 1/9", "waits to be promoted", "finished", "best so far", "% lower",
+        "Confirmed winner",
         "early stopping spared", "tuner ui", "tuner replay", "tuner show",
     ):  # fmt: skip
         assert expected in searched.err, expected
