@@ -53,17 +53,25 @@ class Workplace:
 
     def tuner(self, *arguments: str, timeout: float = 300) -> Run:
         """Run the command line in this folder."""
+        with self.start(*arguments, stdout=subprocess.PIPE) as process:
+            try:
+                out, err = process.communicate(timeout=timeout)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+        return Run(process.returncode, out, err)
+
+    def start(self, *arguments: str, stdout: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
+        """The same without waiting for it; its environment is not what other tests made of ours."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW"))}
-        done = subprocess.run(
+        return subprocess.Popen(
             [sys.executable, "-m", "tuner", *arguments],
             cwd=self.folder,
             env={**environment, "COLUMNS": "160"},
-            capture_output=True,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=timeout,
-            check=False,
         )
-        return Run(done.returncode, done.stdout, done.stderr)
 
 
 def make_workplace(folder: Path) -> Workplace:

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,14 +19,8 @@ pytestmark = pytest.mark.slow
 
 
 def start(workplace: Workplace, home: Path, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tuner", "search", "--space", "small.yaml", "--json"]
-    return subprocess.Popen(
-        [*command, "--home", str(home), *options],
-        cwd=workplace.folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    command = ("search", "--space", "small.yaml", "--json", "--home", str(home))
+    return workplace.start(*command, *options, stdout=subprocess.PIPE)
 
 
 def wait_for(process: subprocess.Popen[str], text: str) -> None:

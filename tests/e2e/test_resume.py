@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -48,16 +47,6 @@ def story(home: Path, name: str) -> list[tuple[Any, ...]]:
     return told
 
 
-def start(place: Workplace, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tuner", *arguments],
-        cwd=place.folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 def wait_for_session(process: subprocess.Popen[str], journal: Path) -> None:
     """Until this driver has journaled that it begins."""
 
@@ -77,7 +66,7 @@ def test_search_killed_at_random_moments_ends_as_if_undisturbed(
     resume = ("search", "--resume", "it", "--home", str(home), "--json")
     journal = home / "searches" / "it"
     for kill in range(KILLS):
-        with start(place, *(resume if (journal / "journal.jsonl").exists() else began)) as process:
+        with place.start(*(resume if (journal / "journal.jsonl").exists() else began)) as process:
             if kill % 4:  # as it trains; else as it starts
                 wait_for_session(process, journal)
                 time.sleep(draw.uniform(0.0, 1.5))
@@ -99,7 +88,7 @@ def test_search_killed_at_random_moments_ends_as_if_undisturbed(
 def test_search_interrupted_once_takes_the_reports_under_way_and_resumes(
     place: Workplace, whole: list[tuple[Any, ...]], tmp_path: Path
 ) -> None:
-    with start(place, *ONE_WORKER, "--name", "it", "--home", str(tmp_path)) as process:
+    with place.start(*ONE_WORKER, "--name", "it", "--home", str(tmp_path)) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if "report 3/" in line:
@@ -116,7 +105,7 @@ def test_search_interrupted_once_takes_the_reports_under_way_and_resumes(
 
 
 def test_search_is_refused_to_a_second_driver(place: Workplace, tmp_path: Path) -> None:
-    with start(place, *ONE_WORKER, "--name", "it", "--home", str(tmp_path)) as process:
+    with place.start(*ONE_WORKER, "--name", "it", "--home", str(tmp_path)) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if "report 1/" in line:
