@@ -16,7 +16,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from functools import cache
@@ -130,8 +130,9 @@ def _searches(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]
 def _summary(table: tables.Table, traces: Sequence[Trace], most: float) -> dict[str, Any]:
     unit, best = _complete(table), table.best
 
-    def regret(tokens: float) -> pages.Quartiles:
-        return pages.quartiles([t.at(tokens * unit) / best - 1 for t in traces])
+    @cache
+    def regret(tokens: float) -> list[float]:
+        return [t.at(tokens * unit) / best - 1 for t in traces]
 
     reach = [t.reaches(best * (1 + pages.GOAL)) / unit for t in traces]
     ends = [trace.at(math.inf) / best - 1 for trace in traces]
@@ -143,15 +144,19 @@ def _summary(table: tables.Table, traces: Sequence[Trace], most: float) -> dict[
     }
 
 
-def _described(regret: Any, seeds: int, most: float) -> dict[str, Any]:
+def _described(
+    regret: Callable[[float], Sequence[float]], seeds: int, most: float
+) -> dict[str, Any]:
     at = pages.curve_points(most)
-    low, median, high = zip(*(regret(tokens) for tokens in at), strict=True)
+    low, median, high = zip(*(pages.quartiles(regret(tokens)) for tokens in at), strict=True)
+    budgets = [b for b in pages.BUDGETS if b <= most]
     return {
         "seeds": seeds,
         "most": most,
         "reach": [],
         "variant": False,
-        "regret": {str(b): regret(b) for b in pages.BUDGETS if b <= most},
+        "regret": {str(b): pages.quartiles(regret(b)) for b in budgets},
+        "mean": {str(b): float(np.mean(regret(b))) for b in budgets},
         "curve": {"at": at, "low": low, "median": median, "high": high},
     }
 
@@ -160,14 +165,14 @@ def _baselines(table: tables.Table, seeds: int, most: float) -> dict[str, dict[s
     """Those that are no search."""
 
     @cache
-    def top_k(tokens: float) -> pages.Quartiles:
+    def top_k(tokens: float) -> list[float]:
         found = [one_report_then_top_k(table, [tokens], seed)[0] for seed in range(seeds)]
-        return pages.quartiles([loss / table.best - 1 for loss in found])
+        return [loss / table.best - 1 for loss in found]
 
     law = float(table.law_losses[-1]) / table.best - 1
     return {
         pages.TOP_K: _described(top_k, seeds, most),
-        pages.STEP_LAW: _described(lambda tokens: (law,) * 3, 1, most),
+        pages.STEP_LAW: _described(lambda tokens: [law], 1, most),
     }
 
 
