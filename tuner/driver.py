@@ -39,6 +39,8 @@ _SIGNS = {
     Sign.FROZEN: "did not answer any more and is being started again, as if it had died",
     Sign.BACK: "is back",
 }
+_ALL = 2**62  # updates, more than any trial makes
+_LONGEST_START_SECONDS = 120.0  # of the first clients; then reports come all the same
 _REPEAT_SECONDS = 1.0  # a worker that was restarted has forgotten whom it may let through
 
 
@@ -89,6 +91,8 @@ class Driver:
         self._watchdog, self._studies = watchdog, studies
         self._ready: deque[Job] = deque()
         self._launched: dict[int, int] = {}  # trial → its worker
+        self._clients: set[int] | None = set()  # trials whose clients are up; None: all were, once
+        self._allowed: set[int] = set()  # trials all of whose reports may come
         self._announced = 0  # trials that the journal and the record know
         self._started = self._repeated = time.monotonic()
         self._problems: set[str] = set()  # what cannot be written, as the user was told
@@ -154,6 +158,22 @@ class Driver:
         self._fill()
         return goes_on
 
+    def client_is_up(self, number: int) -> None:
+        """A trial's client has started.
+
+        No report may come before all of the first ones have: Ray Tune would give the process of a
+        trial that ends to one that waits for its own, throw that away half started, and go on so.
+        """
+        if self._clients is not None:
+            self._clients.add(number)
+            if not self._ready and self._clients >= self._launched.keys():
+                self._open()
+
+    def _open(self) -> None:
+        """Let reports come."""
+        self._clients = None
+        self._allow()
+
     def fail(self, number: int, reason: str) -> None:
         """A trial's client died."""
         if number not in self._launched:
@@ -185,8 +205,11 @@ class Driver:
         self._journal.retry()
         self._tell_problem("the journal", self._journal.problem)
         self._tell_problem("the tracking store", self._tracker.problem)
+        if self._clients is not None and now - self._started > _LONGEST_START_SECONDS:
+            self._open()
         if now - self._repeated > _REPEAT_SECONDS:
             self._repeated = now
+            self._allowed.clear()
             self._allow()
 
     def _tell_problem(self, where: str, problem: str | None) -> None:
@@ -268,8 +291,13 @@ class Driver:
             self._workers[self._launched[number]].acknowledge.remote(str(number), step)
 
     def _allow(self) -> None:
-        """Let the report come that is expected next."""
+        """Let the report come that is expected next; or all, if they are taken as they come."""
+        if self._clients is not None:
+            return
         if not self._in_order:
+            for number in self._launched.keys() - self._allowed:
+                self._workers[self._launched[number]].allow.remote(str(number), _ALL)
+            self._allowed = set(self._launched)
             return
         expected = self.conductor.expected
         if expected is not None and expected[0] in self._launched:

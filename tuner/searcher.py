@@ -80,6 +80,10 @@ class Events(tune.Callback):
         """About ten times a second."""
         self._driver.tick()
 
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A client is up."""
+        self._driver.client_is_up(trial.config["number"])
+
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A client died."""
         self._driver.fail(trial.config["number"], _reason(trial))

@@ -257,7 +257,7 @@ def _train(
 
         folders = str(session.folder / "checkpoints"), str(session.home.starts)
         on, in_order = _where(session)
-        workers = start_workers(on, session.corpus, folders, gated=in_order)
+        workers = start_workers(on, session.corpus, folders, gated=True)
         environment: dict[str, str] = ray.get(workers.handles[0].environment.remote())
         slots = on.number * on.slots
         conductor = _conductor(session, slots, environment, in_order=in_order)

@@ -132,8 +132,7 @@ class Trial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """The next report, as Tune wants it; never "done": the scheduler says when to stop."""
         report = self._client.next_report()
-        return {
-            **report.metrics(),
+        return {  # without the metrics themselves, of which Tune keeps a history for each trial
             "report": report,
             "number": self._number,
             "worker": self._index,

@@ -104,6 +104,9 @@ def test_driver_hands_out_jobs_and_lets_the_expected_report_through(place: Place
     assert second["number"] == 1
     assert driver.next_job() is None
     assert not driver.is_over
+    driver.client_is_up(0)
+    assert place.told("allow") == []  # the other client has not started
+    driver.client_is_up(1)
     # who comes for the expected job need not wait for another event
     assert place.told("allow")[0] == ("0", driver.conductor.board.rows[0].spec.report_steps[0])
     assert place.report(0)
@@ -222,6 +225,9 @@ def test_driver_takes_reports_as_they_come_if_told_so(tmp_path: Path, conductor:
     place.driver.next_job()
     place.driver.next_job()
     assert place.told("allow") == []
+    place.driver.client_is_up(0)
+    place.driver.client_is_up(1)
+    assert {number for number, _ in place.told("allow")} == {"0", "1"}
     place.report(1)
     assert place.report(0)
     place.journal.close()

@@ -171,7 +171,7 @@ def test_trial_keeps_to_its_worker_and_never_says_done() -> None:
     trial.setup(JOB | {"worker": 1}, workers)
     result = trial.step()
     assert result["report"] == report(2)
-    assert (result["number"], result["worker"], result["tokens"]) == (7, 1, 64)
+    assert (result["number"], result["worker"], result["report"].tokens) == (7, 1, 64)
     assert "done" not in result
     assert trial.reset_config(JOB | {"number": 8})
     assert trial.step()["worker"] == 0
