@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -41,6 +42,11 @@ class Run:
         return json.loads(self.out.splitlines()[-1])
 
 
+def _hear_ctrl_c() -> None:
+    """As on a terminal; what runs in the background of a script inherits that it is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @dataclass(frozen=True)
 class Workplace:
     """A folder with a space, texts, and a home of searches."""
@@ -71,6 +77,7 @@ class Workplace:
             stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=_hear_ctrl_c,
         )
 
 
