@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import tuner
+from tuner.messages import in_seconds
 from tuner.overrides import Override
 
 _PATTERNS = ("gpt2", "gpt4", "whitespace")
@@ -239,10 +240,8 @@ def _setting(text: str) -> Override:
 
 def _duration(text: str) -> float:
     """Seconds of `90`, `90s`, `10m` or `2h`."""
-    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-    number = text[:-1] if text[-1:] in units else text
     try:
-        seconds = float(number) * units.get(text[-1:], 1)
+        seconds = float(cast(str, in_seconds(text)))
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < float("inf"):
