@@ -13,8 +13,9 @@ import pytest
 
 from model.data_config import CorpusError
 from model.hyperparameters import SYMBOL_TABLE
-from tuner import cli, errors
+from tuner import errors
 from tuner.cli import main
+from tuner.commands import look
 from tuner.home import Home
 
 LM = str(Path(__file__).parents[2] / "search_spaces" / "lm.yaml")
@@ -147,7 +148,7 @@ def test_cli_statuses(
     def fail(options: object) -> int:
         raise error
 
-    monkeypatch.setattr(cli, "_symbols", fail)
+    monkeypatch.setattr(look, "symbols", fail)
     assert main(["symbols"]) == status
     assert "Traceback" not in capsys.readouterr().err
     if isinstance(error, Exception):
@@ -156,7 +157,7 @@ def test_cli_statuses(
 
 
 def test_cli_shows_the_traceback_of_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "_symbols", lambda options: 1 // 0)
+    monkeypatch.setattr(look, "symbols", lambda options: 1 // 0)
     with pytest.raises(ZeroDivisionError):
         main(["symbols"])
 

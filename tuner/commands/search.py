@@ -1,0 +1,134 @@
+"""Commands that train: search, replay; and sync."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from tuner.commands.output import INTERRUPTED, consoles, home_of, print_json, say
+from tuner.errors import TunerError
+
+if TYPE_CHECKING:
+    from tuner.space import SearchSpace
+
+
+def search(options: argparse.Namespace) -> int:
+    """Find the best hyperparameters."""
+    if options.resume:
+        name, edit, space_text = options.resume, *_edit(options)
+    else:
+        from tuner.space_file import read_space
+
+        space, space_text = read_space(options.space, options.overrides)
+    home = home_of(options)
+
+    from tuner.live import LiveView, LogView
+    from tuner.search import resume, search
+    from tuner.summary import print_summary
+
+    results, progress = consoles(options)
+    common: dict[str, Any] = {
+        "home": home,
+        "view": LiveView(progress) if progress.is_terminal else LogView(progress),
+        "space_text": space_text,
+        "fresh": options.fresh,
+    }
+    if options.resume:
+        result = resume(name, edit=edit, **common)
+    else:
+        result = search(space, name=options.name, **common)
+    print_summary(results, result, options.home)
+    best = result.best
+    print_json(
+        options,
+        {
+            "search": result.name,
+            "best_trial": best.number,
+            "best_run": result.run_ids.get(best.number),
+            "hyperparameters": best.spec.hyperparameters.model_dump(),
+            "architecture": best.spec.architecture.model_dump(),
+            **result.summary(),
+            "confirmation": result.confirmation.plain if result.confirmation else None,
+            "advice": result.advice,
+            "limit": result.limit,
+            "halted": result.halted,
+        },
+    )
+    if result.problem:
+        say(f"tuner search: {result.problem}")
+        return TunerError.exit_status
+    return INTERRUPTED if result.halted == "interrupted" else 0
+
+
+def _edit(
+    options: argparse.Namespace,
+) -> tuple[Callable[[SearchSpace], SearchSpace] | None, str | None]:
+    """How a resumed search changes the recorded space, and the file that says so."""
+    if options.space:
+        from tuner.space_file import read_space
+
+        space, space_text = read_space(options.space, options.overrides)
+        return lambda recorded: space, space_text
+    if not options.overrides:
+        return None, None
+    from tuner.history import edited
+
+    return lambda recorded: edited(recorded, options.overrides, options.resume), None
+
+
+def replay(options: argparse.Namespace) -> int:
+    """Retrain a trial and prove that it reproduces."""
+    from tuner.progress import shown
+    from tuner.replay import Verdict, replay
+
+    if options.run and options.search:
+        raise TunerError("give a run id or --search, not both")
+    results, progress = consoles(options)
+
+    def on_report(number: int, count: int, report: Any) -> None:
+        progress.print(
+            f"report {number}/{count}  step {report.step}  val_loss {report.val_loss:.6f}",
+            highlight=False,
+        )
+
+    with shown(progress) as on_progress:
+        result = replay(
+            options.run,
+            search=options.search,
+            home=home_of(options),
+            on_report=on_report,
+            on_progress=on_progress,
+        )
+    trial = result.trial
+    style = {"bit-exact": "bold green", "within tolerance": "yellow"}.get(
+        result.verdict, "bold red"
+    )
+    results.print(
+        f"trial {trial.number} of {trial.search} (run {trial.run_id[:8]}, {trial.status}):",
+        soft_wrap=True,
+    )
+    results.print(result.sentence, style=style, soft_wrap=True, highlight=False)
+    print_json(
+        options,
+        {
+            "verdict": str(result.verdict),
+            "run": trial.run_id,
+            "trial": trial.number,
+            "search": trial.search,
+            "reports": result.reports,
+            "differences": len(result.differences),
+            "spec_hash": result.spec.hash,
+            "changed": {k: list(v) for k, v in result.changed.items()},
+        },
+    )
+    return 1 if result.verdict is Verdict.DIFFERENT else 0
+
+
+def sync(options: argparse.Namespace) -> int:
+    """Send to MLflow what it did not take."""
+    from tuner.sync import print_synced
+
+    results, _ = consoles(options)
+    print_json(options, print_synced(results, home_of(options), options.search))
+    return 0
