@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, Self, get_args, get_origin
 
 import torch
 from torch import Tensor, nn
@@ -263,6 +263,22 @@ class TransformerLM(nn.Module):
         for name, shape in parameter_shapes(self.architecture).items():
             weight = torch.stack([initial_weight(each, name, shape) for each in seeds])
             self._place(name, nn.Parameter(weight))
+
+    @classmethod
+    def of(cls, architecture: Architecture, weights: Mapping[str, Tensor]) -> Self:
+        """A single model (K = 1) with given weights.
+
+        Args:
+            architecture: of a language model.
+            weights: by the names of `parameter_shapes`, without K; they are copied.
+        """
+        model = cls.__new__(cls)
+        nn.Module.__init__(model)
+        model.architecture = architecture
+        model._compute = LanguageModel(architecture)
+        for name in parameter_shapes(architecture):
+            model._place(name, nn.Parameter(weights[name].clone().unsqueeze(0)))
+        return model
 
     def _place(self, name: str, parameter: nn.Parameter) -> None:
         """Register a parameter under a dotted name, making the modules on the way."""

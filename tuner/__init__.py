@@ -14,6 +14,8 @@ _HOME = {
     "load_space": "space_file",
     "search": "search",
     "resume": "search",
+    "load_search": "past",
+    "load_trial": "trained",
     "replay": "replay",
     "TunerError": "errors",
 }

@@ -25,6 +25,7 @@ class TrialRow:
         spec: what it trains.
         draw: what was drawn for it, label → value.
         reports: so far.
+        times: when each was taken, in milliseconds since the epoch.
         outcome: how it ended, as the user reads it; None while it is under way or parked.
         is_parked: whether it waits to be brought back.
         recorded: what an equal trial reported, taken instead of training.
@@ -36,6 +37,7 @@ class TrialRow:
     spec: TrialSpec
     draw: Mapping[str, Value] = field(default_factory=dict)
     reports: list[Report] = field(default_factory=list)
+    times: list[int] = field(default_factory=list)
     outcome: str | None = None
     is_parked: bool = False
     recorded: Sequence[Report] = ()
@@ -175,6 +177,17 @@ class Board:
     def searched(self) -> list[TrialRow]:
         """The trials of the search itself, without those that confirm."""
         return [r for r in self.rows.values() if r.confirms is None]
+
+    @property
+    def confirming(self) -> list[TrialRow]:
+        """The trials that confirm others."""
+        return [r for r in self.rows.values() if r.confirms is not None]
+
+    @property
+    def ranked(self) -> list[TrialRow]:
+        """The finished trials of the search, best first."""
+        finished = [r for r in self.searched if r.has_finished]
+        return sorted(finished, key=lambda r: (self.rank(r), r.number))
 
     @property
     def best(self) -> TrialRow | None:

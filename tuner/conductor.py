@@ -15,11 +15,11 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from model.randomness import derive_key
 from model.report import Report, Status
 from model.spec import Continues, TrialSpec
 from tuner.board import Board, TrialRow
-from tuner.confirmation import Confirmation, confirm
+from tuner.confirmation import Confirmation
+from tuner.confirming import conclude, missing_pairs, repetition
 from tuner.corpus_facts import CorpusFacts
 from tuner.jobs import Job, Slot, going_on
 from tuner.parameters import Value
@@ -75,7 +75,6 @@ class Conductor:
         self._now = 0  # virtual clock of the last event
         self._started = 0  # trials that the sampler suggested
         self._without_gain = 0  # trials ended since the best got better
-        self._confirmed: dict[tuple[int, int], int] = {}  # configuration, seed → trial
         self.limit: str | None = None
         self.confirmation: Confirmation | None = None
         self._by_hash: dict[str, int] = {}  # specification → the first trial that has it
@@ -106,7 +105,7 @@ class Conductor:
             ):
                 self._sampler.restore(row.number, row.draw)
                 if row.outcome is not None or row.is_parked:
-                    self._sampler.tell(row.number, self.told(row))
+                    self._sampler.tell(row.number, Told.of(self.board, row))
 
     # jobs --------------------------------------------------------------------------------------
 
@@ -254,7 +253,7 @@ class Conductor:
             row.outcome = f"stopped at report {len(row.reports)}"
         if decision is not Decision.GO_ON:
             self._without_gain += 1
-            self._sampler.tell(row.number, self.told(row))
+            self._sampler.tell(row.number, Told.of(self.board, row))
         return decision
 
     def fail(self, number: int, reason: str) -> None:
@@ -277,18 +276,8 @@ class Conductor:
         if row.confirms is None:
             value = self.board.rank(row) if row.has_finished else None
             self._scheduler.end(row.number, row.tokens, value)
-            self._sampler.tell(row.number, self.told(row))
+            self._sampler.tell(row.number, Told.of(self.board, row))
             self._without_gain += 1
-
-    def told(self, row: TrialRow) -> Told:
-        """What is known of a trial that has ended or is parked, in the sampler's terms."""
-        values = {r.tokens: value for r, value in self.board.curve(row) if math.isfinite(value)}
-        if row.has_diverged or row.outcome == str(Status.DIVERGED):
-            return Told("diverged", values)
-        if row.has_finished:
-            return Told("finished", values, self.board.values(row))
-        is_stopped = row.is_parked or (row.outcome or "").startswith("stopped")
-        return Told("stopped" if is_stopped else "failed", values)
 
     def _slot_of(self, number: int) -> Slot:
         return next(s for s in self._slots if s.job is not None and s.job.number == number)
@@ -309,47 +298,12 @@ class Conductor:
         training = [self.board.rows[s.job.number] for s in self._slots if s.job is not None]
         if any(row.confirms is None for row in training):
             return None
-        best = self._to_confirm()
-        for seed in range(self.space.confirm.seeds):
-            for row in best:
-                if (row.number, seed) not in self._confirmed:
-                    return self._confirm(row, seed, slot)
-        if best and self.is_over:
-            self._conclude([row.number for row in best])
+        pair = next(missing_pairs(self.board, self.space), None)
+        if pair is not None:
+            number = len(self.board.rows)
+            self.board.add(repetition(number, *pair))
+            self.board.num_trials = max(self.board.num_trials, number + 1)
+            return self._first_job(self.board.rows[number], slot)
+        if self.is_over:
+            self.confirmation = conclude(self.board, self.space)
         return None
-
-    def _to_confirm(self) -> list[TrialRow]:
-        """The best finished trials; of several objectives there is no one best."""
-        if len(self.space.objectives) > 1:
-            return []
-        finished = [r for r in self.board.searched if r.has_finished]
-        ranked = sorted(finished, key=lambda r: (self.board.rank(r), r.number))
-        return ranked[: self.space.confirm.top]
-
-    def _confirm(self, row: TrialRow, seed: int, slot: int) -> Job:
-        number = len(self.board.rows)
-        fresh = derive_key(self.space.search.seed, "confirm", seed) >> 1
-        spec = _reseeded(row.spec, fresh)
-        self.board.add(TrialRow(number, spec, row.draw, confirms=row.number))
-        self.board.num_trials = max(self.board.num_trials, number + 1)
-        self._confirmed[row.number, seed] = number
-        return self._first_job(self.board.rows[number], slot)
-
-    def _conclude(self, best: Sequence[int]) -> None:
-        seeds = range(self.space.confirm.seeds)
-        trials = {n: [self.board.rows[self._confirmed[n, seed]] for seed in seeds] for n in best}
-        values = {
-            number: [None if row.failed else self.board.value(row) for row in rows]
-            for number, rows in trials.items()
-        }
-        self.confirmation = confirm(values, self.space.objective.mode)
-        if self.confirmation.winner is not None:
-            self.board.winner = self.confirmation.winner.number
-
-
-def _reseeded(spec: TrialSpec, seed: int) -> TrialSpec:
-    """The same with another seed, and so all that it continues."""
-    start = spec.continues
-    if start is not None:
-        start = Continues(spec=_reseeded(start.spec, seed), step=start.step)
-    return spec.model_copy(update={"seed": seed, "continues": start})

@@ -32,6 +32,7 @@ from tuner.runs import trial_tags
 from tuner.schedulers.protocol import Decision
 from tuner.study_store import StudyStore, study_trial
 from tuner.sync import catch_up
+from tuner.told import Told
 from tuner.tracking import Tracker
 
 _SIGNS = {
@@ -65,6 +66,7 @@ class Driver:
 
     Attributes:
         halted: why the search ends before its time; it can be resumed.
+        environment: device and versions of the workers.
     """
 
     def __init__(
@@ -85,7 +87,7 @@ class Driver:
         self._board = conductor.board
         self._journal, self._tracker, self._view = journal, tracker, view
         self._workers = workers
-        self._environment = environment
+        self.environment = environment
         self._in_order = in_order
         self._check_interrupt = check_interrupt
         self._watchdog, self._studies = watchdog, studies
@@ -145,6 +147,7 @@ class Driver:
             return False
         time_ms = self._journal.append(report_event(number, report))
         row, best_before = self._board.rows[number], self._board.best
+        row.times.append(time_ms)
         decision = self.conductor.report(number, report)
         self._tracker.report(number, report, time_ms)
         is_best = self._board.best is row and best_before is not row
@@ -256,7 +259,7 @@ class Driver:
             }
         )
         tags = trial_tags(row.parent, row.confirms, recorded=bool(row.recorded))
-        self._tracker.start_trial(row.number, row.spec, self._environment, time_ms, tags)
+        self._tracker.start_trial(row.number, row.spec, self.environment, time_ms, tags)
         if row.outcome is not None:  # it is the same as another
             self._view.event(row, row.outcome)
             self._close(row)
@@ -271,7 +274,7 @@ class Driver:
         """Show a trial that has ended in Optuna's dashboard; a repeated one is no trial of it."""
         if self._studies and row.outcome and row.confirms is None and row.reports:
             conductor = self.conductor
-            trial = study_trial(conductor.space, row.draw, conductor.told(row))
+            trial = study_trial(conductor.space, row.draw, Told.of(self._board, row))
             self._studies.add(row.number, trial)
 
     def _record_end(self, row: TrialRow, outcome: str) -> None:

@@ -22,13 +22,13 @@ from tuner.space import SearchSpace
 
 # Settings that say how much is searched and where, and nothing of what a trial is.
 _FREE = {
-    "search": ("trials", "max_tokens", "max_seconds", "patience"),
+    "search": ("trials", "keep", "max_tokens", "max_seconds", "patience"),
     "confirm": ("top", "seeds"),
     "engine": ("workers", "slots", "timeout_seconds"),
 }
 _ALLOWED = (
-    "more search.trials, the limits search.max_tokens, max_seconds and patience, confirm, "
-    "engine.workers and slots, and the ends and values of ranges and choices"
+    "more search.trials, search.keep, the limits search.max_tokens, max_seconds and patience, "
+    "confirm, engine.workers and slots, and the ends and values of ranges and choices"
 )
 
 
@@ -88,13 +88,13 @@ def _begun(events: Sequence[Event]) -> Event:
     return next(event for event in reversed(events[:end]) if event["event"] == "search")
 
 
-def search_event(space: SearchSpace, space_text: str | None, facts: CorpusFacts) -> Event:
+def search_event(space: SearchSpace, space_text: str, facts: CorpusFacts) -> Event:
     """The event from which `Recorded` is read."""
     start = facts.init_from
     return {
         "event": "search",
         "space": space.model_dump_json(),
-        "space_text": space_text or space.model_dump_json(indent=2),
+        "space_text": space_text,
         "facts": {**asdict(facts), "init_from": start.model_dump() if start else None},
     }
 
@@ -248,6 +248,7 @@ class _Repetition:
                 if row.spec != TrialSpec.model_validate_json(event["spec"]):
                     raise KeyError(row.number)
             case "report":
+                conductor.board.rows[event["number"]].times.append(event["time_ms"])
                 conductor.report(event["number"], report_of(event))
                 conductor.fill()
             case "failure":

@@ -42,6 +42,7 @@ class Journal:
 
     Attributes:
         events: what it held when it was opened.
+        begun_ms: time of its first event; 0 if it has none.
         problem: why events wait in memory for the disk, in one sentence; None if none do.
     """
 
@@ -53,6 +54,7 @@ class Journal:
         self._next_try = 0.0
         self._reason: str | None = None
         self.events, self._end = _parse(self.path, _data(self.path))
+        self.begun_ms: int = self.events[0]["time_ms"] if self.events else 0
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
         os.ftruncate(self._file, self._end)
         _sync_folder(folder)
@@ -95,6 +97,7 @@ class Journal:
             The time that it got as its `time_ms`.
         """
         time_ms = time.time_ns() // 1_000_000
+        self.begun_ms = self.begun_ms or time_ms
         self._waiting.append(_line({**event, "time_ms": time_ms}))
         self._write()
         return time_ms

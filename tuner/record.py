@@ -11,7 +11,6 @@ import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -32,10 +31,10 @@ R = TypeVar("R")
 SPEC_FILE = "spec.json"
 SPACE_FILE = "search_space.yaml"
 TOKENIZER_FILE = "tokenizer.json"
-BEST_FOLDER = "best"  # the state of the best trial
-BEST_FILE = "checkpoint.safetensors"  # in it, whatever the trial
+STATE_FILE = "state/checkpoint.safetensors"  # of a trial whose weights are kept
 START_FOLDER = "start"  # what warm-started trials started with
 DATA_FILE = "data.json"  # the files that the data was, with their digests
+JOURNAL_FILE = "journal.jsonl"  # all that a search decided and heard
 ENVIRONMENT = ("device", "dtype", "torch", "numpy", "python")
 _MOST_RUNS = 50_000
 _SHORTEST_RUN_ID = 8  # letters that `tuner show` prints
@@ -76,6 +75,7 @@ class TrialRecord:
         metrics: the newest value of each curve.
         environment: device and versions it ran with.
         artifact_uri: of MLflow.
+        spec_hash: of its specification.
         parent: the trial from whose state it went on.
         confirms: the trial whose configuration it trains with another seed.
     """
@@ -88,6 +88,7 @@ class TrialRecord:
     metrics: dict[str, float]
     environment: dict[str, str]
     artifact_uri: str
+    spec_hash: str = ""
     parent: int | None = None
     confirms: int | None = None
 
@@ -315,23 +316,31 @@ class Record:
             path = self._ask(self.client.download_artifacts, run_id, name, folder)
             return Path(path).read_text(encoding="utf-8")
 
-    def download(self, search: SearchRecord, pattern: str, folder: str) -> Path | None:
-        """Fetch a file that is attached to a search into a folder.
+    def has(self, run_id: str, name: str) -> bool:
+        """Whether a file is attached to a run."""
+        parent = name.rpartition("/")[0] or None
+        files = self._ask(self.client.list_artifacts, run_id, parent)
+        return name in [file.path for file in files]
+
+    def download(self, run_id: str, name: str, folder: str) -> Path | None:
+        """Fetch a file that is attached to a run.
 
         Args:
-            search: whose.
-            pattern: of the file's name, which may be in a folder: `best/*`.
+            run_id: of a search or of a trial.
+            name: of the file, as `state/checkpoint.safetensors`.
             folder: where to.
 
         Returns:
-            The file; None if none fits.
+            The file; None if the run has none of that name.
         """
-        parent = pattern.rpartition("/")[0] or None
-        files = self._ask(self.client.list_artifacts, search.run_id, parent)
-        names = [file.path for file in files if fnmatch(file.path, pattern)]
-        if not names:
+        if not self.has(run_id, name):
             return None
-        return Path(self._ask(self.client.download_artifacts, search.run_id, names[0], folder))
+        return Path(self._ask(self.client.download_artifacts, run_id, name, folder))
+
+    def equal(self, spec_hash: str) -> list[TrialRecord]:
+        """The trials that have a specification, newest first."""
+        condition = f"tags.`{Tag.KIND}` = 'trial' and tags.`{Tag.SPEC_HASH}` = '{spec_hash}'"
+        return [_trial_record(run) for run in self._runs(condition)]
 
     def reports(self, trial: TrialRecord) -> dict[int, dict[str, float]]:
         """A trial's reports: step → metric → value, in the order of the steps."""
@@ -397,6 +406,7 @@ def _trial_record(run: Run) -> TrialRecord:
         metrics=dict(run.data.metrics),
         environment={name: tags.get(name, "unknown") for name in ENVIRONMENT},
         artifact_uri=run.info.artifact_uri,
+        spec_hash=tags.get(Tag.SPEC_HASH, ""),
         parent=_number(tags.get(Tag.PARENT_TRIAL)),
         confirms=_number(tags.get(Tag.CONFIRMS)),
     )

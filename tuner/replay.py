@@ -63,6 +63,7 @@ class ReplayResult:
         reports: how many were compared.
         differences: all numbers that differ, by step.
         changed: part of the environment → recorded and present value, where they differ.
+        state: checkpoint at the last report, if one was asked for.
     """
 
     trial: TrialRecord
@@ -71,6 +72,7 @@ class ReplayResult:
     reports: int
     differences: list[Difference]
     changed: dict[str, tuple[str, str]]
+    state: Path | None = None
 
     @property
     def sentence(self) -> str:
@@ -100,6 +102,7 @@ def replay(
     home: Home | None = None,
     on_report: Callable[[int, int, Report], None] | None = None,
     on_progress: OnProgress = silent,
+    states: Path | None = None,
 ) -> ReplayResult:
     """Retrain a recorded trial and compare.
 
@@ -109,6 +112,7 @@ def replay(
         home: where the searches live; by default ./runs.
         on_report: is told the number of each replayed report, how many there will be, and it.
         on_progress: is told how far the preparation of the data is.
+        states: a folder for checkpoints; None saves none.
 
     Returns:
         The verdict and what it rests on.
@@ -131,15 +135,22 @@ def replay(
     if spec.init_from is not None:
         bring_start(record, record.search(trial.search), spec.init_from, home)
     corpus = _same_corpus(record, trial, spec, home, on_progress)
-    reports, present = _retrain(spec, len(recorded), device, corpus, home.starts, on_report)
+    reports, present = _retrain(spec, len(recorded), device, corpus, home.starts, on_report, states)
     changed = {
         name: (trial.environment[name], present[name])
         for name in ENVIRONMENT
         if trial.environment[name] != present[name]
     }
     differences = compare(recorded, reports)
+    last = reports[-1].checkpoint if reports else None
     return ReplayResult(
-        trial, spec, judge(differences, bool(changed)), len(recorded), differences, changed
+        trial,
+        spec,
+        judge(differences, bool(changed)),
+        len(recorded),
+        differences,
+        changed,
+        Path(last) if last else None,
     )
 
 
@@ -176,6 +187,7 @@ def _retrain(
     corpus: Corpus,
     starts: Path,
     on_report: Callable[[int, int, Report], None] | None,
+    states: Path | None = None,
 ) -> tuple[list[Report], Mapping[str, str]]:
     """Train a specification up to some number of reports, on the recorded kind of device.
 
@@ -189,7 +201,14 @@ def _retrain(
     if device != "cuda" or not torch.cuda.is_available():
         device = "cpu"
     decode = corpus.tokenizer.decode
-    engine = Engine(*corpus.splits, slots=1, device=device, starts=starts, decode=decode)
+    engine = Engine(
+        *corpus.splits,
+        slots=1,
+        device=device,
+        starts=starts,
+        decode=decode,
+        checkpoint_dir=states,
+    )
     reports: list[Report] = []
     for report in engine.run([spec]):
         reports.append(report)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from tuner.board import TrialRow
 from tuner.confirmation import Confirmation
 from tuner.space import SearchSpace
 
+if TYPE_CHECKING:  # they take seconds to import
+    import optuna
+    import pandas
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class SearchResult:
-    """What a search found.
+    """What a search found; of one under way, what it has found so far.
 
     Attributes:
         name: of the search.
@@ -23,8 +30,13 @@ class SearchResult:
         experiment_id: of MLflow.
         wall_seconds: from start, or from being resumed, to summary.
         training_share: part of the workers' time spent inside training, from 0 to 1.
-        confirmation: of the best configurations by fresh seeds.
-        confirmation_tokens: that it took.
+        run_id: the search's own MLflow run, the parent of the others.
+        status: finished, interrupted, failed, or running.
+        started: in milliseconds since the epoch.
+        space_text: the file that the space came from.
+        environment: device and versions.
+        confirming: the trials that retrained others with fresh seeds.
+        confirmation: what came of that.
         limit: which limit ended the search, if one did.
         halted: why it ended before its time; it can be resumed.
         advice: what to do next.
@@ -40,12 +52,28 @@ class SearchResult:
     experiment_id: str
     wall_seconds: float
     training_share: float
+    run_id: str = ""
+    status: str = "finished"
+    started: int = 0
+    space_text: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    confirming: list[TrialRow] = field(default_factory=list)
     confirmation: Confirmation | None = None
-    confirmation_tokens: int = 0
     limit: str | None = None
     halted: str | None = None
     advice: list[str] = field(default_factory=list)
     problem: str | None = None
+
+    @property
+    def ranked(self) -> list[TrialRow]:
+        """The trials, best first; those with their full budget before the others."""
+        sign = -1 if self.space.objective.mode == "max" else 1
+
+        def rank(row: TrialRow) -> tuple[bool, float]:
+            value = row.objective(self.metric)
+            return not row.has_finished, sign * value if math.isfinite(value) else math.inf
+
+        return sorted(self.trials, key=rank)
 
     @property
     def tokens_spent(self) -> int:
@@ -58,6 +86,17 @@ class SearchResult:
         return sum(
             row.spec.budget_tokens - row.tokens_before for row in self.trials if not row.recorded
         )
+
+    @property
+    def confirmation_tokens(self) -> int:
+        """Training tokens that the confirmation took."""
+        return sum(row.tokens_trained for row in self.confirming)
+
+    @property
+    def times(self) -> dict[int, list[float]]:
+        """Trial → seconds from the start of the search to each of its reports."""
+        rows = (*self.trials, *self.confirming)
+        return {row.number: [(time - self.started) / 1000 for time in row.times] for row in rows}
 
     def summary(self) -> dict[str, float]:
         """The numbers that MLflow gets on the parent run."""
@@ -76,3 +115,39 @@ class SearchResult:
         if self.confirmation is not None and self.confirmation.winner is not None:
             numbers[f"confirmed_{self.metric}"] = self.confirmation.winner.mean
         return {name: float(value) for name, value in numbers.items() if value < float("inf")}
+
+    # for others ------------------------------------------------------------------------------
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A row for each trial: outcome, objectives, tokens, and what was searched."""
+        from tuner.frames import trials_frame
+
+        return trials_frame(self)
+
+    def curves(self) -> pandas.DataFrame:
+        """A row for each report of each trial, with all its metrics and when it came."""
+        from tuner.frames import curves_frame
+
+        return curves_frame(self)
+
+    def to_study(self) -> optuna.Study:
+        """The trials as a study of Optuna, in memory; stopped ones are pruned, with their curves.
+
+        The user attribute `trial` of each is its number here.
+        """
+        from tuner.study_store import study_of
+
+        return study_of(self)
+
+    def __repr__(self) -> str:
+        value = self.best.objective(self.metric)
+        return (
+            f"<search {self.name}, {self.status}: {len(self.trials)} trials, the best is trial "
+            f"{self.best.number} with {self.metric} {value:.4f}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from tuner.frames import html_of
+
+        return html_of(self)

@@ -129,9 +129,9 @@ class Runs:
         run = self._client.create_run(self.experiment_id, tags=all_tags, run_name=self._search)
         return str(run.info.run_id)
 
-    def attach(self, path: Path, folder: str | None) -> None:
-        """Attach a file to the parent run."""
-        self._client.log_artifact(self.run_id, str(path), folder)
+    def attach(self, run_id: str, path: Path, folder: str | None) -> None:
+        """Attach a file to a run."""
+        self._client.log_artifact(run_id, str(path), folder)
 
     def attach_text(self, text: str, name: str) -> None:
         """Attach a text to the parent run, as a file of this name."""

@@ -60,6 +60,7 @@ def search(
     """
     started = time.monotonic()
     home, view = home or Home.at(), view or SilentView()
+    space_text = space_text or space.model_dump_json(indent=2)
     with ThreadPoolExecutor(1) as pool:  # MLflow takes seconds to import; read text meanwhile
         opening = pool.submit(Record, home.tracking_uri)
         space, start = warm_started(space, home)

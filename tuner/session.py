@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 from model.corpus import Corpus
 from model.warm_start import start_path
 from tuner.advice import advise
-from tuner.board import TrialRow
+from tuner.board import Board
 from tuner.conductor import Conductor
 from tuner.corpus_facts import CorpusFacts
 from tuner.driver import Driver
@@ -64,7 +65,7 @@ class Session:
 
     name: str
     space: SearchSpace
-    space_text: str | None
+    space_text: str
     home: Home
     view: View
     corpus: Corpus
@@ -88,27 +89,27 @@ def conduct(
 ) -> SearchResult:
     """Train, record, sum up; what can go wrong with the store at the end is no reason to fail."""
     tracker, journal = session.tracker, session.journal
-    status, best, problem = "failed", None, None
-    summary: dict[str, float] = {}
+    status, problem, best_run = "failed", None, None
+    end: Event = {"summary": {}, "best": None}
     try:
         _keep_inputs(session)
         driver, usage = _train(session, check_interrupt)
         problem = _problem(tracker.flush)
         result = _result(session, driver, started, usage)
-        status = "interrupted" if result.halted else "finished"
-        summary, best = result.summary(), result.best
-        session.view.phase("recording the best trial")
-        problem = problem or _problem(lambda: _keep_checkpoint(tracker, result.best))
+        status = result.status
+        end = _end(result, driver.conductor.board)
+        best_run = tracker.run_of(result.best.number)
+        session.view.phase("recording the best trials")
+        for number in end["kept"]:
+            problem = problem or _problem(partial(_keep_state, tracker, result, number))
     except KeyboardInterrupt:
         status = "interrupted"
         raise
     finally:
         with noted_interrupts():  # an impatient second one must not cut the record short
-            number = None if best is None else best.number
-            end: Event = {"event": "end", "status": status, "summary": summary, "best": number}
-            journal.append(end)
-            best_run = None if number is None else tracker.run_of(number)
-            problem = problem or _problem(lambda: tracker.finish(status, summary, best_run))
+            journal.append({"event": "end", "status": status, **end})
+            problem = problem or _problem(partial(tracker.add_artifact, journal.path))
+            problem = problem or _problem(partial(tracker.finish, status, end["summary"], best_run))
         tracker.close()
         shutil.rmtree(session.folder / "tune", ignore_errors=True)
         if problem is None and status == "finished":
@@ -119,8 +120,7 @@ def conduct(
 def _keep_inputs(session: Session) -> None:
     """Attach what a replay, or another search, will need."""
     tracker, corpus, start = session.tracker, session.corpus, session.facts.init_from
-    text = session.space_text or session.space.model_dump_json(indent=2)
-    tracker.add_text(text, SPACE_FILE)
+    tracker.add_text(session.space_text, SPACE_FILE)
     tracker.add_text(json.dumps(corpus.files, indent=1), DATA_FILE)
     with TemporaryDirectory() as folder:
         (tokenizer,) = corpus.tokenizer.save(folder, "huggingface")
@@ -138,11 +138,26 @@ def _problem(action: Callable[[], None]) -> str | None:
     return None
 
 
-def _keep_checkpoint(tracker: Tracker, best: TrialRow) -> None:
-    """Attach the best trial's state, if this search has trained it."""
-    path = best.reports[-1].checkpoint
+def _end(result: SearchResult, board: Board) -> Event:
+    """What the journal says at the end, to be read back."""
+    kept = [row.number for row in board.ranked[: result.space.search.keep]]
+    best = result.best.number
+    return {
+        "summary": result.summary(),
+        "best": best,
+        "kept": list(dict.fromkeys([best, *kept])),
+        "limit": result.limit,
+        "halted": result.halted,
+        "advice": result.advice,
+    }
+
+
+def _keep_state(tracker: Tracker, result: SearchResult, number: int) -> None:
+    """Attach the state of a trial to its run, if this search has trained it."""
+    row = next(row for row in result.trials if row.number == number)
+    path = row.reports[-1].checkpoint
     if path and Path(path).is_file():
-        tracker.keep_best(Path(path))
+        tracker.keep_state(number, Path(path))
 
 
 def _result(
@@ -160,7 +175,6 @@ def _result(
         )
     wall = time.monotonic() - started
     run_ids = {n: r for n in board.rows if (r := session.tracker.run_of(n)) is not None}
-    spent = sum(row.tokens_trained for row in board.rows.values() if row.confirms is not None)
     return SearchResult(
         name=session.name,
         space=conductor.space,
@@ -171,8 +185,13 @@ def _result(
         experiment_id=session.tracker.experiment_id,
         wall_seconds=wall,
         training_share=usage["training_seconds"] / (usage["workers"] * wall),
+        run_id=session.tracker.run_id,
+        status="interrupted" if driver.halted else "finished",
+        started=session.journal.begun_ms,
+        space_text=session.space_text,
+        environment=driver.environment,
+        confirming=board.confirming,
         confirmation=conductor.confirmation,
-        confirmation_tokens=spent,
         limit=conductor.limit,
         halted=driver.halted,
         advice=[] if driver.halted else _advice(session, conductor),

@@ -90,6 +90,7 @@ class SearchConfig(Frozen):
         max_tokens: training tokens after which no trial goes on.
         max_seconds: likewise, wall time; also written 90s, 10m or 2h.
         patience: trials that may end without a better one before the search does.
+        keep: finished trials, the best ones, whose trained weights are recorded.
     """
 
     trials: int = Field(default=24, ge=1, le=1_000_000)
@@ -104,6 +105,7 @@ class SearchConfig(Frozen):
     max_tokens: int | None = Field(default=None, ge=1)
     max_seconds: float | None = Field(default=None, gt=0)
     patience: int | None = Field(default=None, ge=1)
+    keep: int = Field(default=3, ge=1, le=10_000)
 
     @field_validator("max_seconds", mode="before")
     @classmethod

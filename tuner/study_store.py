@@ -13,16 +13,22 @@ import warnings
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import optuna
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from tuner.board import Board
 from tuner.messages import shown
 from tuner.objective import Objective
 from tuner.optuna_study import distribution_of
 from tuner.parameters import Value
 from tuner.space import SearchSpace
 from tuner.told import Told
+
+if TYPE_CHECKING:
+    from tuner.result import SearchResult
 
 _VARIABLE = "TUNER_OPTUNA_STORAGE"
 _FILE = "optuna.db"
@@ -77,6 +83,35 @@ def study_trial(
         trial.datetime_complete = datetime.now()
         trial.datetime_start = trial.datetime_complete - timedelta(seconds=seconds)
     return trial
+
+
+def study_of(result: SearchResult) -> optuna.Study:
+    """The trials of a search as a study in memory; `trial` of each is its number there."""
+    study = optuna.create_study(
+        study_name=result.name,
+        directions=_directions(result.space.objectives),
+        sampler=optuna.samplers.RandomSampler(),
+    )
+    _name_metrics(study, result.space.objectives)
+    board = Board(result.space.objectives, len(result.trials), 0)
+    for row in result.trials:
+        if row.reports and not (row.outcome or "").startswith("same as"):
+            trial = study_trial(result.space, row.draw, Told.of(board, row))
+            trial.set_user_attr(_NUMBER, row.number)
+            study.add_trial(trial)
+    return study
+
+
+def _directions(objectives: Sequence[Objective]) -> list[StudyDirection]:
+    kinds = {"min": StudyDirection.MINIMIZE, "max": StudyDirection.MAXIMIZE}
+    return [kinds[objective.mode] for objective in objectives]
+
+
+def _name_metrics(study: optuna.Study, objectives: Sequence[Objective]) -> None:
+    with warnings.catch_warnings():
+        # names of metrics are marked experimental; the dashboard shows them
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names([objective.metric for objective in objectives])
 
 
 class StudyStore:
@@ -176,13 +211,10 @@ class StudyStore:
             storage=self._url,
             study_name=self._name,
             sampler=optuna.samplers.RandomSampler(),
-            directions=["maximize" if o.mode == "max" else "minimize" for o in self._objectives],
+            directions=_directions(self._objectives),
             load_if_exists=True,
         )
-        with warnings.catch_warnings():
-            # names of metrics are marked experimental; the dashboard shows them
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            study.set_metric_names([objective.metric for objective in self._objectives])
+        _name_metrics(study, self._objectives)
         trials = study.get_trials(deepcopy=False)
         self._there = {t.user_attrs[_NUMBER]: t for t in trials if _NUMBER in t.user_attrs}
         self._study = study

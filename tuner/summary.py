@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 from rich.console import Console, Group, RenderableType
@@ -82,10 +82,15 @@ def number_in(text: str) -> str:
         return text
 
 
-def value_of(row: TrialRow, name: str) -> str:
-    """A hyperparameter or size of a trial, as text."""
+def raw_value(row: TrialRow, name: str) -> Any:
+    """A hyperparameter or size of a trial."""
     source = row.spec.hyperparameters if name in SYMBOL_TABLE else row.spec.architecture
-    value = getattr(source, name)
+    return getattr(source, name)
+
+
+def value_of(row: TrialRow, name: str) -> str:
+    """The same as text."""
+    value = raw_value(row, name)
     return number(value) if isinstance(value, int | float) else str(value)
 
 
@@ -144,12 +149,7 @@ def _outcome(row: TrialRow) -> str:
 
 
 def _best_trials(result: SearchResult, width: int) -> RenderableType:
-    names, sign = _searched(result), _sign(result)
-
-    def rank(row: TrialRow) -> tuple[bool, float]:
-        value = row.objective(result.metric)
-        return not row.has_finished, sign * value if math.isfinite(value) else math.inf
-
+    names = _searched(result)
     rows = [
         [
             row.number,
@@ -157,7 +157,7 @@ def _best_trials(result: SearchResult, width: int) -> RenderableType:
             _outcome(row),
             *(value_of(row, name) for name in names),
         ]
-        for row in sorted(result.trials, key=rank)[:_MOST_TRIALS]
+        for row in result.ranked[:_MOST_TRIALS]
     ]
     columns = ["trial", result.metric, "outcome", *map(symbol, names)]
     title = f"{result.name}: the best of {len(result.trials)} trials"

@@ -20,7 +20,7 @@ from tuner.errors import JournalError, JournalInUse, RecordError, TunerError
 from tuner.home import Home
 from tuner.journal import FILE, Event, Journal, report_of
 from tuner.messages import listed
-from tuner.record import BEST_FOLDER, SPACE_FILE, Tag
+from tuner.record import JOURNAL_FILE, SPACE_FILE, STATE_FILE, Tag
 from tuner.runs import Birth, Told, trial_tags
 from tuner.store import store_errors
 from tuner.tracking import Tracker
@@ -230,22 +230,24 @@ def _tags(search: Event, space: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _send_files(tracker: Tracker, story: SearchStory, folder: Path) -> tuple[str, ...]:
-    """The space, and the state of the best trial if it still lies there."""
-    client = tracker.runs.record.client
+    """The space, the journal, and the states of the best trials if they still lie there."""
+    record = tracker.runs.record
     with store_errors(tracker.uri):
-        stored = {file.path for file in client.list_artifacts(tracker.run_id)}
+        files = record.client.list_artifacts(tracker.run_id)
+    stored = {file.path: file.file_size for file in files}
     sent = []
     if story.space_text and SPACE_FILE not in stored:
         tracker.add_text(story.space_text, SPACE_FILE)
         sent.append(SPACE_FILE)
-    number: int | None = story.end["best"] if story.end else None
-    if number is not None:
-        found = tracker.runs.found
-        is_same = found is not None and found.best_run == tracker.run_of(number)
-        path = _checkpoint(story.trials[number], folder)
-        if path is not None and not (BEST_FOLDER in stored and is_same):
-            tracker.keep_best(path)
-            sent.append(BEST_FOLDER)
+    journal = folder / FILE
+    if stored.get(JOURNAL_FILE) != journal.stat().st_size:
+        tracker.add_artifact(journal)
+        sent.append(JOURNAL_FILE)
+    for number in story.end.get("kept", ()) if story.end else ():
+        path, run_id = _checkpoint(story.trials[number], folder), tracker.run_of(number)
+        if path is not None and run_id is not None and not record.has(run_id, STATE_FILE):
+            tracker.keep_state(number, path)
+            sent.append(f"the state of trial {number}")
     return tuple(sent)
 
 

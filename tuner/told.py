@@ -12,7 +12,10 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from tuner.board import Board, TrialRow
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,17 @@ class Told:
     state: Literal["finished", "stopped", "diverged", "failed"]
     values: Mapping[int, float]
     objectives: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, board: Board, row: TrialRow) -> Told:
+        """What is known of a trial that has ended or is parked."""
+        values = {r.tokens: value for r, value in board.curve(row) if math.isfinite(value)}
+        if row.has_diverged or row.outcome == "diverged":
+            return cls("diverged", values)
+        if row.has_finished:
+            return cls("finished", values, board.values(row))
+        is_stopped = row.is_parked or (row.outcome or "").startswith("stopped")
+        return cls("stopped" if is_stopped else "failed", values)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 from model.report import Report
 from model.spec import TrialSpec
 from tuner.errors import StoreError
-from tuner.record import BEST_FILE, BEST_FOLDER, TrialRecord
+from tuner.record import STATE_FILE, TrialRecord
 from tuner.runs import NO_TAGS, Birth, Runs, Told
 from tuner.store import reason_of
 
@@ -165,25 +165,26 @@ class Tracker:
 
     # what is waited for -----------------------------------------------------------------------
 
-    def add_artifact(self, path: Path, name: str | None = None) -> None:
-        """Attach a file to the parent run, in the folder `name`.
+    def add_artifact(self, path: Path, name: str | None = None, run_id: str | None = None) -> None:
+        """Attach a file to a run, the parent run by default, in the folder `name`.
 
         Raises:
             StoreError: if the store takes nothing for half a minute.
         """
         seconds = path.stat().st_size / _BYTES_PER_SECOND
-        self._do(partial(self.runs.attach, path, name), seconds)
+        self._do(partial(self.runs.attach, run_id or self.run_id, path, name), seconds)
 
-    def keep_best(self, path: Path) -> None:
-        """Attach the state of the best trial to the parent run, instead of an earlier one.
+    def keep_state(self, number: int, path: Path) -> None:
+        """Attach the state of a trial, all of whose reports have been sent, to its run.
 
         Raises:
             StoreError: if the store takes nothing for half a minute.
         """
+        file = Path(STATE_FILE)
         with TemporaryDirectory() as folder:
-            copy = Path(folder, BEST_FILE)
+            copy = Path(folder, file.name)
             copy.symlink_to(path.resolve())
-            self.add_artifact(copy, BEST_FOLDER)
+            self.add_artifact(copy, str(file.parent), self.run_of(number))
 
     def add_text(self, text: str, name: str) -> None:
         """Attach a text to the parent run, as a file of this name.

@@ -23,7 +23,15 @@ from tuner.errors import RecordError, StoreError, TunerError
 from tuner.home import Home
 from tuner.init_from import InitFromConfig
 from tuner.messages import listed, shown
-from tuner.record import BEST_FOLDER, START_FOLDER, TOKENIZER_FILE, Record, SearchRecord, Tag
+from tuner.record import (
+    START_FOLDER,
+    STATE_FILE,
+    TOKENIZER_FILE,
+    Record,
+    SearchRecord,
+    Tag,
+    TrialRecord,
+)
 from tuner.space import SearchSpace
 
 if TYPE_CHECKING:
@@ -136,19 +144,14 @@ def _find(config: InitFromConfig, home: Home) -> Start:
         search = record.search(trial.search)
     run = trial.run_id[:_SHOWN_LETTERS]
     words = f"trial {trial.number} of {trial.search} (run {run})"
-    if search.best_run != trial.run_id:
-        best = search.best_run
-        way_out = f"; use run {best[:_SHOWN_LETTERS]}" if best else ""
-        raise RecordError(
-            f"init_from: only the best trial of a search keeps its weights, and {words} is not "
-            f"it{way_out}"
-        )
     with TemporaryDirectory() as folder:
-        path = record.download(search, f"{BEST_FOLDER}/*", folder)
+        path = kept_state(record, trial, folder)
         if path is None:
+            best = search.best_run
+            way_out = f"; use run {best[:_SHOWN_LETTERS]}" if best and best != trial.run_id else ""
             raise RecordError(
-                f"init_from: the record of {search.name} holds no weights of its best trial; run "
-                f"the search again, or start from another"
+                f"init_from: the weights of {words} were not kept, only the best trials of a "
+                f"search are (search.keep){way_out}"
             )
         try:
             source = Source.read(path)
@@ -188,6 +191,28 @@ def _start(
     return Start(words, source, *taken, tokenizer)
 
 
+def kept_state(record: Record, trial: TrialRecord, folder: str) -> Path | None:
+    """The recorded state of a trial, or of an equal one that was trained to its end.
+
+    Args:
+        record: the store.
+        trial: whose.
+        folder: where the file goes.
+
+    Returns:
+        None if none is kept.
+    """
+    runs = [trial.run_id]
+    if trial.status == "finished":
+        runs += [
+            other.run_id
+            for other in record.equal(trial.spec_hash)
+            if other.status == "finished" and other.environment == trial.environment
+        ]
+    found = (record.download(run, STATE_FILE, folder) for run in runs)
+    return next((path for path in found if path is not None), None)
+
+
 def recorded_tokenizer(
     record: Record, search: SearchRecord, fingerprint: str, home: Home
 ) -> TokenizerConfig:
@@ -197,7 +222,7 @@ def recorded_tokenizer(
         RecordError: if it is not, or is not the one of a fingerprint.
     """
     with TemporaryDirectory() as folder:
-        path = record.download(search, TOKENIZER_FILE, folder)
+        path = record.download(search.run_id, TOKENIZER_FILE, folder)
         if path is None:
             raise RecordError(
                 f"the record of {search.name} holds no {TOKENIZER_FILE}, without which its "
@@ -226,7 +251,7 @@ def bring_start(record: Record, search: SearchRecord, init_from: InitFrom, home:
     except CheckpointError:
         path = start_path(home.starts, init_from)
         with TemporaryDirectory() as folder:
-            found = record.download(search, f"{START_FOLDER}/{path.name}", folder)
+            found = record.download(search.run_id, f"{START_FOLDER}/{path.name}", folder)
             if found is None:
                 raise RecordError(
                     f"the weights of {search.tags.get(Tag.INIT_FROM)}, from which the trial "

@@ -11,7 +11,7 @@ import pytest
 
 from model import checkpoint
 from tests.e2e.conftest import Run, Workplace, make_workplace, run_search
-from tuner.record import Record, SearchRecord
+from tuner.record import STATE_FILE, Record, SearchRecord
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("searched")]
 
@@ -95,6 +95,11 @@ def artifacts(place: Workplace, search: SearchRecord) -> Path:
     return place.home / "artifacts" / search.run_id / "artifacts"
 
 
+def state_of(place: Workplace, record: Record, run_id: str | None) -> Path:
+    assert run_id is not None
+    return place.home / "artifacts" / run_id / "artifacts" / STATE_FILE
+
+
 # what it does ------------------------------------------------------------------------------
 
 
@@ -134,7 +139,7 @@ def test_warm_search_records_what_it_started_from(
     (kept,) = (artifacts(place, tuned_search) / "start").iterdir()
     assert kept.name == f"{init_from.sha256}.safetensors"
     tensors, _ = checkpoint.read(kept)
-    (best,) = (artifacts(place, record.search("small-1")) / "best").iterdir()
+    best = state_of(place, record, record.search("small-1").best_run)
     name = "weights.lm_head.weight"
     assert tensors[name].equal(checkpoint.read(best)[0][name])
 
@@ -170,7 +175,7 @@ def test_replay_of_a_warm_trial_is_bit_exact(
 def test_checkpoint_with_optimizer_state_replays(place: Workplace, record: Record) -> None:
     """From a file beside the space, with the tokenizer that goes with it."""
     stored = artifacts(place, record.search("small-1"))
-    (best,) = (stored / "best").iterdir()
+    best = state_of(place, record, record.search("small-1").best_run)
     shutil.copy(best, place.folder / "start.safetensors")
     shutil.copy(stored / "tokenizer.json", place.folder / "tokenizer.json")
     text = SPACE.replace(
@@ -213,8 +218,8 @@ def test_missing_sources_are_refused(place: Workplace, record: Record, searched:
     missing = ("{search: small}", "{run: 0123abcd}")
     assert "no trial has the run id 0123abcd" in refusal(place, missing)
     stored = artifacts(place, record.search("small-1"))
-    with without(stored / "best"):
-        assert "holds no weights of its best trial" in refusal(place)
+    with without(state_of(place, record, record.search("small-1").best_run).parent):
+        assert "were not kept, only the best trials of a search are" in refusal(place)
     with without(stored / "tokenizer.json"):
         assert "holds no tokenizer.json, without which" in refusal(place)
 
@@ -229,7 +234,7 @@ def test_replay_refuses_a_start_that_vanished_or_changed(
             gone = place.tuner("replay", "--search", "tuned-1")
         kept.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
         damaged = place.tuner("replay", "--search", "tuned-1")
-        (best,) = (artifacts(place, record.search("small-1")) / "best").iterdir()
+        best = state_of(place, record, record.search("small-1").best_run)
         shutil.copy(best, kept)
         other = place.tuner("replay", "--search", "tuned-1")
         kept.write_bytes(whole)

@@ -18,7 +18,7 @@ from model import checkpoint
 from model.hyperparameters import SYMBOL_TABLE
 from model.report import METRICS
 from tests.e2e.conftest import Run, Workplace
-from tuner.record import Record, Tag
+from tuner.record import STATE_FILE, Record, Tag
 
 pytestmark = pytest.mark.slow
 
@@ -71,7 +71,7 @@ def test_search_records_parent_and_trials(record: Record, searched: Run) -> None
     assert search.best_run == searched.json["best_run"]
     assert search.metrics["best_val_loss"] == searched.json["best_val_loss"]
     files = {file.path for file in record.client.list_artifacts(search.run_id)}
-    assert files == {"search_space.yaml", "data.json", "tokenizer.json", "best"}
+    assert files == {"search_space.yaml", "data.json", "tokenizer.json", "journal.jsonl"}
 
     trials = record.trials(search)
     assert [trial.number for trial in trials] == list(range(10))
@@ -100,14 +100,19 @@ def test_search_records_parent_and_trials(record: Record, searched: Run) -> None
     assert {t.status for t in trials} > {"finished"}
 
 
-def test_search_keeps_the_best_checkpoint(
+def test_search_keeps_the_best_checkpoints(
     record: Record, workplace: Workplace, tmp_path: Path
 ) -> None:
     search = record.search()
-    folder = Path(record.client.download_artifacts(search.run_id, "best", str(tmp_path)))
-    (file,) = folder.iterdir()
+    best, trials = record.best(search), record.trials(search)
+    file = record.download(best.run_id, STATE_FILE, str(tmp_path))
+    assert file is not None
     tensors, about = checkpoint.read(file)
-    best = record.best(search)
+    ranked = sorted(
+        (t for t in trials[:6] if t.status == "finished"), key=lambda t: t.loss("val_loss")
+    )
+    kept_states = {t.number for t in trials if record.has(t.run_id, STATE_FILE)}
+    assert kept_states == {best.number, *(t.number for t in ranked[:3])}
     assert about["spec_hash"] == record.spec(best).hash
     assert about["val_loss"] == best.metrics["val_loss"]
     assert tensors["weights.lm_head.weight"].shape == (300, 16)

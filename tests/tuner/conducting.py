@@ -62,9 +62,12 @@ class Simulation:
         self.jobs: list[Job] = []
         self._train = train
         if not events:
-            self.events.append(search_event(conductor.space, None, FACTS))
-            self.events.append(session_event({}, len(conductor._slots), in_order=True))
+            self.note(search_event(conductor.space, "", FACTS))
+            self.note(session_event({}, len(conductor._slots), in_order=True))
         self._fill()
+
+    def note(self, event: Event) -> None:
+        self.events.append({**event, "time_ms": 1000 * (len(self.events) + 1)})
 
     def _fill(self) -> None:
         self.jobs += self.conductor.fill()
@@ -72,12 +75,14 @@ class Simulation:
         rows = self.conductor.board.rows
         for number in range(known, len(rows)):
             row = rows[number]
-            self.events.append(
+            self.note(
                 {
                     "event": "trial",
                     "number": number,
                     "draw": dict(row.draw),
                     "spec": row.spec.model_dump_json(),
+                    "parent": row.parent,
+                    "confirms": row.confirms,
                     "recorded": bool(row.recorded),
                 }
             )
@@ -91,7 +96,8 @@ class Simulation:
         row = self.conductor.board.rows[number]
         recorded = {report.step: report for report in row.recorded}
         report = recorded[step] if recorded else self._train(row, step)
-        self.events.append(report_event(number, report))
+        self.note(report_event(number, report))
+        row.times.append(self.events[-1]["time_ms"])
         self.conductor.report(number, report)
         self._fill()
         return True

@@ -58,7 +58,7 @@ class Place:
         self.view = Words()
         self.interrupt: Callable[[], None] = lambda: None
         if not self.journal.events:
-            self.journal.append(search_event(conductor.space, None, FACTS))
+            self.journal.append(search_event(conductor.space, "", FACTS))
         self.journal.append(session_event({}, 2, in_order=in_order))
         self.driver = Driver(
             conductor,

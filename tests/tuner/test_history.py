@@ -113,8 +113,8 @@ def test_search_goes_on_with_an_allowed_edit(tmp_path: Path, old: str, new: str)
     for _ in range(20):
         simulation.step()
     simulation.conductor.edit(other, 3)
-    simulation.events.append(search_event(other, None, FACTS))
-    simulation.events.append(session_event({}, 3, in_order=True))
+    simulation.note(search_event(other, "", FACTS))
+    simulation.note(session_event({}, 3, in_order=True))
     simulation._fill()
     board = simulation.run().board
     assert len(board.searched) == other.search.trials

@@ -70,8 +70,9 @@ def test_summary_ranks_and_tells_gain_and_cost(space: SearchSpace) -> None:
 
 def test_summary_shows_the_confirmed_comparison(space: SearchSpace) -> None:
     rows = rows_of(space)
+    again = [replace(rows[6], number=8, confirms=6)]
     text = printed(
-        result_of(space, rows, best=rows[6], confirmation=CONFIRMATION, confirmation_tokens=12345)
+        result_of(space, rows, best=rows[6], confirmation=CONFIRMATION, confirming=again)
     )
     heading = next(i for i, line in enumerate(text.splitlines()) if "3 fresh seeds" in line)
     cells = [line.split() for line in text.splitlines()[heading + 2 : heading + 5]]
@@ -83,7 +84,7 @@ def test_summary_shows_the_confirmed_comparison(space: SearchSpace) -> None:
     assert "Trial 1 diverged in 1 of 3 retrainings, so it ranks behind." in text
     assert "Trial 2 led the search with 4.2000, but not when retrained." in text
     assert "Trial 6 has val_loss 4.2500 against 4.4000" in text
-    assert "the confirmation took another 12,345 tokens." in text
+    assert f"the confirmation took another {rows[6].tokens:,} tokens." in text
     assert "retrain the confirmed winner" in text
 
 
@@ -91,7 +92,8 @@ def test_summary_spares_only_what_the_search_itself_left_out(space: SearchSpace)
     rows = rows_of(space, [4.0] * 4)
     rows[3].reports = rows[3].reports[:1]
     rows[2].recorded = rows[2].reports
-    result = result_of(space, rows, confirmation_tokens=10**9)
+    again = replace(rows[0], number=4, confirms=0)
+    result = result_of(space, rows, confirming=[again, again])
     budgets = [row.spec.budget_tokens for row in rows]
     full = budgets[0] + budgets[1] + budgets[3]
     spent = budgets[0] + budgets[1] + rows[3].reports[0].tokens

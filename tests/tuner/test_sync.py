@@ -24,7 +24,7 @@ from tuner import tracking
 from tuner.errors import JournalError, JournalInUse, RecordError, StoreError, TunerError
 from tuner.home import Home
 from tuner.journal import Journal, report_event
-from tuner.record import Record
+from tuner.record import STATE_FILE, Record
 from tuner.runs import Birth, trial_tags
 from tuner.sync import Sent, catch_up, print_synced, sync
 from tuner.tracking import Tracker
@@ -86,6 +86,7 @@ class Driver:
         if self.tracker:
             self.tracker.flush()
             run = None if best is None else self.tracker.run_of(best)
+            self.tracker.add_artifact(self.journal.path)
             self.tracker.finish(status, summary, run)
 
     def whole_search(self) -> None:
@@ -120,7 +121,7 @@ def test_sync_sends_a_search_that_the_store_never_saw(
     home: Home, store: str, make_spec: MakeSpec
 ) -> None:
     Driver(home, make_spec).whole_search()
-    assert sync(home, "lm-1") == Sent(2, 30, 3, ("search_space.yaml",))
+    assert sync(home, "lm-1") == Sent(2, 30, 3, ("search_space.yaml", "journal.jsonl"))
     record = Record(store)
     search = record.search("lm-1")
     assert states(record) == [(0, "finished", "FINISHED"), (1, "diverged", "FAILED")]
@@ -172,7 +173,7 @@ def test_sync_sends_the_rest_of_a_killed_search(
     record = Record(store)
     assert record.search().status == "running"
     sent = sync(home, "lm-1")
-    assert sent == Sent(0, 6 * (3 - sent_reports), 2, ("search_space.yaml",))
+    assert sent == Sent(0, 6 * (3 - sent_reports), 2, ("search_space.yaml", "journal.jsonl"))
     assert stored_steps(store, 0) == [1, 2, 3]
     assert states(record) == [(0, "interrupted", "KILLED")]
     assert record.search().status == "interrupted"
@@ -226,10 +227,10 @@ def saved(path: Path, step: int) -> Path:
     return path
 
 
-def test_sync_sends_the_state_of_the_best_trial(
+def test_sync_sends_the_states_of_the_best_trials(
     home: Home, store: str, make_spec: MakeSpec, tmp_path: Path
 ) -> None:
-    """Once; again when another trial is best; and not if it is damaged or of another report."""
+    """Once each, and not if it is damaged or of another report."""
     driver = Driver(home, make_spec)
     folder = home.search("lm-1") / "checkpoints"
     driver.begin()
@@ -242,26 +243,28 @@ def test_sync_sends_the_state_of_the_best_trial(
         driver.report(number, 10, path=path)
     record = Record(store)
 
-    def files(best: int) -> tuple[str, ...]:
-        driver.journal.append({"event": "end", "status": "finished", "summary": {}, "best": best})
+    def files(*kept: int) -> tuple[str, ...]:
+        if kept:
+            end = {"event": "end", "status": "finished", "summary": {}, "best": kept[0]}
+            driver.journal.append({**end, "kept": kept})
         driver.journal.close()
         sent = sync(home, "lm-1").files
         driver.journal = Journal.open(home.search("lm-1"))
         return sent
 
-    assert files(0) == ("search_space.yaml", "best")
-    assert files(0) == ()
-    assert files(1) == ("best",)
-    search = record.search()
-    assert len(record.client.list_artifacts(search.run_id, "best")) == 1
-    fetched = record.download(search, "best/*", str(tmp_path))
+    assert files(0) == ("search_space.yaml", "journal.jsonl", "the state of trial 0")
+    assert files() == ()
+    assert files(1, 0) == ("journal.jsonl", "the state of trial 1")
+    trials = record.trials(record.search())
+    assert [record.has(trial.run_id, STATE_FILE) for trial in trials] == [True, True, False, False]
+    fetched = record.download(trials[1].run_id, STATE_FILE, str(tmp_path))
     assert fetched is not None
     assert checkpoint.read(fetched)[1] == {"step": 10}
     (damaged,) = (folder / "2").iterdir()
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"!")
-    assert files(2) == ()
-    assert files(3) == ()
-    assert record.search().best_run == record.trials(search)[3].run_id
+    assert files(2) == ("journal.jsonl",)
+    assert files(3) == ("journal.jsonl",)
+    assert record.search().best_run == trials[3].run_id
     driver.journal.close()
 
 
@@ -304,8 +307,9 @@ def test_sync_of_a_home_says_what_it_did_with_each_search(
     )
     Driver(home, make_spec).whole_search()
     said, lines = say("lm-1")
-    assert lines == ["lm-1: 2 runs, 30 metrics, 3 endings and search_space.yaml"]
-    assert said["sent"] == {"lm-1": {"runs": 2, "metrics": 30, "files": ["search_space.yaml"]}}
+    files = ["search_space.yaml", "journal.jsonl"]
+    assert lines == ["lm-1: 2 runs, 30 metrics, 3 endings, search_space.yaml and journal.jsonl"]
+    assert said["sent"] == {"lm-1": {"runs": 2, "metrics": 30, "files": files}}
     with closing(Journal.open(home.search("lm-2"))):
         lines = say()[1]
         assert lines[0] == "lm-1: nothing was missing"

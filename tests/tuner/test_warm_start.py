@@ -17,7 +17,7 @@ from tuner.corpus_facts import CorpusFacts
 from tuner.errors import RecordError, TunerError
 from tuner.home import Home
 from tuner.init_from import warm_started
-from tuner.record import BEST_FOLDER, Record, Tag
+from tuner.record import Record, Tag
 from tuner.space import SearchSpace
 from tuner.space_file import load_space
 from tuner.tracking import Tracker
@@ -53,11 +53,12 @@ def home(
     for experiment, search in (("lm", "lm-1"), ("lm", "second"), ("else", "lm-3")):
         tracker = Tracker(home.tracking_uri, home.artifacts, experiment, search, {})
         for number in range(2):
-            tracker.start_trial(number, spec, {})
+            mine = spec if number else spec.model_copy(update={"seed": 4})
+            tracker.start_trial(number, mine, {})
             tracker.end_trial(number, "finished")
-        tracker.add_artifact(last_state(folder), BEST_FOLDER)
         tracker.add_artifact(file)
         tracker.flush()
+        tracker.keep_state(1, last_state(folder))
         tracker.finish("finished", {}, tracker.run_of(1))
     unfinished = Tracker(home.tracking_uri, home.artifacts, "lm", "lm-4", {})
     unfinished.finish("failed", {}, None)

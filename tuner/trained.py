@@ -1,0 +1,145 @@
+"""A trained trial: its weights, from the record or trained again from its specification."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+from torch import Tensor
+
+from model.checkpoint import CheckpointError
+from model.given_tokenizer import given_tokenizer
+from model.progress import OnProgress, silent
+from model.report import Report
+from model.spec import TrialSpec
+from model.tokenizer import Tokenizer
+from model.transformer import TransformerLM
+from model.warm_start import Source
+from tuner.errors import RecordError
+from tuner.home import Home
+from tuner.record import STATE_FILE, Record, TrialRecord
+from tuner.replay import Verdict, replay
+from tuner.warm_start import kept_state, recorded_tokenizer
+
+_SHOWN_LETTERS = 8  # of a run id
+
+
+@dataclass(frozen=True, repr=False)
+class TrainedTrial:
+    """A trial and what it has learned.
+
+    Attributes:
+        trial: as it is recorded.
+        spec: what was trained.
+        step: updates done.
+        weights: those that the last val_loss was measured with, by the names of
+            `model.parameter_shapes`; float32, on the CPU.
+        tokenizer: the one that it was trained with.
+        origin: whether its weights were kept, or trained again from the specification.
+    """
+
+    trial: TrialRecord
+    spec: TrialSpec
+    step: int
+    weights: Mapping[str, Tensor]
+    tokenizer: Tokenizer
+    origin: Literal["kept", "retrained"]
+
+    def model(self) -> TransformerLM:
+        """A torch module with these weights, K = 1.
+
+        Raises:
+            RecordError: if the trial is an encoder–decoder, which is no language model.
+        """
+        a = self.spec.architecture
+        if a.n_encoder_layers:
+            raise RecordError(f"{self!r} is an encoder–decoder, and this makes language models")
+        return TransformerLM.of(a, self.weights)
+
+    def __repr__(self) -> str:
+        trial = self.trial
+        return (
+            f"<trial {trial.number} of {trial.search}, {trial.status}: run "
+            f"{trial.run_id[:_SHOWN_LETTERS]}, {self.step} updates, weights {self.origin}>"
+        )
+
+
+def load_trial(
+    run: str | None = None,
+    *,
+    search: str | None = None,
+    home: Home | None = None,
+    on_report: Callable[[int, int, Report], None] | None = None,
+    on_progress: OnProgress = silent,
+) -> TrainedTrial:
+    """Load a recorded trial with its weights.
+
+    The weights of the best trials of a search are kept (`search.keep`). Those of any other one are
+    a function of its specification: it is trained again, and its reports are compared with the
+    recorded ones.
+
+    Args:
+        run: MLflow run of the trial, or its first eight or more letters; by default the best trial
+            of the search.
+        search: name of the search; by default the newest.
+        home: where the searches live; by default ./runs.
+        on_report: is told the number of each report of a retraining, how many there will be, and
+            it.
+        on_progress: is told how far the preparation of its data is.
+
+    Raises:
+        RecordError: if there is no such trial, or it has to be trained again and that is not
+            possible or gives something else.
+        StoreError: if the tracking store cannot be used.
+    """
+    home = home or Home.at()
+    record = Record(home.tracking_uri)
+    trial = record.trial(run) if run else record.best(record.search(search))
+    spec = record.spec(trial)
+    parent = record.search(trial.search)
+    tokenizer = given_tokenizer(
+        recorded_tokenizer(record, parent, spec.tokenizer_fingerprint, home)
+    )
+    assert tokenizer is not None
+    origin: Literal["kept", "retrained"] = "kept"
+    with TemporaryDirectory() as folder:
+        path = kept_state(record, trial, folder)
+        if path is None:
+            origin, path = (
+                "retrained",
+                _retrained(trial, home, Path(folder), on_report, on_progress),
+            )
+        try:
+            source = Source.read(path)
+        except CheckpointError as error:
+            raise RecordError(
+                f"the recorded weights of trial {trial.number} of {trial.search} cannot be used: "
+                f"{str(error).replace(str(path), path.name)}; delete {STATE_FILE} of its run "
+                f"{trial.run_id[:_SHOWN_LETTERS]}, and they are trained again"
+            ) from error
+    _, tensors = source.take(optimizer_state=False)
+    weights = {name.removeprefix("weights."): tensor for name, tensor in tensors.items()}
+    return TrainedTrial(trial, spec, source.step, weights, tokenizer, origin)
+
+
+def _retrained(
+    trial: TrialRecord,
+    home: Home,
+    folder: Path,
+    on_report: Callable[[int, int, Report], None] | None,
+    on_progress: OnProgress,
+) -> Path:
+    """The state of a trial that was trained again, as a file in a folder."""
+    result = replay(
+        trial.run_id, home=home, on_report=on_report, on_progress=on_progress, states=folder
+    )
+    if result.verdict is Verdict.DIFFERENT:
+        raise RecordError(
+            f"the weights of trial {trial.number} of {trial.search} were not kept, and training it "
+            f"again gives others: {result.sentence}"
+        )
+    assert result.state is not None
+    return result.state
