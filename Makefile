@@ -24,7 +24,7 @@ ui: $(VENV)/.installed
 replay: $(VENV)/.installed
 	$(BIN)/tuner replay
 
-test: lint
+test: lint $(VENV)/.system
 	$(BIN)/pytest -n auto --dist loadfile
 
 lint: $(VENV)/.installed-dev
@@ -42,6 +42,15 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python bench/overhead.py
 	$(BIN)/python bench/tokenizer.py
 	$(BIN)/python bench/preparation.py
+
+# Tests look at pages in a browser, and record in a database; without these they skip and say so.
+# Only CI installs them unasked.
+$(VENV)/.system: $(VENV)/.made
+	@command -v chromium >/dev/null && ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 \
+	  || { [ -n "$$CI" ] && command -v apt-get >/dev/null && apt-get update -qq \
+	       && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium postgresql >/dev/null; } \
+	  || echo "tests of pages and of Postgres will be skipped: install chromium and postgresql"
+	@touch $@
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
