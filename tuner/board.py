@@ -115,6 +115,7 @@ class Board:
     Attributes:
         winner: the trial whose configuration was confirmed to be the best.
         tokens: training tokens that the search spent, up to the newest reports.
+        best_values: the best value of the objective in any report so far, after each report.
     """
 
     def __init__(self, objectives: Sequence[Objective], trials: int, expected_tokens: int) -> None:
@@ -124,6 +125,7 @@ class Board:
         self.rows: dict[int, TrialRow] = {}
         self.winner: int | None = None
         self.tokens = 0
+        self.best_values: list[float] = []
         self._best_finished: TrialRow | None = None
         self.started = time.monotonic()
         self._expected_tokens = expected_tokens
@@ -146,6 +148,11 @@ class Board:
         self._recent.append((now, spent))
         while self._recent[0][0] < now - _RATE_WINDOW_SECONDS:
             self._recent.popleft()
+        if row.confirms is None:
+            objective = self._objectives[0]
+            ranks = [_smaller_is_better(value, objective) for value in self.best_values[-1:]]
+            best = min([*ranks, self.rank(row)])
+            self.best_values.append(_smaller_is_better(best, objective))
         if row.has_finished and row.confirms is None:
             first = self._best_finished
             if self.rank(row) < (math.inf if first is None else self.rank(first)):
