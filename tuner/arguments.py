@@ -102,6 +102,11 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument(
         "--by", metavar="PARAMETER", help="compare its values, such as optimizer, with each other"
     )
+    text = "trials side by side: what differs between them, and their curves"
+    compare = command("compare", text, common, home)
+    compare.add_argument(
+        "runs", nargs="+", metavar="RUN", help="two or more run ids, or such as lm-1/13"
+    )
     _add_data(group("data", "prepare the data of a search space and look at it"), command, common,
               file, home)  # fmt: skip
     _add_tokenizer(group("tokenizer", "train a tokenizer, use it, look at it"), command, common)

@@ -24,6 +24,7 @@ _COMMANDS: Mapping[str, str] = {
     "symbols": "look.symbols",
     "list": "look.searches",
     "show": "look.show",
+    "compare": "look.compare",
     "data prepare": "data.prepare",
     "data info": "data.info",
     "data sample": "data.sample",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -297,6 +298,7 @@ def print_search(console: Console, record: Record, search: SearchRecord) -> dict
     names = [n for t in trials[:1] for n in t.parameters]
     varied = [n for n in names if len({t.parameters.get(n) for t in searched}) > 1]
     varied = [n for n in varied if n not in _FOLLOWING and not _copies(n, trials)]
+    varied = [n for n in varied if any(is_used(n, t.parameters) for t in searched)]
     ranked = sorted(searched, key=lambda t: (t.status != "finished", t.rank(search.metric)))
     again = [t for t in trials if t.confirms is not None]
     ranked += sorted(again, key=lambda t: (cast(int, t.confirms), t.number))
@@ -345,6 +347,14 @@ def _status(trial: TrialRecord) -> str:
     if trial.confirms is not None:
         return f"{trial.status}, confirms {trial.confirms}"
     return trial.status if trial.parent is None else f"{trial.status}, went on from {trial.parent}"
+
+
+def is_used(name: str, parameters: Mapping[str, str]) -> bool:
+    """Whether a hyperparameter has an effect beside the others of a trial; sizes always have."""
+    if name.startswith("prune_"):
+        return float(parameters.get("target_sparsity", 0)) > 0
+    used_when = SYMBOL_TABLE[name].used_when if name in SYMBOL_TABLE else {}
+    return all(parameters.get(other) in values for other, values in used_when.items())
 
 
 def _copies(name: str, trials: list[TrialRecord]) -> bool:

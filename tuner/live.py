@@ -209,18 +209,20 @@ def _best_line(board: Board, width: int) -> Text:
     return line
 
 
-def sparkline(values: Sequence[float], cells: int) -> str:
+def sparkline(values: Sequence[float], cells: int, scale: Sequence[float] | None = None) -> str:
     """A curve as a row of bars, the newest value last; what is not finite is left out.
 
     Args:
         values: in the order of time.
         cells: the most characters.
+        scale: values from the lowest to the highest of which the bars reach; by default these.
     """
     finite = [value for value in values if math.isfinite(value)]
     count = min(cells, len(finite))
     # each cell shows the last value of its stretch, so that the end is the end
     shown = [finite[(i + 1) * len(finite) // count - 1] for i in range(count)]
-    low, high = min(shown, default=0), max(shown, default=0)
+    scale = shown if scale is None else scale
+    low, high = min(scale, default=0), max(scale, default=0)
     span = (high - low) or 1.0
     return "".join(_LEVELS[round((value - low) / span * (len(_LEVELS) - 1))] for value in shown)
 

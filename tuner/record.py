@@ -245,11 +245,13 @@ class Record:
         }
 
     def trial(self, run_id: str) -> TrialRecord:
-        """The trial of a run id, or of its first eight or more letters.
+        """The trial of a run id, of its first eight or more letters, or such as `lm-1/13`.
 
         Raises:
             RecordError: if no trial has it, or several have.
         """
+        if "/" in run_id:
+            return self._numbered(*run_id.rsplit("/", 1))
         if not run_id.isalnum():
             raise RecordError(f"{run_id!r} is no run id; 'tuner show' lists them")
         if len(run_id) == _LONGEST_RUN_ID:
@@ -262,6 +264,15 @@ class Record:
             many = "no trial" if not found else "more than one trial"
             raise RecordError(f"{many} has the run id {run_id}; 'tuner show' lists them")
         return _trial_record(found[0])
+
+    def _numbered(self, search: str, number: str) -> TrialRecord:
+        trials = self.trials(self.search(search))
+        found = [t for t in trials if number.isdecimal() and t.number == int(number)]
+        if not found:
+            raise RecordError(
+                f"{search} has no trial {number}; 'tuner show --search {search}' lists them"
+            )
+        return found[0]
 
     def _run(self, run_id: str) -> list[Run]:
         """The run of a trial with a whole run id, if there is one."""

@@ -12,13 +12,20 @@ from pathlib import Path
 from subprocess import PIPE, Popen
 from sys import executable
 
+import numpy as np
+import pandas as pd
 import pytest
+import torch
 
-from model import checkpoint
+from model import checkpoint, prepare
 from model.hyperparameters import SYMBOL_TABLE
+from model.randomness import derive_key, permute
 from model.report import METRICS
 from tests.e2e.conftest import Run, Workplace
+from tuner import load_search, load_trial
+from tuner.home import Home
 from tuner.record import STATE_FILE, Record, Tag
+from tuner.trained import TrainedTrial
 
 pytestmark = pytest.mark.slow
 
@@ -118,6 +125,77 @@ def test_search_keeps_the_best_checkpoints(
     assert tensors["weights.lm_head.weight"].shape == (300, 16)
     kept = {path.name for path in (workplace.home / "searches" / "small-1").iterdir()}
     assert kept == {"journal.jsonl", "lock"}  # the others are cleared away
+
+
+def test_search_is_read_back_from_its_record(workplace: Workplace, searched: Run) -> None:
+    """From the journal here; and where the home has none, from the one that is recorded."""
+    home = Home.at(workplace.home)
+    result = load_search(home=home)
+    assert result.status == "finished"
+    assert result.best.number == searched.json["best_trial"]
+    assert result.run_ids[result.best.number] == searched.json["best_run"]
+    assert result.confirmation is not None
+    assert result.confirmation.plain == searched.json["confirmation"]
+    assert result.advice == searched.json["advice"]
+    assert result.summary() == {k: searched.json[k] for k in result.summary()}
+    assert result.environment["device"].startswith("cpu")
+    assert all(0 < t < result.wall_seconds for times in result.times.values() for t in times)
+    journals = workplace.home / "searches"
+    journals.rename(workplace.home / "moved")
+    try:
+        again = load_search("small-1", home=home)
+        assert again.summary() == result.summary()
+        pd.testing.assert_frame_equal(again.curves(), result.curves())
+    finally:
+        (workplace.home / "moved").rename(journals)
+
+
+def val_loss(trained: TrainedTrial, home: Path) -> float:
+    """Of a trial's weights on the validation text of its reports, by torch's own loss."""
+    spec = trained.spec
+    length = spec.architecture.context_length
+    corpus = prepare(spec.data, spec.tokenizer, home / "corpora")
+    tokens = torch.from_numpy(corpus.validation.astype(np.int64))
+    windows = tokens.unfold(0, length + 1, length)
+    count = np.arange(spec.validation_sequences)  # which, from all over the text
+    windows = windows[permute(count, len(windows), derive_key(0, "validation"))]
+    with torch.no_grad():
+        logits = trained.model()(windows[:, :-1].unsqueeze(0))[0]
+    return float(torch.nn.functional.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten()))
+
+
+def test_trial_is_loaded_with_the_weights_of_its_last_report(
+    workplace: Workplace, record: Record
+) -> None:
+    """Those that were kept; and those of a trial that was stopped, by training it again."""
+    home = Home.at(workplace.home)
+    stopped = next(t for t in record.trials(record.search()) if t.status.startswith("stopped"))
+    told: list[int] = []
+    best = load_trial(home=home)
+    again = load_trial(stopped.run_id[:8], home=home, on_report=lambda n, c, r: told.append(r.step))
+    assert (best.origin, again.origin) == ("kept", "retrained")
+    assert told == list(record.reports(stopped))
+    for trained in (best, again):
+        recorded = trained.trial.metrics["val_loss"]
+        assert val_loss(trained, workplace.home) == pytest.approx(recorded, rel=1e-5)
+        assert trained.tokenizer.vocab_size == 300
+
+
+def test_trials_are_compared_side_by_side(workplace: Workplace, record: Record) -> None:
+    first, second = record.trials(record.search())[:2]
+    run = workplace.tuner("compare", first.run_id[:8], "small-1/1", "--json")
+    assert run.status == 0, run.err
+    assert [t["run"] for t in run.json["trials"]] == [first.run_id, second.run_id]
+    differing = {n for n in first.parameters if first.parameters[n] != second.parameters[n]}
+    assert "max_learning_rate" in run.json["differing"]
+    assert run.json["differing"].keys() <= differing
+    for trial, curve in zip((first, second), run.json["curves"], strict=True):
+        told = record.reports(trial).values()
+        assert curve == {f"{m['tokens']:.0f}": m["val_loss"] for m in told}
+    assert "what differs" in run.err
+    assert workplace.tuner("compare", "small-1/0", "small-1/99").status == 2
+    assert "given before" in workplace.tuner("compare", "small-1/0", "small-1/0").err
+    assert "two or more trials" in workplace.tuner("compare", "small-1/0").err
 
 
 def test_replay_best_is_bit_exact(workplace: Workplace, searched: Run) -> None:

@@ -31,7 +31,7 @@ def store(tmp_path: Path, empty_store: Path) -> str:
 
 @pytest.fixture
 def server(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
-    """MLflow's server in front of the store; clients lose patience with it after a second."""
+    """MLflow's server in front of the store; clients lose patience with it soon."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
     with mlflow_server(store, tmp_path / "artifacts") as server:
         yield server

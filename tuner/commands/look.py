@@ -67,6 +67,19 @@ def show(options: argparse.Namespace) -> int:
     return 0
 
 
+def compare(options: argparse.Namespace) -> int:
+    """Trials side by side."""
+    from tuner.compare import print_compared
+    from tuner.record import Record
+
+    if len(options.runs) < 2:
+        raise TunerError("give two or more trials; 'tuner show' lists their run ids")
+    results, _ = consoles(options)
+    record = Record(home_of(options).tracking_uri)
+    print_json(options, print_compared(results, record, options.runs))
+    return 0
+
+
 def doctor(options: argparse.Namespace) -> int:
     """Check the installation."""
     from tuner.doctor import examine
