@@ -81,7 +81,13 @@ class Attention:
     turn: Turn
 
     def __call__(
-        self, w: Weights, x: Tensor, seen: Tensor, attend: Attend, place: int = 0
+        self,
+        w: Weights,
+        x: Tensor,
+        seen: Tensor,
+        attend: Attend,
+        place: int = 0,
+        at: Tensor | None = None,
     ) -> Tensor:
         """Project to heads, attend, project back.
 
@@ -91,6 +97,7 @@ class Attention:
             seen: (K, B, S, D), what is seen: in self-attention the same.
             attend: what lets a token see another one.
             place: a number of its own for each attention of a model.
+            at: where the tokens stand, (K, B, T) or (T,); None means 0 … T−1.
 
         Returns:
             (K, B, T, D).
@@ -102,7 +109,7 @@ class Attention:
         v = linear(w[f"{self.name}.v_proj.weight"], seen).view(few)  # (K, B, S, H′, d)
         q, k = self.norm(w, self.name, q, k)
         q, k, v = (heads.flatten(0, 1).transpose(1, 2) for heads in (q, k, v))  # (KB, H, T, d)
-        q, k = self.turn(q, k)
+        q, k = self.turn(q, k, at)
         y = attend(q, k, v, place)  # (KB, H, T, d)
         return linear(w[f"{self.name}.output_proj.weight"], y.transpose(1, 2).reshape(x.shape))
 
@@ -274,8 +281,8 @@ def multihead_self_attention(
     al. 2023 (arXiv:2305.13245).
     """
     num_kv_heads = wk.shape[1] * num_heads // wq.shape[1]
-    turn = Position().turn if theta is None else rope_both(theta, token_positions)
+    turn = Position().turn if theta is None else rope_both(theta)
     projections = {"q": wq, "k": wk, "v": wv, "output": wo}
     weights = {f"attn.{name}_proj.weight": w for name, w in projections.items()}
     layer = Attention("attn", num_heads, num_kv_heads, no_head_norm, turn)
-    return layer(weights, x, x, attend_causally)
+    return layer(weights, x, x, attend_causally, at=token_positions)

@@ -38,11 +38,13 @@ class Sight:
         attend: what lets a token see another one of its sequence.
         memory: what an encoder made of the source, (K, B, S, D); None in a language model.
         attend_memory: what lets a token see the source; None in a language model.
+        at: where the tokens stand, (K, B, T); None means 0 … T−1.
     """
 
     attend: Attend
     memory: Tensor | None = None
     attend_memory: Attend | None = None
+    at: Tensor | None = None
 
 
 # (weights of a block, x, what may be seen, number of the place) → what is added to the stream
@@ -104,7 +106,7 @@ class Block:
 
 
 def _attending(attention: Attention) -> _Layer:
-    return lambda w, x, sight, place: attention(w, x, x, sight.attend, place)
+    return lambda w, x, sight, place: attention(w, x, x, sight.attend, place, sight.at)
 
 
 def _reading(attention: Attention) -> _Layer:

@@ -1,6 +1,7 @@
 """How a token knows where it stands, and a registry of the ways.
 
-K = slots in a stack, B = sequences, T = tokens, D = width, H = heads, d = width of a head.
+K = slots in a stack, B = sequences, T = tokens, S = tokens that are seen, D = width, H = heads,
+d = width of a head.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from torch import Tensor
 from model.architecture import RELATIVE_BUCKETS, Architecture, Tower
 from model.layers import Weights, embedding
 
-Turn = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+# queries and keys (KB, H, T, d) of the same tokens, and where these stand, (K, B, T) or (T,), in
+# place of 0 … T−1 → the same, turned
+Turn = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
 _CACHED = 32  # shapes whose tables are kept
 _FARTHEST = 128  # distance from which on all are in the last bucket of the relative bias
 
@@ -45,22 +48,25 @@ def rope(x: Tensor, token_positions: Tensor, theta: float = 10_000.0) -> Tensor:
     return _rotate(x, cos.to(x.dtype), sin.to(x.dtype))
 
 
-def rope_both(theta: float, token_positions: Tensor | None = None) -> Turn:
+def rope_both(theta: float, longest: int | None = None) -> Turn:
     """What turns queries and keys of the same tokens, (KB, H, T, d) each.
 
     Args:
         theta: base of the angles.
-        token_positions: (K, B, T) or (T,); None means 0 … T−1.
+        longest: number of positions that there are, of which a table is made if tokens stand
+            anywhere; None: their angles are computed.
     """
 
-    def turn(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    def turn(q: Tensor, k: Tensor, at: Tensor | None = None) -> tuple[Tensor, Tensor]:
         length, d = q.shape[-2:]
-        if token_positions is None:
+        if at is None:
             cos, sin = _default_angles(length, d, theta, q.device)  # (T, d/2)
+        elif longest is None:
+            cos, sin = _angles(at, d, theta)
         else:
-            cos, sin = _angles(token_positions, d, theta)
-            if cos.dim() > 2:  # (K, B, T, d/2) → (KB, 1, T, d/2)
-                cos, sin = cos.flatten(0, 1).unsqueeze(1), sin.flatten(0, 1).unsqueeze(1)
+            cos, sin = (table[at] for table in _default_angles(longest, d, theta, q.device))
+        if cos.dim() > 2:  # (K, B, T, d/2) → (KB, 1, T, d/2)
+            cos, sin = cos.flatten(0, 1).unsqueeze(1), sin.flatten(0, 1).unsqueeze(1)
         cos, sin = cos.to(q), sin.to(q)
         return _rotate(q, cos, sin), _rotate(k, cos, sin)
 
@@ -127,31 +133,40 @@ def alibi_bias(length: int, num_heads: int, device: torch.device, is_causal: boo
     """
     with torch.inference_mode(False):
         ahead = _ahead(length, device)
-        slopes = torch.tensor(alibi_slopes(num_heads), dtype=torch.float64, device=device)
-        bias = (slopes.view(-1, 1, 1) * -ahead.abs()).float()  # (H, T, T)
+        bias = _forgetting(ahead, num_heads)  # (H, T, T)
         if is_causal:
             bias = bias.masked_fill(ahead > 0, -math.inf)
         return bias.unsqueeze(0)
 
 
+def _forgetting(ahead: Tensor, num_heads: int) -> Tensor:
+    """−slope·distance of each head, (..., T, S) → (..., H, T, S) float32."""
+    slopes = torch.tensor(alibi_slopes(num_heads), dtype=torch.float64, device=ahead.device)
+    return (slopes.view(-1, 1, 1) * -ahead.abs().unsqueeze(-3)).float()
+
+
 @lru_cache(_CACHED)
 def relative_buckets(length: int, device: torch.device, is_causal: bool) -> Tensor:
-    """Which bucket the distance of each key from each query belongs to, (T, T) int64.
+    """Which bucket the distance of each key from each query belongs to, (T, T) int64."""
+    with torch.inference_mode(False):
+        return _buckets(_ahead(length, device), is_causal)
+
+
+def _buckets(ahead: Tensor, is_causal: bool) -> Tensor:
+    """Which bucket each distance belongs to, int64.
 
     Half of the buckets are for one distance each, the others widen logarithmically up to a
     distance of 128; where attention is not causal, half of all are for later tokens.
 
     Source: Raffel et al. 2020, section 2.1 (arXiv:1910.10683), and its published code.
     """
-    with torch.inference_mode(False):
-        ahead = _ahead(length, device)
-        count = RELATIVE_BUCKETS if is_causal else RELATIVE_BUCKETS // 2
-        distance = (-ahead).clamp(min=0) if is_causal else ahead.abs()
-        exact = count // 2
-        ratio = (distance.double() / exact).clamp(min=1).log() / math.log(_FARTHEST / exact)
-        wide = exact + (ratio * (count - exact)).long().clamp(max=count - exact - 1)
-        bucket = torch.where(distance < exact, distance, wide)
-        return bucket if is_causal else bucket + count * (ahead > 0)
+    count = RELATIVE_BUCKETS if is_causal else RELATIVE_BUCKETS // 2
+    distance = (-ahead).clamp(min=0) if is_causal else ahead.abs()
+    exact = count // 2
+    ratio = (distance.double() / exact).clamp(min=1).log() / math.log(_FARTHEST / exact)
+    wide = exact + (ratio * (count - exact)).long().clamp(max=count - exact - 1)
+    bucket = torch.where(distance < exact, distance, wide)
+    return bucket if is_causal else bucket + count * (ahead > 0)
 
 
 def relative_bias(table: Tensor, length: int, is_causal: bool) -> Tensor:
@@ -174,11 +189,11 @@ def relative_bias(table: Tensor, length: int, is_causal: bool) -> Tensor:
     return bias.masked_fill(_ahead(length, table.device) > 0, -math.inf)
 
 
-def _same_input(_: Weights, x: Tensor) -> Tensor:
+def _same_input(w: Weights, x: Tensor, at: Tensor | None) -> Tensor:
     return x
 
 
-def _same_heads(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+def _same_heads(q: Tensor, k: Tensor, at: Tensor | None) -> tuple[Tensor, Tensor]:
     return q, k
 
 
@@ -186,33 +201,50 @@ def _no_bias(w: Weights, length: int, device: torch.device) -> Tensor | None:
     return None
 
 
+def _no_bias_of(w: Weights, ahead: Tensor) -> Tensor | None:
+    return None
+
+
 @dataclass(frozen=True)
 class Position:
     """Where positions enter; each way uses one of the three.
 
+    Tokens stand at 0 … T−1 unless it is said where, (K, B, T).
+
     Attributes:
-        at_input: (weights, token embeddings (K, B, T, D)) → the same with positions.
-        turn: queries and keys (KB, H, T, d) → the same, turned.
+        at_input: (weights, token embeddings (K, B, T, D), where) → the same with positions.
+        turn: queries and keys (KB, H, T, d), and where → the same, turned.
         bias: (weights, T, device) → bias of the scores, (1 or K, H, T, T), −∞ where a token may
             not attend; None for no bias.
+        bias_of: (weights, how far each key lies ahead of each query, (K, B, T, S)) → bias of the
+            scores of a causal tower, (K, B, H, T, S), without regard to who may attend; None for
+            no bias.
     """
 
-    at_input: Callable[[Weights, Tensor], Tensor] = _same_input
+    at_input: Callable[[Weights, Tensor, Tensor | None], Tensor] = _same_input
     turn: Turn = _same_heads
     bias: Callable[[Weights, int, torch.device], Tensor | None] = _no_bias
+    bias_of: Callable[[Weights, Tensor], Tensor | None] = _no_bias_of
 
 
 def _sinusoidal(a: Architecture, tower: Tower) -> Position:
-    return Position(at_input=lambda _, x: x + sinusoids(x.shape[-2], a.d_model, x.device).to(x))
+    def add_waves(w: Weights, x: Tensor, at: Tensor | None) -> Tensor:
+        if at is None:
+            return x + sinusoids(x.shape[-2], a.d_model, x.device).to(x)
+        return x + sinusoids(tower.max_length, a.d_model, x.device)[at].to(x)
+
+    return Position(at_input=add_waves)
 
 
 def _learned(a: Architecture, tower: Tower) -> Position:
     """A table of positions. Source: Radford et al. 2018 (GPT), section 4.1."""
     name = f"{tower.prefix}position_embeddings.weight"
 
-    def add_rows(w: Weights, x: Tensor) -> Tensor:
+    def add_rows(w: Weights, x: Tensor, at: Tensor | None) -> Tensor:
         table = w[name]  # (K, longest, D)
-        return x + table[:, : x.shape[-2]].unsqueeze(1)
+        if at is None:
+            return x + table[:, : x.shape[-2]].unsqueeze(1)
+        return x + embedding(table, at)
 
     return Position(at_input=add_rows)
 
@@ -221,7 +253,7 @@ def _alibi(a: Architecture, tower: Tower) -> Position:
     def bias(w: Weights, length: int, device: torch.device) -> Tensor:
         return alibi_bias(length, a.n_heads, device, tower.is_causal)
 
-    return Position(bias=bias)
+    return Position(bias=bias, bias_of=lambda _, ahead: _forgetting(ahead, a.n_heads))
 
 
 def _relative(a: Architecture, tower: Tower) -> Position:
@@ -230,11 +262,14 @@ def _relative(a: Architecture, tower: Tower) -> Position:
     def bias(w: Weights, length: int, device: torch.device) -> Tensor:
         return relative_bias(w[name], length, tower.is_causal)
 
-    return Position(bias=bias)
+    def bias_of(w: Weights, ahead: Tensor) -> Tensor:
+        return embedding(w[name], _buckets(ahead, is_causal=True)).movedim(-1, 2)
+
+    return Position(bias=bias, bias_of=bias_of)
 
 
 POSITIONS: Mapping[str, Callable[[Architecture, Tower], Position]] = {
-    "rope": lambda a, tower: Position(turn=rope_both(a.rope_theta)),
+    "rope": lambda a, tower: Position(turn=rope_both(a.rope_theta, tower.max_length)),
     "sinusoidal": _sinusoidal,
     "learned": _learned,
     "alibi": _alibi,

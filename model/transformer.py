@@ -96,7 +96,7 @@ class Trunk:
     def __call__(self, weights: Weights, ids: Tensor, sight: Sight, drop: Dropout) -> Tensor:
         """Token ids (K, B, T) to activations (K, B, T, D)."""
         x = embedding(weights["token_embeddings.weight"], ids)  # (K, B, T, D)
-        x = self.position.at_input(weights, x)
+        x = self.position.at_input(weights, x, sight.at)
         if drop.embedding:
             x = drop.embedding(x, self._input_place)
         for number, names in enumerate(self._names):
