@@ -12,6 +12,8 @@ _HOME = {
     "Corpus": "corpus",
     "CorpusError": "data_config",
     "DataConfig": "data_config",
+    "generate": "generation",
+    "GenerationSettings": "generation_choice",
     "get_batch": "corpus",
     "prepare": "preparation",
     "TokenizerConfig": "tokenizer_config",

@@ -36,7 +36,7 @@ def capacity_of(a: Architecture, length: int) -> int:
     differs, there are few. It is never more than the context needs.
     """
     chunks = math.ceil(min(length, a.context_length) / CHUNK)
-    return CHUNK * 2 ** max(0, math.ceil(math.log2(max(1, chunks))))
+    return CHUNK << (max(1, chunks) - 1).bit_length()
 
 
 class CachedModel:

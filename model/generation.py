@@ -1,0 +1,172 @@
+"""Text from trained models, token by token: the sequences of a stack grow together.
+
+K = slots in a stack, B = sequences, R = K·B rows, S = tokens of a source, V = vocabulary.
+
+A language model sees at most `context_length` tokens. A text that grows beyond it is read again
+from half a context before its end on; so it costs one such reading for every half a context, and
+the model always sees at least half a context. A prompt that is longer is seen from a whole context
+before its end on. A target of an encoder–decoder ends with its context.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.architecture import Architecture, parameter_shapes
+from model.generation_choice import Dice, GenerationSettings, choose, filtered
+from model.kv_cache import CachedModel, capacity_of
+from model.layers import Weights
+from model.reading import Ints
+
+ENDED = -1  # in place of an id: the text has ended
+_ALIGNMENT = 64  # floats, as in `stack`: rows of all slots are aligned alike
+
+Ids = Sequence[int]
+
+
+def stack_weights(
+    a: Architecture, models: Sequence[Mapping[str, Tensor]], device: torch.device | str = "cpu"
+) -> dict[str, Tensor]:
+    """The weights of single models as those of a stack.
+
+    Args:
+        a: the architecture of all.
+        models: by the names of `parameter_shapes`, without K.
+        device: where the stack is to lie.
+
+    Returns:
+        The same names, each with a leading K.
+    """
+    stacked = {}
+    for name, shape in parameter_shapes(a).items():
+        count = math.prod(shape)
+        padded = _ALIGNMENT * math.ceil(count / _ALIGNMENT)
+        rows = torch.zeros(len(models), padded, device=device, dtype=models[0][name].dtype)
+        for row, model in zip(rows, models, strict=True):
+            row[:count] = model[name].detach().reshape(-1).to(device)
+        stacked[name] = rows[:, :count].view(-1, *shape)
+    return stacked
+
+
+def generate(
+    a: Architecture,
+    weights: Weights,
+    prompts: Sequence[Sequence[Ids]],
+    settings: GenerationSettings,
+    *,
+    numbers: Sequence[int] | None = None,
+) -> Iterator[Ints]:
+    """Continue prompts, or translate them if the models have an encoder.
+
+    What a slot writes does not depend on the other slots, nor on how many there are.
+
+    Args:
+        a: the architecture of all models.
+        weights: as `stack_weights` gives them.
+        prompts: K times B prompts, as ids; one without ids begins a document. With an encoder they
+            are sources, of which what exceeds `source_length` − 1 ids is cut.
+        settings: how to write.
+        numbers: of the dice that each of the B sequences throws; by default 0 … B−1.
+
+    Yields:
+        After each step, the tokens that were written, (K, B) int64; ENDED for a text that has
+        ended, by the end-of-text token or by the end of an encoder–decoder's context.
+
+    Raises:
+        ValueError: if the prompts do not fit the weights.
+    """
+    num_slots, batch = len(next(iter(weights.values()))), len(prompts[0])
+    if len(prompts) != num_slots or any(len(own) != batch or not own for own in prompts):
+        raise ValueError(f"there must be equally many prompts for each of {num_slots} slots")
+    thrown = [*(range(batch) if numbers is None else numbers)]
+    # Bits may depend on the size of the cache, so it follows from a slot's own prompts.
+    longest = [max(1, *map(len, own)) + settings.max_tokens for own in prompts]
+    groups: dict[int, list[int]] = {}  # capacity → slots
+    for slot, length in enumerate(longest):
+        groups.setdefault(capacity_of(a, length), []).append(slot)
+    if len(groups) == 1:
+        (capacity,) = groups
+        yield from _generate(a, weights, prompts, settings, thrown, capacity)
+        return
+    parts = []
+    for capacity, slots in groups.items():
+        own = {name: w[slots] for name, w in weights.items()}
+        asked = [prompts[slot] for slot in slots]
+        parts.append(_generate(a, own, asked, settings, thrown, capacity))
+    for steps in zip_longest(*parts):
+        written = np.full((num_slots, batch), ENDED, np.int64)
+        for slots, step in zip(groups.values(), steps, strict=True):
+            if step is not None:
+                written[slots] = step
+        yield written
+
+
+def _generate(
+    a: Architecture,
+    weights: Weights,
+    prompts: Sequence[Sequence[Ids]],
+    settings: GenerationSettings,
+    numbers: Sequence[int],
+    capacity: int,
+) -> Iterator[Ints]:
+    """The same with caches of one size."""
+    shape = (len(prompts), len(prompts[0]))
+    rows = [list(prompt) for own in prompts for prompt in own]
+    sources = _sources(a, rows, len(prompts), weights) if a.n_encoder_layers else None
+    texts = [[a.end_of_text] if sources is not None else row or [a.end_of_text] for row in rows]
+    model = CachedModel(a, weights, shape[1], capacity, sources)
+    dice = Dice(settings.seed, [*numbers] * shape[0])
+    seen = torch.zeros(len(texts), a.vocab_size, dtype=torch.bool)
+    for row, text in enumerate(texts):
+        seen[row, text] = True
+    logits = model.restart(dict(enumerate(text[-a.context_length :] for text in texts)))
+    live = set(range(len(texts)))
+    for place in range(settings.max_tokens):
+        if place:
+            logits = _advance(a, model, texts, live)
+        ids = choose(filtered(logits, seen, settings), settings, dice, place)  # (R,)
+        live -= {row for row in live if ids[row] == a.end_of_text}
+        yield _written(ids, live, shape)
+        for row in live:
+            texts[row].append(int(ids[row]))
+            seen[row, ids[row]] = True
+        if not live or (sources is not None and len(texts[min(live)]) > a.context_length):
+            return
+
+
+def _advance(
+    a: Architecture, model: CachedModel, texts: Sequence[Sequence[int]], live: set[int]
+) -> Tensor:
+    """Logits (R, V) after the newest token of each live text; a full context begins anew."""
+    full = {row for row in live if model.lengths[row] == a.context_length}
+    half = max(1, a.context_length // 2)
+    if not full:
+        return model.extend({row: texts[row][-1] for row in live})
+    begun = model.restart({row: texts[row][-half:] for row in full})
+    if full == live:
+        return begun
+    others = model.extend({row: texts[row][-1] for row in live - full})
+    is_full = torch.tensor([row in full for row in range(len(texts))], device=model.device)
+    return torch.where(is_full.unsqueeze(-1), begun, others)
+
+
+def _written(ids: Tensor, live: set[int], shape: tuple[int, int]) -> Ints:
+    """The ids of texts that go on, and ENDED for the others."""
+    tokens = np.full(len(ids), ENDED, np.int64)
+    going = sorted(live)
+    tokens[going] = ids.numpy()[going]
+    return tokens.reshape(shape)
+
+
+def _sources(a: Architecture, rows: Sequence[Ids], num_slots: int, weights: Weights) -> Tensor:
+    """What an encoder reads, (K, B, S): each with its end of text and padding."""
+    cut = [[*row[: a.source_length - 1], a.end_of_text] for row in rows]
+    padded = [[*row, *[a.end_of_text] * (a.source_length - len(row))] for row in cut]
+    device = next(iter(weights.values())).device
+    return torch.tensor(padded, device=device).view(num_slots, -1, a.source_length)
