@@ -13,7 +13,7 @@ _HOME = {
     "CorpusError": "data_config",
     "DataConfig": "data_config",
     "generate": "generation",
-    "GenerationSettings": "generation_choice",
+    "GenerationSettings": "generation_settings",
     "get_batch": "corpus",
     "prepare": "preparation",
     "TokenizerConfig": "tokenizer_config",
@@ -21,6 +21,7 @@ _HOME = {
     "Tokenizer": "tokenizer",
     "CheckpointError": "checkpoint",
     "load_checkpoint": "checkpoint",
+    "load_exported": "export.plain",
     "save_checkpoint": "checkpoint",
     "Engine": "engine",
     "FractionOf": "hyperparameters",
@@ -47,6 +48,7 @@ _HOME = {
     "TrialSpec": "spec",
     "Stack": "stack",
     "TransformerLM": "transformer",
+    "TransformerPair": "encoder_decoder",
 }
 
 __all__ = sorted(_HOME)

@@ -7,16 +7,18 @@ V = vocabulary.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from model.architecture import Architecture
+from model.architecture import Architecture, parameter_shapes
 from model.attention import Attend, attend_to
 from model.block import Sight
 from model.dropout import Dropout
 from model.layers import Weights
-from model.transformer import Trunk, head_of
+from model.transformer import Trunk, head_of, place_parameter
 
 
 class EncoderDecoder:
@@ -96,3 +98,32 @@ class EncoderDecoder:
         is_end = sources == self._end_of_text
         before = is_end.cumsum(-1) - is_end.long()
         return (before == 0).flatten(0, 1)[:, None, None, :]
+
+
+class TransformerPair(nn.Module):
+    """One trained encoder–decoder as a torch module, K = 1.
+
+    Args:
+        architecture: one with an encoder.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self._compute = EncoderDecoder(architecture)
+
+    @classmethod
+    def of(cls, architecture: Architecture, weights: Mapping[str, Tensor]) -> Self:
+        """The module with given weights, by the names of `parameter_shapes` and without K."""
+        model = cls(architecture)
+        for name in parameter_shapes(architecture):
+            place_parameter(model, name, nn.Parameter(weights[name].clone().unsqueeze(0)))
+        return model
+
+    def forward(self, ids: Tensor, sources: Tensor) -> Tensor:
+        """Logits of the next token of targets so far, (1, B, T), whose sources are (1, B, S).
+
+        Returns:
+            (1, B, T, V).
+        """
+        return self._compute(dict(self.named_parameters()), ids, sources)

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from model.architecture import Architecture, parameter_shapes
-from model.generation_choice import Dice, GenerationSettings, choose, filtered
+from model.generation_choice import Dice, choose, filtered
+from model.generation_settings import GenerationSettings
 from model.kv_cache import CachedModel, capacity_of
 from model.layers import Weights
 from model.reading import Ints

@@ -44,8 +44,8 @@ def gpt2(vocab: Vocab, merges: Merges, special_tokens: Sequence[str]) -> dict[st
     """
     header = "#version: 0.2\n"
     return {
-        "vocab.json": json.dumps(_names(vocab, special_tokens), ensure_ascii=False),
-        "merges.txt": header + "".join(f"{line}\n" for line in _lines(merges)),
+        "vocab.json": json.dumps(token_names(vocab, special_tokens), ensure_ascii=False),
+        "merges.txt": header + "".join(f"{line}\n" for line in merge_lines(merges)),
     }
 
 
@@ -68,7 +68,12 @@ def read_gpt2(
     return vocab, _from_lines([line for line in lines if line], merges_path)
 
 
-def _names(vocab: Vocab, special_tokens: Sequence[str]) -> dict[str, int]:
+def token_names(vocab: Vocab, special_tokens: Sequence[str]) -> dict[str, int]:
+    """GPT-2's name of each token → its id; special tokens are written as they are.
+
+    Raises:
+        ValueError: if two tokens would have one name.
+    """
     special = {token.encode(): token for token in special_tokens}
     names = {
         special[token] if token in special else _to_unicode(token): i for i, token in vocab.items()
@@ -90,7 +95,8 @@ def _from_names(entries: Any, special_tokens: Collection[str], path: Any) -> Voc
     }
 
 
-def _lines(merges: Merges) -> list[str]:
+def merge_lines(merges: Merges) -> list[str]:
+    """GPT-2's line for each merge: the names of its two tokens."""
     return [f"{_to_unicode(a)} {_to_unicode(b)}" for a, b in merges]
 
 
@@ -137,7 +143,7 @@ def huggingface(
     Raises:
         ValueError: if two tokens would have one name in the file.
     """
-    names = _names(vocab, special_tokens)
+    names = token_names(vocab, special_tokens)
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False}
     pre_tokenizer: dict[str, Any] = {**byte_level, "use_regex": True}  # cuts as gpt2
@@ -174,7 +180,7 @@ def huggingface(
             "byte_fallback": False,
             "ignore_merges": False,
             "vocab": dict(sorted(names.items(), key=lambda item: item[1])),
-            "merges": _lines(merges),
+            "merges": merge_lines(merges),
         },
     }
     return {"tokenizer.json": json.dumps(contents, ensure_ascii=False, indent=1)}

@@ -204,6 +204,17 @@ def _check_choices(choices: Mapping[str, Any]) -> None:
             )
 
 
+def place_parameter(root: nn.Module, name: str, parameter: nn.Parameter) -> None:
+    """Register a parameter under a dotted name, making the modules on the way."""
+    *path, leaf = name.split(".")
+    module = root
+    for part in path:
+        if not hasattr(module, part):
+            module.add_module(part, nn.Module())
+        module = getattr(module, part)
+    module.register_parameter(leaf, parameter)
+
+
 class TransformerLM(nn.Module):
     """K Transformer language models as one torch module; K = 1 for a single one.
 
@@ -262,7 +273,7 @@ class TransformerLM(nn.Module):
             raise ValueError(f"seed needs {k} entries, one per slot, got {len(seeds)}")
         for name, shape in parameter_shapes(self.architecture).items():
             weight = torch.stack([initial_weight(each, name, shape) for each in seeds])
-            self._place(name, nn.Parameter(weight))
+            place_parameter(self, name, nn.Parameter(weight))
 
     @classmethod
     def of(cls, architecture: Architecture, weights: Mapping[str, Tensor]) -> Self:
@@ -277,18 +288,8 @@ class TransformerLM(nn.Module):
         model.architecture = architecture
         model._compute = LanguageModel(architecture)
         for name in parameter_shapes(architecture):
-            model._place(name, nn.Parameter(weights[name].clone().unsqueeze(0)))
+            place_parameter(model, name, nn.Parameter(weights[name].clone().unsqueeze(0)))
         return model
-
-    def _place(self, name: str, parameter: nn.Parameter) -> None:
-        """Register a parameter under a dotted name, making the modules on the way."""
-        *path, leaf = name.split(".")
-        module: nn.Module = self
-        for part in path:
-            if not hasattr(module, part):
-                module.add_module(part, nn.Module())
-            module = getattr(module, part)
-        module.register_parameter(leaf, parameter)
 
     def forward(self, ids: Tensor) -> Tensor:
         """Logits of the next token: ids (K, B, T) int64 → (K, B, T, V).

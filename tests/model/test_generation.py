@@ -22,7 +22,8 @@ from transformers.generation.logits_process import (
 from model.architecture import Architecture
 from model.encoder_decoder import EncoderDecoder
 from model.generation import ENDED, generate, stack_weights
-from model.generation_choice import Dice, GenerationSettings, draw, filtered
+from model.generation_choice import Dice, draw, filtered
+from model.generation_settings import GenerationSettings
 from model.kv_cache import CHUNK
 from model.layers import Weights
 from model.transformer import LanguageModel
