@@ -16,6 +16,9 @@ _HOME = {
     "resume": "search",
     "load_search": "past",
     "load_trial": "trained",
+    "sample": "generate",
+    "generate": "generate",
+    "export": "export",
     "replay": "replay",
     "TunerError": "errors",
 }

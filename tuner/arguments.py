@@ -12,6 +12,7 @@ from tuner.overrides import Override
 
 _PATTERNS = ("gpt2", "gpt4", "whitespace")
 _FORMATS = ("huggingface", "gpt2", "tiktoken")
+EXPORTS = ("hf", "gguf", "torch")
 _END_OF_TEXT = "<|endoftext|>"
 
 
@@ -110,8 +111,56 @@ def _parser() -> argparse.ArgumentParser:
     _add_data(group("data", "prepare the data of a search space and look at it"), command, common,
               file, home)  # fmt: skip
     _add_tokenizer(group("tokenizer", "train a tokenizer, use it, look at it"), command, common)
+    _add_generate(command("generate", "let trained trials write text", common, home))
+    _add_export(command("export", "write a trained trial for other tools", common, home))
     command("doctor", "check the installation", common, home)
     return parser
+
+
+def _add_generate(generate: argparse.ArgumentParser) -> None:
+    generate.add_argument("run", nargs="?", metavar="RUN", help="run id (default: the best trial)")
+    generate.add_argument("--search", metavar="NAME", help="best trial of this search")
+    generate.add_argument(
+        "--runs", nargs="+", metavar="RUN", help="several trials, which write side by side"
+    )
+    text = generate.add_mutually_exclusive_group()
+    text.add_argument(
+        "--prompt", metavar="TEXT",
+        help="what to continue, or to translate; - is standard input (default: begin a document)",
+    )  # fmt: skip
+    text.add_argument("--file", metavar="FILE", help="a file that holds the prompt")
+    for name, parse_value, metavar, words in (
+        ("temperature", _real(0, 1000), "T", "0 takes the most probable token (default: 0.8)"),
+        ("top-k", _whole(0, 2**31), "K", "draw from the K most probable tokens (default: 0, all)"),
+        ("top-p", _real(1e-9, 1), "P", "draw from the fewest tokens with probability P together "
+         "(default: 0.95)"),
+        ("repetition-penalty", _real(1e-3, 1000), "R", "above 1, what was written before becomes "
+         "less probable (default: 1)"),
+        ("max-tokens", _whole(1, 10**6), "N", "the most to write (default: 200)"),
+        ("seed", _whole(0, 2**63 - 1), "N", "of the draws: the same one writes the same text "
+         "(default: 0)"),
+    ):  # fmt: skip
+        generate.add_argument(f"--{name}", type=parse_value, metavar=metavar, help=words)
+    generate.add_argument(
+        "--samples", type=_whole(1, 64), default=1, metavar="N",
+        help="texts of each trial (default: %(default)s)",
+    )  # fmt: skip
+
+
+def _add_export(export: argparse.ArgumentParser) -> None:
+    export.add_argument("run", nargs="?", metavar="RUN", help="run id (default: the best trial)")
+    export.add_argument("--search", metavar="NAME", help="best trial of this search")
+    export.add_argument(
+        "--format", choices=EXPORTS, default="hf",
+        help="hf: a folder for Hugging Face transformers; gguf: for llama.cpp; torch: a plain "
+        "state dict (default: %(default)s)",
+    )  # fmt: skip
+    export.add_argument(
+        "-o", "--output", required=True, metavar="DIR", help="folder to make, or an empty one"
+    )
+    export.add_argument(
+        "--force", action="store_true", help="replace an earlier export in the folder"
+    )
 
 
 def _add_search(search: argparse.ArgumentParser) -> None:
@@ -234,6 +283,22 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
         return int(text)
 
     return parse_whole
+
+
+def _real(low: float, high: float) -> Callable[[str], float]:
+    """A number from `low` to `high`, for argparse."""
+
+    def parse_real(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not low <= value <= high:
+            message = f"must be a number from {low:g} to {high:g}, got {text}"
+            raise argparse.ArgumentTypeError(message)
+        return value
+
+    return parse_real
 
 
 def _setting(text: str) -> Override:

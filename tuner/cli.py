@@ -32,6 +32,8 @@ _COMMANDS: Mapping[str, str] = {
     "tokenizer encode": "tokenizer.encode",
     "tokenizer decode": "tokenizer.decode",
     "tokenizer show": "tokenizer.show",
+    "generate": "generate.generate",
+    "export": "export.export",
     "doctor": "look.doctor",
 }
 

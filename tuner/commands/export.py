@@ -1,0 +1,53 @@
+"""`tuner export`: a trained trial for other tools."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tuner.commands.output import consoles, home_of, print_json
+from tuner.commands.trained import check_run, loaded
+from tuner.errors import JournalError, RecordError
+
+
+def export(options: argparse.Namespace) -> int:
+    """Write a trained trial in another format."""
+    check_run(options)
+    from tuner.export import check_export, export
+    from tuner.past import load_search
+    from tuner.record import Record
+
+    home = home_of(options)
+    record = Record(home.tracking_uri)
+    trial = record.trial(options.run) if options.run else record.best(record.search(options.search))
+    # before anything is loaded or trained again
+    check_export(record.spec(trial), options.output, options.format, force=options.force)
+    results, progress = consoles(options)
+    trained = loaded(options, progress, trial.run_id)
+    try:
+        result = load_search(trial.search, home=home)
+    except (RecordError, JournalError):
+        result = None  # recorded by an earlier version: the README says less
+    files = export(trained, options.output, options.format, force=options.force, result=result)
+    size = sum(path.stat().st_size for path in files)
+    results.print(
+        f"trial {trial.number} of {trial.search} is in {Path(options.output)}: {len(files)} files, "
+        f"{size / 1e6:.1f} MB, format {options.format}; README.md says how to use them",
+        highlight=False,
+        soft_wrap=True,
+    )
+    print_json(
+        options,
+        {
+            "run": trial.run_id,
+            "trial": trial.number,
+            "search": trial.search,
+            "format": options.format,
+            "folder": str(Path(options.output).absolute()),
+            "files": [path.name for path in files],
+            "bytes": size,
+            "spec_hash": trained.spec.hash,
+            "weights": trained.origin,
+        },
+    )
+    return 0

@@ -1,0 +1,102 @@
+"""`tuner generate`: what trained trials write."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tuner.commands.output import consoles, print_json, say
+from tuner.commands.trained import check_run, loaded
+from tuner.errors import TunerError
+
+if TYPE_CHECKING:
+    from tuner.trained import TrainedTrial
+
+_SETTINGS = ("temperature", "top_k", "top_p", "repetition_penalty", "max_tokens", "seed")
+_SHOWN_LETTERS = 8  # of a run id
+
+
+def generate(options: argparse.Namespace) -> int:
+    """Continue a prompt with one or several trained trials."""
+    check_run(options)
+    if options.runs and (options.run or options.search):
+        raise TunerError("give a run id, --search or --runs, not several of them")
+    prompt = _prompt(options)
+
+    from model.generation_settings import GenerationSettings
+    from tuner.generate import cut_note
+    from tuner.generate import generate as pieces_of
+    from tuner.texts_view import TextsView, texts_of
+
+    results, progress = consoles(options)
+    given = {name: getattr(options, name) for name in _SETTINGS}
+    settings = GenerationSettings(**{k: v for k, v in given.items() if v is not None})
+    trials = [loaded(options, progress, run) for run in options.runs or [options.run]]
+    for trained in trials:
+        note = cut_note(trained.spec, trained.tokenizer, prompt)
+        if note:
+            say(f"{_title(trained)}: {note}")
+    samples = options.samples
+    titles = [
+        _title(trained) + (f", sample {number + 1}" if samples > 1 else "")
+        for trained in trials
+        for number in range(samples)
+    ]
+    is_led = all(trained.spec.architecture.n_encoder_layers for trained in trials)
+    view = TextsView(results, titles, "" if is_led else prompt)
+    began = time.monotonic()
+    pieces = pieces_of(trials, prompt, settings=settings, samples=samples)
+    total, tokens = texts_of(view, pieces, samples)
+    seconds = time.monotonic() - began
+    progress.print(
+        f"{total:,} tokens, {total / seconds:,.0f} a second", style="dim", highlight=False
+    )
+    print_json(
+        options,
+        {
+            "prompt": prompt,
+            "texts": [
+                {
+                    "run": trained.trial.run_id,
+                    "trial": trained.trial.number,
+                    "search": trained.trial.search,
+                    "sample": number,
+                    "text": view.texts[place * samples + number],
+                    "tokens": tokens[place * samples + number],
+                }
+                for place, trained in enumerate(trials)
+                for number in range(samples)
+            ],
+            "settings": settings.model_dump(),
+            "tokens_per_second": total / seconds,
+        },
+    )
+    return 0
+
+
+def _prompt(options: argparse.Namespace) -> str:
+    """The text to continue: given, from a file, or from standard input."""
+    if options.file is None and options.prompt != "-":
+        return str(options.prompt or "")
+    source: Any = sys.stdin if options.file is None else Path(options.file)
+    try:
+        text = source.read() if options.file is None else source.read_text(encoding="utf-8")
+    except OSError as error:
+        raise TunerError(
+            f"cannot read {options.file or 'standard input'}: {error.strerror}"
+        ) from error
+    except UnicodeDecodeError as error:
+        where = options.file or "standard input"
+        raise TunerError(f"{where} is not UTF-8 text (byte {error.start})") from error
+    return str(text)
+
+
+def _title(trained: TrainedTrial) -> str:
+    """`trial 7 of lm-3, val_loss 3.2145, run 1a2b3c4d`."""
+    trial = trained.trial
+    loss = trial.metrics.get("val_loss")
+    value = "" if loss is None else f"val_loss {loss:.4f}, "
+    return f"trial {trial.number} of {trial.search}, {value}run {trial.run_id[:_SHOWN_LETTERS]}"
