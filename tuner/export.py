@@ -8,7 +8,7 @@ from model import export as formats
 from model.export import ExportError, TrainedModel
 from model.spec import TrialSpec
 from tuner.errors import TunerError
-from tuner.export_card import card, spec_pattern
+from tuner.export_card import card, details, spec_pattern
 from tuner.generate import check_written, named
 from tuner.result import SearchResult
 from tuner.trained import TrainedTrial
@@ -57,9 +57,13 @@ def export(
         raise TunerError(f"the format must be one of {known}, got {file_format!r}")
     check_export(trained.spec, folder, file_format, force=force)
     check_written(trained)
-    name = named(trained)
     model = TrainedModel(
-        trained.spec, trained.weights, trained.tokenizer, name, card(trained, result)
+        trained.spec,
+        trained.weights,
+        trained.tokenizer,
+        name=named(trained),
+        about=card(trained, result),
+        details=details(trained),
     )
     try:
         return formats.export(file_format, model, Path(folder), force=force)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable
 
@@ -16,18 +17,14 @@ from tuner.trained import TrainedTrial
 
 
 def card(trained: TrainedTrial, result: SearchResult | None) -> str:
-    """The card in Markdown.
+    """What the model is, and its numbers, in Markdown.
 
     Args:
         trained: the trial.
         result: of its search, which may have confirmed the trial; None if that is not known.
     """
-    trial, spec = trained.trial, trained.spec
-    a = spec.architecture
+    trial, a = trained.trial, trained.spec.architecture
     kind = "An encoder–decoder" if a.n_encoder_layers else "A language model"
-    h = spec.hyperparameters
-    rows = ((f"{row.symbol}", name, getattr(h, name)) for name, row in SYMBOL_TABLE.items())
-    versions = ", ".join(f"{name} {value}" for name, value in trial.environment.items())
     return f"""\
 # {trial.search}, trial {trial.number}
 
@@ -36,7 +33,17 @@ def card(trained: TrainedTrial, result: SearchResult | None) -> str:
 
 ## Numbers
 
-{_table(("", "", ""), _numbers(trained, result))}
+{_table(("Number", "Value", ""), _numbers(trained, result))}"""
+
+
+def details(trained: TrainedTrial) -> str:
+    """What it was trained with, and how to do that again, in Markdown."""
+    trial, spec = trained.trial, trained.spec
+    h, a = spec.hyperparameters, spec.architecture
+    rows = ((row.symbol, name, getattr(h, name)) for name, row in SYMBOL_TABLE.items())
+    entries = ((name, json.dumps(value).strip('"')) for name, value in a.model_dump().items())
+    versions = ", ".join(f"{name} {value}" for name, value in trial.environment.items())
+    return f"""\
 ## Data
 
 {_data(spec.data)}, of which {spec.train_sequences:,} sequences are for training. SHA-256 of the \
@@ -47,7 +54,7 @@ data `{spec.data_fingerprint}`, of the tokenizer `{spec.tokenizer_fingerprint}`.
 {_table(("Symbol", "Name", "Value"), rows)}
 ## Architecture
 
-{_table(("Entry", "Value"), a.model_dump().items())}
+{_table(("Entry", "Value"), entries)}
 ## Train it again
 
 ```

@@ -36,14 +36,12 @@ def check(name: str, a: Architecture, pattern: str | None, target: Path, *, forc
             there, or the folder holds something.
     """
     made = FORMATS[name]
-    found = made.obstacles(a)
-    if pattern is not None and pattern not in made.patterns:
-        found.append(f"tokenizer.pattern: {pattern}")
+    found = _obstacles(made, a, pattern)
     if found:
-        fits = [n for n, other in FORMATS.items() if not other.obstacles(a)]
+        fits = [n for n, other in FORMATS.items() if not _obstacles(other, a, pattern)]
         raise ExportError(
             f"the format {name} writes {made.what}, which cannot have {_listed(found)}; use "
-            f"--format {' or '.join(fits)}"
+            f"--format {_listed(fits)}"
         )
     if made.needs is not None and find_spec(made.needs) is None:
         raise ExportError(
@@ -76,7 +74,14 @@ def export(name: str, model: TrainedModel, target: Path, *, force: bool = False)
         except ValueError as error:  # two tokens of one name
             raise ExportError(f"the format {name} cannot express the tokenizer: {error}") from error
 
-    return write_folder(target, write, f"{model.about}\n## Use it\n\n{made.usage(model)}")
+    parts = (made.front + model.about, f"## Use it\n\n{made.usage(model)}", model.details)
+    return write_folder(target, write, "\n".join(part.rstrip("\n") + "\n" for part in parts))
+
+
+def _obstacles(made: Format, a: Architecture, pattern: str | None) -> list[str]:
+    """What a format cannot express, each as `entry: value`."""
+    fits = pattern is None or pattern in made.patterns
+    return made.obstacles(a) + ([] if fits else [f"tokenizer.pattern: {pattern}"])
 
 
 def _listed(found: list[str]) -> str:

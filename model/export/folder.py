@@ -78,6 +78,9 @@ def write_folder(target: Path, write: Callable[[Path], None], readme: str) -> li
         sums[README_FILE] = _sha256(made / README_FILE)
         lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
         (made / SUMS_FILE).write_text(lines, encoding="utf-8")
+        mode = (made / SUMS_FILE).stat().st_mode  # some libraries hide what they write from others
+        for path in made.iterdir():
+            path.chmod(mode)
         if target.exists():
             target.rename(old)
         made.rename(target)

@@ -29,6 +29,7 @@ class TrainedModel:
         tokenizer: that its ids are of.
         name: in a word or two, for instance `lm-3, trial 7`.
         about: the beginning of its README, in Markdown: what it is, and its numbers.
+        details: what its README says behind how to use it.
     """
 
     spec: TrialSpec
@@ -36,6 +37,7 @@ class TrainedModel:
     tokenizer: Tokenizer
     name: str
     about: str
+    details: str
 
     @property
     def architecture(self) -> Architecture:
@@ -54,6 +56,7 @@ class Format:
         needs: a package that writes it, and is not always there; None for none.
         write: puts the files of a model into an empty folder.
         usage: how to use them, in Markdown.
+        front: the head of the README, which sites read.
     """
 
     what: str
@@ -62,3 +65,4 @@ class Format:
     needs: str | None
     write: Callable[[TrainedModel, Path], None]
     usage: Callable[[TrainedModel], str]
+    front: str = ""

@@ -90,7 +90,7 @@ def _usage(model: TrainedModel) -> str:
     a = model.architecture
     tied = (
         "The head was tied to the embeddings, whose rows it divides by the root of the width; here "
-        "it is a matrix of its own.\n\n"
+        "it is a matrix of its own.\n"
         if a.tied_embeddings
         else ""
     )
@@ -117,4 +117,5 @@ HUGGING_FACE = Format(
     needs=None,
     write=_write,
     usage=_usage,
+    front="---\nlibrary_name: transformers\npipeline_tag: text-generation\n---\n\n",
 )

@@ -72,7 +72,7 @@ def trained(make_spec: MakeSpec, tokenizer: Tokenizer) -> Any:
         pairs = {"n_encoder_layers": 1, "source_length": 6} if a.n_encoder_layers else {}
         spec = make_spec(model=pairs).model_copy(update={"architecture": a})
         (weights,) = single(a, 1)
-        return TrainedModel(spec, weights, tokenizer, "lm-1, trial 0", "# A model\n")
+        return TrainedModel(spec, weights, tokenizer, "lm-1, trial 0", "# A model\n", "## More\n")
 
     return make
 
@@ -295,7 +295,12 @@ def test_folder_has_digests_of_all_files(exports: tuple[Path, dict[str, Any]]) -
     for name, digest in sums.items():
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
         assert digest in readme or name == "README.md"
-    assert readme.startswith("# A model\n")
+    places = [
+        readme.index(part)
+        for part in ("---\nlibrary", "# A model\n\n## Use it\n", "\n\n## More\n\n## Files\n")
+    ]
+    assert places == sorted(places)
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1
 
 
 def test_folder_that_holds_something_is_left_alone(trained: Any, tmp_path: Path) -> None:
@@ -337,7 +342,7 @@ def test_tokens_of_one_name_are_said(trained: Any, tokenizer: Tokenizer, tmp_pat
     made = trained()
     assert b" a" in tokenizer.vocab.values()
     twice = Tokenizer(tokenizer.vocab, tokenizer.merges, [END_OF_TEXT, "Ġa"])
-    model = TrainedModel(made.spec, made.weights, twice, made.name, made.about)
+    model = TrainedModel(made.spec, made.weights, twice, made.name, made.about, made.details)
     with pytest.raises(ExportError, match="the format hf cannot express the tokenizer"):
         export("hf", model, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
@@ -347,7 +352,7 @@ def test_weights_are_one_model(trained: Any, tmp_path: Path) -> None:
     """What was exported holds no more than the model, whatever it was a view of."""
     made = trained()
     wide: dict[str, Tensor] = {n: torch.stack([w, w])[0] for n, w in made.weights.items()}
-    model = TrainedModel(made.spec, wide, made.tokenizer, made.name, made.about)
+    model = TrainedModel(made.spec, wide, made.tokenizer, made.name, made.about, made.details)
     export("torch", model, tmp_path / "out")
     size = (tmp_path / "out" / "model.safetensors").stat().st_size
     assert size < 4 * made.architecture.num_parameters + 10_000

@@ -33,7 +33,8 @@ def loaded(options: argparse.Namespace, progress: Console, run: str | None) -> T
 
     def on_report(number: int, count: int, report: Any) -> None:
         if number == 1:
-            progress.print("the weights of this trial were not kept: it is trained again")
+            which = f"run {run}" if run else "the best trial"
+            progress.print(f"{which}: its weights were not kept, so it is trained again")
         progress.print(
             f"report {number}/{count}  step {report.step}  val_loss {report.val_loss:.6f}",
             highlight=False,
