@@ -14,6 +14,7 @@ _PATTERNS = ("gpt2", "gpt4", "whitespace")
 _FORMATS = ("huggingface", "gpt2", "tiktoken")
 EXPORTS = ("hf", "gguf", "torch")
 _END_OF_TEXT = "<|endoftext|>"
+_RUN = "run id, or such as lm-1/13 (default: the best trial)"
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -78,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     search = command("search", "find the best hyperparameters", common, space, home)
     _add_search(search)
     replay = command("replay", "retrain a trial and prove that it reproduces", common, home)
-    replay.add_argument("run", nargs="?", metavar="RUN", help="run id (default: the best trial)")
+    replay.add_argument("run", nargs="?", metavar="RUN", help=_RUN)
     replay.add_argument("--search", metavar="NAME", help="best trial of this search")
     text = "send to MLflow what it did not take while searches ran"
     sync = command("sync", text, common, home)
@@ -118,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_generate(generate: argparse.ArgumentParser) -> None:
-    generate.add_argument("run", nargs="?", metavar="RUN", help="run id (default: the best trial)")
+    generate.add_argument("run", nargs="?", metavar="RUN", help=_RUN)
     generate.add_argument("--search", metavar="NAME", help="best trial of this search")
     generate.add_argument(
         "--runs", nargs="+", metavar="RUN", help="several trials, which write side by side"
@@ -148,7 +149,7 @@ def _add_generate(generate: argparse.ArgumentParser) -> None:
 
 
 def _add_export(export: argparse.ArgumentParser) -> None:
-    export.add_argument("run", nargs="?", metavar="RUN", help="run id (default: the best trial)")
+    export.add_argument("run", nargs="?", metavar="RUN", help=_RUN)
     export.add_argument("--search", metavar="NAME", help="best trial of this search")
     export.add_argument(
         "--format", choices=EXPORTS, default="hf",
