@@ -42,6 +42,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python bench/overhead.py
 	$(BIN)/python bench/tokenizer.py
 	$(BIN)/python bench/preparation.py
+	$(BIN)/python bench/generation.py
 
 # Tests look at pages in a browser, and record in a database; without these they skip and say so.
 # Only CI installs them unasked.

@@ -1,6 +1,10 @@
 """Text from trained models, token by token: the sequences of a stack grow together.
 
-K = slots in a stack, B = sequences, R = K·B rows, S = tokens of a source, V = vocabulary.
+K = models, B = texts of each, R = slots of a stack that writes, S = tokens of a source,
+V = vocabulary.
+
+Every text has a slot of its own, those of one model share its weights. Matrix products round by
+the number of rows; so a text is the same to the last bit, whatever is written beside it.
 
 A language model sees at most `context_length` tokens. A text that grows beyond it is read again
 from half a context before its end on; so it costs one such reading for every half a context, and
@@ -12,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import zip_longest
+from itertools import product, zip_longest
 
 import numpy as np
 import torch
@@ -65,7 +69,7 @@ def generate(
 ) -> Iterator[Ints]:
     """Continue prompts, or translate them if the models have an encoder.
 
-    What a slot writes does not depend on the other slots, nor on how many there are.
+    A text does not depend on the others, nor on how many there are.
 
     Args:
         a: the architecture of all models.
@@ -73,7 +77,7 @@ def generate(
         prompts: K times B prompts, as ids; one without ids begins a document. With an encoder they
             are sources, of which what exceeds `source_length` − 1 ids is cut.
         settings: how to write.
-        numbers: of the dice that each of the B sequences throws; by default 0 … B−1.
+        numbers: of the dice that each of the B texts throws; by default 0 … B−1.
 
     Yields:
         After each step, the tokens that were written, (K, B) int64; ENDED for a text that has
@@ -82,47 +86,52 @@ def generate(
     Raises:
         ValueError: if the prompts do not fit the weights.
     """
-    num_slots, batch = len(next(iter(weights.values()))), len(prompts[0])
-    if len(prompts) != num_slots or any(len(own) != batch or not own for own in prompts):
-        raise ValueError(f"there must be equally many prompts for each of {num_slots} slots")
+    num_models, batch = len(next(iter(weights.values()))), len(prompts[0])
+    if len(prompts) != num_models or any(len(own) != batch or not own for own in prompts):
+        raise ValueError(f"there must be equally many prompts for each of {num_models} models")
     thrown = [*(range(batch) if numbers is None else numbers)]
-    # Bits may depend on the size of the cache, so it follows from a slot's own prompts.
-    longest = [max(1, *map(len, own)) + settings.max_tokens for own in prompts]
-    groups: dict[int, list[int]] = {}  # capacity → slots
-    for slot, length in enumerate(longest):
-        groups.setdefault(capacity_of(a, length), []).append(slot)
-    if len(groups) == 1:
-        (capacity,) = groups
-        yield from _generate(a, weights, prompts, settings, thrown, capacity)
-        return
-    parts = []
-    for capacity, slots in groups.items():
-        own = {name: w[slots] for name, w in weights.items()}
-        asked = [prompts[slot] for slot in slots]
-        parts.append(_generate(a, own, asked, settings, thrown, capacity))
-    for steps in zip_longest(*parts):
-        written = np.full((num_slots, batch), ENDED, np.int64)
-        for slots, step in zip(groups.values(), steps, strict=True):
+    # Bits may depend on the size of a cache too, so each text has the size that it needs alone.
+    stacks: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for k, b in product(range(num_models), range(batch)):
+        size = capacity_of(a, max(1, len(prompts[k][b])) + settings.max_tokens)
+        stacks.setdefault((size, k if batch > 1 else 0), []).append((k, b))
+    going = []
+    for (size, _), texts in stacks.items():
+        own = _of_texts(weights, [k for k, _ in texts])
+        asked = [prompts[k][b] for k, b in texts]
+        dice = Dice(settings.seed, [thrown[b] for _, b in texts])
+        going.append(_generate(a, own, asked, settings, dice, size))
+    for steps in zip_longest(*going):
+        written = np.full((num_models, batch), ENDED, np.int64)
+        for texts, step in zip(stacks.values(), steps, strict=True):
             if step is not None:
-                written[slots] = step
+                written[tuple(zip(*texts, strict=True))] = step
         yield written
+
+
+def _of_texts(weights: Weights, models: Sequence[int]) -> Weights:
+    """The weights of a stack that has a slot for each text, given the model of each."""
+    num_models = len(next(iter(weights.values())))
+    if [*models] == [*range(num_models)]:
+        return weights
+    if len(set(models)) == 1:  # many views of one model
+        k = models[0]
+        return {n: w[k : k + 1].expand(len(models), *w.shape[1:]) for n, w in weights.items()}
+    return {name: w[list(models)] for name, w in weights.items()}
 
 
 def _generate(
     a: Architecture,
     weights: Weights,
-    prompts: Sequence[Sequence[Ids]],
+    prompts: Sequence[Ids],
     settings: GenerationSettings,
-    numbers: Sequence[int],
+    dice: Dice,
     capacity: int,
 ) -> Iterator[Ints]:
-    """The same with caches of one size."""
-    shape = (len(prompts), len(prompts[0]))
-    rows = [list(prompt) for own in prompts for prompt in own]
-    sources = _sources(a, rows, len(prompts), weights) if a.n_encoder_layers else None
-    texts = [[a.end_of_text] if sources is not None else row or [a.end_of_text] for row in rows]
-    model = CachedModel(a, weights, shape[1], capacity, sources)
-    dice = Dice(settings.seed, [*numbers] * shape[0])
+    """The same of one stack, a text for each slot: (R,) int64 after each step."""
+    sources = _sources(a, prompts, weights) if a.n_encoder_layers else None
+    texts = [[*(() if a.n_encoder_layers else prompt)] or [a.end_of_text] for prompt in prompts]
+    model = CachedModel(a, weights, capacity, sources)
     seen = torch.zeros(len(texts), a.vocab_size, dtype=torch.bool)
     for row, text in enumerate(texts):
         seen[row, text] = True
@@ -133,7 +142,7 @@ def _generate(
             logits = _advance(a, model, texts, live)
         ids = choose(filtered(logits, seen, settings), settings, dice, place)  # (R,)
         live -= {row for row in live if ids[row] == a.end_of_text}
-        yield _written(ids, live, shape)
+        yield _written(ids, live)
         for row in live:
             texts[row].append(int(ids[row]))
             seen[row, ids[row]] = True
@@ -157,17 +166,16 @@ def _advance(
     return torch.where(is_full.unsqueeze(-1), begun, others)
 
 
-def _written(ids: Tensor, live: set[int], shape: tuple[int, int]) -> Ints:
-    """The ids of texts that go on, and ENDED for the others."""
+def _written(ids: Tensor, live: set[int]) -> Ints:
+    """The ids of texts that go on, and ENDED for the others, (R,)."""
     tokens = np.full(len(ids), ENDED, np.int64)
     going = sorted(live)
     tokens[going] = ids.numpy()[going]
-    return tokens.reshape(shape)
+    return tokens
 
 
-def _sources(a: Architecture, rows: Sequence[Ids], num_slots: int, weights: Weights) -> Tensor:
-    """What an encoder reads, (K, B, S): each with its end of text and padding."""
-    cut = [[*row[: a.source_length - 1], a.end_of_text] for row in rows]
-    padded = [[*row, *[a.end_of_text] * (a.source_length - len(row))] for row in cut]
-    device = next(iter(weights.values())).device
-    return torch.tensor(padded, device=device).view(num_slots, -1, a.source_length)
+def _sources(a: Architecture, prompts: Sequence[Ids], weights: Weights) -> Tensor:
+    """What an encoder reads, (R, 1, S): each with its end of text and padding."""
+    cut = [[*prompt[: a.source_length - 1], a.end_of_text] for prompt in prompts]
+    padded = [[[*row, *[a.end_of_text] * (a.source_length - len(row))]] for row in cut]
+    return torch.tensor(padded, device=next(iter(weights.values())).device)

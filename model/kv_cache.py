@@ -1,11 +1,12 @@
 """A model that remembers keys and values, so that each token goes through it once.
 
-K = slots in a stack, B = sequences, T = tokens of a pass, S = places of the cache, D = width,
-H = heads, d = width of a head, V = vocabulary. The heads of keys and values may be fewer, H′.
+K = slots in a stack, each with one sequence; T = tokens of a pass, S = places of the cache,
+D = width, H = heads, d = width of a head, V = vocabulary. The heads of keys and values may be
+fewer, H′.
 
-The law holds by construction: a pass has the same shapes whatever the sequences hold. A sequence
-that reads nothing in a pass, or less than the others, parks tokens behind its cache, where no token
-sees them. Kernels that round by shape therefore round alike for every neighbour.
+The law holds by construction: a pass has the same shapes whatever the sequences hold. A slot that
+reads nothing in a pass, or less than the others, parks tokens behind its cache, where no token sees
+them. Kernels that round by shape therefore round alike for every neighbour.
 """
 
 from __future__ import annotations
@@ -40,14 +41,13 @@ def capacity_of(a: Architecture, length: int) -> int:
 
 
 class CachedModel:
-    """K models of one architecture, each with B sequences that grow.
+    """K models of one architecture, each with a sequence that grows.
 
     Args:
         architecture: of the models.
         weights: by the names of `parameter_shapes`, each with a leading K.
-        num_sequences: B.
         capacity: places for the tokens of a sequence, as `capacity_of` gives it.
-        sources: what an encoder reads, (K, B, source_length) int64; what follows the first end of
+        sources: what an encoder reads, (K, 1, source_length) int64; what follows the first end of
             text is padding. None in a language model.
     """
 
@@ -55,22 +55,20 @@ class CachedModel:
         self,
         architecture: Architecture,
         weights: Weights,
-        num_sequences: int,
         capacity: int,
         sources: Tensor | None = None,
     ) -> None:
         a = self._architecture = architecture
         self._weights, self._capacity = weights, capacity
         table = weights["token_embeddings.weight"]
-        self.device, self._num_slots, self.num_rows = table.device, len(table), num_sequences
+        self.device, self.lengths = table.device, [0] * len(table)  # tokens that each slot holds
         self._trunk, self._head = Trunk(a, a.decoder), head_of(a)
-        self.lengths = [0] * (self._num_slots * num_sequences)  # tokens that each sequence holds
         self._chunk = min(CHUNK, capacity)
         size = capacity + self._chunk  # S
         self._places = torch.arange(size, device=self.device)
-        self._row = torch.arange(len(self.lengths), device=self.device).unsqueeze(-1)  # (KB, 1)
-        self._documents = self._row.new_zeros(len(self.lengths), size)
-        self._heads = (len(self.lengths), size, a.n_kv_heads, a.d_head)  # (KB, S, H′, d)
+        self._row = torch.arange(len(table), device=self.device).unsqueeze(-1)  # (K, 1)
+        self._documents = self._row.new_zeros(len(table), size)
+        self._heads = (len(table), size, a.n_kv_heads, a.d_head)  # (K, S, H′, d)
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}  # place of a layer → keys, values
         self._memory: Tensor | None = None
         self._attend_memory: Attend | None = None
@@ -80,22 +78,22 @@ class CachedModel:
             self._attend_memory = _keeping(attend)
 
     def restart(self, texts: Mapping[int, Sequence[int]]) -> Tensor:
-        """Sequences forget what they hold, and read another text.
+        """Some slots forget what they hold, and read another text.
 
         Args:
-            texts: number of a sequence, k·B + b, → the ids that it is to hold, 1 to `capacity` of
-                them. The others stay as they are.
+            texts: slot → the ids that it is to hold, 1 to `capacity` of them. The others stay as
+                they are.
 
         Returns:
-            Logits of the next token, (KB, V); of the others they mean nothing.
+            Logits of the next token, (K, V); of the others they mean nothing.
         """
         last: Tensor | None = None
         for start in range(0, max(map(len, texts.values())), self._chunk):
             parts = {row: text[start : start + self._chunk] for row, text in texts.items()}
-            x = self._pass(dict.fromkeys(parts, start), parts, self._chunk)  # (KB, T, D)
+            x = self._pass(dict.fromkeys(parts, start), parts, self._chunk)  # (K, T, D)
             ends = [len(parts.get(row, ())) - 1 for row in range(len(self.lengths))]
             end = torch.tensor(ends, device=self.device)
-            x = x[self._row[:, 0], end.clamp(min=0)]  # (KB, D)
+            x = x[self._row[:, 0], end.clamp(min=0)]  # (K, D)
             last = x if last is None else torch.where((end >= 0).unsqueeze(-1), x, last)
         for row, text in texts.items():
             self.lengths[row] = len(text)
@@ -103,13 +101,13 @@ class CachedModel:
         return self._logits(last)
 
     def extend(self, ids: Mapping[int, int]) -> Tensor:
-        """Sequences read one more token.
+        """Some slots read one more token.
 
         Args:
-            ids: number of a sequence, k·B + b, → the id. The others stay as they are.
+            ids: slot → the id. The others stay as they are.
 
         Returns:
-            Logits of the next token, (KB, V); of the others they mean nothing.
+            Logits of the next token, (K, V); of the others they mean nothing.
         """
         starts = {row: self.lengths[row] for row in ids}
         x = self._pass(starts, {row: [token] for row, token in ids.items()}, 1)
@@ -120,34 +118,33 @@ class CachedModel:
     def _pass(
         self, starts: Mapping[int, int], parts: Mapping[int, Sequence[int]], length: int
     ) -> Tensor:
-        """Read up to `length` tokens of some sequences, from a place on: activations (KB, T, D)."""
+        """Read up to `length` tokens in some slots, from a place on: activations (K, T, D)."""
         ids = [[0] * length for _ in self.lengths]
         at = [[self._capacity + t for t in range(length)] for _ in self.lengths]
         for row, part in parts.items():
             ids[row][: len(part)] = part
             at[row][: len(part)] = range(starts[row], starts[row] + len(part))
-        shape = (self._num_slots, self.num_rows, length)
         with _alike(self.device):
             placed = torch.tensor(at, device=self.device)
             tokens = torch.tensor(ids, device=self.device)
-            sight = self._sight(tokens, placed, shape)
-            x = self._trunk(self._weights, tokens.view(shape), sight, Dropout())
+            sight = self._sight(tokens, placed)
+            x = self._trunk(self._weights, tokens.unsqueeze(1), sight, Dropout())
         if self._memory is not None:
             self._memory = self._memory[:, :, :0]  # its keys and values are kept: nothing is new
-        return x.flatten(0, 1)
+        return x.squeeze(1)
 
-    def _sight(self, ids: Tensor, at: Tensor, shape: tuple[int, int, int]) -> Sight:
-        """What tokens (KB, T) see that stand at some places of the cache."""
+    def _sight(self, ids: Tensor, at: Tensor) -> Sight:
+        """What tokens (K, T) see that stand at some places of the cache."""
         a = self._architecture
-        see = self._places <= at.unsqueeze(-1)  # (KB, T, S)
+        see = self._places <= at.unsqueeze(-1)  # (K, T, S)
         if not a.attend_across_documents:
             see &= self._same_document(ids, at)
-        mask = see.unsqueeze(1)  # (KB, 1, T, S)
-        ahead = (self._places - at.unsqueeze(-1)).view(*shape, -1)
-        bias = self._trunk.position.bias_of(self._weights, ahead)  # (K, B, H, T, S)
+        mask = see.unsqueeze(1)  # (K, 1, T, S)
+        ahead = (self._places - at.unsqueeze(-1)).unsqueeze(1)  # (K, 1, T, S)
+        bias = self._trunk.position.bias_of(self._weights, ahead)  # (K, 1, H, T, S)
         if bias is not None:
-            mask = torch.where(mask, bias.flatten(0, 1), -math.inf)
-        stand = at.clamp(max=a.context_length - 1).view(shape)
+            mask = torch.where(mask, bias.squeeze(1), -math.inf)
+        stand = at.clamp(max=a.context_length - 1).unsqueeze(1)
         return Sight(self._attend(at, mask), self._memory, self._attend_memory, stand)
 
     def _attend(self, at: Tensor, mask: Tensor) -> Attend:
@@ -157,7 +154,7 @@ class CachedModel:
             keys, values = self._kept[place]
             keys[self._row, at] = k.transpose(1, 2)
             values[self._row, at] = v.transpose(1, 2)
-            keys, values = keys.transpose(1, 2), values.transpose(1, 2)  # (KB, H′, S, d)
+            keys, values = keys.transpose(1, 2), values.transpose(1, 2)  # (K, H′, S, d)
             shared = keys.shape[1] != q.shape[1]
             return F.scaled_dot_product_attention(
                 q, keys, values, attn_mask=mask.to(q) if mask.dtype != torch.bool else mask,
@@ -167,18 +164,17 @@ class CachedModel:
         return attend
 
     def _same_document(self, ids: Tensor, at: Tensor) -> Tensor:
-        """Whether each place holds a token of the document of each new token, (KB, T, S)."""
-        before = self._documents[self._row, (at[:, :1] - 1).clamp(min=0)]  # (KB, 1)
+        """Whether each place holds a token of the document of each new token, (K, T, S)."""
+        before = self._documents[self._row, (at[:, :1] - 1).clamp(min=0)]  # (K, 1)
         opened = (ids == self._architecture.end_of_text).cumsum(-1)
-        number = before.where(at[:, :1] > 0, 0) + opened  # (KB, T)
+        number = before.where(at[:, :1] > 0, 0) + opened  # (K, T)
         self._documents[self._row, at] = number
         return self._documents.unsqueeze(1) == number.unsqueeze(-1)
 
     def _logits(self, x: Tensor) -> Tensor:
-        """Activations (KB, D) → (KB, V)."""
+        """Activations (K, D) → (K, V)."""
         with _alike(self.device):
-            stacked = x.view(self._num_slots, self.num_rows, 1, -1)
-            return self._head(self._weights, stacked).flatten(0, 2)
+            return self._head(self._weights, x.unsqueeze(1)).squeeze(1)
 
 
 def _keeping(attend: Attend) -> Attend:

@@ -27,7 +27,7 @@ from model.generation_settings import GenerationSettings
 from model.kv_cache import CHUNK
 from model.layers import Weights
 from model.transformer import LanguageModel
-from tests.model.mixes import PAIRED
+from tests.model.mixes import PAIRED, SINGLE
 from tests.model.test_choices import SMALL
 from tests.model.test_kv_cache import single, sources_of
 
@@ -73,16 +73,42 @@ def test_text_beyond_the_context_is_read_again_from_its_half(position: str, cont
     assert any(len(text) == 50 for (text,) in texts)
 
 
-def test_text_does_not_depend_on_the_neighbours() -> None:
-    """Alone and with neighbours whose prompts need a larger cache."""
-    a, draws = small(context_length=200), GenerationSettings(temperature=2, max_tokens=40, seed=7)
+@pytest.mark.parametrize("choice", ["default", "original", "encoder"])
+def test_text_does_not_depend_on_what_is_written_beside_it(choice: str) -> None:
+    """Of other models and of its own; one of them needs a larger cache."""
+    mix = PAIRED["default"] if choice == "encoder" else SINGLE[choice]
+    a = small(**{**mix, "context_length": 200})
+    draws = GenerationSettings(temperature=2, max_tokens=40, seed=7)
     models = single(a, 3)
-    long = [1, 2] * CHUNK
-    prompts = [[p, p[::-1]] for p in (PROMPTS[0], long, PROMPTS[2])]
+    prompts = [[p, p[::-1]] for p in (PROMPTS[0], [1, 2] * CHUNK, PROMPTS[2])]
     together = written(a, stack_weights(a, models), prompts, draws)
-    for model, own, texts in zip(models, prompts, together, strict=True):
-        assert written(a, stack_weights(a, [model]), [own], draws) == [texts]
-    assert together[0] != together[1]
+    texts = [text for own in together for text in own]
+    assert len(set(map(tuple, texts))) == 6
+    for model, own, wanted in zip(models, prompts, together, strict=True):
+        weights = stack_weights(a, [model])
+        assert written(a, weights, [own], draws) == [wanted]
+        for number, prompt in enumerate(own):
+            alone = written(a, weights, [[prompt]], draws, numbers=[number])
+            assert alone == [[wanted[number]]]
+
+
+def test_texts_of_one_model_are_bit_equal_to_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not only in what is drawn, which hides how a product was rounded."""
+    a = small(d_model=48, n_heads=4, context_length=64)
+    weights = stack_weights(a, single(a, 1))
+    kept: list[Tensor] = []
+
+    def keep(logits: Tensor, *args: Any) -> Tensor:
+        kept.append(logits.clone())
+        return filtered(logits, *args)
+
+    monkeypatch.setattr("model.generation.filtered", keep)
+    list(generate(a, weights, [PROMPTS], GREEDY))
+    together = torch.stack(kept)  # (steps, B, V)
+    for b, prompt in enumerate(PROMPTS):
+        del kept[:]
+        list(generate(a, weights, [[prompt]], GREEDY))
+        assert torch.equal(torch.cat(kept), together[: len(kept), b])
 
 
 def test_same_numbers_throw_the_same_dice() -> None:
@@ -143,7 +169,7 @@ def test_generate_refuses_prompts_that_do_not_fit() -> None:
     a = small()
     weights = stack_weights(a, single(a, 2))
     for prompts in ([[[1]]], [[[1]], [[1], [2]]]):
-        with pytest.raises(ValueError, match="equally many prompts for each of 2 slots"):
+        with pytest.raises(ValueError, match="equally many prompts for each of 2 models"):
             next(generate(a, weights, prompts, GREEDY))
 
 

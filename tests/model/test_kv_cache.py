@@ -33,7 +33,7 @@ def texts_of(a: Architecture, rows: int) -> list[list[int]]:
     return torch.randint(6, (rows, a.context_length), generator=generator).tolist()
 
 
-def sources_of(a: Architecture, k: int, batch: int) -> Tensor | None:
+def sources_of(a: Architecture, k: int, batch: int = 1) -> Tensor | None:
     if not a.n_encoder_layers:
         return None
     generator = torch.Generator().manual_seed(5)
@@ -45,37 +45,34 @@ def sources_of(a: Architecture, k: int, batch: int) -> Tensor | None:
 def read_bit_by_bit(
     a: Architecture,
     models: list[dict[str, Tensor]],
-    batch: int,
+    texts: list[list[int]],
     starts: list[int],
     sources: Tensor | None = None,
-    texts: list[list[int]] | None = None,
-) -> tuple[list[list[int]], dict[tuple[int, int], Tensor]]:
-    """Texts, and their logits by row and tokens read: some tokens at once, then one by one."""
-    capacity = capacity_of(a, a.context_length)
-    cached = CachedModel(a, stack_weights(a, models), batch, capacity, sources)
-    texts = texts or texts_of(a, len(models) * batch)
+) -> dict[tuple[int, int], Tensor]:
+    """Logits by slot and tokens read: some tokens at once, then one by one."""
+    cached = CachedModel(a, stack_weights(a, models), capacity_of(a, a.context_length), sources)
     logits = cached.restart({row: texts[row][:start] for row, start in enumerate(starts)})
     found = {(row, start): logits[row] for row, start in enumerate(starts)}
     while True:
         at = enumerate(cached.lengths)
         going = {row: texts[row][length] for row, length in at if length < a.context_length}
         if not going:
-            return texts, found
+            return found
         logits = cached.extend(going)
         found |= {(row, cached.lengths[row]): logits[row] for row in going}
 
 
 def assert_equals_recompute(a: Architecture) -> None:
-    """Rows that begin with different lengths, so that they are never at the same place."""
-    k, batch = 2, 2
-    models, sources = single(a, k), sources_of(a, k, batch)
-    starts = [max(1, a.context_length * (row + 1) // 5) for row in range(k * batch)]
-    texts, found = read_bit_by_bit(a, models, batch, starts, sources)
-    ids, weights = torch.tensor(texts).view(k, batch, -1), stack_weights(a, models)
+    """Slots that begin with different lengths, so that they are never at the same place."""
+    k = 4
+    models, texts, sources = single(a, k), texts_of(a, k), sources_of(a, k)
+    starts = [max(1, a.context_length * (row + 1) // 5) for row in range(k)]
+    found = read_bit_by_bit(a, models, texts, starts, sources)
+    ids, weights = torch.tensor(texts).unsqueeze(1), stack_weights(a, models)
     if sources is None:
-        expected = LanguageModel(a)(weights, ids).flatten(0, 1)
+        expected = LanguageModel(a)(weights, ids).squeeze(1)
     else:
-        expected = EncoderDecoder(a)(weights, ids, sources).flatten(0, 1)
+        expected = EncoderDecoder(a)(weights, ids, sources).squeeze(1)
     assert len(found) == sum(a.context_length - start + 1 for start in starts)
     for (row, length), logits in found.items():
         wanted = expected[row, length - 1]
@@ -101,16 +98,15 @@ def test_cache_equals_recompute_of_any_mix(mix: dict[str, Any]) -> None:
 
 def assert_ignores_neighbours(a: Architecture) -> None:
     """Three models in a stack, whose texts differ in length, and each alone: the same bits."""
-    batch = 2
-    models, sources = single(a, 3), sources_of(a, 3, batch)
-    starts = [1 + (5 * row) % a.context_length for row in range(3 * batch)]
-    texts, together = read_bit_by_bit(a, models, batch, starts, sources)
+    models, texts, sources = single(a, 3), texts_of(a, 3), sources_of(a, 3)
+    starts = [1 + (5 * row) % a.context_length for row in range(3)]
+    together = read_bit_by_bit(a, models, texts, starts, sources)
     for slot, model in enumerate(models):
-        own = slice(slot * batch, (slot + 1) * batch)
-        read = None if sources is None else sources[slot : slot + 1]
-        _, alone = read_bit_by_bit(a, [model], batch, starts[own], read, texts[own])
-        for (row, length), logits in alone.items():
-            assert torch.equal(logits, together[row + own.start, length])
+        own = slice(slot, slot + 1)
+        read = None if sources is None else sources[own]
+        alone = read_bit_by_bit(a, [model], texts[own], starts[own], read)
+        for (_, length), logits in alone.items():
+            assert torch.equal(logits, together[slot, length])
 
 
 @pytest.mark.parametrize("choice", SINGLE)
@@ -138,8 +134,8 @@ def test_cross_attention_reads_the_source_once(monkeypatch: pytest.MonkeyPatch) 
         return linear(w, x)
 
     a = Architecture(**{**SMALL, "context_length": 9, **PAIRED["default"]})
-    models, sources = single(a, 1), sources_of(a, 1, 1)
-    cached = CachedModel(a, stack_weights(a, models), 1, CHUNK, sources)
+    models, sources = single(a, 1), sources_of(a, 1)
+    cached = CachedModel(a, stack_weights(a, models), CHUNK, sources)
     monkeypatch.setattr(attention, "linear", watched)
     cached.restart({0: [0]})
     assert seen.count(a.source_length) == 2 * a.n_layers
