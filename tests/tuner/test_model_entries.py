@@ -17,11 +17,12 @@ from model.tokenizer_config import TokenizerConfig
 from tuner.corpus_facts import CorpusFacts
 from tuner.errors import SpaceError
 from tuner.home import Home
-from tuner.inspect import _copies, describe_space
+from tuner.inspect import _copies
 from tuner.sampling import Sampler
 from tuner.space import SearchSpace
 from tuner.space_file import load_space
 from tuner.summary import number
+from tuner.validate import describe_space
 
 FACTS = CorpusFacts(300, 100_000, 10_000, "data", "tokenizer")
 BUDGET = "budget: {tokens: 20000, reports: 4}\n"

@@ -18,7 +18,7 @@ def ui(options: argparse.Namespace) -> int:
 def validate(options: argparse.Namespace) -> int:
     """Say what a space means."""
     from tuner.home import Home
-    from tuner.inspect import describe_space
+    from tuner.validate import describe_space
 
     space = space_of(options)
     results, _ = consoles(options)
