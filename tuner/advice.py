@@ -14,7 +14,7 @@ from typing import cast
 from model.report import Status
 from tuner.board import TrialRow
 from tuner.divergence import Trained, divergence
-from tuner.importance import Importance, Share, importance
+from tuner.importance import Importance, Point, Share, importance
 from tuner.messages import shown
 from tuner.parameters import (
     AnyDistribution,
@@ -86,6 +86,22 @@ def advise(
     return [*rest[:first], *edges, *rest[first:]][:_MOST_SENTENCES]
 
 
+def comparable(space: SearchSpace, trials: Sequence[TrialRow]) -> tuple[list[Point], int]:
+    """What `importance` needs: draw and loss of the trials at one budget, smaller is better.
+
+    Args:
+        space: what was searched.
+        trials: the search's own, without retrainings and without repetitions.
+
+    Returns:
+        The points, and the training tokens of each: those that half of the trials were trained for.
+    """
+    rows = sorted((t for t in trials if t.last is not None), key=lambda t: t.number)
+    sign = -1 if space.objective.mode == "max" else 1
+    table = _Table(space, rows, space.objective.metric, sign)
+    return table.points(), table.tokens if rows else 0
+
+
 @dataclass(frozen=True)
 class _Table:
     """The trials that reported, by number."""
@@ -113,6 +129,12 @@ class _Table:
         """The last report that at least half of the trials reached, or had diverged before."""
         reached = sorted((max(self._curve(r), default=0) for r in self.rows), reverse=True)
         return reached[(len(reached) - 1) // 2] if reached else 0
+
+    @property
+    def tokens(self) -> int:
+        """Training tokens of that report."""
+        tokens = self.level * self.rows[0].spec.report_tokens
+        return min(tokens, self.space.budget.tokens or tokens)  # reports are rounded up
 
     def _curve(self, row: TrialRow) -> dict[int, float]:
         """Report number → loss; from where it diverged on, infinity."""
@@ -288,8 +310,7 @@ def _shares(table: _Table, found: Sequence[Importance]) -> list[str]:
     everywhere = [i for i in found if len(i.told) == len(i.shares)]
     if not everywhere or not everywhere[0].stands_out:
         return []
-    whole, tokens = everywhere[0], table.level * table.rows[0].spec.report_tokens
-    tokens = min(tokens, table.space.budget.tokens or tokens)  # reports are rounded up
+    whole = everywhere[0]
     large = [s for s in whole.shares if s.mean >= _SMALL][:_MOST_SHARES]
     small = [s for s in whole.shares if s not in large]
     told = ", ".join(map(_share, large))
@@ -303,7 +324,7 @@ def _shares(table: _Table, found: Sequence[Importance]) -> list[str]:
             told += f"; where it is drawn ({part.count} trials), {_share(own[0])}"
     sentence = (
         f"Share of the gain that each parameter explains, by fANOVA over {whole.count} trials "
-        f"at {tokens:,} tokens: {told}"
+        f"at {table.tokens:,} tokens: {told}"
     )
     fixed = [s for s in small if s.mean + s.deviation < _SMALL]
     way_out = f"; a constant would do for {_names(fixed)}" if fixed else ""

@@ -125,6 +125,13 @@ def print_summary(console: Console, result: SearchResult, home: str | None = Non
         console.print(command, soft_wrap=True, highlight=False)
 
 
+def told(result: SearchResult) -> list[str]:
+    """The same in sentences, without tables: the gain, the confirmation, the cost, the endings."""
+    gain = _gain(result) if len(result.space.objectives) == 1 else []
+    lines = (*gain, *_confirmation_lines(result), *_cost(result), *_endings(result))
+    return [line.plain for line in lines if isinstance(line, Text)]
+
+
 # tables --------------------------------------------------------------------------------------
 
 
