@@ -1,0 +1,67 @@
+"""The report of a search: one HTML page to read, and the same pictures as PNGs for papers.
+
+The numbers are in `series`, `axes` and `shares`; `figures` and `parallel` draw them for the page,
+`pictures` for papers; `captions` and `contents` say them in words; `page` puts it all together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tuner.errors import TunerError
+
+if TYPE_CHECKING:
+    from tuner.result import SearchResult
+
+__all__ = ["write_pictures", "write_report"]
+
+
+def write_report(
+    result: SearchResult, path: str | Path, samples: Mapping[int, str] | None = None
+) -> Path:
+    """Write a search as one HTML file that works without a network.
+
+    Args:
+        result: of the search; it may be unfinished.
+        path: of the file.
+        samples: trial → a short text that it wrote; left out without.
+
+    Returns:
+        The path.
+
+    Raises:
+        TunerError: if it cannot be written.
+    """
+    from tuner.report.page import html_of
+
+    path, text = Path(path), html_of(result, samples)
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise TunerError(f"report: {path} cannot be written: {error.strerror}") from error
+    return path
+
+
+def write_pictures(result: SearchResult, folder: str | Path) -> list[Path]:
+    """Write the pictures of the report as PNGs of 300 dots per inch.
+
+    Args:
+        result: of the search.
+        folder: where to; made if need be.
+
+    Returns:
+        The files.
+
+    Raises:
+        TunerError: if they cannot be written.
+    """
+    from tuner.report.pictures import draw_all
+
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return draw_all(result, folder)
+    except OSError as error:
+        raise TunerError(f"report: {folder} cannot be written: {error.strerror}") from error
