@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import cast
 
 from tuner.board import TrialRow
@@ -71,12 +72,35 @@ class SlicePoint:
     ending: Ending
 
 
+class Mark(StrEnum):
+    """How a trial is marked on a slice, what matters most last."""
+
+    STOPPED = "stopped"
+    UNFINISHED = "unfinished"
+    FINISHED = "finished"
+    DIVERGED = "diverged"
+    DEFAULTS = "defaults"
+    WINNER = "winner"
+
+
 @dataclass(frozen=True)
 class Slice:
     """The trials along one parameter."""
 
     axis: Axis
     points: tuple[SlicePoint, ...]
+
+    def marked(self, winner: int | None) -> dict[Mark, list[SlicePoint]]:
+        """The points that are drawn, by how; one without a value is, if it diverged."""
+        found: dict[Mark, list[SlicePoint]] = {mark: [] for mark in Mark}
+        for point in self.points:
+            if point.value is None and point.ending is not Ending.DIVERGED:
+                continue
+            mark = Mark(point.ending)
+            if point.value is not None and point.number in (0, winner):
+                mark = Mark.WINNER if point.number == winner else Mark.DEFAULTS
+            found[mark].append(point)
+        return found
 
 
 @dataclass(frozen=True)

@@ -62,8 +62,10 @@ def curves(series: Series, winner: int | None) -> str:
         told.append(f"{diverged} diverged (×)")
     sentence = "; ".join(told) + "."
     sentence += " The further a trial came, the stronger its colour."
-    if winner:
-        sentence += " The thick line is the winner, the dashed one the defaults."
+    if winner is not None:
+        sentence += " The thick line is the winner"
+        has_defaults = winner and any(c.number == 0 and c.tokens for c in series.curves)
+        sentence += ", the dashed one the defaults." if has_defaults else "."
     outside = _outside([v for c in series.curves for v in c.values], series.sign)
     if outside:
         sentence += f" {_many(outside, 'value')} so bad as to flatten the rest {_lie(outside)} "
@@ -77,9 +79,14 @@ def rungs(series: Series) -> str:
     first = found[0].came if found else 0
     losses = sorted(((r.stopped, r.level) for r in found if r.stopped), reverse=True)
     told = f"{first} of {_many(len(series.trials), 'trial')} came to the first report"
+    branched = sum(row.parent is not None for row in series.trials)
+    if branched:
+        told += f", {branched} went on from another trial's state"
     if losses:
-        count, level = losses[0]
-        told += f"; most were stopped at report {level}, {count} of {found[level - 1].came}"
+        (count, level), total = losses[0], sum(n for n, _ in losses)
+        most = ", most of them" if len(losses) > 1 and 2 * count > total else ""
+        where = f"{most} at report {level}" if most or len(losses) == 1 else ""
+        told += f"; {total} {'was' if total == 1 else 'were'} stopped{where}"
     told += f"; {sum(r.finished for r in found)} finished. "
     spent, full = result.tokens_spent, result.tokens_full
     if not full:
@@ -109,13 +116,15 @@ def front(found: Front) -> str:
 
 def importances(found: Shares, metric: str) -> str:
     """Which parameter leads, and how sure that is."""
-    leads = {}
+    leads: dict[str, list[str]] = {}
     for method, name in METHODS.items():
         known = [(*bar.shares[method], bar.title) for bar in found.bars if method in bar.shares]
         if known:
             mean, deviation, title = max(known)
-            leads[name] = f"{title}, {100 * mean:.0f} ± {100 * deviation:.0f} % by {name}"
-    sentence = f"What explains most of {metric} is {_joined(leads.values())}"
+            share = f"{100 * mean:.0f} ± {100 * deviation:.0f} % by {name}"
+            leads.setdefault(title, []).append(share)
+    told = [f"{title} ({', '.join(shares)})" for title, shares in leads.items()]
+    sentence = f"Most of {metric} is explained by {' or '.join(told)}"
     if not found.is_clear:
         sentence += ", but no parameter stands out clearly from its uncertainty"
     return (
@@ -180,10 +189,13 @@ def _near(found: Slice, series: Series, winner: int | None) -> list[str]:
 def confirmed(found: Confirmation, metric: str) -> str:
     """What the points and whiskers are."""
     seeds = max(len(entry.values) for entry in found.ranked)
-    told = (
-        f"The best {len(found.ranked)} configurations, each trained again with the same "
-        f"{_many(seeds, 'fresh seed')}; the winner is on top. Whiskers are 95 % intervals of the "
-        f"mean {metric}; the upright mark is the value that a trial was selected by."
+    with_seeds = f"trained again with the same {_many(seeds, 'fresh seed')}"
+    told = f"The best {len(found.ranked)} configurations, each {with_seeds}; the winner is on top."
+    if len(found.ranked) == 1:
+        told = f"The best configuration, {with_seeds}."
+    told += (
+        f" Whiskers are 95 % intervals of the mean {metric}; the upright mark is the value that a "
+        f"trial was selected by."
     )
     if any(entry.count == 1 for entry in found.ranked):
         told += " A single value has no interval."

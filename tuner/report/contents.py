@@ -13,7 +13,8 @@ from model.hyperparameters import SYMBOL_TABLE
 from tuner.board import TrialRow
 from tuner.front import pareto_front
 from tuner.messages import clock
-from tuner.parameters import symbol
+from tuner.parameters import Range, symbol
+from tuner.ranges import numbers
 from tuner.report.figures import value_text
 from tuner.report.series import Ending, Series, ending
 from tuner.result import SearchResult
@@ -38,11 +39,13 @@ class Cell:
         text: as it is shown.
         key: number by which it is sorted; None for a text.
         title: shown on request; the text in full.
+        is_number: whether it stands to the right.
     """
 
     text: str
     key: float | None = None
     title: str = ""
+    is_number: bool = True
 
 
 @dataclass(frozen=True)
@@ -204,7 +207,7 @@ def table(series: Series) -> tuple[list[str], list[TableRow]]:
             (
                 Cell(str(row.number), row.number),
                 *(_value_cell(row, metric) for metric in metrics),
-                Cell(_outcome(row)),
+                Cell(_outcome(row), is_number=False),
                 Cell(str(len(row.reports)), len(row.reports)),
                 Cell(f"{row.tokens_trained:,}", row.tokens_trained),
                 *(_parameter_cell(row, series, name) for name in names),
@@ -237,14 +240,22 @@ def _has(row: TrialRow, series: Series, name: str) -> bool:
 
 def _parameter_cell(row: TrialRow, series: Series, name: str) -> Cell:
     if not _has(row, series, name):
-        return Cell("–")
+        return Cell("–", is_number=_is_number(series, name))
     source = row.spec.hyperparameters if name in SYMBOL_TABLE else row.spec.architecture
     value = getattr(source, name)
-    return Cell(value_of(row, name), float(value) if isinstance(value, int | float) else None)
+    if not _is_number(series, name):
+        return Cell(value_of(row, name), is_number=False)
+    return Cell(value_of(row, name), float(value))
+
+
+def _is_number(series: Series, name: str) -> bool:
+    """Whether a parameter's values have an order."""
+    found = [p.distribution for p in series.result.space.searched if p.name == name]
+    return all(isinstance(d, Range) or bool(numbers(d)) for d in found)
 
 
 def _run_cell(run_id: str | None) -> Cell:
-    return Cell(run_id[:8], title=run_id) if run_id else Cell("–")
+    return Cell(run_id[:8] if run_id else "–", title=run_id or "", is_number=False)
 
 
 # the fine print -----------------------------------------------------------------------------------

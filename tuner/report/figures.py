@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Sequence
-from math import isfinite, log10
+from math import ceil, floor, isfinite, log10
 from typing import Any
 
 import plotly.graph_objects as go
@@ -31,6 +31,7 @@ from tuner.report.palette import (
 from tuner.report.series import BestSoFar, Curve, Ending, Front, Rung, Series, is_wide, window
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+NAMES = {"ticks": "outside", "ticklen": 8, "tickcolor": "rgba(0,0,0,0)"}  # a little off the axis
 _MARGIN = 0.05  # of an axis, beyond the values
 
 
@@ -77,9 +78,21 @@ def value_axis(values: Sequence[float], metric: str) -> dict[str, Any]:
     low, high = ends
     if is_wide(low, high):
         margin = _MARGIN * (log10(high) - log10(low))
-        return {**title, "type": "log", "range": [log10(low) - margin, log10(high) + margin]}
+        values = round_values(low, high)
+        return {
+            **title, "type": "log", "range": [log10(low) - margin, log10(high) + margin],
+            "tickvals": values, "ticktext": [f"{value:,g}" for value in values],
+        }  # fmt: skip
     margin = _MARGIN * (high - low) or 0.05 * abs(high) or 0.5
     return {**title, "range": [low - margin, high + margin]}
+
+
+def round_values(low: float, high: float) -> list[float]:
+    """Some round numbers in a range: 1, 2, 5, 10, …; of many decades only powers of ten."""
+    digits = (1, 2, 5) if high < 1e3 * low else (1,)
+    powers = range(floor(log10(low)), ceil(log10(high)) + 1)
+    values = [float(f"{digit}e{power}") for power in powers for digit in digits]
+    return [value for value in values if low <= value <= high]
 
 
 # how the search went -------------------------------------------------------------------------
@@ -91,11 +104,14 @@ def best_so_far(best: BestSoFar, series: Series, *, by_time: bool) -> go.Figure:
     xs = [s / per_unit for s in best.seconds or ()] if by_time else list(best.tokens)
     drawn = figure(height=320)
     if series.defaults is not None:
+        first, last = best.values[0], best.values[-1]
+        is_low = abs(series.defaults - last) < abs(series.defaults - first)  # the curve goes there
         drawn.add_hline(
             y=series.defaults, line={"color": INK, "width": 1.5, "dash": "dash"},
             annotation={
                 "text": f"defaults {value_text(series.defaults)}", "font": {"color": INK},
-                "xanchor": "right", "x": 1, "yanchor": "bottom", "showarrow": False,
+                "x": 0 if is_low else 1, "xanchor": "left" if is_low else "right",
+                "yanchor": "bottom", "showarrow": False,
             },
         )  # fmt: skip
     drawn.add_scatter(
@@ -134,11 +150,11 @@ def curves(series: Series, winner: int | None) -> go.Figure:
     """Every trial: the further it came, the stronger its colour."""
     drawn = figure(height=430)
     rest = [c for c in series.curves if c.number != winner and c.tokens]
-    levels = sorted({c.level for c in rest})
+    levels = sorted({c.level for c in rest if c.ending is not Ending.DIVERGED})
     for index, level in enumerate(levels):
         colour = ordered(index / (len(levels) - 1) if len(levels) > 1 else 1.0)
         members = [c for c in rest if c.level == level]
-        for kind in (Ending.STOPPED, Ending.OTHER, Ending.DIVERGED, Ending.FINISHED):
+        for kind in (Ending.STOPPED, Ending.OTHER, Ending.FINISHED):
             _add_curves(drawn, [c for c in members if c.ending is kind], kind, level, colour)
     _add_diverged(drawn, [c for c in series.curves if c.diverged])
     for number, name, style in (
@@ -165,12 +181,7 @@ def _add_curves(
         return
     done = kind is Ending.FINISHED
     name = "finished" if done else f"{kind} at report {level}"
-    if kind is Ending.DIVERGED:
-        name = f"diverged by report {level}"
-    line = {
-        "color": colour, "width": 2 if done else 1.1,
-        "dash": "dot" if kind is Ending.DIVERGED else "solid",
-    }  # fmt: skip
+    line = {"color": colour, "width": 2 if done else 1.1}
     _add_lines(drawn, members, name=name, line=line, opacity=0.95 if done else 0.75)
 
 
@@ -186,18 +197,21 @@ def _add_lines(drawn: go.Figure, members: Iterable[Curve], **style: Any) -> None
         longest = max(longest, len(curve.tokens))
     drawn.add_scatter(
         x=xs, y=ys, mode="lines" if longest > 1 else "markers", customdata=numbers,
-        marker={"size": 5, "color": style["line"]["color"]},
+        marker={"size": 4 + style["line"]["width"], "color": style["line"]["color"]},
         hovertemplate="trial %{customdata}: %{y:.4f} at %{x:,} tokens<extra></extra>", **style,
     )  # fmt: skip
 
 
 def _add_diverged(drawn: go.Figure, members: list[Curve]) -> None:
+    """Dotted curves, and a cross where they ended."""
     marks = [(c.number, *c.diverged) for c in members if c.diverged]
     if not marks:
         return
+    line = {"color": DIVERGED, "width": 1.2, "dash": "dot"}
+    _add_lines(drawn, members, name="diverged", line=line, showlegend=False)
     numbers, xs, ys = zip(*marks, strict=True)
     drawn.add_scatter(
-        x=xs, y=ys, mode="markers", name="diverged here", customdata=numbers,
+        x=xs, y=ys, mode="markers", name="diverged", customdata=numbers,
         marker={"symbol": "x", "size": 9, "color": DIVERGED},
         hovertemplate="trial %{customdata} diverged at %{x:,} tokens<extra></extra>",
     )  # fmt: skip
@@ -230,6 +244,8 @@ def rungs(found: Sequence[Rung]) -> go.Figure:
     ticks = {"tickmode": "linear", "dtick": 1} if few else {}
     drawn.update_xaxes(title_text="report", showgrid=False, **ticks)
     drawn.update_yaxes(title_text="trials", rangemode="tozero", tickformat="d")
+    if max((r.came for r in found), default=0) <= 5:
+        drawn.update_yaxes(dtick=1)
     return drawn
 
 
@@ -265,6 +281,8 @@ def confirmed(found: Confirmation, selected: dict[int, float], metric: str) -> g
     winner = found.ranked[0].number
     for is_winner, colour in ((True, WINNER), (False, FINISHED)):
         means = [e for e in found.ranked if e.count and (e.number == winner) is is_winner]
+        if not means:
+            continue
         halves = [(e.high - e.low) / 2 if e.count > 1 else 0.0 for e in means]
         drawn.add_scatter(
             x=[e.mean for e in means], y=[names[e.number] for e in means], mode="markers",
@@ -292,7 +310,7 @@ def confirmed(found: Confirmation, selected: dict[int, float], metric: str) -> g
     )  # fmt: skip
     drawn.update_yaxes(
         range=[len(names) - 0.5, -0.5], categoryorder="array", categoryarray=list(names.values()),
-        tickfont={"color": INK, "size": 13},
+        tickfont={"color": INK, "size": 13}, **NAMES,
     )  # fmt: skip
     drawn.update_xaxes(title_text=safe(metric))
     return drawn

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import log10
 from typing import Any
 
 import plotly.graph_objects as go
 
-from tuner.report.axes import Axis, Slice, SlicePoint
-from tuner.report.figures import figure, safe, value_axis, value_text
+from tuner.report.axes import Axis, Mark, Slice, SlicePoint
+from tuner.report.figures import NAMES, figure, safe, value_axis, value_text
 from tuner.report.palette import DIVERGED, FAINT, FINISHED, INK, OUTSIDE, STOPPED, WINNER
-from tuner.report.series import Ending, Series
+from tuner.report.series import Series
 from tuner.report.shares import METHODS, Shares
+
+_LOOKS: Mapping[Mark, dict[str, Any]] = {
+    Mark.STOPPED: {"symbol": "circle-open", "size": 7, "color": STOPPED},
+    Mark.UNFINISHED: {"symbol": "circle-open-dot", "size": 7, "color": STOPPED},
+    Mark.FINISHED: {"symbol": "circle", "size": 8, "color": FINISHED},
+    Mark.DIVERGED: {"symbol": "x", "size": 9, "color": DIVERGED},
+    Mark.DEFAULTS: {"symbol": "square", "size": 9, "color": INK},
+    Mark.WINNER: {"symbol": "star", "size": 15, "color": WINNER},
+}
 
 
 def importances(found: Shares) -> go.Figure:
@@ -30,8 +39,12 @@ def importances(found: Shares) -> go.Figure:
                 error_x={"array": deviations, "color": INK, "thickness": 1.5, "width": 4},
                 hovertemplate="%{y}: %{x:.0f} ± %{customdata:.0f} % by " + name + "<extra></extra>",
             )  # fmt: skip
-    drawn.update_yaxes(autorange="reversed", tickfont={"color": INK, "size": 13}, showgrid=False)
-    drawn.update_xaxes(title_text="share of what the parameters explain, %", rangemode="tozero")
+    names = {"tickfont": {"color": INK, "size": 13}, **NAMES}
+    drawn.update_yaxes(autorange="reversed", showgrid=False, **names)
+    ends = [100 * (mean + sd) for bar in found.bars for mean, sd in bar.shares.values()]
+    drawn.update_xaxes(
+        title_text="share of what the parameters explain, %", range=[0, 1.04 * max(ends)]
+    )
     return drawn
 
 
@@ -47,23 +60,8 @@ def slice_of(found: Slice, series: Series, winner: int | None) -> go.Figure:
     span = scale.get("range") or [0.0, 1.0]
     bad = span[1] if series.sign > 0 else span[0]
     bad = 10**bad if scale.get("type") == "log" else bad
-    looks = (
-        (Ending.STOPPED, {"symbol": "circle-open", "size": 7, "color": STOPPED}),
-        (Ending.OTHER, {"symbol": "circle-open-dot", "size": 7, "color": STOPPED}),
-        (Ending.DIVERGED, {"symbol": "x", "size": 9, "color": DIVERGED}),
-        (Ending.FINISHED, {"symbol": "circle", "size": 8, "color": FINISHED}),
-    )
-    for kind, marker in looks:
-        points = [
-            p for p in found.points
-            if p.ending is kind and p.number not in (0, winner)
-            and (p.value is not None or kind is Ending.DIVERGED)
-        ]  # fmt: skip
-        _add_points(drawn, points, bad, marker)
-    for number, symbol, colour, size in ((0, "square", INK, 9), (winner, "star", WINNER, 15)):
-        points = [p for p in found.points if p.number == number]
-        if number == winner or winner != 0:
-            _add_points(drawn, points, bad, {"symbol": symbol, "size": size, "color": colour})
+    for mark, points in found.marked(winner).items():
+        _add_points(drawn, points, bad, _LOOKS[mark])
     return drawn
 
 

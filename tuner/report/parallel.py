@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from textwrap import wrap
 from typing import Any
 
 import plotly.graph_objects as go
@@ -18,6 +19,8 @@ _GROUPS = 5  # of trials, by their rank
 _NOT_DRAWN, _BEYOND = -0.1, 1.1  # places outside of an axis
 _HEIGHT = 420
 WIDTH_EACH = 96  # pixels that an axis needs
+_CROWD = 100  # trials, from which on lines are finer
+_LONGEST = 15  # letters of a line of a title
 _NAMES = ("worst fifth", "fourth fifth", "middle fifth", "second fifth", "best fifth")
 
 
@@ -65,28 +68,28 @@ def parallel(series: Series, winner: int | None) -> go.Figure:
     """One vertical axis for each parameter and one for the objective."""
     axes, found = axes_of(series), lines(series)
     scale = scale_of(found, series)
-    drawn = figure(height=_HEIGHT, margin={"l": 30, "r": 60, "t": 48, "b": 16})
+    drawn = figure(height=_HEIGHT, margin={"l": 4, "r": 4, "t": 64, "b": 16})
     bad = [line for line in found if line.value is None]
     if bad:
         style = {"color": DIVERGED, "width": 1.2, "dash": "dot"}
         _add(drawn, bad, scale, name="diverged", line=style, opacity=0.7)
-    members = groups(found, series.sign)
+    members, fine = groups(found, series.sign), 0.6 if len(found) > _CROWD else 1.0
     names = _NAMES if len(members) == _GROUPS else [""] * len(members)
     for index, (name, group) in enumerate(zip(names, members, strict=True)):
         colour = ordered(index / max(len(members) - 1, 1))
-        shown = bool(name)
+        # the legend shows the thicker of the two
+        shows = any(line.ending is Ending.FINISHED and line.number != winner for line in group)
         for done in (False, True):  # those that were stopped are thin
             chosen = [
                 line for line in group
                 if (line.ending is Ending.FINISHED) is done and line.number != winner
             ]  # fmt: skip
             if chosen:
-                style = {"color": colour, "width": 2 if done else 1}
+                style = {"color": colour, "width": (2 if done else 1) * fine}
                 _add(
-                    drawn, chosen, scale, name=name, line=style, opacity=0.95 if done else 0.7,
-                    showlegend=shown, legendgroup=name,
+                    drawn, chosen, scale, name=name, line=style,
+                    opacity=(0.95 if done else 0.7) * fine, showlegend=bool(name) and done is shows,
                 )  # fmt: skip
-                shown = False
     best = [line for line in found if line.number == winner]
     if best:
         style = {"color": WINNER, "width": 4}
@@ -125,9 +128,9 @@ def _dress(
             type="line", x0=x, x1=x, y0=0, y1=1, line={"color": INK if is_last else FAINT},
             layer="below",
         )  # fmt: skip
-        heading = safe(title).replace(" / ", "<br>/ ")
+        heading = "<br>".join(map(safe, _folded(title)))
         if when:
-            heading += f"<br><i>{safe(when).replace(', ', '<br>')}</i>"
+            heading += "".join(f"<br><i>{safe(part)}</i>" for part in _folded(when))
         drawn.add_annotation(
             x=x, y=1, yref="paper", text=f"<b>{heading}</b>" if is_last else heading,
             showarrow=False, yanchor="bottom", font={"color": INK, "size": 13},
@@ -138,16 +141,26 @@ def _dress(
                 font={"color": FAINT, "size": 11}, bgcolor=VEIL, borderpad=1,
             )  # fmt: skip
     low, high = 0.0, 1.0
-    if any(place is None for line in found for place in line.places):
-        _note(drawn, 0, _NOT_DRAWN, "not drawn")
+    missing = [x for line in found for x, place in enumerate(line.places) if place is None]
+    if missing:
+        _note(drawn, min(missing), _NOT_DRAWN, "not drawn")
         low = _NOT_DRAWN
     if any(line.value is None for line in found):
         beyond = scale.place(None)
         _note(drawn, len(axes), beyond, "diverged")
         low, high = min(low, beyond), max(high, beyond)
     blank = {"visible": False, "fixedrange": True}
-    drawn.update_xaxes(**blank, range=[-0.15, len(axes) + 0.35])
+    drawn.update_xaxes(**blank, range=[-0.42, len(axes) + 0.42])
     drawn.update_yaxes(**blank, range=[low - 0.03, high + 0.04])
+
+
+def _folded(title: str) -> list[str]:
+    """A title in lines that fit above an axis: `α_min / α_max` and `tied_embeddings` have two."""
+    found: list[str] = []
+    for part in title.replace(" / ", "\n/ ").split("\n"):
+        words = part.replace("_", "_ ") if len(part) > _LONGEST else part
+        found += [line.replace("_ ", "_") for line in wrap(words, _LONGEST)]
+    return found
 
 
 def _note(drawn: go.Figure, x: float, y: float, text: str) -> None:

@@ -6,15 +6,15 @@ The numbers are those of the page. Plotly would need a Chrome to draw without on
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.report.axes import Axis, Slice, axes_of, lines, slices
+from tuner.report.axes import Axis, Mark, Slice, axes_of, lines, slices
 from tuner.report.figures import time_unit, value_text
 from tuner.report.palette import DIVERGED, FAINT, FINISHED, GRID, INK, PALE, STOPPED, WINNER
 from tuner.report.parallel import groups, scale_of
-from tuner.report.series import Ending, Front, Series, ending, is_wide, window
+from tuner.report.series import Ending, Front, Series, is_wide, window
 from tuner.report.shares import METHODS, Shares, shares_of
 from tuner.result import SearchResult
 
@@ -157,19 +157,18 @@ def _best(series: Series, *, by_time: bool) -> Figure:
 def _curves(series: Series, winner: int | None) -> Figure:
     figure, ax = _sheet(3.8)
     others = [c for c in series.curves if c.number not in (0, winner) and c.tokens]
-    levels = sorted({c.level for c in others})
+    levels = sorted({c.level for c in others if not c.diverged})
     named: set[str] = set()
     for index, level in enumerate(levels):
         colour = _ordered(index / (len(levels) - 1) if len(levels) > 1 else 1.0)
-        for c in (c for c in others if c.level == level):
+        for c in (c for c in others if c.level == level and not c.diverged):
             done = c.ending is Ending.FINISHED
             name = "finished" if done else f"{c.ending} at report {level}"
-            style = ":" if c.ending is Ending.DIVERGED else "-"
             label = f"_{name}" if name in named else name
             named.add(name)
             marker = "." if len(c.tokens) == 1 else ""
             ax.plot(
-                c.tokens, c.values, style, marker=marker, color=colour, label=label,
+                c.tokens, c.values, marker=marker, color=colour, label=label,
                 linewidth=1.2 if done else 0.7, alpha=0.95 if done else 0.75,
             )  # fmt: skip
     for c in series.curves:
@@ -179,7 +178,10 @@ def _curves(series: Series, winner: int | None) -> Figure:
         elif c.number == 0:
             ax.plot(c.tokens, c.values, "--", color=INK, linewidth=1.2, label="defaults")
         if c.diverged:
-            ax.plot(*c.diverged, "x", color=DIVERGED, markersize=5, zorder=3)
+            label = "_diverged" if "diverged" in named else "diverged"
+            named.add("diverged")
+            ax.plot(c.tokens, c.values, ":", color=DIVERGED, linewidth=0.9)
+            ax.plot(*c.diverged, "x", color=DIVERGED, markersize=5, zorder=3, label=label)
     _scale(ax, [v for c in series.curves for v in c.values], series)
     _tokens(ax, "tokens that the trial has trained")
     ax.legend(ncols=2)
@@ -301,43 +303,38 @@ def _slices(series: Series, winner: int | None) -> Figure:
     for ax in panels:
         if not ax.get_subplotspec().is_first_col():
             ax.set_ylabel("")
-    _legend(figure, series, winner)
+    _legend(figure, found, winner)
     return figure
 
 
-_LOOKS: dict[Ending, dict[str, Any]] = {
-    Ending.STOPPED: {"marker": "o", "facecolors": "none", "edgecolors": STOPPED, "s": 14},
-    Ending.OTHER: {"marker": "o", "facecolors": "none", "edgecolors": FAINT, "s": 14},
-    Ending.DIVERGED: {"marker": "x", "color": DIVERGED, "s": 18},
-    Ending.FINISHED: {"marker": "o", "color": FINISHED, "s": 18},
+_LOOKS: Mapping[Mark, dict[str, Any]] = {
+    Mark.STOPPED: {"marker": "o", "facecolors": "none", "edgecolors": STOPPED, "s": 14},
+    Mark.UNFINISHED: {"marker": "o", "facecolors": "none", "edgecolors": FAINT, "s": 14},
+    Mark.FINISHED: {"marker": "o", "color": FINISHED, "s": 18},
+    Mark.DIVERGED: {"marker": "x", "color": DIVERGED, "s": 18},
+    Mark.DEFAULTS: {"marker": "s", "color": INK, "s": 22, "zorder": 3},
+    Mark.WINNER: {"marker": "*", "color": WINNER, "s": 90, "zorder": 4},
 }
-_WINNER: dict[str, Any] = {"marker": "*", "color": WINNER, "s": 90, "zorder": 4}
-_DEFAULTS: dict[str, Any] = {"marker": "s", "color": INK, "s": 22, "zorder": 3}
 
 
-def _legend(figure: Figure, series: Series, winner: int | None) -> None:
+def _legend(figure: Figure, found: Sequence[Slice], winner: int | None) -> None:
     """One for all slices."""
-    there = {ending(row) for row in series.trials}
-    looks = {str(kind): look for kind, look in _LOOKS.items() if kind in there}
-    if winner != 0:
-        looks["defaults"] = _DEFAULTS
-    if winner is not None:
-        looks["winner"] = _WINNER
-    marks = [figure.axes[0].scatter([], [], label=name, **look) for name, look in looks.items()]
-    figure.legend(handles=marks, loc="outside upper center", ncols=len(marks))
+    there = {mark for s in found for mark, points in s.marked(winner).items() if points}
+    marks = [
+        figure.axes[0].scatter([], [], label=str(mark), **look)
+        for mark, look in _LOOKS.items() if mark in there
+    ]  # fmt: skip
+    if marks:
+        figure.legend(handles=marks, loc="outside upper center", ncols=len(marks))
 
 
 def _slice(ax: Axes, found: Slice, series: Series, winner: int | None) -> None:
     _scale(ax, [p.value for p in found.points if p.value is not None], series)
     bad = ax.get_ylim()[1 if series.sign > 0 else 0]
     _range(ax, found.axis)
-    for p in found.points:
-        if p.value is None and p.ending is not Ending.DIVERGED:
-            continue
-        look = _LOOKS[p.ending]
-        if p.number in (0, winner):
-            look = _WINNER if p.number == winner else _DEFAULTS
-        ax.scatter([p.x], [bad if p.value is None else p.value], clip_on=False, **look)
+    for mark, points in found.marked(winner).items():
+        for p in points:
+            ax.scatter([p.x], [bad if p.value is None else p.value], clip_on=False, **_LOOKS[mark])
 
 
 def _range(ax: Axes, axis: Axis) -> None:
