@@ -185,7 +185,7 @@ def about(result: SearchResult) -> list[str]:
         f"seed {settings.seed}",
     ]
     if result.started:
-        line.append(time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(result.started)))
+        line.append(time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(result.started / 1000)))
     return line
 
 

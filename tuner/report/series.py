@@ -204,7 +204,7 @@ class Series:
         Without times they are taken trial by trial.
         """
         times = self.result.times
-        timed = all(len(times.get(row.number, ())) >= len(row.reports) for row in self.trials)
+        timed = all(len(row.times) == len(row.reports) for row in self.trials)
         events = []
         for row in self.trials:
             before = row.tokens_before
