@@ -109,6 +109,13 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument(
         "runs", nargs="+", metavar="RUN", help="two or more run ids, or such as lm-1/13"
     )
+    report = command("report", "write a search as one HTML file, pictures included", common, home)
+    report.add_argument("--search", metavar="NAME", help="which search (default: the newest)")
+    report.add_argument(
+        "-o", "--output", metavar="FILE", default="report.html", help="default: %(default)s"
+    )
+    report.add_argument("--png", metavar="DIR", help="also write its pictures there, for papers")
+    report.add_argument("--open", action="store_true", help="show it in the browser")
     _add_data(group("data", "prepare the data of a search space and look at it"), command, common,
               file, home)  # fmt: skip
     _add_tokenizer(group("tokenizer", "train a tokenizer, use it, look at it"), command, common)

@@ -25,6 +25,7 @@ _COMMANDS: Mapping[str, str] = {
     "list": "look.searches",
     "show": "look.show",
     "compare": "look.compare",
+    "report": "report.report",
     "data prepare": "data.prepare",
     "data info": "data.info",
     "data sample": "data.sample",

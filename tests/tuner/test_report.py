@@ -16,7 +16,9 @@ import pytest
 from model.report import Report, Status
 from tests.tuner.conducting import trained
 from tests.tuner.reported import SPACE, result_in
+from tuner import past
 from tuner.board import TrialRow
+from tuner.cli import main
 from tuner.errors import TunerError
 from tuner.report import pictures, write_pictures, write_report
 from tuner.report.page import html_of
@@ -84,7 +86,7 @@ def test_page_tells_all_else(page: Texts, result: SearchResult) -> None:
         "How far trials came", "Early stopping spared", "Which parameters matter", "fANOVA",
         "PED-ANOVA", "All parameters at once", "One parameter at a time", "What they write",
         "def <b>close</b>(self):", "tuner replay --search made-up-1", "cpu: one of them",
-        "α_max: {log: [1e-4, 1e-1]}", f"tuner export {result.run_ids[result.best.number][:8]}",
+        "α_max: {log: [1e-4, 1e-1]}", f"tuner export made-up-1/{result.best.number}",
         "2026-11-21 16:00 UTC",
     ):  # fmt: skip
         assert told in page.text, told
@@ -273,7 +275,41 @@ def test_pictures_of_a_search_are_for_papers(tmp_path: Path, result: SearchResul
 
 def test_report_names_a_place_that_cannot_be_written(tmp_path: Path, result: SearchResult) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(TunerError, match=r"report: .*file/report.html cannot be written: Not a"):
+    with pytest.raises(TunerError, match=r"there is no folder .*/file to write report.html to"):
         write_report(result, tmp_path / "file" / "report.html")
-    with pytest.raises(TunerError, match="cannot be written"):
+    with pytest.raises(TunerError, match="is a folder; name a file in it"):
+        write_report(result, tmp_path)
+    with pytest.raises(TunerError, match=r"/file/png cannot be written: Not a directory"):
         write_pictures(result, tmp_path / "file" / "png")
+    with pytest.raises(TunerError, match="cannot be written: File name too long"):
+        write_report(result, tmp_path / ("x" * 300))
+    with pytest.raises(TunerError, match="/dev/full cannot be written: No space left"):
+        write_report(result, "/dev/full")
+
+
+def test_report_command_writes_the_page_and_the_pictures(
+    tmp_path: Path,
+    result: SearchResult,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked = []
+    monkeypatch.setattr(past, "load_search", lambda name, home: asked.append(name) or result)
+    monkeypatch.setattr(pictures, "_DPI", 30)
+    opened = list[str]()
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    page, folder = tmp_path / "r.html", tmp_path / "png"
+    home = ["--home", str(tmp_path / "home"), "--search", "lm-7"]
+    given = ["-o", str(page), "--png", str(folder), "--open", "--json"]
+    assert main(["report", *home, *given]) == 0
+    out, err = capsys.readouterr()
+    told = json.loads(out)
+    assert asked == ["lm-7"]
+    assert told["report"] == str(page)
+    assert told["pictures"] == [str(path) for path in told["pictures"] if Path(path).is_file()]
+    assert len(told["pictures"]) == 8
+    assert f"wrote {page}: made-up-1, 24 trials, 4.9 MB" in err
+    assert opened == [page.as_uri()]
+    assert main(["report", *home, "-o", str(tmp_path / "no" / "r.html")]) == 2
+    assert "tuner report: there is no folder" in capsys.readouterr().err
+    assert asked == ["lm-7"]  # it was not even read

@@ -15,7 +15,24 @@ from tuner.errors import TunerError
 if TYPE_CHECKING:
     from tuner.result import SearchResult
 
-__all__ = ["write_pictures", "write_report"]
+__all__ = ["check_output", "write_pictures", "write_report"]
+
+
+def check_output(path: str | Path) -> None:
+    """Whether a report can be written there, before it is made.
+
+    Raises:
+        TunerError: if its folder is not there, or it is a folder itself.
+    """
+    path = Path(path)
+    try:
+        is_folder, has_folder = path.is_dir(), path.parent.is_dir()
+    except OSError as error:
+        raise TunerError(f"{path} cannot be written: {error.strerror}") from error
+    if not has_folder:
+        raise TunerError(f"there is no folder {path.parent} to write {path.name} to")
+    if is_folder:
+        raise TunerError(f"{path} is a folder; name a file in it, such as report.html")
 
 
 def write_report(
@@ -36,11 +53,12 @@ def write_report(
     """
     from tuner.report.page import html_of
 
+    check_output(path)
     path, text = Path(path), html_of(result, samples)
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise TunerError(f"report: {path} cannot be written: {error.strerror}") from error
+        raise TunerError(f"{path} cannot be written: {error.strerror}") from error
     return path
 
 
@@ -64,4 +82,4 @@ def write_pictures(result: SearchResult, folder: str | Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         return draw_all(result, folder)
     except OSError as error:
-        raise TunerError(f"report: {folder} cannot be written: {error.strerror}") from error
+        raise TunerError(f"{folder} cannot be written: {error.strerror}") from error

@@ -263,15 +263,15 @@ def _run_cell(run_id: str | None) -> Cell:
 
 def commands(result: SearchResult) -> list[tuple[str, str]]:
     """What to type next, and what it does."""
-    run = result.run_ids.get(result.best.number, "RUN")[:8]
+    best = f"{result.name}/{result.best.number}"
     found = [
         ("tuner ui", "compare the trials in MLflow"),
         (f"tuner replay --search {result.name}", "retrain the winner and prove that it reproduces"),
         (
-            f"tuner export {run} --format hf -o model",
+            f"tuner export {best} --format hf -o model",
             "take the winner to Hugging Face transformers",
         ),
-        (f"tuner generate {run} --prompt 'def '", "let it write"),
+        (f"tuner generate {best} --prompt 'def '", "let it write"),
     ]
     if result.halted:
         found.insert(0, (f"tuner search --resume {result.name}", "go on where it stopped"))

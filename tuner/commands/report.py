@@ -1,0 +1,33 @@
+"""Write a search as a page to read, and its pictures."""
+
+from __future__ import annotations
+
+import argparse
+
+from tuner.commands.output import consoles, home_of, print_json
+
+
+def report(options: argparse.Namespace) -> int:
+    """Write the report of a search."""
+    from tuner.past import load_search
+    from tuner.report import check_output, write_pictures, write_report
+
+    check_output(options.output)
+    result = load_search(options.search, home=home_of(options))
+    page = write_report(result, options.output)
+    pictures = write_pictures(result, options.png) if options.png else []
+    results, _ = consoles(options)
+    megabytes = page.stat().st_size / 1e6
+    told = f"wrote {page}: {result.name}, {len(result.trials)} trials, {megabytes:.1f} MB"
+    results.print(told, highlight=False, soft_wrap=True)
+    for path in pictures:
+        results.print(f"wrote {path}", highlight=False, soft_wrap=True)
+    if options.open:
+        import webbrowser
+
+        webbrowser.open(page.resolve().as_uri())
+    print_json(
+        options,
+        {"search": result.name, "report": str(page), "pictures": [str(path) for path in pictures]},
+    )
+    return 0
