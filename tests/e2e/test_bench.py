@@ -128,3 +128,17 @@ def test_bench_overhead_has_a_quick_mode(tmp_path: Path) -> None:
     assert found["one_report"]["reports"] == 1
     assert found["summary"]["overhead_share"] > 0
     assert "| 12 | 10 | tpe |" in page.read_text()
+
+
+@pytest.mark.slow
+def test_bench_report_has_a_quick_mode(tmp_path: Path) -> None:
+    out = tmp_path / "numbers.json"
+    command = [sys.executable, BENCH / "report.py", "--quick", "--out", out]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    (run,) = json.loads(out.read_text())["runs"]
+    assert run["trials"] == 12
+    assert 0 < run["seconds"] <= 1.5 * run["first_seconds"] < 90
+    assert 4e6 < run["bytes"] < 6e6  # most of it is Plotly's script
+    assert run["png_seconds"] > 0
+    assert "| 12 |" in done.stdout

@@ -333,8 +333,8 @@ def _slice(ax: Axes, found: Slice, series: Series, winner: int | None) -> None:
     bad = ax.get_ylim()[1 if series.sign > 0 else 0]
     _range(ax, found.axis)
     for mark, points in found.marked(winner).items():
-        for p in points:
-            ax.scatter([p.x], [bad if p.value is None else p.value], clip_on=False, **_LOOKS[mark])
+        values = [bad if p.value is None else p.value for p in points]
+        ax.scatter([p.x for p in points], values, clip_on=False, **_LOOKS[mark])
 
 
 def _range(ax: Axes, axis: Axis) -> None:

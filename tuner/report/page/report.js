@@ -58,7 +58,11 @@
     const legend = document.querySelector(`[data-legend="${plot.dataset.figure}"]`);
     const shown = data.filter((trace) => trace.name && trace.showlegend !== false);
     if (legend && shown.length > 1) legend.replaceChildren(...shown.map(entry));
-    if (byTouch) layout.dragmode = false; // a finger scrolls the page
+    if (byTouch) { // a finger scrolls the page
+      layout.dragmode = false;
+      Object.assign(layout.xaxis, { fixedrange: true });
+      Object.assign(layout.yaxis, { fixedrange: true });
+    }
     return Plotly.react(plot, data, layout, { displayModeBar: false, responsive: true });
   }
 
