@@ -309,6 +309,18 @@ def test_search_name_is_unique(workplace: Workplace, searched: Run) -> None:
     assert "small-1 is recorded already" in run.err
 
 
+def test_report_tells_what_the_search_printed(workplace: Workplace, searched: Run) -> None:
+    run = workplace.tuner("report", "--search", "small-1", "--png", "pictures", "--json")
+    assert run.status == 0, run.err
+    told = searched.json
+    page = (workplace.folder / "report.html").read_text(encoding="utf-8")
+    for text in (f"{told['best_val_loss']:.4f}", told["best_run"], "Best so far"):
+        assert text in page
+    assert f"{told['tokens_spent']:,.0f} tokens" in page
+    assert "  α_max: {log: [1e-3, 1e-1]}" in page  # the file as it was written
+    assert all((workplace.folder / path).is_file() for path in run.json["pictures"])
+
+
 def test_ui_serves_the_newest_search_on_loopback(workplace: Workplace, searched: Run) -> None:
     command = [executable, "-m", "tuner", "ui", "--port", "5973"]
     with Popen(command, cwd=workplace.folder, stderr=PIPE, text=True) as server:
