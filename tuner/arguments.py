@@ -110,12 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         "runs", nargs="+", metavar="RUN", help="two or more run ids, or such as lm-1/13"
     )
     report = command("report", "write a search as one HTML file, pictures included", common, home)
-    report.add_argument("--search", metavar="NAME", help="which search (default: the newest)")
-    report.add_argument(
-        "-o", "--output", metavar="FILE", default="report.html", help="default: %(default)s"
-    )
-    report.add_argument("--png", metavar="DIR", help="also write its pictures there, for papers")
-    report.add_argument("--open", action="store_true", help="show it in the browser")
+    _add_report(report)
     _add_data(group("data", "prepare the data of a search space and look at it"), command, common,
               file, home)  # fmt: skip
     _add_tokenizer(group("tokenizer", "train a tokenizer, use it, look at it"), command, common)
@@ -197,6 +192,19 @@ def _add_search(search: argparse.ArgumentParser) -> None:
             option, dest="overrides", action="append", metavar=metavar, help=text,
             type=_override("search", name, parse_value, option),
         )  # fmt: skip
+
+
+def _add_report(report: argparse.ArgumentParser) -> None:
+    report.add_argument("--search", metavar="NAME", help="which search (default: the newest)")
+    report.add_argument(
+        "-o", "--output", metavar="FILE", default="report.html", help="default: %(default)s"
+    )
+    report.add_argument(
+        "--prompt", metavar="TEXT", default="",
+        help="what the samples of the best trials begin with (default: they begin a document)",
+    )  # fmt: skip
+    report.add_argument("--png", metavar="DIR", help="also write its pictures there, for papers")
+    report.add_argument("--open", action="store_true", help="show it in the browser")
 
 
 def _add_data(of: Any, command: Any, common: Any, file: Any, home: Any) -> None:

@@ -72,6 +72,7 @@ def load_trial(
     *,
     search: str | None = None,
     home: Home | None = None,
+    may_train: bool = True,
     on_report: Callable[[int, int, Report], None] | None = None,
     on_progress: OnProgress = silent,
 ) -> TrainedTrial:
@@ -86,13 +87,14 @@ def load_trial(
             of the search.
         search: name of the search; by default the newest.
         home: where the searches live; by default ./runs.
+        may_train: whether a trial without kept weights is trained again.
         on_report: is told the number of each report of a retraining, how many there will be, and
             it.
         on_progress: is told how far the preparation of its data is.
 
     Raises:
         RecordError: if there is no such trial, or it has to be trained again and that is not
-            possible or gives something else.
+            wanted, not possible, or gives something else.
         StoreError: if the tracking store cannot be used.
     """
     home = home or Home.at()
@@ -107,6 +109,8 @@ def load_trial(
     origin: Literal["kept", "retrained"] = "kept"
     with TemporaryDirectory() as folder:
         path = kept_state(record, trial, folder)
+        if path is None and not may_train:
+            raise RecordError(f"no weights of trial {trial.number} of {trial.search} were kept")
         if path is None:
             origin, path = (
                 "retrained",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sqlite3
 import time
@@ -310,7 +311,8 @@ def test_search_name_is_unique(workplace: Workplace, searched: Run) -> None:
 
 
 def test_report_tells_what_the_search_printed(workplace: Workplace, searched: Run) -> None:
-    run = workplace.tuner("report", "--search", "small-1", "--png", "pictures", "--json")
+    given = ["--search", "small-1", "--prompt", "the quick", "--png", "pictures", "--json"]
+    run = workplace.tuner("report", *given)
     assert run.status == 0, run.err
     told = searched.json
     page = (workplace.folder / "report.html").read_text(encoding="utf-8")
@@ -318,6 +320,9 @@ def test_report_tells_what_the_search_printed(workplace: Workplace, searched: Ru
         assert text in page
     assert f"{told['tokens_spent']:,.0f} tokens" in page
     assert "  α_max: {log: [1e-3, 1e-1]}" in page  # the file as it was written
+    written = re.findall(r'<pre class="sample"[^>]*>(the quick[^<]+)</pre>', page)
+    assert len(written) == 3  # search.keep
+    assert f"<h3>Trial {told['best_trial']}, the winner</h3>" in page
     assert all((workplace.folder / path).is_file() for path in run.json["pictures"])
 
 

@@ -20,7 +20,8 @@ from tuner import past
 from tuner.board import TrialRow
 from tuner.cli import main
 from tuner.errors import TunerError
-from tuner.report import pictures, write_pictures, write_report
+from tuner.home import Home
+from tuner.report import pictures, samples, write_pictures, write_report
 from tuner.report.page import html_of
 from tuner.result import SearchResult
 
@@ -293,18 +294,25 @@ def test_report_command_writes_the_page_and_the_pictures(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    asked = []
+    asked, prompts = [], []
+
+    def samples_of(found: SearchResult, home: Home, prompt: str) -> dict[int, str]:
+        prompts.append(prompt)
+        return {found.best.number: f"{prompt}: of the winner"}
+
+    monkeypatch.setattr(samples, "samples_of", samples_of)
     monkeypatch.setattr(past, "load_search", lambda name, home: asked.append(name) or result)
     monkeypatch.setattr(pictures, "_DPI", 30)
     opened = list[str]()
     monkeypatch.setattr("webbrowser.open", opened.append)
     page, folder = tmp_path / "r.html", tmp_path / "png"
     home = ["--home", str(tmp_path / "home"), "--search", "lm-7"]
-    given = ["-o", str(page), "--png", str(folder), "--open", "--json"]
+    given = ["-o", str(page), "--png", str(folder), "--prompt", "One day", "--open", "--json"]
     assert main(["report", *home, *given]) == 0
     out, err = capsys.readouterr()
     told = json.loads(out)
-    assert asked == ["lm-7"]
+    assert (asked, prompts) == (["lm-7"], ["One day"])
+    assert "One day: of the winner" in page.read_text(encoding="utf-8")
     assert told["report"] == str(page)
     assert told["pictures"] == [str(path) for path in told["pictures"] if Path(path).is_file()]
     assert len(told["pictures"]) == 8

@@ -11,10 +11,12 @@ def report(options: argparse.Namespace) -> int:
     """Write the report of a search."""
     from tuner.past import load_search
     from tuner.report import check_output, write_pictures, write_report
+    from tuner.report.samples import samples_of
 
     check_output(options.output)
-    result = load_search(options.search, home=home_of(options))
-    page = write_report(result, options.output)
+    home = home_of(options)
+    result = load_search(options.search, home=home)
+    page = write_report(result, options.output, samples_of(result, home, options.prompt))
     pictures = write_pictures(result, options.png) if options.png else []
     results, _ = consoles(options)
     megabytes = page.stat().st_size / 1e6
