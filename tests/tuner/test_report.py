@@ -137,6 +137,14 @@ def test_labels_of_pictures_are_no_html() -> None:
     assert safe("<b>a & b</b>") == "&lt;b&gt;a &amp; b&lt;/b&gt;"
 
 
+def test_page_names_a_winner_that_was_not_the_best(result: SearchResult) -> None:
+    finished = [row for row in result.ranked if row.has_finished]
+    page = Texts(html_of(replace(result, best=finished[1])))
+    assert "val_loss of the winner" in page.text
+    assert "Best val_loss" not in page.text.partition("Confirmed winner")[0].partition("Cost")[0]
+    assert "Best val_loss" in Texts(html_of(result)).text
+
+
 # searches that are hard to draw ------------------------------------------------------------------
 
 
@@ -228,6 +236,7 @@ def _wild(page: Texts, found: SearchResult) -> None:
 
 
 def _left(page: Texts, found: SearchResult) -> None:
+    assert _title(page).startswith("So far, ")
     assert "tuner search --resume made-up-1" in page.text
     assert "Confirmed" not in page.text
     assert "Early stopping spared" not in page.text

@@ -68,14 +68,17 @@ def headline(series: Series) -> str:
         count = len(_front(result))
         return f"{count} trial{'' if count == 1 else 's'} that no other one beats in everything"
     best, change = result.best, gain(series)
+    so_far = "So far, " if result.halted or result.status == "running" else ""
     if best.number == 0:
-        return "No trial beat the defaults"
-    if change is None:
-        return f"Trial {best.number} has the best {result.metric}"
-    better = "lower" if series.sign > 0 else "higher"
-    if change < 0:
-        return f"Trial {best.number} is the best, but no better than the defaults"
-    return f"Trial {best.number}: {result.metric} {change:.1f} % {better} than the defaults"
+        told = "no trial beat the defaults"
+    elif change is None:
+        told = f"trial {best.number} has the best {result.metric}"
+    elif change < 0:
+        told = f"trial {best.number} is the best, but no better than the defaults"
+    else:
+        better = "lower" if series.sign > 0 else "higher"
+        told = f"trial {best.number}: {result.metric} {change:.1f} % {better} than the defaults"
+    return f"{so_far}{told}" if so_far else f"{told[0].upper()}{told[1:]}"
 
 
 def gain(series: Series) -> float | None:
@@ -107,7 +110,11 @@ def _best(result: SearchResult) -> Tile:
     note = f"trial {best.number}"
     if metric == "val_loss" and math.isfinite(value):
         note += f", perplexity {math.exp(min(value, 700)):.1f}"
-    return Tile(f"Best {metric}", _value(value), note, is_winner=True)
+    sign = -1 if result.space.objective.mode == "max" else 1
+    values = [sign * row.objective(metric) for row in result.trials if row.has_finished]
+    is_best = not best.has_finished or sign * value <= min(values)  # fresh seeds chose another one
+    title = f"Best {metric}" if is_best else f"{metric} of the winner"
+    return Tile(title, _value(value), note, is_winner=True)
 
 
 def _against(series: Series) -> list[Tile]:
@@ -117,9 +124,10 @@ def _against(series: Series) -> list[Tile]:
     if change is None or best.number == 0:
         return [Tile("The defaults", value_text(base), "trial 0, which no other one beat")]
     better = "lower" if (change >= 0) == (series.sign > 0) else "higher"
-    return [
-        Tile("Against the defaults", f"{abs(change):.1f} % {better}", f"they had {_value(base)}")
-    ]
+    first = series.result.trials[0]
+    at = "" if first.has_finished else f" at {first.tokens:,} tokens"
+    note = f"they had {_value(base)}{at}"
+    return [Tile("Against the defaults", f"{abs(change):.1f} % {better}", note)]
 
 
 def _best_of_each(result: SearchResult) -> list[Tile]:

@@ -42,9 +42,7 @@ def importances(found: Shares) -> go.Figure:
     names = {"tickfont": {"color": INK, "size": 13}, **NAMES}
     drawn.update_yaxes(autorange="reversed", showgrid=False, **names)
     ends = [100 * (mean + sd) for bar in found.bars for mean, sd in bar.shares.values()]
-    drawn.update_xaxes(
-        title_text="share of what the parameters explain, %", range=[0, min(1.04 * max(ends), 100)]
-    )
+    drawn.update_xaxes(title_text="share explained, %", range=[0, min(1.04 * max(ends), 100)])
     return drawn
 
 

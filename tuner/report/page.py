@@ -24,8 +24,8 @@ from tuner.report.contents import (
 )
 from tuner.report.palette import css_variables, dark_colours
 from tuner.report.parallel import WIDTH_EACH, parallel
-from tuner.report.series import Series, good_end
-from tuner.report.shares import shares_of
+from tuner.report.series import Series
+from tuner.report.shares import Shares, shares_of
 from tuner.result import SearchResult
 from tuner.summary import told
 
@@ -63,55 +63,50 @@ def html_of(result: SearchResult, samples: Mapping[int, str] | None = None) -> s
 
     series = Series(result)
     shares = shares_of(series)
-    is_single = len(result.space.objectives) == 1
-    winner = result.best.number if is_single else None
-    slice_pictures = _slices(series, winner)
+    winner = result.best.number if len(result.space.objectives) == 1 else None
     sections = {
-        "progress": _progress(series, is_single=is_single),
+        "progress": _progress(series, winner),
         "curves": _curves(series, winner),
         "confirmed": _confirmed(series),
         "matters": _matters(series, shares, winner),
-        "slices": slice_pictures,
+        "slices": _slices(series, winner),
     }
     drawn = [picture for pictures in sections.values() for picture in pictures]
     heads, rows = table(series)
     light, dark = css_variables()
-    environment_ = jinja2.Environment(
-        loader=jinja2.PackageLoader("tuner.report", "page"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment_.globals["inlined"] = lambda name: Markup(_source(environment_, name))
-    return environment_.get_template("report.html").render(
-        result=result,
-        version=tuner.__version__,
-        about=about(result),
-        headline=headline(series),
-        tiles=tiles(series),
-        told=told(result),
-        winners=winners(series),
-        sections=sections,
-        slices_caption=captions.slices_of(series, winner) if slice_pictures else "",
-        no_shares=shares.reason,
-        good_end=good_end(result.metric),
-        samples=_samples(result, samples),
-        heads=heads,
-        rows=rows,
-        environment=environment(result),
-        commands=commands(result),
-        plotly=Markup(get_plotlyjs()),
-        figures=_embedded({p.key: json.loads(_json(p.figure)) for p in drawn}),
-        dark=_embedded(dark_colours()),
-        light_variables=Markup(light),
-        dark_variables=Markup(dark),
-        winner=winner,
-        contents=_contents(sections, samples),
+    return (
+        _templates()
+        .get_template("report.html")
+        .render(
+            result=result,
+            version=tuner.__version__,
+            about=about(result),
+            headline=headline(series),
+            tiles=tiles(series),
+            told=told(result),
+            winners=winners(series),
+            sections=sections,
+            slices_caption=captions.slices_of(series, winner) if sections["slices"] else "",
+            no_shares=shares.reason,
+            samples=_samples(result, samples),
+            heads=heads,
+            rows=rows,
+            environment=environment(result),
+            commands=commands(result),
+            plotly=Markup(get_plotlyjs()),
+            figures=_embedded({p.key: json.loads(_json(p.figure)) for p in drawn}),
+            dark=_embedded(dark_colours()),
+            light_variables=Markup(light),
+            dark_variables=Markup(dark),
+            winner=winner,
+            contents=_contents(sections, samples),
+        )
     )
 
 
-def _contents(sections: Mapping[str, Any], samples: Any) -> list[tuple[str, str]]:
+def _contents(
+    sections: Mapping[str, list[Picture]], samples: Mapping[int, str] | None
+) -> list[tuple[str, str]]:
     """What there is to jump to: the ids of the sections, and their names."""
     found = {
         "confirmation": ("Confirmed", sections["confirmed"]),
@@ -125,10 +120,18 @@ def _contents(sections: Mapping[str, Any], samples: Any) -> list[tuple[str, str]
     return [(key, title) for key, (title, is_there) in found.items() if is_there]
 
 
-def _source(environment: jinja2.Environment, name: str) -> str:
-    """A file of the page as it is."""
-    assert environment.loader is not None
-    return environment.loader.get_source(environment, name)[0]
+def _templates() -> jinja2.Environment:
+    """The files of the page; every text that they are given is escaped."""
+    loader = jinja2.PackageLoader("tuner.report", "page")
+    templates = jinja2.Environment(
+        loader=loader,
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.globals["inlined"] = lambda name: Markup(loader.get_source(templates, name)[0])
+    return templates
 
 
 def _json(drawn: Figure) -> str:
@@ -154,8 +157,8 @@ def _samples(
 # pictures ----------------------------------------------------------------------------------------
 
 
-def _progress(series: Series, *, is_single: bool) -> list[Picture]:
-    if not is_single:
+def _progress(series: Series, winner: int | None) -> list[Picture]:
+    if winner is None:
         return [
             Picture(
                 f"front-{i}", f"{f.metrics[0]} and {f.metrics[1]}", captions.front(f),
@@ -208,7 +211,7 @@ def _confirmed(series: Series) -> list[Picture]:
     ]  # fmt: skip
 
 
-def _matters(series: Series, shares: Any, winner: int | None) -> list[Picture]:
+def _matters(series: Series, shares: Shares, winner: int | None) -> list[Picture]:
     found = []
     if shares.bars:
         caption = captions.importances(shares, series.metric)
