@@ -200,6 +200,9 @@ def test_groups_are_fifths_with_the_best_last(space: SearchSpace) -> None:
     ]  # fmt: skip
     assert [line.number for line in groups(found, -1)[-1]] == [5, 4]
     assert groups([], 1) == []
+    wide = Scale(1.0, 100.0, 1)
+    assert wide.is_log
+    assert wide.place(10.0) == pytest.approx(0.5)
     low = Scale(1.0, 3.0, 1)
     assert [low.place(v) for v in (1.0, 2.0, 99.0)] == [0.0, 0.5, 1.0]
     assert low.place(None) > 1

@@ -68,10 +68,12 @@ def safe(text: str) -> str:
     return html.escape(text, quote=False)
 
 
-def value_axis(values: Sequence[float], metric: str) -> dict[str, Any]:
-    """Scale and ends of an axis of objectives."""
+def value_axis(
+    values: Sequence[float], metric: str, ends: tuple[float, float] | None = None
+) -> dict[str, Any]:
+    """Scale and ends of an axis of objectives; without ends, those of usual values."""
     sign = -1 if MODES.get(metric) == "max" else 1
-    ends = window(values, sign)
+    ends = ends or window(values, sign)
     title = {"title": {"text": safe(metric)}}
     if ends is None:
         return title
@@ -103,9 +105,11 @@ def best_so_far(best: BestSoFar, series: Series, *, by_time: bool) -> go.Figure:
     unit, per_unit = time_unit(best.seconds[-1]) if by_time and best.seconds else ("tokens", 1.0)
     xs = [s / per_unit for s in best.seconds or ()] if by_time else list(best.tokens)
     drawn = figure(height=320)
+    known = [*best.values, *([] if series.defaults is None else [series.defaults])]
     if series.defaults is not None:
-        first, last = best.values[0], best.values[-1]
-        is_low = abs(series.defaults - last) < abs(series.defaults - first)  # the curve goes there
+        # the curve ends there: then the label stands where it began
+        whole = max(known) - min(known)
+        is_low = abs(series.defaults - best.values[-1]) < 0.12 * whole
         drawn.add_hline(
             y=series.defaults, line={"color": INK, "width": 1.5, "dash": "dash"},
             annotation={
@@ -126,8 +130,7 @@ def best_so_far(best: BestSoFar, series: Series, *, by_time: bool) -> go.Figure:
         x=xs[-1], y=best.values[-1], text=f"<b>{value_text(best.values[-1])}</b> trial {first}",
         showarrow=False, xanchor="right", yshift=-14 * series.sign, font={"color": WINNER},
     )  # fmt: skip
-    known = [*best.values, *([] if series.defaults is None else [series.defaults])]
-    axis = value_axis(known, series.metric)
+    axis = value_axis(known, series.metric, (min(known), max(known)))
     low, high = axis["range"]  # the label needs room at the good end
     room = 0.08 * (high - low)
     axis["range"] = [low - room, high] if series.sign > 0 else [low, high + room]
@@ -321,7 +324,10 @@ def confirmed(found: Confirmation, selected: dict[int, float], metric: str) -> g
 
 def value_text(value: float) -> str:
     """A value of an objective as it is written on pictures."""
-    return f"{value:.4f}" if abs(value) < 1e4 else f"{value:,.0f}"
+    size = abs(value)
+    if size < 1e3:
+        return f"{value:.4f}"
+    return f"{value:,.1f}" if size < 1e5 else f"{value:,.0f}" if size < 1e9 else f"{value:.3g}"
 
 
 def time_unit(seconds: float) -> tuple[str, float]:

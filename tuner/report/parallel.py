@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import log
 from textwrap import wrap
 from typing import Any
 
@@ -13,7 +14,7 @@ import plotly.graph_objects as go
 from tuner.report.axes import Axis, Line, axes_of, lines
 from tuner.report.figures import figure, safe, value_text
 from tuner.report.palette import DIVERGED, FAINT, INK, VEIL, WINNER, ordered
-from tuner.report.series import Ending, Series, window
+from tuner.report.series import Ending, Series, is_wide, window
 
 _GROUPS = 5  # of trials, by their rank
 _NOT_DRAWN, _BEYOND = -0.1, 1.1  # places outside of an axis
@@ -38,12 +39,19 @@ class Scale:
     high: float
     sign: int
 
+    @property
+    def is_log(self) -> bool:
+        """Whether it is logarithmic, as other pictures of these values are."""
+        return is_wide(self.low, self.high)
+
     def place(self, value: float | None) -> float:
         """Where a value lies; None, a trial that diverged, beyond the bad end."""
         if value is None:
             return _BEYOND if self.sign > 0 else _NOT_DRAWN
-        share = (value - self.low) / ((self.high - self.low) or 1.0)
-        return min(max(share, 0.0), 1.0)
+        value = min(max(value, self.low), self.high)
+        if self.is_log:
+            return log(value / self.low) / log(self.high / self.low)
+        return (value - self.low) / ((self.high - self.low) or 1.0)
 
 
 def scale_of(found: Sequence[Line], series: Series) -> Scale:

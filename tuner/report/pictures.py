@@ -99,9 +99,11 @@ def _ordered(strength: float) -> Any:
     return colormaps["viridis"](0.85 - 0.8 * strength)
 
 
-def _scale(ax: Axes, values: Sequence[float], series: Series) -> None:
-    """The vertical axis of the objective, without what would flatten the rest."""
-    ends = window(values, series.sign)
+def _scale(
+    ax: Axes, values: Sequence[float], series: Series, ends: tuple[float, float] | None = None
+) -> None:
+    """The vertical axis of the objective; without ends, those of usual values."""
+    ends = ends or window(values, series.sign)
     ax.set_ylabel(series.metric)
     if ends is None:
         return
@@ -144,7 +146,8 @@ def _best(series: Series, *, by_time: bool) -> Figure:
     if series.defaults is not None:
         told = f"defaults {value_text(series.defaults)}"
         ax.axhline(series.defaults, color=INK, linestyle="--", linewidth=1, label=told)
-    _scale(ax, [*best.values, *([series.defaults] if series.defaults is not None else [])], series)
+    known = [*best.values, *([] if series.defaults is None else [series.defaults])]
+    _scale(ax, known, series, (min(known), max(known)))
     ax.set_xlim(left=0)
     if by_time:
         ax.set_xlabel(f"{unit} since the search began")
