@@ -39,6 +39,7 @@ from tuner.space_file import load_space
 ROOT = Path(__file__).resolve().parents[1]
 FACTS = CorpusFacts(2_048, 3_500_000, 180_000, "data", "tokenizer")
 SLOTS, ROUNDS = 4, 3
+QUICK = 12  # trials
 STARTED = 1_795_276_800_000  # milliseconds
 
 
@@ -80,10 +81,10 @@ def made_up(trials: int) -> SearchResult:
     )  # fmt: skip
 
 
-def seconds_of(action: Any) -> float:
+def seconds_of(action: Any, rounds: int) -> float:
     """How long it takes, warm."""
     times = []
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         began = time.perf_counter()
         action()
         times.append(time.perf_counter() - began)
@@ -93,14 +94,15 @@ def seconds_of(action: Any) -> float:
 def measured(trials: int, folder: Path) -> dict[str, Any]:
     """One search."""
     result, page = made_up(trials), folder / "report.html"
+    rounds = 1 if trials <= QUICK else ROUNDS
     began = time.perf_counter()
     write_report(result, page)
     return {
         "trials": trials,
         "first_seconds": time.perf_counter() - began,
-        "seconds": seconds_of(lambda: write_report(result, page)),
+        "seconds": seconds_of(lambda: write_report(result, page), rounds),
         "bytes": page.stat().st_size,
-        "png_seconds": seconds_of(lambda: write_pictures(result, folder / "png")),
+        "png_seconds": seconds_of(lambda: write_pictures(result, folder / "png"), rounds),
     }
 
 
@@ -142,7 +144,7 @@ def main() -> int:
             print(json.dumps(measured(options.one, Path(folder))))
         return 0
     runs = []
-    for trials in [12] if options.quick else sorted(options.trials):
+    for trials in [QUICK] if options.quick else sorted(options.trials):
         command = [sys.executable, __file__, "--one", str(trials)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
