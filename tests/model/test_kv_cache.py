@@ -122,6 +122,22 @@ def test_slot_ignores_its_neighbours_in_any_mix(mix: dict[str, Any]) -> None:
     assert_ignores_neighbours(Architecture(vocab_size=263, **mix))
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("choice", ["default", "shared kv heads", "relative", "documents"])
+def test_cache_on_a_gpu_equals_that_on_a_cpu(choice: str) -> None:
+    a = Architecture(**{**SMALL, "context_length": LONG, **SINGLE[choice]})
+    models, texts, capacity = single(a, 2), texts_of(a, 2), capacity_of(a, LONG)
+    both = []
+    for device in ("cpu", "cuda"):
+        cached = CachedModel(a, stack_weights(a, models, device), capacity)
+        cached.restart({0: texts[0][:35], 1: texts[1][:3]})
+        both.append(
+            cached.extend({row: text[cached.lengths[row]] for row, text in enumerate(texts)})
+        )
+    assert (both[0] - both[1].cpu()).abs().max() < 1e-3
+
+
 def test_cross_attention_reads_the_source_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys of the source are projected in the first pass, and of nothing afterwards."""
     import model.attention as attention  # noqa: PLR0402 - to watch its name of `linear`

@@ -211,6 +211,8 @@ def test_command_takes_the_prompt_from_anywhere(
     for options in (["--prompt", "a"], ["--prompt", "-"], ["--file", str(tmp_path / "prompt.txt")]):
         assert command("abc", *options) == 0
         assert capsys.readouterr().out == "abc\n"
+    assert command("abc", "--prompt", "\udce9a") == 0
+    assert capsys.readouterr().out == "\ufffdabc\n"
     assert command("abc", "--file", str(tmp_path)) == 2
     assert f"cannot read {tmp_path}: Is a directory" in capsys.readouterr().err
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")

@@ -80,7 +80,9 @@ def generate(options: argparse.Namespace) -> int:
 def _prompt(options: argparse.Namespace) -> str:
     """The text to continue: given, from a file, or from standard input."""
     if options.file is None and options.prompt != "-":
-        return str(options.prompt or "")
+        # what is no UTF-8 comes from the shell as lone surrogates, which nobody can print
+        given = str(options.prompt or "")
+        return given.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     source: Any = sys.stdin if options.file is None else Path(options.file)
     try:
         text = source.read() if options.file is None else source.read_text(encoding="utf-8")
