@@ -76,7 +76,7 @@ def generate(
         settings: as for `sample`.
         samples: texts of each trial. Each has its own dice; sample 0 throws those of `sample`.
 
-    Yields:
+    Returns:
         The pieces of all texts in turn, one of each text that goes on in every step.
 
     Raises:
@@ -88,6 +88,13 @@ def generate(
         check_written(trained)
         if trained.spec.architecture.n_encoder_layers and not prompt:
             raise TunerError(f"{named(trained)} translates; give it a text to read")
+    return _pieces(trials, prompt, settings, samples)
+
+
+def _pieces(
+    trials: Sequence[TrainedTrial], prompt: str, settings: GenerationSettings, samples: int
+) -> Iterator[Piece]:
+    """The pieces of all trials, a step of each stack in turn."""
     groups: dict[str, list[int]] = {}  # architecture → places of the trials
     for place, trained in enumerate(trials):
         groups.setdefault(trained.spec.architecture.model_dump_json(), []).append(place)

@@ -29,18 +29,18 @@ class TextsView:
     Args:
         console: where to.
         titles: of the texts, in the order of their numbers.
-        prompt: what all begin with; "" for nothing.
+        prompts: what each begins with; "" for nothing.
     """
 
-    def __init__(self, console: Console, titles: Sequence[str], prompt: str) -> None:
-        self._console, self._titles, self._prompt = console, titles, prompt
+    def __init__(self, console: Console, titles: Sequence[str], prompts: Sequence[str]) -> None:
+        self._console, self._titles, self._prompts = console, titles, prompts
         self.texts = [""] * len(titles)
         self._streams = len(titles) == 1
         self._live: Live | None = None
 
     def __enter__(self) -> Self:
         if self._streams:
-            self._write(self._prompt, "bold")
+            self._write(self._prompts[0], "bold")
         elif self._console.is_terminal:
             self._live = Live(
                 console=self._console, transient=True, refresh_per_second=_PER_SECOND,
@@ -66,7 +66,7 @@ class TextsView:
             return
         for number, title in enumerate(self._titles):
             self._write(f"{'' if number == 0 else chr(10)}── {title} ──\n")
-            self._write(f"{self._prompt}{self.texts[number]}\n")
+            self._write(f"{self._prompts[number]}{self.texts[number]}\n")
 
     def _write(self, text: str, style: str = "") -> None:
         """Write at once; colours, and no control characters, on a terminal only."""
@@ -103,7 +103,7 @@ class TextsView:
 
     def _panel(self, number: int, width: int, height: int | None) -> Panel:
         text = Text()
-        text.append(self._prompt.translate(_CONTROLS), "bold")
+        text.append(self._prompts[number].translate(_CONTROLS), "bold")
         text.append(self.texts[number].translate(_CONTROLS))
         if height is not None:
             lines = text.wrap(self._console, width, overflow="fold", tab_size=4)[-height:]

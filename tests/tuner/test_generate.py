@@ -70,7 +70,7 @@ def test_encoder_decoder_reads_a_text(make_spec: MakeSpec) -> None:
     first, second = (sample([trial], text, settings=GREEDY) for text in ("abc", "xyz"))
     assert first != second
     with pytest.raises(TunerError, match="trial 0 of lm-1 translates; give it a text to read"):
-        sample([trial], "")
+        generate([trial], "")  # at once, not with the first piece
 
 
 def test_weights_that_are_no_numbers_are_refused(make_spec: MakeSpec) -> None:
@@ -112,7 +112,7 @@ def shown(
         for number, text in enumerate(texts)
         for character in text
     ]
-    view = TextsView(console, [f"trial {n}" for n in range(len(texts))], prompt)
+    view = TextsView(console, [f"trial {n}" for n in range(len(texts))], [prompt] * len(texts))
     assert texts_of(view, pieces, 1) == (len(pieces), [len(text) for text in texts])
     return out.getvalue(), view.texts
 
@@ -125,7 +125,7 @@ def test_one_text_is_streamed_as_it_comes(monkeypatch: pytest.MonkeyPatch) -> No
             written.append(self.getvalue())
 
     console = Console(file=Stream(), force_terminal=False)
-    with TextsView(console, ["trial 0"], "It ") as view:
+    with TextsView(console, ["trial 0"], ["It "]) as view:
         view.add(0, Piece(0, 0, "was", is_token=True, has_ended=False))
     assert written == ["It ", "It was", "It was\n"]
 
@@ -164,7 +164,7 @@ def test_several_texts_on_a_terminal_are_beside_each_other(width: int, columns: 
 def test_growing_texts_fit_the_screen() -> None:
     texts = ["line\n" * 200 + "the end"] * 2
     console = Console(file=io.StringIO(), width=60, height=24, force_terminal=True)
-    view = TextsView(console, ["trial 0", "trial 1"], "")
+    view = TextsView(console, ["trial 0", "trial 1"], ["", ""])
     view.texts[:] = texts
     with console.capture() as capture:
         console.print(view._growing())
@@ -197,7 +197,9 @@ def test_command_streams_to_standard_output(
     assert command("héllo".replace("l", "", 1)) == 0
     out, err = capsys.readouterr()
     assert out == "hélo\n"
-    assert err.startswith("5 tokens, ")
+    title, speed = err.splitlines()
+    assert title == "trial 0 of lm-1, val_loss 2.5000, run 00000000"
+    assert speed.startswith("5 tokens, ")
 
 
 def test_command_takes_the_prompt_from_anywhere(

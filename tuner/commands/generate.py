@@ -45,8 +45,14 @@ def generate(options: argparse.Namespace) -> int:
         for trained in trials
         for number in range(samples)
     ]
-    is_led = all(trained.spec.architecture.n_encoder_layers for trained in trials)
-    view = TextsView(results, titles, "" if is_led else prompt)
+    if len(titles) == 1:
+        progress.print(titles[0], style="dim", highlight=False, soft_wrap=True)
+    prompts = [
+        "" if trained.spec.architecture.n_encoder_layers else prompt  # a source is translated
+        for trained in trials
+        for _ in range(samples)
+    ]
+    view = TextsView(results, titles, prompts)
     began = time.monotonic()
     pieces = pieces_of(trials, prompt, settings=settings, samples=samples)
     total, tokens = texts_of(view, pieces, samples)
