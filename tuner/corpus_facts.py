@@ -22,6 +22,8 @@ class CorpusFacts:
         end_of_text: id of the token that ends a document.
         has_pairs: whether the data are pairs.
         init_from: what trials begin with; None: random weights.
+        train_tokens: of the training text or its pairs, both sides; 0 if nobody counted.
+        validation_tokens: the same of the validation text.
     """
 
     vocab_size: int
@@ -32,6 +34,8 @@ class CorpusFacts:
     end_of_text: int = 0
     has_pairs: bool = False
     init_from: InitFrom | None = None
+    train_tokens: int = 0
+    validation_tokens: int = 0
 
     @classmethod
     def of(cls, corpus: Corpus) -> CorpusFacts:
@@ -45,6 +49,8 @@ class CorpusFacts:
             corpus.tokenizer_fingerprint,
             corpus.end_of_text,
             corpus.has_pairs,
+            train_tokens=len(corpus.train),
+            validation_tokens=len(corpus.validation),
         )
 
     def sequences(self, context_length: int) -> tuple[int, int]:

@@ -34,6 +34,7 @@ from tuner.study_store import StudyStore, study_trial
 from tuner.sync import catch_up
 from tuner.told import Told
 from tuner.tracking import Tracker
+from tuner.vitals import Rounds
 
 _SIGNS = {
     Sign.LOST: "died and is being started again; its trials will go on from their last reports",
@@ -63,6 +64,7 @@ class Driver:
         check_interrupt: raises KeyboardInterrupt once the user wants the search to end.
         watchdog: looks after the workers.
         studies: where Optuna's dashboard finds the trials that have ended.
+        rounds: asks the workers how busy they are, for the record.
 
     Attributes:
         halted: why the search ends before its time; it can be resumed.
@@ -82,6 +84,7 @@ class Driver:
         check_interrupt: Callable[[], None],
         watchdog: Watchdog,
         studies: StudyStore | None = None,
+        rounds: Rounds | None = None,
     ) -> None:
         self.conductor = conductor
         self._board = conductor.board
@@ -90,7 +93,7 @@ class Driver:
         self.environment = environment
         self._in_order = in_order
         self._check_interrupt = check_interrupt
-        self._watchdog, self._studies = watchdog, studies
+        self._watchdog, self._studies, self._rounds = watchdog, studies, rounds
         self._ready: deque[Job] = deque()
         self._launched: dict[int, int] = {}  # trial → its worker
         self._clients: set[int] | None = set()  # trials whose clients are up; None: all were, once
@@ -205,6 +208,8 @@ class Driver:
             raise Over
         for worker, sign in self._watchdog.check():
             self._view.phase(f"worker {worker} {_SIGNS[sign]}")
+        if self._rounds and (vitals := self._rounds.check()):
+            self._tracker.note_vitals(vitals)
         self._journal.retry()
         self._tell_problem("the journal", self._journal.problem)
         self._tell_problem("the tracking store", self._tracker.problem)

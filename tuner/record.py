@@ -35,6 +35,7 @@ STATE_FILE = "state/checkpoint.safetensors"  # of a trial whose weights are kept
 START_FOLDER = "start"  # what warm-started trials started with
 DATA_FILE = "data.json"  # the files that the data was, with their digests
 JOURNAL_FILE = "journal.jsonl"  # all that a search decided and heard
+SYSTEM = "system/"  # before the names of what MLflow shows as system metrics
 ENVIRONMENT = ("device", "dtype", "torch", "numpy", "python")
 _MOST_RUNS = 50_000
 _SHORTEST_RUN_ID = 8  # letters that `tuner show` prints
@@ -48,7 +49,9 @@ class Tag:
     SOURCE = "mlflow.source.name"
     KIND = "tuner.kind"  # search | trial
     SEARCH = "tuner.search"
-    STATUS = "tuner.status"
+    STATUS = "status"  # running, or how it ended: finished, stopped at report n, diverged, …
+    SAMPLER = "sampler"
+    SCHEDULER = "scheduler"
     TRIAL = "tuner.trial"
     PARENT_TRIAL = "tuner.parent_trial"  # from whose state a trial went on
     CONFIRMS = "tuner.confirms"  # whose configuration a trial trains with another seed
@@ -401,7 +404,7 @@ def _search_record(run: Run) -> SearchRecord:
         status=tags.get(Tag.STATUS, "running"),
         started=run.info.start_time / 1000,
         best_run=tags.get(Tag.BEST),
-        metrics=dict(run.data.metrics),
+        metrics={k: v for k, v in run.data.metrics.items() if not k.startswith(SYSTEM)},
         tags=tags,
     )
 

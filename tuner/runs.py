@@ -7,18 +7,24 @@ that what a run has says what it lacks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from model.hyperparameters import SYMBOL_TABLE
 from model.report import Report
 from model.spec import TrialSpec
 from tuner.record import SPEC_FILE, Record, Tag, TrialRecord
 from tuner.store import store_errors
+from tuner.vitals import Vitals
+
+if TYPE_CHECKING:
+    from mlflow.entities import DatasetInput, Run
 
 NO_TAGS: Mapping[str, str] = MappingProxyType({})
+_MOST_METRICS = 1000  # in one call of MLflow
+_SHARED_TAGS = (Tag.SAMPLER, Tag.SCHEDULER)
 # How MLflow says what we say in words; all others have failed.
 _STATUSES = {
     "running": "RUNNING", "finished": "FINISHED", "stopped": "FINISHED", "same": "FINISHED",
@@ -72,13 +78,15 @@ class Runs:
         artifacts: where a local store keeps artifacts.
         experiment: name of the MLflow experiment, the name of the space.
         search: unique name of the search.
-        tags: of the parent run.
+        tags: of the parent run; those of `_SHARED_TAGS` are its trials' as well.
         resume: go on with the parent run that the store has, if it has one.
+        inputs: what parent and trials are trained on.
 
     Attributes:
         found: the search as it was recorded before.
         experiment_id: of MLflow.
         run_id: of the parent run.
+        started_ms: when it began.
 
     Raises:
         StoreError: if the store cannot be used.
@@ -93,7 +101,10 @@ class Runs:
         tags: Mapping[str, str],
         *,
         resume: bool,
+        inputs: Sequence[DatasetInput] = (),
     ) -> None:
+        self._inputs = list(inputs)
+        self._shared = {name: tags[name] for name in _SHARED_TAGS if name in tags}
         self.record = Record(uri)
         self._client = self.record.client
         self._search = search
@@ -103,9 +114,11 @@ class Runs:
             if self.found is None:
                 location = artifacts.as_uri() if uri.startswith("sqlite:") else None
                 self.experiment_id = self._experiment(experiment, location)
-                self.run_id = self._create_parent(tags)
+                parent = self._create_parent(tags)
+                self.run_id, self.started_ms = str(parent.info.run_id), parent.info.start_time
             else:
                 self.experiment_id, self.run_id = self.found.experiment_id, self.found.run_id
+                self.started_ms = round(self.found.started * 1000)
                 for name, value in tags.items():
                     if self.found.tags.get(name) != value:
                         self._client.set_tag(self.run_id, name, value)
@@ -118,7 +131,7 @@ class Runs:
             return str(found.experiment_id)
         return str(self._client.create_experiment(name, artifact_location=location))
 
-    def _create_parent(self, tags: Mapping[str, str]) -> str:
+    def _create_parent(self, tags: Mapping[str, str]) -> Run:
         all_tags = {
             Tag.KIND: "search",
             Tag.SEARCH: self._search,
@@ -126,8 +139,7 @@ class Runs:
             Tag.SOURCE: "tuner search",
             **tags,
         }
-        run = self._client.create_run(self.experiment_id, tags=all_tags, run_name=self._search)
-        return str(run.info.run_id)
+        return self._client.create_run(self.experiment_id, tags=all_tags, run_name=self._search)
 
     def attach(self, run_id: str, path: Path, folder: str | None) -> None:
         """Attach a file to a run."""
@@ -136,6 +148,23 @@ class Runs:
     def attach_text(self, text: str, name: str) -> None:
         """Attach a text to the parent run, as a file of this name."""
         self._client.log_text(self.run_id, text, name)
+
+    def log_inputs(self, run_id: str) -> None:
+        """Say what a run is trained on; MLflow keeps equal inputs once."""
+        if self._inputs:
+            self._client.log_inputs(run_id, self._inputs)
+
+    def log_vitals(self, vitals: Iterable[Vitals]) -> None:
+        """Write how busy the workers were; a step is a second since the search began."""
+        from mlflow.entities import Metric
+
+        metrics = [
+            Metric(name, value, time_ms, max(0, time_ms - self.started_ms) // 1000)
+            for values, time_ms in vitals
+            for name, value in values.items()
+        ]
+        for i in range(0, len(metrics), _MOST_METRICS):
+            self._client.log_batch(self.run_id, metrics[i : i + _MOST_METRICS])
 
     def sum_up(self, metrics: Mapping[str, float], best_run: str | None, time_ms: int) -> None:
         """Write the summary on the parent run."""
@@ -165,6 +194,7 @@ class Runs:
             Tag.SPEC_HASH: spec.hash,
             Tag.DATA: spec.data_fingerprint,
             Tag.TOKENIZER: spec.tokenizer_fingerprint,
+            **self._shared,
             **birth.tags,
             **birth.environment,
         }
@@ -175,7 +205,7 @@ class Runs:
         return str(run.info.run_id)
 
     def describe(self, run_id: str, spec: TrialSpec) -> None:
-        """Write the specification of a trial, and its parameters after it."""
+        """Write what a trial is trained on, its specification, and its parameters after these."""
         from mlflow.entities import Param
 
         parameters = {
@@ -184,6 +214,7 @@ class Runs:
             "micro_batch": spec.micro_batch,
             "seed": spec.seed,
         }
+        self.log_inputs(run_id)
         self._client.log_text(run_id, spec.model_dump_json(indent=2), SPEC_FILE)
         params = [Param(name, str(value)) for name, value in parameters.items()]
         self._client.log_batch(run_id, params=params)

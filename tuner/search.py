@@ -13,6 +13,7 @@ from dataclasses import replace
 from model.corpus import Corpus
 from model.preparation import prepare
 from tuner.corpus_facts import CorpusFacts
+from tuner.datasets import dataset_inputs
 from tuner.errors import TunerError
 from tuner.history import Recorded, check_edit, search_event
 from tuner.home import Home
@@ -74,7 +75,7 @@ def search(
                 if start is not None:
                     start.keep(home)
                 journal.append(search_event(space, space_text, facts))
-                tracker = _open_tracker(space, name, home, start)
+                tracker = _open_tracker(space, facts, name, home, start)
             except BaseException:
                 shutil.rmtree(home.search(name))  # the name is free again
                 raise
@@ -132,7 +133,7 @@ def resume(
                     f"start a new search"
                 )
             record = Record(home.tracking_uri)
-            tracker = _open_tracker(space, name, home, None, resume=True)
+            tracker = _open_tracker(space, facts, name, home, None, resume=True)
             text = space_text or recorded.space_text
             session = Session(
                 name, space, text, home, view, corpus, facts, record, journal, tracker, recorded,
@@ -166,16 +167,25 @@ def _claim_name(
 
 
 def _open_tracker(
-    space: SearchSpace, name: str, home: Home, start: Start | None, *, resume: bool = False
+    space: SearchSpace,
+    facts: CorpusFacts,
+    name: str,
+    home: Home,
+    start: Start | None,
+    *,
+    resume: bool = False,
 ) -> Tracker:
     tags = {
-        "sampler": space.search.sampler,
-        "scheduler": space.search.scheduler,
+        Tag.SAMPLER: space.search.sampler,
+        Tag.SCHEDULER: space.search.scheduler,
         "seed": str(space.search.seed),
         Tag.METRIC: space.objective.metric,
         **({Tag.INIT_FROM: start.words} if start else {}),
     }
-    return Tracker(home.tracking_uri, home.artifacts, space.name, name, tags, resume=resume)
+    inputs = dataset_inputs(space.data, facts)
+    return Tracker(
+        home.tracking_uri, home.artifacts, space.name, name, tags, resume=resume, inputs=inputs
+    )
 
 
 def _facts(space: SearchSpace, corpus: Corpus, start: Start | None) -> CorpusFacts:

@@ -273,6 +273,7 @@ def _train(
         from tuner.health import Watchdog
         from tuner.searcher import Events, Jobs, Verdicts
         from tuner.trial import SLOT, Trial
+        from tuner.vitals import Rounds
 
         folders = str(session.folder / "checkpoints"), str(session.home.starts)
         on, in_order = _where(session)
@@ -291,6 +292,7 @@ def _train(
             check_interrupt=check_interrupt,
             studies=_studies(session),
             watchdog=Watchdog(workers.handles, session.space.engine.timeout_seconds),
+            rounds=Rounds(workers.handles),
         )
         session.view.begin(conductor.board, session.name)
         driver.begin()

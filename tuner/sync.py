@@ -11,11 +11,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from model.data_config import DataConfig
 from model.spec import TrialSpec
+from tuner.corpus_facts import CorpusFacts
+from tuner.datasets import dataset_inputs
 from tuner.errors import JournalError, JournalInUse, RecordError, TunerError
 from tuner.home import Home
 from tuner.journal import FILE, Event, Journal, report_of
@@ -24,6 +27,9 @@ from tuner.record import JOURNAL_FILE, SPACE_FILE, STATE_FILE, Tag
 from tuner.runs import Birth, Told, trial_tags
 from tuner.store import store_errors
 from tuner.tracking import Tracker
+
+if TYPE_CHECKING:
+    from mlflow.entities import DatasetInput
 
 
 @dataclass
@@ -50,6 +56,7 @@ class SearchStory:
     Attributes:
         space: what it searches, as last edited.
         space_text: the file that the space came from.
+        facts: what its specifications know of the data.
         tags: of its parent run.
         trials: by number.
         end: how the last driver ended; None if it did not come to that.
@@ -57,6 +64,7 @@ class SearchStory:
 
     space: Mapping[str, Any]
     space_text: str | None
+    facts: CorpusFacts | None
     tags: Mapping[str, str]
     trials: Mapping[int, TrialStory]
     end: Event | None
@@ -84,7 +92,8 @@ class SearchStory:
             return None
         space = search["space"]
         space = json.loads(space) if isinstance(space, str) else space
-        return cls(space, search.get("space_text"), _tags(search, space), trials, end)
+        facts = CorpusFacts(**search["facts"]) if "facts" in search else None
+        return cls(space, search.get("space_text"), facts, _tags(search, space), trials, end)
 
 
 def catch_up(tracker: Tracker, events: Iterable[Event]) -> None:
@@ -145,6 +154,7 @@ def sync(home: Home, name: str) -> Sent:
     with closing(Journal.open(folder)) as journal:
         try:
             story = SearchStory.of(journal.events)
+            inputs = _inputs(story)
         except (KeyError, TypeError, ValueError) as error:
             raise JournalError(
                 f"{journal.path} is of another version of tuner; sync it with that one"
@@ -152,7 +162,9 @@ def sync(home: Home, name: str) -> Sent:
     if story is None:
         return Sent(0, 0, 0, ())
     experiment = story.space["name"]
-    tracker = Tracker(home.tracking_uri, home.artifacts, experiment, name, story.tags, resume=True)
+    tracker = Tracker(
+        home.tracking_uri, home.artifacts, experiment, name, story.tags, resume=True, inputs=inputs
+    )
     with closing(tracker):
         for number, trial in story.trials.items():
             status = trial.outcome or "interrupted"
@@ -214,6 +226,12 @@ def _continue(trial: TrialStory, event: Event) -> None:
             trial.outcome = f"failed: {event['reason']}"
         case "outcome":
             trial.outcome = event["outcome"]
+
+
+def _inputs(story: SearchStory | None) -> list[DatasetInput]:
+    if story is None or story.facts is None:
+        return []
+    return dataset_inputs(DataConfig.model_validate(story.space["data"]), story.facts)
 
 
 def _tags(search: Event, space: Mapping[str, Any]) -> dict[str, str]:

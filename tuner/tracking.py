@@ -11,12 +11,13 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from model.report import Report
 from model.spec import TrialSpec
@@ -24,6 +25,10 @@ from tuner.errors import StoreError
 from tuner.record import STATE_FILE, TrialRecord
 from tuner.runs import NO_TAGS, Birth, Runs, Told
 from tuner.store import reason_of
+from tuner.vitals import Vitals
+
+if TYPE_CHECKING:
+    from mlflow.entities import DatasetInput
 
 _PERIOD_SECONDS = 1.0
 _MOST_REPORTS = 100  # in one call; MLflow takes 1000 metrics
@@ -64,6 +69,7 @@ class Tracker:
         search: unique name of the search.
         tags: of the parent run.
         resume: go on with the runs that the store has of this search, and make those it has not.
+        inputs: what is trained on, and measured on (`datasets.dataset_inputs`).
 
     Attributes:
         runs: the search in the store.
@@ -86,9 +92,10 @@ class Tracker:
         tags: Mapping[str, str],
         *,
         resume: bool = False,
+        inputs: Sequence[DatasetInput] = (),
     ) -> None:
         self.uri, self._search = uri, search
-        self.runs = Runs(uri, artifacts, experiment, search, tags, resume=resume)
+        self.runs = Runs(uri, artifacts, experiment, search, tags, resume=resume, inputs=inputs)
         self.experiment_id, self.run_id = self.runs.experiment_id, self.runs.run_id
         self.num_created = self.num_metrics = self.num_endings = 0
         self._is_closed = False
@@ -96,7 +103,8 @@ class Tracker:
         self._notes: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         # the rest is the writer's
         self._due: dict[int, _Trial] = {}
-        self._tasks: list[_Task] = []
+        self._tasks = [_Task(partial(self.runs.log_inputs, self.run_id))]
+        self._vitals: list[Vitals] = []
         self._flushes: list[_Task] = []
         self._is_parent_running = self.runs.found is None
         self._stored: Mapping[int, TrialRecord] = {}
@@ -142,6 +150,10 @@ class Tracker:
         """A trial has ended; `status` is what the user reads. A later one replaces it."""
         trial = self._trials[number]
         self._notes.put(partial(self._note, trial, [], status, time_ms or _now_ms()))
+
+    def note_vitals(self, vitals: Vitals) -> None:
+        """Workers were measured."""
+        self._notes.put(partial(self._vitals.append, vitals))
 
     def add_trial(
         self, number: int, birth: Birth, told: Iterable[Told], status: str, status_ms: int
@@ -262,7 +274,7 @@ class Tracker:
         while not self._is_closed:
             self._gather()
             self._send()
-            if not self._due and not self._tasks:
+            if not self._due and not self._tasks and not self._vitals:
                 for task in self._flushes:
                     task.done.set()
                 self._flushes.clear()
@@ -313,6 +325,8 @@ class Tracker:
             if not self._try(partial(self._send_trial, trial), failures):
                 failed[trial.number] = trial
         self._due |= failed  # behind the others
+        if self._vitals and self._try(partial(self.runs.log_vitals, self._vitals), failures):
+            self._vitals.clear()
         if self._is_doubtful and not self._due:
             self._try(self._delete_doubles, failures)
         if not failures:

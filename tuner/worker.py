@@ -25,6 +25,7 @@ from model.report import Report, Status
 from model.spec import TrialSpec
 from model.states import At
 from tuner.failures import TrialError, WorkerError
+from tuner.vitals import Meter
 
 # How long a worker whose engine broke lives on, so that all who wait hear of what.
 _LAST_WORDS_SECONDS = 1.0
@@ -96,6 +97,7 @@ class Worker:
             decode=decode,
         )
         self._device, self._gated = device, gated
+        self._meter = Meter(device)
         self._legs: dict[str, _Leg] = {}
         self._allowed: dict[str, int] = {}  # trial → update of the last report that may go out
         self._broken: Exception | None = None
@@ -214,6 +216,13 @@ class Worker:
             "turns": self._turns,
             "is_well": self._broken is None,
         }
+
+    async def vitals(self) -> dict[str, float]:
+        """How busy process and device are (`vitals.Meter`); a driver that hangs holds up nothing.
+
+        One call at a time: what is measured is measured since the call before.
+        """
+        return await asyncio.to_thread(self._meter.read)
 
     async def usage(self) -> dict[str, float]:
         """Seconds spent in training and tokens trained so far, and slots that memory allows."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,8 +40,8 @@ def server(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 @pytest.fixture
 def open_tracker(store: str, tmp_path: Path) -> Open:
-    def make(search: str = "lm-1", uri: str = store, *, resume: bool = False) -> Tracker:
-        tags = {"sampler": "tpe"}
-        return Tracker(uri, tmp_path / "artifacts", "lm", search, tags, resume=resume)
+    def make(search: str = "lm-1", uri: str = store, **options: Any) -> Tracker:
+        tags = {"sampler": "tpe", "scheduler": "asha"}
+        return Tracker(uri, tmp_path / "artifacts", "lm", search, tags, **options)
 
     return make

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 import sqlite3
 from collections.abc import Callable
@@ -7,16 +8,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import mlflow.data
 import pytest
 
+from model.data_config import DataConfig
 from model.report import Status
 from tests.conftest import MakeSpec
 from tests.tuner.tracked import ENVIRONMENT, Open, report, rows, states, stored_steps
 from tuner import tracking
+from tuner.corpus_facts import CorpusFacts
+from tuner.datasets import dataset_inputs
 from tuner.errors import RecordError, StoreError
 from tuner.record import Record
 from tuner.runs import Birth, Told, trial_tags
 from tuner.tracking import Tracker
+from tuner.vitals import Vitals
 
 
 def test_tracker_keeps_every_bit(open_tracker: Open, store: str, make_spec: MakeSpec) -> None:
@@ -179,6 +185,121 @@ def test_record_knows_what_was_trained_before(
     assert record.finished(elsewhere) == {specs[2].hash: trials[2].run_id}
     assert record.finished(quoted) == {specs[3].hash: trials[3].run_id}
     assert record.finished({}) == {}
+
+
+# what belongs to the search --------------------------------------------------------------------
+
+
+def inputs_of(record: Record, run_id: str) -> list[tuple[str, str, str, dict[str, int]]]:
+    """Name, digest, context and profile of each data set of a run."""
+    found = record.client.get_run(run_id).inputs.dataset_inputs
+    return [
+        (i.dataset.name, i.dataset.digest, i.tags[0].value, json.loads(i.dataset.profile))
+        for i in found
+    ]
+
+
+def test_tracker_records_the_corpus_once(
+    open_tracker: Open, store: str, make_spec: MakeSpec
+) -> None:
+    facts = CorpusFacts(
+        300, 5000, 500, "d" * 64, "t" * 64, train_tokens=5000, validation_tokens=500
+    )
+    inputs = dataset_inputs(DataConfig(files=("/a/texts", "/b/more.txt")), facts)
+    for resume in (False, True):
+        tracker = open_tracker(resume=resume, inputs=inputs)
+        tracker.start_trial(0, make_spec(), ENVIRONMENT)
+        tracker.end_trial(0, "finished")
+        tracker.finish("finished", {}, None)
+    record = Record(store)
+    search = record.search()
+    (trial,) = record.trials(search)
+    for run_id in (search.run_id, trial.run_id):
+        training, validation = inputs_of(record, run_id)
+        assert training[::2] == ("texts, more.txt", "training")
+        assert validation[::2] == ("texts, more.txt", "validation")
+        assert training[1].startswith("d" * 16)
+        assert training[1] != validation[1]
+        assert training[3] == {"num_tokens": 5000, "vocab_size": 300}
+        assert validation[3] == {"num_tokens": 500, "vocab_size": 300}
+    assert len(rows(store, "select * from datasets")) == 2
+    assert len(rows(store, "select * from inputs")) == 4
+    condition = "datasets.name = 'texts, more.txt' and datasets.context = 'validation'"
+    assert len(record.client.search_runs([search.experiment_id], condition)) == 2
+
+
+@pytest.mark.parametrize(
+    ("data", "name", "kind"),
+    [
+        ({"source": "python-stdlib"}, "python-stdlib", "code"),
+        ({"files": ("/a/texts",)}, "texts", "local"),
+        ({"hub": "owner/name", "revision": "abc"}, "owner/name", "hugging_face"),
+    ],
+)
+def test_mlflow_knows_the_source_of_a_dataset(data: dict[str, Any], name: str, kind: str) -> None:
+    facts = CorpusFacts(300, 700, 70, "d" * 64, "t" * 64, has_pairs=True, train_tokens=9000)
+    training, _ = dataset_inputs(DataConfig(**data), facts)
+    assert training.dataset.name == name
+    assert json.loads(training.dataset.profile) == {
+        "num_pairs": 700, "num_tokens": 9000, "vocab_size": 300
+    }  # fmt: skip
+    source = mlflow.data.get_source(training)
+    assert training.dataset.source_type == kind
+    if kind == "hugging_face":
+        assert (source.path, source.split, source.revision) == ("owner/name", "train", "abc")
+
+
+def test_dataset_digests_tell_cuts_of_the_same_documents_apart() -> None:
+    """MLflow keeps the first profile of a digest."""
+    data, digests = DataConfig(), set()
+    for size, tokenizer in ((700, "t"), (701, "t"), (700, "u")):
+        facts = CorpusFacts(300, size, 700, "d" * 64, tokenizer)
+        digests |= {each.dataset.digest for each in dataset_inputs(data, facts)}
+    assert len(digests) == 5
+    assert max(map(len, digests)) <= 36  # which MLflow takes
+
+
+def test_tracker_records_how_busy_workers_are(open_tracker: Open, store: str) -> None:
+    tracker = open_tracker()
+    began = tracker.runs.started_ms
+    for seconds in range(0, 5 * 300, 5):
+        names = (f"system/worker_{number}/memory_megabytes" for number in range(4))
+        values = dict.fromkeys(names, 300.0 + seconds)
+        tracker.note_vitals(Vitals(values, began + 1000 * seconds))
+    tracker.finish("finished", {"best": 1.0}, None)
+    record = Record(store)
+    search = record.search()
+    assert search.metrics == {"best": 1.0}
+    for number in range(4):
+        name = f"system/worker_{number}/memory_megabytes"
+        history = record.client.get_metric_history(search.run_id, name)
+        assert [(m.step, m.value) for m in history] == [
+            (seconds, 300.0 + seconds) for seconds in range(0, 5 * 300, 5)
+        ]
+
+
+def test_runs_are_found_by_sampler_scheduler_and_status(
+    open_tracker: Open, store: str, make_spec: MakeSpec
+) -> None:
+    tracker = open_tracker()
+    endings = ("finished", "stopped at report 2", "diverged", "failed: its worker died", "running")
+    for number, ending in enumerate(endings):
+        tracker.start_trial(number, make_spec(seed=number), ENVIRONMENT)
+        if ending != "running":
+            tracker.end_trial(number, ending)
+    tracker.flush()
+    client = Record(store).client
+
+    def found(condition: str) -> int:
+        return len(client.search_runs([tracker.experiment_id], condition))
+
+    assert found("tags.sampler = 'tpe' and tags.scheduler = 'asha'") == len(endings) + 1
+    assert found("tags.status LIKE 'stopped%'") == 1
+    assert found("tags.status LIKE 'failed%'") == 1
+    for ending in endings:
+        assert found(f"tags.status = '{ending}' and tags.`tuner.kind` = 'trial'") == 1
+    tracker.finish("finished", {}, None)
+    assert found("tags.status = 'finished' and tags.`tuner.kind` = 'search'") == 1
 
 
 # said twice, stored once ---------------------------------------------------------------------
