@@ -84,13 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     text = "send to MLflow what it did not take while searches ran"
     sync = command("sync", text, common, home)
     sync.add_argument("search", nargs="?", metavar="NAME", help="of a search (default: all)")
-    ui = command("ui", "compare the runs in MLflow", debug, home)
-    ui.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
-    )
-    ui.add_argument(
-        "--port", type=_whole(1, 65535), help="port (default: the first free one from 5000)"
-    )
+    _add_ui(command("ui", "compare the runs in MLflow", debug, home))
     text = "say what a search space means, without running it"
     validate = command("validate", text, common, space, home)
     validate.add_argument(
@@ -163,6 +157,19 @@ def _add_export(export: argparse.ArgumentParser) -> None:
     )
     export.add_argument(
         "--force", action="store_true", help="replace an earlier export in the folder"
+    )
+
+
+def _add_ui(ui: argparse.ArgumentParser) -> None:
+    ui.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
+    )
+    ui.add_argument(
+        "--port", type=_whole(1, 65535), help="port (default: the first free one from 5000)"
+    )
+    ui.add_argument("--search", metavar="NAME", help="open on this search (default: the newest)")
+    ui.add_argument(
+        "--no-browser", dest="browser", action="store_false", help="open no browser, print the link"
     )
 
 

@@ -1,22 +1,30 @@
-"""`tuner ui`: MLflow's server on the user's store."""
+"""`tuner ui`: MLflow's server on the user's store, opened where the trials of a search are."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
-from urllib.parse import quote
+import threading
+import time
+import urllib.request
+import webbrowser
+from collections.abc import Callable, Sequence
+from urllib.parse import quote, urlencode
 
 from tuner.errors import RecordError, TunerError
 from tuner.home import Home
-from tuner.record import Record
+from tuner.objective import MODES
+from tuner.record import Record, SearchRecord, Tag
 
 _FIRST_PORT = 5000
 _PORTS = 50
+_START_SECONDS = 120.0  # that the server may take
+_COMPARED = 10  # trials side by side
 
 # Without these it starts 15 processes and reports its use; seen with MLflow 3.17.
 _ENVIRONMENT = {
@@ -25,29 +33,45 @@ _ENVIRONMENT = {
 }
 
 
-def serve(home: Home, host: str, port: int | None, say: Callable[[str], None]) -> int:
-    """Serve MLflow until it is interrupted.
+def serve(
+    home: Home,
+    host: str,
+    port: int | None,
+    say: Callable[[str], None],
+    *,
+    search: str | None = None,
+    browser: bool = False,
+) -> int:
+    """Serve MLflow until it is interrupted; or say where the tracking server shows the search.
 
     Args:
         home: whose store.
         host: address to listen on.
         port: None for the first free one from 5000.
         say: is told the address.
+        search: whose trials to open on; by default the newest one.
+        browser: whether to open it.
 
     Returns:
         The server's exit status; 0 after Ctrl-C.
 
     Raises:
-        TunerError: if the port is taken or the store is a server of its own.
+        TunerError: if the port is taken.
+        RecordError: if there is no such search.
         StoreError: if the store cannot be used.
     """
+    title, pages = _pages(Record(home.tracking_uri), search)
     if home.tracking_uri.startswith("http"):
-        say(f"The searches are on the tracking server {home.tracking_uri}; open it in a browser.")
+        root = home.tracking_uri.rstrip("/")
+        say(f"The tracking server {root} has the searches. {title}")
+        _show(root, pages, say)
+        if browser:
+            webbrowser.open(f"{root}/{pages[0]}")
         return 0
-    page = newest_search_page(home)
     port = _free_port(host, port)
-    say(f"MLflow is starting on http://{host}:{port} (Ctrl-C ends it). The newest search:")
-    say(f"http://{host}:{port}/{page}")
+    root = f"http://{host}:{port}"
+    say(f"MLflow is starting on {root} (Ctrl-C ends it). {title}")
+    _show(root, pages, say)
     command = [
         sys.executable, "-m", "mlflow", "server",
         "--host", host, "--port", str(port), "--workers", "1",
@@ -57,6 +81,8 @@ def serve(home: Home, host: str, port: int | None, say: Callable[[str], None]) -
     # a session of its own: the server starts processes that must end with it
     server = subprocess.Popen(command, env={**os.environ, **_ENVIRONMENT}, start_new_session=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    if browser:
+        threading.Thread(target=_open, args=(root, pages[0]), daemon=True).start()
     try:
         return server.wait()
     except KeyboardInterrupt:
@@ -67,18 +93,70 @@ def serve(home: Home, host: str, port: int | None, say: Callable[[str], None]) -
         server.wait()
 
 
-def newest_search_page(home: Home) -> str:
-    """Path of the page that compares the trials of the newest search, best first."""
-    try:
-        search = Record(home.tracking_uri).search()
-    except RecordError:
-        return ""
-    condition = quote(f"tags.`tuner.search` = '{search.name}' and tags.`tuner.kind` = 'trial'")
-    order = quote(f"metrics.`{search.metric}`")
-    return (
-        f"#/experiments/{search.experiment_id}/runs?searchFilter={condition}"
-        f"&orderByKey={order}&orderByAsc=true&compareRunsMode=CHART"
+def has_browser() -> bool:
+    """Whether somebody sits before a screen: a terminal, and a desktop that it belongs to."""
+    has_screen = sys.platform in {"darwin", "win32"} or any(
+        os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")
     )
+    return sys.stdout.isatty() and has_screen and not os.environ.get("SSH_CONNECTION")
+
+
+def _pages(record: Record, name: str | None) -> tuple[str, list[str]]:
+    """What there is to see, and the pages that show it."""
+    try:
+        search = record.search(name)
+    except RecordError:
+        if name is not None:
+            raise
+        return "There is no search yet.", [""]
+    which = f"The search {name}" if name else f"The newest search, {search.name}"
+    compared = comparison_page(record, search)
+    return f"{which}:", [trials_page(search), *([compared] if compared else [])]
+
+
+def _show(root: str, pages: Sequence[str], say: Callable[[str], None]) -> None:
+    for page in pages:
+        say(f"{root}/{page}")
+
+
+def trials_page(search: SearchRecord) -> str:
+    """Path of the page that shows the curves of a search's trials, the best first."""
+    condition = (
+        f"tags.`{Tag.SEARCH}` = '{search.name}' and tags.`{Tag.KIND}` = 'trial' "
+        f"and tags.`{Tag.CONFIRMS}` IS NULL"
+    )
+    query = {
+        "searchFilter": condition,
+        "orderByKey": f"metrics.`{search.metric}`",
+        "orderByAsc": "false" if MODES.get(search.metric) == "max" else "true",
+        "compareRunsMode": "CHART",
+        "workflowType": "machine_learning",  # MLflow's other face is for agents and prompts
+    }
+    return f"#/experiments/{search.experiment_id}/runs?{urlencode(query, quote_via=quote)}"
+
+
+def comparison_page(record: Record, search: SearchRecord) -> str | None:
+    """Path of the page that sets the best trials side by side; None before there are two."""
+    trials = [trial for trial in record.trials(search) if trial.confirms is None]
+    best = sorted(trials, key=lambda trial: trial.rank(search.metric))[:_COMPARED]
+    if len(best) < 2:
+        return None
+    query = {
+        "runs": json.dumps([trial.run_id for trial in best]),
+        "experiments": json.dumps([search.experiment_id]),
+        "workflowType": "machine_learning",
+    }
+    return f"#/compare-runs?{urlencode(query, quote_via=quote)}"
+
+
+def _open(root: str, page: str) -> None:
+    """Open a page once the server answers."""
+    until = time.monotonic() + _START_SECONDS
+    while time.monotonic() < until:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{root}/health", timeout=5):
+            webbrowser.open(f"{root}/{page}")
+            return
+        time.sleep(0.3)
 
 
 def _free_port(host: str, port: int | None) -> int:

@@ -10,9 +10,16 @@ from tuner.errors import TunerError
 
 def ui(options: argparse.Namespace) -> int:
     """Compare the runs in MLflow."""
-    from tuner.ui import serve
+    from tuner.ui import has_browser, serve
 
-    return serve(home_of(options), options.host, options.port, say)
+    return serve(
+        home_of(options),
+        options.host,
+        options.port,
+        say,
+        search=options.search,
+        browser=options.browser and has_browser(),
+    )
 
 
 def validate(options: argparse.Namespace) -> int:
