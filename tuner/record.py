@@ -47,6 +47,7 @@ class Tag:
 
     PARENT = "mlflow.parentRunId"
     SOURCE = "mlflow.source.name"
+    NOTE = "mlflow.note.content"  # what MLflow shows as the description of a run
     KIND = "tuner.kind"  # search | trial
     SEARCH = "tuner.search"
     STATUS = "status"  # running, or how it ended: finished, stopped at report n, diverged, …

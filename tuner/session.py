@@ -114,6 +114,8 @@ def conduct(
         shutil.rmtree(session.folder / "tune", ignore_errors=True)
         if problem is None and status == "finished":
             shutil.rmtree(session.folder / "checkpoints", ignore_errors=True)
+    if result.halted is None:
+        problem = problem or _problem(partial(_register, session, result))
     return replace(result, problem=problem)
 
 
@@ -158,6 +160,15 @@ def _keep_state(tracker: Tracker, result: SearchResult, number: int) -> None:
     path = row.reports[-1].checkpoint
     if path and Path(path).is_file():
         tracker.keep_state(number, Path(path))
+
+
+def _register(session: Session, result: SearchResult) -> None:
+    """Make a registered model of the best trial."""
+    from tuner.registry import register
+
+    registered = register(session.home, result)
+    if registered is not None:
+        session.view.phase(f"the model registry has it as {registered.words}")
 
 
 def _result(

@@ -116,7 +116,7 @@ class Sent:
         runs: of trials.
         metrics: values of all curves.
         endings: how trials, or the search, ended.
-        files: names of what is attached to the search.
+        files: names of what is attached to the search, and its model.
     """
 
     runs: int
@@ -172,6 +172,7 @@ def sync(home: Home, name: str) -> Sent:
         tracker.flush()
         files = _send_files(tracker, story, folder)
         has_ended = _send_end(tracker, story)
+    files = (*files, *_register(home, story, name))
     return Sent(tracker.num_created, tracker.num_metrics, tracker.num_endings + has_ended, files)
 
 
@@ -303,3 +304,14 @@ def _send_end(tracker: Tracker, story: SearchStory) -> bool:
         return False
     tracker.finish(end["status"], end["summary"], best_run, end.get("time_ms"))
     return True
+
+
+def _register(home: Home, story: SearchStory, name: str) -> tuple[str, ...]:
+    """Make a registered model of the best trial, if the search was finished and it is none yet."""
+    if story.end is None or story.end["status"] != "finished" or story.facts is None:
+        return ()
+    from tuner.past import load_search  # which imports what a search needs
+    from tuner.registry import register
+
+    registered = register(home, load_search(name, home=home))
+    return (registered.words,) if registered and registered.is_new else ()

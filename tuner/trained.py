@@ -100,30 +100,49 @@ def load_trial(
     home = home or Home.at()
     record = Record(home.tracking_uri)
     trial = record.trial(run) if run else record.best(record.search(search))
-    spec = record.spec(trial)
-    parent = record.search(trial.search)
+    kept = kept_trial(record, trial, home)
+    if kept is not None:
+        return kept
+    if not may_train:
+        raise RecordError(f"no weights of trial {trial.number} of {trial.search} were kept")
+    with TemporaryDirectory() as folder:
+        path = _retrained(trial, home, Path(folder), on_report, on_progress)
+        return _read(record, trial, home, path, "retrained")
+
+
+def kept_trial(record: Record, trial: TrialRecord, home: Home) -> TrainedTrial | None:
+    """The same if its weights, or those of an equal trial, are kept; else None.
+
+    Raises:
+        RecordError: if what is kept is damaged, or its tokenizer is not recorded.
+        StoreError: if the tracking store cannot be used.
+    """
+    with TemporaryDirectory() as folder:
+        path = kept_state(record, trial, folder)
+        return None if path is None else _read(record, trial, home, path, "kept")
+
+
+def _read(
+    record: Record,
+    trial: TrialRecord,
+    home: Home,
+    path: Path,
+    origin: Literal["kept", "retrained"],
+) -> TrainedTrial:
+    """A trial whose state is a file."""
+    spec, parent = record.spec(trial), record.search(trial.search)
     tokenizer = given_tokenizer(
         recorded_tokenizer(record, parent, spec.tokenizer_fingerprint, home)
     )
     assert tokenizer is not None
-    origin: Literal["kept", "retrained"] = "kept"
-    with TemporaryDirectory() as folder:
-        path = kept_state(record, trial, folder)
-        if path is None and not may_train:
-            raise RecordError(f"no weights of trial {trial.number} of {trial.search} were kept")
-        if path is None:
-            origin, path = (
-                "retrained",
-                _retrained(trial, home, Path(folder), on_report, on_progress),
-            )
-        try:
-            source = Source.read(path)
-        except CheckpointError as error:
-            raise RecordError(
-                f"the recorded weights of trial {trial.number} of {trial.search} cannot be used: "
-                f"{str(error).replace(str(path), path.name)}; delete {STATE_FILE} of its run "
-                f"{trial.run_id[:_SHOWN_LETTERS]}, and they are trained again"
-            ) from error
+    try:
+        source = Source.read(path)
+    except CheckpointError as error:
+        raise RecordError(
+            f"the recorded weights of trial {trial.number} of {trial.search} cannot be used: "
+            f"{str(error).replace(str(path), path.name)}; delete {STATE_FILE} of its run "
+            f"{trial.run_id[:_SHOWN_LETTERS]}, and they are trained again"
+        ) from error
     _, tensors = source.take(optimizer_state=False)
     weights = {name.removeprefix("weights."): tensor for name, tensor in tensors.items()}
     return TrainedTrial(trial, spec, source.step, weights, tokenizer, origin)
