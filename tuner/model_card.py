@@ -48,9 +48,9 @@ def model_card(result: SearchResult) -> str:
 def _worth(result: SearchResult) -> str:
     value, confirmed = result.best.objective(result.metric), confirmed_of(result)
     lines = [
-        f"# Trial {result.best.number} of {result.name}",
-        "",
-        f"{result.metric} **{value:.4f}**, by which it was selected; the defaults have "
+        # the first line is also what MLflow's list of versions shows, as it stands
+        f"Trial {result.best.number} of {result.name}: {result.metric} {value:.4f}, "
+        f"by which it was selected; the defaults have "
         f"{result.trials[0].objective(result.metric):.4f}.",
     ]
     if confirmed:

@@ -121,17 +121,14 @@ class _Registry:
     # a new one ----------------------------------------------------------------------------------
 
     def _create(self, trained: TrainedTrial, weights: str) -> ModelVersion:
-        from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+        from mlflow.entities import LoggedModelStatus
 
         logged = self._logged_model()
         if logged.status != LoggedModelStatus.READY:
             with TemporaryDirectory() as folder:
                 served.save(Path(folder), trained, logged.model_id)
                 self._client.log_model_artifacts(logged.model_id, folder)
-            outputs = self._client.get_run(self._run_id).outputs
-            if not (outputs and outputs.model_outputs):  # MLflow takes each only once
-                made = LoggedModelOutput(logged.model_id, trained.step)
-                self._client.log_outputs(self._run_id, [made])
+            self._link(logged.model_id)
             self._client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
         self._make_room()
         # the artifacts by their place: a registry in a database of this process would look for a
@@ -163,6 +160,26 @@ class _Registry:
             params={name: str(known[name]) for name in sorted(searched)},
             model_type="transformer",
         )
+
+    def _link(self, model_id: str) -> None:
+        """Tell MLflow that a model came out of the trial's run, and what was measured on what."""
+        from mlflow.entities import LoggedModelOutput, Metric
+
+        run, best = self._client.get_run(self._run_id), self._result.best
+        if not (run.outputs and run.outputs.model_outputs):  # MLflow takes each only once
+            self._client.log_outputs(self._run_id, [LoggedModelOutput(model_id, best.step)])
+        inputs = run.inputs.dataset_inputs if run.inputs else []
+        held_out = [i.dataset for i in inputs if "validation" in {tag.value for tag in i.tags}]
+        on = (held_out[0].name, held_out[0].digest) if held_out else (None, None)
+        names = {o.metric for o in self._result.space.objectives}
+        if best.last is not None and best.times:
+            # equal to values that the run has, which it therefore does not get twice
+            values = [
+                Metric(name, value, best.times[-1], best.step, model_id, on[0], on[1], self._run_id)
+                for name, value in best.last.metrics().items()
+                if name in names
+            ]
+            self._client.log_batch(self._run_id, values)
 
     def _make_room(self) -> None:
         """Have a registered model of this name."""

@@ -49,9 +49,10 @@ def _hear_ctrl_c() -> None:
 
 @dataclass(frozen=True)
 class Workplace:
-    """A folder with a space, texts, and a home of searches."""
+    """A folder with a space, texts, and a home of searches; its store may be elsewhere."""
 
     folder: Path
+    tracking_uri: str | None = None
 
     @property
     def home(self) -> Path:
@@ -70,6 +71,8 @@ class Workplace:
     def start(self, *arguments: str, stdout: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
         """The same without waiting for it; its environment is not what other tests made of ours."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW"))}
+        if self.tracking_uri is not None:
+            environment["MLFLOW_TRACKING_URI"] = self.tracking_uri
         return subprocess.Popen(
             [sys.executable, "-m", "tuner", *arguments],
             cwd=self.folder,
@@ -81,7 +84,7 @@ class Workplace:
         )
 
 
-def make_workplace(folder: Path) -> Workplace:
+def make_workplace(folder: Path, tracking_uri: str | None = None) -> Workplace:
     """Texts that repeat phrases, so that there is something to learn."""
     (folder / "small.yaml").write_text(SPACE, encoding="utf-8")
     (folder / "texts").mkdir()
@@ -90,7 +93,7 @@ def make_workplace(folder: Path) -> Workplace:
     for number in range(20):
         words = (draw.choice(phrases) for _ in range(150))
         (folder / "texts" / f"{number:02d}.txt").write_text(", ".join(words), encoding="utf-8")
-    return Workplace(folder)
+    return Workplace(folder, tracking_uri)
 
 
 @pytest.fixture(scope="session")

@@ -16,12 +16,15 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
+from model.data_config import DataConfig
 from model.engine import Engine
 from model.tokenizer import Tokenizer
 from tests.conftest import VOCAB, MakeSpec, last_state
 from tests.tuner.tracked import ENVIRONMENT
 from tuner.board import TrialRow
 from tuner.confirmation import confirm
+from tuner.corpus_facts import CorpusFacts
+from tuner.datasets import dataset_inputs
 from tuner.errors import StoreError
 from tuner.home import Home
 from tuner.model_card import MOST
@@ -34,6 +37,7 @@ from tuner.trained import load_trial
 Tokens = tuple[np.ndarray, np.ndarray]
 Searched = Callable[..., SearchResult]
 
+FACTS = CorpusFacts(VOCAB, 5000, 1000, "data", "tokenizer")
 SPACE = """\
 name: lm
 model: {d_model: 16, n_layers: 2, n_heads: 2, context_length: 8, d_ff: 32}
@@ -72,10 +76,12 @@ def searched(
         folder = tmp_path / "states" / name
         row = TrialRow(0, spec, {}, outcome="finished")
         row.reports = list(Engine(*tokens, checkpoint_dir=folder).run([spec]))
-        tracker = open_tracker(name)
+        row.times = [1000 * report.step for report in row.reports]
+        inputs = dataset_inputs(DataConfig(), FACTS)
+        tracker = open_tracker(name, inputs=inputs)
         tracker.start_trial(0, spec, ENVIRONMENT)
-        for report in row.reports:
-            tracker.report(0, report)
+        for report, time_ms in zip(row.reports, row.times, strict=True):
+            tracker.report(0, report, time_ms)
         tracker.end_trial(0, "finished")
         tracker.add_artifact(tokenizer.save(folder, "huggingface")[0])
         tracker.flush()
@@ -126,6 +132,10 @@ def test_best_trial_is_registered_once(
     assert client.get_run(result.run_id).data.tags["mlflow.note.content"] == version.description
     outputs = client.get_run(result.run_ids[0]).outputs.model_outputs
     assert [output.step for output in outputs] == [6]
+    (measured,) = client.get_logged_model(outputs[0].model_id).metrics
+    assert (measured.key, measured.value, measured.step) == ("val_loss", best.last.val_loss, 6)
+    assert (measured.dataset_name, measured.run_id) == ("python-stdlib", result.run_ids[0])
+    assert len(client.get_metric_history(result.run_ids[0], "val_loss")) == len(best.reports)
 
 
 def test_resumed_search_brings_its_version_up_to_date(
@@ -218,7 +228,7 @@ def test_card_says_what_was_found_and_how_to_use_it(
     card = client.get_model_version("lm", "1").description
     h = result.best.spec.hyperparameters
     for expected in (
-        "# Trial 0 of lm-1", f"**{result.best.objective('val_loss'):.4f}**",
+        f"Trial 0 of lm-1: val_loss {result.best.objective('val_loss'):.4f}, by which",
         f"| α_max | max_learning_rate | log-uniform 0.001 … 0.1 | {h.max_learning_rate} |",
         "| optimizer | one of adamw, lion | adamw |", f"tuner replay {result.run_ids[0][:8]}",
         'load_model("models:/lm@champion")', "torch 2", "moves to a new version unless",
