@@ -13,6 +13,7 @@ import pytest
 
 from tests.e2e.conftest import Workplace, make_workplace
 from tuner.journal import read_journal
+from tuner.record import Record
 
 pytestmark = pytest.mark.slow
 
@@ -45,6 +46,22 @@ def story(home: Path, name: str) -> list[tuple[Any, ...]]:
         elif event["event"] == "end" and event["status"] == "finished":
             told.append(("end", event["best"]))
     return told
+
+
+def check_store(home: Path, name: str, best_run: str) -> None:
+    """One run for the search and for each trial, one version of each best trial: no more."""
+    record = Record(f"sqlite:///{home}/mlflow.db")
+    client, search = record.client, record.search(name)
+    runs = client.search_runs([search.experiment_id])
+    numbers = [trial.number for trial in record.trials(search)]
+    assert numbers == list(range(len(numbers)))
+    assert len(runs) == 1 + len(numbers)
+    assert all(len(run.inputs.dataset_inputs) == 2 for run in runs)
+    assert {run.info.status for run in runs} <= {"FINISHED", "FAILED"}
+    versions = [version.run_id for version in client.search_model_versions()]
+    assert best_run in versions
+    assert len(set(versions)) == len(versions)
+    assert len(client.search_logged_models([search.experiment_id])) == len(versions)
 
 
 def wait_for_session(process: subprocess.Popen[str], journal: Path) -> None:
@@ -81,6 +98,7 @@ def test_search_killed_at_random_moments_ends_as_if_undisturbed(
     numbers = [trial["trial"] for trial in shown["trials"]]
     assert sorted(numbers) == list(range(len(numbers)))
     assert all(trial["status"] != "running" for trial in shown["trials"])
+    check_store(home, "it", run.json["best_run"])
     replayed = place.tuner("replay", "--home", str(home), "--json")
     assert replayed.json["verdict"] == "bit-exact"
 
@@ -130,6 +148,7 @@ def test_search_grows_on_resume_and_trains_nothing_twice(
     after = story(place.folder / "undisturbed", "whole")
     assert after[: len(whole)] == whole
     assert run.json["trials"] == 12
+    check_store(place.folder / "undisturbed", "whole", run.json["best_run"])
     specs = [line[3] for line in after if line[0] == "trial"]
     assert len(set(specs)) == len(specs)
     for arguments, reason in (
