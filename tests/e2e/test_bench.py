@@ -142,3 +142,16 @@ def test_bench_report_has_a_quick_mode(tmp_path: Path) -> None:
     assert 4e6 < run["bytes"] < 6e6  # most of it is Plotly's script
     assert run["png_seconds"] > 0
     assert "| 12 |" in done.stdout
+
+
+@pytest.mark.slow
+def test_bench_tracking_measures_a_store(tmp_path: Path) -> None:
+    out = tmp_path / "numbers.json"
+    command = [sys.executable, BENCH / "tracking.py", "--trials", "6", "--no-server", "--out", out]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    numbers = json.loads(out.read_text())["SQLite"]
+    assert 0 < numbers["caller_ms_per_trial"] + numbers["caller_ms_per_report"] < 5
+    assert 0 < numbers["cpu_ms_per_report"] < 100
+    assert 0 < numbers["wall_ms_per_trial"] < 1000
+    assert "| SQLite |" in done.stdout
