@@ -1,4 +1,4 @@
-"""A search over encoder–decoders on pairs from a file, and a replay of its best trial."""
+"""A search over encoder–decoders on pairs from a file; its best trial is replayed and served."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ import json
 import random
 from pathlib import Path
 
+import mlflow.pyfunc
 import pytest
 
+from model.generation_settings import GenerationSettings
 from tests.e2e.conftest import Workplace
+from tuner.generate import sample
+from tuner.home import Home
+from tuner.trained import load_trial
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +29,9 @@ search: {trials: 3, scheduler: none}
 """
 
 
-def test_encoder_decoder_is_searched_and_replayed(tmp_path: Path) -> None:
+def test_encoder_decoder_is_searched_replayed_and_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     draw = random.Random(0)
     texts = [" ".join(draw.choices("abcdef", k=draw.randint(1, 8))) for _ in range(600)]
     rows = [json.dumps({"text": text, "backwards": text[::-1]}) for text in texts]
@@ -42,3 +49,8 @@ def test_encoder_decoder_is_searched_and_replayed(tmp_path: Path) -> None:
     replayed = workplace.tuner("replay", "--home", "runs")
     assert replayed.status == 0, replayed.err
     assert "bit-exact" in replayed.out + replayed.err
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/runs/mlflow.db")
+    model = mlflow.pyfunc.load_model("models:/reversed@champion")
+    trained = load_trial(run.json["best_run"], home=Home.at(tmp_path / "runs"))
+    expected = sample([trained], "a b c", settings=GenerationSettings(temperature=0))
+    assert model.predict(["a b c"], params={"temperature": 0.0}) == expected != [""]

@@ -149,9 +149,11 @@ def test_record_finds_searches_and_trials(
         record.best(record.search("lm-2"))
     (trial,) = record.trials(record.search("lm-1"))
     assert record.trial(trial.run_id[:10]) == trial
-    for wrong in ("f" * 32, trial.run_id[:3], "../x", "' OR 1=1"):
+    for wrong in ("f" * 32, trial.run_id[:3], "' OR 1=1"):
         with pytest.raises(RecordError, match="run id"):
             record.trial(wrong)
+    with pytest.raises(RecordError, match=r"no search is called \.\.; the newest are"):
+        record.trial("../x")
     assert record.trial(trial.run_id) == trial
     parent = record.search("lm-1").run_id
     with pytest.raises(RecordError, match="no trial has the run id"):
