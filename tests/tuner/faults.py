@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
@@ -92,6 +93,8 @@ def mlflow_server(store: str, artifacts: Path) -> Iterator[FaultyServer]:
         finally:
             server.mend()
             server.go_down()
+            # the server has made its store that of the process, and of its environment
+            mlflow.set_tracking_uri(None)
 
 
 @contextmanager
