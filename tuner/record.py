@@ -34,6 +34,7 @@ TOKENIZER_FILE = "tokenizer.json"
 STATE_FILE = "state/checkpoint.safetensors"  # of a trial whose weights are kept
 START_FOLDER = "start"  # what warm-started trials started with
 DATA_FILE = "data.json"  # the files that the data was, with their digests
+REPORT_FILE = "report.html"
 JOURNAL_FILE = "journal.jsonl"  # all that a search decided and heard
 SYSTEM = "system/"  # before the names of what MLflow shows as system metrics
 ENVIRONMENT = ("device", "dtype", "torch", "numpy", "python")

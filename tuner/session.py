@@ -34,6 +34,7 @@ from tuner.home import Home
 from tuner.interrupt import noted_interrupts
 from tuner.journal import Event, Journal
 from tuner.live import View
+from tuner.publication import attach_report, register_model
 from tuner.record import DATA_FILE, SPACE_FILE, START_FOLDER, Record
 from tuner.result import SearchResult
 from tuner.space import SearchSpace
@@ -114,9 +115,7 @@ def conduct(
         shutil.rmtree(session.folder / "tune", ignore_errors=True)
         if problem is None and status == "finished":
             shutil.rmtree(session.folder / "checkpoints", ignore_errors=True)
-    if result.halted is None:
-        problem = problem or _problem(partial(_register, session, result))
-    return replace(result, problem=problem)
+    return replace(result, problem=problem or _publish(session, result))
 
 
 def _keep_inputs(session: Session) -> None:
@@ -131,7 +130,7 @@ def _keep_inputs(session: Session) -> None:
         tracker.add_artifact(start_path(session.home.starts, start), START_FOLDER)
 
 
-def _problem(action: Callable[[], None]) -> str | None:
+def _problem(action: Callable[[], object]) -> str | None:
     """Do something with the store; what went wrong, if anything did."""
     try:
         action()
@@ -162,13 +161,14 @@ def _keep_state(tracker: Tracker, result: SearchResult, number: int) -> None:
         tracker.keep_state(number, Path(path))
 
 
-def _register(session: Session, result: SearchResult) -> None:
-    """Make a registered model of the best trial."""
-    from tuner.registry import register
-
-    registered = register(session.home, result)
-    if registered is not None:
-        session.view.phase(f"the model registry has it as {registered.words}")
+def _publish(session: Session, result: SearchResult) -> str | None:
+    """Make of the record what others look at; what went wrong, if anything did."""
+    session.view.phase("registering the best model and writing the report")
+    for make in (register_model, attach_report):
+        problem = _problem(partial(make, session.home, result))
+        if problem is not None:
+            return problem
+    return None
 
 
 def _result(

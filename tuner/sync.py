@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from tuner.errors import JournalError, JournalInUse, RecordError, TunerError
 from tuner.home import Home
 from tuner.journal import FILE, Event, Journal, report_of
 from tuner.messages import listed
-from tuner.record import JOURNAL_FILE, SPACE_FILE, STATE_FILE, Tag
+from tuner.record import JOURNAL_FILE, REPORT_FILE, SPACE_FILE, STATE_FILE, Record, Tag
 from tuner.runs import Birth, Told, trial_tags
 from tuner.store import store_errors
 from tuner.tracking import Tracker
@@ -132,6 +132,9 @@ class Sent:
         return listed([*words, *self.files], "and") or "nothing was missing"
 
 
+_NOTHING = Sent(0, 0, 0, ())
+
+
 def sync(home: Home, name: str) -> Sent:
     """Send what a search's journal holds and the store does not.
 
@@ -160,7 +163,7 @@ def sync(home: Home, name: str) -> Sent:
                 f"{journal.path} is of another version of tuner; sync it with that one"
             ) from error
     if story is None:
-        return Sent(0, 0, 0, ())
+        return _NOTHING
     experiment = story.space["name"]
     tracker = Tracker(
         home.tracking_uri, home.artifacts, experiment, name, story.tags, resume=True, inputs=inputs
@@ -172,8 +175,9 @@ def sync(home: Home, name: str) -> Sent:
         tracker.flush()
         files = _send_files(tracker, story, folder)
         has_ended = _send_end(tracker, story)
-    files = (*files, *_register(home, story, name))
-    return Sent(tracker.num_created, tracker.num_metrics, tracker.num_endings + has_ended, files)
+    endings = tracker.num_endings + has_ended
+    sent = Sent(tracker.num_created, tracker.num_metrics, endings, files)
+    return replace(sent, files=(*files, *_publish(home, story, name, sent)))
 
 
 def print_synced(console: Console, home: Home, name: str | None) -> dict[str, Any]:
@@ -306,12 +310,17 @@ def _send_end(tracker: Tracker, story: SearchStory) -> bool:
     return True
 
 
-def _register(home: Home, story: SearchStory, name: str) -> tuple[str, ...]:
-    """Make a registered model of the best trial, if the search was finished and it is none yet."""
-    if story.end is None or story.end["status"] != "finished" or story.facts is None:
+def _publish(home: Home, story: SearchStory, name: str, sent: Sent) -> tuple[str, ...]:
+    """Make of the record what others look at: what is missing, or older than what was sent."""
+    if story.end is None or story.end["best"] is None or story.facts is None:
         return ()
     from tuner.past import load_search  # which imports what a search needs
-    from tuner.registry import register
+    from tuner.publication import attach_report, register_model
 
-    registered = register(home, load_search(name, home=home))
-    return (registered.words,) if registered and registered.is_new else ()
+    result, made = load_search(name, home=home), []
+    if model := register_model(home, result):
+        made.append(model)
+    if sent != _NOTHING or not Record(home.tracking_uri).has(result.run_id, REPORT_FILE):
+        attach_report(home, result)
+        made.append(REPORT_FILE)
+    return tuple(made)

@@ -11,6 +11,7 @@ from typing import Literal
 from torch import Tensor
 
 from model.checkpoint import CheckpointError
+from model.encoder_decoder import TransformerPair
 from model.given_tokenizer import given_tokenizer
 from model.progress import OnProgress, silent
 from model.report import Report
@@ -48,16 +49,11 @@ class TrainedTrial:
     tokenizer: Tokenizer
     origin: Literal["kept", "retrained"]
 
-    def model(self) -> TransformerLM:
-        """A torch module with these weights, K = 1.
-
-        Raises:
-            RecordError: if the trial is an encoder–decoder, which is no language model.
-        """
+    def model(self) -> TransformerLM | TransformerPair:
+        """A torch module with these weights, K = 1; a pair if it is an encoder–decoder."""
         a = self.spec.architecture
-        if a.n_encoder_layers:
-            raise RecordError(f"{self!r} is an encoder–decoder, and this makes language models")
-        return TransformerLM.of(a, self.weights)
+        made = TransformerPair if a.n_encoder_layers else TransformerLM
+        return made.of(a, self.weights)
 
     def __repr__(self) -> str:
         trial = self.trial
@@ -72,7 +68,6 @@ def load_trial(
     *,
     search: str | None = None,
     home: Home | None = None,
-    may_train: bool = True,
     on_report: Callable[[int, int, Report], None] | None = None,
     on_progress: OnProgress = silent,
 ) -> TrainedTrial:
@@ -87,14 +82,13 @@ def load_trial(
             of the search.
         search: name of the search; by default the newest.
         home: where the searches live; by default ./runs.
-        may_train: whether a trial without kept weights is trained again.
         on_report: is told the number of each report of a retraining, how many there will be, and
             it.
         on_progress: is told how far the preparation of its data is.
 
     Raises:
         RecordError: if there is no such trial, or it has to be trained again and that is not
-            wanted, not possible, or gives something else.
+            possible or gives something else.
         StoreError: if the tracking store cannot be used.
     """
     home = home or Home.at()
@@ -103,8 +97,6 @@ def load_trial(
     kept = kept_trial(record, trial, home)
     if kept is not None:
         return kept
-    if not may_train:
-        raise RecordError(f"no weights of trial {trial.number} of {trial.search} were kept")
     with TemporaryDirectory() as folder:
         path = _retrained(trial, home, Path(folder), on_report, on_progress)
         return _read(record, trial, home, path, "retrained")

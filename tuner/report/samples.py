@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tuner.errors import RecordError
 from tuner.home import Home
+from tuner.record import Record
 from tuner.result import SearchResult
 
 _MOST_TRIALS = 3
@@ -28,21 +29,23 @@ def samples_of(result: SearchResult, home: Home, prompt: str = "") -> dict[int, 
     # not imported with the module: they load torch
     from model.generation_settings import GenerationSettings
     from tuner.generate import check_written, sample
-    from tuner.trained import load_trial
+    from tuner.trained import kept_trial
 
     finished = [row for row in (result.best, *result.ranked) if row.has_finished]
     rows = list({row.number: row for row in finished}.values())[:_MOST_TRIALS]
+    record = Record(home.tracking_uri)
     found = {}
     for row in rows:
         run = result.run_ids.get(row.number)
         if run is None or row.spec.architecture.n_encoder_layers:
             continue
         try:
-            trained = load_trial(run, home=home, may_train=False)
-            check_written(trained)
+            trained = kept_trial(record, record.trial(run), home)
+            if trained is not None:
+                check_written(trained)
+                found[row.number] = trained
         except RecordError:
             continue
-        found[row.number] = trained
     if not found:
         return {}
     texts = sample(list(found.values()), prompt, settings=GenerationSettings(max_tokens=_TOKENS))
