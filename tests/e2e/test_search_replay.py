@@ -79,7 +79,9 @@ def test_search_records_parent_and_trials(record: Record, searched: Run) -> None
     assert search.best_run == searched.json["best_run"]
     assert search.metrics["best_val_loss"] == searched.json["best_val_loss"]
     files = {file.path for file in record.client.list_artifacts(search.run_id)}
-    assert files == {"search_space.yaml", "data.json", "tokenizer.json", "journal.jsonl"}
+    assert files == {
+        "search_space.yaml", "data.json", "tokenizer.json", "journal.jsonl", "report.html",
+    }  # fmt: skip
 
     trials = record.trials(search)
     assert [trial.number for trial in trials] == list(range(10))
