@@ -1,0 +1,101 @@
+"""How far each trial is trained: one column for each, as high as the tokens that it got."""
+
+from __future__ import annotations
+
+from searches import REPORTS, TOKENS, Search
+from svg import QUARTERS, Drawing
+
+from tuner.board import TrialRow
+
+_WIDTH, _HEIGHT = 760, 262
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 16, 46, 206  # of the plot
+
+
+def chart(search: Search, title: str, rungs: tuple[int, ...], rungs_are: str) -> str:
+    """A drawing of a search.
+
+    Args:
+        search: that has ended.
+        title: above it.
+        rungs: reports at which something is decided; marked by lines.
+        rungs_are: what the lines are called.
+    """
+    drawing = Drawing(_WIDTH, _HEIGHT, title)
+    drawing.text(_LEFT, 22, title, bold=True, size=14)
+    words = f"{100 * search.share:.0f} % of the tokens of all trials to the end"
+    drawing.text(_WIDTH - _RIGHT, 22, words, "dim", anchor="end")
+    _axes(drawing, rungs)
+    step = (_WIDTH - _LEFT - _RIGHT) / len(search.rows)
+    wide = 0.72 * step
+    middles = [_LEFT + (i + 0.5) * step for i in range(len(search.rows))]
+    for row, x in zip(search.rows, middles, strict=True):
+        _column(drawing, search, row, x, wide)
+    for row, x in zip(search.rows, middles, strict=True):
+        if row.parent is not None:  # from the side of the parent's column to the copy's foot
+            y, start = _y(row.tokens_before), middles[row.parent]
+            side = wide / 2 if start < x else -wide / 2
+            drawing.line(start + side, y, x - side, y, "accent", width=1.5, arrow=True)
+    _legend(drawing, search, rungs_are)
+    return str(drawing)
+
+
+def _y(tokens: float) -> float:
+    return _BOTTOM - (_BOTTOM - _TOP) * tokens / TOKENS
+
+
+def _axes(drawing: Drawing, rungs: tuple[int, ...]) -> None:
+    for report in range(0, REPORTS + 1, 3):
+        drawing.text(_LEFT - 8, _y(report * TOKENS / REPORTS) + 4, str(report), "dim", size=11,
+                     anchor="end")  # fmt: skip
+    drawing.text(6, _TOP - 10, "reports", "dim", size=11)
+    for report in rungs:
+        y = _y(report * TOKENS / REPORTS)
+        drawing.line(_LEFT - 4, y, _WIDTH - _RIGHT, y, "line", dashed=True)
+    drawing.line(_LEFT - 4, _BOTTOM, _WIDTH - _RIGHT, _BOTTOM, "dim")
+
+
+def _column(drawing: Drawing, search: Search, row: TrialRow, x: float, wide: float) -> None:
+    """A trial: from where it began to where it ended, with a gap wherever it waited."""
+    colour = QUARTERS[search.quarter(row)]
+    legs = [leg for leg in search.legs if leg.number == row.number]
+    for before, leg in zip([None, *legs], legs, strict=False):
+        waited = 0 if before is None else 3
+        low, high = _y(leg.first) - waited, _y(leg.last)
+        drawing.rect(x - wide / 2, high, wide, max(low - high, 0), colour)
+    if not row.reports:
+        return
+    top = _y(row.tokens)
+    if row.has_finished:
+        drawing.circle(x, top - 6, 3, "ink")
+    elif row.has_diverged:
+        drawing.text(x, top - 4, "×", "accent", size=15, anchor="middle", bold=True)
+    drawing.text(x, _BOTTOM + 13, str(row.number), "dim", size=9, anchor="middle")
+
+
+def _legend(drawing: Drawing, search: Search, rungs_are: str) -> None:
+    y, x = _HEIGHT - 14, _LEFT
+    drawing.text(x, y, "at its end in the", "dim", size=11)
+    x += 92
+    for colour, word in zip(QUARTERS, ("best quarter", "second", "third", "worst"), strict=True):
+        drawing.rect(x, y - 9, 11, 11, colour)
+        drawing.text(x + 15, y, word, "dim", size=11)
+        x += 28 + 6.2 * len(word)
+    drawing.circle(x + 6, y - 4, 3, "ink")
+    drawing.text(x + 14, y, "finished", "dim", size=11)
+    x += 70
+    if any(row.has_diverged for row in search.rows):
+        drawing.text(x, y + 1, "×", "accent", size=15, bold=True)
+        drawing.text(x + 12, y, "diverged", "dim", size=11)
+        x += 70
+    if any(row.parent is not None for row in search.rows):
+        drawing.line(x, y - 4, x + 18, y - 4, "accent", width=1.5, arrow=True)
+        drawing.text(x + 24, y, "copied", "dim", size=11)
+        x += 70
+    if len({leg.number for leg in search.legs}) < len(search.legs):
+        drawing.rect(x, y - 11, 9, 5, "dim")
+        drawing.rect(x, y - 3, 9, 5, "dim")
+        drawing.text(x + 14, y, "waited", "dim", size=11)
+        x += 58
+    if rungs_are:
+        drawing.line(x, y - 4, x + 18, y - 4, "dim", dashed=True)
+        drawing.text(x + 24, y, rungs_are, "dim", size=11)

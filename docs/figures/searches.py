@@ -1,0 +1,138 @@
+"""Searches on a made-up task, conducted by the real sampler and scheduler.
+
+Nothing is trained: a formula says what each trial would report. Everything else, who starts, waits,
+goes on, is stopped or copied, is what `tuner search` would do with the same reports.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from model.report import Report, Status
+from tuner.board import TrialRow
+from tuner.conductor import Conductor
+from tuner.corpus_facts import CorpusFacts
+from tuner.space_file import load_space
+
+REPORTS = 9
+TOKENS = 90 * 512  # of a complete trial
+SPACE = f"""\
+model: {{context_length: 64}}
+hyperparameters:
+  α_max: {{log: [3e-4, 4e-2]}}
+  λ: {{log: [1e-2, 1.0]}}
+  B: 8
+budget: {{tokens: {TOKENS}, reports: {REPORTS}}}
+confirm: off
+"""
+_FACTS = CorpusFacts(300, 10_000_000, 10_000, "data", "tokenizer")
+_BEST_RATE = 0.008
+_TOO_HIGH = 0.03  # a rate at which trials diverge
+
+
+@dataclass
+class Leg:
+    """A trial's uninterrupted time in one slot.
+
+    Attributes:
+        number: of the trial.
+        slot: where it trains.
+        start: the slot's clock, in tokens.
+        end: likewise.
+        first: tokens of the trial at the start.
+        last: likewise, at the end.
+    """
+
+    number: int
+    slot: int
+    start: int
+    end: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search that has ended.
+
+    Attributes:
+        rows: the trials, by number.
+        legs: in the order in which they began.
+        slots: how many trained at one time.
+    """
+
+    rows: list[TrialRow]
+    legs: list[Leg]
+    slots: int
+
+    @property
+    def share(self) -> float:
+        """Tokens that were trained, as a share of what all the trials would take to their ends."""
+        started = sum(row.parent is None for row in self.rows)
+        return sum(row.tokens_trained for row in self.rows) / (started * TOKENS)
+
+    def quarter(self, row: TrialRow) -> int:
+        """In which quarter of the trials this one would end: 0 is the best, 3 the worst."""
+        worths = sorted(worth(r) for r in self.rows)
+        return worths.index(worth(row)) * 4 // len(worths)
+
+
+def worth(row: TrialRow) -> float:
+    """The loss that a configuration tends to: a bowl around a learning rate and a decay."""
+    h = row.spec.hyperparameters
+    if h.max_learning_rate > _TOO_HIGH:
+        return math.inf
+    rate = math.log10(h.max_learning_rate / _BEST_RATE)
+    return 3.8 + 0.7 * rate**2 + 0.1 * math.log10(h.weight_decay / 0.1) ** 2
+
+
+def reported(row: TrialRow, step: int) -> Report:
+    """What a trial reports: a loss that falls towards its worth, with noise that fades."""
+    tokens = step * row.spec.tokens_per_step
+    place = tokens / TOKENS
+    if math.isinf(worth(row)) and place > 0.2:
+        loss, status = math.nan, Status.DIVERGED
+    else:
+        noise = random.Random(f"{row.number} {step}").uniform(-0.2, 0.2) * (1 - place)
+        end = min(worth(row), 4.5)
+        loss = end + 2.5 * math.exp(-4 * place) + noise
+        is_last = step == row.spec.hyperparameters.total_steps
+        status = Status.FINISHED if is_last else Status.TRAINING
+    return Report(str(row.number), status, step, tokens, loss, loss, 1.0, 0.01)
+
+
+def conduct(settings: str, slots: int = 4) -> Search:
+    """Conduct a search to its end.
+
+    Args:
+        settings: of `search:`, as YAML.
+        slots: trials in training at one time.
+    """
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "space.yaml"
+        file.write_text(f"{SPACE}search: {{{settings}}}\n", encoding="utf-8")
+        conductor = Conductor(load_space(file), _FACTS, slots)
+    board, legs = conductor.board, []
+    training: dict[int, Leg] = {}
+    now = 0
+    while True:
+        for job in conductor.fill():
+            first = job.after * board.rows[job.number].spec.tokens_per_step
+            training[job.number] = Leg(job.number, job.slot, now, now, first, first)
+            legs.append(training[job.number])
+        expected = conductor.expected
+        if expected is None:
+            conductor.close()
+            return Search(list(board.rows.values()), legs, slots)
+        number, step = expected
+        row, leg = board.rows[number], training[number]
+        report = reported(row, step)
+        leg.last, leg.end = report.tokens, leg.start + report.tokens - leg.first
+        now = max(now, leg.end)
+        conductor.report(number, report)
+        if row.outcome is not None or row.is_parked:
+            del training[number]

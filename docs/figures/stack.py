@@ -1,0 +1,79 @@
+"""The figure of how it works inside: a trial's way to a slot, and slots that are refilled."""
+
+from __future__ import annotations
+
+from searches import Search
+from svg import QUARTERS, Drawing
+
+_WIDTH, _HEIGHT = 760, 470
+
+
+def stack(search: Search) -> str:
+    """A drawing of the path and of the slots of a search over time."""
+    drawing = Drawing(_WIDTH, _HEIGHT, "A trial's way to a slot of a stack, and slots over time")
+    _way(drawing)
+    _slots(drawing, search)
+    return str(drawing)
+
+
+def _way(drawing: Drawing) -> None:
+    """Boxes from the space to the stack and back."""
+    drawing.text(20, 26, "The driver, one process", bold=True)
+    drawing.text(400, 26, "Ray", bold=True)
+    drawing.text(560, 26, "A worker for each device", bold=True)
+    _box(drawing, 20, 40, 110, "space", "what may vary")
+    _box(drawing, 170, 40, 170, "conductor", "sampler, scheduler, slots")
+    _box(drawing, 170, 120, 170, "driver", "carries out")
+    _box(drawing, 20, 120, 110, "journal", "first on the disk")
+    _box(drawing, 20, 192, 110, "MLflow", "the record")
+    _box(drawing, 400, 120, 110, "trial", "a thin client")
+    _box(drawing, 400, 40, 110, "Ray Tune", "one client a slot")
+    _box(drawing, 560, 40, 180, "worker", "orders in, reports out")
+    _box(drawing, 560, 120, 180, "engine", "turns the stacks")
+    drawing.line(130, 62, 168, 62, "dim", width=1.5, arrow=True)
+    drawing.line(230, 84, 230, 118, "dim", width=1.5, arrow=True)
+    drawing.line(280, 120, 280, 86, "dim", width=1.5, arrow=True)
+    drawing.text(224, 106, "jobs", "dim", size=11, anchor="end")
+    drawing.text(287, 106, "reports", "dim", size=11)
+    drawing.line(170, 142, 132, 142, "dim", width=1.5, arrow=True)
+    drawing.path([(200, 164), (200, 214), (132, 214)], "dim", arrow=True)
+    drawing.path([(340, 130), (368, 130), (368, 62), (398, 62)], "dim", arrow=True)
+    drawing.line(440, 84, 440, 118, "dim", width=1.5, arrow=True)
+    drawing.line(398, 152, 342, 152, "dim", width=1.5, arrow=True)
+    drawing.text(370, 168, "reports", "dim", size=11, anchor="middle")
+    drawing.path([(510, 134), (534, 134), (534, 56), (558, 56)], "dim", arrow=True)
+    drawing.path([(560, 72), (546, 72), (546, 150), (512, 150)], "dim", arrow=True)
+    drawing.line(630, 84, 630, 118, "dim", width=1.5, arrow=True)
+    drawing.line(670, 120, 670, 86, "dim", width=1.5, arrow=True)
+    drawing.path([(650, 164), (650, 238)], "dim", arrow=True)
+    drawing.text(642, 206, "admit, tick, report", "dim", size=11, anchor="end")
+
+
+def _box(drawing: Drawing, x: float, y: float, width: float, name: str, about: str) -> None:
+    drawing.rect(x, y, width, 44, "box", round_by=5)
+    drawing.text(x + 10, y + 19, name, bold=True, size=13)
+    drawing.text(x + 10, y + 35, about, "dim", size=11)
+
+
+def _slots(drawing: Drawing, search: Search) -> None:
+    """Each slot is a row; time is counted in training tokens."""
+    left, top, high, gap = 66, 276, 34, 8
+    drawing.text(20, 258, f"A stack of {search.slots} slots: one set of tensors [K, …]", bold=True)
+    scale = (_WIDTH - left - 20) / max(leg.end for leg in search.legs)
+    for slot in range(search.slots):
+        y = top + slot * (high + gap)
+        drawing.text(20, y + 22, f"k = {slot}", "dim", size=12)
+        drawing.rect(left, y, _WIDTH - left - 20, high, "box")
+    for leg in search.legs:
+        row, y = search.rows[leg.number], top + leg.slot * (high + gap)
+        x, width = left + leg.start * scale, (leg.end - leg.start) * scale
+        quarter = search.quarter(row)
+        drawing.rect(x + 0.7, y, max(width - 1.4, 0.5), high, QUARTERS[quarter])
+        colour = "page" if quarter < 1 else "ink"
+        if width > 14:
+            drawing.text(x + width / 2, y + 21, str(leg.number), colour, size=11, anchor="middle")
+    bottom = top + search.slots * (high + gap) + 8
+    drawing.line(left, bottom, _WIDTH - 20, bottom, "dim", width=1.5, arrow=True)
+    end, words = _WIDTH - 20, "dark ones would end best; a number that comes again was promoted"
+    drawing.text(end, bottom + 16, "time, in training tokens", "dim", size=11, anchor="end")
+    drawing.text(left, bottom + 16, f"numbers are trials; {words}", "dim", size=11)

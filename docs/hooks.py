@@ -1,0 +1,94 @@
+"""What MkDocs does on its way: the symbol table is put into its page from the code.
+
+MkDocs calls `on_page_markdown` for every page (its "native hooks"). No copy of the table is kept:
+the page always shows the rows that `tuner symbols` prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Any
+
+from model.architecture import Architecture
+from model.hyperparameters import SYMBOL_TABLE, Row
+from tuner.entries import SIZES
+from tuner.messages import shown
+from tuner.summary import default_of, range_of
+
+ROWS, CHOICES, ENTRIES = (f"<!-- {name} -->" for name in ("rows", "choices", "entries"))
+
+
+def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
+    """A page's text, with tables where it asks for them."""
+    if page.file.src_uri != "symbols.md":
+        return markdown
+    for marker, tables in ((ROWS, rows()), (CHOICES, choices()), (ENTRIES, entries())):
+        if markdown.count(marker) != 1:
+            raise ValueError(f"docs/symbols.md must have one {marker}")
+        markdown = markdown.replace(marker, tables)
+    return markdown
+
+
+def rows() -> str:
+    """The symbol table."""
+    cells = [[_code(r.symbol), _names(r), _code(default_of(r)), _range(r.range), _about(r)]
+             for r in SYMBOL_TABLE.values()]  # fmt: skip
+    return _table(["symbol", "name", "default", "range", "what it is"], cells)
+
+
+def choices() -> str:
+    """What the values of each choice mean."""
+    return "\n".join(
+        f'<h3 id="{row.name}">{row.name}</h3>\n\n'
+        + _table(
+            ["value", "what it is"],
+            [[_code(choice), escape(meaning)] for choice, meaning in row.choice_meanings.items()],
+        )
+        for row in SYMBOL_TABLE.values()
+        if row.choice_meanings
+    )
+
+
+def entries() -> str:
+    """The entries of `model:`."""
+    fields = {name: Architecture.model_fields[name] for name in SIZES}
+    return _table(
+        ["entry", "default", "range", "what it is"],
+        [
+            [_code(name), _code(shown(field.default)), _range(range_of(field)),
+             escape(field.description or "")]
+            for name, field in fields.items()
+        ],
+    )  # fmt: skip
+
+
+def _names(row: Row) -> str:
+    others = ", ".join(map(_code, row.spellings))
+    return _code(row.name) + (f"<br>also {others}" if others else "")
+
+
+def _about(row: Row) -> str:
+    """Meaning, formula, and when the row has an effect."""
+    lines = [escape(row.meaning), _code(row.formula)]
+    lines += [f"with {k} {', '.join(map(_code, v))}" for k, v in row.used_when.items()]
+    return "<br>".join(lines)
+
+
+def _range(text: str) -> str:
+    """An interval, or the values of a choice, each apart so that lines can break."""
+    return ", ".join(map(_code, text.split(" | "))) if " | " in text else _code(text)
+
+
+def _code(text: str) -> str:
+    return f"<code>{escape(text)}</code>"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """An HTML table: Markdown would have to be kept from the stars and bars of formulas."""
+    lines = ["<table>", "<thead>", _line("th", head), "</thead>", "<tbody>"]
+    return "\n".join([*lines, *(_line("td", row) for row in rows), "</tbody>", "</table>"])
+
+
+def _line(tag: str, cells: Iterable[str]) -> str:
+    return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in cells) + "</tr>"
