@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 SPACE  ?= search_spaces/lm.yaml
 
-.PHONY: search ui replay test lint format bench clean help
+.PHONY: search ui replay test lint format bench docs clean help
 
 help:
 	@echo "make search   set up and run a search: SPACE=$(SPACE), or another of search_spaces/:"
@@ -12,6 +12,7 @@ help:
 	@echo "make ui       compare its trials in MLflow"
 	@echo "make replay   retrain its best trial and prove that it reproduces"
 	@echo "make test     set up and run lint, types and all tests"
+	@echo "make docs     build the pages of docs/ into build/site"
 	@echo "make format   format the code"
 	@echo "make bench    measure searches and their overhead, the tokenizer beside others, preparation"
 
@@ -44,6 +45,10 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python bench/tokenizer.py
 	$(BIN)/python bench/preparation.py
 	$(BIN)/python bench/generation.py
+
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "open build/site/index.html"
 
 # Tests look at pages in a browser, and record in a database; without these they skip and say so.
 # Only CI installs them unasked.

@@ -32,9 +32,11 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
 
 def rows() -> str:
     """The symbol table."""
-    cells = [[_code(r.symbol), _names(r), _code(default_of(r)), _range(r.range), _about(r)]
-             for r in SYMBOL_TABLE.values()]  # fmt: skip
-    return _table(["symbol", "name", "default", "range", "what it is"], cells)
+    cells = [
+        [_code(r.symbol), _names(r), _values(default_of(r), r.range), _about(r)]
+        for r in SYMBOL_TABLE.values()
+    ]
+    return _table(["symbol", "name", "default, range", "what it is"], cells)
 
 
 def choices() -> str:
@@ -53,14 +55,11 @@ def choices() -> str:
 def entries() -> str:
     """The entries of `model:`."""
     fields = {name: Architecture.model_fields[name] for name in SIZES}
-    return _table(
-        ["entry", "default", "range", "what it is"],
-        [
-            [_code(name), _code(shown(field.default)), _range(range_of(field)),
-             escape(field.description or "")]
-            for name, field in fields.items()
-        ],
-    )  # fmt: skip
+    cells = [
+        [_code(name), _values(shown(e.default), range_of(e)), escape(e.description or "")]
+        for name, e in fields.items()
+    ]
+    return _table(["entry", "default, range", "what it is"], cells)
 
 
 def _names(row: Row) -> str:
@@ -75,9 +74,9 @@ def _about(row: Row) -> str:
     return "<br>".join(lines)
 
 
-def _range(text: str) -> str:
-    """An interval, or the values of a choice, each apart so that lines can break."""
-    return ", ".join(map(_code, text.split(" | "))) if " | " in text else _code(text)
+def _values(default: str, range_: str) -> str:
+    """The default, and an interval or the values of a choice, between which lines can break."""
+    return f"{_code(default)}<br>{', '.join(map(_code, range_.split(' | ')))}"
 
 
 def _code(text: str) -> str:
@@ -86,8 +85,17 @@ def _code(text: str) -> str:
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """An HTML table: Markdown would have to be kept from the stars and bars of formulas."""
-    lines = ["<table>", "<thead>", _line("th", head), "</thead>", "<tbody>"]
-    return "\n".join([*lines, *(_line("td", row) for row in rows), "</tbody>", "</table>"])
+    lines = [
+        '<div class="symbols">',
+        "<table>",
+        "<thead>",
+        _line("th", head),
+        "</thead>",
+        "<tbody>",
+    ]
+    return "\n".join(
+        [*lines, *(_line("td", row) for row in rows), "</tbody>", "</table>", "</div>"]
+    )
 
 
 def _line(tag: str, cells: Iterable[str]) -> str:
