@@ -1,0 +1,170 @@
+"""The documentation does what it says: commands run, the site builds, pictures are true."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from model.hyperparameters import SYMBOL_TABLE
+from tests.e2e.pages import PAGES, REASONS, ROOT, Block, Reader, blocks_of, check
+from tuner.entries import SIZES
+
+pytestmark = pytest.mark.slow
+
+BLOCKS = {
+    path.relative_to(ROOT).as_posix(): blocks_of(
+        path.read_text(encoding="utf-8"), path.relative_to(ROOT).as_posix()
+    )
+    for path in PAGES
+}
+FIRST = "docs/getting_started.md"
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+    """One who has read the first page, and so has a search."""
+    reader = Reader(tmp_path_factory.mktemp("reader"))
+    reader.follow(BLOCKS[FIRST])
+    yield reader
+    reader.close()
+
+
+@pytest.mark.parametrize("page", [name for name, blocks in BLOCKS.items() if blocks])
+def test_page_does_what_it_says(reader: Reader, page: str) -> None:
+    reader.follow(BLOCKS[page])
+
+
+def test_pages_say_something() -> None:
+    """The pages above are no empty list."""
+    assert {"README.md", FIRST, "docs/spaces.md", "docs/data.md"} <= BLOCKS.keys()
+    languages = [block.language for blocks in BLOCKS.values() for block in blocks]
+    assert languages.count("console") > 20
+    assert languages.count("yaml") > 10
+    assert languages.count("python") > 2
+    assert set(languages) <= {"console", "python", "yaml", "text"}
+    commands = [c for blocks in BLOCKS.values() for b in blocks for c in b.commands]
+    words = {command.split()[1] for command in commands if command.startswith("tuner ")}
+    assert words >= {
+        "search",
+        "sync",
+        "ui",
+        "replay",
+        "validate",
+        "symbols",
+        "list",
+        "show",
+        "data",
+    }
+
+
+def test_every_reason_for_not_running_is_used() -> None:
+    reasons = {
+        b.notes["not run"] for blocks in BLOCKS.values() for b in blocks if "not run" in b.notes
+    }
+    assert reasons == REASONS
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("tuner serach", "invalid choice"),
+        ("tuner search --space x.yaml", "there is no x.yaml"),
+        ("tuner show --buy B", "unrecognized arguments: --buy"),
+        ("make serach", "No rule to make target"),
+    ],
+)
+def test_command_that_is_not_run_must_be_right(command: str, message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        check(command, "page.md:1")
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "message"),
+    [
+        ("console", "$ tuner serach\n", "invalid choice"),
+        ("console", "$ tuner show --search nothing\n", "nothing"),
+        ("yaml", "search: {sampler: tpee}\n", "did you mean tpe"),
+        ("python", "from tuner import serach\n", "has no attribute|cannot import"),
+    ],
+)
+def test_page_that_is_wrong_is_found(
+    reader: Reader, language: str, text: str, message: str
+) -> None:
+    with pytest.raises(Exception, match=message):
+        reader.follow([Block("made-up.md", 1, language, text, {})])
+
+
+def test_links_of_the_readme_lead_somewhere() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)
+    assert len(targets) > 5
+    assert [t for t in targets if not (ROOT / t).exists()] == []
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, as it is built in CI."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_site_has_every_page(site: Path) -> None:
+    pages = {path.relative_to(site).with_suffix("").as_posix() for path in site.rglob("*.html")}
+    sources = {Path(name).relative_to("docs").with_suffix("").as_posix() for name in BLOCKS
+               if name.startswith("docs/")}  # fmt: skip
+    assert pages - {"404"} == sources
+    assert sources <= {Path(p).with_suffix("").as_posix() for p in _leaves(_nav())}
+
+
+def test_site_shows_the_symbol_table_of_the_code(site: Path) -> None:
+    page = (site / "symbols.html").read_text(encoding="utf-8")
+    for row in SYMBOL_TABLE.values():
+        assert f"<td><code>{row.symbol}</code></td>" in page
+        assert f"<code>{row.name}</code>" in page
+        for choice in row.choice_meanings:
+            assert f"<td><code>{choice}</code></td>" in page
+    for entry in SIZES:
+        assert f"<td><code>{entry}</code></td>" in page
+
+
+def test_site_loads_nothing_from_elsewhere(site: Path) -> None:
+    """What a browser fetches unasked, in pages and in style sheets."""
+    fetched = r'<(?:script|img|iframe|source)[^>]+src="?(https?:)?//|<link[^>]+href="?(https?:)?//'
+    for page in site.rglob("*.html"):
+        assert not re.search(fetched, page.read_text(encoding="utf-8")), page
+    for sheet in site.rglob("*.css"):
+        assert not re.search(r"(?:url\(|@import )[\"']?(https?:)?//", sheet.read_text()), sheet
+
+
+def test_pictures_are_those_of_the_code(tmp_path: Path) -> None:
+    command = [sys.executable, "docs/figures/draw.py", "--out", tmp_path]
+    subprocess.run(command, cwd=ROOT, check=True)
+    drawn = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
+    kept = {path.name: path.read_text(encoding="utf-8")
+            for path in (ROOT / "docs" / "pictures").glob("*.svg")}  # fmt: skip
+    assert len(drawn) > 5
+    assert drawn == kept, "run `python docs/figures/draw.py`, look at the pictures, commit them"
+
+
+def _nav() -> object:
+    return yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
+
+
+def _leaves(nav: object) -> Iterator[str]:
+    if isinstance(nav, str):
+        yield nav
+    elif isinstance(nav, dict):
+        for value in nav.values():
+            yield from _leaves(value)
+    elif isinstance(nav, list):
+        for item in nav:
+            yield from _leaves(item)
