@@ -33,3 +33,12 @@ def test_train_one_trains_side_by_side(tmp_path: Path) -> None:
         assert len(curve) == 4
         assert curve[-1] < curve[0]
     assert printed.endswith(f"best: α_max 0.01, val_loss {losses['0.01'][-1]:.4f}\n")
+
+
+@pytest.mark.slow
+def test_search_and_use_goes_through(tmp_path: Path) -> None:
+    printed = run_example("search_and_use.py", tmp_path, "--trials", "4")
+    found = re.search(r"<search (lm-1), finished: 4 trials, .* val_loss (\S+)>", printed)
+    assert found, printed
+    assert f"the best value is {found[2]}" in printed
+    assert re.search(r"<trial \d of lm-1, finished: .*kept>: 151,712 weights", printed), printed
