@@ -1,7 +1,7 @@
 """A small search from Python, and what can be done with what it found.
 
-    python examples/search_and_use.py
-    python examples/search_and_use.py --trials 24 --tokens 240000      the size of lm.yaml
+python examples/search_and_use.py
+python examples/search_and_use.py --trials 24 --tokens 240000      the size of lm.yaml
 """
 
 from __future__ import annotations

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import yaml
 
 from model.hyperparameters import SYMBOL_TABLE
 from tests.e2e.pages import PAGES, REASONS, ROOT, Block, Reader, blocks_of, check
+from tuner.arguments import parse
 from tuner.entries import SIZES
 
 pytestmark = pytest.mark.slow
@@ -98,6 +101,34 @@ def test_page_that_is_wrong_is_found(
 ) -> None:
     with pytest.raises(Exception, match=message):
         reader.follow([Block("made-up.md", 1, language, text, {})])
+
+
+def help_of(*command: str) -> str:
+    """What `--help` says; an unknown command ends with another status."""
+    with redirect_stdout(io.StringIO()) as out, pytest.raises(SystemExit) as end:
+        parse([*command, "--help"])
+    assert end.value.code == 0, command
+    return out.getvalue()
+
+
+def test_commands_in_sentences_exist() -> None:
+    """Those between backticks, such as `tuner show --by optimizer`, with their options."""
+    found = 0
+    for path in PAGES:
+        for span in re.findall(r"`tuner ([a-z][^`]*)`", path.read_text(encoding="utf-8")):
+            words = span.split()
+            said = help_of(*words[: 2 if words[0] in ("data", "tokenizer") else 1])
+            for option in re.findall(r"--[a-z][a-z-]*", span):
+                assert f"{option} " in said, f"{path.name}: tuner {span}"
+            found += 1
+    assert found > 30
+
+
+def test_readme_names_every_command() -> None:
+    table = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^    ([a-z]+)", help_of().partition("COMMAND\n")[2], re.MULTILINE)
+    assert len(commands) > 10
+    assert [command for command in commands if f"`tuner {command}" not in table] == []
 
 
 def test_links_of_the_readme_lead_somewhere() -> None:
