@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tuner import load_space, load_trial, search
+from tuner import export, load_space, load_trial, sample, search
 from tuner.overrides import Override
 
 SPACE = Path(__file__).resolve().parents[1] / "search_spaces" / "lm.yaml"
@@ -17,6 +17,7 @@ SPACE = Path(__file__).resolve().parents[1] / "search_spaces" / "lm.yaml"
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--trials", type=int, default=5)
 parser.add_argument("--tokens", type=int, default=20_000, help="of each trial")
+parser.add_argument("--export", type=Path, default=Path("exported"), help="a folder to make")
 options = parser.parse_args()
 
 # The space of a file, smaller.
@@ -38,7 +39,10 @@ study = result.to_study()
 states = ", ".join(f"{trial.number}: {trial.state.name.lower()}" for trial in study.trials)
 print(f"study: the best value is {study.best_value:.4f}; {states}")
 
-# The winner with its weights, as a torch module.
+# The winner with its weights: it writes, and leaves for Hugging Face transformers.
 trained = load_trial(search=result.name)
-weights = sum(parameter.numel() for parameter in trained.model().parameters())
-print(f"{trained!r}: {weights:,} weights")
+print(trained)
+(text,) = sample([trained], "import ")
+print(f"import {text}")
+files = export(trained, options.export, "hf", result=result)
+print(f"{options.export}: {', '.join(sorted(file.name for file in files))}")

@@ -41,4 +41,7 @@ def test_search_and_use_goes_through(tmp_path: Path) -> None:
     found = re.search(r"<search (lm-1), finished: 4 trials, .* val_loss (\S+)>", printed)
     assert found, printed
     assert f"the best value is {found[2]}" in printed
-    assert re.search(r"<trial \d of lm-1, finished: .*kept>: 151,712 weights", printed), printed
+    assert re.search(r"<trial \d of lm-1, finished: .*kept>\nimport .", printed), printed
+    names = printed.splitlines()[-1].removeprefix("exported: ").split(", ")
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {*names}
+    assert {path.name for path in (tmp_path / "exported").iterdir()} == {*names}
