@@ -285,12 +285,14 @@ def _tuner(arguments: list[str]) -> Run:
 
 
 def _python(program: str, page: str) -> Run:
-    """A program of a page, in this process."""
-    status = 0
+    """A program of a page, in this process, whose environment it leaves as it was."""
+    status, before = 0, dict(os.environ)
     with _caught() as (out, err):
         try:
             exec(compile(program, page, "exec"), {"__name__": "__main__"})
         except Exception:  # noqa: BLE001 - likewise
             status = 1
             traceback.print_exc()
+    os.environ.clear()
+    os.environ.update(before)  # mlflow.set_tracking_uri sets a variable
     return Run(status, out.getvalue(), err.getvalue())
