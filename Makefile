@@ -42,6 +42,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python bench/search_quality.py replay
 	$(BIN)/python bench/overhead.py
 	$(BIN)/python bench/tracking.py
+	$(BIN)/python bench/report.py
 	$(BIN)/python bench/tokenizer.py
 	$(BIN)/python bench/preparation.py
 	$(BIN)/python bench/generation.py
