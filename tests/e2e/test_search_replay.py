@@ -312,7 +312,9 @@ def test_search_name_is_unique(workplace: Workplace, searched: Run) -> None:
     assert "small-1 is recorded already" in run.err
 
 
-def test_report_tells_what_the_search_printed(workplace: Workplace, searched: Run) -> None:
+def test_report_tells_what_the_search_printed(
+    workplace: Workplace, searched: Run, record: Record
+) -> None:
     given = ["--search", "small-1", "--prompt", "the quick", "--png", "pictures", "--json"]
     run = workplace.tuner("report", *given)
     assert run.status == 0, run.err
@@ -323,7 +325,9 @@ def test_report_tells_what_the_search_printed(workplace: Workplace, searched: Ru
     assert f"{told['tokens_spent']:,.0f} tokens" in page
     assert "  α_max: {log: [1e-3, 1e-1]}" in page  # the file as it was written
     written = re.findall(r'<pre class="sample"[^>]*>(the quick[^<]+)</pre>', page)
-    assert len(written) == 3  # search.keep
+    trials = record.trials(record.search())
+    kept = [trial for trial in trials if record.has(trial.run_id, STATE_FILE)]
+    assert len(written) == min(3, len(kept)) >= 1
     assert f"<h3>Trial {told['best_trial']}, the winner</h3>" in page
     assert all((workplace.folder / path).is_file() for path in run.json["pictures"])
 
