@@ -130,7 +130,7 @@ def _keep_inputs(session: Session) -> None:
         tracker.add_artifact(start_path(session.home.starts, start), START_FOLDER)
 
 
-def _problem(action: Callable[[], object]) -> str | None:
+def _problem(action: Callable[[], None]) -> str | None:
     """Do something with the store; what went wrong, if anything did."""
     try:
         action()
@@ -163,11 +163,14 @@ def _keep_state(tracker: Tracker, result: SearchResult, number: int) -> None:
 
 def _publish(session: Session, result: SearchResult) -> str | None:
     """Make of the record what others look at; what went wrong, if anything did."""
-    session.view.phase("registering the best model and writing the report")
-    for make in (register_model, attach_report):
-        problem = _problem(partial(make, session.home, result))
-        if problem is not None:
-            return problem
+    try:
+        made = register_model(session.home, result)
+        if made is not None:
+            session.view.phase(f"the model registry has it as {made}")
+        session.view.phase("writing the report")
+        attach_report(session.home, result)
+    except StoreError as error:
+        return str(error)
     return None
 
 

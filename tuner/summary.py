@@ -335,7 +335,7 @@ def _next_commands(result: SearchResult, home: str | None) -> list[Text]:
         ("tuner replay", f"retrain the {replayed} and prove that it reproduces"),
         (f"tuner show --search {result.name}", "see all trials here"),
         (f"tuner report --search {result.name}", "write one page with pictures of all this"),
-        (f"tuner export --search {result.name} -o model", "write the winner for Hugging Face"),
+        (f"tuner export --search {result.name} -o exported", "write the winner for Hugging Face"),
     ]
     if result.halted:
         commands.insert(0, (f"tuner search --resume {result.name}", "go on where it stopped"))

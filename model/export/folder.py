@@ -31,14 +31,14 @@ def check_target(target: Path, *, force: bool) -> None:
     files = sorted(path.name for path in target.iterdir())
     if not files:
         return
-    if not force:
-        raise ExportError(f"{target} is not empty; give another folder, or --force to replace it")
     foreign = [name for name in files if name not in _exported(target)]
     if foreign:
         raise ExportError(
             f"{target} holds {foreign[0]}, which is of no export, so it is not replaced; give "
             f"another folder"
         )
+    if not force:
+        raise ExportError(f"{target} holds an earlier export; give another folder, or --force")
 
 
 def _exported(folder: Path) -> set[str]:

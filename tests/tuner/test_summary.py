@@ -203,14 +203,14 @@ def test_next_commands_find_the_home_that_was_given(space: SearchSpace) -> None:
             "tuner replay --home 'my runs'",
             "tuner show --search lm-1 --home 'my runs'",
             "tuner report --search lm-1 --home 'my runs'",
-            "tuner export --search lm-1 -o model --home 'my runs'",
+            "tuner export --search lm-1 -o exported --home 'my runs'",
         ],
         None: [
             "tuner ui",
             "tuner replay",
             "tuner show --search lm-1",
             "tuner report --search lm-1",
-            "tuner export --search lm-1 -o model",
+            "tuner export --search lm-1 -o exported",
         ],
     }
 

@@ -276,7 +276,7 @@ def commands(result: SearchResult) -> list[tuple[str, str]]:
         ("tuner ui", "compare the trials in MLflow"),
         (f"tuner replay --search {result.name}", "retrain the winner and prove that it reproduces"),
         (
-            f"tuner export {best} --format hf -o model",
+            f"tuner export {best} --format hf -o exported",
             "take the winner to Hugging Face transformers",
         ),
         (f"tuner generate {best} --prompt 'def '", "let it write"),
