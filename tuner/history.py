@@ -17,8 +17,8 @@ from tuner.journal import Event, report_of
 from tuner.messages import broken_rule, listed
 from tuner.overrides import Override
 from tuner.parameters import Parameter
-from tuner.record import ENVIRONMENT
 from tuner.space import SearchSpace
+from tuner.tags import ENVIRONMENT
 
 # Settings that say how much is searched and where, and nothing of what a trial is.
 _FREE = {

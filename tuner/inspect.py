@@ -15,8 +15,9 @@ from model.report import METRICS, SOME_METRICS
 from tuner.entries import SIZES
 from tuner.messages import shown
 from tuner.parameters import symbol
-from tuner.record import Record, SearchRecord, Tag, TrialRecord
+from tuner.record import Record, SearchRecord, TrialRecord
 from tuner.summary import default_of, number, number_in, range_of, table
+from tuner.tags import Tag
 
 # What follows from other entries would only widen a table.
 _FOLLOWING = ("cycle_steps", "d_ff", "epochs", "total_steps")

@@ -13,8 +13,9 @@ from tuner.errors import RecordError, TunerError
 from tuner.history import Recorded
 from tuner.home import Home
 from tuner.journal import Event, read_journal, report_of
-from tuner.record import JOURNAL_FILE, Record, SearchRecord
+from tuner.record import Record, SearchRecord
 from tuner.result import SearchResult
+from tuner.tags import JOURNAL_FILE
 
 
 def load_search(name: str | None = None, *, home: Home | None = None) -> SearchResult:

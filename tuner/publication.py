@@ -7,9 +7,10 @@ from tempfile import TemporaryDirectory
 
 from tuner.errors import StoreError
 from tuner.home import Home
-from tuner.record import REPORT_FILE, Record
+from tuner.record import Record
 from tuner.result import SearchResult
 from tuner.store import store_errors
+from tuner.tags import REPORT_FILE
 
 
 def register_model(home: Home, result: SearchResult) -> str | None:

@@ -21,6 +21,7 @@ from model.spec import TrialSpec
 from tuner.errors import RecordError
 from tuner.objective import MODES
 from tuner.store import open_client, store_errors
+from tuner.tags import DATA_FILE, ENVIRONMENT, SPEC_FILE, SYSTEM, Tag
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -28,43 +29,9 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-SPEC_FILE = "spec.json"
-SPACE_FILE = "search_space.yaml"
-TOKENIZER_FILE = "tokenizer.json"
-STATE_FILE = "state/checkpoint.safetensors"  # of a trial whose weights are kept
-START_FOLDER = "start"  # what warm-started trials started with
-DATA_FILE = "data.json"  # the files that the data was, with their digests
-REPORT_FILE = "report.html"
-JOURNAL_FILE = "journal.jsonl"  # all that a search decided and heard
-SYSTEM = "system/"  # before the names of what MLflow shows as system metrics
-ENVIRONMENT = ("device", "dtype", "torch", "numpy", "python")
 _MOST_RUNS = 50_000
 _SHORTEST_RUN_ID = 8  # letters that `tuner show` prints
 _LONGEST_RUN_ID = 32
-
-
-class Tag:
-    """Names of the tags that we set on runs."""
-
-    PARENT = "mlflow.parentRunId"
-    SOURCE = "mlflow.source.name"
-    NOTE = "mlflow.note.content"  # what MLflow shows as the description of a run
-    KIND = "tuner.kind"  # search | trial
-    SEARCH = "tuner.search"
-    STATUS = "status"  # running, or how it ended: finished, stopped at report n, diverged, …
-    SAMPLER = "sampler"
-    SCHEDULER = "scheduler"
-    TRIAL = "tuner.trial"
-    PARENT_TRIAL = "tuner.parent_trial"  # from whose state a trial went on
-    CONFIRMS = "tuner.confirms"  # whose configuration a trial trains with another seed
-    ORIGIN = "tuner.origin"  # recorded: an equal trial was trained before, this one was not
-    BEST = "tuner.best_run"
-    METRIC = "tuner.metric"
-    INIT_FROM = "tuner.init_from"
-    SEED = "seed"
-    SPEC_HASH = "spec_hash"
-    DATA = "data_fingerprint"
-    TOKENIZER = "tokenizer_fingerprint"
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,10 @@ from tuner.errors import RecordError, StoreError
 from tuner.home import Home
 from tuner.model_card import RULE, confirmed_of, model_card
 from tuner.objective import MODES
-from tuner.record import Record, Tag
+from tuner.record import Record
 from tuner.result import SearchResult
 from tuner.store import reason_of, store_errors
+from tuner.tags import Tag
 from tuner.trained import TrainedTrial, kept_trial
 
 if TYPE_CHECKING:

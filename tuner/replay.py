@@ -17,7 +17,8 @@ from model.report import METRICS, SOME_METRICS, Report
 from model.spec import TrialSpec
 from tuner.errors import RecordError
 from tuner.home import Home
-from tuner.record import ENVIRONMENT, Record, TrialRecord
+from tuner.record import Record, TrialRecord
+from tuner.tags import ENVIRONMENT
 from tuner.warm_start import bring_start, recorded_tokenizer
 
 # On another device or library version, sums round differently, and training amplifies that.

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from model.hyperparameters import SYMBOL_TABLE
 from model.report import Report
 from model.spec import TrialSpec
-from tuner.record import SPEC_FILE, Record, Tag, TrialRecord
+from tuner.record import Record, TrialRecord
 from tuner.store import store_errors
+from tuner.tags import SPEC_FILE, Tag
 from tuner.vitals import Vitals
 
 if TYPE_CHECKING:

@@ -21,11 +21,12 @@ from tuner.init_from import warm_started
 from tuner.interrupt import noted_interrupts
 from tuner.journal import Journal
 from tuner.live import SilentView, View
-from tuner.record import Record, Tag
+from tuner.record import Record
 from tuner.result import SearchResult
 from tuner.session import Session, conduct
 from tuner.space import SearchSpace
 from tuner.space_checks import conflicts
+from tuner.tags import Tag
 from tuner.tracking import Tracker
 from tuner.warm_start import Start
 

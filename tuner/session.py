@@ -35,10 +35,11 @@ from tuner.interrupt import noted_interrupts
 from tuner.journal import Event, Journal
 from tuner.live import View
 from tuner.publication import attach_report, register_model
-from tuner.record import DATA_FILE, SPACE_FILE, START_FOLDER, Record
+from tuner.record import Record
 from tuner.result import SearchResult
 from tuner.space import SearchSpace
 from tuner.study_store import StudyStore, study_url
+from tuner.tags import DATA_FILE, SPACE_FILE, START_FOLDER
 from tuner.tracking import Tracker
 
 if TYPE_CHECKING:

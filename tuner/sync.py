@@ -23,9 +23,10 @@ from tuner.errors import JournalError, JournalInUse, RecordError, TunerError
 from tuner.home import Home
 from tuner.journal import FILE, Event, Journal, report_of
 from tuner.messages import listed
-from tuner.record import JOURNAL_FILE, REPORT_FILE, SPACE_FILE, STATE_FILE, Record, Tag
+from tuner.record import Record
 from tuner.runs import Birth, Told, trial_tags
 from tuner.store import store_errors
+from tuner.tags import JOURNAL_FILE, REPORT_FILE, SPACE_FILE, STATE_FILE, Tag
 from tuner.tracking import Tracker
 
 if TYPE_CHECKING:

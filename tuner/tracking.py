@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING
 from model.report import Report
 from model.spec import TrialSpec
 from tuner.errors import StoreError
-from tuner.record import STATE_FILE, TrialRecord
+from tuner.record import TrialRecord
 from tuner.runs import NO_TAGS, Birth, Runs, Told
 from tuner.store import reason_of
+from tuner.tags import STATE_FILE
 from tuner.vitals import Vitals
 
 if TYPE_CHECKING:

@@ -21,8 +21,9 @@ from model.transformer import TransformerLM
 from model.warm_start import Source
 from tuner.errors import RecordError
 from tuner.home import Home
-from tuner.record import STATE_FILE, Record, TrialRecord
+from tuner.record import Record, TrialRecord
 from tuner.replay import Verdict, replay
+from tuner.tags import STATE_FILE
 from tuner.warm_start import kept_state, recorded_tokenizer
 
 _SHOWN_LETTERS = 8  # of a run id

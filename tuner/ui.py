@@ -19,7 +19,8 @@ from urllib.parse import quote, urlencode
 from tuner.errors import RecordError, TunerError
 from tuner.home import Home
 from tuner.objective import MODES
-from tuner.record import Record, SearchRecord, Tag
+from tuner.record import Record, SearchRecord
+from tuner.tags import Tag
 
 _FIRST_PORT = 5000
 _PORTS = 50

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from tuner.record import SYSTEM
+from tuner.tags import SYSTEM
 
 _PERIOD_SECONDS = 5.0  # at first
 _POINTS = 500  # after so many the period doubles

@@ -23,16 +23,9 @@ from tuner.errors import RecordError, StoreError, TunerError
 from tuner.home import Home
 from tuner.init_from import InitFromConfig
 from tuner.messages import listed, shown
-from tuner.record import (
-    START_FOLDER,
-    STATE_FILE,
-    TOKENIZER_FILE,
-    Record,
-    SearchRecord,
-    Tag,
-    TrialRecord,
-)
+from tuner.record import Record, SearchRecord, TrialRecord
 from tuner.space import SearchSpace
+from tuner.tags import START_FOLDER, STATE_FILE, TOKENIZER_FILE, Tag
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,7 +11,8 @@ import pytest
 
 from model import checkpoint
 from tests.e2e.conftest import Run, Workplace, make_workplace, run_search
-from tuner.record import STATE_FILE, Record, SearchRecord
+from tuner.record import Record, SearchRecord
+from tuner.tags import STATE_FILE
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("searched")]
 

@@ -25,7 +25,8 @@ from model.report import METRICS
 from tests.e2e.conftest import Run, Workplace
 from tuner import load_search, load_trial
 from tuner.home import Home
-from tuner.record import STATE_FILE, Record, Tag
+from tuner.record import Record
+from tuner.tags import STATE_FILE, Tag
 from tuner.trained import TrainedTrial
 
 pytestmark = pytest.mark.slow

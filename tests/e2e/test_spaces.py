@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import Run, Workplace
-from tuner.record import SPACE_FILE, Record
+from tuner.record import Record
 from tuner.space_file import load_space
+from tuner.tags import SPACE_FILE
 
 STARTS_FROM = {"finetune": "lm"}
 FOLDER = Path(__file__).parents[2] / "search_spaces"

@@ -24,9 +24,10 @@ from tuner import tracking
 from tuner.errors import JournalError, JournalInUse, RecordError, StoreError, TunerError
 from tuner.home import Home
 from tuner.journal import Journal, report_event
-from tuner.record import STATE_FILE, Record
+from tuner.record import Record
 from tuner.runs import Birth, trial_tags
 from tuner.sync import Sent, catch_up, print_synced, sync
+from tuner.tags import STATE_FILE
 from tuner.tracking import Tracker
 
 SPACE = {

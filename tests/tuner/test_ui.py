@@ -16,8 +16,9 @@ from tests.tuner.tracked import ENVIRONMENT, Open, report
 from tuner import ui
 from tuner.errors import RecordError, StoreError
 from tuner.home import Home
-from tuner.record import Record, Tag
+from tuner.record import Record
 from tuner.runs import trial_tags
+from tuner.tags import Tag
 from tuner.ui import comparison_page, has_browser, serve, trials_page
 
 

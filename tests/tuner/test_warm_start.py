@@ -17,9 +17,10 @@ from tuner.corpus_facts import CorpusFacts
 from tuner.errors import RecordError, TunerError
 from tuner.home import Home
 from tuner.init_from import warm_started
-from tuner.record import Record, Tag
+from tuner.record import Record
 from tuner.space import SearchSpace
 from tuner.space_file import load_space
+from tuner.tags import Tag
 from tuner.tracking import Tracker
 from tuner.warm_start import Start, bring_start
 
