@@ -26,7 +26,8 @@ from model.report import Report, Status
 from tuner.conductor import Conductor
 from tuner.parameters import Choice, Constant, Parameter, Prior, Value
 from tuner.sampling import Sampler, Told
-from tuner.space import Confirm, SearchSpace
+from tuner.settings import Confirm
+from tuner.space import SearchSpace
 
 SMALL = 0.01  # a regret below which configurations are about equally good
 LEAST_WEIGHT = 1 / 64  # of the largest, so that a sampler can steer every parameter

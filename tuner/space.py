@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Any, Literal, cast
+from typing import cast
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from model.architecture import Architecture
 from model.data_config import DataConfig
@@ -24,7 +24,6 @@ from tuner.draws import combinations, corners, listed
 from tuner.expected import expected_tokens
 from tuner.first_trial import FirstTrial
 from tuner.init_from import InitFromConfig
-from tuner.messages import in_seconds, shown
 from tuner.objective import Objective as Objective
 from tuner.parameters import (
     AnyDistribution,
@@ -38,90 +37,10 @@ from tuner.parameters import (
     mean,
     possible_values,
 )
+from tuner.settings import Budget, Confirm, EngineConfig, SearchConfig
 
 # The largest micro-batch that is chosen unasked; larger ones gain nothing on a CPU.
 _LARGEST_MICRO_BATCH = 32
-
-
-class Budget(Frozen):
-    """`budget:`, what one trial may use if it is not stopped."""
-
-    tokens: int | None = Field(default=None, ge=1)
-    reports: int = Field(default=10, ge=1, le=10_000)
-    validation_tokens: int = Field(default=8_192, ge=1)
-
-
-class EngineConfig(Frozen):
-    """`engine:`, how the trials are packed onto devices.
-
-    Attributes:
-        workers: processes that train; one per core, or per GPU, if it is left out.
-        slots: trials that each of them trains at one time.
-        micro_batch: sequences per tick; the largest that divides every B if it is left out.
-        device: where they train.
-        timeout_seconds: silence after which a worker is taken for frozen and started anew.
-    """
-
-    workers: int | None = Field(default=None, ge=1, le=4096)
-    slots: int | None = Field(default=None, ge=1, le=4096)
-    micro_batch: int | None = Field(default=None, ge=1)
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    timeout_seconds: float = Field(default=60.0, gt=0)
-
-
-Sampler = Literal["tpe", "gp", "cmaes", "qmc", "random", "grid", "nsga2"]
-SchedulerName = Literal["asha", "hyperband", "bohb", "median", "pbt", "pb2", "none"]
-
-
-class SearchConfig(Frozen):
-    """`search:`, which trials run and how long.
-
-    Attributes:
-        trials: how many configurations are tried; with pbt and pb2 the size of the population.
-        sampler: which suggests them.
-        scheduler: which decides how far each trains.
-        asha: whether asha stops a trial for ever or parks it until it is promoted.
-        reduction_factor: η, of a rung one in so many goes on.
-        perturb_reports: reports between two exchanges of pbt and pb2.
-        seed: of the sampler and of the trials.
-        try_first: points to try after the defaults; each names some parameters as the file may.
-        order: how reports are taken: `tokens`, as if all slots were equally fast, which makes the
-            search reproducible; `arrival`, as they come; `auto`, tokens with one worker.
-        max_tokens: training tokens after which no trial goes on.
-        max_seconds: likewise, wall time; also written 90s, 10m or 2h.
-        patience: trials that may end without a better one before the search does.
-        keep: finished trials, the best ones, whose trained weights are recorded.
-    """
-
-    trials: int = Field(default=24, ge=1, le=1_000_000)
-    sampler: Sampler = "tpe"
-    scheduler: SchedulerName = "asha"
-    asha: Literal["stop", "promote"] = "promote"
-    reduction_factor: int = Field(default=3, ge=2, le=100)
-    perturb_reports: int = Field(default=2, ge=1, le=10_000)
-    seed: int = Field(default=0, ge=0, lt=2**32)
-    try_first: tuple[Mapping[str, Value], ...] = ()
-    order: Literal["auto", "tokens", "arrival"] = "auto"
-    max_tokens: int | None = Field(default=None, ge=1)
-    max_seconds: float | None = Field(default=None, gt=0)
-    patience: int | None = Field(default=None, ge=1)
-    keep: int = Field(default=3, ge=1, le=10_000)
-
-    @field_validator("max_seconds", mode="before")
-    @classmethod
-    def _as_seconds(cls, value: Any) -> Any:
-        seconds = in_seconds(value)
-        if isinstance(seconds, str):
-            rule = "must be seconds, or a time such as 90s, 10m or 2h"
-            raise ValueError(f"search.max_seconds {rule}, got {shown(value)}")
-        return seconds
-
-
-class Confirm(Frozen):
-    """`confirm:`, how the best configurations are retrained; `off` is top 0."""
-
-    top: int = Field(default=3, ge=0, le=100)
-    seeds: int = Field(default=3, ge=2, le=100)
 
 
 class SearchSpace(Frozen):

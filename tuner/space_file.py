@@ -26,7 +26,8 @@ from tuner.messages import broken_rule, shown, unknown
 from tuner.overrides import Override, annotated
 from tuner.parameters import Parameter
 from tuner.search_checks import SearchChecks
-from tuner.space import Budget, Confirm, EngineConfig, Objective, SearchConfig, SearchSpace
+from tuner.settings import Budget, Confirm, EngineConfig, SearchConfig
+from tuner.space import Objective, SearchSpace
 from tuner.space_checks import SpaceChecks
 from tuner.yaml_file import Place, YamlFile, whole_if_equal
 

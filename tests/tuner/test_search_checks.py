@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tuner.overrides import Override
-from tuner.space import Confirm, SearchSpace
+from tuner.settings import Confirm
+from tuner.space import SearchSpace
 from tuner.space_file import load_space
 
 from .test_space_file import mistakes_of, split_marks

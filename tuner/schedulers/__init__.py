@@ -11,7 +11,7 @@ from tuner.schedulers.none import FullBudget
 from tuner.schedulers.pb2 import PB2
 from tuner.schedulers.pbt import PBT
 from tuner.schedulers.protocol import Facts, Scheduler
-from tuner.space import SchedulerName
+from tuner.settings import SchedulerName
 
 SCHEDULERS: Mapping[SchedulerName, Callable[[Facts], Scheduler]] = {
     "asha": asha,
