@@ -50,6 +50,7 @@ class TrialRecord:
         spec_hash: of its specification.
         parent: the trial from whose state it went on.
         confirms: the trial whose configuration it trains with another seed.
+        state_tokens: training tokens of the state that is kept, if one is.
     """
 
     run_id: str
@@ -63,6 +64,12 @@ class TrialRecord:
     spec_hash: str = ""
     parent: int | None = None
     confirms: int | None = None
+    state_tokens: int | None = None
+
+    @property
+    def keeps_state(self) -> bool:
+        """Whether the state of its newest report is kept; of one that went on, it may be older."""
+        return self.state_tokens is not None and self.state_tokens == self.metrics.get("tokens")
 
     def loss(self, metric: str) -> float:
         """The newest value of a metric; infinity where there is none or the trial diverged."""
@@ -391,6 +398,7 @@ def _trial_record(run: Run) -> TrialRecord:
         artifact_uri=run.info.artifact_uri,
         spec_hash=tags.get(Tag.SPEC_HASH, ""),
         parent=_number(tags.get(Tag.PARENT_TRIAL)),
+        state_tokens=_number(tags.get(Tag.STATE)),
         confirms=_number(tags.get(Tag.CONFIRMS)),
     )
 

@@ -7,7 +7,8 @@ The alias `champion` names the best version:
     It moves to a new version unless the present one was measured alike (the same metric, data,
     tokenizer, context and validation sequences) and is at least as good: by the means of fresh
     seeds if both have one, otherwise by the values that they were selected by. What training cost
-    does not count.
+    does not count. It never moves back to an older version that was measured otherwise, and a
+    search that goes on replaces its own.
 """
 
 from __future__ import annotations
@@ -98,7 +99,9 @@ class _Registry:
         self._run_id = result.run_ids[result.best.number]
 
     def register(self) -> Registered | None:
-        version, is_new = self._version(f"run_id = '{self._run_id}'"), False
+        # of a trial that went on since, an earlier version has other weights
+        same = f"run_id = '{self._run_id}' and tags.step = '{self._result.best.step}'"
+        version, is_new = self._version(same), False
         if version is not None:  # a resumed search may know more
             self._describe(version)
         else:
@@ -148,14 +151,15 @@ class _Registry:
         found = self._client.search_logged_models(
             [self._result.experiment_id], filter_string=f"source_run_id = '{self._run_id}'"
         )
-        if found:
-            return found[0]
         best = self._result.best
+        for logged in found:
+            if logged.tags.get("step") == str(best.step):
+                return logged
         searched = {p.name for p in self._result.space.searched}
         known = {**best.spec.architecture.model_dump(), **best.spec.hyperparameters.model_dump()}
         return self._client.create_logged_model(
             self._result.experiment_id,
-            name=self._name,
+            name=self._name.replace(".", "-"),  # which names of logged models cannot have
             source_run_id=self._run_id,
             tags=self._tags(),
             params={name: str(known[name]) for name in sorted(searched)},
@@ -198,6 +202,7 @@ class _Registry:
         return {
             "search": result.name,
             "trial": str(result.best.number),
+            "step": str(result.best.step),
             "run": self._run_id,
             "metric": result.metric,
             "value": repr(result.best.objective(result.metric)),
@@ -211,9 +216,12 @@ class _Registry:
 
     def _describe(self, version: ModelVersion) -> None:
         """Bring tags and card of this trial's version up to date."""
-        for name, value in self._tags().items():
+        tags = self._tags()
+        for name, value in tags.items():
             if version.tags.get(name) != value:
                 self._client.set_model_version_tag(self._name, version.version, name, value)
+        if "confirmed" in version.tags.keys() - tags.keys():  # more trials were asked for
+            self._client.delete_model_version_tag(self._name, version.version, "confirmed")
         card = model_card(self._result)
         if version.description != card:
             self._client.update_model_version(self._name, version.version, card)
@@ -225,17 +233,31 @@ class _Registry:
         if present is not None and str(present) != str(version.version):
             champion = self._client.get_model_version(self._name, str(present))
             newest = self._client.get_model_version(self._name, version.version)
-            if not is_better(newest.tags, champion.tags):
+            is_newer = int(version.version) > int(present)
+            is_own = version.run_id == self._run_id
+            is_own &= champion.tags.get("search") == self._result.name
+            if not takes_place(newest.tags, champion.tags, is_newer=is_newer, is_own=is_own):
                 return False
         if str(present) != str(version.version):
             self._client.set_registered_model_alias(self._name, CHAMPION, version.version)
         return True
 
 
-def is_better(new: Mapping[str, str], present: Mapping[str, str]) -> bool:
-    """Whether a version takes the place of the champion, by the tags of both; see above."""
-    if any(new.get(name) != present.get(name) for name in _MEASURE):
+def takes_place(
+    new: Mapping[str, str], present: Mapping[str, str], *, is_newer: bool, is_own: bool
+) -> bool:
+    """Whether a version takes the place of the champion; the rule is above.
+
+    Args:
+        new: tags of the version.
+        present: tags of the champion.
+        is_newer: whether the version was made after the champion.
+        is_own: whether one search has found both, the champion before it went on.
+    """
+    if is_own:
         return True
+    if any(new.get(name) != present.get(name) for name in _MEASURE):
+        return is_newer
     measured = "confirmed" if {"confirmed"} <= new.keys() & present.keys() else "value"
     try:
         ours, theirs = float(new[measured]), float(present[measured])

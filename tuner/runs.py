@@ -17,7 +17,7 @@ from model.report import Report
 from model.spec import TrialSpec
 from tuner.record import Record, TrialRecord
 from tuner.store import store_errors
-from tuner.tags import SPEC_FILE, Tag
+from tuner.tags import SPEC_FILE, STATE_FILE, Tag
 from tuner.vitals import Vitals
 
 if TYPE_CHECKING:
@@ -142,9 +142,9 @@ class Runs:
         }
         return self._client.create_run(self.experiment_id, tags=all_tags, run_name=self._search)
 
-    def attach(self, run_id: str, path: Path, folder: str | None) -> None:
-        """Attach a file to a run."""
-        self._client.log_artifact(run_id, str(path), folder)
+    def attach(self, path: Path, folder: str | None) -> None:
+        """Attach a file to the parent run."""
+        self._client.log_artifact(self.run_id, str(path), folder)
 
     def attach_text(self, text: str, name: str) -> None:
         """Attach a text to the parent run, as a file of this name."""
@@ -166,6 +166,11 @@ class Runs:
         ]
         for i in range(0, len(metrics), _MOST_METRICS):
             self._client.log_batch(self.run_id, metrics[i : i + _MOST_METRICS])
+
+    def attach_state(self, run_id: str, path: Path, tokens: int) -> None:
+        """Attach the state of a trial, and say at how many tokens it was."""
+        self._client.log_artifact(run_id, str(path), str(Path(STATE_FILE).parent))
+        self._client.set_tag(run_id, Tag.STATE, str(tokens))
 
     def sum_up(self, metrics: Mapping[str, float], best_run: str | None, time_ms: int) -> None:
         """Write the summary on the parent run."""

@@ -159,20 +159,23 @@ def _keep_state(tracker: Tracker, result: SearchResult, number: int) -> None:
     row = next(row for row in result.trials if row.number == number)
     path = row.reports[-1].checkpoint
     if path and Path(path).is_file():
-        tracker.keep_state(number, Path(path))
+        tracker.keep_state(number, Path(path), row.tokens)
 
 
 def _publish(session: Session, result: SearchResult) -> str | None:
     """Make of the record what others look at; what went wrong, if anything did."""
-    try:
+
+    def add_model() -> None:
         made = register_model(session.home, result)
         if made is not None:
             session.view.phase(f"the model registry has it as {made}")
+
+    def add_report() -> None:
         session.view.phase("writing the report")
         attach_report(session.home, result)
-    except StoreError as error:
-        return str(error)
-    return None
+
+    problems = [problem for problem in map(_problem, (add_model, add_report)) if problem]
+    return "; ".join(problems) or None
 
 
 def _result(

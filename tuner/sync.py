@@ -19,14 +19,14 @@ from model.data_config import DataConfig
 from model.spec import TrialSpec
 from tuner.corpus_facts import CorpusFacts
 from tuner.datasets import dataset_inputs
-from tuner.errors import JournalError, JournalInUse, RecordError, TunerError
+from tuner.errors import JournalError, JournalInUse, RecordError, StoreError, TunerError
 from tuner.home import Home
 from tuner.journal import FILE, Event, Journal, report_of
 from tuner.messages import listed
 from tuner.record import Record
 from tuner.runs import Birth, Told, trial_tags
 from tuner.store import store_errors
-from tuner.tags import JOURNAL_FILE, REPORT_FILE, SPACE_FILE, STATE_FILE, Tag
+from tuner.tags import JOURNAL_FILE, REPORT_FILE, SPACE_FILE, Tag
 from tuner.tracking import Tracker
 
 if TYPE_CHECKING:
@@ -192,8 +192,8 @@ def print_synced(console: Console, home: Home, name: str | None) -> dict[str, An
     for each in [name] if name else _names(home):
         try:
             done = sync(home, each)
-        except JournalError as error:
-            if name:
+        except TunerError as error:
+            if name or isinstance(error, StoreError):
                 raise
             if isinstance(error, JournalInUse):
                 console.print(f"{each}: skipped; {error}", highlight=False, soft_wrap=True)
@@ -269,8 +269,11 @@ def _send_files(tracker: Tracker, story: SearchStory, folder: Path) -> tuple[str
         sent.append(JOURNAL_FILE)
     for number in story.end.get("kept", ()) if story.end else ():
         path, run_id = _checkpoint(story.trials[number], folder), tracker.run_of(number)
-        if path is not None and run_id is not None and not record.has(run_id, STATE_FILE):
-            tracker.keep_state(number, path)
+        if path is None or run_id is None:
+            continue
+        tokens = story.trials[number].told[-1].report.tokens
+        if record.trial(run_id).state_tokens != tokens:
+            tracker.keep_state(number, path, tokens)
             sent.append(f"the state of trial {number}")
     return tuple(sent)
 

@@ -26,6 +26,7 @@ class Tag:
     TRIAL = "tuner.trial"
     PARENT_TRIAL = "tuner.parent_trial"  # from whose state a trial went on
     CONFIRMS = "tuner.confirms"  # whose configuration a trial trains with another seed
+    STATE = "tuner.state_tokens"  # at which the kept state was, if one is
     ORIGIN = "tuner.origin"  # recorded: an equal trial was trained before, this one was not
     BEST = "tuner.best_run"
     METRIC = "tuner.metric"

@@ -178,26 +178,28 @@ class Tracker:
 
     # what is waited for -----------------------------------------------------------------------
 
-    def add_artifact(self, path: Path, name: str | None = None, run_id: str | None = None) -> None:
-        """Attach a file to a run, the parent run by default, in the folder `name`.
+    def add_artifact(self, path: Path, name: str | None = None) -> None:
+        """Attach a file to the parent run, in the folder `name`.
 
         Raises:
             StoreError: if the store takes nothing for half a minute.
         """
         seconds = path.stat().st_size / _BYTES_PER_SECOND
-        self._do(partial(self.runs.attach, run_id or self.run_id, path, name), seconds)
+        self._do(partial(self.runs.attach, path, name), seconds)
 
-    def keep_state(self, number: int, path: Path) -> None:
+    def keep_state(self, number: int, path: Path, tokens: int) -> None:
         """Attach the state of a trial, all of whose reports have been sent, to its run.
 
         Raises:
             StoreError: if the store takes nothing for half a minute.
         """
-        file = Path(STATE_FILE)
+        run_id = self.run_of(number)
+        assert run_id is not None
+        seconds = path.stat().st_size / _BYTES_PER_SECOND
         with TemporaryDirectory() as folder:
-            copy = Path(folder, file.name)
+            copy = Path(folder, Path(STATE_FILE).name)
             copy.symlink_to(path.resolve())
-            self.add_artifact(copy, str(file.parent), self.run_of(number))
+            self._do(partial(self.runs.attach_state, run_id, copy, tokens), seconds)
 
     def add_text(self, text: str, name: str) -> None:
         """Attach a text to the parent run, as a file of this name.

@@ -195,14 +195,15 @@ def kept_state(record: Record, trial: TrialRecord, folder: str) -> Path | None:
     Returns:
         None if none is kept.
     """
-    runs = [trial.run_id]
+    trials = [trial]
     if trial.status == "finished":
-        runs += [
-            other.run_id
+        trials += [
+            other
             for other in record.equal(trial.spec_hash)
             if other.status == "finished" and other.environment == trial.environment
         ]
-    found = (record.download(run, STATE_FILE, folder) for run in runs)
+    kept = [one.run_id for one in trials if one.keeps_state]
+    found = (record.download(run, STATE_FILE, folder) for run in kept)
     return next((path for path in found if path is not None), None)
 
 

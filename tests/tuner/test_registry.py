@@ -29,8 +29,9 @@ from tuner.errors import StoreError
 from tuner.home import Home
 from tuner.model_card import MOST
 from tuner.record import Record
-from tuner.registry import Registered, is_better, register
+from tuner.registry import Registered, register, takes_place
 from tuner.result import SearchResult
+from tuner.runs import Birth, Told
 from tuner.space_file import load_space
 from tuner.trained import load_trial
 
@@ -86,7 +87,7 @@ def searched(
         tracker.add_artifact(tokenizer.save(folder, "huggingface")[0])
         tracker.flush()
         if keep:
-            tracker.keep_state(0, last_state(folder))
+            tracker.keep_state(0, last_state(folder), row.tokens)
         run_ids = {0: str(tracker.run_of(0))}
         tracker.finish("finished", {}, run_ids[0])
         return SearchResult(
@@ -190,6 +191,37 @@ def test_champion_gives_way_to_the_better(
     other = searched("other", model={"context_length": 4})
     assert register(home, other) == Registered("lm", 4, is_new=True, is_champion=True)
     assert counts(client) == (4, 4)
+    # sent again, an older one that was measured otherwise stays what it was
+    assert register(home, best) == Registered("lm", 2, is_new=False, is_champion=False)
+
+
+def test_name_may_have_dots(home: Home, searched: Searched, client: MlflowClient) -> None:
+    """MLflow takes them in the name of a registered model, and not in that of a logged one."""
+    result = searched()
+    space = result.space.model_copy(update={"name": "lm-0.5b"})
+    assert register(home, replace(result, space=space)) == Registered("lm-0.5b", 1, True, True)
+    assert client.get_model_version_by_alias("lm-0.5b", "champion").run_id == result.run_ids[0]
+
+
+def test_older_state_is_not_taken_for_the_newest(
+    home: Home, searched: Searched, client: MlflowClient, open_tracker: Any
+) -> None:
+    """A search that ended at a limit was registered; its best went on, and was kept only then."""
+    result = searched()
+    assert result.best.last is not None
+    row, last = result.best, result.best.last
+    assert register(home, result) == Registered("lm", 1, True, True)
+    later = replace(last, step=last.step + 1, tokens=last.tokens + 32)
+    tracker = open_tracker("lm-1", resume=True)
+    tracker.add_trial(0, Birth(row.spec, ENVIRONMENT, 0), [Told(later, 9000)], "finished", 9000)
+    tracker.flush()
+    trial = Record(home.tracking_uri).trial(result.run_ids[0])
+    assert trial.state_tokens == last.tokens < trial.metrics["tokens"] == later.tokens
+    assert not trial.keeps_state
+    gone_on = replace(row, reports=[*row.reports, later], times=[*row.times, 9000])
+    assert register(home, replace(result, trials=[gone_on], best=gone_on)) is None
+    assert counts(client) == (1, 1)
+    tracker.close()
 
 
 ALIKE = {
@@ -217,7 +249,15 @@ ALIKE = {
     ],
 )
 def test_champion_rule(new: dict[str, str], present: dict[str, str], moves: bool) -> None:
-    assert is_better(ALIKE | new, ALIKE | present) is moves
+    found = takes_place(ALIKE | new, ALIKE | present, is_newer=True, is_own=False)
+    assert found is moves
+
+
+def test_champion_does_not_move_back_but_for_its_own_search() -> None:
+    other = {"data_fingerprint": "e"}
+    assert not takes_place(ALIKE, ALIKE | other, is_newer=False, is_own=False)
+    worse = {"value": "2.1", "confirmed": "2.1"}  # the search itself says so, with fresh seeds
+    assert takes_place(ALIKE | worse, ALIKE, is_newer=False, is_own=True)
 
 
 def test_card_says_what_was_found_and_how_to_use_it(

@@ -258,6 +258,7 @@ def test_sync_sends_the_states_of_the_best_trials(
     assert files(1, 0) == ("journal.jsonl", "the state of trial 1")
     trials = record.trials(record.search())
     assert [record.has(trial.run_id, STATE_FILE) for trial in trials] == [True, True, False, False]
+    assert [trial.keeps_state for trial in trials] == [True, True, False, False]
     fetched = record.download(trials[1].run_id, STATE_FILE, str(tmp_path))
     assert fetched is not None
     assert checkpoint.read(fetched)[1] == {"step": 10}

@@ -48,18 +48,18 @@ def home(
     folder = home.root / "states"
     made = make_spec(steps=6, seed=3)
     spec = made.model_copy(update={"tokenizer_fingerprint": tokenizer.fingerprint})
-    for _ in Engine(*tokens, checkpoint_dir=folder).run([spec]):
-        pass
+    *_, last = Engine(*tokens, checkpoint_dir=folder).run([spec])
     (file,) = tokenizer.save(folder, "huggingface")
     for experiment, search in (("lm", "lm-1"), ("lm", "second"), ("else", "lm-3")):
         tracker = Tracker(home.tracking_uri, home.artifacts, experiment, search, {})
         for number in range(2):
             mine = spec if number else spec.model_copy(update={"seed": 4})
             tracker.start_trial(number, mine, {})
+            tracker.report(number, last)
             tracker.end_trial(number, "finished")
         tracker.add_artifact(file)
         tracker.flush()
-        tracker.keep_state(1, last_state(folder))
+        tracker.keep_state(1, last_state(folder), last.tokens)
         tracker.finish("finished", {}, tracker.run_of(1))
     unfinished = Tracker(home.tracking_uri, home.artifacts, "lm", "lm-4", {})
     unfinished.finish("failed", {}, None)
