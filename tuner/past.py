@@ -43,12 +43,15 @@ def load_search(name: str | None = None, *, home: Home | None = None) -> SearchR
 
 def _events(record: Record, search: SearchRecord, home: Home) -> list[Event]:
     """The journal here, which may be newer; or the one that is recorded."""
-    here = read_journal(home.search(search.name))
+    own = home.search(search.name)
     with TemporaryDirectory() as folder:
         path = record.download(search.run_id, JOURNAL_FILE, folder)
-        there = read_journal(Path(folder)) if path else []
-    is_same = here[: len(there)] == there  # else another search of this name was made here
-    events = here if is_same else there
+        recorded = path.read_bytes() if path else b""
+        journal = own / JOURNAL_FILE
+        written = journal.read_bytes() if journal.is_file() else b""
+        # else another search of this name was made here
+        is_same = written.startswith(recorded)
+        events = read_journal(own if is_same else Path(folder))
     if not events:
         raise RecordError(
             f"the journal of {search.name} is neither in {home.root} nor recorded; run 'tuner "
@@ -81,16 +84,20 @@ def result_of(
         raise TunerError(
             f"the journal of {search.name} is of another version of tuner; read it with that one"
         ) from error
-    confirmation = conclude(board, space)
-    if board.best is None:
-        raise RecordError(f"no trial of {search.name} ({search.status}) has reported a result yet")
     end = next((e for e in reversed(events) if e["event"] in ("end", "session")), {})
+    # one that was edited is confirmed anew, and has not been before it says so
+    is_edited = sum(event["event"] == "search" for event in events) > 1
+    is_over = end.get("status") == "finished"
+    confirmation = conclude(board, space) if is_over or not is_edited else None
+    best = board.rows.get(end.get("best", -1)) or board.best
+    if best is None:
+        raise RecordError(f"no trial of {search.name} ({search.status}) has reported a result yet")
     return SearchResult(
         name=search.name,
         space=space,
         metric=board.metric,
         trials=board.searched,
-        best=board.best,
+        best=best,
         run_ids=run_ids,
         experiment_id=search.experiment_id,
         wall_seconds=end.get("summary", {}).get("wall_seconds", _seconds(events)),

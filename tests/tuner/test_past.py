@@ -1,7 +1,10 @@
 """A search that is read back is the search that was conducted."""
 
 import math
+import shutil
+from contextlib import closing
 from pathlib import Path
+from typing import Any, cast
 
 import optuna
 import pytest
@@ -10,8 +13,10 @@ from optuna.trial import TrialState
 from tests.tuner.conducting import FACTS, Simulation, space_of
 from tuner.conductor import Conductor
 from tuner.errors import RecordError, TunerError
-from tuner.history import session_event
-from tuner.past import result_of
+from tuner.history import search_event, session_event
+from tuner.home import Home
+from tuner.journal import Journal
+from tuner.past import _events, result_of
 from tuner.record import SearchRecord
 from tuner.result import SearchResult
 
@@ -91,6 +96,53 @@ def test_end_tells_what_a_reader_asks(tmp_path: Path) -> None:
     assert result.advice == ["More."]
 
 
+def test_search_that_was_edited_is_not_confirmed_before_it_says_so(tmp_path: Path) -> None:
+    """Its old retrainings are of other finalists; the best is the one that the end names."""
+    simulation = conducted(tmp_path, "asha")
+    space = simulation.conductor.space
+    more = space.model_copy(update={"search": space.search.model_copy(update={"trials": 20})})
+    assert read(simulation).confirmation is not None
+    simulation.conductor.edit(more, 3)
+    simulation.note(search_event(more, "", FACTS))
+    simulation.note(session_event({}, 3, in_order=True))
+    simulation._fill()
+    simulation.step()
+    result, board = read(simulation), simulation.conductor.board
+    assert result.confirmation is None
+    assert board.best is not None
+    assert result.best.number == board.best.number
+    simulation.run()
+    end = {"event": "end", "status": "finished", "summary": {}, "best": board.best.number}
+    simulation.note(end)
+    assert read(simulation).confirmation == simulation.conductor.confirmation is not None
+    assert read(simulation).best.number == board.best.number
+
+
+def test_journal_here_is_taken_if_it_goes_on(tmp_path: Path) -> None:
+    """NaN is no number, and no reason to take the older one that is recorded."""
+
+    def lines(folder: Path, count: int) -> bytes:
+        with closing(Journal.open(folder)) as journal:
+            for number in range(count):
+                journal.append({"event": "report", "number": number, "val_loss": math.nan})
+        return (folder / "journal.jsonl").read_bytes()
+
+    home, there = Home(tmp_path, "sqlite://"), tmp_path / "there"
+    search = SearchRecord("r", "1", "lm-1", "running", 0.0, None, {}, {})
+    lines(there, 2)
+    shutil.copytree(there, home.search("lm-1"))
+    lines(home.search("lm-1"), 3)
+
+    class Recorded:
+        def download(self, run_id: str, name: str, folder: str) -> Path:
+            return Path(shutil.copy(there / name, folder))
+
+    assert len(_events(cast(Any, Recorded()), search, home)) == 5
+    shutil.rmtree(home.search("lm-1"))
+    lines(home.search("lm-1"), 4)  # of another search of this name
+    assert len(_events(cast(Any, Recorded()), search, home)) == 2
+
+
 def test_journal_of_another_version_is_refused(tmp_path: Path) -> None:
     simulation = conducted(tmp_path, "asha")
     trial = next(event for event in simulation.events if event["event"] == "trial")
@@ -112,7 +164,8 @@ def test_frame_has_a_row_for_each_trial(result: SearchResult) -> None:
     assert list(frame.index) == [row.number for row in result.trials] == list(range(12))
     for row in result.trials:
         values = frame.loc[row.number]
-        assert values["val_loss"] == row.objective("val_loss")
+        loss = row.objective("val_loss")
+        assert values["val_loss"] == loss if math.isfinite(loss) else math.isnan(values["val_loss"])
         assert values["max_learning_rate"] == row.spec.hyperparameters.max_learning_rate
         assert values["warmup_steps"] == row.spec.hyperparameters.warmup_steps
         assert (values["outcome"], values["tokens"]) == (row.outcome, row.tokens)
