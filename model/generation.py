@@ -97,7 +97,7 @@ def generate(
         stacks.setdefault((size, k if batch > 1 else 0), []).append((k, b))
     going = []
     for (size, _), texts in stacks.items():
-        own = _of_texts(weights, [k for k, _ in texts])
+        own = _of_texts(a, weights, [k for k, _ in texts])
         asked = [prompts[k][b] for k, b in texts]
         dice = Dice(settings.seed, [thrown[b] for _, b in texts])
         going.append(_generate(a, own, asked, settings, dice, size))
@@ -109,7 +109,7 @@ def generate(
         yield written
 
 
-def _of_texts(weights: Weights, models: Sequence[int]) -> Weights:
+def _of_texts(a: Architecture, weights: Weights, models: Sequence[int]) -> Weights:
     """The weights of a stack that has a slot for each text, given the model of each."""
     num_models = len(next(iter(weights.values())))
     if [*models] == [*range(num_models)]:
@@ -117,7 +117,8 @@ def _of_texts(weights: Weights, models: Sequence[int]) -> Weights:
     if len(set(models)) == 1:  # many views of one model
         k = models[0]
         return {n: w[k : k + 1].expand(len(models), *w.shape[1:]) for n, w in weights.items()}
-    return {name: w[list(models)] for name, w in weights.items()}
+    device = next(iter(weights.values())).device
+    return stack_weights(a, [{name: w[k] for name, w in weights.items()} for k in models], device)
 
 
 def _generate(

@@ -19,6 +19,7 @@ from tuner.summary import number, number_in, table
 
 _CURVE = 30  # cells
 _SHOWN_LETTERS = 12  # of a fingerprint
+_NO_NUMBERS = ("seed", "starts from", "data", "tokenizer")
 
 
 def print_compared(console: Console, record: Record, names: Sequence[str]) -> dict[str, Any]:
@@ -58,7 +59,7 @@ def print_compared(console: Console, record: Record, names: Sequence[str]) -> di
     )  # fmt: skip
     console.print()
     if differing:
-        rows = [[symbol(name), *map(number_in, values)] for name, values in differing.items()]
+        rows = [[symbol(name), *_shown_all(name, values)] for name, values in differing.items()]
         console.print(table("what differs", ["", *heads], rows))
     else:
         console.print("They have the same hyperparameters, architecture, data and seed.")
@@ -141,6 +142,11 @@ def _print_curves(
         cells = max(1, round(_CURVE * len(curve) / max(1, *map(len, curves))))
         line = sparkline(list(curve.values()), cells, everything)
         console.print(Text.assemble((f"{name:<{width}}  ", "dim"), (line, "green")))
+
+
+def _shown_all(name: str, values: Sequence[str]) -> Sequence[str]:
+    """Values as a person writes them; what only looks like a number stays as it is."""
+    return values if name in _NO_NUMBERS else [number_in(value) for value in values]
 
 
 def _shown(value: float | None) -> str:

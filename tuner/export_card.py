@@ -73,7 +73,7 @@ def _numbers(trained: TrainedTrial, result: SearchResult | None) -> Iterable[tup
     if "val_loss" in trial.metrics:
         loss = trial.metrics["val_loss"]
         yield "val_loss", f"{loss:.4f}", held_out
-        yield "perplexity", f"{math.exp(loss):.4g}", "e to the val_loss"
+        yield "perplexity", f"{math.exp(min(loss, 700)):.4g}", "e to the val_loss"
     for name in SOME_METRICS:
         if name in trial.metrics:
             yield name, f"{trial.metrics[name]:.4g}", "on the held-out data"
@@ -85,6 +85,8 @@ def _numbers(trained: TrainedTrial, result: SearchResult | None) -> Iterable[tup
             f"mean of {confirmed.count} retrainings with fresh seeds, 95 % interval "
             f"{confirmed.low:.4f} … {confirmed.high:.4f}",
         )
+    if trained.note:
+        yield "these weights", "", trained.note
     yield "updates", f"{trained.step:,}", f"of {spec.hyperparameters.total_steps:,}"
     yield "tokens", f"{trained.step * spec.tokens_per_step:,}", "read in training"
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from html import escape
 from typing import Any
 
 import pandas as pd
 
+from tuner.board import TrialRow
 from tuner.parameters import symbol
 from tuner.result import SearchResult
 from tuner.summary import raw_value
@@ -22,7 +24,7 @@ def trials_frame(result: SearchResult) -> pd.DataFrame:
         result: of the search.
 
     Returns:
-        Columns: the objectives (infinity for a trial that diverged), `outcome`, `reports` and
+        Columns: the objectives (NaN for a trial that diverged), `outcome`, `reports` and
         `tokens` so far, the searched parameters by name, `parent` (the trial from whose state it
         went on), `recorded` (taken from the record instead of trained) and `run` of MLflow.
         Trials that confirm others are not among them.
@@ -31,7 +33,7 @@ def trials_frame(result: SearchResult) -> pd.DataFrame:
     rows = [
         {
             "trial": row.number,
-            **{o.metric: row.objective(o.metric) for o in result.space.objectives},
+            **{o.metric: _value(row, o.metric) for o in result.space.objectives},
             "outcome": row.outcome or "running",
             "reports": len(row.reports),
             "tokens": row.tokens,
@@ -44,6 +46,11 @@ def trials_frame(result: SearchResult) -> pd.DataFrame:
     ]
     frame = pd.DataFrame(rows).set_index("trial")
     return frame.astype({"parent": "Int64"})
+
+
+def _value(row: TrialRow, metric: str) -> float:
+    value = row.objective(metric)
+    return value if math.isfinite(value) else math.nan
 
 
 def curves_frame(result: SearchResult) -> pd.DataFrame:

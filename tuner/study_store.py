@@ -95,7 +95,8 @@ def study_of(result: SearchResult) -> optuna.Study:
     _name_metrics(study, result.space.objectives)
     board = Board(result.space.objectives, len(result.trials), 0)
     for row in result.trials:
-        if row.reports and not (row.outcome or "").startswith("same as"):
+        has_ended = row.outcome not in {None, "interrupted"}
+        if has_ended and row.reports and not str(row.outcome).startswith("same as"):
             trial = study_trial(result.space, row.draw, Told.of(board, row))
             trial.set_user_attr(_NUMBER, row.number)
             study.add_trial(trial)

@@ -241,7 +241,9 @@ def _gain(result: SearchResult) -> list[RenderableType]:
         f"{better if change >= 0 else worse}",
     )
     if result.metric == "val_loss":
-        line.append(f" (perplexity {math.exp(value):.1f} against {math.exp(min(base, 700)):.1f})")
+        line.append(
+            f" (perplexity {math.exp(min(value, 700)):.1f} against {math.exp(min(base, 700)):.1f})"
+        )
     return [line.append("."), *_writing(best)]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
@@ -41,6 +41,8 @@ class TrainedTrial:
             `model.parameter_shapes`; float32, on the CPU.
         tokenizer: the one that it was trained with.
         origin: whether its weights were kept, or trained again from the specification.
+        note: what to know of weights that were trained again, if they are not the recorded ones
+            to the last bit.
     """
 
     trial: TrialRecord
@@ -49,6 +51,7 @@ class TrainedTrial:
     weights: Mapping[str, Tensor]
     tokenizer: Tokenizer
     origin: Literal["kept", "retrained"]
+    note: str = ""
 
     def model(self) -> TransformerLM | TransformerPair:
         """A torch module with these weights, K = 1; a pair if it is an encoder–decoder."""
@@ -98,9 +101,14 @@ def load_trial(
     kept = kept_trial(record, trial, home)
     if kept is not None:
         return kept
+    if trial.status == "diverged":
+        raise RecordError(
+            f"trial {trial.number} of {trial.search} diverged: its weights are no numbers; take "
+            f"another trial ('tuner show --search {trial.search}')"
+        )
     with TemporaryDirectory() as folder:
-        path = _retrained(trial, home, Path(folder), on_report, on_progress)
-        return _read(record, trial, home, path, "retrained")
+        path, note = _retrained(trial, home, Path(folder), on_report, on_progress)
+        return replace(_read(record, trial, home, path, "retrained"), note=note)
 
 
 def kept_trial(record: Record, trial: TrialRecord, home: Home) -> TrainedTrial | None:
@@ -147,8 +155,8 @@ def _retrained(
     folder: Path,
     on_report: Callable[[int, int, Report], None] | None,
     on_progress: OnProgress,
-) -> Path:
-    """The state of a trial that was trained again, as a file in a folder."""
+) -> tuple[Path, str]:
+    """A trial is trained again: its state, as a file in a folder, and what to note of it."""
     result = replay(
         trial.run_id, home=home, on_report=on_report, on_progress=on_progress, states=folder
     )
@@ -157,5 +165,10 @@ def _retrained(
             f"the weights of trial {trial.number} of {trial.search} were not kept, and training it "
             f"again gives others: {result.sentence}"
         )
-    assert result.state is not None
-    return result.state
+    if result.state is None:
+        raise RecordError(
+            f"the weights of trial {trial.number} of {trial.search} could not be saved in "
+            f"{folder}; free some space there"
+        )
+    is_exact = result.verdict is Verdict.BIT_EXACT
+    return result.state, "" if is_exact else f"trained again, {result.sentence}"

@@ -64,7 +64,7 @@ def write_folder(target: Path, write: Callable[[Path], None], readme: str) -> li
     Raises:
         ExportError: if they cannot be written; then the target is as it was.
     """
-    target = target.absolute()
+    target = target.resolve()  # a link stays one
     made = target.with_name(f".{target.name}.{os.getpid()}")
     old = target.with_name(f".{target.name}.{os.getpid()}.old")
     try:

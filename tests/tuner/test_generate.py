@@ -6,6 +6,7 @@ import io
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from rich.console import Console
 
 from model.data_config import END_OF_TEXT
 from model.generation_settings import GenerationSettings
+from model.spec import TrialSpec
 from tests.conftest import MakeSpec
 from tests.tuner.trials import make_trial, speller
 from tuner import cli
@@ -180,15 +182,46 @@ def test_growing_texts_fit_the_screen() -> None:
 def command(make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch) -> Any:
     """`tuner generate` of trials that are not recorded anywhere: run id = the text it writes."""
 
-    def load(run: str | None, **_: Any) -> Any:
-        return speller(make_spec, run or "best")
+    asked: list[str] = []
 
+    class Record:
+        def __init__(self, uri: str) -> None:
+            pass
+
+        def search(self, name: str | None) -> Any:
+            return name
+
+        def best(self, search: Any) -> Any:
+            return self.trial("best")
+
+        def trial(self, run: str) -> Any:
+            if run == "missing":
+                raise RecordError("no trial has the run id missing")
+            return replace(speller(make_spec, run).trial, run_id=run)
+
+        def spec(self, trial: Any) -> TrialSpec:
+            return speller(make_spec, trial.run_id).spec
+
+    def load(run: str, **_: Any) -> Any:
+        asked.append(run)
+        return speller(make_spec, run)
+
+    monkeypatch.setattr("tuner.record.Record", Record)
     monkeypatch.setattr("tuner.trained.load_trial", load)
 
     def run(*arguments: str) -> int:
         return cli.main(["generate", "--temperature", "0", *arguments])
 
+    run.asked = asked  # type: ignore[attr-defined]
     return run
+
+
+def test_command_looks_all_trials_up_before_it_loads_one(
+    command: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("--runs", "abc", "missing") == 2
+    assert "no trial has the run id missing" in capsys.readouterr().err
+    assert command.asked == []
 
 
 def test_command_streams_to_standard_output(

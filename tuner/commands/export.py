@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tuner.commands.output import consoles, home_of, print_json
+from tuner.commands.output import consoles, home_of, print_json, say
 from tuner.commands.trained import check_run, loaded
-from tuner.errors import JournalError, RecordError
+from tuner.errors import StoreError, TunerError
 
 
 def export(options: argparse.Namespace) -> int:
@@ -26,8 +26,12 @@ def export(options: argparse.Namespace) -> int:
     trained = loaded(options, progress, trial.run_id)
     try:
         result = load_search(trial.search, home=home)
-    except (RecordError, JournalError):
+    except StoreError:
+        raise
+    except TunerError:
         result = None  # recorded by an earlier version: the README says less
+    if trained.note:
+        say(trained.note)
     files = export(trained, options.output, options.format, force=options.force, result=result)
     size = sum(path.stat().st_size for path in files)
     results.print(

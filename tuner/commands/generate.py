@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.commands.output import consoles, print_json, say
+from tuner.commands.output import consoles, home_of, in_utf8, print_json, say
 from tuner.commands.trained import check_run, loaded
 from tuner.errors import TunerError
 
@@ -29,13 +29,23 @@ def generate(options: argparse.Namespace) -> int:
     from model.generation_settings import GenerationSettings
     from tuner.generate import cut_note
     from tuner.generate import generate as pieces_of
+    from tuner.record import Record
     from tuner.texts_view import TextsView, texts_of
 
     results, progress = consoles(options)
     given = {name: getattr(options, name) for name in _SETTINGS}
     settings = GenerationSettings(**{k: v for k, v in given.items() if v is not None})
-    trials = [loaded(options, progress, run) for run in options.runs or [options.run]]
+    record = Record(home_of(options).tracking_uri)  # all are looked up before one is trained again
+    asked = options.runs or [options.run] if options.runs or options.run else []
+    found = [record.trial(run) for run in asked] or [record.best(record.search(options.search))]
+    for trial in found:
+        if record.spec(trial).architecture.n_encoder_layers and not prompt:
+            which = f"trial {trial.number} of {trial.search}"
+            raise TunerError(f"{which} translates; give it a text to read by --prompt")
+    trials = [loaded(options, progress, trial.run_id) for trial in found]
     for trained in trials:
+        if trained.note:
+            say(f"{_title(trained)}: {trained.note}")
         note = cut_note(trained.spec, trained.tokenizer, prompt)
         if note:
             say(f"{_title(trained)}: {note}")
@@ -86,9 +96,7 @@ def generate(options: argparse.Namespace) -> int:
 def _prompt(options: argparse.Namespace) -> str:
     """The text to continue: given, from a file, or from standard input."""
     if options.file is None and options.prompt != "-":
-        # what is no UTF-8 comes from the shell as lone surrogates, which nobody can print
-        given = str(options.prompt or "")
-        return given.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        return in_utf8(options.prompt or "")
     source: Any = sys.stdin if options.file is None else Path(options.file)
     try:
         text = source.read() if options.file is None else source.read_text(encoding="utf-8")

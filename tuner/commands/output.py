@@ -42,6 +42,11 @@ def print_json(options: argparse.Namespace, value: dict[str, Any]) -> None:
         sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def in_utf8(text: str) -> str:
+    """A text of the command line, where lone surrogates stand for what is no UTF-8."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def home_of(options: argparse.Namespace) -> Home:
     """Where the user's searches live."""
     from tuner.home import Home

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import argparse
 
-from tuner.commands.output import consoles, home_of, print_json
+from tuner.commands.output import consoles, home_of, in_utf8, print_json
 
 
 def report(options: argparse.Namespace) -> int:
     """Write the report of a search."""
     from tuner.past import load_search
-    from tuner.report import check_output, write_pictures, write_report
+    from tuner.report import check_folder, check_output, write_pictures, write_report
     from tuner.report.samples import samples_of
 
     check_output(options.output)
+    if options.png:
+        check_folder(options.png)
     home = home_of(options)
     result = load_search(options.search, home=home)
-    page = write_report(result, options.output, samples_of(result, home, options.prompt))
+    page = write_report(result, options.output, samples_of(result, home, in_utf8(options.prompt)))
     pictures = write_pictures(result, options.png) if options.png else []
     results, _ = consoles(options)
     megabytes = page.stat().st_size / 1e6

@@ -15,7 +15,7 @@ from tuner.errors import TunerError
 if TYPE_CHECKING:
     from tuner.result import SearchResult
 
-__all__ = ["check_output", "write_pictures", "write_report"]
+__all__ = ["check_folder", "check_output", "write_pictures", "write_report"]
 
 
 def check_output(path: str | Path) -> None:
@@ -33,6 +33,18 @@ def check_output(path: str | Path) -> None:
         raise TunerError(f"there is no folder {path.parent} to write {path.name} to")
     if is_folder:
         raise TunerError(f"{path} is a folder; name a file in it, such as report.html")
+
+
+def check_folder(path: str | Path) -> None:
+    """Whether pictures can be written to a folder, which is made if need be.
+
+    Raises:
+        TunerError: if it is something else, or cannot be made.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TunerError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def write_report(
@@ -78,8 +90,8 @@ def write_pictures(result: SearchResult, folder: str | Path) -> list[Path]:
     from tuner.report.pictures import draw_all
 
     folder = Path(folder)
+    check_folder(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         return draw_all(result, folder)
     except OSError as error:
         raise TunerError(f"{folder} cannot be written: {error.strerror}") from error

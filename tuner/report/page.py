@@ -151,7 +151,8 @@ def _samples(
     result: SearchResult, samples: Mapping[int, str] | None
 ) -> list[tuple[int, bool, str]]:
     """Trial, whether it is the winner, its text; in the given order."""
-    return [(n, n == result.best.number, text) for n, text in (samples or {}).items()]
+    best = result.best.number if len(result.space.objectives) == 1 else None
+    return [(n, n == best, text) for n, text in (samples or {}).items()]
 
 
 # pictures ----------------------------------------------------------------------------------------
