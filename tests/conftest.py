@@ -21,6 +21,20 @@ VOCAB = 288
 MakeSpec = Callable[..., TrialSpec]
 
 
+_LONGEST = ("test_resume.py", "test_spaces.py", "test_docs.py")  # files, in minutes
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, so that several workers are done at one time."""
+
+    def place(item: pytest.Item) -> tuple[int, bool]:
+        name = item.path.name
+        longest = _LONGEST.index(name) if name in _LONGEST else len(_LONGEST)
+        return longest, "e2e" not in item.path.parts
+
+    items.sort(key=place)
+
+
 def last_state(folder: Path, trial_id: str = "0") -> Path:
     """The checkpoint of a trial's last report."""
     return max((folder / trial_id).glob("*.safetensors"))
