@@ -12,7 +12,6 @@ from playwright.sync_api import Browser, Page, expect
 
 from model.generation_settings import GenerationSettings
 from model.report import METRICS
-from tests.browser import browser  # noqa: F401 - a fixture
 from tests.e2e.conftest import Run, Workplace, make_workplace
 from tests.e2e.mlflow_picture import SIZE, take_picture
 from tests.e2e.postgres import mlflow_server, postgres
@@ -151,7 +150,7 @@ def test_sending_it_again_adds_nothing(place: Workplace, record: Record, searche
 
 
 @pytest.fixture(scope="module")
-def page(browser: Browser) -> Iterator[Page]:  # noqa: F811
+def page(browser: Browser) -> Iterator[Page]:
     context = browser.new_context(viewport=SIZE)
     yield context.new_page()
     context.close()

@@ -14,7 +14,6 @@ from tests.tuner.reported import result_in
 from tuner.report import write_report
 from tuner.result import SearchResult
 
-pytest_plugins = ("tests.browser",)
 DRAWN = "document.documentElement.dataset.drawn === 'true'"
 ESCAPED = "<script>alert('x')</script>"
 
