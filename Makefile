@@ -26,7 +26,7 @@ replay: $(VENV)/.installed
 	$(BIN)/tuner replay
 
 test: lint $(VENV)/.system
-	$(BIN)/pytest -n auto --dist loadfile --durations 15
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder --durations 15
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

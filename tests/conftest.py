@@ -21,7 +21,7 @@ VOCAB = 288
 MakeSpec = Callable[..., TrialSpec]
 
 
-_LONGEST = ("test_resume.py", "test_spaces.py", "test_docs.py")  # files, in minutes
+_LONGEST = ("test_spaces.py", "test_resume.py", "test_docs.py", "test_bench.py", "test_faults.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -19,6 +19,7 @@ QUICK = {
     "budget.tokens": "2048",
     "budget.reports": "2",
     "budget.validation_tokens": "512",
+    "confirm": "off",
 }
 # What else makes a space small enough for a CPU.
 SMALLER = {
