@@ -9,10 +9,21 @@ from typing import Any
 
 import pytest
 
+from model.tokenizer import Tokenizer
+from tests.conftest import VOCAB
 from tests.tuner.faults import FaultyServer, mlflow_server
 from tests.tuner.tracked import Open
 from tuner.store import open_client
 from tuner.tracking import Tracker
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    """Of as many tokens as the small corpus has ids."""
+    vocab = {byte: bytes([byte]) for byte in range(256)}
+    merges = [(bytes([97]), bytes([97 + i])) for i in range(VOCAB - 257)]
+    vocab |= {256 + i: a + b for i, (a, b) in enumerate(merges)}
+    return Tokenizer(vocab, merges, ["<|endoftext|>"])
 
 
 @pytest.fixture(scope="session")

@@ -3,47 +3,14 @@
 from __future__ import annotations
 
 import os
-import platform
 from typing import Any
 
 import pytest
 import ray
-from ray.exceptions import ActorUnavailableError
 
+from tests.tuner.asked import Clock, FakeWorker, hear_fakes
 from tuner import health
 from tuner.health import Change, Sign, Watchdog
-
-
-class Answer:
-    """What Ray gives for a call, before there is an answer."""
-
-    value: Any = None
-
-
-class FakeWorker:
-    def __init__(self) -> None:
-        self.asked: list[Answer] = []
-
-    @property
-    def pulse(self) -> FakeWorker:
-        return self
-
-    def remote(self) -> Answer:
-        self.asked.append(Answer())
-        return self.asked[-1]
-
-    def answer(self, pid: int, host: str = "") -> None:
-        self.asked[-1].value = {"pid": pid, "host": host or platform.node()}
-
-    def die(self) -> None:
-        self.asked[-1].value = ActorUnavailableError("gone", b"0" * 16)
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -51,17 +18,7 @@ def killed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What is killed, by the system or by Ray; answers come from the fakes."""
     found: list[Any] = []
 
-    def get(answer: Answer) -> Any:
-        if isinstance(answer.value, Exception):
-            raise answer.value
-        return answer.value
-
-    def wait(answers: list[Answer], timeout: float) -> tuple[list[Answer], list[Answer]]:
-        assert timeout == 0, "the driver does not wait"
-        return [a for a in answers if a.value], [a for a in answers if not a.value]
-
-    monkeypatch.setattr(ray, "get", get)
-    monkeypatch.setattr(ray, "wait", wait)
+    hear_fakes(monkeypatch)
     monkeypatch.setattr(ray, "kill", lambda handle, no_restart: found.append((handle, no_restart)))
     monkeypatch.setattr(os, "kill", lambda pid, number: found.append((pid, number)))
     monkeypatch.setattr(health, "_is_of_ray", lambda pid: pid != 99)

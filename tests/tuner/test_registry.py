@@ -49,14 +49,6 @@ budget: {tokens: 999}
 """
 
 
-@pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    vocab = {byte: bytes([byte]) for byte in range(256)}
-    merges = [(bytes([97]), bytes([97 + i])) for i in range(VOCAB - 257)]
-    vocab |= {256 + i: a + b for i, (a, b) in enumerate(merges)}
-    return Tokenizer(vocab, merges, ["<|endoftext|>"])
-
-
 @pytest.fixture
 def home(tmp_path: Path, store: str) -> Home:
     return Home(tmp_path, store)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any
 
 import psutil
 import pytest
-import ray
 import torch
 from ray.exceptions import ActorUnavailableError
 
-from tests.tuner.test_health import Answer, Clock
+from tests.tuner.asked import Clock, FakeWorker, hear_fakes
 from tuner.vitals import Meter, Rounds
 
 
@@ -50,32 +48,9 @@ def test_meter_does_without_what_a_driver_refuses(monkeypatch: pytest.MonkeyPatc
     }  # fmt: skip
 
 
-class FakeWorker:
-    def __init__(self) -> None:
-        self.asked: list[Answer] = []
-
-    @property
-    def vitals(self) -> FakeWorker:
-        return self
-
-    def remote(self) -> Answer:
-        self.asked.append(Answer())
-        return self.asked[-1]
-
-
 @pytest.fixture
 def _answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    def get(answer: Answer) -> Any:
-        if isinstance(answer.value, Exception):
-            raise answer.value
-        return answer.value
-
-    def wait(answers: list[Answer], timeout: float) -> tuple[list[Answer], list[Answer]]:
-        assert timeout == 0, "the driver does not wait"
-        return [a for a in answers if a.value], [a for a in answers if not a.value]
-
-    monkeypatch.setattr(ray, "get", get)
-    monkeypatch.setattr(ray, "wait", wait)
+    hear_fakes(monkeypatch)
 
 
 @pytest.mark.usefixtures("_answers")

@@ -29,14 +29,6 @@ SIZES = "{d_model: 16, n_layers: 2, n_heads: 2, context_length: 8, d_ff: 32}"
 
 
 @pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    vocab = {byte: bytes([byte]) for byte in range(256)}
-    merges = [(bytes([97]), bytes([97 + i])) for i in range(VOCAB - 257)]
-    vocab |= {256 + i: a + b for i, (a, b) in enumerate(merges)}
-    return Tokenizer(vocab, merges, ["<|endoftext|>"])
-
-
-@pytest.fixture(scope="module")
 def home(
     tmp_path_factory: pytest.TempPathFactory,
     tokens: Tokens,
