@@ -92,6 +92,10 @@ class Confirmation:
         """The first; None if none of its retrainings has a value."""
         return self.ranked[0] if self.ranked and self.ranked[0].count else None
 
+    def of(self, number: int) -> Confirmed | None:
+        """What came of a trial; None if it was not retrained."""
+        return next((entry for entry in self.ranked if entry.number == number), None)
+
     @property
     def plain(self) -> dict[str, Any]:
         """The same in terms of JSON, null where a number is not finite."""

@@ -97,7 +97,7 @@ def _confirmed(trained: TrainedTrial, result: SearchResult | None) -> Confirmed 
         return None
     trial = trained.trial
     number = trial.number if trial.confirms is None else trial.confirms
-    return next((c for c in result.confirmation.ranked if c.number == number), None)
+    return result.confirmation.of(number)
 
 
 def _data(data: DataConfig) -> str:

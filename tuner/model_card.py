@@ -28,8 +28,8 @@ RULE = (
 
 def confirmed_of(result: SearchResult) -> Confirmed | None:
     """What retrainings of the best trial gave, if it was retrained."""
-    ranked = result.confirmation.ranked if result.confirmation else ()
-    return next((c for c in ranked if c.number == result.best.number and c.count), None)
+    found = result.confirmation.of(result.best.number) if result.confirmation else None
+    return found if found is not None and found.count else None
 
 
 def model_card(result: SearchResult) -> str:

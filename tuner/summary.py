@@ -263,7 +263,7 @@ def _confirmation_lines(result: SearchResult) -> list[RenderableType]:
     selected = {
         row.number: row.objective(result.metric)
         for row in result.trials
-        if any(row.number == entry.number for entry in result.confirmation.ranked)
+        if result.confirmation.of(row.number) is not None
     }
     return [Text(line) for line in sentences(result.confirmation, result.metric, selected)]
 
