@@ -18,9 +18,13 @@ _OPTIONS = (
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium without a window; skips where none is installed (`make test` installs it)."""
+    """Chromium without a window; skips where none is installed (`make test` installs it).
+
+    One for each file: while playwright is open its event loop runs in this thread, and a test of
+    another file that starts its own with `asyncio.run` would be refused.
+    """
     path = next(filter(None, map(shutil.which, _NAMES)), None)
     if path is None:
         pytest.skip("no Chromium; on Debian: apt-get install chromium")
