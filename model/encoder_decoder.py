@@ -17,8 +17,9 @@ from model.architecture import Architecture, parameter_shapes
 from model.attention import Attend, attend_to
 from model.block import Sight
 from model.dropout import Dropout
+from model.head import Head
 from model.layers import Weights
-from model.transformer import Trunk, head_of, place_parameter
+from model.transformer import Trunk, place_parameter
 
 
 class EncoderDecoder:
@@ -36,13 +37,22 @@ class EncoderDecoder:
         first = self._decoder.num_places
         # a place that no layer has: they begin at 1, and a block of the encoder has two
         self._encoder = Trunk(a, a.encoder, first, input_place=1 + first + 2 * a.n_encoder_layers)
-        self._head = head_of(a)
+        self.head = Head.of(a)
         self._end_of_text = a.end_of_text
 
     def __call__(
         self, weights: Weights, ids: Tensor, sources: Tensor, *, drop: Dropout | None = None
     ) -> Tensor:
-        """Logits of the next token of the target at every position, given those before it.
+        """Logits of the next token of the target at every position, (K, B, T, V).
+
+        See `activations`.
+        """
+        return self.head(weights, self.activations(weights, ids, sources, drop=drop))
+
+    def activations(
+        self, weights: Weights, ids: Tensor, sources: Tensor, *, drop: Dropout | None = None
+    ) -> Tensor:
+        """What the head is given at every position of the target, from those before it.
 
         Args:
             weights: by the names of `parameter_shapes`, each with a leading K.
@@ -51,7 +61,7 @@ class EncoderDecoder:
             drop: what this tick drops; None drops nothing.
 
         Returns:
-            (K, B, T, V).
+            (K, B, T, D).
         """
         drop = drop or Dropout()
         return self.decode(weights, ids, *self.encode(weights, sources, drop), drop)
@@ -67,10 +77,10 @@ class EncoderDecoder:
     def decode(
         self, weights: Weights, ids: Tensor, memory: Tensor, attend: Attend, drop: Dropout
     ) -> Tensor:
-        """Logits (K, B, T, V) of targets so far, (K, B, T), given what `encode` made."""
+        """From targets so far, (K, B, T), given what `encode` made, to (K, B, T, D)."""
         own = attend_to(self._decoder.bias(weights, ids), drop.attention)
         sight = Sight(own, memory, attend)
-        return self._head(weights, self._decoder(weights, ids, sight, drop))
+        return self._decoder(weights, ids, sight, drop)
 
     def greedy(self, weights: Weights, sources: Tensor, length: int) -> Tensor:
         """The most probable next token, again and again.
@@ -87,8 +97,8 @@ class EncoderDecoder:
         memory, attend = self.encode(weights, sources, Dropout())
         ids = sources.new_full((*sources.shape[:2], 1), self._end_of_text)  # begins each target
         for _ in range(length):
-            logits = self.decode(weights, ids, memory, attend, Dropout())
-            ids = torch.cat([ids, logits[:, :, -1:].argmax(-1)], -1)
+            last = self.decode(weights, ids, memory, attend, Dropout())[:, :, -1:]
+            ids = torch.cat([ids, self.head(weights, last).argmax(-1)], -1)
             if (ids[..., 1:] == self._end_of_text).any(-1).all():
                 break
         return ids[..., 1:]

@@ -24,8 +24,9 @@ from model.attention import Attend
 from model.block import Sight
 from model.dropout import Dropout
 from model.encoder_decoder import EncoderDecoder
+from model.head import Head
 from model.layers import Weights
-from model.transformer import Trunk, head_of
+from model.transformer import Trunk
 
 CHUNK = 32  # tokens of a longer text that a pass reads
 
@@ -62,7 +63,7 @@ class CachedModel:
         self._weights, self._capacity = weights, capacity
         table = weights["token_embeddings.weight"]
         self.device, self.lengths = table.device, [0] * len(table)  # tokens that each slot holds
-        self._trunk, self._head = Trunk(a, a.decoder), head_of(a)
+        self._trunk, self._head = Trunk(a, a.decoder), Head.of(a)
         self._chunk = min(CHUNK, capacity)
         size = capacity + self._chunk  # S
         self._places = torch.arange(size, device=self.device)

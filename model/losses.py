@@ -1,6 +1,6 @@
 """Losses and gradient clipping, one value per slot.
 
-K = slots in a stack, N = targets of a slot, V = vocabulary.
+K = slots in a stack, N = targets of a slot, n = some of them, V = vocabulary.
 """
 
 from __future__ import annotations
@@ -12,8 +12,53 @@ import torch
 from torch import Tensor
 
 
+def nll_and_slope(
+    logits: Tensor,
+    targets: Tensor,
+    smoothing: Tensor | None = None,
+    z_weight: Tensor | None = None,
+    *,
+    with_slope: bool = True,
+) -> tuple[Tensor, Tensor | None]:
+    """The loss of each token, and how it changes with its logits, from one exponential of each.
+
+    Args:
+        logits: (K, n, V), floating.
+        targets: (K, n), int64 in [0, V).
+        smoothing: ε_ls, (K, 1) float32; None for none.
+        z_weight: λ_z, (K, 1) float32; None for none.
+        with_slope: whether the slope is asked for.
+
+    Returns:
+        Nats, (K, n) float32; and their gradient, (K, n, V) float32, if asked for.
+    """
+    p = torch.softmax(logits, -1, dtype=torch.float32)  # (K, n, V)
+    top = logits.amax(-1).float()  # (K, n)
+    # log Z − top: the largest probability is at least 1/V, so that its logarithm is exact enough
+    rest = -p.amax(-1).log()
+    true = targets.unsqueeze(-1)
+    nll = (top - logits.gather(-1, true).squeeze(-1)) + rest
+    if smoothing is not None:
+        nll = (1 - smoothing) * nll + smoothing * ((top - logits.float().mean(-1)) + rest)
+    slope = None  # of log Z
+    if z_weight is not None:
+        log_z = top + rest
+        nll = torch.where(z_weight > 0, nll + z_weight * log_z.square(), nll)
+        slope = torch.where(z_weight > 0, 1 + 2 * z_weight * log_z, 1.0).unsqueeze(-1)
+    if not with_slope:
+        return nll, None
+    if slope is not None:
+        p *= slope
+    if smoothing is None:
+        p.scatter_add_(-1, true, p.new_full((), -1.0).expand(true.shape))
+    else:
+        p.scatter_add_(-1, true, (smoothing - 1).unsqueeze(-1).expand(true.shape))
+        p -= smoothing.unsqueeze(-1) / p.shape[-1]
+    return nll, p
+
+
 class _SmoothedNll(torch.autograd.Function):
-    """Cross-entropy against smoothed targets; the gradient reuses the memory of log p.
+    """Cross-entropy against smoothed targets, whose gradient is made along with it.
 
     With plain autograd the logits' gradient would be three tensors of the size of the logits,
     which is the largest tensor of a small language model.
@@ -26,35 +71,20 @@ class _SmoothedNll(torch.autograd.Function):
         targets: Tensor,
         smoothing: Tensor | None,
         z_weight: Tensor | None,
-        share: Tensor | None,
+        share: Tensor,
     ) -> Tensor:
-        log_p = torch.log_softmax(logits, -1, dtype=torch.float32)  # (K, N, V)
-        nll = -log_p.gather(-1, targets.unsqueeze(-1)).squeeze(-1)  # (K, N)
-        if smoothing is not None:
-            nll = (1 - smoothing) * nll - smoothing * log_p.mean(-1)
-        slope = None
-        if z_weight is not None:
-            log_z = torch.logsumexp(logits.float(), -1)  # (K, N)
-            nll = torch.where(z_weight > 0, nll + z_weight * log_z.square(), nll)
-            slope = torch.where(z_weight > 0, 1 + 2 * z_weight * log_z, 1.0)  # of log Z, (K, N)
-        ctx.save_for_backward(log_p, targets, smoothing, slope, share)
+        with_slope = bool(ctx.needs_input_grad[0])
+        nll, slope = nll_and_slope(logits, targets, smoothing, z_weight, with_slope=with_slope)
+        ctx.save_for_backward(slope, share)
         ctx.logits_dtype = logits.dtype
-        return nll.mean(-1) if share is None else (nll * share).sum(-1)  # (K,)
+        return (nll * share).sum(-1)  # (K,)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
-        log_p, targets, smoothing, slope, share = ctx.saved_tensors
-        if share is None:
-            each = (grads[0] / targets.shape[1]).view(-1, 1, 1)  # (K, 1, 1)
-        else:
-            each = (grads[0].view(-1, 1) * share).unsqueeze(-1)  # (K, N, 1)
-        through_z = each if slope is None else each * slope.unsqueeze(-1)
-        grad = log_p.exp_().mul_(through_z)  # (K, N, V); a second backward would need log p again
-        true = each if smoothing is None else each * (1 - smoothing).unsqueeze(-1)
-        grad.scatter_add_(-1, targets.unsqueeze(-1), -true.expand(*targets.shape, 1))
-        if smoothing is not None:
-            grad.sub_(each * smoothing.unsqueeze(-1) / grad.shape[-1])
-        return grad.to(ctx.logits_dtype), None, None, None, None
+        slope, share = ctx.saved_tensors
+        each = (grads[0].unsqueeze(-1) * share).unsqueeze(-1)  # (K, N, 1)
+        # in place: a second backward would find it spoilt, and is refused
+        return slope.mul_(each).to(ctx.logits_dtype), None, None, None, None
 
 
 def cross_entropy(
@@ -92,21 +122,34 @@ def cross_entropy(
             f"{tuple(targets.shape)} and {tuple(logits.shape)}"
         )
     slots = logits.shape[0]
-    smoothing = _column("label_smoothing", label_smoothing, slots, logits.device)
-    z_weight = _column("z_loss", z_loss, slots, logits.device)
-    flat, true = logits.reshape(slots, -1, logits.shape[-1]), targets.reshape(slots, -1)
-    share = None
-    if ignore_index is not None:
-        is_asked = true != ignore_index  # (K, N)
-        share = is_asked / is_asked.sum(-1, keepdim=True)
-        true = true.where(is_asked, 0)
+    smoothing = column("label_smoothing", label_smoothing, slots, logits.device)
+    z_weight = column("z_loss", z_loss, slots, logits.device)
+    flat = logits.reshape(slots, -1, logits.shape[-1])
+    true, share = shares(targets.reshape(slots, -1), ignore_index)
     loss: Tensor = _SmoothedNll.apply(  # type: ignore[no-untyped-call]
         flat, true, smoothing, z_weight, share
     )
     return loss
 
 
-def _column(
+def shares(targets: Tensor, ignore_index: int | None) -> tuple[Tensor, Tensor]:
+    """Targets that all are ids, and the share of each in the mean of its slot.
+
+    Args:
+        targets: (K, N) int64.
+        ignore_index: a target that takes no part; None: all do.
+
+    Returns:
+        (K, N) int64, and (K, N) float32, 0 for a target that takes no part; all are NaN if a slot
+        has no other.
+    """
+    if ignore_index is None:
+        return targets, torch.full(targets.shape, 1 / targets.shape[1], device=targets.device)
+    is_asked = targets != ignore_index
+    return targets.where(is_asked, 0), is_asked / is_asked.sum(-1, keepdim=True)
+
+
+def column(
     name: str, value: Tensor | float | None, slots: int, device: torch.device
 ) -> Tensor | None:
     """One number per slot, (K, 1) float32."""

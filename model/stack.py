@@ -199,13 +199,9 @@ class Stack:
         losses, norms = [], []
         for q in range(len(plan.due)):
             drop = None if dropout is None else dropout.masks(keys[q])
-            # the logits, the largest tensor, are let go before the backward pass
-            loss = cross_entropy(
-                self._model(self._weights, *(ids[q] for ids in read), drop=drop),
-                targets[q],
-                smoothing,
-                z_loss,
-                ignore_index=self._ignored,
+            x = self._model.activations(self._weights, *(ids[q] for ids in read), drop=drop)
+            loss = self._model.head.loss(
+                self._weights, x, targets[q], smoothing, z_loss, ignore_index=self._ignored
             )  # (K,)
             grads = torch.autograd.grad(loss, list(self._weights.values()), weight[q])
             torch._foreach_add_(self._grads, grads)

@@ -19,7 +19,8 @@ from model.architecture import Architecture, Tower, parameter_shapes
 from model.attention import attend_to, of_each_sequence, within_documents
 from model.block import Block, Sight
 from model.dropout import Dropout
-from model.layers import Weights, embedding, linear, soft_cap
+from model.head import Head
+from model.layers import Weights, embedding
 from model.norms import NORMS
 from model.positions import POSITIONS
 from model.randomness import derive_key, truncated_normal
@@ -126,7 +127,7 @@ class LanguageModel:
             if a.attend_across_documents
             else lambda ids: document_numbers(ids, a.end_of_text)
         )
-        self._head = head_of(a)
+        self.head = Head.of(a)
 
     def __call__(
         self,
@@ -136,7 +137,18 @@ class LanguageModel:
         drop: Dropout | None = None,
         documents: Tensor | None = None,
     ) -> Tensor:
-        """Logits of the next token at every position.
+        """Logits of the next token at every position, (K, B, T, V); see `activations`."""
+        return self.head(weights, self.activations(weights, ids, drop=drop, documents=documents))
+
+    def activations(
+        self,
+        weights: Weights,
+        ids: Tensor,
+        *,
+        drop: Dropout | None = None,
+        documents: Tensor | None = None,
+    ) -> Tensor:
+        """What the head is given at every position.
 
         Args:
             weights: by the names of `parameter_shapes`, each with a leading K.
@@ -146,7 +158,7 @@ class LanguageModel:
                 changes, while positions count on. None: as the architecture says.
 
         Returns:
-            (K, B, T, V).
+            (K, B, T, D).
         """
         drop = drop or Dropout()
         mask = self._trunk.bias(weights, ids)
@@ -154,35 +166,11 @@ class LanguageModel:
         if documents is not None:
             mask = within_documents(documents, mask)
         sight = Sight(attend_to(mask, drop.attention))
-        return self._head(weights, self._trunk(weights, ids, sight, drop))
+        return self._trunk(weights, ids, sight, drop)
 
 
 def _one_document(ids: Tensor) -> Tensor | None:
     return None
-
-
-def head_of(a: Architecture) -> Callable[[Weights, Tensor], Tensor]:
-    """From the last activations to logits: projection and cap.
-
-    A tied head shrinks its input by √D, as the rows of the embedding have unit variance.
-
-    Source: Raffel et al. 2020 (T5, arXiv:1910.10683), in its published code.
-    """
-    table = "token_embeddings.weight" if a.tied_embeddings else "lm_head.weight"
-    steps: list[Callable[[Weights, Tensor], Tensor]] = []
-    if a.tied_embeddings:
-        shrink = a.d_model**-0.5
-        steps.append(lambda _, x: x * shrink)
-    steps.append(lambda w, x: linear(w[table], x))
-    if a.logit_soft_cap:
-        steps.append(lambda _, x: soft_cap(x, a.logit_soft_cap))
-
-    def head(w: Weights, x: Tensor) -> Tensor:
-        for step in steps:
-            x = step(w, x)
-        return x
-
-    return head
 
 
 # Entries of an architecture that the constructor names itself, or that an encoder has.

@@ -1,0 +1,46 @@
+"""In which numbers a stack computes; its weights, moments and sums of gradients are float32."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+
+# name → the type of activations, and of the copy of the weights that they are multiplied with
+DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How a device computes.
+
+    Attributes:
+        name: one of `DTYPES`; tf32 is float32 whose matrix products a GPU may round to 10 bits of
+            mantissa.
+    """
+
+    name: str = "float32"
+
+    @classmethod
+    def of(cls, name: str, device: torch.device) -> Self:
+        """What a name stands for on a device.
+
+        Raises:
+            ValueError: if there is no such name, or the device does not compute in it.
+        """
+        if name not in DTYPES:
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {name}")
+        if name == "tf32" and device.type != "cuda":
+            raise ValueError(f"tf32 is what GPUs of NVIDIA compute in, and the device is {device}")
+        return cls(name)
+
+    @property
+    def compute(self) -> torch.dtype:
+        """Of activations."""
+        return DTYPES[self.name]
+
+    def set_up(self, device: torch.device) -> None:
+        """Tell torch how this process multiplies matrices of float32."""
+        if device.type == "cuda":
+            torch.backends.cuda.matmul.fp32_precision = "tf32" if self.name == "tf32" else "ieee"
