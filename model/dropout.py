@@ -8,15 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from model.randomness import DropoutMasks
 
-Floats = npt.NDArray[np.float64]
-
-PLACES = ("embedding", "attention", "residual")  # the rows of `DropoutRates`
+PLACES = ("embedding", "attention", "residual")  # where a slot may drop
 
 
 @dataclass(frozen=True)
@@ -51,35 +48,50 @@ class Dropout:
     residual: DropoutMasks | None = None
 
 
-class DropoutRates:
-    """The probabilities of one quantum, on the device.
+class Dropping:
+    """Which slots of a stack drop where, with the indices that this takes on the device.
+
+    Whether a slot drops attention follows from its own rate, so which path computes it does not
+    depend on its neighbours.
 
     Args:
-        rates: (3, K): of dropping in each of `PLACES`, in [0, 1).
+        embedding: whether a slot drops token embeddings.
+        attention: the slots that drop attention probabilities, in rising order.
+        residual: whether a slot drops what the branches add.
+        width: K.
         device: of the stack.
     """
 
-    def __init__(self, rates: Floats, device: torch.device) -> None:
-        self._embedding, self._attention, self._residual = (
-            torch.from_numpy(rate).to(device, torch.float32) if rate.any() else None
-            for rate in rates
-        )
-        # Whether a slot drops attention follows from its own rate, so which path computes it does
-        # not depend on its neighbours.
-        slots, others = np.flatnonzero(rates[1]), np.flatnonzero(rates[1] == 0)
+    def __init__(
+        self,
+        embedding: bool,
+        attention: tuple[int, ...],
+        residual: bool,
+        width: int,
+        device: torch.device,
+    ) -> None:
+        self._embedding, self._attention, self._residual = embedding, attention, residual
+        others = [slot for slot in range(width) if slot not in attention]
+        order = np.argsort([*attention, *others])
         self._slots, self._others, self._order = (
-            torch.from_numpy(index).to(device)
-            for index in (slots, others, np.argsort(np.concatenate([slots, others])))
+            torch.tensor(index, dtype=torch.int64, device=device)
+            for index in (attention, others, order.tolist())
         )
 
-    def masks(self, keys: Tensor) -> Dropout:
-        """The masks of a tick, given a key of each slot, (K,) int64."""
-        embedding, residual = (
-            None if rate is None else DropoutMasks(keys, rate)
-            for rate in (self._embedding, self._residual)
+    def masks(self, keys: Tensor, rates: Tensor) -> Dropout:
+        """The masks of a tick.
+
+        Args:
+            keys: one of each slot, (K,) int64.
+            rates: (3, K): of dropping in each of `PLACES`, in [0, 1), float32.
+        """
+        embedding, attention, residual = rates
+        own = None
+        if self._attention:
+            masks = DropoutMasks(keys[self._slots], attention[self._slots])
+            own = SlotMasks(self._slots, self._others, self._order, masks)
+        return Dropout(
+            DropoutMasks(keys, embedding) if self._embedding else None,
+            own,
+            DropoutMasks(keys, residual) if self._residual else None,
         )
-        attention = None
-        if self._attention is not None:
-            own = DropoutMasks(keys[self._slots], self._attention[self._slots])
-            attention = SlotMasks(self._slots, self._others, self._order, own)
-        return Dropout(embedding, attention, residual)

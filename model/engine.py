@@ -24,12 +24,13 @@ from model.architecture import Architecture
 from model.memory import give_back, is_out_of_memory
 from model.pairs import Pairs
 from model.planning import plan_of
+from model.quantum import Floats, Plan
 from model.reading import Reading, Text, Tokens
 from model.report import Report, Status
 from model.reporting import Reporter
 from model.slots import Admission, Slot, SlotState, begin
 from model.spec import TrialSpec
-from model.stack import Floats, Plan, Stack
+from model.stack import Stack
 from model.states import At
 
 
@@ -281,7 +282,7 @@ class Engine:
             losses, norms = running.stack.run(plan)
             self.training_seconds += time.perf_counter() - started
             trained = len(running.training) * len(losses)
-            self.tokens += trained * running.shape[1] * plan.inputs.shape[-1]
+            self.tokens += trained * running.shape[1] * running.shape[0].context_length
             self._settle(running, plan, losses, norms)
         except Exception as error:
             if not is_out_of_memory(error):

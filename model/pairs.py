@@ -24,6 +24,11 @@ class Pairs:
             end_of_text; 1-D int64, (2N,).
         end_of_text: id of the token that ends a source or a target, and occurs nowhere else.
 
+    Attributes:
+        tokens: as given.
+        bounds: (2N + 1,), where sources and targets begin, in turn, and where the last one ends.
+        end_of_text: as given.
+
     Raises:
         ValueError: if a source has no target.
     """
@@ -33,13 +38,18 @@ class Pairs:
             raise ValueError(
                 f"each pair has two ends, got {len(document_ends)}; a source has no target"
             )
-        self._tokens = np.asarray(tokens)  # a memory map would be copied into another process
-        self._bounds = np.concatenate([np.zeros(1, np.int64), document_ends])
-        self._end_of_text = end_of_text
+        self.tokens = np.asarray(tokens)  # a memory map would be copied into another process
+        self.bounds = np.concatenate([np.zeros(1, np.int64), document_ends])
+        self.end_of_text = end_of_text
+
+    @property
+    def nbytes(self) -> int:
+        """See `Reading`."""
+        return self.tokens.nbytes
 
     def __len__(self) -> int:
         """N."""
-        return len(self._bounds) // 2
+        return len(self.bounds) // 2
 
     def source(self, number: int) -> Ints:
         """The ids of a source without the end_of_text, 1-D int64.
@@ -62,7 +72,7 @@ class Pairs:
 
         These are the source_length and target_length in which nothing of a pair is cut.
         """
-        lengths = np.diff(self._bounds)
+        lengths = np.diff(self.bounds)
         return lengths[::2], lengths[1::2]
 
     def num_sequences(self, a: Architecture) -> int:
@@ -88,9 +98,9 @@ class Pairs:
         Raises:
             IndexError: if there is no such pair.
         """
-        end = np.full((*numbers.shape, 1), self._end_of_text)
-        source = self._rows(numbers, 0, 0, a.source_length - 1, self._end_of_text)
-        inputs = self._rows(numbers, 1, 0, a.context_length - 1, self._end_of_text)
+        end = np.full((*numbers.shape, 1), self.end_of_text)
+        source = self._rows(numbers, 0, 0, a.source_length - 1, self.end_of_text)
+        inputs = self._rows(numbers, 1, 0, a.context_length - 1, self.end_of_text)
         return Rows(
             inputs=np.concatenate([end, inputs], axis=-1),
             targets=self._rows(numbers, 1, 1, a.context_length, IGNORED),
@@ -115,11 +125,11 @@ class Pairs:
                 f"{numbers.max()}"
             )
         places = 2 * numbers + side
-        return self._bounds[places], self._bounds[places + 1]
+        return self.bounds[places], self.bounds[places + 1]
 
     def _text(self, number: int, side: int) -> Ints:
         begin, stop = self._spans(np.array(number), side)
-        return np.array(self._tokens[begin : stop - 1], np.int64)
+        return np.array(self.tokens[begin : stop - 1], np.int64)
 
     def _rows(self, numbers: Ints, side: int, ends: int, length: int, padding: int) -> Ints:
         """The first ids of the sources or targets, with (1) or without (0) their end_of_text.
@@ -131,5 +141,5 @@ class Pairs:
         index = begins[..., None] + np.arange(length)
         is_text = index < stops[..., None] - 1 + ends
         # Behind the end any place will do that exists and is near.
-        ids = self._tokens[np.minimum(index, stops[..., None] - 1)]
+        ids = self.tokens[np.minimum(index, stops[..., None] - 1)]
         return np.where(is_text, ids.astype(np.int64), padding)

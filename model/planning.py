@@ -16,17 +16,19 @@ from model.dropout import PLACES
 from model.noise import replace_tokens
 from model.optimizers import IDLE, coefficients
 from model.pruning import pruning_of
+from model.quantum import Plan
 from model.randomness import derive_key, permute
-from model.reading import Ints, Reading
+from model.reading import Ints, Reading, Rows
 from model.slots import Slot, SlotState
 from model.spec import TrialSpec
-from model.stack import Plan
 
 # Ticks between two looks at the outside: an order to stop waits this long at most.
 _QUANTUM_TICKS = 8
 
 
-def plan_of(slots: Sequence[Slot], a: Architecture, b: int, train: Reading) -> Plan:
+def plan_of(
+    slots: Sequence[Slot], a: Architecture, b: int, train: Reading, *, is_read_there: bool = False
+) -> Plan:
     """Ticks up to the next report of any slot, with all that they need from the host.
 
     Args:
@@ -34,17 +36,18 @@ def plan_of(slots: Sequence[Slot], a: Architecture, b: int, train: Reading) -> P
         a: the architecture of the stack.
         b: its micro-batch.
         train: what they read.
+        is_read_there: whether the device has the data, so that the numbers of the sequences do,
+            if no slot adds noise to them.
     """
     training = {row: slot for row, slot in enumerate(slots) if slot.state is SlotState.TRAINING}
     q_ticks, k = _QUANTUM_TICKS, len(slots)
     for slot in training.values():
         ticks = (slot.next_report - slot.step) * slot.ticks_per_step - slot.tick
         q_ticks = min(q_ticks, ticks)
-    has_encoder = a.n_encoder_layers > 0
+    is_noisy = any(slot.spec.hyperparameters.token_noise for slot in training.values())
     plan = Plan(
-        inputs=np.zeros((q_ticks, k, b, a.context_length), np.int64),
-        targets=np.zeros((q_ticks, k, b, a.context_length), np.int64),
-        sources=np.zeros((q_ticks, k, b, a.source_length), np.int64) if has_encoder else None,
+        numbers=np.zeros((q_ticks, k, b), np.int64),
+        given=None if is_read_there and not is_noisy else _no_ids((q_ticks, k, b), a),
         weight=np.zeros((q_ticks, k)),
         due=np.zeros((q_ticks, k), np.bool_),
         coefficients=np.tile(IDLE, (q_ticks, k, 1)),
@@ -62,24 +65,29 @@ def plan_of(slots: Sequence[Slot], a: Architecture, b: int, train: Reading) -> P
     return plan
 
 
+def _no_ids(shape: tuple[int, ...], a: Architecture) -> Rows:
+    has_encoder = a.n_encoder_layers > 0
+    return Rows(
+        inputs=np.zeros((*shape, a.context_length), np.int64),
+        targets=np.zeros((*shape, a.context_length), np.int64),
+        sources=np.zeros((*shape, a.source_length), np.int64) if has_encoder else None,
+    )
+
+
 def _plan_slot(plan: Plan, row: int, slot: Slot, train: Reading) -> None:
     h, spec = slot.spec.hyperparameters, slot.spec
     moments_before = spec.init_from.optimizer_steps if spec.init_from else 0
-    q_ticks, b = plan.inputs.shape[0], spec.micro_batch
-    a = spec.architecture
+    q_ticks, b = len(plan), spec.micro_batch
     # All of the updates that the ticks belong to: a tick's weight is its share of the whole.
     num_updates = 1 + (slot.tick + q_ticks - 1) // slot.ticks_per_step
     stream = slot.step * h.batch_size + np.arange(num_updates * h.batch_size)
     order = data_order(spec.seed, stream, spec.train_sequences)
     own = slice(slot.tick * b, (slot.tick + q_ticks) * b)
-    positions, numbers = stream[own].reshape(q_ticks, b), order[own].reshape(q_ticks, b)
-    inputs, plan.targets[:, row], sources = train.rows(numbers, a)
-    plan.inputs[:, row] = _noisy(inputs, "noise", spec, positions)
-    if sources is not None:
-        assert plan.sources is not None
-        plan.sources[:, row] = _noisy(sources, "source noise", spec, positions)
-    counts = train.num_targets(order, a).reshape(num_updates, -1, b).sum(-1)  # of each tick
-    shares = (counts / counts.sum(1, keepdims=True)).reshape(-1)
+    plan.numbers[:, row] = order[own].reshape(q_ticks, b)
+    if plan.given is not None:
+        _read(plan.given, plan.numbers, row, spec, stream[own].reshape(q_ticks, b), train)
+    counts = train.num_targets(order, spec.architecture).reshape(num_updates, -1, b).sum(-1)
+    shares = (counts / counts.sum(1, keepdims=True)).reshape(-1)  # of each tick
     plan.weight[:, row] = shares[slot.tick : slot.tick + q_ticks]
     plan.label_smoothing[row], plan.z_loss[row] = h.label_smoothing, h.z_loss
     rates = h.embedding_dropout, h.attention_dropout, h.residual_dropout
@@ -98,6 +106,17 @@ def _plan_slot(plan: Plan, row: int, slot: Slot, train: Reading) -> None:
             plan.max_value[q, row] = h.grad_clip_value or np.inf
             plan.averaging[q, row] = averaging_share(step, h.ema_decay)
             plan.pruning[q, row] = pruning_of(step, h)
+
+
+def _read(
+    ids: Rows, numbers: Ints, row: int, spec: TrialSpec, positions: Ints, train: Reading
+) -> None:
+    """Fill in what a slot reads."""
+    inputs, ids.targets[:, row], sources = train.rows(numbers[:, row], spec.architecture)
+    ids.inputs[:, row] = _noisy(inputs, "noise", spec, positions)
+    if sources is not None:
+        assert ids.sources is not None
+        ids.sources[:, row] = _noisy(sources, "source noise", spec, positions)
 
 
 def _noisy(ids: Ints, place: str, spec: TrialSpec, positions: Ints) -> Ints:

@@ -136,5 +136,5 @@ class DropoutMasks:
         element = _mix32(counter + place * 0x3C6EF35F).view(1, *x.shape[1:])
         bits = _mix32(element ^ self._low.view(column)) ^ self._high.view(column)
         keep = bits >= self._threshold.view(column)
-        scaled: Tensor = x * (keep * self._scale.view(column))
+        scaled: Tensor = x * (keep * self._scale.view(column)).to(x.dtype)
         return scaled

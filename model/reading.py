@@ -35,6 +35,11 @@ class Rows(NamedTuple):
 class Reading(Protocol):
     """One split of a corpus, as sequences with numbers."""
 
+    @property
+    def nbytes(self) -> int:
+        """Memory that its token ids take."""
+        ...
+
     def num_sequences(self, a: Architecture) -> int:
         """How many there are."""
         ...
@@ -56,15 +61,20 @@ class Text:
     """
 
     def __init__(self, tokens: Tokens) -> None:
-        self._tokens = tokens
+        self.tokens = tokens
+
+    @property
+    def nbytes(self) -> int:
+        """See `Reading`."""
+        return self.tokens.nbytes
 
     def num_sequences(self, a: Architecture) -> int:
         """See `Reading`."""
-        return num_sequences(len(self._tokens), a.context_length)
+        return num_sequences(len(self.tokens), a.context_length)
 
     def rows(self, numbers: Ints, a: Architecture) -> Rows:
         """See `Reading`; a target is the token after its input."""
-        return Rows(*sequences(self._tokens, numbers, a.context_length))
+        return Rows(*sequences(self.tokens, numbers, a.context_length))
 
     def num_targets(self, numbers: Ints, a: Architecture) -> Ints:
         """See `Reading`."""

@@ -21,6 +21,7 @@ K = slots in a stack, P = padded parameters of one model, N = tensors of one mod
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,6 +60,7 @@ class Coefficients(NamedTuple):
     muon_m: Any = 0.0  # γ of Muon
     muon_g: Any = 0.0  # 1 − γ of Muon
     muon: Any = 0.0  # 1: Muon for the hidden matrices; of K slots: which, (k,) int64
+    updates: Any = 0.0  # t, of which c₁ and c₂ are made, in Adam's kin
 
 
 # The row of a slot that rests: nothing moves, and nothing is divided by zero.
@@ -147,8 +149,9 @@ def _gradient_trust(theta: Tensor, g: Tensor, c: Coefficients, layout: Layout) -
     size, slope = layout.norms(theta), layout.norms(g)  # (K, N)
     decay = torch.zeros_like(size)
     for coefficient, parts in _coupled_decays(c, layout):
-        inside = [any(_within(t, p) for p in parts) for t in layout.tensors]
-        decay = torch.where(torch.tensor(inside, device=theta.device), coefficient, decay)
+        for number, tensor in enumerate(layout.tensors):
+            if _is_on(coefficient) and any(_within(tensor, part) for part in parts):
+                decay[..., number : number + 1] = coefficient
     ratio = c.gradient_trust * size / (slope + decay * size)
     is_used = _chosen(c.gradient_trust) & (size > 0) & (slope > 0)
     return torch.where(is_used, ratio, 1.0)
@@ -194,23 +197,38 @@ def _is_on(x: Any) -> bool:
 def stack_rows(rows: np.ndarray, device: torch.device | str) -> Coefficients:
     """Coefficients of K slots as columns, (K, 1) float32, ready for θ of (K, P).
 
-    A column that is zero for all slots becomes the number 0, and `adaptive` the number 1 where
-    it is on for all, so that `update` can skip work without asking the device; `muon` becomes
-    the index of its slots.
+    What is off for all slots becomes a number, so that `update` can skip it.
 
     Args:
         rows: (K, C) float64, one `Coefficients` per slot.
         device: where θ lies.
     """
-    columns = torch.from_numpy(rows.astype(np.float32)).to(device, non_blocking=True)
+    slots = rows[:, _MUON].nonzero()[0]
+    return columns(
+        torch.from_numpy(rows.astype(np.float32)).to(device),
+        [bool(column.any()) for column in rows.T],
+        adaptive=bool(rows[:, _ADAPTIVE].all()),
+        muon=torch.from_numpy(slots).to(device) if len(slots) else None,
+    )
+
+
+def columns(
+    rows: Tensor, is_on: Sequence[bool], *, adaptive: bool, muon: Tensor | None
+) -> Coefficients:
+    """As `stack_rows`, of what is on the device already, without asking it.
+
+    Args:
+        rows: (K, C) float32.
+        is_on: which columns are not zero for all slots, C of them; the others become the number 0.
+        adaptive: whether that column is 1 for all slots, and becomes the number 1.
+        muon: which slots use Muon, (k,) int64; None for none.
+    """
     values: list[Any] = [
-        columns[:, index : index + 1] if column.any() else 0.0
-        for index, column in enumerate(rows.T)
+        rows[:, index : index + 1] if on else 0.0 for index, on in enumerate(is_on)
     ]
-    if rows[:, _ADAPTIVE].all():
+    if adaptive:
         values[_ADAPTIVE] = 1.0
-    if rows[:, _MUON].any():
-        slots = torch.from_numpy(rows[:, _MUON].nonzero()[0])
-        values[_MUON] = slots.to(device, non_blocking=True)
-        values[_MUON - 2] = columns[:, _MUON - 2 : _MUON - 1]  # γ, which may be 0 for all
+    if muon is not None:
+        values[_MUON] = muon
+        values[_MUON - 2] = rows[:, _MUON - 2 : _MUON - 1]  # γ, which may be 0 for all
     return Coefficients(*values)

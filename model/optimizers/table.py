@@ -82,7 +82,7 @@ def _moments(step: int, lr: float, h: Hyperparameters) -> Coefficients:
     """Adam's means with their corrections, ε outside the root."""
     c1, c2 = 1 - h.beta1**step, 1 - h.beta2**step
     return Coefficients(
-        lr, 0.0, 0.0, h.beta1, 1 - h.beta1, c1, h.beta2, 1 - h.beta2, c2, h.eps, 1.0
+        lr, 0.0, 0.0, h.beta1, 1 - h.beta1, c1, h.beta2, 1 - h.beta2, c2, h.eps, 1.0, updates=step
     )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from model.attention import attend_by, attend_causally, attend_with_dropout, within_documents
 from model.derivation import derive
-from model.dropout import PLACES, DropoutRates
+from model.dropout import PLACES, Dropout, Dropping
 from model.engine import Engine
 from model.positions import alibi_bias
 from tests.conftest import MakeSpec
@@ -22,9 +22,13 @@ CPU = torch.device("cpu")
 Tokens = tuple[np.ndarray, np.ndarray]
 
 
-def rates(**places: list[float]) -> DropoutRates:
-    k = len(next(iter(places.values())))
-    return DropoutRates(np.array([places.get(place, [0.0] * k) for place in PLACES]), CPU)
+def masks(keys: Tensor, **places: list[float]) -> Dropout:
+    """The masks of a tick whose slots drop at some places."""
+    rates = torch.tensor([places.get(place, [0.0] * len(keys)) for place in PLACES])
+    embedding, attention, residual = rates
+    slots = tuple(attention.nonzero().flatten().tolist())
+    has = bool(embedding.any()), slots, bool(residual.any())
+    return Dropping(*has, len(keys), CPU).masks(keys, rates)
 
 
 def test_dropout_of_a_place_follows_p_drop_unless_set_apart() -> None:
@@ -40,10 +44,10 @@ def test_dropout_of_a_place_follows_p_drop_unless_set_apart() -> None:
 
 def test_places_that_no_slot_drops_at_have_no_masks() -> None:
     keys = torch.arange(3)
-    drop = rates(residual=[0.0, 0.2, 0.0]).masks(keys)
+    drop = masks(keys, residual=[0.0, 0.2, 0.0])
     assert (drop.embedding, drop.attention) == (None, None)
     assert drop.residual is not None
-    drop = rates(attention=[0.0, 0.2, 0.0, 0.1]).masks(torch.arange(4))
+    drop = masks(torch.arange(4), attention=[0.0, 0.2, 0.0, 0.1])
     assert (drop.embedding, drop.residual) == (None, None)
     assert drop.attention is not None
     assert drop.attention.slots.tolist() == [1, 3]
@@ -69,7 +73,7 @@ def test_attention_dropout_equals_formula(kind: str, kv_heads: int, rate: list[f
     q = normal(k * batch, heads, length, d)
     keys, values = (normal(k * batch, kv_heads, length, d, seed=s) for s in (1, 2))
     mask = masks_of(kind, k, batch, heads, length)
-    drop = rates(attention=rate).masks(torch.arange(k) + 7).attention
+    drop = masks(torch.arange(k) + 7, attention=rate).attention
     assert drop is not None
     y = attend_with_dropout(mask, drop)(q, keys, values, 3).view(k, batch, heads, length, d)
     ones = torch.ones(len(drop.slots), batch, heads, length, length, dtype=torch.float64)
@@ -98,7 +102,7 @@ def test_attention_dropout_equals_formula(kind: str, kv_heads: int, rate: list[f
 
 @pytest.mark.parametrize("rate", [[0.5, 0.5], [0.0, 0.6]])
 def test_attention_dropout_gradient_equals_finite_differences(rate: list[float]) -> None:
-    drop = rates(attention=rate).masks(torch.arange(2)).attention
+    drop = masks(torch.arange(2), attention=rate).attention
     assert drop is not None
     inputs = [normal(2, 2, 3, 4, seed=s).requires_grad_() for s in range(3)]
     attend = attend_with_dropout(None, drop)
@@ -127,7 +131,7 @@ def test_attention_of_a_slot_ignores_its_neighbours(
         q, k, v = (x.flatten(0, 1).transpose(1, 2) for x in inputs)
         if layout == "by head":
             q, k = q.contiguous(), k.contiguous()
-        drop = rates(attention=rate[slots].tolist()).masks(torch.tensor(slots)).attention
+        drop = masks(torch.tensor(slots), attention=rate[slots].tolist()).attention
         attend = attend_with_dropout(None, drop) if drop else attend_causally
         y = attend(q, k, v, 0).transpose(1, 2).reshape(len(slots), batch, length, heads * d)
         return [y, *torch.autograd.grad(y, inputs, up[slots])]

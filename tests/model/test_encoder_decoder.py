@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from torch import Tensor, nn
 
 from model.architecture import Architecture, parameter_shapes
-from model.dropout import DropoutRates
+from model.dropout import Dropping
 from model.encoder_decoder import EncoderDecoder
 from model.losses import cross_entropy
 from model.positions import sinusoids
@@ -147,7 +147,7 @@ def test_no_two_places_share_a_mask(monkeypatch: pytest.MonkeyPatch) -> None:
         return call(masks, x, place)
 
     monkeypatch.setattr(DropoutMasks, "__call__", record)
-    drop = DropoutRates(torch.full((3, 1), 0.1).double().numpy(), CPU).masks(torch.tensor([1]))
+    drop = Dropping(True, (0,), True, 1, CPU).masks(torch.tensor([1]), torch.full((3, 1), 0.1))
     weights = {name: w.float() for name, w in weights_of(a).items()}
     EncoderDecoder(a)(weights, *pairs_of(a), drop=drop)
     # two embeddings; three layers of a decoder's block, two of an encoder's; attention likewise

@@ -17,9 +17,10 @@ from model import checkpoint
 from model.engine import Engine
 from model.optimizers import OPTIMIZERS
 from model.planning import data_order
+from model.quantum import Plan
 from model.report import METRICS, Report, Status
 from model.spec import TrialSpec
-from model.stack import Plan, Stack
+from model.stack import Stack
 from model.transformer import TransformerLM
 from tests.conftest import MakeSpec, last_state
 
@@ -372,7 +373,8 @@ def test_engine_reads_each_training_sequence_once(
     real = Stack.run
 
     def spy(stack: Stack, plan: Plan) -> tuple[Any, Any]:
-        inputs.append(plan.inputs.reshape(-1, 8))
+        assert plan.given is not None
+        inputs.append(plan.given.inputs.reshape(-1, 8))
         return real(stack, plan)
 
     monkeypatch.setattr(Stack, "run", spy)

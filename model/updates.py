@@ -1,0 +1,163 @@
+"""The update of the slots of a stack: clip, apply the rule, prune, average.
+
+On a CPU each slot that is due is updated by itself, in place. Elsewhere all slots are, and those
+that are not due or not alive keep what they have, so that the host need not know which.
+
+K = slots, P = padded parameters.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.losses import clip_grads_
+from model.matrices import Matrices
+from model.optimizers import Coefficients, adamw_, columns, fits, stack_rows, update
+from model.pruning import KEEP, OFF, mask_, prune_
+from model.quantum import Plan, Tick, Uses
+
+
+class Updates(Protocol):
+    """How gradients are gathered and weights updated."""
+
+    def clear(self, slot: int) -> None:
+        """A slot has been emptied."""
+
+    def add(self, grads: tuple[Tensor, ...]) -> None:
+        """Add the gradients of a tick."""
+
+    def apply(self, tick: Tick, plan: Plan, q: int) -> Tensor:
+        """Update the slots that are due after tick q; gradient norms before clipping, (K,)."""
+        ...
+
+
+class EachRow:
+    """Slot by slot, with what the host knows.
+
+    Args:
+        matrices: of the stack.
+    """
+
+    def __init__(self, matrices: Matrices) -> None:
+        self._matrices = matrices
+        self._is_empty = [True] * matrices.width  # whether the sum of a slot's gradients is
+
+    def clear(self, slot: int) -> None:
+        """See `Updates`."""
+        self._is_empty[slot] = True
+
+    def add(self, grads: tuple[Tensor, ...]) -> None:
+        """See `Updates`; the first gradients of an update are copied."""
+        totals = self._matrices.grads
+        if all(self._is_empty):
+            torch._foreach_copy_(totals, grads)
+        elif not any(self._is_empty):
+            torch._foreach_add_(totals, grads)
+        else:
+            for slot, is_empty in enumerate(self._is_empty):
+                own = [total[slot] for total in totals], [grad[slot] for grad in grads]
+                torch._foreach_copy_(*own) if is_empty else torch._foreach_add_(*own)
+        self._is_empty = [False] * len(self._is_empty)
+
+    def apply(self, tick: Tick, plan: Plan, q: int) -> Tensor:
+        """See `Updates`."""
+        norms = torch.zeros(self._matrices.width)
+        for slot in np.flatnonzero(plan.due[q]).tolist():
+            norms[slot] = self._apply(slot, plan, q)
+            self._is_empty[slot] = True
+        return norms
+
+    def _apply(self, slot: int, plan: Plan, q: int) -> Tensor:
+        own = self._matrices
+        theta, g, pruning = own.theta[slot], own.grad[slot], float(plan.pruning[q, slot])
+        parts = own.layout.matrices if pruning != OFF else ()
+        pruned = [theta[part] == 0 for part in parts]
+        for part, is_pruned in zip(parts, pruned, strict=True):
+            g[part].masked_fill_(is_pruned, 0)
+        norm = torch.dot(g, g).sqrt()
+        if not (own.alive[slot] and norm.isfinite()):
+            own.alive[slot] = False
+            return norm
+        if norm > plan.max_norm[q, slot]:
+            g *= float(plan.max_norm[q, slot]) / norm
+        limit = float(plan.max_value[q, slot])
+        if math.isfinite(limit):
+            g.clamp_(-limit, limit)
+        self._move(slot, plan.coefficients[q, slot])
+        for part, is_pruned in zip(parts, pruned, strict=True):
+            theta[part].masked_fill_(is_pruned, 0)
+        if pruning not in (OFF, KEEP):
+            prune_(theta, pruning, own.layout.weights)
+        share = float(plan.averaging[q, slot])
+        if share:
+            assert own.mean is not None
+            own.mean[slot] += share * (theta - own.mean[slot])
+            mask_(own.mean, own.theta, (slot,) if parts else (), parts)
+        own.refresh(slot)
+        return norm
+
+    def _move(self, slot: int, numbers: np.ndarray) -> None:
+        """Apply the rule to a row."""
+        own = self._matrices
+        row, one = Coefficients(*numbers.tolist()), slice(slot, slot + 1)
+        if fits(row):
+            adamw_(own.theta[slot], own.m[slot], own.v[slot], own.grad[slot], row, own.layout)
+            return
+        state = own.theta[one], own.m[one], own.v[one]
+        moved = update(*state, own.grad[one], stack_rows(numbers[None], "cpu"), own.layout)
+        for old, new in zip(state, moved, strict=True):
+            old.copy_(new)
+
+
+class WholeMatrix:
+    """All slots at once, without waiting for the device.
+
+    Args:
+        matrices: of the stack.
+        uses: what some slot asks for.
+    """
+
+    def __init__(self, matrices: Matrices, uses: Uses) -> None:
+        self._matrices, self._uses = matrices, uses
+        self._muon = torch.tensor(uses.muon, device=matrices.device) if uses.muon else None
+
+    def clear(self, slot: int) -> None:
+        """See `Updates`."""
+
+    def add(self, grads: tuple[Tensor, ...]) -> None:
+        """See `Updates`."""
+        torch._foreach_add_(self._matrices.grads, grads)
+
+    def apply(self, tick: Tick, plan: Plan, q: int) -> Tensor:
+        """See `Updates`."""
+        own, uses, due = self._matrices, self._uses, tick.due
+        pruning = plan.pruning[q].tolist()
+        pruned = [slot for slot, share in enumerate(pruning) if share != OFF]
+        parts = own.layout.matrices
+        mask_(own.grad, own.theta, pruned, parts)
+        norms = clip_grads_([own.grad], tick.max_norm)  # (K,)
+        if uses.max_value:
+            limit = tick.max_value.unsqueeze(1)  # (K, 1)
+            own.grad.clamp_(-limit, limit)
+        own.alive &= norms.isfinite() | ~due
+        c = columns(tick.coefficients, uses.columns, adaptive=uses.adaptive, muon=self._muon)
+        theta, m, v = update(own.theta, own.m, own.v, own.grad, c, own.layout)
+        mask_(theta, own.theta, pruned, parts)
+        for slot in pruned:
+            if pruning[slot] != KEEP:
+                prune_(theta[slot], pruning[slot], own.layout.weights)
+        moves = (due & own.alive).unsqueeze(1)  # (K, 1)
+        for old, new in ((own.theta, theta), (own.m, m), (own.v, v)):
+            old.copy_(torch.where(moves, new, old))
+        if uses.averaging:
+            assert own.mean is not None
+            own.mean += tick.averaging.unsqueeze(1) * (own.theta - own.mean)
+            mask_(own.mean, own.theta, own.averaged.intersection(pruned), parts)
+        own.grad.masked_fill_(due.unsqueeze(1), 0)
+        own.refresh()
+        return norms
