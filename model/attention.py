@@ -130,7 +130,8 @@ def attend_by(mask: Tensor) -> Attend:
 
     def attend(q: Tensor, k: Tensor, v: Tensor, place: int) -> Tensor:
         shared = k.shape[1] != q.shape[1]
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=shared)
+        see = mask if mask.dtype == torch.bool else mask.to(q.dtype)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=see, enable_gqa=shared)
 
     return attend
 
@@ -246,7 +247,7 @@ def _attend_explicitly(mask: Tensor | None, drop: DropoutMasks) -> Attend:
         scores = scores.masked_fill(~see, -math.inf) if see.dtype == torch.bool else scores + see
         probabilities = softmax(scores, -1).view(drop.num_slots, -1, *scores.shape[1:])
         # below zero, where no other place has its number
-        kept = drop(probabilities, -1 - place).flatten(0, 1)
+        kept = drop(probabilities, -1 - place).flatten(0, 1).to(v.dtype)
         return dense_gradient(kept @ v)
 
     return attend

@@ -22,6 +22,7 @@ import torch
 from model import states
 from model.architecture import Architecture
 from model.memory import give_back, is_out_of_memory
+from model.on_device import DeviceReading, on_device
 from model.pairs import Pairs
 from model.planning import plan_of
 from model.quantum import Floats, Plan
@@ -37,9 +38,11 @@ from model.states import At
 class _Running:
     """A stack, and what the host knows of its slots."""
 
-    def __init__(self, spec: TrialSpec, width: int, device: torch.device) -> None:
+    def __init__(
+        self, spec: TrialSpec, width: int, device: torch.device, data: DeviceReading | None
+    ) -> None:
         self.shape = _shape(spec)
-        self.stack = Stack(spec.architecture, width, device)
+        self.stack = Stack(spec.architecture, width, device, data=data)
         self.slots = [Slot() for _ in range(width)]
 
     @property
@@ -101,6 +104,9 @@ class Engine:
         else:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True, warn_only=True)
+            # nothing reads what has not been written
+            torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        self._data = on_device(self._train, self.device)
         self.slots = slots
         self.width = width or (1 if self.device.type == "cpu" else slots)
         self._asked = self.slots, self.width
@@ -238,7 +244,7 @@ class Engine:
             if running.shape == shape and running.free is not None:
                 break
         else:
-            running = _Running(slot.spec, self.width, self.device)
+            running = _Running(slot.spec, self.width, self.device, self._data)
             self._running.append(running)
         row = running.free
         assert row is not None
@@ -278,7 +284,8 @@ class Engine:
         """Train a stack for one quantum; if memory runs out, take it apart."""
         try:
             started = time.perf_counter()
-            plan = plan_of(running.slots, *running.shape, self._train)
+            is_read_there = self._data is not None
+            plan = plan_of(running.slots, *running.shape, self._train, is_read_there=is_read_there)
             losses, norms = running.stack.run(plan)
             self.training_seconds += time.perf_counter() - started
             trained = len(running.training) * len(losses)

@@ -19,7 +19,7 @@ Compute = Callable[[Tick], Result]
 # something to capture → what replays it, and where its results will be
 Capture = Callable[[Callable[[], Result]], tuple[Callable[[], None], Result]]
 
-_KEPT = 16  # graphs; each kind of tick has one
+_KEPT = 16  # kinds of ticks, each with a graph
 
 
 class _Captured(NamedTuple):
@@ -51,6 +51,8 @@ class Graphs:
             tick: its inputs.
         """
         if kind not in self._known:
+            if len(self._known) == _KEPT:
+                del self._known[next(iter(self._known))]
             self._known[kind] = None
             return compute(tick)
         captured = self._known[kind]
@@ -58,8 +60,6 @@ class Graphs:
             own = tick.clone()
             captured = _Captured(own, *self._capture(lambda: compute(own)))
             self._known[kind] = captured
-            if len(self._known) > _KEPT:
-                del self._known[next(iter(self._known))]
         captured.tick.copy_(tick)
         captured.replay()
         return captured.result

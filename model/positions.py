@@ -45,7 +45,8 @@ def rope(x: Tensor, token_positions: Tensor, theta: float = 10_000.0) -> Tensor:
     cos, sin = _angles(token_positions, x.shape[-1], theta)
     while 2 < cos.dim() < x.dim():  # (K, B, T) positions meet (K, B, H, T, d) queries
         cos, sin = cos.unsqueeze(-3), sin.unsqueeze(-3)
-    return _rotate(x, cos.to(x.dtype), sin.to(x.dtype))
+    wide = torch.promote_types(x.dtype, torch.float32)
+    return _rotate(x, cos.to(wide), sin.to(wide))
 
 
 def rope_both(theta: float, longest: int | None = None) -> Turn:
@@ -67,7 +68,8 @@ def rope_both(theta: float, longest: int | None = None) -> Turn:
             cos, sin = (table[at] for table in _default_angles(longest, d, theta, q.device))
         if cos.dim() > 2:  # (K, B, T, d/2) → (KB, 1, T, d/2)
             cos, sin = cos.flatten(0, 1).unsqueeze(1), sin.flatten(0, 1).unsqueeze(1)
-        cos, sin = cos.to(q), sin.to(q)
+        wide = torch.promote_types(q.dtype, torch.float32)
+        cos, sin = cos.to(q.device, wide), sin.to(q.device, wide)
         return _rotate(q, cos, sin), _rotate(k, cos, sin)
 
     return turn
@@ -76,7 +78,8 @@ def rope_both(theta: float, longest: int | None = None) -> Turn:
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn each pair (x[2i], x[2i+1]) of (..., T, d) by its angle, (..., T, d/2)."""
     even, odd = x.view(*x.shape[:-1], -1, 2).unbind(-1)
-    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1).flatten(-2)
+    turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1).flatten(-2)
+    return turned.to(x.dtype)
 
 
 def _angles(positions: Tensor, d: int, theta: float) -> tuple[Tensor, Tensor]:

@@ -57,8 +57,8 @@ class Stack:
         architecture: Architecture,
         width: int,
         device: str | torch.device,
-        *,
         precision: Precision = Precision(),  # noqa: B008 - frozen
+        *,
         data: DeviceReading | None = None,
         graphs: Graphs | None = None,
     ) -> None:
