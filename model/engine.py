@@ -21,7 +21,7 @@ import torch
 
 from model import states
 from model.architecture import Architecture
-from model.memory import give_back, is_out_of_memory
+from model.memory import give_back, is_out_of_memory, keep_freed
 from model.on_device import DeviceReading, on_device
 from model.pairs import Pairs
 from model.planning import plan_of
@@ -101,6 +101,7 @@ class Engine:
         self.device = torch.device(device)
         if self.device.type == "cpu":
             torch.set_num_threads(1)
+            keep_freed()
         else:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True, warn_only=True)

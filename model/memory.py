@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import sys
+
 import torch
 
 # What PyTorch's CPU allocator and CUDA's libraries say, in errors that have no class of their own.
@@ -25,3 +29,21 @@ def give_back(device: torch.device) -> None:
     """Return to a GPU what PyTorch keeps for later."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
+
+
+# Names and numbers of glibc's malloc.h.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_NEVER = 2**30  # bytes
+
+
+def keep_freed() -> None:
+    """Have the C library keep what is freed, for this process.
+
+    A tick frees and takes the same large pieces again and again; given back to Linux each time,
+    their pages would be cleared and mapped anew, some hundreds of them a tick.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # not glibc
+            mallopt = ctypes.CDLL(None).mallopt
+            mallopt(_TRIM_THRESHOLD, _NEVER)
+            mallopt(_MMAP_THRESHOLD, _NEVER)

@@ -6,10 +6,12 @@ K = slots in a stack, D = width.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from model.layers import Weights
 
@@ -27,9 +29,33 @@ def rmsnorm(w: Tensor, x: Tensor, eps: float = 1e-5) -> Tensor:
 
     Source: Zhang and Sennrich 2019 (arXiv:1910.07467).
     """
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    inverse = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
-    return (wide * inverse * _each(w, x)).to(x.dtype)
+    scaled: Tensor = _RMSNorm.apply(w, x, eps)  # type: ignore[no-untyped-call]
+    return scaled
+
+
+class _RMSNorm(torch.autograd.Function):
+    """With a gradient of fewer passes over memory than autograd makes of the formula."""
+
+    @staticmethod
+    def forward(ctx: Any, w: Tensor, x: Tensor, eps: float) -> Tensor:
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        inverse = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)  # (K, ..., 1)
+        unit = wide * inverse
+        ctx.save_for_backward(w, unit, inverse)
+        ctx.dtype = x.dtype
+        return (unit * _each(w, x)).to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+        w, unit, inverse = ctx.saved_tensors
+        gain = _each(w, unit)
+        g = grads[0].to(unit.dtype)
+        along = g * unit  # (K, ..., D)
+        dw = along.reshape(len(w), -1, w.shape[-1]).sum(1)  # (K, D)
+        share = along.mul_(gain).mean(-1, keepdim=True)  # (K, ..., 1)
+        dx = (g * gain).sub_(unit * share).mul_(inverse)
+        return dw.to(w.dtype), dx.to(ctx.dtype), None
 
 
 def layernorm(w: Tensor, b: Tensor, x: Tensor, eps: float = 1e-5) -> Tensor:

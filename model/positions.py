@@ -42,11 +42,10 @@ def rope(x: Tensor, token_positions: Tensor, theta: float = 10_000.0) -> Tensor:
     """
     if x.shape[-1] % 2:
         raise ValueError(f"rope turns pairs: the last dimension must be even, got {x.shape[-1]}")
-    cos, sin = _angles(token_positions, x.shape[-1], theta)
-    while 2 < cos.dim() < x.dim():  # (K, B, T) positions meet (K, B, H, T, d) queries
-        cos, sin = cos.unsqueeze(-3), sin.unsqueeze(-3)
-    wide = torch.promote_types(x.dtype, torch.float32)
-    return _rotate(x, cos.to(wide), sin.to(wide))
+    turns = _turns(token_positions, x.shape[-1], theta)
+    while 3 < turns.dim() <= x.dim():  # (K, B, T) positions meet (K, B, H, T, d) queries
+        turns = turns.unsqueeze(-3)
+    return _rotate(x, turns)
 
 
 def rope_both(theta: float, longest: int | None = None) -> Turn:
@@ -61,25 +60,40 @@ def rope_both(theta: float, longest: int | None = None) -> Turn:
     def turn(q: Tensor, k: Tensor, at: Tensor | None = None) -> tuple[Tensor, Tensor]:
         length, d = q.shape[-2:]
         if at is None:
-            cos, sin = _default_angles(length, d, theta, q.device)  # (T, d/2)
+            turns = _default_turns(length, d, theta, q.device)  # (2, T, d)
         elif longest is None:
-            cos, sin = _angles(at, d, theta)
+            turns = _turns(at, d, theta)
         else:
-            cos, sin = (table[at] for table in _default_angles(longest, d, theta, q.device))
-        if cos.dim() > 2:  # (K, B, T, d/2) → (KB, 1, T, d/2)
-            cos, sin = cos.flatten(0, 1).unsqueeze(1), sin.flatten(0, 1).unsqueeze(1)
-        wide = torch.promote_types(q.dtype, torch.float32)
-        cos, sin = cos.to(q.device, wide), sin.to(q.device, wide)
-        return _rotate(q, cos, sin), _rotate(k, cos, sin)
+            turns = _default_turns(longest, d, theta, q.device)[:, at]
+        if turns.dim() > 3:  # (2, K, B, T, d) → (2, KB, 1, T, d)
+            turns = turns.flatten(1, 2).unsqueeze(2)
+        return _rotate(q, turns), _rotate(k, turns)
 
     return turn
 
 
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair (x[2i], x[2i+1]) of (..., T, d) by its angle, (..., T, d/2)."""
-    even, odd = x.view(*x.shape[:-1], -1, 2).unbind(-1)
-    turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1).flatten(-2)
+def _rotate(x: Tensor, turns: Tensor) -> Tensor:
+    """Turn each pair (x[2i], x[2i+1]) of (..., T, d), at least in float32, by its angle.
+
+    As x·cos + x′·(∓sin), where x′ has the two of each pair swapped. Complex numbers would be
+    faster, but where a product of theirs lies in memory is part of its rounding.
+
+    Args:
+        x: (..., T, d), any floating dtype.
+        turns: of `_turns`.
+    """
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    swapped = wide.view(*x.shape[:-1], -1, 2).flip(-1).view(x.shape)
+    cos, sin = turns.to(wide.dtype)
+    turned: Tensor = wide * cos + swapped * sin
     return turned.to(x.dtype)
+
+
+def _turns(positions: Tensor, d: int, theta: float) -> Tensor:
+    """What `_rotate` multiplies with: cosines, and sines with their signs, (2, ..., T, d)."""
+    cos, sin = _angles(positions, d, theta)
+    both = torch.stack((cos, cos), -1), torch.stack((-sin, sin), -1)
+    return torch.stack([pair.flatten(-2) for pair in both])
 
 
 def _angles(positions: Tensor, d: int, theta: float) -> tuple[Tensor, Tensor]:
@@ -90,12 +104,10 @@ def _angles(positions: Tensor, d: int, theta: float) -> tuple[Tensor, Tensor]:
 
 
 @lru_cache(_CACHED)
-def _default_angles(
-    length: int, d: int, theta: float, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Cosine and sine for positions 0 … length−1, (T, d/2) each."""
+def _default_turns(length: int, d: int, theta: float, device: torch.device) -> Tensor:
+    """Of positions 0 … length−1, (2, T, d) float32."""
     with torch.inference_mode(False):  # what is kept must serve training as well
-        return _angles(torch.arange(length, device=device), d, theta)
+        return _turns(torch.arange(length, device=device), d, theta)
 
 
 @lru_cache(_CACHED)

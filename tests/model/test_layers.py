@@ -283,7 +283,7 @@ def test_multihead_self_attention_sees_no_later_token() -> None:
 
 def test_multihead_self_attention_trains_after_inference_mode() -> None:
     """The cached angles must not remember that they were first needed without gradients."""
-    positions._default_angles.cache_clear()
+    positions._default_turns.cache_clear()
     w = normal(4, 1, WIDTH, WIDTH, dtype=torch.float32).requires_grad_()
     x = normal(1, 1, TOKENS, WIDTH, seed=1, dtype=torch.float32)
     with torch.inference_mode():
