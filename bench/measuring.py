@@ -36,8 +36,14 @@ class Spread(NamedTuple):
     high: float
 
     def __str__(self) -> str:
-        """`12.3 (11.9 – 14.0)`."""
-        return f"{self.median:.3g} ({self.low:.3g} – {self.high:.3g})"
+        """`12.3 (11.9 – 14)`."""
+        median, low, high = map(_number, self)
+        return median if low == high else f"{median} ({low} – {high})"
+
+
+def _number(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def spread(values: Iterable[float]) -> Spread:
@@ -130,7 +136,7 @@ def cell(value: Any) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return str(Spread(*value))
     if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+        return _number(value)
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
