@@ -14,7 +14,7 @@ help:
 	@echo "make test     set up and run lint, types and all tests"
 	@echo "make docs     build the pages of docs/ into build/site"
 	@echo "make format   format the code"
-	@echo "make bench    measure searches and their overhead, the tokenizer beside others, preparation"
+	@echo "make bench    measure searches and their overhead, training and the tokenizer beside others"
 
 search: $(VENV)/.installed
 	$(BIN)/tuner search --space $(SPACE)
@@ -38,6 +38,8 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.installed-dev
+	$(BIN)/python bench/fusion.py --out docs/bench/fusion.cpu.json --plot docs/bench/fusion.cpu.png
+	$(BIN)/python bench/benchmarks_page.py
 	$(BIN)/python bench/search.py
 	$(BIN)/python bench/search_quality.py replay
 	$(BIN)/python bench/overhead.py

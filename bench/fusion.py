@@ -1,0 +1,287 @@
+"""How fast a stack trains its trials, beside what users would run instead.
+
+    python bench/fusion.py                      three sizes, seven to eight minutes on two cores
+    python bench/fusion.py --device cuda        the same on a GPU, in bfloat16
+    python bench/fusion.py --quick              a tiny model, once: does this still work?
+    python bench/fusion.py --out FILE.json --plot FILE.png
+
+First the stack alone, at K = 1, 2, 4 … trials until that gains nothing. Then, by turns, each side
+in processes of its own: the stack at its best K; a plain training loop of torch's own parts (fused
+AdamW), eager and compiled; P of these loops at one time; and vmap over a stack of such models, at
+its own best K. Useful tokens of all trials are counted, over whole seconds, when everything is
+warm. All train the same trials, and the bench fails if their first losses differ. On a CPU the
+stack has a process for each core, as in a search.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack, closing, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fusion_jobs import SIZES, TINY, Job, Size
+from fusion_processes import Group, SideError, multi_process_service
+from fusion_tables import STACK, ours_of, plot, result_of
+from measuring import about, by_turns, show, spread, write
+
+GAIN = 1.02  # less is none
+TOLERANCE = {"float32": 1e-3, "tf32": 5e-3, "bfloat16": 2e-2}  # of the losses, relative
+PROCESSES = (2, 4, 8)  # that share a GPU
+
+
+@dataclass(frozen=True)
+class Bench:
+    """How all sizes are measured."""
+
+    device: str
+    dtype: str
+    rounds: int
+    seconds: float
+    fresh: bool
+    quick: bool
+    shared: dict[str, str]  # environment of processes that share a GPU
+    cores: int
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether there is a GPU to share."""
+        return self.device != "cpu"
+
+    def job(self, size: Size, side: str, trials: int = 1, number: int = 0, threads: int = 1) -> Job:
+        """What a process does; `number` tells those of one side apart."""
+        return Job(
+            side=side,
+            architecture=size.architecture,
+            batch=size.batch,
+            trials=trials,
+            seed=number * trials,
+            check=size.check,
+            checked=size.checked,
+            threads=threads,
+            device=self.device,
+            dtype=self.dtype,
+        )
+
+
+def tell(text: str) -> None:
+    """Say on a terminal what is going on."""
+    if sys.stderr.isatty():
+        print(f"\r{text}\x1b[K", end="", file=sys.stderr)
+
+
+class Losses:
+    """Training losses that all sides must agree about, of each seed."""
+
+    def __init__(self, tolerance: float) -> None:
+        self.tolerance = tolerance
+        self.largest = 0.0  # relative difference so far
+        self._first: dict[int, float] = {}
+
+    def check(self, name: str, losses: dict[int, float]) -> None:
+        """Compare with what was seen first.
+
+        Raises:
+            SystemExit: if they differ by more than the tolerance, or one is not a number.
+        """
+        for seed, loss in losses.items():
+            first = self._first.setdefault(seed, loss)
+            difference = abs(loss - first) / first
+            if not difference <= self.tolerance:
+                raise SystemExit(
+                    f"{name}: the training loss of seed {seed} is {loss:.6g}, and {first:.6g} on "
+                    f"another side; speeds of different trainings are not compared"
+                )
+            self.largest = max(self.largest, difference)
+
+
+def widths(bench: Bench, size: Size, side: str, losses: Losses) -> tuple[dict[int, Any], str]:
+    """Tokens/s of one process at K = 1, 2, 4 …, until two in a row gain nothing; and why it ended.
+
+    Raises:
+        SystemExit: if not even the smallest K can be measured.
+    """
+    threads = 1 if side == STACK else bench.cores
+    k, best, idle = (1 if side == STACK else 2), 0.0, 0
+    found: dict[int, list[float]] = {}
+    with closing(Group([bench.job(size, side, k, threads=threads)])) as group:
+        while True:
+            tell(f"{side} at K = {k}")
+            try:
+                group.get_ready()
+                losses.check(f"{side} at K = {k}", group.losses)
+                found[k] = [group.rate(bench.seconds) for _ in range(bench.rounds)]
+            except SideError as error:
+                return found, f"K = {k} failed: {error}"
+            reached = spread(found[k]).median
+            idle = 0 if reached > GAIN * best else idle + 1
+            k, best = 2 * k, max(best, reached)
+            if idle == 2 or k > size.most:
+                return found, "" if idle == 2 else f"more than {k // 2} were not tried"
+            group.begin([bench.job(size, side, k, threads=threads)])
+
+
+def best_of(found: dict[int, list[float]]) -> int:
+    """The smallest K that is as fast as any."""
+    medians = {k: spread(rates).median for k, rates in found.items()}
+    return min(k for k, rate in medians.items() if GAIN * rate >= max(medians.values()))
+
+
+def sides(bench: Bench, size: Size, k: int, k_vmap: int) -> dict[str, list[Job]]:
+    """The processes of each side."""
+    job, all_cores = partial(bench.job, size), bench.cores
+    several = PROCESSES if bench.on_gpu else (max(2, bench.cores),)
+    if bench.on_gpu:
+        found = {STACK: [job(STACK, k)]}
+    else:  # as a search does: a process for each core
+        p = several[0]
+        found = {f"{STACK}, {p} processes": [job(STACK, k, number) for number in range(p)]}
+    found["eager"] = [job("eager", threads=all_cores)]
+    if not bench.quick:
+        found["compiled"] = [job("compiled", threads=all_cores)]
+    if bench.on_gpu:
+        found["compiled, graphs"] = [job("compiled, graphs")]
+    for p in several:
+        found[f"eager, {p} processes"] = [job("eager", number=n) for n in range(p)]
+    found["vmap"] = [job("vmap", k_vmap, threads=all_cores)]
+    return found | {"peak": [job("peak", threads=all_cores)]}
+
+
+def rates_of(
+    bench: Bench, plan: dict[str, list[Job]], losses: Losses
+) -> tuple[dict[str, list[float]], dict[str, str]]:
+    """Side → what it did in a second, in each round; and why a side could not."""
+    failed: dict[str, str] = {}
+    measured: dict[str, Callable[[], float]] = {}
+    with ExitStack() as stack:
+
+        def begin(jobs: list[Job]) -> Group:
+            return stack.enter_context(
+                closing(Group(jobs, bench.shared if len(jobs) > 1 else None))
+            )
+
+        def once(jobs: list[Job]) -> float:
+            with closing(begin(jobs)) as group:
+                group.get_ready()
+                return group.rate(bench.seconds)
+
+        begun = {} if bench.fresh else {name: begin(jobs) for name, jobs in plan.items()}
+        for name, jobs in plan.items():
+            tell(f"{name} gets ready")
+            try:
+                with closing(begin(jobs)) if bench.fresh else nullcontext(begun[name]) as group:
+                    group.get_ready()
+                    losses.check(name, group.losses)
+            except SideError as error:
+                failed[name] = str(error)
+                continue
+            measured[name] = (
+                partial(once, jobs) if bench.fresh else partial(group.rate, bench.seconds)
+            )
+        if not {ours_of(plan), "peak"} <= measured.keys():
+            raise SystemExit(f"these cannot be measured: {failed}")
+        return by_turns(measured, bench.rounds), failed
+
+
+def measure(bench: Bench, size: Size) -> dict[str, Any]:
+    """All that is measured of one size."""
+    losses = Losses(TOLERANCE[bench.dtype])
+    by_width, ended = widths(bench, size, STACK, losses)
+    if not by_width:
+        raise SystemExit(f"the stack cannot train even one trial: {ended}")
+    quickly = replace(bench, rounds=1)  # it is only to be chosen
+    of_vmap = widths(quickly, size, "vmap", losses)[0] if size.most > 2 else {}
+    k, k_vmap = best_of(by_width), best_of(of_vmap) if of_vmap else 2
+    plan = sides(bench, size, k, k_vmap)
+    rates, failed = rates_of(bench, plan, losses)
+    a = size.architecture
+    return {
+        "parameters": a.num_parameters,
+        "flops_per_token": a.flops_per_token,
+        "tokens_per_update": size.batch * a.context_length,
+        "model": f"d_model {a.d_model}, {a.n_layers} layers, vocabulary {a.vocab_size:,}, "
+        f"{size.batch} × {a.context_length} tokens an update",
+        "by_width": {str(width): rates for width, rates in by_width.items()},
+        "ended": ended,
+        "best": k,
+        "trials": {name: sum(job.trials for job in jobs) for name, jobs in plan.items()},
+        "rates": rates,
+        "failed": failed,
+        "updates_checked": size.check,
+        "largest_difference": losses.largest,
+        "tolerance": losses.tolerance,
+    }
+
+
+def options_of() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--device", default="cpu", help="cpu (the default), cuda, cuda:1 …")
+    parser.add_argument("--dtype", choices=TOLERANCE, help="float32, on a GPU bfloat16")
+    parser.add_argument("--sizes", nargs="+", choices=SIZES["cpu"], default=list(SIZES["cpu"]))
+    parser.add_argument("--rounds", type=int, help="spans that each side is timed (3)")
+    parser.add_argument("--seconds", type=float, help="of a span, at least (2)")
+    parser.add_argument("--fresh", action="store_true", help="processes start anew for each span: "
+                        "for a GPU whose memory does not hold those of all sides")  # fmt: skip
+    parser.add_argument("--quick", action="store_true", help="a tiny model, once")
+    parser.add_argument("--out", type=Path, help="write the numbers as JSON")
+    parser.add_argument("--plot", type=Path, help="draw them as PNG")
+    options = parser.parse_args()
+    on_gpu = options.device.startswith("cuda")
+    options.dtype = options.dtype or ("bfloat16" if on_gpu else "float32")
+    if options.rounds is None:
+        options.rounds = 1 if options.quick else 3
+    if options.seconds is None:
+        options.seconds = 0.2 if options.quick else 2.0
+    if options.rounds < 1:
+        parser.error(f"--rounds must be at least 1, got {options.rounds}")
+    if not on_gpu and options.device != "cpu":
+        parser.error(f"--device must be cpu, cuda or cuda:N, got {options.device}")
+    if not on_gpu and options.dtype == "tf32":
+        parser.error("--dtype tf32 is for a GPU")
+    if on_gpu:
+        import torch
+
+        if not torch.cuda.is_available():
+            parser.error("--device cuda needs a GPU, and there is none")
+    return options
+
+
+def main() -> int:
+    """Measure, check, print."""
+    options = options_of()
+    kind = options.device.partition(":")[0]
+    sizes = {"tiny": TINY} if options.quick else {n: SIZES[kind][n] for n in options.sizes}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    where = about(["torch", "numpy"], options.device) | {"dtype": options.dtype}
+    with ExitStack() as stack:
+        shared, note = {}, ""
+        if kind == "cuda":
+            shared, note = stack.enter_context(multi_process_service())
+        bench = Bench(
+            device=options.device,
+            dtype=options.dtype,
+            rounds=options.rounds,
+            seconds=options.seconds,
+            fresh=options.fresh,
+            quick=options.quick,
+            shared=shared,
+            cores=cores or 1,
+        )
+        found = {name: measure(bench, size) for name, size in sizes.items()}
+    result = result_of(found, where, [note] if note else [])
+    show(result)
+    if options.out:
+        write(result, options.out)
+    if options.plot:
+        plot(result, options.plot)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

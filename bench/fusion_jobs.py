@@ -1,0 +1,130 @@
+"""What is trained in the bench of fusion: the models, and what each process is told.
+
+K = trials of a process, B = sequences, N = updates. Imports no torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from model.architecture import Architecture
+from model.data_config import DataConfig
+from model.derivation import derive
+from model.spec import TrialSpec
+from model.tokenizer_config import TokenizerConfig
+
+SEQUENCES = 4096  # of the text
+
+
+@dataclass(frozen=True)
+class Size:
+    """A model to train, and how.
+
+    Attributes:
+        architecture: of the model.
+        batch: sequences of an update.
+        most: trials of one process.
+        check: updates after which losses are compared.
+        checked: trials of a process whose losses are compared.
+    """
+
+    architecture: Architecture
+    batch: int
+    most: int
+    check: int = 8
+    checked: int = 2
+
+
+def _model(vocab_size: int, d_model: int, n_layers: int, n_heads: int, length: int) -> Architecture:
+    return Architecture(
+        vocab_size=vocab_size,
+        d_model=d_model,
+        n_layers=n_layers,
+        n_heads=n_heads,
+        context_length=length,
+    )
+
+
+TINY = Size(_model(512, 32, 1, 2, 32), batch=4, most=2)
+# 1.1, 10.6 and 47.9 million parameters; on a CPU with fewer tokens an update, to end in time
+SIZES = {
+    "cpu": {
+        "1M": Size(_model(2048, 128, 3, 4, 128), batch=8, most=8),
+        "10M": Size(_model(8192, 256, 8, 4, 128), batch=1, most=2),
+        "50M": Size(_model(16384, 512, 10, 8, 64), batch=1, most=2, check=4, checked=1),
+    },
+    "cuda": {
+        "1M": Size(_model(2048, 128, 3, 4, 128), batch=8, most=1024),
+        "10M": Size(_model(8192, 256, 8, 4, 256), batch=8, most=256),
+        "50M": Size(_model(16384, 512, 10, 8, 512), batch=8, most=64),
+    },
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one process trains.
+
+    Attributes:
+        side: a key of `SIDES`.
+        architecture: of all trials.
+        batch: B, sequences of an update.
+        trials: K.
+        seed: of the first trial; the others count on.
+        check: N, updates after which losses are compared.
+        checked: trials whose losses are compared.
+        threads: of torch on a CPU; our engine takes one.
+        device: "cpu", "cuda" …
+        dtype: what matrices are multiplied in: float32, tf32 or bfloat16.
+    """
+
+    side: str
+    architecture: Architecture
+    batch: int
+    trials: int
+    seed: int
+    check: int
+    checked: int
+    threads: int
+    device: str
+    dtype: str
+
+    @property
+    def tokens(self) -> int:
+        """Of one update of one trial."""
+        return self.batch * self.architecture.context_length
+
+    @property
+    def seeds(self) -> range:
+        """Of its trials."""
+        return range(self.seed, self.seed + self.trials)
+
+    def spec(self, seed: int, updates: int) -> TrialSpec:
+        """A trial that reports once, at its end."""
+        a = self.architecture
+        h = derive(
+            {
+                "batch_size": self.batch,
+                "max_learning_rate": 1e-3,
+                "min_learning_rate": 1e-4,
+                "warmup_steps": 4,
+                "cycle_steps": updates,
+                "grad_clip": 1.0,
+                "total_steps": updates,
+            },
+            train_sequences=SEQUENCES,
+            context_length=a.context_length,
+        )
+        return TrialSpec(
+            hyperparameters=h,
+            architecture=a,
+            data=DataConfig(files=("made-up",)),
+            tokenizer=TokenizerConfig(vocab_size=a.vocab_size),
+            data_fingerprint="made-up",
+            tokenizer_fingerprint="made-up",
+            train_sequences=SEQUENCES,
+            validation_sequences=1,
+            micro_batch=self.batch,
+            report_tokens=updates * self.tokens,
+            seed=seed,
+        )
