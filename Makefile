@@ -39,7 +39,6 @@ format: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python bench/fusion.py --out docs/bench/fusion.cpu.json --plot docs/bench/fusion.cpu.png
-	$(BIN)/python bench/benchmarks_page.py
 	$(BIN)/python bench/search.py
 	$(BIN)/python bench/search_quality.py replay
 	$(BIN)/python bench/overhead.py
@@ -48,6 +47,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python bench/tokenizer.py
 	$(BIN)/python bench/preparation.py
 	$(BIN)/python bench/generation.py
+	$(BIN)/python bench/benchmarks_page.py
 
 docs: $(VENV)/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -138,7 +138,6 @@ def test_bench_fusion_has_a_quick_mode(tmp_path: Path) -> None:
     assert "of the peak" in done.stdout
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [
