@@ -1,6 +1,6 @@
 """How fast a stack trains its trials, beside what users would run instead.
 
-    python bench/fusion.py                      three sizes, seven to eight minutes on two cores
+    python bench/fusion.py                      three sizes, some minutes
     python bench/fusion.py --device cuda        the same on a GPU, in bfloat16
     python bench/fusion.py --quick              a tiny model, once: does this still work?
     python bench/fusion.py --out FILE.json --plot FILE.png
