@@ -2,10 +2,12 @@
 
     python bench/search.py                  the default search, as `make search` runs it
     python bench/search.py --quick          three trials, so that CI sees that this still works
+    python bench/search.py --start          only how soon a search trains that finds all files warm
     python bench/search.py --out FILE.json  also write the numbers
 
 Memory is the proportional set size (PSS) of all processes of the search, Ray's included, summed
-every two seconds; Linux only.
+every two seconds; Linux only. A trial trains when a worker's engine turns for the first time. With
+`--start` five short searches follow one in whose home the data were prepared and the store made.
 """
 
 from __future__ import annotations
@@ -18,43 +20,45 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
+from measuring import spread
 from memory import descendants, pss_bytes
 
 ROOT = Path(__file__).resolve().parents[1]
 PERIOD_SECONDS = 2.0  # reading the memory of big processes takes time itself
+STARTS = 5
+SHORT = ["--set", "budget.tokens=20000", "--set", "search.trials=2", "--set", "confirm=off"]
 
 
-def main() -> int:
-    """Run one search and print what it cost."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--space", default=str(ROOT / "search_spaces" / "lm.yaml"))
-    parser.add_argument("--quick", action="store_true", help="three trials")
-    parser.add_argument("--out", type=Path, help="write the numbers as JSON")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as home:
-        command = [sys.executable, "-m", "tuner", "search", "--json", "--home", home]
-        command += ["--space", options.space, *(["--trials", "3"] if options.quick else [])]
-        began = time.monotonic()
-        with Path(home, "log").open("w") as log:
-            process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT
-            )
-            peak, most, first_report = 0, 0, 0.0
-            while process.poll() is None:
-                pids = descendants(process.pid)
-                peak, most = max(peak, pss_bytes(pids)), max(most, len(pids))
-                if not first_report and "report 1/" in Path(home, "log").read_text():
-                    first_report = time.monotonic() - began
-                time.sleep(PERIOD_SECONDS)
-        wall = time.monotonic() - began
-        out = process.stdout.read() if process.stdout else ""
-        if process.returncode:
-            print(Path(home, "log").read_text(), file=sys.stderr)
-            return 1
+def run(space: str, home: Path, more: list[str]) -> dict[str, Any]:
+    """The numbers of one search in a home.
+
+    Raises:
+        SystemExit: with what it printed, if it failed.
+    """
+    command = [sys.executable, "-m", "tuner", "search", "--json", "--fresh", "--home", str(home)]
+    command += ["--space", space, *more]
+    began, began_at = time.monotonic(), time.time()
+    with (home / "log").open("w") as log:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT)
+        peak, most, first_report = 0, 0, 0.0
+        while process.poll() is None:
+            pids = descendants(process.pid)
+            peak, most = max(peak, pss_bytes(pids)), max(most, len(pids))
+            if not first_report and "report 1/" in (home / "log").read_text():
+                first_report = time.monotonic() - began
+            time.sleep(PERIOD_SECONDS)
+    wall = time.monotonic() - began
+    out = process.stdout.read() if process.stdout else ""
+    if process.returncode:
+        raise SystemExit((home / "log").read_text())
     result = json.loads(out.splitlines()[-1])
-    numbers = {
+    journal = (home / "searches" / result["search"] / "journal.jsonl").read_text()
+    first_turn: float = json.loads(journal.splitlines()[-1])["first_turn"]
+    return {
         "wall_seconds": wall,
+        "first_training_seconds": first_turn - began_at,
         "first_report_seconds": first_report,
         "training_share": result["training_share"],
         "tokens_trained": result["tokens_spent"],
@@ -67,10 +71,27 @@ def main() -> int:
         "defaults_val_loss": result["defaults_val_loss"],
         "cores": len(os.sched_getaffinity(0)),
     }
-    for name, value in numbers.items():
-        print(
-            f"{name:22} {value:>16,.3f}" if isinstance(value, float) else f"{name:22} {value:>16,}"
-        )
+
+
+def main() -> int:
+    """Run one search, or several short ones, and print what was measured."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--space", default=str(ROOT / "search_spaces" / "lm.yaml"))
+    parser.add_argument("--quick", action="store_true", help="three trials")
+    parser.add_argument("--start", action="store_true", help="only how soon the first trial trains")
+    parser.add_argument("--out", type=Path, help="write the numbers as JSON")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as home:
+        if options.start:
+            runs = [run(options.space, Path(home), SHORT) for _ in range(1 + STARTS)]
+            seconds = [each["first_training_seconds"] for each in runs]
+            numbers = {"first_training_seconds": seconds[1:], "in_a_new_home": seconds[0]}
+            print(f"a trial trains after {spread(seconds[1:])} s; in a new home {seconds[0]:.3g} s")
+        else:
+            numbers = run(options.space, Path(home), ["--trials", "3"] if options.quick else [])
+            for name, value in numbers.items():
+                shown = f"{value:>16,.3f}" if isinstance(value, float) else f"{value:>16,}"
+                print(f"{name:22} {shown}")
     if options.out:
         options.out.write_text(json.dumps(numbers, indent=2) + "\n")
     return 0

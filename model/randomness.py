@@ -9,22 +9,16 @@ K = slots of a stack.
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from model.keys import derive_key as derive_key
+
 UInt64s = npt.NDArray[np.uint64]
 
 _ROUNDS = 6  # of the Feistel network; four already pass the usual statistical tests
-
-
-def derive_key(seed: int, *place: int | str) -> int:
-    """A 64-bit key for one place: `derive_key(seed, "order", epoch)`."""
-    text = "\x1f".join([str(seed), *map(str, place)])
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 def mix64(x: UInt64s) -> UInt64s:

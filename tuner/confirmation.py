@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any, Literal
 
-from scipy.special import stdtrit  # Student's quantile, without the second that scipy.stats takes
-
 _CONFIDENCE = 0.95
 _MOST_SEEDS = 20  # that are worth proposing
 
@@ -267,4 +265,6 @@ def _finite(values: Sequence[float | None]) -> list[float]:
 
 def _quantile(count: int) -> float:
     """Student's t for a two-sided interval of the mean of so many values."""
+    from scipy.special import stdtrit  # without the second that scipy.stats takes
+
     return float(stdtrit(count - 1, (1 + _CONFIDENCE) / 2))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from model.randomness import derive_key
+from model.keys import derive_key
 from model.spec import Continues, TrialSpec
 from tuner.board import Board, TrialRow
 from tuner.confirmation import Confirmation, confirm

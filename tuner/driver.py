@@ -116,7 +116,7 @@ class Driver:
                 self._close(row)  # the last driver was killed before it could say so
             else:
                 self._copy(row)
-        self._ready.extend(self.conductor.under_way)
+        self._send(self.conductor.under_way)
         self._fill()
 
     # what Ray Tune asks ------------------------------------------------------------------------
@@ -129,11 +129,12 @@ class Driver:
         worker = job.slot % len(self._workers)
         self._launched[job.number] = worker
         self._allow()  # it may be the one that is waited for
-        row = self._board.rows[job.number]
+        return {"number": job.number, "worker": worker, **self._order(job)}
+
+    def _order(self, job: Job) -> dict[str, Any]:
+        """What a worker is to do, in the order in which `Worker.start` takes it."""
         return {
-            "number": job.number,
-            "spec": row.spec.model_dump_json(),
-            "worker": worker,
+            "spec": self._board.rows[job.number].spec.model_dump_json(),
             "after": job.after,
             "source": None if job.source is None else [str(job.source[0]), job.source[1]],
             "reports": [asdict(report) for report in job.reports] or None,
@@ -245,11 +246,19 @@ class Driver:
 
     def _fill(self) -> None:
         """Give free slots their next jobs, and say whose report may come next."""
-        self._ready.extend(self.conductor.fill())
+        jobs = self.conductor.fill()
         for number in range(self._announced, len(self._board.rows)):
             self._announce(self._board.rows[number])
         self._announced = len(self._board.rows)
+        self._send(jobs)
         self._allow()
+
+    def _send(self, jobs: Sequence[Job]) -> None:
+        """Have workers begin with jobs at once; clients that Ray Tune starts find them there."""
+        self._ready.extend(jobs)
+        for job in jobs if not self.halted else ():
+            worker = self._workers[job.slot % len(self._workers)]
+            worker.start.remote(str(job.number), *self._order(job).values())
 
     def _announce(self, row: TrialRow) -> None:
         time_ms = self._journal.append(

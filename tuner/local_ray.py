@@ -19,6 +19,8 @@ _GPU_SLOTS = 8
 _ANSWER_SECONDS = 10.0
 _MOST_CALLS = 10_000  # waiting in one worker at a time
 _SMALLEST_OBJECT_STORE = 100_000_000
+# Exact resource: Tune starts a client for each slot, and no more than it can use.
+SLOT = "tune_slot"
 # The resource only has to be exact per client; how many clients there are, max_concurrent_trials
 # says, once Ray has told how many devices there are.
 _MOST_SLOTS = 1_000_000
@@ -30,6 +32,7 @@ _RAY_ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # of orders to a worker: its clients hear of them
     "RAY_AIR_NEW_OUTPUT": "0",  # the other output prints a table even when silent
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it listens only while trials train, and never stops
@@ -43,8 +46,6 @@ def local_ray(corpus_bytes: int) -> Iterator[None]:
         for key, value in _RAY_ENVIRONMENT.items():
             os.environ.setdefault(key, value)
     import ray
-
-    from tuner.trial import SLOT
 
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures reach the user through us
     ray.init(
@@ -198,13 +199,13 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def training_seconds(worker: Any) -> float:
-    """Seconds that a worker spent in training since it started; none if it does not answer."""
+def usage_of(worker: Any) -> dict[str, float]:
+    """What a worker did since it started (`Worker.usage`); nothing if it does not answer."""
     import ray
     from ray.exceptions import RayError
 
     try:
         usage: dict[str, float] = ray.get(worker.usage.remote(), timeout=_ANSWER_SECONDS)
     except RayError:
-        return 0.0
-    return usage["training_seconds"]
+        return {}
+    return usage

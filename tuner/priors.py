@@ -19,7 +19,7 @@ import math
 from collections.abc import Iterable
 from statistics import NormalDist
 
-from model.randomness import derive_key
+from model.keys import derive_key
 from tuner.parameters import Choice, Constant, Parameter, Value
 
 _FADE = 10  # β: after so many suggestions the prior has half of its share left

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from model.randomness import derive_key
+from model.keys import derive_key
 from tuner.parameters import Parameter, Value
 
 

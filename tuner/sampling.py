@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import islice
 
-from model.randomness import derive_key
+from model.keys import derive_key
 from tuner.draws import combinations
 from tuner.first_trial import first_draws
 from tuner.optuna_study import METHODS, Draw, Method, OptunaStudy, tpe_of

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from model.corpus import Corpus
 from model.preparation import prepare
@@ -28,7 +29,9 @@ from tuner.space import SearchSpace
 from tuner.space_checks import conflicts
 from tuner.tags import Tag
 from tuner.tracking import Tracker
-from tuner.warm_start import Start
+
+if TYPE_CHECKING:
+    from tuner.warm_start import Start
 
 
 def search(
@@ -63,13 +66,11 @@ def search(
     started = time.monotonic()
     home, view = home or Home.at(), view or SilentView()
     space_text = space_text or space.model_dump_json(indent=2)
-    with ThreadPoolExecutor(1) as pool:  # MLflow takes seconds to import; read text meanwhile
-        opening = pool.submit(Record, home.tracking_uri)
-        space, start = warm_started(space, home)
-        corpus = _prepared(space, home, view)
-        facts = _facts(space, corpus, start)
-        record = opening.result()
-    with noted_interrupts() as check_interrupt:
+    space, start = warm_started(space, home)
+    corpus = _prepared(space, home, view)
+    facts = _facts(space, corpus, start)
+    with noted_interrupts() as check_interrupt, contextlib.ExitStack() as ray:
+        record = _started(ray, corpus, home, view)
         name, journal = _claim_name(record, space, name, home)
         with contextlib.closing(journal):
             try:
@@ -82,7 +83,7 @@ def search(
                 raise
             session = Session(
                 name, space, space_text, home, view, corpus, facts, record, journal, tracker,
-                None, fresh,
+                None, fresh, ray,
             )  # fmt: skip
             return conduct(session, check_interrupt, started)
 
@@ -117,7 +118,7 @@ def resume(
     home, view = home or Home.at(), view or SilentView()
     if not home.search(name).is_dir():
         raise TunerError(f"there is no search {name} in {home.root}; 'tuner list' shows them")
-    with noted_interrupts() as check_interrupt:
+    with noted_interrupts() as check_interrupt, contextlib.ExitStack() as ray:
         with contextlib.closing(Journal.open(home.search(name))) as journal:
             recorded = Recorded.of(journal.events, name)
             space = edit(recorded.space) if edit else recorded.space
@@ -133,12 +134,12 @@ def resume(
                     f"the data of {name} changed since it began; bring them back to resume it, or "
                     f"start a new search"
                 )
-            record = Record(home.tracking_uri)
+            record = _started(ray, corpus, home, view)
             tracker = _open_tracker(space, facts, name, home, None, resume=True)
             text = space_text or recorded.space_text
             session = Session(
                 name, space, text, home, view, corpus, facts, record, journal, tracker, recorded,
-                fresh,
+                fresh, ray,
             )  # fmt: skip
             return conduct(session, check_interrupt, started)
 
@@ -146,6 +147,17 @@ def resume(
 def _prepared(space: SearchSpace, home: Home, view: View) -> Corpus:
     with view.progress() as on_progress:
         return prepare(space.data, space.tokenizer, home.corpora, on_progress=on_progress)
+
+
+def _started(stack: contextlib.ExitStack, corpus: Corpus, home: Home, view: View) -> Record:
+    """Start Ray, until the stack is closed, and open the store meanwhile: each takes seconds."""
+    from tuner.local_ray import local_ray
+
+    view.phase("starting Ray and the workers")
+    with ThreadPoolExecutor(1) as pool:
+        opening = pool.submit(Record, home.tracking_uri)
+        stack.enter_context(local_ray(corpus.nbytes))
+        return opening.result()
 
 
 def _claim_name(

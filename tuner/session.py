@@ -7,6 +7,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,6 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from model.corpus import Corpus
-from model.warm_start import start_path
 from tuner.advice import advise
 from tuner.board import Board
 from tuner.conductor import Conductor
@@ -63,6 +63,7 @@ class Session:
         tracker: the store, to write.
         recorded: what the journal says of the search; None if it begins.
         fresh: whether finished trials of other searches are trained again.
+        ray: what runs until all trials are trained.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Session:
     tracker: Tracker
     recorded: Recorded | None
     fresh: bool
+    ray: ExitStack
 
     @property
     def folder(self) -> Path:
@@ -94,12 +96,11 @@ def conduct(
     status, problem, best_run = "failed", None, None
     end: Event = {"summary": {}, "best": None}
     try:
-        _keep_inputs(session)
         driver, usage = _train(session, check_interrupt)
         problem = _problem(tracker.flush)
         result = _result(session, driver, started, usage)
         status = result.status
-        end = _end(result, driver.conductor.board)
+        end = _end(result, driver.conductor.board, usage["first_turn"])
         best_run = tracker.run_of(result.best.number)
         session.view.phase("recording the best trials")
         for number in end["kept"]:
@@ -128,6 +129,8 @@ def _keep_inputs(session: Session) -> None:
         (tokenizer,) = corpus.tokenizer.save(folder, "huggingface")
         tracker.add_artifact(tokenizer)
     if start is not None:
+        from model.warm_start import start_path  # brings torch
+
         tracker.add_artifact(start_path(session.home.starts, start), START_FOLDER)
 
 
@@ -140,12 +143,13 @@ def _problem(action: Callable[[], None]) -> str | None:
     return None
 
 
-def _end(result: SearchResult, board: Board) -> Event:
+def _end(result: SearchResult, board: Board, first_turn: float) -> Event:
     """What the journal says at the end, to be read back."""
     kept = [row.number for row in board.ranked[: result.space.search.keep]]
     best = result.best.number
     return {
         "summary": result.summary(),
+        "first_turn": first_turn,
         "best": best,
         "kept": list(dict.fromkeys([best, *kept])),
         "limit": result.limit,
@@ -279,23 +283,24 @@ def _studies(session: Session) -> StudyStore | None:
 def _train(
     session: Session, check_interrupt: Callable[[], None]
 ) -> tuple[Driver, dict[str, float]]:
-    """Train all trials; the workers' busy seconds and how many workers there were."""
-    from tuner.local_ray import local_ray, start_workers, training_seconds
+    """Train all trials; the workers' busy seconds, their number, and when the first one began."""
+    from tuner.local_ray import SLOT, start_workers, usage_of
 
-    session.view.phase("starting Ray and the workers")
-    with local_ray(session.corpus.nbytes):
+    with session.ray:
         check_interrupt()
-        import ray
-        from ray import tune
-
-        from tuner.health import Watchdog
-        from tuner.searcher import Events, Jobs, Verdicts
-        from tuner.trial import SLOT, Trial
-        from tuner.vitals import Rounds
-
         folders = str(session.folder / "checkpoints"), str(session.home.starts)
         on, in_order = _where(session)
         workers = start_workers(on, session.corpus, folders, gated=True)
+        _keep_inputs(session)  # while the workers start
+
+        import ray
+        from ray import tune  # takes a second, as do some of those that follow
+
+        from tuner.health import Watchdog
+        from tuner.searcher import Events, Jobs, Verdicts
+        from tuner.trial import Trial
+        from tuner.vitals import Rounds
+
         environment: dict[str, str] = ray.get(workers.handles[0].environment.remote())
         slots = on.number * on.slots
         conductor = _conductor(session, slots, environment, in_order=in_order)
@@ -341,5 +346,9 @@ def _train(
         finally:
             session.view.end()
             driver.close()
-        seconds = sum(training_seconds(worker) for worker in workers.handles)
-    return driver, {"training_seconds": seconds, "workers": float(on.number)}
+        usages = [usage_of(worker) for worker in workers.handles]
+    return driver, {
+        "training_seconds": sum(usage.get("training_seconds", 0.0) for usage in usages),
+        "workers": float(on.number),
+        "first_turn": min(usage.get("first_turn", math.inf) for usage in usages),
+    }

@@ -16,9 +16,6 @@ from ray.exceptions import ActorDiedError, RayActorError
 from model.report import Report
 from tuner.failures import WorkerError
 
-# Exact resource: Tune starts a client for each slot, and no more than it can use.
-SLOT = "tune_slot"
-
 _MOST_DEATHS = 3  # of a worker before the next report of a trial: it may be the trial's fault
 _RETURNS_WITHIN_SECONDS = 600.0
 _PATIENCE_SECONDS = 0.2  # between two attempts to reach a worker that is being started

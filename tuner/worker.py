@@ -9,23 +9,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import platform
 import queue
 import threading
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from model.pairs import Pairs
-from model.reading import Tokens
 from model.report import Report, Status
 from model.spec import TrialSpec
-from model.states import At
 from tuner.failures import TrialError, WorkerError
 from tuner.vitals import Meter
+
+if TYPE_CHECKING:  # they bring torch, which the driver need not wait for
+    from model.pairs import Pairs
+    from model.reading import Tokens
+    from model.states import At
 
 # How long a worker whose engine broke lives on, so that all who wait hear of what.
 _LAST_WORDS_SECONDS = 1.0
@@ -107,6 +111,7 @@ class Worker:
         self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._served: dict[str, _Leg] = {}
         self._turns = 0
+        self._first_turn = math.inf
 
     async def environment(self) -> dict[str, str]:
         """Device and versions."""
@@ -150,6 +155,8 @@ class Worker:
                 parsed = TrialSpec.model_validate_json(spec)
             except ValueError as error:
                 raise TrialError(f"the specification is none: {error}") from error
+            from model.states import At
+
             resume = None if source is None else At(*source)
             self._order(partial(self._admit, leg, trial_id, parsed, resume, after))
         self._legs[trial_id] = leg
@@ -225,12 +232,18 @@ class Worker:
         return await asyncio.to_thread(self._meter.read)
 
     async def usage(self) -> dict[str, float]:
-        """Seconds spent in training and tokens trained so far, and slots that memory allows."""
+        """What the engine did so far.
+
+        Returns:
+            training_seconds and tokens, spent and trained; slots, that memory allows; first_turn,
+            when the first trial began to train, in seconds since the epoch.
+        """
         engine = self._engine
         return {
             "training_seconds": engine.training_seconds,
             "tokens": float(engine.tokens),
             "slots": float(engine.slots),
+            "first_turn": self._first_turn,
         }
 
     def _order(self, order: Callable[[], None]) -> None:
@@ -251,6 +264,8 @@ class Worker:
         try:
             while True:
                 self._follow_orders(wait=self._engine.load == 0)
+                if self._first_turn == math.inf and self._engine.load:
+                    self._first_turn = time.time()
                 for report in self._engine.turn():
                     leg = self._served[report.trial_id]
                     self._tell(leg.add, report)

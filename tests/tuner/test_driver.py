@@ -120,10 +120,29 @@ def test_driver_journals_before_it_acts(place: Place, tmp_path: Path) -> None:
     driver.begin()
     kinds = [e["event"] for e in read_journal(tmp_path / "lm-1")]
     assert kinds == ["search", "session", "trial", "trial"]
-    assert place.worker_calls == []  # nobody has come for a job yet
+    # nobody has come for a job yet, but workers begin
+    assert [call[:2] for call in place.worker_calls] == [("start", "0"), ("start", "1")]
     driver.next_job()
     place.report(0)
     assert [e["event"] for e in read_journal(tmp_path / "lm-1")][-1] == "report"
+
+
+def test_driver_orders_what_its_clients_will_ask_for(place: Place) -> None:
+    driver = place.driver
+    driver.begin()
+    for order in place.told("start"):
+        job = driver.next_job()
+        assert job is not None
+        assert order == (
+            str(job["number"]), job["spec"], job["after"], job["source"], job["reports"],
+        )  # fmt: skip
+    driver.client_is_up(0)
+    driver.client_is_up(1)
+    driver.fail(0, "the worker died")
+    assert [order[0] for order in place.told("start")] == ["0", "1", "2"]
+    driver.halt("interrupted")
+    driver.fail(1, "the worker died")
+    assert len(place.told("start")) == 3, "a search that halts begins with nothing"
 
 
 def test_driver_ignores_a_report_of_a_client_that_was_given_up(place: Place) -> None:

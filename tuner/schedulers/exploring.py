@@ -26,10 +26,7 @@ _STREAM = 0x9B7
 
 
 def generator(seed: int, *place: int) -> np.random.Generator:
-    """Random numbers for one place: a function of seed and place, never of what was drawn before.
-
-    `model.randomness.derive_key` would do as well, but brings torch into the driver.
-    """
+    """Random numbers for one place: a function of seed and place, never of earlier draws."""
     return np.random.default_rng([seed, _STREAM, *place])
 
 
