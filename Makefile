@@ -47,6 +47,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python bench/tokenizer.py
 	$(BIN)/python bench/preparation.py
 	$(BIN)/python bench/generation.py
+	$(BIN)/python bench/scaling.py
 	$(BIN)/python bench/benchmarks_page.py
 
 docs: $(VENV)/.installed-dev

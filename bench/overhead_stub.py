@@ -7,7 +7,6 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import model.engine
 from model.report import Report, Status
 from model.spec import TrialSpec
 from tuner.worker import Worker
@@ -20,6 +19,12 @@ class _Trial:
     spec: TrialSpec
     after: int  # update of its last report
     due: float = 0.0  # when the next one comes
+
+
+def made_up_loss(spec: TrialSpec, step: int) -> float:
+    """One that falls, and is best at a learning rate of 0.01."""
+    far = abs(math.log10(spec.hyperparameters.max_learning_rate / 0.01))
+    return 4.0 + 0.3 * far + math.exp(-3 * step / spec.report_steps[-1])
 
 
 class StubEngine:
@@ -82,8 +87,7 @@ class StubEngine:
         trial.due += self._nap(trial)
         if step == steps[-1]:
             del self._training[trial_id]
-        far = abs(math.log10(spec.hyperparameters.max_learning_rate / 0.01))
-        loss = 4.0 + 0.3 * far + math.exp(-3 * step / steps[-1])
+        loss = made_up_loss(spec, step)
         self.tokens += spec.tokens_per_step * (
             step - max((s for s in steps if s < step), default=0)
         )
@@ -109,6 +113,8 @@ class StubWorker(Worker):
     """
 
     def __init__(self, seconds: float, slots: int, gated: bool) -> None:
+        import model.engine
+
         def engine(*_: Any, slots: int, **__: Any) -> StubEngine:
             return StubEngine(seconds, slots)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,12 @@ MakeSpec = Callable[..., TrialSpec]
 
 
 _LONGEST = ("test_spaces.py", "test_resume.py", "test_docs.py", "test_bench.py", "test_faults.py")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """For `-n auto`: one more than there are cores, which searches leave idle as they start."""
+    return 1 + (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

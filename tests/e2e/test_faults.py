@@ -96,7 +96,7 @@ def ray_starts(process: subprocess.Popen[str]) -> None:
 def test_search_interrupted_before_any_report_is_recorded_as_such(
     workplace: Workplace, tmp_path: Path, wait: Callable[[subprocess.Popen[str]], None]
 ) -> None:
-    with start(workplace, tmp_path) as process:
+    with start(workplace, tmp_path, "--workers", "1") as process:
         wait(process)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=100)

@@ -1,0 +1,329 @@
+"""How cost grows with slots, width, context, vocabulary and number of trials, as exponents.
+
+    python bench/scaling.py                                 about 7 minutes on two quiet cores
+    python bench/scaling.py --device cuda                   the same on a GPU
+    python bench/scaling.py --quick                         few small sizes, so that CI sees it work
+    python bench/scaling.py --out FILE.json --plot FILE.png
+
+Each row of a table is the least-squares line through the logarithms of cost and size; ± is the
+standard error of its slope. 1 is proportional; below 1, something is paid once and shared.
+
+A tick trains each slot on one micro-batch. It is timed by the engine, without validation and
+checkpoints, after a first quantum that does not count. Sizes go by turns, and the median of the
+rounds is fitted. Width, context and vocabulary are fitted on the FLOPs of a tick, which say what
+must grow faster than the size itself: attention with the square of the context, matrices with that
+of the width. A tick reads equally many tokens at all contexts.
+
+The trials of a search are stubs, in a process of its own (scaling_driver.py); its processor time is
+fitted on how many there have been. These points are sums, each of which has the earlier ones in
+it, so that their error is too small.
+
+Worse than linear is an exponent that is above 1 by more than its error and {margin}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from measuring import about, by_turns, goal, show, write
+
+from model.architecture import Architecture
+from model.data_config import DataConfig
+from model.derivation import derive
+from model.spec import TrialSpec
+from model.tokenizer_config import TokenizerConfig
+
+HERE = Path(__file__).resolve().parent
+MARGIN = 0.1
+TOKENS = 1024  # of a tick and slot
+WARM_STEPS, STEPS = 8, 16
+SEQUENCES = 512  # of training data
+TOLERANCE = 1e-3  # between losses of the same trial in stacks of different widths
+SMALL: Mapping[str, int] = {"vocab_size": 512, "d_model": 64, "n_layers": 2, "context_length": 64}
+SIZES: Mapping[str, tuple[int, ...]] = {
+    "slots": (1, 2, 4, 8, 16, 32),
+    "width": (64, 128, 256, 512),
+    "context": (32, 64, 128, 256, 512, 1024),
+    "vocabulary": (512, 1024, 2048, 4096, 8192, 16384, 32768),
+}
+QUICK: Mapping[str, tuple[int, ...]] = {
+    "slots": (1, 2, 4),
+    "width": (32, 64, 128),
+    "context": (32, 64, 128),
+    "vocabulary": (512, 1024, 2048),
+}
+FIELDS = {"width": "d_model", "context": "context_length", "vocabulary": "vocab_size"}
+DRIVERS = (("tpe", "none"), ("random", "asha"))
+
+
+class Line(NamedTuple):
+    """The line through some points, in logarithms."""
+
+    exponent: float
+    error: float  # standard error of the exponent
+    factor: float  # cost at size 1
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether cost grows faster than size."""
+        return self.exponent - self.error > 1 + MARGIN
+
+
+class Row(NamedTuple):
+    """How one cost grows with one size."""
+
+    name: str
+    cost: str
+    on: str  # what it is fitted on
+    sizes: Sequence[float]
+    x: Sequence[float]
+    y: Sequence[float]
+
+    @property
+    def line(self) -> Line:
+        """Through all points."""
+        return fitted(self.x, self.y)
+
+
+def fitted(x: Sequence[float], y: Sequence[float]) -> Line:
+    """Least squares of log y on log x; at least three points."""
+    u, v = np.log(x), np.log(y)
+    u0 = u - u.mean()
+    slope = float(u0 @ v / (u0 @ u0))
+    rest = v - v.mean() - slope * u0
+    error = math.sqrt(float(rest @ rest) / (len(x) - 2) / float(u0 @ u0))
+    return Line(slope, error, float(np.exp(v.mean() - slope * u.mean())))
+
+
+# ticks ------------------------------------------------------------------------------------------
+
+
+def architecture(**sizes: int) -> Architecture:
+    """The small model with some sizes changed; heads are 32 wide."""
+    all_sizes = {**SMALL, **sizes}
+    return Architecture(n_heads=all_sizes["d_model"] // 32, **all_sizes)  # type: ignore[arg-type]
+
+
+def flops(a: Architecture) -> float:
+    """Of a tick of one slot, forwards and backwards: two for each multiplication, three times.
+
+    The optimizer's are fewer by the tokens of a tick.
+    """
+    block = 4 * a.d_model**2 + 3 * a.d_model * a.d_ff + 2 * a.context_length * a.d_model
+    return 6.0 * TOKENS * (a.n_layers * block + a.vocab_size * a.d_model)
+
+
+def spec_of(a: Architecture, seed: int) -> TrialSpec:
+    """A trial of a few updates, each of one tick."""
+    batch_size = TOKENS // a.context_length
+    hyperparameters = derive(
+        {
+            "batch_size": batch_size,
+            "max_learning_rate": 0.003,
+            "total_steps": WARM_STEPS + STEPS,
+        },
+        train_sequences=SEQUENCES,
+        context_length=a.context_length,
+    )
+    return TrialSpec(
+        hyperparameters=hyperparameters,
+        architecture=a,
+        data=DataConfig(files=("made-up.txt",)),
+        tokenizer=TokenizerConfig(vocab_size=a.vocab_size),
+        data_fingerprint="data",
+        tokenizer_fingerprint="tokenizer",
+        train_sequences=SEQUENCES,
+        validation_sequences=4,
+        micro_batch=batch_size,
+        report_tokens=TOKENS * (WARM_STEPS + STEPS),
+        seed=seed,
+    )
+
+
+def tick(a: Architecture, slots: int, width: int, device: str) -> tuple[float, list[float]]:
+    """Seconds in which each slot trains for one tick, and the losses in the end."""
+    from model.engine import Engine
+
+    rng = np.random.default_rng(0)
+    count = np.arange((SEQUENCES + 8) * a.context_length + 1) % 251
+    ids = np.where(rng.random(len(count)) < 0.2, rng.integers(a.vocab_size, size=len(count)), count)
+    split = SEQUENCES * a.context_length + 1
+    train, validation = (part.astype(np.uint16) for part in (ids[:split], ids[split:]))
+    engine = Engine(train, validation, slots=slots, width=width, device=device)
+    for number in range(slots):
+        engine.admit(str(number), spec_of(a, number))
+    for _ in range(slots // width):
+        engine.turn()
+    assert not engine.failures, engine.failures
+    seconds, tokens = engine.training_seconds, engine.tokens
+    losses = {}
+    while engine.load:
+        losses |= {report.trial_id: report.val_loss for report in engine.turn()}
+    ticks = (engine.tokens - tokens) / TOKENS / slots
+    return (engine.training_seconds - seconds) / ticks, [losses[str(i)] for i in range(slots)]
+
+
+def tick_rows(sizes: Mapping[str, Sequence[int]], rounds: int, device: str) -> list[Row]:
+    """Measured by turns.
+
+    Raises:
+        SystemExit: if a trial in a wide stack reaches another loss than in a narrow one.
+    """
+    sides: dict[str, Callable[[], tuple[float, list[float]]]] = {}
+    for k in sizes["slots"]:
+        sides[f"wide {k}"] = partial(tick, architecture(), k, k, device)
+        sides[f"narrow {k}"] = partial(tick, architecture(), k, 1, device)
+    for name, field in FIELDS.items():
+        for size in sizes[name]:
+            sides[f"{name} {size}"] = partial(tick, architecture(**{field: size}), 1, 1, device)
+    found = by_turns(sides, rounds)
+    for k in sizes["slots"]:
+        for wide, narrow in zip(found[f"wide {k}"], found[f"narrow {k}"], strict=True):
+            if not np.allclose(wide[1], narrow[1], rtol=TOLERANCE):
+                raise SystemExit(f"losses differ at K = {k}: {wide[1]} and {narrow[1]}")
+    seconds = {side: statistics.median(run[0] for run in runs) for side, runs in found.items()}
+    rows = [
+        Row(label, "seconds of a tick of all slots", "slots", slots, slots,
+            [seconds[f"{side} {k}"] for k in slots])
+        for label, side, slots in (
+            ("slots of one wide stack", "wide", sizes["slots"]),
+            ("stacks one slot wide, by turns", "narrow", sizes["slots"]),
+        )
+    ]  # fmt: skip
+    for name, field in FIELDS.items():
+        x = [flops(architecture(**{field: size})) for size in sizes[name]]
+        y = [seconds[f"{name} {size}"] for size in sizes[name]]
+        rows.append(Row(name, "seconds of a tick", "FLOPs of a tick", sizes[name], x, y))
+    return rows
+
+
+# trials -----------------------------------------------------------------------------------------
+
+
+def driver_rows(trials: int) -> tuple[list[Row], dict[str, float]]:
+    """Searches of stubs, all at once; and the kilobytes of the driver for each trial."""
+    processes = {}
+    for sampler, scheduler in DRIVERS:
+        command = [sys.executable, str(HERE / "scaling_driver.py"), "--trials", str(trials)]
+        command += ["--sampler", sampler, "--scheduler", scheduler]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        processes[f"trials of a search: {sampler}, {scheduler}"] = process
+    rows, kilobytes = [], {}
+    for name, process in processes.items():
+        out, _ = process.communicate()
+        if process.returncode:
+            raise SystemExit(f"{name} failed")
+        found = json.loads(out)
+        n = found["trials"]
+        rows.append(Row(name, "processor seconds of the driver", "trials", n, n, found["seconds"]))
+        half = len(n) // 2
+        slope = np.polyfit(n[half:], found["bytes"][half:], 1)[0]
+        kilobytes[name.rpartition(": ")[2]] = float(slope) / 1e3
+    return rows, kilobytes
+
+
+# results ----------------------------------------------------------------------------------------
+
+
+def result_of(rows: Sequence[Row], kilobytes: Mapping[str, float], device: str) -> dict[str, Any]:
+    """Tables, goals and numbers, as `measuring` has them."""
+    table = {
+        "title": "How cost grows",
+        "columns": ["with", "cost", "fitted on", "sizes", "least", "most", "exponent", "±", ""],
+        "rows": [
+            [
+                row.name, row.cost, row.on, f"{row.sizes[0]:,} – {row.sizes[-1]:,}",
+                row.y[0], row.y[-1], round(row.line.exponent, 2), round(row.line.error, 2),
+                "WORSE THAN LINEAR" if row.line.is_worse else "",
+            ]
+            for row in rows
+        ],
+    }  # fmt: skip
+    memory = {
+        "title": "Memory of the driver",
+        "columns": ["search", "kB per trial"],
+        "rows": [[name, value] for name, value in kilobytes.items()],
+    }
+    worst = max(rows, key=lambda row: row.line.exponent - row.line.error)
+    return {
+        "bench": "scaling",
+        "about": about(("torch", "numpy", "optuna"), device),
+        "tables": [table, memory],
+        "goals": [
+            goal(
+                f"largest exponent less its error ({worst.name})",
+                worst.line.exponent - worst.line.error,
+                most=1 + MARGIN,
+            ),
+            goal("kB of the driver per trial", max(kilobytes.values()), most=50.0),
+        ],
+        "notes": [
+            "Trials in a wide stack reach the losses that they reach in narrow ones, within "
+            f"{TOLERANCE:g}."
+        ],
+        "numbers": {"rows": [{**row._asdict(), **row.line._asdict()} for row in rows]},
+    }
+
+
+def plot(rows: Sequence[Row], path: Path) -> None:
+    """A panel for each row: the points and the line."""
+    from matplotlib.figure import Figure
+
+    columns = 4
+    figure = Figure(figsize=(3.4 * columns, 3.1 * math.ceil(len(rows) / columns)))
+    for index, row in enumerate(rows):
+        axes = figure.add_subplot(math.ceil(len(rows) / columns), columns, index + 1)
+        ends = np.array([row.x[0], row.x[-1]])
+        line = row.line
+        color = "#c0392b" if line.is_worse else "#2b6cb0"
+        axes.loglog(ends, line.factor * ends**line.exponent, color=color, linewidth=1)
+        axes.loglog(row.x, row.y, "o", color=color, markersize=4)
+        axes.set_title(f"{row.name}\n{line.exponent:.2f} ± {line.error:.2f}", fontsize=9)
+        axes.set_xlabel(row.on, fontsize=8)
+        axes.set_ylabel(row.cost, fontsize=8)
+        for axis, values in ((axes.xaxis, row.x), (axes.yaxis, row.y)):
+            ticks = sorted({values[0], values[len(values) // 2], values[-1]})
+            axis.set_ticks(ticks, labels=[f"{tick:.3g}" for tick in ticks], fontsize=7)
+            axis.set_ticks([], minor=True)
+        axes.grid(visible=True, alpha=0.25)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> int:
+    """Measure, fit and print."""
+    text = (__doc__ or "").format(margin=MARGIN)
+    parser = argparse.ArgumentParser(description=text.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="few small sizes, once")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--trials", type=int, help="of the searches of stubs; 10,000")
+    parser.add_argument("--rounds", type=int, help="3")
+    parser.add_argument("--out", type=Path, help="write the numbers as JSON")
+    parser.add_argument("--plot", type=Path, help="write a picture")
+    options = parser.parse_args()
+    rounds = options.rounds or (1 if options.quick else 3)
+    trials = options.trials or (64 if options.quick else 10_000)
+    rows = tick_rows(QUICK if options.quick else SIZES, rounds, options.device)
+    driven, kilobytes = driver_rows(trials)
+    result = result_of([*rows, *driven], kilobytes, options.device)
+    show(result)
+    if options.out:
+        write(result, options.out)
+    if options.plot:
+        plot([*rows, *driven], options.plot)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

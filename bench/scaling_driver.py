@@ -1,0 +1,117 @@
+"""What trials cost the driver of a search: its conductor, sampler, scheduler, board and journal.
+
+A process of its own for `scaling.py`. The workers are stubs that report at once, and nobody
+records: `tracking.py` measures what a store takes for a trial.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from memory import pss_bytes
+from overhead import SPACE
+from overhead_stub import made_up_loss
+
+from model.report import Report, Status
+from tuner.board import TrialRow
+from tuner.conductor import Conductor
+from tuner.corpus_facts import CorpusFacts
+from tuner.driver import Driver
+from tuner.health import Watchdog
+from tuner.history import search_event, session_event
+from tuner.journal import Journal
+from tuner.live import SilentView
+from tuner.space_file import load_space
+
+SLOTS = 4
+FACTS = CorpusFacts(300, 1_000_000, 20_000, "data", "tokenizer")
+
+
+class Nobody:
+    """Takes every call and does nothing."""
+
+    problem = None
+
+    def __getattr__(self, name: str) -> Nobody:
+        return self
+
+    def __call__(self, *arguments: Any) -> None:
+        """Any method, remote or not."""
+
+
+def report(row: TrialRow) -> Report:
+    """The next report of a trial, at once."""
+    step = next(step for step in row.report_steps if step > row.step)
+    is_last = step == row.report_steps[-1]
+    loss = made_up_loss(row.spec, step)
+    status = Status.FINISHED if is_last else Status.TRAINING
+    tokens = step * row.spec.tokens_per_step
+    return Report(str(row.number), status, step, tokens, loss, loss, 1.0, 1e-3)
+
+
+def conducted(
+    trials: int, reports: int, sampler: str, scheduler: str, folder: Path
+) -> dict[str, Any]:
+    """Seconds and memory after so many trials, at a dozen places up to the last."""
+    text = SPACE.format(texts=folder, trials=trials, reports=reports, sampler=sampler)
+    (folder / "text.txt").write_text("nobody reads this\n" * 1000)
+    (folder / "space.yaml").write_text(text.replace("scheduler: none", f"scheduler: {scheduler}"))
+    space = load_space(folder / "space.yaml")
+    nobody: Any = Nobody()
+    journal = Journal.open(folder / "search")
+    journal.append(search_event(space, "", FACTS))
+    journal.append(session_event({}, SLOTS, in_order=True))
+    conductor = Conductor(space, FACTS, SLOTS)
+    driver = Driver(
+        conductor, journal, nobody, SilentView(), [nobody, nobody], {}, in_order=True,
+        check_interrupt=lambda: None, watchdog=Watchdog([]),
+    )  # fmt: skip
+    least = math.log10(trials / 32)
+    places = sorted({round(10 ** (least + i * math.log10(32) / 10)) for i in range(11)})
+    found: dict[str, list[float]] = {"trials": [], "seconds": [], "bytes": []}
+    began = time.process_time()
+    driver.begin()
+    while True:
+        while (job := driver.next_job()) is not None:
+            driver.client_is_up(job["number"])
+        expected = conductor.expected
+        if expected is None:
+            break
+        row = conductor.board.rows[expected[0]]
+        driver.take(row.number, report(row))
+        if places and len(conductor.board.rows) >= places[0]:
+            found["trials"].append(places.pop(0))
+            found["seconds"].append(time.process_time() - began)
+            found["bytes"].append(pss_bytes([os.getpid()]))
+    driver.close()
+    journal.close()
+    assert len(conductor.board.searched) == trials
+    return {**found, "reports": reports, "sampler": sampler, "scheduler": scheduler}
+
+
+def main() -> int:
+    """One search; prints JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--trials", type=int, default=10_000)
+    parser.add_argument("--reports", type=int, default=10)
+    parser.add_argument("--sampler", default="tpe")
+    parser.add_argument("--scheduler", default="none")
+    options = parser.parse_args()
+    with TemporaryDirectory() as folder:
+        found = conducted(
+            options.trials, options.reports, options.sampler, options.scheduler, Path(folder)
+        )
+    print(json.dumps(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
