@@ -14,9 +14,10 @@ rounds is fitted. Width, context and vocabulary are fitted on the FLOPs of a tic
 must grow faster than the size itself: attention with the square of the context, matrices with that
 of the width. A tick reads equally many tokens at all contexts.
 
-The trials of a search are stubs, in a process of its own (scaling_driver.py); its processor time is
-fitted on how many there have been. These points are sums, each of which has the earlier ones in
-it, so that their error is too small.
+The trials of a search are stubs, in a process of its own (scaling_driver.py). Its processor time is
+fitted on how many there have been, both counted from the first eighth: what is loaded once, and
+the model of a sampler that grows up to the 1,000 trials that it looks at, are before. These points
+are sums, each of which has the earlier ones in it, so that their error is too small.
 
 Worse than linear is an exponent that is above 1 by more than its error and {margin}.
 """
@@ -210,32 +211,67 @@ def tick_rows(sizes: Mapping[str, Sequence[int]], rounds: int, device: str) -> l
 # trials -----------------------------------------------------------------------------------------
 
 
-def driver_rows(trials: int) -> tuple[list[Row], dict[str, float]]:
-    """Searches of stubs, all at once; and the kilobytes of the driver for each trial."""
+def driver_rows(trials: int) -> tuple[list[Row], list[dict[str, Any]]]:
+    """Searches of stubs, all at once; and what was found of each."""
     processes = {}
     for sampler, scheduler in DRIVERS:
         command = [sys.executable, str(HERE / "scaling_driver.py"), "--trials", str(trials)]
         command += ["--sampler", sampler, "--scheduler", scheduler]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         processes[f"trials of a search: {sampler}, {scheduler}"] = process
-    rows, kilobytes = [], {}
+    rows, all_found = [], []
     for name, process in processes.items():
         out, _ = process.communicate()
         if process.returncode:
             raise SystemExit(f"{name} failed")
         found = json.loads(out)
-        n = found["trials"]
-        rows.append(Row(name, "processor seconds of the driver", "trials", n, n, found["seconds"]))
-        half = len(n) // 2
-        slope = np.polyfit(n[half:], found["bytes"][half:], 1)[0]
-        kilobytes[name.rpartition(": ")[2]] = float(slope) / 1e3
-    return rows, kilobytes
+        n, seconds = found["trials"], found["seconds"]
+        first = next(i for i, trials_so_far in enumerate(n) if trials_so_far >= trials / 8)
+        later = range(first + 1, len(n))
+        x, y = [n[i] - n[first] for i in later], [seconds[i] - seconds[first] for i in later]
+        rows.append(Row(name, "processor seconds of the driver", "later trials", n[first:], x, y))
+        all_found.append(
+            {**found, "kilobytes_per_trial": _slope(n[first:], found["bytes"][first:])}
+        )
+    return rows, all_found
+
+
+def _slope(trials: Sequence[int], taken: Sequence[float]) -> float:
+    """Kilobytes per trial."""
+    return float(np.polyfit(trials, taken, 1)[0]) / 1e3
+
+
+def driver_table(all_found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a trial costs the driver after how many others."""
+    places = all_found[0]["trials"]
+    shown = [0, len(places) // 2, len(places) - 1]
+    return {
+        "title": "What a trial costs the driver",
+        "columns": ["search", *(f"ms at {places[i]:,} trials" for i in shown), "kB of memory"],
+        "rows": [
+            [
+                f"{found['sampler']}, {found['scheduler']}, {found['reports']} reports",
+                *(_milliseconds(found, i) for i in shown),
+                found["kilobytes_per_trial"],
+            ]
+            for found in all_found
+        ],
+    }
+
+
+def _milliseconds(found: Mapping[str, Any], index: int) -> float:
+    """Processor time of a trial between a place and the one before it, or the start."""
+    before = [(0, 0.0), *zip(found["trials"], found["seconds"], strict=True)][index]
+    trials, seconds = found["trials"][index] - before[0], found["seconds"][index] - before[1]
+    return float(1e3 * seconds / trials)
 
 
 # results ----------------------------------------------------------------------------------------
 
 
-def result_of(rows: Sequence[Row], kilobytes: Mapping[str, float], device: str) -> dict[str, Any]:
+def result_of(
+    rows: Sequence[Row], drivers: Sequence[Mapping[str, Any]], device: str
+) -> dict[str, Any]:
     """Tables, goals and numbers, as `measuring` has them."""
     table = {
         "title": "How cost grows",
@@ -249,29 +285,31 @@ def result_of(rows: Sequence[Row], kilobytes: Mapping[str, float], device: str) 
             for row in rows
         ],
     }  # fmt: skip
-    memory = {
-        "title": "Memory of the driver",
-        "columns": ["search", "kB per trial"],
-        "rows": [[name, value] for name, value in kilobytes.items()],
-    }
     worst = max(rows, key=lambda row: row.line.exponent - row.line.error)
     return {
         "bench": "scaling",
         "about": about(("torch", "numpy", "optuna"), device),
-        "tables": [table, memory],
+        "tables": [table, driver_table(drivers)],
         "goals": [
             goal(
                 f"largest exponent less its error ({worst.name})",
                 worst.line.exponent - worst.line.error,
                 most=1 + MARGIN,
             ),
-            goal("kB of the driver per trial", max(kilobytes.values()), most=50.0),
+            goal(
+                "kB of the driver per trial",
+                max(found["kilobytes_per_trial"] for found in drivers),
+                most=50.0,
+            ),
         ],
         "notes": [
             "Trials in a wide stack reach the losses that they reach in narrow ones, within "
             f"{TOLERANCE:g}."
         ],
-        "numbers": {"rows": [{**row._asdict(), **row.line._asdict()} for row in rows]},
+        "numbers": {
+            "rows": [{**row._asdict(), **row.line._asdict()} for row in rows],
+            "drivers": list(drivers),
+        },
     }
 
 
@@ -315,8 +353,8 @@ def main() -> int:
     rounds = options.rounds or (1 if options.quick else 3)
     trials = options.trials or (64 if options.quick else 10_000)
     rows = tick_rows(QUICK if options.quick else SIZES, rounds, options.device)
-    driven, kilobytes = driver_rows(trials)
-    result = result_of([*rows, *driven], kilobytes, options.device)
+    driven, drivers = driver_rows(trials)
+    result = result_of([*rows, *driven], drivers, options.device)
     show(result)
     if options.out:
         write(result, options.out)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import sys
 import time
@@ -60,7 +59,7 @@ def report(row: TrialRow) -> Report:
 def conducted(
     trials: int, reports: int, sampler: str, scheduler: str, folder: Path
 ) -> dict[str, Any]:
-    """Seconds and memory after so many trials, at a dozen places up to the last."""
+    """Seconds and memory after so many trials, at places √2 apart up to the last."""
     text = SPACE.format(texts=folder, trials=trials, reports=reports, sampler=sampler)
     (folder / "text.txt").write_text("nobody reads this\n" * 1000)
     (folder / "space.yaml").write_text(text.replace("scheduler: none", f"scheduler: {scheduler}"))
@@ -74,8 +73,7 @@ def conducted(
         conductor, journal, nobody, SilentView(), [nobody, nobody], {}, in_order=True,
         check_interrupt=lambda: None, watchdog=Watchdog([]),
     )  # fmt: skip
-    least = math.log10(trials / 32)
-    places = sorted({round(10 ** (least + i * math.log10(32) / 10)) for i in range(11)})
+    places = sorted({round(trials / 2 ** (i / 2)) for i in range(11)})
     found: dict[str, list[float]] = {"trials": [], "seconds": [], "bytes": []}
     began = time.process_time()
     driver.begin()

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from model.report import Report, Status
 from model.spec import TrialSpec
@@ -70,7 +71,7 @@ class TrialRow:
         """Training tokens that the search spent on it."""
         return 0 if self.recorded or not self.reports else self.tokens - self.tokens_before
 
-    @property
+    @cached_property
     def report_steps(self) -> list[int]:
         """Updates after which it reports; not those of a trial that it continues."""
         begun = self.spec.continues.step if self.spec.continues else 0

@@ -49,11 +49,13 @@ class TrialTable(BaseStorage):
     Attributes:
         trials: number → trial. May be changed as one likes; a trial's id is its number.
         next_number: of the trial that is asked for next.
+        hidden: numbers of those that a sampler does not see.
     """
 
     def __init__(self) -> None:
         self.trials: dict[int, FrozenTrial] = {}
         self.next_number = 0
+        self.hidden: frozenset[int] = frozenset()
         self._directions: list[StudyDirection] = []
         self._name = ""
         self._user_attrs: dict[str, Any] = {}
@@ -160,7 +162,7 @@ class TrialTable(BaseStorage):
             return []
         chosen = [
             trial
-            for _, trial in sorted(self.trials.items())
-            if states is None or trial.state in states
+            for number, trial in sorted(self.trials.items())
+            if (states is None or trial.state in states) and number not in self.hidden
         ]
         return copy.deepcopy(chosen) if deepcopy else chosen
