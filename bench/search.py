@@ -7,7 +7,7 @@
 
 Memory is the proportional set size (PSS) of all processes of the search, Ray's included, summed
 every two seconds; Linux only. A trial trains when a worker's engine turns for the first time. With
-`--start` five short searches follow one in whose home the data were prepared and the store made.
+`--start` three short searches follow one in whose home the data were prepared and the store made.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from memory import descendants, pss_bytes
 
 ROOT = Path(__file__).resolve().parents[1]
 PERIOD_SECONDS = 2.0  # reading the memory of big processes takes time itself
-STARTS = 5
+STARTS = 3
 SHORT = ["--set", "budget.tokens=20000", "--set", "search.trials=2", "--set", "confirm=off"]
 
 
@@ -83,8 +83,10 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
         if options.start:
-            runs = [run(options.space, Path(home), SHORT) for _ in range(1 + STARTS)]
-            seconds = [each["first_training_seconds"] for each in runs]
+            seconds = []
+            for _ in range(1 + STARTS):
+                seconds.append(run(options.space, Path(home), SHORT)["first_training_seconds"])
+                print(f"{seconds[-1]:.2f} s", flush=True)
             numbers = {"first_training_seconds": seconds[1:], "in_a_new_home": seconds[0]}
             print(f"a trial trains after {spread(seconds[1:])} s; in a new home {seconds[0]:.3g} s")
         else:
