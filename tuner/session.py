@@ -294,11 +294,8 @@ def _train(
         _keep_inputs(session)  # while the workers start
 
         import ray
-        from ray import tune  # takes a second, as do some of those that follow
 
         from tuner.health import Watchdog
-        from tuner.searcher import Events, Jobs, Verdicts
-        from tuner.trial import Trial
         from tuner.vitals import Rounds
 
         environment: dict[str, str] = ray.get(workers.handles[0].environment.remote())
@@ -319,6 +316,11 @@ def _train(
         )
         session.view.begin(conductor.board, session.name)
         driver.begin()
+        from ray import tune  # takes a second, while trials train already
+
+        from tuner.searcher import Events, Jobs, Verdicts
+        from tuner.trial import Trial
+
         trainable = tune.with_resources(
             tune.with_parameters(Trial, workers=workers.handles), {"cpu": 0, SLOT: 1}
         )
