@@ -8,11 +8,12 @@ of the trials (CMA-ES its distribution, NSGA-II its generations) comes back by r
 
 from __future__ import annotations
 
-import heapq
 import warnings
+from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 import optuna
@@ -114,6 +115,7 @@ class OptunaStudy:
         self._space = space
         self._distributions = {p.label: distribution_of(p) for p in space.searched}
         self._table = TrialTable()
+        self._ranked: list[tuple[tuple[float, ...], int]] = []  # ended trials, best first
         with warnings.catch_warnings():
             # a sampler that nobody asks is made for want of another
             self._study = optuna.create_study(
@@ -126,7 +128,7 @@ class OptunaStudy:
         """Draw a trial; some labels may be given. It then counts as under way."""
         self._table.next_number = number
         self._study.sampler = method.make(seed)
-        self._table.hidden = self._hidden(method.most)
+        self._table.visible = self._visible(method.most)
         with _one_thread() if method.calculates else nullcontext():
             trial, drawn = self._study.ask(), Draw()
             for p in self._space.searched:
@@ -134,15 +136,24 @@ class OptunaStudy:
                     drawn[p.label] = fixed[p.label] if p.label in fixed else _suggest(trial, p)
         return drawn
 
-    def _hidden(self, most: int | None) -> frozenset[int]:
-        """The trials beyond the most that a sampler looks at."""
-        trials = self._table.trials.values()
-        ended = [trial for trial in trials if trial.state.is_finished()]
-        if most is None or len(ended) <= most or len(self._study.directions) > 1:
-            return frozenset()
-        best = {trial.number for trial in heapq.nsmallest(_BEST, ended, key=_rank)}
-        others = sorted(trial.number for trial in ended if trial.number not in best)
-        return frozenset(others[: len(ended) - most])
+    def _visible(self, most: int | None) -> list[optuna.trial.FrozenTrial] | None:
+        """The ended trials that a sampler sees; None if it sees all."""
+        if most is None or len(self._ranked) <= most or len(self._study.directions) > 1:
+            return None
+        trials = self._table.trials
+        seen = {number for _, number in self._ranked[:_BEST]}
+        newest = (n for n in reversed(trials) if trials[n].state.is_finished() and n not in seen)
+        seen.update(islice(newest, most - len(seen)))
+        return [trials[number] for number in sorted(seen)]
+
+    def _replace(self, trial: optuna.trial.FrozenTrial) -> None:
+        """Put a trial in the place of an older state of it, if there is one."""
+        number, old = trial.number, self._table.trials.get(trial.number)
+        if old is not None and old.state.is_finished():
+            del self._ranked[bisect_left(self._ranked, (_rank(old), number))]
+        if trial.state.is_finished():
+            insort(self._ranked, (_rank(trial), number))
+        self._table.trials[number] = trial
 
     def put(self, number: int, draw: Mapping[str, Value], *, keep: bool) -> None:
         """A trial is under way.
@@ -154,12 +165,14 @@ class OptunaStudy:
                 same whether it was asked or only recorded.
         """
         old = self._table.trials.get(number)
-        self._table.trials[number] = make_trial(
-            number,
-            TrialState.RUNNING,
-            draw,
-            self._distributions_of(draw),
-            system_attrs=dict(old.system_attrs) if keep and old else {},
+        self._replace(
+            make_trial(
+                number,
+                TrialState.RUNNING,
+                draw,
+                self._distributions_of(draw),
+                system_attrs=dict(old.system_attrs) if keep and old else {},
+            )
         )
 
     def teach(self, lessons: Lessons, ended: Iterable[int]) -> None:
@@ -172,12 +185,14 @@ class OptunaStudy:
                 parts = {"state": TrialState.PRUNED, "intermediate_values": dict(lesson.reports)}
             else:
                 parts = {"state": TrialState.COMPLETE, "values": list(lesson.values)}
-            self._table.trials[number] = make_trial(
-                number,
-                params=old.params,
-                distributions=old.distributions,
-                system_attrs=old.system_attrs,
-                **parts,
+            self._replace(
+                make_trial(
+                    number,
+                    params=old.params,
+                    distributions=old.distributions,
+                    system_attrs=old.system_attrs,
+                    **parts,
+                )
             )
 
     def _distributions_of(self, draw: Mapping[str, Value]) -> dict[str, BaseDistribution]:
@@ -187,7 +202,7 @@ class OptunaStudy:
 def _rank(trial: optuna.trial.FrozenTrial) -> tuple[float, ...]:
     """By which TPE compares: by value, then by how far a pruned one got, and its last value."""
     if trial.state is TrialState.COMPLETE:
-        return (0, 0, cast(float, trial.value))
+        return (0, 0, trial.values[0])
     if trial.state is TrialState.PRUNED and trial.intermediate_values:
         step, value = max(trial.intermediate_values.items())
         return (1, -step, value)

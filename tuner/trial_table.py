@@ -49,13 +49,13 @@ class TrialTable(BaseStorage):
     Attributes:
         trials: number → trial. May be changed as one likes; a trial's id is its number.
         next_number: of the trial that is asked for next.
-        hidden: numbers of those that a sampler does not see.
+        visible: those that a sampler sees, by number, in the place of all.
     """
 
     def __init__(self) -> None:
         self.trials: dict[int, FrozenTrial] = {}
         self.next_number = 0
-        self.hidden: frozenset[int] = frozenset()
+        self.visible: list[FrozenTrial] | None = None
         self._directions: list[StudyDirection] = []
         self._name = ""
         self._user_attrs: dict[str, Any] = {}
@@ -160,9 +160,8 @@ class TrialTable(BaseStorage):
         """Those in some states, by number."""
         if states == (TrialState.WAITING,):
             return []
-        chosen = [
-            trial
-            for number, trial in sorted(self.trials.items())
-            if (states is None or trial.state in states) and number not in self.hidden
-        ]
+        seen = self.visible
+        if seen is None:
+            seen = [trial for _, trial in sorted(self.trials.items())]
+        chosen = [trial for trial in seen if states is None or trial.state in states]
         return copy.deepcopy(chosen) if deepcopy else chosen

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from optuna.trial import TrialState
 
 from tests.tuner.test_sampling import events, finished, loss, make, play, run
 from tuner.optuna_study import METHODS
@@ -19,8 +20,11 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(METHODS, "tpe", replace(METHODS["tpe"], most=30))
 
 
-def hidden_of(sampler: Sampler) -> frozenset[int]:
-    return sampler._study._table.hidden
+def seen_by(sampler: Sampler) -> set[int]:
+    """The ended trials that were seen for the last suggestion."""
+    table = sampler._study._table
+    ended = (TrialState.COMPLETE, TrialState.PRUNED)
+    return {trial.number for trial in table.get_all_trials(0, states=ended)}
 
 
 @pytest.mark.usefixtures("few")
@@ -28,13 +32,13 @@ def test_tpe_looks_at_the_best_trials_and_at_the_newest(tmp_path: Path) -> None:
     sampler = make(tmp_path)
     draws = run(sampler, 30)
     draws.append(sampler.suggest(30))
-    assert not hidden_of(sampler)
+    assert seen_by(sampler) == set(range(30))
     sampler.tell(30, finished(draws[30]))
     for number in range(31, 45):
         draws.append(sampler.suggest(number))
         sampler.tell(number, finished(draws[number]))
     sampler.suggest(45)
-    seen = set(range(45)) - hidden_of(sampler)
+    seen = seen_by(sampler)
     assert len(seen) == 30
     ranked = sorted(range(45), key=lambda number: loss(draws[number]))
     assert seen >= set(ranked[:BEST])
@@ -54,5 +58,5 @@ def test_tpe_sees_all_of_a_usual_search(tmp_path: Path) -> None:
     sampler = make(tmp_path)
     run(sampler, 40)
     sampler.suggest(40)
-    assert not hidden_of(sampler)
+    assert seen_by(sampler) == set(range(40))
     assert METHODS["tpe"].most == 1000
