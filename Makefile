@@ -14,7 +14,7 @@ help:
 	@echo "make test     set up and run lint, types and all tests"
 	@echo "make docs     build the pages of docs/ into build/site"
 	@echo "make format   format the code"
-	@echo "make bench    measure searches and their overhead, training and the tokenizer beside others"
+	@echo "make bench    measure training and searches beside others, and how their cost grows"
 
 search: $(VENV)/.installed
 	$(BIN)/tuner search --space $(SPACE)
