@@ -22,7 +22,10 @@ VOCAB = 288
 MakeSpec = Callable[..., TrialSpec]
 
 
-_LONGEST = ("test_spaces.py", "test_resume.py", "test_docs.py", "test_bench.py", "test_faults.py")
+_LONGEST = (
+    "test_spaces.py", "test_resume.py", "test_docs.py", "test_bench.py", "test_faults.py",
+    "test_bench_speed.py",
+)  # fmt: skip
 
 
 @pytest.hookimpl(optionalhook=True)
