@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from model.occupancy import Occupancy
 from model.report import Report, Status
 from model.spec import TrialSpec
 from tuner.worker import Worker
@@ -42,6 +43,7 @@ class StubEngine:
         self.failures: dict[str, Exception] = {}
         self.training_seconds = 0.0
         self.tokens = 0
+        self.occupancy = Occupancy()
 
     @property
     def load(self) -> int:

@@ -22,6 +22,7 @@ import torch
 from model import states
 from model.architecture import Architecture
 from model.memory import give_back, is_out_of_memory, keep_freed
+from model.occupancy import Occupancy
 from model.on_device import DeviceReading, on_device
 from model.pairs import Pairs
 from model.planning import plan_of
@@ -120,6 +121,7 @@ class Engine:
         self.failures: dict[str, Exception] = {}
         self.training_seconds = 0.0  # spent in ticks, without validation and checkpoints
         self.tokens = 0  # trained
+        self.occupancy = Occupancy()
 
     @property
     def load(self) -> int:
@@ -179,6 +181,7 @@ class Engine:
             for row in running.training:
                 if running.slots[row].trial_id == trial_id:
                     running.slots[row] = Slot()
+        self._count()
 
     def acknowledge(self, trial_id: str, step: int) -> None:
         """A report is safe elsewhere: states older than the one before it are deleted."""
@@ -208,13 +211,19 @@ class Engine:
     def turn(self) -> list[Report]:
         """Train the next stack for one quantum and report what was reached."""
         self._fill_slots()
+        self._count()
         if self._running:
             self._running.rotate(-1)
             self._advance(self._running[-1])
+            self._count()
         made, self._made = self._made, []
         return made
 
     # slots ----------------------------------------------------------------------------------
+
+    def _count(self) -> None:
+        """Note how many slots hold a trial from now on."""
+        self.occupancy = self.occupancy.after(self._active, self.slots)
 
     def _fill_slots(self) -> None:
         """Give free slots to waiting trials, first come first served."""

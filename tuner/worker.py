@@ -236,14 +236,19 @@ class Worker:
 
         Returns:
             training_seconds and tokens, spent and trained; slots, that memory allows; first_turn,
-            when the first trial began to train, in seconds since the epoch.
+            when the first trial began to train, in seconds since the epoch; seconds since then,
+            and of them idle_seconds without any trial and free_slot_seconds without one in a slot.
         """
         engine = self._engine
+        full = engine.occupancy.now()
         return {
             "training_seconds": engine.training_seconds,
             "tokens": float(engine.tokens),
             "slots": float(engine.slots),
             "first_turn": self._first_turn,
+            "seconds": full.seconds,
+            "idle_seconds": full.idle_seconds,
+            "free_slot_seconds": full.free_slot_seconds,
         }
 
     def _order(self, order: Callable[[], None]) -> None:

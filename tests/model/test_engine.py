@@ -407,6 +407,29 @@ def test_engine_trains_more_trials_than_slots(
     assert engine.training_seconds > 0
 
 
+def test_engine_counts_seconds_without_a_trial(
+    tokens: Tokens, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("model.occupancy.time.perf_counter", lambda: now)
+    engine = Engine(*tokens, slots=2)
+    engine.turn()
+    now += 1  # before the first trial: not counted
+    engine.admit("0", make_spec(steps=1000, reports=10))
+    engine.turn()
+    now += 2  # one trial
+    engine.admit("1", make_spec(steps=1000, reports=10))
+    engine.turn()
+    now += 4  # two
+    engine.stop("0")
+    engine.stop("no such trial")
+    now += 8  # one
+    engine.stop("1")
+    now += 16  # none
+    full = engine.occupancy.now()
+    assert (full.seconds, full.free_slot_seconds, full.idle_seconds) == (30, 2 + 8 + 32, 16)
+
+
 def test_engine_trains_several_shapes_at_once(tokens: Tokens, make_spec: MakeSpec) -> None:
     shapes = [{}, {"d_model": 8}, {"context_length": 4}, {"n_layers": 1}]
     specs = [make_spec(model=shape, seed=i, steps=6) for i, shape in enumerate(shapes * 2)]

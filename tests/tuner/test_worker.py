@@ -83,6 +83,10 @@ def test_worker_reports_what_the_engine_reports(
         assert usage["tokens"] == spec.budget_tokens
         assert usage["training_seconds"] > 0
         assert usage["slots"] == 2
+        assert usage["seconds"] > usage["training_seconds"]
+        assert 0 < usage["idle_seconds"] < usage["seconds"], "since the trial ended"
+        free = usage["seconds"] + usage["idle_seconds"]  # one slot had no trial, then both
+        assert usage["free_slot_seconds"] == pytest.approx(free)
         pulse = await worker.pulse()
         assert pulse["pid"] == os.getpid()
         assert pulse["turns"] >= 3
