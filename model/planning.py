@@ -46,6 +46,9 @@ def plan_of(
     for slot in training.values():
         ticks = (slot.next_report - slot.step) * slot.ticks_per_step - slot.tick
         q_ticks = min(q_ticks, ticks)
+    if k == 1 and slot.reported:  # it may be stopped there: then all since is for nothing
+        since = (slot.step - slot.reported) * slot.ticks_per_step + slot.tick
+        q_ticks = min(q_ticks, max(1, since))
     is_noisy = any(slot.spec.hyperparameters.token_noise for slot in training.values())
     plan = Plan(
         numbers=np.zeros((q_ticks, k, b), np.int64),

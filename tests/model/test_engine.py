@@ -407,6 +407,25 @@ def test_engine_trains_more_trials_than_slots(
     assert engine.training_seconds > 0
 
 
+@pytest.mark.parametrize("width", [1, 2])
+def test_engine_listens_more_often_after_a_report_to_one_slot(
+    tokens: Tokens, make_spec: MakeSpec, width: int
+) -> None:
+    """The verdict may be that all since the report is for nothing; alone, it is for nobody."""
+    spec = make_spec(steps=60, reports=2)
+    engine = Engine(*tokens, slots=width, width=width)
+    for number in range(width):
+        engine.admit(str(number), spec)
+    tick = width * spec.micro_batch * spec.architecture.context_length  # tokens
+    quanta = []
+    while engine.load:
+        before = engine.tokens
+        engine.turn()
+        quanta.append((engine.tokens - before) // tick)
+    even = [*[8] * 7, 4]
+    assert quanta == even + ([1, 1, 2, 4, *[8] * 6, 4] if width == 1 else even)
+
+
 def test_engine_counts_seconds_without_a_trial(
     tokens: Tokens, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
