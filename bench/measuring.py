@@ -52,6 +52,11 @@ def spread(values: Iterable[float]) -> Spread:
     return Spread(statistics.median(known), known[0], known[-1])
 
 
+def brief(values: Sequence[float]) -> float | Spread:
+    """One measurement as it is, several as their spread."""
+    return values[0] if len(values) == 1 else spread(values)
+
+
 def by_turns(sides: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
     """What each side gave in each round, so that a busy minute of the machine favours none.
 

@@ -1,0 +1,117 @@
+"""One search by `tuner search`, watched: how full its slots are, and when it trains.
+
+    python bench/searching.py [--no-refill] FILE.json search --space … --json
+
+runs `tuner search --space … --json` in this process and writes to the file:
+
+    usage       of each worker, when the last trial ended (`Worker.usage`)
+    jobs        trials that slots were given by then, new ones and parked ones
+    lacking     slot-seconds for which the search had no trial: before its end there are fewer
+                trials left than slots
+    began       when the slots were first filled, ended: when the last trial ended; Unix time
+    last        when the last new trial found a slot
+    until_last  usage, jobs and lacking then
+    samples     of each worker, twice a second: [time, seconds in training so far]
+
+With --no-refill a free slot waits until all slots are free.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from tuner import local_ray
+from tuner.conductor import Conductor
+from tuner.jobs import Job
+
+PERIOD_SECONDS = 0.5
+
+
+class Watch:
+    """Notes what a search does.
+
+    Args:
+        path: where to write it.
+        refill: whether free slots are given new trials at once.
+    """
+
+    def __init__(self, path: Path, *, refill: bool) -> None:
+        self._path, self._refill = path, refill
+        self._workers: list[Any] = []
+        self._free = self._jobs = 0  # slots without a trial; trials that slots were given
+        self._noted = self._lacking = 0.0
+        self._found: dict[str, Any] = {}
+        self._samples: list[list[tuple[float, float]]] = []
+        self._start, self._fill = local_ray.start_workers, Conductor.fill
+
+    def begin(self) -> None:
+        """From now on, searches are watched."""
+
+        def start_workers(*args: Any, **options: Any) -> Any:
+            workers = self._start(*args, **options)
+            self._workers = workers.handles
+            threading.Thread(target=self._sample, daemon=True).start()
+            return workers
+
+        def fill(conductor: Conductor) -> list[Job]:
+            waits = not self._refill and not conductor.is_over
+            jobs = [] if waits else self._fill(conductor)
+            self._jobs += len(jobs)
+            self._note(conductor, new=any(not job.after for job in jobs))
+            return jobs
+
+        local_ray.start_workers = start_workers
+        Conductor.fill = fill  # type: ignore[method-assign, assignment]
+
+    def _note(self, conductor: Conductor, *, new: bool) -> None:
+        """Slots were freed or filled."""
+        now = time.time()
+        if self._noted:
+            self._lacking += self._free * (now - self._noted)
+        self._noted = now
+        self._free = sum(slot.job is None for slot in conductor._slots)
+        self._found.setdefault("began", now)
+        if new:
+            self._found["last"] = now
+            self._found["until_last"] = self._counts()
+        if conductor.is_over:
+            self._found |= {"ended": now, **self._counts()}
+            self._found["samples"] = self._samples
+            self._path.write_text(json.dumps(self._found))
+
+    def _counts(self) -> dict[str, Any]:
+        return {"usage": self._usage(), "lacking": self._lacking, "jobs": self._jobs}
+
+    def _usage(self) -> list[dict[str, float]]:
+        import ray
+
+        usage: list[dict[str, float]] = ray.get([w.usage.remote() for w in self._workers])
+        return usage
+
+    def _sample(self) -> None:
+        """For as long as the search trains."""
+        self._samples = [[] for _ in self._workers]
+        while "ended" not in self._found:
+            for samples, usage in zip(self._samples, self._usage(), strict=True):
+                samples.append((time.time(), usage["training_seconds"]))
+            time.sleep(PERIOD_SECONDS)
+
+
+def main() -> int:
+    """Run one search."""
+    from tuner.cli import main as tuner
+
+    arguments = sys.argv[1:]
+    refill = "--no-refill" not in arguments
+    path, *command = [argument for argument in arguments if argument != "--no-refill"]
+    Watch(Path(path), refill=refill).begin()
+    return tuner(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
