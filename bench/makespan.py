@@ -1,0 +1,373 @@
+"""The same search end to end, by `tuner search` and by what users would run instead.
+
+    python bench/makespan.py                    64 trials of lm.yaml, about 20 minutes on two cores
+    python bench/makespan.py --quick            four short ones: does this still work?
+    python bench/makespan.py --sides ours ray   only some of the sides
+    python bench/makespan.py --device cuda --space search_spaces/lm_gpu.yaml
+    python bench/makespan.py --out FILE.json --plot FILE.png
+
+Sides, each in a process of its own, by turns (makespan_peers.py has the others' programs):
+
+    ours          `tuner search`
+    no-refill     the same, but a free slot waits until all are free
+    ray           Ray Tune, a process for each trial
+    ray-reuse     Ray Tune, processes that are used again
+    optuna        Optuna, a process for each trial
+    optuna-pool   Optuna, processes that are used again
+
+All have the same space, seed, sampler (TPE), rungs (1/9 and 1/3 of the budget, η = 3), trainer,
+validation and prepared corpus, and the defaults as their first trial; the best are not confirmed.
+Wall time is that of the process, from its start to its end. Ours writes what it always writes
+(MLflow, journal, checkpoints at every report, the HTML report); of the peers none does. They use
+the stopping form of successive halving, which is the one that they have; ours is promoting.
+
+*Training* is the share of the cores' time spent in training steps, without validation; on a GPU
+the share of time in which it did something, as nvidia-smi says. *Wasted* tokens were trained past
+the report at which a trial was stopped or parked.
+
+The bench fails if the first report of the defaults is not the same on all sides, or if their best
+losses differ by more than 5 % (with --quick they are not compared).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import measuring
+from makespan_peers import Setup, space_of
+
+from model.preparation import prepare
+from tuner.journal import read_journal
+
+ROOT = measuring.ROOT
+OURS = ("ours", "no-refill")
+NAMES = {
+    "ours": "tuner search",
+    "no-refill": "tuner search, no refill",
+    "ray": "Ray Tune, process per trial",
+    "ray-reuse": "Ray Tune, processes reused",
+    "optuna": "Optuna, process per trial",
+    "optuna-pool": "Optuna, processes reused",
+}
+QUICK_SIDES = ["ours", "ray", "optuna-pool"]
+BINS = 100  # of the picture
+GOALS = {"cpu": 3.0, "cuda": 8.7}  # times faster than Ray Tune with a process for each trial
+TOLERANCE = 0.05  # of the best losses
+Samples = list[tuple[float, float]]  # moment, seconds in training until then
+
+
+def main() -> int:
+    """Measure all sides, and print what came of it."""
+    options = _options()
+    with tempfile.TemporaryDirectory() as folder:
+        measure = partial(one_search, options=options, folder=Path(folder))
+        space = space_of(_setup(options, Path(folder)))
+        prepare(space.data, space.tokenizer, Path(folder, "corpora"))
+        found = measuring.by_turns(
+            {side: partial(measure, side) for side in options.sides}, options.rounds
+        )
+    check(found, math.inf if options.quick else TOLERANCE)
+    result = result_of(found, options)
+    measuring.show(result)
+    if options.out:
+        measuring.write(result, options.out)
+    if options.plot:
+        plot(result, options.plot)
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--space", default=str(ROOT / "search_spaces" / "lm.yaml"))
+    parser.add_argument("--trials", type=int, help="of each search (default: 64)")
+    parser.add_argument("--tokens", type=int, help="of a complete trial (default: the space's)")
+    parser.add_argument("--sides", nargs="+", choices=NAMES, help="default: all")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--concurrent", type=int, help="trials of a peer at one time")
+    parser.add_argument("--quick", action="store_true", help="four trials of a few tokens")
+    parser.add_argument("--out", type=Path, help="write the result as JSON")
+    parser.add_argument("--plot", type=Path, help="write a picture: training over time")
+    options = parser.parse_args()
+    options.trials = options.trials or (4 if options.quick else 64)
+    options.tokens = options.tokens or (10_000 if options.quick else None)
+    options.sides = options.sides or (QUICK_SIDES if options.quick else list(NAMES))
+    options.cores = len(os.sched_getaffinity(0))
+    on_gpu = options.device == "cuda"
+    # one for each core; on a GPU no more than eight, each of which needs a core as well
+    options.concurrent = options.concurrent or (min(8, options.cores) if on_gpu else options.cores)
+    return options
+
+
+def _setup(options: argparse.Namespace, folder: Path) -> Setup:
+    overrides = [
+        "confirm=off",
+        f"search.trials={options.trials}",
+        f"engine.device={options.device}",
+    ]
+    if options.tokens:
+        overrides.append(f"budget.tokens={options.tokens}")
+    corpus = next((p.parent for p in folder.parent.glob("corpora/*/meta.json")), folder)
+    return Setup(
+        space=options.space,
+        overrides=overrides,
+        corpus=str(corpus),
+        folder=str(folder),
+        trials=options.trials,
+        concurrent=options.concurrent,
+        device=options.device,
+    )
+
+
+# one search -------------------------------------------------------------------------------------
+
+
+def one_search(side: str, *, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """What one search of one side took and gave."""
+    with tempfile.TemporaryDirectory(dir=folder) as own:
+        setup = _setup(options, Path(own))
+        run = our_search if side in OURS else a_peers_search
+        gpu = _GpuSamples(enabled=options.device == "cuda")
+        began = time.time()
+        found = run(side, setup)
+        found["wall"] = time.time() - began
+        busy = gpu.stop() or found.pop("samples")
+        found["tokens_wasted"] = found["tokens"] - found.pop("reported_tokens")
+        found["first_training"] = min(low for part in busy for low, _, _ in spells(part)) - began
+        found["curve"] = curve(busy, began, found["wall"], gpu.devices or options.cores)
+        found["training"] = sum(found["curve"]) / len(found["curve"])
+        return found
+
+
+def _output(command: list[str], log: Path) -> dict[str, Any]:
+    """The object that a command prints in the end."""
+    with log.open("w") as errors:
+        done = subprocess.run(
+            [sys.executable, *command],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            check=False,
+        )
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command[:2])} failed:\n{log.read_text()[-3000:]}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def our_search(side: str, setup: Setup) -> dict[str, Any]:
+    """By `tuner search`, in a home of its own with the prepared corpus."""
+    folder = Path(setup.folder)
+    home, watched = folder / "home", folder / "watch.json"
+    home.mkdir()
+    (home / "corpora").symlink_to(Path(setup.corpus).parent)
+    command = [str(ROOT / "bench" / "searching.py")]
+    command += ["--no-refill"] if side == "no-refill" else []
+    command += [str(watched), "search", "--json", "--home", str(home), "--space", setup.space]
+    for override in setup.overrides:
+        command += ["--set", override]
+    found = _output(command, folder / "log")
+    watch = json.loads(watched.read_text())
+    journal = read_journal(next((home / "searches").iterdir()))
+    ends = [event["outcome"] for event in journal if event["event"] == "outcome"]
+    first = next(e for e in journal if e["event"] == "report" and e["number"] == 0)
+    return {
+        "trials": int(found["trials"]),
+        "complete": ends.count("finished"),
+        "best": found["best_val_loss"],
+        "defaults": first["val_loss"],
+        "reported_tokens": int(found["tokens_spent"]),
+        "tokens": int(sum(usage["tokens"] for usage in watch["usage"])),
+        "samples": watch["samples"],
+    }
+
+
+def a_peers_search(side: str, setup: Setup) -> dict[str, Any]:
+    """By another tool."""
+    folder = Path(setup.folder)
+    (folder / "setup.json").write_text(json.dumps(asdict(setup)))
+    command = [str(ROOT / "bench" / "makespan_peers.py"), side, str(folder / "setup.json")]
+    found = _output(command, folder / "log")
+    samples, tokens = [], 0
+    for log in folder.glob("*.trained"):
+        turns = [line.split() for line in log.read_text().splitlines()]
+        seconds = [(float(moment), float(trained)) for moment, trained, _ in turns]
+        # a trial begins when its first turn does
+        samples.append([(seconds[0][0] - seconds[0][1], 0.0), *seconds])
+        tokens += int(turns[-1][2])
+    samples.sort()
+    return {**found, "samples": samples, "tokens": tokens}
+
+
+class _GpuSamples(threading.Thread):
+    """How busy the GPU is, twice a second, for as long as a search runs."""
+
+    def __init__(self, *, enabled: bool) -> None:
+        super().__init__(daemon=True)
+        self.devices = 1 if enabled else 0
+        self._samples: Samples = []
+        self._done = threading.Event()
+        if enabled:
+            self.start()
+
+    def run(self) -> None:
+        """Ask nvidia-smi again and again."""
+        command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+        seconds = 0.0
+        last = time.time()
+        while not self._done.wait(0.5):
+            out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            now = time.time()
+            seconds += float(out.split()[0]) / 100 * (now - last)
+            last = now
+            self._samples.append((now, seconds))
+
+    def stop(self) -> list[Samples]:
+        """What was measured; nothing without a GPU."""
+        self._done.set()
+        return [self._samples] if self._samples else []
+
+
+def spells(samples: Samples) -> Iterator[tuple[float, float, float]]:
+    """Begin and end of what lies between two samples, and the seconds in training meanwhile.
+
+    Seconds count when a step ends, so that it may have begun before the earlier sample.
+    """
+    for (start, before), (end, after) in pairwise(samples):
+        if after > before:
+            yield min(start, end - (after - before)), end, after - before
+
+
+def curve(busy: list[Samples], began: float, wall: float, devices: int) -> list[float]:
+    """Share of the devices' time spent in training, for each of `BINS` parts of the time."""
+    width = wall / BINS
+    spent = [0.0] * BINS
+    for start, end, seconds in (spell for samples in busy for spell in spells(samples)):
+        for i in range(BINS):
+            low = began + i * width
+            overlap = min(end, low + width) - max(start, low)
+            if overlap > 0:
+                spent[i] += seconds * overlap / (end - start)
+    return [seconds / (width * devices) for seconds in spent]
+
+
+# all of them ------------------------------------------------------------------------------------
+
+
+def check(found: dict[str, list[dict[str, Any]]], tolerance: float) -> None:
+    """All sides have trained the same.
+
+    Raises:
+        SystemExit: if not.
+    """
+    runs = [(side, run) for side, several in found.items() for run in several]
+    defaults = [run["defaults"] for _, run in runs]
+    if max(defaults) - min(defaults) > 1e-6 * max(defaults):
+        losses = ", ".join(f"{side} {run['defaults']}" for side, run in runs)
+        raise SystemExit(f"the first report of the defaults differs: {losses}")
+    bests = [run["best"] for _, run in runs]
+    if max(bests) > (1 + tolerance) * min(bests):
+        losses = ", ".join(f"{side} {run['best']:.4f}" for side, run in runs)
+        raise SystemExit(f"the best losses differ by more than {tolerance:.0%}: {losses}")
+
+
+def result_of(
+    found: dict[str, list[dict[str, Any]]], options: argparse.Namespace
+) -> dict[str, Any]:
+    """The result in the form of all benches."""
+    walls = {side: [run["wall"] for run in runs] for side, runs in found.items()}
+
+    def of(side: str, what: str) -> measuring.Spread:
+        return measuring.spread(run[what] for run in found[side])
+
+    rows = []
+    for side in found:
+        slower = None
+        if "ours" in walls:
+            pairs = zip(walls[side], walls["ours"], strict=True)
+            slower = measuring.brief([wall / ours for wall, ours in pairs])
+        whole = [int(of(side, what).median) for what in ("tokens", "tokens_wasted", "complete")]
+        loss = f"{of(side, 'best').median:.4f}"
+        first = of(side, "first_training").median
+        share = of(side, "training").median
+        rows.append([NAMES[side], measuring.brief(walls[side]), slower, first, share, *whole, loss])
+    goals = []
+    if "ours" in walls and "ray" in walls and not options.quick:
+        faster = measuring.ratios(walls["ray"], walls["ours"]).median
+        what = "times faster than Ray Tune with a process for each trial"
+        goals = [measuring.goal(what, faster, least=GOALS[options.device])]
+    return {
+        "bench": "makespan",
+        "about": measuring.about(["torch", "ray", "optuna", "mlflow"], options.device),
+        "tables": [
+            {
+                "title": f"{options.trials} trials of {Path(options.space).name}, end to end",
+                "columns": [
+                    "side", "wall, s", "of ours", "training after, s", "training", "tokens",
+                    "wasted", "complete trials", "best loss",
+                ],
+                "rows": rows,
+            }
+        ],
+        "goals": goals,
+        "notes": [
+            f"Peers train {options.concurrent} trials at one time.",
+            "Ours alone writes checkpoints, a journal, MLflow runs and an HTML report.",
+            "training: share of the time of "
+            + ("the GPU." if options.device == "cuda" else f"{options.cores} cores."),
+        ],
+        "numbers": found,
+    }  # fmt: skip
+
+
+def plot(result: dict[str, Any], path: Path) -> None:
+    """Training over time: a line for each side, of its first round."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    numbers = result["numbers"]
+    size = (8, 1.1 * len(numbers) + 0.8)
+    figure, axes = plt.subplots(
+        len(numbers), 1, figsize=size, sharex=True, sharey=True, squeeze=False
+    )
+    for number, side in enumerate(numbers):
+        panel, run = axes[number][0], numbers[side][0]
+        times = [run["wall"] * (i + 0.5) / BINS for i in range(BINS)]
+        colour = f"C{number}"
+        panel.plot(times, run["curve"], color=colour, linewidth=1.2)
+        panel.fill_between(times, run["curve"], color=colour, alpha=0.25)
+        panel.axvline(run["wall"], color=colour, linewidth=1, linestyle=":")
+        panel.set_title(
+            f"{NAMES[side]}: {run['wall']:.0f} s, {run['training']:.0%} in training",
+            fontsize=9, loc="left", pad=3,
+        )  # fmt: skip
+        panel.set_ylim(0, 1.05)
+        panel.set_yticks([0, 0.5, 1], ["0", "50 %", "100 %"], fontsize=8)
+        for side_of_box in ("top", "right"):
+            panel.spines[side_of_box].set_visible(False)
+    panel.set_xlim(left=0)
+    panel.set_xlabel("seconds since the process was started")
+    figure.suptitle("Share of the device's time spent in training", fontsize=11, x=0.02, ha="left")
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=140)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

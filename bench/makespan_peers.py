@@ -1,0 +1,277 @@
+"""The same search as `tuner search`, by what users would run instead: a process for each trial.
+
+    python bench/makespan_peers.py SIDE SETUP.json       one search, for bench/makespan.py
+
+Every side trains with the same engine, one slot wide, and reads the prepared corpus from disk. The
+sides are written as the documentation of their tools teaches:
+
+    ray           Ray Tune: a function that calls `tune.report`, ASHAScheduler, OptunaSearch with
+                  TPE; one processor for each trial, and on a GPU a fraction of it
+    ray-reuse     the same with `reuse_actors`, so that a process trains one trial after the other
+    optuna        Optuna: a study in shared storage, TPE and SuccessiveHalvingPruner, a pool of
+                  processes that end with their trial
+    optuna-pool   the same with processes that train one trial after the other
+
+Prints one JSON object as the last line of standard output.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+import os
+import sys
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ETA = 3  # reduction factor, as ours by default
+Given = Mapping[str, Any]  # values by the names of what is searched
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a side needs to know.
+
+    Attributes:
+        space: search-space file.
+        overrides: what takes the place of its entries, `budget.tokens=…`.
+        corpus: folder of the prepared corpus.
+        folder: where logs and the side's own files go.
+        trials: how many.
+        concurrent: trials at one time.
+        device: "cpu" or "cuda".
+    """
+
+    space: str
+    overrides: list[str]
+    corpus: str
+    folder: str
+    trials: int
+    concurrent: int
+    device: str
+
+
+def space_of(setup: Setup) -> Any:
+    """The search space."""
+    from tuner.overrides import Override
+    from tuner.space_file import read_space
+
+    return read_space(setup.space, [Override.parse(text) for text in setup.overrides])[0]
+
+
+def train(setup: Setup, given: Given, report: Callable[[float, int], None]) -> None:
+    """Train one trial; `report` gets the validation loss and the tokens so far, and may raise."""
+    from model.corpus import load
+    from model.engine import Engine
+    from tuner.corpus_facts import CorpusFacts
+
+    space, corpus = space_of(setup), load(Path(setup.corpus))
+    assert corpus is not None
+    draw = {parameter.label: given[parameter.name] for parameter in space.searched}
+    spec = space.spec(draw, CorpusFacts.of(corpus), space.search.seed)
+    engine = Engine(*corpus.splits, slots=1, device=setup.device)
+    engine.admit("0", spec)
+    path = Path(setup.folder, f"{os.getpid()}-{uuid.uuid4().hex[:8]}.trained")
+    with path.open("w") as log:
+        while engine.load:
+            made = engine.turn()
+            log.write(f"{time.time()} {engine.training_seconds} {engine.tokens}\n")
+            log.flush()
+            for r in made:
+                report(r.val_loss if math.isfinite(r.val_loss) else math.inf, r.tokens)
+
+
+def distributions(space: Any) -> dict[str, Any]:
+    """What is searched, in Optuna's terms."""
+    from tuner.optuna_study import distribution_of
+
+    return {parameter.name: distribution_of(parameter) for parameter in space.searched}
+
+
+def defaults(space: Any) -> dict[str, Any]:
+    """The first trial, as ours."""
+    draw = space.defaults()
+    return {parameter.name: draw[parameter.label] for parameter in space.searched}
+
+
+def sampler(seed: int) -> Any:
+    """TPE with the settings of ours."""
+    import optuna
+
+    return optuna.samplers.TPESampler(
+        seed=seed,
+        multivariate=True,
+        group=True,
+        constant_liar=True,
+        warn_independent_sampling=False,
+    )
+
+
+# Ray Tune ---------------------------------------------------------------------------------------
+
+
+def by_ray(setup: Setup, *, reuse: bool) -> dict[str, Any]:
+    """A search by Ray Tune."""
+    import logging
+
+    import ray
+    from ray import tune
+    from ray.tune.schedulers import ASHAScheduler
+    from ray.tune.search.optuna import OptunaSearch
+
+    def trainable(config: dict[str, Any]) -> None:
+        from makespan_peers import train
+
+        train(setup, config, lambda loss, tokens: tune.report({"val_loss": loss, "tokens": tokens}))
+
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    ray.init(
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}},
+    )
+    space = space_of(setup)
+    resources = {"cpu": 1.0}
+    if setup.device == "cuda":
+        resources["gpu"] = 1 / setup.concurrent
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, resources),
+        tune_config=tune.TuneConfig(
+            metric="val_loss",
+            mode="min",
+            num_samples=setup.trials,
+            max_concurrent_trials=setup.concurrent,
+            reuse_actors=reuse,
+            search_alg=OptunaSearch(
+                distributions(space),
+                metric="val_loss",
+                mode="min",
+                sampler=sampler(space.search.seed),
+                points_to_evaluate=[defaults(space)],
+            ),
+            scheduler=ASHAScheduler(
+                max_t=space.budget.reports, grace_period=1, reduction_factor=ETA
+            ),
+        ),
+        run_config=tune.RunConfig(storage_path=setup.folder, name="tune", verbose=0),
+    )
+    results = tuner.fit()
+    errors = [str(error) for error in results.errors]
+    if errors:
+        raise SystemExit(f"{len(errors)} trials of Ray Tune failed: {errors[0]}")
+    rows = []
+    for result in (results[i] for i in range(len(results))):
+        history = [float(loss) for loss in result.metrics_dataframe["val_loss"]]
+        rows.append((result.config, history, int(result.metrics["tokens"])))
+    ray.shutdown()
+    return summary(space, rows)
+
+
+# Optuna -----------------------------------------------------------------------------------------
+
+
+def _study(setup: Setup, seed: int) -> Any:
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna.create_study(
+        study_name="makespan",
+        storage=JournalStorage(JournalFileBackend(str(Path(setup.folder, "study.log")))),
+        sampler=sampler(seed),
+        pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=ETA),
+        load_if_exists=True,
+    )
+
+
+def _one_trial(job: tuple[Setup, int]) -> None:
+    """One trial of the study, in a process of the pool."""
+    import warnings
+
+    import optuna
+
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    setup, number = job
+    space = space_of(setup)
+    study = _study(setup, space.search.seed + number)  # alike seeds would suggest alike trials
+    trial = study.ask(distributions(space))
+    losses: list[float] = []
+
+    def report(loss: float, tokens: int) -> None:
+        losses.append(loss)
+        trial.set_user_attr("tokens", tokens)
+        trial.report(loss, len(losses))
+        if len(losses) < space.budget.reports and trial.should_prune():
+            raise optuna.TrialPruned
+
+    try:
+        train(setup, trial.params, report)
+    except optuna.TrialPruned:
+        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    else:
+        study.tell(trial, losses[-1])
+
+
+def by_optuna(setup: Setup, *, fresh: bool) -> dict[str, Any]:
+    """A search by Optuna."""
+    import warnings
+
+    import optuna
+
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    space = space_of(setup)
+    study = _study(setup, space.search.seed)
+    study.enqueue_trial(defaults(space))
+    context = multiprocessing.get_context("spawn")  # what torch asks for
+    jobs = [(setup, number) for number in range(setup.trials)]
+    with context.Pool(setup.concurrent, maxtasksperchild=1 if fresh else None) as pool:
+        for _ in pool.imap_unordered(_one_trial, jobs):
+            pass
+    rows = []
+    for trial in study.trials:
+        history = [loss for _, loss in sorted(trial.intermediate_values.items())]
+        rows.append((trial.params, history, int(trial.user_attrs["tokens"])))
+    return summary(space, rows)
+
+
+# both -------------------------------------------------------------------------------------------
+
+
+def summary(space: Any, rows: list[tuple[Given, list[float], int]]) -> dict[str, Any]:
+    """What a search found: of each trial its values, losses and tokens."""
+    first = defaults(space)
+    complete = [history[-1] for _, history, _ in rows if len(history) == space.budget.reports]
+    return {
+        "trials": len(rows),
+        "complete": len(complete),
+        "best": min(complete),
+        "reported_tokens": sum(tokens for _, _, tokens in rows),
+        "defaults": next(h[0] for given, h, _ in rows if all(given[n] == first[n] for n in first)),
+    }
+
+
+SIDES: Mapping[str, Callable[[Setup], dict[str, Any]]] = {
+    "ray": lambda setup: by_ray(setup, reuse=False),
+    "ray-reuse": lambda setup: by_ray(setup, reuse=True),
+    "optuna": lambda setup: by_optuna(setup, fresh=True),
+    "optuna-pool": lambda setup: by_optuna(setup, fresh=False),
+}
+
+
+def main() -> int:
+    """One search of one side."""
+    side, path = sys.argv[1:]
+    found = SIDES[side](Setup(**json.loads(Path(path).read_text())))
+    print(json.dumps(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
