@@ -103,6 +103,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="write the result as JSON")
     parser.add_argument("--plot", type=Path, help="write a picture: training over time")
     options = parser.parse_args()
+    options.space = str(Path(options.space).resolve())  # Ray's processes work elsewhere
     options.trials = options.trials or (4 if options.quick else 64)
     options.tokens = options.tokens or (10_000 if options.quick else None)
     options.sides = options.sides or (QUICK_SIDES if options.quick else list(NAMES))

@@ -103,13 +103,7 @@ def sampler(seed: int) -> Any:
     """TPE with the settings of ours."""
     import optuna
 
-    return optuna.samplers.TPESampler(
-        seed=seed,
-        multivariate=True,
-        group=True,
-        constant_liar=True,
-        warn_independent_sampling=False,
-    )
+    return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
 
 
 # Ray Tune ---------------------------------------------------------------------------------------
