@@ -41,7 +41,7 @@ PAGE = ROOT / "docs" / "bench" / "overhead.md"
 TRIAL_SECONDS = 20.0  # that the goal speaks of
 PERIOD_SECONDS = 0.5
 TICK = os.sysconf("SC_CLK_TCK")
-WORKERS, SLOTS = 2, 4  # as for lm.yaml on two cores
+WORKERS, SLOTS = 2, 4  # two slots each, so that a worker's trials cross
 GOALS = {"overhead_share": 0.05, "driver_kilobytes_per_trial": 50.0}
 
 SPACE = """\

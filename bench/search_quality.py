@@ -288,7 +288,7 @@ def main() -> int:
         command.add_argument("--table", default=TABLE, type=Path)
     replaying.add_argument("--seeds", type=int, default=30)
     replaying.add_argument("--slow-seeds", type=int, default=10, help="of gp")
-    replaying.add_argument("--slots", type=int, default=4, help="two workers of two slots")
+    replaying.add_argument("--slots", type=int, default=2, help="two workers of one slot")
     replaying.add_argument(
         "--most", type=float, default=24, help="complete trials' worth of tokens"
     )

@@ -14,7 +14,7 @@ from model.corpus import Corpus
 from tuner.errors import TunerError
 from tuner.space import SearchSpace
 
-_CPU_SLOTS = 2  # one trains while the other's report is judged
+_CPU_SLOTS = 1  # two would each take twice as long, so that early stopping knew less
 _GPU_SLOTS = 8
 _ANSWER_SECONDS = 10.0
 _MOST_CALLS = 10_000  # waiting in one worker at a time

@@ -94,7 +94,7 @@ def test_bench_search_quality_has_a_quick_mode(tmp_path: Path) -> None:
             assert all(value >= 0 for value in curve)
             if name != "one report, then top k":  # each of its budgets is another run
                 assert curve == sorted(curve, reverse=True), name
-    # four slots train at once, so that no trial has finished after one trial's tokens
+    # two slots train at once, so that no trial has finished after one trial's tokens
     assert methods["random · none"]["regret"]["1"] == [None] * 3
     assert methods["random · none"]["regret"]["4"][1] < 1
     text = (tmp_path / "numbers.md").read_text()

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.slow
 
 KILLS = int(os.environ.get("TUNER_TEST_KILLS", "5"))  # more find more, 10 s each
 ONE_WORKER = ("search", "--space", "small.yaml", "--workers", "1", "--trials", "9")
+ONE_WORKER += ("--set", "engine.slots=2")  # more than one trial under way
 
 
 @pytest.fixture(scope="module")

@@ -48,12 +48,12 @@ def corpus(*, has_pairs: bool = False) -> Corpus:
 @pytest.mark.parametrize(
     ("gpus", "engine", "expected"),
     [
-        (0, {}, (3, 2, "cpu")),
+        (0, {}, (3, 1, "cpu")),
         (0, {"slots": 5}, (3, 5, "cpu")),
-        (0, {"workers": 1}, (1, 2, "cpu")),
+        (0, {"workers": 1}, (1, 1, "cpu")),
         (2, {}, (2, 8, "cuda")),
         (2, {"workers": 1, "slots": 32}, (1, 32, "cuda")),
-        (2, {"device": "cpu"}, (3, 2, "cpu")),
+        (2, {"device": "cpu"}, (3, 1, "cpu")),
     ],
 )
 def test_start_workers_makes_one_for_each_device(
