@@ -15,11 +15,14 @@ Sides, each in a process of its own, by turns (makespan_peers.py has the others'
     optuna        Optuna, a process for each trial
     optuna-pool   Optuna, processes that are used again
 
-All have the same space, seed, sampler (TPE), rungs (1/9 and 1/3 of the budget, η = 3), trainer,
-validation and prepared corpus, and the defaults as their first trial; the best are not confirmed.
+All have the same ranges, seed, kind of sampler (TPE), rungs (1/9 and 1/3 of the budget, η = 3),
+trainer, validation and prepared corpus, and the defaults as their first trial; the best are not
+confirmed. Ours alone knows the priors of the space.
 Wall time is that of the process, from its start to its end. Ours writes what it always writes
 (MLflow, journal, checkpoints at every report, the HTML report); of the peers none does. They use
 the stopping form of successive halving, which is the one that they have; ours is promoting.
+So the sides train different trials for different numbers of tokens, and a ratio of wall times is of
+the searches as a whole, not of what a process costs.
 
 *Training* is the share of the cores' time spent in training steps, without validation; on a GPU
 the share of time in which it did something, as nvidia-smi says. *Wasted* tokens were trained past
