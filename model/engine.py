@@ -29,11 +29,15 @@ from model.planning import plan_of
 from model.quantum import Floats, Plan
 from model.reading import Reading, Text, Tokens
 from model.report import Report, Status
-from model.reporting import Reporter
+from model.reporting import Made, Reporter
 from model.slots import Admission, Slot, SlotState, begin
 from model.spec import TrialSpec
 from model.stack import Stack
 from model.states import At
+from model.writer import MOST_BYTES, Writer
+
+# How long a turn waits for the disk when there is nothing to train: orders come in between.
+_PATIENCE_SECONDS = 0.05
 
 
 class _Running:
@@ -75,8 +79,8 @@ class Engine:
         slots: trials in training at one time; fewer when memory runs out.
         width: slots per stack; by default 1 on a CPU and `slots` elsewhere.
         device: "cpu", "cuda", "cuda:1" …
-        checkpoint_dir: where each trial's state is saved at each report, as `states` says; None
-            saves nothing.
+        checkpoint_dir: where each trial's state is saved at each report, as `states` says, while
+            training goes on; None saves nothing.
         decode: from token ids to text. With it, what an encoder–decoder writes in the end is
             compared with the targets.
         starts: where `warm_start.keep` has put what warm-started trials begin with.
@@ -113,11 +117,12 @@ class Engine:
         self.width = width or (1 if self.device.type == "cpu" else slots)
         self._asked = self.slots, self.width
         self._checkpoint_dir = checkpoint_dir
-        self._reporter = Reporter(self._validation, checkpoint_dir, decode)
+        self._writer = Writer(MOST_BYTES.get(self.device.type, MOST_BYTES["cpu"]))
+        self._reporter = Reporter(self._validation, self._writer, checkpoint_dir, decode)
         self._starts = starts
         self._running: deque[_Running] = deque()
         self._waiting: deque[Admission] = deque()
-        self._made: list[Report] = []  # in this turn
+        self._made: deque[Made] = deque()  # reports that have not gone out
         self.failures: dict[str, Exception] = {}
         self.training_seconds = 0.0  # spent in ticks, without validation and checkpoints
         self.tokens = 0  # trained
@@ -125,8 +130,8 @@ class Engine:
 
     @property
     def load(self) -> int:
-        """Trials in training or waiting."""
-        return len(self._waiting) + self._active
+        """Trials in training or waiting, and reports and states that are on their way out."""
+        return len(self._waiting) + self._active + len(self._made) + self._writer.load
 
     @property
     def _active(self) -> int:
@@ -175,7 +180,14 @@ class Engine:
                 )
 
     def stop(self, trial_id: str) -> None:
-        """Free a trial's slot, or take it from the queue; an unknown trial is no error."""
+        """Free a trial's slot, or take it from the queue; an unknown trial is no error.
+
+        Its reports that have not gone out do not, nor do their states remain.
+        """
+        for made in [made for made in self._made if made.report.trial_id == trial_id]:
+            self._made.remove(made)
+            if made.saving is not None:
+                self._writer.discard(made.saving)
         self._waiting = deque(w for w in self._waiting if w.trial_id != trial_id)
         for running in self._running:
             for row in running.training:
@@ -189,8 +201,9 @@ class Engine:
             states.drop_before(self._checkpoint_dir, At(trial_id, step))
 
     def forget(self, trial_id: str) -> None:
-        """Delete all saved states of a trial."""
+        """Delete all saved states of a trial, which has been stopped; none comes after."""
         if self._checkpoint_dir is not None:
+            self._writer.wait_for(trial_id)
             states.drop(self._checkpoint_dir, trial_id)
 
     def run(self, specs: Sequence[TrialSpec]) -> Iterator[Report]:
@@ -209,15 +222,25 @@ class Engine:
                 raise error
 
     def turn(self) -> list[Report]:
-        """Train the next stack for one quantum and report what was reached."""
+        """Train the next stack for one quantum.
+
+        Returns:
+            The reports whose states are safely on the disk, in the order in which they were
+            reached; the others come in later turns. With nothing to train it waits for them a
+            little.
+        """
         self._fill_slots()
         self._count()
         if self._running:
             self._running.rotate(-1)
             self._advance(self._running[-1])
             self._count()
-        made, self._made = self._made, []
-        return made
+        else:
+            self._writer.wait(_PATIENCE_SECONDS)
+        ready = []
+        while self._made and self._made[0].is_ready:
+            ready.append(self._made.popleft().delivered())
+        return ready
 
     # slots ----------------------------------------------------------------------------------
 
@@ -248,6 +271,7 @@ class Engine:
 
     def _place(self, admission: Admission) -> None:
         """Put a trial into a row of a stack of its shape, made if there is none."""
+        self._wait_for_states(admission)
         slot, state = begin(admission, self._checkpoint_dir, self._starts)
         shape = _shape(slot.spec)
         for running in self._running:
@@ -261,6 +285,12 @@ class Engine:
         averaged = slot.spec.hyperparameters.ema_decay > 0
         running.stack.load(row, slot.spec.seed, state, averaged=averaged)
         running.slots[row] = slot
+
+    def _wait_for_states(self, admission: Admission) -> None:
+        """Have on the disk what a trial may go on from."""
+        places = (at.trial_id for at in admission.resumes if isinstance(at, At))
+        for trial_id in {admission.trial_id, *places}:
+            self._writer.wait_for(trial_id)
 
     def _narrow(self, width: int, again: Sequence[Admission], reason: str) -> None:
         """Make do with less memory: trials that found none wait for smaller stacks.
@@ -325,13 +355,13 @@ class Engine:
                 running.slots[row] = Slot()
             elif slot.is_at_report:
                 reached.append(row)
-        for row, report in self._reporter.at_report(running.stack, running.slots, reached):
-            slot = running.slots[row]
-            if not slot.is_silent or report.status is Status.DIVERGED:
-                self._made.append(report)
+        for row, made in self._reporter.at_report(running.stack, running.slots, reached):
+            slot, status = running.slots[row], made.report.status
+            if not slot.is_silent or status is Status.DIVERGED:
+                self._made.append(made)
                 slot.reported, slot.problem = slot.step, None
-            slot.begin_interval(report.val_loss)
-            if report.status is not Status.TRAINING:
+            slot.begin_interval(made.report.val_loss)
+            if status is not Status.TRAINING:
                 running.slots[row] = Slot()
 
 

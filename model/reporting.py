@@ -1,4 +1,4 @@
-"""What happens at a report point: validation, the state is saved, and a Report is made.
+"""What happens at a report point: validation, saving of the state begins, and a Report is made.
 
 k = slots that report together.
 """
@@ -6,12 +6,15 @@ k = slots that report together.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from model import checkpoint, states
+from model import states
 from model.architecture import Architecture
 from model.bleu import bleu
 from model.pairs import Pairs
@@ -19,17 +22,47 @@ from model.randomness import derive_key, permute
 from model.reading import Ints, Reading
 from model.report import Report, Status
 from model.slots import Slot
+from model.spec import TrialSpec
 from model.stack import Stack
+from model.writer import Content, Saving, Writer
 
 _TRANSLATED = 64  # sources at a time
 
 
+@dataclass(frozen=True)
+class Made:
+    """A report that goes out once the state that it names is on the disk.
+
+    Attributes:
+        report: as it is if the state can be saved.
+        saving: of the state; None if it names none.
+    """
+
+    report: Report
+    saving: Saving | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it may go out."""
+        return self.saving is None or self.saving.is_done
+
+    def delivered(self) -> Report:
+        """The report, which says so if the state could not be saved."""
+        problem = self.saving.problem if self.saving else None
+        if problem is None:
+            return self.report
+        problem = f"the state at update {self.report.step} could not be saved: {problem}"
+        problems = [text for text in (self.report.problem, problem) if text]
+        return replace(self.report, checkpoint=None, problem="; ".join(problems))
+
+
 class Reporter:
-    """Evaluates slots, saves their states, and makes their reports.
+    """Evaluates slots, begins to save their states, and makes their reports.
 
     Args:
         validation: what they are evaluated on.
-        folder: where states are saved; None saves nothing.
+        writer: saves states.
+        folder: where they are saved; None saves nothing.
         decode: from token ids to text, if what an encoder–decoder writes is to be compared with
             the targets.
     """
@@ -37,19 +70,23 @@ class Reporter:
     def __init__(
         self,
         validation: Reading,
+        writer: Writer,
         folder: Path | None = None,
         decode: Callable[[list[int]], str] | None = None,
     ) -> None:
-        self._validation, self._folder, self._decode = validation, folder, decode
+        self._validation, self._writer = validation, writer
+        self._folder, self._decode = folder, decode
 
-    def diverged(self, slot: Slot) -> Report:
+    def diverged(self, slot: Slot) -> Made:
         """The last report of a trial whose loss or gradient was not finite."""
-        return _report(slot, math.nan, Status.DIVERGED)
+        return Made(_report(slot, math.nan, Status.DIVERGED))
 
     def at_report(
         self, stack: Stack, slots: Sequence[Slot], rows: Sequence[int]
-    ) -> Iterator[tuple[int, Report]]:
-        """Evaluate the slots of a stack that reached a report, save them, and report.
+    ) -> Iterator[tuple[int, Made]]:
+        """Evaluate the slots of a stack that reached a report, begin to save them, and report.
+
+        The slots may train on at once, or be filled with others.
 
         Args:
             stack: the stack.
@@ -78,29 +115,23 @@ class Reporter:
 
     def _report_row(
         self, stack: Stack, row: int, slot: Slot, val_loss: float, accuracy: float | None
-    ) -> Report:
+    ) -> Made:
         total = slot.spec.hyperparameters.total_steps
         status = Status.FINISHED if slot.step == total else Status.TRAINING
         if not math.isfinite(val_loss):
             val_loss, status = math.nan, Status.DIVERGED
-        sparsity = score = path = problem = None
+        sparsity = score = path = saving = None
         if slot.spec.hyperparameters.target_sparsity > 0:
             sparsity = stack.sparsity(row)
         if accuracy is not None and status is Status.FINISHED and self._decode:
             score = self._bleu(stack, row, slot, self._decode)
         if self._folder is not None and status is not Status.DIVERGED:
             path = states.path_of(self._folder, slot.trial_id, slot.step)
-            problem = _save(path, stack, row, slot, val_loss)
-        return _report(
-            slot,
-            val_loss,
-            status,
-            None if problem else path,
-            problem,
-            sparsity=sparsity,
-            accuracy=accuracy,
-            score=score,
+            saving = self._writer.save(slot.trial_id, path, _content(stack, row, slot, val_loss))
+        report = _report(
+            slot, val_loss, status, path, sparsity=sparsity, accuracy=accuracy, score=score
         )
+        return Made(report, saving)
 
     def _bleu(
         self, stack: Stack, row: int, slot: Slot, decode: Callable[[list[int]], str]
@@ -116,22 +147,22 @@ class Reporter:
         return bleu([decode(ids) for ids in written], [decode(ids) for ids in wanted])
 
 
-def _save(path: Path, stack: Stack, row: int, slot: Slot, val_loss: float) -> str | None:
-    """Save a slot; what kept it from it: a full disk does not end the training."""
-    about = {
-        "trial_id": slot.trial_id,
-        "step": slot.step,
-        "val_loss": val_loss,
-        "val_losses": [*slot.val_losses, val_loss],
-        "spec": slot.spec.model_dump(mode="json"),
-        "spec_hash": slot.spec.hash,
+def _content(stack: Stack, row: int, slot: Slot, val_loss: float) -> Content:
+    """What is saved of a slot; what it says is made where it is written."""
+    losses = [*slot.val_losses, val_loss]
+    about = partial(_about, slot.trial_id, slot.spec, slot.step, losses)
+    return Content(stack.begin_snapshot(row), about, stack.bytes_of(row))
+
+
+def _about(trial_id: str, spec: TrialSpec, step: int, losses: Sequence[float]) -> Mapping[str, Any]:
+    return {
+        "trial_id": trial_id,
+        "step": step,
+        "val_loss": losses[-1],
+        "val_losses": losses,
+        "spec": spec.model_dump(mode="json"),
+        "spec_hash": spec.hash,
     }
-    snapshot = stack.snapshot(row)
-    try:
-        checkpoint.write(path, snapshot, about)
-    except OSError as error:
-        return f"the state at update {slot.step} could not be saved: {error.strerror}"
-    return None
 
 
 def _report(
@@ -139,13 +170,11 @@ def _report(
     val_loss: float,
     status: Status,
     path: Path | None = None,
-    problem: str | None = None,
     *,
     sparsity: float | None = None,
     accuracy: float | None = None,
     score: float | None = None,
 ) -> Report:
-    problems = [text for text in (slot.problem, problem) if text]
     return Report(
         trial_id=slot.trial_id,
         status=status,
@@ -159,5 +188,5 @@ def _report(
         sparsity=sparsity,
         token_accuracy=accuracy,
         bleu=score,
-        problem="; ".join(problems) or None,
+        problem=slot.problem,
     )

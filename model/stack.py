@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from model.architecture import Architecture
+from model.copies import Copied, begin_copy
 from model.dropout import Dropping
 from model.encoder_decoder import EncoderDecoder
 from model.graphs import Graphs, Result
@@ -101,14 +102,27 @@ class Stack:
         if self._each_row is not None:
             self._each_row.clear(slot)
 
-    @torch.no_grad()
     def snapshot(self, slot: int) -> dict[str, Tensor]:
         """A copy of a slot's weights, moments and mean on the CPU, in the shapes of one model."""
-        return {
-            f"{kind}.{name}": view[0].clone()
-            for kind, matrix in self._matrices.rows(slot).items()
-            for name, view in self._matrices.views(matrix[slot : slot + 1].cpu()).items()
-        }
+        return self.begin_snapshot(slot)()
+
+    def begin_snapshot(self, slot: int) -> Copied:
+        """Begin such a copy; what comes back waits for it, while the slot may change."""
+        own = self._matrices
+        copied = begin_copy({kind: matrix[slot] for kind, matrix in own.rows(slot).items()})
+
+        def snapshot() -> dict[str, Tensor]:
+            return {
+                f"{kind}.{name}": view[0]
+                for kind, row in copied().items()
+                for name, view in own.views(row.unsqueeze(0)).items()
+            }
+
+        return snapshot
+
+    def bytes_of(self, slot: int) -> int:
+        """Size of a slot's snapshot."""
+        return sum(matrix[slot].nbytes for matrix in self._matrices.rows(slot).values())
 
     @torch.no_grad()
     def sparsity(self, slot: int) -> float:

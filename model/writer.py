@@ -1,0 +1,116 @@
+"""A thread that saves states, so that training does not wait for packing, checksums and disks."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from model import checkpoint
+from model.copies import Copied
+
+# Of states that wait for the disk; beyond that, training waits. A GPU's are larger and come
+# together.
+MOST_BYTES = {"cpu": 2**28, "cuda": 2**32}
+
+
+class Content(NamedTuple):
+    """What is saved.
+
+    Attributes:
+        tensors: waits for them, and returns them.
+        about: what they are; made where they are written.
+        size: of the tensors, in bytes.
+    """
+
+    tensors: Copied
+    about: Callable[[], Mapping[str, Any]]
+    size: int
+
+
+class Saving:
+    """A state on its way to the disk.
+
+    Args:
+        trial_id: whose state it is.
+        path: where to.
+        size: in bytes.
+        future: what came of it: None, or why it could not be saved.
+    """
+
+    def __init__(self, trial_id: str, path: Path, size: int, future: Future[str | None]) -> None:
+        self.trial_id, self.path, self.size = trial_id, path, size
+        self.future = future
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it lies there, or could not be saved, or was cancelled."""
+        return self.future.done()
+
+    @property
+    def problem(self) -> str | None:
+        """Why it could not be saved, if it could not; what else went wrong there is raised."""
+        return None if self.future.cancelled() else self.future.result()
+
+
+class Writer:
+    """Saves states one after the other, in the order in which they come; used by one thread.
+
+    Args:
+        most_bytes: of states that are not on the disk yet; one is taken however large it is.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._thread = ThreadPoolExecutor(1, "states")
+        self._under_way: list[Saving] = []
+
+    @property
+    def load(self) -> int:
+        """How much is under way."""
+        return len(self._open())
+
+    def save(self, trial_id: str, path: Path, content: Content) -> Saving:
+        """Take a state; waits first while too much is under way."""
+        while self.load and sum(s.size for s in self._under_way) + content.size > self._most_bytes:
+            self.wait()
+        saving = Saving(trial_id, path, content.size, self._thread.submit(_write, path, content))
+        self._under_way.append(saving)
+        return saving
+
+    def discard(self, saving: Saving) -> None:
+        """Have no such state in the end; nobody waits for that."""
+        if not saving.future.cancel():
+            deletion = self._thread.submit(_delete, saving.path)
+            self._under_way.append(Saving(saving.trial_id, saving.path, 0, deletion))
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Return when what has been under way longest is done, or after some time."""
+        wait([saving.future for saving in self._open()[:1]], seconds)
+
+    def wait_for(self, trial_id: str) -> None:
+        """Return when nothing of a trial is under way."""
+        wait([saving.future for saving in self._open() if saving.trial_id == trial_id])
+
+    def _open(self) -> list[Saving]:
+        self._under_way = [saving for saving in self._under_way if not saving.is_done]
+        return self._under_way
+
+
+def _write(path: Path, content: Content) -> str | None:
+    """What kept a state from being saved: a full disk does not end the training."""
+    try:
+        checkpoint.write(path, content.tensors(), content.about())
+    except MemoryError:
+        return "out of memory"
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
+
+
+def _delete(path: Path) -> str | None:
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
+    return None
