@@ -23,9 +23,10 @@ from model import states
 from model.architecture import Architecture
 from model.memory import give_back, is_out_of_memory, keep_freed
 from model.occupancy import Occupancy
-from model.on_device import DeviceReading, on_device
+from model.on_device import on_device
 from model.pairs import Pairs
 from model.planning import plan_of
+from model.precision import Precision
 from model.quantum import Floats, Plan
 from model.reading import Reading, Text, Tokens
 from model.report import Report, Status
@@ -43,12 +44,9 @@ _PATIENCE_SECONDS = 0.05
 class _Running:
     """A stack, and what the host knows of its slots."""
 
-    def __init__(
-        self, spec: TrialSpec, width: int, device: torch.device, data: DeviceReading | None
-    ) -> None:
-        self.shape = _shape(spec)
-        self.stack = Stack(spec.architecture, width, device, data=data)
-        self.slots = [Slot() for _ in range(width)]
+    def __init__(self, spec: TrialSpec, stack: Stack) -> None:
+        self.shape, self.stack = _shape(spec), stack
+        self.slots = [Slot() for _ in range(stack.width)]
 
     @property
     def training(self) -> list[int]:
@@ -78,7 +76,8 @@ class Engine:
         validation: validation tokens, 1-D, or pairs.
         slots: trials in training at one time; fewer when memory runs out.
         width: slots per stack; by default 1 on a CPU and `slots` elsewhere.
-        device: "cpu", "cuda", "cuda:1" …
+        device: "cpu", "cuda", "cuda:1", "mps" …
+        dtype: in which it computes: one of `precision.DTYPES`.
         checkpoint_dir: where each trial's state is saved at each report, as `states` says, while
             training goes on; None saves nothing.
         decode: from token ids to text. With it, what an encoder–decoder writes in the end is
@@ -98,12 +97,15 @@ class Engine:
         slots: int = 2,
         width: int | None = None,
         device: str = "cpu",
+        dtype: str = "float32",
         checkpoint_dir: Path | None = None,
         decode: Callable[[list[int]], str] | None = None,
         starts: Path | None = None,
     ) -> None:
         self._train, self._validation = _reading(train), _reading(validation)
         self.device = torch.device(device)
+        self.precision = Precision.of(dtype, self.device)
+        self.precision.set_up(self.device)
         if self.device.type == "cpu":
             torch.set_num_threads(1)
             keep_freed()
@@ -278,7 +280,9 @@ class Engine:
             if running.shape == shape and running.free is not None:
                 break
         else:
-            running = _Running(slot.spec, self.width, self.device, self._data)
+            a, on = slot.spec.architecture, self.device
+            stack = Stack(a, self.width, on, self.precision, data=self._data)
+            running = _Running(slot.spec, stack)
             self._running.append(running)
         row = running.free
         assert row is not None

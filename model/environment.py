@@ -10,18 +10,19 @@ import numpy as np
 import torch
 
 
-def environment(device: str) -> dict[str, str]:
-    """Device and versions; two runs of one specification are bit-equal where these are equal.
+def environment(device: str, dtype: str = "float32") -> dict[str, str]:
+    """Device, dtype and versions; runs of one specification are bit-equal where these are equal.
 
     Args:
-        device: "cpu", "cuda" …
+        device: "cpu", "cuda", "mps" …
+        dtype: in which it computes.
 
     Returns:
         device, dtype, torch, numpy, python and sacrebleu, as texts.
     """
     return {
         "device": _device_name(torch.device(device)),
-        "dtype": "float32",
+        "dtype": dtype,
         "torch": torch.__version__,
         "numpy": np.__version__,
         "python": platform.python_version(),
@@ -29,9 +30,31 @@ def environment(device: str) -> dict[str, str]:
     }
 
 
+def computing_dtype(asked: str, device: str) -> str:
+    """In which dtype a device computes, if that is left to it.
+
+    Args:
+        asked: one of `precision.DTYPES`, or "auto": bfloat16 on a GPU that computes in it, float32
+            elsewhere.
+        device: "cpu", "cuda", "mps" …
+
+    Returns:
+        One of `precision.DTYPES`.
+    """
+    if asked != "auto":
+        return asked
+    if torch.device(device).type != "cuda":
+        return "float32"
+    with torch.cuda.device(device):
+        has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bfloat16" if has_bfloat16 else "float32"
+
+
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return f"cuda: {torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
+    if device.type == "mps":
+        return f"mps: {_processor()}, macOS {platform.mac_ver()[0]}"
     return f"cpu: {_processor()}, {torch.backends.cpu.get_cpu_capability()}"
 
 

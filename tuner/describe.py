@@ -30,6 +30,7 @@ def search_words(space: SearchSpace, facts: CorpusFacts) -> list[str]:
         *_hints(space),
         _comparison(space),
         *_limits(space),
+        _devices(space),
         _cost(space, facts),
     ]
 
@@ -63,6 +64,21 @@ def _scheduler(space: SearchSpace) -> str:
         "pb2": _population(space) + " by a model of what helped",
     }[name]
     return f"Scheduler {name}: {about}."
+
+
+def _devices(space: SearchSpace) -> str:
+    engine = space.engine
+    where = {
+        "auto": "on a GPU if there is one, otherwise on the cores",
+        "cpu": "on the cores",
+        "cuda": "on a GPU",
+        "mps": "on the GPU of a Mac",
+    }[engine.device]
+    dtype: str = engine.dtype
+    if dtype == "auto":
+        may_be_gpu = engine.device in ("auto", "cuda")
+        dtype = "bfloat16 if a GPU computes in it, else float32" if may_be_gpu else "float32"
+    return f"Trains {where}, in {dtype}; weights and optimizer are float32."
 
 
 def _cost(space: SearchSpace, facts: CorpusFacts) -> str:

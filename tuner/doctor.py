@@ -27,13 +27,18 @@ def _torch(home: Home) -> str:
     import torch
 
     from model.engine import Engine  # noqa: F401 - its imports are part of the check
-    from model.environment import environment
+    from model.environment import computing_dtype, environment
 
-    found = environment("cuda" if torch.cuda.is_available() else "cpu")
+    device = "cpu"
+    if torch.cuda.is_available():
+        device = "cuda"
+    elif torch.backends.mps.is_available():
+        device = "mps"
+    found = environment(device, computing_dtype("auto", device))
     product = torch.ones(8, 8) @ torch.ones(8, 8)
     if not bool((product == 8).all()):
         raise RuntimeError("a matrix product is wrong")
-    return f"{found['torch']} on {found['device']}"
+    return f"{found['torch']} on {found['device']}, trains in {found['dtype']}"
 
 
 def _ray(home: Home) -> str:

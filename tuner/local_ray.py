@@ -80,33 +80,43 @@ class Devices:
     """On what a search trains.
 
     Attributes:
-        kind: "cpu" or "cuda".
+        kind: "cpu", "cuda" or "mps".
         number: of workers.
         slots: trials that each of them trains at one time.
+        dtype: in which they compute; "auto" leaves that to them.
     """
 
     kind: str
     number: int
     slots: int
+    dtype: str = "auto"
 
 
 def devices(space: SearchSpace) -> Devices:
     """What a space asks for, once Ray has told what there is.
 
     Raises:
-        TunerError: if the space wants GPUs that are not there.
+        TunerError: if the space wants GPUs that are not there, or what no other device can.
     """
-    gpus = _gpus()
-    kind = space.engine.device
+    engine, gpus = space.engine, _gpus()
+    kind = engine.device
     if kind == "auto":
-        kind = "cuda" if gpus else "cpu"
+        kind = "cuda" if gpus else "mps" if _has_mps() else "cpu"
     if kind == "cuda" and not gpus:
         raise TunerError("engine.device is cuda, but there is no GPU here; use auto or cpu")
-    on_gpu = kind == "cuda"
-    number = space.engine.workers or (gpus if on_gpu else _cores())
-    if on_gpu and number > gpus:
-        raise TunerError(f"engine.workers is {number}, but there are only {gpus} GPUs")
-    return Devices(kind, number, space.engine.slots or (_GPU_SLOTS if on_gpu else _CPU_SLOTS))
+    if kind == "mps" and not _has_mps():
+        raise TunerError("engine.device is mps, but this is no Mac that has it; use auto or cpu")
+    if engine.dtype == "tf32" and kind != "cuda":
+        raise TunerError(
+            f"only GPUs of NVIDIA compute in tf32, and engine.device comes to {kind} here; use "
+            f"auto or float32 as engine.dtype"
+        )
+    there = {"cuda": gpus, "mps": 1, "cpu": _cores()}[kind]
+    number = engine.workers or there
+    if kind != "cpu" and number > there:
+        raise TunerError(f"engine.workers is {number}, but there are only {there} GPUs")
+    slots = engine.slots or (_CPU_SLOTS if kind == "cpu" else _GPU_SLOTS)
+    return Devices(kind, number, slots, engine.dtype)
 
 
 def start_workers(
@@ -122,7 +132,14 @@ def start_workers(
     """
     decode = corpus.tokenizer.decode if corpus.has_pairs else None
     return make_workers(
-        on.number, corpus.splits, on.slots, on.kind, folders, decode=decode, gated=gated
+        on.number,
+        corpus.splits,
+        on.slots,
+        on.kind,
+        folders,
+        dtype=on.dtype,
+        decode=decode,
+        gated=gated,
     )
 
 
@@ -133,6 +150,7 @@ def make_workers(
     device: str,
     folders: tuple[str, str],
     *,
+    dtype: str = "float32",
     decode: Callable[[list[int]], str] | None = None,
     gated: bool = False,
 ) -> Workers:
@@ -144,7 +162,8 @@ def make_workers(
         slots: of each.
         device: of each.
         folders: where checkpoints are saved, and where what warm-started trials begin with lies.
-        decode: as for `Worker`.
+        dtype: as for `Worker`.
+        decode: likewise.
         gated: likewise.
     """
     import ray
@@ -163,7 +182,7 @@ def make_workers(
         max_restarts=-1,
         max_task_retries=0,  # repeating calls is the client's: it knows which report it has
     )
-    handles = [actor.remote(data, slots, device, *folders, gated) for _ in range(number)]
+    handles = [actor.remote(data, slots, device, folders, dtype, gated) for _ in range(number)]
     return Workers(handles, slots)
 
 
@@ -175,10 +194,17 @@ def _fetching() -> type:
 
     class WorkerActor(Worker):
         def __init__(
-            self, data: bytes, slots: int, device: str, states: str, starts: str, gated: bool
+            self,
+            data: bytes,
+            slots: int,
+            device: str,
+            folders: tuple[str, str],
+            dtype: str,
+            gated: bool,
         ) -> None:
             train, validation, decode = ray.get(ray.cloudpickle.loads(data))
-            super().__init__(train, validation, slots, device, states, starts, decode, gated=gated)
+            place = slots, device, *folders
+            super().__init__(train, validation, *place, decode, dtype=dtype, gated=gated)
 
     WorkerActor.__qualname__ = WorkerActor.__name__  # Ray calls the process by it
     return WorkerActor
@@ -190,6 +216,15 @@ def _gpus() -> int:
 
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return int(resources.get("GPU", 0))
+
+
+def _has_mps() -> bool:
+    """Whether this Mac has a GPU that PyTorch can use, which Ray does not count."""
+    if sys.platform != "darwin":
+        return False
+    import torch
+
+    return torch.backends.mps.is_available()
 
 
 def _cores() -> int:

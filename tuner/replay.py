@@ -132,11 +132,11 @@ def replay(
         raise RecordError(
             f"trial {trial.number} of {trial.search} ({trial.status}) has no report to compare with"
         )
-    device = trial.environment["device"].partition(":")[0]
     if spec.init_from is not None:
         bring_start(record, record.search(trial.search), spec.init_from, home)
     corpus = _same_corpus(record, trial, spec, home, on_progress)
-    reports, present = _retrain(spec, len(recorded), device, corpus, home.starts, on_report, states)
+    count, there = len(recorded), trial.environment
+    reports, present = _retrain(spec, count, there, corpus, home.starts, on_report, states)
     changed = {
         name: (trial.environment[name], present[name])
         for name in ENVIRONMENT
@@ -184,28 +184,26 @@ def _same_corpus(
 def _retrain(
     spec: TrialSpec,
     count: int,
-    device: str,
+    recorded: Mapping[str, str],
     corpus: Corpus,
     starts: Path,
     on_report: Callable[[int, int, Report], None] | None,
     states: Path | None = None,
 ) -> tuple[list[Report], Mapping[str, str]]:
-    """Train a specification up to some number of reports, on the recorded kind of device.
+    """Train a specification up to some number of reports, as recorded if the machine can.
 
     What a trial continued is trained again too, without reports.
     """
-    import torch
-
     from model.engine import Engine
     from model.environment import environment
 
-    if device != "cuda" or not torch.cuda.is_available():
-        device = "cpu"
+    device, dtype = _where(recorded)
     decode = corpus.tokenizer.decode
     engine = Engine(
         *corpus.splits,
         slots=1,
         device=device,
+        dtype=dtype,
         starts=starts,
         decode=decode,
         checkpoint_dir=states,
@@ -217,7 +215,21 @@ def _retrain(
             on_report(len(reports), count, report)
         if len(reports) == count:
             break
-    return reports, environment(device)
+    return reports, environment(device, dtype)
+
+
+def _where(recorded: Mapping[str, str]) -> tuple[str, str]:
+    """The recorded kind of device and the dtype; what comes closest if the machine lacks them."""
+    import torch
+
+    from model.precision import DTYPES
+
+    kind, dtype = recorded["device"].partition(":")[0], recorded["dtype"]
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    device = kind if there.get(kind) else "cpu"
+    if dtype not in DTYPES or (dtype == "tf32" and device != "cuda"):
+        dtype = "float32"
+    return device, dtype
 
 
 def compare(recorded: Mapping[int, Mapping[str, float]], reports: list[Report]) -> list[Difference]:

@@ -272,6 +272,9 @@ def _where(session: Session) -> tuple[Devices, bool]:
         return on, order == "tokens" or (order == "auto" and on.number == 1)
     # as many slots as the search has, on however many devices there are now
     slots = max(on.slots, math.ceil(last["slots"] / on.number))
+    before = last["environment"]
+    if on.dtype == "auto" and before["device"].startswith(on.kind):
+        on = replace(on, dtype=before["dtype"])  # as its trials so far, whatever auto means now
     return replace(on, slots=slots), last["in_order"]
 
 

@@ -24,17 +24,28 @@ class EngineConfig(Frozen):
 
     Attributes:
         workers: processes that train; one per core, or per GPU, if it is left out.
-        slots: trials that each of them trains at one time.
+        slots: trials that each of them trains at one time; None, or `auto`: as many as gain.
         micro_batch: sequences per tick; the largest that divides every B if it is left out.
         device: where they train.
+        dtype: in which they compute; `auto` is bfloat16 on a GPU that does, otherwise float32.
         timeout_seconds: silence after which a worker is taken for frozen and started anew.
     """
 
     workers: int | None = Field(default=None, ge=1, le=4096)
     slots: int | None = Field(default=None, ge=1, le=4096)
     micro_batch: int | None = Field(default=None, ge=1)
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    dtype: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
     timeout_seconds: float = Field(default=60.0, gt=0)
+
+    @field_validator("slots", mode="before")
+    @classmethod
+    def _as_number(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            if value == "auto":
+                return None
+            raise ValueError(f"engine.slots must be a number, or auto, got {shown(value)}")
+        return value
 
 
 Sampler = Literal["tpe", "gp", "cmaes", "qmc", "random", "grid", "nsga2"]

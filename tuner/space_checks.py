@@ -52,6 +52,7 @@ class SpaceChecks:
             self._check_budget()
         if not wrong("hyperparameters", "engine"):
             self._check_batch()
+            self._check_dtype()
         if wrong("model", "hyperparameters"):
             return
         self._check_circles()
@@ -142,6 +143,12 @@ class SpaceChecks:
             message = f"every B must be a multiple of the micro-batch {micro_batch}"
             way_out = "change one of them, or leave micro_batch out"
             self._file.note(("engine", "micro_batch"), f"{message}, got B = {wrong[0]}; {way_out}")
+
+    def _check_dtype(self) -> None:
+        engine = self._space.engine
+        if engine.dtype == "tf32" and engine.device in ("cpu", "mps"):
+            message = f"only GPUs of NVIDIA compute in tf32, and engine.device is {engine.device}"
+            self._file.note(("engine", "dtype"), f"{message}; use auto or float32")
 
     # conditions, shapes and grid ------------------------------------------------------------
 

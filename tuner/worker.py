@@ -70,10 +70,11 @@ class Worker:
         train: training tokens or pairs, shared through Ray's object store.
         validation: likewise.
         slots: trials in training at one time.
-        device: "cpu" or "cuda".
+        device: "cpu", "cuda" or "mps".
         checkpoint_dir: where states are saved at reports.
         starts: where what warm-started trials start with lies.
         decode: from token ids to text, for what encoder–decoders write.
+        dtype: in which it computes; "auto" leaves that to the device.
         gated: whether reports are held back until `allow`.
     """
 
@@ -87,15 +88,19 @@ class Worker:
         starts: str,
         decode: Callable[[list[int]], str] | None = None,
         *,
+        dtype: str = "float32",
         gated: bool = False,
     ) -> None:
         from model.engine import Engine
+        from model.environment import computing_dtype
 
+        self._dtype = computing_dtype(dtype, device)
         self._engine = Engine(
             train,
             validation,
             slots=slots,
             device=device,
+            dtype=self._dtype,
             checkpoint_dir=Path(checkpoint_dir),
             starts=Path(starts),
             decode=decode,
@@ -114,10 +119,10 @@ class Worker:
         self._first_turn = math.inf
 
     async def environment(self) -> dict[str, str]:
-        """Device and versions."""
+        """Device, dtype and versions."""
         from model.environment import environment
 
-        return environment(self._device)
+        return environment(self._device, self._dtype)
 
     async def start(
         self,

@@ -87,9 +87,9 @@ class Memory:
                 self._refuse(stack.width > self.in_tick)
             return run(stack, plan)
 
-        def making(stack: Stack, architecture: Any, width: int, device: Any) -> None:
+        def making(stack: Stack, architecture: Any, width: int, *rest: Any) -> None:
             self._refuse(width > self.in_making)
-            make(stack, architecture, width, device)
+            make(stack, architecture, width, *rest)
 
         def evaluating(stack: Stack, slots: list[int], *rest: Any) -> Any:
             self._refuse(stack.width > self.in_evaluation)

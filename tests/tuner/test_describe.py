@@ -61,3 +61,25 @@ def test_validate_describes_the_search(tmp_path: Path, search: str) -> None:
     words = search_words(load_space(file), FACTS)
     for sentence in CASES[search]:
         assert any(sentence in line for line in words), words
+
+
+@pytest.mark.parametrize(
+    ("engine", "sentence"),
+    [
+        (
+            "{}",
+            "Trains on a GPU if there is one, otherwise on the cores, in bfloat16 if a GPU compu",
+        ),
+        (
+            "{slots: auto, device: cpu}",
+            "Trains on the cores, in float32; weights and optimizer are",
+        ),
+        ("{device: cuda, dtype: tf32}", "Trains on a GPU, in tf32; weights and optimizer are floa"),
+        ("{device: mps}", "Trains on the GPU of a Mac, in float32; weights"),
+    ],
+)
+def test_words_say_where_and_in_which_dtype(tmp_path: Path, engine: str, sentence: str) -> None:
+    file = tmp_path / "lm.yaml"
+    file.write_text(SPACE + f"engine: {engine}", encoding="utf-8")
+    words = search_words(load_space(file), FACTS)
+    assert any(line.startswith(sentence) for line in words), words

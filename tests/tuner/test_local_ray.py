@@ -21,13 +21,14 @@ SPACE = Path(__file__).parents[2] / "search_spaces" / "lm.yaml"
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A machine of three cores and some GPUs, and what was made on it."""
-    found = SimpleNamespace(gpus=0, made=None)
+    found = SimpleNamespace(gpus=0, has_mps=False, made=None)
 
     def make(*args: Any, **options: Any) -> Any:
         found.made = args, options
         return found
 
     monkeypatch.setattr(local_ray, "_gpus", lambda: found.gpus)
+    monkeypatch.setattr(local_ray, "_has_mps", lambda: found.has_mps)
     monkeypatch.setattr(local_ray, "_cores", lambda: 3)
     monkeypatch.setattr(local_ray, "make_workers", make)
     return found
@@ -65,12 +66,36 @@ def test_start_workers_makes_one_for_each_device(
     (number, splits, slots, device, folders), options = machine.made
     assert (number, slots, device) == expected
     assert (splits, folders) == (("t", "v"), ("states", "starts"))
-    assert options == {"decode": None, "gated": False}
+    assert options == {"dtype": "auto", "decode": None, "gated": False}
+
+
+@pytest.mark.parametrize(
+    ("gpus", "engine", "expected"),
+    [
+        (0, {}, ("mps", 1)),
+        (0, {"device": "mps", "workers": 1}, ("mps", 1)),
+        (0, {"device": "cpu"}, ("cpu", 3)),
+        (1, {}, ("cuda", 1)),
+    ],
+)
+def test_mac_has_one_gpu_that_ray_does_not_count(
+    machine: Any, gpus: int, engine: dict[str, Any], expected: tuple[str, int]
+) -> None:
+    machine.gpus, machine.has_mps = gpus, True
+    on = devices(space(**engine))
+    assert (on.kind, on.number) == expected
+
+
+@pytest.mark.parametrize("dtype", ["auto", "float32", "tf32", "bfloat16"])
+def test_start_workers_passes_the_dtype_on(machine: Any, dtype: str) -> None:
+    machine.gpus = 1
+    start_workers(devices(space(dtype=dtype)), corpus(), ("states", "starts"))
+    assert machine.made[1]["dtype"] == dtype
 
 
 def test_start_workers_passes_on_gate_and_decoder(machine: Any) -> None:
     start_workers(devices(space()), corpus(has_pairs=True), ("states", "starts"), gated=True)
-    assert machine.made[1] == {"decode": str, "gated": True}
+    assert machine.made[1] == {"dtype": "auto", "decode": str, "gated": True}
 
 
 @pytest.mark.parametrize(
@@ -78,6 +103,8 @@ def test_start_workers_passes_on_gate_and_decoder(machine: Any) -> None:
     [
         (0, {"device": "cuda"}, "engine.device is cuda, but there is no GPU here"),
         (1, {"device": "cuda", "workers": 2}, "engine.workers is 2, but there are only 1 GPUs"),
+        (1, {"device": "mps"}, "engine.device is mps, but this is no Mac that has it"),
+        (0, {"dtype": "tf32"}, "only GPUs of NVIDIA compute in tf32, and engine.device comes to c"),
     ],
 )
 def test_devices_refuses_what_is_not_there(

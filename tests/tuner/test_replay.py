@@ -8,6 +8,8 @@ from types import SimpleNamespace
 from typing import cast
 
 import numpy as np
+import pytest
+import torch
 
 from model.corpus import Corpus
 from model.engine import Engine
@@ -15,9 +17,10 @@ from model.report import METRICS, Report, Status
 from model.spec import Continues, TrialSpec
 from model.states import At
 from tests.conftest import MakeSpec
-from tuner.replay import Difference, Verdict, _retrain, compare, judge
+from tuner.replay import Difference, Verdict, _retrain, _where, compare, judge
 
 Tokens = tuple[np.ndarray, np.ndarray]
+CPU = {"device": "cpu: any", "dtype": "float32"}
 
 
 def report(step: int, loss: float = 3.0, status: Status = Status.TRAINING) -> Report:
@@ -89,10 +92,48 @@ def replayed(tokens: Tokens, spec: TrialSpec, made: list[Report], folder: Path) 
     """What a replay finds of the reports of a search."""
     told: list[int] = []
     reports, _ = _retrain(
-        spec, len(made), "cpu", fake_corpus(tokens), folder, lambda n, of, r: told.append(r.step)
+        spec, len(made), CPU, fake_corpus(tokens), folder, lambda n, of, r: told.append(r.step)
     )
     assert told == [r.step for r in made]
     return compare(recorded(*made), reports)
+
+
+@pytest.mark.parametrize(
+    ("has_gpu", "device", "dtype", "expected"),
+    [
+        (False, "cpu: x, AVX2", "float32", ("cpu", "float32")),
+        (False, "cpu: x, AVX2", "bfloat16", ("cpu", "bfloat16")),
+        (False, "cuda: H100, CUDA 13", "bfloat16", ("cpu", "bfloat16")),
+        (False, "cuda: H100, CUDA 13", "tf32", ("cpu", "float32")),
+        (False, "mps: arm", "float32", ("cpu", "float32")),
+        (False, "unknown", "unknown", ("cpu", "float32")),
+        (True, "cuda: H100, CUDA 13", "tf32", ("cuda", "tf32")),
+        (True, "mps: arm", "bfloat16", ("mps", "bfloat16")),
+        (True, "cpu: x", "float32", ("cpu", "float32")),
+    ],
+)
+def test_replay_trains_as_recorded_if_the_machine_can(
+    monkeypatch: pytest.MonkeyPatch,
+    has_gpu: bool,
+    device: str,
+    dtype: str,
+    expected: tuple[str, str],
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: has_gpu)
+    assert _where({"device": device, "dtype": dtype}) == expected
+
+
+def test_replay_of_another_dtype_is_told_by_its_environment(
+    tokens: Tokens, make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    spec = make_spec(steps=4, reports=2)
+    for dtype in ("float32", "bfloat16"):
+        there = CPU | {"dtype": dtype}
+        reports, present = _retrain(spec, 2, there, fake_corpus(tokens), tmp_path, None)
+        assert present["dtype"] == dtype
+        made = list(Engine(*tokens, dtype=dtype).run([spec]))
+        assert compare(recorded(*made), reports) == []
 
 
 def searched(tokens: Tokens, specs: list[TrialSpec], stop: dict[str, int]) -> list[list[Report]]:

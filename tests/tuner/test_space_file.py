@@ -255,6 +255,13 @@ MISTAKES = {
         "every B must be a multiple of the micro-batch 8, got B = 12",
     ),
     "micro-batch, default B": (BUDGET + "engine: {micro_batch: ▲5}", "micro-batch 5, got B = 16"),
+    "slots": (BUDGET + "engine: {slots: ▲many}", "engine.slots must be a number, or auto, got many"),
+    "no slots": (BUDGET + "engine: {slots: ▲0}", "engine.slots must be at least 1, got 0"),
+    "dtype": (BUDGET + "engine: {dtype: ▲float16}", "engine.dtype must be"),
+    "tf32": (
+        BUDGET + "engine: {device: cpu, dtype: ▲tf32}",
+        "only GPUs of NVIDIA compute in tf32, and engine.device is cpu; use auto or float32",
+    ),
     "B as long range": (hyper("B: ▲{int: [1, 1000]}"), "B must be a value, a choice or a grid"),
     "heads": (BUDGET + "model: ▲{n_heads: 5}", "d_model must be a multiple of n_heads"),
     "heads, choice": (BUDGET + "model: ▲{d_model: {choice: [64, 60]}, n_heads: 8}", "got 60 and 8"),

@@ -95,6 +95,18 @@ def test_worker_reports_what_the_engine_reports(
     run(scenario())
 
 
+@pytest.mark.parametrize(("asked", "dtype"), [("auto", "float32"), ("bfloat16", "bfloat16")])
+def test_worker_says_in_which_dtype_it_trains(
+    make_worker: MakeWorker, asked: str, dtype: str
+) -> None:
+    async def scenario() -> None:
+        worker = make_worker(dtype=asked)
+        assert (await worker.environment())["dtype"] == dtype
+        assert worker._engine.precision.name == dtype
+
+    run(scenario())
+
+
 def test_report_can_be_asked_for_again(make_spec: MakeSpec, make_worker: MakeWorker) -> None:
     """An answer that was lost on the way is given again, and a start is no second one."""
 
