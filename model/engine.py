@@ -21,6 +21,7 @@ import torch
 
 from model import states
 from model.architecture import Architecture
+from model.calibration import slots_for
 from model.memory import give_back, is_out_of_memory, keep_freed
 from model.occupancy import Occupancy
 from model.on_device import on_device
@@ -166,6 +167,10 @@ class Engine:
             raise ValueError(f"the trial has made its last report, at update {after}")
         resumes = () if resume is None else (resume,)
         self._waiting.append(Admission(trial_id, spec, resumes, after))
+
+    def slots_for(self, spec: TrialSpec, file: Path) -> int:
+        """How many trials like one this device should train at one time (`calibration`)."""
+        return slots_for(spec, self._train, self.device, self.precision, file)
 
     def _check(self, spec: TrialSpec) -> None:
         a = spec.architecture

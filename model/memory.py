@@ -1,9 +1,10 @@
-"""How memory that has run out shows itself."""
+"""The memory of a device: how much there is, and how it shows that it has run out."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import sys
 
 import torch
@@ -29,6 +30,34 @@ def give_back(device: torch.device) -> None:
     """Return to a GPU what PyTorch keeps for later."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
+def free_bytes(device: torch.device) -> float:
+    """What this process has or could have of a device's memory; infinite if it is not measured."""
+    give_back(device)
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device))
+    if device.type == "mps":
+        return float(torch.mps.recommended_max_memory())
+    return math.inf
+
+
+def begin_peak(device: torch.device) -> None:
+    """Begin to look for the most memory that is used."""
+    give_back(device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_bytes(device: torch.device) -> float:
+    """The most memory that was used since; 0 where it is not measured."""
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_reserved(device))
+    if device.type == "mps":
+        return float(torch.mps.driver_allocated_memory())  # what was used is kept for later
+    return 0.0
 
 
 # Names and numbers of glibc's malloc.h.

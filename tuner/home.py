@@ -76,6 +76,11 @@ class Home:
         """What warm-started trials start with, and the tokenizers that it goes with."""
         return self.root / "starts"
 
+    @property
+    def calibration(self) -> Path:
+        """How many trials the GPUs that were measured train at one time."""
+        return self.root / "calibration.json"
+
     def search(self, name: str) -> Path:
         """Files of one search: checkpoints while it runs, and Ray Tune's own state."""
         return self.root / "searches" / name

@@ -7,10 +7,12 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from model.corpus import Corpus
+from model.spec import TrialSpec
 from tuner.errors import TunerError
 from tuner.space import SearchSpace
 
@@ -84,12 +86,14 @@ class Devices:
         number: of workers.
         slots: trials that each of them trains at one time.
         dtype: in which they compute; "auto" leaves that to them.
+        is_open: whether `slots` is only a guess, and the device could be asked.
     """
 
     kind: str
     number: int
     slots: int
     dtype: str = "auto"
+    is_open: bool = False
 
 
 def devices(space: SearchSpace) -> Devices:
@@ -115,8 +119,9 @@ def devices(space: SearchSpace) -> Devices:
     number = engine.workers or there
     if kind != "cpu" and number > there:
         raise TunerError(f"engine.workers is {number}, but there are only {there} GPUs")
-    slots = engine.slots or (_CPU_SLOTS if kind == "cpu" else _GPU_SLOTS)
-    return Devices(kind, number, slots, engine.dtype)
+    if kind == "cpu":
+        return Devices(kind, number, engine.slots or _CPU_SLOTS, engine.dtype)
+    return Devices(kind, number, engine.slots or _GPU_SLOTS, engine.dtype, engine.slots is None)
 
 
 def start_workers(
@@ -141,6 +146,31 @@ def start_workers(
         decode=decode,
         gated=gated,
     )
+
+
+def calibrated(on: Devices, corpus: Corpus, spec: TrialSpec, most: int, file: Path) -> Devices:
+    """The same with as many slots as one of the devices says.
+
+    It is asked through a worker of its own, whose end gives back all of the memory.
+
+    Args:
+        on: some GPUs.
+        corpus: what the trials read.
+        spec: of the first trial.
+        most: slots of a device that could be used.
+        file: of what was measured before.
+    """
+    import ray
+    from ray.exceptions import RayError
+
+    nowhere = "", ""  # nothing is saved
+    (worker,) = make_workers(1, corpus.splits, 1, on.kind, nowhere, dtype=on.dtype).handles
+    try:
+        slots: int = ray.get(worker.slots_for.remote(spec.model_dump_json(), str(file)))
+    except RayError:  # whatever is broken, the trials will show
+        slots = on.slots
+    ray.kill(worker)
+    return replace(on, slots=min(slots, most), is_open=False)
 
 
 def make_workers(

@@ -271,11 +271,24 @@ def _where(session: Session) -> tuple[Devices, bool]:
     if last is None:
         return on, order == "tokens" or (order == "auto" and on.number == 1)
     # as many slots as the search has, on however many devices there are now
-    slots = max(on.slots, math.ceil(last["slots"] / on.number))
+    slots = math.ceil(last["slots"] / on.number)
+    if not on.is_open:
+        slots = max(on.slots, slots)
     before = last["environment"]
     if on.dtype == "auto" and before["device"].startswith(on.kind):
         on = replace(on, dtype=before["dtype"])  # as its trials so far, whatever auto means now
-    return replace(on, slots=slots), last["in_order"]
+    return replace(on, slots=slots, is_open=False), last["in_order"]
+
+
+def _calibrated(on: Devices, session: Session) -> Devices:
+    """The devices with as many slots as they gain from, for trials like the first."""
+    from tuner.local_ray import calibrated
+
+    session.view.phase("measuring how many trials the GPU should train at one time")
+    space = session.space
+    spec = space.spec(space.defaults(), session.facts, space.search.seed)
+    most = math.ceil(space.search.trials / on.number)
+    return calibrated(on, session.corpus, spec, most, session.home.calibration)
 
 
 def _studies(session: Session) -> StudyStore | None:
@@ -293,6 +306,8 @@ def _train(
         check_interrupt()
         folders = str(session.folder / "checkpoints"), str(session.home.starts)
         on, in_order = _where(session)
+        if on.is_open:
+            on = _calibrated(on, session)
         workers = start_workers(on, session.corpus, folders, gated=True)
         _keep_inputs(session)  # while the workers start
 

@@ -124,6 +124,16 @@ class Worker:
 
         return environment(self._device, self._dtype)
 
+    async def slots_for(self, spec: str, file: str) -> int:
+        """How many trials like one its device should train at one time; while none is started.
+
+        Args:
+            spec: a `TrialSpec` as JSON.
+            file: of what was measured before.
+        """
+        parsed = TrialSpec.model_validate_json(spec)
+        return await asyncio.to_thread(self._engine.slots_for, parsed, Path(file))
+
     async def start(
         self,
         trial_id: str,

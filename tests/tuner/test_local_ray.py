@@ -7,11 +7,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
+from ray.exceptions import RayError
 
 from model.corpus import Corpus
+from tests.conftest import MakeSpec
 from tuner import local_ray
 from tuner.errors import TunerError
-from tuner.local_ray import devices, start_workers
+from tuner.local_ray import Devices, calibrated, devices, start_workers
 from tuner.space import SearchSpace
 from tuner.space_file import load_space
 
@@ -84,6 +87,54 @@ def test_mac_has_one_gpu_that_ray_does_not_count(
     machine.gpus, machine.has_mps = gpus, True
     on = devices(space(**engine))
     assert (on.kind, on.number) == expected
+
+
+@pytest.mark.parametrize(
+    ("gpus", "engine", "is_open"),
+    [(0, {}, False), (1, {}, True), (1, {"slots": 8}, False), (1, {"device": "cpu"}, False)],
+)
+def test_gpu_is_asked_for_its_slots_unless_they_are_given(
+    machine: Any, gpus: int, engine: dict[str, Any], is_open: bool
+) -> None:
+    machine.gpus = gpus
+    assert devices(space(**engine)).is_open == is_open
+
+
+@pytest.mark.parametrize(
+    ("answer", "most", "expected"), [(16, 64, 16), (16, 5, 5), (RayError("it died"), 64, 8)]
+)
+def test_calibrated_asks_a_worker_of_its_own(
+    machine: Any,
+    make_spec: MakeSpec,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: Any,
+    most: int,
+    expected: int,
+) -> None:
+    """Which reads the same data in the same dtype, and is gone afterwards."""
+    asked: list[tuple[str, str]] = []
+    killed: list[Any] = []
+
+    def get(result: Any) -> Any:
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def remote(*what: str) -> Any:
+        asked.append((what[0], what[1]))
+        return answer
+
+    worker = SimpleNamespace(slots_for=SimpleNamespace(remote=remote))
+    machine.gpus, machine.handles = 2, [worker]
+    monkeypatch.setattr(ray, "get", get)
+    monkeypatch.setattr(ray, "kill", killed.append)
+    on, spec = devices(space(dtype="bfloat16")), make_spec()
+    found = calibrated(on, corpus(), spec, most, Path("calibration.json"))
+    assert found == Devices("cuda", 2, expected, "bfloat16")
+    assert asked == [(spec.model_dump_json(), "calibration.json")]
+    assert killed == [worker]
+    (number, splits, _, device, _), options = machine.made
+    assert (number, splits, device, options) == (1, ("t", "v"), "cuda", {"dtype": "bfloat16"})
 
 
 @pytest.mark.parametrize("dtype", ["auto", "float32", "tf32", "bfloat16"])

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from model import calibration
 from model.engine import Engine
 from model.report import Report, Status
 from model.spec import Continues, TrialSpec
@@ -105,6 +106,24 @@ def test_worker_says_in_which_dtype_it_trains(
         assert worker._engine.precision.name == dtype
 
     run(scenario())
+
+
+def test_worker_measures_how_many_slots_its_device_should_have(
+    tmp_path: Path, make_spec: MakeSpec, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stacks on a CPU, for real; the second time it is remembered."""
+    monkeypatch.setattr(calibration, "_MOST", 4)
+    file = tmp_path / "calibration.json"
+
+    async def scenario() -> None:
+        text = make_spec().model_dump_json()
+        found = await make_worker().slots_for(text, str(file))
+        assert found in (1, 2, 4)
+        monkeypatch.setattr(calibration, "stack_meter", None)
+        assert await make_worker().slots_for(text, str(file)) == found
+
+    run(scenario())
+    assert file.is_file()
 
 
 def test_report_can_be_asked_for_again(make_spec: MakeSpec, make_worker: MakeWorker) -> None:
