@@ -36,7 +36,7 @@ from model.slots import Admission, Slot, SlotState, begin
 from model.spec import TrialSpec
 from model.stack import Stack
 from model.states import At
-from model.writer import MOST_BYTES, Writer
+from model.writer import LIMITS, Writer
 
 # How long a turn waits for the disk when there is nothing to train: orders come in between.
 _PATIENCE_SECONDS = 0.05
@@ -120,7 +120,7 @@ class Engine:
         self.width = width or (1 if self.device.type == "cpu" else slots)
         self._asked = self.slots, self.width
         self._checkpoint_dir = checkpoint_dir
-        self._writer = Writer(MOST_BYTES.get(self.device.type, MOST_BYTES["cpu"]))
+        self._writer = Writer(LIMITS.get(self.device.type, LIMITS["cpu"]))
         self._reporter = Reporter(self._validation, self._writer, checkpoint_dir, decode)
         self._starts = starts
         self._running: deque[_Running] = deque()

@@ -1,4 +1,4 @@
-"""A thread that saves states, so that training does not wait for packing, checksums and disks."""
+"""Threads that save states, so that training does not wait for packing, checksums and disks."""
 
 from __future__ import annotations
 
@@ -11,9 +11,21 @@ from typing import Any, NamedTuple
 from model import checkpoint
 from model.copies import Copied
 
-# Of states that wait for the disk; beyond that, training waits. A GPU's are larger and come
-# together.
-MOST_BYTES = {"cpu": 2**28, "cuda": 2**32}
+
+class Limits(NamedTuple):
+    """What saving may take.
+
+    Attributes:
+        most_bytes: of states that are not on the disk yet; beyond that, training waits.
+        threads: that write at one time.
+    """
+
+    most_bytes: int
+    threads: int
+
+
+# The states of a GPU are larger and come together, and other cores than the engine's are idle.
+LIMITS = {"cpu": Limits(2**28, 1), "cuda": Limits(2**32, 4)}
 
 
 class Content(NamedTuple):
@@ -56,15 +68,15 @@ class Saving:
 
 
 class Writer:
-    """Saves states one after the other, in the order in which they come; used by one thread.
+    """Saves states, beginning in the order in which they come; used by one thread.
 
     Args:
-        most_bytes: of states that are not on the disk yet; one is taken however large it is.
+        limits: what it may take; one state is taken however large it is.
     """
 
-    def __init__(self, most_bytes: int) -> None:
-        self._most_bytes = most_bytes
-        self._thread = ThreadPoolExecutor(1, "states")
+    def __init__(self, limits: Limits) -> None:
+        self._most_bytes = limits.most_bytes
+        self._threads = ThreadPoolExecutor(limits.threads, "states")
         self._under_way: list[Saving] = []
 
     @property
@@ -76,14 +88,14 @@ class Writer:
         """Take a state; waits first while too much is under way."""
         while self.load and sum(s.size for s in self._under_way) + content.size > self._most_bytes:
             self.wait()
-        saving = Saving(trial_id, path, content.size, self._thread.submit(_write, path, content))
+        saving = Saving(trial_id, path, content.size, self._threads.submit(_write, path, content))
         self._under_way.append(saving)
         return saving
 
     def discard(self, saving: Saving) -> None:
         """Have no such state in the end; nobody waits for that."""
         if not saving.future.cancel():
-            deletion = self._thread.submit(_delete, saving.path)
+            deletion = self._threads.submit(_delete, saving)
             self._under_way.append(Saving(saving.trial_id, saving.path, 0, deletion))
 
     def wait(self, seconds: float | None = None) -> None:
@@ -110,7 +122,9 @@ def _write(path: Path, content: Content) -> str | None:
     return None
 
 
-def _delete(path: Path) -> str | None:
+def _delete(saving: Saving) -> str | None:
+    """After it was written, which began before."""
+    wait([saving.future])
     with contextlib.suppress(OSError):
-        path.unlink(missing_ok=True)
+        saving.path.unlink(missing_ok=True)
     return None

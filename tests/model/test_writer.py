@@ -20,11 +20,12 @@ from model.report import Report, Status
 from model.spec import Continues, TrialSpec
 from model.stack import Stack
 from model.states import At
-from model.writer import Content, Writer
+from model.writer import LIMITS, Content, Limits, Writer
 from tests.conftest import MakeSpec
 
 Tokens = tuple[np.ndarray, np.ndarray]
 PATIENCE_SECONDS = 20.0
+ABOUT = {"trial_id": "0", "step": 1}
 WILD: dict[str, Any] = {
     "optimizer": "sgd",
     "schedule": "constant",
@@ -41,6 +42,7 @@ class Disk:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.is_free = threading.Event()
         self.is_free.set()
+        self.slow: set[int] = set()  # updates whose states are written only when it is free
         self.asked = threading.Event()  # a write has begun
         self.written: list[tuple[str, int]] = []
         self.refused: set[int] = set()  # updates
@@ -49,7 +51,8 @@ class Disk:
 
     def _writing(self, path: Path, tensors: Any, about: Any) -> None:
         self.asked.set()
-        assert self.is_free.wait(PATIENCE_SECONDS)
+        if not self.slow or about["step"] in self.slow:
+            assert self.is_free.wait(PATIENCE_SECONDS)
         if about["step"] in self.refused:
             raise OSError(errno.ENOSPC, "No space left on device")
         self._write(path, tensors, about)
@@ -146,6 +149,42 @@ def test_training_goes_on_while_the_disk_is_slow(
     assert all(r.checkpoint and Path(r.checkpoint).is_file() for r in reports)
 
 
+def test_reports_stay_in_order_when_several_threads_write(
+    tmp_path: Path,
+    tokens: Tokens,
+    make_spec: MakeSpec,
+    monkeypatch: pytest.MonkeyPatch,
+    disk: Disk,
+) -> None:
+    """The first state is the last one on the disk."""
+    monkeypatch.setitem(LIMITS, "cpu", Limits(2**28, 3))
+    engine = Engine(*tokens, slots=1, checkpoint_dir=tmp_path)
+    engine.admit("0", make_spec(steps=5, reports=5))
+    disk.hold()
+    disk.slow = {1}
+    while len(disk.written) < 4:
+        assert engine.turn() == []
+    disk.is_free.set()
+    assert [r.step for r in turn_all(engine)] == [1, 2, 3, 4, 5]
+    assert disk.written[-1] == ("0", 1)
+
+
+def test_discarded_state_is_deleted_after_it_was_written(tmp_path: Path, disk: Disk) -> None:
+    """Although other threads are free for that."""
+    writer = Writer(Limits(2**28, 3))
+    disk.hold()
+    saving = writer.save(
+        "0", tmp_path / "x", Content(begin_copy({"x": torch.ones(9)}), lambda: ABOUT, 36)
+    )
+    assert disk.asked.wait(PATIENCE_SECONDS)
+    writer.discard(saving)
+    time.sleep(0.05)
+    assert writer.load == 2
+    disk.is_free.set()
+    writer.wait_for("0")
+    assert (writer.load, disk.written, list(tmp_path.iterdir())) == (0, [("0", 1)], [])
+
+
 def test_report_that_names_no_state_waits_for_those_before_it(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, disk: Disk
 ) -> None:
@@ -185,7 +224,7 @@ def test_slow_disk_slows_training_instead_of_filling_memory(
 
 
 def test_state_larger_than_the_bound_is_saved(tmp_path: Path) -> None:
-    writer = Writer(1)
+    writer = Writer(Limits(1, 3))
     for step in range(3):
         content = Content(begin_copy({"x": torch.ones(9)}), lambda: {"trial_id": "0"}, 36)
         writer.save("0", tmp_path / f"{step}", content)
