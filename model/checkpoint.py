@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -37,13 +37,22 @@ def digest(tensors: Mapping[str, Tensor], about: str = "") -> str:
     return sha.hexdigest()
 
 
-def write(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+def write(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    about: Mapping[str, Any],
+    is_wanted: Callable[[], bool] = lambda: True,
+) -> bool:
     """Write tensors and JSON to a file that is either the old one or the whole new one.
 
     Args:
         path: where to; its folder is made if need be.
         tensors: CPU tensors.
         about: what they are; anything that JSON can say.
+        is_wanted: is asked when all is on the disk, before the file gets its name.
+
+    Returns:
+        Whether it was wanted.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -52,10 +61,14 @@ def write(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -
             file.write(_pack(tensors, about))
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).replace(path)
+        if is_wanted():
+            Path(temporary).replace(path)
+            return True
+        Path(temporary).unlink()
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+    return False
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

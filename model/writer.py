@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -49,12 +50,20 @@ class Saving:
         trial_id: whose state it is.
         path: where to.
         size: in bytes.
-        future: what came of it: None, or why it could not be saved.
+        unwanted: is set if it shall not lie there in the end.
+        future: what came of it: None, or why it was not saved.
     """
 
-    def __init__(self, trial_id: str, path: Path, size: int, future: Future[str | None]) -> None:
+    def __init__(
+        self,
+        trial_id: str,
+        path: Path,
+        size: int,
+        unwanted: threading.Event,
+        future: Future[str | None],
+    ) -> None:
         self.trial_id, self.path, self.size = trial_id, path, size
-        self.future = future
+        self.unwanted, self.future = unwanted, future
 
     @property
     def is_done(self) -> bool:
@@ -88,15 +97,20 @@ class Writer:
         """Take a state; waits first while too much is under way."""
         while self.load and sum(s.size for s in self._under_way) + content.size > self._most_bytes:
             self.wait()
-        saving = Saving(trial_id, path, content.size, self._threads.submit(_write, path, content))
+        unwanted = threading.Event()
+        future = self._threads.submit(_write, path, content, unwanted)
+        saving = Saving(trial_id, path, content.size, unwanted, future)
         self._under_way.append(saving)
         return saving
 
     def discard(self, saving: Saving) -> None:
         """Have no such state in the end; nobody waits for that."""
         if not saving.future.cancel():
+            saving.unwanted.set()
             deletion = self._threads.submit(_delete, saving)
-            self._under_way.append(Saving(saving.trial_id, saving.path, 0, deletion))
+            self._under_way.append(
+                Saving(saving.trial_id, saving.path, 0, saving.unwanted, deletion)
+            )
 
     def wait(self, seconds: float | None = None) -> None:
         """Return when what has been under way longest is done, or after some time."""
@@ -111,20 +125,21 @@ class Writer:
         return self._under_way
 
 
-def _write(path: Path, content: Content) -> str | None:
+def _write(path: Path, content: Content, unwanted: threading.Event) -> str | None:
     """What kept a state from being saved: a full disk does not end the training."""
+    tensors, about = content.tensors(), content.about()
     try:
-        checkpoint.write(path, content.tensors(), content.about())
+        is_there = checkpoint.write(path, tensors, about, lambda: not unwanted.is_set())
     except MemoryError:
         return "out of memory"
     except OSError as error:
         return error.strerror or str(error)
-    return None
+    return None if is_there else "it was not wanted any more"
 
 
 def _delete(saving: Saving) -> str | None:
-    """After it was written, which began before."""
-    wait([saving.future])
-    with contextlib.suppress(OSError):
-        saving.path.unlink(missing_ok=True)
+    """If it was written all the same; by the same name another worker may write one soon."""
+    if saving.future.exception() is None and saving.future.result() is None:
+        with contextlib.suppress(OSError):
+            saving.path.unlink(missing_ok=True)
     return None

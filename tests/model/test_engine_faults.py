@@ -216,11 +216,11 @@ def test_full_disk_ends_no_training(
     peace = turn_all(Engine(*tokens), [spec])
     write, attempts = checkpoint.write, []
 
-    def writing(path: Path, *args: Any) -> None:
+    def writing(path: Path, *args: Any) -> bool:
         attempts.append(path)
         if len(attempts) in {2, 3}:
             raise OSError(errno.ENOSPC, "No space left on device")
-        write(path, *args)
+        return write(path, *args)
 
     monkeypatch.setattr(checkpoint, "write", writing)
     reports = turn_all(Engine(*tokens, checkpoint_dir=tmp_path), [spec])

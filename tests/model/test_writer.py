@@ -49,17 +49,22 @@ class Disk:
         self._write = checkpoint.write
         monkeypatch.setattr(checkpoint, "write", self._writing)
 
-    def _writing(self, path: Path, tensors: Any, about: Any) -> None:
+    def _writing(self, path: Path, tensors: Any, about: Any, is_wanted: Any) -> bool:
         self.asked.set()
         if not self.slow or about["step"] in self.slow:
             assert self.is_free.wait(PATIENCE_SECONDS)
         if about["step"] in self.refused:
             raise OSError(errno.ENOSPC, "No space left on device")
-        self._write(path, tensors, about)
-        self.written.append((about["trial_id"], about["step"]))
+        is_there = self._write(path, tensors, about, is_wanted)
+        self.written += [(about["trial_id"], about["step"])] * is_there
+        return is_there
 
     def hold(self) -> None:
         self.is_free.clear()
+
+
+def content() -> Content:
+    return Content(begin_copy({"x": torch.ones(9)}), lambda: ABOUT, 36)
 
 
 @pytest.fixture
@@ -169,20 +174,33 @@ def test_reports_stay_in_order_when_several_threads_write(
     assert disk.written[-1] == ("0", 1)
 
 
-def test_discarded_state_is_deleted_after_it_was_written(tmp_path: Path, disk: Disk) -> None:
-    """Although other threads are free for that."""
-    writer = Writer(Limits(2**28, 3))
+@pytest.mark.parametrize("threads", [1, 3])
+def test_discarded_state_is_not_written_where_another_worker_may_write(
+    tmp_path: Path, disk: Disk, threads: int
+) -> None:
+    """A trial that goes on elsewhere comes to the same update there."""
+    writer, path = Writer(Limits(2**28, threads)), tmp_path / "x"
     disk.hold()
-    saving = writer.save(
-        "0", tmp_path / "x", Content(begin_copy({"x": torch.ones(9)}), lambda: ABOUT, 36)
-    )
+    saving = writer.save("0", path, content())
     assert disk.asked.wait(PATIENCE_SECONDS)
     writer.discard(saving)
     time.sleep(0.05)
     assert writer.load == 2
+    path.write_text("another's")
     disk.is_free.set()
     writer.wait_for("0")
-    assert (writer.load, disk.written, list(tmp_path.iterdir())) == (0, [("0", 1)], [])
+    assert (writer.load, disk.written, list(tmp_path.iterdir())) == (0, [], [path])
+    assert path.read_text() == "another's"
+
+
+def test_state_that_was_written_is_deleted_when_it_is_discarded(tmp_path: Path) -> None:
+    writer = Writer(Limits(2**28, 1))
+    saving = writer.save("0", tmp_path / "x", content())
+    writer.wait_for("0")
+    assert (tmp_path / "x").is_file()
+    writer.discard(saving)
+    writer.wait_for("0")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_report_that_names_no_state_waits_for_those_before_it(
@@ -226,8 +244,7 @@ def test_slow_disk_slows_training_instead_of_filling_memory(
 def test_state_larger_than_the_bound_is_saved(tmp_path: Path) -> None:
     writer = Writer(Limits(1, 3))
     for step in range(3):
-        content = Content(begin_copy({"x": torch.ones(9)}), lambda: {"trial_id": "0"}, 36)
-        writer.save("0", tmp_path / f"{step}", content)
+        writer.save("0", tmp_path / f"{step}", content())
         assert writer.load <= 1
     writer.wait_for("0")
     assert (writer.load, len(list(tmp_path.iterdir()))) == (0, 3)
