@@ -143,7 +143,7 @@ def stack_meter(
     spec = spec.model_copy(update={"init_from": None, "continues": None})
     a, b = spec.architecture, spec.micro_batch
     averaged = spec.hyperparameters.ema_decay > 0
-    first = Stack(a, 1, device, precision)
+    first = Stack(a, 1, device, precision=precision)
     first.load(0, spec.seed, averaged=averaged)
     weights = first.snapshot(0)  # drawing them for each slot would take longer than training
     del first
@@ -151,7 +151,7 @@ def stack_meter(
     def measure(width: int) -> Measured:
         gc.collect()  # what an earlier stack had
         begin_peak(device)
-        stack = Stack(a, width, device, precision)
+        stack = Stack(a, width, device, precision=precision)
         slots = [begin(Admission(str(row), spec), None, None)[0] for row in range(width)]
         for row in range(width):
             stack.load(row, spec.seed, weights, averaged=averaged)

@@ -87,9 +87,9 @@ class Memory:
                 self._refuse(stack.width > self.in_tick)
             return run(stack, plan)
 
-        def making(stack: Stack, architecture: Any, width: int, *rest: Any) -> None:
+        def making(stack: Stack, architecture: Any, width: int, *rest: Any, **more: Any) -> None:
             self._refuse(width > self.in_making)
-            make(stack, architecture, width, *rest)
+            make(stack, architecture, width, *rest, **more)
 
         def evaluating(stack: Stack, slots: list[int], *rest: Any) -> Any:
             self._refuse(stack.width > self.in_evaluation)
@@ -165,11 +165,11 @@ def test_small_stacks_make_room_for_each_other(
     engine = Engine(*tokens, slots=3)
     make, refusals = Stack.__init__, []
 
-    def making(stack: Stack, *args: Any) -> None:
+    def making(stack: Stack, *args: Any, **more: Any) -> None:
         if len(engine._running) == 2:
             refusals.append(1)
             raise MemoryError
-        make(stack, *args)
+        make(stack, *args, **more)
 
     monkeypatch.setattr(Stack, "__init__", making)
     assert numbers(turn_all(engine, specs)) == peace
@@ -187,10 +187,10 @@ def test_trial_that_does_not_fit_fails_alone(
     peace = numbers(turn_all(Engine(*tokens, slots=4, width=4), specs))
     make = Stack.__init__
 
-    def making(stack: Stack, architecture: Any, *args: Any) -> None:
+    def making(stack: Stack, architecture: Any, *args: Any, **more: Any) -> None:
         if architecture.d_ff == 64:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        make(stack, architecture, *args)
+        make(stack, architecture, *args, **more)
 
     monkeypatch.setattr(Stack, "__init__", making)
     engine = Engine(*tokens, slots=4, width=4, checkpoint_dir=tmp_path)
