@@ -9,6 +9,8 @@ K = slots, P = padded parameters.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -38,6 +40,7 @@ class Matrices:
         grad: sums of gradients, of ticks since the last update.
         mean: θ̄, from the first slot on that wants one.
         averaged: the slots that want one.
+        views: from a matrix (k, P) to named views of it, (k, *shape).
         alive: (K,) bool, False once something was not finite.
         weights: name → what the model computes with, (K, *shape) in `compute`.
         grads: views of `grad` in the order of `weights`.
@@ -48,12 +51,13 @@ class Matrices:
     ) -> None:
         self.width, self.device = width, device
         self.shapes = parameter_shapes(architecture)
-        self._offsets: dict[str, int] = {}
+        offsets: dict[str, int] = {}
         end = 0
         for name, shape in self.shapes.items():
-            self._offsets[name] = end
+            offsets[name] = end
             end += _ALIGNMENT * math.ceil(math.prod(shape) / _ALIGNMENT)
-        self.layout = Layout.of(self.shapes, self._offsets, end)
+        self.views = partial(_views, self.shapes, offsets)
+        self.layout = Layout.of(self.shapes, offsets, end)
         self.theta, self.m, self.v, self.grad = (
             torch.zeros(width, end, device=device) for _ in range(4)
         )
@@ -65,13 +69,6 @@ class Matrices:
             name: view.requires_grad_() for name, view in self.views(self._copy).items()
         }
         self.grads = list(self.views(self.grad).values())
-
-    def views(self, flat: Tensor) -> dict[str, Tensor]:
-        """Named views (k, *shape) of a matrix (k, P)."""
-        return {
-            name: flat[:, self._offsets[name] :][:, : math.prod(shape)].view(-1, *shape)
-            for name, shape in self.shapes.items()
-        }
 
     def rows(self, slot: int) -> dict[str, Tensor]:
         """The matrices that hold a slot's state, by kind."""
@@ -107,3 +104,12 @@ class Matrices:
             is_averaged = torch.tensor([[slot in self.averaged] for slot in slots])
             rows = torch.where(is_averaged.to(self.device), self.mean[slots], rows)
         return self.views(rows.to(self._copy.dtype))
+
+
+def _views(
+    shapes: Mapping[str, tuple[int, ...]], offsets: Mapping[str, int], flat: Tensor
+) -> dict[str, Tensor]:
+    return {
+        name: flat[:, offsets[name] :][:, : math.prod(shape)].view(-1, *shape)
+        for name, shape in shapes.items()
+    }

@@ -108,14 +108,14 @@ class Stack:
 
     def begin_snapshot(self, slot: int) -> Copied:
         """Begin such a copy; what comes back waits for it, while the slot may change."""
-        own = self._matrices
-        copied = begin_copy({kind: matrix[slot] for kind, matrix in own.rows(slot).items()})
+        rows = {kind: matrix[slot] for kind, matrix in self._matrices.rows(slot).items()}
+        copied, views = begin_copy(rows), self._matrices.views  # which holds no memory of the stack
 
         def snapshot() -> dict[str, Tensor]:
             return {
                 f"{kind}.{name}": view[0]
                 for kind, row in copied().items()
-                for name, view in own.views(row.unsqueeze(0)).items()
+                for name, view in views(row.unsqueeze(0)).items()
             }
 
         return snapshot

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import gc
 import threading
 import time
+import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -401,3 +403,16 @@ def test_copy_does_not_follow_its_original() -> None:
     original.zero_()
     assert copied()["x"].tolist() == [0, 1, 2, 3]
     assert copied()["y"].tolist() == [1, 2]
+
+
+def test_state_that_waits_does_not_keep_its_stack(make_spec: MakeSpec) -> None:
+    """A stack is taken apart where memory has run out."""
+    stack = Stack(make_spec().architecture, 2, "cpu")
+    stack.load(1, seed=0)
+    expected = stack.snapshot(1)
+    copied, weights = stack.begin_snapshot(1), weakref.ref(stack._matrices.theta)
+    del stack
+    gc.collect()
+    assert weights() is None
+    found = copied()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
