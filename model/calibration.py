@@ -25,6 +25,7 @@ import torch
 
 from model.environment import environment
 from model.memory import begin_peak, free_bytes, is_out_of_memory, peak_bytes
+from model.on_device import DeviceReading
 from model.planning import plan_of
 from model.precision import Precision
 from model.reading import Reading
@@ -53,20 +54,32 @@ class Measured(NamedTuple):
 Meter = Callable[[int], Measured]
 
 
-def slots_for(
-    spec: TrialSpec, train: Reading, device: torch.device, precision: Precision, file: Path
-) -> int:
+class Trained(NamedTuple):
+    """On what trials train, and how.
+
+    Attributes:
+        train: what they read.
+        device: where.
+        precision: in which it computes.
+        data: what they read, if it lies on the device.
+    """
+
+    train: Reading
+    device: torch.device
+    precision: Precision
+    data: DeviceReading | None = None
+
+
+def slots_for(spec: TrialSpec, on: Trained, file: Path) -> int:
     """The slots of a stack for trials like one, as remembered or measured.
 
     Args:
         spec: the trial.
-        train: what it reads.
-        device: where.
-        precision: in which it computes.
+        on: where it trains.
         file: of what was measured before; a damaged one is written anew.
     """
     about = {
-        **environment(str(device), precision.name),
+        **environment(str(on.device), on.precision.name),
         "architecture": spec.architecture.model_dump(mode="json"),
         "micro_batch": spec.micro_batch,
     }
@@ -76,7 +89,7 @@ def slots_for(
     slots = _remembered(file).get(key, {}).get("slots")
     if isinstance(slots, int) and 1 <= slots <= _MOST:
         return slots
-    slots = widest(stack_meter(spec, train, device, precision), free_bytes(device))
+    slots = widest(stack_meter(spec, on), free_bytes(on.device))
     _remember(file, key, {"slots": slots, **about})
     return slots
 
@@ -129,40 +142,37 @@ def _fitting(known: Mapping[int, Measured], limit: float) -> int:
     return last + math.floor(min(room / each, _MOST)) if each > 0 else _MOST
 
 
-def stack_meter(
-    spec: TrialSpec, train: Reading, device: torch.device, precision: Precision
-) -> Meter:
+def stack_meter(spec: TrialSpec, on: Trained) -> Meter:
     """Measures stacks in which every slot trains one trial, as the engine does it.
 
     Args:
         spec: the trial; where it starts does not matter.
-        train: what it reads.
-        device: where.
-        precision: in which it computes.
+        on: where it trains.
     """
     spec = spec.model_copy(update={"init_from": None, "continues": None})
     a, b = spec.architecture, spec.micro_batch
     averaged = spec.hyperparameters.ema_decay > 0
-    first = Stack(a, 1, device, precision=precision)
+    is_read_there = on.data is not None
+    first = Stack(a, 1, on.device, on.precision)
     first.load(0, spec.seed, averaged=averaged)
     weights = first.snapshot(0)  # drawing them for each slot would take longer than training
     del first
 
     def measure(width: int) -> Measured:
         gc.collect()  # what an earlier stack had
-        begin_peak(device)
-        stack = Stack(a, width, device, precision=precision)
+        begin_peak(on.device)
+        stack = Stack(a, width, on.device, on.precision, data=on.data)
         slots = [begin(Admission(str(row), spec), None, None)[0] for row in range(width)]
         for row in range(width):
             stack.load(row, spec.seed, weights, averaged=averaged)
         seconds, tokens = [], 0
         for _ in range(1 + _QUANTA):
             began = time.perf_counter()
-            plan = plan_of(slots, a, b, train)
+            plan = plan_of(slots, a, b, on.train, is_read_there=is_read_there)
             losses, _norms = stack.run(plan)  # (Q, K), read back: the device is done
             seconds.append(time.perf_counter() - began)
             tokens = losses.size * b * a.context_length
-        return Measured(tokens / statistics.median(seconds[1:]), peak_bytes(device))
+        return Measured(tokens / statistics.median(seconds[1:]), peak_bytes(on.device))
 
     return measure
 

@@ -21,7 +21,7 @@ import torch
 
 from model import states
 from model.architecture import Architecture
-from model.calibration import slots_for
+from model.calibration import Trained, slots_for
 from model.memory import give_back, is_out_of_memory, keep_freed
 from model.occupancy import Occupancy
 from model.on_device import on_device
@@ -170,7 +170,8 @@ class Engine:
 
     def slots_for(self, spec: TrialSpec, file: Path) -> int:
         """How many trials like one this device should train at one time (`calibration`)."""
-        return slots_for(spec, self._train, self.device, self.precision, file)
+        trained_on = Trained(self._train, self.device, self.precision, self._data)
+        return slots_for(spec, trained_on, file)
 
     def _check(self, spec: TrialSpec) -> None:
         a = spec.architecture

@@ -13,11 +13,12 @@ import pytest
 import torch
 
 from model import calibration, checkpoint, stack
-from model.calibration import slots_for, stack_meter, widest
+from model.calibration import Trained, slots_for, stack_meter, widest
 from model.copies import begin_copy
 from model.engine import Engine
 from model.environment import computing_dtype, environment
 from model.memory import free_bytes, give_back
+from model.on_device import on_device
 from model.precision import DTYPES, Precision
 from model.reading import Text
 from model.report import Report, Status
@@ -47,6 +48,11 @@ def memory() -> Iterator[Any]:
     yield allow
     torch.cuda.set_per_process_memory_fraction(1.0, CUDA)
     give_back(CUDA)
+
+
+def trained(tokens: Tokens, precision: Precision = Precision()) -> Trained:  # noqa: B008 - frozen
+    text = Text(tokens[0])
+    return Trained(text, CUDA, precision, on_device(text, CUDA))
 
 
 def turn_all(engine: Engine, specs: list[TrialSpec]) -> list[Report]:
@@ -141,7 +147,7 @@ def test_stack_narrows_when_the_gpu_is_full(
         for i in range(8)
     ]
     peace = turn_all(Engine(*tokens, slots=2, width=2, device="cuda"), specs)
-    meter = stack_meter(specs[0], Text(tokens[0]), CUDA, Precision())
+    meter = stack_meter(specs[0], trained(tokens, Precision()))
     peaks = {width: meter(width).peak_bytes for width in (2, 8)}
     assert peaks[8] > 2 * peaks[2]
     memory(0.6 * peaks[8])
@@ -176,7 +182,7 @@ def test_wider_stacks_are_faster_and_take_more_memory(
 ) -> None:
     precision = Precision.of(dtype, CUDA)
     precision.set_up(CUDA)
-    meter = stack_meter(make_spec(model=LARGE), Text(tokens[0]), CUDA, precision)
+    meter = stack_meter(make_spec(model=LARGE), trained(tokens, precision))
     narrow, wide = meter(1), meter(8)
     assert wide.speed > 2 * narrow.speed
     assert wide.peak_bytes > narrow.peak_bytes > 0
@@ -185,11 +191,11 @@ def test_wider_stacks_are_faster_and_take_more_memory(
 def test_slots_are_measured_and_remembered(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file, text, spec = tmp_path / "calibration.json", Text(tokens[0]), make_spec(model=LARGE)
-    slots = slots_for(spec, text, CUDA, Precision(), file)
+    file, on, spec = tmp_path / "calibration.json", trained(tokens), make_spec(model=LARGE)
+    slots = slots_for(spec, on, file)
     assert slots >= 4
     monkeypatch.setattr(calibration, "stack_meter", None)
-    assert slots_for(spec, text, CUDA, Precision(), file) == slots
+    assert slots_for(spec, on, file) == slots
 
 
 def test_calibration_ends_where_memory_does(
@@ -197,7 +203,7 @@ def test_calibration_ends_where_memory_does(
 ) -> None:
     """By extrapolation, if it is known how much there is; otherwise because it runs out."""
     spec = make_spec(batch_size=8, micro_batch=8, model=LARGE)
-    meter = stack_meter(spec, Text(tokens[0]), CUDA, Precision())
+    meter = stack_meter(spec, trained(tokens, Precision()))
     limit = 1.2 * meter(4).peak_bytes
     memory(limit)
     for told in (limit, free_bytes(CUDA)):

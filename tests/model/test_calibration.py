@@ -14,13 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model import calibration
-from model.calibration import Measured, slots_for, stack_meter, widest
+from model.calibration import Measured, Trained, slots_for, stack_meter, widest
+from model.on_device import put
 from model.precision import Precision
 from model.reading import Text
 from tests.conftest import MakeSpec
 
 Tokens = tuple[np.ndarray, np.ndarray]
-CPU, FLOAT32 = torch.device("cpu"), Precision()
+
+
+def trained(tokens: Tokens) -> Trained:
+    return Trained(Text(tokens[0]), torch.device("cpu"), Precision())
 
 
 class MadeUp:
@@ -141,11 +145,12 @@ def test_widest_fits_whenever_one_slot_does(
 
 
 @pytest.mark.parametrize("averaged", [False, True])
+@pytest.mark.parametrize("is_there", [False, True])
 def test_meter_measures_stacks_on_a_cpu(
-    tokens: Tokens, make_spec: MakeSpec, averaged: bool
+    tokens: Tokens, make_spec: MakeSpec, averaged: bool, is_there: bool
 ) -> None:
-    spec = make_spec(steps=3, reports=3, ema_decay=0.5 * averaged, dropout=0.1)
-    meter = stack_meter(spec, Text(tokens[0]), CPU, FLOAT32)
+    spec, on = make_spec(steps=3, reports=3, ema_decay=0.5 * averaged), trained(tokens)
+    meter = stack_meter(spec, on._replace(data=put(on.train, on.device) if is_there else None))
     for width in (1, 3):
         found = meter(width)
         assert 0 < found.speed < math.inf
@@ -156,19 +161,20 @@ def test_slots_are_remembered_by_what_they_depend_on(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[int] = []
+    on = trained(tokens)
 
     def stack_meter(*args: object) -> MadeUp:
         made.append(1)
         return MadeUp(saturating(2 ** len(made)))
 
     monkeypatch.setattr(calibration, "stack_meter", stack_meter)
-    file, text = tmp_path / "home" / "calibration.json", Text(tokens[0])
+    file = tmp_path / "home" / "calibration.json"
     specs = [make_spec(), make_spec(micro_batch=4), make_spec(model={"d_model": 32})]
     for _ in range(2):
-        found = [slots_for(spec, text, CPU, FLOAT32, file) for spec in specs]
-        found.append(slots_for(specs[0], text, CPU, Precision("bfloat16"), file))
+        found = [slots_for(spec, on, file) for spec in specs]
+        found.append(slots_for(specs[0], on._replace(precision=Precision("bfloat16")), file))
         assert found == [2, 4, 8, 16]
-        assert slots_for(make_spec(seed=9, dropout=0.5), text, CPU, FLOAT32, file) == 2
+        assert slots_for(make_spec(seed=9, dropout=0.5), on, file) == 2
     assert len(made) == 4
     assert list(file.parent.iterdir()) == [file]
     entries = json.loads(file.read_text(encoding="utf-8")).values()
@@ -185,12 +191,12 @@ def test_damaged_memory_is_measured_anew(
     text: str | None,
 ) -> None:
     monkeypatch.setattr(calibration, "stack_meter", lambda *args: MadeUp(saturating(4)))
-    file, spec, train = tmp_path / "calibration.json", make_spec(), Text(tokens[0])
+    file, spec, on = tmp_path / "calibration.json", make_spec(), trained(tokens)
     if text is None:  # a whole entry whose answer makes no sense
-        slots_for(spec, train, CPU, FLOAT32, file)
+        slots_for(spec, on, file)
         text = file.read_text(encoding="utf-8").replace('"slots": 4', '"slots": "many"')
     file.write_text(text, encoding="utf-8")
-    assert slots_for(spec, train, CPU, FLOAT32, file) == 4
+    assert slots_for(spec, on, file) == 4
     assert '"slots": 4' in file.read_text(encoding="utf-8")
 
 
@@ -200,4 +206,4 @@ def test_memory_that_cannot_be_written_is_no_error(
     monkeypatch.setattr(calibration, "stack_meter", lambda *args: MadeUp(saturating(4)))
     (tmp_path / "home").write_text("in the way")
     file = tmp_path / "home" / "calibration.json"
-    assert slots_for(make_spec(), Text(tokens[0]), CPU, FLOAT32, file) == 4
+    assert slots_for(make_spec(), trained(tokens), file) == 4
