@@ -71,7 +71,8 @@ def _capturing() -> Capture:
 
     def capture(compute: Callable[[], Result]) -> tuple[Callable[[], None], Result]:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool):
+        # threads that save states wait for their copies meanwhile, which "global" would forbid them
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
             result = compute()
         # what the run before has left would otherwise be held beside the graph's own memory
         torch.cuda.empty_cache()
