@@ -234,8 +234,8 @@ class Engine:
 
         Returns:
             The reports whose states are safely on the disk, in the order in which they were
-            reached; the others come in later turns. With nothing to train it waits for them a
-            little.
+            reached, and one of a trial, which may be stopped because of it; the others come in
+            later turns. With nothing to train it waits for them a little.
         """
         self._fill_slots()
         self._count()
@@ -243,12 +243,15 @@ class Engine:
             self._running.rotate(-1)
             self._advance(self._running[-1])
             self._count()
-        else:
+        elif not (self._made and self._made[0].is_ready):
             self._writer.wait(_PATIENCE_SECONDS)
-        ready = []
+        ready: dict[str, Report] = {}
         while self._made and self._made[0].is_ready:
-            ready.append(self._made.popleft().delivered())
-        return ready
+            trial_id = self._made[0].report.trial_id
+            if trial_id in ready:
+                break
+            ready[trial_id] = self._made.popleft().delivered()
+        return list(ready.values())
 
     # slots ----------------------------------------------------------------------------------
 

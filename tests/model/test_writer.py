@@ -340,6 +340,24 @@ def test_stopped_trial_keeps_the_states_of_reports_that_went_out(
     assert steps_of(tmp_path, "0") == [r.step for r in reports]
 
 
+def test_stop_after_a_report_comes_before_the_next_one(
+    tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, disk: Disk
+) -> None:
+    """Although that waits already, and its state is on the disk."""
+    engine = Engine(*tokens, slots=1, checkpoint_dir=tmp_path)
+    engine.admit("0", make_spec(steps=6, reports=6))
+    disk.hold()
+    while engine.tokens < 5 * 32:
+        assert engine.turn() == []
+    disk.is_free.set()
+    engine._writer.wait_for("0")
+    assert [report.step for report in engine.turn()] == [1]
+    assert [report.step for report in engine.turn()] == [2]
+    engine.stop("0")
+    assert turn_all(engine) == []
+    assert steps_of(tmp_path, "0") == [1, 2]
+
+
 @pytest.mark.parametrize("after", [2, 4])
 def test_trial_that_comes_back_waits_for_its_states(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, disk: Disk, after: int
