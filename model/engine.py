@@ -290,7 +290,7 @@ class Engine:
                 break
         else:
             a, on = slot.spec.architecture, self.device
-            stack = Stack(a, self.width, on, self.precision, data=self._data)
+            stack = Stack(a, self.width, on, precision=self.precision, data=self._data)
             running = _Running(slot.spec, stack)
             self._running.append(running)
         row = running.free
