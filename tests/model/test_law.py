@@ -50,14 +50,21 @@ def train(
     stop: dict[int, int] | None = None,
     late: int = 0,
     starts: Path | None = None,
+    **options: Any,
 ) -> list[Outcome]:
     """Train trials together; each one's reports and final state.
 
     `stop` says after how many reports a trial is stopped, and `late` how many turns it takes until
-    the order arrives: the trial is then in the middle of an update.
+    the order arrives: the trial is then in the middle of an update. `options` are the engine's.
     """
     engine = Engine(
-        *tokens, slots=slots, width=width, checkpoint_dir=folder, starts=starts, decode=str
+        *tokens,
+        slots=slots,
+        width=width,
+        checkpoint_dir=folder,
+        starts=starts,
+        decode=str,
+        **options,
     )
     for number, spec in enumerate(specs):
         engine.admit(str(number), spec, (resume or {}).get(number))

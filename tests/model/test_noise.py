@@ -80,7 +80,9 @@ def test_noise_reaches_training_inputs_only(
     still = {"steps": 1, "max_learning_rate": 1e-30, "min_learning_rate": 0.0, "warmup_steps": 0}
     specs = [make_spec(token_noise=share, **still) for share in (0.0, 0.5)]
     reports = [next(iter(Engine(*tokens).run([spec]))) for spec in specs]
-    plain, noisy = plans
+    plain, noisy = (plan.given for plan in plans)
+    assert plain is not None
+    assert noisy is not None
     assert (plain.targets == noisy.targets).all()
     assert 0.3 < (plain.inputs != noisy.inputs).mean() < 0.7
     assert reports[0].val_loss == reports[1].val_loss

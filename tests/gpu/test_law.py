@@ -1,0 +1,109 @@
+"""The law on a real GPU, through graphs and refills: `pytest -m gpu`."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from model import engine
+from model.graphs import Compute, Graphs, Result
+from model.quantum import Tick
+from model.stack import Stack
+from tests.conftest import MakeSpec
+from tests.model.mixes import SINGLE
+from tests.model.test_law import Tokens, assert_same, train
+from tests.model.test_stack import SIZES, assert_near, everything
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+DTYPES = ("float32", "tf32", "bfloat16")
+WIDTH = 4
+on_gpu = partial(train, slots=WIDTH, width=WIDTH, device="cuda")
+
+
+class Counted(Graphs):
+    """Graphs that know how many of their ticks were replayed."""
+
+    replayed = 0
+
+    def run(self, kind: Any, compute: Compute, tick: Tick) -> Result:
+        Counted.replayed += self._known.get(kind) is not None
+        return super().run(kind, compute, tick)
+
+
+class NoGraphs(Graphs):
+    """Every tick is started kernel by kernel."""
+
+    def run(self, kind: Any, compute: Compute, tick: Tick) -> Result:
+        return compute(tick)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_slot_and_neighbours_do_not_matter(
+    tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, dtype: str
+) -> None:
+    """Every optimizer and regulariser, stopped and refilled: each trial is the trial alone."""
+    specs = everything(make_spec)
+    together = on_gpu(tokens, tmp_path, specs, stop={1: 1}, dtype=dtype)
+    for number, (spec, outcome) in enumerate(zip(specs, together, strict=True)):
+        stop = {0: 1} if number == 1 else None
+        (alone,) = on_gpu(tokens, tmp_path, [spec], stop=stop, dtype=dtype)
+        assert_same(alone, outcome)
+
+
+@pytest.mark.parametrize("choice", SINGLE)
+def test_slot_does_not_matter_for_any_choice(
+    tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, choice: str
+) -> None:
+    spec = make_spec(model={**SIZES, **SINGLE[choice]}, dropout=0.1, steps=8)
+    first, *others = on_gpu(tokens, tmp_path, [spec] * WIDTH, dtype="bfloat16")
+    for other in others:
+        assert_same(first, other)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("width", [1, 2, 8])
+def test_width_does_not_matter(
+    tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, dtype: str, width: int
+) -> None:
+    specs = [make_spec(seed=i, steps=12, dropout=0.1) for i in range(3)]
+    expected = on_gpu(tokens, tmp_path, specs, dtype=dtype)
+    found = train(tokens, tmp_path, specs, slots=width, width=width, device="cuda", dtype=dtype)
+    for a, b in zip(expected, found, strict=True):
+        assert_same(a, b)
+
+
+def test_graphs_change_nothing(
+    tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    specs = [make_spec(seed=i, steps=20, batch_size=4) for i in range(6)]
+    monkeypatch.setattr(engine, "Stack", lambda *a, **o: Stack(*a, **o, graphs=Counted()))
+    graphs = on_gpu(tokens, tmp_path, specs)
+    assert Counted.replayed > 50
+    monkeypatch.setattr(engine, "Stack", lambda *a, **o: Stack(*a, **o, graphs=NoGraphs()))
+    for a, b in zip(graphs, on_gpu(tokens, tmp_path, specs), strict=True):
+        assert_same(a, b)
+
+
+def test_float32_is_near_the_cpu(tmp_path: Path, tokens: Tokens, make_spec: MakeSpec) -> None:
+    specs = everything(make_spec)
+    here = train(tokens, tmp_path / "cpu", specs, slots=2, width=1)
+    for a, b in zip(here, on_gpu(tokens, tmp_path / "gpu", specs), strict=True):
+        assert_near(a, b, 1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["tf32", "bfloat16"])
+def test_lower_precision_reaches_the_loss_of_float32(
+    tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, dtype: str
+) -> None:
+    spec = make_spec(steps=60, reports=3)
+    (exact,) = on_gpu(tokens, tmp_path, [spec])
+    (rounded,) = on_gpu(tokens, tmp_path, [spec], dtype=dtype)
+    assert [r[2] for r in rounded[0]] == pytest.approx([r[2] for r in exact[0]], rel=0.02)
