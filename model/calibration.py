@@ -169,7 +169,7 @@ def stack_meter(spec: TrialSpec, on: Trained) -> Meter:
         for _ in range(1 + _QUANTA):
             began = time.perf_counter()
             plan = plan_of(slots, a, b, on.train, is_read_there=is_read_there)
-            losses, _norms = stack.run(plan)  # (Q, K), read back: the device is done
+            losses, _norms = stack.run(plan)()  # (Q, K), read back: the device is done
             seconds.append(time.perf_counter() - began)
             tokens = losses.size * b * a.context_length
         return Measured(tokens / statistics.median(seconds[1:]), peak_bytes(on.device))

@@ -26,7 +26,7 @@ from model.memory import give_back, is_out_of_memory, keep_freed
 from model.occupancy import Occupancy
 from model.on_device import on_device
 from model.pairs import Pairs
-from model.planning import plan_of
+from model.planning import Planner
 from model.precision import Precision
 from model.quantum import Floats, Plan
 from model.reading import Reading, Text, Tokens
@@ -45,8 +45,9 @@ _PATIENCE_SECONDS = 0.05
 class _Running:
     """A stack, and what the host knows of its slots."""
 
-    def __init__(self, spec: TrialSpec, stack: Stack) -> None:
+    def __init__(self, spec: TrialSpec, stack: Stack, train: Reading) -> None:
         self.shape, self.stack = _shape(spec), stack
+        self.planner = Planner(*self.shape, train, is_read_there=stack.data is not None)
         self.slots = [Slot() for _ in range(stack.width)]
 
     @property
@@ -291,7 +292,7 @@ class Engine:
         else:
             a, on = slot.spec.architecture, self.device
             stack = Stack(a, self.width, on, precision=self.precision, data=self._data)
-            running = _Running(slot.spec, stack)
+            running = _Running(slot.spec, stack, self._train)
             self._running.append(running)
         row = running.free
         assert row is not None
@@ -337,9 +338,11 @@ class Engine:
         """Train a stack for one quantum; if memory runs out, take it apart."""
         try:
             started = time.perf_counter()
-            is_read_there = self._data is not None
-            plan = plan_of(running.slots, *running.shape, self._train, is_read_there=is_read_there)
-            losses, norms = running.stack.run(plan)
+            plan = running.planner.next(running.slots)
+            wait = running.stack.run(plan)
+            if self.device.type != "cpu":  # which would be done by now
+                running.planner.look_ahead(running.slots, plan)
+            losses, norms = wait()
             self.training_seconds += time.perf_counter() - started
             trained = len(running.training) * len(losses)
             self.tokens += trained * running.shape[1] * running.shape[0].context_length

@@ -9,20 +9,28 @@ from pathlib import Path
 import numpy as np
 import torch
 
+# Of model/: raised with every change after which a trial's last bits may be others.
+TRAINER = "2"
 
-def environment(device: str, dtype: str = "float32") -> dict[str, str]:
+
+def environment(device: str, dtype: str = "float32", width: int = 1) -> dict[str, str]:
     """Device, dtype and versions; runs of one specification are bit-equal where these are equal.
 
     Args:
         device: "cpu", "cuda", "mps" …
         dtype: in which it computes.
+        width: slots of its stacks. On a CPU no bit depends on it, and it is left out. Which slot a
+            trial is in never matters; but the libraries of a GPU choose kernels by the sizes of
+            what they are given, and promise nothing between different ones.
 
     Returns:
-        device, dtype, torch, numpy, python and sacrebleu, as texts.
+        device, dtype, width, trainer, torch, numpy, python and sacrebleu, as texts.
     """
     return {
         "device": _device_name(torch.device(device)),
         "dtype": dtype,
+        "width": "any" if torch.device(device).type == "cpu" else str(width),
+        "trainer": TRAINER,
         "torch": torch.__version__,
         "numpy": np.__version__,
         "python": platform.python_version(),

@@ -7,6 +7,7 @@ of a source.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from functools import lru_cache
 
 import numpy as np
@@ -26,6 +27,55 @@ from model.spec import TrialSpec
 # Ticks between two looks at the outside: an order to stop waits this long at most.
 _QUANTUM_TICKS = 8
 _BLOCK = 1024  # positions of a trial's stream that are put in order together
+
+
+class Planner:
+    """Plans the quanta of one stack; the next one, if asked, while a device is busy with this one.
+
+    Args:
+        a: the architecture of the stack.
+        b: its micro-batch.
+        train: what its slots read.
+        is_read_there: as for `plan_of`.
+    """
+
+    def __init__(self, a: Architecture, b: int, train: Reading, *, is_read_there: bool) -> None:
+        self._for, self._is_read_there = (a, b, train), is_read_there
+        self._ahead: tuple[list[Slot], Plan] | None = None
+
+    def _plan(self, slots: Sequence[Slot]) -> Plan:
+        return plan_of(slots, *self._for, is_read_there=self._is_read_there)
+
+    def next(self, slots: Sequence[Slot]) -> Plan:
+        """The next quantum of some slots."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and all(map(_is_alike, slots, ahead[0])):
+            return ahead[1]
+        return self._plan(slots)
+
+    def look_ahead(self, slots: Sequence[Slot], plan: Plan) -> None:
+        """Plan what follows a plan that has begun, if no report comes between."""
+        later = [_after(slot, plan.due[:, row].tolist()) for row, slot in enumerate(slots)]
+        training = [slot for slot in later if slot.state is SlotState.TRAINING]
+        if not any(slot.is_at_report for slot in training):
+            self._ahead = later, self._plan(later)
+
+
+def _is_alike(one: Slot, other: Slot) -> bool:
+    """Whether two slots are planned alike; between reports nothing else changes."""
+    if one.state is not SlotState.TRAINING or one.state is not other.state:
+        return one.state is other.state
+    is_same = one.admission is other.admission and one.spec is other.spec
+    return is_same and (one.step, one.tick) == (other.step, other.tick)
+
+
+def _after(slot: Slot, due: Sequence[bool]) -> Slot:
+    """A slot as it will be after some ticks, some of which end an update."""
+    later = copy(slot)
+    if slot.state is SlotState.TRAINING:
+        for is_due in due:
+            later.step, later.tick = (later.step + 1, 0) if is_due else (later.step, later.tick + 1)
+    return later
 
 
 def plan_of(

@@ -6,7 +6,7 @@ source, V = vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import takewhile
 from typing import NamedTuple
 
@@ -129,21 +129,25 @@ class Stack:
         """Share of a slot's matrices that is zero."""
         return sparsity(self._matrices.theta[slot], self._matrices.layout.weights)
 
-    def run(self, plan: Plan) -> tuple[Floats, Floats]:
-        """Train one quantum.
+    def run(self, plan: Plan) -> Callable[[], tuple[Floats, Floats]]:
+        """Train one quantum; a GPU goes on with that after the return.
 
         Returns:
-            Losses (Q, K) of every tick, and gradient norms before clipping (Q, K), which mean
-            something only where an update was due. A slot whose loss or norm is not finite
-            stops changing at that update.
+            What waits for it, and gives losses (Q, K) of every tick, and gradient norms before
+            clipping (Q, K), which mean something only where an update was due. A slot whose loss
+            or norm is not finite stops changing at that update.
         """
         uses = plan.uses
         found = torch.zeros(2, len(plan), self.width, device=self.device)
         for q, tick in enumerate(upload(plan, self.device)):
             for into, result in zip(found, self._run_tick(uses, tick, plan, q), strict=False):
                 into[q].copy_(result)
-        losses, norms = found.cpu().double().numpy()  # the one time that the host waits
-        return losses, norms
+
+        def wait() -> tuple[Floats, Floats]:
+            losses, norms = found.cpu().double().numpy()
+            return losses, norms
+
+        return wait
 
     def _run_tick(self, uses: Uses, tick: Tick, plan: Plan, q: int) -> Result:
         """Loss (K,), and after an update the gradients' norms (K,)."""

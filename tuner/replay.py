@@ -198,10 +198,12 @@ def _retrain(
     from model.environment import environment
 
     device, dtype = _where(recorded)
+    width = recorded.get("width", "any")
     decode = corpus.tokenizer.decode
     engine = Engine(
         *corpus.splits,
         slots=1,
+        width=int(width) if width.isdecimal() else None,
         device=device,
         dtype=dtype,
         starts=starts,
@@ -215,7 +217,7 @@ def _retrain(
             on_report(len(reports), count, report)
         if len(reports) == count:
             break
-    return reports, environment(device, dtype)
+    return reports, environment(device, dtype, engine.width)
 
 
 def _where(recorded: Mapping[str, str]) -> tuple[str, str]:

@@ -9,7 +9,7 @@ DATA_FILE = "data.json"  # the files that the data was, with their digests
 REPORT_FILE = "report.html"
 JOURNAL_FILE = "journal.jsonl"  # all that a search decided and heard
 SYSTEM = "system/"  # before the names of what MLflow shows as system metrics
-ENVIRONMENT = ("device", "dtype", "torch", "numpy", "python")
+ENVIRONMENT = ("device", "dtype", "width", "trainer", "torch", "numpy", "python")
 
 
 class Tag:

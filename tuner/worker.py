@@ -122,7 +122,7 @@ class Worker:
         """Device, dtype and versions."""
         from model.environment import environment
 
-        return environment(self._device, self._dtype)
+        return environment(self._device, self._dtype, self._engine.width)
 
     async def slots_for(self, spec: str, file: str) -> int:
         """How many trials like one its device should train at one time; while none is started.

@@ -20,6 +20,11 @@ def test_environment_names_device_and_dtype() -> None:
     assert environment("mps")["device"].startswith("mps: ")
 
 
+def test_environment_names_the_width_where_kernels_may_depend_on_it() -> None:
+    assert environment("cpu", width=3)["width"] == "any"
+    assert environment("mps", width=3)["width"] == "3"
+
+
 @pytest.mark.parametrize("has_bfloat16", [True, False])
 def test_auto_is_bfloat16_where_a_gpu_computes_in_it(
     monkeypatch: pytest.MonkeyPatch, has_bfloat16: bool

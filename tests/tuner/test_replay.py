@@ -136,6 +136,16 @@ def test_replay_of_another_dtype_is_told_by_its_environment(
         assert compare(recorded(*made), reports) == []
 
 
+def test_replay_trains_in_a_stack_as_wide_as_the_recorded_one(
+    tokens: Tokens, make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Engine] = []
+    monkeypatch.setattr(Engine, "run", lambda engine, _: made.append(engine) or iter(()))
+    for width in ({}, {"width": "any"}, {"width": "3"}):
+        _retrain(make_spec(), 1, CPU | width, fake_corpus(tokens), tmp_path, None)
+    assert [(engine.slots, engine.width) for engine in made] == [(1, 1), (1, 1), (1, 3)]
+
+
 def searched(tokens: Tokens, specs: list[TrialSpec], stop: dict[str, int]) -> list[list[Report]]:
     """Trials in a stack of two slots; some are stopped after an update."""
     engine = Engine(*tokens, slots=2, width=2)

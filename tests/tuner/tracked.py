@@ -13,7 +13,10 @@ from tuner.record import Record
 from tuner.tracking import Tracker
 
 Open = Callable[..., Tracker]
-ENVIRONMENT = {"device": "cpu: x", "dtype": "float32", "torch": "2", "numpy": "2", "python": "3"}
+ENVIRONMENT = {
+    "device": "cpu: x", "dtype": "float32", "width": "any", "trainer": "2", "torch": "2",
+    "numpy": "2", "python": "3",
+}  # fmt: skip
 
 
 def report(step: int, loss: float, status: Status = Status.TRAINING) -> Report:
