@@ -43,7 +43,7 @@ class StubEngine:
         self.failures: dict[str, Exception] = {}
         self.training_seconds = 0.0
         self.tokens = 0
-        self.occupancy = Occupancy()
+        self.occupancy, self.width = Occupancy(), 1
 
     @property
     def load(self) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
@@ -136,7 +136,7 @@ def attend_by(mask: Tensor) -> Attend:
     return attend
 
 
-@lru_cache(32)
+@cache
 def causal_mask(length: int, device: torch.device) -> Tensor:
     """True where a token may attend: itself and earlier ones, (1, 1, T, T)."""
     with torch.inference_mode(False):  # what is kept must serve training as well
@@ -199,6 +199,8 @@ def attend_with_dropout(mask: Tensor | None, drop: SlotMasks) -> Attend:
     """
     num = len(drop.order)
     dropping = _attend_explicitly(_masks(mask, num, drop.slots), drop.masks)
+    if drop.drops is not None:
+        return _pick_of_both(dropping, attend_to(mask, None), drop.drops)
     if not len(drop.others):
         return dropping
     plain = attend_to(_masks(mask, num, drop.others), None)
@@ -210,6 +212,16 @@ def attend_with_dropout(mask: Tensor | None, drop: SlotMasks) -> Attend:
 
         both = torch.cat([part(dropping, drop.slots), part(plain, drop.others)])
         return _pick(both, num, drop.order).transpose(1, 2)  # (KB, H, T, d)
+
+    return attend
+
+
+def _pick_of_both(dropping: Attend, plain: Attend, drops: Tensor) -> Attend:
+    """For each slot what it asks for, (K,) bool, of both ways computed for all."""
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, place: int) -> Tensor:
+        each = drops.repeat_interleave(len(q) // len(drops)).view(-1, 1, 1, 1)  # (KB, 1, 1, 1)
+        return torch.where(each, dropping(q, k, v, place), plain(q, k, v, place))
 
     return attend
 

@@ -26,7 +26,7 @@ import torch
 from model.environment import environment
 from model.memory import begin_peak, free_bytes, is_out_of_memory, peak_bytes
 from model.on_device import DeviceReading
-from model.planning import plan_of
+from model.planning import QUANTUM_TICKS, plan_of
 from model.precision import Precision
 from model.reading import Reading
 from model.slots import Admission, begin
@@ -163,7 +163,8 @@ def stack_meter(spec: TrialSpec, on: Trained) -> Meter:
         begin_peak(on.device)
         stack = Stack(a, width, on.device, on.precision, data=on.data)
         slots = [begin(Admission(str(row), spec), None, None)[0] for row in range(width)]
-        for row in range(width):
+        for row, slot in enumerate(slots):
+            slot.tick = max(0, slot.ticks_per_step - QUANTUM_TICKS)  # each quantum has an update
             stack.load(row, spec.seed, weights, averaged=averaged)
         seconds, tokens = [], 0
         for _ in range(1 + _QUANTA):

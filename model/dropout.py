@@ -25,12 +25,14 @@ class SlotMasks:
         others: the slots without masks, (K − A,).
         order: where each slot is found after `slots` and `others` are put together, (K,).
         masks: of `slots`.
+        drops: whether each of `slots` drops anything at all, (A,) bool; None: all do.
     """
 
     slots: Tensor
     others: Tensor
     order: Tensor
     masks: DropoutMasks
+    drops: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class Dropping:
         residual: whether a slot drops what the branches add.
         width: K.
         device: of the stack.
+        together: whether attention is computed in both ways for all slots, and one of them picked
+            for each: how many slots drop is then no part of any tensor's shape.
     """
 
     def __init__(
@@ -69,8 +73,13 @@ class Dropping:
         residual: bool,
         width: int,
         device: torch.device,
+        *,
+        together: bool = False,
     ) -> None:
         self._embedding, self._attention, self._residual = embedding, attention, residual
+        self._together = together
+        if attention and together:
+            attention = tuple(range(width))
         others = [slot for slot in range(width) if slot not in attention]
         order = np.argsort([*attention, *others])
         self._slots, self._others, self._order = (
@@ -89,7 +98,8 @@ class Dropping:
         own = None
         if self._attention:
             masks = DropoutMasks(keys[self._slots], attention[self._slots])
-            own = SlotMasks(self._slots, self._others, self._order, masks)
+            drops = attention > 0 if self._together else None
+            own = SlotMasks(self._slots, self._others, self._order, masks, drops)
         return Dropout(
             DropoutMasks(keys, embedding) if self._embedding else None,
             own,

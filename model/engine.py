@@ -11,7 +11,6 @@ K = slots in a stack, Q = ticks of a quantum.
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -111,11 +110,6 @@ class Engine:
         if self.device.type == "cpu":
             torch.set_num_threads(1)
             keep_freed()
-        else:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-            torch.use_deterministic_algorithms(True, warn_only=True)
-            # nothing reads what has not been written
-            torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self._data = on_device(self._train, self.device)
         self.slots = slots
         self.width = width or (1 if self.device.type == "cpu" else slots)
@@ -279,6 +273,9 @@ class Engine:
             # here, and not above: the traceback of an error keeps its tensors alive
             self._narrow(self.width, [admission], reason)
             break
+        self._drop_empty_stacks()
+
+    def _drop_empty_stacks(self) -> None:
         self._running = deque(running for running in self._running if running.training)
 
     def _place(self, admission: Admission) -> None:
@@ -290,6 +287,7 @@ class Engine:
             if running.shape == shape and running.free is not None:
                 break
         else:
+            self._drop_empty_stacks()  # before another one takes their memory
             a, on = slot.spec.architecture, self.device
             stack = Stack(a, self.width, on, precision=self.precision, data=self._data)
             running = _Running(slot.spec, stack, self._train)

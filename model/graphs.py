@@ -7,6 +7,7 @@ there, and what slots hold lies in the matrices of the stack: a refill leaves a 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -35,11 +36,11 @@ class Graphs:
     one is captured.
 
     Args:
-        capture: how; by default by torch.
+        capture: how.
     """
 
-    def __init__(self, capture: Capture | None = None) -> None:
-        self._capture = capture or _capturing()
+    def __init__(self, capture: Capture) -> None:
+        self._capture = capture
         self._known: dict[Hashable, _Captured | None] = {}
 
     def run(self, kind: Hashable, compute: Compute, tick: Tick) -> Result:
@@ -65,17 +66,27 @@ class Graphs:
         return captured.result
 
 
-def _capturing() -> Capture:
-    """Capture by torch; all graphs share their memory, as no two run at one time."""
-    pool = torch.cuda.graph_pool_handle()
+def capturing(device: torch.device) -> Capture:
+    """Capture by torch; graphs of one stack share their memory, as no two run at one time."""
+    pool, stream = torch.cuda.graph_pool_handle(), _stream(device)
 
     def capture(compute: Callable[[], Result]) -> tuple[Callable[[], None], Result]:
         graph = torch.cuda.CUDAGraph()
-        # threads that save states wait for their copies meanwhile, which "global" would forbid them
-        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+        with (
+            torch.cuda.device(device),
+            torch.cuda.stream(torch.cuda.current_stream(device)),  # again, even if a capture fails
+            # threads that save states wait for their copies meanwhile: "global" forbids them that
+            torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"),
+        ):
             result = compute()
         # what the run before has left would otherwise be held beside the graph's own memory
         torch.cuda.empty_cache()
         return graph.replay, result
 
     return capture
+
+
+@cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all captures on a device: each has a workspace of cuBLAS."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

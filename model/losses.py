@@ -50,11 +50,20 @@ def nll_and_slope(
     if slope is not None:
         p *= slope
     if smoothing is None:
-        p.scatter_add_(-1, true, p.new_full((), -1.0).expand(true.shape))
+        _add_at(p, true, p.new_full((1, 1, 1), -1.0))
     else:
-        p.scatter_add_(-1, true, (smoothing - 1).unsqueeze(-1).expand(true.shape))
+        _add_at(p, true, (smoothing - 1).unsqueeze(-1))
         p -= smoothing.unsqueeze(-1) / p.shape[-1]
     return nll, p
+
+
+def _add_at(p: Tensor, index: Tensor, value: Tensor) -> None:
+    """Add a number at one place of each row, (K, n, V) and (K, n, 1), in place."""
+    if p.device.type == "cpu":
+        p.scatter_add_(-1, index, value.expand(index.shape))
+    else:  # a scatter that a GPU repeats to the last bit may wait for the host
+        places = torch.arange(p.shape[-1], device=p.device)
+        p += torch.where(places == index, value, 0.0)
 
 
 class _SmoothedNll(torch.autograd.Function):

@@ -25,7 +25,7 @@ from model.slots import Slot, SlotState
 from model.spec import TrialSpec
 
 # Ticks between two looks at the outside: an order to stop waits this long at most.
-_QUANTUM_TICKS = 8
+QUANTUM_TICKS = 8
 _BLOCK = 1024  # positions of a trial's stream that are put in order together
 
 
@@ -92,7 +92,7 @@ def plan_of(
             if no slot adds noise to them.
     """
     training = {row: slot for row, slot in enumerate(slots) if slot.state is SlotState.TRAINING}
-    q_ticks, k = _QUANTUM_TICKS, len(slots)
+    q_ticks, k = QUANTUM_TICKS, len(slots)
     for slot in training.values():
         ticks = (slot.next_report - slot.step) * slot.ticks_per_step - slot.tick
         q_ticks = min(q_ticks, ticks)

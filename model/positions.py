@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -20,7 +20,6 @@ from model.layers import Weights, embedding
 # queries and keys (KB, H, T, d) of the same tokens, and where these stand, (K, B, T) or (T,), in
 # place of 0 … T−1 → the same, turned
 Turn = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
-_CACHED = 32  # shapes whose tables are kept
 _FARTHEST = 128  # distance from which on all are in the last bucket of the relative bias
 
 
@@ -60,7 +59,7 @@ def rope_both(theta: float, longest: int | None = None) -> Turn:
     def turn(q: Tensor, k: Tensor, at: Tensor | None = None) -> tuple[Tensor, Tensor]:
         length, d = q.shape[-2:]
         if at is None:
-            turns = _default_turns(length, d, theta, q.device)  # (2, T, d)
+            turns = _default_turns(longest or length, d, theta, q.device)[:, :length]  # (2, T, d)
         elif longest is None:
             turns = _turns(at, d, theta)
         else:
@@ -103,14 +102,14 @@ def _angles(positions: Tensor, d: int, theta: float) -> tuple[Tensor, Tensor]:
     return angle.cos().float(), angle.sin().float()
 
 
-@lru_cache(_CACHED)
+@cache
 def _default_turns(length: int, d: int, theta: float, device: torch.device) -> Tensor:
     """Of positions 0 … length−1, (2, T, d) float32."""
     with torch.inference_mode(False):  # what is kept must serve training as well
         return _turns(torch.arange(length, device=device), d, theta)
 
 
-@lru_cache(_CACHED)
+@cache
 def sinusoids(length: int, width: int, device: torch.device) -> Tensor:
     """Sines and cosines of position/10000^(2i/D), interleaved, (T, D) float32.
 
@@ -140,7 +139,7 @@ def _ahead(length: int, device: torch.device) -> Tensor:
     return at - at.unsqueeze(-1)
 
 
-@lru_cache(4)  # fewer: these are large
+@cache
 def alibi_bias(length: int, num_heads: int, device: torch.device, is_causal: bool = True) -> Tensor:
     """What is added to the scores: −slope·distance, (1, H, T, T) float32.
 
@@ -160,7 +159,7 @@ def _forgetting(ahead: Tensor, num_heads: int) -> Tensor:
     return (slopes.view(-1, 1, 1) * -ahead.abs().unsqueeze(-3)).float()
 
 
-@lru_cache(_CACHED)
+@cache
 def relative_buckets(length: int, device: torch.device, is_causal: bool) -> Tensor:
     """Which bucket the distance of each key from each query belongs to, (T, T) int64."""
     with torch.inference_mode(False):
@@ -245,7 +244,7 @@ class Position:
 def _sinusoidal(a: Architecture, tower: Tower) -> Position:
     def add_waves(w: Weights, x: Tensor, at: Tensor | None) -> Tensor:
         if at is None:
-            return x + sinusoids(x.shape[-2], a.d_model, x.device).to(x)
+            return x + sinusoids(tower.max_length, a.d_model, x.device)[: x.shape[-2]].to(x)
         return x + sinusoids(tower.max_length, a.d_model, x.device)[at].to(x)
 
     return Position(at_input=add_waves)
@@ -266,7 +265,8 @@ def _learned(a: Architecture, tower: Tower) -> Position:
 
 def _alibi(a: Architecture, tower: Tower) -> Position:
     def bias(w: Weights, length: int, device: torch.device) -> Tensor:
-        return alibi_bias(length, a.n_heads, device, tower.is_causal)
+        whole = alibi_bias(tower.max_length, a.n_heads, device, tower.is_causal)
+        return whole[..., :length, :length]
 
     return Position(bias=bias, bias_of=lambda _, ahead: _forgetting(ahead, a.n_heads))
 

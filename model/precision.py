@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Self
 
@@ -41,6 +42,16 @@ class Precision:
         return DTYPES[self.name]
 
     def set_up(self, device: torch.device) -> None:
-        """Tell torch how this process multiplies matrices of float32."""
+        """Tell torch how this process multiplies matrices of float32, and to do it repeatably.
+
+        To be called before anything is computed on a GPU: what cuBLAS may use it reads once.
+        """
+        if device.type == "cpu":
+            return
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        # not only with warnings: attention takes its repeatable kernels in no other mode
+        torch.use_deterministic_algorithms(True)
+        # nothing reads what has not been written
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         if device.type == "cuda":
             torch.backends.cuda.matmul.fp32_precision = "tf32" if self.name == "tf32" else "ieee"

@@ -39,7 +39,6 @@ class Uses(NamedTuple):
         residual_dropout: whether a slot drops what the branches add.
         columns: of the coefficients, which are not zero for all slots.
         adaptive: whether all slots divide by √v̂.
-        muon: the slots of this optimizer.
     """
 
     given: bool
@@ -52,7 +51,6 @@ class Uses(NamedTuple):
     residual_dropout: bool
     columns: tuple[bool, ...]
     adaptive: bool
-    muon: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,6 @@ class Plan:
         """What some slot asks for."""
         due = self.coefficients[self.due]  # (n, C)
         names = Coefficients._fields
-        muon = self.coefficients[..., names.index("muon")].any(0)
         embedding, attention, residual = self.dropout
         return Uses(
             given=self.given is not None,
@@ -111,7 +108,6 @@ class Plan:
             residual_dropout=bool(residual.any()),
             columns=tuple(bool(column.any()) for column in due.T),
             adaptive=bool(due[:, names.index("adaptive")].all()),
-            muon=tuple(np.flatnonzero(muon).tolist()),
         )
 
     def packed(self) -> tuple[npt.NDArray[np.float32], Ints]:

@@ -17,7 +17,7 @@ from model.architecture import Architecture
 from model.copies import Copied, begin_copy
 from model.dropout import Dropping
 from model.encoder_decoder import EncoderDecoder
-from model.graphs import Graphs, Result
+from model.graphs import Graphs, Result, capturing
 from model.matrices import Matrices
 from model.on_device import DeviceReading
 from model.precision import Precision
@@ -73,7 +73,7 @@ class Stack:
         self._matrices = Matrices(architecture, width, self.device, precision.compute)
         self._graphs = graphs
         if self.device.type == "cuda" and graphs is None:
-            self._graphs = Graphs()
+            self._graphs = Graphs(capturing(self.device))
         self._each_row = EachRow(self._matrices) if self._graphs is None else None
         self._kinds: dict[Uses, tuple[Updates, Dropping]] = {}
 
@@ -138,6 +138,8 @@ class Stack:
             or norm is not finite stops changing at that update.
         """
         uses = plan.uses
+        if self._graphs is not None and uses.attention_dropout:  # which slots, is told by rates
+            uses = uses._replace(attention_dropout=tuple(range(self.width)))
         found = torch.zeros(2, len(plan), self.width, device=self.device)
         for q, tick in enumerate(upload(plan, self.device)):
             for into, result in zip(found, self._run_tick(uses, tick, plan, q), strict=False):
@@ -154,7 +156,7 @@ class Stack:
         if uses not in self._kinds:
             dropping = Dropping(
                 uses.embedding_dropout, uses.attention_dropout, uses.residual_dropout,
-                self.width, self.device,
+                self.width, self.device, together=self._graphs is not None,
             )  # fmt: skip
             self._kinds[uses] = (self._each_row or WholeMatrix(self._matrices, uses), dropping)
         is_due = bool(plan.due[q].any())
@@ -207,13 +209,16 @@ class Stack:
             rows: the sequences.
             batch: sequences at a time.
         """
+        asked = slots
+        if self._graphs is not None:  # all of them: kernels may depend on how many there are
+            slots = list(range(self.width))
         k, weights = len(slots), self._matrices.evaluated(slots)
         given = (rows.inputs, rows.targets, rows.sources)
         ids = [torch.from_numpy(each).to(self.device) for each in given if each is not None]
         losses, hits = [], []
         for start in range(0, len(rows.targets), batch):
-            own = [each[start : start + batch].expand(k, -1, -1) for each in ids]
-            inputs, targets, *sources = own
+            chunk = [each[start : start + batch].expand(k, -1, -1) for each in ids]
+            inputs, targets, *sources = chunk
             x = self._model.activations(weights, inputs, *sources)
             head = self._model.head
             losses.append(head.loss(weights, x, targets, ignore_index=self._ignored))
@@ -224,10 +229,13 @@ class Stack:
         each = torch.stack(losses).cpu().double().numpy()  # (chunks, k)
         # one by one: how numpy and torch order a sum depends on k
         loss = sum(
-            (c / sum(counts) * own for c, own in zip(counts, each, strict=True)), 0 * each[0]
+            (c / sum(counts) * part for c, part in zip(counts, each, strict=True)), 0 * each[0]
         )
-        accuracy = torch.stack(hits).cpu().sum(0) / sum(counts) if hits else None
-        return Evaluation(loss, None if accuracy is None else accuracy.double().numpy())
+        own = [slots.index(slot) for slot in asked]
+        if not hits:
+            return Evaluation(loss[own], None)
+        accuracy = torch.stack(hits).cpu().sum(0).double() / sum(counts)
+        return Evaluation(loss[own], accuracy.numpy()[own])
 
     @torch.no_grad()
     def translate(self, slot: int, sources: Ints, length: int, batch: int) -> list[list[int]]:

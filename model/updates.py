@@ -124,7 +124,6 @@ class WholeMatrix:
 
     def __init__(self, matrices: Matrices, uses: Uses) -> None:
         self._matrices, self._uses = matrices, uses
-        self._muon = torch.tensor(uses.muon, device=matrices.device) if uses.muon else None
 
     def clear(self, slot: int) -> None:
         """See `Updates`."""
@@ -145,7 +144,7 @@ class WholeMatrix:
             limit = tick.max_value.unsqueeze(1)  # (K, 1)
             own.grad.clamp_(-limit, limit)
         own.alive &= norms.isfinite() | ~due
-        c = columns(tick.coefficients, uses.columns, adaptive=uses.adaptive, muon=self._muon)
+        c = columns(tick.coefficients, uses.columns, adaptive=uses.adaptive)
         theta, m, v = update(own.theta, own.m, own.v, own.grad, c, own.layout)
         mask_(theta, own.theta, pruned, parts)
         for slot in pruned:

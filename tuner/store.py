@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from tuner.errors import StoreError
@@ -23,6 +26,7 @@ _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
+_SQLITE = "sqlite:///"
 # What errors of a store mean: a pattern, and the words for it.
 _REASONS = (
     (r"Connection refused", "it refuses connections"),
@@ -79,6 +83,24 @@ def open_client(uri: str) -> MlflowClient:
     ):
         logging.getLogger(name).setLevel(level)
     with store_errors(uri):
+        database = Path(uri.removeprefix(_SQLITE))
+        if uri.startswith(_SQLITE) and not database.exists():
+            _make(database)
         client = MlflowClient(uri)
         client.search_experiments(max_results=1)
     return client
+
+
+def _make(database: Path) -> None:
+    """Make a new database whole or not at all.
+
+    MLflow makes one in dozens of steps, and a kill between two leaves what it cannot open again.
+    """
+    from mlflow import MlflowClient
+
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".new-", dir=database.parent) as folder:
+        made = Path(folder, database.name)
+        MlflowClient(f"{_SQLITE}{made}").search_experiments(max_results=1)
+        with contextlib.suppress(FileExistsError):  # another process was faster
+            os.link(made, database)

@@ -46,7 +46,7 @@ def muon_(
     before: Tensor,
     g: Tensor,
     weights: tuple[Tensor, Tensor],
-    slots: Tensor,
+    is_muon: Tensor,
     hidden: Sequence[tuple[tuple[int, int], tuple[int, ...]]],
 ) -> None:
     """Put Muon's mean and direction where the hidden matrices of its slots lie, in place.
@@ -60,23 +60,21 @@ def muon_(
         before: (K, P), `m` before this update.
         g: (K, P), gradients.
         weights: γ and 1−γ, (K, 1) each.
-        slots: (k,) int64, which slots use Muon.
+        is_muon: (K, 1) bool, which slots use Muon; the others keep what they have.
         hidden: shape → offsets of the hidden matrices.
 
     Source: Jordan et al. 2024; the scale of Liu et al. 2025, equation 4 (arXiv:2502.16982).
     """
-    gamma, rest = (w[slots] for w in weights)  # (k, 1)
+    gamma, rest = weights
     for shape, offsets in hidden:
         size = math.prod(shape)
+        parts = [slice(start, start + size) for start in offsets]
         ahead = []
-        for start in offsets:
-            part = slice(start, start + size)
-            gradient = g[slots, part]
-            mean = gamma * before[slots, part] + rest * gradient
-            m[slots, part] = mean
-            ahead.append(gamma * mean + rest * gradient)  # (k, o·i)
-        batch = torch.stack(ahead).view(-1, *shape)  # (M·k, o, i)
+        for part in parts:
+            mean = gamma * before[:, part] + rest * g[:, part]
+            m[:, part] = torch.where(is_muon, mean, m[:, part])
+            ahead.append(gamma * mean + rest * g[:, part])  # (K, o·i)
+        batch = torch.stack(ahead).view(-1, *shape)  # (M·K, o, i)
         directions = orthogonalize(batch) * (_RMS * math.sqrt(max(shape)))
-        directions = directions.reshape(len(offsets), -1, size)
-        for start, direction in zip(offsets, directions, strict=True):
-            step[slots, start : start + size] = direction
+        for part, direction in zip(parts, directions.reshape(len(parts), -1, size), strict=True):
+            step[:, part] = torch.where(is_muon, direction, step[:, part])

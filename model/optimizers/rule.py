@@ -59,7 +59,7 @@ class Coefficients(NamedTuple):
     lion_g: Any = 0.0  # 1 − β1 of Lion; 0: another optimizer
     muon_m: Any = 0.0  # γ of Muon
     muon_g: Any = 0.0  # 1 − γ of Muon
-    muon: Any = 0.0  # 1: Muon for the hidden matrices; of K slots: which, (k,) int64
+    muon: Any = 0.0  # 1: Muon for the hidden matrices
     updates: Any = 0.0  # t, of which c₁ and c₂ are made, in Adam's kin
 
 
@@ -67,7 +67,6 @@ class Coefficients(NamedTuple):
 IDLE = Coefficients(0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0)
 
 _ADAPTIVE = Coefficients._fields.index("adaptive")
-_MUON = Coefficients._fields.index("muon")
 _WHOLE = Layout()
 
 
@@ -101,7 +100,7 @@ def update(
     if _is_on(c.lion_g):
         step = torch.where(_chosen(c.lion_g), lion(before, g, c.lion_m, c.lion_g), step)
     if _is_on(c.muon):
-        muon_(m, step, before, g, (c.muon_m, c.muon_g), c.muon, layout.hidden)
+        muon_(m, step, before, g, (c.muon_m, c.muon_g), _chosen(c.muon), layout.hidden)
     _add(step, theta, c.decoupled, layout.matrices)
     _add(step, theta, c.decoupled_embeddings, layout.embeddings)
     _add(step, theta, c.decoupled_gains, layout.gains)
@@ -203,32 +202,24 @@ def stack_rows(rows: np.ndarray, device: torch.device | str) -> Coefficients:
         rows: (K, C) float64, one `Coefficients` per slot.
         device: where θ lies.
     """
-    slots = rows[:, _MUON].nonzero()[0]
     return columns(
         torch.from_numpy(rows.astype(np.float32)).to(device),
         [bool(column.any()) for column in rows.T],
         adaptive=bool(rows[:, _ADAPTIVE].all()),
-        muon=torch.from_numpy(slots).to(device) if len(slots) else None,
     )
 
 
-def columns(
-    rows: Tensor, is_on: Sequence[bool], *, adaptive: bool, muon: Tensor | None
-) -> Coefficients:
+def columns(rows: Tensor, is_on: Sequence[bool], *, adaptive: bool) -> Coefficients:
     """As `stack_rows`, of what is on the device already, without asking it.
 
     Args:
         rows: (K, C) float32.
         is_on: which columns are not zero for all slots, C of them; the others become the number 0.
         adaptive: whether that column is 1 for all slots, and becomes the number 1.
-        muon: which slots use Muon, (k,) int64; None for none.
     """
     values: list[Any] = [
         rows[:, index : index + 1] if on else 0.0 for index, on in enumerate(is_on)
     ]
     if adaptive:
         values[_ADAPTIVE] = 1.0
-    if muon is not None:
-        values[_MUON] = muon
-        values[_MUON - 2] = rows[:, _MUON - 2 : _MUON - 1]  # γ, which may be 0 for all
     return Coefficients(*values)

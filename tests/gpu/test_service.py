@@ -51,6 +51,7 @@ def memory() -> Iterator[Any]:
 
 
 def trained(tokens: Tokens, precision: Precision = Precision()) -> Trained:  # noqa: B008 - frozen
+    precision.set_up(CUDA)  # as an engine does, before anything is computed
     text = Text(tokens[0])
     return Trained(text, CUDA, precision, on_device(text, CUDA))
 
@@ -223,7 +224,7 @@ def test_worker_trains_on_the_gpu_in_the_dtype_that_it_says(
         folder = str(tmp_path)
         worker = Worker(*tokens, 2, "cuda", folder, folder, dtype="auto")
         assert await worker.slots_for(spec.model_dump_json(), folder + "/calibration.json") >= 1
-        assert await worker.environment() == environment("cuda", dtype)
+        assert await worker.environment() == environment("cuda", dtype, worker._engine.width)
         await worker.start("7", spec.model_dump_json())
         report = await worker.next_report("7", 0)
         while report.status is Status.TRAINING:

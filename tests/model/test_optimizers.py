@@ -352,7 +352,7 @@ def test_stack_rows_skips_what_is_off_for_all() -> None:
     mixed = stack_rows(np.array([rows[0], IDLE]), "cpu")
     assert mixed.adaptive.tolist() == [[1.0], [0.0]]
     some = np.array([IDLE, coefficients(1, 0.1, rows_of("muon", 1)), IDLE])
-    assert stack_rows(some, "cpu").muon.tolist() == [1]
+    assert stack_rows(some, "cpu").muon.tolist() == [[0.0], [1.0], [0.0]]
 
 
 # Muon --------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any
 
 import mlflow.data
 import pytest
+from mlflow import MlflowClient
 
 from model.data_config import DataConfig
 from model.report import Status
@@ -21,6 +22,7 @@ from tuner.datasets import dataset_inputs
 from tuner.errors import RecordError, StoreError
 from tuner.record import Record
 from tuner.runs import Birth, Told, trial_tags
+from tuner.store import open_client
 from tuner.tracking import Tracker
 from tuner.vitals import Vitals
 
@@ -437,3 +439,23 @@ def test_tracker_sends_many_reports_in_order(
     tracker.flush()
     assert stored_steps(store, 0) == list(range(1, 251))
     assert tracker.num_metrics == 1500
+
+
+def test_database_is_made_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between two of MLflow's steps, the next one begins anew; what is there is kept."""
+    path, real = tmp_path / "home" / "mlflow.db", MlflowClient.search_experiments
+
+    def killed(client: MlflowClient, *arguments: Any, **options: Any) -> Any:
+        real(client, *arguments, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MlflowClient, "search_experiments", killed)
+    with pytest.raises(KeyboardInterrupt):
+        open_client(f"sqlite:///{path}")
+    assert list(path.parent.iterdir()) == []
+    monkeypatch.undo()
+    made = open_client(f"sqlite:///{path}").create_experiment("kept")
+    assert list(path.parent.iterdir()) == [path]
+    assert open_client(f"sqlite:///{path}").get_experiment(made).name == "kept"
