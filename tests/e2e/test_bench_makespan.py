@@ -16,7 +16,7 @@ BENCH = Path(__file__).parents[2] / "bench"
 def run(bench: str, folder: Path, *options: str) -> dict[str, Any]:
     out, picture = folder / "result.json", folder / "picture.png"
     command = [sys.executable, BENCH / bench, "--quick", "--out", out, "--plot", picture, *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
     assert picture.read_bytes().startswith(b"\x89PNG")
     result: dict[str, Any] = json.loads(out.read_text())
