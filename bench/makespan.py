@@ -1,7 +1,7 @@
 """The same search end to end, by `tuner search` and by what users would run instead.
 
     python bench/makespan.py                    64 trials of lm.yaml, about 20 minutes on two cores
-    python bench/makespan.py --quick            four short ones: does this still work?
+    python bench/makespan.py --quick            two short ones: does this still work?
     python bench/makespan.py --sides ours ray   only some of the sides
     python bench/makespan.py --device cuda --space search_spaces/lm_gpu.yaml
     python bench/makespan.py --out FILE.json --plot FILE.png
@@ -102,12 +102,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--concurrent", type=int, help="trials of a peer at one time")
-    parser.add_argument("--quick", action="store_true", help="four trials of a few tokens")
+    parser.add_argument("--quick", action="store_true", help="two trials of a few tokens")
     parser.add_argument("--out", type=Path, help="write the result as JSON")
     parser.add_argument("--plot", type=Path, help="write a picture: training over time")
     options = parser.parse_args()
     options.space = str(Path(options.space).resolve())  # Ray's processes work elsewhere
-    options.trials = options.trials or (4 if options.quick else 64)
+    options.trials = options.trials or (2 if options.quick else 64)
     options.tokens = options.tokens or (10_000 if options.quick else None)
     options.sides = options.sides or (QUICK_SIDES if options.quick else list(NAMES))
     options.cores = len(os.sched_getaffinity(0))
