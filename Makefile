@@ -11,7 +11,7 @@ help:
 	@echo "              $(notdir $(wildcard search_spaces/*.yaml))"
 	@echo "make ui       compare its trials in MLflow"
 	@echo "make replay   retrain its best trial and prove that it reproduces"
-	@echo "make test     set up and run lint, types and all tests"
+	@echo "make test     set up and run lint, types and all tests, or those of TESTS=tests/…"
 	@echo "make docs     build the pages of docs/ into build/site"
 	@echo "make format   format the code"
 	@echo "make bench    measure training and searches beside others, and how their cost grows"
@@ -25,8 +25,13 @@ ui: $(VENV)/.installed
 replay: $(VENV)/.installed
 	$(BIN)/tuner replay
 
-test: lint $(VENV)/.system
-	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder --durations 15
+# Lint and types are looked at while the tests run, and told of at the end. Threads that wait for
+# work sleep, as the tests keep all cores busy.
+test: $(VENV)/.installed-dev $(VENV)/.system
+	@$(MAKE) --no-print-directory lint >$(VENV)/lint.log 2>&1 & lint=$$!; \
+	OMP_WAIT_POLICY=passive $(BIN)/pytest $(TESTS) -n auto --dist loadfile --no-loadscope-reorder \
+	  --durations 15; tests=$$?; \
+	wait $$lint || tests=1; cat $(VENV)/lint.log; exit $$tests
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
