@@ -216,7 +216,8 @@ class Stack:
         given = (rows.inputs, rows.targets, rows.sources)
         ids = [torch.from_numpy(each).to(self.device) for each in given if each is not None]
         losses, hits = [], []
-        for start in range(0, len(rows.targets), batch):
+        starts = range(0, len(rows.targets), batch)
+        for start in starts:
             chunk = [each[start : start + batch].expand(k, -1, -1) for each in ids]
             inputs, targets, *sources = chunk
             x = self._model.activations(weights, inputs, *sources)
@@ -224,7 +225,6 @@ class Stack:
             losses.append(head.loss(weights, x, targets, ignore_index=self._ignored))
             if self._ignored is not None:
                 hits.append((head(weights, x).argmax(-1) == targets).sum((1, 2)))
-        starts = range(0, len(rows.targets), batch)
         counts = [int((rows.targets[s : s + batch] != IGNORED).sum()) for s in starts]
         each = torch.stack(losses).cpu().double().numpy()  # (chunks, k)
         # one by one: how numpy and torch order a sum depends on k

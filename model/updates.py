@@ -25,9 +25,6 @@ from model.quantum import Plan, Tick, Uses
 class Updates(Protocol):
     """How gradients are gathered and weights updated."""
 
-    def clear(self, slot: int) -> None:
-        """A slot has been emptied."""
-
     def add(self, grads: tuple[Tensor, ...]) -> None:
         """Add the gradients of a tick."""
 
@@ -48,7 +45,7 @@ class EachRow:
         self._is_empty = [True] * matrices.width  # whether the sum of a slot's gradients is
 
     def clear(self, slot: int) -> None:
-        """See `Updates`."""
+        """A slot has been emptied."""
         self._is_empty[slot] = True
 
     def add(self, grads: tuple[Tensor, ...]) -> None:
@@ -124,9 +121,6 @@ class WholeMatrix:
 
     def __init__(self, matrices: Matrices, uses: Uses) -> None:
         self._matrices, self._uses = matrices, uses
-
-    def clear(self, slot: int) -> None:
-        """See `Updates`."""
 
     def add(self, grads: tuple[Tensor, ...]) -> None:
         """See `Updates`."""

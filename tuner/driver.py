@@ -126,10 +126,12 @@ class Driver:
         if not self._ready or self.halted:
             return None
         job = self._ready.popleft()
-        worker = job.slot % len(self._workers)
-        self._launched[job.number] = worker
+        self._launched[job.number] = worker = self._worker_of(job)
         self._allow()  # it may be the one that is waited for
         return {"number": job.number, "worker": worker, **self._order(job)}
+
+    def _worker_of(self, job: Job) -> int:
+        return job.slot % len(self._workers)
 
     def _order(self, job: Job) -> dict[str, Any]:
         """What a worker is to do, in the order in which `Worker.start` takes it."""
@@ -257,7 +259,7 @@ class Driver:
         """Have workers begin with jobs at once; clients that Ray Tune starts find them there."""
         self._ready.extend(jobs)
         for job in jobs if not self.halted else ():
-            worker = self._workers[job.slot % len(self._workers)]
+            worker = self._workers[self._worker_of(job)]
             worker.start.remote(str(job.number), *self._order(job).values())
 
     def _announce(self, row: TrialRow) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from model import calibration, checkpoint, stack
+from model import calibration, stack
 from model.calibration import Trained, slots_for, stack_meter, widest
 from model.copies import begin_copy
 from model.engine import Engine
@@ -24,6 +24,7 @@ from model.reading import Text
 from model.report import Report, Status
 from model.spec import TrialSpec
 from tests.conftest import MakeSpec
+from tests.model.test_writer import states
 from tuner.worker import Worker
 
 pytestmark = [
@@ -63,15 +64,6 @@ def turn_all(engine: Engine, specs: list[TrialSpec]) -> list[Report]:
     while engine.load:
         reports += engine.turn()
     return reports
-
-
-def states(folder: Path) -> dict[str, tuple[str, Any]]:
-    """All that lies in a folder, by name: a digest of all bytes of the tensors, and the JSON."""
-    found = {}
-    for path in folder.rglob("*.*"):
-        tensors, about = checkpoint.read(path)
-        found[path.relative_to(folder).as_posix()] = checkpoint.digest(tensors), about
-    return found
 
 
 # checkpoints ------------------------------------------------------------------------------------
