@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import made_up
+
 from model.architecture import Architecture
-from model.data_config import DataConfig
-from model.derivation import derive
 from model.spec import TrialSpec
-from model.tokenizer_config import TokenizerConfig
 
 SEQUENCES = 4096  # of the text
 
@@ -101,30 +100,13 @@ class Job:
 
     def spec(self, seed: int, updates: int) -> TrialSpec:
         """A trial that reports once, at its end."""
-        a = self.architecture
-        h = derive(
-            {
-                "batch_size": self.batch,
-                "max_learning_rate": 1e-3,
-                "min_learning_rate": 1e-4,
-                "warmup_steps": 4,
-                "cycle_steps": updates,
-                "grad_clip": 1.0,
-                "total_steps": updates,
-            },
-            train_sequences=SEQUENCES,
-            context_length=a.context_length,
-        )
-        return TrialSpec(
-            hyperparameters=h,
-            architecture=a,
-            data=DataConfig(files=("made-up",)),
-            tokenizer=TokenizerConfig(vocab_size=a.vocab_size),
-            data_fingerprint="made-up",
-            tokenizer_fingerprint="made-up",
-            train_sequences=SEQUENCES,
-            validation_sequences=1,
-            micro_batch=self.batch,
-            report_tokens=updates * self.tokens,
-            seed=seed,
-        )
+        rows = {
+            "batch_size": self.batch,
+            "max_learning_rate": 1e-3,
+            "min_learning_rate": 1e-4,
+            "warmup_steps": 4,
+            "cycle_steps": updates,
+            "grad_clip": 1.0,
+            "total_steps": updates,
+        }
+        return made_up.trial(self.architecture, seed, rows, (SEQUENCES, 1))

@@ -37,14 +37,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import made_up
 import numpy as np
 from measuring import about, by_turns, goal, show, write
 
 from model.architecture import Architecture
-from model.data_config import DataConfig
-from model.derivation import derive
 from model.spec import TrialSpec
-from model.tokenizer_config import TokenizerConfig
 
 HERE = Path(__file__).resolve().parent
 MARGIN = 0.1
@@ -128,29 +126,12 @@ def flops(a: Architecture) -> float:
 
 def spec_of(a: Architecture, seed: int) -> TrialSpec:
     """A trial of a few updates, each of one tick."""
-    batch_size = TOKENS // a.context_length
-    hyperparameters = derive(
-        {
-            "batch_size": batch_size,
-            "max_learning_rate": 0.003,
-            "total_steps": STEPS,
-        },
-        train_sequences=SEQUENCES,
-        context_length=a.context_length,
-    )
-    return TrialSpec(
-        hyperparameters=hyperparameters,
-        architecture=a,
-        data=DataConfig(files=("made-up.txt",)),
-        tokenizer=TokenizerConfig(vocab_size=a.vocab_size),
-        data_fingerprint="data",
-        tokenizer_fingerprint="tokenizer",
-        train_sequences=SEQUENCES,
-        validation_sequences=4,
-        micro_batch=batch_size,
-        report_tokens=TOKENS * STEPS,
-        seed=seed,
-    )
+    rows = {
+        "batch_size": TOKENS // a.context_length,
+        "max_learning_rate": 0.003,
+        "total_steps": STEPS,
+    }
+    return made_up.trial(a, seed, rows, (SEQUENCES, 4))
 
 
 def tick(a: Architecture, slots: int, width: int, device: str) -> tuple[float, list[float]]:
