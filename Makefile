@@ -25,18 +25,18 @@ ui: $(VENV)/.installed
 replay: $(VENV)/.installed
 	$(BIN)/tuner replay
 
+LINT = $(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
+
 # Lint and types are looked at while the tests run, and told of at the end. Threads that wait for
-# work sleep, as the tests keep all cores busy.
+# work sleep, as the tests keep all cores busy. No recipe names $$(MAKE): `make --dry-run` would run it.
 test: $(VENV)/.installed-dev $(VENV)/.system
-	@$(MAKE) --no-print-directory lint >$(VENV)/lint.log 2>&1 & lint=$$!; \
+	@{ $(LINT); } >$(VENV)/lint.log 2>&1 & lint=$$!; \
 	OMP_WAIT_POLICY=passive $(BIN)/pytest $(TESTS) -n auto --dist loadfile --no-loadscope-reorder \
 	  --durations 15; tests=$$?; \
 	wait $$lint || tests=1; cat $(VENV)/lint.log; exit $$tests
 
 lint: $(VENV)/.installed-dev
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
+	$(LINT)
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .

@@ -236,7 +236,7 @@ def check(command: str, where: str) -> None:
                 raise AssertionError(f"{where}: {command}: {said.getvalue()}") from error
     elif words[0] == "make":
         dry = ["make", "--dry-run", "--directory", str(ROOT), *words[1:]]
-        done = subprocess.run(dry, capture_output=True, text=True, check=False)
+        done = subprocess.run(dry, capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 0, f"{where}: {command}: {done.stderr}"
     for word in words:
         if word.endswith((".yaml", ".py")):
