@@ -187,8 +187,21 @@ def clip_grads_(grads: Iterable[Tensor], max_norm: Tensor | float) -> Tensor:
     grads = list(grads)
     squares = [grad.reshape(len(grad), -1).float().square().sum(1) for grad in grads]
     norms = torch.stack(squares).sum(0).sqrt()  # (K,)
-    limit = torch.as_tensor(max_norm, dtype=torch.float32, device=norms.device)
-    scale = torch.where(limit >= norms, 1.0, limit / norms)  # also where both are infinite
+    scale = clip_scale(norms, max_norm)
     for grad in grads:
         grad.mul_(scale.view(-1, *[1] * (grad.dim() - 1)).to(grad.dtype))
     return norms
+
+
+def clip_scale(norms: Tensor, max_norm: Tensor | float) -> Tensor:
+    """What gradients of some norms are multiplied by, so that `max_norm` is not exceeded.
+
+    Args:
+        norms: (K,) float32.
+        max_norm: as for `clip_grads_`.
+
+    Returns:
+        (K,) float32.
+    """
+    limit = torch.as_tensor(max_norm, dtype=torch.float32, device=norms.device)
+    return torch.where(limit >= norms, 1.0, limit / norms)  # also where both are infinite

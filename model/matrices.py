@@ -42,7 +42,8 @@ class Matrices:
         averaged: the slots that want one.
         views: from a matrix (k, P) to named views of it, (k, *shape).
         alive: (K,) bool, False once something was not finite.
-        weights: name → what the model computes with, (K, *shape) in `compute`.
+        copy: θ in `compute`, (K, P); θ itself if that is float32.
+        weights: name → views of it, what the model computes with, (K, *shape).
         grads: views of `grad` in the order of `weights`.
     """
 
@@ -64,10 +65,8 @@ class Matrices:
         self.mean: Tensor | None = None
         self.averaged: set[int] = set()
         self.alive = torch.zeros(width, dtype=torch.bool, device=device)
-        self._copy = self.theta if compute == torch.float32 else self.theta.to(compute)
-        self.weights = {
-            name: view.requires_grad_() for name, view in self.views(self._copy).items()
-        }
+        self.copy = self.theta if compute == torch.float32 else self.theta.to(compute)
+        self.weights = {name: view.requires_grad_() for name, view in self.views(self.copy).items()}
         self.grads = list(self.views(self.grad).values())
 
     def rows(self, slot: int) -> dict[str, Tensor]:
@@ -91,9 +90,9 @@ class Matrices:
     @torch.no_grad()
     def refresh(self, slot: int | None = None) -> None:
         """Let the model compute with the weights of a slot, or of all, as they are now."""
-        if self._copy is not self.theta:
+        if self.copy is not self.theta:
             own = slice(None) if slot is None else slice(slot, slot + 1)
-            self._copy[own].copy_(self.theta[own])
+            self.copy[own].copy_(self.theta[own])
 
     def evaluated(self, slots: list[int]) -> dict[str, Tensor]:
         """The weights that some slots are evaluated with: their means, where they have them."""
@@ -103,7 +102,7 @@ class Matrices:
         if self.mean is not None and self.averaged.intersection(slots):
             is_averaged = torch.tensor([[slot in self.averaged] for slot in slots])
             rows = torch.where(is_averaged.to(self.device), self.mean[slots], rows)
-        return self.views(rows.to(self._copy.dtype))
+        return self.views(rows.to(self.copy.dtype))
 
 
 def _views(

@@ -2,12 +2,15 @@
 
 A checkpoint therefore needs no generator state, and a slot's numbers cannot depend on what its
 neighbours drew. Keys are made on the host; masks are made on the device by integer arithmetic,
-so that every kind of device gives the same ones.
+so that every kind of device gives the same ones. Initial weights are drawn where they are needed:
+a GPU whose slot is refilled would wait for the host.
 
 K = slots of a stack.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +21,7 @@ from model.keys import derive_key as derive_key
 
 UInt64s = npt.NDArray[np.uint64]
 
+_AT_A_TIME = 1 << 18  # values drawn, which fit into a cache
 _ROUNDS = 6  # of the Feistel network; four already pass the usual statistical tests
 
 
@@ -67,24 +71,49 @@ def permute(index: npt.NDArray[np.int64], size: int, key: int) -> npt.NDArray[np
     return values.astype(np.int64).reshape(index.shape)
 
 
-def truncated_normal(key: int, shape: tuple[int, ...], std: float, bound: float) -> Tensor:
-    """Normal values with mean 0, cut to [−bound·std, bound·std], on the CPU.
+def truncated_normal(
+    key: int, shape: tuple[int, ...], std: float, bound: float, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Normal values with mean 0, cut to [−bound·std, bound·std].
 
     Args:
         key: 64-bit key.
         shape: of the result.
         std: standard deviation before the cut.
         bound: where to cut, in standard deviations.
+        device: where to draw; one that computes in float64.
 
     Returns:
         float32, the shape asked for. Computed in float64 by inverting the distribution.
     """
-    count = int(np.prod(shape))
-    bits = mix64(np.arange(count, dtype=np.uint64) ^ np.uint64(key))
-    uniform = torch.from_numpy(((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53)
-    tail = torch.special.ndtr(torch.tensor(-bound, dtype=torch.float64))
-    normal: Tensor = torch.special.ndtri(tail + uniform * (1 - 2 * tail)).clamp(-bound, bound)
-    return (normal * std).to(torch.float32).view(shape)
+    values = torch.empty(math.prod(shape), device=device)
+    tail = torch.special.ndtr(torch.tensor(-bound, dtype=torch.float64)).item()
+    for start in range(0, len(values), _AT_A_TIME):
+        part = values[start : start + _AT_A_TIME]
+        counter = torch.arange(start, start + len(part), device=device)
+        bits = _logical_shift(_mix64(counter ^ _signed(key)), 11)
+        uniform = (bits.double() + 0.5) * 2.0**-53
+        normal = torch.special.ndtri(tail + uniform * (1 - 2 * tail)).clamp(-bound, bound)
+        part.copy_(normal * std)
+    return values.view(shape)
+
+
+def _mix64(x: Tensor) -> Tensor:
+    """As `mix64`, of int64 with the same bits."""
+    x = x + _signed(0x9E3779B97F4A7C15)
+    x = (x ^ _logical_shift(x, 30)) * _signed(0xBF58476D1CE4E5B9)
+    x = (x ^ _logical_shift(x, 27)) * _signed(0x94D049BB133111EB)
+    return x ^ _logical_shift(x, 31)
+
+
+def _logical_shift(x: Tensor, count: int) -> Tensor:
+    """Of int64 to the right, without the copies of its sign."""
+    return (x >> count) & ((1 << (64 - count)) - 1)
+
+
+def _signed(x: int) -> int:
+    """The int64 that has the bits of a uint64."""
+    return x - (1 << 64) if x >> 63 else x
 
 
 def _mix32(x: Tensor) -> Tensor:

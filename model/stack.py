@@ -7,8 +7,9 @@ source, V = vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from itertools import takewhile
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,6 +27,9 @@ from model.quantum import Floats, Plan, Tick, Uses, upload
 from model.reading import IGNORED, Ints, Rows
 from model.transformer import LanguageModel, initial_weight
 from model.updates import EachRow, Updates, WholeMatrix
+
+if TYPE_CHECKING:  # brings triton, which not all machines have
+    from model.optimizers.kernel import Kernel
 
 
 class Evaluation(NamedTuple):
@@ -75,6 +79,7 @@ class Stack:
         if self.device.type == "cuda" and graphs is None:
             self._graphs = Graphs(capturing(self.device))
         self._each_row = EachRow(self._matrices) if self._graphs is None else None
+        self._kernel = _kernel(self._matrices)
         self._kinds: dict[Uses, tuple[Updates, Dropping]] = {}
 
     @torch.no_grad()
@@ -97,7 +102,8 @@ class Stack:
                 if state is not None:
                     view[0] = state[f"{kind}.{name}"].to(self.device)
                 elif kind in {"weights", "mean"}:
-                    view[0] = initial_weight(seed, name, own.shapes[name]).to(self.device)
+                    drawn = initial_weight(seed, name, own.shapes[name], self.device)
+                    view[0] = drawn.to(self.device)
         own.refresh(slot)
         if self._each_row is not None:
             self._each_row.clear(slot)
@@ -158,7 +164,8 @@ class Stack:
                 uses.embedding_dropout, uses.attention_dropout, uses.residual_dropout,
                 self.width, self.device, together=self._graphs is not None,
             )  # fmt: skip
-            self._kinds[uses] = (self._each_row or WholeMatrix(self._matrices, uses), dropping)
+            whole = WholeMatrix(self._matrices, uses, self._kernel)
+            self._kinds[uses] = self._each_row or whole, dropping
         is_due = bool(plan.due[q].any())
 
         def compute(tick: Tick) -> Result:
@@ -259,3 +266,12 @@ class Stack:
         return [
             list(takewhile(lambda token: token != end, ids)) for part in written for ids in part
         ]
+
+
+def _kernel(matrices: Matrices) -> Kernel | None:
+    """What updates the slots of a GPU in one pass; without Triton it takes a pass per operation."""
+    if matrices.device.type != "cuda" or find_spec("triton") is None:
+        return None
+    from model.optimizers.kernel import Kernel
+
+    return Kernel(matrices.layout, matrices.theta.shape[1], matrices.device)

@@ -28,21 +28,25 @@ from model.randomness import derive_key, truncated_normal
 _BOUND = 3.0  # initial weights are cut at three standard deviations
 
 
-def initial_weight(seed: int, name: str, shape: tuple[int, ...]) -> Tensor:
+def initial_weight(
+    seed: int, name: str, shape: tuple[int, ...], device: torch.device | str = "cpu"
+) -> Tensor:
     """The weight that a trial starts from, a function of its seed and the weight's name.
 
     Gains are 1 and biases 0; an embedding is N(0, 1) and a matrix N(0, 2/(d_in + d_out)), both cut
     at three standard deviations. The table of the relative position bias is taken as a matrix.
 
     Returns:
-        float32 on the CPU, of the given shape.
+        float32 of the given shape, on the device; on the CPU if that does not know float64.
 
     Source: Glorot and Bengio 2010, equation 16, as a normal distribution.
     """
+    if torch.device(device).type == "mps":
+        device = "cpu"
     if len(shape) == 1:
-        return torch.zeros(shape) if name.endswith(".bias") else torch.ones(shape)
+        return torch.full(shape, 0.0 if name.endswith(".bias") else 1.0, device=device)
     std = 1.0 if "_embeddings." in name else math.sqrt(2 / sum(shape))
-    return truncated_normal(derive_key(seed, "weights", name), shape, std, _BOUND)
+    return truncated_normal(derive_key(seed, "weights", name), shape, std, _BOUND, device)
 
 
 def document_numbers(ids: Tensor, end_of_text: int) -> Tensor:

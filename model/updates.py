@@ -9,17 +9,20 @@ K = slots, P = padded parameters.
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from model.losses import clip_grads_
+from model.losses import clip_scale
 from model.matrices import Matrices
 from model.optimizers import Coefficients, adamw_, columns, fits, stack_rows, update
 from model.pruning import KEEP, OFF, mask_, prune_
 from model.quantum import Plan, Tick, Uses
+
+if TYPE_CHECKING:  # brings triton, which not all machines have
+    from model.optimizers.kernel import Kernel
 
 
 class Updates(Protocol):
@@ -117,10 +120,13 @@ class WholeMatrix:
     Args:
         matrices: of the stack.
         uses: what some slot asks for.
+        kernel: updates in one pass what it can, if there is one.
     """
 
-    def __init__(self, matrices: Matrices, uses: Uses) -> None:
+    def __init__(self, matrices: Matrices, uses: Uses, kernel: Kernel | None = None) -> None:
         self._matrices, self._uses = matrices, uses
+        allowed = kernel is not None and kernel.allows(uses.columns, adaptive=uses.adaptive)
+        self._kernel = kernel if allowed else None
 
     def add(self, grads: tuple[Tensor, ...]) -> None:
         """See `Updates`."""
@@ -130,27 +136,44 @@ class WholeMatrix:
         """See `Updates`."""
         own, uses, due = self._matrices, self._uses, tick.due
         pruning = plan.pruning[q].tolist()
-        pruned = [slot for slot, share in enumerate(pruning) if share != OFF]
-        parts = own.layout.matrices
+        pruned, parts = _pruned(pruning), own.layout.matrices
         mask_(own.grad, own.theta, pruned, parts)
-        norms = clip_grads_([own.grad], tick.max_norm)  # (K,)
-        if uses.max_value:
-            limit = tick.max_value.unsqueeze(1)  # (K, 1)
-            own.grad.clamp_(-limit, limit)
+        norms: Tensor = torch.linalg.vector_norm(own.grad, dim=1)  # (K,)
         own.alive &= norms.isfinite() | ~due
-        c = columns(tick.coefficients, uses.columns, adaptive=uses.adaptive)
-        theta, m, v = update(own.theta, own.m, own.v, own.grad, c, own.layout)
-        mask_(theta, own.theta, pruned, parts)
-        for slot in pruned:
-            if pruning[slot] != KEEP:
-                prune_(theta[slot], pruning[slot], own.layout.weights)
-        moves = (due & own.alive).unsqueeze(1)  # (K, 1)
-        for old, new in ((own.theta, theta), (own.m, m), (own.v, v)):
-            old.copy_(torch.where(moves, new, old))
+        scale, moves = clip_scale(norms, tick.max_norm), due & own.alive  # (K,)
+        if self._kernel is not None and not pruned:
+            self._kernel.apply_(
+                own.theta, own.m, own.v, own.grad, own.copy, tick.coefficients,
+                scale, tick.max_value, due, moves,
+            )  # fmt: skip
+        else:
+            self._apply(tick, pruning, scale, moves)
         if uses.averaging:
             assert own.mean is not None
             own.mean += tick.averaging.unsqueeze(1) * (own.theta - own.mean)
             mask_(own.mean, own.theta, own.averaged.intersection(pruned), parts)
-        own.grad.masked_fill_(due.unsqueeze(1), 0)
-        own.refresh()
         return norms
+
+    def _apply(self, tick: Tick, pruning: list[float], scale: Tensor, moves: Tensor) -> None:
+        """As the kernel does, in a pass over memory for each operation."""
+        own, uses = self._matrices, self._uses
+        pruned = _pruned(pruning)
+        own.grad *= scale.unsqueeze(1)
+        if uses.max_value:
+            limit = tick.max_value.unsqueeze(1)  # (K, 1)
+            own.grad.clamp_(-limit, limit)
+        c = columns(tick.coefficients, uses.columns, adaptive=uses.adaptive)
+        theta, m, v = update(own.theta, own.m, own.v, own.grad, c, own.layout)
+        mask_(theta, own.theta, pruned, own.layout.matrices)
+        for slot in pruned:
+            if pruning[slot] != KEEP:
+                prune_(theta[slot], pruning[slot], own.layout.weights)
+        for old, new in ((own.theta, theta), (own.m, m), (own.v, v)):
+            old.copy_(torch.where(moves.unsqueeze(1), new, old))
+        own.grad.masked_fill_(tick.due.unsqueeze(1), 0)
+        own.refresh()
+
+
+def _pruned(pruning: list[float]) -> list[int]:
+    """The slots that prune."""
+    return [slot for slot, share in enumerate(pruning) if share != OFF]

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from model import engine
+from model import engine, stack
 from model.graphs import Compute, Graphs, Result
 from model.quantum import Tick
 from model.stack import Stack
 from tests.conftest import MakeSpec
 from tests.model.mixes import SINGLE
+from tests.model.test_kernel import adamw_specs
 from tests.model.test_law import Tokens, assert_same, train
 from tests.model.test_stack import SIZES, assert_near, everything
 
@@ -89,6 +90,28 @@ def test_graphs_change_nothing(
     assert Counted.replayed > 50
     monkeypatch.setattr(engine, "Stack", lambda *a, **o: Stack(*a, **o, graphs=NoGraphs()))
     for a, b in zip(graphs, on_gpu(tokens, tmp_path, specs), strict=True):
+        assert_same(a, b)
+
+
+def test_kernel_of_the_update_changes_nothing(
+    tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even a last bit: whether it is used depends on a trial's neighbours."""
+    kernel = pytest.importorskip("model.optimizers.kernel")
+    specs = adamw_specs(make_spec)
+    launches = 0
+
+    class Watched(kernel.Kernel):  # type: ignore[misc, name-defined]
+        def apply_(self, *tensors: torch.Tensor) -> None:
+            nonlocal launches
+            launches += 1
+            super().apply_(*tensors)
+
+    monkeypatch.setattr(kernel, "Kernel", Watched)
+    with_kernel = on_gpu(tokens, tmp_path, specs)
+    assert launches
+    monkeypatch.setattr(stack, "_kernel", lambda _: None)
+    for a, b in zip(with_kernel, on_gpu(tokens, tmp_path, specs), strict=True):
         assert_same(a, b)
 
 

@@ -111,6 +111,17 @@ def test_truncated_normal_equals_scipy(std: float, bound: float) -> None:
     assert distance < 2 / math.sqrt(n), "Kolmogorov and Smirnov's 99.9 % limit is 1.95/√n"
 
 
+@pytest.mark.parametrize("key", [0, 7, 2**64 - 1])
+def test_truncated_normal_inverts_the_distribution(key: int) -> None:
+    """Of every integer's place in the scrambled order, also where it draws a second batch."""
+    count = (1 << 18) + 50
+    values = truncated_normal(key, (count,), 1.0, 2.0).double().numpy()
+    for part in (slice(0, 200), slice(count - 200, count)):
+        bits = mix64(np.arange(count, dtype=np.uint64)[part] ^ np.uint64(key))
+        expected = stats.truncnorm(-2, 2).ppf((bits >> np.uint64(11)) * 2.0**-53)
+        np.testing.assert_allclose(values[part], expected, rtol=1e-6, atol=1e-9)
+
+
 def test_truncated_normal_is_a_function_of_its_key() -> None:
     first = truncated_normal(5, (3, 4), 1.0, 3.0)
     assert torch.equal(first, truncated_normal(5, (3, 4), 1.0, 3.0))
