@@ -28,15 +28,14 @@ the searches as a whole, not of what a process costs.
 the share of time in which it did something, as nvidia-smi says. *Wasted* tokens were trained past
 the report at which a trial was stopped or parked.
 
-The bench fails if the first report of the defaults is not the same on all sides, or if their best
-losses differ by more than 5 % (with --quick they are not compared).
+The bench fails if the first report of the defaults is not the same on all sides. That ours finds a
+loss as good as any side's, within 5 %, is a goal beside that of time (with --quick none is set).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import subprocess
 import sys
@@ -69,7 +68,7 @@ NAMES = {
 QUICK_SIDES = ["ray", "optuna-pool"]  # ours is what refill.py runs
 BINS = 100  # of the picture
 GOALS = {"cpu": 3.0, "cuda": 8.7}  # times faster than Ray Tune with a process for each trial
-TOLERANCE = 0.05  # of the best losses
+TOLERANCE = 1.05  # times the best loss of any side, at which ours is as good
 Samples = list[tuple[float, float]]  # moment, seconds in training until then
 
 
@@ -83,7 +82,7 @@ def main() -> int:
         found = measuring.by_turns(
             {side: partial(measure, side) for side in options.sides}, options.rounds
         )
-    check(found, math.inf if options.quick else TOLERANCE)
+    check(found)
     result = result_of(found, options)
     measuring.show(result)
     if options.out:
@@ -272,7 +271,7 @@ def curve(busy: list[Samples], began: float, wall: float, devices: int) -> list[
 # all of them ------------------------------------------------------------------------------------
 
 
-def check(found: dict[str, list[dict[str, Any]]], tolerance: float) -> None:
+def check(found: dict[str, list[dict[str, Any]]]) -> None:
     """All sides have trained the same.
 
     Raises:
@@ -283,10 +282,6 @@ def check(found: dict[str, list[dict[str, Any]]], tolerance: float) -> None:
     if max(defaults) - min(defaults) > 1e-6 * max(defaults):
         losses = ", ".join(f"{side} {run['defaults']}" for side, run in runs)
         raise SystemExit(f"the first report of the defaults differs: {losses}")
-    bests = [run["best"] for _, run in runs]
-    if max(bests) > (1 + tolerance) * min(bests):
-        losses = ", ".join(f"{side} {run['best']:.4f}" for side, run in runs)
-        raise SystemExit(f"the best losses differ by more than {tolerance:.0%}: {losses}")
 
 
 def result_of(
@@ -313,7 +308,12 @@ def result_of(
     if "ours" in walls and "ray" in walls and not options.quick:
         faster = measuring.ratios(walls["ray"], walls["ours"]).median
         what = "times faster than Ray Tune with a process for each trial"
-        goals = [measuring.goal(what, faster, least=GOALS[options.device])]
+        losses = {side: of(side, "best").median for side in found}
+        against = losses["ours"] / min(losses.values())
+        goals = [
+            measuring.goal(what, faster, least=GOALS[options.device]),
+            measuring.goal("our best loss, times the least of all sides", against, most=TOLERANCE),
+        ]
     return {
         "bench": "makespan",
         "about": measuring.about(["torch", "ray", "optuna", "mlflow"], options.device),
