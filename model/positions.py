@@ -16,6 +16,7 @@ from torch import Tensor
 
 from model.architecture import RELATIVE_BUCKETS, Architecture, Tower
 from model.layers import Weights, embedding
+from model.precision import exact_device
 
 # queries and keys (KB, H, T, d) of the same tokens, and where these stand, (K, B, T) or (T,), in
 # place of 0 … T−1 → the same, turned
@@ -97,9 +98,10 @@ def _turns(positions: Tensor, d: int, theta: float) -> Tensor:
 
 def _angles(positions: Tensor, d: int, theta: float) -> tuple[Tensor, Tensor]:
     """Cosine and sine of position·theta^(−2i/d), computed in float64, (..., T, d/2) float32."""
-    exponent = torch.arange(0, d, 2, dtype=torch.float64, device=positions.device) / d
-    angle = positions.double().unsqueeze(-1) * theta**-exponent
-    return angle.cos().float(), angle.sin().float()
+    device = exact_device(positions.device)
+    exponent = torch.arange(0, d, 2, dtype=torch.float64, device=device) / d
+    angle = positions.to(device).double().unsqueeze(-1) * theta**-exponent
+    return angle.cos().float().to(positions.device), angle.sin().float().to(positions.device)
 
 
 @cache
@@ -155,8 +157,10 @@ def alibi_bias(length: int, num_heads: int, device: torch.device, is_causal: boo
 
 def _forgetting(ahead: Tensor, num_heads: int) -> Tensor:
     """−slope·distance of each head, (..., T, S) → (..., H, T, S) float32."""
-    slopes = torch.tensor(alibi_slopes(num_heads), dtype=torch.float64, device=ahead.device)
-    return (slopes.view(-1, 1, 1) * -ahead.abs().unsqueeze(-3)).float()
+    device = exact_device(ahead.device)
+    slopes = torch.tensor(alibi_slopes(num_heads), dtype=torch.float64, device=device)
+    distance = ahead.abs().unsqueeze(-3).to(device)
+    return (slopes.view(-1, 1, 1) * -distance).float().to(ahead.device)
 
 
 @cache
@@ -177,8 +181,9 @@ def _buckets(ahead: Tensor, is_causal: bool) -> Tensor:
     count = RELATIVE_BUCKETS if is_causal else RELATIVE_BUCKETS // 2
     distance = (-ahead).clamp(min=0) if is_causal else ahead.abs()
     exact = count // 2
-    ratio = (distance.double() / exact).clamp(min=1).log() / math.log(_FARTHEST / exact)
-    wide = exact + (ratio * (count - exact)).long().clamp(max=count - exact - 1)
+    near = distance.to(exact_device(ahead.device)).double() / exact
+    ratio = near.clamp(min=1).log() / math.log(_FARTHEST / exact)
+    wide = exact + (ratio * (count - exact)).long().clamp(max=count - exact - 1).to(ahead.device)
     bucket = torch.where(distance < exact, distance, wide)
     return bucket if is_causal else bucket + count * (ahead > 0)
 

@@ -55,3 +55,8 @@ class Precision:
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         if device.type == "cuda":
             torch.backends.cuda.matmul.fp32_precision = "tf32" if self.name == "tf32" else "ieee"
+
+
+def exact_device(device: torch.device) -> torch.device:
+    """Where to compute in float64 for a device: there, but for GPUs of Apple, which cannot."""
+    return torch.device("cpu") if device.type == "mps" else device

@@ -140,8 +140,8 @@ class DropoutMasks:
         self._low = (keys & 0xFFFFFFFF).to(torch.int32)  # (K,)
         self._high = (keys >> 32).to(torch.int32)  # (K,)
         # keep an element whose int32 is at or above the threshold: −2³¹ keeps all
-        threshold = torch.round(probability.double() * 2.0**32) - 2.0**31
-        self._threshold = threshold.clamp(max=2.0**31 - 1).to(torch.int32)  # (K,)
+        threshold = torch.round(probability * 2.0**32).to(torch.int64) - 2**31
+        self._threshold = threshold.clamp(max=2**31 - 1).to(torch.int32)  # (K,)
         self._scale = 1.0 / (1.0 - probability)  # (K,)
 
     @property

@@ -102,8 +102,7 @@ class Stack:
                 if state is not None:
                     view[0] = state[f"{kind}.{name}"].to(self.device)
                 elif kind in {"weights", "mean"}:
-                    drawn = initial_weight(seed, name, own.shapes[name], self.device)
-                    view[0] = drawn.to(self.device)
+                    view[0] = initial_weight(seed, name, own.shapes[name], self.device)
         own.refresh(slot)
         if self._each_row is not None:
             self._each_row.clear(slot)

@@ -23,6 +23,7 @@ from model.head import Head
 from model.layers import Weights, embedding
 from model.norms import NORMS
 from model.positions import POSITIONS
+from model.precision import exact_device
 from model.randomness import derive_key, truncated_normal
 
 _BOUND = 3.0  # initial weights are cut at three standard deviations
@@ -37,16 +38,15 @@ def initial_weight(
     at three standard deviations. The table of the relative position bias is taken as a matrix.
 
     Returns:
-        float32 of the given shape, on the device; on the CPU if that does not know float64.
+        float32 of the given shape, on the device.
 
     Source: Glorot and Bengio 2010, equation 16, as a normal distribution.
     """
-    if torch.device(device).type == "mps":
-        device = "cpu"
     if len(shape) == 1:
         return torch.full(shape, 0.0 if name.endswith(".bias") else 1.0, device=device)
     std = 1.0 if "_embeddings." in name else math.sqrt(2 / sum(shape))
-    return truncated_normal(derive_key(seed, "weights", name), shape, std, _BOUND, device)
+    key, there = derive_key(seed, "weights", name), exact_device(torch.device(device))
+    return truncated_normal(key, shape, std, _BOUND, there).to(device)
 
 
 def document_numbers(ids: Tensor, end_of_text: int) -> Tensor:

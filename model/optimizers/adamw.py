@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from model.optimizers.rule import Coefficients, update
+from model.precision import exact_device
 
 
 class AdamW(torch.optim.Optimizer):
@@ -63,7 +64,8 @@ class AdamW(torch.optim.Optimizer):
         def per_slot(x: float | Tensor) -> Any:
             """A number, or (K, 1, …, 1) in float64 so that 1−β keeps its digits."""
             if isinstance(x, Tensor):
-                return x.detach().to(param.device).double().view(-1, *[1] * (param.dim() - 1))
+                there = x.detach().to(exact_device(param.device))
+                return there.double().view(-1, *[1] * (param.dim() - 1))
             return x
 
         lr, eps, decay = map(per_slot, (group["lr"], group["eps"], group["weight_decay"]))
@@ -74,7 +76,7 @@ class AdamW(torch.optim.Optimizer):
             beta2, 1 - beta2, 1 - beta2 ** state["step"],
             eps, 1.0,
         )  # fmt: skip
-        c = Coefficients(*[x.to(param.dtype) if isinstance(x, Tensor) else x for x in row])
+        c = Coefficients(*[x.to(param) if isinstance(x, Tensor) else x for x in row])
         m, v = state["exp_avg"], state["exp_avg_sq"]
         assert param.grad is not None
         theta, state["exp_avg"], state["exp_avg_sq"] = update(param, m, v, param.grad, c)

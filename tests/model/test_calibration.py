@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,9 @@ from model import calibration
 from model.calibration import Measured, Trained, slots_for, stack_meter, widest
 from model.on_device import put
 from model.precision import Precision
+from model.quantum import Plan
 from model.reading import Text
+from model.stack import Stack
 from tests.conftest import MakeSpec
 
 Tokens = tuple[np.ndarray, np.ndarray]
@@ -155,6 +158,24 @@ def test_meter_measures_stacks_on_a_cpu(
         found = meter(width)
         assert 0 < found.speed < math.inf
         assert found.peak_bytes == 0
+
+
+@pytest.mark.parametrize("z_loss", [0.0, 0.1])
+def test_meter_runs_ticks_of_another_kind_as_well(
+    tokens: Tokens, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch, z_loss: float
+) -> None:
+    """On a GPU they need memory beside that of the graphs, and come when neighbours change."""
+    kinds = []
+
+    class Watched(Stack):
+        def run(self, plan: Plan) -> Any:
+            kinds.append(plan.uses)
+            return super().run(plan)
+
+    monkeypatch.setattr(calibration, "Stack", Watched)
+    stack_meter(make_spec(steps=3, reports=3, z_loss=z_loss), trained(tokens))(2)
+    assert kinds[-1] not in kinds[:-1]
+    assert len(set(kinds[:-1])) == 1
 
 
 def test_slots_are_remembered_by_what_they_depend_on(
