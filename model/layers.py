@@ -26,8 +26,28 @@ def linear(w: Tensor, x: Tensor) -> Tensor:
     Returns:
         (K, ..., o).
     """
-    y = torch.bmm(x.reshape(x.shape[0], -1, x.shape[-1]), w.transpose(1, 2))  # (K, ..., o) flat
+    flat = x.reshape(x.shape[0], -1, x.shape[-1])  # (K, N, i)
+    y: Tensor = _Linear.apply(w, flat)  # type: ignore[no-untyped-call]
     return y.view(*x.shape[:-1], w.shape[1])
+
+
+class _Linear(torch.autograd.Function):
+    """x·wᵀ whose gradient for w lies in memory as w does, which `torch.bmm`'s does not.
+
+    An optimizer that goes through both at one time would jump about in one of them.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, w: Tensor, x: Tensor) -> Tensor:
+        ctx.save_for_backward(w, x)
+        return torch.bmm(x, w.transpose(1, 2))  # (K, N, o)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        (slope,), (w, x) = grads, ctx.saved_tensors
+        wanted_w, wanted_x = ctx.needs_input_grad
+        of_w = torch.bmm(slope.transpose(1, 2), x) if wanted_w else None  # (K, o, i)
+        return of_w, torch.bmm(slope, w) if wanted_x else None
 
 
 def embedding(w: Tensor, ids: Tensor) -> Tensor:

@@ -169,7 +169,8 @@ class Stack:
 
         def compute(tick: Tick) -> Result:
             updates, dropping = self._kinds[uses]
-            loss = self._add_gradients(tick, uses, updates, dropping)
+            loss, grads = self._gradients(tick, uses, dropping)
+            updates.add(grads, plan.due[q])
             if not is_due:
                 return (loss,)
             with torch.no_grad():
@@ -180,10 +181,10 @@ class Stack:
             return compute(tick)
         return self._graphs.run((uses, is_due), compute, tick)
 
-    def _add_gradients(
-        self, tick: Tick, uses: Uses, updates: Updates, dropping: Dropping
-    ) -> Tensor:
-        """The forward and the backward pass of a tick; losses, (K,)."""
+    def _gradients(
+        self, tick: Tick, uses: Uses, dropping: Dropping
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The forward and the backward pass of a tick; losses, (K,), and gradients."""
         own = self._matrices
         if tick.given:
             inputs, targets, *sources = tick.given
@@ -200,9 +201,9 @@ class Stack:
             tick.z_loss if uses.z_loss else None,
             ignore_index=self._ignored,
         )
-        updates.add(torch.autograd.grad(loss, list(own.weights.values()), tick.weight))
+        grads = torch.autograd.grad(loss, list(own.weights.values()), tick.weight)
         own.alive &= loss.detach().isfinite()
-        return loss.detach()
+        return loss.detach(), grads
 
     @torch.no_grad()
     def evaluate(self, slots: list[int], rows: Rows, batch: int) -> Evaluation:

@@ -12,6 +12,7 @@ import math
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -25,11 +26,14 @@ if TYPE_CHECKING:  # brings triton, which not all machines have
     from model.optimizers.kernel import Kernel
 
 
+Bools = npt.NDArray[np.bool_]
+
+
 class Updates(Protocol):
     """How gradients are gathered and weights updated."""
 
-    def add(self, grads: tuple[Tensor, ...]) -> None:
-        """Add the gradients of a tick."""
+    def add(self, grads: tuple[Tensor, ...], due: Bools) -> None:
+        """Add the gradients of a tick, after which the updates of some slots are due, (K,)."""
 
     def apply(self, tick: Tick, plan: Plan, q: int) -> Tensor:
         """Update the slots that are due after tick q; gradient norms before clipping, (K,)."""
@@ -39,30 +43,44 @@ class Updates(Protocol):
 class EachRow:
     """Slot by slot, with what the host knows.
 
+    The gradients of an update of one tick are used where they are: copying them would be a third
+    of AdamW's own traffic.
+
     Args:
         matrices: of the stack.
     """
 
     def __init__(self, matrices: Matrices) -> None:
         self._matrices = matrices
+        self._is_float32 = matrices.copy is matrices.theta  # what the model computes in
         self._is_empty = [True] * matrices.width  # whether the sum of a slot's gradients is
+        self._fresh: dict[int, list[Tensor]] = {}  # slot → the gradients of an update of one tick
+        slots = range(matrices.width)
+        self._theta, self._m, self._v, self._sums = (
+            [self._flat(matrix, slot) for slot in slots]
+            for matrix in (matrices.theta, matrices.m, matrices.v, matrices.grad)
+        )
+
+    def _flat(self, matrix: Tensor, slot: int) -> list[Tensor]:
+        """The parameters in a row, each as a vector."""
+        return [view.flatten() for view in self._matrices.views(matrix[slot : slot + 1]).values()]
 
     def clear(self, slot: int) -> None:
         """A slot has been emptied."""
         self._is_empty[slot] = True
 
-    def add(self, grads: tuple[Tensor, ...]) -> None:
-        """See `Updates`; the first gradients of an update are copied."""
-        totals = self._matrices.grads
-        if all(self._is_empty):
-            torch._foreach_copy_(totals, grads)
-        elif not any(self._is_empty):
-            torch._foreach_add_(totals, grads)
-        else:
-            for slot, is_empty in enumerate(self._is_empty):
-                own = [total[slot] for total in totals], [grad[slot] for grad in grads]
-                torch._foreach_copy_(*own) if is_empty else torch._foreach_add_(*own)
-        self._is_empty = [False] * len(self._is_empty)
+    def add(self, grads: tuple[Tensor, ...], due: Bools) -> None:
+        """See `Updates`."""
+        self._fresh.clear()
+        for slot, is_empty in enumerate(self._is_empty):
+            own = [grad[slot].flatten() for grad in grads]
+            if is_empty and due[slot] and self._is_float32:
+                self._fresh[slot] = own
+            elif is_empty:
+                torch._foreach_copy_(self._sums[slot], own)
+            else:
+                torch._foreach_add_(self._sums[slot], own)
+            self._is_empty[slot] = False
 
     def apply(self, tick: Tick, plan: Plan, q: int) -> Tensor:
         """See `Updates`."""
@@ -73,22 +91,22 @@ class EachRow:
         return norms
 
     def _apply(self, slot: int, plan: Plan, q: int) -> Tensor:
-        own = self._matrices
-        theta, g, pruning = own.theta[slot], own.grad[slot], float(plan.pruning[q, slot])
+        own, row = self._matrices, Coefficients(*plan.coefficients[q, slot].tolist())
+        theta, pruning, is_adamw = own.theta[slot], float(plan.pruning[q, slot]), fits(row)
+        grads = self._gradients(slot, as_vector=pruning != OFF or not is_adamw)
         parts = own.layout.matrices if pruning != OFF else ()
         pruned = [theta[part] == 0 for part in parts]
         for part, is_pruned in zip(parts, pruned, strict=True):
-            g[part].masked_fill_(is_pruned, 0)
-        norm = torch.dot(g, g).sqrt()
+            own.grad[slot, part].masked_fill_(is_pruned, 0)
+        norm = torch.stack([torch.dot(g, g) for g in grads]).sum().sqrt()
         if not (own.alive[slot] and norm.isfinite()):
             own.alive[slot] = False
             return norm
-        if norm > plan.max_norm[q, slot]:
-            g *= float(plan.max_norm[q, slot]) / norm
-        limit = float(plan.max_value[q, slot])
-        if math.isfinite(limit):
-            g.clamp_(-limit, limit)
-        self._move(slot, plan.coefficients[q, slot])
+        _clip_(grads, norm, float(plan.max_norm[q, slot]), float(plan.max_value[q, slot]))
+        if is_adamw:
+            adamw_(self._theta[slot], self._m[slot], self._v[slot], grads, row, own.layout)
+        else:
+            self._move(slot, plan.coefficients[q, slot])
         for part, is_pruned in zip(parts, pruned, strict=True):
             theta[part].masked_fill_(is_pruned, 0)
         if pruning not in (OFF, KEEP):
@@ -101,17 +119,32 @@ class EachRow:
         own.refresh(slot)
         return norm
 
-    def _move(self, slot: int, numbers: np.ndarray) -> None:
+    def _gradients(self, slot: int, *, as_vector: bool) -> list[Tensor]:
+        """Of an update, each parameter's; `as_vector` says that they must lie in the matrix."""
+        fresh = self._fresh.get(slot)
+        if fresh is None:
+            return self._sums[slot]
+        if as_vector:
+            torch._foreach_copy_(self._sums[slot], fresh)
+            return self._sums[slot]
+        return fresh
+
+    def _move(self, slot: int, numbers: npt.NDArray[np.float64]) -> None:
         """Apply the rule to a row."""
-        own = self._matrices
-        row, one = Coefficients(*numbers.tolist()), slice(slot, slot + 1)
-        if fits(row):
-            adamw_(own.theta[slot], own.m[slot], own.v[slot], own.grad[slot], row, own.layout)
-            return
+        own, one = self._matrices, slice(slot, slot + 1)
         state = own.theta[one], own.m[one], own.v[one]
         moved = update(*state, own.grad[one], stack_rows(numbers[None], "cpu"), own.layout)
         for old, new in zip(state, moved, strict=True):
             old.copy_(new)
+
+
+def _clip_(grads: list[Tensor], norm: Tensor, max_norm: float, max_value: float) -> None:
+    """Scale the gradients of a slot by their norm, then cut each to a range, in place."""
+    if norm > max_norm:
+        torch._foreach_mul_(grads, max_norm / norm)
+    if math.isfinite(max_value):
+        torch._foreach_clamp_min_(grads, -max_value)
+        torch._foreach_clamp_max_(grads, max_value)
 
 
 class WholeMatrix:
@@ -128,7 +161,7 @@ class WholeMatrix:
         allowed = kernel is not None and kernel.allows(uses.columns, adaptive=uses.adaptive)
         self._kernel = kernel if allowed else None
 
-    def add(self, grads: tuple[Tensor, ...]) -> None:
+    def add(self, grads: tuple[Tensor, ...], due: Bools) -> None:
         """See `Updates`."""
         torch._foreach_add_(self._matrices.grads, grads)
 

@@ -1,9 +1,8 @@
-"""AdamW in one pass over memory, for one slot on a CPU: torch's own kernel.
-
-P = padded parameters of one model.
-"""
+"""AdamW in one pass over memory, for one slot on a CPU: torch's own kernel."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -11,6 +10,8 @@ from torch.optim.adamw import adamw
 
 from model.optimizers.layout import Layout
 from model.optimizers.rule import Coefficients
+
+Tensors = Sequence[Tensor]
 
 
 def fits(row: Coefficients) -> bool:
@@ -23,35 +24,33 @@ def fits(row: Coefficients) -> bool:
 
 
 def adamw_(
-    theta: Tensor, m: Tensor, v: Tensor, g: Tensor, row: Coefficients, layout: Layout
+    theta: Tensors, m: Tensors, v: Tensors, g: Tensors, row: Coefficients, layout: Layout
 ) -> None:
     """Update one slot in place.
 
     Args:
-        theta: parameters, (P,) float32.
-        m: running mean of the gradient, (P,).
-        v: running mean of its square, (P,).
-        g: gradient, already clipped, (P,).
+        theta: parameters, each flat, float32, in the order of `layout.tensors`.
+        m: running means of the gradient, likewise.
+        v: running means of its square, likewise.
+        g: gradients, already clipped, likewise.
         row: of numbers, which `fits`.
-        layout: which parts have which decay.
+        layout: which of them have which decay.
 
     Source: Loshchilov and Hutter 2017, algorithm 2 (arXiv:1711.05101), as torch computes it.
     """
-    for decay, parts in (
-        (row.decoupled, layout.matrices),
-        (row.decoupled_embeddings, layout.embeddings),
-        (row.decoupled_gains, layout.gains),
-    ):
-        if not parts:
+    decays = row.decoupled, row.decoupled_embeddings, row.decoupled_gains
+    before = torch.tensor(float(row.updates - 1))  # torch adds the 1
+    for decay, members in zip(decays, layout.members, strict=True):
+        if not members:
             continue
-        tensors = [[x[part] for part in parts] for x in (theta, g, m, v)]
+        tensors = [[x[i] for i in members] for x in (theta, g, m, v)]
         adamw(
             tensors[0],
             tensors[1],
             tensors[2],
             tensors[3],
             [],
-            [torch.tensor(float(row.updates - 1)) for _ in parts],  # torch adds the 1
+            [before.clone() for _ in members],
             fused=True,
             amsgrad=False,
             beta1=row.a1,

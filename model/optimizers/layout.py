@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -68,6 +69,19 @@ class Layout:
             tensors=tensors,
             weights=tuple(weights),
             hidden=tuple((shape, tuple(starts)) for shape, starts in hidden.items()),
+        )
+
+    @cached_property
+    def members(self) -> tuple[tuple[int, ...], ...]:
+        """Which of `tensors` are matrices, embeddings and gains: their numbers, of each kind."""
+        kinds = (self.matrices, self.embeddings, self.gains)
+        return tuple(
+            tuple(
+                number
+                for number, tensor in enumerate(self.tensors)
+                if any(part.start <= tensor.start < part.stop for part in parts)
+            )
+            for parts in kinds
         )
 
     def norms(self, x: Tensor) -> Tensor:
