@@ -121,7 +121,7 @@ class EachRow:
 
     def _gradients(self, slot: int, *, as_vector: bool) -> list[Tensor]:
         """Of an update, each parameter's; `as_vector` says that they must lie in the matrix."""
-        fresh = self._fresh.get(slot)
+        fresh = self._fresh.pop(slot, None)  # nothing holds their memory after the update
         if fresh is None:
             return self._sums[slot]
         if as_vector:

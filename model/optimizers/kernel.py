@@ -10,7 +10,6 @@ K = slots in a stack, P = padded parameters of one model, C = entries of `Coeffi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import triton
@@ -98,8 +97,9 @@ class Kernel:
             moves: (K,) bool, some of those that are due.
         """
         slots, size = theta.shape
-        # Triton compiles anew for memory that is aligned differently: these are never views
-        given = [x.contiguous() for x in (rows, scale, limit, due.byte(), moves.byte())]
+        # Triton would compile anew, in the midst of a capture, for views that are aligned otherwise
+        views = rows, scale, limit, due.byte(), moves.byte()
+        given = [x.clone(memory_format=torch.contiguous_format) for x in views]
         with torch.cuda.device_of(theta):  # type: ignore[no-untyped-call]
             _adamw[triton.cdiv(size, _BLOCK), slots](
                 theta, m, v, g, copy, *given, self._decays, size, rows.shape[1],
@@ -109,9 +109,8 @@ class Kernel:
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _adamw(  # type: ignore[no-untyped-def]
-    theta: Any, m: Any, v: Any, g: Any, copy: Any,
-    rows: Any, scale: Any, limit: Any, due: Any, moves: Any, decays: Any,
-    size: Any, columns: tl.constexpr, HAS_COPY: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
+    theta, m, v, g, copy, rows, scale, limit, due, moves, decays,
+    size, columns: tl.constexpr, HAS_COPY: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
     slot = tl.program_id(1)
     if tl.load(due + slot) == 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ triton = pytest.importorskip("triton")
 
 
 @pytest.fixture(scope="module")
-def interpreted() -> Iterator[Any]:
+def interpreted() -> Any:
     """The module of the kernel as a second one, so that GPU tests have theirs compiled."""
     file = Path(optimizers.__file__).with_name("kernel.py")
     found = spec_from_file_location("interpreted_kernel", file)
@@ -31,7 +31,7 @@ def interpreted() -> Iterator[Any]:
     with triton.knobs.runtime.scope():
         triton.knobs.runtime.interpret = True
         found.loader.exec_module(module)
-        yield module
+    return module
 
 
 @pytest.fixture
@@ -125,3 +125,22 @@ def test_kernel_decays_each_part_and_spares_what_rests(interpreted: Any) -> None
     assert g[:, 0].tolist() == [0.0, 0.0, 7.0]
     assert not m.any()
     assert not copy[1:].any()
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_kernel_compiles_for_a_gpu_and_rounds_after_each_operation(dtype: str) -> None:
+    """That needs no GPU. What rounds otherwise would show as `fma`, or an approximate quotient."""
+    from model.optimizers.kernel import _adamw
+
+    types = {"due": "*u8", "moves": "*u8", "decays": "*i32", "size": "i32", "copy": f"*{dtype}"}
+    constants = {"columns": len(Coefficients._fields), "HAS_COPY": dtype != "fp32", "BLOCK": 1024}
+    signature = {
+        name: "constexpr" if name in constants else types.get(name, "*fp32")
+        for name in _adamw.arg_names
+    }
+    source = triton.compiler.ASTSource(_adamw, signature, constexprs=constants)
+    hopper = triton.backends.compiler.GPUTarget("cuda", 90, 32)
+    code = triton.compile(source, target=hopper, options={"enable_fp_fusion": False}).asm["ptx"]
+    words = set(re.findall(r"[a-z][a-z0-9]*(?:\.[a-z0-9]+)+", code))
+    assert {"div.rn.f32", "sqrt.rn.f32", "mul.rn.f32", "add.rn.f32"} <= words
+    assert not [word for word in words if word.startswith("fma") or "approx" in word]
