@@ -18,7 +18,7 @@ from tuner.record import Record
 
 pytestmark = pytest.mark.slow
 
-KILLS = int(os.environ.get("TUNER_TEST_KILLS", "4"))  # more find more, 10 s each
+KILLS = int(os.environ.get("TUNER_TEST_KILLS", "3"))  # more find more, 10 s each
 ONE_WORKER = ("search", "--space", "small.yaml", "--workers", "1", "--trials", "9")
 ONE_WORKER += ("--set", "engine.slots=2")  # more than one trial under way
 
