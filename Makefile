@@ -28,7 +28,7 @@ replay: $(VENV)/.installed
 LINT = $(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
 
 # Lint and types are looked at while the tests run, and told of at the end. Threads that wait for
-# work sleep, as the tests keep all cores busy. No recipe names $$(MAKE): `make --dry-run` would run it.
+# work sleep, as the tests keep all cores busy. No recipe names $(MAKE): `make --dry-run` would run it.
 test: $(VENV)/.installed-dev $(VENV)/.system
 	@{ $(LINT); } >$(VENV)/lint.log 2>&1 & lint=$$!; \
 	OMP_WAIT_POLICY=passive $(BIN)/pytest $(TESTS) -n auto --dist loadfile --no-loadscope-reorder \

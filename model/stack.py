@@ -163,8 +163,8 @@ class Stack:
                 uses.embedding_dropout, uses.attention_dropout, uses.residual_dropout,
                 self.width, self.device, together=self._graphs is not None,
             )  # fmt: skip
-            whole = WholeMatrix(self._matrices, uses, self._kernel)
-            self._kinds[uses] = self._each_row or whole, dropping
+            updates = self._each_row or WholeMatrix(self._matrices, uses, self._kernel)
+            self._kinds[uses] = updates, dropping
         is_due = bool(plan.due[q].any())
 
         def compute(tick: Tick) -> Result:

@@ -168,8 +168,8 @@ class WholeMatrix:
     def apply(self, tick: Tick, plan: Plan, q: int) -> Tensor:
         """See `Updates`."""
         own, uses, due = self._matrices, self._uses, tick.due
-        pruning = plan.pruning[q].tolist()
-        pruned, parts = _pruned(pruning), own.layout.matrices
+        pruned = {slot: x for slot, x in enumerate(plan.pruning[q].tolist()) if x != OFF}
+        parts = own.layout.matrices
         mask_(own.grad, own.theta, pruned, parts)
         norms: Tensor = torch.linalg.vector_norm(own.grad, dim=1)  # (K,)
         own.alive &= norms.isfinite() | ~due
@@ -180,17 +180,16 @@ class WholeMatrix:
                 scale, tick.max_value, due, moves,
             )  # fmt: skip
         else:
-            self._apply(tick, pruning, scale, moves)
+            self._apply(tick, pruned, scale, moves)
         if uses.averaging:
             assert own.mean is not None
             own.mean += tick.averaging.unsqueeze(1) * (own.theta - own.mean)
             mask_(own.mean, own.theta, own.averaged.intersection(pruned), parts)
         return norms
 
-    def _apply(self, tick: Tick, pruning: list[float], scale: Tensor, moves: Tensor) -> None:
+    def _apply(self, tick: Tick, pruned: dict[int, float], scale: Tensor, moves: Tensor) -> None:
         """As the kernel does, in a pass over memory for each operation."""
         own, uses = self._matrices, self._uses
-        pruned = _pruned(pruning)
         own.grad *= scale.unsqueeze(1)
         if uses.max_value:
             limit = tick.max_value.unsqueeze(1)  # (K, 1)
@@ -198,15 +197,10 @@ class WholeMatrix:
         c = columns(tick.coefficients, uses.columns, adaptive=uses.adaptive)
         theta, m, v = update(own.theta, own.m, own.v, own.grad, c, own.layout)
         mask_(theta, own.theta, pruned, own.layout.matrices)
-        for slot in pruned:
-            if pruning[slot] != KEEP:
-                prune_(theta[slot], pruning[slot], own.layout.weights)
+        for slot, share in pruned.items():
+            if share != KEEP:
+                prune_(theta[slot], share, own.layout.weights)
         for old, new in ((own.theta, theta), (own.m, m), (own.v, v)):
             old.copy_(torch.where(moves.unsqueeze(1), new, old))
         own.grad.masked_fill_(tick.due.unsqueeze(1), 0)
         own.refresh()
-
-
-def _pruned(pruning: list[float]) -> list[int]:
-    """The slots that prune."""
-    return [slot for slot, share in enumerate(pruning) if share != OFF]

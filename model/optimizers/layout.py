@@ -79,7 +79,7 @@ class Layout:
             tuple(
                 number
                 for number, tensor in enumerate(self.tensors)
-                if any(part.start <= tensor.start < part.stop for part in parts)
+                if any(_within(tensor, part) for part in parts)
             )
             for parts in kinds
         )
@@ -94,6 +94,12 @@ class Layout:
         for number, tensor in enumerate(self.tensors):
             x[..., tensor] *= factor[..., number, None]
         return x
+
+
+def _within(tensor: slice, part: slice) -> bool:
+    if part.start is None:
+        return True
+    return bool(part.start <= (tensor.start or 0) < part.stop)
 
 
 def _part(name: str, shape: tuple[int, ...]) -> str:

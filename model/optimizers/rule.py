@@ -147,9 +147,9 @@ def _gradient_trust(theta: Tensor, g: Tensor, c: Coefficients, layout: Layout) -
     """
     size, slope = layout.norms(theta), layout.norms(g)  # (K, N)
     decay = torch.zeros_like(size)
-    for coefficient, parts in _coupled_decays(c, layout):
-        for number, tensor in enumerate(layout.tensors):
-            if _is_on(coefficient) and any(_within(tensor, part) for part in parts):
+    for (coefficient, _), members in zip(_coupled_decays(c, layout), layout.members, strict=True):
+        if _is_on(coefficient):
+            for number in members:
                 decay[..., number : number + 1] = coefficient
     ratio = c.gradient_trust * size / (slope + decay * size)
     is_used = _chosen(c.gradient_trust) & (size > 0) & (slope > 0)
@@ -175,12 +175,6 @@ def lion(m: Tensor, g: Tensor, weight_m: Any, weight_g: Any) -> Tensor:
     """
     direction: Tensor = (weight_m * m + weight_g * g).sign_()
     return direction
-
-
-def _within(tensor: slice, part: slice) -> bool:
-    if part.start is None:
-        return True
-    return bool(part.start <= (tensor.start or 0) < part.stop)
 
 
 def _chosen(x: Any) -> Tensor:
