@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import made_up
 
-from model.architecture import Architecture
-from model.spec import TrialSpec
+from model.spec.architecture import Architecture
+from model.spec.trial import TrialSpec
 
 SEQUENCES = 4096  # of the text
 

@@ -1,7 +1,7 @@
 """The same language model as a user writes one, of torch's own parts: what ours is measured beside.
 
-Names and numbers of its weights are those of `model.transformer.TransformerLM`, so that both begin
-with the same ones. B = sequences, T = tokens, D = width, H = heads, V = vocabulary.
+Names and numbers of its weights are those of `TransformerLM` of model/network/transformer.py, so
+that both begin with the same ones. B = sequences, T = tokens, D = width, H = heads, V = vocabulary.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor, nn
 
-from model.architecture import Architecture, parameter_shapes
-from model.transformer import initial_weight
+from model.network.transformer import initial_weight
+from model.spec.architecture import Architecture, parameter_shapes
 
 
 class Attention(nn.Module):

@@ -21,12 +21,12 @@ from fusion_model import PlainModel
 from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
-from model.architecture import Architecture, is_decayed
-from model.engine import Engine
-from model.hyperparameters import Hyperparameters
-from model.memory import give_back
-from model.planning import data_order
-from model.schedules import learning_rate
+from model.corpus.order import data_order
+from model.device.memory import give_back
+from model.engine.engine import Engine
+from model.spec.architecture import Architecture, is_decayed
+from model.spec.hyperparameters import Hyperparameters
+from model.spec.schedules import learning_rate
 
 _ENDLESS = 1_000_000_000  # updates: no trial comes to its end while it is timed
 

@@ -15,10 +15,10 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from model.architecture import Architecture, parameter_shapes
-from model.generation import generate, stack_weights
-from model.generation_settings import GenerationSettings
-from model.transformer import LanguageModel, initial_weight
+from model.generation.generate import generate, stack_weights
+from model.generation.settings import GenerationSettings
+from model.network.transformer import LanguageModel, initial_weight
+from model.spec.architecture import Architecture, parameter_shapes
 
 MODELS = {
     "lm.yaml": Architecture(vocab_size=2048, d_model=64, n_layers=2, n_heads=4, context_length=64),

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from model.architecture import Architecture
-from model.data_config import DataConfig
-from model.derivation import derive
-from model.spec import TrialSpec
-from model.tokenizer_config import TokenizerConfig
+from model.spec.architecture import Architecture
+from model.spec.data import DataConfig, TokenizerConfig
+from model.spec.derive import derive
+from model.spec.trial import TrialSpec
 
 
 def trial(

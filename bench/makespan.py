@@ -52,8 +52,8 @@ from typing import Any
 import measuring
 from makespan_peers import Setup, space_of
 
-from model.preparation import prepare
-from tuner.journal import read_journal
+from model.corpus.prepare import prepare
+from tuner.journal.journal import read_journal
 
 ROOT = measuring.ROOT
 OURS = ("ours", "no-refill")

@@ -58,17 +58,17 @@ class Setup:
 
 def space_of(setup: Setup) -> Any:
     """The search space."""
-    from tuner.overrides import Override
-    from tuner.space_file import read_space
+    from tuner.space_file.load import read_space
+    from tuner.space_file.overrides import Override
 
     return read_space(setup.space, [Override.parse(text) for text in setup.overrides])[0]
 
 
 def train(setup: Setup, given: Given, report: Callable[[float, int], None]) -> None:
     """Train one trial; `report` gets the validation loss and the tokens so far, and may raise."""
-    from model.corpus import load
-    from model.engine import Engine
-    from tuner.corpus_facts import CorpusFacts
+    from model.corpus.corpus import load
+    from model.engine.engine import Engine
+    from tuner.space.data_facts import CorpusFacts
 
     space, corpus = space_of(setup), load(Path(setup.corpus))
     assert corpus is not None
@@ -88,7 +88,7 @@ def train(setup: Setup, given: Given, report: Callable[[float, int], None]) -> N
 
 def distributions(space: Any) -> dict[str, Any]:
     """What is searched, in Optuna's terms."""
-    from tuner.optuna_study import distribution_of
+    from tuner.samplers.optuna_sampler import distribution_of
 
     return {parameter.name: distribution_of(parameter) for parameter in space.searched}
 

@@ -113,11 +113,11 @@ def run_one(options: argparse.Namespace) -> int:
     """One search with stub workers, in this process; prints what was measured."""
     from overhead_stub import StubWorker
 
-    from tuner import local_ray
+    from tuner.driver.search import search
+    from tuner.driver.view import SilentView
     from tuner.home import Home
-    from tuner.live import SilentView
-    from tuner.search import search
-    from tuner.space_file import load_space
+    from tuner.space_file.load import load_space
+    from tuner.workers import cluster as local_ray
 
     meter = Meter()
 

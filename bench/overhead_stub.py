@@ -7,10 +7,10 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from model.occupancy import Occupancy
-from model.report import Report, Status
-from model.spec import TrialSpec
-from tuner.worker import Worker
+from model.engine.occupancy import Occupancy
+from model.engine.report import Report, Status
+from model.spec.trial import TrialSpec
+from tuner.workers.worker import Worker
 
 _LONGEST_NAP = 0.01  # seconds in which no order is followed, as in a quantum of training
 
@@ -115,10 +115,10 @@ class StubWorker(Worker):
     """
 
     def __init__(self, seconds: float, slots: int, gated: bool) -> None:
-        import model.engine
+        from model.engine import engine as module
 
         def engine(*_: Any, slots: int, **__: Any) -> StubEngine:
             return StubEngine(seconds, slots)
 
-        model.engine.Engine = engine  # type: ignore[assignment, misc]  # a worker imports it late
+        module.Engine = engine  # type: ignore[assignment, misc]  # a worker imports it late
         super().__init__(None, None, slots, "cpu", "", "", gated=gated)  # type: ignore[arg-type]

@@ -25,8 +25,8 @@ from pathlib import Path
 
 from memory import descendants, pss_bytes
 
-from model.data_config import END_OF_TEXT, DataConfig
-from model.sources import documents
+from model.sources.registry import documents
+from model.spec.data import END_OF_TEXT, DataConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 PERIOD_SECONDS = 0.5

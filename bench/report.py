@@ -27,14 +27,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from model.report import Report, Status
-from tuner.advice import advise
-from tuner.board import TrialRow
-from tuner.conductor import Conductor
-from tuner.corpus_facts import CorpusFacts
-from tuner.report import write_pictures, write_report
-from tuner.result import SearchResult
-from tuner.space_file import load_space
+from model.engine.report import Report, Status
+from tuner.conductor.conductor import Conductor
+from tuner.conductor.trial import TrialRow
+from tuner.report.write import write_pictures, write_report
+from tuner.results.advice import advise
+from tuner.results.result import SearchResult
+from tuner.space.data_facts import CorpusFacts
+from tuner.space_file.load import load_space
 
 ROOT = Path(__file__).resolve().parents[1]
 FACTS = CorpusFacts(2_048, 3_500_000, 180_000, "data", "tokenizer")

@@ -41,8 +41,8 @@ import made_up
 import numpy as np
 from measuring import about, by_turns, goal, show, write
 
-from model.architecture import Architecture
-from model.spec import TrialSpec
+from model.spec.architecture import Architecture
+from model.spec.trial import TrialSpec
 
 HERE = Path(__file__).resolve().parent
 MARGIN = 0.1
@@ -136,7 +136,7 @@ def spec_of(a: Architecture, seed: int) -> TrialSpec:
 
 def tick(a: Architecture, slots: int, width: int, device: str) -> tuple[float, list[float]]:
     """Seconds in which each slot trains for one tick, and the losses in the end."""
-    from model.engine import Engine
+    from model.engine.engine import Engine
 
     rng = np.random.default_rng(0)
     count = np.arange((SEQUENCES + 8) * a.context_length + 1) % 251

@@ -19,16 +19,16 @@ from memory import pss_bytes
 from overhead import SPACE
 from overhead_stub import made_up_loss
 
-from model.report import Report, Status
-from tuner.board import TrialRow
-from tuner.conductor import Conductor
-from tuner.corpus_facts import CorpusFacts
-from tuner.driver import Driver
-from tuner.health import Watchdog
-from tuner.history import search_event, session_event
-from tuner.journal import Journal
-from tuner.live import SilentView
-from tuner.space_file import load_space
+from model.engine.report import Report, Status
+from tuner.conductor.conductor import Conductor
+from tuner.conductor.trial import TrialRow
+from tuner.driver.driver import Driver
+from tuner.driver.view import SilentView
+from tuner.journal.events import search_event, session_event
+from tuner.journal.journal import Journal
+from tuner.space.data_facts import CorpusFacts
+from tuner.space_file.load import load_space
+from tuner.workers.watchdog import Watchdog
 
 SLOTS = 4
 FACTS = CorpusFacts(300, 1_000_000, 20_000, "data", "tokenizer")

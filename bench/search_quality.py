@@ -31,8 +31,8 @@ import torch
 from search_quality_baselines import one_report_then_top_k
 from search_quality_replay import FILE, Lab, Trace, snap_error
 
-from model.preparation import prepare
-from tuner.space_file import load_space
+from model.corpus.prepare import prepare
+from tuner.space_file.load import load_space
 
 ROOT = Path(__file__).resolve().parents[1]
 SPACE = ROOT / "search_spaces" / "lm.yaml"

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from model.architecture import Architecture
-from tuner.parameters import Choice, Value
-from tuner.space import SearchSpace
+from model.spec.architecture import Architecture
+from tuner.space.parameter import Choice, Value
+from tuner.space.space import SearchSpace
 
 if TYPE_CHECKING:
     from search_quality_table import Table

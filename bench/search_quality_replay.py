@@ -22,12 +22,13 @@ import numpy as np
 import numpy.typing as npt
 from search_quality_table import Floats, Table
 
-from model.report import Report, Status
-from tuner.conductor import Conductor
-from tuner.parameters import Choice, Constant, Parameter, Prior, Value
-from tuner.sampling import Sampler, Told
-from tuner.settings import Confirm
-from tuner.space import SearchSpace
+from model.engine.report import Report, Status
+from tuner.conductor.conductor import Conductor
+from tuner.samplers.observation import Told
+from tuner.samplers.sampler import Sampler
+from tuner.space.parameter import Choice, Constant, Parameter, Prior, Value
+from tuner.space.settings import Confirm
+from tuner.space.space import SearchSpace
 
 SMALL = 0.01  # a regret below which configurations are about equally good
 LEAST_WEIGHT = 1 / 64  # of the largest, so that a sampler can steer every parameter

@@ -22,12 +22,12 @@ import numpy.typing as npt
 from scipy.stats import qmc
 from search_quality_baselines import step_law
 
-from model.corpus import Corpus
-from model.engine import Engine
-from model.environment import environment
-from tuner.corpus_facts import CorpusFacts
-from tuner.parameters import Choice, Parameter, Range, Value
-from tuner.space import SearchSpace
+from model.corpus.corpus import Corpus
+from model.device.environment import environment
+from model.engine.engine import Engine
+from tuner.space.data_facts import CorpusFacts
+from tuner.space.parameter import Choice, Parameter, Range, Value
+from tuner.space.space import SearchSpace
 
 Floats = npt.NDArray[np.float64]
 DIGITS = 7  # of a loss, which is a mean of float32 numbers

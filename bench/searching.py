@@ -25,9 +25,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tuner import local_ray
-from tuner.conductor import Conductor
-from tuner.jobs import Job
+from tuner.conductor.conductor import Conductor
+from tuner.conductor.job import Job
+from tuner.workers import cluster as local_ray
 
 PERIOD_SECONDS = 0.5
 

@@ -32,8 +32,8 @@ from tokenizer_corpora import END, prose, prose_of, stdlib
 from tokenizer_sides import Job, encode_jobs, run, train_jobs
 from tokenizer_tables import goals, plot, print_tables, summary
 
-from model.bpe import train_bpe
-from model.tokenizer import Tokenizer
+from model.tokenizer.bpe import train_bpe
+from model.tokenizer.tokenizer import Tokenizer
 
 PACKAGES = ("tokenizers", "tiktoken", "rustbpe")
 

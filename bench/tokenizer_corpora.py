@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from pydoc_data import topics
 
-from model.data_config import DataConfig
-from model.sources import documents
+from model.sources.registry import documents
+from model.spec.data import DataConfig
 
 END = "<|endoftext|>"  # between documents
 DOCSTRINGS_OF = ("numpy", "ray", "mlflow", "optuna", "pydantic")  # which tuner depends on

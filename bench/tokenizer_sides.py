@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 from tokenizer_corpora import END
 
-from model.bpe import train_bpe
-from model.pretokens import PATTERNS
-from model.processes import ordered_map
-from model.tokenizer import Tokenizer
+from model.parallel import ordered_map
+from model.tokenizer.bpe import train_bpe
+from model.tokenizer.pretokenizer import PATTERNS
+from model.tokenizer.tokenizer import Tokenizer
 
 BENCH = Path(__file__).resolve().parent
 PATTERN = PATTERNS["gpt2"].source

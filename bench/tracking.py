@@ -28,13 +28,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from model.data_config import DataConfig
-from model.report import Report, Status
-from tuner.corpus_facts import CorpusFacts
-from tuner.datasets import dataset_inputs
-from tuner.space_file import load_space
-from tuner.store import open_client
-from tuner.tracking import Tracker
+from model.engine.report import Report, Status
+from model.spec.data import DataConfig
+from tuner.space.data_facts import CorpusFacts
+from tuner.space_file.load import load_space
+from tuner.tracking.datasets import dataset_inputs
+from tuner.tracking.store import open_client
+from tuner.tracking.tracker import Tracker
 
 ROOT = Path(__file__).resolve().parents[1]
 FACTS = CorpusFacts(2048, 3_000_000, 150_000, "d" * 64, "t" * 64)

@@ -10,11 +10,12 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
-from model.architecture import Architecture
-from model.hyperparameters import SYMBOL_TABLE, Row
-from tuner.entries import SIZES
-from tuner.messages import shown
-from tuner.summary import default_of, range_of
+from model.spec.architecture import Architecture
+from model.spec.hyperparameters import SYMBOL_TABLE
+from model.spec.symbol import Row
+from tuner.commands.show import default_of, range_of
+from tuner.formatting import shown
+from tuner.space.parameter import SIZES
 
 ROWS, CHOICES, ENTRIES = (f"<!-- {name} -->" for name in ("rows", "choices", "entries"))
 

@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from tuner import export, load_space, load_trial, sample, search
-from tuner.overrides import Override
+from tuner.space_file.overrides import Override
 
 SPACE = Path(__file__).resolve().parents[1] / "search_spaces" / "lm.yaml"
 

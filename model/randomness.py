@@ -17,8 +17,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from model.keys import derive_key as derive_key
-
 UInt64s = npt.NDArray[np.uint64]
 
 _AT_A_TIME = 1 << 18  # values drawn, which fit into a cache

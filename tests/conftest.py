@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from model.architecture import Architecture
-from model.data_config import DataConfig
-from model.derivation import derive
-from model.pairs import Pairs
-from model.spec import TrialSpec
-from model.tokenizer_config import TokenizerConfig
+from model.corpus.pairs import Pairs
+from model.spec.architecture import Architecture
+from model.spec.data import DataConfig, TokenizerConfig
+from model.spec.derive import derive
+from model.spec.trial import TrialSpec
 
 VOCAB = 288
 MakeSpec = Callable[..., TrialSpec]

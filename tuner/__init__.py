@@ -4,22 +4,20 @@ Names are imported when they are first used: the command line must start quickly
 process must not load torch.
 """
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import Any
 
 _HOME = {
-    "SearchSpace": "space",
-    "load_space": "space_file",
-    "search": "search",
-    "resume": "search",
-    "load_search": "past",
-    "load_trial": "trained",
-    "sample": "generate",
-    "generate": "generate",
-    "export": "export",
-    "replay": "replay",
+    "SearchSpace": "space.space",
+    "load_space": "space_file.load",
+    "search": "driver.search",
+    "resume": "driver.search",
+    "load_search": "trained.load_search",
+    "load_trial": "trained.load_trial",
+    "sample": "trained.generate",
+    "generate": "trained.generate",
+    "export": "trained.export",
+    "replay": "trained.replay",
     "TunerError": "errors",
 }
 
@@ -36,17 +34,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
-
-
-class _Package(ModuleType):
-    """`tuner.search` and `tuner.replay` are functions; so are the modules that hold them called.
-
-    Importing such a module would set the package's attribute of that name to the module.
-    """
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOME and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import tuner
-from tuner.messages import in_seconds
-from tuner.overrides import Override
+from tuner.formatting import in_seconds
+from tuner.space_file.overrides import Override
 
 _PATTERNS = ("gpt2", "gpt4", "whitespace")
 _FORMATS = ("huggingface", "gpt2", "tiktoken")

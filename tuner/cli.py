@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 
+from model.errors import ModelError
 from tuner.arguments import parse
 from tuner.commands.output import INTERRUPTED, say
 from tuner.errors import SpaceError, TunerError
@@ -17,14 +18,14 @@ from tuner.errors import SpaceError, TunerError
 # command → module of `tuner.commands` and function
 _COMMANDS: Mapping[str, str] = {
     "search": "search.search",
-    "sync": "search.sync",
+    "sync": "sync.sync",
     "replay": "search.replay",
-    "ui": "look.ui",
-    "validate": "look.validate",
-    "symbols": "look.symbols",
-    "list": "look.searches",
-    "show": "look.show",
-    "compare": "look.compare",
+    "ui": "ui.ui",
+    "validate": "validate.validate",
+    "symbols": "show.symbols",
+    "list": "show.searches",
+    "show": "show.show",
+    "compare": "compare.compare",
     "report": "report.report",
     "data prepare": "data.prepare",
     "data info": "data.info",
@@ -35,7 +36,7 @@ _COMMANDS: Mapping[str, str] = {
     "tokenizer show": "tokenizer.show",
     "generate": "generate.generate",
     "export": "export.export",
-    "doctor": "look.doctor",
+    "doctor": "doctor.doctor",
 }
 
 
@@ -52,19 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `tuner list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as error:
-        if options.debug or not _is_users(error):
+    except (TunerError, ModelError) as error:
+        if options.debug:
             raise
         # mistakes of a file come as lines file:line:column, which editors can follow
         say(str(error) if isinstance(error, SpaceError) else f"tuner {options.command}: {error}")
         return error.exit_status if isinstance(error, TunerError) else 2
     return status
-
-
-def _is_users(error: Exception) -> bool:
-    """Whether the user can put it right, so that a sentence says more than a traceback."""
-    if isinstance(error, TunerError):
-        return True
-    # errors of `model`, which is not imported unless something raised; subclasses count
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return not names.isdisjoint({"CorpusError", "CheckpointError"})

@@ -75,3 +75,11 @@ class ResultError(TunerError):
     """The work was done, and its result is bad."""
 
     exit_status = 1
+
+
+class TrialError(RuntimeError):
+    """A trial cannot be trained; one sentence says why."""
+
+
+class WorkerError(RuntimeError):
+    """A worker's engine broke; the worker ends, and Ray starts it again."""

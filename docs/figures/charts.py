@@ -5,7 +5,7 @@ from __future__ import annotations
 from searches import REPORTS, TOKENS, Search
 from svg import QUARTERS, Drawing
 
-from tuner.board import TrialRow
+from tuner.conductor.trial import TrialRow
 
 _WIDTH, _HEIGHT = 760, 262
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 16, 46, 206  # of the plot

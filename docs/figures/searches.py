@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from model.report import Report, Status
-from tuner.board import TrialRow
-from tuner.conductor import Conductor
-from tuner.corpus_facts import CorpusFacts
-from tuner.space_file import load_space
+from model.engine.report import Report, Status
+from tuner.conductor.conductor import Conductor
+from tuner.conductor.trial import TrialRow
+from tuner.space.data_facts import CorpusFacts
+from tuner.space_file.load import load_space
 
 REPORTS = 9
 TOKENS = 90 * 512  # of a complete trial

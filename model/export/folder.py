@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from model.export.format import ExportError
+from model.errors import ExportError
 
 README_FILE, SUMS_FILE = "README.md", "SHA256SUMS"
 _BLOCK = 1 << 20  # bytes

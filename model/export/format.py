@@ -7,16 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from model.architecture import Architecture
-from model.spec import TrialSpec
-from model.tokenizer import Tokenizer
+from model.spec.architecture import Architecture
+from model.spec.trial import TrialSpec
+from model.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # what a format cannot express is said without torch
     from torch import Tensor
-
-
-class ExportError(ValueError):
-    """A format cannot express a model, or its files cannot be written; one sentence says why."""
 
 
 @dataclass(frozen=True)

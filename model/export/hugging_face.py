@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from model.architecture import Architecture
-from model.data_config import END_OF_TEXT
 from model.export import llama
 from model.export.format import Format, TrainedModel
-from model.generation_settings import GenerationSettings
-from model.pretokens import PATTERNS
+from model.generation.settings import GenerationSettings
+from model.spec.architecture import Architecture
+from model.spec.data import END_OF_TEXT
+from model.tokenizer.pretokenizer import PATTERNS
 
 WEIGHTS_FILE = "model.safetensors"
 _ACTIVATIONS = {"swiglu": "silu", "geglu": "gelu"}  # its gelu is exact, as ours

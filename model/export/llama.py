@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from model.architecture import Architecture
+from model.spec.architecture import Architecture
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,7 +74,7 @@ def hugging_face_weights(a: Architecture, weights: Mapping[str, Tensor]) -> dict
         a,
         weights,
         ("model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"),
-        lambda i, name: f"model.layers.{i}.{_IN_BLOCK[name][0]}.weight",
+        lambda i, name: f"model.network.layers.{i}.{_IN_BLOCK[name][0]}.weight",
         in_block,
     )
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.optimizers.rule import Coefficients, update
-from model.precision import exact_device
+from model.device.precision import exact_device
+from model.optimizers.update_rule import Coefficients, update
 
 
 class AdamW(torch.optim.Optimizer):

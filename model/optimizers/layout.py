@@ -13,7 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from model.architecture import is_decayed
+from model.spec.architecture import is_decayed
 
 Parts = tuple[slice, ...]
 

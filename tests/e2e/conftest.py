@@ -14,8 +14,6 @@ from typing import Any
 
 import pytest
 
-from tests.browser import browser as browser
-
 SPACE = """\
 name: small
 data: {files: texts, validation_fraction: 0.2}

@@ -23,7 +23,7 @@ import yaml
 from model import Tokenizer, train_bpe
 from tests.e2e.conftest import Run
 from tuner.arguments import parse
-from tuner.space_file import load_space
+from tuner.space_file.load import load_space
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from model.hyperparameters import SYMBOL_TABLE
+from model.spec.hyperparameters import SYMBOL_TABLE
 from tests.e2e.pages import PAGES, REASONS, ROOT, Block, Reader, blocks_of, check
 from tuner.arguments import parse
-from tuner.entries import SIZES
+from tuner.space.parameter import SIZES
 
 pytestmark = pytest.mark.slow
 

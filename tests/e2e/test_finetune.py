@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from model import checkpoint
+from model.checkpoints import checkpoint
 from tests.e2e.conftest import Run, Workplace, make_workplace, run_search
-from tuner.record import Record, SearchRecord
-from tuner.tags import STATE_FILE
+from tuner.tracking.record import Record
+from tuner.tracking.records import SearchRecord
+from tuner.tracking.tags import STATE_FILE
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("searched")]
 

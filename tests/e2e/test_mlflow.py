@@ -10,17 +10,18 @@ import pytest
 from mlflow import MlflowClient
 from playwright.sync_api import Browser, Page, expect
 
-from model.generation_settings import GenerationSettings
-from model.report import METRICS
+from model.engine.report import METRICS
+from model.generation.settings import GenerationSettings
 from tests.e2e.conftest import Run, Workplace, make_workplace
 from tests.e2e.mlflow_picture import SIZE, take_picture
 from tests.e2e.postgres import mlflow_server, postgres
-from tuner.generate import sample
+from tuner.commands.ui import comparison_page, trials_page
 from tuner.home import Home
-from tuner.journal import read_journal
-from tuner.record import Record, SearchRecord, TrialRecord
-from tuner.trained import load_trial
-from tuner.ui import comparison_page, trials_page
+from tuner.journal.journal import read_journal
+from tuner.tracking.record import Record
+from tuner.tracking.records import SearchRecord, TrialRecord
+from tuner.trained.generate import sample
+from tuner.trained.load_trial import load_trial
 
 pytestmark = pytest.mark.slow
 

@@ -10,9 +10,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page
 
-from tests.tuner.reported import result_in
-from tuner.report import write_report
-from tuner.result import SearchResult
+from tests.tuner.results.finished_search import result_in
+from tuner.report.write import write_report
+from tuner.results.result import SearchResult
 
 DRAWN = "document.documentElement.dataset.drawn === 'true'"
 ESCAPED = "<script>alert('x')</script>"

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Workplace, make_workplace
-from tuner.journal import read_journal
-from tuner.record import Record
+from tuner.journal.journal import read_journal
+from tuner.tracking.record import Record
 
 pytestmark = pytest.mark.slow
 

@@ -18,16 +18,18 @@ import pandas as pd
 import pytest
 import torch
 
-from model import checkpoint, prepare
-from model.hyperparameters import SYMBOL_TABLE
-from model.randomness import derive_key, permute
-from model.report import METRICS
+from model import prepare
+from model.checkpoints import checkpoint
+from model.engine.report import METRICS
+from model.keys import derive_key
+from model.randomness import permute
+from model.spec.hyperparameters import SYMBOL_TABLE
 from tests.e2e.conftest import Run, Workplace
 from tuner import load_search, load_trial
 from tuner.home import Home
-from tuner.record import Record
-from tuner.tags import STATE_FILE, Tag
-from tuner.trained import TrainedTrial
+from tuner.tracking.record import Record
+from tuner.tracking.tags import STATE_FILE, Tag
+from tuner.trained.load_trial import TrainedTrial
 
 pytestmark = pytest.mark.slow
 

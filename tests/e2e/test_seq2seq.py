@@ -9,11 +9,11 @@ from pathlib import Path
 import mlflow.pyfunc
 import pytest
 
-from model.generation_settings import GenerationSettings
+from model.generation.settings import GenerationSettings
 from tests.e2e.conftest import Workplace
-from tuner.generate import sample
 from tuner.home import Home
-from tuner.trained import load_trial
+from tuner.trained.generate import sample
+from tuner.trained.load_trial import load_trial
 
 pytestmark = pytest.mark.slow
 

@@ -6,20 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from model.corpus import Corpus
-from model.engine import Engine
-from model.preparation import prepare
-from model.report import Report
+from model.corpus.corpus import Corpus
+from model.corpus.prepare import prepare
+from model.engine.engine import Engine
+from model.engine.report import Report
 from tests.e2e.conftest import Run, Workplace
-from tests.tuner.conducting import Simulation
-from tuner.board import TrialRow
-from tuner.conductor import Conductor
-from tuner.corpus_facts import CorpusFacts
-from tuner.overrides import Override
-from tuner.record import Record
-from tuner.space import SearchSpace
-from tuner.space_file import load_space, read_space
-from tuner.tags import SPACE_FILE
+from tests.tuner.simulated_search import Simulation
+from tuner.conductor.conductor import Conductor
+from tuner.conductor.trial import TrialRow
+from tuner.space.data_facts import CorpusFacts
+from tuner.space.space import SearchSpace
+from tuner.space_file.load import load_space, read_space
+from tuner.space_file.overrides import Override
+from tuner.tracking.record import Record
+from tuner.tracking.tags import SPACE_FILE
 
 STARTS_FROM = {"finetune": "lm"}
 FOLDER = Path(__file__).parents[2] / "search_spaces"

@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 import torch
 
-from model import engine, stack
-from model.graphs import Compute, Graphs, Result
-from model.quantum import Tick
-from model.stack import Stack
+from model.engine import engine
+from model.stack import stack
+from model.stack.cuda_graphs import Compute, Graphs, Result
+from model.stack.plan import Tick
+from model.stack.stack import Stack
 from tests.conftest import MakeSpec
-from tests.model.mixes import SINGLE
-from tests.model.test_kernel import adamw_specs
+from tests.model.architectures import SINGLE
+from tests.model.optimizers.test_adamw_triton import adamw_specs
+from tests.model.stack.test_stack import SIZES, assert_near, everything
 from tests.model.test_law import Tokens, assert_same, train
-from tests.model.test_stack import SIZES, assert_near, everything
 
 pytestmark = [
     pytest.mark.gpu,
@@ -97,7 +98,7 @@ def test_kernel_of_the_update_changes_nothing(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not even a last bit: whether it is used depends on a trial's neighbours."""
-    kernel = pytest.importorskip("model.optimizers.kernel")
+    kernel = pytest.importorskip("model.optimizers.adamw_triton")
     specs = adamw_specs(make_spec)
     launches = 0
 

@@ -12,20 +12,21 @@ import numpy as np
 import pytest
 import torch
 
-from model import calibration, stack
-from model.calibration import Trained, slots_for, stack_meter, widest
-from model.copies import begin_copy
-from model.engine import Engine
-from model.environment import computing_dtype, environment
-from model.memory import free_bytes, give_back
-from model.on_device import on_device
-from model.precision import DTYPES, Precision
-from model.reading import Text
-from model.report import Report, Status
-from model.spec import TrialSpec
+from model.corpus.dataset import Text
+from model.corpus.device_dataset import on_device
+from model.device.async_copy import begin_copy
+from model.device.environment import computing_dtype, environment
+from model.device.memory import free_bytes, give_back
+from model.device.precision import DTYPES, Precision
+from model.engine import calibration
+from model.engine.calibration import Trained, slots_for, stack_meter, widest
+from model.engine.engine import Engine
+from model.engine.report import Report, Status
+from model.spec.trial import TrialSpec
+from model.stack import stack
 from tests.conftest import MakeSpec
-from tests.model.test_writer import states
-from tuner.worker import Worker
+from tests.model.checkpoints.test_writer import states
+from tuner.workers.worker import Worker
 
 pytestmark = [
     pytest.mark.gpu,

@@ -12,15 +12,15 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from model import checkpoint
-from model.engine import Engine
-from model.optimizers import OPTIMIZERS
-from model.pairs import Pairs
-from model.report import METRICS, Report, Status
-from model.schedules import SCHEDULES
-from model.spec import TrialSpec
+from model.checkpoints import checkpoint
+from model.corpus.pairs import Pairs
+from model.engine.engine import Engine
+from model.engine.report import METRICS, Report, Status
+from model.optimizers.registry import OPTIMIZERS
+from model.spec.schedules import SCHEDULES
+from model.spec.trial import TrialSpec
 from tests.conftest import MakeSpec, last_state
-from tests.model.mixes import SINGLE, mixes
+from tests.model.architectures import SINGLE, mixes
 
 Tokens = tuple[np.ndarray, np.ndarray]
 Outcome = tuple[list[tuple[Any, ...]], dict[str, torch.Tensor] | None]

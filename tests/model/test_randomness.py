@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from model.randomness import DropoutMasks, derive_key, mix64, permute, truncated_normal
+from model.keys import derive_key
+from model.randomness import DropoutMasks, mix64, permute, truncated_normal
 
 KEYS = st.integers(0, 2**64 - 1)
 

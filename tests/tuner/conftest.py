@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from model.tokenizer import Tokenizer
+from model.tokenizer.tokenizer import Tokenizer
 from tests.conftest import VOCAB
-from tests.tuner.faults import FaultyServer, mlflow_server
-from tests.tuner.tracked import Open
-from tuner.store import open_client
-from tuner.tracking import Tracker
+from tests.tuner.fault_injection import FaultyServer, mlflow_server
+from tests.tuner.tracking.recorded import Open
+from tuner.tracking.store import open_client
+from tuner.tracking.tracker import Tracker
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import ray
 
-from tests.tuner.asked import Clock, FakeWorker, hear_fakes
-from tuner import health
-from tuner.health import Change, Sign, Watchdog
+from tests.tuner.workers.scripted_workers import Clock, FakeWorker, hear_fakes
+from tuner.workers import watchdog as health
+from tuner.workers.watchdog import Change, Sign, Watchdog
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ _HEAVY = {"mlflow", "pandas", "pyarrow", "ray", "scipy", "torch"}
     ("module", "brings"),
     [
         ("tuner.cli", _HEAVY | {"numpy", "optuna", "pydantic", "yaml"}),
-        ("tuner.search", _HEAVY),
-        ("tuner.worker", _HEAVY),  # of which the driver makes an actor
+        ("tuner.driver.search", _HEAVY),
+        ("tuner.workers.worker", _HEAVY),  # of which the driver makes an actor
     ],
 )
 def test_module_does_not_import_what_takes_long(module: str, brings: set[str]) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tuner.told import Lesson, Told, as_if_finished, as_they_are, at_one_budget
+from tuner.samplers.observation import Lesson, Told, as_if_finished, as_they_are, at_one_budget
 
 TOLD = {
     0: Told("finished", {10: 5.0, 30: 4.0, 90: 3.0}),

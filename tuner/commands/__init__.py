@@ -1,4 +1,5 @@
-"""The commands. They are thin: all that they do can be done from Python.
+"""One module per command. Commands are thin: all that they do can be done from Python.
 
-Heavy modules are imported where a command needs them, so that `tuner --help` answers at once.
+The command line imports a module of this room when its command runs, so that `tuner --help`
+answers at once.
 """

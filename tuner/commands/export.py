@@ -5,17 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tuner.commands.output import consoles, home_of, print_json, say
-from tuner.commands.trained import check_run, loaded
+from tuner.commands.output import check_run, consoles, home_of, loaded, print_json, say
 from tuner.errors import StoreError, TunerError
 
 
 def export(options: argparse.Namespace) -> int:
     """Write a trained trial in another format."""
     check_run(options)
-    from tuner.export import check_export, export
-    from tuner.past import load_search
-    from tuner.record import Record
+    from tuner.tracking.record import Record
+    from tuner.trained.export import check_export, export
+    from tuner.trained.load_search import load_search
 
     home = home_of(options)
     record = Record(home.tracking_uri)

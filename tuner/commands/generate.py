@@ -8,12 +8,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.commands.output import consoles, home_of, in_utf8, print_json, say
-from tuner.commands.trained import check_run, loaded
+from tuner.commands.output import check_run, consoles, home_of, in_utf8, loaded, print_json, say
 from tuner.errors import TunerError
 
 if TYPE_CHECKING:
-    from tuner.trained import TrainedTrial
+    from tuner.trained.load_trial import TrainedTrial
 
 _SETTINGS = ("temperature", "top_k", "top_p", "repetition_penalty", "max_tokens", "seed")
 _SHOWN_LETTERS = 8  # of a run id
@@ -26,11 +25,11 @@ def generate(options: argparse.Namespace) -> int:
         raise TunerError("give a run id, --search or --runs, not several of them")
     prompt = _prompt(options)
 
-    from model.generation_settings import GenerationSettings
-    from tuner.generate import cut_note
-    from tuner.generate import generate as pieces_of
-    from tuner.record import Record
-    from tuner.texts_view import TextsView, texts_of
+    from model.generation.settings import GenerationSettings
+    from tuner.terminal.texts import TextsView, texts_of
+    from tuner.tracking.record import Record
+    from tuner.trained.generate import cut_note
+    from tuner.trained.generate import generate as pieces_of
 
     results, progress = consoles(options)
     given = {name: getattr(options, name) for name in _SETTINGS}

@@ -9,9 +9,14 @@ from tuner.commands.output import consoles, home_of, in_utf8, print_json
 
 def report(options: argparse.Namespace) -> int:
     """Write the report of a search."""
-    from tuner.past import load_search
-    from tuner.report import check_folder, check_output, write_pictures, write_report
-    from tuner.report.samples import samples_of
+    from tuner.report.write import (
+        check_folder,
+        check_output,
+        samples_of,
+        write_pictures,
+        write_report,
+    )
+    from tuner.trained.load_search import load_search
 
     check_output(options.output)
     if options.png:

@@ -1,4 +1,4 @@
-"""Commands that train: search, replay; and sync."""
+"""Commands that train: search and replay."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tuner.commands.output import INTERRUPTED, consoles, home_of, print_json, sa
 from tuner.errors import TunerError
 
 if TYPE_CHECKING:
-    from tuner.space import SearchSpace
+    from tuner.space.space import SearchSpace
 
 
 def search(options: argparse.Namespace) -> int:
@@ -18,14 +18,14 @@ def search(options: argparse.Namespace) -> int:
     if options.resume:
         name, edit, space_text = options.resume, *_edit(options)
     else:
-        from tuner.space_file import read_space
+        from tuner.space_file.load import read_space
 
         space, space_text = read_space(options.space, options.overrides)
     home = home_of(options)
 
-    from tuner.live import LiveView, LogView
-    from tuner.search import resume, search
-    from tuner.summary import print_summary
+    from tuner.driver.search import resume, search
+    from tuner.terminal.live import LiveView, LogView
+    from tuner.terminal.summary import print_summary
 
     results, progress = consoles(options)
     common: dict[str, Any] = {
@@ -66,21 +66,21 @@ def _edit(
 ) -> tuple[Callable[[SearchSpace], SearchSpace] | None, str | None]:
     """How a resumed search changes the recorded space, and the file that says so."""
     if options.space:
-        from tuner.space_file import read_space
+        from tuner.space_file.load import read_space
 
         space, space_text = read_space(options.space, options.overrides)
         return lambda recorded: space, space_text
     if not options.overrides:
         return None, None
-    from tuner.history import edited
+    from tuner.journal.edit import edited
 
     return lambda recorded: edited(recorded, options.overrides, options.resume), None
 
 
 def replay(options: argparse.Namespace) -> int:
     """Retrain a trial and prove that it reproduces."""
-    from tuner.progress import shown
-    from tuner.replay import Verdict, replay
+    from tuner.terminal.progress import shown
+    from tuner.trained.replay import Verdict, replay
 
     if options.run and options.search:
         raise TunerError("give a run id or --search, not both")
@@ -123,12 +123,3 @@ def replay(options: argparse.Namespace) -> int:
         },
     )
     return 1 if result.verdict is Verdict.DIFFERENT else 0
-
-
-def sync(options: argparse.Namespace) -> int:
-    """Send to MLflow what it did not take."""
-    from tuner.sync import print_synced
-
-    results, _ = consoles(options)
-    print_json(options, print_synced(results, home_of(options), options.search))
-    return 0

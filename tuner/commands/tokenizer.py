@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TextIO
 
+import numpy as np
+from rich.console import Console
+from rich.style import Style
+from rich.text import Text
+
+from model.corpus.prepare import train_tokenizer
+from model.progress import OnProgress
+from model.sources.streams import texts
+from model.spec.data import END_OF_TEXT, DataConfig
+from model.tokenizer.tokenizer import Tokenizer
 from tuner.commands.output import consoles, print_json
+from tuner.errors import TunerError
+from tuner.terminal.tables import table
 
 
 def train(options: argparse.Namespace) -> int:
     """Train a tokenizer on text files."""
-    from tuner.progress import shown
-    from tuner.tokenizers import describe, train
+    from tuner.terminal.progress import shown
 
     results, progress = consoles(options)
     with shown(progress) as on_progress:
-        tokenizer, files = train(
+        tokenizer, files = train_on_files(
             options.files,
             options.output,
             vocab_size=options.vocab_size,
@@ -35,20 +49,16 @@ def train(options: argparse.Namespace) -> int:
 
 def encode(options: argparse.Namespace) -> int:
     """Turn text into token ids."""
-    from tuner.tokenizers import encode, read_tokenizer
-
     tokenizer = read_tokenizer(options.tokenizer, options.special, options.pattern)
     stream = sys.stderr if options.json else sys.stdout
-    print_json(options, encode(tokenizer, options.file, options.output, stream))
+    print_json(options, encode_file(tokenizer, options.file, options.output, stream))
     return 0
 
 
 def decode(options: argparse.Namespace) -> int:
     """Turn token ids into text."""
-    from tuner.tokenizers import decode, read_tokenizer
-
     tokenizer = read_tokenizer(options.tokenizer, options.special, options.pattern)
-    text = decode(tokenizer, options.file)
+    text = decode_file(tokenizer, options.file)
     if not options.json:
         sys.stdout.write(text)
     print_json(options, {"text": text})
@@ -57,8 +67,6 @@ def decode(options: argparse.Namespace) -> int:
 
 def show(options: argparse.Namespace) -> int:
     """Describe a tokenizer and colour the tokens of a text."""
-    from tuner.tokenizers import describe, print_tokens, read_text, read_tokenizer
-
     tokenizer = read_tokenizer(options.tokenizer, options.special, options.pattern)
     results, _ = consoles(options)
     facts = describe(results, tokenizer)
@@ -69,3 +77,202 @@ def show(options: argparse.Namespace) -> int:
         facts |= print_tokens(results, tokenizer, text)
     print_json(options, facts)
     return 0
+
+
+_IDS_PER_LINE = 32
+
+
+_MOST_SHOWN_TOKENS = 2_000
+
+
+_NEIGHBOURS_DIFFER = ("color(24)", "color(94)", "color(22)", "color(89)", "color(60)")
+
+
+_LONGEST_TOKENS = 8
+
+
+def train_on_files(
+    files: Sequence[str],
+    output: str | Path,
+    *,
+    vocab_size: int,
+    pattern: str,
+    special_tokens: Sequence[str] | None,
+    separator: str | None,
+    file_format: str,
+    processes: int | None,
+    on_progress: OnProgress,
+) -> tuple[Tokenizer, list[Path]]:
+    """Train a tokenizer on all documents of some files and write it.
+
+    Returns:
+        The tokenizer and its files.
+
+    Raises:
+        CorpusError: if a file cannot be read.
+        TunerError: if the vocabulary is too small, or the tokenizer cannot be written.
+    """
+    data = DataConfig(files=tuple(files), **({"separator": separator} if separator else {}))
+    special = [END_OF_TEXT] if special_tokens is None else special_tokens
+    try:
+        made = train_tokenizer(
+            data, vocab_size, special, pattern, processes=processes, on_progress=on_progress
+        )
+        return made, made.save(output, file_format)
+    except ValueError as error:
+        raise TunerError(str(error)) from error
+    except OSError as error:
+        raise TunerError(f"cannot write to {output}: {error.strerror}") from error
+
+
+def read_tokenizer(path: str, special_tokens: Sequence[str] | None, pattern: str) -> Tokenizer:
+    """Read a tokenizer of any format.
+
+    Raises:
+        TunerError: if it cannot be read, or is of a kind that cannot be used.
+    """
+    try:
+        return Tokenizer.from_file(path, special_tokens, pattern)
+    except OSError as error:
+        raise TunerError(f"cannot read {error.filename}: {error.strerror}") from error
+    except ValueError as error:
+        raise TunerError(f"{path}: {error}".replace(f"{path}: {path}", path)) from error
+
+
+def describe(console: Console, tokenizer: Tokenizer) -> dict[str, Any]:
+    """What a tokenizer is."""
+    longest = sorted(tokenizer.vocab.items(), key=lambda item: (-len(item[1]), item[0]))
+    facts = {
+        "vocab_size": tokenizer.vocab_size,
+        "merges": len(tokenizer.merges),
+        "pattern": tokenizer.pattern,
+        "special_tokens": list(tokenizer.special_tokens),
+        "fingerprint": tokenizer.fingerprint,
+    }
+    rows = [
+        ("vocabulary", f"{tokenizer.vocab_size:,} ids, {len(tokenizer.merges):,} merges"),
+        ("pattern", tokenizer.pattern),
+        ("special tokens", " ".join(tokenizer.special_tokens) or "none"),
+        ("longest tokens", " ".join(ascii_or_text(t) for _, t in longest[:_LONGEST_TOKENS])),
+        ("fingerprint", tokenizer.fingerprint[:12]),
+    ]
+    console.print(table(None, ["tokenizer", ""], rows))
+    return facts
+
+
+def ascii_or_text(token: bytes) -> str:
+    """A token as a quoted text, or its bytes where it is no text."""
+    try:
+        return repr(token.decode())
+    except UnicodeDecodeError:
+        return repr(token)[1:]
+
+
+def print_tokens(console: Console, tokenizer: Tokenizer, text: str) -> dict[str, Any]:
+    """A text with its tokens in colours, and how well it is compressed."""
+    ids = tokenizer.encode(text)
+    num_bytes = len(text.encode("utf-8", "surrogatepass"))
+    console.print()
+    console.print(coloured(tokenizer, ids[:_MOST_SHOWN_TOKENS]), soft_wrap=False)
+    left_out = len(ids) - _MOST_SHOWN_TOKENS
+    more = f" (the last {left_out:,} are not shown)" if left_out > 0 else ""
+    console.print(
+        f"\n{num_bytes:,} bytes, {len(text):,} characters, {len(ids):,} tokens{more}: "
+        f"{num_bytes / max(1, len(ids)):.2f} bytes per token",
+        highlight=False,
+    )
+    return {"bytes": num_bytes, "characters": len(text), "tokens": len(ids), "ids": ids}
+
+
+def coloured(tokenizer: Tokenizer, ids: Sequence[int]) -> Text:
+    """Tokens side by side, neighbours in different colours, special ones inverted.
+
+    White space is made visible: `·` for a space, `⏎` for a line break, `→` for a tab. Bytes that
+    are no character on their own are shown as `<e6>`.
+    """
+    special = {token.encode() for token in tokenizer.special_tokens}
+    text = Text()
+    for number, token in enumerate(map(tokenizer.vocab.__getitem__, ids)):
+        if token in special:
+            text.append(token.decode(), Style(reverse=True, bold=True))
+        else:
+            background = _NEIGHBOURS_DIFFER[number % len(_NEIGHBOURS_DIFFER)]
+            text.append(_visible(token), Style(color="white", bgcolor=background))
+    return text
+
+
+def _visible(token: bytes) -> str:
+    text = "".join(
+        f"<{ord(character) - 0xDC00:02x}>" if "\udc80" <= character <= "\udcff" else character
+        for character in token.decode("utf-8", "surrogateescape")
+    )
+    return text.translate({ord(" "): "·", ord("\t"): "→", ord("\r"): "␍", ord("\n"): "⏎\n"})
+
+
+def read_text(file: str) -> str:
+    """A whole text; `-` is standard input.
+
+    Raises:
+        CorpusError: if it cannot be read.
+    """
+    return "".join(_blocks(file))
+
+
+def _blocks(file: str) -> Iterator[str]:
+    return texts(Path("/dev/stdin" if file == "-" else file), errors="strict")
+
+
+def encode_file(
+    tokenizer: Tokenizer, file: str, output: str | None, stream: TextIO
+) -> dict[str, Any]:
+    """Encode a text as it is read; write the ids to a stream, or to a .npy file.
+
+    Raises:
+        CorpusError: if the text cannot be read.
+        TunerError: if the ids cannot be written.
+    """
+    num_bytes = 0
+
+    def blocks() -> Iterator[str]:
+        nonlocal num_bytes
+        for block in _blocks(file):
+            num_bytes += len(block.encode("utf-8", "surrogatepass"))
+            yield block
+
+    ids = tokenizer.encode_iterable(blocks())
+    count = 0
+    if output is not None:
+        array = np.fromiter(ids, tokenizer.dtype)
+        count = len(array)
+        try:
+            with Path(output).open("wb") as opened:
+                np.save(opened, array)
+        except OSError as error:
+            raise TunerError(f"cannot write {output}: {error.strerror}") from error
+    else:
+        for count, i in enumerate(ids, 1):
+            stream.write(f"{i}\n" if count % _IDS_PER_LINE == 0 else f"{i} ")
+        if count % _IDS_PER_LINE:
+            stream.write("\n")
+    return {"tokens": count, "bytes": num_bytes, "output": output}
+
+
+def decode_file(tokenizer: Tokenizer, file: str) -> str:
+    """The text of some ids, read as numbers or from a .npy file.
+
+    Raises:
+        CorpusError: if the file cannot be read.
+        TunerError: if it does not hold ids, or one is not in the vocabulary.
+    """
+    try:
+        if file.endswith(".npy"):
+            ids = np.load(file).tolist()
+        else:
+            ids = [int(word) for word in read_text(file).replace(",", " ").split()]
+        return tokenizer.decode(ids)
+    except OSError as error:
+        raise TunerError(f"cannot read {file}: {error.strerror}") from error
+    except ValueError as error:
+        raise TunerError(f"{file} does not hold token ids: {error}") from error
+    except KeyError as error:
+        raise TunerError(f"there is no token {error} in the vocabulary") from error

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import cast
 
-from tuner.board import TrialRow
-from tuner.parameters import Choice, Parameter, Range, Value, symbol
-from tuner.ranges import condition, from_unit, numbers, unit, written
+from tuner.conductor.trial import TrialRow
+from tuner.formatting import number
 from tuner.report.series import Ending, Series, ending
-from tuner.summary import number
+from tuner.results.range_edit import condition, from_unit, numbers, unit, written
+from tuner.space.parameter import Choice, Parameter, Range, Value, symbol
 
 _NEAR = 0.16  # of an axis: ticks closer to its ends than this would be written over them
 _GOLDEN = (math.sqrt(5) - 1) / 2

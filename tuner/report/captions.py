@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from tuner.confirmation import Confirmation
-from tuner.messages import clock
-from tuner.parameters import Range
-from tuner.ranges import unit
+from tuner.conductor.confirmation import Confirmation
+from tuner.formatting import clock
 from tuner.report.axes import Line, Slice, axes_of, lines, slices
 from tuner.report.figures import value_text
 from tuner.report.parallel import groups
 from tuner.report.series import BestSoFar, Ending, Front, Series, good_end, window
 from tuner.report.shares import METHODS, Shares
+from tuner.results.range_edit import unit
+from tuner.space.parameter import Range
 
 _EDGE = 0.1  # of a range
 

@@ -9,16 +9,15 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from model.hyperparameters import SYMBOL_TABLE
-from tuner.board import TrialRow
-from tuner.front import pareto_front
-from tuner.messages import clock
-from tuner.parameters import Range, symbol
-from tuner.ranges import numbers
+from model.spec.hyperparameters import SYMBOL_TABLE
+from tuner.conductor.trial import TrialRow
+from tuner.formatting import clock
 from tuner.report.figures import value_text
 from tuner.report.series import Ending, Series, ending
-from tuner.result import SearchResult
-from tuner.summary import value_of
+from tuner.results.pareto import pareto_front
+from tuner.results.range_edit import numbers
+from tuner.results.result import SearchResult
+from tuner.space.parameter import Range, symbol
 
 
 @dataclass(frozen=True)
@@ -173,8 +172,8 @@ def winners(series: Series) -> dict[str, Any] | None:
             {
                 "symbol": symbol(name),
                 "name": name if name in SYMBOL_TABLE and symbol(name) != name else "",
-                "best": value_of(best, name) if _has(best, series, name) else "–",
-                "defaults": value_of(defaults, name) if defaults is not None else "",
+                "best": best.text_of(name) if _has(best, series, name) else "–",
+                "defaults": defaults.text_of(name) if defaults is not None else "",
                 "range": " or ".join(ranges),
             }
         )
@@ -252,8 +251,8 @@ def _parameter_cell(row: TrialRow, series: Series, name: str) -> Cell:
     source = row.spec.hyperparameters if name in SYMBOL_TABLE else row.spec.architecture
     value = getattr(source, name)
     if not _is_number(series, name):
-        return Cell(value_of(row, name), is_number=False)
-    return Cell(value_of(row, name), float(value))
+        return Cell(row.text_of(name), is_number=False)
+    return Cell(row.text_of(name), float(value))
 
 
 def _is_number(series: Series, name: str) -> bool:

@@ -14,8 +14,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from tuner.confirmation import Confirmation
-from tuner.objective import MODES
+from tuner.conductor.confirmation import Confirmation
 from tuner.report.palette import (
     DIVERGED,
     FAINT,
@@ -29,6 +28,7 @@ from tuner.report.palette import (
     ordered,
 )
 from tuner.report.series import BestSoFar, Curve, Ending, Front, Rung, Series, is_wide, window
+from tuner.space.objective import MODES
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 NAMES = {"ticks": "outside", "ticklen": 8, "tickcolor": "rgba(0,0,0,0)"}  # a little off the axis

@@ -13,21 +13,13 @@ from markupsafe import Markup
 import tuner
 from tuner.report import captions, figures, matters
 from tuner.report.axes import slices
-from tuner.report.contents import (
-    about,
-    commands,
-    environment,
-    headline,
-    table,
-    tiles,
-    winners,
-)
+from tuner.report.contents import about, commands, environment, headline, table, tiles, winners
 from tuner.report.palette import css_variables, dark_colours
 from tuner.report.parallel import WIDTH_EACH, parallel
 from tuner.report.series import Series
 from tuner.report.shares import Shares, shares_of
-from tuner.result import SearchResult
-from tuner.summary import told
+from tuner.results.result import SearchResult
+from tuner.results.sentences import told
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -122,7 +114,7 @@ def _contents(
 
 def _templates() -> jinja2.Environment:
     """The files of the page; every text that they are given is escaped."""
-    loader = jinja2.PackageLoader("tuner.report", "page")
+    loader = jinja2.PackageLoader("tuner.report.write", "page")
     templates = jinja2.Environment(
         loader=loader,
         autoescape=True,

@@ -16,7 +16,7 @@ from tuner.report.palette import DIVERGED, FAINT, FINISHED, GRID, INK, PALE, STO
 from tuner.report.parallel import groups, scale_of
 from tuner.report.series import Ending, Front, Series, is_wide, window
 from tuner.report.shares import METHODS, Shares, shares_of
-from tuner.result import SearchResult
+from tuner.results.result import SearchResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,11 +15,11 @@ from functools import cached_property
 from statistics import quantiles
 from typing import cast
 
-from model.report import Report, Status
-from tuner.board import TrialRow
-from tuner.front import pareto_front
-from tuner.objective import MODES
-from tuner.result import SearchResult
+from model.engine.report import Report, Status
+from tuner.conductor.trial import TrialRow
+from tuner.results.pareto import pareto_front
+from tuner.results.result import SearchResult
+from tuner.space.objective import MODES
 
 _FENCE = 3.0  # Tukey's outer one: beyond it a value would flatten the picture of all others
 _FEWEST_FENCED = 8  # values, to know what is usual

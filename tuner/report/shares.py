@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tuner.advice import comparable
-from tuner.importance import Importance, Method, fewest_trials, importance
-from tuner.parameters import symbol
-from tuner.ranges import condition
 from tuner.report.series import Series
+from tuner.results.advice import comparable
+from tuner.results.importance import Importance, Method, fewest_trials, importance
+from tuner.results.range_edit import condition
+from tuner.space.parameter import symbol
 
 METHODS: dict[Method, str] = {"fanova": "fANOVA", "ped-anova": "PED-ANOVA"}
 

@@ -1,24 +1,4 @@
-"""The schedulers: which trials are stopped, parked, brought back and copied."""
+"""How far each trial trains: one paper per file behind one protocol.
 
-from __future__ import annotations
-
-from collections.abc import Callable, Mapping
-
-from tuner.schedulers.asha import asha
-from tuner.schedulers.hyperband import Hyperband
-from tuner.schedulers.median import MedianStopping
-from tuner.schedulers.none import FullBudget
-from tuner.schedulers.pb2 import PB2
-from tuner.schedulers.pbt import PBT
-from tuner.schedulers.protocol import Facts, Scheduler
-from tuner.settings import SchedulerName
-
-SCHEDULERS: Mapping[SchedulerName, Callable[[Facts], Scheduler]] = {
-    "asha": asha,
-    "hyperband": Hyperband,
-    "bohb": Hyperband,
-    "median": MedianStopping,
-    "pbt": PBT,
-    "pb2": PB2,
-    "none": FullBudget,
-}
+Main names: `SCHEDULERS`, `Scheduler`.
+"""

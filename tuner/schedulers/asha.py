@@ -28,10 +28,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tuner.parameters import Value
-from tuner.schedulers.protocol import Choice, Decision, Facts, New, Resume, Scheduler
 from tuner.schedulers.rungs import Ladder, rung_tokens
-from tuner.space import SearchSpace
+from tuner.schedulers.scheduler import Choice, Decision, Facts, New, Resume, Scheduler
+from tuner.space.parameter import Value
+from tuner.space.space import SearchSpace
 
 
 def asha(facts: Facts) -> Scheduler:

@@ -23,10 +23,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tuner.parameters import Value
-from tuner.schedulers.protocol import Choice, Decision, Facts, New
 from tuner.schedulers.rungs import Rung
-from tuner.space import SearchSpace
+from tuner.schedulers.scheduler import Choice, Decision, Facts, New
+from tuner.space.parameter import Value
+from tuner.space.space import SearchSpace
 
 _GRACE_REPORTS = 1  # reports that stop no trial
 _FEWEST_OTHERS = 3  # that a trial is compared with

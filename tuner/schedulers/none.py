@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tuner.parameters import Value
-from tuner.schedulers.protocol import Choice, Decision, Facts, New
-from tuner.space import SearchSpace
+from tuner.schedulers.scheduler import Choice, Decision, Facts, New
+from tuner.space.parameter import Value
+from tuner.space.space import SearchSpace
 
 
 class FullBudget:

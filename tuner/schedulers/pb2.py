@@ -33,17 +33,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from tuner.parameters import Choice, Parameter, Range, Value
-from tuner.schedulers.exploring import (
-    Change,
-    Draw,
-    explored,
-    first_allowed,
-    generator,
-    sample,
-)
+from tuner.schedulers.explore import Change, Draw, explored, first_allowed, generator, sample
 from tuner.schedulers.gaussian_process import Floats, fit
 from tuner.schedulers.population import Member, Population
+from tuner.space.parameter import Choice, Parameter, Range, Value
 
 _NEWEST = 200  # stretches that the process is fitted to
 _ANYWHERE = 96  # draws from the whole space

@@ -14,16 +14,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from tuner.parameters import Parameter, Value
-from tuner.schedulers.exploring import (
-    Change,
-    explored,
-    first_allowed,
-    generator,
-    perturbed,
-    sample,
-)
+from tuner.schedulers.explore import Change, explored, first_allowed, generator, perturbed, sample
 from tuner.schedulers.population import Member, Population
+from tuner.space.parameter import Parameter, Value
 
 _FACTOR = 1.2
 _RESAMPLED = 0.25  # share of the values that are drawn anew

@@ -31,12 +31,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from model.spec import LONGEST_CHAIN
-from tuner.parameters import Value
-from tuner.schedulers.exploring import generator
-from tuner.schedulers.protocol import Branch, Choice, Decision, Facts, New, Resume
+from model.spec.trial import LONGEST_CHAIN
+from tuner.schedulers.explore import generator
 from tuner.schedulers.rungs import Rung
-from tuner.space import SearchSpace
+from tuner.schedulers.scheduler import Branch, Choice, Decision, Facts, New, Resume
+from tuner.space.parameter import Value
+from tuner.space.space import SearchSpace
 
 _QUARTER = 4  # one in so many loses, and as many are copied
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 
-from tuner.schedulers.protocol import Facts
+from tuner.schedulers.scheduler import Facts
 
 # A result: value, how many came before it on its rung, number of the trial. Their order is the
 # ranking: the smaller value first, of equal values the earlier report.

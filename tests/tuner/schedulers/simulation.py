@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tuner.parameters import Choice as Options
-from tuner.parameters import Parameter, Range, Value
-from tuner.schedulers.protocol import Branch, Choice, Decision, Facts, Resume, Scheduler
-from tuner.space import SearchSpace
+from tuner.schedulers.scheduler import Branch, Choice, Decision, Facts, Resume, Scheduler
+from tuner.space.parameter import Choice as Options
+from tuner.space.parameter import Parameter, Range, Value
+from tuner.space.space import SearchSpace
 
 Draw = Mapping[str, Value]
 

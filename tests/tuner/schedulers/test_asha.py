@@ -8,8 +8,8 @@ import pytest
 
 from tests.tuner.schedulers.simulation import Search, facts, noise
 from tuner.schedulers.asha import AshaPromote, AshaStop, asha
-from tuner.schedulers.protocol import Decision, Facts, New, Resume, Scheduler
 from tuner.schedulers.rungs import rung_tokens
+from tuner.schedulers.scheduler import Decision, Facts, New, Resume, Scheduler
 
 NOBODY = frozenset[int]()
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.tuner.schedulers.simulation import Draw, Search, facts, noise
 from tuner.schedulers.hyperband import Hyperband, Plan, plans
-from tuner.schedulers.protocol import Decision, Facts, New, Resume
+from tuner.schedulers.scheduler import Decision, Facts, New, Resume
 
 NOBODY = frozenset[int]()
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.tuner.schedulers.simulation import Search, facts, noise
 from tuner.schedulers.median import MedianStopping
-from tuner.schedulers.protocol import Decision, Facts
+from tuner.schedulers.scheduler import Decision, Facts
 
 NOBODY = frozenset[int]()
 

@@ -9,10 +9,10 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Matern
 
 from tests.tuner.schedulers.simulation import Draw, Search, drawn, facts
-from tuner.parameters import Choice, Parameter, Range
 from tuner.schedulers.gaussian_process import Process, correlation, fit, log_likelihood
 from tuner.schedulers.pb2 import PB2, encoded, standardised
 from tuner.schedulers.population import Member
+from tuner.space.parameter import Choice, Parameter, Range
 
 NOBODY = frozenset[int]()
 

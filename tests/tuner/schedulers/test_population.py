@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from model.spec import LONGEST_CHAIN
+from model.spec.trial import LONGEST_CHAIN
 from tests.tuner.schedulers.simulation import Draw, Search, drawn, facts, noise
-from tuner.parameters import Constant, Parameter, Range, Value
-from tuner.schedulers import SCHEDULERS
 from tuner.schedulers.pbt import PBT
 from tuner.schedulers.population import Population
-from tuner.schedulers.protocol import Branch, Decision, Facts, New
-from tuner.space import SearchSpace
-from tuner.space_file import load_space
+from tuner.schedulers.registry import SCHEDULERS
+from tuner.schedulers.scheduler import Branch, Decision, Facts, New
+from tuner.space.parameter import Constant, Parameter, Range, Value
+from tuner.space.space import SearchSpace
+from tuner.space_file.load import load_space
 
 NOBODY = frozenset[int]()
 BOTH = ["pbt", "pb2"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.tuner.schedulers.simulation import Search, facts, noise
-from tuner.schedulers import SCHEDULERS
-from tuner.schedulers.protocol import Facts
+from tuner.schedulers.registry import SCHEDULERS
+from tuner.schedulers.scheduler import Facts
 
 CASES = [(name, form) for name in SCHEDULERS for form in ("promote", "stop")]
 CASES = [case for case in CASES if case[0] == "asha" or case[1] == "promote"]

@@ -1,0 +1,148 @@
+"""The token ids of a corpus: encoded in shards by many processes, then one array per split.
+
+A shard is a file with the tokens of about two million characters, so that an interruption costs
+little and no process holds much.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from model.corpus.corpus import Ints, Tokens
+from model.sources.documents import Document
+from model.sources.registry import documents
+from model.spec.data import END_OF_TEXT, DataConfig
+from model.tokenizer.tokenizer import Tokenizer
+
+Item = TypeVar("Item")
+
+SPLITS = ("train", "validation")
+_SHARD_CHARACTERS = 1 << 21
+
+
+def place(name: str) -> float:
+    """Where a document stands in the split, in [0, 1): a function of its name alone."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) / 2**64
+
+
+def utf8_size(text: str) -> int:
+    """Bytes of a text in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def in_batches(
+    items: Iterable[Item], size_of: Callable[[Item], int], size: int
+) -> Iterator[list[Item]]:
+    """Items in lists of at least some size; where they end depends on the items alone."""
+    batch: list[Item] = []
+    held = 0
+    for item in items:
+        batch.append(item)
+        held += size_of(item)
+        if held >= size:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
+
+
+# encode ------------------------------------------------------------------------------------
+
+
+class _Shard(NamedTuple):
+    """The work of encoding some documents; without documents it has been done."""
+
+    path: Path
+    documents: list[Document]
+    limit: float
+    tokenizer_folder: Path
+    tokenizer_fingerprint: str
+
+
+def shards_of(
+    data: DataConfig, limit: float, building: Path, shards: Path, tokenizer_fingerprint: str
+) -> Iterator[_Shard]:
+    """The shards of a source, in the order of its documents."""
+    batches = in_batches(documents(data), lambda document: len(document.text), _SHARD_CHARACTERS)
+    for number, batch in enumerate(batches):
+        path = shards / f"{number:06}.npz"
+        yield _Shard(path, batch, limit, building, tokenizer_fingerprint)
+
+
+def encode_shard(shard: _Shard) -> int:
+    """Encode some documents into a file, unless it is there; their size in bytes."""
+    num_bytes = {split: 0 for split in SPLITS}
+    for document in shard.documents:
+        num_bytes[_split_of(document, shard.limit)] += utf8_size(document.text)
+    if not shard.path.exists():
+        arrays: dict[str, Any] = {}
+        tokenizer = _tokenizer(shard.tokenizer_folder, shard.tokenizer_fingerprint)
+        for split in SPLITS:
+            own = [each for each in shard.documents if _split_of(each, shard.limit) == split]
+            arrays[split], arrays[f"{split}.documents"] = _encode(tokenizer, own)
+            arrays[f"{split}.bytes"] = np.array(num_bytes[split])
+        temporary = shard.path.with_suffix(".writing.npz")
+        np.savez(temporary, **arrays)
+        temporary.replace(shard.path)
+    return sum(num_bytes.values())
+
+
+def _split_of(document: Document, limit: float) -> str:
+    return "train" if place(document.name) > limit else "validation"
+
+
+@lru_cache(maxsize=1)
+def _tokenizer(folder: Path, fingerprint: str) -> Tokenizer:
+    """The tokenizer of this process, whose cache serves all its shards."""
+    tokenizer = Tokenizer.from_file(folder)
+    assert tokenizer.fingerprint == fingerprint
+    return tokenizer
+
+
+def _encode(tokenizer: Tokenizer, pieces: Sequence[Document]) -> tuple[Tokens, Ints]:
+    """Token ids of some pieces of documents, and where the documents end that end here.
+
+    What looks like a special token in a document is text. The special token ends the document.
+    """
+    end = tokenizer.encode_numpy(END_OF_TEXT)
+    encoded: list[Tokens] = [end[:0]]
+    ends, size = [], 0
+    for piece in pieces:
+        ids = tokenizer.encode_ordinary(piece.text)
+        encoded += [ids, end] if piece.ends else [ids]
+        size += len(ids) + piece.ends
+        if piece.ends:
+            ends.append(size)
+    return np.concatenate(encoded), np.array(ends, np.int64)
+
+
+# assemble ----------------------------------------------------------------------------------
+
+
+def assemble(building: Path, split: str, shards: Sequence[Path], tokenizer: Tokenizer) -> int:
+    """Put the shards of a split into one array of ids and one of documents; its size in bytes."""
+    num_bytes = num_tokens = 0
+    ends = [np.empty(0, np.int64)]
+    for path in shards:
+        with np.load(path) as shard:
+            ends.append(shard[f"{split}.documents"] + num_tokens)
+            num_tokens += len(shard[split])
+            num_bytes += int(shard[f"{split}.bytes"])
+    np.save(building / f"{split}.documents.npy", np.concatenate(ends))
+    header = {
+        "descr": np.lib.format.dtype_to_descr(tokenizer.dtype),
+        "fortran_order": False,
+        "shape": (num_tokens,),
+    }
+    with (building / f"{split}.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for path in shards:
+            with np.load(path) as shard:
+                file.write(shard[split].tobytes())
+    return num_bytes

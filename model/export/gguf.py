@@ -1,0 +1,85 @@
+"""A GGUF file for llama.cpp and what is built on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from model.export import llama
+from model.export.format import Format, TrainedModel
+from model.spec.architecture import Architecture
+from model.tokenizer import formats as tokenizer_files
+from model.tokenizer.tokenizer import Tokenizer
+
+GGUF_FILE = "model.gguf"
+_PRE_TOKENIZER = "gpt-2"  # llama.cpp's name of the pattern `gpt2`
+_ALL_F32 = 0  # its file type
+
+
+def _write(model: TrainedModel, folder: Path) -> None:
+    from gguf import GGUFWriter
+
+    a = model.architecture
+    writer = GGUFWriter(folder / GGUF_FILE, "llama")
+    writer.add_name(model.name)
+    writer.add_file_type(_ALL_F32)
+    writer.add_vocab_size(a.vocab_size)
+    writer.add_context_length(a.context_length)
+    writer.add_embedding_length(a.d_model)
+    writer.add_block_count(a.n_layers)
+    writer.add_feed_forward_length(a.d_ff)
+    writer.add_head_count(a.n_heads)
+    writer.add_head_count_kv(a.n_kv_heads)
+    writer.add_layer_norm_rms_eps(llama.NORM_EPS)
+    writer.add_rope_dimension_count(a.d_head)
+    writer.add_rope_freq_base(a.rope_theta)
+    names, kinds = _tokens(model.tokenizer, a)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(_PRE_TOKENIZER)
+    writer.add_token_list(names)
+    writer.add_token_types(kinds)
+    writer.add_token_merges(tokenizer_files.merge_lines(model.tokenizer.merges))
+    writer.add_bos_token_id(a.end_of_text)
+    writer.add_eos_token_id(a.end_of_text)
+    writer.add_add_bos_token(False)
+    writer.add_add_eos_token(False)
+    for name, weight in llama.llama_cpp_weights(a, model.weights).items():
+        writer.add_tensor(name, weight.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _tokens(tokenizer: Tokenizer, a: Architecture) -> tuple[list[str], list[int]]:
+    """Name and kind of every id that the model knows; those of no token are unused."""
+    from gguf import TokenType
+
+    special = {token.encode() for token in tokenizer.special_tokens}
+    names = [f"[unused{i}]" for i in range(a.vocab_size)]
+    kinds = [int(TokenType.UNUSED)] * a.vocab_size
+    for name, i in tokenizer_files.token_names(tokenizer.vocab, tokenizer.special_tokens).items():
+        is_special = tokenizer.vocab[i] in special
+        names[i] = name
+        kinds[i] = int(TokenType.CONTROL if is_special else TokenType.NORMAL)
+    return names, kinds
+
+
+def _usage(model: TrainedModel) -> str:
+    return f"""\
+```
+llama-completion -m {GGUF_FILE} -no-cnv -p "Once upon a time"
+```
+
+A Llama model in float32, with a context of {model.architecture.context_length:,} tokens; \
+`llama-quantize` makes smaller files of it.
+"""
+
+
+LLAMA_CPP = Format(
+    what="a Llama model of llama.cpp",
+    obstacles=lambda a: llama.obstacles(a, ("swiglu",)),
+    patterns=("gpt2",),
+    needs="gguf",
+    write=_write,
+    usage=_usage,
+)

@@ -1,0 +1,93 @@
+"""A plain state dict with its specification and its tokenizer, and what loads them.
+
+It expresses every architecture. Shapes are those of `parameter_shapes`: one model, without K.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from model.errors import ExportError
+from model.export.format import Format, TrainedModel
+from model.network.encoder_decoder import TransformerPair
+from model.network.transformer import TransformerLM
+from model.spec.architecture import parameter_shapes
+from model.spec.trial import TrialSpec
+from model.tokenizer.pretokenizer import PATTERNS
+from model.tokenizer.tokenizer import Tokenizer
+
+WEIGHTS_FILE, SPEC_FILE = "model.safetensors", "spec.json"
+
+
+def load_exported(
+    folder: str | os.PathLike[str],
+) -> tuple[TransformerLM | TransformerPair, Tokenizer]:
+    """Load what was exported with `--format torch`.
+
+    Args:
+        folder: that was written.
+
+    Returns:
+        The model, K = 1: a `TransformerPair` if it has an encoder. And its tokenizer.
+
+    Raises:
+        ExportError: if the folder is no such export, or is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    folder = Path(folder)
+    try:
+        spec = TrialSpec.model_validate_json((folder / SPEC_FILE).read_text(encoding="utf-8"))
+        weights = load_file(folder / WEIGHTS_FILE)
+        tokenizer = Tokenizer.from_file(folder)
+    except (OSError, SafetensorError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ExportError(f"{folder} is no export of the format torch: {reason}") from error
+    a = spec.architecture
+    if {name: tuple(w.shape) for name, w in weights.items()} != parameter_shapes(a):
+        raise ExportError(f"{folder / WEIGHTS_FILE} does not fit {SPEC_FILE}")
+    made = TransformerPair if a.n_encoder_layers else TransformerLM
+    return made.of(a, weights), tokenizer
+
+
+def _write(model: TrainedModel, folder: Path) -> None:
+    from safetensors.torch import save_file
+
+    weights = {
+        name: model.weights[name].contiguous() for name in parameter_shapes(model.architecture)
+    }
+    save_file(weights, folder / WEIGHTS_FILE, {"format": "pt"})
+    (folder / SPEC_FILE).write_text(model.spec.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    model.tokenizer.save(folder, "huggingface")
+
+
+def _usage(model: TrainedModel) -> str:
+    call = (
+        "model(targets, sources)  # (1, B, T) and (1, B, source_length) token ids"
+        if model.architecture.n_encoder_layers
+        else 'model(torch.tensor([[tokenizer.encode("Once upon a time")]]))'
+    )
+    return f"""\
+```python
+import torch
+from model import load_exported
+
+model, tokenizer = load_exported(".")
+logits = {call}
+```
+
+`{WEIGHTS_FILE}` is a plain state dict of float32 tensors, and `{SPEC_FILE}` says what was trained \
+with what; weights and activations of the module lead with the number of models in it, which is 1.
+"""
+
+
+PLAIN = Format(
+    what="a state dict of torch",
+    obstacles=lambda a: [],
+    patterns=tuple(PATTERNS),
+    needs=None,
+    write=_write,
+    usage=_usage,
+)

@@ -1,0 +1,62 @@
+"""AdamW in one pass over memory, for one slot on a CPU: torch's own kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.optim.adamw import adamw
+
+from model.optimizers.layout import Layout
+from model.optimizers.update_rule import Coefficients
+
+Tensors = Sequence[Tensor]
+
+
+def fits(row: Coefficients) -> bool:
+    """Whether a row, of numbers, is AdamW without anything that torch's does not know."""
+    others = (
+        row.coupled, row.coupled_embeddings, row.coupled_gains, row.l1, row.ahead_g,
+        row.gradient_trust, row.step_trust, row.lion_g, row.muon,
+    )  # fmt: skip
+    return row.updates > 0 and not any(others)
+
+
+def adamw_(
+    theta: Tensors, m: Tensors, v: Tensors, g: Tensors, row: Coefficients, layout: Layout
+) -> None:
+    """Update one slot in place.
+
+    Args:
+        theta: parameters, each flat, float32, in the order of `layout.tensors`.
+        m: running means of the gradient, likewise.
+        v: running means of its square, likewise.
+        g: gradients, already clipped, likewise.
+        row: of numbers, which `fits`.
+        layout: which of them have which decay.
+
+    Source: Loshchilov and Hutter 2017, algorithm 2 (arXiv:1711.05101), as torch computes it.
+    """
+    decays = row.decoupled, row.decoupled_embeddings, row.decoupled_gains
+    before = torch.tensor(float(row.updates - 1))  # torch adds the 1
+    for decay, members in zip(decays, layout.members, strict=True):
+        if not members:
+            continue
+        tensors = [[x[i] for i in members] for x in (theta, g, m, v)]
+        adamw(
+            tensors[0],
+            tensors[1],
+            tensors[2],
+            tensors[3],
+            [],
+            [before.clone() for _ in members],
+            fused=True,
+            amsgrad=False,
+            beta1=row.a1,
+            beta2=row.a2,
+            lr=row.learning_rate,
+            weight_decay=decay,
+            eps=row.eps,
+            maximize=False,
+        )

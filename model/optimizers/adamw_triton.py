@@ -1,0 +1,143 @@
+"""AdamW for all slots of a stack in one pass over its memory: a Triton kernel, for GPUs.
+
+Operation by operation it is `rule.update` for rows of AdamW, rounded alike: no multiplication is
+fused with an addition, and quotients and roots are those of IEEE 754. So a trial's bits do not
+depend on whether its neighbours' optimizers allow for the kernel.
+
+K = slots in a stack, P = padded parameters of one model, C = entries of `Coefficients`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from model.optimizers.layout import Layout
+from model.optimizers.update_rule import Coefficients
+
+_BLOCK = 1024  # parameters of one program
+_UNIT = tl.constexpr(64)  # parameters of one decay: `matrices` aligns every tensor to as many
+_COLUMN = {name: tl.constexpr(i) for i, name in enumerate(Coefficients._fields)}
+_ALPHA, _EPS = _COLUMN["learning_rate"], _COLUMN["eps"]
+_A1, _B1, _C1 = _COLUMN["a1"], _COLUMN["b1"], _COLUMN["c1"]
+_A2, _B2, _C2 = _COLUMN["a2"], _COLUMN["b2"], _COLUMN["c2"]
+_DECAYS = ("decoupled", "decoupled_embeddings", "decoupled_gains")
+_READ = {
+    "learning_rate",
+    "eps",
+    "a1",
+    "b1",
+    "c1",
+    "a2",
+    "b2",
+    "c2",
+    "adaptive",
+    "updates",
+    *_DECAYS,
+}
+
+
+class Kernel:
+    """The update of one stack.
+
+    Args:
+        layout: which parts have which decay.
+        size: P.
+        device: where the tensors lie.
+    """
+
+    def __init__(self, layout: Layout, size: int, device: torch.device) -> None:
+        columns = torch.zeros(size, dtype=torch.int32)
+        parts = (layout.matrices, layout.embeddings, layout.gains)
+        for name, own in zip(_DECAYS, parts, strict=True):
+            for part in own:
+                columns[part] = Coefficients._fields.index(name)
+        self._decays = columns[:: _UNIT.value].contiguous().to(device)  # (P / 64,)
+
+    @staticmethod
+    def allows(columns: Sequence[bool], *, adaptive: bool) -> bool:
+        """Whether the kernel computes all that some slot asks for.
+
+        Args:
+            columns: of the coefficients, C of them, which are not zero for all slots.
+            adaptive: whether all slots that are due divide by √v̂.
+        """
+        asked = {name for name, on in zip(Coefficients._fields, columns, strict=True) if on}
+        return adaptive and asked <= _READ
+
+    def apply_(
+        self,
+        theta: Tensor,
+        m: Tensor,
+        v: Tensor,
+        g: Tensor,
+        copy: Tensor,
+        rows: Tensor,
+        scale: Tensor,
+        limit: Tensor,
+        due: Tensor,
+        moves: Tensor,
+    ) -> None:
+        """Update in place the slots that move, and clear the gradients of those that are due.
+
+        Args:
+            theta: parameters, (K, P) float32.
+            m: running means of the gradient, likewise.
+            v: running means of its square, likewise.
+            g: gradients before clipping, likewise.
+            copy: θ in another dtype, or θ itself.
+            rows: (K, C) float32, one `Coefficients` per slot.
+            scale: what the gradients are multiplied by, (K,) float32.
+            limit: what they are clamped to then, (K,) float32.
+            due: (K,) bool.
+            moves: (K,) bool, some of those that are due.
+        """
+        slots, size = theta.shape
+        # Triton would compile anew, in the midst of a capture, for views that are aligned otherwise
+        views = rows, scale, limit, due.byte(), moves.byte()
+        given = [x.clone(memory_format=torch.contiguous_format) for x in views]
+        with torch.cuda.device_of(theta):  # type: ignore[no-untyped-call]
+            _adamw[triton.cdiv(size, _BLOCK), slots](
+                theta, m, v, g, copy, *given, self._decays, size, rows.shape[1],
+                HAS_COPY=copy is not theta, BLOCK=_BLOCK, enable_fp_fusion=False,
+            )  # fmt: skip
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _adamw(  # type: ignore[no-untyped-def]
+    theta, m, v, g, copy, rows, scale, limit, due, moves, decays,
+    size, columns: tl.constexpr, HAS_COPY: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
+):  # fmt: skip
+    slot = tl.program_id(1)
+    if tl.load(due + slot) == 0:
+        return
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = at < size
+    place = slot.to(tl.int64) * size + at
+    gradient = tl.load(g + place, mask=inside)
+    tl.store(g + place, 0.0, mask=inside)
+    if tl.load(moves + slot) == 0:
+        return
+    row = rows + slot * columns
+    most = tl.load(limit + slot)
+    gradient = gradient * tl.load(scale + slot)
+    gradient = tl.minimum(tl.maximum(gradient, -most), most)
+    mean = tl.load(row + _A1) * tl.load(m + place, mask=inside) + tl.load(row + _B1) * gradient
+    square = tl.load(row + _A2) * tl.load(v + place, mask=inside)
+    square = square + tl.load(row + _B2) * (gradient * gradient)
+    root = tl.sqrt_rn(tl.div_rn(square, tl.load(row + _C2)))
+    step = tl.div_rn(mean, tl.load(row + _C1))
+    step = tl.div_rn(step, root + tl.load(row + _EPS))
+    weight = tl.load(theta + place, mask=inside)
+    decay = tl.load(row + tl.load(decays + at // _UNIT, mask=inside, other=0), mask=inside)
+    step = step + decay * weight
+    weight = weight - tl.load(row + _ALPHA) * step
+    tl.store(m + place, mean, mask=inside)
+    tl.store(v + place, square, mask=inside)
+    tl.store(theta + place, weight, mask=inside)
+    if HAS_COPY:
+        tl.store(copy + place, weight.to(copy.dtype.element_ty), mask=inside)

@@ -1,0 +1,197 @@
+"""The identity of a source: a digest of its options and files, and what differs between two."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from model.errors import CorpusError
+from model.sources.files import SourceFile
+from model.sources.formats import TEXT_FORMATS
+from model.sources.hub import commit, hub_name, local_files
+from model.sources.registry import source_files
+from model.sources.streams import format_suffix, unreadable
+from model.spec.data import DataConfig
+
+# Changes when other documents are made of the same files.
+_RULES = 1
+# A file that changed so lately may change again without its time telling.
+_RACY_NS = 2_000_000_000
+
+_Entry = tuple[int, int, str]  # size, time of change in ns, SHA-256
+
+
+class FileDigest(NamedTuple):
+    """What a file was.
+
+    Attributes:
+        name: as its documents are named by.
+        bytes: its size.
+        sha256: of the bytes as they lie on the disk; the commit of a data set of the hub.
+    """
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What a source was.
+
+    Attributes:
+        digest: SHA-256 of the options that change documents, and of names and bytes of the files;
+            where the files lie and how documents are split does not count.
+        files: the files, so that it can be told which ones changed.
+    """
+
+    digest: str
+    files: tuple[FileDigest, ...]
+
+
+def fingerprint(config: DataConfig, memo: Path | None = None) -> Fingerprint:
+    """Read what identifies a source: all its files, or what the hub says of a data set.
+
+    Args:
+        config: the source.
+        memo: where digests of files are kept, so that the next start need not read them again;
+            a file counts as unchanged if path, size and time of change are. None reads all.
+
+    Raises:
+        CorpusError: if a file cannot be read, or the hub cannot be asked.
+    """
+    local = local_files(config) if config.hub else source_files(config)
+    if local is None:
+        # The commit stands for the contents.
+        files: tuple[FileDigest, ...] = (FileDigest(hub_name(config), 0, commit(config)),)
+    else:
+        files = _digests(local, memo)
+    sha = hashlib.sha256()
+    for line in (_RULES, _options(config, files), [[f.name, f.sha256] for f in files]):
+        sha.update(json.dumps(line).encode() + b"\n")
+    return Fingerprint(sha.hexdigest(), files)
+
+
+def _options(config: DataConfig, files: Sequence[FileDigest]) -> dict[str, str | bool | None]:
+    """The options that change the documents of these files."""
+    options: dict[str, str | bool | None] = {"kind": config.kind}
+    if config.pairs:
+        options["pairs"] = True
+    if config.files:
+        suffixes = {format_suffix(Path(file.name)) for file in files}
+        options["errors"] = config.errors
+        if config.pairs:
+            return options | {
+                "source_field": config.source_field,
+                "target_field": config.target_field,
+            }
+        if suffixes & set(TEXT_FORMATS):
+            options["separator"] = config.separator
+        if ".jsonl" in suffixes:
+            options["field"] = config.field
+        if suffixes & {".csv", ".tsv", ".parquet"}:
+            options["column"] = config.column
+    elif config.hub:
+        options |= {
+            "hub_config": config.hub_config,
+            "split": config.split,
+            "column": config.column,
+        }
+    return options
+
+
+def difference(old: Sequence[FileDigest], new: Sequence[FileDigest]) -> str:
+    """What became of the files, in one clause; empty if nothing did.
+
+    Example: `a.txt changed, b.txt is gone, c.txt is new and 3 more`.
+    """
+    before, after = ({file.name: file.sha256 for file in files} for files in (old, new))
+    changes = [
+        f"{name} changed" for name in before if name in after and after[name] != before[name]
+    ]
+    changes += [f"{name} is gone" for name in before if name not in after]
+    changes += [f"{name} is new" for name in after if name not in before]
+    if not changes and [file.name for file in old] != [file.name for file in new]:
+        return "the files are in another order"
+    most = 3
+    named = ", ".join(changes[:most])
+    return named + (f" and {len(changes) - most} more" if len(changes) > most else "")
+
+
+def _digests(files: Sequence[SourceFile], memo: Path | None) -> tuple[FileDigest, ...]:
+    known = _load(memo) if memo else {}
+    learned: dict[str, _Entry] = {}
+    digests = []
+    try:
+        for file in files:
+            path = str(file.path.absolute())
+            try:
+                size, sha256, entry = _digest(file.path, known.get(path))
+            except OSError as error:
+                raise unreadable(file.path, error) from error
+            digests.append(FileDigest(file.name, size, sha256))
+            if entry is not None and entry != known.get(path):
+                learned[path] = entry
+    finally:
+        # Also after an error or an interrupt: what was read is known.
+        if memo and learned:
+            _save(memo, learned)
+    return tuple(digests)
+
+
+def _digest(path: Path, known: _Entry | None) -> tuple[int, str, _Entry | None]:
+    """Size, SHA-256 and what to remember of a file; None if it must not be."""
+    with path.open("rb") as file:
+        before = os.fstat(file.fileno())
+        is_settled = before.st_mtime_ns < time.time_ns() - _RACY_NS
+        if is_settled and known and known[:2] == (before.st_size, before.st_mtime_ns):
+            return before.st_size, known[2], known
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        after = os.fstat(file.fileno())
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise CorpusError(f"data: {path} changed while it was read; wait until it is written")
+    entry = (after.st_size, after.st_mtime_ns, sha256)
+    return after.st_size, sha256, entry if is_settled else None
+
+
+def _load(memo: Path) -> dict[str, _Entry]:
+    """What is remembered; nothing if the memo is missing or damaged."""
+    try:
+        found = json.loads(memo.read_text(encoding="utf-8"))
+        return {
+            str(path): (int(size), int(changed), str(sha256))
+            for path, (size, changed, sha256) in found.items()
+            if len(sha256) == 64
+        }
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _save(memo: Path, learned: dict[str, _Entry]) -> None:
+    """Add to the memo in one atomic step, and forget files that are gone.
+
+    What another process adds at the same moment may be lost, which costs a reading and no more;
+    nor is a memo that cannot be written a reason to stop.
+    """
+    with suppress(OSError):
+        memo.parent.mkdir(parents=True, exist_ok=True)
+        kept = {path: entry for path, entry in _load(memo).items() if os.path.exists(path)}  # noqa: PTH110 - strings, and many
+        with tempfile.NamedTemporaryFile(
+            "w", dir=memo.parent, prefix=f".{memo.name}-", delete=False, encoding="utf-8"
+        ) as file:
+            temporary = Path(file.name)
+            try:
+                json.dump(kept | learned, file)
+                file.close()
+                temporary.replace(memo)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise

@@ -1,0 +1,190 @@
+"""One file of any format as a stream of documents: a registry from suffix to reader.
+
+A text becomes its parts, a table its rows; parts and rows without text (null, empty, white space)
+are no documents. Of pairs, each row is two documents, and both have text. Memory is bounded by the
+longest row, not by the file.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from model.errors import CorpusError
+from model.sources import documents
+from model.sources.documents import Document, Row
+from model.sources.parquet import parquet_rows
+from model.sources.streams import format_suffix, lines, listed, no_column, texts
+from model.spec.data import DataConfig
+
+# Option of `DataConfig` → name of the field or column that it asks for.
+Fields = Mapping[str, str]
+
+
+def read(name: str, path: Path, config: DataConfig) -> Iterator[Document]:
+    """The documents of one file.
+
+    Args:
+        name: of the file; that of a document is this and the number of its row or part.
+        path: where it lies; the suffix tells format and compression.
+        config: the options.
+
+    Raises:
+        CorpusError: if the file cannot be read, or is not what its suffix says.
+    """
+    return FORMATS[format_suffix(path)](name, path, config)
+
+
+def describe_emptiness(path: Path, config: DataConfig) -> str:
+    """What it means that a file gave no document."""
+    suffix = format_suffix(path)
+    if suffix in TEXT_FORMATS:
+        return f"there are no documents, only separators ({config.separator!r}) and white space"
+    if config.pairs:
+        return "it has no row"
+    name = f"field {config.field!r}" if suffix == ".jsonl" else f"column {config.column!r}"
+    return f"no row has text in its {name}"
+
+
+def _text(name: str, path: Path, config: DataConfig) -> Iterator[Document]:
+    for number, text, ends in documents.parts(texts(path, config.errors), config.separator):
+        yield Document(f"{name}#{number}", text, ends)
+
+
+def _fields(config: DataConfig, option: str) -> Fields:
+    """What to take of each row: source and target of pairs, or what a single option names."""
+    options = ("source_field", "target_field") if config.pairs else (option,)
+    return {each: getattr(config, each) for each in options}
+
+
+def _table(name: str, found: Iterator[Row], config: DataConfig) -> Iterator[Document]:
+    if config.pairs:
+        return _pairs(name, found, config)
+    return documents.rows(name, ((row.number, row.texts[0] or "") for row in found))
+
+
+def _pairs(name: str, found: Iterator[Row], config: DataConfig) -> Iterator[Document]:
+    for number, where, (source, target) in found:
+        if not source or source.isspace():
+            raise _no_text(where, "source", config.source_field)
+        if not target or target.isspace():
+            raise _no_text(where, "target", config.target_field)
+        yield from documents.pair(f"{name}#{number}", source, target)
+
+
+def _no_text(where: str, side: str, field: str) -> CorpusError:
+    return CorpusError(
+        f"{where} has no text in {field!r}, which is the {side} of a pair; give it some, or take "
+        f"the row out"
+    )
+
+
+def _jsonl(name: str, path: Path, config: DataConfig) -> Iterator[Document]:
+    return _table(name, _jsonl_rows(path, _fields(config, "field"), config.errors), config)
+
+
+def _jsonl_rows(path: Path, fields: Fields, errors: str) -> Iterator[Row]:
+    for number, line in enumerate(lines(texts(path, errors))):
+        if line.isspace():
+            continue
+        where = f"data: {path} line {number + 1}"
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            reason = str(error)
+            if isinstance(error, json.JSONDecodeError):
+                reason = f"{error.msg} at column {error.colno}"
+            raise CorpusError(
+                f"{where} is not JSON ({reason}); a .jsonl file has one object on each line"
+            ) from error
+        if not isinstance(row, dict):
+            raise CorpusError(f"{where} is not an object; each must be one with a field of text")
+        found = tuple(_value(row, option, field, where) for option, field in fields.items())
+        # JSON can escape half a surrogate pair, which is no character.
+        if "\\ud" in line or "\\uD" in line:
+            found = tuple(text and _whole_characters(text, where, errors) for text in found)
+        yield Row(number, where, found)
+
+
+def _value(row: dict[str, Any], option: str, field: str, where: str) -> str | None:
+    if field not in row:
+        raise CorpusError(f"{where} has no field {field!r}, only {listed(row)}; set data.{option}")
+    value = row[field]
+    if value is not None and not isinstance(value, str):
+        raise CorpusError(
+            f"{where}: field {field!r} is not a text but {type(value).__name__}; set data.{option}"
+        )
+    return value
+
+
+def _whole_characters(text: str, where: str, errors: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        if errors == "replace":
+            return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        raise CorpusError(
+            f"{where} holds half a character (\\u{ord(text[error.start]):04x}); correct it, or "
+            f"set errors: replace"
+        ) from error
+    return text
+
+
+def _csv(name: str, path: Path, config: DataConfig) -> Iterator[Document]:
+    return _delimited(name, path, config, ",")
+
+
+def _tsv(name: str, path: Path, config: DataConfig) -> Iterator[Document]:
+    return _delimited(name, path, config, "\t")
+
+
+def _delimited(name: str, path: Path, config: DataConfig, delimiter: str) -> Iterator[Document]:
+    found = _csv_rows(path, _fields(config, "column"), config.errors, delimiter)
+    return _table(name, found, config)
+
+
+def _csv_rows(path: Path, fields: Fields, errors: str, delimiter: str) -> Iterator[Row]:
+    csv.field_size_limit(sys.maxsize)
+    # Strict, because otherwise a quote that is never closed silently swallows the rest.
+    reader = csv.reader(lines(texts(path, errors)), delimiter=delimiter, strict=True)
+    try:
+        header = next(reader, None)
+        if header is None:
+            return
+        for option, column in fields.items():
+            if column not in header:
+                raise no_column(f"data: {path}", column, header, option)
+        places = [header.index(column) for column in fields.values()]
+        last = max(places)
+        for number, row in enumerate(reader):
+            where = f"data: {path} line {reader.line_num}"
+            if len(row) > last:
+                yield Row(number, where, tuple(row[place] for place in places))
+            elif row:
+                raise CorpusError(
+                    f"{where} has {len(row)} fields, but column {header[last]!r} is number "
+                    f"{last + 1}; correct the line"
+                )
+    except csv.Error as error:
+        raise CorpusError(
+            f"data: {path} line {reader.line_num} cannot be read ({error}); correct it, or save "
+            f"the table again"
+        ) from error
+
+
+def _parquet(name: str, path: Path, config: DataConfig) -> Iterator[Document]:
+    return _table(name, parquet_rows(path, _fields(config, "column"), config.errors), config)
+
+
+TEXT_FORMATS = (".txt", ".md", ".py")
+FORMATS: Mapping[str, Callable[[str, Path, DataConfig], Iterator[Document]]] = {
+    **dict.fromkeys(TEXT_FORMATS, _text),
+    ".jsonl": _jsonl,
+    ".csv": _csv,
+    ".tsv": _tsv,
+    ".parquet": _parquet,
+}

@@ -1,0 +1,174 @@
+"""Data sets of the Hugging Face hub, streamed; or folders that hold one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from model.errors import CorpusError
+from model.sources import documents
+from model.sources.documents import Document
+from model.sources.files import SourceFile
+from model.sources.streams import no_column
+from model.spec.data import DataConfig
+
+EXAMPLES = {"TinyStories": "roneneldan/TinyStories", "OpenWebText": "Skylion007/openwebtext"}
+
+# Seconds until a hub that does not answer counts as out of reach.
+_TIMEOUT = 10.0
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def hub_documents(config: DataConfig) -> Iterator[Document]:
+    """The rows of a data set that have a text.
+
+    Raises:
+        CorpusError: if `datasets` is not installed, the hub cannot be reached, or the data set
+            has no such configuration, split or column.
+    """
+    is_empty = True
+    for document in documents.rows(config.split, _rows(config)):
+        is_empty = False
+        yield document
+    if is_empty:
+        raise CorpusError(
+            f"data.hub: {config.hub} is empty: no row of {config.split} has text in its column "
+            f"{config.column!r}; set data.column or data.split"
+        )
+
+
+def hub_name(config: DataConfig) -> str:
+    """The data set's full name."""
+    assert config.hub
+    return EXAMPLES.get(config.hub, config.hub)
+
+
+def local_files(config: DataConfig) -> list[SourceFile] | None:
+    """The files of a data set that is a folder; None if it is on the hub."""
+    root = Path(hub_name(config))
+    if not root.is_dir():
+        return None
+    inside = {path.relative_to(root): path for path in root.rglob("*") if path.is_file()}
+    return [
+        SourceFile(name.as_posix(), path)
+        for name, path in sorted(inside.items())
+        if not any(part.startswith(".") for part in name.parts)  # .git, .cache
+    ]
+
+
+def commit(config: DataConfig) -> str:
+    """The commit of a data set of the hub: the one that is asked for, or the newest.
+
+    Raises:
+        CorpusError: if the hub cannot be reached or does not have it.
+    """
+    if config.revision and _COMMIT.fullmatch(config.revision):
+        return config.revision
+    return _ask(hub_name(config), config.revision)
+
+
+@cache  # so that what is read in this process is what its fingerprint says
+def _ask(name: str, revision: str | None) -> str:
+    """The commit that the hub has under a revision."""
+    _installed(name)
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        return str(HfApi().dataset_info(name, revision=revision, timeout=_TIMEOUT).sha)
+    except GatedRepoError as error:
+        raise CorpusError(
+            f"data.hub: {name} is gated; accept its terms on huggingface.co and log in with 'hf "
+            f"auth login'"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise CorpusError(
+            f"data.hub: {name} has no revision {revision}; correct data.revision"
+        ) from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise CorpusError(
+            f"data.hub: there is no data set {name} on the hub, nor a folder of that name; check "
+            f"the name, or log in with 'hf auth login' if it is private"
+        ) from error
+    except Exception as error:  # the error depends on the library's HTTP client
+        raise CorpusError(
+            f"data.hub: cannot reach the Hugging Face hub for {name} ({_first_line(error)}); "
+            f"connect to the network, or give files: or a folder instead; with data.revision "
+            f"pinned to a commit, what is prepared already needs no network"
+        ) from error
+
+
+def _installed(name: str) -> ModuleType:
+    try:
+        datasets = import_module("datasets")  # an extra
+    except ImportError as error:
+        raise CorpusError(
+            f"data.hub: {name} is read with the package 'datasets', which is not installed; run "
+            f"'pip install datasets'"
+        ) from error
+    return datasets
+
+
+def _rows(config: DataConfig) -> Iterator[tuple[int, str]]:
+    name, column = hub_name(config), config.column
+    where = f"data.hub: {name}"
+    rows = _stream(config)
+    number = 0
+    while True:
+        try:
+            row = next(rows, None)
+        except Exception as error:  # every file format has errors of its own
+            raise CorpusError(
+                f"{where} cannot be read at row {number:,} of {config.split} "
+                f"({_first_line(error)}); check the data set and the network"
+            ) from error
+        if row is None:
+            return
+        if column not in row:
+            raise no_column(where, column, row)
+        text = row[column]
+        if text is not None:
+            if not isinstance(text, str):
+                raise CorpusError(
+                    f"{where}: column {column!r} is not text but {type(text).__name__}; set "
+                    f"data.column"
+                )
+            yield number, text
+        number += 1
+
+
+def _stream(config: DataConfig) -> Iterator[dict[str, Any]]:
+    name = hub_name(config)
+    datasets = _installed(name)
+    datasets.disable_progress_bars()
+    is_local = Path(name).is_dir()
+    # Asked first even if the commit is known: loading tries for half a minute to reach the hub.
+    revision = None if is_local else _ask(name, commit(config))
+    try:
+        if is_local and Path(name, "state.json").is_file():  # written by save_to_disk
+            return iter(datasets.load_from_disk(name).to_iterable_dataset())
+        return iter(
+            datasets.load_dataset(
+                name, config.hub_config, split=config.split, revision=revision, streaming=True
+            )
+        )
+    except Exception as error:  # loaders raise whatever their formats do
+        raise CorpusError(
+            f"data.hub: {name} cannot be loaded ({_first_line(error)}); check data.hub, hub_config "
+            f"and split"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -1,0 +1,112 @@
+"""Columns of text of a Parquet file, a batch of rows at a time."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Collection, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from model.errors import CorpusError
+from model.sources.documents import Row
+from model.sources.streams import blocks, is_compressed, no_column, unreadable
+
+# About as many bytes of text are decoded at a time.
+_BATCH_BYTES = 2**22
+_MOST_ROWS = 2**12
+
+
+def parquet_rows(path: Path, columns: Mapping[str, str], errors: str) -> Iterator[Row]:
+    """The rows of a file.
+
+    Args:
+        path: a .parquet file, or one that is compressed once more.
+        columns: option of the data → name of a column of strings, or of bytes that hold UTF-8.
+        errors: `strict`, or `replace` to read U+FFFD where bytes are not UTF-8.
+
+    Raises:
+        CorpusError: if the file cannot be read, is damaged, or has no such column.
+    """
+    import pyarrow
+
+    try:
+        with _seekable(path) as file:
+            number = 0
+            for batch in _batches(file, path, columns):
+                # As bytes, so that text that is not UTF-8 is ours to judge.
+                values = [
+                    batch.column(column).cast(pyarrow.large_binary()).to_pylist()
+                    for column in columns.values()
+                ]
+                for row in zip(*values, strict=True):
+                    where = f"data: {path} row {number + 1}"
+                    named = zip(row, columns.values(), strict=True)
+                    yield Row(number, where, tuple(_text(v, where, c, errors) for v, c in named))
+                    number += 1
+    # The names of columns are decoded by pyarrow.
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise unreadable(path, error) from error
+        message = " ".join(str(error).split())
+        raise CorpusError(
+            f"data: {path} is no Parquet file or is damaged ({message}); make or download it again"
+        ) from error
+
+
+@contextmanager
+def _seekable(path: Path) -> Generator[IO[bytes]]:
+    """The file, decompressed to disk if need be: a Parquet file begins to be read at its end."""
+    if not is_compressed(path):
+        with path.open("rb") as file:
+            yield file
+        return
+    with tempfile.TemporaryFile() as copy:
+        for block in blocks(path):
+            copy.write(block)
+        copy.seek(0)
+        yield copy
+
+
+def _batches(file: IO[bytes], path: Path, columns: Mapping[str, str]) -> Iterator[Any]:
+    import pyarrow
+    from pyarrow import parquet
+
+    # With a buffer, a row group's column is read as it is needed and not as a whole.
+    table = parquet.ParquetFile(
+        file, buffer_size=2**20, pre_buffer=False, page_checksum_verification=True
+    )
+    schema = table.schema_arrow
+    for option, column in columns.items():
+        if column not in schema.names:
+            raise no_column(f"data: {path}", column, schema.names, option)
+        kind = schema.field(column).type
+        inner = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
+        if str(inner).removeprefix("large_").removesuffix("_view") not in ("string", "binary"):
+            raise CorpusError(
+                f"data: {path}: column {column!r} holds {kind} and not text; set data.{option}"
+            )
+    names = list(columns.values())
+    size = max(1, _row_bytes(table.metadata, names))
+    rows = min(_MOST_ROWS, max(1, _BATCH_BYTES // size))
+    yield from table.iter_batches(batch_size=rows, columns=names, use_threads=False)
+
+
+def _row_bytes(metadata: Any, columns: Collection[str]) -> int:
+    """Mean size of a row's texts in the row group where they are longest."""
+    longest = 0
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        chunks = map(group.column, range(group.num_columns))
+        size = sum(c.total_uncompressed_size for c in chunks if c.path_in_schema in columns)
+        longest = max(longest, size // max(1, group.num_rows))
+    return longest
+
+
+def _text(value: bytes | None, where: str, column: str, errors: str) -> str | None:
+    try:
+        return None if value is None else value.decode("utf-8", errors)
+    except UnicodeDecodeError as error:
+        raise CorpusError(
+            f"{where}: column {column!r} is not UTF-8 at byte {error.start} "
+            f"(0x{error.object[error.start]:02x}); correct it, or set errors: replace"
+        ) from error

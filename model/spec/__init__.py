@@ -1,0 +1,5 @@
+"""What a trial is: hyperparameters (the symbol table), architecture, data, budget, and its hash.
+
+Main names: `TrialSpec`, `Hyperparameters`, `SYMBOL_TABLE`, `Architecture`, `DataConfig`,
+`TokenizerConfig`, `derive`, `learning_rate`. No module here imports torch.
+"""

@@ -1,0 +1,154 @@
+"""What a user says about the data, and the one error that bad data causes."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+END_OF_TEXT = "<|endoftext|>"
+
+_PAIRS = "files with pairs: true"
+# Which kinds of source an option is for; with the others it would have no effect.
+_OPTION_KINDS = {
+    "source_field": (_PAIRS,),
+    "target_field": (_PAIRS,),
+    "separator": ("files",),
+    "errors": ("files", _PAIRS),
+    "field": ("files",),
+    "column": ("files", "hub"),
+    "hub_config": ("hub",),
+    "split": ("hub",),
+    "revision": ("hub",),
+}
+
+
+class DataConfig(BaseModel):
+    """Where the text comes from; by default the standard library's source.
+
+    Attributes:
+        source: a text that every machine has.
+        files: files, folders and patterns, instead of a source.
+        hub: a Hugging Face data set, `owner/name` or a folder that holds one, instead of both;
+            TinyStories and OpenWebText are short names.
+        pairs: each document is a source and a target: what an encoder–decoder learns from. In
+            files they are two fields of each row, so that only tables have pairs.
+        source_field: key of the source in .jsonl files of pairs, or column in .csv, .tsv and
+            .parquet files.
+        target_field: the same of the target.
+        hub_config: which configuration of the data set, where it has several.
+        split: which split of the data set.
+        revision: commit of the data set, so that it stays the same and needs no look-up.
+        field: key of the text in .jsonl files.
+        column: column of the text in .csv, .tsv and .parquet files and data sets.
+        separator: what stands between documents inside a text file.
+        errors: what bytes that are not UTF-8 do: stop the reading, or become U+FFFD.
+        validation_fraction: share of the documents that is held out, in (0, 1).
+
+    Raises:
+        ValidationError: if not exactly one of `source`, `files` and `hub` is given, an option
+            that has no effect on it, or pairs where there are none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: Literal["python-stdlib", "python-docstrings"] | None = None
+    files: tuple[str, ...] | None = Field(default=None, min_length=1)
+    hub: str | None = Field(default=None, min_length=1)
+    pairs: bool = False  # here, because what stands below is checked against it
+    source_field: str = Field(default="source", min_length=1)
+    target_field: str = Field(default="target", min_length=1)
+    hub_config: str | None = Field(default=None, min_length=1)
+    split: str = Field(default="train", min_length=1)
+    revision: str | None = Field(default=None, min_length=1)
+    field: str = Field(default="text", min_length=1)
+    column: str = Field(default="text", min_length=1)
+    separator: str = Field(default=END_OF_TEXT, min_length=1)
+    errors: Literal["strict", "replace"] = "strict"
+    validation_fraction: float = Field(default=0.05, gt=0, lt=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_source(cls, given: Any) -> Any:
+        if isinstance(given, dict) and not {"source", "files", "hub"} & given.keys():
+            return {**given, "source": "python-stdlib"}
+        return given
+
+    @field_validator("pairs")
+    @classmethod
+    def _pairs_exist(cls, pairs: bool, info: ValidationInfo) -> bool:
+        source, hub = info.data.get("source"), info.data.get("hub")
+        if pairs and (source == "python-stdlib" or hub):
+            raise ValueError(
+                f"there are no pairs in {'a data set of the hub' if hub else source}; use source: "
+                f"python-docstrings, or files: with a source and a target in each row of a .jsonl, "
+                f".csv, .tsv or .parquet file"
+            )
+        return pairs
+
+    # Of fields, so that a mistake is found at its key; what is wrong above is said there.
+    @field_validator(*_OPTION_KINDS)
+    @classmethod
+    def _has_effect(cls, value: Any, info: ValidationInfo) -> Any:
+        option = info.field_name or ""
+        given = [kind for kind in ("source", "files", "hub") if info.data.get(kind)]
+        # A record of the whole names every option, so only another value is a wish.
+        if len(given) != 1 or "pairs" not in info.data or value == cls.model_fields[option].default:
+            return value
+        has_fields = info.data["pairs"] and given == ["files"]
+        kind, kinds = _PAIRS if has_fields else given[0], _OPTION_KINDS[option]
+        if kind not in kinds:
+            way_out = (
+                "name source_field and target_field instead"
+                if has_fields
+                else f"it is for {' and '.join(kinds)}"
+            )
+            raise ValueError(f"{option} has no effect with {kind}; {way_out}")
+        return value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if [self.source, self.files, self.hub].count(None) != 2:
+            raise ValueError("give exactly one of source, files and hub")
+        return self
+
+    @model_validator(mode="after")
+    def _two_fields(self) -> Self:
+        if self.source_field == self.target_field:
+            raise ValueError(
+                f"source_field and target_field are both {self.source_field!r}; name two fields"
+            )
+        return self
+
+    @property
+    def kind(self) -> str:
+        """Name in `SOURCES`."""
+        return self.source or ("files" if self.files else "hub")
+
+
+class TokenizerConfig(BaseModel):
+    """The byte-level BPE: one that is given, or else trained on the training documents.
+
+    Attributes:
+        file: a tokenizer.json, a tiktoken rank file or a folder of GPT-2's files, which must hold
+            `<|endoftext|>`; the other attributes follow from it and are not read.
+        vocab_size: ids that it may make, `<|endoftext|>` and the 256 bytes included.
+        pattern: how text is cut into pre-tokens: like GPT-2, like GPT-4 (numbers by three digits,
+            line breaks apart), or at white space only.
+
+    Raises:
+        ValidationError: if a value is out of range.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: str | None = Field(default=None, min_length=1)
+    vocab_size: int = Field(default=2048, ge=257, le=1_000_000)
+    pattern: Literal["gpt2", "gpt4", "whitespace"] = "gpt2"

@@ -1,0 +1,81 @@
+"""From the rows that someone gives to all rows: defaults, fractions and what the budget implies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import cast
+
+from model.spec.hyperparameters import SYMBOL_TABLE, Hyperparameters, nearest
+from model.spec.symbol import FractionOf, Value
+
+
+def derive(
+    values: Mapping[str, Value | FractionOf],
+    *,
+    train_sequences: int,
+    context_length: int,
+    budget_tokens: int | None = None,
+) -> Hyperparameters:
+    """Complete some given rows with the defaults and with what follows from the budget.
+
+    Args:
+        values: row name → value or `FractionOf` another row.
+        train_sequences: |Data|, training sequences in one epoch.
+        context_length: tokens per sequence.
+        budget_tokens: training tokens of the full budget.
+
+    Returns:
+        The hyperparameters, with N_epoch = ⌈T_total·B/|Data|⌉.
+
+    Raises:
+        ValueError: if not exactly one of T_total, N_epoch and `budget_tokens` is given, a
+            name is unknown, fractions refer to each other in a circle, or (as pydantic's
+            ValidationError) a row is out of range.
+    """
+    given = dict(values)
+    for name in given:
+        if name not in SYMBOL_TABLE:
+            raise ValueError(f"unknown hyperparameter {name!r}.{nearest(name)}")
+    budgets = [name for name in ("total_steps", "epochs") if name in given]
+    if len(budgets) + (budget_tokens is not None) != 1:
+        raise ValueError("give exactly one of T_total, N_epoch and a budget in tokens")
+    complete: dict[str, Value | FractionOf] = {
+        row.name: row.default for row in SYMBOL_TABLE.values() if row.default is not None
+    }
+    complete.update(given)
+    batch_size = _count("batch_size", complete)
+    if "epochs" in given:
+        complete["total_steps"] = _count("epochs", complete) * train_sequences // batch_size
+    elif budget_tokens is not None:
+        complete["total_steps"] = math.ceil(budget_tokens / (batch_size * context_length))
+    total_steps = _count("total_steps", complete)
+    complete["epochs"] = math.ceil(total_steps * batch_size / train_sequences)
+    resolved = {name: _resolve(name, complete, ()) for name in complete}
+    return Hyperparameters.model_validate(resolved)
+
+
+def _count(name: str, values: Mapping[str, Value | FractionOf]) -> int:
+    """A row that others are derived from."""
+    row, value = SYMBOL_TABLE[name], values[name]
+    if isinstance(value, FractionOf) or not row.accepts(value):
+        raise ValueError(f"{row.symbol} must be a whole number in {row.range}, got {value}")
+    return int(value)
+
+
+def _resolve(name: str, values: Mapping[str, Value | FractionOf], path: tuple[str, ...]) -> Value:
+    """Follow fractions to a number, rounded where the row counts something."""
+    value = values[name]
+    if not isinstance(value, FractionOf):
+        return value
+    if name in path:
+        raise ValueError(f"{name} is a fraction of itself: {' of '.join((*path, name))}")
+    whole = _resolve(value.name, values, (*path, name)) if value.name in values else None
+    share = value.share * whole if isinstance(whole, int | float) else math.nan
+    if not math.isfinite(share):
+        raise ValueError(f"{name} cannot be {value.share:g} of {value.name}")
+    row = SYMBOL_TABLE[name]
+    if row.kind is not int:
+        return share
+    # a default must not break the rules of a short trial
+    return max(round(share), int(cast(float, row.low))) if value == row.default else round(share)

@@ -1,0 +1,300 @@
+"""The file formats of tokenizers: GPT-2's, Hugging Face's and tiktoken's."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from model.tokenizer.bpe import Merges, Vocab
+from model.tokenizer.pretokenizer import PATTERNS
+
+# Other ways to write a pattern that are found in tokenizer.json files.
+_SPELLINGS = {
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+": "gpt4",
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+": "gpt2",
+}
+
+
+def write(folder: Path, contents: Mapping[str, str]) -> list[Path]:
+    """Write some texts as files of a folder, each atomically."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in contents.items():
+        temporary = folder / f".{name}.{os.getpid()}"
+        temporary.write_text(text, encoding="utf-8", newline="")
+        temporary.replace(folder / name)
+    return [folder / name for name in contents]
+
+
+# GPT-2 -------------------------------------------------------------------------------------
+
+
+def gpt2(vocab: Vocab, merges: Merges, special_tokens: Sequence[str]) -> dict[str, str]:
+    """Contents of vocab.json and merges.txt; special tokens are written as they are.
+
+    Raises:
+        ValueError: if two tokens would have one name in the file.
+    """
+    header = "#version: 0.2\n"
+    return {
+        "vocab.json": json.dumps(token_names(vocab, special_tokens), ensure_ascii=False),
+        "merges.txt": header + "".join(f"{line}\n" for line in merge_lines(merges)),
+    }
+
+
+def read_gpt2(
+    vocab_path: str | os.PathLike[str],
+    merges_path: str | os.PathLike[str],
+    special_tokens: Collection[str],
+) -> tuple[Vocab, Merges]:
+    """Read vocab.json and merges.txt.
+
+    Raises:
+        OSError: if a file cannot be read.
+        ValueError: if one is not in the format.
+    """
+    entries = json.loads(Path(vocab_path).read_text(encoding="utf-8"))
+    vocab = _from_names(entries, special_tokens, vocab_path)
+    header, *lines = Path(merges_path).read_text(encoding="utf-8").split("\n")
+    if not header.startswith("#version"):  # only the first line: a token may begin so as well
+        lines.insert(0, header)
+    return vocab, _from_lines([line for line in lines if line], merges_path)
+
+
+def token_names(vocab: Vocab, special_tokens: Sequence[str]) -> dict[str, int]:
+    """GPT-2's name of each token → its id; special tokens are written as they are.
+
+    Raises:
+        ValueError: if two tokens would have one name.
+    """
+    special = {token.encode(): token for token in special_tokens}
+    names = {
+        special[token] if token in special else _to_unicode(token): i for i, token in vocab.items()
+    }
+    if len(names) < len(vocab):
+        raise ValueError(
+            f"{len(vocab)} tokens would have only {len(names)} names in the file; rename the "
+            f"special tokens that are spelled like another token"
+        )
+    return names
+
+
+def _from_names(entries: Any, special_tokens: Collection[str], path: Any) -> Vocab:
+    if not (isinstance(entries, dict) and all(type(i) is int for i in entries.values())):
+        raise ValueError(f"{path} does not map tokens to ids")
+    return {
+        i: text.encode() if text in special_tokens else _from_unicode(text)
+        for text, i in entries.items()
+    }
+
+
+def merge_lines(merges: Merges) -> list[str]:
+    """GPT-2's line for each merge: the names of its two tokens."""
+    return [f"{_to_unicode(a)} {_to_unicode(b)}" for a, b in merges]
+
+
+def _from_lines(lines: Sequence[str | Sequence[str]], path: Any) -> Merges:
+    pairs = [line.split(" ") if isinstance(line, str) else line for line in lines]
+    for number, pair in enumerate(pairs):
+        if len(pair) != 2:
+            raise ValueError(f"{path}: merge {number + 1} is not a pair of tokens: {lines[number]}")
+    return [(_from_unicode(a), _from_unicode(b)) for a, b in pairs]
+
+
+@lru_cache(maxsize=1)
+def _byte_characters() -> tuple[str, ...]:
+    """GPT-2's printable character for each byte: itself, or one from 256 on."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    spare = iter(range(256, 512))
+    return tuple(chr(byte if byte in printable else next(spare)) for byte in range(256))
+
+
+@lru_cache(maxsize=1)
+def _character_bytes() -> dict[str, int]:
+    return {character: byte for byte, character in enumerate(_byte_characters())}
+
+
+def _to_unicode(token: bytes) -> str:
+    return "".join(_byte_characters()[byte] for byte in token)
+
+
+def _from_unicode(text: str) -> bytes:
+    try:
+        return bytes(_character_bytes()[character] for character in text)
+    except KeyError as error:
+        raise ValueError(f"{text!r} is not in GPT-2's byte alphabet") from error
+
+
+# Hugging Face ------------------------------------------------------------------------------
+
+
+def huggingface(
+    vocab: Vocab, merges: Merges, special_tokens: Sequence[str], pattern: str
+) -> dict[str, str]:
+    """Contents of tokenizer.json.
+
+    Raises:
+        ValueError: if two tokens would have one name in the file.
+    """
+    names = token_names(vocab, special_tokens)
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False}
+    pre_tokenizer: dict[str, Any] = {**byte_level, "use_regex": True}  # cuts as gpt2
+    if pattern != "gpt2":
+        split = {
+            "type": "Split",
+            "pattern": {"Regex": PATTERNS[pattern].source},
+            "behavior": "Isolated",
+            "invert": False,
+        }
+        pre_tokenizer = {
+            "type": "Sequence",
+            "pretokenizers": [split, {**byte_level, "use_regex": False}],
+        }
+    contents = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {"id": names[token], "content": token, **flags, "special": True}
+            for token in sorted(special_tokens, key=lambda token: names[token])
+        ],
+        "normalizer": None,
+        "pre_tokenizer": pre_tokenizer,
+        "post_processor": None,
+        "decoder": {**byte_level, "use_regex": True},
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": False,
+            "vocab": dict(sorted(names.items(), key=lambda item: item[1])),
+            "merges": merge_lines(merges),
+        },
+    }
+    return {"tokenizer.json": json.dumps(contents, ensure_ascii=False, indent=1)}
+
+
+def read_huggingface(
+    path: str | os.PathLike[str],
+) -> tuple[Vocab, Merges, tuple[str, ...], str]:
+    """Vocabulary, merges, special tokens and pattern of a tokenizer.json.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if it is not in the format, or the tokenizer is of another kind than this
+            project's; the message names the obstacle.
+    """
+    try:
+        contents = json.loads(Path(path).read_text(encoding="utf-8"))
+        model = contents["model"]
+        kind = model.get("type", "BPE")
+        if kind != "BPE":
+            raise ValueError(f"{path}: the model is {kind}, not byte-level BPE")
+        for name in ("continuing_subword_prefix", "end_of_word_suffix", "ignore_merges"):
+            if model.get(name):
+                raise ValueError(f"{path}: the model uses {name}, which this tokenizer has not")
+        if contents.get("normalizer"):
+            raise ValueError(
+                f"{path}: the text is normalized ({contents['normalizer']['type']}), which this "
+                f"tokenizer does not do"
+            )
+        pattern = _pattern_of(contents.get("pre_tokenizer"), path)
+        added = {token["content"]: token for token in contents.get("added_tokens") or ()}
+        for text, token in added.items():
+            for flag in ("single_word", "lstrip", "rstrip"):
+                if token.get(flag):
+                    raise ValueError(f"{path}: the added token {text} has the flag {flag}")
+        vocab = _from_names(model["vocab"], added, path)
+        vocab |= {token["id"]: text.encode() for text, token in added.items()}
+        merges = _from_lines(model["merges"], path)
+    except (KeyError, TypeError, AttributeError, UnicodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is not a tokenizer.json of Hugging Face: {error}") from error
+    return vocab, merges, tuple(added), pattern
+
+
+def _pattern_of(pre_tokenizer: Any, path: Any) -> str:
+    """The name in `PATTERNS` of how a tokenizer.json cuts text."""
+    steps = [pre_tokenizer] if pre_tokenizer else []
+    if steps and pre_tokenizer["type"] == "Sequence":
+        steps = pre_tokenizer["pretokenizers"]
+    kinds = [step["type"] for step in steps]
+    byte_level = steps[-1] if kinds and kinds[-1] == "ByteLevel" else None
+    if byte_level is None or kinds[:-1] not in ([], ["Split"]):
+        cut = " and ".join(kinds) or "nothing"
+        raise ValueError(f"{path}: text is cut by {cut}, not by ByteLevel")
+    if byte_level.get("add_prefix_space", True):
+        raise ValueError(f"{path}: a space is put before the text (add_prefix_space)")
+    if kinds == ["ByteLevel"]:
+        if not byte_level.get("use_regex", True):
+            raise ValueError(f"{path}: text is not cut into pre-tokens (use_regex is off)")
+        return "gpt2"
+    split = steps[0]
+    source = split["pattern"].get("Regex")
+    known = {pattern.source: name for name, pattern in PATTERNS.items()} | _SPELLINGS
+    plain = split["behavior"] == "Isolated" and not split.get("invert")
+    if not plain or source not in known or byte_level.get("use_regex", True):
+        raise ValueError(f"{path}: text is cut by a pattern that this tokenizer has not: {source}")
+    return known[source]
+
+
+# tiktoken ----------------------------------------------------------------------------------
+
+
+def tiktoken(vocab: Vocab, special_tokens: Sequence[str]) -> dict[str, str]:
+    """Contents of a rank file: each token but the special ones in base64, and its id."""
+    special = {token.encode() for token in special_tokens}
+    ordinary = [(i, token) for i, token in sorted(vocab.items()) if token not in special]
+    lines = (f"{base64.b64encode(token).decode()} {i}\n" for i, token in ordinary)
+    return {"tokenizer.tiktoken": "".join(lines)}
+
+
+def read_tiktoken(path: str | os.PathLike[str]) -> tuple[Vocab, Merges]:
+    """Vocabulary and merges of a rank file.
+
+    The file has tokens only. The pair that a token was merged from is what the merges before it
+    make of its bytes.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if it is not in the format.
+    """
+    ranks: dict[bytes, int] = {}
+    for number, line in enumerate(Path(path).read_bytes().splitlines(), 1):
+        try:
+            encoded, number_text = line.split()
+            ranks[base64.b64decode(encoded, validate=True)] = int(number_text)
+        except (ValueError, binascii.Error) as error:
+            raise ValueError(f"{path}:{number} is not a token in base64 and its rank") from error
+    merges: Merges = []
+    for token, rank in sorted(ranks.items(), key=lambda item: item[1]):
+        if len(token) > 1:
+            parts = _merge_below(token, ranks, rank)
+            if len(parts) != 2:
+                raise ValueError(
+                    f"{path}: no merge of two earlier tokens makes {token!r} (rank {rank})"
+                )
+            merges.append((parts[0], parts[1]))
+    return {rank: token for token, rank in ranks.items()}, merges
+
+
+def _merge_below(token: bytes, ranks: Mapping[bytes, int], limit: int) -> list[bytes]:
+    """What the tokens of a rank below `limit` make of some bytes."""
+    parts = [bytes([byte]) for byte in token]
+    while len(parts) > 1:
+        best, i = min((ranks.get(a + b, limit), i) for i, (a, b) in enumerate(pairwise(parts)))
+        if best >= limit:
+            break
+        parts[i : i + 2] = [parts[i] + parts[i + 1]]
+    return parts

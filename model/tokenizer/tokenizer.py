@@ -1,0 +1,370 @@
+"""Encode text to token ids and back, with a byte-level BPE."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import json
+import os
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import pairwise, repeat
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from model.tokenizer import formats as tokenizer_files
+from model.tokenizer.bpe import Merges, Vocab, check_pattern
+from model.tokenizer.pretokenizer import (
+    PATTERNS,
+    UNSETTLED,
+    safe_cut,
+    special_pattern,
+    unfinished_special,
+)
+from model.tokenizer.token_table import Ids, TokenTable
+
+# Pre-tokens above this length are merged with a heap, so that a long run of letters is not
+# quadratic; below it the plain loop is faster.
+_LONG_PRETOKEN = 128
+# The cache of a language's pre-tokens: short ones, up to about 50 MB.
+_CACHE_LIMIT = 1 << 18
+_CACHED_CHARACTERS = 96
+_SLICE_CHARACTERS = 1 << 17  # of a long text, encoded at a time: what fits the processor's cache
+_FEW_CHARACTERS = 1 << 12  # of a text for which a dictionary is quicker than arrays
+# Short pieces of a stream are gathered up to this size: a line at a time costs three times more.
+_GATHERED_CHARACTERS = 1 << 14
+_NEVER = 1 << 62  # the rank of a pair that is not merged
+
+
+class Tokenizer:
+    """A byte-level BPE tokenizer.
+
+    Args:
+        vocab: id → bytes.
+        merges: pairs in the order they were made.
+        special_tokens: texts that are one token each; those missing from the vocabulary are
+            appended to it.
+        pattern: how text is cut into pre-tokens, a name in `pretokens.PATTERNS`.
+
+    Raises:
+        ValueError: if a byte or the result of a merge is missing from the vocabulary, a special
+            token is empty, or there is no such pattern.
+    """
+
+    def __init__(
+        self,
+        vocab: Vocab,
+        merges: Merges,
+        special_tokens: Sequence[str] | None = None,
+        pattern: str = "gpt2",
+    ) -> None:
+        check_pattern(pattern)
+        self.vocab = dict(vocab)
+        self.merges = list(merges)
+        self.special_tokens = tuple(special_tokens or ())
+        self.pattern = pattern
+        known = set(self.vocab.values())
+        for token in self.special_tokens:
+            if token.encode() not in known:
+                self.vocab[max(self.vocab, default=-1) + 1] = token.encode()
+        ids = {token: i for i, token in self.vocab.items()}
+        try:
+            self._byte_ids = [ids[bytes([byte])] for byte in range(256)]
+            self._merged = [ids[a + b] for a, b in self.merges]
+            pairs = [(ids[a], ids[b]) for a, b in self.merges]
+        except KeyError as error:
+            raise ValueError(f"the vocabulary has no token for the bytes {error}") from error
+        # of a pair that is listed twice, the first counts
+        self._ranks = {pair: rank for rank, pair in reversed([*enumerate(pairs)])}
+        self._findall = PATTERNS[pattern].findall
+        self._special = special_pattern(self.special_tokens)
+        # the type of an id in arrays of the standard library and of NumPy
+        is_small = self.vocab_size <= 1 << 16
+        self._typecode = "H" if is_small else "I"
+        self.dtype: np.dtype[Any] = np.dtype(np.uint16 if is_small else np.uint32)
+        self._special_ids = {
+            token: self._pack([ids[token.encode()]]) for token in self.special_tokens
+        }
+        self._cache = _Cache(lambda text: self._pack(self._merge(_to_bytes(text))))
+        self._table = TokenTable(self._cache.__getitem__, self.dtype)
+
+    @classmethod
+    def from_files(
+        cls,
+        vocab_path: str | os.PathLike[str],
+        merges_path: str | os.PathLike[str],
+        special_tokens: Sequence[str] | None = None,
+        pattern: str = "gpt2",
+    ) -> Self:
+        """Read GPT-2's vocab.json and merges.txt.
+
+        Raises:
+            OSError: if a file cannot be read.
+            ValueError: if one is not in the format.
+        """
+        parts = tokenizer_files.read_gpt2(vocab_path, merges_path, special_tokens or ())
+        return cls(*parts, special_tokens, pattern)
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | os.PathLike[str],
+        special_tokens: Sequence[str] | None = None,
+        pattern: str = "gpt2",
+    ) -> Self:
+        """Read a tokenizer of any known format.
+
+        Args:
+            path: a Hugging Face tokenizer.json, a tiktoken rank file (*.tiktoken), or a folder
+                with tokenizer.json or with vocab.json and merges.txt.
+            special_tokens: for formats that do not name them; added to those of tokenizer.json.
+            pattern: for formats that do not name it.
+
+        Raises:
+            OSError: if a file cannot be read.
+            ValueError: if it is not in the format, or holds what this tokenizer cannot do.
+        """
+        path = Path(path)
+        if path.is_dir():
+            if not (path / "tokenizer.json").exists():
+                return cls.from_files(
+                    path / "vocab.json", path / "merges.txt", special_tokens, pattern
+                )
+            path = path / "tokenizer.json"
+        if path.suffix == ".tiktoken":
+            return cls(*tokenizer_files.read_tiktoken(path), special_tokens, pattern)
+        vocab, merges, named, pattern = tokenizer_files.read_huggingface(path)
+        return cls(vocab, merges, [*dict.fromkeys([*named, *(special_tokens or ())])], pattern)
+
+    def save(self, directory: str | os.PathLike[str], file_format: str = "gpt2") -> list[Path]:
+        """Write the tokenizer's files, each atomically.
+
+        Args:
+            directory: made if it is missing.
+            file_format: `gpt2` (vocab.json and merges.txt; the reader is told the special tokens
+                and the pattern), `huggingface` (tokenizer.json) or `tiktoken` (tokenizer.tiktoken;
+                without special tokens and pattern).
+
+        Returns:
+            The files.
+
+        Raises:
+            ValueError: if there is no such format, or it cannot express this tokenizer.
+        """
+        if file_format == "gpt2":
+            contents = tokenizer_files.gpt2(self.vocab, self.merges, self.special_tokens)
+        elif file_format == "huggingface":
+            contents = tokenizer_files.huggingface(
+                self.vocab, self.merges, self.special_tokens, self.pattern
+            )
+        elif file_format == "tiktoken":
+            self._check_ranks()
+            contents = tokenizer_files.tiktoken(self.vocab, self.special_tokens)
+        else:
+            raise ValueError(f"the format must be gpt2, huggingface or tiktoken, got {file_format}")
+        return tokenizer_files.write(Path(directory), contents)
+
+    def _check_ranks(self) -> None:
+        """Raise ValueError where ids alone, as tiktoken uses them, would merge differently."""
+        if self._merged != sorted(set(self._merged)):
+            raise ValueError(
+                "tiktoken's format cannot express merges whose tokens are not in the order of "
+                "their ids, or are made twice"
+            )
+        for token in self._merged:
+            if self._merge(self.vocab[token]) != [token]:
+                raise ValueError(
+                    f"tiktoken's format cannot express token {token} ({self.vocab[token]!r}), "
+                    f"which its own bytes never become"
+                )
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids that the model must know: one more than the largest."""
+        return max(self.vocab) + 1
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of vocabulary, merges, special tokens and pattern, 64 hexadecimal digits."""
+        canonical = json.dumps(
+            {
+                "vocab": {str(i): token.hex() for i, token in sorted(self.vocab.items())},
+                "merges": [[a.hex(), b.hex()] for a, b in self.merges],
+                "special_tokens": self.special_tokens,
+                "pattern": self.pattern,
+            },
+            sort_keys=True,
+        )
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text.
+
+        The ids are those of applying the merges in the order they were made.
+        """
+        ids: list[int] = self.encode_numpy(text).tolist()
+        return ids
+
+    def encode_numpy(self, text: str) -> Ids:
+        """Token ids as uint16, or uint32 for a vocabulary above 65,536; may be read-only."""
+        parts = self._special.split(text) if self._special else [text]
+        if len(parts) == 1:
+            return self.encode_ordinary(text)
+        encoded = (
+            self._unpack(self._special_ids[part]) if number % 2 else self.encode_ordinary(part)
+            for number, part in enumerate(parts)
+        )
+        return np.concatenate(list(encoded))
+
+    def encode_ordinary(self, text: str) -> Ids:
+        """Like `encode_numpy`, but what looks like a special token is text like any other."""
+        slices = list(map(self._encode_slice, _slices(text, _SLICE_CHARACTERS)))
+        return slices[0] if len(slices) == 1 else np.concatenate(slices)
+
+    def encode_iterable(self, iterable: Iterable[str]) -> Iterator[int]:
+        """Lazily encode a text that comes in pieces, for instance the lines of an open file.
+
+        The ids are those of the whole text, wherever it is cut. Beside the piece itself, what is
+        held in memory is some ten thousand characters and the pre-token that may still grow.
+        """
+        held, waiting, size = "", list[str](), 0
+        for piece in _at_most(_GATHERED_CHARACTERS, iterable):
+            waiting.append(piece)
+            size += len(piece)
+            # At least as much as was held back: a pre-token that grows without end is then
+            # looked at a logarithmic number of times.
+            if size < max(_GATHERED_CHARACTERS, len(held)):
+                continue
+            held += "".join(waiting)
+            waiting, size = [], 0
+            end = self._settled(held)
+            yield from self.encode(held[:end])
+            held = held[end:]
+        yield from self.encode(held + "".join(waiting))
+
+    def _settled(self, text: str) -> int:
+        """Up to where the ids of an unfinished text do not depend on how it goes on."""
+        begun = unfinished_special(text, 0, self.special_tokens)
+        start = 0
+        for match in self._special.finditer(text) if self._special else ():
+            if match.start() >= begun:
+                break
+            start = match.end()
+        cut = safe_cut(text[start:begun], begun - start)
+        if cut:
+            return start + cut
+        pretokens = self._findall(text[start:begun])[:-UNSETTLED]
+        # nor behind white space: how it is cut depends on what follows
+        while pretokens and pretokens[-1][-1].isspace():
+            pretokens.pop()
+        return start + sum(map(len, pretokens))
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of some ids, with U+FFFD for bytes that are not UTF-8.
+
+        Raises:
+            KeyError: if an id is not in the vocabulary.
+        """
+        return b"".join(map(self.vocab.__getitem__, ids)).decode("utf-8", errors="replace")
+
+    def _encode_slice(self, text: str) -> Ids:
+        """Ids of a text that is not too long, without special tokens."""
+        if self.pattern == "gpt2" and len(text) > _FEW_CHARACTERS:
+            return self._table.encode(text)
+        return self._unpack(b"".join(map(self._cache.__getitem__, self._findall(text))))
+
+    def _pack(self, ids: list[int]) -> bytes:
+        """Ids as the bytes of an array: they are joined faster than arrays."""
+        return array(self._typecode, ids).tobytes()
+
+    def _unpack(self, packed: bytes) -> Ids:
+        return np.frombuffer(packed, self.dtype)
+
+    def _merge(self, pretoken: bytes) -> list[int]:
+        """Apply the merges to one pre-token in the order they were made."""
+        ids = [self._byte_ids[byte] for byte in pretoken]
+        if len(ids) > _LONG_PRETOKEN:
+            return self._merge_long(ids)
+        rank_of = self._ranks.get
+        ranks = list(map(rank_of, pairwise(ids), repeat(_NEVER)))  # of each id and the next
+        ids.append(-1)
+        ranks.append(_NEVER)
+        while (best := min(ranks)) != _NEVER:
+            i = ranks.index(best)
+            merged = ids[i] = self._merged[best]
+            del ids[i + 1], ranks[i]
+            ranks[i] = rank_of((merged, ids[i + 1]), _NEVER)
+            if i:
+                ranks[i - 1] = rank_of((ids[i - 1], merged), _NEVER)
+        ids.pop()
+        return ids
+
+    def _merge_long(self, ids: list[int]) -> list[int]:
+        """The same with a linked list and a heap: n·log n in the length."""
+        end = len(ids)
+        after = [*range(1, end), -1]
+        before = [-1, *range(end - 1)]
+        ranks = self._ranks
+        heap = [(ranks[pair], i) for i, pair in enumerate(pairwise(ids)) if pair in ranks]
+        heapq.heapify(heap)
+
+        def push(i: int) -> None:
+            rank = ranks.get((ids[i], ids[after[i]]))
+            if rank is not None:
+                heapq.heappush(heap, (rank, i))
+
+        while heap:
+            rank, i = heapq.heappop(heap)
+            j = after[i]
+            if ids[i] < 0 or j < 0 or ranks.get((ids[i], ids[j])) != rank:
+                continue  # outdated: one of the two has been merged since
+            ids[i], ids[j] = self._merged[rank], -1
+            after[i] = after[j]
+            if after[j] >= 0:
+                before[after[j]] = i
+                push(i)
+            if before[i] >= 0:
+                push(before[i])
+        return [i for i in ids if i >= 0]
+
+
+class _Cache(dict[str, bytes]):
+    """Pre-token → its packed ids, filled on first use."""
+
+    def __init__(self, encode: Callable[[str], bytes]) -> None:
+        super().__init__()
+        self._encode = encode
+
+    def __missing__(self, pretoken: str) -> bytes:
+        ids = self._encode(pretoken)
+        if len(self) < _CACHE_LIMIT and len(pretoken) <= _CACHED_CHARACTERS:
+            self[pretoken] = ids
+        return ids
+
+
+def _at_most(size: int, pieces: Iterable[str]) -> Iterator[str]:
+    """The same text in pieces of at most some size."""
+    for piece in pieces:
+        for start in range(0, len(piece), size):
+            yield piece[start : start + size]
+
+
+def _slices(text: str, size: int) -> Iterator[str]:
+    """A text in slices that no pre-token crosses, so that its pre-tokens need no memory at once."""
+    start = 0
+    while len(text) - start > size:
+        piece = text[start : start + size]
+        # without a place to cut, the rest is one slice
+        cut = safe_cut(piece, size)
+        if not cut:
+            break
+        yield piece[:cut]
+        start += cut
+    yield text[start:]
+
+
+def _to_bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")

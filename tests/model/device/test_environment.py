@@ -1,0 +1,56 @@
+"""What the bits of a trial depend on, and which dtype a device computes in by itself."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from model.device.environment import computing_dtype, environment
+from model.device.precision import DTYPES
+
+
+def test_environment_names_device_and_dtype() -> None:
+    assert environment("cpu")["dtype"] == "float32"
+    found = environment("cpu", "bfloat16")
+    assert found["dtype"] == "bfloat16"
+    assert found["device"].startswith("cpu: ")
+    assert environment("mps")["device"].startswith("mps: ")
+
+
+def test_environment_names_the_width_where_kernels_may_depend_on_it() -> None:
+    assert environment("cpu", width=3)["width"] == "any"
+    assert environment("mps", width=3)["width"] == "3"
+
+
+@pytest.mark.parametrize("has_bfloat16", [True, False])
+def test_auto_is_bfloat16_where_a_gpu_computes_in_it(
+    monkeypatch: pytest.MonkeyPatch, has_bfloat16: bool
+) -> None:
+    asked = []
+
+    @contextlib.contextmanager
+    def device(name: str) -> Iterator[None]:
+        asked.append(name)
+        yield
+
+    def is_supported(*, including_emulation: bool) -> bool:
+        assert not including_emulation, "what is emulated is slow"
+        return has_bfloat16
+
+    monkeypatch.setattr(torch.cuda, "device", device)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
+    assert computing_dtype("auto", "cuda:1") == ("bfloat16" if has_bfloat16 else "float32")
+    assert asked == ["cuda:1"]
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps"])
+def test_auto_is_float32_elsewhere(device: str) -> None:
+    assert computing_dtype("auto", device) == "float32"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_dtype_that_is_asked_for_is_taken(dtype: str) -> None:
+    assert computing_dtype(dtype, "cuda") == dtype

@@ -1,0 +1,230 @@
+"""The widest stack that fits and still gains, by a made-up meter and for real."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model.corpus.dataset import Text
+from model.corpus.device_dataset import put
+from model.device.precision import Precision
+from model.engine import calibration
+from model.engine.calibration import Measured, Trained, slots_for, stack_meter, widest
+from model.stack.plan import Plan
+from model.stack.stack import Stack
+from tests.conftest import MakeSpec
+
+Tokens = tuple[np.ndarray, np.ndarray]
+
+
+def trained(tokens: Tokens) -> Trained:
+    return Trained(Text(tokens[0]), torch.device("cpu"), Precision())
+
+
+class MadeUp:
+    """A device of some speed and memory; remembers what was asked.
+
+    Args:
+        speed: tokens per second at a width.
+        base: bytes of any stack, and of each slot.
+        memory: bytes at which it breaks.
+    """
+
+    def __init__(
+        self,
+        speed: Callable[[int], float],
+        base: float = 0.0,
+        each: float = 1.0,
+        memory: float = math.inf,
+    ) -> None:
+        self.speed, self.base, self.each, self.memory = speed, base, each, memory
+        self.asked: list[int] = []
+
+    def __call__(self, width: int) -> Measured:
+        self.asked.append(width)
+        peak = self.base + self.each * width
+        if peak > self.memory:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return Measured(self.speed(width), peak)
+
+
+def saturating(full: int) -> Callable[[int], float]:
+    """Twice as fast when twice as wide, up to a width."""
+    return lambda width: float(min(width, full))
+
+
+@pytest.mark.parametrize(
+    ("full", "expected", "asked"),
+    [
+        (1, 1, [1, 2]),
+        (2, 2, [1, 2, 4]),
+        (9, 16, [1, 2, 4, 8, 16, 32]),
+        (16, 16, [1, 2, 4, 8, 16, 32]),
+    ],
+)
+def test_widest_stops_when_doubling_gains_little(
+    full: int, expected: int, asked: list[int]
+) -> None:
+    meter = MadeUp(saturating(full))
+    assert widest(meter, math.inf) == expected
+    assert meter.asked == asked
+
+
+@pytest.mark.parametrize(("gain", "expected"), [(1.09, 1), (1.11, calibration._MOST)])
+def test_widest_wants_a_tenth_of_each_doubling(gain: float, expected: int) -> None:
+    meter = MadeUp(lambda width: gain ** math.log2(width))
+    assert widest(meter, math.inf) == expected
+    assert max(meter.asked) <= calibration._MOST
+
+
+def test_widest_leaves_a_margin_and_never_measures_what_should_not_fit() -> None:
+    """Of 100 bytes 85 may be used: 5 + 10 K fits at 8, and 16 is not tried."""
+    meter = MadeUp(saturating(1000), base=5, each=10)
+    assert widest(meter, 100) == 8
+    assert meter.asked == [1, 2, 4, 8]
+
+
+def test_widest_takes_what_lies_between_two_doublings() -> None:
+    meter = MadeUp(saturating(1000), base=5, each=10)
+    assert widest(meter, 160) == 13
+    assert meter.asked == [1, 2, 4, 8, 13]
+
+
+def test_widest_ends_before_the_width_at_which_memory_runs_out() -> None:
+    """Whatever was said to be free: another process has it, or it grows faster than it did."""
+    meter = MadeUp(saturating(1000), memory=7)
+    assert widest(meter, math.inf) == 4
+    assert meter.asked == [1, 2, 4, 8]
+
+
+def test_what_every_stack_needs_counts_once() -> None:
+    meter = MadeUp(saturating(1000), base=60, each=5)
+    assert widest(meter, 100) == 5
+    assert meter.asked == [1, 2, 4, 5]
+
+
+@pytest.mark.parametrize("memory", [0.5, math.inf])
+def test_trial_that_hardly_fits_trains_alone(memory: float) -> None:
+    """Too large for the margin, or for the device: the engine then says so of the trial."""
+    assert widest(MadeUp(saturating(1000), memory=memory), 1.1) == 1
+
+
+def test_other_errors_of_a_meter_are_raised() -> None:
+    def broken(width: int) -> Measured:
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        widest(broken, 1.0)
+
+
+@given(
+    full=st.integers(1, 5000),
+    base=st.floats(0, 50),
+    each=st.floats(0, 50),
+    memory=st.floats(1, 5000),
+    breaks=st.floats(1, 5000),
+)
+def test_widest_fits_whenever_one_slot_does(
+    full: int, base: float, each: float, memory: float, breaks: float
+) -> None:
+    meter = MadeUp(saturating(full), base, each, breaks)
+    width = widest(meter, memory)
+    assert 1 <= width <= calibration._MOST
+    assert width == 1 or base + each * width <= min(0.85 * memory, breaks)
+    assert width in meter.asked
+    assert len(meter.asked) <= 12
+
+
+# for real -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+@pytest.mark.parametrize("is_there", [False, True])
+def test_meter_measures_stacks_on_a_cpu(
+    tokens: Tokens, make_spec: MakeSpec, averaged: bool, is_there: bool
+) -> None:
+    spec, on = make_spec(steps=3, reports=3, ema_decay=0.5 * averaged), trained(tokens)
+    meter = stack_meter(spec, on._replace(data=put(on.train, on.device) if is_there else None))
+    for width in (1, 3):
+        found = meter(width)
+        assert 0 < found.speed < math.inf
+        assert found.peak_bytes == 0
+
+
+@pytest.mark.parametrize("z_loss", [0.0, 0.1])
+def test_meter_runs_ticks_of_another_kind_as_well(
+    tokens: Tokens, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch, z_loss: float
+) -> None:
+    """On a GPU they need memory beside that of the graphs, and come when neighbours change."""
+    kinds = []
+
+    class Watched(Stack):
+        def run(self, plan: Plan) -> Any:
+            kinds.append(plan.uses)
+            return super().run(plan)
+
+    monkeypatch.setattr(calibration, "Stack", Watched)
+    stack_meter(make_spec(steps=3, reports=3, z_loss=z_loss), trained(tokens))(2)
+    assert kinds[-1] not in kinds[:-1]
+    assert len(set(kinds[:-1])) == 1
+
+
+def test_slots_are_remembered_by_what_they_depend_on(
+    tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    on = trained(tokens)
+
+    def stack_meter(*args: object) -> MadeUp:
+        made.append(1)
+        return MadeUp(saturating(2 ** len(made)))
+
+    monkeypatch.setattr(calibration, "stack_meter", stack_meter)
+    file = tmp_path / "home" / "calibration.json"
+    specs = [make_spec(), make_spec(micro_batch=4), make_spec(model={"d_model": 32})]
+    for _ in range(2):
+        found = [slots_for(spec, on, file) for spec in specs]
+        found.append(slots_for(specs[0], on._replace(precision=Precision("bfloat16")), file))
+        assert found == [2, 4, 8, 16]
+        assert slots_for(make_spec(seed=9, dropout=0.5), on, file) == 2
+    assert len(made) == 4
+    assert list(file.parent.iterdir()) == [file]
+    entries = json.loads(file.read_text(encoding="utf-8")).values()
+    assert sorted(entry["slots"] for entry in entries) == [2, 4, 8, 16]
+    assert all(entry["device"].startswith("cpu: ") for entry in entries)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"x": 3}', None])
+def test_damaged_memory_is_measured_anew(
+    tmp_path: Path,
+    tokens: Tokens,
+    make_spec: MakeSpec,
+    monkeypatch: pytest.MonkeyPatch,
+    text: str | None,
+) -> None:
+    monkeypatch.setattr(calibration, "stack_meter", lambda *args: MadeUp(saturating(4)))
+    file, spec, on = tmp_path / "calibration.json", make_spec(), trained(tokens)
+    if text is None:  # a whole entry whose answer makes no sense
+        slots_for(spec, on, file)
+        text = file.read_text(encoding="utf-8").replace('"slots": 4', '"slots": "many"')
+    file.write_text(text, encoding="utf-8")
+    assert slots_for(spec, on, file) == 4
+    assert '"slots": 4' in file.read_text(encoding="utf-8")
+
+
+def test_memory_that_cannot_be_written_is_no_error(
+    tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibration, "stack_meter", lambda *args: MadeUp(saturating(4)))
+    (tmp_path / "home").write_text("in the way")
+    file = tmp_path / "home" / "calibration.json"
+    assert slots_for(make_spec(), trained(tokens), file) == 4

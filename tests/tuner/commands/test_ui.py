@@ -1,0 +1,124 @@
+"""`tuner ui`: where it leads, and when it opens a browser."""
+
+from __future__ import annotations
+
+import math
+import sys
+import webbrowser
+from pathlib import Path
+from urllib.parse import parse_qs, urlparse
+
+import pytest
+
+from model.engine.report import Status
+from tests.conftest import MakeSpec
+from tests.tuner.tracking.recorded import ENVIRONMENT, Open, report
+from tuner.commands import ui
+from tuner.commands.ui import comparison_page, has_browser, serve, trials_page
+from tuner.errors import RecordError, StoreError
+from tuner.home import Home
+from tuner.tracking.record import Record
+from tuner.tracking.runs import trial_tags
+from tuner.tracking.tags import Tag
+
+
+@pytest.fixture
+def home(tmp_path: Path, store: str) -> Home:
+    return Home(tmp_path, store)
+
+
+@pytest.fixture
+def runs(open_tracker: Open, make_spec: MakeSpec) -> list[str]:
+    """Runs of four trials: good, bad, diverged, and one that confirms the first."""
+    tracker = open_tracker()
+    losses = (2.0, 3.0, math.nan, 1.0)
+    for number, loss in enumerate(losses):
+        links = trial_tags(confirms=0 if number == 3 else None)
+        tracker.start_trial(number, make_spec(seed=number), ENVIRONMENT, tags=links)
+        status = Status.DIVERGED if math.isnan(loss) else Status.FINISHED
+        tracker.report(number, report(4, loss, status))
+        tracker.end_trial(number, str(status))
+    tracker.flush()
+    found = [str(tracker.run_of(number)) for number in range(4)]
+    tracker.finish("finished", {}, found[0])
+    return found
+
+
+def query(page: str) -> dict[str, str]:
+    return {name: values[0] for name, values in parse_qs(urlparse(page[2:]).query).items()}
+
+
+def test_trials_page_asks_mlflow_for_the_trials_best_first(home: Home, runs: list[str]) -> None:
+    """What the page asks for, MLflow answers as meant."""
+    record = Record(home.tracking_uri)
+    search = record.search()
+    asked = query(trials_page(search))
+    order = f"{asked['orderByKey']} {'ASC' if asked['orderByAsc'] == 'true' else 'DESC'}"
+    found = record.client.search_runs(
+        [search.experiment_id], asked["searchFilter"], order_by=[order]
+    )
+    assert [run.info.run_id for run in found] == runs[:3]
+    assert asked["compareRunsMode"] == "CHART"
+
+
+def test_trials_page_begins_with_the_largest_where_more_is_better(
+    home: Home, runs: list[str]
+) -> None:
+    record = Record(home.tracking_uri)
+    search = record.search()
+    search.tags[Tag.METRIC] = "bleu"
+    asked = query(trials_page(search))
+    assert (asked["orderByKey"], asked["orderByAsc"]) == ("metrics.`bleu`", "false")
+
+
+def test_comparison_page_has_the_best_trials(
+    home: Home, runs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = Record(home.tracking_uri)
+    monkeypatch.setattr(ui, "_COMPARED", 2)
+    page = comparison_page(record, record.search())
+    assert page is not None
+    assert page.startswith("#/compare-runs?")
+    assert query(page)["runs"] == f'["{runs[0]}", "{runs[1]}"]'
+
+
+def test_ui_of_a_tracking_server_says_where_it_is(
+    home: Home, runs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record, opened, said = Record(home.tracking_uri), list[str](), list[str]()
+    monkeypatch.setattr(ui, "Record", lambda uri: record)
+    monkeypatch.setattr(webbrowser, "open", opened.append)
+    away = Home(home.root, "http://tracking:5000/")
+    assert serve(away, "", None, said.append, search="lm-1", browser=True) == 0
+    assert said[0] == "The tracking server http://tracking:5000 has the searches. The search lm-1:"
+    assert opened == said[1:2] == [f"http://tracking:5000/{trials_page(record.search())}"]
+    with pytest.raises(RecordError, match="no search is called lm-7; the newest are: lm-1"):
+        serve(away, "", None, said.append, search="lm-7")
+
+
+def test_ui_of_a_server_that_is_not_there_says_so(home: Home) -> None:
+    away = Home(home.root, "http://127.0.0.1:9/")
+    with pytest.raises(StoreError, match="it refuses connections"):
+        serve(away, "", None, print)
+
+
+@pytest.mark.parametrize(
+    ("variables", "is_terminal", "has"),
+    [
+        ({"DISPLAY": ":0"}, True, True),
+        ({"WAYLAND_DISPLAY": "wayland-0"}, True, True),
+        ({"DISPLAY": ":0"}, False, False),
+        ({"DISPLAY": "localhost:10.0", "SSH_CONNECTION": "1.2.3.4 5 6.7.8.9 22"}, True, False),
+        ({}, True, False),
+    ],
+)
+def test_browser_opens_only_before_somebodys_eyes(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], is_terminal: bool, has: bool
+) -> None:
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "SSH_CONNECTION"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert has_browser() is has

@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from model.engine.report import Report, Status
+from tests.tuner.simulated_search import FACTS, SPACE, Simulation, outcomes, space_of, trained
+from tuner.conductor.conductor import Conductor
+from tuner.conductor.trial import TrialRow
+from tuner.journal.repeat import memory_of, repeat
+from tuner.schedulers.registry import SCHEDULERS
+
+SAMPLERS = ("tpe", "random", "qmc", "cmaes")
+POPULATIONS = ("pbt", "pb2")
+
+
+def conduct(folder: Path, search: str, slots: int = 3, text: str = SPACE) -> Simulation:
+    return Simulation(Conductor(space_of(folder, search, text), FACTS, slots))
+
+
+def again(simulation: Simulation, count: int, slots: int) -> Simulation:
+    """The search as a driver finds it that reads the first lines of its journal."""
+    events = simulation.events[:count]
+    conductor = Conductor(simulation.conductor.space, FACTS, slots, memory_of(events, lambda _: ()))
+    repeat(conductor, events, "lm-1")
+    return Simulation(conductor, events)
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_conductor_resumed_after_any_event_ends_as_if_never_interrupted(
+    tmp_path: Path, scheduler: str
+) -> None:
+    search = f"trials: 12, scheduler: {scheduler}"
+    whole = conduct(tmp_path, search)
+    whole.run()
+    assert len(whole.events) > 50
+    for count in range(2, len(whole.events), 7):
+        resumed = again(whole, count, 3)
+        resumed.run()
+        assert outcomes(resumed.conductor) == outcomes(whole.conductor), count
+        assert resumed.conductor.board.best.number == whole.conductor.board.best.number  # type: ignore[union-attr]
+        assert resumed.events == whole.events
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_conductor_resumed_makes_the_same_suggestions(tmp_path: Path, sampler: str) -> None:
+    whole = conduct(tmp_path, f"trials: 30, sampler: {sampler}, asha: stop")
+    whole.run()
+    resumed = again(whole, len(whole.events) // 2, 3)
+    resumed.run()
+    assert outcomes(resumed.conductor) == outcomes(whole.conductor)
+
+
+@pytest.mark.parametrize("slots", [1, 2, 7, 40])
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_conductor_ends_every_trial(tmp_path: Path, scheduler: str, slots: int) -> None:
+    simulation = conduct(tmp_path, f"trials: 16, scheduler: {scheduler}", slots)
+    board = simulation.run().board
+    assert all(row.outcome for row in board.rows.values())
+    assert len([r for r in board.searched if r.parent is None]) == 16
+    assert board.rows[0].has_finished
+    assert board.best is not None
+    assert all(math.isfinite(r.objective("val_loss")) for r in board.searched if r.has_finished)
+
+
+def test_conductor_takes_reports_in_the_order_of_the_slots_clocks(tmp_path: Path) -> None:
+    text = SPACE.replace("1e-1]", "1e-2]")  # none diverges
+    simulation = conduct(tmp_path, "trials: 9, scheduler: none", 3, text)
+    simulation.run()
+    reports = [e for e in simulation.events if e["event"] == "report"]
+    first = [e["number"] for e in reports[:9]]
+    assert Counter(first) == {0: 3, 1: 3, 2: 3}
+
+
+def test_conductor_parks_and_promotes(tmp_path: Path) -> None:
+    """27 trials, η 3, rungs at 1/9 and 1/3 of the budget: 9 should go on, a few do too early."""
+    simulation = conduct(tmp_path, "trials: 27, sampler: random", 4)
+    board = simulation.run().board
+    reached = [len(row.reports) for row in board.searched if not row.has_diverged]
+    assert 9 <= sum(n >= 3 for n in reached) <= 13
+    assert 3 <= sum(n == 9 for n in reached) <= 6
+    resumed = [job for job in simulation.jobs if job.source is not None]
+    assert resumed
+    assert all(job.source == (job.number, job.after) for job in resumed)
+
+
+def test_conductor_confirms_the_best_with_fresh_seeds(tmp_path: Path) -> None:
+    conductor = conduct(tmp_path, "trials: 12").run()
+    board, confirmation = conductor.board, conductor.confirmation
+    assert confirmation is not None
+    retrained = [row for row in board.rows.values() if row.confirms is not None]
+    assert len(retrained) == 4
+    assert all(row.has_finished for row in retrained)
+    seeds = {row.spec.seed for row in retrained}
+    assert len(seeds) == 2
+    assert 3 not in seeds
+    best = sorted(
+        (r for r in board.searched if r.has_finished), key=lambda r: r.objective("val_loss")
+    )
+    assert {row.confirms for row in retrained} == {best[0].number, best[1].number}
+    assert board.best is board.rows[confirmation.ranked[0].number]
+    for row in retrained:
+        original = board.rows[row.confirms or 0].spec
+        assert row.spec == original.model_copy(update={"seed": row.spec.seed})
+
+
+def test_conductor_does_not_confirm_if_told_so(tmp_path: Path) -> None:
+    text = SPACE.replace("confirm: {top: 2, seeds: 2}", "confirm: off")
+    conductor = conduct(tmp_path, "trials: 6", text=text).run()
+    assert conductor.confirmation is None
+    assert len(conductor.board.rows) == 6
+
+
+def test_conductor_trains_no_specification_twice(tmp_path: Path) -> None:
+    text = SPACE.replace("{log: [1e-4, 1e-1]}", "{choice: [1e-3, 1e-2]}")
+    text = text.replace("{fraction_of: T_total, uniform: [0, 0.2]}", "4")
+    text = text.replace("{log: [1e-3, 1]}", "0.1")
+    simulation = conduct(tmp_path, "trials: 20, sampler: random, scheduler: none", text=text)
+    board = simulation.run().board
+    assert len(board.searched) == 20
+    twins = [row for row in board.searched if (row.outcome or "").startswith("same as trial")]
+    assert len(twins) == 16
+    assert not any(row.reports for row in twins)
+    hashes = [row.spec.hash for row in board.rows.values() if row.reports]
+    assert len(hashes) == len(set(hashes))
+
+
+def test_conductor_takes_finished_trials_from_the_record(tmp_path: Path) -> None:
+    first = conduct(tmp_path, "trials: 9, sampler: random").run()
+    known = {r.spec.hash: r.reports for r in first.board.rows.values() if r.has_finished}
+    repeated = Conductor(first.space, FACTS, 3, find=lambda spec_hash: known.get(spec_hash, ()))
+    simulation = Simulation(repeated)
+    board = simulation.run().board
+    taken = [row for row in board.rows.values() if row.recorded]
+    assert len(taken) >= 2
+    assert all(row.tokens_trained == 0 for row in taken)
+    assert board.rows[0].reports == first.board.rows[0].reports
+    assert board.tokens < first.board.tokens
+
+
+@pytest.mark.parametrize(
+    ("setting", "limit"), [("max_tokens: 60_000", "max_tokens"), ("patience: 4", "patience")]
+)
+def test_conductor_ends_at_a_limit(tmp_path: Path, setting: str, limit: str) -> None:
+    text = SPACE.replace("confirm: {top: 2, seeds: 2}", "confirm: off")
+    simulation = conduct(tmp_path, f"trials: 60, scheduler: none, {setting}", text=text)
+    conductor = simulation.run()
+    assert conductor.limit == limit
+    assert len(conductor.board.rows) < 60
+    assert all(row.outcome for row in conductor.board.rows.values())
+    if limit == "max_tokens":
+        assert 60_000 <= conductor.board.tokens < 60_000 + 3 * 27_000
+
+
+def test_conductor_goes_on_after_a_failure(tmp_path: Path) -> None:
+    simulation = conduct(tmp_path, "trials: 6")
+    simulation.step()
+    simulation.conductor.fail(1, "the worker died")
+    simulation._fill()
+    board = simulation.run().board
+    assert board.rows[1].outcome == "failed: the worker died"
+    assert len(board.searched) == 6
+    assert board.best is not None
+
+
+def test_conductor_never_lets_what_is_not_finite_win(tmp_path: Path) -> None:
+    """Infinity is no result, whatever the report calls itself."""
+
+    def train(row: TrialRow, step: int) -> Report:
+        report = trained(row, step)
+        if row.number % 3 == 1:
+            return replace(report, val_loss=-math.inf)
+        return replace(report, val_loss=math.nan) if row.number % 3 == 2 else report
+
+    space = space_of(tmp_path, "trials: 12")
+    board = Simulation(Conductor(space, FACTS, 3), train=train).run().board
+    bad = [row for row in board.searched if row.number % 3]
+    assert {row.outcome for row in bad} == {"diverged"}
+    assert all(len(row.reports) == 1 for row in bad)
+    assert board.best is not None
+    assert board.best.number % 3 == 0
+
+
+@pytest.mark.parametrize("scheduler", POPULATIONS)
+def test_conductor_copies_the_best_of_a_population(tmp_path: Path, scheduler: str) -> None:
+    simulation = conduct(tmp_path, f"trials: 8, scheduler: {scheduler}", 4)
+    board = simulation.run().board
+    branches = [job for job in simulation.jobs if job.source and job.source[0] != job.number]
+    assert branches
+    for job in branches:
+        row = board.rows[job.number]
+        assert row.parent is not None
+        start = row.spec.continues
+        assert start is not None
+        assert start.spec == board.rows[row.parent].spec
+        assert job.source == (row.parent, start.step)
+        assert row.reports[0].step > start.step
+        assert row.spec.hyperparameters != start.spec.hyperparameters
+
+
+def test_conductor_grows(tmp_path: Path) -> None:
+    """More trials after the end: the old ones are neither forgotten nor trained again."""
+    simulation = conduct(tmp_path, "trials: 9")
+    conductor = simulation.run()
+    before = len(conductor.board.searched)
+    space = conductor.space
+    grown = space.model_copy(update={"search": space.search.model_copy(update={"trials": 18})})
+    conductor.edit(grown, 3)
+    simulation._fill()
+    board = simulation.run().board
+    assert (before, len(board.searched)) == (9, 18)
+    hashes = [row.spec.hash for row in board.rows.values() if row.reports]
+    assert len(hashes) == len(set(hashes))
+    assert board.rows[0].has_finished
+
+
+def test_status_of_a_row_is_what_was_reported(tmp_path: Path) -> None:
+    board = conduct(tmp_path, "trials: 12, sampler: random").run().board
+    for row in board.searched:
+        if row.outcome == "diverged":
+            assert row.reports[-1].status is Status.DIVERGED
+        elif row.outcome == "finished":
+            assert row.reports[-1].status is Status.FINISHED
+        else:
+            assert row.outcome == f"stopped at report {len(row.reports)}"

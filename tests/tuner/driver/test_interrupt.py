@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from tuner.driver.interrupt import noted_interrupts
+
+
+@pytest.fixture(autouse=True)
+def _usual() -> Iterator[None]:
+    """As in a program of its own."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_interrupt_is_raised_where_it_is_checked() -> None:
+    with noted_interrupts() as check:
+        check()
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            check()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_interrupt_that_comes_twice_is_raised_at_once() -> None:
+    with noted_interrupts():
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_interrupt_that_comes_twice_can_be_noted_again() -> None:
+    with noted_interrupts() as check:
+        signal.raise_signal(signal.SIGINT)
+        with noted_interrupts() as check_again:
+            check_again()
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            check()
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, lambda number, frame: None])
+def test_interrupt_that_means_something_else_is_left_alone(handler: signal.Handlers) -> None:
+    """A job in the background of a shell ignores it."""
+    signal.signal(signal.SIGINT, handler)
+    with noted_interrupts() as check:
+        assert signal.getsignal(signal.SIGINT) is handler
+        signal.raise_signal(signal.SIGINT)
+        check()
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_interrupt_is_left_alone_outside_the_main_thread() -> None:
+    handlers = []
+
+    def work() -> None:
+        with noted_interrupts() as check:
+            handlers.append(signal.getsignal(signal.SIGINT))
+            check()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert handlers == [signal.default_int_handler]

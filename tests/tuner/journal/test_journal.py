@@ -1,0 +1,340 @@
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model.engine.report import Report, Status
+from tuner.errors import JournalError, JournalInUse
+from tuner.journal import journal as module
+from tuner.journal.events import report_event, report_of
+from tuner.journal.journal import FILE, Journal, read_journal
+
+FLOATS = st.floats(allow_nan=True, allow_infinity=True)
+SOME = st.none() | FLOATS
+REPORTS = st.builds(
+    Report,
+    trial_id=st.text(),
+    status=st.sampled_from(Status),
+    step=st.integers(0, 2**62),
+    tokens=st.integers(0, 2**62),
+    val_loss=FLOATS,
+    train_loss=FLOATS,
+    grad_norm=FLOATS,
+    learning_rate=FLOATS,
+    checkpoint=st.none() | st.text(),
+    sparsity=SOME,
+    token_accuracy=SOME,
+    bleu=SOME,
+)
+
+# Writes events from a number on, and says of each that it is written.
+WRITER = """
+import sys
+from pathlib import Path
+from tuner.journal import Journal
+journal = Journal.open(Path(sys.argv[1]))
+number = journal.events[-1]["n"] + 1 if journal.events else 0
+while True:
+    journal.append({"event": "test", "n": number, "text": "α" * (number % 5000)})
+    sys.stdout.write(f"{number}\\n")
+    sys.stdout.flush()
+    number += 1
+"""
+
+
+@contextmanager
+def writer(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that writes until it is killed."""
+    command = [sys.executable, "-c", WRITER, str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def filled(folder: Path, count: int = 4) -> Journal:
+    journal = Journal.open(folder)
+    for number in range(count):
+        journal.append({"event": "test", "n": number, "text": "Δ loss"})
+    return journal
+
+
+def numbers(folder: Path) -> list[int]:
+    return [event["n"] for event in read_journal(folder)]
+
+
+@given(REPORTS)
+def test_reports_come_back_to_the_last_bit(report: Report) -> None:
+    event = report_event(3, report)
+    line = module._line(event)
+    again = module._event(line.removesuffix(b"\n"))
+    assert again is not None
+    assert again["number"] == 3
+    back = report_of(again)
+    assert repr(back) == repr(report)  # NaN is not equal to itself
+    assert isinstance(back.status, Status)
+
+
+def test_journal_gives_back_what_it_was_given(tmp_path: Path) -> None:
+    event = {
+        "event": "job", "draw": {"α_max": 0.1 + 0.2, "worst": -math.inf, "none": None},
+        "list": [math.nan, {"deep": math.inf}, True, 2**60], "text": "a\nb\r\u2028 \\ \" é",
+    }  # fmt: skip
+    with_tuple = {**event, "list": tuple(event["list"])}  # type: ignore[arg-type]
+    before = time.time_ns() // 1_000_000
+    journal = Journal.open(tmp_path / "deep" / "lm-1")
+    assert journal.events == []
+    time_ms = journal.append(with_tuple)
+    journal.close()
+    (back,) = Journal.open(tmp_path / "deep" / "lm-1").events
+    assert before <= time_ms <= time.time_ns() // 1_000_000
+    assert repr(back) == repr({**event, "time_ms": time_ms})
+
+
+def test_journal_is_strict_json_by_line(tmp_path: Path) -> None:
+    """Another program can read it: one object per line, without NaN."""
+    journal = Journal.open(tmp_path)
+    journal.append({"event": "end", "summary": {"loss": math.nan}})
+
+    def refuse(text: str) -> None:
+        raise AssertionError(text)
+
+    (line,) = journal.path.read_text().splitlines()
+    data = json.loads(line, parse_constant=refuse)
+    assert data.keys() == {"event", "summary", "time_ms", "crc"}
+
+
+def test_journal_survives_twenty_kills(tmp_path: Path) -> None:
+    """Every line that was said to be written is there, in order, and none is there twice."""
+    draw, said = random.Random(0), -1
+    for _ in range(20):
+        with writer(tmp_path) as process:
+            assert process.stdout is not None
+            first = int(process.stdout.readline())
+            assert first in (said + 1, said + 2)  # the last one may have been written unsaid
+            time.sleep(draw.random() * 0.05)
+            process.send_signal(signal.SIGKILL)
+            said = max(first, *map(int, process.stdout.read().split()))
+            assert process.wait() == -signal.SIGKILL
+        found = numbers(tmp_path)
+        assert found == list(range(len(found)))
+        assert len(found) - 1 in (said, said + 1)
+        said = len(found) - 1
+    assert said > 40
+
+
+def test_journal_cuts_a_torn_line_off(tmp_path: Path) -> None:
+    """Whatever part of the last line was written; and what comes next stands on its own line."""
+    filled(tmp_path).close()
+    path = tmp_path / FILE
+    whole = path.read_bytes()
+    start = whole.rindex(b"\n", 0, -1) + 1
+    for end in range(start, len(whole)):
+        path.write_bytes(whole[:end])
+        assert numbers(tmp_path) == [0, 1, 2]
+        journal = Journal.open(tmp_path)
+        assert [event["n"] for event in journal.events] == [0, 1, 2]
+        assert path.stat().st_size == start
+        journal.append({"n": 9})
+        journal.close()
+        assert numbers(tmp_path) == [0, 1, 2, 9]
+
+
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_journal_cuts_zeros_of_a_power_failure_off(tmp_path: Path, end: bytes) -> None:
+    journal = filled(tmp_path)
+    journal.close()
+    with journal.path.open("ab") as file:
+        file.write(b'{"event":"test"' + b"\0" * 500 + end)
+    assert numbers(tmp_path) == [0, 1, 2, 3]
+
+
+def test_journal_notices_every_flipped_bit(tmp_path: Path) -> None:
+    """But for the end of the last line, without which it is a torn one."""
+    journal = filled(tmp_path, 3)
+    whole = journal.path.read_bytes()
+    for place in range(len(whole) - 1):
+        for bit in range(8):
+            flipped = whole[place] ^ 1 << bit
+            if flipped:  # zeros are what a power failure leaves
+                data = b"%s%c%s" % (whole[:place], flipped, whole[place + 1 :])
+                with pytest.raises(JournalError, match="is damaged"):
+                    module._parse(journal.path, data)
+
+
+def test_journal_names_the_damaged_line(tmp_path: Path) -> None:
+    journal = filled(tmp_path)
+    journal.close()
+    lines = journal.path.read_bytes().splitlines(keepends=True)
+    journal.path.write_bytes(lines[0] + lines[1].replace(b"1", b"7", 1) + b"".join(lines[2:]))
+    for read in (read_journal, Journal.open):
+        with pytest.raises(JournalError, match=rf"{FILE}:2 is damaged.* delete this line"):
+            read(tmp_path)
+    journal.path.write_bytes(lines[0])  # as the message says
+    assert [event["n"] for event in Journal.open(tmp_path).events] == [0]
+
+
+def test_journal_is_open_once(tmp_path: Path) -> None:
+    journal = filled(tmp_path / "lm-1")
+    with pytest.raises(JournalInUse, match=f"lm-1 is being run by process {os.getpid()}; wait"):
+        Journal.open(tmp_path / "lm-1")
+    assert numbers(tmp_path / "lm-1") == [0, 1, 2, 3]  # reading needs no lock
+    journal.close()
+    journal.close()
+    Journal.open(tmp_path / "lm-1").close()
+
+
+def test_journal_is_free_once_its_process_was_killed(tmp_path: Path) -> None:
+    with writer(tmp_path) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with pytest.raises(JournalInUse, match=f"process {process.pid};"):
+            Journal.open(tmp_path)
+        process.send_signal(signal.SIGSTOP)  # frozen, it still has it
+        with pytest.raises(JournalInUse):
+            Journal.open(tmp_path)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        Journal.open(tmp_path).close()
+
+
+def test_journal_says_what_it_cannot_open(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(JournalError, match=r"cannot open .*: Not a directory"):
+        Journal.open(tmp_path / "file" / "lm-1")
+    (tmp_path / FILE).mkdir()
+    with pytest.raises(JournalError, match=r"cannot read .*: Is a directory"):
+        read_journal(tmp_path)
+    with pytest.raises(JournalError, match=r"cannot open .*: Is a directory"):
+        Journal.open(tmp_path)
+    (tmp_path / FILE).rmdir()
+    Journal.open(tmp_path).close()  # the failure did not keep the lock
+    assert read_journal(tmp_path / "nothing") == []
+
+
+# a full disk --------------------------------------------------------------------------------
+
+
+@contextmanager
+def failing(call: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[None]]:
+    """No space; how often it was tried."""
+    tries: list[None] = []
+
+    def fail(*args: Any) -> int:
+        tries.append(None)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fail)
+        yield tries
+
+
+@pytest.mark.parametrize("call", ["pwrite", "fsync", "ftruncate"])
+def test_journal_keeps_what_a_full_disk_refuses(
+    tmp_path: Path, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    journal = filled(tmp_path)
+    with failing(call, monkeypatch) as tries:
+        for number in (4, 5, 6):
+            journal.append({"n": number})
+            journal.retry()
+        count = len(tries)
+        assert count <= 2  # of one attempt
+        clock[0] += 1.0
+        journal.retry()
+        assert len(tries) == 2 * count
+    assert journal.problem is not None
+    assert journal.problem.startswith(f"cannot write {journal.path}: No space left on device; 3 ev")
+    journal.retry()
+    assert journal.problem is not None  # too early to try
+    clock[0] += 1.0
+    journal.retry()
+    assert journal.problem is None
+    journal.append({"n": 7})
+    journal.close()
+    assert numbers(tmp_path) == list(range(8))
+
+
+def test_journal_says_what_it_loses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = filled(tmp_path)
+    with failing("pwrite", monkeypatch):
+        journal.append({"n": 4})
+        with pytest.raises(JournalError, match=r"No space left on device; 1 event waits .* lost"):
+            journal.close()
+    assert numbers(tmp_path) == [0, 1, 2, 3]
+    Journal.open(tmp_path).close()
+
+
+@contextmanager
+def small_files(folder: Path) -> Iterator[Callable[[], None]]:
+    """No file may grow beyond a limit; a call that lifts it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Callable[[], None]]:
+    """A disk of 64 KiB that is nearly full; a call that makes room."""
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)]
+    if os.geteuid() or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("this user may mount nothing")
+    try:
+        ballast = folder / "ballast"
+        ballast.write_bytes(bytes(40_000))
+        yield ballast.unlink
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("limit", [small_files, small_disk])
+def test_journal_outlasts_a_disk_that_is_really_full(
+    tmp_path: Path, limit: Callable[[Path], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line that half fits is taken back, so that the file is whole all the time."""
+    monkeypatch.setattr(module, "_RETRY_SECONDS", 0.0)
+    with limit(tmp_path) as make_room:
+        journal = Journal.open(tmp_path / "lm-1")
+        written = 0
+        for number in range(40):
+            journal.append({"n": number, "text": "x" * 777})
+            written += journal.problem is None
+            assert numbers(tmp_path / "lm-1") == list(range(written))
+        assert 5 < written < 35
+        assert journal.problem is not None
+        make_room()
+        journal.retry()
+        assert journal.problem is None
+        journal.append({"n": 40})
+        journal.close()
+        assert numbers(tmp_path / "lm-1") == list(range(41))
+
+
+def test_journal_costs_a_driver_nothing_while_all_is_written(tmp_path: Path) -> None:
+    journal = filled(tmp_path)
+    start = time.perf_counter()
+    for _ in range(10_000):
+        journal.retry()
+    assert time.perf_counter() - start < 0.1

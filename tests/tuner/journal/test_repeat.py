@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tuner.simulated_search import FACTS, SPACE, Simulation, space_of
+from tuner.conductor.conductor import Conductor
+from tuner.errors import TunerError
+from tuner.journal.edit import check_edit, edited
+from tuner.journal.events import search_event, session_event
+from tuner.journal.recorded import Recorded, environment_changes
+from tuner.journal.repeat import memory_of, repeat
+from tuner.space.space import SearchSpace
+from tuner.space_file.overrides import Override
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> SearchSpace:
+    return space_of(tmp_path, "trials: 12")
+
+
+def test_recorded_reads_back_what_a_search_began_with(space: SearchSpace) -> None:
+    simulation = Simulation(Conductor(space, FACTS, 3))
+    session = session_event({"torch": "2.13.0"}, 3, in_order=True)
+    recorded = Recorded.of([*simulation.events, session], "lm-1")
+    assert recorded.space == space
+    assert recorded.begun == (space, 3)
+    assert recorded.facts == FACTS
+    assert recorded.session == session
+
+
+@pytest.mark.parametrize(
+    ("events", "reason"),
+    [
+        ([], "is empty"),
+        ([{"event": "search"}, {"event": "session"}], "another version"),
+    ],
+)
+def test_recorded_refuses_what_is_no_search(events: list[dict[str, Any]], reason: str) -> None:
+    with pytest.raises(TunerError, match=reason):
+        Recorded.of(events, "lm-1")
+
+
+def test_edited_changes_what_is_free(space: SearchSpace) -> None:
+    overrides = [Override.parse(o) for o in ("search.trials=40", "confirm.top=5")]
+    changed = edited(space, overrides, "lm-1")
+    assert (changed.search.trials, changed.confirm.top) == (40, 5)
+    check_edit(space, changed, "lm-1")
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("budget.tokens=9", "allowed are more search.trials"),
+        ("search.sampler=random", "allowed are"),
+        ("hyperparameters.λ=0.1", "in the file"),
+        ("search.trials=none", "search.trials"),
+        ("search.trials=[", "no value"),
+    ],
+)
+def test_edited_refuses_the_rest(space: SearchSpace, override: str, reason: str) -> None:
+    with pytest.raises(TunerError, match=reason):
+        edited(space, [Override.parse(override)], "lm-1")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("trials: 12", "trials: 11", "fewer search.trials"),
+        ("27_000", "54_000", "another budget"),
+        ("context_length: 32", "context_length: 16", "another model.context_length"),
+        ("  λ: {log: [1e-3, 1]}\n", "", "other entries of hyperparameters"),
+        ("λ: {log: [1e-3, 1]}", "λ: 0.1", "another hyperparameters.weight_decay"),
+        ("λ: {log: [1e-3, 1]}", "λ: {uniform: [1e-3, 1]}", "another kind of range"),
+        ("seed: 3", "seed: 4", "another search.seed"),
+        ("seed: 3", "seed: 3, asha: stop", "another search.asha"),
+        ("reports: 9", "reports: 9, validation_tokens: 64", "another budget"),
+    ],
+)
+def test_check_edit_names_what_cannot_change(
+    tmp_path: Path, old: str, new: str, reason: str
+) -> None:
+    text = SPACE.replace("%s", "trials: 12")
+    before, after = (space_of(tmp_path, "", t) for t in (text, text.replace(old, new)))
+    assert before != after
+    with pytest.raises(TunerError, match=reason) as error:
+        check_edit(before, after, "lm-1")
+    assert "allowed changes are" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("[1e-4, 1e-1]", "[1e-3, 3e-1]"),
+        ("{choice: [8, 16]}", "{choice: [8, 16, 32]}"),
+        ("trials: 12", "trials: 30, max_tokens: 1_000_000"),
+    ],
+)
+def test_search_goes_on_with_an_allowed_edit(tmp_path: Path, old: str, new: str) -> None:
+    """And a journal with the edit in it repeats like any other."""
+    text = SPACE.replace("%s", "trials: 12")
+    space, other = (space_of(tmp_path, "", t) for t in (text, text.replace(old, new)))
+    check_edit(space, other, "lm-1")
+    simulation = Simulation(Conductor(space, FACTS, 3))
+    for _ in range(20):
+        simulation.step()
+    simulation.conductor.edit(other, 3)
+    simulation.note(search_event(other, "", FACTS))
+    simulation.note(session_event({}, 3, in_order=True))
+    simulation._fill()
+    board = simulation.run().board
+    assert len(board.searched) == other.search.trials
+    conductor = Conductor(space, FACTS, 3, memory_of(simulation.events, lambda _: ()))
+    repeat(conductor, simulation.events, "lm-1")
+    assert [row.spec for row in conductor.board.rows.values()] == [
+        row.spec for row in board.rows.values()
+    ]
+
+
+def test_repeat_notices_another_way_of_deciding(space: SearchSpace) -> None:
+    simulation = Simulation(Conductor(space, FACTS, 3))
+    simulation.run()
+    events = [e for e in simulation.events if not (e["event"] == "report" and e["number"] == 2)]
+    with pytest.raises(TunerError, match="decides otherwise"):
+        repeat(Conductor(space, FACTS, 3, memory_of(events, lambda _: ())), events, "lm-1")
+
+
+def test_environment_changes_names_what_differs() -> None:
+    before = {"device": "cpu", "torch": "2.13.0", "dtype": "float32"}
+    assert environment_changes(before, before) == ""
+    assert environment_changes(before, {**before, "torch": "2.13.1"}) == "torch 2.13.0 → 2.13.1"

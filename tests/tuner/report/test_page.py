@@ -1,0 +1,334 @@
+"""The page of a report as text, its pictures, and the searches that are hard to draw."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model.engine.report import Report, Status
+from tests.tuner.results.finished_search import SPACE, result_in
+from tests.tuner.simulated_search import trained
+from tuner.cli import main
+from tuner.conductor.trial import TrialRow
+from tuner.errors import TunerError
+from tuner.home import Home
+from tuner.report import pictures
+from tuner.report import write as samples
+from tuner.report.page import html_of
+from tuner.report.write import write_pictures, write_report
+from tuner.results.result import SearchResult
+from tuner.trained import load_search as past
+
+EVIL = "</script><script>alert('x')</script><img src=x onerror=alert(1)>&amp;"
+FRONT = "objective: [{metric: val_loss}, {metric: parameters}]"
+
+
+class Texts(HTMLParser):
+    """What a reader sees: the texts of elements, and the script data by id."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.tags: list[str] = []
+        self.data: dict[str, str] = {}
+        self._id: str | None = None
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self._id = (dict(attributes).get("id") or "?") if tag in ("script", "style") else None
+
+    def handle_data(self, text: str) -> None:
+        if self._id is None:
+            self.words.append(text)
+        else:
+            self.data[self._id] = text
+
+    def handle_endtag(self, tag: str) -> None:
+        self._id = None
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> SearchResult:
+    return result_in(tmp_path_factory.mktemp("space"), "trials: 24, sampler: random")
+
+
+@pytest.fixture(scope="module")
+def page(result: SearchResult) -> Texts:
+    return Texts(html_of(result, {result.best.number: "def <b>close</b>(self):"}))
+
+
+def test_page_tells_the_answer_first(page: Texts, result: SearchResult) -> None:
+    best, confirmation = result.best, result.confirmation
+    assert confirmation is not None
+    assert confirmation.winner is not None
+    answer = page.text[: page.text.index("How the search went")]
+    for told in (
+        f"Trial {best.number}: val_loss", f"{best.objective('val_loss'):.4f}",
+        f"{confirmation.winner.mean:.4f} ±", f"{result.tokens_spent:,} tokens", "% lower",
+        *result.advice,
+    ):  # fmt: skip
+        assert told in answer, told
+
+
+def test_page_tells_all_else(page: Texts, result: SearchResult) -> None:
+    for told in (
+        "Best so far, by tokens", "Best so far, by time", "val_loss of every trial",
+        "How far trials came", "Early stopping spared", "Which parameters matter", "fANOVA",
+        "PED-ANOVA", "All parameters at once", "One parameter at a time", "What they write",
+        "def <b>close</b>(self):", "tuner replay --search made-up-1", "cpu: one of them",
+        "α_max: {log: [1e-4, 1e-1]}", f"tuner export made-up-1/{result.best.number}",
+        "2026-11-21 16:00 UTC",
+    ):  # fmt: skip
+        assert told in page.text, told
+    rows = page.tags.count("tr") - 2 - len(result.space.searched)
+    assert rows == len(result.trials) + len(result.confirming)
+
+
+def test_page_has_a_figure_for_each_parameter_and_few_traces(page: Texts) -> None:
+    figures = json.loads(page.data["figures"])
+    slices = [name for name in figures if name.startswith("slice-")]
+    assert len(slices) == 7
+    assert {"best-tokens", "best-time", "curves", "rungs", "confirmed", "importance"} < {*figures}
+    assert all(len(figure["data"]) <= 14 for figure in figures.values())
+
+
+def test_page_asks_no_network(result: SearchResult) -> None:
+    page = html_of(result)
+    without_plotly = re.sub(r"<script>.*?</script>", "", page, flags=re.S)
+    assert not re.search(r"(src|href)=[\"']?(https?:)?//", without_plotly)
+    assert "@import" not in without_plotly
+    assert "default-src 'none'" in page
+
+
+def test_page_escapes_what_others_wrote(result: SearchResult) -> None:
+    rows = [replace(row) for row in result.trials]
+    rows[3].outcome = f"failed: {EVIL}"
+    evil = replace(
+        result, trials=rows, space_text=EVIL, environment={EVIL: EVIL}, advice=[EVIL],
+        run_ids={n: EVIL for n in result.run_ids},
+    )  # fmt: skip
+    calm, page = Texts(html_of(result, {1: "a"})), Texts(html_of(evil, {1: EVIL}))
+    assert page.tags.count("script") == calm.tags.count("script")
+    assert "img" not in page.tags
+    assert page.text.count(EVIL) >= 6
+
+
+def test_json_of_a_page_cannot_end_its_script() -> None:
+    from tuner.report.page import _embedded
+
+    assert json.loads(_embedded({EVIL: [EVIL]})) == {EVIL: [EVIL]}
+    assert not {"<", ">", "&"} & {*_embedded({EVIL: [EVIL]})}
+
+
+def test_labels_of_pictures_are_no_html() -> None:
+    from tuner.report.figures import safe
+
+    assert safe("<b>a & b</b>") == "&lt;b&gt;a &amp; b&lt;/b&gt;"
+
+
+def test_page_names_a_winner_that_was_not_the_best(result: SearchResult) -> None:
+    finished = [row for row in result.ranked if row.has_finished]
+    page = Texts(html_of(replace(result, best=finished[1])))
+    assert "val_loss of the winner" in page.text
+    assert "Best val_loss" not in page.text.partition("Confirmed winner")[0].partition("Cost")[0]
+    assert "Best val_loss" in Texts(html_of(result)).text
+
+
+# searches that are hard to draw ------------------------------------------------------------------
+
+
+def _all_diverge_but_one(row: TrialRow, step: int) -> Report:
+    report = trained(row, step)
+    if row.number == 1:
+        return report
+    return replace(report, status=Status.DIVERGED, val_loss=math.nan, train_loss=math.nan)
+
+
+def _goes_wild(row: TrialRow, step: int) -> Report:
+    report = trained(row, step)
+    return replace(report, val_loss=1e300) if row.number == 5 else report
+
+
+def _predicts(row: TrialRow, step: int) -> Report:
+    """A metric of which more is better."""
+    report = trained(row, step)
+    return replace(report, token_accuracy=1 / report.val_loss)
+
+
+SIZES = SPACE.replace("tied_embeddings: {choice: [true, false]}", "d_model: {choice: [16, 32]}")
+FIXED = SPACE.replace(", tied_embeddings: {choice: [true, false]}", "")
+PAIRS = "data: {source: python-docstrings, pairs: true}\n" + FIXED.replace(
+    "context_length: 32", "context_length: 32, n_encoder_layers: 1"
+)
+CASES: dict[str, dict[str, Any]] = {
+    "one trial": {"search": "trials: 1"},
+    "all diverged but one": {"search": "trials: 8", "train": _all_diverge_but_one},
+    "a loss without bounds": {"search": "trials: 12", "train": _goes_wild},
+    "left in the middle": {
+        "search": "trials: 12", "most": 20, "status": "interrupted", "halted": "interrupted",
+        "confirmation": None, "advice": [],
+    },
+    "under way, one report": {"search": "trials: 12", "most": 1, "status": "running"},
+    "without a record of its file": {"search": "trials: 6", "space_text": "", "run_ids": {}},
+    "lineages": {"search": "trials: 8, scheduler: pbt", "text": FIXED},
+    "several objectives": {
+        "search": "trials: 12, scheduler: none",
+        "text": SIZES.replace("confirm: {top: 2, seeds: 3}", FRONT),
+    },
+    "more is better": {
+        "search": "trials: 12", "train": _predicts,
+        "text": PAIRS + "objective: {metric: token_accuracy}\n",
+    },
+    "nothing searched": {
+        "search": "trials: 1",
+        "text": "hyperparameters: {α_max: 0.01}\nmodel: {context_length: 32}\n"
+        "budget: {tokens: 27_000, reports: 9}\nsearch: {%s}\n",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_report_of_a_hard_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    monkeypatch.setattr(pictures, "_DPI", 30)  # the same drawing, sooner written
+    found = result_in(tmp_path, **CASES[case])
+    page = Texts(write_report(found, tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert _title(page)
+    assert json.loads(page.data["figures"])
+    assert "nan" not in page.text.lower().replace("finance", "").split()
+    paths = write_pictures(found, tmp_path / "png")
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
+    assert {path.stem for path in paths} >= {"curves", "rungs"}
+    if case in CHECKS:
+        CHECKS[case](page, found)
+
+
+def _title(page: Texts) -> str:
+    return next(w for w in page.words if w.startswith("made-up-1: ")).removeprefix("made-up-1: ")
+
+
+def _one(page: Texts, found: SearchResult) -> None:
+    assert "No trial beat the defaults" in page.text
+    assert "Too few trials to say" in page.text
+
+
+def _diverged(page: Texts, found: SearchResult) -> None:
+    assert "7 diverged" in page.text
+    assert "trial 0 has no value to compare with" in page.text
+
+
+def _wild(page: Texts, found: SearchResult) -> None:
+    assert "outside the picture" in page.text
+    curves = json.loads(page.data["figures"])["curves"]
+    assert curves["layout"]["yaxis"]["range"][1] < 100
+
+
+def _left(page: Texts, found: SearchResult) -> None:
+    assert _title(page).startswith("So far, ")
+    assert "tuner search --resume made-up-1" in page.text
+    assert "Confirmed" not in page.text
+    assert "Early stopping spared" not in page.text
+
+
+def _front(page: Texts, found: SearchResult) -> None:
+    assert "that no other one beats in everything" in page.text
+    assert "front-0" in json.loads(page.data["figures"])
+    assert "Best so far" not in page.text
+
+
+def _more(page: Texts, found: SearchResult) -> None:
+    assert found.space.objective.mode == "max"
+    best = max(row.objective("token_accuracy") for row in found.trials if row.has_finished)
+    assert found.best.objective("token_accuracy") == best
+    assert "higher than the defaults" in page.text
+    assert "The best token_accuracy rose from" in page.text
+
+
+CHECKS: dict[str, Callable[[Texts, SearchResult], None]] = {
+    "one trial": _one,
+    "all diverged but one": _diverged,
+    "a loss without bounds": _wild,
+    "left in the middle": _left,
+    "several objectives": _front,
+    "more is better": _more,
+}
+
+
+# files -------------------------------------------------------------------------------------------
+
+
+def test_pictures_of_a_search_are_for_papers(tmp_path: Path, result: SearchResult) -> None:
+    from PIL import Image
+
+    paths = write_pictures(result, tmp_path / "a" / "b")
+    assert [p.name for p in paths] == [
+        "best-by-tokens.png", "best-by-time.png", "curves.png", "rungs.png", "confirmed.png",
+        "importance.png", "parallel.png", "slices.png",
+    ]  # fmt: skip
+    for path in paths:
+        with Image.open(path) as picture:
+            assert picture.width == 6.5 * 300
+            assert round(picture.info["dpi"][0]) == 300
+
+
+def test_report_names_a_place_that_cannot_be_written(tmp_path: Path, result: SearchResult) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TunerError, match=r"there is no folder .*/file to write report.html to"):
+        write_report(result, tmp_path / "file" / "report.html")
+    with pytest.raises(TunerError, match="is a folder; name a file in it"):
+        write_report(result, tmp_path)
+    with pytest.raises(TunerError, match=r"/file/png cannot be written: Not a directory"):
+        write_pictures(result, tmp_path / "file" / "png")
+    with pytest.raises(TunerError, match="cannot be written: File name too long"):
+        write_report(result, tmp_path / ("x" * 300))
+    with pytest.raises(TunerError, match="/dev/full cannot be written: No space left"):
+        write_report(result, "/dev/full")
+
+
+def test_report_command_writes_the_page_and_the_pictures(
+    tmp_path: Path,
+    result: SearchResult,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked, prompts = [], []
+
+    def samples_of(found: SearchResult, home: Home, prompt: str) -> dict[int, str]:
+        prompts.append(prompt)
+        return {found.best.number: f"{prompt}: of the winner"}
+
+    monkeypatch.setattr(samples, "samples_of", samples_of)
+    monkeypatch.setattr(past, "load_search", lambda name, home: asked.append(name) or result)
+    monkeypatch.setattr(pictures, "_DPI", 30)
+    opened = list[str]()
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    page, folder = tmp_path / "r.html", tmp_path / "png"
+    home = ["--home", str(tmp_path / "home"), "--search", "lm-7"]
+    given = ["-o", str(page), "--png", str(folder), "--prompt", "One day", "--open", "--json"]
+    assert main(["report", *home, *given]) == 0
+    out, err = capsys.readouterr()
+    told = json.loads(out)
+    assert (asked, prompts) == (["lm-7"], ["One day"])
+    assert "One day: of the winner" in page.read_text(encoding="utf-8")
+    assert told["report"] == str(page)
+    assert told["pictures"] == [str(path) for path in told["pictures"] if Path(path).is_file()]
+    assert len(told["pictures"]) == 8
+    assert f"wrote {page}: made-up-1, 24 trials, 4.9 MB" in err
+    assert opened == [page.as_uri()]
+    assert main(["report", *home, "-o", str(tmp_path / "no" / "r.html")]) == 2
+    assert "tuner report: there is no folder" in capsys.readouterr().err
+    assert asked == ["lm-7"]  # it was not even read

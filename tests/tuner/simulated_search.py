@@ -1,0 +1,125 @@
+"""Searches without training: a formula says what each trial would have reported."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from model.engine.report import Report, Status
+from tuner.conductor.conductor import Conductor
+from tuner.conductor.job import Job
+from tuner.conductor.trial import TrialRow
+from tuner.journal.events import Event, report_event, search_event, session_event
+from tuner.space.data_facts import CorpusFacts
+from tuner.space.space import SearchSpace
+from tuner.space_file.load import load_space
+
+FACTS = CorpusFacts(300, 100_000, 10_000, "data", "tokenizer")
+SPACE = """\
+hyperparameters:
+  α_max: {log: [1e-4, 1e-1]}
+  T_warmup: {fraction_of: T_total, uniform: [0, 0.2]}
+  λ: {log: [1e-3, 1]}
+  B: {choice: [8, 16]}
+model: {context_length: 32}
+budget: {tokens: 27_000, reports: 9}
+confirm: {top: 2, seeds: 2}
+search: {%s, seed: 3}
+"""
+
+
+def space_of(folder: Path, search: str, text: str = SPACE) -> SearchSpace:
+    file = folder / "space.yaml"
+    file.write_text(text.replace("%s", search), encoding="utf-8")
+    return load_space(file)
+
+
+def trained(row: TrialRow, step: int) -> Report:
+    """What a trial reports at a step: best near a learning rate of 0.01, and NaN far above it."""
+    assert step in row.report_steps
+    h, tokens = row.spec.hyperparameters, step * row.spec.tokens_per_step
+    loss = 3 + abs(math.log10(h.max_learning_rate / 0.01)) + 0.2 * abs(math.log10(h.weight_decay))
+    loss += 20_000 / (10_000 + tokens) + (row.spec.seed % 1000) / 1e5
+    status = Status.FINISHED if step == h.total_steps else Status.TRAINING
+    if h.max_learning_rate > 0.05 and tokens > 6_000:
+        loss, status = math.nan, Status.DIVERGED
+    return Report(str(row.number), status, step, tokens, loss, loss, 1.0, 0.01)
+
+
+class Simulation:
+    """A driver that takes reports as they are expected, and keeps a journal."""
+
+    def __init__(
+        self,
+        conductor: Conductor,
+        events: Sequence[Event] = (),
+        train: Callable[[TrialRow, int], Report] = trained,
+    ) -> None:
+        self.conductor = conductor
+        self.events: list[Event] = list(events)
+        self.jobs: list[Job] = []
+        self._train = train
+        if not events:
+            self.note(search_event(conductor.space, "", FACTS))
+            self.note(session_event({}, len(conductor._slots), in_order=True))
+        self._fill()
+
+    def note(self, event: Event) -> None:
+        self.events.append({**event, "time_ms": 1000 * (len(self.events) + 1)})
+
+    def _fill(self) -> None:
+        self.jobs += self.conductor.fill()
+        known = sum(event["event"] == "trial" for event in self.events)
+        rows = self.conductor.board.rows
+        for number in range(known, len(rows)):
+            row = rows[number]
+            self.note(
+                {
+                    "event": "trial",
+                    "number": number,
+                    "draw": dict(row.draw),
+                    "spec": row.spec.model_dump_json(),
+                    "parent": row.parent,
+                    "confirms": row.confirms,
+                    "recorded": bool(row.recorded),
+                }
+            )
+
+    def step(self) -> bool:
+        """Take one report; whether there was one."""
+        expected = self.conductor.expected
+        if expected is None:
+            return False
+        number, step = expected
+        row = self.conductor.board.rows[number]
+        recorded = {report.step: report for report in row.recorded}
+        report = recorded[step] if recorded else self._train(row, step)
+        self.note(report_event(number, report))
+        row.times.append(self.events[-1]["time_ms"])
+        self.conductor.report(number, report)
+        self._fill()
+        return True
+
+    def run(self) -> Conductor:
+        """To the end."""
+        while self.step():
+            pass
+        self.conductor.close()
+        return self.conductor
+
+
+def outcomes(conductor: Conductor) -> list[tuple[object, ...]]:
+    """All that a search has found, for comparison."""
+    return [
+        (
+            row.number,
+            row.spec,
+            dict(row.draw),
+            row.outcome,
+            [(r.step, r.status, repr(r.val_loss)) for r in row.reports],
+            row.parent,
+            row.confirms,
+        )
+        for row in conductor.board.rows.values()
+    ]

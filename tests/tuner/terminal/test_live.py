@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import io
+import math
+import re
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console, Group
+
+from model.engine.report import Report, Status
+from tests.conftest import MakeSpec
+from tuner.conductor.board import Board
+from tuner.conductor.trial import TrialRow
+from tuner.formatting import clock
+from tuner.space.objective import Objective
+from tuner.terminal.live import LiveView, LogView, draw_board, sparkline
+
+
+@pytest.fixture
+def board(make_spec: MakeSpec) -> Board:
+    board = Board([Objective()], trials=4, expected_tokens=4000)
+    for number in range(4):
+        board.add(TrialRow(number, make_spec(seed=number)))
+        board.report(number, Report(str(number), Status.TRAINING, 4, 128, 3.25, 3.0, 1.0, 0.01))
+    board.rows[3].outcome = "stopped at report 1"
+    return board
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 200])
+def test_live_view_fits_any_width(board: Board, width: int) -> None:
+    console = Console(width=width, file=io.StringIO(), force_terminal=True)
+    with console.capture() as capture:
+        console.print(Group(*draw_board(board, "lm-1", width)))
+    lines = capture.get().splitlines()
+    assert len(lines) == 3 + 2 + 1 + 3  # rungs, head of the table, trials: nothing wraps
+    assert all(cell_len(re.sub(r"\x1b\[[0-9;]*m", "", line)) <= width for line in lines)
+    if width >= 80:
+        text = "\n".join(lines)
+        for expected in ("lm-1", "1/4 trials", "3 training", "tokens/s", "left", "val_loss 3.2500"):
+            assert expected in text, expected
+
+
+def test_live_view_fits_a_low_terminal(board: Board) -> None:
+    assert len(board.training) == 3
+    console = Console(width=80, file=io.StringIO())
+    console.print(Group(*draw_board(board, "lm-1", 80, height=10)))
+    assert len(console.file.getvalue().splitlines()) < 10  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("values", "cells", "expected"),
+    [
+        ([], 8, ""),
+        ([3.0], 8, "▁"),
+        ([8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0], 8, "█▇▆▅▄▃▂▁"),
+        ([math.inf, 8.0, math.nan, 1.0], 8, "█▁"),
+        (list(range(8, 0, -1)), 4, "█▆▃▁"),  # each cell is the last of its two
+    ],
+)
+def test_sparkline(values: list[float], cells: int, expected: str) -> None:
+    assert sparkline(values, cells) == expected
+
+
+def test_board_remembers_the_best_values(board: Board) -> None:
+    for step, loss in ((5, 3.5), (6, 3.0), (7, math.nan), (8, 3.1)):
+        status = Status.DIVERGED if math.isnan(loss) else Status.TRAINING
+        board.report(1, Report("1", status, step, 32 * step, loss, 3.0, 1.0, 0.01))
+    assert board.best_values == [3.25] * 5 + [3.0] * 3
+    accuracy = Board([Objective(metric="token_accuracy", mode="max")], 4, 4000)
+    accuracy.add(board.rows[0])
+    for step, value in ((1, 0.2), (2, 0.4), (3, 0.3)):
+        made = Report("0", Status.TRAINING, step, step, 3.0, 3.0, 1.0, 0.01, token_accuracy=value)
+        accuracy.report(0, made)
+    assert accuracy.best_values == [0.2, 0.4, 0.4]
+
+
+def test_live_view_tells_above_itself_only_what_matters(board: Board) -> None:
+    console = Console(width=80, file=io.StringIO(), force_terminal=True)
+    view = LiveView(console)
+    view.begin(board, "lm-1")
+    view.event(board.rows[3], "stopped at report 1")
+    board.report(1, Report("1", Status.DIVERGED, 5, 160, math.nan, 3.0, 1.0, 0.01))
+    view.event(board.rows[1], "diverged")
+    board.report(2, Report("2", Status.FINISHED, 12, 384, 3.0, 3.0, 1.0, 0.01))
+    view.event(board.rows[2], "best so far  finished")
+    view.end()
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "trial 1  diverged" in text
+    assert "trial 2  best so far  finished" in text
+    assert "stopped at report 1" not in text
+
+
+def test_live_view_starts_and_ends(board: Board) -> None:
+    console = Console(width=80, file=io.StringIO(), force_terminal=True)
+    view = LiveView(console)
+    view.phase("starting")
+    view.begin(board, "lm-1")
+    view.end()
+    assert "starting" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_log_view_prints_a_line_per_event(board: Board) -> None:
+    console = Console(width=40, file=io.StringIO())
+    view = LogView(console)
+    view.phase("starting")
+    view.begin(board, "lm-1")
+    view.event(board.rows[1], "report 1/3  val_loss 3.2500  best so far")
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert lines[:2] == ["starting", "lm-1"]
+    assert len(lines) == 3  # however narrow
+    assert "trial   1  report 1/3  val_loss 3.2500  best so far  [1/4 trials, " in lines[2]
+    assert "left]" in lines[2]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (65, "1:05"), (3661, "1:01:01")]
+)
+def test_clock(seconds: float, text: str) -> None:
+    assert clock(seconds) == text

@@ -1,0 +1,208 @@
+"""A search that is read back is the search that was conducted."""
+
+import math
+import shutil
+from contextlib import closing
+from pathlib import Path
+from typing import Any, cast
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from tests.tuner.simulated_search import FACTS, Simulation, space_of
+from tuner.conductor.conductor import Conductor
+from tuner.errors import RecordError, TunerError
+from tuner.home import Home
+from tuner.journal.events import search_event, session_event
+from tuner.journal.journal import Journal
+from tuner.results.result import SearchResult
+from tuner.tracking.records import SearchRecord
+from tuner.trained.load_search import _events, result_of
+
+SCHEDULERS = ("asha", "asha, asha: stop", "hyperband", "median", "pbt", "none")
+
+
+def read(simulation: Simulation) -> SearchResult:
+    search = SearchRecord("r", "1", "lm-1", "running", 0.0, None, {}, {})
+    rows = simulation.conductor.board.rows
+    outcomes = [
+        {"event": "outcome", "number": row.number, "outcome": row.outcome, "time_ms": 0}
+        for row in rows.values()
+        if row.outcome is not None
+    ]
+    runs = {number: f"run{number}" for number in rows}
+    return result_of([*simulation.events, *outcomes], search, runs)
+
+
+def conducted(tmp_path: Path, scheduler: str) -> Simulation:
+    space = space_of(tmp_path, f"trials: 12, scheduler: {scheduler}")
+    simulation = Simulation(Conductor(space, FACTS, 3))
+    simulation.run()
+    return simulation
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_search_read_back_is_the_one_that_was_conducted(tmp_path: Path, scheduler: str) -> None:
+    simulation = conducted(tmp_path, scheduler)
+    conductor, result = simulation.conductor, read(simulation)
+    board = conductor.board
+    rows = [*result.trials, *result.confirming]
+    given = {row.number: row for row in rows}
+    assert given.keys() == board.rows.keys()
+    for number, row in board.rows.items():
+        assert given[number].outcome == row.outcome
+        assert given[number].spec == row.spec
+        assert dict(given[number].draw) == dict(row.draw)
+        assert list(map(repr, given[number].reports)) == list(map(repr, row.reports))
+        assert given[number].times == row.times
+        assert (given[number].parent, given[number].confirms) == (row.parent, row.confirms)
+    assert board.best is not None
+    assert result.best.number == board.best.number
+    assert result.confirmation == conductor.confirmation
+    assert result.confirmation is not None
+    assert {"finished", "stopped at report 1"} <= {
+        row.outcome for row in rows
+    } or scheduler != "asha"
+    assert result.status == "running"  # nobody wrote an end
+
+
+def test_search_read_back_while_it_runs(tmp_path: Path) -> None:
+    """Trials under way have no outcome, and what was interrupted goes on in a later session."""
+    simulation = Simulation(Conductor(space_of(tmp_path, "trials: 12"), FACTS, 3))
+    with pytest.raises(RecordError, match=r"no trial of lm-1 \(running\) has reported"):
+        read(simulation)
+    for _ in range(10):
+        simulation.step()
+    under_way = {row.number for row in simulation.conductor.board.training}
+    assert under_way
+    assert {row.number for row in read(simulation).trials if row.outcome is None} >= under_way
+    for number in under_way:
+        simulation.note({"event": "outcome", "number": number, "outcome": "interrupted"})
+    interrupted = {r.number for r in read(simulation).trials if r.outcome == "interrupted"}
+    assert interrupted == under_way
+    simulation.note(session_event({}, 3, in_order=True))
+    assert all(row.outcome != "interrupted" for row in read(simulation).trials)
+
+
+def test_end_tells_what_a_reader_asks(tmp_path: Path) -> None:
+    simulation = conducted(tmp_path, "asha")
+    summary = {"wall_seconds": 12.5, "training_share": 0.5}
+    end = {"event": "end", "status": "finished", "summary": summary, "best": 3, "kept": [3]}
+    simulation.note({**end, "limit": "patience", "halted": None, "advice": ["More."]})
+    result = read(simulation)
+    assert (result.status, result.limit, result.halted) == ("finished", "patience", None)
+    assert (result.wall_seconds, result.training_share) == (12.5, 0.5)
+    assert result.advice == ["More."]
+
+
+def test_search_that_was_edited_is_not_confirmed_before_it_says_so(tmp_path: Path) -> None:
+    """Its old retrainings are of other finalists; the best is the one that the end names."""
+    simulation = conducted(tmp_path, "asha")
+    space = simulation.conductor.space
+    more = space.model_copy(update={"search": space.search.model_copy(update={"trials": 20})})
+    assert read(simulation).confirmation is not None
+    simulation.conductor.edit(more, 3)
+    simulation.note(search_event(more, "", FACTS))
+    simulation.note(session_event({}, 3, in_order=True))
+    simulation._fill()
+    simulation.step()
+    result, board = read(simulation), simulation.conductor.board
+    assert result.confirmation is None
+    assert board.best is not None
+    assert result.best.number == board.best.number
+    simulation.run()
+    end = {"event": "end", "status": "finished", "summary": {}, "best": board.best.number}
+    simulation.note(end)
+    assert read(simulation).confirmation == simulation.conductor.confirmation is not None
+    assert read(simulation).best.number == board.best.number
+
+
+def test_journal_here_is_taken_if_it_goes_on(tmp_path: Path) -> None:
+    """NaN is no number, and no reason to take the older one that is recorded."""
+
+    def lines(folder: Path, count: int) -> bytes:
+        with closing(Journal.open(folder)) as journal:
+            for number in range(count):
+                journal.append({"event": "report", "number": number, "val_loss": math.nan})
+        return (folder / "journal.jsonl").read_bytes()
+
+    home, there = Home(tmp_path, "sqlite://"), tmp_path / "there"
+    search = SearchRecord("r", "1", "lm-1", "running", 0.0, None, {}, {})
+    lines(there, 2)
+    shutil.copytree(there, home.search("lm-1"))
+    lines(home.search("lm-1"), 3)
+
+    class Recorded:
+        def download(self, run_id: str, name: str, folder: str) -> Path:
+            return Path(shutil.copy(there / name, folder))
+
+    assert len(_events(cast(Any, Recorded()), search, home)) == 5
+    shutil.rmtree(home.search("lm-1"))
+    lines(home.search("lm-1"), 4)  # of another search of this name
+    assert len(_events(cast(Any, Recorded()), search, home)) == 2
+
+
+def test_journal_of_another_version_is_refused(tmp_path: Path) -> None:
+    simulation = conducted(tmp_path, "asha")
+    trial = next(event for event in simulation.events if event["event"] == "trial")
+    del trial["draw"]
+    with pytest.raises(TunerError, match="the journal of lm-1 is of another version of tuner"):
+        read(simulation)
+
+
+# results for others --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> SearchResult:
+    return read(conducted(tmp_path_factory.mktemp("past"), "asha"))
+
+
+def test_frame_has_a_row_for_each_trial(result: SearchResult) -> None:
+    frame = result.to_pandas()
+    assert list(frame.index) == [row.number for row in result.trials] == list(range(12))
+    for row in result.trials:
+        values = frame.loc[row.number]
+        loss = row.objective("val_loss")
+        assert values["val_loss"] == loss if math.isfinite(loss) else math.isnan(values["val_loss"])
+        assert values["max_learning_rate"] == row.spec.hyperparameters.max_learning_rate
+        assert values["warmup_steps"] == row.spec.hyperparameters.warmup_steps
+        assert (values["outcome"], values["tokens"]) == (row.outcome, row.tokens)
+        assert values["run"] == f"run{row.number}"
+    assert frame["parent"].isna().all()
+
+
+def test_curves_have_a_row_for_each_report(result: SearchResult) -> None:
+    frame = result.curves()
+    rows = [*result.trials, *result.confirming]
+    assert len(frame) == sum(len(row.reports) for row in rows)
+    for row in rows:
+        mine = frame[frame["trial"] == row.number]
+        assert list(mine["tokens"]) == [report.tokens for report in row.reports]
+        assert list(mine["seconds"]) == [(t - result.started) / 1000 for t in row.times]
+    assert set(frame["confirms"].dropna()) == {row.confirms for row in result.confirming}
+
+
+def test_study_has_the_trials_as_optuna_knows_them(result: SearchResult) -> None:
+    study = result.to_study()
+    states = {"finished": TrialState.COMPLETE, "diverged": TrialState.FAIL}
+    by_number = {trial.user_attrs["trial"]: trial for trial in study.trials}
+    assert by_number.keys() == {row.number for row in result.trials if row.reports}
+    for row in result.trials:
+        trial = by_number[row.number]
+        assert trial.state == states.get(row.outcome or "", TrialState.PRUNED)
+        assert trial.params == dict(row.draw)
+        curve = {r.tokens: r.val_loss for r in row.reports if math.isfinite(r.val_loss)}
+        assert trial.intermediate_values == curve
+    finished = [row for row in result.trials if row.has_finished]
+    best = min(finished, key=lambda row: row.objective("val_loss"))
+    assert study.best_trial.user_attrs["trial"] == best.number
+    assert optuna.importance.get_param_importances(study)  # Optuna's own tools take it
+
+
+def test_notebooks_show_a_table(result: SearchResult) -> None:
+    html = result._repr_html_()
+    assert html.count("<tr") == 1 + 1 + 8  # the head has a line for the index
+    assert "α_max" in html
+    assert f"the best is trial {result.best.number}" in repr(result)

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import numpy as np
+import pytest
+import torch
+
+from model.checkpoints.store import At
+from model.corpus.corpus import Corpus
+from model.engine.engine import Engine
+from model.engine.report import METRICS, Report, Status
+from model.spec.trial import Continues, TrialSpec
+from tests.conftest import MakeSpec
+from tuner.trained.replay import Difference, Verdict, _retrain, _where, compare, judge
+
+Tokens = tuple[np.ndarray, np.ndarray]
+CPU = {"device": "cpu: any", "dtype": "float32"}
+
+
+def report(step: int, loss: float = 3.0, status: Status = Status.TRAINING) -> Report:
+    return Report("0", status, step, step * 32, loss, 3.5, 1.0, 0.01)
+
+
+def recorded(*reports: Report) -> dict[int, dict[str, float]]:
+    return {r.step: r.metrics() for r in reports}
+
+
+def test_compare_finds_nothing_in_equal_reports() -> None:
+    reports = [report(1), report(2, 2.5), report(3, math.nan, Status.DIVERGED)]
+    assert compare(recorded(*reports), reports) == []
+
+
+def test_compare_sees_the_last_bit() -> None:
+    record = recorded(report(1), report(2))
+    record[2]["grad_norm"] = math.nextafter(1.0, 2.0)
+    (difference,) = compare(record, [report(1), report(2)])
+    assert (difference.step, difference.metric) == (2, "grad_norm")
+    assert 0 < difference.of_allowed < 1e-13
+
+
+def test_compare_knows_how_infinity_is_stored() -> None:
+    """MLflow's databases keep it as the largest double."""
+    record = recorded(report(1))
+    record[1]["train_loss"] = sys.float_info.max
+    replayed = dataclasses.replace(report(1), train_loss=math.inf)
+    assert compare(record, [replayed]) == []
+
+
+def test_compare_orders_by_step_and_misses_no_report() -> None:
+    found = compare(recorded(report(1), report(2)), [report(1, 2.9), report(3)])
+    assert found[0].metric == "val_loss"
+    assert [d.step for d in found] == sorted(d.step for d in found)
+    assert {d.step for d in found} == {1, 2, 3}
+    missing = [d for d in found if d.step == 2]
+    assert {d.metric for d in missing} == {*METRICS}
+    assert all(math.isinf(d.of_allowed) for d in missing)
+
+
+def test_judge_excuses_a_token_or_two_of_what_is_written() -> None:
+    """A score may be near zero, where any difference is a large share of it."""
+    old = dataclasses.replace(report(1), token_accuracy=0.001, bleu=0.1)
+    near = dataclasses.replace(old, token_accuracy=0.015, bleu=1.9)
+    far = dataclasses.replace(old, bleu=2.2)
+    assert judge(compare(recorded(old), [near]), is_elsewhere=True) is Verdict.WITHIN_TOLERANCE
+    assert judge(compare(recorded(old), [far]), is_elsewhere=True) is Verdict.DIFFERENT
+
+
+def test_judge_excuses_small_differences_elsewhere_only() -> None:
+    near = compare(recorded(report(1, 3.0)), [report(1, 3.001)])
+    far = compare(recorded(report(1, 3.0)), [report(1, 3.5)])
+    assert judge([], is_elsewhere=True) is Verdict.BIT_EXACT
+    assert judge(near, is_elsewhere=False) is Verdict.DIFFERENT
+    assert judge(near, is_elsewhere=True) is Verdict.WITHIN_TOLERANCE
+    assert judge(far, is_elsewhere=True) is Verdict.DIFFERENT
+
+
+# retraining from a specification -----------------------------------------------------------------
+
+
+def fake_corpus(tokens: Tokens) -> Corpus:
+    """What a retraining takes of a corpus."""
+    return cast(Corpus, SimpleNamespace(splits=tokens, tokenizer=SimpleNamespace(decode=str)))
+
+
+def replayed(tokens: Tokens, spec: TrialSpec, made: list[Report], folder: Path) -> list[Difference]:
+    """What a replay finds of the reports of a search."""
+    told: list[int] = []
+    reports, _ = _retrain(
+        spec, len(made), CPU, fake_corpus(tokens), folder, lambda n, of, r: told.append(r.step)
+    )
+    assert told == [r.step for r in made]
+    return compare(recorded(*made), reports)
+
+
+@pytest.mark.parametrize(
+    ("has_gpu", "device", "dtype", "expected"),
+    [
+        (False, "cpu: x, AVX2", "float32", ("cpu", "float32")),
+        (False, "cpu: x, AVX2", "bfloat16", ("cpu", "bfloat16")),
+        (False, "cuda: H100, CUDA 13", "bfloat16", ("cpu", "bfloat16")),
+        (False, "cuda: H100, CUDA 13", "tf32", ("cpu", "float32")),
+        (False, "mps: arm", "float32", ("cpu", "float32")),
+        (False, "unknown", "unknown", ("cpu", "float32")),
+        (True, "cuda: H100, CUDA 13", "tf32", ("cuda", "tf32")),
+        (True, "mps: arm", "bfloat16", ("mps", "bfloat16")),
+        (True, "cpu: x", "float32", ("cpu", "float32")),
+    ],
+)
+def test_replay_trains_as_recorded_if_the_machine_can(
+    monkeypatch: pytest.MonkeyPatch,
+    has_gpu: bool,
+    device: str,
+    dtype: str,
+    expected: tuple[str, str],
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: has_gpu)
+    assert _where({"device": device, "dtype": dtype}) == expected
+
+
+def test_replay_of_another_dtype_is_told_by_its_environment(
+    tokens: Tokens, make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    spec = make_spec(steps=4, reports=2)
+    for dtype in ("float32", "bfloat16"):
+        there = CPU | {"dtype": dtype}
+        reports, present = _retrain(spec, 2, there, fake_corpus(tokens), tmp_path, None)
+        assert present["dtype"] == dtype
+        made = list(Engine(*tokens, dtype=dtype).run([spec]))
+        assert compare(recorded(*made), reports) == []
+
+
+def test_replay_trains_in_a_stack_as_wide_as_the_recorded_one(
+    tokens: Tokens, make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Engine] = []
+    monkeypatch.setattr(Engine, "run", lambda engine, _: made.append(engine) or iter(()))
+    for width in ({}, {"width": "any"}, {"width": "3"}):
+        _retrain(make_spec(), 1, CPU | width, fake_corpus(tokens), tmp_path, None)
+    assert [(engine.slots, engine.width) for engine in made] == [(1, 1), (1, 1), (1, 3)]
+
+
+def searched(tokens: Tokens, specs: list[TrialSpec], stop: dict[str, int]) -> list[list[Report]]:
+    """Trials in a stack of two slots; some are stopped after an update."""
+    engine = Engine(*tokens, slots=2, width=2)
+    reports: list[list[Report]] = [[] for _ in specs]
+    for r in engine.run(specs):
+        reports[int(r.trial_id)].append(r)
+        if stop.get(r.trial_id) == r.step:
+            engine.stop(r.trial_id)
+    return reports
+
+
+def test_replay_repeats_a_trial_of_a_refilled_slot(
+    tokens: Tokens, make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    """After a stopped, a finished and a diverged trial, beside others in the middle of theirs."""
+    wild = make_spec(
+        steps=40, reports=4, optimizer="sgd", schedule="constant", learning_rate=100.0,
+        weight_decay=10.0, grad_clip=0.0, warmup_steps=0,
+    )  # fmt: skip
+    rich = {"dropout": 0.1, "ema_decay": 0.9, "target_sparsity": 0.5, "prune_interval_steps": 2}
+    specs = [
+        make_spec(seed=1, steps=14, **rich), wild, make_spec(seed=2, steps=5),
+        make_spec(seed=3, steps=16, batch_size=6), make_spec(seed=4, steps=9, **rich),
+    ]  # fmt: skip
+    made = searched(tokens, specs, {"0": 5})
+    assert [len(reports) for reports in made[2:]] == [3, 3, 3]
+    assert made[1][-1].status is Status.DIVERGED
+    for spec, reports in zip(specs, made, strict=True):
+        assert replayed(tokens, spec, reports, tmp_path) == []
+    assert replayed(tokens, make_spec(seed=9, steps=9, **rich), made[4], tmp_path) != []
+
+
+def test_replay_follows_a_chain(tokens: Tokens, make_spec: MakeSpec, tmp_path: Path) -> None:
+    """The child's own reports are compared; its ancestors are trained again on the way."""
+    root = make_spec(steps=12, reports=6, dropout=0.1)
+    spec = root
+    for step, rate in ((4, 0.02), (8, 0.001)):
+        own = spec.model_dump(exclude={"continues"})
+        own["hyperparameters"] |= {"max_learning_rate": rate, "min_learning_rate": rate / 10}
+        spec = TrialSpec(**own, continues=Continues(spec=spec, step=step))
+    # in the search it went on from its parent's states
+    engine = Engine(*tokens, checkpoint_dir=tmp_path)
+    before = 0
+    for link, (name, end) in zip(spec.chain, (("a", 4), ("b", 8), ("c", 12)), strict=True):
+        engine.admit(name, link, resume=At(chr(ord(name) - 1), before))
+        made: list[Report] = []
+        while not made or made[-1].step < end:
+            made += engine.turn()
+        engine.stop(name)
+        before = end
+    assert [r.step for r in made] == [10, 12]
+    assert replayed(tokens, spec, made, tmp_path) == []
+    other = spec.model_copy(update={"seed": 8})
+    assert replayed(tokens, other, made, tmp_path) != []

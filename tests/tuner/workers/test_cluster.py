@@ -1,0 +1,167 @@
+"""How many workers there are, and what they are told; without Ray."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray
+from ray.exceptions import RayError
+
+from model.corpus.corpus import Corpus
+from tests.conftest import MakeSpec
+from tuner.errors import TunerError
+from tuner.space.space import SearchSpace
+from tuner.space_file.load import load_space
+from tuner.workers import cluster as local_ray
+from tuner.workers.cluster import calibrated, start_workers
+from tuner.workers.devices import Devices, devices
+
+SPACE = Path(__file__).parents[3] / "search_spaces" / "lm.yaml"
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A machine of three cores and some GPUs, and what was made on it."""
+    found = SimpleNamespace(gpus=0, has_mps=False, made=None)
+
+    def make(*args: Any, **options: Any) -> Any:
+        found.made = args, options
+        return found
+
+    monkeypatch.setattr(local_ray, "_gpus", lambda: found.gpus)
+    monkeypatch.setattr(local_ray, "_has_mps", lambda: found.has_mps)
+    monkeypatch.setattr(local_ray, "_cores", lambda: 3)
+    monkeypatch.setattr(local_ray, "make_workers", make)
+    return found
+
+
+def space(**engine: Any) -> SearchSpace:
+    loaded = load_space(SPACE)
+    return loaded.model_copy(update={"engine": loaded.engine.model_copy(update=engine)})
+
+
+def corpus(*, has_pairs: bool = False) -> Corpus:
+    tokenizer = SimpleNamespace(decode=str)
+    made: Any = SimpleNamespace(splits=("t", "v"), has_pairs=has_pairs, tokenizer=tokenizer)
+    found: Corpus = made
+    return found
+
+
+@pytest.mark.parametrize(
+    ("gpus", "engine", "expected"),
+    [
+        (0, {}, (3, 1, "cpu")),
+        (0, {"slots": 5}, (3, 5, "cpu")),
+        (0, {"workers": 1}, (1, 1, "cpu")),
+        (2, {}, (2, 8, "cuda")),
+        (2, {"workers": 1, "slots": 32}, (1, 32, "cuda")),
+        (2, {"device": "cpu"}, (3, 1, "cpu")),
+    ],
+)
+def test_start_workers_makes_one_for_each_device(
+    machine: Any, gpus: int, engine: dict[str, Any], expected: tuple[int, int, str]
+) -> None:
+    machine.gpus = gpus
+    made: Any = start_workers(devices(space(**engine)), corpus(), ("states", "starts"))
+    assert made is machine, "nothing is lost on the way"
+    (number, splits, slots, device, folders), options = machine.made
+    assert (number, slots, device) == expected
+    assert (splits, folders) == (("t", "v"), ("states", "starts"))
+    assert options == {"dtype": "auto", "decode": None, "gated": False}
+
+
+@pytest.mark.parametrize(
+    ("gpus", "engine", "expected"),
+    [
+        (0, {}, ("mps", 1)),
+        (0, {"device": "mps", "workers": 1}, ("mps", 1)),
+        (0, {"device": "cpu"}, ("cpu", 3)),
+        (1, {}, ("cuda", 1)),
+    ],
+)
+def test_mac_has_one_gpu_that_ray_does_not_count(
+    machine: Any, gpus: int, engine: dict[str, Any], expected: tuple[str, int]
+) -> None:
+    machine.gpus, machine.has_mps = gpus, True
+    on = devices(space(**engine))
+    assert (on.kind, on.number) == expected
+
+
+@pytest.mark.parametrize(
+    ("gpus", "engine", "is_open"),
+    [(0, {}, False), (1, {}, True), (1, {"slots": 8}, False), (1, {"device": "cpu"}, False)],
+)
+def test_gpu_is_asked_for_its_slots_unless_they_are_given(
+    machine: Any, gpus: int, engine: dict[str, Any], is_open: bool
+) -> None:
+    machine.gpus = gpus
+    assert devices(space(**engine)).is_open == is_open
+
+
+@pytest.mark.parametrize(
+    ("answer", "most", "expected"), [(16, 64, 16), (16, 5, 5), (RayError("it died"), 64, 8)]
+)
+def test_calibrated_asks_a_worker_of_its_own(
+    machine: Any,
+    make_spec: MakeSpec,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: Any,
+    most: int,
+    expected: int,
+) -> None:
+    """Which reads the same data in the same dtype, and is gone afterwards."""
+    asked: list[tuple[str, str]] = []
+    killed: list[Any] = []
+
+    def get(result: Any) -> Any:
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def remote(*what: str) -> Any:
+        asked.append((what[0], what[1]))
+        return answer
+
+    worker = SimpleNamespace(slots_for=SimpleNamespace(remote=remote))
+    machine.gpus, machine.handles = 2, [worker]
+    monkeypatch.setattr(ray, "get", get)
+    monkeypatch.setattr(ray, "kill", killed.append)
+    on, spec = devices(space(dtype="bfloat16")), make_spec()
+    found = calibrated(on, corpus(), spec, most, Path("calibration.json"))
+    assert found == Devices("cuda", 2, expected, "bfloat16")
+    assert asked == [(spec.model_dump_json(), "calibration.json")]
+    assert killed == [worker]
+    (number, splits, _, device, _), options = machine.made
+    assert (number, splits, device, options) == (1, ("t", "v"), "cuda", {"dtype": "bfloat16"})
+
+
+@pytest.mark.parametrize("dtype", ["auto", "float32", "tf32", "bfloat16"])
+def test_start_workers_passes_the_dtype_on(machine: Any, dtype: str) -> None:
+    machine.gpus = 1
+    start_workers(devices(space(dtype=dtype)), corpus(), ("states", "starts"))
+    assert machine.made[1]["dtype"] == dtype
+
+
+def test_start_workers_passes_on_gate_and_decoder(machine: Any) -> None:
+    start_workers(devices(space()), corpus(has_pairs=True), ("states", "starts"), gated=True)
+    assert machine.made[1] == {"dtype": "auto", "decode": str, "gated": True}
+
+
+@pytest.mark.parametrize(
+    ("gpus", "engine", "message"),
+    [
+        (0, {"device": "cuda"}, "engine.device is cuda, but there is no GPU here"),
+        (1, {"device": "cuda", "workers": 2}, "engine.workers is 2, but there are only 1 GPUs"),
+        (1, {"device": "mps"}, "engine.device is mps, but this is no Mac that has it"),
+        (0, {"dtype": "tf32"}, "only GPUs of NVIDIA compute in tf32, and engine.device comes to c"),
+    ],
+)
+def test_devices_refuses_what_is_not_there(
+    machine: Any, gpus: int, engine: dict[str, Any], message: str
+) -> None:
+    machine.gpus = gpus
+    with pytest.raises(TunerError, match=message):
+        devices(space(**engine))

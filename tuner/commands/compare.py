@@ -1,0 +1,171 @@
+"""`tuner compare`: some trials side by side: what differs between them, and their curves."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from model.engine.report import METRICS, SOME_METRICS
+from tuner.commands.output import consoles, home_of, print_json
+from tuner.commands.show import is_used
+from tuner.errors import TunerError
+from tuner.formatting import number, number_in
+from tuner.space.parameter import symbol
+from tuner.terminal.live import sparkline
+from tuner.terminal.tables import table
+from tuner.tracking.record import Record
+from tuner.tracking.records import TrialRecord
+
+_CURVE = 30  # cells
+_SHOWN_LETTERS = 12  # of a fingerprint
+_NO_NUMBERS = ("seed", "starts from", "data", "tokenizer")
+
+
+def print_compared(console: Console, record: Record, names: Sequence[str]) -> dict[str, Any]:
+    """Trials side by side.
+
+    Args:
+        console: where to.
+        record: the store.
+        names: of two or more trials: run ids, or such as `lm-1/13`.
+
+    Returns:
+        The same for --json.
+
+    Raises:
+        RecordError: if there is no such trial.
+        TunerError: if two names mean the same trial.
+    """
+    trials = [record.trial(name) for name in names]
+    for index, trial in enumerate(trials):
+        if trial.run_id in {other.run_id for other in trials[:index]}:
+            raise TunerError(f"{names[index]} is a trial that was given before; give another one")
+    metric = record.search(trials[0].search).metric
+    heads = [f"{trial.search}/{trial.number}" for trial in trials]
+    facts = [_facts(record, trial) for trial in trials]
+    differing = {
+        name: [fact.get(name, "") for fact in facts]
+        for name in dict.fromkeys(name for fact in facts for name in fact)
+        if len({fact.get(name) for fact in facts}) > 1
+    }
+    console.print(
+        table(
+            None,
+            ["trial", "run", "outcome", metric],
+            [[head, t.run_id[:8], t.status, _shown(t.metrics.get(metric))]
+             for head, t in zip(heads, trials, strict=True)],
+        )
+    )  # fmt: skip
+    console.print()
+    if differing:
+        rows = [[symbol(name), *_shown_all(name, values)] for name, values in differing.items()]
+        console.print(table("what differs", ["", *heads], rows))
+    else:
+        console.print("They have the same hyperparameters, architecture, data and seed.")
+    reports = [record.reports(trial) for trial in trials]
+    console.print()
+    _print_curves(console, metric, heads, reports)
+    console.print()
+    ends = [list(curve.values())[-1] if curve else {} for curve in reports]
+    console.print(
+        table(
+            "at the last report",
+            ["", *heads],
+            [
+                [name, *(_shown(end.get(name)) for end in ends)]
+                for name in (*METRICS, *SOME_METRICS)
+                if any(name in end for end in ends)
+            ],
+        )
+    )
+    return {
+        "metric": metric,
+        "trials": [
+            {"search": t.search, "trial": t.number, "run": t.run_id, "status": t.status}
+            for t in trials
+        ],
+        "differing": differing,
+        "curves": [_points(curve, metric) for curve in reports],
+    }
+
+
+def _facts(record: Record, trial: TrialRecord) -> dict[str, str]:
+    """All that makes a trial what it is, as text."""
+    spec = record.spec(trial)
+    start = spec.init_from.sha256[:_SHOWN_LETTERS] if spec.init_from else "random weights"
+    return {
+        **{k: v for k, v in trial.parameters.items() if is_used(k, trial.parameters)},
+        "budget": f"{spec.budget_tokens} tokens",
+        "starts from": start,
+        "data": spec.data_fingerprint[:_SHOWN_LETTERS],
+        "tokenizer": spec.tokenizer_fingerprint[:_SHOWN_LETTERS],
+        **trial.environment,
+    }
+
+
+def _points(curve: Mapping[int, Mapping[str, float]], metric: str) -> dict[str, float]:
+    """Tokens → value, without what is not finite."""
+    return {
+        f"{metrics['tokens']:.0f}": metrics[metric]
+        for metrics in curve.values()
+        if math.isfinite(metrics.get(metric, math.nan))
+    }
+
+
+def _print_curves(
+    console: Console,
+    metric: str,
+    heads: Sequence[str],
+    reports: Sequence[Mapping[int, Mapping[str, float]]],
+) -> None:
+    """Values at the same tokens beside each other, then the curves on one scale."""
+    curves = [
+        {int(tokens): value for tokens, value in _points(curve, metric).items()}
+        for curve in reports
+    ]
+    at = sorted({tokens for curve in curves for tokens in curve})
+    is_pair = len(heads) == 2
+    rows = []
+    for tokens in at:
+        values = [curve.get(tokens) for curve in curves]
+        first, last = values[0], values[-1]
+        change = f"{last - first:+.4f}" if first is not None and last is not None else ""
+        rows.append([f"{tokens:,}", *map(_shown, values), *([change] if is_pair else [])])
+    head = ["tokens", *heads, *(["difference"] if is_pair else [])]
+    console.print(table(metric, head, rows))
+    console.print()
+    everything = [value for curve in curves for value in curve.values()]
+    width = max(map(len, heads))
+    for name, curve in zip(heads, curves, strict=True):
+        # as long as its share of the longest one
+        cells = max(1, round(_CURVE * len(curve) / max(1, *map(len, curves))))
+        line = sparkline(list(curve.values()), cells, everything)
+        console.print(Text.assemble((f"{name:<{width}}  ", "dim"), (line, "green")))
+
+
+def _shown_all(name: str, values: Sequence[str]) -> Sequence[str]:
+    """Values as a person writes them; what only looks like a number stays as it is."""
+    return values if name in _NO_NUMBERS else [number_in(value) for value in values]
+
+
+def _shown(value: float | None) -> str:
+    if value is None or math.isnan(value):
+        return ""
+    return f"{value:.4f}" if abs(value) < 1000 and not float(value).is_integer() else number(value)
+
+
+def compare(options: argparse.Namespace) -> int:
+    """Trials side by side."""
+    from tuner.tracking.record import Record
+
+    if len(options.runs) < 2:
+        raise TunerError("give two or more trials; 'tuner show' lists their run ids")
+    results, _ = consoles(options)
+    record = Record(home_of(options).tracking_uri)
+    print_json(options, print_compared(results, record, options.runs))
+    return 0

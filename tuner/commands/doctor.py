@@ -1,0 +1,111 @@
+"""`tuner doctor`: does everything that a search needs work here?"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.text import Text
+
+from model.sources.registry import source_bytes
+from model.spec.data import DataConfig
+from tuner.commands.output import consoles, home_of, print_json
+from tuner.home import Home
+
+_LEAST_FREE_BYTES = 2e9
+
+Finding = tuple[bool, str]
+
+
+def _python(home: Home) -> str:
+    return f"{platform.python_version()} at {sys.executable}"
+
+
+def _torch(home: Home) -> str:
+    import torch
+
+    from model.device.environment import computing_dtype, environment
+    from model.engine.engine import Engine  # noqa: F401 - its imports are part of the check
+
+    device = "cpu"
+    if torch.cuda.is_available():
+        device = "cuda"
+    elif torch.backends.mps.is_available():
+        device = "mps"
+    found = environment(device, computing_dtype("auto", device))
+    product = torch.ones(8, 8) @ torch.ones(8, 8)
+    if not bool((product == 8).all()):
+        raise RuntimeError("a matrix product is wrong")
+    return f"{found['torch']} on {found['device']}, trains in {found['dtype']}"
+
+
+def _ray(home: Home) -> str:
+    from tuner.workers.cluster import local_ray
+
+    with local_ray(0):
+        import ray
+
+        answer = ray.get(ray.remote(platform.python_version).remote())
+    return f"{ray.__version__} starts, its processes run Python {answer}"
+
+
+def _store(home: Home) -> str:
+    from importlib.metadata import version
+
+    from tuner.tracking.record import Record
+
+    searches = Record(home.tracking_uri).searches()
+    return f"MLflow {version('mlflow')}, {len(searches)} searches in {home.tracking_uri}"
+
+
+def _corpus(home: Home) -> str:
+    size = source_bytes(DataConfig(source="python-stdlib")) or 0
+    if size < 1_000_000:
+        raise RuntimeError(
+            f"python-stdlib has only {size:,} bytes; this Python comes without its sources, so use "
+            f"data: {{files: …}}"
+        )
+    return f"python-stdlib, {size / 1e6:.1f} MB of source text"
+
+
+def _disk(home: Home) -> str:
+    free = shutil.disk_usage(home.root).free
+    if free < _LEAST_FREE_BYTES:
+        raise RuntimeError(f"only {free / 1e9:.1f} GB are free at {home.root}; make room")
+    return f"{free / 1e9:.0f} GB free at {home.root}"
+
+
+CHECKS: dict[str, Callable[[Home], str]] = {
+    "python": _python,
+    "torch": _torch,
+    "ray": _ray,
+    "store": _store,
+    "corpus": _corpus,
+    "disk": _disk,
+}
+
+
+def examine(console: Console, home: Home) -> dict[str, Finding]:
+    """Run every check, print each finding, and return them: name → (passed, text)."""
+    findings: dict[str, Finding] = {}
+    for name, check in CHECKS.items():
+        try:
+            findings[name] = True, check(home)
+        except Exception as error:  # noqa: BLE001 - whatever is broken, say so and look further
+            findings[name] = False, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        ok, text = findings[name]
+        mark = ("✓ ", "green") if ok else ("✗ ", "bold red")
+        console.print(Text.assemble(mark, (f"{name:<8}", "bold"), text), soft_wrap=True)
+    return findings
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Check the installation."""
+    results, _ = consoles(options)
+    findings = examine(results, home_of(options))
+    print_json(options, {name: finding for name, (_, finding) in findings.items()})
+    return 0 if all(ok for ok, _ in findings.values()) else 1

@@ -1,0 +1,191 @@
+"""`tuner ui`: MLflow's server on the user's store, opened where the trials of a search are."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+import webbrowser
+from collections.abc import Callable, Sequence
+from urllib.parse import quote, urlencode
+
+from tuner.commands.output import home_of, say
+from tuner.errors import RecordError, TunerError
+from tuner.home import Home
+from tuner.space.objective import MODES
+from tuner.tracking.record import Record
+from tuner.tracking.records import SearchRecord
+from tuner.tracking.tags import Tag
+
+_FIRST_PORT = 5000
+_PORTS = 50
+_START_SECONDS = 120.0  # that the server may take
+_COMPARED = 10  # trials side by side
+
+# Without these it starts 15 processes and reports its use; seen with MLflow 3.17.
+_ENVIRONMENT = {
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+
+
+def serve(
+    home: Home,
+    host: str,
+    port: int | None,
+    say: Callable[[str], None],
+    *,
+    search: str | None = None,
+    browser: bool = False,
+) -> int:
+    """Serve MLflow until it is interrupted; or say where the tracking server shows the search.
+
+    Args:
+        home: whose store.
+        host: address to listen on.
+        port: None for the first free one from 5000.
+        say: is told the address.
+        search: whose trials to open on; by default the newest one.
+        browser: whether to open it.
+
+    Returns:
+        The server's exit status; 0 after Ctrl-C.
+
+    Raises:
+        TunerError: if the port is taken.
+        RecordError: if there is no such search.
+        StoreError: if the store cannot be used.
+    """
+    title, pages = _pages(Record(home.tracking_uri), search)
+    if home.tracking_uri.startswith("http"):
+        root = home.tracking_uri.rstrip("/")
+        say(f"The tracking server {root} has the searches. {title}")
+        _show(root, pages, say)
+        if browser:
+            webbrowser.open(f"{root}/{pages[0]}")
+        return 0
+    port = _free_port(host, port)
+    root = f"http://{host}:{port}"
+    say(f"MLflow is starting on {root} (Ctrl-C ends it). {title}")
+    _show(root, pages, say)
+    command = [
+        sys.executable, "-m", "mlflow", "server",
+        "--host", host, "--port", str(port), "--workers", "1",
+        "--backend-store-uri", home.tracking_uri,
+        "--artifacts-destination", home.artifacts.as_uri(),
+    ]  # fmt: skip
+    # a session of its own: the server starts processes that must end with it
+    server = subprocess.Popen(command, env={**os.environ, **_ENVIRONMENT}, start_new_session=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    if browser:
+        threading.Thread(target=_open, args=(root, pages[0]), daemon=True).start()
+    try:
+        return server.wait()
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
+        server.wait()
+
+
+def has_browser() -> bool:
+    """Whether somebody sits before a screen: a terminal, and a desktop that it belongs to."""
+    has_screen = sys.platform in {"darwin", "win32"} or any(
+        os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")
+    )
+    return sys.stdout.isatty() and has_screen and not os.environ.get("SSH_CONNECTION")
+
+
+def _pages(record: Record, name: str | None) -> tuple[str, list[str]]:
+    """What there is to see, and the pages that show it."""
+    try:
+        search = record.search(name)
+    except RecordError:
+        if name is not None:
+            raise
+        return "There is no search yet.", [""]
+    which = f"The search {name}" if name else f"The newest search, {search.name}"
+    compared = comparison_page(record, search)
+    return f"{which}:", [trials_page(search), *([compared] if compared else [])]
+
+
+def _show(root: str, pages: Sequence[str], say: Callable[[str], None]) -> None:
+    for page in pages:
+        say(f"{root}/{page}")
+
+
+def trials_page(search: SearchRecord) -> str:
+    """Path of the page that shows the curves of a search's trials, the best first."""
+    condition = (
+        f"tags.`{Tag.SEARCH}` = '{search.name}' and tags.`{Tag.KIND}` = 'trial' "
+        f"and tags.`{Tag.CONFIRMS}` IS NULL"
+    )
+    query = {
+        "searchFilter": condition,
+        "orderByKey": f"metrics.`{search.metric}`",
+        "orderByAsc": "false" if MODES.get(search.metric) == "max" else "true",
+        "compareRunsMode": "CHART",
+        "workflowType": "machine_learning",  # MLflow's other face is for agents and prompts
+    }
+    return f"#/experiments/{search.experiment_id}/runs?{urlencode(query, quote_via=quote)}"
+
+
+def comparison_page(record: Record, search: SearchRecord) -> str | None:
+    """Path of the page that sets the best trials side by side; None before there are two."""
+    trials = [trial for trial in record.trials(search) if trial.confirms is None]
+    best = sorted(trials, key=lambda trial: trial.rank(search.metric))[:_COMPARED]
+    if len(best) < 2:
+        return None
+    query = {
+        "runs": json.dumps([trial.run_id for trial in best]),
+        "experiments": json.dumps([search.experiment_id]),
+        "workflowType": "machine_learning",
+    }
+    return f"#/compare-runs?{urlencode(query, quote_via=quote)}"
+
+
+def _open(root: str, page: str) -> None:
+    """Open a page once the server answers."""
+    until = time.monotonic() + _START_SECONDS
+    while time.monotonic() < until:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{root}/health", timeout=5):
+            webbrowser.open(f"{root}/{page}")
+            return
+        time.sleep(0.3)
+
+
+def _free_port(host: str, port: int | None) -> int:
+    for candidate in [port] if port else range(_FIRST_PORT, _FIRST_PORT + _PORTS):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, candidate))
+            except OSError as error:
+                if port:
+                    raise TunerError(
+                        f"cannot listen on {host}:{port}: {error.strerror}; choose another --port"
+                    ) from error
+                continue
+            return candidate
+    raise TunerError(f"no free port from {_FIRST_PORT} on; choose one with --port")
+
+
+def ui(options: argparse.Namespace) -> int:
+    """Compare the runs in MLflow."""
+    return serve(
+        home_of(options),
+        options.host,
+        options.port,
+        say,
+        search=options.search,
+        browser=options.browser and has_browser(),
+    )

@@ -1,0 +1,99 @@
+"""Trials of a search as trials of an Optuna study."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from tuner.conductor.board import Board
+from tuner.conductor.trial import TrialRow
+from tuner.samplers.observation import Told
+from tuner.samplers.optuna_sampler import distribution_of
+from tuner.space.objective import Objective
+from tuner.space.parameter import Value
+from tuner.space.space import SearchSpace
+
+_NUMBER = "trial"  # user attribute: number of the trial in the search
+
+
+_STATES = {
+    "finished": TrialState.COMPLETE,
+    "stopped": TrialState.PRUNED,
+    "diverged": TrialState.FAIL,
+    "failed": TrialState.FAIL,
+}
+
+
+def study_trial(
+    space: SearchSpace, draw: Mapping[str, Value], told: Told, seconds: float | None = None
+) -> FrozenTrial:
+    """A trial as the dashboard shows it.
+
+    Args:
+        space: where it was drawn from.
+        draw: its parameters.
+        told: how it ended, as the sampler was told.
+        seconds: how long it took, if that is known.
+    """
+    signs = [-1 if objective.mode == "max" else 1 for objective in space.objectives]
+    reports = {tokens: signs[0] * value for tokens, value in told.values.items()}
+    values = list(told.objectives) if len(signs) > 1 else [reports[max(reports)]] if reports else []
+    state = _STATES[told.state]
+    if state is TrialState.COMPLETE and len(values) != len(signs):
+        state = TrialState.FAIL
+    distributions = {
+        p.label: distribution_of(p)
+        for p in space.searched
+        if p.label in draw and p.contains(draw[p.label])  # a range may have been edited
+    }
+    trial = optuna.trial.create_trial(
+        state=state,
+        values=values if state is TrialState.COMPLETE else None,
+        params={label: draw[label] for label in distributions},
+        distributions=distributions,
+        # Optuna keeps curves of single objectives only
+        intermediate_values=reports if len(signs) == 1 else {},
+        user_attrs={"outcome": told.state},
+    )
+    if seconds is not None:
+        trial.datetime_complete = datetime.now()
+        trial.datetime_start = trial.datetime_complete - timedelta(seconds=seconds)
+    return trial
+
+
+def study_of(name: str, space: SearchSpace, trials: Sequence[TrialRow]) -> optuna.Study:
+    """The trials of a search as a study in memory.
+
+    The user attribute `trial` of each trial of the study is its number in the search.
+    """
+    study = optuna.create_study(
+        study_name=name,
+        directions=_directions(space.objectives),
+        sampler=optuna.samplers.RandomSampler(),
+    )
+    _name_metrics(study, space.objectives)
+    board = Board(space.objectives, len(trials), 0)
+    for row in trials:
+        has_ended = row.outcome not in {None, "interrupted"}
+        if has_ended and row.reports and not str(row.outcome).startswith("same as"):
+            trial = study_trial(space, row.draw, board.observation(row))
+            trial.set_user_attr(_NUMBER, row.number)
+            study.add_trial(trial)
+    return study
+
+
+def _directions(objectives: Sequence[Objective]) -> list[StudyDirection]:
+    kinds = {"min": StudyDirection.MINIMIZE, "max": StudyDirection.MAXIMIZE}
+    return [kinds[objective.mode] for objective in objectives]
+
+
+def _name_metrics(study: optuna.Study, objectives: Sequence[Objective]) -> None:
+    with warnings.catch_warnings():
+        # names of metrics are marked experimental; the dashboard shows them
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names([objective.metric for objective in objectives])

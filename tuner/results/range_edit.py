@@ -1,0 +1,273 @@
+"""How a range or a choice is moved, and how it is then written in a search space.
+
+On the *unit scale* a range goes from 0 to 1 as it is drawn from: by its logarithm where it is
+log-uniform.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, cast
+
+from model.spec.architecture import Architecture
+from model.spec.hyperparameters import SYMBOL_TABLE
+from model.spec.trial import TrialSpec
+from tuner.formatting import shown
+from tuner.space.conflicts import conflicts
+from tuner.space.parameter import AnyDistribution, Choice, Constant, Parameter, Range, Value, symbol
+from tuner.space.space import SearchSpace
+
+End = Literal["lower", "upper"]
+# Where 0 means something else than very little.
+_OFF_AT_ZERO = {"grad_clip", "grad_clip_value"}
+
+
+def unit(span: Range, value: float) -> float:
+    """Where a value lies in a range; outside of it, at the nearer end."""
+    low, high = span.low, span.high
+    if high <= low:
+        return 0.5
+    value = min(max(value, low), high)
+    if span.is_log:
+        return math.log(value / low) / math.log(high / low)
+    return (value - low) / (high - low)
+
+
+def from_unit(span: Range, place: float) -> float:
+    """The value at a place; the inverse of `unit`."""
+    low, high = span.low, span.high
+    if span.is_log:
+        return float(low * (high / low) ** place)
+    return low + place * (high - low)
+
+
+def numbers(distribution: AnyDistribution) -> list[float]:
+    """The values of a choice among numbers, in rising order; empty for any other distribution."""
+    if not isinstance(distribution, Choice) or not all(map(is_number, distribution.values)):
+        return []
+    return sorted({cast(float, value) for value in distribution.values})
+
+
+def is_number(value: Value) -> bool:
+    """Whether a value has an order: true and false have not."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+# moving -----------------------------------------------------------------------------------------
+
+
+def moved(parameter: Parameter, end: End) -> AnyDistribution | None:
+    """A distribution that goes on beyond one end of a parameter's.
+
+    A range keeps its width, on a log scale if it is one, and moves by a third of it; a choice gets
+    one more value. None if the end cannot be moved: the symbol table allows no more.
+    """
+    d = parameter.distribution
+    if isinstance(d, Range):
+        return _moved_range(parameter, d, end)
+    values = numbers(d)
+    if not isinstance(d, Choice) or len(values) < 2:
+        return None
+    value = _next(values if end == "upper" else values[::-1])
+    value = int(value) if all(isinstance(v, int) for v in d.values) else _rounded(value, 3)
+    if value in values or not _limits(parameter).allow(value):
+        return None
+    return Choice(kind=d.kind, values=(*values, value) if end == "upper" else (value, *values))
+
+
+def cut(span: AnyDistribution, low: float, high: float) -> AnyDistribution | None:
+    """What of a distribution lies from `low` to `high`; None if that is nothing to draw from."""
+    if isinstance(span, Range):
+        ends = max(span.low, low), min(span.high, high)
+        if span.is_whole:
+            ends = math.ceil(ends[0]), math.floor(ends[1])
+        return Range(kind=span.kind, low=ends[0], high=ends[1]) if ends[0] < ends[1] else None
+    values = tuple(v for v in numbers(span) if low <= v <= high)
+    return Choice(kind=cast(Choice, span).kind, values=values) if values else None
+
+
+def is_possible(
+    space: SearchSpace, parameter: Parameter, new: AnyDistribution, spec: TrialSpec
+) -> bool:
+    """Whether a space keeps all rules if a parameter gets a new distribution.
+
+    Args:
+        space: as it was searched.
+        parameter: one of it.
+        new: its new distribution.
+        spec: of any of its trials, for the size of the data.
+    """
+    changed = parameter.model_copy(update={"distribution": new})
+    parts = {
+        section: {k: changed if p is parameter else p for k, p in getattr(space, section).items()}
+        for section in ("model", "hyperparameters")
+    }
+    # not a copy: that would keep the parameters which the space remembers
+    other = SearchSpace(**{n: getattr(space, n) for n in SearchSpace.model_fields} | parts)
+    length = spec.architecture.context_length
+    size = spec.train_sequences if space.data.pairs else spec.train_sequences * length + 1
+    try:
+        if parameter.name in Architecture.model_fields:
+            other.shapes(spec.architecture.vocab_size)
+        if parameter.name == "batch_size":
+            micro_batch = other.micro_batch
+            if any(cast(int, b) % micro_batch for b in other.batch_sizes):
+                return False
+    except ValueError:  # pydantic's, or our own
+        return False
+    return not conflicts(other, size)
+
+
+def _moved_range(parameter: Parameter, span: Range, end: End) -> Range | None:
+    limits = _limits(parameter)
+    by = 1 / 3 if end == "upper" else -1 / 3
+    low, high = from_unit(span, by), from_unit(span, 1 + by)
+    # an end that would pass a limit goes to it, or most of the way if the limit is excluded
+    near = 0.02 * (high - low)  # and might be rounded to it
+    if high > limits.high - near * limits.high_open:
+        high = limits.high - (limits.high - span.high) / 3 if limits.high_open else limits.high
+    if low < limits.low + near * limits.low_open and not span.is_log:
+        low = limits.low + (span.low - limits.low) / 3 if limits.low_open else limits.low
+    if span.is_whole:
+        low, high = round(low), round(high)
+        low, high = (
+            (low, max(high, int(span.high) + 1))
+            if end == "upper"
+            else (min(low, int(span.low) - 1), high)
+        )
+    else:
+        low, high = _round_ends(span, low, high)
+    is_moved = high > span.high if end == "upper" else low < span.low
+    is_allowed = limits.allow(high if end == "upper" else low) and (low > 0 or not span.is_log)
+    if not is_moved or not is_allowed or low >= high:
+        return None
+    return Range(kind=span.kind, low=low, high=high)
+
+
+def _round_ends(span: Range, low: float, high: float) -> tuple[float, float]:
+    """With as few digits as keep the range about as it is."""
+    if span.is_log:
+        return (_nice(low), _nice(high)) if high / low >= 30 else (_rounded(low), _rounded(high))
+    places = 1 - math.floor(math.log10(high - low) + 1e-9)
+    return round(low, places), round(high, places)
+
+
+def _nice(value: float) -> float:
+    """The nearest of 1, 1.5, 2, 3, 5, 7, 10, by ratio."""
+    power = math.floor(math.log10(value))
+    return min(
+        (float(f"{m}e{power}") for m in (1, 1.5, 2, 3, 5, 7, 10)),
+        key=lambda nice: abs(math.log(nice / value)),
+    )
+
+
+def _next(values: Sequence[float]) -> float:
+    """One value more in a series: with a ratio (of the distance to 1, near 1), or a difference."""
+    before, last = values[-2:]
+    if all(isinstance(v, int) for v in values):
+        larger, smaller = max(before, last), min(before, last)
+        if smaller > 0 and larger % smaller == 0:
+            ratio = larger // smaller
+            return last * ratio if last > before else last / ratio
+        return 2 * last - before
+    if all(0.5 <= v < 1 for v in values):
+        return 1 - (1 - last) ** 2 / (1 - before)
+    return last**2 / before if min(values) > 0 else 2 * last - before
+
+
+def _rounded(value: float, digits: int = 2) -> float:
+    """To some significant digits; of the distance to 1 where that is small: 0.9999 has one."""
+    if 0.5 < value < 1:
+        return 1 - float(f"{1 - value:.{digits - 1}e}")
+    return float(f"{value:.{digits - 1}e}")
+
+
+# what is allowed --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """What may be drawn: open ends are excluded."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    low_open: bool = False
+    high_open: bool = False
+    is_whole: bool = False
+
+    def allow(self, value: float) -> bool:
+        above = value > self.low if self.low_open else value >= self.low
+        below = value < self.high if self.high_open else value <= self.high
+        return above and below and (not self.is_whole or value == int(value))
+
+
+def _limits(parameter: Parameter) -> _Limits:
+    d = parameter.distribution
+    if parameter.fraction_of:  # of most rows a share above 1 breaks a rule
+        is_above = isinstance(d, Range) and d.high > 1
+        return _Limits(0.0, math.inf if is_above else 1.0)
+    row = SYMBOL_TABLE.get(parameter.name)
+    if row is not None:
+        low_open = row.low_open or parameter.name in _OFF_AT_ZERO
+        low = -math.inf if row.low is None else row.low
+        high = math.inf if row.high is None else row.high
+        return _Limits(low, high, low_open, row.high_open, row.kind is int)
+    field = Architecture.model_fields[parameter.name]
+    found = {
+        name: getattr(item, name)
+        for item in field.metadata
+        for name in ("gt", "ge", "lt", "le")
+        if hasattr(item, name)
+    }
+    return _Limits(
+        found.get("ge", found.get("gt", -math.inf)),
+        found.get("le", found.get("lt", math.inf)),
+        "gt" in found,
+        "lt" in found,
+        field.annotation is int,
+    )
+
+
+# writing ----------------------------------------------------------------------------------------
+
+
+def entry(parameter: Parameter, distribution: AnyDistribution) -> str:
+    """A line of a search space: `α_min: {fraction_of: α_max, log: [0.01, 0.5]}`."""
+    parts = [f"fraction_of: {symbol(parameter.fraction_of)}"] if parameter.fraction_of else []
+    if isinstance(distribution, Range):
+        ends = f"{written(distribution.low)}, {written(distribution.high)}"
+        parts.append(f"{distribution.kind}: [{ends}]")
+    elif isinstance(distribution, Constant):
+        if not parts and not parameter.when:
+            return f"{symbol(parameter.name)}: {written(distribution.value)}"
+        parts.append(f"value: {written(distribution.value)}")
+    else:
+        parts.append(f"{distribution.kind}: [{_listed(distribution.values)}]")
+    if parameter.when:
+        parts.append(f"when: {{{condition(parameter.when)}}}")
+    return f"{symbol(parameter.name)}: {{{', '.join(parts)}}}"
+
+
+def condition(when: Mapping[str, tuple[Value, ...]]) -> str:
+    """A `when` as a search space has it: `optimizer: [adam, adamw]`."""
+    return ", ".join(
+        f"{symbol(name)}: {written(among[0]) if len(among) == 1 else f'[{_listed(among)}]'}"
+        for name, among in when.items()
+    )
+
+
+def _listed(values: Sequence[Value]) -> str:
+    return ", ".join(map(written, values))
+
+
+def written(value: Value) -> str:
+    """A value as a person writes it in a file: 0.03, 1e-4, 16, adamw."""
+    if not is_number(value) or isinstance(value, int) or value == 0:
+        return shown(value)
+    number = cast(float, value)
+    if 0.01 <= abs(number) < 10_000:
+        return f"{number:.6g}"
+    mantissa, exponent = f"{number:.5e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"

@@ -1,0 +1,131 @@
+"""Every way, and every extreme way, to draw from a search space.
+
+A *draw* is a mapping from `Parameter.label` to the value drawn for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import cast
+
+from tuner.space.parameter import Parameter, Value, ends, possible_values
+from tuner.space.parameter_set import ParameterSet
+
+# The parameters that the rules between rows compare, or that they derive others from.
+_COUPLED = (
+    "max_learning_rate", "min_learning_rate", "warmup_steps", "cycle_steps", "total_steps",
+    "cooldown_steps", "target_sparsity", "prune_start_steps", "prune_end_steps", "epochs",
+    "batch_size", "schedule", "context_length",
+)  # fmt: skip
+_MOST_COMBINATIONS = 4096
+
+
+def combinations(
+    parameters: ParameterSet, options: Mapping[str, Sequence[Value]]
+) -> Iterator[dict[str, Value]]:
+    """The draws that take each of some parameters from some values, where its `when` holds.
+
+    A `when` that asks about a drawn parameter without options may hold, so it does.
+
+    Args:
+        parameters: of a search space.
+        options: label → values, of parameters that are not constant.
+    """
+    ordered = [p for p in parameters.ordered if p.label in options]
+    open_ = {p.name for p in parameters.searched if p.label not in options}
+
+    def extend(drawn: dict[str, Value], rest: list[Parameter]) -> Iterator[dict[str, Value]]:
+        if not rest:
+            yield drawn
+            return
+        p, *others = rest
+        if open_.intersection(p.when) or parameters.is_drawn(p, drawn):
+            for value in options[p.label]:
+                yield from extend(drawn | {p.label: value}, others)
+        else:
+            yield from extend(drawn, others)
+
+    return extend({}, ordered)
+
+
+def listed(parameters: ParameterSet, names: Iterable[str]) -> list[dict[str, Value]]:
+    """Every combination of what some parameters, and those they depend on, may be.
+
+    Raises:
+        ValueError: if one of them is a continuous or a long range, or there are too many.
+    """
+    options: dict[str, list[Value]] = {}
+    for p in _with_conditions(parameters, names):
+        values = possible_values(p.distribution)
+        if values is None or p.fraction_of:
+            raise ValueError(
+                f"{p.name} must be a value, a choice, a grid or a short int range, not "
+                f"{p.describe()}"
+            )
+        if not p.is_constant:
+            options[p.label] = values
+    return _all(parameters, options)
+
+
+def corners(
+    parameters: ParameterSet, wanted: Mapping[str, Value] | None = None
+) -> list[dict[str, Value]]:
+    """The draws at which a rule between rows breaks first, if it breaks anywhere.
+
+    Both sides of every rule are products and quotients of drawn numbers, rounded: their
+    difference rises or falls steadily along each number, so it is largest where each is at one of
+    its ends. Parameters that no rule, `fraction_of` or `when` ties to another one are left out.
+
+    Args:
+        parameters: of a search space.
+        wanted: name → value that is taken, instead of the ends, wherever it can be drawn.
+
+    Raises:
+        ValueError: if there are too many to look at.
+    """
+    fractions = [p for p in parameters.ordered if p.fraction_of]
+    tied = {*_COUPLED, *(n for p in fractions for n in (p.name, cast(str, p.fraction_of)))}
+    compared = _with_conditions(parameters, tied)
+    asked = {name for p in compared for name in p.when}
+    options = {
+        p.label: _extremes(p, whole_list=p.name in asked) for p in compared if not p.is_constant
+    }
+    for p in compared:
+        value = (wanted or {}).get(p.name)
+        if p.label in options and value in (possible_values(p.distribution) or ()):
+            options[p.label] = [cast(Value, value)]
+    return _all(parameters, options)
+
+
+def _extremes(parameter: Parameter, *, whole_list: bool) -> list[Value]:
+    """Smallest and largest number; all values of names, and of what a `when` asks about."""
+    values = ends(parameter.distribution)
+    if whole_list:
+        return possible_values(parameter.distribution) or values
+    if isinstance(values[0], str):
+        return values
+    numbers = cast(list[float], values)
+    return [min(numbers), max(numbers)] if len(numbers) > 1 else values
+
+
+def _with_conditions(parameters: ParameterSet, names: Iterable[str]) -> list[Parameter]:
+    """Some parameters and those that their `when` asks about, in the order of the space."""
+    wanted = set(names)
+    for p in reversed(parameters.ordered):
+        if p.name in wanted:
+            wanted.update(p.when)
+    return [p for p in parameters.ordered if p.name in wanted]
+
+
+def _all(
+    parameters: ParameterSet, options: Mapping[str, Sequence[Value]]
+) -> list[dict[str, Value]]:
+    """All combinations, of which there are few: most conditions exclude each other."""
+    draws = list(islice(combinations(parameters, options), _MOST_COMBINATIONS + 1))
+    if len(draws) > _MOST_COMBINATIONS:
+        raise ValueError(
+            f"{', '.join(options)} can be combined in more than {_MOST_COMBINATIONS} ways, which "
+            f"cannot all be checked; give fewer values or take away a when"
+        )
+    return draws

@@ -1,0 +1,107 @@
+"""The first trial of a search: the defaults of the symbol table, as far as the space allows."""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+from model.spec.architecture import Activation, Architecture, default_d_ff
+from model.spec.hyperparameters import SYMBOL_TABLE
+from model.spec.symbol import FractionOf
+from tuner.space.parameter import Parameter, Value
+from tuner.space.parameter_set import ParameterSet
+
+
+class FirstTrial:
+    """What the first trial of a space draws.
+
+    Args:
+        parameters: of a checked space: no `when` and no `fraction_of` leads back to itself.
+        budget_tokens: `budget.tokens` of the space; None if T_total or N_epoch sets the budget.
+    """
+
+    def __init__(self, parameters: ParameterSet, budget_tokens: int | None) -> None:
+        self._budget_tokens = budget_tokens
+        self._parameters = parameters.ordered
+        self._values: dict[str, Value] = {}  # by name
+
+    def draw(self, parameter: Parameter) -> Value:
+        """The value to draw that comes closest to the default."""
+        return parameter.nearest(self._wanted(parameter))
+
+    def moves(self, parameter: Parameter) -> bool:
+        """Whether the default lies outside of what can be drawn, or may do."""
+        row = SYMBOL_TABLE.get(parameter.name)
+        if row is not None and row.default is None:  # T_total, N_epoch: there is no default
+            return False
+        return not _same(self.draw(parameter), self._wanted(parameter))
+
+    def _wanted(self, parameter: Parameter) -> Value:
+        """The default, as a share where a share is drawn; NaN if it is not known."""
+        if parameter.fraction_of is None:
+            return self._default(parameter.name)
+        default = SYMBOL_TABLE[parameter.name].default
+        if isinstance(default, FractionOf) and default.name == parameter.fraction_of:
+            return default.share
+        number = cast(float, self._default(parameter.name))
+        whole = cast(float, self._value(parameter.fraction_of))
+        if whole == 0:  # of which any share is 0
+            return math.nan if number else parameter.nearest(math.nan)
+        return number / whole
+
+    def _value(self, name: str) -> Value:
+        """What a row or an entry of `model:` is in the first trial; NaN if it is not known."""
+        if name not in self._values:
+            self._values[name] = math.nan  # for what asks for itself, by a when and a default
+            self._values[name] = self._given(name)
+        return self._values[name]
+
+    def _given(self, name: str) -> Value:
+        for p in self._parameters:
+            if p.name == name and all(self._value(n) in among for n, among in p.when.items()):
+                drawn = self.draw(p)
+                return (
+                    self._share(name, cast(float, drawn), p.fraction_of) if p.fraction_of else drawn
+                )
+        return self._default(name)
+
+    def _default(self, name: str) -> Value:
+        """What it is if the space leaves it out; NaN if that is not known."""
+        if name in Architecture.model_fields:
+            return self._default_entry(name)
+        if name == "total_steps" and self._budget_tokens is not None:
+            tokens = self._number("batch_size") * self._number("context_length")
+            return math.nan if math.isnan(tokens) else math.ceil(self._budget_tokens / tokens)
+        row = SYMBOL_TABLE[name]
+        if not isinstance(row.default, FractionOf):
+            return math.nan if row.default is None else row.default
+        default = self._share(name, row.default.share, row.default.name)
+        # as in `derive`: a default must not break the rules of a short trial
+        return max(default, cast(float, row.low)) if row.kind is int else default
+
+    def _default_entry(self, name: str) -> Value:
+        """The default of an entry of `model:`, where 0 means that it follows from others."""
+        if name == "n_kv_heads":
+            return self._value("n_heads")
+        if name == "source_length" and self._value("n_encoder_layers"):
+            return self._value("context_length")
+        if name == "d_ff":
+            d_model = self._number("d_model")
+            activation = cast(Activation, self._value("activation"))
+            return math.nan if math.isnan(d_model) else default_d_ff(int(d_model), activation)
+        return cast(Value, Architecture.model_fields[name].default)
+
+    def _share(self, name: str, share: float, of: str) -> float:
+        """A share of another row, rounded where the row counts something."""
+        value = share * self._number(of)
+        return round(value) if SYMBOL_TABLE[name].kind is int and not math.isnan(value) else value
+
+    def _number(self, name: str) -> float:
+        return cast(float, self._value(name))
+
+
+def _same(one: Value, other: Value) -> bool:
+    """Whether two values are equal but for rounding; NaN equals nothing."""
+    if isinstance(one, str) or isinstance(other, str):
+        return one == other
+    return math.isclose(one, other, rel_tol=1e-9)

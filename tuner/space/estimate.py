@@ -1,0 +1,91 @@
+"""How much a search will train: an estimate for the progress bar and for `tuner validate`."""
+
+from __future__ import annotations
+
+from tuner.space.data_facts import CorpusFacts
+from tuner.space.space import SearchSpace
+
+# Of the trials under `median`: how many it stops, and after which share of their budget. A guess:
+# it depends on how much the curves cross.
+_MEDIAN_STOPS = 0.5
+_MEDIAN_STOPS_AFTER = 1 / 3
+
+
+def expected_tokens(space: SearchSpace, corpus: CorpusFacts) -> tuple[int, int]:
+    """Training tokens of the whole search: without a scheduler, and with it as an estimate.
+
+    Both include the retraining of the best (`confirm:`). The first trial is never stopped.
+    """
+    trial, trials = space.mean_tokens(corpus), space.search.trials
+    budget, report = space.budget_tokens(corpus), space.report_tokens(corpus)
+    share = _spent(space, trials - 1, report, budget)
+    search = trial * (1 + share)
+    if space.search.max_tokens is not None:
+        search = min(search, space.search.max_tokens)
+    confirmation = trial * confirmations(space)
+    return round(trial * trials + confirmation), round(search + confirmation)
+
+
+def confirmations(space: SearchSpace) -> int:
+    """Trials of the confirmation: several objectives have no one winner to confirm."""
+    if space.further_objectives:
+        return 0
+    return min(space.confirm.top, space.search.trials) * space.confirm.seeds
+
+
+def _spent(space: SearchSpace, trials: int, report: int, budget: int) -> float:
+    """What some trials spend, in complete budgets."""
+    scheduler, eta = space.search.scheduler, space.search.reduction_factor
+    rungs = [report * power for power in _powers(eta, budget / report)]
+    if scheduler == "asha":
+        is_late = space.search.asha == "stop"
+        return _asha(trials, rungs, eta, budget, is_late=is_late)
+    if scheduler in ("hyperband", "bohb"):
+        return _hyperband(trials, eta, report, budget)
+    if scheduler == "median":
+        return trials * (1 - _MEDIAN_STOPS * (1 - _MEDIAN_STOPS_AFTER))
+    return trials  # pbt and pb2 replace what they stop
+
+
+def _powers(eta: int, limit: float) -> list[int]:
+    """1, η, η², … below a limit."""
+    powers = []
+    power = 1
+    while power < limit:
+        powers.append(power)
+        power *= eta
+    return powers
+
+
+def _asha(trials: float, rungs: list[int], eta: int, budget: int, *, is_late: bool) -> float:
+    """A share 1/η goes on at each rung.
+
+    The stopping form lets more through, because it judges each trial by those that came before:
+    the n-th goes on if it is one of the best ⌈n/η⌋, which of n in random order has the chance
+    ⌈n/η⌋/n.
+    """
+    spent, before = 0.0, 0
+    for rung in rungs:
+        spent += trials * (rung - before) / budget
+        before = rung
+        if is_late:
+            trials = sum(-(-n // eta) / n for n in range(1, round(trials) + 1))
+        else:
+            trials /= eta
+    return spent + trials * (budget - before) / budget
+
+
+def _hyperband(trials: int, eta: int, report: int, budget: int) -> float:
+    """Bracket after bracket until the trials have run out."""
+    s_max = len(_powers(eta, -(-budget // report) + 1)) - 1
+    spent, s = 0.0, s_max
+    while trials > 0:
+        size = min(trials, -(-(s_max + 1) * eta**s // (s + 1)))
+        trials -= size
+        before = 0
+        for k in range(s_max - s, s_max):
+            spent += size * (report * eta**k - before) / budget
+            before, size = report * eta**k, max(1, size // eta)
+        spent += size * (budget - before) / budget
+        s = s - 1 if s else s_max
+    return spent

@@ -1,0 +1,292 @@
+"""A search space: what may vary, and how a draw becomes a specification.
+
+The file format is read by `space_file` and checked by `space_checks`; this is what it means.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import cast
+
+from pydantic import Field
+
+from model.corpus.dataset import num_sequences
+from model.spec.architecture import Architecture
+from model.spec.data import DataConfig, TokenizerConfig
+from model.spec.derive import derive
+from model.spec.hyperparameters import SYMBOL_TABLE, Hyperparameters
+from model.spec.symbol import FractionOf
+from model.spec.trial import KEPT_ROWS, TrialSpec
+from tuner.space.combinations import combinations, corners, listed
+from tuner.space.data_facts import CorpusFacts
+from tuner.space.defaults import FirstTrial
+from tuner.space.objective import Objective
+from tuner.space.parameter import (
+    AnyDistribution,
+    Choice,
+    Frozen,
+    Parameter,
+    Value,
+    default_value,
+    largest,
+    mean,
+    possible_values,
+)
+from tuner.space.parameter_set import ParameterSet
+from tuner.space.settings import Budget, Confirm, EngineConfig, InitFromConfig, SearchConfig
+
+# The largest micro-batch that is chosen unasked; larger ones gain nothing on a CPU.
+_LARGEST_MICRO_BATCH = 32
+
+
+class SearchSpace(Frozen):
+    """A validated search space; `space_file.load_space` makes one from YAML.
+
+    A *draw* is a mapping from `Parameter.label` to the value drawn for it.
+    """
+
+    name: str = Field(default="search", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    data: DataConfig = DataConfig(source="python-stdlib")
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    init_from: InitFromConfig | None = None
+    model: Mapping[str, Parameter] = Field(default_factory=dict)
+    hyperparameters: Mapping[str, Parameter] = Field(default_factory=dict)
+    budget: Budget = Budget()
+    engine: EngineConfig = EngineConfig()
+    search: SearchConfig = SearchConfig()
+    confirm: Confirm = Confirm()
+    objective: Objective = Objective()
+    further_objectives: tuple[Objective, ...] = ()
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """What trials are compared by, the first one first."""
+        return (self.objective, *self.further_objectives)
+
+    # which parameters there are ------------------------------------------------------------
+
+    @cached_property
+    def parameter_set(self) -> ParameterSet:
+        """The entries of `model:` and `hyperparameters:`, and their conditions."""
+        return ParameterSet([*self.model.values(), *self.hyperparameters.values()])
+
+    @property
+    def parameters(self) -> list[Parameter]:
+        """All parameters, each after those that its `when` names.
+
+        Raises:
+            ValueError: if conditions form a circle.
+        """
+        return self.parameter_set.ordered
+
+    @property
+    def searched(self) -> list[Parameter]:
+        """The parameters that are not constant."""
+        return self.parameter_set.searched
+
+    @property
+    def explored(self) -> list[Parameter]:
+        """The searched parameters that may change in the middle of a trial."""
+        searched = [p for p in self.hyperparameters.values() if not p.is_constant]
+        return [p for p in searched if p.name not in KEPT_ROWS]
+
+    def possible(self, name: str) -> list[Value] | None:
+        """Every value that a parameter can have, set or not; None if they cannot be listed."""
+        default = default_value(name)
+        given = [
+            p for p in (*self.model.values(), *self.hyperparameters.values()) if p.name == name
+        ]
+        lists = [None if p.fraction_of else possible_values(p.distribution) for p in given]
+        if all(p.when for p in given):  # or there is none
+            lists.append(None if default is None else [default])
+        return None if None in lists else [value for values in lists for value in values or ()]
+
+    @property
+    def batch_sizes(self) -> list[Value]:
+        """Every B that may be drawn."""
+        values = self.possible("batch_size")
+        if values is None:
+            raise ValueError("B must be a value, a choice or a grid, so that a micro-batch fits")
+        return values
+
+    @property
+    def micro_batch(self) -> int:
+        """Sequences per tick: as given, or the largest one that divides every B.
+
+        Raises:
+            ValueError: if B is a range, which no micro-batch above 1 divides.
+        """
+        if self.engine.micro_batch:
+            return self.engine.micro_batch
+        common = math.gcd(*(int(b) for b in self.batch_sizes))
+        return max(b for b in range(1, _LARGEST_MICRO_BATCH + 1) if common % b == 0)
+
+    # draws ---------------------------------------------------------------------------------
+
+    def is_drawn(self, parameter: Parameter, drawn: Mapping[str, Value]) -> bool:
+        """Whether a parameter's `when` holds, given the draws before it."""
+        return self.parameter_set.is_drawn(parameter, drawn)
+
+    def settings(self, drawn: Mapping[str, Value]) -> dict[str, Value]:
+        """The value of every parameter that a `when` may name, by name."""
+        return self.parameter_set.settings(drawn)
+
+    def values(self, drawn: Mapping[str, Value]) -> dict[str, Value | FractionOf]:
+        """What a draw sets, by name: the constants and the drawn values whose `when` holds."""
+        return self.parameter_set.values(drawn)
+
+    def defaults(self) -> dict[str, Value]:
+        """The first trial: the defaults of table and architecture, each moved into its range."""
+        first = FirstTrial(self.parameter_set, self.budget.tokens)
+        return {p.label: first.draw(p) for p in self.searched}
+
+    def only_drawn(self, values: Mapping[str, Value]) -> dict[str, Value]:
+        """The draw that takes from some values, by label, those whose `when` holds."""
+        return self.parameter_set.only_drawn(values)
+
+    def moved(self) -> list[Parameter]:
+        """The parameters that the first trial draws otherwise than their default, or may do."""
+        first, drawn = FirstTrial(self.parameter_set, self.budget.tokens), self.defaults()
+        return [p for p in self.searched if first.moves(p) and self.is_drawn(p, drawn)]
+
+    @property
+    def grid(self) -> list[dict[str, Value]]:
+        """Every combination of the `grid` parameters; one empty one if there are none.
+
+        The combination of `defaults` comes first: the first trial is one point of the grid.
+        """
+        values = {
+            p.label: p.distribution.values
+            for p in self.parameters
+            if isinstance(p.distribution, Choice) and p.distribution.kind == "grid"
+        }
+        defaults = self.defaults()
+        points = list(combinations(self.parameter_set, values))
+        return sorted(points, key=lambda point: any(point[k] != defaults[k] for k in point))
+
+    # what trials are -----------------------------------------------------------------------
+
+    def shapes(self, vocab_size: int) -> list[Architecture]:
+        """Every architecture that may be drawn: one stack each.
+
+        Raises:
+            ValueError: if a combination of sizes is impossible (pydantic's ValidationError), an
+                entry is a range that cannot be listed, or there are too many.
+        """
+        draws = listed(self.parameter_set, {p.name for p in self.model.values()})
+        return list(dict.fromkeys(self._architecture(drawn, vocab_size) for drawn in draws))
+
+    def _architecture(
+        self, drawn: Mapping[str, Value], vocab_size: int, end_of_text: int = 0
+    ) -> Architecture:
+        values = self.values(drawn)
+        entries = {name: value for name, value in values.items() if name not in SYMBOL_TABLE}
+        facts = {"vocab_size": vocab_size, "end_of_text": end_of_text}
+        return Architecture.model_validate({**entries, **facts})
+
+    def derive(self, drawn: Mapping[str, Value], train_size: int) -> Hyperparameters:
+        """The complete hyperparameters of a draw, for a training text of some size.
+
+        Args:
+            drawn: as for `spec`.
+            train_size: its tokens; or the pairs, if the data are pairs.
+
+        Raises:
+            ValueError: if they break a rule of the symbol table.
+        """
+        values, length = self.values(drawn), self._context_length(drawn)
+        return derive(
+            {name: value for name, value in values.items() if name in SYMBOL_TABLE},
+            train_sequences=max(
+                1, train_size if self.data.pairs else num_sequences(train_size, length)
+            ),
+            context_length=length,
+            budget_tokens=self.budget.tokens,
+        )
+
+    def _context_length(self, drawn: Mapping[str, Value]) -> int:
+        settings = self.settings(drawn)
+        return cast(int, settings["context_length"])
+
+    def spec(self, drawn: Mapping[str, Value], corpus: CorpusFacts, seed: int) -> TrialSpec:
+        """The specification of a trial.
+
+        Args:
+            drawn: label → value of every searched parameter whose `when` holds; others do no harm.
+            corpus: what the specification must know of the data.
+            seed: of the trial.
+
+        Raises:
+            ValueError: if the values break a rule of the symbol table (`load_space` has checked
+                the ends of all ranges), or the corpus is too small.
+        """
+        architecture = self._architecture(drawn, corpus.vocab_size, corpus.end_of_text)
+        length = architecture.context_length
+        train, validation = corpus.sequences(length)
+        return TrialSpec(
+            hyperparameters=self.derive(drawn, corpus.train_size),
+            architecture=architecture,
+            data=self.data,
+            tokenizer=self.tokenizer,
+            data_fingerprint=corpus.data_fingerprint,
+            tokenizer_fingerprint=corpus.tokenizer_fingerprint,
+            train_sequences=train,
+            validation_sequences=max(1, min(validation, self.budget.validation_tokens // length)),
+            micro_batch=self.micro_batch,
+            report_tokens=self.report_tokens(corpus),
+            seed=seed,
+            init_from=corpus.init_from,
+        )
+
+    # how long trials are ---------------------------------------------------------------------
+
+    def report_tokens(self, corpus: CorpusFacts) -> int:
+        """Training tokens between reports: the largest budget of any trial, shared evenly."""
+        return math.ceil(self.budget_tokens(corpus) / self.budget.reports)
+
+    def budget_tokens(self, corpus: CorpusFacts) -> int:
+        """Training tokens of the longest trial that may be drawn."""
+        return int(self._tokens(corpus, largest))
+
+    def steps_and_epochs(
+        self, corpus: CorpusFacts, context_length: int
+    ) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Smallest and largest T_total and N_epoch of any trial that runs to the end.
+
+        Args:
+            corpus: what the specification must know of the data.
+            context_length: that of the trials, one of those in `shapes`.
+
+        Raises:
+            ValueError: if a draw breaks a rule of the symbol table with this corpus.
+        """
+        draws = corners(self.parameter_set, {"context_length": context_length})
+        complete = [
+            self.derive(drawn, corpus.train_size)
+            for drawn in draws
+            if self._context_length(drawn) == context_length
+        ]
+        steps, epochs = [h.total_steps for h in complete], [h.epochs for h in complete]
+        return (min(steps), max(steps)), (min(epochs), max(epochs))
+
+    def mean_tokens(self, corpus: CorpusFacts) -> float:
+        """Training tokens of a trial that runs to its end, on average."""
+        return self._tokens(corpus, mean)
+
+    def _tokens(self, corpus: CorpusFacts, of: Callable[[AnyDistribution], float]) -> float:
+        """Training tokens of a trial whose parameters are each the largest, or average, one."""
+        if self.budget.tokens is not None:
+            return self.budget.tokens
+        lengths = [shape.context_length for shape in self.shapes(corpus.vocab_size)]
+        if "epochs" in self.hyperparameters:
+            tokens = max(corpus.sequences(length)[0] * length for length in lengths)
+            return of(self.hyperparameters["epochs"].distribution) * tokens
+        return math.prod(
+            (
+                of(self.hyperparameters["total_steps"].distribution),
+                of(Choice(kind="choice", values=tuple(self.batch_sizes))),
+                of(Choice(kind="choice", values=tuple(lengths))),
+            )
+        )

@@ -1,0 +1,159 @@
+"""Check what `search:`, `objective:` and `confirm:` demand of each other and of the parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import islice
+
+from tuner.formatting import listed as in_words
+from tuner.space.combinations import combinations
+from tuner.space.first_draws import PointError, named_point
+from tuner.space.objective import ONLY_AT_THE_END
+from tuner.space.parameter import Parameter, ends, possible_values, symbol
+from tuner.space.space import SearchSpace
+from tuner.space_file.yaml_file import Place, YamlFile
+
+_FEWEST_OF_A_POPULATION = 4  # pbt copies from the best quarter to the worst one
+_FOR_SEVERAL = ("tpe", "random", "qmc", "nsga2", "grid")  # samplers
+
+
+class SearchChecks:
+    """The checks of one search; mistakes are noted in its file.
+
+    Args:
+        space: what was read; sections that are wrong have their defaults.
+        file: where it was read from.
+        places: name of a parameter → where it stands in the file.
+    """
+
+    def __init__(self, space: SearchSpace, file: YamlFile, places: Mapping[str, Place]) -> None:
+        self._space = space
+        self._search = space.search
+        self._file = file
+        self._places = places
+
+    def run(self) -> None:
+        """Note all mistakes; each check needs the sections that it reads to be right."""
+        checks: list[tuple[Callable[[], None], tuple[str, ...]]] = [
+            (self._check_metrics, ("objective", "data", "hyperparameters")),
+            (self._check_several_objectives, ("objective", "search")),
+            (self._check_scheduler, ("search", "budget", "objective")),
+            (self._check_population, ("search", "budget", "hyperparameters")),
+            (self._check_sampler, ("search", "model", "hyperparameters")),
+            (self._check_points, ("search", "model", "hyperparameters")),
+        ]
+        for check, sections in checks:
+            if not self._file.is_wrong(*sections):
+                check()
+
+    def _note(self, key: str, message: str) -> None:
+        self._file.note(("search", key), message)
+
+    # objectives --------------------------------------------------------------------------------
+
+    def _objective_place(self, number: int) -> Place:
+        return ("objective", number) if self._space.further_objectives else ("objective",)
+
+    def _check_metrics(self) -> None:
+        """Whether every trial will have a value of each metric."""
+        for number, objective in enumerate(self._space.objectives):
+            metric, place = objective.metric, (*self._objective_place(number), "metric")
+            if metric in ("token_accuracy", "bleu") and not self._space.data.pairs:
+                message = f"{metric} is only known with data of pairs (data.pairs: true)"
+                self._file.note(place, f"{message}; choose another metric")
+            elif metric == "sparsity" and not self._always_prunes():
+                message = "sparsity is only known of trials that prune"
+                self._file.note(place, f"{message}; give s_final values above 0 only, without when")
+
+    def _always_prunes(self) -> bool:
+        given = [p for p in self._space.parameters if p.name == "target_sparsity" and not p.when]
+        return any(min(map(float, ends(p.distribution))) > 0 for p in given)
+
+    def _check_several_objectives(self) -> None:
+        if not self._space.further_objectives:
+            return
+        if self._search.scheduler != "none":
+            message = "no scheduler can compare trials by several objectives on their way"
+            got = f"got {self._search.scheduler}"
+            self._note("scheduler", f"search.scheduler: {message}; set it to none, {got}")
+        elif self._search.sampler not in _FOR_SEVERAL:
+            message = f"search.sampler must be {in_words(_FOR_SEVERAL)} for several objectives"
+            self._note("sampler", f"{message}, got {self._search.sampler}")
+
+    # schedulers --------------------------------------------------------------------------------
+
+    def _check_scheduler(self) -> None:
+        """Whether a scheduler has something to compare, and the sampler that it needs."""
+        scheduler, metric = self._search.scheduler, self._space.objective.metric
+        if scheduler == "none" or self._space.further_objectives:
+            return
+        if metric in ONLY_AT_THE_END:
+            message = f"{scheduler} compares trials on their way, where {metric} says nothing"
+            self._note("scheduler", f"search.scheduler: {message}; set it to none")
+        elif self._space.budget.reports < 2:
+            message = f"{scheduler} compares trials on their way, which takes 2 reports or more"
+            got = f"got {self._space.budget.reports}; or set search.scheduler: none"
+            self._file.note(("budget", "reports"), f"budget.reports: {message}, {got}")
+        elif scheduler == "bohb" and self._search.sampler != "tpe":
+            message = f"bohb is a scheduler with its own sampler, tpe, got {self._search.sampler}"
+            self._note("sampler", f"search.sampler: {message}; set one of them otherwise")
+
+    def _check_population(self) -> None:
+        """What pbt and pb2 need: trials to copy, time to do so, and something to change."""
+        name = self._search.scheduler
+        if name not in ("pbt", "pb2"):
+            return
+        reports, perturb = self._space.budget.reports, self._search.perturb_reports
+        if self._search.trials < _FEWEST_OF_A_POPULATION:
+            message = f"search.trials must be at least {_FEWEST_OF_A_POPULATION} with {name}"
+            self._note("trials", f"{message}, whose population it is, got {self._search.trials}")
+        if perturb >= reports:
+            message = f"search.perturb_reports must be below budget.reports, {reports}"
+            self._note("perturb_reports", f"{message}, or {name} never copies, got {perturb}")
+        if not self._space.explored:
+            message = f"{name} has nothing to change in mid-training"
+            way_out = "search a hyperparameter such as α_max or λ, not only B, sizes or optimizers"
+            self._note("scheduler", f"search.scheduler: {message}; {way_out}")
+
+    # samplers ----------------------------------------------------------------------------------
+
+    def _check_sampler(self) -> None:
+        """What sampler grid needs: values that can be listed, and enough trials."""
+        if self._search.sampler != "grid":
+            return
+        options = {}
+        for p in self._space.searched:
+            values = possible_values(p.distribution)
+            if values is None:
+                message = "every searched parameter must be a choice, a grid or a short int range"
+                got = f"got {self._spelled(p)} {p.describe()}"
+                self._note("sampler", f"search.sampler: with grid {message}, {got}")
+                return
+            if p.prior is not None:
+                message = "has no effect with sampler grid, which tries every value"
+                place = (*self._places[p.name], "prior")
+                self._file.note(place, f"{self._spelled(p)}: a prior {message}", at_key=True)
+            options[p.label] = values
+        trials = self._search.trials
+        points = len(list(islice(combinations(self._space.parameter_set, options), trials + 1)))
+        if points > trials:
+            message = f"the grid has more points than the {trials} trials that may run"
+            self._note("trials", f"{message}; raise search.trials, or give fewer values")
+
+    def _spelled(self, parameter: Parameter) -> str:
+        place = self._places.get(parameter.name)
+        return str(place[-1]) if place else symbol(parameter.name)
+
+    def _check_points(self) -> None:
+        """Whether each point of `try_first` can be tried."""
+        defaults = self._space.defaults()
+        for number, point in enumerate(self._search.try_first):
+            try:
+                named_point(self._space, point, defaults)
+            except PointError as error:
+                place = ("search", "try_first", number, error.key)
+                self._file.note(place, f"search.try_first: {error}", at_key=error.at_key)
+        points = len(self._search.try_first)
+        if points and self._search.trials < 1 + points:
+            message = f"try_first has {points} points, and the defaults come before them"
+            self._note("trials", f"{message}, but only {self._search.trials} trials may run")

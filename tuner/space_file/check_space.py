@@ -1,0 +1,291 @@
+"""Check a search space as a whole: what its parts demand of each other and of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import cast
+
+from pydantic import ValidationError
+
+from model.errors import CorpusError
+from model.sources.registry import source_bytes
+from model.spec.architecture import USED_WHEN
+from model.spec.hyperparameters import SYMBOL_TABLE
+from model.spec.symbol import FractionOf
+from model.tokenizer.load import vocab_size_of
+from tuner.formatting import broken_rule, shown
+from tuner.formatting import listed as in_words
+from tuner.space.combinations import listed
+from tuner.space.conflicts import conflicts
+from tuner.space.parameter import FOLLOWING, Parameter, Value, ends, symbol
+from tuner.space.space import SearchSpace
+from tuner.space_file.yaml_file import Place, YamlFile
+
+_MOST_SHAPES = 256
+
+
+class SpaceChecks:
+    """The checks of one search space; mistakes are noted in its file.
+
+    A check is left out if a section that it reads is already wrong.
+
+    Args:
+        space: what was read; sections that are wrong have their defaults.
+        file: where it was read from.
+        places: name of a parameter → where it stands in the file.
+    """
+
+    def __init__(self, space: SearchSpace, file: YamlFile, places: Mapping[str, Place]) -> None:
+        self._space = space
+        self._file = file
+        self._places = places
+
+    def run(self) -> None:
+        """Note all mistakes."""
+        wrong = self._file.is_wrong
+        size = None if wrong("data") else self._check_data()
+        self._check_start()
+        if not wrong("model"):
+            self._check_context(size)
+        if not wrong("hyperparameters", "budget"):
+            self._check_budget()
+        if not wrong("hyperparameters", "engine"):
+            self._check_batch()
+            self._check_dtype()
+        if wrong("model", "hyperparameters"):
+            return
+        self._check_circles()
+        if wrong("model", "hyperparameters"):
+            return
+        self._check_conditions()
+        if not wrong("model", "hyperparameters", "tokenizer"):
+            self._check_shapes()
+        if not wrong("model", "hyperparameters", "search"):
+            self._check_grid()
+        if size is not None and not wrong("model", "hyperparameters", "budget"):
+            for name, message in conflicts(self._space, size):
+                self._note(name, message)
+
+    def _note(self, name: str, message: str, *, at_key: bool = False) -> None:
+        """Note a mistake where a parameter stands."""
+        self._file.note(self._places.get(name, ("hyperparameters",)), message, at_key=at_key)
+
+    def _place(self, parameter: Parameter) -> Place:
+        """Where a parameter stands, itself and not the list of its alternatives."""
+        place = self._places[parameter.name]
+        return (*place, parameter.alternative - 1) if parameter.alternative else place
+
+    def _spelled(self, name: str) -> str:
+        """A parameter as the file writes it."""
+        return str(self._places[name][-1]) if name in self._places else symbol(name)
+
+    # data and budget ------------------------------------------------------------------------
+
+    def _check_data(self) -> int | None:
+        """Whether the source can be found; its size in bytes, the most tokens that it can have.
+
+        None if it cannot be found or only reading tells its size.
+        """
+        try:
+            size = source_bytes(self._space.data)
+        except (CorpusError, ValueError) as error:
+            self._file.note(("data",), str(error))
+            return None
+        if size is not None and size < 2:
+            self._file.note(("data",), "data: the files are empty; give them some text")
+            return None
+        return size
+
+    def _check_start(self) -> None:
+        """Whether a checkpoint is there; what it holds, `warm_start` looks at."""
+        start = self._space.init_from
+        if (
+            start is not None
+            and start.checkpoint is not None
+            and not Path(start.checkpoint).is_file()
+        ):
+            message = f"init_from.checkpoint: there is no file {start.checkpoint}; check the path"
+            self._file.note(("init_from", "checkpoint"), message)
+
+    def _check_context(self, size: int | None) -> None:
+        given = [p for p in self._space.model.values() if p.name == "context_length"]
+        longest = max((cast(int, end) for p in given for end in ends(p.distribution)), default=0)
+        if size is not None and longest >= size and not self._space.data.pairs:
+            self._note(
+                "context_length",
+                f"context_length {longest} is longer than the data, which has {size} bytes; use a "
+                f"shorter context or more text",
+            )
+
+    def _check_budget(self) -> None:
+        given = ["budget.tokens"] if self._space.budget.tokens is not None else []
+        for name in ("total_steps", "epochs"):
+            parameter = self._space.hyperparameters.get(name)
+            if parameter is not None:
+                given.append(self._spelled(name))
+                if parameter.when:
+                    message = f"{given[-1]} is the budget, so it cannot depend on a when"
+                    self._note(name, f"{message}; give it always")
+        if len(given) != 1:
+            got = in_words(given, "and") if given else "none"
+            message = f"give exactly one of budget.tokens, T_total and N_epoch, got {got}"
+            self._file.note(("budget",), message)
+
+    def _check_batch(self) -> None:
+        try:
+            micro_batch = self._space.micro_batch
+            wrong = [b for b in self._space.batch_sizes if cast(int, b) % micro_batch]
+        except ValueError as error:
+            self._note("batch_size", str(error))
+            return
+        if wrong:
+            message = f"every B must be a multiple of the micro-batch {micro_batch}"
+            way_out = "change one of them, or leave micro_batch out"
+            self._file.note(("engine", "micro_batch"), f"{message}, got B = {wrong[0]}; {way_out}")
+
+    def _check_dtype(self) -> None:
+        engine = self._space.engine
+        if engine.dtype == "tf32" and engine.device in ("cpu", "mps"):
+            message = f"only GPUs of NVIDIA compute in tf32, and engine.device is {engine.device}"
+            self._file.note(("engine", "dtype"), f"{message}; use auto or float32")
+
+    # conditions, shapes and grid ------------------------------------------------------------
+
+    def _check_circles(self) -> None:
+        """Neither `when` nor `fraction_of` may lead back to where it started."""
+        conditions: dict[str, list[str]] = {}
+        fractions: dict[str, list[str]] = {}
+        defaults = {
+            row.name: [row.default.name]
+            for row in SYMBOL_TABLE.values()
+            if isinstance(row.default, FractionOf)
+        }
+        for p in self._all():
+            conditions.setdefault(p.name, []).extend(p.when)
+            fractions.setdefault(p.name, []).extend([p.fraction_of] if p.fraction_of else [])
+            fractions[p.name] += defaults.get(p.name, []) if p.when else []
+        fractions = {**fractions, **{n: d for n, d in defaults.items() if n not in fractions}}
+        for edges, word in ((conditions, "depends on"), (fractions, "is a fraction of")):
+            circle = _circle(edges)
+            if circle:
+                path = f" {word} ".join(map(self._spelled, circle))
+                start = next(name for name in circle if name in self._places)
+                self._note(start, f"{path}; give one of them a value that does not")
+
+    def _all(self) -> Iterator[Parameter]:
+        yield from self._space.model.values()
+        yield from self._space.hyperparameters.values()
+
+    def _check_conditions(self) -> None:
+        """Whether every `when` can hold, alone of its list, and every parameter has an effect."""
+        for p in self._space.parameters:
+            self._check_when(p)
+        if self._file.is_wrong("model", "hyperparameters"):
+            return
+        asked = {name for p in self._space.parameters for name in p.when}
+        try:
+            draws = listed(self._space.parameter_set, asked | {"optimizer", "schedule", "position"})
+        except ValueError as error:
+            self._file.note(("hyperparameters",), str(error))
+            return
+        held: dict[str, list[dict[str, Value]]] = {}  # by the key of each parameter
+        for p in self._space.parameters:
+            held[p.key] = [d for d in draws if self._space.is_drawn(p, d)]
+            self._check_effect(p, held[p.key])
+            for other in range(1, p.alternative):
+                both = [d for d in held.get(f"{p.name}[{other}]", ()) if d in held[p.key]]
+                if both:
+                    self._note_both(p, other, both[0])
+
+    def _check_when(self, parameter: Parameter) -> None:
+        """Whether what it asks about can be listed, and be what it asks for."""
+        for name, wanted in parameter.when.items():
+            possible = self._space.possible(name)
+            message = ""
+            if name in FOLLOWING and name not in self._places:
+                whole = FOLLOWING[name]
+                message = f"follows from {whole}; give its values, or ask about {whole}"
+            elif possible is None:
+                message = "is drawn from a range or derived; ask about a choice"
+            elif not set(possible) & set(wanted):
+                message = f"is never {in_words(wanted)}; it is {in_words(dict.fromkeys(possible))}"
+            if message:
+                place = (*self._place(parameter), "when")
+                self._file.note(place, f"when: {self._spelled(name)} {message}")
+
+    def _note_both(self, parameter: Parameter, other: int, drawn: Mapping[str, Value]) -> None:
+        settings = self._space.settings(drawn)
+        case = in_words([f"{self._spelled(n)} {shown(settings[n])}" for n in parameter.when], "and")
+        message = f"alternatives {other} and {parameter.alternative} both hold with {case}"
+        message = f"{self._spelled(parameter.name)}: {message}; let one when exclude the other"
+        self._file.note((*self._place(parameter), "when"), message)
+
+    def _check_effect(self, parameter: Parameter, draws: list[dict[str, Value]]) -> None:
+        """What is never drawn, or never used where it is drawn, would be searched in vain."""
+        key = self._spelled(parameter.name)
+        if not draws:
+            message = f"{key} is never drawn, because its conditions exclude each other"
+            self._file.note(self._place(parameter), f"{message}; change its when", at_key=True)
+            return
+        row = SYMBOL_TABLE.get(parameter.name)
+        used_when = row.used_when if row else USED_WHEN.get(parameter.name, {})
+        for other, used in used_when.items():
+            values = dict.fromkeys(self._space.settings(draw)[other] for draw in draws)
+            if not set(values) & set(used):
+                message = f"{key} has no effect with {other} {in_words(values)}"
+                peaked = SYMBOL_TABLE["max_learning_rate"].used_when["schedule"]
+                is_peak = parameter.name == "learning_rate" and set(values) <= set(peaked)
+                hint = "; did you mean α_max?" if is_peak else ""
+                way_out = hint or f"; it is used with {other} {in_words(used)}"
+                self._file.note(self._place(parameter), message + way_out, at_key=True)
+
+    def _check_shapes(self) -> None:
+        try:
+            vocab_size = vocab_size_of(self._space.tokenizer)
+        except CorpusError as error:
+            self._file.note(("tokenizer", "file"), str(error))
+            return
+        try:
+            shapes = self._space.shapes(vocab_size)
+            if len(shapes) > _MOST_SHAPES:
+                message = f"model: more than {_MOST_SHAPES} different shapes; search fewer sizes"
+                self._file.note(("model",), message)
+        except ValidationError as error:
+            self._file.note(("model",), f"model: {broken_rule('', error.errors()[0])}")
+        except ValueError as error:
+            self._file.note(("model",), f"model: {error}")
+        else:
+            self._check_pairs([shape.n_encoder_layers > 0 for shape in shapes])
+
+    def _check_pairs(self, has_encoder: list[bool]) -> None:
+        """Pairs go to an encoder–decoder, and texts to a language model."""
+        if not all(has_encoder) and self._space.data.pairs:
+            message = "data.pairs needs an encoder; set model.n_encoder_layers to 1 or more"
+            self._file.note(("data", "pairs"), message)
+        elif any(has_encoder) and not self._space.data.pairs:
+            message = (
+                "n_encoder_layers needs data of pairs; set data.pairs: true, with source: "
+                "python-docstrings or files: of tables"
+            )
+            self._note("n_encoder_layers", message)
+
+    def _check_grid(self) -> None:
+        points, trials = len(self._space.grid), self._space.search.trials
+        if points > trials:
+            message = f"the grid has {points} points, but only {trials} trials may run"
+            self._file.note(("search", "trials"), f"{message}; raise search.trials")
+
+
+def _circle(edges: Mapping[str, list[str]]) -> list[str]:
+    """A way through some edges that ends where it began; empty if there is none."""
+    for start in edges:
+        ways = [[start]]
+        while ways:
+            way = ways.pop()
+            for name in edges.get(way[-1], ()):
+                if name == start:
+                    return [*way, start]
+                if name not in way:
+                    ways.append([*way, name])
+    return []

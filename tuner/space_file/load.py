@@ -1,0 +1,231 @@
+"""Read a search-space file: YAML to a `SearchSpace`, or all mistakes, each with its place.
+
+hyperparameters:
+  α_max:     {log: [1e-4, 3e-2]}
+  α_min:     {fraction_of: α_max, log: [0.01, 0.5]}
+  B:         {choice: [8, 16, 32]}
+  optimizer: adamw
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import BaseModel, ValidationError
+
+from model.spec.data import DataConfig, TokenizerConfig
+from model.spec.hyperparameters import find_row
+from tuner.errors import SpaceError
+from tuner.formatting import broken_rule, shown, unknown
+from tuner.space.objective import Objective
+from tuner.space.parameter import Parameter
+from tuner.space.settings import Budget, Confirm, EngineConfig, InitFromConfig, SearchConfig
+from tuner.space.space import SearchSpace
+from tuner.space_file.check_search import SearchChecks
+from tuner.space_file.check_space import SpaceChecks
+from tuner.space_file.entries import EntryReader
+from tuner.space_file.overrides import Override, annotated
+from tuner.space_file.yaml_file import Place, YamlFile, whole_if_equal
+
+_SECTIONS: Mapping[str, type[BaseModel]] = {
+    "data": DataConfig,
+    "tokenizer": TokenizerConfig,
+    "init_from": InitFromConfig,
+    "budget": Budget,
+    "engine": EngineConfig,
+    "search": SearchConfig,
+    "confirm": Confirm,
+    "objective": Objective,
+}
+_KEYS = ("name", "model", "hyperparameters", *_SECTIONS)
+
+
+def load_space(path: str | Path, overrides: Sequence[Override] = ()) -> SearchSpace:
+    """Read a search-space file.
+
+    Args:
+        path: of the file.
+        overrides: values instead of those in it.
+
+    Raises:
+        SpaceError: with every mistake of the file and the overrides.
+    """
+    return read_space(path, overrides)[0]
+
+
+def read_space(path: str | Path, overrides: Sequence[Override] = ()) -> tuple[SearchSpace, str]:
+    """The same, and the text that it was read from, overrides included.
+
+    The file is read once: it may be a pipe, or change while a search runs.
+    """
+    file = YamlFile(path)
+    for override in overrides:
+        file.override(override.option, _as_spelled(override.path, file.data), override.text)
+    entries = EntryReader(file)
+    space = _read(file, entries)
+    if space is not None:
+        SpaceChecks(space, file, entries.places).run()
+        SearchChecks(space, file, entries.places).run()
+    if space is None or file.mistakes:
+        raise SpaceError(file.name, file.mistakes)
+    return space, annotated(file.text, overrides)
+
+
+def _as_spelled(path: tuple[str, ...], data: Any) -> tuple[str, ...]:
+    """A path to a hyperparameter under the name that the file already gives to it."""
+    if path[0] != "hyperparameters" or len(path) == 1 or not isinstance(data, dict):
+        return path
+    row, given = find_row(path[1]), data.get("hyperparameters")
+    same = [k for k in given if find_row(k) is row] if row and isinstance(given, dict) else []
+    return ("hyperparameters", same[0], *path[2:]) if same else path
+
+
+def _read(file: YamlFile, entries: EntryReader) -> SearchSpace | None:
+    """The space, with defaults where a section is wrong; None if a section may be missing."""
+    data = file.data
+    if not isinstance(data, dict):
+        what = "the file is empty" if data is None else "the file holds no keys"
+        file.note((), f"{what}; a search space has the keys {', '.join(_KEYS)}")
+        return None
+    for key in data:
+        if key not in _KEYS:
+            file.note((key,), unknown("key", key, _KEYS), at_key=True)
+    parts: dict[str, Any] = {}
+    for name, kind in _SECTIONS.items():
+        if name == "objective" and isinstance(data.get(name), list):
+            parts |= _objectives(file, data[name])
+        elif data.get(name) is not None:
+            part = _section(file, (name,), kind, data[name])
+            parts |= {name: part} if part is not None else {}
+    parts["model"] = _parameters(file, "model", entries.size)
+    parts["hyperparameters"] = _parameters(file, "hyperparameters", entries.row)
+    parts["name"] = _name(file, data.get("name"))
+    return SearchSpace(**parts) if set(data) <= set(_KEYS) else None
+
+
+def _name(file: YamlFile, name: Any) -> str:
+    """The name as given, or one made from the file's."""
+    if name is None:
+        stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(file.name).stem)
+        return stem.lstrip("_.-")[:64] or "search"
+    try:
+        return SearchSpace.model_validate({"name": name}, strict=True).name
+    except ValidationError as error:
+        file.note(("name",), broken_rule("name", error.errors()[0]))
+        return "search"
+
+
+def _objectives(file: YamlFile, data: list[Any]) -> dict[str, Any]:
+    """Several objectives; none if one of them is wrong."""
+    if not data:
+        file.note(("objective",), "objective must be a mapping, or a list of some, got []")
+    read = [_section(file, ("objective", i), Objective, one) for i, one in enumerate(data)]
+    objectives = [one for one in read if isinstance(one, Objective)]
+    for i, one in enumerate(objectives):
+        if one.metric in [other.metric for other in objectives[:i]]:
+            file.note(("objective", i), f"{one.metric} is an objective twice; keep one")
+    if file.is_wrong("objective"):
+        return {}
+    return {"objective": objectives[0], "further_objectives": tuple(objectives[1:])}
+
+
+def _section(file: YamlFile, place: Place, kind: type[BaseModel], data: Any) -> BaseModel | None:
+    """A section of settings; None if it is wrong."""
+    section = cast(str, place[0])
+    if section == "confirm" and data == "off":
+        return Confirm(top=0)
+    if not isinstance(data, dict):
+        keys = ", ".join(kind.model_fields)
+        off = "off, or " if section == "confirm" else ""
+        message = f"{section} must be {off}a mapping with the keys {keys}, got {shown(data)}"
+        file.note(place, message)
+        return None
+    if section == "tokenizer" and "file" in data and len(data) > 1:
+        message = "tokenizer: a file has its vocab_size and pattern; leave out either"
+        file.note(place, message)
+        return None
+    data = _prepared(file, section, data)
+    try:
+        return kind.model_validate({k: whole_if_equal(v) for k, v in data.items()}, strict=True)
+    except ValidationError as error:
+        for item in error.errors():
+            where = (*place, *item["loc"])
+            if item["type"] == "extra_forbidden":
+                message = unknown(f"key in {section}:", item["loc"][-1], kind.model_fields)
+                file.note(where, message, at_key=True)
+            else:
+                field = ".".join(map(str, (section, *item["loc"][:1])))
+                file.note(where, broken_rule(field, item))
+        return None
+
+
+def _prepared(file: YamlFile, section: str, data: dict[str, Any]) -> dict[str, Any]:
+    """A section with paths that say where they begin, and points as the model wants them."""
+    if section == "data":
+        return _located_files(file, data)
+    if section == "tokenizer":
+        return _located(file, section, data, "file")
+    if section == "init_from":
+        return _located(file, section, data, "checkpoint")
+    if section == "search" and "try_first" in data:
+        return data | {"try_first": _points(file, data["try_first"])}
+    return data
+
+
+def _points(file: YamlFile, data: Any) -> tuple[dict[str, Any], ...]:
+    """The points of `try_first`, as far as they are mappings from names to values."""
+    place: Place = ("search", "try_first")
+    if not isinstance(data, list):
+        message = "search.try_first must be a list of points, for instance [{α_max: 3e-3, B: 8}]"
+        file.note(place, f"{message}, got {shown(data)}")
+        return ()
+    points = []
+    for i, point in enumerate(data):
+        if not isinstance(point, dict) or not point:
+            message = "a point must be a mapping from names to values, for instance {α_max: 3e-3}"
+            file.note((*place, i), f"search.try_first: {message}, got {shown(point)}")
+            continue
+        for key, value in point.items():
+            if not isinstance(value, int | float | str):
+                message = f"search.try_first: {key} must be one value, got {shown(value)}"
+                file.note((*place, i, key), message)
+        points.append({key: whole_if_equal(value) for key, value in point.items()})
+    return tuple(points) if not file.is_wrong("search") else ()
+
+
+def _located_files(file: YamlFile, data: dict[str, Any]) -> dict[str, Any]:
+    """Paths are meant from where the search-space file lies, or the command line was typed."""
+    here = file.folder(("data", "hub"))
+    hub, files = data.get("hub"), data.get("files")
+    if isinstance(hub, str) and "\0" not in hub and (here / hub).is_dir():
+        data = data | {"hub": str(here / hub)}
+    if isinstance(files, str):
+        files = [files]
+    if not isinstance(files, list):
+        return data
+    here = file.folder(("data", "files"))
+    return data | {"files": tuple(str(here / f) if isinstance(f, str) else f for f in files)}
+
+
+def _located(file: YamlFile, section: str, data: dict[str, Any], key: str) -> dict[str, Any]:
+    """The same for the path of one key."""
+    path = data.get(key)
+    if not isinstance(path, str) or not path:
+        return data
+    return data | {key: str(file.folder((section, key)) / path)}
+
+
+def _parameters(
+    file: YamlFile, section: str, read: Callable[[str, Any], list[Parameter]]
+) -> dict[str, Parameter]:
+    entries = file.data.get(section)
+    if entries is None:
+        return {}
+    if not isinstance(entries, dict):
+        message = f"{section} must be a mapping from names to values or ranges"
+        file.note((section,), f"{message}, got {shown(entries)}")
+        return {}
+    return {p.key: p for key, value in entries.items() for p in read(key, value)}

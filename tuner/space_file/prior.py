@@ -1,0 +1,99 @@
+"""Read the `prior:` of an entry: `{centre: 1e-3, confidence: high}`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tuner.formatting import did_you_mean, listed, shown, unknown
+from tuner.space.parameter import (
+    MAY_BE_OFF,
+    AnyDistribution,
+    Choice,
+    Constant,
+    Parameter,
+    Prior,
+    Range,
+    Value,
+    possible_values,
+)
+from tuner.space_file.yaml_file import Place, whole_if_equal
+
+CONFIDENCES: Mapping[str, float] = {"low": 0.25, "medium": 0.5, "high": 0.75}
+_KEYS = ("centre", "confidence")
+_SPELLINGS = ("centre", "center", "confidence")
+
+
+class PriorError(ValueError):
+    """A prior that cannot be.
+
+    Attributes:
+        place: below the entry's `prior`.
+        at_key: whether the key there is wrong, not the value.
+    """
+
+    def __init__(self, message: str, *place: str, at_key: bool = False) -> None:
+        super().__init__(message)
+        self.place: Place = place
+        self.at_key = at_key
+
+
+def read_prior(key: str, name: str, distribution: AnyDistribution, data: Any) -> Prior:
+    """The prior of a parameter.
+
+    Args:
+        key: of its entry.
+        name: of the parameter.
+        distribution: what it is drawn from.
+        data: what stands under `prior:`.
+
+    Raises:
+        PriorError: if it is no prior for that.
+    """
+    if isinstance(distribution, Constant):
+        raise PriorError(f"{key}: a constant needs no prior; take it away")
+    if isinstance(distribution, Choice) and distribution.kind == "grid":
+        message = "each value of a grid has its turn, whatever the prior; use choice"
+        raise PriorError(f"{key}: {message}")
+    example = "for instance {centre: 1e-3, confidence: medium}"
+    if not isinstance(data, dict):
+        raise PriorError(f"{key}: prior takes a mapping, {example}, got {shown(data)}")
+    for strange in (k for k in data if k not in _SPELLINGS):
+        message = f"{key}: {unknown('key in prior:', strange, _KEYS)}"
+        raise PriorError(message, strange, at_key=True)
+    centres = [k for k in ("centre", "center") if k in data]
+    if len(centres) != 1:
+        got = "both centre and center" if centres else "none"
+        raise PriorError(f"{key}: a prior needs one centre, {example}, got {got}")
+    centre = _centre(key, name, distribution, data[centres[0]], centres[0])
+    return Prior(centre=centre, confidence=_confidence(key, data.get("confidence", "medium")))
+
+
+def _centre(key: str, name: str, distribution: AnyDistribution, given: Any, spelled: str) -> Value:
+    value = 0 if given == "off" and name in MAY_BE_OFF else given
+    parameter = Parameter(name=name, distribution=distribution)
+    is_single = isinstance(value, int | float | str)
+    if isinstance(distribution, Range):
+        if not is_single or not parameter.contains(whole_if_equal(value)):
+            low, high = shown(distribution.low), shown(distribution.high)
+            kind = "a whole number in" if distribution.is_whole else "in"
+            message = f"{key}: the centre of its prior must be {kind} [{low}, {high}]"
+            raise PriorError(f"{message}, got {shown(given)}", spelled)
+        return int(value) if distribution.is_whole else float(value)
+    values = possible_values(distribution) or []
+    if not is_single or value not in values:
+        hint = did_you_mean(given, [v for v in values if isinstance(v, str)])
+        message = f"{key}: the centre of its prior must be {listed(values)}, got {shown(given)}"
+        raise PriorError(message + hint, spelled)
+    return values[values.index(value)]
+
+
+def _confidence(key: str, given: Any) -> float:
+    if isinstance(given, str) and given in CONFIDENCES:
+        return CONFIDENCES[given]
+    if isinstance(given, float) and 0 < given < 1:
+        return given
+    rule = "low, medium, high or a number between 0 and 1"
+    hint = did_you_mean(given, CONFIDENCES) if isinstance(given, str) else ""
+    message = f"{key}: the confidence of a prior must be {rule}, got {shown(given)}{hint}"
+    raise PriorError(message, "confidence")

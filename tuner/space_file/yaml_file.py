@@ -1,0 +1,239 @@
+"""Read YAML safely, remembering the line and column of every key and value.
+
+YAML 1.2's scalars: `1e-4` is a number, and `on`, `off`, `yes`, `no` are texts.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tuner.errors import Mistake, SpaceError
+from tuner.formatting import shown
+
+Place = tuple[str | int, ...]  # keys and list indices on the way to a value
+
+# Far more than a search space needs, and little enough to be read in well under a second.
+_MOST_BYTES = 200_000
+_MOST_VALUES = 10_000
+_DEEPEST = 20
+_TAG = "tag:yaml.org,2002:"
+
+
+def _whole(text: str) -> int:
+    number = int(text.replace("_", ""))
+    if abs(number) > 2**53:  # from here on, whole numbers and floats differ
+        raise ValueError
+    return number
+
+
+def _real(text: str) -> float:
+    number = float(text.replace("_", ""))
+    if not math.isfinite(number):
+        raise ValueError
+    return number
+
+
+_SCALARS: Mapping[str, Callable[[str], Any]] = {
+    f"{_TAG}null": lambda text: None,
+    f"{_TAG}bool": lambda text: text.lower() == "true",
+    f"{_TAG}int": _whole,
+    f"{_TAG}float": _real,
+    f"{_TAG}str": str,
+}
+
+
+class _Loader(yaml.SafeLoader):
+    """Composes nodes with YAML 1.2's scalars, to a bounded depth; constructs nothing."""
+
+    yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012 - PyYAML copies it before adding
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.depth > _DEEPEST:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise _error(f"nested more than {_DEEPEST} deep", mark)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+def _error(problem: str, mark: yaml.Mark) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+
+
+for _name, _pattern, _first in (
+    ("null", r"(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
+    ("bool", r"(?:true|True|TRUE|false|False|FALSE)$", list("tTfF")),
+    ("int", r"[-+]?[0-9][0-9_]*$", list("-+0123456789")),  # 010 is ten, 0x1F a text
+    (
+        "float",  # .inf and .nan are texts: no value here may be infinite
+        r"[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?$",
+        list("-+.0123456789"),
+    ),
+):
+    _Loader.add_implicit_resolver(f"{_TAG}{_name}", re.compile(_pattern), _first)
+
+
+class YamlFile:
+    """The contents of a YAML file, where each part of it stands, and what is wrong with it.
+
+    Attributes:
+        name: the file as the user named it.
+        text: what it held.
+        data: dicts, lists, finite numbers, texts, booleans and None.
+        mistakes: all that were noted, those of the YAML itself (repeated keys, tags) first.
+
+    Raises:
+        SpaceError: if there is no such file, it is too large, not UTF-8, or not YAML at all.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.name = str(path)
+        self.mistakes: list[Mistake] = []
+        self._noted: list[Place] = []
+        self._keys: dict[Place, yaml.Mark] = {}
+        self._values: dict[Place, yaml.Mark] = {}
+        self._options: dict[Place, str] = {}  # of overrides
+        self.text = text = self._read(Path(path))
+        try:
+            node = _Loader(text).get_single_node()
+            self.data: Any = None if node is None else self._build(node, (), ())
+        except yaml.reader.ReaderError as error:
+            before = text[: error.position].split("\n")
+            message = f"not a text file: it holds the character U+{error.character:04X}"
+            raise self._unreadable(message, len(before), len(before[-1]) + 1) from error
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+            message = f"not valid YAML: {error.problem}; check brackets, colons and indentation"
+            raise self._unreadable(message, line, column) from error
+
+    def override(self, option: str, path: Sequence[str], text: str) -> None:
+        """Replace or add one value; a mistake in it is then one of the option.
+
+        Args:
+            option: how messages call it.
+            path: keys on the way to it; mappings that are missing are made.
+            text: the value, as YAML.
+        """
+        place: Place = tuple(path)
+        self._options[place] = option
+        try:
+            node = _Loader(text).get_single_node()
+            value = None if node is None else self._build(node, place, ())
+        except yaml.YAMLError:
+            self.note(place, f"{shown(text)} is not valid YAML; check brackets and quotes")
+            return
+        if self.data is None:
+            self.data = {}
+        inside = self.data
+        for depth, key in enumerate(path):
+            if not isinstance(inside, dict):
+                above = ".".join(path[:depth])
+                what = f"{above} is {shown(inside)}" if above else "the file holds no keys"
+                self.note(place, f"{what}, so there is no {key} in it; set {above} itself")
+                return
+            if depth == len(path) - 1:
+                inside[key] = value
+            elif inside.get(key) is None:
+                inside[key] = {}
+            inside = inside[key]
+
+    def folder(self, place: Place) -> Path:
+        """Where a relative path at a place begins: at the file, or where an option was typed."""
+        is_typed = any(place[: len(path)] == path for path in self._options)
+        return Path.cwd() if is_typed else Path(self.name).parent.absolute()
+
+    def note(self, place: Place, message: str, *, at_key: bool = False) -> None:
+        """Note a mistake at the value (or the key) of a place, or at what is nearest above it.
+
+        A place in which something is wrong already gets no second mistake: it would only follow
+        from the first.
+        """
+        if any(noted[: len(place)] == place for noted in self._noted):
+            return
+        self._noted.append(place)
+        marks = self._keys if at_key else self._values
+        above = [option for path, option in self._options.items() if place[: len(path)] == path]
+        inside = [option for path, option in self._options.items() if path[: len(place)] == place]
+        if above or (inside and place not in marks):  # nothing of it stands in the file
+            self.mistakes.append(Mistake(0, 0, message, (above or inside)[-1]))
+            return
+        if place and inside:  # it may be what the mistake is about
+            message += f" (with {' and '.join(inside)})"
+        mark = None
+        for length in range(len(place), -1, -1):
+            mark = mark or marks.get(place[:length]) or self._values.get(place[:length])
+        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        self.mistakes.append(Mistake(line, column, message))
+
+    def is_wrong(self, *keys: str) -> bool:
+        """Whether a mistake was noted under one of some keys of the whole."""
+        return any(place[0] in keys for place in self._noted if place)
+
+    def _unreadable(self, message: str, line: int = 1, column: int = 1) -> SpaceError:
+        return SpaceError(self.name, [Mistake(line, column, message)])
+
+    def _read(self, path: Path) -> str:
+        try:
+            with path.open("rb") as file:
+                data = file.read(_MOST_BYTES + 1)
+        except OSError as error:
+            reason = f"cannot read the search space: {error.strerror}; check the path"
+            raise self._unreadable(reason) from error
+        if len(data) > _MOST_BYTES:
+            raise self._unreadable(
+                f"larger than {_MOST_BYTES // 1000} kB, which no search space needs; check the path"
+            )
+        try:
+            return data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            reason = f"not UTF-8 at byte {error.start}; save the file as UTF-8"
+            raise self._unreadable(reason) from error
+
+    def _build(self, node: yaml.Node, place: Place, above: tuple[yaml.Node, ...]) -> Any:
+        if node in above:
+            raise _error("an alias contains itself", node.start_mark)
+        if len(self._values) >= _MOST_VALUES:  # aliases of aliases can grow without end
+            raise _error(f"more than {_MOST_VALUES} values", node.start_mark)
+        self._values[place] = node.start_mark
+        if isinstance(node, yaml.MappingNode) and node.tag == f"{_TAG}map":
+            return self._build_mapping(node, place, (*above, node))
+        if isinstance(node, yaml.SequenceNode) and node.tag == f"{_TAG}seq":
+            return [self._build(n, (*place, i), (*above, node)) for i, n in enumerate(node.value)]
+        if not isinstance(node, yaml.ScalarNode) or node.tag not in _SCALARS:
+            tag = node.tag.replace(_TAG, "!!")
+            self.note(place, f"the tag {shown(tag)} is not supported; remove it")
+            return None
+        try:
+            return _SCALARS[node.tag](node.value)
+        except ValueError:
+            self.note(place, f"{shown(node.value)} is not a number that can be used here")
+            return None
+
+    def _build_mapping(
+        self, node: yaml.MappingNode, place: Place, above: tuple[yaml.Node, ...]
+    ) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
+            self._keys[*place, key or ""] = key_node.start_mark
+            if not key:
+                self.note((*place, ""), "a key must be a plain name", at_key=True)
+                continue
+            if key in result:
+                self.note((*place, key), f"{shown(key)} is given twice; keep one", at_key=True)
+            result[key] = self._build(value_node, (*place, key), above)
+        return result
+
+
+def whole_if_equal(value: Any) -> Any:
+    """`1e6` is written like a fraction, and means a whole number."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -1,0 +1,1 @@
+"""What a terminal shows: live view, progress, tables, the summary."""

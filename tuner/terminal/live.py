@@ -1,0 +1,239 @@
+"""What a user sees while a search runs: a live view on a terminal, a line per event elsewhere."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from model.progress import OnProgress
+from tuner.conductor.board import Board
+from tuner.conductor.trial import TrialRow
+from tuner.driver.view import SilentView
+from tuner.formatting import clock
+from tuner.terminal import progress
+
+_MOST_ROWS = 12
+_BARS = " ▏▎▍▌▋▊▉█"
+_LEVELS = "▁▂▃▄▅▆▇█"
+_LONGEST_BAR = 40  # cells
+_NARROW = 50  # cells: less is shown
+_LINES_ABOVE = 6  # of the view, before the table; and one for the cursor
+
+
+class LogView(SilentView):
+    """A plain line per event, for pipes and files."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._board: Board | None = None
+
+    def phase(self, message: str) -> None:
+        """Print it."""
+        self._console.print(message, highlight=False, soft_wrap=True)
+
+    def progress(self) -> AbstractContextManager[OnProgress]:
+        """A line for each stage, and now and then how far it is."""
+        return progress.shown(self._console)
+
+    def begin(self, board: Board, title: str) -> None:
+        """Print the title."""
+        self._board = board
+        self.phase(title)
+
+    def event(self, row: TrialRow, message: str) -> None:
+        """Print time, trial, message and how far the search is."""
+        board = self._board
+        assert board is not None
+        left = "" if board.seconds_left is None else f", about {clock(board.seconds_left)} left"
+        self._console.print(
+            f"{clock(board.seconds)}  trial {row.number:>3}  {message}  "
+            f"[{len(board.ended)}/{board.num_trials} trials, "
+            f"{board.tokens_per_second:,.0f} tokens/s{left}]",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+class LiveView(SilentView):
+    """A view that redraws itself four times a second, with what matters told above it."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live: Live | None = None
+        self._board: Board | None = None
+        self._title = ""
+
+    def phase(self, message: str) -> None:
+        """Print it above the view."""
+        self._console.print(Text(message, style="dim"))
+
+    def progress(self) -> AbstractContextManager[OnProgress]:
+        """A bar that vanishes at the end."""
+        return progress.shown(self._console)
+
+    def begin(self, board: Board, title: str) -> None:
+        """Start drawing."""
+        self._board, self._title = board, title
+        self._live = Live(
+            get_renderable=self._draw, console=self._console, refresh_per_second=4, transient=True
+        )
+        self._live.start()
+
+    def event(self, row: TrialRow, message: str) -> None:
+        """Print above the view what a user would not like to miss."""
+        if row.has_diverged or row.failed or (row.last and row.last.problem):
+            style = "yellow"
+        elif self._board is not None and row is self._board.best and row.has_finished:
+            style = "green"
+        else:
+            return
+        assert self._board is not None
+        line = f"{clock(self._board.seconds)}  trial {row.number}  {message}"
+        self._console.print(Text(line, style=style))
+
+    def end(self) -> None:
+        """Stop drawing and leave the screen as it was."""
+        if self._live is not None:
+            self._live.stop()
+
+    def _draw(self) -> RenderableType:
+        assert self._board is not None
+        size = self._console.size
+        return Group(*draw_board(self._board, self._title, size.width, size.height))
+
+
+def draw_board(board: Board, title: str, width: int, height: int = 40) -> list[RenderableType]:
+    """The live view as lines, none of which wraps: progress, best so far, rungs, and the trials.
+
+    Args:
+        board: of the search.
+        title: its name.
+        width: of the terminal, in cells.
+        height: in lines.
+    """
+    rungs = _rung_lines(board, width)
+    rows = max(1, min(_MOST_ROWS, height - _LINES_ABOVE - len(rungs)))
+    lines: list[RenderableType] = [_head(board, title, width), _throughput(board)]
+    lines += [_best_line(board, width), *rungs]
+    for line in lines:
+        assert isinstance(line, Text)
+        line.no_wrap, line.overflow = True, "ellipsis"
+    if board.training:
+        lines.append(_table(board, rows, is_narrow=width < _NARROW))
+    return lines
+
+
+def _head(board: Board, title: str, width: int) -> Text:
+    left = "…" if board.seconds_left is None else f"about {clock(board.seconds_left)} left"
+    counts = f" {len(board.ended)}/{board.num_trials} trials · {clock(board.seconds)}, {left}"
+    room = width - len(title) - len(counts) - 2
+    line = Text.assemble((title, "bold"), " ")
+    if room >= 10:
+        bar = _bar(len(board.ended) / board.num_trials, min(_LONGEST_BAR, room))
+        line.append(bar, style="green")
+    return line.append(counts)
+
+
+def _throughput(board: Board) -> Text:
+    counts = {
+        "training": len(board.training),
+        "waiting": len(board.parked),
+        "diverged": sum(row.has_diverged for row in board.rows.values()),
+        "confirming": sum(row.confirms is not None for row in board.training),
+    }
+    parts = [f"{count} {what}" for what, count in counts.items() if count]
+    return Text(" · ".join([f"{board.tokens_per_second:,.0f} tokens/s", *parts]), style="dim")
+
+
+def _best_line(board: Board, width: int) -> Text:
+    best = board.best
+    if best is None:
+        return Text("waiting for the first report", style="dim")
+    line = Text.assemble(
+        "best ",
+        (f"{board.metric} {best.objective(board.metric):.4f}", "bold green"),
+        f"  trial {best.number}",
+    )
+    defaults = board.rows.get(0)
+    if defaults and defaults is not best and defaults.last:
+        line.append(f"  (defaults {defaults.objective(board.metric):.4f})", style="dim")
+    room = min(_LONGEST_BAR, width - len(line) - 2)
+    if room >= 8:
+        line.append("  ").append(sparkline(board.best_values, room), style="green")
+    return line
+
+
+def sparkline(values: Sequence[float], cells: int, scale: Sequence[float] | None = None) -> str:
+    """A curve as a row of bars, the newest value last; what is not finite is left out.
+
+    Args:
+        values: in the order of time.
+        cells: the most characters.
+        scale: values from the lowest to the highest of which the bars reach; by default these.
+    """
+    finite = [value for value in values if math.isfinite(value)]
+    count = min(cells, len(finite))
+    # each cell shows the last value of its stretch, so that the end is the end
+    shown = [finite[(i + 1) * len(finite) // count - 1] for i in range(count)]
+    scale = shown if scale is None else scale
+    low, high = min(scale, default=0), max(scale, default=0)
+    span = (high - low) or 1.0
+    return "".join(_LEVELS[round((value - low) / span * (len(_LEVELS) - 1))] for value in shown)
+
+
+def _rung_lines(board: Board, width: int) -> list[Text]:
+    """How many trials reached each report at which some were stopped."""
+    reached = Counter(len(row.reports) for row in board.searched)
+    over = board.ended + board.parked
+    stops = {len(r.reports) for r in over if not (r.has_finished or r.has_diverged)} - {0}
+    total = max((len(r.report_steps) for r in board.rows.values()), default=1)
+    rungs = sorted(stops | {total})
+    if len(rungs) > 5:  # hyperband stops nearly everywhere
+        rungs = rungs[:: math.ceil(len(rungs) / 5)] + [total] * (rungs[-1] != total)
+    cells = max(4, min(_LONGEST_BAR, width - 20))
+    lines = []
+    for rung in dict.fromkeys([*rungs, total]):
+        count = sum(n for reports, n in reached.items() if reports >= rung)
+        bar = _bar(count / board.num_trials, cells, rest="")
+        lines.append(
+            Text.assemble(
+                (f"report {rung:>{len(str(total))}} ", "dim"), (bar, "cyan"), (f" {count}", "dim")
+            )
+        )
+    return lines
+
+
+def _table(board: Board, rows: int, *, is_narrow: bool) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False)
+    table.add_column("trial", justify="right", style="dim", no_wrap=True)
+    table.add_column("budget", no_wrap=True)
+    table.add_column(board.metric, justify="right", no_wrap=True)
+    if not is_narrow:
+        table.add_column("B", justify="right", style="dim", no_wrap=True)
+        table.add_column("peak rate", justify="right", style="dim", no_wrap=True)
+    for row in board.training[:rows]:
+        h = row.spec.hyperparameters
+        peak = h.max_learning_rate if h.schedule == "cosine" else h.learning_rate
+        share = row.tokens / row.spec.budget_tokens
+        cells = [
+            str(row.number),
+            _bar(share, 6 if is_narrow else 16),
+            f"{row.objective(board.metric):.4f}" if row.last else "",
+        ]
+        table.add_row(*cells, *([] if is_narrow else [str(h.batch_size), f"{peak:.2g}"]))
+    return table
+
+
+def _bar(share: float, cells: int, rest: str = "·") -> str:
+    eighths = round(8 * cells * min(1.0, share))
+    full, part = divmod(eighths, 8)
+    bar = "█" * full + (_BARS[part] if part else "")
+    return bar.ljust(cells, rest) if rest else bar

@@ -1,0 +1,112 @@
+"""How far long work is: a bar with a rate and the time left, or a line now and then in a pipe."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich import filesize
+from rich.console import Console
+from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TextColumn
+from rich.progress import Progress as Bars
+from rich.text import Text
+
+from model.progress import OnProgress, Progress
+from tuner.formatting import clock
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+@contextmanager
+def shown(console: Console) -> Iterator[OnProgress]:
+    """Show what is reported, as long as the context lasts; bars vanish at its end."""
+    if not console.is_terminal:
+        yield _Lines(console)
+        return
+    columns = [
+        SpinnerColumn(),
+        TextColumn("{task.description}", style="dim"),
+        BarColumn(bar_width=30),
+        _Amount(),
+    ]
+    with Bars(*columns, console=console, transient=True) as bars:
+        yield _Bars(bars)
+
+
+class _Bars:
+    """One bar at a time, for the stage under way."""
+
+    def __init__(self, bars: Bars) -> None:
+        self._bars = bars
+        self._stage = ""
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.stage != self._stage:
+            for task in self._bars.task_ids:
+                self._bars.remove_task(task)
+            self._stage = progress.stage
+            self._bars.add_task(progress.stage, total=None, unit=progress.unit)
+        task = self._bars.task_ids[-1]
+        # without a total the bar only moves to and fro
+        total = progress.total if progress.done else None
+        self._bars.update(task, completed=progress.done, total=total)
+
+
+class _Amount(ProgressColumn):
+    """`9.7/10.2 MB · 14.1 MB/s · 0:12 left`."""
+
+    def render(self, task: Task) -> Text:
+        """What is known of a stage."""
+        if not task.completed:
+            return Text()
+        rate = task.speed or (task.completed / task.elapsed if task.elapsed else None)
+        left = None
+        if task.total is not None and rate:
+            left = max(0.0, task.total - task.completed) / rate
+        progress = Progress(
+            task.description,
+            int(task.completed),
+            None if task.total is None else int(task.total),
+            task.fields["unit"],
+        )
+        return Text(_amount(progress, rate, left), style="dim")
+
+
+class _Lines:
+    """A line when a stage begins, and one every ten seconds while it lasts."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._stage = ""
+        self._began = self._said = 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if progress.stage != self._stage:
+            self._stage, self._began, self._said = progress.stage, now, now
+            self._say(progress.stage)
+        elif now - self._said >= _SECONDS_BETWEEN_LINES and progress.done:
+            self._said = now
+            rate = progress.done / (now - self._began)
+            left = None if progress.total is None else (progress.total - progress.done) / rate
+            self._say(f"{progress.stage}: {_amount(progress, rate, left)}")
+
+    def _say(self, message: str) -> None:
+        self._console.print(message, highlight=False, markup=False, soft_wrap=True)
+
+
+def _amount(progress: Progress, rate: float | None, left: float | None) -> str:
+    done, total = _quantity(progress.done, progress.unit), ""
+    if progress.total is not None:
+        total = f" of {_quantity(progress.total, progress.unit)}"
+    parts = [done + total]
+    if rate:
+        parts.append(f"{_quantity(round(rate), progress.unit)}/s")
+    if left is not None:
+        parts.append(f"{clock(left)} left")
+    return " · ".join(parts)
+
+
+def _quantity(number: int, unit: str) -> str:
+    return filesize.decimal(number) if unit == "B" else f"{number:,} {unit}"

@@ -1,0 +1,131 @@
+"""Texts as they grow: streamed if there is one, side by side or one below the other if more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Self
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from tuner.trained.generate import Piece
+
+_NARROWEST = 44  # columns of a text that has others beside it
+_FRAME = 4  # columns and lines of a panel that are no text
+_SHORTEST = 5  # lines of a text that grows
+_PER_SECOND = 8
+# What moves the cursor or changes colours stays a character: a model may write anything.
+_CONTROLS = {
+    code: "\ufffd" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"
+}
+
+
+class TextsView:
+    """Shows texts while they are written.
+
+    Args:
+        console: where to.
+        titles: of the texts, in the order of their numbers.
+        prompts: what each begins with; "" for nothing.
+    """
+
+    def __init__(self, console: Console, titles: Sequence[str], prompts: Sequence[str]) -> None:
+        self._console, self._titles, self._prompts = console, titles, prompts
+        self.texts = [""] * len(titles)
+        self._streams = len(titles) == 1
+        self._live: Live | None = None
+
+    def __enter__(self) -> Self:
+        if self._streams:
+            self._write(self._prompts[0], "bold")
+        elif self._console.is_terminal:
+            self._live = Live(
+                console=self._console, transient=True, refresh_per_second=_PER_SECOND,
+                get_renderable=self._growing,
+            )  # fmt: skip
+            self._live.start()
+        return self
+
+    def add(self, number: int, piece: Piece) -> None:
+        """Show what was added to a text."""
+        self.texts[number] += piece.text
+        if self._streams:
+            self._write(piece.text)
+
+    def __exit__(self, *exception: object) -> None:
+        if self._streams:
+            self._write("\n")
+            return
+        if self._live is not None:
+            self._live.stop()
+        if self._console.is_terminal:
+            self._console.print(self._grid(None))
+            return
+        for number, title in enumerate(self._titles):
+            self._write(f"{'' if number == 0 else chr(10)}── {title} ──\n")
+            self._write(f"{self._prompts[number]}{self.texts[number]}\n")
+
+    def _write(self, text: str, style: str = "") -> None:
+        """Write at once; colours, and no control characters, on a terminal only."""
+        file = self._console.file
+        if self._console.is_terminal:
+            shown = text.translate(_CONTROLS)
+            if style and shown and not self._console.no_color:
+                shown = f"\x1b[1m{shown}\x1b[0m"
+            file.write(shown)
+        else:
+            file.write(text)
+        file.flush()
+
+    def _growing(self) -> RenderableType:
+        """The ends of all texts, as many lines as fit the screen."""
+        columns = self._columns()
+        rows = -(-len(self.texts) // columns)
+        return self._grid(max(_SHORTEST, (self._console.height - 1) // rows - _FRAME // 2))
+
+    def _columns(self) -> int:
+        return max(1, min(len(self.texts), self._console.width // _NARROWEST))
+
+    def _grid(self, height: int | None) -> Table:
+        """All texts in panels; each cut to its last lines if a height is given."""
+        columns = self._columns()
+        grid = Table.grid(expand=True)
+        for _ in range(columns):
+            grid.add_column(ratio=1)
+        width = self._console.width // columns - _FRAME
+        panels = [self._panel(number, width, height) for number in range(len(self.texts))]
+        for start in range(0, len(panels), columns):
+            grid.add_row(*panels[start : start + columns])
+        return grid
+
+    def _panel(self, number: int, width: int, height: int | None) -> Panel:
+        text = Text()
+        text.append(self._prompts[number].translate(_CONTROLS), "bold")
+        text.append(self.texts[number].translate(_CONTROLS))
+        if height is not None:
+            lines = text.wrap(self._console, width, overflow="fold", tab_size=4)[-height:]
+            text = Text("\n").join(lines)
+        return Panel(text, title=Text(self._titles[number]), title_align="left", border_style="dim")
+
+
+def texts_of(view: TextsView, pieces: Iterable[Piece], samples: int) -> tuple[int, list[int]]:
+    """Show pieces until they end, or until Ctrl-C.
+
+    Args:
+        view: of texts that are numbered by trial, and by sample within a trial.
+        pieces: as `generate` yields them.
+        samples: texts of each trial.
+
+    Returns:
+        Tokens of all texts, and of each.
+    """
+    tokens = [0] * len(view.texts)
+    with view:
+        for piece in pieces:
+            number = piece.trial * samples + piece.sample
+            view.add(number, piece)
+            tokens[number] += piece.is_token
+    return sum(tokens), tokens

@@ -1,0 +1,4 @@
+"""Recorded trials put to use: loaded, replayed, continued, sampled, exported.
+
+Main names: `load_search`, `load_trial`, `replay`, `export`.
+"""

@@ -1,0 +1,120 @@
+"""The card of an exported model: what it is, its numbers, and how to make it again."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+
+import tuner
+from model.engine.report import SOME_METRICS
+from model.spec.data import DataConfig
+from model.spec.hyperparameters import SYMBOL_TABLE
+from model.spec.trial import TrialSpec
+from tuner.conductor.confirmation import Confirmed
+from tuner.results.result import SearchResult
+from tuner.trained.load_trial import TrainedTrial
+
+
+def card(trained: TrainedTrial, result: SearchResult | None) -> str:
+    """What the model is, and its numbers, in Markdown.
+
+    Args:
+        trained: the trial.
+        result: of its search, which may have confirmed the trial; None if that is not known.
+    """
+    trial, a = trained.trial, trained.spec.architecture
+    kind = "An encoder–decoder" if a.n_encoder_layers else "A language model"
+    return f"""\
+# {trial.search}, trial {trial.number}
+
+{kind} of {a.num_parameters:,} parameters: trial {trial.number} of the search {trial.search} \
+({trial.status}), found and trained by tuner {tuner.__version__}.
+
+## Numbers
+
+{_table(("Number", "Value", ""), _numbers(trained, result))}"""
+
+
+def details(trained: TrainedTrial) -> str:
+    """What it was trained with, and how to do that again, in Markdown."""
+    trial, spec = trained.trial, trained.spec
+    h, a = spec.hyperparameters, spec.architecture
+    rows = ((row.symbol, name, getattr(h, name)) for name, row in SYMBOL_TABLE.items())
+    entries = ((name, json.dumps(value).strip('"')) for name, value in a.model_dump().items())
+    versions = ", ".join(f"{name} {value}" for name, value in trial.environment.items())
+    return f"""\
+## Data
+
+{_data(spec.data)}, of which {spec.train_sequences:,} sequences are for training. SHA-256 of the \
+data `{spec.data_fingerprint}`, of the tokenizer `{spec.tokenizer_fingerprint}`.
+
+## Hyperparameters
+
+{_table(("Symbol", "Name", "Value"), rows)}
+## Architecture
+
+{_table(("Entry", "Value"), entries)}
+## Train it again
+
+```
+tuner replay {trial.run_id}
+```
+
+retrains it where the search was recorded, and compares every report. Its specification has the \
+SHA-256 `{spec.hash}`; it was trained with {versions}.
+"""
+
+
+def _numbers(trained: TrainedTrial, result: SearchResult | None) -> Iterable[tuple[str, str, str]]:
+    """Name, value and explanation of what was measured."""
+    trial, spec = trained.trial, trained.spec
+    held_out = f"nats per token, {spec.validation_sequences:,} held-out sequences"
+    if "val_loss" in trial.metrics:
+        loss = trial.metrics["val_loss"]
+        yield "val_loss", f"{loss:.4f}", held_out
+        yield "perplexity", f"{math.exp(min(loss, 700)):.4g}", "e to the val_loss"
+    for name in SOME_METRICS:
+        if name in trial.metrics:
+            yield name, f"{trial.metrics[name]:.4g}", "on the held-out data"
+    confirmed = _confirmed(trained, result)
+    if confirmed is not None and result is not None and confirmed.count:
+        yield (
+            f"confirmed {result.metric}",
+            f"{confirmed.mean:.4f}",
+            f"mean of {confirmed.count} retrainings with fresh seeds, 95 % interval "
+            f"{confirmed.low:.4f} … {confirmed.high:.4f}",
+        )
+    if trained.note:
+        yield "these weights", "", trained.note
+    yield "updates", f"{trained.step:,}", f"of {spec.hyperparameters.total_steps:,}"
+    yield "tokens", f"{trained.step * spec.tokens_per_step:,}", "read in training"
+
+
+def _confirmed(trained: TrainedTrial, result: SearchResult | None) -> Confirmed | None:
+    """What came of retraining this configuration, if that was done."""
+    if result is None or result.confirmation is None:
+        return None
+    trial = trained.trial
+    number = trial.number if trial.confirms is None else trial.confirms
+    return result.confirmation.of(number)
+
+
+def _data(data: DataConfig) -> str:
+    if data.hub:
+        return f"The data set {data.hub} of the Hugging Face hub"
+    if data.files:
+        return f"The files {', '.join(f'`{name}`' for name in data.files)}"
+    return f"`{data.source}`"
+
+
+def _table(head: tuple[str, ...], rows: Iterable[Iterable[object]]) -> str:
+    def line(cells: Iterable[object]) -> str:
+        return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |\n"
+
+    return line(head) + line("---" for _ in head) + "".join(map(line, rows))
+
+
+def spec_pattern(spec: TrialSpec) -> str | None:
+    """How the tokenizer cuts text; None if only its file says so."""
+    return spec.tokenizer.pattern if spec.tokenizer.file is None else None

@@ -1,0 +1,262 @@
+"""Retrain a trial from its record alone, and compare every report with the recorded one."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from model.corpus.corpus import Corpus
+from model.corpus.prepare import prepare
+from model.engine.report import METRICS, SOME_METRICS, Report
+from model.progress import OnProgress, silent
+from model.sources.fingerprint import difference, fingerprint
+from model.spec.trial import TrialSpec
+from tuner.errors import RecordError
+from tuner.home import Home
+from tuner.tracking.artifacts import bring_start, recorded_tokenizer
+from tuner.tracking.record import Record
+from tuner.tracking.records import TrialRecord
+from tuner.tracking.tags import ENVIRONMENT
+
+# On another device or library version, sums round differently, and training amplifies that.
+RELATIVE_TOLERANCE = 0.02
+# Of shares and scores, which one token that is as probable as another can move.
+_ABSOLUTE_TOLERANCE = {"token_accuracy": 0.02, "bleu": 2.0}
+
+
+class Verdict(StrEnum):
+    """What a replay found."""
+
+    BIT_EXACT = "bit-exact"  # every number of every report is the same
+    WITHIN_TOLERANCE = "within tolerance"  # close, on another device or library version
+    DIFFERENT = "different"  # not the same, and nothing excuses it
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One number that is not the recorded one."""
+
+    step: int
+    metric: str
+    recorded: float
+    replayed: float
+
+    @property
+    def of_allowed(self) -> float:
+        """Size of the difference as a share of what another device may explain."""
+        if math.isnan(self.recorded) or math.isnan(self.replayed):
+            return math.inf
+        allowed = _ABSOLUTE_TOLERANCE.get(self.metric, RELATIVE_TOLERANCE * abs(self.recorded))
+        return abs(self.replayed - self.recorded) / max(allowed, 1e-14)
+
+
+@dataclass(frozen=True)
+class ReplayResult:
+    """The outcome of a replay.
+
+    Attributes:
+        trial: what was replayed.
+        spec: its specification.
+        verdict: the finding.
+        reports: how many were compared.
+        differences: all numbers that differ, by step.
+        changed: part of the environment → recorded and present value, where they differ.
+        state: checkpoint at the last report, if one was asked for.
+    """
+
+    trial: TrialRecord
+    spec: TrialSpec
+    verdict: Verdict
+    reports: int
+    differences: list[Difference]
+    changed: dict[str, tuple[str, str]]
+    state: Path | None = None
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in words."""
+        if self.verdict is Verdict.BIT_EXACT:
+            return f"bit-exact: all {self.reports} reports are the same to the last bit"
+        environment = "; ".join(f"{k} {old} → {new}" for k, (old, new) in self.changed.items())
+        worst = max(self.differences, key=lambda d: d.of_allowed)
+        if self.verdict is Verdict.WITHIN_TOLERANCE:
+            return (
+                f"within tolerance: {worst.metric} at step {worst.step} is {worst.replayed:.6g} "
+                f"and was {worst.recorded:.6g}, {100 * worst.of_allowed:.2g} % of the difference "
+                f"that is allowed, with {environment}"
+            )
+        first = self.differences[0]
+        where = f" with {environment}" if environment else " on the same device and versions"
+        return (
+            f"different: first at step {first.step}, {first.metric} is {first.replayed!r} and was "
+            f"recorded as {first.recorded!r}{where}"
+        )
+
+
+def replay(
+    run_id: str | None = None,
+    *,
+    search: str | None = None,
+    home: Home | None = None,
+    on_report: Callable[[int, int, Report], None] | None = None,
+    on_progress: OnProgress = silent,
+    states: Path | None = None,
+) -> ReplayResult:
+    """Retrain a recorded trial and compare.
+
+    Args:
+        run_id: of the trial; by default the best one of the search.
+        search: name of the search; by default the newest.
+        home: where the searches live; by default ./runs.
+        on_report: is told the number of each replayed report, how many there will be, and it.
+        on_progress: is told how far the preparation of the data is.
+        states: a folder for checkpoints; None saves none.
+
+    Returns:
+        The verdict and what it rests on.
+
+    Raises:
+        RecordError: if there is no such trial, or data, tokenizer or what the trial started with
+            are no longer the same.
+        CorpusError: if the data cannot be read.
+        StoreError: if the tracking store cannot be used.
+    """
+    home = home or Home.at()
+    record = Record(home.tracking_uri)
+    trial = record.trial(run_id) if run_id else record.best(record.search(search))
+    spec, recorded = record.spec(trial), record.reports(trial)
+    if not recorded:
+        raise RecordError(
+            f"trial {trial.number} of {trial.search} ({trial.status}) has no report to compare with"
+        )
+    if spec.init_from is not None:
+        bring_start(record, record.search(trial.search), spec.init_from, home)
+    corpus = _same_corpus(record, trial, spec, home, on_progress)
+    count, there = len(recorded), trial.environment
+    reports, present = _retrain(spec, count, there, corpus, home.starts, on_report, states)
+    changed = {
+        name: (trial.environment[name], present[name])
+        for name in ENVIRONMENT
+        if trial.environment[name] != present[name]
+    }
+    differences = compare(recorded, reports)
+    last = reports[-1].checkpoint if reports else None
+    return ReplayResult(
+        trial,
+        spec,
+        judge(differences, bool(changed)),
+        len(recorded),
+        differences,
+        changed,
+        Path(last) if last else None,
+    )
+
+
+def _same_corpus(
+    record: Record, trial: TrialRecord, spec: TrialSpec, home: Home, on_progress: OnProgress
+) -> Corpus:
+    """The data and the tokenizer that a trial was trained with."""
+    identity = fingerprint(spec.data)  # reads all: a proof does not trust times of files
+    if identity.digest != spec.data_fingerprint:
+        changes = difference(record.data_files(trial), identity.files) or "its options did"
+        hint = "; python-stdlib differs between versions of Python" if spec.data.source else ""
+        raise RecordError(
+            f"the data changed since: {changes}{hint}; bring it back to replay (fingerprint "
+            f"{identity.digest[:12]}… instead of {spec.data_fingerprint[:12]}…)"
+        )
+    tokenizer = spec.tokenizer
+    if tokenizer.file is not None:
+        search = record.search(trial.search)
+        tokenizer = recorded_tokenizer(record, search, spec.tokenizer_fingerprint, home)
+    corpus = prepare(spec.data, tokenizer, home.corpora, on_progress=on_progress)
+    if corpus.tokenizer_fingerprint != spec.tokenizer_fingerprint:
+        raise RecordError(
+            f"this version of tuner trains another tokenizer from the same data (fingerprint "
+            f"{corpus.tokenizer_fingerprint[:12]}… instead of {spec.tokenizer_fingerprint[:12]}…); "
+            f"replay with the recorded version"
+        )
+    return corpus
+
+
+def _retrain(
+    spec: TrialSpec,
+    count: int,
+    recorded: Mapping[str, str],
+    corpus: Corpus,
+    starts: Path,
+    on_report: Callable[[int, int, Report], None] | None,
+    states: Path | None = None,
+) -> tuple[list[Report], Mapping[str, str]]:
+    """Train a specification up to some number of reports, as recorded if the machine can.
+
+    What a trial continued is trained again too, without reports.
+    """
+    from model.device.environment import environment
+    from model.engine.engine import Engine
+
+    device, dtype = _where(recorded)
+    width = recorded.get("width", "any")
+    decode = corpus.tokenizer.decode
+    engine = Engine(
+        *corpus.splits,
+        slots=1,
+        width=int(width) if width.isdecimal() else None,
+        device=device,
+        dtype=dtype,
+        starts=starts,
+        decode=decode,
+        checkpoint_dir=states,
+    )
+    reports: list[Report] = []
+    for report in engine.run([spec]):
+        reports.append(report)
+        if on_report:
+            on_report(len(reports), count, report)
+        if len(reports) == count:
+            break
+    return reports, environment(device, dtype, engine.width)
+
+
+def _where(recorded: Mapping[str, str]) -> tuple[str, str]:
+    """The recorded kind of device and the dtype; what comes closest if the machine lacks them."""
+    import torch
+
+    from model.device.precision import DTYPES
+
+    kind, dtype = recorded["device"].partition(":")[0], recorded["dtype"]
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    device = kind if there.get(kind) else "cpu"
+    if dtype not in DTYPES or (dtype == "tf32" and device != "cuda"):
+        dtype = "float32"
+    return device, dtype
+
+
+def compare(recorded: Mapping[int, Mapping[str, float]], reports: list[Report]) -> list[Difference]:
+    """Every number of the record that the replayed reports do not repeat, by step and metric."""
+    replayed = {report.step: report.metrics() for report in reports}
+    differences = []
+    for step in sorted(recorded.keys() | replayed.keys()):
+        for metric in (*METRICS, *SOME_METRICS):
+            old = recorded.get(step, {}).get(metric, math.nan)
+            new = _as_stored(replayed.get(step, {}).get(metric, math.nan))
+            if old != new and not (math.isnan(old) and math.isnan(new)):
+                differences.append(Difference(step, metric, old, new))
+    return differences
+
+
+def _as_stored(value: float) -> float:
+    """MLflow's databases keep an infinity as the largest double of its sign."""
+    return math.copysign(sys.float_info.max, value) if math.isinf(value) else value
+
+
+def judge(differences: list[Difference], is_elsewhere: bool) -> Verdict:
+    """The verdict; only another environment excuses a difference, and only a small one."""
+    if not differences:
+        return Verdict.BIT_EXACT
+    if is_elsewhere and all(d.of_allowed <= 1 for d in differences):
+        return Verdict.WITHIN_TOLERANCE
+    return Verdict.DIFFERENT

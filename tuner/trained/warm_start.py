@@ -1,0 +1,24 @@
+"""`init_from:`, what a user says about where trials start."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tuner.home import Home
+    from tuner.space.space import SearchSpace
+    from tuner.trained.find_start import Start
+
+
+def warm_started(space: SearchSpace, home: Home) -> tuple[SearchSpace, Start | None]:
+    """A space with the tokenizer of what it starts from, and that; the same space if cold.
+
+    Raises:
+        TunerError: if the source cannot be found or does not fit the space.
+        StoreError: if the tracking store cannot be used.
+    """
+    if space.init_from is None:
+        return space, None
+    from tuner.trained.find_start import find_start  # loads torch, which most commands never need
+
+    return find_start(space, space.init_from, home)
