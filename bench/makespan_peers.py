@@ -68,12 +68,12 @@ def train(setup: Setup, given: Given, report: Callable[[float, int], None]) -> N
     """Train one trial; `report` gets the validation loss and the tokens so far, and may raise."""
     from model.corpus.corpus import load
     from model.engine.engine import Engine
-    from tuner.space.data_facts import CorpusFacts
+    from tuner.space.data_facts import DataFacts
 
     space, corpus = space_of(setup), load(Path(setup.corpus))
     assert corpus is not None
     draw = {parameter.label: given[parameter.name] for parameter in space.searched}
-    spec = space.spec(draw, CorpusFacts.of(corpus), space.search.seed)
+    spec = space.spec(draw, DataFacts.of(corpus), space.search.seed)
     engine = Engine(*corpus.splits, slots=1, device=setup.device)
     engine.admit("0", spec)
     path = Path(setup.folder, f"{os.getpid()}-{uuid.uuid4().hex[:8]}.trained")

@@ -29,21 +29,21 @@ from typing import Any
 
 from model.engine.report import Report, Status
 from tuner.conductor.conductor import Conductor
-from tuner.conductor.trial import TrialRow
+from tuner.conductor.trial import Trial
 from tuner.report.write import write_pictures, write_report
 from tuner.results.advice import advise
 from tuner.results.result import SearchResult
-from tuner.space.data_facts import CorpusFacts
+from tuner.space.data_facts import DataFacts
 from tuner.space_file.load import load_space
 
 ROOT = Path(__file__).resolve().parents[1]
-FACTS = CorpusFacts(2_048, 3_500_000, 180_000, "data", "tokenizer")
+FACTS = DataFacts(2_048, 3_500_000, 180_000, "data", "tokenizer")
 SLOTS, ROUNDS = 4, 3
 QUICK = 12  # trials
 STARTED = 1_795_276_800_000  # milliseconds
 
 
-def reported(row: TrialRow, step: int) -> Report:
+def reported(row: Trial, step: int) -> Report:
     """What a trial reports: best near a learning rate of 0.01, and NaN far above it."""
     h, tokens = row.spec.hyperparameters, step * row.spec.tokens_per_step
     loss = 3 + abs(math.log10(h.max_learning_rate / 0.01)) + 0.2 * abs(math.log10(h.weight_decay))
@@ -65,7 +65,7 @@ def made_up(trials: int) -> SearchResult:
     seconds = 0
     while (expected := conductor.expected) is not None:
         number, step = expected
-        row, seconds = conductor.board.rows[number], seconds + 1
+        row, seconds = conductor.board.trials[number], seconds + 1
         row.times.append(STARTED + 1000 * seconds)
         conductor.report(number, reported(row, step))
         conductor.fill()
@@ -74,7 +74,7 @@ def made_up(trials: int) -> SearchResult:
     assert board.best is not None
     return SearchResult(
         name="made-up-1", space=space, metric=board.metric, trials=board.searched, best=board.best,
-        run_ids={number: f"{number:032x}" for number in board.rows}, experiment_id="1",
+        run_ids={number: f"{number:032x}" for number in board.trials}, experiment_id="1",
         wall_seconds=float(seconds), training_share=0.97, started=STARTED,
         space_text=path.read_text(encoding="utf-8"), confirming=board.confirming,
         confirmation=conductor.confirmation, advice=advise(space, board.searched, "made-up-1"),

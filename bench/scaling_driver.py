@@ -21,17 +21,17 @@ from overhead_stub import made_up_loss
 
 from model.engine.report import Report, Status
 from tuner.conductor.conductor import Conductor
-from tuner.conductor.trial import TrialRow
+from tuner.conductor.trial import Trial
 from tuner.driver.driver import Driver
 from tuner.driver.view import SilentView
 from tuner.journal.events import search_event, session_event
 from tuner.journal.journal import Journal
-from tuner.space.data_facts import CorpusFacts
+from tuner.space.data_facts import DataFacts
 from tuner.space_file.load import load_space
 from tuner.workers.watchdog import Watchdog
 
 SLOTS = 4
-FACTS = CorpusFacts(300, 1_000_000, 20_000, "data", "tokenizer")
+FACTS = DataFacts(300, 1_000_000, 20_000, "data", "tokenizer")
 
 
 class Nobody:
@@ -46,7 +46,7 @@ class Nobody:
         """Any method, remote or not."""
 
 
-def report(row: TrialRow) -> Report:
+def report(row: Trial) -> Report:
     """The next report of a trial, at once."""
     step = next(step for step in row.report_steps if step > row.step)
     is_last = step == row.report_steps[-1]
@@ -83,9 +83,9 @@ def conducted(
         expected = conductor.expected
         if expected is None:
             break
-        row = conductor.board.rows[expected[0]]
+        row = conductor.board.trials[expected[0]]
         driver.take(row.number, report(row))
-        if places and len(conductor.board.rows) >= places[0]:
+        if places and len(conductor.board.trials) >= places[0]:
             found["trials"].append(places.pop(0))
             found["seconds"].append(time.process_time() - began)
             found["bytes"].append(pss_bytes([os.getpid()]))

@@ -24,7 +24,7 @@ from search_quality_table import Floats, Table
 
 from model.engine.report import Report, Status
 from tuner.conductor.conductor import Conductor
-from tuner.samplers.observation import Told
+from tuner.samplers.observation import Observation
 from tuner.samplers.sampler import Sampler
 from tuner.space.parameter import Choice, Constant, Parameter, Prior, Value
 from tuner.space.settings import Confirm
@@ -177,7 +177,7 @@ class TableSampler:
         distance[[row for row in self.rows.values() if row != LAW]] = np.inf
         return int(distance.argmin())
 
-    def tell(self, number: int, told: Told) -> None:
+    def tell(self, number: int, told: Observation) -> None:
         """Passed on."""
         self._sampler.tell(number, told)
 
@@ -272,7 +272,7 @@ class Lab:
             if report.status is Status.FINISHED:
                 trace.add(conductor.board.tokens, report.val_loss)
             conductor.fill()
-        trace.spent, trace.trials = conductor.board.tokens, len(conductor.board.rows)
+        trace.spent, trace.trials = conductor.board.tokens, len(conductor.board.trials)
         return trace
 
     def _space(self, settings: Mapping[str, Any]) -> SearchSpace:
@@ -297,7 +297,7 @@ class Lab:
     def _report(self, conductor: _TableConductor, number: int, step: int) -> Report:
         """What the table says of a trial at a step."""
         row = conductor.table_sampler.rows[number]
-        spec = conductor.board.rows[number].spec
+        spec = conductor.board.trials[number].spec
         at = spec.report_steps.index(step)
         curve = self.table.law_losses if row == LAW else self.table.losses[row]
         loss = float(curve[at])

@@ -25,7 +25,7 @@ from search_quality_baselines import step_law
 from model.corpus.corpus import Corpus
 from model.device.environment import environment
 from model.engine.engine import Engine
-from tuner.space.data_facts import CorpusFacts
+from tuner.space.data_facts import DataFacts
 from tuner.space.parameter import Choice, Parameter, Range, Value
 from tuner.space.space import SearchSpace
 
@@ -100,7 +100,7 @@ def train(space: SearchSpace, corpus: Corpus, count: int, seed: int, rows: Path)
 
 def train_one(space: SearchSpace, corpus: Corpus, draw: Mapping[str, Value]) -> dict[str, Any]:
     """A row of the table: what became of a draw."""
-    spec = space.spec(draw, CorpusFacts.of(corpus), space.search.seed)
+    spec = space.spec(draw, DataFacts.of(corpus), space.search.seed)
     reports = list(Engine(*corpus.splits, slots=1).run([spec]))
     curve = [[r.tokens, _rounded(r.val_loss), _rounded(r.train_loss)] for r in reports]
     return {"draw": dict(draw), "status": str(reports[-1].status), "curve": curve}
@@ -112,7 +112,7 @@ def _rounded(loss: float) -> float | None:
 
 def pack(space: SearchSpace, corpus: Corpus, rows: Path, out: Path, command: str) -> None:
     """Write the table: what `rows` has, what Step Law comes to, and what they were made with."""
-    facts = CorpusFacts.of(corpus)
+    facts = DataFacts.of(corpus)
     (architecture,) = space.shapes(facts.vocab_size)
     law = step_law(space, architecture, space.budget_tokens(facts))
     table = {
@@ -165,7 +165,7 @@ class Table:
     losses: Floats
     law: Mapping[str, Value]
     law_losses: Floats
-    facts: CorpusFacts
+    facts: DataFacts
     about: Mapping[str, Any]
 
     @classmethod
@@ -193,7 +193,7 @@ class Table:
             losses,
             table["step_law"]["draw"],
             np.array([point[1] for point in table["step_law"]["curve"]]),
-            CorpusFacts(**table["facts"]),
+            DataFacts(**table["facts"]),
             table["about"],
         )
 

@@ -30,14 +30,14 @@ from typing import Any
 
 from model.engine.report import Report, Status
 from model.spec.data import DataConfig
-from tuner.space.data_facts import CorpusFacts
+from tuner.space.data_facts import DataFacts
 from tuner.space_file.load import load_space
 from tuner.tracking.datasets import dataset_inputs
 from tuner.tracking.store import open_client
 from tuner.tracking.tracker import Tracker
 
 ROOT = Path(__file__).resolve().parents[1]
-FACTS = CorpusFacts(2048, 3_000_000, 150_000, "d" * 64, "t" * 64)
+FACTS = DataFacts(2048, 3_000_000, 150_000, "d" * 64, "t" * 64)
 ENVIRONMENT = {"device": "cpu: x", "dtype": "float32", "torch": "2", "numpy": "2", "python": "3"}
 REPORTS = 10
 

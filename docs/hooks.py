@@ -12,7 +12,7 @@ from typing import Any
 
 from model.spec.architecture import Architecture
 from model.spec.hyperparameters import SYMBOL_TABLE
-from model.spec.symbol import Row
+from model.spec.symbol import Symbol
 from tuner.commands.show import default_of, range_of
 from tuner.formatting import shown
 from tuner.space.parameter import SIZES
@@ -63,12 +63,12 @@ def entries() -> str:
     return _table(["entry", "default, range", "what it is"], cells)
 
 
-def _names(row: Row) -> str:
+def _names(row: Symbol) -> str:
     others = ", ".join(map(_code, row.spellings))
     return _code(row.name) + (f"<br>also {others}" if others else "")
 
 
-def _about(row: Row) -> str:
+def _about(row: Symbol) -> str:
     """Meaning, formula, and when the row has an effect."""
     lines = [escape(row.meaning), _code(row.formula)]
     lines += [f"with {k} {', '.join(map(_code, v))}" for k, v in row.used_when.items()]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.corpus.pairs import Pairs
+from model.corpus.pairs import PairDataset
 from model.spec.architecture import Architecture
 from model.spec.data import DataConfig, TokenizerConfig
 from model.spec.derive import derive
@@ -70,7 +70,7 @@ def tokens() -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture(scope="session")
-def pairs() -> tuple[Pairs, Pairs]:
+def pairs() -> tuple[PairDataset, PairDataset]:
     """Training and validation pairs: a few numbers, and the same ones backwards."""
     rng = np.random.default_rng(0)
     texts, ends = [], []
@@ -81,11 +81,13 @@ def pairs() -> tuple[Pairs, Pairs]:
             ends.append(len(texts))
     ids, middle = np.array(texts, np.uint16), ends[599]
     later = np.array(ends[600:]) - middle
-    return Pairs(ids[:middle], np.array(ends[:600]), 0), Pairs(ids[middle:], later, 0)
+    return PairDataset(ids[:middle], np.array(ends[:600]), 0), PairDataset(ids[middle:], later, 0)
 
 
 @pytest.fixture(scope="session")
-def make_spec(tokens: tuple[np.ndarray, np.ndarray], pairs: tuple[Pairs, Pairs]) -> MakeSpec:
+def make_spec(
+    tokens: tuple[np.ndarray, np.ndarray], pairs: tuple[PairDataset, PairDataset]
+) -> MakeSpec:
     """A specification for `tokens`, or `pairs` if it has an encoder, as one likes it."""
 
     def make(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from searches import REPORTS, TOKENS, Search
 from svg import QUARTERS, Drawing
 
-from tuner.conductor.trial import TrialRow
+from tuner.conductor.trial import Trial
 
 _WIDTH, _HEIGHT = 760, 262
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 16, 46, 206  # of the plot
@@ -54,7 +54,7 @@ def _axes(drawing: Drawing, rungs: tuple[int, ...]) -> None:
     drawing.line(_LEFT - 4, _BOTTOM, _WIDTH - _RIGHT, _BOTTOM, "dim")
 
 
-def _column(drawing: Drawing, search: Search, row: TrialRow, x: float, wide: float) -> None:
+def _column(drawing: Drawing, search: Search, row: Trial, x: float, wide: float) -> None:
     """A trial: from where it began to where it ended, with a gap wherever it waited."""
     colour = QUARTERS[search.quarter(row)]
     legs = [leg for leg in search.legs if leg.number == row.number]

@@ -14,8 +14,8 @@ from tempfile import TemporaryDirectory
 
 from model.engine.report import Report, Status
 from tuner.conductor.conductor import Conductor
-from tuner.conductor.trial import TrialRow
-from tuner.space.data_facts import CorpusFacts
+from tuner.conductor.trial import Trial
+from tuner.space.data_facts import DataFacts
 from tuner.space_file.load import load_space
 
 REPORTS = 9
@@ -29,7 +29,7 @@ hyperparameters:
 budget: {{tokens: {TOKENS}, reports: {REPORTS}}}
 confirm: off
 """
-_FACTS = CorpusFacts(300, 10_000_000, 10_000, "data", "tokenizer")
+_FACTS = DataFacts(300, 10_000_000, 10_000, "data", "tokenizer")
 _BEST_RATE = 0.008
 _TOO_HIGH = 0.03  # a rate at which trials diverge
 
@@ -65,7 +65,7 @@ class Search:
         slots: how many trained at one time.
     """
 
-    rows: list[TrialRow]
+    rows: list[Trial]
     legs: list[Leg]
     slots: int
 
@@ -75,13 +75,13 @@ class Search:
         started = sum(row.parent is None for row in self.rows)
         return sum(row.tokens_trained for row in self.rows) / (started * TOKENS)
 
-    def quarter(self, row: TrialRow) -> int:
+    def quarter(self, row: Trial) -> int:
         """In which quarter of the trials this one would end: 0 is the best, 3 the worst."""
         worths = sorted(worth(r) for r in self.rows)
         return worths.index(worth(row)) * 4 // len(worths)
 
 
-def worth(row: TrialRow) -> float:
+def worth(row: Trial) -> float:
     """The loss that a configuration tends to: a bowl around a learning rate and a decay."""
     h = row.spec.hyperparameters
     if h.max_learning_rate > _TOO_HIGH:
@@ -90,7 +90,7 @@ def worth(row: TrialRow) -> float:
     return 3.8 + 0.7 * rate**2 + 0.1 * math.log10(h.weight_decay / 0.1) ** 2
 
 
-def reported(row: TrialRow, step: int) -> Report:
+def reported(row: Trial, step: int) -> Report:
     """What a trial reports: a loss that falls towards its worth, with noise that fades."""
     tokens = step * row.spec.tokens_per_step
     place = tokens / TOKENS
@@ -121,15 +121,15 @@ def conduct(settings: str, slots: int = 4) -> Search:
     now = 0
     while True:
         for job in conductor.fill():
-            first = job.after * board.rows[job.number].spec.tokens_per_step
+            first = job.after * board.trials[job.number].spec.tokens_per_step
             training[job.number] = Leg(job.number, job.slot, now, now, first, first)
             legs.append(training[job.number])
         expected = conductor.expected
         if expected is None:
             conductor.close()
-            return Search(list(board.rows.values()), legs, slots)
+            return Search(list(board.trials.values()), legs, slots)
         number, step = expected
-        row, leg = board.rows[number], training[number]
+        row, leg = board.trials[number], training[number]
         report = reported(row, step)
         leg.last, leg.end = report.tokens, leg.start + report.tokens - leg.first
         now = max(now, leg.end)

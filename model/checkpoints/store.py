@@ -21,14 +21,14 @@ from model.errors import CheckpointError
 _SUFFIX = ".safetensors"
 
 
-class At(NamedTuple):
+class CheckpointRef(NamedTuple):
     """A trial's state after an update: the newest one that can be read, at most of that update."""
 
     trial_id: str
     step: int
 
 
-class State(NamedTuple):
+class SavedState(NamedTuple):
     """What a checkpoint of a trial holds.
 
     Attributes:
@@ -49,7 +49,7 @@ def path_of(folder: Path, trial_id: str, step: int) -> Path:
     return folder / trial_id / f"{step:09d}{_SUFFIX}"
 
 
-def read(path: Path) -> State:
+def read(path: Path) -> SavedState:
     """The state in a checkpoint.
 
     Raises:
@@ -57,14 +57,14 @@ def read(path: Path) -> State:
     """
     tensors, about = checkpoint.read(path)
     try:
-        return State(tensors, about["spec_hash"], about["step"], about["val_losses"])
+        return SavedState(tensors, about["spec_hash"], about["step"], about["val_losses"])
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is a checkpoint, but not of a trial") from error
 
 
 def newest(
-    folder: Path, at: At, fits: Callable[[State], bool] = lambda state: True
-) -> State | None:
+    folder: Path, at: CheckpointRef, fits: Callable[[SavedState], bool] = lambda state: True
+) -> SavedState | None:
     """The newest state of a trial, at most of some update, that can be read and fits.
 
     Args:
@@ -84,7 +84,7 @@ def newest(
     return None
 
 
-def drop_before(folder: Path, at: At) -> None:
+def drop_before(folder: Path, at: CheckpointRef) -> None:
     """Delete the older states of a trial than the one before an update's.
 
     Two remain, so that damage to the newest one does not cost all.

@@ -23,7 +23,7 @@ Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Source:
+class WarmStartSource:
     """A checkpoint that trials may start from.
 
     Attributes:
@@ -39,7 +39,7 @@ class Source:
     tensors: Mapping[str, Tensor]
 
     @classmethod
-    def read(cls, path: Path) -> Source:
+    def read(cls, path: Path) -> WarmStartSource:
         """Read a checkpoint that the engine wrote.
 
         Raises:
@@ -81,7 +81,7 @@ def start_path(folder: Path, init_from: InitFrom) -> Path:
     return folder / f"{init_from.sha256}.safetensors"
 
 
-def keep(folder: Path, init_from: InitFrom, tensors: Mapping[str, Tensor]) -> None:
+def write_start(folder: Path, init_from: InitFrom, tensors: Mapping[str, Tensor]) -> None:
     """Put the tensors of a start into a folder, for engines to read."""
     checkpoint.write(start_path(folder, init_from), tensors, {"init_from": init_from.model_dump()})
 
@@ -116,12 +116,11 @@ def first_state(folder: Path | None, spec: TrialSpec) -> dict[str, Tensor]:
     if folder is None:
         raise CheckpointError("the trial starts from another; tell the engine where starts lie")
     tensors = read(folder, spec.init_from)
-    misfit = first_misfit(spec.architecture, tensors)
+    misfit = first_shape_mismatch(spec.architecture, tensors)
     if misfit is not None:
         name, here, there = misfit
         raise CheckpointError(
-            f"the start does not fit: {name} {shape_in_words(there)} there and "
-            f"{shape_in_words(here)} here"
+            f"the start does not fit: {name} {shape_text(there)} there and {shape_text(here)} here"
         )
     for name in parameter_shapes(spec.architecture):
         weights = tensors[f"weights.{name}"]
@@ -131,12 +130,12 @@ def first_state(folder: Path | None, spec: TrialSpec) -> dict[str, Tensor]:
     return tensors
 
 
-def shape_in_words(shape: Shape | None) -> str:
+def shape_text(shape: Shape | None) -> str:
     """`has the shape (16, 8)`, or `is missing`."""
     return "is missing" if shape is None else f"has the shape {shape}"
 
 
-def first_misfit(
+def first_shape_mismatch(
     architecture: Architecture, tensors: Mapping[str, Tensor]
 ) -> tuple[str, Shape | None, Shape | None] | None:
     """The first parameter whose shape is not that of a start's weights; None if all are.

@@ -29,7 +29,7 @@ class Limits(NamedTuple):
 LIMITS = {"cpu": Limits(2**28, 1), "cuda": Limits(2**32, 4)}
 
 
-class Content(NamedTuple):
+class Snapshot(NamedTuple):
     """What is saved.
 
     Attributes:
@@ -43,7 +43,7 @@ class Content(NamedTuple):
     size: int
 
 
-class Saving:
+class PendingWrite:
     """A state on its way to the disk.
 
     Args:
@@ -86,30 +86,30 @@ class Writer:
     def __init__(self, limits: Limits) -> None:
         self._most_bytes = limits.most_bytes
         self._threads = ThreadPoolExecutor(limits.threads, "states")
-        self._under_way: list[Saving] = []
+        self._under_way: list[PendingWrite] = []
 
     @property
     def load(self) -> int:
         """How much is under way."""
         return len(self._open())
 
-    def save(self, trial_id: str, path: Path, content: Content) -> Saving:
+    def save(self, trial_id: str, path: Path, content: Snapshot) -> PendingWrite:
         """Take a state; waits first while too much is under way."""
         while self.load and sum(s.size for s in self._under_way) + content.size > self._most_bytes:
             self.wait()
         unwanted = threading.Event()
         future = self._threads.submit(_write, path, content, unwanted)
-        saving = Saving(trial_id, path, content.size, unwanted, future)
+        saving = PendingWrite(trial_id, path, content.size, unwanted, future)
         self._under_way.append(saving)
         return saving
 
-    def discard(self, saving: Saving) -> None:
+    def discard(self, saving: PendingWrite) -> None:
         """Have no such state in the end; nobody waits for that."""
         if not saving.future.cancel():
             saving.unwanted.set()
             deletion = self._threads.submit(_delete, saving)
             self._under_way.append(
-                Saving(saving.trial_id, saving.path, 0, saving.unwanted, deletion)
+                PendingWrite(saving.trial_id, saving.path, 0, saving.unwanted, deletion)
             )
 
     def wait(self, seconds: float | None = None) -> None:
@@ -120,12 +120,12 @@ class Writer:
         """Return when nothing of a trial is under way."""
         wait([saving.future for saving in self._open() if saving.trial_id == trial_id])
 
-    def _open(self) -> list[Saving]:
+    def _open(self) -> list[PendingWrite]:
         self._under_way = [saving for saving in self._under_way if not saving.is_done]
         return self._under_way
 
 
-def _write(path: Path, content: Content, unwanted: threading.Event) -> str | None:
+def _write(path: Path, content: Snapshot, unwanted: threading.Event) -> str | None:
     """What kept a state from being saved: a full disk does not end the training."""
     tensors, about = content.tensors(), content.about()
     try:
@@ -137,7 +137,7 @@ def _write(path: Path, content: Content, unwanted: threading.Event) -> str | Non
     return None if is_there else "it was not wanted any more"
 
 
-def _delete(saving: Saving) -> str | None:
+def _delete(saving: PendingWrite) -> str | None:
     """If it was written all the same; by the same name another worker may write one soon."""
     if saving.future.exception() is None and saving.future.result() is None:
         with contextlib.suppress(OSError):

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model.corpus.dataset import num_sequences
-from model.corpus.pairs import Pairs
+from model.corpus.pairs import PairDataset
 from model.errors import CorpusError
 from model.sources.fingerprint import FileDigest
 from model.spec.data import END_OF_TEXT
@@ -81,7 +81,7 @@ class Corpus:
         tokens = self.train if split == "train" else self.validation
         return num_sequences(len(tokens), context_length)
 
-    def pairs(self, split: Split) -> Pairs:
+    def pairs(self, split: Split) -> PairDataset:
         """The pairs of a split.
 
         Raises:
@@ -93,11 +93,11 @@ class Corpus:
                 "true, with source: python-docstrings or files: of tables"
             )
         if split == "train":
-            return Pairs(self.train, self.train_documents, self.end_of_text)
-        return Pairs(self.validation, self.validation_documents, self.end_of_text)
+            return PairDataset(self.train, self.train_documents, self.end_of_text)
+        return PairDataset(self.validation, self.validation_documents, self.end_of_text)
 
     @property
-    def splits(self) -> tuple[Tokens | Pairs, Tokens | Pairs]:
+    def splits(self) -> tuple[Tokens | PairDataset, Tokens | PairDataset]:
         """What an engine trains and validates on: texts, or pairs if it was prepared with them."""
         if self.has_pairs:
             return self.pairs("train"), self.pairs("validation")

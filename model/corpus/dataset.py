@@ -18,7 +18,7 @@ Ints = npt.NDArray[np.int64]
 IGNORED = -100  # a target that takes no part, as in torch
 
 
-class Rows(NamedTuple):
+class Batch(NamedTuple):
     """Sequences, and what should be predicted at each of their tokens.
 
     Attributes:
@@ -32,7 +32,7 @@ class Rows(NamedTuple):
     sources: Ints | None = None
 
 
-class Reading(Protocol):
+class Dataset(Protocol):
     """One split of a corpus, as sequences with numbers."""
 
     @property
@@ -44,7 +44,7 @@ class Reading(Protocol):
         """How many there are."""
         ...
 
-    def rows(self, numbers: Ints, a: Architecture) -> Rows:
+    def batch(self, numbers: Ints, a: Architecture) -> Batch:
         """The sequences of some numbers, int64 of any shape."""
         ...
 
@@ -53,7 +53,7 @@ class Reading(Protocol):
         ...
 
 
-class Text:
+class TextDataset:
     """A text, cut into sequences that do not overlap.
 
     Args:
@@ -65,19 +65,19 @@ class Text:
 
     @property
     def nbytes(self) -> int:
-        """See `Reading`."""
+        """See `Dataset`."""
         return self.tokens.nbytes
 
     def num_sequences(self, a: Architecture) -> int:
-        """See `Reading`."""
+        """See `Dataset`."""
         return num_sequences(len(self.tokens), a.context_length)
 
-    def rows(self, numbers: Ints, a: Architecture) -> Rows:
-        """See `Reading`; a target is the token after its input."""
-        return Rows(*sequences(self.tokens, numbers, a.context_length))
+    def batch(self, numbers: Ints, a: Architecture) -> Batch:
+        """See `Dataset`; a target is the token after its input."""
+        return Batch(*sequences(self.tokens, numbers, a.context_length))
 
     def num_targets(self, numbers: Ints, a: Architecture) -> Ints:
-        """See `Reading`."""
+        """See `Dataset`."""
         return np.full(numbers.shape, a.context_length, np.int64)
 
 

@@ -11,23 +11,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.corpus.dataset import IGNORED, Reading, Text, Tokens
-from model.corpus.pairs import Pairs
+from model.corpus.dataset import IGNORED, Dataset, TextDataset, Tokens
+from model.corpus.pairs import PairDataset
 from model.spec.architecture import Architecture
 
 # Of the memory that is free, what a corpus may take; a larger one stays with the host.
 _SHARE = 0.25
 
 
-class DeviceReading(Protocol):
+class DeviceDataset(Protocol):
     """As `reading.Reading`, but of tensors."""
 
-    def rows(self, numbers: Tensor, a: Architecture) -> tuple[Tensor, ...]:
+    def batch(self, numbers: Tensor, a: Architecture) -> tuple[Tensor, ...]:
         """Inputs and targets, (K, b, T) int64, and of pairs sources, (K, b, S)."""
         ...
 
 
-def on_device(data: Reading, device: torch.device) -> DeviceReading | None:
+def on_device(data: Dataset, device: torch.device) -> DeviceDataset | None:
     """Data on a GPU; None if they do not fit there, or the device is another one."""
     if device.type != "cuda":
         return None
@@ -37,11 +37,11 @@ def on_device(data: Reading, device: torch.device) -> DeviceReading | None:
     return put(data, device)
 
 
-def put(data: Reading, device: torch.device) -> DeviceReading:
+def put(data: Dataset, device: torch.device) -> DeviceDataset:
     """Data on a device."""
-    if isinstance(data, Pairs):
+    if isinstance(data, PairDataset):
         return _DevicePairs(data, device)
-    assert isinstance(data, Text)
+    assert isinstance(data, TextDataset)
     return _DeviceText(data, device)
 
 
@@ -59,22 +59,22 @@ class _Ids:
 
 
 class _DeviceText:
-    def __init__(self, data: Text, device: torch.device) -> None:
+    def __init__(self, data: TextDataset, device: torch.device) -> None:
         self._ids = _Ids(data.tokens, device)
 
-    def rows(self, numbers: Tensor, a: Architecture) -> tuple[Tensor, ...]:
+    def batch(self, numbers: Tensor, a: Architecture) -> tuple[Tensor, ...]:
         places = torch.arange(a.context_length, device=numbers.device)
         index = numbers.unsqueeze(-1) * a.context_length + places
         return self._ids[index], self._ids[index + 1]
 
 
 class _DevicePairs:
-    def __init__(self, data: Pairs, device: torch.device) -> None:
+    def __init__(self, data: PairDataset, device: torch.device) -> None:
         self._ids = _Ids(data.tokens, device)
         self._bounds = torch.from_numpy(data.bounds).to(device)
         self._end = data.end_of_text
 
-    def rows(self, numbers: Tensor, a: Architecture) -> tuple[Tensor, ...]:
+    def batch(self, numbers: Tensor, a: Architecture) -> tuple[Tensor, ...]:
         end = numbers.new_full((*numbers.shape, 1), self._end)
         source = self._rows(2 * numbers, 0, a.source_length - 1, self._end)
         inputs = self._rows(2 * numbers + 1, 0, a.context_length - 1, self._end)
@@ -82,7 +82,7 @@ class _DevicePairs:
         return torch.cat([end, inputs], -1), targets, torch.cat([source, end], -1)
 
     def _rows(self, sides: Tensor, ends: int, length: int, padding: int) -> Tensor:
-        """As `Pairs._rows`, of the sides with these numbers."""
+        """As `PairDataset._rows`, of the sides with these numbers."""
         begin, stop = self._bounds[sides].unsqueeze(-1), self._bounds[sides + 1].unsqueeze(-1)
         index = begin + torch.arange(length, device=sides.device)
         ids = self._ids[index.minimum(stop - 1)]

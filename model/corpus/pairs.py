@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from model.corpus.dataset import IGNORED, Ints, Rows, Tokens
+from model.corpus.dataset import IGNORED, Batch, Ints, Tokens
 from model.spec.architecture import Architecture
 
 
-class Pairs:
+class PairDataset:
     """The pairs of one split of a corpus, numbered from 0.
 
     Args:
@@ -79,7 +79,7 @@ class Pairs:
         """N: see `Reading`."""
         return len(self)
 
-    def rows(self, numbers: Ints, a: Architecture) -> Rows:
+    def batch(self, numbers: Ints, a: Architecture) -> Batch:
         """See `Reading`; what does not fit is cut, the end_of_text too.
 
         Args:
@@ -101,7 +101,7 @@ class Pairs:
         end = np.full((*numbers.shape, 1), self.end_of_text)
         source = self._rows(numbers, 0, 0, a.source_length - 1, self.end_of_text)
         inputs = self._rows(numbers, 1, 0, a.context_length - 1, self.end_of_text)
-        return Rows(
+        return Batch(
             inputs=np.concatenate([end, inputs], axis=-1),
             targets=self._rows(numbers, 1, 1, a.context_length, IGNORED),
             sources=np.concatenate([source, end], axis=-1),

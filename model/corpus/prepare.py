@@ -47,7 +47,7 @@ from model.tokenizer.bpe import (
     count_pretokens,
     merge_pretokens,
 )
-from model.tokenizer.load import given_tokenizer
+from model.tokenizer.load import load_tokenizer
 from model.tokenizer.pretokenizer import special_pattern
 from model.tokenizer.tokenizer import Tokenizer
 
@@ -79,7 +79,7 @@ def prepare(
     """
     on_progress(Progress("reading what identifies the data", 0, None, "B"))
     check_vocab_size(tokenizer.vocab_size, [END_OF_TEXT])
-    given = given_tokenizer(tokenizer)
+    given = load_tokenizer(tokenizer)
     memo = cache_dir / _MEMO
     identity = fingerprint(data, memo)
     folder = _folder(cache_dir, data, given or tokenizer, identity)
@@ -128,7 +128,7 @@ def cached(data: DataConfig, tokenizer: TokenizerConfig, cache_dir: Path) -> Cor
     """
     if not cache_dir.exists():
         return None
-    chosen = given_tokenizer(tokenizer) or tokenizer
+    chosen = load_tokenizer(tokenizer) or tokenizer
     return load(_folder(cache_dir, data, chosen, fingerprint(data, cache_dir / _MEMO)))
 
 

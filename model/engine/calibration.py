@@ -25,13 +25,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from model.corpus.dataset import Reading
-from model.corpus.device_dataset import DeviceReading
+from model.corpus.dataset import Dataset
+from model.corpus.device_dataset import DeviceDataset
 from model.device.environment import environment
 from model.device.memory import begin_peak, free_bytes, is_out_of_memory, peak_bytes
 from model.device.precision import Precision
 from model.engine.planner import QUANTUM_TICKS, plan_of
-from model.engine.slot import Admission, begin
+from model.engine.slot import TrialRequest, start_trial
 from model.spec.trial import TrialSpec
 from model.stack.stack import Stack
 
@@ -56,7 +56,7 @@ class Measured(NamedTuple):
 Meter = Callable[[int], Measured]
 
 
-class Trained(NamedTuple):
+class Setup(NamedTuple):
     """On what trials train, and how.
 
     Attributes:
@@ -66,13 +66,13 @@ class Trained(NamedTuple):
         data: what they read, if it lies on the device.
     """
 
-    train: Reading
+    train: Dataset
     device: torch.device
     precision: Precision
-    data: DeviceReading | None = None
+    data: DeviceDataset | None = None
 
 
-def slots_for(spec: TrialSpec, on: Trained, file: Path) -> int:
+def slots_for(spec: TrialSpec, on: Setup, file: Path) -> int:
     """The slots of a stack for trials like one, as remembered or measured.
 
     Args:
@@ -144,7 +144,7 @@ def _fitting(known: Mapping[int, Measured], limit: float) -> int:
     return last + math.floor(min(room / each, _MOST)) if each > 0 else _MOST
 
 
-def stack_meter(spec: TrialSpec, on: Trained) -> Meter:
+def stack_meter(spec: TrialSpec, on: Setup) -> Meter:
     """Measures stacks in which every slot trains one trial, as the engine does it.
 
     Args:
@@ -160,7 +160,7 @@ def stack_meter(spec: TrialSpec, on: Trained) -> Meter:
         gc.collect()  # what an earlier stack had
         begin_peak(on.device)
         stack = Stack(a, width, on.device, on.precision, data=on.data)
-        slots = [begin(Admission(str(row), spec), None, None)[0] for row in range(width)]
+        slots = [start_trial(TrialRequest(str(row), spec), None, None)[0] for row in range(width)]
         for row, slot in enumerate(slots):
             slot.tick = max(0, slot.ticks_per_step - QUANTUM_TICKS)  # each quantum has an update
             stack.load(row, spec.seed, averaged=averaged)

@@ -19,19 +19,19 @@ from pathlib import Path
 import torch
 
 from model.checkpoints import store as states
-from model.checkpoints.store import At
+from model.checkpoints.store import CheckpointRef
 from model.checkpoints.writer import LIMITS, Writer
-from model.corpus.dataset import Reading, Text, Tokens
+from model.corpus.dataset import Dataset, TextDataset, Tokens
 from model.corpus.device_dataset import on_device
-from model.corpus.pairs import Pairs
+from model.corpus.pairs import PairDataset
 from model.device.memory import give_back, is_out_of_memory, keep_freed
 from model.device.precision import Precision
-from model.engine.calibration import Trained, slots_for
-from model.engine.evaluator import Made, Reporter
+from model.engine.calibration import Setup, slots_for
+from model.engine.evaluator import Evaluator, PendingReport
 from model.engine.occupancy import Occupancy
 from model.engine.planner import Planner
 from model.engine.report import Report, Status
-from model.engine.slot import Admission, Slot, SlotState, begin
+from model.engine.slot import Slot, SlotState, TrialRequest, start_trial
 from model.spec.architecture import Architecture
 from model.spec.trial import TrialSpec
 from model.stack.plan import Floats, Plan
@@ -41,10 +41,10 @@ from model.stack.stack import Stack
 _PATIENCE_SECONDS = 0.05
 
 
-class _Running:
+class ActiveStack:
     """A stack, and what the host knows of its slots."""
 
-    def __init__(self, spec: TrialSpec, stack: Stack, train: Reading) -> None:
+    def __init__(self, spec: TrialSpec, stack: Stack, train: Dataset) -> None:
         self.shape, self.stack = _shape(spec), stack
         self.planner = Planner(*self.shape, train, is_read_there=stack.data is not None)
         self.slots = [Slot() for _ in range(stack.width)]
@@ -92,8 +92,8 @@ class Engine:
 
     def __init__(
         self,
-        train: Tokens | Pairs,
-        validation: Tokens | Pairs,
+        train: Tokens | PairDataset,
+        validation: Tokens | PairDataset,
         *,
         slots: int = 2,
         width: int | None = None,
@@ -116,11 +116,11 @@ class Engine:
         self._asked = self.slots, self.width
         self._checkpoint_dir = checkpoint_dir
         self._writer = Writer(LIMITS.get(self.device.type, LIMITS["cpu"]))
-        self._reporter = Reporter(self._validation, self._writer, checkpoint_dir, decode)
+        self._reporter = Evaluator(self._validation, self._writer, checkpoint_dir, decode)
         self._starts = starts
-        self._running: deque[_Running] = deque()
-        self._waiting: deque[Admission] = deque()
-        self._made: deque[Made] = deque()  # reports that have not gone out
+        self._running: deque[ActiveStack] = deque()
+        self._waiting: deque[TrialRequest] = deque()
+        self._made: deque[PendingReport] = deque()  # reports that have not gone out
         self.failures: dict[str, Exception] = {}
         self.training_seconds = 0.0  # spent in ticks, without validation and checkpoints
         self.tokens = 0  # trained
@@ -139,7 +139,7 @@ class Engine:
         self,
         trial_id: str,
         spec: TrialSpec,
-        resume: Path | At | None = None,
+        resume: Path | CheckpointRef | None = None,
         after: int = 0,
     ) -> None:
         """Queue a trial for the next free slot.
@@ -161,16 +161,16 @@ class Engine:
         if after >= spec.hyperparameters.total_steps:
             raise ValueError(f"the trial has made its last report, at update {after}")
         resumes = () if resume is None else (resume,)
-        self._waiting.append(Admission(trial_id, spec, resumes, after))
+        self._waiting.append(TrialRequest(trial_id, spec, resumes, after))
 
     def slots_for(self, spec: TrialSpec, file: Path) -> int:
         """How many trials like one this device should train at one time (`calibration`)."""
-        trained_on = Trained(self._train, self.device, self.precision, self._data)
+        trained_on = Setup(self._train, self.device, self.precision, self._data)
         return slots_for(spec, trained_on, file)
 
     def _check(self, spec: TrialSpec) -> None:
         a = spec.architecture
-        if (a.n_encoder_layers > 0) != isinstance(self._train, Pairs):
+        if (a.n_encoder_layers > 0) != isinstance(self._train, PairDataset):
             raise ValueError("an encoder–decoder needs an engine with pairs, and only it does")
         for name, wanted, data in (
             ("training", spec.train_sequences, self._train),
@@ -201,7 +201,7 @@ class Engine:
     def acknowledge(self, trial_id: str, step: int) -> None:
         """A report is safe elsewhere: states older than the one before it are deleted."""
         if self._checkpoint_dir is not None:
-            states.drop_before(self._checkpoint_dir, At(trial_id, step))
+            states.drop_before(self._checkpoint_dir, CheckpointRef(trial_id, step))
 
     def forget(self, trial_id: str) -> None:
         """Delete all saved states of a trial, which has been stopped; none comes after."""
@@ -278,10 +278,10 @@ class Engine:
     def _drop_empty_stacks(self) -> None:
         self._running = deque(running for running in self._running if running.training)
 
-    def _place(self, admission: Admission) -> None:
+    def _place(self, admission: TrialRequest) -> None:
         """Put a trial into a row of a stack of its shape, made if there is none."""
         self._wait_for_states(admission)
-        slot, state = begin(admission, self._checkpoint_dir, self._starts)
+        slot, state = start_trial(admission, self._checkpoint_dir, self._starts)
         shape = _shape(slot.spec)
         for running in self._running:
             if running.shape == shape and running.free is not None:
@@ -290,7 +290,7 @@ class Engine:
             self._drop_empty_stacks()  # before another one takes their memory
             a, on = slot.spec.architecture, self.device
             stack = Stack(a, self.width, on, precision=self.precision, data=self._data)
-            running = _Running(slot.spec, stack, self._train)
+            running = ActiveStack(slot.spec, stack, self._train)
             self._running.append(running)
         row = running.free
         assert row is not None
@@ -298,13 +298,13 @@ class Engine:
         running.stack.load(row, slot.spec.seed, state, averaged=averaged)
         running.slots[row] = slot
 
-    def _wait_for_states(self, admission: Admission) -> None:
+    def _wait_for_states(self, admission: TrialRequest) -> None:
         """Have on the disk what a trial may go on from."""
-        places = (at.trial_id for at in admission.resumes if isinstance(at, At))
+        places = (at.trial_id for at in admission.resumes if isinstance(at, CheckpointRef))
         for trial_id in {admission.trial_id, *places}:
             self._writer.wait_for(trial_id)
 
-    def _narrow(self, width: int, again: Sequence[Admission], reason: str) -> None:
+    def _narrow(self, width: int, again: Sequence[TrialRequest], reason: str) -> None:
         """Make do with less memory: trials that found none wait for smaller stacks.
 
         One that finds none although nothing else is there fails. It may have been what others
@@ -332,7 +332,7 @@ class Engine:
 
     # a turn: plan, compute, settle ----------------------------------------------------------
 
-    def _advance(self, running: _Running) -> None:
+    def _advance(self, running: ActiveStack) -> None:
         """Train a stack for one quantum; if memory runs out, take it apart."""
         try:
             started = time.perf_counter()
@@ -358,7 +358,7 @@ class Engine:
         del running  # and with it the memory
         self._narrow(width, again, reason)
 
-    def _settle(self, running: _Running, plan: Plan, losses: Floats, norms: Floats) -> None:
+    def _settle(self, running: ActiveStack, plan: Plan, losses: Floats, norms: Floats) -> None:
         """Account for a quantum and report the slots that diverged or reached a report."""
         reached = []
         for row in running.training:
@@ -379,5 +379,5 @@ class Engine:
                 running.slots[row] = Slot()
 
 
-def _reading(data: Tokens | Pairs) -> Reading:
-    return data if isinstance(data, Pairs) else Text(data)
+def _reading(data: Tokens | PairDataset) -> Dataset:
+    return data if isinstance(data, PairDataset) else TextDataset(data)

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from model.checkpoints import store as states
-from model.checkpoints.writer import Content, Saving, Writer
-from model.corpus.dataset import Ints, Reading
-from model.corpus.pairs import Pairs
+from model.checkpoints.writer import PendingWrite, Snapshot, Writer
+from model.corpus.dataset import Dataset, Ints
+from model.corpus.pairs import PairDataset
 from model.engine.bleu import bleu
 from model.engine.report import Report, Status
 from model.engine.slot import Slot
@@ -31,7 +31,7 @@ _TRANSLATED = 64  # sources at a time
 
 
 @dataclass(frozen=True)
-class Made:
+class PendingReport:
     """A report that goes out once the state that it names is on the disk.
 
     Attributes:
@@ -40,7 +40,7 @@ class Made:
     """
 
     report: Report
-    saving: Saving | None = None
+    saving: PendingWrite | None = None
 
     @property
     def is_ready(self) -> bool:
@@ -57,7 +57,7 @@ class Made:
         return replace(self.report, checkpoint=None, problem="; ".join(problems))
 
 
-class Reporter:
+class Evaluator:
     """Evaluates slots, begins to save their states, and makes their reports.
 
     Args:
@@ -70,7 +70,7 @@ class Reporter:
 
     def __init__(
         self,
-        validation: Reading,
+        validation: Dataset,
         writer: Writer,
         folder: Path | None = None,
         decode: Callable[[list[int]], str] | None = None,
@@ -78,13 +78,13 @@ class Reporter:
         self._validation, self._writer = validation, writer
         self._folder, self._decode = folder, decode
 
-    def diverged(self, slot: Slot) -> Made:
+    def diverged(self, slot: Slot) -> PendingReport:
         """The last report of a trial whose loss or gradient was not finite."""
-        return Made(_report(slot, math.nan, Status.DIVERGED))
+        return PendingReport(_report(slot, math.nan, Status.DIVERGED))
 
     def at_report(
         self, stack: Stack, slots: Sequence[Slot], rows: Sequence[int]
-    ) -> Iterator[tuple[int, Made]]:
+    ) -> Iterator[tuple[int, PendingReport]]:
         """Evaluate the slots of a stack that reached a report, begin to save them, and report.
 
         The slots may train on at once, or be filled with others.
@@ -102,7 +102,7 @@ class Reporter:
             by_size.setdefault(slots[row].spec.validation_sequences, []).append(row)
         for size, same in by_size.items():
             a, batch = stack.architecture, slots[same[0]].spec.micro_batch
-            sequences = self._validation.rows(self._numbers(a, size), a)
+            sequences = self._validation.batch(self._numbers(a, size), a)
             evaluation = stack.evaluate(same, sequences, batch)
             for i, row in enumerate(same):
                 accuracy = None if evaluation.accuracy is None else float(evaluation.accuracy[i])
@@ -116,7 +116,7 @@ class Reporter:
 
     def _report_row(
         self, stack: Stack, row: int, slot: Slot, val_loss: float, accuracy: float | None
-    ) -> Made:
+    ) -> PendingReport:
         total = slot.spec.hyperparameters.total_steps
         status = Status.FINISHED if slot.step == total else Status.TRAINING
         if not math.isfinite(val_loss):
@@ -128,31 +128,31 @@ class Reporter:
             score = self._bleu(stack, row, slot, self._decode)
         if self._folder is not None and status is not Status.DIVERGED:
             path = states.path_of(self._folder, slot.trial_id, slot.step)
-            saving = self._writer.save(slot.trial_id, path, _content(stack, row, slot, val_loss))
+            saving = self._writer.save(slot.trial_id, path, _snapshot(stack, row, slot, val_loss))
         report = _report(
             slot, val_loss, status, path, sparsity=sparsity, accuracy=accuracy, score=score
         )
-        return Made(report, saving)
+        return PendingReport(report, saving)
 
     def _bleu(
         self, stack: Stack, row: int, slot: Slot, decode: Callable[[list[int]], str]
     ) -> float:
         """How well a slot writes the targets of the validation pairs that it is evaluated on."""
-        assert isinstance(self._validation, Pairs)
+        assert isinstance(self._validation, PairDataset)
         a = stack.architecture
         numbers = self._numbers(a, slot.spec.validation_sequences)
-        sources = self._validation.rows(numbers, a).sources
+        sources = self._validation.batch(numbers, a).sources
         assert sources is not None
         written = stack.translate(row, sources, a.context_length, _TRANSLATED)
         wanted = [self._validation.target(number).tolist() for number in numbers.tolist()]
         return bleu([decode(ids) for ids in written], [decode(ids) for ids in wanted])
 
 
-def _content(stack: Stack, row: int, slot: Slot, val_loss: float) -> Content:
+def _snapshot(stack: Stack, row: int, slot: Slot, val_loss: float) -> Snapshot:
     """What is saved of a slot; what it says is made where it is written."""
     losses = [*slot.val_losses, val_loss]
     about = partial(_about, slot.trial_id, slot.spec, slot.step, losses)
-    return Content(stack.begin_snapshot(row), about, stack.bytes_of(row))
+    return Snapshot(stack.begin_snapshot(row), about, stack.bytes_of(row))
 
 
 def _about(trial_id: str, spec: TrialSpec, step: int, losses: Sequence[float]) -> Mapping[str, Any]:

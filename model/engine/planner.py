@@ -11,7 +11,7 @@ from copy import copy
 
 import numpy as np
 
-from model.corpus.dataset import Ints, Reading, Rows
+from model.corpus.dataset import Batch, Dataset, Ints
 from model.corpus.order import data_order
 from model.corpus.token_noise import replace_tokens
 from model.engine.slot import Slot, SlotState
@@ -39,7 +39,7 @@ class Planner:
         is_read_there: as for `plan_of`.
     """
 
-    def __init__(self, a: Architecture, b: int, train: Reading, *, is_read_there: bool) -> None:
+    def __init__(self, a: Architecture, b: int, train: Dataset, *, is_read_there: bool) -> None:
         self._for, self._is_read_there = (a, b, train), is_read_there
         self._ahead: tuple[list[Slot], Plan] | None = None
 
@@ -79,7 +79,7 @@ def _after(slot: Slot, due: Sequence[bool]) -> Slot:
 
 
 def plan_of(
-    slots: Sequence[Slot], a: Architecture, b: int, train: Reading, *, is_read_there: bool = False
+    slots: Sequence[Slot], a: Architecture, b: int, train: Dataset, *, is_read_there: bool = False
 ) -> Plan:
     """Ticks up to the next report of any slot, with all that they need from the host.
 
@@ -120,16 +120,16 @@ def plan_of(
     return plan
 
 
-def _no_ids(shape: tuple[int, ...], a: Architecture) -> Rows:
+def _no_ids(shape: tuple[int, ...], a: Architecture) -> Batch:
     has_encoder = a.n_encoder_layers > 0
-    return Rows(
+    return Batch(
         inputs=np.zeros((*shape, a.context_length), np.int64),
         targets=np.zeros((*shape, a.context_length), np.int64),
         sources=np.zeros((*shape, a.source_length), np.int64) if has_encoder else None,
     )
 
 
-def _plan_slot(plan: Plan, row: int, slot: Slot, train: Reading) -> None:
+def _plan_slot(plan: Plan, row: int, slot: Slot, train: Dataset) -> None:
     h, spec = slot.spec.hyperparameters, slot.spec
     moments_before = spec.init_from.optimizer_steps if spec.init_from else 0
     q_ticks, b = len(plan), spec.micro_batch
@@ -164,10 +164,10 @@ def _plan_slot(plan: Plan, row: int, slot: Slot, train: Reading) -> None:
 
 
 def _read(
-    ids: Rows, numbers: Ints, row: int, spec: TrialSpec, positions: Ints, train: Reading
+    ids: Batch, numbers: Ints, row: int, spec: TrialSpec, positions: Ints, train: Dataset
 ) -> None:
     """Fill in what a slot reads."""
-    inputs, ids.targets[:, row], sources = train.rows(numbers[:, row], spec.architecture)
+    inputs, ids.targets[:, row], sources = train.batch(numbers[:, row], spec.architecture)
     ids.inputs[:, row] = _noisy(inputs, "noise", spec, positions)
     if sources is not None:
         assert ids.sources is not None

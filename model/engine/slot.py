@@ -11,15 +11,15 @@ from pathlib import Path
 from torch import Tensor
 
 from model.checkpoints import store as states
-from model.checkpoints.store import At, State
+from model.checkpoints.store import CheckpointRef, SavedState
 from model.checkpoints.warm_start import first_state
 from model.errors import CheckpointError
-from model.spec.schedules import Facts, learning_rate
+from model.spec.schedules import ScheduleContext, learning_rate
 from model.spec.trial import TrialSpec
 
 
 @dataclass(frozen=True)
-class Admission:
+class TrialRequest:
     """A trial that waits for a slot.
 
     Attributes:
@@ -33,7 +33,7 @@ class Admission:
 
     trial_id: str
     spec: TrialSpec
-    resumes: tuple[Path | At, ...] = ()
+    resumes: tuple[Path | CheckpointRef, ...] = ()
     after: int = 0
     problem: str | None = None
 
@@ -54,7 +54,7 @@ class Slot:
     """
 
     state: SlotState = SlotState.EMPTY
-    admission: Admission = field(init=False)
+    admission: TrialRequest = field(init=False)
     spec: TrialSpec = field(init=False)  # in training
     then: tuple[TrialSpec, ...] = ()  # that continue it; the last one is the trial's own
     reported: int = 0  # update of the last report that was made, or is not to be made
@@ -79,7 +79,7 @@ class Slot:
 
     def learning_rate(self, step: int) -> float:
         """α_t of an update before the next report."""
-        facts = Facts(self.spec.architecture.d_model, self.val_losses)
+        facts = ScheduleContext(self.spec.architecture.d_model, self.val_losses)
         return learning_rate(step, self.spec.hyperparameters, facts)
 
     @property
@@ -137,15 +137,15 @@ class Slot:
             self.spec, *rest = self.then
             self.then = tuple(rest)
 
-    def again(self, problem: str) -> Admission:
+    def again(self, problem: str) -> TrialRequest:
         """The trial as it waits for another slot: it goes on from its last report."""
-        own = (At(self.trial_id, self.reported),) if self.reported else ()
+        own = (CheckpointRef(self.trial_id, self.reported),) if self.reported else ()
         resumes = own + tuple(r for r in self.admission.resumes if r not in own)
         return replace(self.admission, resumes=resumes, after=self.reported, problem=problem)
 
 
-def begin(
-    admission: Admission, folder: Path | None, starts: Path | None
+def start_trial(
+    admission: TrialRequest, folder: Path | None, starts: Path | None
 ) -> tuple[Slot, dict[str, Tensor] | None]:
     """What a trial's slot says at first, and the state to load; None: fresh from its seed.
 
@@ -177,7 +177,7 @@ def begin(
     return slot, found.tensors
 
 
-def _state_to_go_on_from(admission: Admission, folder: Path | None) -> State | None:
+def _state_to_go_on_from(admission: TrialRequest, folder: Path | None) -> SavedState | None:
     chain = admission.spec.chain
     for place in admission.resumes:
         if isinstance(place, Path):
@@ -196,7 +196,7 @@ def _state_to_go_on_from(admission: Admission, folder: Path | None) -> State | N
     return None
 
 
-def _link(chain: Sequence[TrialSpec], state: State) -> int | None:
+def _link(chain: Sequence[TrialSpec], state: SavedState) -> int | None:
     """Which specification of a chain a state is of; None if it is on the way of none."""
     ends = [spec.continues.step for spec in chain[1:] if spec.continues]
     ends.append(chain[-1].hyperparameters.total_steps - 1)

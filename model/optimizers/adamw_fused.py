@@ -14,7 +14,7 @@ from model.optimizers.update_rule import Coefficients
 Tensors = Sequence[Tensor]
 
 
-def fits(row: Coefficients) -> bool:
+def is_plain_adamw(row: Coefficients) -> bool:
     """Whether a row, of numbers, is AdamW without anything that torch's does not know."""
     others = (
         row.coupled, row.coupled_embeddings, row.coupled_gains, row.l1, row.ahead_g,
@@ -33,7 +33,7 @@ def adamw_(
         m: running means of the gradient, likewise.
         v: running means of its square, likewise.
         g: gradients, already clipped, likewise.
-        row: of numbers, which `fits`.
+        row: of numbers, which `is_plain_adamw`.
         layout: which of them have which decay.
 
     Source: Loshchilov and Hutter 2017, algorithm 2 (arXiv:1711.05101), as torch computes it.

@@ -114,7 +114,7 @@ def _cut(text: str, begin: int = 0) -> int:
     return begin + PIECE
 
 
-class Row(NamedTuple):
+class TableRow(NamedTuple):
     """What a reader takes of a row of a table.
 
     Attributes:
@@ -135,7 +135,7 @@ def pair(name: str, source: str, target: str) -> Iterator[Document]:
             yield Document(name, piece, ends)
 
 
-def rows(name: str, texts: Iterable[tuple[int, str]]) -> Iterator[Document]:
+def documents_of_rows(name: str, texts: Iterable[tuple[int, str]]) -> Iterator[Document]:
     """One document per numbered text, without those that are white space only."""
     for number, text in texts:
         if not text or text.isspace():

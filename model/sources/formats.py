@@ -16,7 +16,7 @@ from typing import Any
 
 from model.errors import CorpusError
 from model.sources import documents
-from model.sources.documents import Document, Row
+from model.sources.documents import Document, TableRow
 from model.sources.parquet import parquet_rows
 from model.sources.streams import format_suffix, lines, listed, no_column, texts
 from model.spec.data import DataConfig
@@ -61,13 +61,13 @@ def _fields(config: DataConfig, option: str) -> Fields:
     return {each: getattr(config, each) for each in options}
 
 
-def _table(name: str, found: Iterator[Row], config: DataConfig) -> Iterator[Document]:
+def _table(name: str, found: Iterator[TableRow], config: DataConfig) -> Iterator[Document]:
     if config.pairs:
         return _pairs(name, found, config)
-    return documents.rows(name, ((row.number, row.texts[0] or "") for row in found))
+    return documents.documents_of_rows(name, ((row.number, row.texts[0] or "") for row in found))
 
 
-def _pairs(name: str, found: Iterator[Row], config: DataConfig) -> Iterator[Document]:
+def _pairs(name: str, found: Iterator[TableRow], config: DataConfig) -> Iterator[Document]:
     for number, where, (source, target) in found:
         if not source or source.isspace():
             raise _no_text(where, "source", config.source_field)
@@ -87,7 +87,7 @@ def _jsonl(name: str, path: Path, config: DataConfig) -> Iterator[Document]:
     return _table(name, _jsonl_rows(path, _fields(config, "field"), config.errors), config)
 
 
-def _jsonl_rows(path: Path, fields: Fields, errors: str) -> Iterator[Row]:
+def _jsonl_rows(path: Path, fields: Fields, errors: str) -> Iterator[TableRow]:
     for number, line in enumerate(lines(texts(path, errors))):
         if line.isspace():
             continue
@@ -107,7 +107,7 @@ def _jsonl_rows(path: Path, fields: Fields, errors: str) -> Iterator[Row]:
         # JSON can escape half a surrogate pair, which is no character.
         if "\\ud" in line or "\\uD" in line:
             found = tuple(text and _whole_characters(text, where, errors) for text in found)
-        yield Row(number, where, found)
+        yield TableRow(number, where, found)
 
 
 def _value(row: dict[str, Any], option: str, field: str, where: str) -> str | None:
@@ -147,7 +147,7 @@ def _delimited(name: str, path: Path, config: DataConfig, delimiter: str) -> Ite
     return _table(name, found, config)
 
 
-def _csv_rows(path: Path, fields: Fields, errors: str, delimiter: str) -> Iterator[Row]:
+def _csv_rows(path: Path, fields: Fields, errors: str, delimiter: str) -> Iterator[TableRow]:
     csv.field_size_limit(sys.maxsize)
     # Strict, because otherwise a quote that is never closed silently swallows the rest.
     reader = csv.reader(lines(texts(path, errors)), delimiter=delimiter, strict=True)
@@ -163,7 +163,7 @@ def _csv_rows(path: Path, fields: Fields, errors: str, delimiter: str) -> Iterat
         for number, row in enumerate(reader):
             where = f"data: {path} line {reader.line_num}"
             if len(row) > last:
-                yield Row(number, where, tuple(row[place] for place in places))
+                yield TableRow(number, where, tuple(row[place] for place in places))
             elif row:
                 raise CorpusError(
                     f"{where} has {len(row)} fields, but column {header[last]!r} is number "

@@ -32,7 +32,7 @@ def hub_documents(config: DataConfig) -> Iterator[Document]:
             has no such configuration, split or column.
     """
     is_empty = True
-    for document in documents.rows(config.split, _rows(config)):
+    for document in documents.documents_of_rows(config.split, _rows(config)):
         is_empty = False
         yield document
     if is_empty:

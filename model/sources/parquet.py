@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from model.errors import CorpusError
-from model.sources.documents import Row
+from model.sources.documents import TableRow
 from model.sources.streams import blocks, is_compressed, no_column, unreadable
 
 # About as many bytes of text are decoded at a time.
@@ -17,7 +17,7 @@ _BATCH_BYTES = 2**22
 _MOST_ROWS = 2**12
 
 
-def parquet_rows(path: Path, columns: Mapping[str, str], errors: str) -> Iterator[Row]:
+def parquet_rows(path: Path, columns: Mapping[str, str], errors: str) -> Iterator[TableRow]:
     """The rows of a file.
 
     Args:
@@ -42,7 +42,9 @@ def parquet_rows(path: Path, columns: Mapping[str, str], errors: str) -> Iterato
                 for row in zip(*values, strict=True):
                     where = f"data: {path} row {number + 1}"
                     named = zip(row, columns.values(), strict=True)
-                    yield Row(number, where, tuple(_text(v, where, c, errors) for v, c in named))
+                    yield TableRow(
+                        number, where, tuple(_text(v, where, c, errors) for v, c in named)
+                    )
                     number += 1
     # The names of columns are decoded by pyarrow.
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:

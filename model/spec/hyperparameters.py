@@ -14,17 +14,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from model.spec.symbol import FractionOf, Row, Value, read_row, row
-
-__all__ = [
-    "SYMBOL_TABLE",
-    "FractionOf",
-    "Hyperparameters",
-    "Row",
-    "Value",
-    "find_row",
-    "nearest",
-]
+from model.spec.symbol import FractionOf, Symbol, symbol_field, symbol_of
 
 _MEANS = ("adamw", "adam", "nadamw", "lamb", "muon")
 _BETA1 = {"optimizer": (*_MEANS, "lion")}
@@ -82,140 +72,140 @@ class Hyperparameters(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    learning_rate: float = row(
+    learning_rate: float = symbol_field(
         1e-3, "learning rate, constant schedule", "α_t = α·min(1, t/T_warmup)",
         symbol="α", spellings=("alpha", "lr"), used_when={"schedule": ("constant",)}, gt=0, le=100,
     )  # fmt: skip
-    beta1: float = row(
+    beta1: float = symbol_field(
         0.9, "decay of the gradient's running mean; lion: weight of the mean in the step's sign",
         "m ← β1·m + (1−β1)·g; lion: sign(β1·m + (1−β1)·g)",
         symbol="β1", spellings=("β₁", "beta_1"), used_when=_BETA1, ge=0, lt=1,
     )  # fmt: skip
-    beta2: float = row(
+    beta2: float = symbol_field(
         0.95, "decay of the squared gradient's running mean; lion: of the gradient's",
         "v ← β2·v + (1−β2)·g²; lion: m ← β2·m + (1−β2)·g",
         symbol="β2", spellings=("β₂", "beta_2"), used_when=_BETA2, ge=0, lt=1,
     )  # fmt: skip
-    eps: float = row(
+    eps: float = symbol_field(
         1e-8, "keeps the denominator above zero; outside the root for every optimizer",
         "m̂/(√v̂ + ε); rmsprop, adagrad: g/(√v + ε)",
         symbol="ε", spellings=("epsilon",), used_when=_EPS, gt=0, le=1,
     )  # fmt: skip
-    weight_decay: float = row(
+    weight_decay: float = symbol_field(
         0.1,
         "weight decay of the matrices: decoupled (in the step) for adamw, nadamw, lamb, lion and "
         "muon, coupled (in the gradient, L2) for the others",
         "decoupled: θ ← θ − α_t·λ·θ; coupled: g ← g + λ·θ",
         symbol="λ", spellings=("lambda", "wd"), ge=0, le=10,
     )  # fmt: skip
-    embedding_decay: float = row(
+    embedding_decay: float = symbol_field(
         0.0,
         "weight decay of the embeddings, of positions and distances too; coupled or decoupled as "
         "λ is",
         "as λ; {fraction_of: λ, value: 1} treats them like matrices",
         symbol="λ_emb", spellings=("lambda_emb",), ge=0, le=10,
     )  # fmt: skip
-    gain_decay: float = row(
+    gain_decay: float = symbol_field(
         0.0, "weight decay of the norms' gains and biases, coupled or decoupled as λ is", "as λ",
         symbol="λ_gain", spellings=("lambda_gain",), ge=0, le=10,
     )  # fmt: skip
-    l1_penalty: float = row(
+    l1_penalty: float = symbol_field(
         0.0, "L1 penalty of the matrices, in the gradient for every optimizer",
         "g ← g + λ₁·sign(θ)",
         symbol="λ₁", spellings=("lambda_1", "l1"), ge=0, le=1,
     )  # fmt: skip
-    momentum: float = row(
+    momentum: float = symbol_field(
         0.9, "momentum; nesterov and muon look ahead with it (muon: often 0.95)",
         "momentum: v ← γ·v + (1−d)·g; nesterov: v ← γ·v + g; lars: v ← γ·v + α_t·r·g; "
         "muon: v ← γ·v + (1−γ)·g",
         symbol="γ", spellings=("gamma", "γ_momentum"), used_when=_MOMENTUM, ge=0, lt=1,
     )  # fmt: skip
-    dampening: float = row(
+    dampening: float = symbol_field(
         0.0, "dampening of the momentum; {fraction_of: γ, value: 1} gives the running mean",
         "v ← γ·v + (1−d)·g: d = 0 is γ·v + g, d = γ is γ·v + (1−γ)·g",
         symbol="d", used_when={"optimizer": ("momentum",)}, ge=0, lt=1,
     )  # fmt: skip
-    trust_coefficient: float = row(
+    trust_coefficient: float = symbol_field(
         1e-3, "how far LARS trusts a tensor's step: its largest relative change, times α",
         "r = η·‖θ‖/(‖g‖ + λ·‖θ‖) per tensor",
         symbol="η", spellings=("eta",), used_when={"optimizer": ("lars",)}, gt=0, le=100,
     )  # fmt: skip
-    dropout: float = row(
+    dropout: float = symbol_field(
         0.0, "probability of dropping an activation, in the three places that follow",
         "x·mask/(1−p_drop)",
         symbol="p_drop", spellings=("p_dropout",), ge=0, lt=1,
     )  # fmt: skip
-    embedding_dropout: float = row(
+    embedding_dropout: float = symbol_field(
         FractionOf("dropout", 1.0), "p_drop of the token embeddings", "x·mask/(1−p_emb)",
         symbol="p_emb", spellings=("embd_pdrop",), ge=0, lt=1,
     )  # fmt: skip
-    attention_dropout: float = row(
+    attention_dropout: float = symbol_field(
         FractionOf("dropout", 1.0), "p_drop of the attention probabilities",
         "(softmax(q·kᵀ/√d)·mask/(1−p_attn))·v",
         symbol="p_attn", spellings=("attn_pdrop",), ge=0, lt=1,
     )  # fmt: skip
-    residual_dropout: float = row(
+    residual_dropout: float = symbol_field(
         FractionOf("dropout", 1.0), "p_drop of what each branch adds to the residual stream",
         "x + branch·mask/(1−p_res)",
         symbol="p_res", spellings=("resid_pdrop",), ge=0, lt=1,
     )  # fmt: skip
-    token_noise: float = row(
+    token_noise: float = symbol_field(
         0.0, "share of the input tokens that training replaces at random; targets are kept",
         "x_t ← uniform over the vocabulary, with probability p_noise",
         symbol="p_noise", ge=0, lt=1,
     )  # fmt: skip
-    label_smoothing: float = row(
+    label_smoothing: float = symbol_field(
         0.0, "probability spread evenly over the vocabulary in the training target",
         "−Σ_v ((1−ε_ls)·[v=y] + ε_ls/V)·log p_v",
         symbol="ε_ls", spellings=("eps_ls", "epsilon_ls"), ge=0, lt=1,
     )  # fmt: skip
-    grad_clip: float = row(
+    grad_clip: float = symbol_field(
         1.0, "largest global gradient norm; 0 turns clipping off", "g ← g·min(1, τ/‖g‖)",
         symbol="τ", spellings=("tau", "max_grad_norm", "clip"), ge=0, le=1e6,
     )  # fmt: skip
-    grad_clip_value: float = row(
+    grad_clip_value: float = symbol_field(
         0.0, "largest size of each number of the gradient, after τ; 0 turns it off",
         "g ← max(−τ_value, min(τ_value, g))",
         symbol="τ_value", spellings=("tau_value", "clip_value"), ge=0, le=1e6,
     )  # fmt: skip
-    z_loss: float = row(
+    z_loss: float = symbol_field(
         0.0, "weight of the z-loss, which keeps the logits' normaliser Z near 1; 1e-4 in PaLM",
         "loss + λ_z·log²Z, Z = Σ_v exp(logit_v)",
         symbol="λ_z", spellings=("lambda_z",), ge=0, le=1,
     )  # fmt: skip
-    ema_decay: float = row(
+    ema_decay: float = symbol_field(
         0.0, "decay of the running mean of the weights that validation uses; 0 turns it off",
         "θ̄ ← β_t·θ̄ + (1−β_t)·θ, β_t = min(β_ema, (1+t)/(10+t))",
         symbol="β_ema", spellings=("beta_ema",), ge=0, lt=1,
     )  # fmt: skip
-    target_sparsity: float = row(
+    target_sparsity: float = symbol_field(
         0.0, "share of each matrix that gradual magnitude pruning ends at; 0 turns it off",
         "s_t = s_final·(1 − (1 − u)³), u = (t − T_prune_start) / (T_prune_end − T_prune_start)",
         symbol="s_final", ge=0, lt=1,
     )  # fmt: skip
-    prune_start_steps: int = row(
+    prune_start_steps: int = symbol_field(
         FractionOf("total_steps", 0.2), "update at which pruning begins", "see s_final",
         symbol="T_prune_start", ge=0,
     )  # fmt: skip
-    prune_end_steps: int = row(
+    prune_end_steps: int = symbol_field(
         FractionOf("total_steps", 0.8), "update at which pruning has reached s_final",
         "see s_final", symbol="T_prune_end", ge=0,
     )  # fmt: skip
-    prune_interval_steps: int = row(
+    prune_interval_steps: int = symbol_field(
         10, "updates from one pruning to the next", "t = T_prune_start + i·ΔT_prune",
         symbol="ΔT_prune", spellings=("prune_every",), ge=1,
     )  # fmt: skip
-    warmup_steps: int = row(
+    warmup_steps: int = symbol_field(
         FractionOf("total_steps", 0.05), "updates of linear warm-up", "α_t = α·t/T_warmup",
         symbol="T_warmup", spellings=("t_warmup", "warmup"), ge=0,
     )  # fmt: skip
-    max_learning_rate: float = row(
+    max_learning_rate: float = symbol_field(
         1e-3, "peak learning rate, of every schedule but constant and noam",
         "α_t = α_max at t = T_warmup",
         symbol="α_max", spellings=("alpha_max", "max_lr", "lr_max"),
         used_when={"schedule": _PEAKED}, gt=0, le=100,
     )  # fmt: skip
-    min_learning_rate: float = row(
+    min_learning_rate: float = symbol_field(
         FractionOf("max_learning_rate", 0.1),
         "final learning rate of cosine, linear, wsd and each cosine of cosine_restarts",
         "α_t = α_min + ½(1 + cos(π·s))·(α_max − α_min), s = (t − T_warmup) / "
@@ -223,63 +213,63 @@ class Hyperparameters(BaseModel):
         symbol="α_min", spellings=("alpha_min", "min_lr", "lr_min"),
         used_when={"schedule": (*_TO_FLOOR, "wsd")}, ge=0, le=100,
     )  # fmt: skip
-    cycle_steps: int = row(
+    cycle_steps: int = symbol_field(
         FractionOf("total_steps", 1.0),
         "update at which cosine and linear, and the first cosine of cosine_restarts, reach α_min",
         "cosine, linear: α_t = α_min for t > T_cycle",
         symbol="T_cycle", spellings=("t_cycle",), used_when={"schedule": _TO_FLOOR}, ge=1,
     )  # fmt: skip
-    cycle_multiplier: float = row(
+    cycle_multiplier: float = symbol_field(
         1.0, "length of each cosine of cosine_restarts, as a multiple of the one before",
         "T_i = (T_cycle−T_warmup)·T_mult^i",
         symbol="T_mult", spellings=("t_mult",), used_when={"schedule": ("cosine_restarts",)},
         ge=1, le=100,
     )  # fmt: skip
-    decay_steps: int = row(
+    decay_steps: int = symbol_field(
         FractionOf("total_steps", 0.3), "updates in which step and exponential fall by f_decay",
         "step: f_decay^⌊(t − T_warmup)/T_decay⌋; exponential: without ⌊ ⌋",
         symbol="T_decay", spellings=("t_decay",),
         used_when={"schedule": ("step", "exponential")}, ge=1,
     )  # fmt: skip
-    decay_factor: float = row(
+    decay_factor: float = symbol_field(
         0.1, "what the rate is multiplied by: each T_decay updates, or at each plateau",
         "plateau: α_t = α_max·f_decay^(reductions so far)",
         symbol="f_decay", spellings=("lr_gamma",),
         used_when={"schedule": ("step", "exponential", "plateau")}, gt=0, le=1,
     )  # fmt: skip
-    cooldown_steps: int = row(
+    cooldown_steps: int = symbol_field(
         FractionOf("total_steps", 0.2), "updates of the cool-down of wsd, which ends at T_total",
         "α_t = α_min + (1 − s)·(α_max − α_min), s = (t − T_total + T_cooldown) / T_cooldown",
         symbol="T_cooldown", spellings=("t_cooldown",), used_when={"schedule": ("wsd",)}, ge=0,
     )  # fmt: skip
-    cooldown_shape: Literal["linear", "sqrt"] = row(
+    cooldown_shape: Literal["linear", "sqrt"] = symbol_field(
         "linear", "shape of the cool-down of wsd", "linear: 1−s; sqrt: 1−√s",
         used_when={"schedule": ("wsd",)},
     )  # fmt: skip
-    plateau_patience: int = row(
+    plateau_patience: int = symbol_field(
         1, "reports without a better val_loss that plateau bears; the next one reduces α_t",
         "better: val_loss < best·(1−1e-4)",
         used_when={"schedule": ("plateau",)}, ge=0,
     )  # fmt: skip
-    plateau_cooldown: int = row(
+    plateau_cooldown: int = symbol_field(
         0, "reports after a reduction that plateau does not count",
         "as cooldown of torch's ReduceLROnPlateau",
         used_when={"schedule": ("plateau",)}, ge=0,
     )  # fmt: skip
-    noam_factor: float = row(
+    noam_factor: float = symbol_field(
         1.0, "factor of the original Transformer's schedule; α and α_max do not enter it",
         "α_t = s_noam · d_model^(−½) · min(t^(−½), t·T_warmup^(−3/2))",
         symbol="s_noam", used_when={"schedule": ("noam",)}, gt=0, le=1000,
     )  # fmt: skip
-    batch_size: int = row(
+    batch_size: int = symbol_field(
         16, "sequences per update", "tokens per update = B·context_length",
         symbol="B", ge=1, le=1_000_000,
     )  # fmt: skip
-    total_steps: int = row(
+    total_steps: int = symbol_field(
         None, "updates of the full budget", "T_total = ⌈tokens / (B·context_length)⌉",
         symbol="T_total", spellings=("t_total", "max_steps"), ge=1,
     )  # fmt: skip
-    epochs: int = row(
+    epochs: int = symbol_field(
         None, "passes over the training sequences, the last one perhaps partial",
         "N_epoch = ⌈T_total·B / |Data|⌉",
         symbol="N_epoch", spellings=("n_epoch", "num_epochs"), ge=1,
@@ -287,14 +277,14 @@ class Hyperparameters(BaseModel):
     optimizer: Literal[
         "adamw", "adam", "momentum", "sgd", "nesterov", "adagrad", "rmsprop", "nadamw", "lars",
         "lamb", "lion", "muon",
-    ] = row(
+    ] = symbol_field(
         "adamw", "the row of coefficients in the update rule", "see below",
         choice_meanings=_OPTIMIZERS,
     )  # fmt: skip
     schedule: Literal[
         "cosine", "constant", "linear", "step", "exponential", "inverse_sqrt", "noam",
         "cosine_restarts", "wsd", "plateau",
-    ] = row(
+    ] = symbol_field(
         "cosine", "learning rate over updates, after T_warmup updates of linear warm-up",
         "see below", choice_meanings=_SCHEDULES,
     )  # fmt: skip
@@ -335,8 +325,8 @@ class Hyperparameters(BaseModel):
         return self
 
 
-SYMBOL_TABLE: Mapping[str, Row] = {
-    name: read_row(name, info) for name, info in Hyperparameters.model_fields.items()
+SYMBOL_TABLE: Mapping[str, Symbol] = {
+    name: symbol_of(name, info) for name, info in Hyperparameters.model_fields.items()
 }
 
 
@@ -351,7 +341,7 @@ _NAMES: Mapping[str, str] = {
 }
 
 
-def find_row(spelling: str) -> Row | None:
+def find_symbol(spelling: str) -> Symbol | None:
     """The row that a name, a symbol or another accepted spelling means; None if there is none."""
     name = _NAMES.get(_plain(spelling))
     return SYMBOL_TABLE[name] if name else None

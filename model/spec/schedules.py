@@ -19,7 +19,7 @@ from model.spec.hyperparameters import Hyperparameters
 _PLATEAU_THRESHOLD = 1e-4  # a smaller relative gain is none
 
 
-class Facts(NamedTuple):
+class ScheduleContext(NamedTuple):
     """What a schedule may read beyond the update and the hyperparameters.
 
     Attributes:
@@ -31,7 +31,7 @@ class Facts(NamedTuple):
     val_losses: Sequence[float] = ()
 
 
-_NO_FACTS = Facts()
+_NO_FACTS = ScheduleContext()
 
 
 def lr_cosine_schedule(
@@ -59,19 +59,19 @@ def lr_cosine_schedule(
     return min_lr + 0.5 * (1 + math.cos(math.pi * share)) * (max_lr - min_lr)
 
 
-def _cosine(step: int, h: Hyperparameters, facts: Facts) -> float:
+def _cosine(step: int, h: Hyperparameters, facts: ScheduleContext) -> float:
     """Loshchilov and Hutter 2016, one cycle: see `lr_cosine_schedule`."""
     return lr_cosine_schedule(
         step, h.max_learning_rate, h.min_learning_rate, h.warmup_steps, h.cycle_steps
     )
 
 
-def _constant(step: int, h: Hyperparameters, facts: Facts) -> float:
+def _constant(step: int, h: Hyperparameters, facts: ScheduleContext) -> float:
     """α after a linear warm-up."""
     return h.learning_rate * _warm(step, h)
 
 
-def _linear(step: int, h: Hyperparameters, facts: Facts) -> float:
+def _linear(step: int, h: Hyperparameters, facts: ScheduleContext) -> float:
     """From α_max at T_warmup in a straight line to α_min at T_cycle, then the floor.
 
     Source: Howard and Ruder 2018, section 3.2, without restarts (arXiv:1801.06146).
@@ -84,13 +84,13 @@ def _linear(step: int, h: Hyperparameters, facts: Facts) -> float:
     return h.min_learning_rate + (1 - share) * (h.max_learning_rate - h.min_learning_rate)
 
 
-def _step(step: int, h: Hyperparameters, facts: Facts) -> float:
+def _step(step: int, h: Hyperparameters, facts: ScheduleContext) -> float:
     """α_max·f^⌊(t−T_warmup)/T_decay⌋. Source: Krizhevsky et al. 2012, section 5, and torch."""
     falls = max(0, step - h.warmup_steps) // h.decay_steps
     return h.max_learning_rate * _warm(step, h) * float(h.decay_factor**falls)
 
 
-def _exponential(step: int, h: Hyperparameters, facts: Facts) -> float:
+def _exponential(step: int, h: Hyperparameters, facts: ScheduleContext) -> float:
     """α_max·f^((t−T_warmup)/T_decay): `step` without its stairs.
 
     torch's ExponentialLR has T_decay = 1. Source: Senior et al. 2013, section 3.
@@ -99,7 +99,7 @@ def _exponential(step: int, h: Hyperparameters, facts: Facts) -> float:
     return h.max_learning_rate * _warm(step, h) * float(h.decay_factor**falls)
 
 
-def _inverse_sqrt(step: int, h: Hyperparameters, facts: Facts) -> float:
+def _inverse_sqrt(step: int, h: Hyperparameters, facts: ScheduleContext) -> float:
     """α_max·√(T_warmup/t) after the warm-up: the original Transformer's, by its peak.
 
     It is `noam` with s = α_max·√(d_model·T_warmup). Without warm-up it is α_max/√t.
@@ -108,7 +108,7 @@ def _inverse_sqrt(step: int, h: Hyperparameters, facts: Facts) -> float:
     return h.max_learning_rate * _warm(step, h) * falls
 
 
-def _noam(step: int, h: Hyperparameters, facts: Facts) -> float:
+def _noam(step: int, h: Hyperparameters, facts: ScheduleContext) -> float:
     """s·d_model^(−½)·min(t^(−½), t·T_warmup^(−3/2)); neither α nor α_max enters.
 
     Source: Vaswani et al. 2017, equation 3, where s = 1 (arXiv:1706.03762).
@@ -119,7 +119,7 @@ def _noam(step: int, h: Hyperparameters, facts: Facts) -> float:
     return float(h.noam_factor * facts.d_model**-0.5 * min(max(1, step) ** -0.5, rise))
 
 
-def _cosine_restarts(step: int, h: Hyperparameters, facts: Facts) -> float:
+def _cosine_restarts(step: int, h: Hyperparameters, facts: ScheduleContext) -> float:
     """Cosines from α_max to α_min, each T_mult times as long as the one before.
 
     The first ends at update T_cycle, at α_min, as `cosine` does; the update after an end is the
@@ -139,7 +139,7 @@ def _cosine_restarts(step: int, h: Hyperparameters, facts: Facts) -> float:
     return h.min_learning_rate + 0.5 * (1 + cosine) * swing
 
 
-def _wsd(step: int, h: Hyperparameters, facts: Facts) -> float:
+def _wsd(step: int, h: Hyperparameters, facts: ScheduleContext) -> float:
     """Warm-up, α_max, and a cool-down to α_min over the last T_cooldown updates.
 
     Its shape is 1−s or 1−√s, s being the share of the cool-down that is over. Source: Hägele et
@@ -153,7 +153,7 @@ def _wsd(step: int, h: Hyperparameters, facts: Facts) -> float:
     return h.min_learning_rate + left * (h.max_learning_rate - h.min_learning_rate)
 
 
-def _plateau(step: int, h: Hyperparameters, facts: Facts) -> float:
+def _plateau(step: int, h: Hyperparameters, facts: ScheduleContext) -> float:
     """α_max·f^(reductions so far). Source: torch's ReduceLROnPlateau, mode min, relative."""
     falls = reductions(facts.val_losses, h.plateau_patience, h.plateau_cooldown)
     return h.max_learning_rate * _warm(step, h) * h.decay_factor**falls
@@ -188,7 +188,7 @@ def _warm(step: int, h: Hyperparameters) -> float:
     return min(1.0, step / h.warmup_steps if h.warmup_steps else 1.0)
 
 
-SCHEDULES: Mapping[str, Callable[[int, Hyperparameters, Facts], float]] = {
+SCHEDULES: Mapping[str, Callable[[int, Hyperparameters, ScheduleContext], float]] = {
     "constant": _constant,
     "cosine": _cosine,
     "cosine_restarts": _cosine_restarts,
@@ -202,7 +202,9 @@ SCHEDULES: Mapping[str, Callable[[int, Hyperparameters, Facts], float]] = {
 }
 
 
-def learning_rate(step: int, hyperparameters: Hyperparameters, facts: Facts = _NO_FACTS) -> float:
+def learning_rate(
+    step: int, hyperparameters: Hyperparameters, facts: ScheduleContext = _NO_FACTS
+) -> float:
     """α_t of one update, counted from 1.
 
     Raises:

@@ -22,7 +22,7 @@ class FractionOf:
 
 
 @dataclass(frozen=True)
-class Row:
+class Symbol:
     """One row of the symbol table, as read from a field of `Hyperparameters`.
 
     Attributes:
@@ -80,7 +80,7 @@ class Row:
         return above and below
 
 
-def row(
+def symbol_field(
     default: Value | FractionOf | None,
     meaning: str,
     formula: str,
@@ -104,7 +104,7 @@ def row(
     return Field(json_schema_extra=cast(Any, {"row": extra}), **cast(Any, limits))
 
 
-def read_row(name: str, info: FieldInfo) -> Row:
+def symbol_of(name: str, info: FieldInfo) -> Symbol:
     """The row that a field of `Hyperparameters` carries."""
     extra = cast(dict[str, Any], cast(dict[str, Any], info.json_schema_extra)["row"])
     limits = {
@@ -114,7 +114,7 @@ def read_row(name: str, info: FieldInfo) -> Row:
         if hasattr(item, limit)
     }
     is_choice = info.annotation not in (int, float)
-    return Row(
+    return Symbol(
         name=name,
         symbol=extra["symbol"] or name,
         spellings=extra["spellings"],

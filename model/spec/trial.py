@@ -52,7 +52,7 @@ class Continues(BaseModel):
 
 
 # What gives the state of a trial its shape and its count, and must outlive a change of the rest.
-KEPT_ROWS = (
+KEPT_SYMBOLS = (
     "batch_size", "total_steps", "epochs", "optimizer", "ema_decay", "target_sparsity",
     "prune_start_steps", "prune_end_steps", "prune_interval_steps",
 )  # fmt: skip
@@ -127,7 +127,7 @@ class TrialSpec(BaseModel):
             return self
         parent, step = self.continues.spec, self.continues.step
         pairs = [(name, self, parent) for name in _KEPT_FIELDS]
-        rows = [(name, self.hyperparameters, parent.hyperparameters) for name in KEPT_ROWS]
+        rows = [(name, self.hyperparameters, parent.hyperparameters) for name in KEPT_SYMBOLS]
         for name, here, there in (*pairs, *rows):
             if getattr(here, name) != getattr(there, name):
                 raise ValueError(

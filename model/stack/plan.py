@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from model.corpus.dataset import Ints, Rows
+from model.corpus.dataset import Batch, Ints
 from model.network.dropout import PLACES
 from model.optimizers.update_rule import Coefficients
 
@@ -74,7 +74,7 @@ class Plan:
     """
 
     numbers: Ints
-    given: Rows | None
+    given: Batch | None
     weight: Floats
     due: npt.NDArray[np.bool_]
     coefficients: Floats

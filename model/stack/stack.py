@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from model.corpus.dataset import IGNORED, Ints, Rows
-from model.corpus.device_dataset import DeviceReading
+from model.corpus.dataset import IGNORED, Batch, Ints
+from model.corpus.device_dataset import DeviceDataset
 from model.device.async_copy import Copied, begin_copy
 from model.device.precision import Precision
 from model.network.dropout import Dropping
@@ -26,7 +26,7 @@ from model.spec.architecture import Architecture
 from model.stack.cuda_graphs import Graphs, Result, capturing
 from model.stack.matrices import Matrices
 from model.stack.plan import Floats, Plan, Tick, Uses, upload
-from model.stack.updates import EachRow, Updates, WholeMatrix
+from model.stack.updates import BatchedUpdates, PerSlotUpdates, Updates
 
 if TYPE_CHECKING:  # brings triton, which not all machines have
     from model.optimizers.adamw_triton import Kernel
@@ -64,7 +64,7 @@ class Stack:
         device: str | torch.device,
         precision: Precision = Precision(),  # noqa: B008 - frozen
         *,
-        data: DeviceReading | None = None,
+        data: DeviceDataset | None = None,
         graphs: Graphs | None = None,
     ) -> None:
         self.architecture = architecture
@@ -78,7 +78,7 @@ class Stack:
         self._graphs = graphs
         if self.device.type == "cuda" and graphs is None:
             self._graphs = Graphs(capturing(self.device))
-        self._each_row = EachRow(self._matrices) if self._graphs is None else None
+        self._each_row = PerSlotUpdates(self._matrices) if self._graphs is None else None
         self._kernel = _kernel(self._matrices)
         self._kinds: dict[Uses, tuple[Updates, Dropping]] = {}
 
@@ -163,7 +163,7 @@ class Stack:
                 uses.embedding_dropout, uses.attention_dropout, uses.residual_dropout,
                 self.width, self.device, together=self._graphs is not None,
             )  # fmt: skip
-            updates = self._each_row or WholeMatrix(self._matrices, uses, self._kernel)
+            updates = self._each_row or BatchedUpdates(self._matrices, uses, self._kernel)
             self._kinds[uses] = updates, dropping
         is_due = bool(plan.due[q].any())
 
@@ -190,7 +190,7 @@ class Stack:
             inputs, targets, *sources = tick.given
         else:
             assert self.data is not None
-            inputs, targets, *sources = self.data.rows(tick.numbers, self.architecture)
+            inputs, targets, *sources = self.data.batch(tick.numbers, self.architecture)
         drop = dropping.masks(tick.dropout_keys, tick.dropout)
         x = self._model.activations(own.weights, inputs, *sources, drop=drop)
         loss = self._model.head.loss(
@@ -206,7 +206,7 @@ class Stack:
         return loss.detach(), grads
 
     @torch.no_grad()
-    def evaluate(self, slots: list[int], rows: Rows, batch: int) -> Evaluation:
+    def evaluate(self, slots: list[int], rows: Batch, batch: int) -> Evaluation:
         """Mean loss of some slots over the same sequences, without dropout and smoothing.
 
         A slot whose weights are averaged is evaluated with their mean.

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from model.network.losses import clip_scale
-from model.optimizers.adamw_fused import adamw_, fits
+from model.optimizers.adamw_fused import adamw_, is_plain_adamw
 from model.optimizers.pruning import KEEP, OFF, mask_, prune_
 from model.optimizers.update_rule import Coefficients, columns, stack_rows, update
 from model.stack.matrices import Matrices
@@ -41,7 +41,7 @@ class Updates(Protocol):
         ...
 
 
-class EachRow:
+class PerSlotUpdates:
     """Slot by slot, with what the host knows.
 
     The gradients of an update of one tick are used where they are: copying them would be a third
@@ -93,7 +93,11 @@ class EachRow:
 
     def _apply(self, slot: int, plan: Plan, q: int) -> Tensor:
         own, row = self._matrices, Coefficients(*plan.coefficients[q, slot].tolist())
-        theta, pruning, is_adamw = own.theta[slot], float(plan.pruning[q, slot]), fits(row)
+        theta, pruning, is_adamw = (
+            own.theta[slot],
+            float(plan.pruning[q, slot]),
+            is_plain_adamw(row),
+        )
         grads = self._gradients(slot, as_vector=pruning != OFF or not is_adamw)
         parts = own.layout.matrices if pruning != OFF else ()
         pruned = [theta[part] == 0 for part in parts]
@@ -148,7 +152,7 @@ def _clip_(grads: list[Tensor], norm: Tensor, max_norm: float, max_value: float)
         torch._foreach_clamp_max_(grads, max_value)
 
 
-class WholeMatrix:
+class BatchedUpdates:
     """All slots at once, without waiting for the device.
 
     Args:

@@ -7,7 +7,7 @@ from model.spec.data import END_OF_TEXT, TokenizerConfig
 from model.tokenizer.tokenizer import Tokenizer
 
 
-def given_tokenizer(config: TokenizerConfig) -> Tokenizer | None:
+def load_tokenizer(config: TokenizerConfig) -> Tokenizer | None:
     """Read the tokenizer of `config.file`; None if the tokenizer is to be trained.
 
     Raises:
@@ -42,7 +42,7 @@ def vocab_size_of(config: TokenizerConfig) -> int:
     """Ids of a tokenizer: those of a given one, or the most that a trained one may have.
 
     Raises:
-        CorpusError: as `given_tokenizer`.
+        CorpusError: as `load_tokenizer`.
     """
-    given = given_tokenizer(config)
+    given = load_tokenizer(config)
     return config.vocab_size if given is None else given.vocab_size

@@ -13,8 +13,8 @@ from model.engine.report import Report
 from tests.e2e.conftest import Run, Workplace
 from tests.tuner.simulated_search import Simulation
 from tuner.conductor.conductor import Conductor
-from tuner.conductor.trial import TrialRow
-from tuner.space.data_facts import CorpusFacts
+from tuner.conductor.trial import Trial
+from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import load_space, read_space
 from tuner.space_file.overrides import Override
@@ -90,7 +90,7 @@ def conducted(space: SearchSpace, corpus: Corpus) -> Conductor:
     engine = Engine(*corpus.splits, slots=4, decode=corpus.tokenizer.decode)
     made: dict[tuple[str, int], Report] = {}
 
-    def train(row: TrialRow, step: int) -> Report:
+    def train(row: Trial, step: int) -> Report:
         name = str(row.number)
         if (name, row.report_steps[0]) not in made:
             engine.admit(name, row.spec)
@@ -99,7 +99,7 @@ def conducted(space: SearchSpace, corpus: Corpus) -> Conductor:
             assert not engine.failures
         return made[name, step]
 
-    return Simulation(Conductor(space, CorpusFacts.of(corpus), 2), train=train).run()
+    return Simulation(Conductor(space, DataFacts.of(corpus), 2), train=train).run()
 
 
 @pytest.mark.slow

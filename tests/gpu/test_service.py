@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from model.corpus.dataset import Text
+from model.corpus.dataset import TextDataset
 from model.corpus.device_dataset import on_device
 from model.device.async_copy import begin_copy
 from model.device.environment import computing_dtype, environment
 from model.device.memory import free_bytes, give_back
 from model.device.precision import DTYPES, Precision
 from model.engine import calibration
-from model.engine.calibration import Trained, slots_for, stack_meter, widest
+from model.engine.calibration import Setup, slots_for, stack_meter, widest
 from model.engine.engine import Engine
 from model.engine.report import Report, Status
 from model.spec.trial import TrialSpec
@@ -52,10 +52,10 @@ def memory() -> Iterator[Any]:
     give_back(CUDA)
 
 
-def trained(tokens: Tokens, precision: Precision = Precision()) -> Trained:  # noqa: B008 - frozen
+def trained(tokens: Tokens, precision: Precision = Precision()) -> Setup:  # noqa: B008 - frozen
     precision.set_up(CUDA)  # as an engine does, before anything is computed
-    text = Text(tokens[0])
-    return Trained(text, CUDA, precision, on_device(text, CUDA))
+    text = TextDataset(tokens[0])
+    return Setup(text, CUDA, precision, on_device(text, CUDA))
 
 
 def turn_all(engine: Engine, specs: list[TrialSpec]) -> list[Report]:

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from model.checkpoints import checkpoint
-from model.corpus.pairs import Pairs
+from model.corpus.pairs import PairDataset
 from model.engine.engine import Engine
 from model.engine.report import METRICS, Report, Status
 from model.optimizers.registry import OPTIMIZERS
@@ -40,7 +40,7 @@ def numbers(report: Report) -> tuple[Any, ...]:
 
 
 def train(
-    tokens: Tokens | tuple[Pairs, Pairs],
+    tokens: Tokens | tuple[PairDataset, PairDataset],
     folder: Path,
     specs: list[TrialSpec],
     *,

@@ -9,13 +9,13 @@ from pathlib import Path
 from model.engine.report import Report, Status
 from tuner.conductor.conductor import Conductor
 from tuner.conductor.job import Job
-from tuner.conductor.trial import TrialRow
+from tuner.conductor.trial import Trial
 from tuner.journal.events import Event, report_event, search_event, session_event
-from tuner.space.data_facts import CorpusFacts
+from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import load_space
 
-FACTS = CorpusFacts(300, 100_000, 10_000, "data", "tokenizer")
+FACTS = DataFacts(300, 100_000, 10_000, "data", "tokenizer")
 SPACE = """\
 hyperparameters:
   α_max: {log: [1e-4, 1e-1]}
@@ -35,7 +35,7 @@ def space_of(folder: Path, search: str, text: str = SPACE) -> SearchSpace:
     return load_space(file)
 
 
-def trained(row: TrialRow, step: int) -> Report:
+def trained(row: Trial, step: int) -> Report:
     """What a trial reports at a step: best near a learning rate of 0.01, and NaN far above it."""
     assert step in row.report_steps
     h, tokens = row.spec.hyperparameters, step * row.spec.tokens_per_step
@@ -54,7 +54,7 @@ class Simulation:
         self,
         conductor: Conductor,
         events: Sequence[Event] = (),
-        train: Callable[[TrialRow, int], Report] = trained,
+        train: Callable[[Trial, int], Report] = trained,
     ) -> None:
         self.conductor = conductor
         self.events: list[Event] = list(events)
@@ -71,7 +71,7 @@ class Simulation:
     def _fill(self) -> None:
         self.jobs += self.conductor.fill()
         known = sum(event["event"] == "trial" for event in self.events)
-        rows = self.conductor.board.rows
+        rows = self.conductor.board.trials
         for number in range(known, len(rows)):
             row = rows[number]
             self.note(
@@ -92,7 +92,7 @@ class Simulation:
         if expected is None:
             return False
         number, step = expected
-        row = self.conductor.board.rows[number]
+        row = self.conductor.board.trials[number]
         recorded = {report.step: report for report in row.recorded}
         report = recorded[step] if recorded else self._train(row, step)
         self.note(report_event(number, report))
@@ -121,5 +121,5 @@ def outcomes(conductor: Conductor) -> list[tuple[object, ...]]:
             row.parent,
             row.confirms,
         )
-        for row in conductor.board.rows.values()
+        for row in conductor.board.trials.values()
     ]

@@ -19,7 +19,7 @@ from tuner.commands.output import consoles, home_of, print_json, space_of
 from tuner.commands.tokenizer import coloured
 from tuner.errors import TunerError
 from tuner.home import Home
-from tuner.space.data_facts import CorpusFacts
+from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
 from tuner.terminal.tables import table
 from tuner.trained.warm_start import warm_started
@@ -154,7 +154,7 @@ def _describe_documents(
     console.print(table(title, columns, rows))
     lengths_of_space = {a.context_length for a in space.shapes(corpus.tokenizer.vocab_size)}
     facts["sequences"] = {
-        str(length): CorpusFacts.of(corpus).sequences(length)[0]
+        str(length): DataFacts.of(corpus).sequences(length)[0]
         for length in sorted(lengths_of_space)
     }
     for length, count in facts["sequences"].items():
@@ -208,7 +208,7 @@ def print_sample(
     from model.corpus.order import data_order
 
     length = max(a.context_length for a in space.shapes(corpus.tokenizer.vocab_size))
-    size, _ = CorpusFacts.of(corpus).sequences(length)
+    size, _ = DataFacts.of(corpus).sequences(length)
     numbers = data_order(seed, np.arange(min(count, size)), size)
     x, _ = sequences(corpus.train, numbers, length)  # (count, T)
     console.print(

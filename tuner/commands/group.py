@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from model.spec.hyperparameters import find_row
+from model.spec.hyperparameters import find_symbol
 from tuner.errors import TunerError
 from tuner.formatting import did_you_mean, number_in, shown
 from tuner.space.objective import MODES
@@ -30,7 +30,7 @@ def print_comparison(
     Raises:
         TunerError: if no trial of the search has such a parameter.
     """
-    row = find_row(spelling)
+    row = find_symbol(spelling)
     name = row.name if row else spelling
     # one that was created a moment ago has no parameters yet
     drawn = [trial for trial in record.trials(search) if trial.confirms is None]

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from model.spec.hyperparameters import SYMBOL_TABLE
-from model.spec.schedules import Facts, learning_rate
+from model.spec.schedules import ScheduleContext, learning_rate
 from tuner.errors import TunerError
 from tuner.formatting import shown
-from tuner.space.data_facts import CorpusFacts
+from tuner.space.data_facts import DataFacts
 from tuner.space.parameter import Parameter, Value, default_value, ends, symbol
 from tuner.space.space import SearchSpace
 
@@ -47,7 +47,7 @@ class Curve:
     rates: npt.NDArray[np.float64]
 
 
-def rate_curves(space: SearchSpace, facts: CorpusFacts) -> dict[str, list[Curve]]:
+def rate_curves(space: SearchSpace, facts: DataFacts) -> dict[str, list[Curve]]:
     """For each schedule that a space can draw: the defaults, then each parameter at its ends.
 
     One parameter at a time leaves its default, and a curve that looks like the defaults is left
@@ -94,13 +94,13 @@ def _label(parameter: Parameter, value: Value) -> str:
 def _curve(
     space: SearchSpace,
     drawn: Mapping[str, Value],
-    facts: CorpusFacts,
+    facts: DataFacts,
     label: str,
     number: tuple[int, int],
 ) -> Curve:
     h = space.derive(drawn, facts.train_size)
     d_model = space.values(drawn).get("d_model", default_value("d_model"))
-    known = Facts(cast(int, d_model))
+    known = ScheduleContext(cast(int, d_model))
     points = min(h.total_steps, _MOST_POINTS)
     steps = np.unique(np.linspace(1, h.total_steps, points).round().astype(np.int64))
     rates = np.array([learning_rate(step, h, known) for step in steps.tolist()])
@@ -111,7 +111,7 @@ def _same(a: Curve, b: Curve) -> bool:
     return np.array_equal(a.steps, b.steps) and np.array_equal(a.rates, b.rates)
 
 
-def draw_rates(space: SearchSpace, facts: CorpusFacts, path: Path) -> None:
+def draw_rates(space: SearchSpace, facts: DataFacts, path: Path) -> None:
     """Write a PNG with one panel per schedule.
 
     Raises:

@@ -14,7 +14,7 @@ from rich.console import Console
 from model.engine.report import METRICS, SOME_METRICS
 from model.spec.architecture import Architecture
 from model.spec.hyperparameters import SYMBOL_TABLE
-from model.spec.symbol import FractionOf, Row
+from model.spec.symbol import FractionOf, Symbol
 from tuner.commands.output import consoles, home_of, print_json
 from tuner.errors import TunerError
 from tuner.formatting import number, number_in, shown
@@ -274,7 +274,7 @@ def range_of(entry: FieldInfo) -> str:
     return f"{left}, {limits['le']:g}]" if "le" in limits else f"{left}, ∞)"
 
 
-def default_of(row: Row) -> str:
+def default_of(row: Symbol) -> str:
     """A row's default as text: a number, `0.1·α_max`, or what the budget gives."""
     if row.default is None:
         return "from the budget"

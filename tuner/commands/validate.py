@@ -19,7 +19,7 @@ from tuner.errors import TunerError
 from tuner.formatting import clock, listed, number, shown
 from tuner.home import Home
 from tuner.space.conflicts import conflicts
-from tuner.space.data_facts import CorpusFacts
+from tuner.space.data_facts import DataFacts
 from tuner.space.estimate import confirmations, expected_tokens
 from tuner.space.first_draws import first_draws
 from tuner.space.parameter import Choice, Parameter, symbol
@@ -28,7 +28,7 @@ from tuner.terminal.tables import table
 from tuner.trained.warm_start import warm_started
 
 if TYPE_CHECKING:
-    from tuner.trained.find_start import Start
+    from tuner.trained.find_start import WarmStart
 
 # Measured on the standard library at a vocabulary of 2,048; only for estimates.
 _BYTES_PER_TOKEN = 3.1
@@ -144,7 +144,7 @@ def describe_space(
     }
 
 
-def _print_start(console: Console, start: Start, shapes: list[Architecture]) -> None:
+def _print_start(console: Console, start: WarmStart, shapes: list[Architecture]) -> None:
     """Where trials start, and what they do otherwise than the trial that they start from."""
     seen = start.init_from.optimizer_steps
     moments = f"those of {seen:,} updates" if seen else "zero"
@@ -163,18 +163,18 @@ def _print_start(console: Console, start: Start, shapes: list[Architecture]) -> 
         console.print(f"Otherwise than there: {', '.join(sorted(differing))}.", highlight=False)
 
 
-def _facts(space: SearchSpace, corpora: Path) -> tuple[CorpusFacts, bool]:
+def _facts(space: SearchSpace, corpora: Path) -> tuple[DataFacts, bool]:
     """Facts of the prepared corpus; estimated from the size of its files if there is none."""
     corpus = cached(space.data, space.tokenizer, corpora)
     if corpus is not None:
-        return CorpusFacts.of(corpus), True
+        return DataFacts.of(corpus), True
     size = source_bytes(space.data)
     text = _ASSUMED_BYTES if size is None else size
     amount = text / (_BYTES_PER_PAIR if space.data.pairs else _BYTES_PER_TOKEN)
     held_out = space.data.validation_fraction
     vocab_size = vocab_size_of(space.tokenizer)
     longest = max(a.context_length for a in space.shapes(vocab_size))
-    return CorpusFacts(
+    return DataFacts(
         vocab_size=vocab_size,
         train_size=max(longest + 1, round(amount * (1 - held_out))),
         validation_size=max(longest + 1, round(amount * held_out)),
@@ -200,7 +200,7 @@ _ABOUT_SAMPLERS: Mapping[str, str] = {
 }
 
 
-def search_words(space: SearchSpace, facts: CorpusFacts) -> list[str]:
+def search_words(space: SearchSpace, facts: DataFacts) -> list[str]:
     """Sentences about a search, each a line."""
     return [
         _trials(space, facts),
@@ -213,7 +213,7 @@ def search_words(space: SearchSpace, facts: CorpusFacts) -> list[str]:
     ]
 
 
-def _trials(space: SearchSpace, facts: CorpusFacts) -> str:
+def _trials(space: SearchSpace, facts: DataFacts) -> str:
     search, firsts = space.search, first_draws(space)
     first = "the defaults" if len(firsts) == 1 else f"{len(firsts)} given points, defaults first"
     priors = [p for p in space.searched if p.prior is not None]
@@ -259,7 +259,7 @@ def _devices(space: SearchSpace) -> str:
     return f"Trains {where}, in {dtype}; weights and optimizer are float32."
 
 
-def _cost(space: SearchSpace, facts: CorpusFacts) -> str:
+def _cost(space: SearchSpace, facts: DataFacts) -> str:
     full, expected = expected_tokens(space, facts)
     stopped = f" ({full:,} if none were stopped)" if expected < full else ""
     return f"All in all about {expected:,} training tokens{stopped}."

@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Sequence
 
 from model.engine.report import Report
-from tuner.conductor.trial import TrialRow
-from tuner.samplers.observation import Told
+from tuner.conductor.trial import Trial
+from tuner.samplers.observation import Observation
 from tuner.space.objective import Objective
 
 _RATE_WINDOW_SECONDS = 20.0
@@ -33,24 +33,24 @@ class Board:
         self._objectives = objectives
         self.metric = objectives[0].metric
         self.num_trials = trials
-        self.rows: dict[int, TrialRow] = {}
+        self.trials: dict[int, Trial] = {}
         self.winner: int | None = None
         self.tokens = 0
         self.best_values: list[float] = []
-        self._best_finished: TrialRow | None = None
+        self._best_finished: Trial | None = None
         self.started = time.monotonic()
         self._expected_tokens = expected_tokens
         self._recent: deque[tuple[float, int]] = deque()  # when, tokens
 
-    def add(self, row: TrialRow) -> None:
+    def add(self, row: Trial) -> None:
         """A trial was suggested."""
         # a new dict: the view's thread may be reading the old one
-        self.rows = {**self.rows, row.number: row}
+        self.trials = {**self.trials, row.number: row}
 
     def report(self, number: int, report: Report) -> bool:
         """A trial reported; whether it is the best so far."""
         before = self.best
-        row = self.rows[number]
+        row = self.trials[number]
         spent = row.tokens_trained
         row.reports.append(report)
         spent = row.tokens_trained - spent
@@ -72,75 +72,75 @@ class Board:
 
     # values --------------------------------------------------------------------------------
 
-    def value(self, row: TrialRow) -> float:
+    def value(self, row: Trial) -> float:
         """The newest value of the objective; infinity where there is none."""
         return row.objective(self.metric)
 
-    def rank(self, row: TrialRow) -> float:
+    def rank(self, row: Trial) -> float:
         """By which trials are compared: smaller is better, infinity is nothing."""
         return _smaller_is_better(self.value(row), self._objectives[0])
 
-    def curve(self, row: TrialRow) -> list[tuple[Report, float]]:
+    def curve(self, row: Trial) -> list[tuple[Report, float]]:
         """The reports of a trial, each with what it is compared by."""
         return [
             (report, _smaller_is_better(row.value(self.metric, report), self._objectives[0]))
             for report in row.reports
         ]
 
-    def observation(self, row: TrialRow) -> Told:
+    def observation(self, row: Trial) -> Observation:
         """What a sampler may know of a trial that has ended or is parked."""
         values = {r.tokens: value for r, value in self.curve(row) if math.isfinite(value)}
         if row.has_diverged or row.outcome == "diverged":
-            return Told("diverged", values)
+            return Observation("diverged", values)
         if row.has_finished:
-            return Told("finished", values, self.values(row))
+            return Observation("finished", values, self.values(row))
         is_stopped = row.is_parked or (row.outcome or "").startswith("stopped")
-        return Told("stopped" if is_stopped else "failed", values)
+        return Observation("stopped" if is_stopped else "failed", values)
 
-    def values(self, row: TrialRow) -> tuple[float, ...]:
+    def values(self, row: Trial) -> tuple[float, ...]:
         """The newest value of every objective."""
         return tuple(row.objective(objective.metric) for objective in self._objectives)
 
     @property
-    def searched(self) -> list[TrialRow]:
+    def searched(self) -> list[Trial]:
         """The trials of the search itself, without those that confirm."""
-        return [r for r in self.rows.values() if r.confirms is None]
+        return [r for r in self.trials.values() if r.confirms is None]
 
     @property
-    def confirming(self) -> list[TrialRow]:
+    def confirming(self) -> list[Trial]:
         """The trials that confirm others."""
-        return [r for r in self.rows.values() if r.confirms is not None]
+        return [r for r in self.trials.values() if r.confirms is not None]
 
     @property
-    def ranked(self) -> list[TrialRow]:
+    def ranked(self) -> list[Trial]:
         """The finished trials of the search, best first."""
         finished = [r for r in self.searched if r.has_finished]
         return sorted(finished, key=lambda r: (self.rank(r), r.number))
 
     @property
-    def best(self) -> TrialRow | None:
+    def best(self) -> Trial | None:
         """The confirmed winner; else the best finished trial; else the best one of all."""
         if self.winner is not None:
-            return self.rows[self.winner]
+            return self.trials[self.winner]
         if self._best_finished is not None:
             return self._best_finished
         rows = [r for r in self.searched if self.rank(r) < math.inf]
         return min(rows, key=self.rank, default=None)
 
     @property
-    def ended(self) -> list[TrialRow]:
+    def ended(self) -> list[Trial]:
         """Trials that are over."""
-        return [r for r in self.rows.values() if r.outcome is not None]
+        return [r for r in self.trials.values() if r.outcome is not None]
 
     @property
-    def training(self) -> list[TrialRow]:
+    def training(self) -> list[Trial]:
         """Trials under way, by number."""
-        return [r for r in self.rows.values() if r.outcome is None and not r.is_parked]
+        return [r for r in self.trials.values() if r.outcome is None and not r.is_parked]
 
     @property
-    def parked(self) -> list[TrialRow]:
+    def parked(self) -> list[Trial]:
         """Trials that wait to be brought back."""
-        return [r for r in self.rows.values() if r.is_parked]
+        return [r for r in self.trials.values() if r.is_parked]
 
     @property
     def tokens_per_second(self) -> float:
@@ -168,7 +168,7 @@ class Board:
         under_way = sum(  # who has passed the average will probably run to the end
             (each if r.tokens < each else r.spec.budget_tokens) - r.tokens for r in self.training
         )
-        return (under_way + each * (self.num_trials - len(self.rows))) / rate
+        return (under_way + each * (self.num_trials - len(self.trials))) / rate
 
 
 def _smaller_is_better(value: float, objective: Objective) -> float:

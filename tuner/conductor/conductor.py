@@ -20,12 +20,12 @@ from model.spec.trial import Continues, TrialSpec
 from tuner.conductor.board import Board
 from tuner.conductor.confirm import conclude, missing_pairs, repetition
 from tuner.conductor.confirmation import Confirmation
-from tuner.conductor.job import Job, Slot, going_on
-from tuner.conductor.trial import TrialRow
+from tuner.conductor.job import Job, Lane, resume_job
+from tuner.conductor.trial import Trial
 from tuner.samplers.sampler import Sampler
 from tuner.schedulers.registry import SCHEDULERS
-from tuner.schedulers.scheduler import Branch, Decision, Facts, Resume
-from tuner.space.data_facts import CorpusFacts
+from tuner.schedulers.scheduler import Branch, Decision, Resume, SchedulerContext
+from tuner.space.data_facts import DataFacts
 from tuner.space.estimate import expected_tokens
 from tuner.space.parameter import Value
 from tuner.space.space import SearchSpace
@@ -34,7 +34,7 @@ DEFAULTS = 0  # number of the trial with the defaults
 
 
 @dataclass(frozen=True)
-class Memory:
+class RestoredDecisions:
     """What a journal knows already, so that it is not made again.
 
     Attributes:
@@ -65,15 +65,15 @@ class Conductor:
     def __init__(
         self,
         space: SearchSpace,
-        corpus: CorpusFacts,
+        corpus: DataFacts,
         slots: int,
-        memory: Memory | None = None,
+        memory: RestoredDecisions | None = None,
         find: Callable[[str], Sequence[Report]] | None = None,
     ) -> None:
         self._corpus = corpus
-        self._memory = memory or Memory()
+        self._memory = memory or RestoredDecisions()
         self._find = find
-        self._slots = [Slot(index) for index in range(slots)]
+        self._slots = [Lane(index) for index in range(slots)]
         self._now = 0  # virtual clock of the last event
         self._started = 0  # trials that the sampler suggested
         self._without_gain = 0  # trials ended since the best got better
@@ -82,7 +82,7 @@ class Conductor:
         self._by_hash: dict[str, int] = {}  # specification → the first trial that has it
         self._lengths = space.report_tokens(corpus), space.budget_tokens(corpus)
         self._sampler = Sampler(space, *self._lengths)
-        facts = Facts(space, *self._lengths, frozenset({DEFAULTS}), corpus.train_size)
+        facts = SchedulerContext(space, *self._lengths, frozenset({DEFAULTS}), corpus.train_size)
         self._scheduler = SCHEDULERS[space.search.scheduler](facts)
         self.board = Board(space.objectives, space.search.trials, expected_tokens(space, corpus)[1])
         self.space = space
@@ -94,14 +94,14 @@ class Conductor:
         """
         self.space = space
         more = range(len(self._slots), slots)
-        self._slots += [Slot(index, self._now) for index in more]
-        self.board.num_trials = max(space.search.trials, len(self.board.rows))
+        self._slots += [Lane(index, self._now) for index in more]
+        self.board.num_trials = max(space.search.trials, len(self.board.trials))
         self.limit, self.confirmation, self.board.winner = None, None, None
         self._without_gain = 0
         self._scheduler.edit(space)
         self._sampler = Sampler(space, *self._lengths)
         known = {p.label: p for p in space.searched}
-        for row in self.board.rows.values():
+        for row in self.board.trials.values():
             if row.confirms is None and all(
                 label in known and known[label].contains(value) for label, value in row.draw.items()
             ):
@@ -122,7 +122,7 @@ class Conductor:
             if job is None:
                 return
             slot.job, slot.clock = job, max(slot.clock, self._now)
-            tokens_per_step = self.board.rows[job.number].spec.tokens_per_step
+            tokens_per_step = self.board.trials[job.number].spec.tokens_per_step
             slot.tokens_before = job.after * tokens_per_step
             yield job
 
@@ -133,11 +133,11 @@ class Conductor:
             if choice is None:
                 break
             if isinstance(choice, Resume):
-                row = self.board.rows[choice.number]
+                row = self.board.trials[choice.number]
                 row.is_parked, row.outcome = False, None
-                return going_on(row, slot)
+                return resume_job(row, slot)
             if isinstance(choice, Branch):
-                row, parent = self._add_branch(choice), self.board.rows[choice.parent]
+                row, parent = self._add_branch(choice), self.board.trials[choice.parent]
                 return Job(row.number, slot, parent.step, (parent.number, parent.step))
             row = self._add_new()
             twin = self._by_hash.setdefault(row.spec.hash, row.number)
@@ -152,8 +152,8 @@ class Conductor:
         most = self._sampler.most
         return self._started < self.space.search.trials and (most is None or self._started < most)
 
-    def _add_new(self) -> TrialRow:
-        number = len(self.board.rows)
+    def _add_new(self) -> Trial:
+        number = len(self.board.trials)
         drawn = self._memory.draws.get(number)
         if drawn is None:
             drawn = self._sampler.suggest(number)
@@ -161,26 +161,26 @@ class Conductor:
             self._sampler.restore(number, drawn)
         self._started += 1
         spec = self.space.spec(drawn, self._corpus, self.space.search.seed)
-        return self._add(TrialRow(number, spec, drawn))
+        return self._add(Trial(number, spec, drawn))
 
-    def _add_branch(self, branch: Branch) -> TrialRow:
+    def _add_branch(self, branch: Branch) -> Trial:
         """A trial that goes on from another's state with other hyperparameters."""
-        number, parent = len(self.board.rows), self.board.rows[branch.parent]
+        number, parent = len(self.board.trials), self.board.trials[branch.parent]
         self._sampler.restore(number, branch.draw)
         plain = self.space.spec(branch.draw, self._corpus, self.space.search.seed)
         spec = TrialSpec.model_validate(
             {**dict(plain), "continues": Continues(spec=parent.spec, step=parent.step)}
         )
-        row = TrialRow(number, spec, branch.draw, parent=parent.number)
+        row = Trial(number, spec, branch.draw, parent=parent.number)
         self.board.num_trials += 1
         return self._add(row)
 
-    def _add(self, row: TrialRow) -> TrialRow:
+    def _add(self, row: Trial) -> Trial:
         self.board.add(row)
         self._scheduler.add(row.number, row.draw)
         return row
 
-    def _first_job(self, row: TrialRow, slot: int) -> Job:
+    def _first_job(self, row: Trial, slot: int) -> Job:
         """From the start; or, if an equal trial has finished before, from its reports."""
         if row.number in self._memory.draws:
             row.recorded = self._memory.recorded.get(row.number, ())
@@ -192,9 +192,9 @@ class Conductor:
     def under_way(self) -> list[Job]:
         """The jobs in the slots, each going on from the last report of its trial."""
         jobs = [slot.job for slot in self._slots if slot.job is not None]
-        rows = [self.board.rows[job.number] for job in jobs]
+        rows = [self.board.trials[job.number] for job in jobs]
         return [
-            going_on(row, job.slot) if row.reports else job
+            resume_job(row, job.slot) if row.reports else job
             for row, job in zip(rows, jobs, strict=True)
         ]
 
@@ -213,10 +213,10 @@ class Conductor:
         assert slot.job is not None
         return slot.job.number, step
 
-    def _next_report(self, slot: Slot) -> tuple[int, int]:
+    def _next_report(self, slot: Lane) -> tuple[int, int]:
         """Virtual clock and step of the next report of a slot's trial."""
         assert slot.job is not None
-        row = self.board.rows[slot.job.number]
+        row = self.board.trials[slot.job.number]
         step = next(s for s in row.report_steps if s > max(row.step, slot.job.after))
         return slot.clock + step * row.spec.tokens_per_step - slot.tokens_before, step
 
@@ -224,7 +224,7 @@ class Conductor:
 
     def report(self, number: int, report: Report) -> Decision:
         """A trial under way reports."""
-        slot, row = self._slot_of(number), self.board.rows[number]
+        slot, row = self._slot_of(number), self.board.trials[number]
         # one that is taken from the record counts as if trained: the same search again is the same
         self._now = max(self._now, slot.clock + report.tokens - slot.tokens_before)
         improved = self.board.report(number, report)
@@ -236,7 +236,7 @@ class Conductor:
             self._check_limits()
         return decision
 
-    def _decide(self, row: TrialRow, report: Report) -> Decision:
+    def _decide(self, row: Trial, report: Report) -> Decision:
         if report.status is Status.DIVERGED or not math.isfinite(self.board.rank(row)):
             row.outcome = str(Status.DIVERGED)
         elif report.status is Status.FINISHED:
@@ -260,7 +260,7 @@ class Conductor:
 
     def fail(self, number: int, reason: str) -> None:
         """A trial under way cannot go on."""
-        slot, row = self._slot_of(number), self.board.rows[number]
+        slot, row = self._slot_of(number), self.board.trials[number]
         slot.job, slot.clock = None, self._now
         row.outcome = f"failed: {reason}"
         if self._by_hash.get(row.spec.hash) == number:
@@ -269,11 +269,11 @@ class Conductor:
 
     def close(self) -> None:
         """Nothing is left: what is parked has been stopped where it stands."""
-        for row in self.board.rows.values():
+        for row in self.board.trials.values():
             if row.is_parked:
                 row.outcome = f"stopped at report {len(row.reports)}"
 
-    def _end(self, row: TrialRow) -> None:
+    def _end(self, row: Trial) -> None:
         """A trial of the search will not report again."""
         if row.confirms is None:
             value = self.board.rank(row) if row.has_finished else None
@@ -281,7 +281,7 @@ class Conductor:
             self._sampler.tell(row.number, self.board.observation(row))
             self._without_gain += 1
 
-    def _slot_of(self, number: int) -> Slot:
+    def _slot_of(self, number: int) -> Lane:
         return next(s for s in self._slots if s.job is not None and s.job.number == number)
 
     def _check_limits(self) -> None:
@@ -297,15 +297,15 @@ class Conductor:
 
     def _next_confirmation(self, slot: int) -> Job | None:
         """Retrain the best configurations with fresh seeds, once the search is over."""
-        training = [self.board.rows[s.job.number] for s in self._slots if s.job is not None]
+        training = [self.board.trials[s.job.number] for s in self._slots if s.job is not None]
         if any(row.confirms is None for row in training):
             return None
         pair = next(missing_pairs(self.board, self.space), None)
         if pair is not None:
-            number = len(self.board.rows)
+            number = len(self.board.trials)
             self.board.add(repetition(number, *pair))
             self.board.num_trials = max(self.board.num_trials, number + 1)
-            return self._first_job(self.board.rows[number], slot)
+            return self._first_job(self.board.trials[number], slot)
         if self.is_over:
             self.confirmation = conclude(self.board, self.space)
         return None

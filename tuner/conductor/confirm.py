@@ -8,16 +8,16 @@ from model.keys import derive_key
 from model.spec.trial import Continues, TrialSpec
 from tuner.conductor.board import Board
 from tuner.conductor.confirmation import Confirmation, confirm
-from tuner.conductor.trial import TrialRow
+from tuner.conductor.trial import Trial
 from tuner.space.space import SearchSpace
 
 
-def finalists(board: Board, space: SearchSpace) -> list[TrialRow]:
+def finalists(board: Board, space: SearchSpace) -> list[Trial]:
     """The best finished trials; of several objectives there is no one best."""
     return [] if len(space.objectives) > 1 else board.ranked[: space.confirm.top]
 
 
-def missing_pairs(board: Board, space: SearchSpace) -> Iterator[tuple[TrialRow, int]]:
+def missing_pairs(board: Board, space: SearchSpace) -> Iterator[tuple[Trial, int]]:
     """Each finalist with each fresh seed that no trial has, seed by seed."""
     there = {(row.confirms, row.spec.seed) for row in board.confirming}
     for seed in _seeds(space):
@@ -26,9 +26,9 @@ def missing_pairs(board: Board, space: SearchSpace) -> Iterator[tuple[TrialRow, 
                 yield row, seed
 
 
-def repetition(number: int, row: TrialRow, seed: int) -> TrialRow:
+def repetition(number: int, row: Trial, seed: int) -> Trial:
     """A trial that trains another's configuration with a seed, and all that it continues."""
-    return TrialRow(number, _reseeded(row.spec, seed), row.draw, confirms=row.number)
+    return Trial(number, _reseeded(row.spec, seed), row.draw, confirms=row.number)
 
 
 def conclude(board: Board, space: SearchSpace) -> Confirmation | None:

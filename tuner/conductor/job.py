@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from model.engine.report import Report
-from tuner.conductor.trial import TrialRow
+from tuner.conductor.trial import Trial
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Job:
 
 
 @dataclass
-class Slot:
+class Lane:
     """Where one trial trains at a time.
 
     Attributes:
@@ -45,7 +45,7 @@ class Slot:
     tokens_before: int = 0
 
 
-def going_on(row: TrialRow, slot: int) -> Job:
+def resume_job(row: Trial, slot: int) -> Job:
     """A job that goes on from the last report of its trial."""
     source = None if row.recorded else (row.number, row.step)
     return Job(row.number, slot, row.step, source, row.recorded)

@@ -16,7 +16,7 @@ from tuner.space.parameter import Value
 
 
 @dataclass
-class TrialRow:
+class Trial:
     """One trial of the search.
 
     Attributes:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from model.spec.data import DataConfig
 from model.spec.trial import TrialSpec
 from tuner.journal.events import Event, report_of
-from tuner.space.data_facts import CorpusFacts
+from tuner.space.data_facts import DataFacts
 from tuner.tracking.datasets import dataset_inputs
-from tuner.tracking.runs import Birth, Told, trial_tags
+from tuner.tracking.runs import RunStart, TimedReport, trial_tags
 from tuner.tracking.tags import Tag
 from tuner.tracking.tracker import Tracker
 
@@ -31,9 +31,9 @@ class TrialStory:
         time_ms: of the newest event of it.
     """
 
-    birth: Birth
+    birth: RunStart
     time_ms: int
-    told: list[Told] = field(default_factory=list)
+    told: list[TimedReport] = field(default_factory=list)
     outcome: str | None = None
 
 
@@ -52,7 +52,7 @@ class SearchStory:
 
     space: Mapping[str, Any]
     space_text: str | None
-    facts: CorpusFacts | None
+    facts: DataFacts | None
     tags: Mapping[str, str]
     trials: Mapping[int, TrialStory]
     end: Event | None
@@ -80,7 +80,7 @@ class SearchStory:
             return None
         space = search["space"]
         space = json.loads(space) if isinstance(space, str) else space
-        facts = CorpusFacts(**search["facts"]) if "facts" in search else None
+        facts = DataFacts(**search["facts"]) if "facts" in search else None
         return cls(space, search.get("space_text"), facts, _tags(search, space), trials, end)
 
 
@@ -100,14 +100,14 @@ def _begun(event: Event, environment: Mapping[str, str]) -> TrialStory:
     spec = TrialSpec.model_validate_json(event["spec"])
     is_recorded = bool(event.get("recorded"))
     tags = trial_tags(event.get("parent"), event.get("confirms"), recorded=is_recorded)
-    return TrialStory(Birth(spec, environment, event["time_ms"], tags), event["time_ms"])
+    return TrialStory(RunStart(spec, environment, event["time_ms"], tags), event["time_ms"])
 
 
 def _continue(trial: TrialStory, event: Event) -> None:
     trial.time_ms = event["time_ms"]
     match event["event"]:
         case "report":
-            trial.told.append(Told(report_of(event), event["time_ms"]))
+            trial.told.append(TimedReport(report_of(event), event["time_ms"]))
         case "failure":
             trial.outcome = f"failed: {event['reason']}"
         case "outcome":

@@ -13,7 +13,7 @@ from tuner.driver.view import View
 from tuner.home import Home
 from tuner.journal.journal import Journal
 from tuner.journal.recorded import Recorded
-from tuner.space.data_facts import CorpusFacts
+from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
 from tuner.tracking.record import Record
 from tuner.tracking.tags import DATA_FILE, SPACE_FILE, START_FOLDER
@@ -21,7 +21,7 @@ from tuner.tracking.tracker import Tracker
 
 
 @dataclass(frozen=True)
-class Session:
+class SearchContext:
     """All that a driver needs to begin, or to go on.
 
     Attributes:
@@ -46,7 +46,7 @@ class Session:
     home: Home
     view: View
     corpus: Corpus
-    facts: CorpusFacts
+    facts: DataFacts
     record: Record
     journal: Journal
     tracker: Tracker
@@ -60,7 +60,7 @@ class Session:
         return self.home.search(self.name)
 
 
-def _keep_inputs(session: Session) -> None:
+def _keep_inputs(session: SearchContext) -> None:
     """Attach what a replay, or another search, will need."""
     tracker, corpus, start = session.tracker, session.corpus, session.facts.init_from
     tracker.add_text(session.space_text, SPACE_FILE)

@@ -24,7 +24,7 @@ from typing import Any
 from model.engine.report import Report
 from tuner.conductor.conductor import Conductor
 from tuner.conductor.job import Job
-from tuner.conductor.trial import TrialRow
+from tuner.conductor.trial import Trial
 from tuner.driver.catch_up import catch_up
 from tuner.driver.optuna_dashboard import StudyStore
 from tuner.driver.view import View
@@ -34,20 +34,21 @@ from tuner.results.optuna_export import study_trial
 from tuner.schedulers.scheduler import Decision
 from tuner.tracking.runs import trial_tags
 from tuner.tracking.tracker import Tracker
-from tuner.workers.load import Rounds
-from tuner.workers.watchdog import Sign, Watchdog
+from tuner.workers.load import MetricsPoller
+from tuner.workers.watchdog import Watchdog, WorkerEvent
 
 _SIGNS = {
-    Sign.LOST: "died and is being started again; its trials will go on from their last reports",
-    Sign.FROZEN: "did not answer any more and is being started again, as if it had died",
-    Sign.BACK: "is back",
+    WorkerEvent.LOST: "died and is being started again; its trials will go on from their last "
+    "reports",
+    WorkerEvent.FROZEN: "did not answer any more and is being started again, as if it had died",
+    WorkerEvent.BACK: "is back",
 }
 _ALL = 2**62  # updates, more than any trial makes
 _LONGEST_START_SECONDS = 120.0  # of the first clients; then reports come all the same
 _REPEAT_SECONDS = 1.0  # a worker that was restarted has forgotten whom it may let through
 
 
-class Over(KeyboardInterrupt):
+class SearchHalted(KeyboardInterrupt):
     """The search halts here; of a kind that Ray Tune lets pass."""
 
 
@@ -85,7 +86,7 @@ class Driver:
         check_interrupt: Callable[[], None],
         watchdog: Watchdog,
         studies: StudyStore | None = None,
-        rounds: Rounds | None = None,
+        rounds: MetricsPoller | None = None,
     ) -> None:
         self.conductor = conductor
         self._board = conductor.board
@@ -112,7 +113,7 @@ class Driver:
         told = {
             event["number"]: event["outcome"] for event in events if event["event"] == "outcome"
         }
-        for row in list(self._board.rows.values())[: self._announced]:
+        for row in list(self._board.trials.values())[: self._announced]:
             if row.outcome is not None and told.get(row.number) != row.outcome:
                 self._close(row)  # the last driver was killed before it could say so
             else:
@@ -137,7 +138,7 @@ class Driver:
     def _order(self, job: Job) -> dict[str, Any]:
         """What a worker is to do, in the order in which `Worker.start` takes it."""
         return {
-            "spec": self._board.rows[job.number].spec.model_dump_json(),
+            "spec": self._board.trials[job.number].spec.model_dump_json(),
             "after": job.after,
             "source": None if job.source is None else [str(job.source[0]), job.source[1]],
             "reports": [asdict(report) for report in job.reports] or None,
@@ -153,7 +154,7 @@ class Driver:
         if number not in self._launched:  # of a client that was given up
             return False
         time_ms = self._journal.append(report_event(number, report))
-        row, best_before = self._board.rows[number], self._board.best
+        row, best_before = self._board.trials[number], self._board.best
         row.times.append(time_ms)
         decision = self.conductor.report(number, report)
         self._tracker.report(number, report, time_ms)
@@ -191,7 +192,7 @@ class Driver:
         self._journal.append({"event": "failure", "number": number, "reason": reason})
         self.conductor.fail(number, reason)
         self._free(number, keep=False)
-        self._close(self._board.rows[number])
+        self._close(self._board.trials[number])
         self._fill()
 
     def tick(self) -> None:
@@ -209,7 +210,7 @@ class Driver:
         if most is not None and now - self._started > most:
             self.halt("max_seconds")
         if self.halted and not self._can_report():
-            raise Over
+            raise SearchHalted
         for worker, sign in self._watchdog.check():
             self._view.phase(f"worker {worker} {_SIGNS[sign]}")
         if self._rounds and (vitals := self._rounds.check()):
@@ -250,9 +251,9 @@ class Driver:
     def _fill(self) -> None:
         """Give free slots their next jobs, and say whose report may come next."""
         jobs = self.conductor.fill()
-        for number in range(self._announced, len(self._board.rows)):
-            self._announce(self._board.rows[number])
-        self._announced = len(self._board.rows)
+        for number in range(self._announced, len(self._board.trials)):
+            self._announce(self._board.trials[number])
+        self._announced = len(self._board.trials)
         self._send(jobs)
         self._allow()
 
@@ -263,7 +264,7 @@ class Driver:
             worker = self._workers[self._worker_of(job)]
             worker.start.remote(str(job.number), *self._order(job).values())
 
-    def _announce(self, row: TrialRow) -> None:
+    def _announce(self, row: Trial) -> None:
         time_ms = self._journal.append(
             {
                 "event": "trial",
@@ -281,20 +282,20 @@ class Driver:
             self._view.event(row, row.outcome)
             self._close(row)
 
-    def _close(self, row: TrialRow) -> None:
+    def _close(self, row: Trial) -> None:
         """A trial has ended: say so everywhere."""
         assert row.outcome is not None
         self._record_end(row, row.outcome)
         self._copy(row)
 
-    def _copy(self, row: TrialRow) -> None:
+    def _copy(self, row: Trial) -> None:
         """Show a trial that has ended in Optuna's dashboard; a repeated one is no trial of it."""
         if self._studies and row.outcome and row.confirms is None and row.reports:
             conductor = self.conductor
             trial = study_trial(conductor.space, row.draw, self._board.observation(row))
             self._studies.add(row.number, trial)
 
-    def _record_end(self, row: TrialRow, outcome: str) -> None:
+    def _record_end(self, row: Trial, outcome: str) -> None:
         event = {"event": "outcome", "number": row.number, "outcome": outcome}
         self._tracker.end_trial(row.number, outcome, self._journal.append(event))
 
@@ -302,7 +303,7 @@ class Driver:
         """Free a trial's place at its worker at once, without waiting for its client."""
         worker = self._workers[self._launched.pop(number)]
         # the step tells a leg from a later one of the same trial, which may have begun by then
-        worker.stop.remote(str(number), keep, self._board.rows[number].step if keep else None)
+        worker.stop.remote(str(number), keep, self._board.trials[number].step if keep else None)
 
     def _acknowledge(self, number: int, step: int) -> None:
         """Older states of a trial may go, unless another is still to begin with one of them."""
@@ -330,7 +331,7 @@ class Driver:
             self.conductor.close()
             for row in self._board.parked:
                 self._close(row)
-        for row in self._board.rows.values():
+        for row in self._board.trials.values():
             if row.outcome is None:
                 self._record_end(row, "interrupted")
         problem = self._studies.close() if self._studies else None
@@ -338,7 +339,7 @@ class Driver:
             self._view.phase(problem)
 
 
-def _in_words(row: TrialRow, metric: str, *, is_best: bool) -> str:
+def _in_words(row: Trial, metric: str, *, is_best: bool) -> str:
     """`report 3/9  val_loss 4.1234  best so far`, and what became of the trial."""
     value = row.objective(metric)
     words = [f"report {len(row.reports)}/{len(row.report_steps)}  {metric} {value:.4f}"]

@@ -10,7 +10,7 @@ from types import FrameType
 
 
 @contextmanager
-def noted_interrupts() -> Iterator[Callable[[], None]]:
+def deferred_interrupts() -> Iterator[Callable[[], None]]:
     """Within the block Ctrl-C is noted, and raised where what this gives is called.
 
     Raised at any line it crashes the interpreter in the middle of Ray's start, or leaves a record

@@ -19,7 +19,7 @@ from tuner.driver.driver import Driver
 _LONGEST_REASON = 300
 
 
-class Jobs(Searcher):
+class TuneSearcher(Searcher):
     """Hands out the driver's jobs."""
 
     def __init__(self, driver: Driver) -> None:
@@ -49,7 +49,7 @@ class Jobs(Searcher):
         raise NotImplementedError("a search is resumed from its journal, not from Ray's snapshot")
 
 
-class Verdicts(FIFOScheduler):
+class TuneScheduler(FIFOScheduler):
     """Stops a client when its job is done."""
 
     def __init__(self, driver: Driver) -> None:
@@ -66,7 +66,7 @@ class Verdicts(FIFOScheduler):
         return str(self.CONTINUE if goes_on else self.STOP)
 
 
-class Events(tune.Callback):
+class TuneCallback(tune.Callback):
     """Tells the driver that time passes, and which clients died."""
 
     def __init__(self, driver: Driver) -> None:

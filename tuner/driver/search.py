@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from model.corpus.corpus import Corpus
 from model.corpus.prepare import prepare
-from tuner.driver.context import Session
-from tuner.driver.interrupt import noted_interrupts
-from tuner.driver.session import conduct
+from tuner.driver.context import SearchContext
+from tuner.driver.interrupt import deferred_interrupts
+from tuner.driver.session import run_search
 from tuner.driver.view import SilentView, View
 from tuner.errors import TunerError
 from tuner.home import Home
@@ -25,7 +25,7 @@ from tuner.journal.journal import Journal
 from tuner.journal.recorded import Recorded
 from tuner.results.result import SearchResult
 from tuner.space.conflicts import conflicts
-from tuner.space.data_facts import CorpusFacts
+from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
 from tuner.tracking.datasets import dataset_inputs
 from tuner.tracking.record import Record
@@ -34,7 +34,7 @@ from tuner.tracking.tracker import Tracker
 from tuner.trained.warm_start import warm_started
 
 if TYPE_CHECKING:
-    from tuner.trained.find_start import Start
+    from tuner.trained.find_start import WarmStart
 
 
 def search(
@@ -72,7 +72,7 @@ def search(
     space, start = warm_started(space, home)
     corpus = _prepared(space, home, view)
     facts = _facts(space, corpus, start)
-    with noted_interrupts() as check_interrupt, contextlib.ExitStack() as ray:
+    with deferred_interrupts() as check_interrupt, contextlib.ExitStack() as ray:
         record = _started(ray, corpus, home, view)
         name, journal = _claim_name(record, space, name, home)
         with contextlib.closing(journal):
@@ -84,11 +84,11 @@ def search(
             except BaseException:
                 shutil.rmtree(home.search(name))  # the name is free again
                 raise
-            session = Session(
+            session = SearchContext(
                 name, space, space_text, home, view, corpus, facts, record, journal, tracker,
                 None, fresh, ray,
             )  # fmt: skip
-            return conduct(session, check_interrupt, started)
+            return run_search(session, check_interrupt, started)
 
 
 def resume(
@@ -121,7 +121,7 @@ def resume(
     home, view = home or Home.at(), view or SilentView()
     if not home.search(name).is_dir():
         raise TunerError(f"there is no search {name} in {home.root}; 'tuner list' shows them")
-    with noted_interrupts() as check_interrupt, contextlib.ExitStack() as ray:
+    with deferred_interrupts() as check_interrupt, contextlib.ExitStack() as ray:
         with contextlib.closing(Journal.open(home.search(name))) as journal:
             recorded = Recorded.of(journal.events, name)
             space = edit(recorded.space) if edit else recorded.space
@@ -140,11 +140,11 @@ def resume(
             record = _started(ray, corpus, home, view)
             tracker = _open_tracker(space, facts, name, home, None, resume=True)
             text = space_text or recorded.space_text
-            session = Session(
+            session = SearchContext(
                 name, space, text, home, view, corpus, facts, record, journal, tracker, recorded,
                 fresh, ray,
             )  # fmt: skip
-            return conduct(session, check_interrupt, started)
+            return run_search(session, check_interrupt, started)
 
 
 def _prepared(space: SearchSpace, home: Home, view: View) -> Corpus:
@@ -184,10 +184,10 @@ def _claim_name(
 
 def _open_tracker(
     space: SearchSpace,
-    facts: CorpusFacts,
+    facts: DataFacts,
     name: str,
     home: Home,
-    start: Start | None,
+    start: WarmStart | None,
     *,
     resume: bool = False,
 ) -> Tracker:
@@ -204,9 +204,9 @@ def _open_tracker(
     )
 
 
-def _facts(space: SearchSpace, corpus: Corpus, start: Start | None) -> CorpusFacts:
+def _facts(space: SearchSpace, corpus: Corpus, start: WarmStart | None) -> DataFacts:
     """What specifications need, once every shape and every rule is known to fit it."""
-    facts = CorpusFacts.of(corpus)
+    facts = DataFacts.of(corpus)
     if start is not None:
         start.check_tokenizer(corpus.tokenizer_fingerprint)
         facts = replace(facts, init_from=start.init_from)

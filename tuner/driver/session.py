@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from tuner.conductor.board import Board
 from tuner.conductor.conductor import Conductor
-from tuner.driver.context import Session
+from tuner.driver.context import SearchContext
 from tuner.driver.driver import Driver
-from tuner.driver.interrupt import noted_interrupts
+from tuner.driver.interrupt import deferred_interrupts
 from tuner.driver.training import _train
 from tuner.errors import ResultError, StoreError
 from tuner.journal.events import Event
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     pass
 
 
-def conduct(
-    session: Session,
+def run_search(
+    session: SearchContext,
     check_interrupt: Callable[[], None],
     started: float,
 ) -> SearchResult:
@@ -50,7 +50,7 @@ def conduct(
         status = "interrupted"
         raise
     finally:
-        with noted_interrupts():  # an impatient second one must not cut the record short
+        with deferred_interrupts():  # an impatient second one must not cut the record short
             journal.append({"event": "end", "status": status, **end})
             problem = problem or _problem(partial(tracker.add_artifact, journal.path))
             problem = problem or _problem(partial(tracker.finish, status, end["summary"], best_run))
@@ -93,7 +93,7 @@ def _keep_state(tracker: Tracker, result: SearchResult, number: int) -> None:
         tracker.keep_state(number, Path(path), row.tokens)
 
 
-def _publish(session: Session, result: SearchResult) -> str | None:
+def _publish(session: SearchContext, result: SearchResult) -> str | None:
     """Make of the record what others look at; what went wrong, if anything did."""
 
     def add_model() -> None:
@@ -110,7 +110,7 @@ def _publish(session: Session, result: SearchResult) -> str | None:
 
 
 def _result(
-    session: Session, driver: Driver, started: float, usage: dict[str, float]
+    session: SearchContext, driver: Driver, started: float, usage: dict[str, float]
 ) -> SearchResult:
     board, conductor = driver.conductor.board, driver.conductor
     best, trials = board.best, board.searched
@@ -123,7 +123,7 @@ def _result(
             f"learning rates; 'tuner show --search {session.name}' shows them"
         )
     wall = time.monotonic() - started
-    run_ids = {n: r for n in board.rows if (r := session.tracker.run_of(n)) is not None}
+    run_ids = {n: r for n in board.trials if (r := session.tracker.run_of(n)) is not None}
     return SearchResult(
         name=session.name,
         space=conductor.space,
@@ -147,7 +147,7 @@ def _result(
     )
 
 
-def _advice(session: Session, conductor: Conductor) -> list[str]:
+def _advice(session: SearchContext, conductor: Conductor) -> list[str]:
     """What the trials say about the next search."""
     trials = [
         row

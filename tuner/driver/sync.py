@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Sent:
+class SyncResult:
     """What was missing in the store and is no longer.
 
     Attributes:
@@ -49,10 +49,10 @@ class Sent:
         return listed([*words, *self.files], "and") or "nothing was missing"
 
 
-_NOTHING = Sent(0, 0, 0, ())
+_NOTHING = SyncResult(0, 0, 0, ())
 
 
-def sync(home: Home, name: str) -> Sent:
+def sync(home: Home, name: str) -> SyncResult:
     """Send what a search's journal holds and the store does not.
 
     Args:
@@ -93,7 +93,7 @@ def sync(home: Home, name: str) -> Sent:
         files = _send_files(tracker, story, folder)
         has_ended = _send_end(tracker, story)
     endings = tracker.num_endings + has_ended
-    sent = Sent(tracker.num_created, tracker.num_metrics, endings, files)
+    sent = SyncResult(tracker.num_created, tracker.num_metrics, endings, files)
     return replace(sent, files=(*files, *_publish(home, story, name, sent)))
 
 
@@ -165,7 +165,7 @@ def _send_end(tracker: Tracker, story: SearchStory) -> bool:
     return True
 
 
-def _publish(home: Home, story: SearchStory, name: str, sent: Sent) -> tuple[str, ...]:
+def _publish(home: Home, story: SearchStory, name: str, sent: SyncResult) -> tuple[str, ...]:
     """Make of the record what others look at: what is missing, or older than what was sent."""
     if story.end is None or story.end["best"] is None or story.facts is None:
         return ()

@@ -8,24 +8,24 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tuner.conductor.conductor import Conductor
-from tuner.driver.context import Session, _keep_inputs
+from tuner.driver.context import SearchContext, _keep_inputs
 from tuner.driver.driver import Driver
 from tuner.driver.optuna_dashboard import StudyStore, study_url
 from tuner.journal.events import search_event, session_event
 from tuner.journal.recorded import environment_changes
 from tuner.journal.repeat import memory_of, repeat
-from tuner.tracking.reuse import Finished
+from tuner.tracking.reuse import ReuseIndex
 
 if TYPE_CHECKING:
     from tuner.workers.devices import Devices
 
 
 def _conductor(
-    session: Session, slots: int, environment: Mapping[str, str], *, in_order: bool
+    session: SearchContext, slots: int, environment: Mapping[str, str], *, in_order: bool
 ) -> Conductor:
     """A new one; or one that is where the journal of the search ends."""
     journal, recorded = session.journal, session.recorded
-    find = Finished(session.record, environment, session.facts.data_fingerprint)
+    find = ReuseIndex(session.record, environment, session.facts.data_fingerprint)
     may_find = None if session.fresh else find
     if recorded is None or recorded.session is None:
         conductor = Conductor(session.space, session.facts, slots, find=may_find)
@@ -47,7 +47,7 @@ def _conductor(
     return conductor
 
 
-def _where(session: Session) -> tuple[Devices, bool]:
+def _where(session: SearchContext) -> tuple[Devices, bool]:
     """The devices, and whether reports are taken by the clocks of the slots."""
     from tuner.workers.devices import devices
 
@@ -65,7 +65,7 @@ def _where(session: Session) -> tuple[Devices, bool]:
     return replace(on, slots=slots, is_open=False), last["in_order"]
 
 
-def _calibrated(on: Devices, session: Session) -> Devices:
+def _calibrated(on: Devices, session: SearchContext) -> Devices:
     """The devices with as many slots as they gain from, for trials like the first."""
     from tuner.workers.cluster import calibrated
 
@@ -76,13 +76,13 @@ def _calibrated(on: Devices, session: Session) -> Devices:
     return calibrated(on, session.corpus, spec, most, session.home.calibration)
 
 
-def _studies(session: Session) -> StudyStore | None:
+def _studies(session: SearchContext) -> StudyStore | None:
     url = study_url(session.home.root)
     return StudyStore(url, session.name, session.space.objectives) if url else None
 
 
 def _train(
-    session: Session, check_interrupt: Callable[[], None]
+    session: SearchContext, check_interrupt: Callable[[], None]
 ) -> tuple[Driver, dict[str, float]]:
     """Train all trials; the workers' busy seconds, their number, and when the first one began."""
     from tuner.workers.cluster import SLOT, start_workers, usage_of
@@ -98,7 +98,7 @@ def _train(
 
         import ray
 
-        from tuner.workers.load import Rounds
+        from tuner.workers.load import MetricsPoller
         from tuner.workers.watchdog import Watchdog
 
         environment: dict[str, str] = ray.get(workers.handles[0].environment.remote())
@@ -115,23 +115,23 @@ def _train(
             check_interrupt=check_interrupt,
             studies=_studies(session),
             watchdog=Watchdog(workers.handles, session.space.engine.timeout_seconds),
-            rounds=Rounds(workers.handles),
+            rounds=MetricsPoller(workers.handles),
         )
         session.view.begin(conductor.board, session.name)
         driver.begin()
         from ray import tune  # takes a second, while trials train already
 
-        from tuner.driver.ray_tune import Events, Jobs, Verdicts
-        from tuner.workers.client import Trial
+        from tuner.driver.ray_tune import TuneCallback, TuneScheduler, TuneSearcher
+        from tuner.workers.client import TuneTrainable
 
         trainable = tune.with_resources(
-            tune.with_parameters(Trial, workers=workers.handles), {"cpu": 0, SLOT: 1}
+            tune.with_parameters(TuneTrainable, workers=workers.handles), {"cpu": 0, SLOT: 1}
         )
         tuner = tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
-                search_alg=Jobs(driver),
-                scheduler=Verdicts(driver),
+                search_alg=TuneSearcher(driver),
+                scheduler=TuneScheduler(driver),
                 num_samples=-1,  # until there are no more jobs
                 max_concurrent_trials=slots,
                 reuse_actors=True,
@@ -139,7 +139,7 @@ def _train(
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=str(session.folder),
-                callbacks=[Events(driver)],
+                callbacks=[TuneCallback(driver)],
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 verbose=0,
             ),

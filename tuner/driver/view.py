@@ -7,7 +7,7 @@ from typing import Protocol
 
 from model.progress import OnProgress, silent
 from tuner.conductor.board import Board
-from tuner.conductor.trial import TrialRow
+from tuner.conductor.trial import Trial
 
 
 class View(Protocol):
@@ -22,7 +22,7 @@ class View(Protocol):
     def begin(self, board: Board, title: str) -> None:
         """Training begins."""
 
-    def event(self, row: TrialRow, message: str) -> None:
+    def event(self, row: Trial, message: str) -> None:
         """Something happened to a trial."""
 
     def end(self) -> None:
@@ -42,7 +42,7 @@ class SilentView:
     def begin(self, board: Board, title: str) -> None:
         """Show nothing."""
 
-    def event(self, row: TrialRow, message: str) -> None:
+    def event(self, row: Trial, message: str) -> None:
         """Show nothing."""
 
     def end(self) -> None:

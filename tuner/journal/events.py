@@ -7,11 +7,11 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from model.engine.report import Report, Status
-from tuner.space.data_facts import CorpusFacts
+from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
 
 
-def search_event(space: SearchSpace, space_text: str, facts: CorpusFacts) -> Event:
+def search_event(space: SearchSpace, space_text: str, facts: DataFacts) -> Event:
     """The event from which `Recorded` is read."""
     start = facts.init_from
     return {

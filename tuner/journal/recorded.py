@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from model.spec.trial import InitFrom
 from tuner.errors import TunerError
 from tuner.journal.events import Event
-from tuner.space.data_facts import CorpusFacts
+from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
 from tuner.tracking.tags import ENVIRONMENT
 
@@ -29,7 +29,7 @@ class Recorded:
 
     space: SearchSpace
     space_text: str
-    facts: CorpusFacts
+    facts: DataFacts
     session: Event | None
     begun: tuple[SearchSpace, int]
 
@@ -51,7 +51,7 @@ class Recorded:
             return cls(
                 space=SearchSpace.model_validate_json(last["space"]),
                 space_text=last["space_text"],
-                facts=CorpusFacts(**{**last["facts"], "init_from": init_from}),
+                facts=DataFacts(**{**last["facts"], "init_from": init_from}),
                 session=sessions[-1] if sessions else None,
                 begun=(
                     SearchSpace.model_validate_json(first["space"]),

@@ -6,13 +6,15 @@ from collections.abc import Callable, Sequence
 
 from model.engine.report import Report
 from model.spec.trial import TrialSpec
-from tuner.conductor.conductor import Conductor, Memory
+from tuner.conductor.conductor import Conductor, RestoredDecisions
 from tuner.errors import TunerError
 from tuner.journal.events import Event, report_of
 from tuner.space.space import SearchSpace
 
 
-def memory_of(events: Sequence[Event], find: Callable[[str], Sequence[Report]]) -> Memory:
+def memory_of(
+    events: Sequence[Event], find: Callable[[str], Sequence[Report]]
+) -> RestoredDecisions:
     """What was drawn and taken from the record before."""
     trials = [event for event in events if event["event"] == "trial"]
     recorded = {
@@ -20,7 +22,7 @@ def memory_of(events: Sequence[Event], find: Callable[[str], Sequence[Report]]) 
         for event in trials
         if event["recorded"]
     }
-    return Memory({event["number"]: event["draw"] for event in trials}, recorded)
+    return RestoredDecisions({event["number"]: event["draw"] for event in trials}, recorded)
 
 
 def repeat(conductor: Conductor, events: Sequence[Event], name: str) -> None:
@@ -56,11 +58,11 @@ class _Repetition:
             case "session":
                 self._begin(event["slots"])
             case "trial":
-                row = conductor.board.rows[event["number"]]
+                row = conductor.board.trials[event["number"]]
                 if row.spec != TrialSpec.model_validate_json(event["spec"]):
                     raise KeyError(row.number)
             case "report":
-                conductor.board.rows[event["number"]].times.append(event["time_ms"])
+                conductor.board.trials[event["number"]].times.append(event["time_ms"])
                 conductor.report(event["number"], report_of(event))
                 conductor.fill()
             case "failure":

@@ -30,7 +30,7 @@ _WEIGHTS, _SPEC, _TOKENIZER = "model.safetensors", "spec.json", "tokenizer.json"
 _NEEDED = ("mlflow", "torch", "numpy", "regex", "safetensors", "pydantic")
 
 
-class Served:
+class TextModel:
     """A model that writes.
 
     Args:
@@ -82,7 +82,7 @@ def _texts(model_input: Any) -> list[str]:
     return [str(text) for text in model_input]
 
 
-def _load_pyfunc(data_path: str) -> Served:
+def _load_pyfunc(data_path: str) -> TextModel:
     """What MLflow calls to load a model; the name is MLflow's."""
     from safetensors.torch import load_file
 
@@ -91,7 +91,7 @@ def _load_pyfunc(data_path: str) -> Served:
     folder = Path(data_path)
     spec = TrialSpec.model_validate_json((folder / _SPEC).read_text(encoding="utf-8"))
     tokenizer = Tokenizer.from_file(folder / _TOKENIZER)
-    return Served(spec, load_file(folder / _WEIGHTS), tokenizer)
+    return TextModel(spec, load_file(folder / _WEIGHTS), tokenizer)
 
 
 def save(folder: Path, trained: TrainedTrial, model_id: str) -> None:

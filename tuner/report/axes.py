@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import cast
 
-from tuner.conductor.trial import TrialRow
+from tuner.conductor.trial import Trial
 from tuner.formatting import number
-from tuner.report.series import Ending, Series, ending
+from tuner.report.series import Ending, ReportData, ending
 from tuner.results.range_edit import condition, from_unit, numbers, unit, written
 from tuner.space.parameter import Choice, Parameter, Range, Value, symbol
 
@@ -122,12 +122,12 @@ class Line:
     ending: Ending
 
 
-def axes_of(series: Series) -> list[Axis]:
+def axes_of(series: ReportData) -> list[Axis]:
     """One axis for each searched parameter."""
     return [_axis(parameter) for parameter in series.result.space.searched]
 
 
-def slices(series: Series) -> list[Slice]:
+def slices(series: ReportData) -> list[Slice]:
     """One for each searched parameter, with the trials that have it."""
     return [
         Slice(
@@ -138,7 +138,7 @@ def slices(series: Series) -> list[Slice]:
     ]
 
 
-def lines(series: Series) -> list[Line]:
+def lines(series: ReportData) -> list[Line]:
     """The trials that have a finite value or diverged, by number."""
     searched = series.result.space.searched
     return [
@@ -204,7 +204,7 @@ def _text(value: Value) -> str:
     return value if isinstance(value, str) else number(value)
 
 
-def _slice_point(series: Series, p: Parameter, row: TrialRow) -> SlicePoint:
+def _slice_point(series: ReportData, p: Parameter, row: Trial) -> SlicePoint:
     drawn, value = row.draw[p.label], row.objective(series.metric)
     if isinstance(p.distribution, Choice):
         values = _values(p.distribution)

@@ -10,7 +10,7 @@ from tuner.formatting import clock
 from tuner.report.axes import Line, Slice, axes_of, lines, slices
 from tuner.report.figures import value_text
 from tuner.report.parallel import groups
-from tuner.report.series import BestSoFar, Ending, Front, Series, good_end, window
+from tuner.report.series import BestSoFar, Ending, Front, ReportData, good_end, window
 from tuner.report.shares import METHODS, Shares
 from tuner.results.range_edit import unit
 from tuner.space.parameter import Range
@@ -18,7 +18,7 @@ from tuner.space.parameter import Range
 _EDGE = 0.1  # of a range
 
 
-def best_so_far(best: BestSoFar, series: Series) -> str:
+def best_so_far(best: BestSoFar, series: ReportData) -> str:
     """How fast it went."""
     values, trial = best.values, best.trials[-1]
     at = f"after {best.tokens[-2]:,} training tokens of all trials"
@@ -47,7 +47,7 @@ def by_time(seconds: Sequence[float]) -> str:
     return f"The same by the clock: the best came {last} into the search, the last report {end}."
 
 
-def curves(series: Series, winner: int | None) -> str:
+def curves(series: ReportData, winner: int | None) -> str:
     """Who came how far."""
     counts = Counter((c.ending, c.level) for c in series.curves)
     finished = sum(n for (kind, _), n in counts.items() if kind is Ending.FINISHED)
@@ -73,7 +73,7 @@ def curves(series: Series, winner: int | None) -> str:
     return sentence
 
 
-def rungs(series: Series) -> str:
+def rungs(series: ReportData) -> str:
     """What early stopping did."""
     found, result = series.rungs, series.result
     first = found[0].came if found else 0
@@ -134,7 +134,7 @@ def importances(found: Shares, metric: str) -> str:
     )
 
 
-def parallel(series: Series) -> str:
+def parallel(series: ReportData) -> str:
     """Where the best trials are closest together."""
     found = lines(series)
     ranked = groups(found, series.sign)
@@ -148,7 +148,7 @@ def parallel(series: Series) -> str:
     return f"{told}."
 
 
-def _spans(best: Sequence[Line], series: Series) -> list[tuple[float, str, tuple[str, str]]]:
+def _spans(best: Sequence[Line], series: ReportData) -> list[tuple[float, str, tuple[str, str]]]:
     """How much of each axis some trials take."""
     spans = []
     for index, axis in enumerate(axes_of(series)):
@@ -159,7 +159,7 @@ def _spans(best: Sequence[Line], series: Series) -> list[tuple[float, str, tuple
     return spans
 
 
-def slices_of(series: Series, winner: int | None) -> str:
+def slices_of(series: ReportData, winner: int | None) -> str:
     """Where the winner lies."""
     told = (
         f"{series.metric} at the last report of each trial, {good_end(series.metric)}, along one "
@@ -173,7 +173,7 @@ def slices_of(series: Series, winner: int | None) -> str:
     return f"{told} The winner lies near {_joined(near)}."
 
 
-def _near(found: Slice, series: Series, winner: int | None) -> list[str]:
+def _near(found: Slice, series: ReportData, winner: int | None) -> list[str]:
     """`the lower end of α_max`, if the winner is in the outer tenth."""
     p = next(p for p in series.result.space.searched if p.label == found.axis.label)
     point = next((point for point in found.points if point.number == winner), None)

@@ -10,10 +10,10 @@ from itertools import chain
 from typing import Any
 
 from model.spec.hyperparameters import SYMBOL_TABLE
-from tuner.conductor.trial import TrialRow
+from tuner.conductor.trial import Trial
 from tuner.formatting import clock
 from tuner.report.figures import value_text
-from tuner.report.series import Ending, Series, ending
+from tuner.report.series import Ending, ReportData, ending
 from tuner.results.pareto import pareto_front
 from tuner.results.range_edit import numbers
 from tuner.results.result import SearchResult
@@ -60,7 +60,7 @@ class TableRow:
 # the answer --------------------------------------------------------------------------------------
 
 
-def headline(series: Series) -> str:
+def headline(series: ReportData) -> str:
     """The answer in one line."""
     result = series.result
     if len(result.space.objectives) > 1:
@@ -80,7 +80,7 @@ def headline(series: Series) -> str:
     return f"{so_far}{told}" if so_far else f"{told[0].upper()}{told[1:]}"
 
 
-def gain(series: Series) -> float | None:
+def gain(series: ReportData) -> float | None:
     """By how much the best trial is better than the defaults, in percent of theirs."""
     value, base = series.result.best.objective(series.metric), series.defaults
     if base is None or not base or not math.isfinite(value):
@@ -88,7 +88,7 @@ def gain(series: Series) -> float | None:
     return 100 * series.sign * (base - value) / abs(base)
 
 
-def tiles(series: Series) -> list[Tile]:
+def tiles(series: ReportData) -> list[Tile]:
     """The numbers that count."""
     result = series.result
     several = len(result.space.objectives) > 1
@@ -116,7 +116,7 @@ def _best(result: SearchResult) -> Tile:
     return Tile(title, _value(value), note, is_winner=True)
 
 
-def _against(series: Series) -> list[Tile]:
+def _against(series: ReportData) -> list[Tile]:
     base, change, best = series.defaults, gain(series), series.result.best
     if base is None:
         return [Tile("The defaults", "∞", "trial 0 has no value to compare with")]
@@ -143,7 +143,7 @@ def _best_of_each(result: SearchResult) -> list[Tile]:
     return found
 
 
-def _front(result: SearchResult) -> list[TrialRow]:
+def _front(result: SearchResult) -> list[Trial]:
     return pareto_front(result.trials, {o.metric: o.mode for o in result.space.objectives})
 
 
@@ -157,7 +157,7 @@ def _cost(result: SearchResult) -> Tile:
     return Tile("Cost", f"{spent:,} tokens", ", ".join(notes))
 
 
-def winners(series: Series) -> dict[str, Any] | None:
+def winners(series: ReportData) -> dict[str, Any] | None:
     """The winner's hyperparameters beside the defaults; None of several objectives."""
     result = series.result
     space, best = result.space, result.best
@@ -199,7 +199,7 @@ def about(result: SearchResult) -> list[str]:
 # the table ----------------------------------------------------------------------------------------
 
 
-def table(series: Series) -> tuple[list[str], list[TableRow]]:
+def table(series: ReportData) -> tuple[list[str], list[TableRow]]:
     """All trials, those that confirm last: heads, and rows."""
     result = series.result
     metrics = [o.metric for o in result.space.objectives]
@@ -226,12 +226,12 @@ def table(series: Series) -> tuple[list[str], list[TableRow]]:
     return heads, rows
 
 
-def _value_cell(row: TrialRow, metric: str) -> Cell:
+def _value_cell(row: Trial, metric: str) -> Cell:
     value = row.objective(metric)
     return Cell(_value(value) if row.reports else "–", value if math.isfinite(value) else None)
 
 
-def _outcome(row: TrialRow) -> str:
+def _outcome(row: Trial) -> str:
     told = row.outcome or "unfinished"
     if row.recorded and not told.startswith("same as"):
         told += ", recorded"
@@ -240,12 +240,12 @@ def _outcome(row: TrialRow) -> str:
     return told if row.confirms is None else f"{told}, confirms {row.confirms}"
 
 
-def _has(row: TrialRow, series: Series, name: str) -> bool:
+def _has(row: Trial, series: ReportData, name: str) -> bool:
     """Whether a trial draws a parameter: its `when` may not hold."""
     return any(p.label in row.draw for p in series.result.space.searched if p.name == name)
 
 
-def _parameter_cell(row: TrialRow, series: Series, name: str) -> Cell:
+def _parameter_cell(row: Trial, series: ReportData, name: str) -> Cell:
     if not _has(row, series, name):
         return Cell("–", is_number=_is_number(series, name))
     source = row.spec.hyperparameters if name in SYMBOL_TABLE else row.spec.architecture
@@ -255,7 +255,7 @@ def _parameter_cell(row: TrialRow, series: Series, name: str) -> Cell:
     return Cell(row.text_of(name), float(value))
 
 
-def _is_number(series: Series, name: str) -> bool:
+def _is_number(series: ReportData, name: str) -> bool:
     """Whether a parameter's values have an order."""
     found = [p.distribution for p in series.result.space.searched if p.name == name]
     return all(isinstance(d, Range) or bool(numbers(d)) for d in found)

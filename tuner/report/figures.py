@@ -27,7 +27,7 @@ from tuner.report.palette import (
     WINNER,
     ordered,
 )
-from tuner.report.series import BestSoFar, Curve, Ending, Front, Rung, Series, is_wide, window
+from tuner.report.series import BestSoFar, Curve, Ending, Front, ReportData, Rung, is_wide, window
 from tuner.space.objective import MODES
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
@@ -100,7 +100,7 @@ def round_values(low: float, high: float) -> list[float]:
 # how the search went -------------------------------------------------------------------------
 
 
-def best_so_far(best: BestSoFar, series: Series, *, by_time: bool) -> go.Figure:
+def best_so_far(best: BestSoFar, series: ReportData, *, by_time: bool) -> go.Figure:
     """Steps, and the defaults as a line."""
     unit, per_unit = time_unit(best.seconds[-1]) if by_time and best.seconds else ("tokens", 1.0)
     xs = [s / per_unit for s in best.seconds or ()] if by_time else list(best.tokens)
@@ -149,7 +149,7 @@ def _on_log_axis(drawn: go.Figure) -> None:
             note.y = log10(note.y)
 
 
-def curves(series: Series, winner: int | None) -> go.Figure:
+def curves(series: ReportData, winner: int | None) -> go.Figure:
     """Every trial: the further it came, the stronger its colour."""
     drawn = figure(height=430)
     rest = [c for c in series.curves if c.number != winner and c.tokens]

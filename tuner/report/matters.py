@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from tuner.report.axes import Axis, Mark, Slice, SlicePoint
 from tuner.report.figures import NAMES, figure, safe, value_axis, value_text
 from tuner.report.palette import DIVERGED, FAINT, FINISHED, INK, OUTSIDE, STOPPED, WINNER
-from tuner.report.series import Series
+from tuner.report.series import ReportData
 from tuner.report.shares import METHODS, Shares
 
 _LOOKS: Mapping[Mark, dict[str, Any]] = {
@@ -46,7 +46,7 @@ def importances(found: Shares) -> go.Figure:
     return drawn
 
 
-def slice_of(found: Slice, series: Series, winner: int | None) -> go.Figure:
+def slice_of(found: Slice, series: ReportData, winner: int | None) -> go.Figure:
     """One parameter: trials as points, what lies outside of its range in grey."""
     axis = found.axis
     drawn = figure(height=270, margin={"l": 56, "r": 10, "t": 10, "b": 50})

@@ -16,7 +16,7 @@ from tuner.report.axes import slices
 from tuner.report.contents import about, commands, environment, headline, table, tiles, winners
 from tuner.report.palette import css_variables, dark_colours
 from tuner.report.parallel import WIDTH_EACH, parallel
-from tuner.report.series import Series
+from tuner.report.series import ReportData
 from tuner.report.shares import Shares, shares_of
 from tuner.results.result import SearchResult
 from tuner.results.sentences import told
@@ -53,7 +53,7 @@ def html_of(result: SearchResult, samples: Mapping[int, str] | None = None) -> s
     """The page as text; arguments as of `write_report`."""
     from plotly.offline import get_plotlyjs
 
-    series = Series(result)
+    series = ReportData(result)
     shares = shares_of(series)
     winner = result.best.number if len(result.space.objectives) == 1 else None
     sections = {
@@ -150,7 +150,7 @@ def _samples(
 # pictures ----------------------------------------------------------------------------------------
 
 
-def _progress(series: Series, winner: int | None) -> list[Picture]:
+def _progress(series: ReportData, winner: int | None) -> list[Picture]:
     if winner is None:
         return [
             Picture(
@@ -178,7 +178,7 @@ def _progress(series: Series, winner: int | None) -> list[Picture]:
     return found
 
 
-def _curves(series: Series, winner: int | None) -> list[Picture]:
+def _curves(series: ReportData, winner: int | None) -> list[Picture]:
     found = []
     if any(curve.tokens for curve in series.curves):
         caption = captions.curves(series, winner)
@@ -190,7 +190,7 @@ def _curves(series: Series, winner: int | None) -> list[Picture]:
     return found
 
 
-def _confirmed(series: Series) -> list[Picture]:
+def _confirmed(series: ReportData) -> list[Picture]:
     result, confirmation = series.result, series.result.confirmation
     if confirmation is None or not any(entry.count for entry in confirmation.ranked):
         return []
@@ -204,7 +204,7 @@ def _confirmed(series: Series) -> list[Picture]:
     ]  # fmt: skip
 
 
-def _matters(series: Series, shares: Shares, winner: int | None) -> list[Picture]:
+def _matters(series: ReportData, shares: Shares, winner: int | None) -> list[Picture]:
     found = []
     if shares.bars:
         caption = captions.importances(shares, series.metric)
@@ -221,7 +221,7 @@ def _matters(series: Series, shares: Shares, winner: int | None) -> list[Picture
     return found
 
 
-def _slices(series: Series, winner: int | None) -> list[Picture]:
+def _slices(series: ReportData, winner: int | None) -> list[Picture]:
     return [
         Picture(f"slice-{i}", s.axis.full_title, "", matters.slice_of(s, series, winner))
         for i, s in enumerate(slices(series)) if s.points

@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from tuner.report.axes import Axis, Line, axes_of, lines
 from tuner.report.figures import figure, safe, value_text
 from tuner.report.palette import DIVERGED, FAINT, INK, VEIL, WINNER, ordered
-from tuner.report.series import Ending, Series, is_wide, window
+from tuner.report.series import Ending, ReportData, is_wide, window
 
 _GROUPS = 5  # of trials, by their rank
 _NOT_DRAWN, _BEYOND = -0.1, 1.1  # places outside of an axis
@@ -54,7 +54,7 @@ class Scale:
         return (value - self.low) / ((self.high - self.low) or 1.0)
 
 
-def scale_of(found: Sequence[Line], series: Series) -> Scale:
+def scale_of(found: Sequence[Line], series: ReportData) -> Scale:
     """From the best value to the worst usual one."""
     values = [line.value for line in found if line.value is not None]
     low, high = window(values, series.sign) or (0.0, 1.0)
@@ -72,7 +72,7 @@ def groups(found: Sequence[Line], sign: int) -> list[list[Line]]:
     return [ranked[a:b] for a, b in pairwise(ends)]
 
 
-def parallel(series: Series, winner: int | None) -> go.Figure:
+def parallel(series: ReportData, winner: int | None) -> go.Figure:
     """One vertical axis for each parameter and one for the objective."""
     axes, found = axes_of(series), lines(series)
     scale = scale_of(found, series)

@@ -14,7 +14,7 @@ from tuner.report.axes import Axis, Mark, Slice, axes_of, lines, slices
 from tuner.report.figures import time_unit, value_text
 from tuner.report.palette import DIVERGED, FAINT, FINISHED, GRID, INK, PALE, STOPPED, WINNER
 from tuner.report.parallel import groups, scale_of
-from tuner.report.series import Ending, Front, Series, is_wide, window
+from tuner.report.series import Ending, Front, ReportData, is_wide, window
 from tuner.report.shares import METHODS, Shares, shares_of
 from tuner.results.result import SearchResult
 
@@ -52,7 +52,7 @@ def draw_all(result: SearchResult, folder: Path) -> list[Path]:
 
 
 def _drawn(result: SearchResult) -> Iterator[tuple[str, Figure]]:
-    series = Series(result)
+    series = ReportData(result)
     winner = result.best.number if len(result.space.objectives) == 1 else None
     if winner is None:
         for front in series.fronts:
@@ -66,7 +66,7 @@ def _drawn(result: SearchResult) -> Iterator[tuple[str, Figure]]:
     yield from _matters(series, winner)
 
 
-def _came(series: Series, winner: int | None) -> Iterator[tuple[str, Figure]]:
+def _came(series: ReportData, winner: int | None) -> Iterator[tuple[str, Figure]]:
     if any(curve.tokens for curve in series.curves):
         yield "curves", _curves(series, winner)
     if series.rungs:
@@ -76,7 +76,7 @@ def _came(series: Series, winner: int | None) -> Iterator[tuple[str, Figure]]:
         yield "confirmed", _confirmed(series)
 
 
-def _matters(series: Series, winner: int | None) -> Iterator[tuple[str, Figure]]:
+def _matters(series: ReportData, winner: int | None) -> Iterator[tuple[str, Figure]]:
     shares = shares_of(series)
     if shares.bars:
         yield "importance", _importance(shares)
@@ -100,7 +100,7 @@ def _ordered(strength: float) -> Any:
 
 
 def _scale(
-    ax: Axes, values: Sequence[float], series: Series, ends: tuple[float, float] | None = None
+    ax: Axes, values: Sequence[float], series: ReportData, ends: tuple[float, float] | None = None
 ) -> None:
     """The vertical axis of the objective; without ends, those of usual values."""
     ends = ends or window(values, series.sign)
@@ -136,7 +136,7 @@ def _front(front: Front) -> Figure:
     return figure
 
 
-def _best(series: Series, *, by_time: bool) -> Figure:
+def _best(series: ReportData, *, by_time: bool) -> Figure:
     best = series.best_so_far
     assert best is not None
     figure, ax = _sheet(2.8)
@@ -157,7 +157,7 @@ def _best(series: Series, *, by_time: bool) -> Figure:
     return figure
 
 
-def _curves(series: Series, winner: int | None) -> Figure:
+def _curves(series: ReportData, winner: int | None) -> Figure:
     figure, ax = _sheet(3.8)
     others = [c for c in series.curves if c.number not in (0, winner) and c.tokens]
     levels = sorted({c.level for c in others if not c.diverged})
@@ -191,7 +191,7 @@ def _curves(series: Series, winner: int | None) -> Figure:
     return figure
 
 
-def _rungs(series: Series) -> Figure:
+def _rungs(series: ReportData) -> Figure:
     figure, ax = _sheet(2.8)
     levels = [r.level for r in series.rungs]
     bottom = [0] * len(levels)
@@ -218,7 +218,7 @@ def _rungs(series: Series) -> Figure:
     return figure
 
 
-def _confirmed(series: Series) -> Figure:
+def _confirmed(series: ReportData) -> Figure:
     confirmation = series.result.confirmation
     assert confirmation is not None
     ranked = confirmation.ranked
@@ -262,7 +262,7 @@ def _importance(shares: Shares) -> Figure:
     return figure
 
 
-def _parallel(series: Series, winner: int | None) -> Figure:
+def _parallel(series: ReportData, winner: int | None) -> Figure:
     axes, found = axes_of(series), lines(series)
     scale, ranked = scale_of(found, series), groups(found, series.sign)
     figure, ax = _sheet(3.6)
@@ -294,7 +294,7 @@ def _parallel(series: Series, winner: int | None) -> Figure:
     return figure
 
 
-def _slices(series: Series, winner: int | None) -> Figure:
+def _slices(series: ReportData, winner: int | None) -> Figure:
     found = slices(series)
     rows = -(-len(found) // _SLICES_ACROSS)
     figure, grid = _sheet(0.3 + 1.9 * rows, nrows=rows, ncols=_SLICES_ACROSS, squeeze=False)
@@ -331,7 +331,7 @@ def _legend(figure: Figure, found: Sequence[Slice], winner: int | None) -> None:
         figure.legend(handles=marks, loc="outside upper center", ncols=len(marks))
 
 
-def _slice(ax: Axes, found: Slice, series: Series, winner: int | None) -> None:
+def _slice(ax: Axes, found: Slice, series: ReportData, winner: int | None) -> None:
     _scale(ax, [p.value for p in found.points if p.value is not None], series)
     bad = ax.get_ylim()[1 if series.sign > 0 else 0]
     _range(ax, found.axis)

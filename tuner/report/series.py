@@ -16,7 +16,7 @@ from statistics import quantiles
 from typing import cast
 
 from model.engine.report import Report, Status
-from tuner.conductor.trial import TrialRow
+from tuner.conductor.trial import Trial
 from tuner.results.pareto import pareto_front
 from tuner.results.result import SearchResult
 from tuner.space.objective import MODES
@@ -35,7 +35,7 @@ class Ending(StrEnum):
     OTHER = "unfinished"  # it failed, or the search was left before its end
 
 
-def ending(row: TrialRow) -> Ending:
+def ending(row: Trial) -> Ending:
     """How a trial ended."""
     if row.has_diverged or row.outcome == str(Status.DIVERGED):
         return Ending.DIVERGED
@@ -119,7 +119,7 @@ class Front:
     points: tuple[tuple[int, float, float, bool], ...]
 
 
-class Series:
+class ReportData:
     """The series of one search; each is computed when it is first asked for.
 
     Args:
@@ -134,7 +134,7 @@ class Series:
         self._steps: dict[int, tuple[int, ...]] = {}
 
     @property
-    def trials(self) -> list[TrialRow]:
+    def trials(self) -> list[Trial]:
         """Those of the search, by number."""
         return self.result.trials
 
@@ -150,16 +150,16 @@ class Series:
         """Reports of a complete trial."""
         return max((len(self._report_steps(row)) for row in self.trials), default=0)
 
-    def level(self, row: TrialRow, report: Report) -> int:
+    def level(self, row: Trial, report: Report) -> int:
         """Number of a report; where a trial diverged on its way, that of the report it missed."""
         steps = self._report_steps(row)
         return min(bisect_left(steps, report.step) + 1, len(steps))
 
-    def reached(self, row: TrialRow) -> int:
+    def reached(self, row: Trial) -> int:
         """Level of the last report of a trial; 0 if there is none."""
         return self.level(row, row.last) if row.last else 0
 
-    def _report_steps(self, row: TrialRow) -> tuple[int, ...]:
+    def _report_steps(self, row: Trial) -> tuple[int, ...]:
         if row.number not in self._steps:  # the specification counts them anew each time
             self._steps[row.number] = tuple(row.spec.report_steps)
         return self._steps[row.number]
@@ -171,7 +171,7 @@ class Series:
         """One for each trial that reported, by number."""
         return [self._curve(row) for row in self.trials if row.reports]
 
-    def _curve(self, row: TrialRow) -> Curve:
+    def _curve(self, row: Trial) -> Curve:
         points = self._finite(row.reports, row)
         parent = next((r for r in self.trials if r.number == row.parent), None)
         if parent is not None:
@@ -189,7 +189,7 @@ class Series:
             diverged,
         )
 
-    def _finite(self, reports: Sequence[Report], row: TrialRow) -> list[tuple[int, float]]:
+    def _finite(self, reports: Sequence[Report], row: Trial) -> list[tuple[int, float]]:
         pairs = [
             (report.tokens, row.value(self.metric, report))
             for report in reports

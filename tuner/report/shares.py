@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tuner.report.series import Series
+from tuner.report.series import ReportData
 from tuner.results.advice import comparable
 from tuner.results.importance import Importance, Method, fewest_trials, importance
 from tuner.results.range_edit import condition
@@ -46,7 +46,7 @@ class Shares:
     is_clear: bool
 
 
-def shares_of(series: Series) -> Shares:
+def shares_of(series: ReportData) -> Shares:
     """Compare the trials that began from nothing, at a budget that half of them were trained for.
 
     Parameters that only some trials have are judged among those, after the others.
@@ -85,7 +85,7 @@ def _bars(group: Importance, others: list[Importance]) -> list[Bar]:
     return bars
 
 
-def _reason(series: Series, trials: int, tokens: int) -> str:
+def _reason(series: ReportData, trials: int, tokens: int) -> str:
     searched = series.result.space.searched
     if not searched:
         return "Nothing was searched, so nothing can be more important than anything else."

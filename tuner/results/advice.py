@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from model.engine.report import Status
-from tuner.conductor.trial import TrialRow
+from tuner.conductor.trial import Trial
 from tuner.formatting import shown
 from tuner.results.divergence import Trained, divergence
 from tuner.results.importance import Importance, Point, Share, importance
@@ -54,7 +54,7 @@ _MOST_SHARES = 4
 
 def advise(
     space: SearchSpace,
-    trials: Sequence[TrialRow],
+    trials: Sequence[Trial],
     name: str = "NAME",
     spread: float | None = None,
 ) -> list[str]:
@@ -95,7 +95,7 @@ def advise(
     return [*rest[:first], *edges, *rest[first:]][:_MOST_SENTENCES]
 
 
-def comparable(space: SearchSpace, trials: Sequence[TrialRow]) -> tuple[list[Point], int]:
+def comparable(space: SearchSpace, trials: Sequence[Trial]) -> tuple[list[Point], int]:
     """What `importance` needs: draw and loss of the trials at one budget, smaller is better.
 
     Args:
@@ -116,17 +116,17 @@ class _Table:
     """The trials that reported, by number."""
 
     space: SearchSpace
-    rows: Sequence[TrialRow]
+    rows: Sequence[Trial]
     metric: str
     sign: int
 
-    def loss(self, row: TrialRow) -> float:
+    def loss(self, row: Trial) -> float:
         """The newest objective, so that small is good; infinity if it is not finite."""
         value = self.sign * row.objective(self.metric)
         return value if math.isfinite(value) else math.inf
 
     @property
-    def finished(self) -> list[TrialRow]:
+    def finished(self) -> list[Trial]:
         """Those that were fully trained, best first."""
         rows = [r for r in self.rows if r.has_finished and math.isfinite(self.loss(r))]
         return sorted(rows, key=lambda r: (self.loss(r), r.number))
@@ -145,7 +145,7 @@ class _Table:
         tokens = self.level * self.rows[0].spec.report_tokens
         return min(tokens, self.space.budget.tokens or tokens)  # reports are rounded up
 
-    def _curve(self, row: TrialRow) -> dict[int, float]:
+    def _curve(self, row: Trial) -> dict[int, float]:
         """Report number → loss; from where it diverged on, infinity."""
         curve: dict[int, float] = {}
         each, slack = row.spec.report_tokens, row.spec.tokens_per_step

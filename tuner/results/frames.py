@@ -8,12 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from tuner.conductor.trial import TrialRow
+from tuner.conductor.trial import Trial
 from tuner.space.space import SearchSpace
 
 
 def trials_frame(
-    space: SearchSpace, trials: Sequence[TrialRow], run_ids: Mapping[int, str]
+    space: SearchSpace, trials: Sequence[Trial], run_ids: Mapping[int, str]
 ) -> pd.DataFrame:
     """A row for each trial of a search, by number.
 
@@ -46,14 +46,12 @@ def trials_frame(
     return frame.astype({"parent": "Int64"})
 
 
-def _value(row: TrialRow, metric: str) -> float:
+def _value(row: Trial, metric: str) -> float:
     value = row.objective(metric)
     return value if math.isfinite(value) else math.nan
 
 
-def curves_frame(
-    trials: Iterable[TrialRow], seconds: Mapping[int, Sequence[float]]
-) -> pd.DataFrame:
+def curves_frame(trials: Iterable[Trial], seconds: Mapping[int, Sequence[float]]) -> pd.DataFrame:
     """A row for each report of some trials.
 
     Args:
@@ -68,7 +66,7 @@ def curves_frame(
 
 
 def _reports(
-    trials: Iterable[TrialRow], seconds: Mapping[int, Sequence[float]]
+    trials: Iterable[Trial], seconds: Mapping[int, Sequence[float]]
 ) -> Iterator[dict[str, Any]]:
     for row in trials:
         for report, at in zip(row.reports, seconds[row.number], strict=True):

@@ -11,8 +11,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.conductor.board import Board
-from tuner.conductor.trial import TrialRow
-from tuner.samplers.observation import Told
+from tuner.conductor.trial import Trial
+from tuner.samplers.observation import Observation
 from tuner.samplers.optuna_sampler import distribution_of
 from tuner.space.objective import Objective
 from tuner.space.parameter import Value
@@ -30,7 +30,7 @@ _STATES = {
 
 
 def study_trial(
-    space: SearchSpace, draw: Mapping[str, Value], told: Told, seconds: float | None = None
+    space: SearchSpace, draw: Mapping[str, Value], told: Observation, seconds: float | None = None
 ) -> FrozenTrial:
     """A trial as the dashboard shows it.
 
@@ -66,7 +66,7 @@ def study_trial(
     return trial
 
 
-def study_of(name: str, space: SearchSpace, trials: Sequence[TrialRow]) -> optuna.Study:
+def study_of(name: str, space: SearchSpace, trials: Sequence[Trial]) -> optuna.Study:
     """The trials of a search as a study in memory.
 
     The user attribute `trial` of each trial of the study is its number in the search.

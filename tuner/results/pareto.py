@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from tuner.conductor.trial import TrialRow
+from tuner.conductor.trial import Trial
 from tuner.space.objective import Metric, Mode
 
 
-def pareto_front(rows: Sequence[TrialRow], objectives: Mapping[Metric, Mode]) -> list[TrialRow]:
+def pareto_front(rows: Sequence[Trial], objectives: Mapping[Metric, Mode]) -> list[Trial]:
     """The fully trained trials that no other dominates, by the first objective, then by number.
 
     One dominates another if it is nowhere worse and somewhere better. Equal ones are all kept.

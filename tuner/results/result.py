@@ -9,7 +9,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from tuner.conductor.confirmation import Confirmation
-from tuner.conductor.trial import TrialRow
+from tuner.conductor.trial import Trial
 from tuner.space.parameter import symbol
 from tuner.space.space import SearchSpace
 
@@ -50,8 +50,8 @@ class SearchResult:
     name: str
     space: SearchSpace
     metric: str
-    trials: list[TrialRow]
-    best: TrialRow
+    trials: list[Trial]
+    best: Trial
     run_ids: dict[int, str]
     experiment_id: str
     wall_seconds: float
@@ -61,7 +61,7 @@ class SearchResult:
     started: int = 0
     space_text: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
-    confirming: list[TrialRow] = field(default_factory=list)
+    confirming: list[Trial] = field(default_factory=list)
     confirmation: Confirmation | None = None
     limit: str | None = None
     halted: str | None = None
@@ -69,11 +69,11 @@ class SearchResult:
     problem: str | None = None
 
     @property
-    def ranked(self) -> list[TrialRow]:
+    def ranked(self) -> list[Trial]:
         """The trials, best first; those with their full budget before the others."""
         sign = -1 if self.space.objective.mode == "max" else 1
 
-        def rank(row: TrialRow) -> tuple[bool, float]:
+        def rank(row: Trial) -> tuple[bool, float]:
             value = row.objective(self.metric)
             return not row.has_finished, sign * value if math.isfinite(value) else math.inf
 

@@ -10,7 +10,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from tuner.conductor.confirmation import sentences
-from tuner.conductor.trial import TrialRow
+from tuner.conductor.trial import Trial
 from tuner.formatting import clock
 from tuner.space.parameter import symbol
 
@@ -60,7 +60,7 @@ def _gain(result: SearchResult) -> list[RenderableType]:
     return [line.append("."), *_writing(best)]
 
 
-def _writing(best: TrialRow) -> list[RenderableType]:
+def _writing(best: Trial) -> list[RenderableType]:
     """How well an encoder–decoder writes."""
     last = best.reports[-1]
     if last.token_accuracy is None:

@@ -16,7 +16,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True)
-class Told:
+class Observation:
     """How a trial ended, or was parked.
 
     Attributes:
@@ -32,7 +32,7 @@ class Told:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class Feedback:
     """What one trial teaches; smaller values are better.
 
     Attributes:
@@ -45,13 +45,13 @@ class Lesson:
     reports: Mapping[int, float] = field(default_factory=dict)
 
 
-Lessons = dict[int, Lesson]  # by the number of the trial
+AllFeedback = dict[int, Feedback]  # by the number of the trial
 _Curve = dict[int, float]  # number of a report → value
 
-_WORST = Lesson(None)
+_WORST = Feedback(None)
 
 
-def end_of(told: Told) -> tuple[float, ...] | None:
+def end_of(told: Observation) -> tuple[float, ...] | None:
     """The values of a finished trial at its end; None of another one."""
     if told.state != "finished" or not told.values or not all(map(math.isfinite, told.objectives)):
         return None
@@ -60,16 +60,16 @@ def end_of(told: Told) -> tuple[float, ...] | None:
     return (told.values[max(told.values)],)
 
 
-def as_they_are(told: Mapping[int, Told]) -> Lessons:
+def with_stopped(told: Mapping[int, Observation]) -> AllFeedback:
     """For samplers that know stopped trials."""
     return {
-        number: Lesson(end_of(t), t.values if t.state == "stopped" else {})
+        number: Feedback(end_of(t), t.values if t.state == "stopped" else {})
         for number, t in told.items()
         if t.state != "failed"
     }
 
 
-def as_if_finished(told: Mapping[int, Told], report_tokens: int) -> Lessons:
+def extrapolated(told: Mapping[int, Observation], report_tokens: int) -> AllFeedback:
     """For samplers that know only values at the end.
 
     A stopped trial is taken to go on from its last report like the median of those that finished:
@@ -88,14 +88,14 @@ def as_if_finished(told: Mapping[int, Told], report_tokens: int) -> Lessons:
             ends[number] = (curve[last] + gains[last],)
     worst = tuple(max(values) for values in zip(*ends.values(), strict=True))
     lost = [n for n, t in told.items() if n not in ends and t.state != "failed"]
-    return {n: Lesson(end) for n, end in ends.items()} | (
-        {n: Lesson(worst) for n in lost} if worst else dict.fromkeys(lost, _WORST)
+    return {n: Feedback(end) for n, end in ends.items()} | (
+        {n: Feedback(worst) for n in lost} if worst else dict.fromkeys(lost, _WORST)
     )
 
 
 def at_one_budget(
-    told: Mapping[int, Told], rungs: Sequence[int], report_tokens: int, enough: int
-) -> Lessons:
+    told: Mapping[int, Observation], rungs: Sequence[int], report_tokens: int, enough: int
+) -> AllFeedback:
     """The values at the largest rung that enough trials have reached, and nothing of the others.
 
     Args:
@@ -119,9 +119,9 @@ def at_one_budget(
         if len(reached) >= enough:
             break
     lost = [n for n, t in known.items() if t.state == "diverged" or not t.values]
-    return {n: Lesson((value,)) for n, value in reached.items()} | dict.fromkeys(lost, _WORST)
+    return {n: Feedback((value,)) for n, value in reached.items()} | dict.fromkeys(lost, _WORST)
 
 
-def _curve(told: Told, report_tokens: int) -> _Curve:
+def _curve(told: Observation, report_tokens: int) -> _Curve:
     """By the number of the report: trials with other batch sizes report a few tokens later."""
     return {round(tokens / report_tokens): value for tokens, value in told.values.items()}

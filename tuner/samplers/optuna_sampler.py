@@ -25,7 +25,7 @@ from optuna.distributions import (
 )
 from optuna.trial import TrialState
 
-from tuner.samplers.observation import Lessons
+from tuner.samplers.observation import AllFeedback
 from tuner.samplers.optuna_storage import TrialTable, make_trial
 from tuner.space.parameter import Choice, Constant, Parameter, Value
 
@@ -175,7 +175,7 @@ class OptunaStudy:
             )
         )
 
-    def teach(self, lessons: Lessons, ended: Iterable[int]) -> None:
+    def teach(self, lessons: AllFeedback, ended: Iterable[int]) -> None:
         """Replace what is known of trials that have ended; those without a lesson say nothing."""
         for number in ended:
             lesson, old = lessons.get(number), self._table.trials[number]

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from itertools import islice
 
 from model.keys import derive_key
-from tuner.samplers.observation import Told, as_if_finished, as_they_are, at_one_budget
+from tuner.samplers.observation import Observation, at_one_budget, extrapolated, with_stopped
 from tuner.samplers.optuna_sampler import METHODS, Draw, Method, OptunaStudy, tpe_of
 from tuner.samplers.priors import prior_draw, uniform
 from tuner.samplers.sobol import Sobol
@@ -21,8 +21,6 @@ from tuner.space.combinations import combinations
 from tuner.space.first_draws import first_draws
 from tuner.space.parameter import Value, possible_values
 from tuner.space.space import SearchSpace
-
-__all__ = ["Sampler", "Told"]
 
 _SEEDS = 2**32  # of NumPy's generator, which Optuna uses
 _RANDOM_SHARE = 1 / 3  # of BOHB's suggestions; ρ in the paper
@@ -54,7 +52,7 @@ class Sampler:
         self._taken: Counter[_Point] = Counter()  # how often each combination had its turn
         self._visited: Counter[_Point] = Counter()  # how often each draw was suggested
         self._draws: dict[int, Draw] = {}
-        self._told: dict[int, Told] = {}
+        self._told: dict[int, Observation] = {}
         self._news: set[int] = set()  # told, or told otherwise, since the sampler was taught
         self._sobol = Sobol(space.searched, self._seed) if space.search.sampler == "qmc" else None
         self._method = self._its_method()
@@ -90,7 +88,7 @@ class Sampler:
             self._ask(number)
         self._keep(number, dict(draw))
 
-    def tell(self, number: int, told: Told) -> None:
+    def tell(self, number: int, told: Observation) -> None:
         """A trial has ended, or is parked; told again, the later word counts.
 
         A parked trial that trains again stays told: Optuna counts a running one among the bad.
@@ -142,16 +140,16 @@ class Sampler:
 
     # what was told -----------------------------------------------------------------------------
 
-    def _made_smaller(self, told: Told) -> Told:
+    def _made_smaller(self, told: Observation) -> Observation:
         """With several objectives: all of them smaller if better; nothing but ends teaches."""
         if len(self._signs) == 1:
-            return Told(told.state, told.values)
+            return Observation(told.state, told.values)
         if told.state == "diverged":
             return told
         if told.state != "finished" or len(told.objectives) != len(self._signs):
-            return Told("failed", {})
+            return Observation("failed", {})
         signed = (sign * value for sign, value in zip(self._signs, told.objectives, strict=True))
-        return Told("finished", told.values, tuple(signed))
+        return Observation("finished", told.values, tuple(signed))
 
     def _teach(self) -> None:
         """Bring the study up to date, as late as possible."""
@@ -163,9 +161,9 @@ class Sampler:
             lessons = at_one_budget(told, self._rungs, self._report_tokens, enough)
         elif self._method.knows_stopped:  # what one trial teaches is then its own affair
             told = {number: told[number] for number in sorted(self._news)}
-            lessons = as_they_are(told)
+            lessons = with_stopped(told)
         else:
-            lessons = as_if_finished(told, self._report_tokens)
+            lessons = extrapolated(told, self._report_tokens)
         self._study.teach(lessons, told)
         self._news.clear()
 

@@ -29,12 +29,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tuner.schedulers.rungs import Ladder, rung_tokens
-from tuner.schedulers.scheduler import Choice, Decision, Facts, New, Resume, Scheduler
+from tuner.schedulers.scheduler import Choice, Decision, New, Resume, Scheduler, SchedulerContext
 from tuner.space.parameter import Value
 from tuner.space.space import SearchSpace
 
 
-def asha(facts: Facts) -> Scheduler:
+def asha(facts: SchedulerContext) -> Scheduler:
     """The form that the space asks for."""
     return AshaPromote(facts) if facts.space.search.asha == "promote" else AshaStop(facts)
 
@@ -42,7 +42,7 @@ def asha(facts: Facts) -> Scheduler:
 class _Asha:
     """What both forms share: the ladder and who is on it."""
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: SchedulerContext) -> None:
         self._eta = facts.space.search.reduction_factor
         self._never_stopped = facts.never_stopped
         self._ladder = Ladder(rung_tokens(facts))

@@ -12,7 +12,7 @@ from typing import cast
 import numpy as np
 
 from model.spec.hyperparameters import SYMBOL_TABLE
-from model.spec.trial import KEPT_ROWS
+from model.spec.trial import KEPT_SYMBOLS
 from tuner.space.parameter import Choice, Parameter, Range, Value
 from tuner.space.space import SearchSpace
 
@@ -60,7 +60,7 @@ def is_allowed(space: SearchSpace, train_size: int, parent: Draw, draw: Draw) ->
         for d in (parent, draw)
     ]
     return shapes[0] == shapes[1] and all(
-        getattr(before, n) == getattr(after, n) for n in KEPT_ROWS
+        getattr(before, n) == getattr(after, n) for n in KEPT_SYMBOLS
     )
 
 

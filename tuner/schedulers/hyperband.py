@@ -31,7 +31,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tuner.schedulers.scheduler import Choice, Decision, Facts, New, Resume
+from tuner.schedulers.scheduler import Choice, Decision, New, Resume, SchedulerContext
 from tuner.space.parameter import Value
 from tuner.space.space import SearchSpace
 
@@ -49,7 +49,7 @@ class Plan:
     rungs: tuple[int, ...]
 
 
-def plans(facts: Facts) -> list[Plan]:
+def plans(facts: SchedulerContext) -> list[Plan]:
     """The brackets s_max, …, 0."""
     eta, reports = (
         facts.space.search.reduction_factor,
@@ -198,7 +198,7 @@ class Hyperband:
         facts: of the search.
     """
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: SchedulerContext) -> None:
         self._eta = facts.space.search.reduction_factor
         self._never_stopped = facts.never_stopped
         self._plans = plans(facts)

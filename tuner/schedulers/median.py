@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tuner.schedulers.rungs import Rung
-from tuner.schedulers.scheduler import Choice, Decision, Facts, New
+from tuner.schedulers.scheduler import Choice, Decision, New, SchedulerContext
 from tuner.space.parameter import Value
 from tuner.space.space import SearchSpace
 
@@ -49,7 +49,7 @@ class MedianStopping:
         facts: of the search.
     """
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: SchedulerContext) -> None:
         self._report_tokens = facts.report_tokens
         self._never_stopped = facts.never_stopped
         self._curves: dict[int, _Curve] = {}  # of the trials that have not ended

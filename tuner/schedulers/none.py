@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tuner.schedulers.scheduler import Choice, Decision, Facts, New
+from tuner.schedulers.scheduler import Choice, Decision, New, SchedulerContext
 from tuner.space.parameter import Value
 from tuner.space.space import SearchSpace
 
@@ -16,7 +16,7 @@ class FullBudget:
         facts: of the search; nothing depends on them.
     """
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: SchedulerContext) -> None:
         del facts
 
     def choose(self, *, may_start: bool) -> Choice | None:

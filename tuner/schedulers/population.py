@@ -34,7 +34,7 @@ from enum import Enum, auto
 from model.spec.trial import LONGEST_CHAIN
 from tuner.schedulers.explore import generator
 from tuner.schedulers.rungs import Rung
-from tuner.schedulers.scheduler import Branch, Choice, Decision, Facts, New, Resume
+from tuner.schedulers.scheduler import Branch, Choice, Decision, New, Resume, SchedulerContext
 from tuner.space.parameter import Value
 from tuner.space.space import SearchSpace
 
@@ -103,7 +103,7 @@ class Population(ABC):
         facts: of the search; the population has as many members as it has trials.
     """
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: SchedulerContext) -> None:
         self.facts = facts
         self.space = facts.space  # as last edited
         self.members: dict[int, Member] = {}

@@ -10,10 +10,10 @@ from tuner.schedulers.median import MedianStopping
 from tuner.schedulers.none import FullBudget
 from tuner.schedulers.pb2 import PB2
 from tuner.schedulers.pbt import PBT
-from tuner.schedulers.scheduler import Facts, Scheduler
+from tuner.schedulers.scheduler import Scheduler, SchedulerContext
 from tuner.space.settings import SchedulerName
 
-SCHEDULERS: Mapping[SchedulerName, Callable[[Facts], Scheduler]] = {
+SCHEDULERS: Mapping[SchedulerName, Callable[[SchedulerContext], Scheduler]] = {
     "asha": asha,
     "hyperband": Hyperband,
     "bohb": Hyperband,

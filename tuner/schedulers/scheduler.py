@@ -55,7 +55,7 @@ Choice = New | Resume | Branch
 
 
 @dataclass(frozen=True)
-class Facts:
+class SchedulerContext:
     """What a scheduler must know of its search.
 
     Attributes:

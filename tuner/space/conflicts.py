@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import ValidationError
 
-from model.spec.hyperparameters import find_row
+from model.spec.hyperparameters import find_symbol
 from tuner.formatting import broken_rule, shown
 from tuner.formatting import listed as in_words
 from tuner.space.combinations import corners
@@ -52,7 +52,7 @@ def _sentence(error: ValueError) -> str:
 
 def _culprit(space: SearchSpace, rule: str) -> str:
     """The first parameter named in a rule that the space sets."""
-    rows = [row for word in rule.split() if (row := find_row(word))]
+    rows = [row for word in rule.split() if (row := find_symbol(word))]
     names = [row.name for row in rows]
     given = {p.name for p in space.hyperparameters.values()}
     return next((name for name in names if name in given), "")

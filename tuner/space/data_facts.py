@@ -10,7 +10,7 @@ from model.spec.trial import InitFrom
 
 
 @dataclass(frozen=True)
-class CorpusFacts:
+class DataFacts:
     """What a specification must know beside the space: of the data, and where trials start.
 
     Attributes:
@@ -38,7 +38,7 @@ class CorpusFacts:
     validation_tokens: int = 0
 
     @classmethod
-    def of(cls, corpus: Corpus) -> CorpusFacts:
+    def of(cls, corpus: Corpus) -> DataFacts:
         """The facts of a prepared corpus."""
         train, validation = corpus.splits
         return cls(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tuner.space.data_facts import CorpusFacts
+from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
 
 # Of the trials under `median`: how many it stops, and after which share of their budget. A guess:
@@ -11,7 +11,7 @@ _MEDIAN_STOPS = 0.5
 _MEDIAN_STOPS_AFTER = 1 / 3
 
 
-def expected_tokens(space: SearchSpace, corpus: CorpusFacts) -> tuple[int, int]:
+def expected_tokens(space: SearchSpace, corpus: DataFacts) -> tuple[int, int]:
     """Training tokens of the whole search: without a scheduler, and with it as an estimate.
 
     Both include the retraining of the best (`confirm:`). The first trial is never stopped.

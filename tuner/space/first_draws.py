@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
-from model.spec.hyperparameters import find_row
+from model.spec.hyperparameters import find_symbol
 from tuner.formatting import did_you_mean, listed, shown
 from tuner.space.parameter import MAY_BE_OFF, Parameter, Range, Value, possible_values, symbol
 from tuner.space.space import SearchSpace
@@ -55,7 +55,7 @@ def named_point(
     keys: dict[str, str] = {}  # name of the parameter → as the point spells it
     known = {p.name: p for p in space.parameters}
     for key in point:
-        row = find_row(key)
+        row = find_symbol(key)
         name = row.name if row else key
         if name not in known:
             spellings = [s for p in known.values() for s in (p.name, symbol(p.name))]

@@ -18,9 +18,9 @@ from model.spec.data import DataConfig, TokenizerConfig
 from model.spec.derive import derive
 from model.spec.hyperparameters import SYMBOL_TABLE, Hyperparameters
 from model.spec.symbol import FractionOf
-from model.spec.trial import KEPT_ROWS, TrialSpec
+from model.spec.trial import KEPT_SYMBOLS, TrialSpec
 from tuner.space.combinations import combinations, corners, listed
-from tuner.space.data_facts import CorpusFacts
+from tuner.space.data_facts import DataFacts
 from tuner.space.defaults import FirstTrial
 from tuner.space.objective import Objective
 from tuner.space.parameter import (
@@ -90,7 +90,7 @@ class SearchSpace(Frozen):
     def explored(self) -> list[Parameter]:
         """The searched parameters that may change in the middle of a trial."""
         searched = [p for p in self.hyperparameters.values() if not p.is_constant]
-        return [p for p in searched if p.name not in KEPT_ROWS]
+        return [p for p in searched if p.name not in KEPT_SYMBOLS]
 
     def possible(self, name: str) -> list[Value] | None:
         """Every value that a parameter can have, set or not; None if they cannot be listed."""
@@ -210,7 +210,7 @@ class SearchSpace(Frozen):
         settings = self.settings(drawn)
         return cast(int, settings["context_length"])
 
-    def spec(self, drawn: Mapping[str, Value], corpus: CorpusFacts, seed: int) -> TrialSpec:
+    def spec(self, drawn: Mapping[str, Value], corpus: DataFacts, seed: int) -> TrialSpec:
         """The specification of a trial.
 
         Args:
@@ -242,16 +242,16 @@ class SearchSpace(Frozen):
 
     # how long trials are ---------------------------------------------------------------------
 
-    def report_tokens(self, corpus: CorpusFacts) -> int:
+    def report_tokens(self, corpus: DataFacts) -> int:
         """Training tokens between reports: the largest budget of any trial, shared evenly."""
         return math.ceil(self.budget_tokens(corpus) / self.budget.reports)
 
-    def budget_tokens(self, corpus: CorpusFacts) -> int:
+    def budget_tokens(self, corpus: DataFacts) -> int:
         """Training tokens of the longest trial that may be drawn."""
         return int(self._tokens(corpus, largest))
 
     def steps_and_epochs(
-        self, corpus: CorpusFacts, context_length: int
+        self, corpus: DataFacts, context_length: int
     ) -> tuple[tuple[int, int], tuple[int, int]]:
         """Smallest and largest T_total and N_epoch of any trial that runs to the end.
 
@@ -271,11 +271,11 @@ class SearchSpace(Frozen):
         steps, epochs = [h.total_steps for h in complete], [h.epochs for h in complete]
         return (min(steps), max(steps)), (min(epochs), max(epochs))
 
-    def mean_tokens(self, corpus: CorpusFacts) -> float:
+    def mean_tokens(self, corpus: DataFacts) -> float:
         """Training tokens of a trial that runs to its end, on average."""
         return self._tokens(corpus, mean)
 
-    def _tokens(self, corpus: CorpusFacts, of: Callable[[AnyDistribution], float]) -> float:
+    def _tokens(self, corpus: DataFacts, of: Callable[[AnyDistribution], float]) -> float:
         """Training tokens of a trial whose parameters are each the largest, or average, one."""
         if self.budget.tokens is not None:
             return self.budget.tokens

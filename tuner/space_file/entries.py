@@ -15,8 +15,8 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from model.spec.architecture import Architecture
-from model.spec.hyperparameters import find_row
-from model.spec.symbol import Row
+from model.spec.hyperparameters import find_symbol
+from model.spec.symbol import Symbol
 from tuner.formatting import broken_rule, did_you_mean, listed, shown, unknown
 from tuner.space.parameter import (
     MAY_BE_OFF,
@@ -93,7 +93,7 @@ class EntryReader:
     def row(self, key: str, data: Any) -> list[Parameter]:
         """An entry of `hyperparameters:`; none if it is wrong."""
         place: Place = ("hyperparameters", key)
-        row = find_row(key)
+        row = find_symbol(key)
         if row is None:
             way_out = did_you_mean(key, SPELLINGS) or "; 'tuner symbols' lists all"
             self._note(place, f"unknown hyperparameter {shown(key)}{way_out}", at_key=True)
@@ -142,7 +142,7 @@ class EntryReader:
         return self._parameter(entry, entry.key, _size_rule(entry.key, field), kind)
 
     def _one_row(self, entry: _Entry) -> Parameter | None:
-        row = cast(Row, find_row(entry.key))
+        row = cast(Symbol, find_symbol(entry.key))
         has_fractions = not row.choices and row.name not in _NO_FRACTIONS
         if self._refuses_fraction(entry, has_fractions=has_fractions):
             return None
@@ -231,10 +231,12 @@ class EntryReader:
         if "fraction_of" not in entry.options:
             return ""
         spelled = entry.options["fraction_of"]
-        row = find_row(spelled) if isinstance(spelled, str) else None
+        row = find_symbol(spelled) if isinstance(spelled, str) else None
         if row is not None and not row.choices and row.name != name:
             return row.name
-        numeric = [s for s in SPELLINGS if (r := find_row(s)) and not r.choices and r.name != name]
+        numeric = [
+            s for s in SPELLINGS if (r := find_symbol(s)) and not r.choices and r.name != name
+        ]
         why = "" if row is None else ", which is itself" if row.name == name else ", a name"
         way_out = did_you_mean(spelled, numeric) if row is None else ""
         way_out = way_out or "; name a hyperparameter with numbers, such as T_total"
@@ -254,7 +256,7 @@ class EntryReader:
             return None
         conditions: dict[str, tuple[Any, ...]] = {}
         for key, value in when.items():
-            row = find_row(key)
+            row = find_symbol(key)
             asked = row.name if row else key
             wanted = _without_off(value) if asked in MAY_BE_OFF else value
             if row is None and key not in SIZES:
@@ -269,7 +271,7 @@ class EntryReader:
                 conditions[asked] = tuple(wanted) if isinstance(wanted, list) else (wanted,)
         return conditions if len(conditions) == len(when) else None
 
-    def _wrong_condition(self, key: str, row: Row | None, wanted: Any) -> str:
+    def _wrong_condition(self, key: str, row: Symbol | None, wanted: Any) -> str:
         """What is wrong with the values of one condition."""
         values = wanted if isinstance(wanted, list) else [wanted]
         if not values or not all(isinstance(v, int | float | str) for v in values):
@@ -337,7 +339,7 @@ def _listable(entry: _Entry, kind: Any) -> str:
     return kind if is_listed or entry.key not in SIZES else "choice"
 
 
-def _row_rule(key: str, row: Row) -> Rule:
+def _row_rule(key: str, row: Symbol) -> Rule:
     kind = "one of" if row.choices else "a whole number in" if row.kind is int else "a number in"
 
     def rule(value: object) -> str:

@@ -17,7 +17,7 @@ from typing import Any, cast
 from pydantic import BaseModel, ValidationError
 
 from model.spec.data import DataConfig, TokenizerConfig
-from model.spec.hyperparameters import find_row
+from model.spec.hyperparameters import find_symbol
 from tuner.errors import SpaceError
 from tuner.formatting import broken_rule, shown, unknown
 from tuner.space.objective import Objective
@@ -78,8 +78,8 @@ def _as_spelled(path: tuple[str, ...], data: Any) -> tuple[str, ...]:
     """A path to a hyperparameter under the name that the file already gives to it."""
     if path[0] != "hyperparameters" or len(path) == 1 or not isinstance(data, dict):
         return path
-    row, given = find_row(path[1]), data.get("hyperparameters")
-    same = [k for k in given if find_row(k) is row] if row and isinstance(given, dict) else []
+    row, given = find_symbol(path[1]), data.get("hyperparameters")
+    same = [k for k in given if find_symbol(k) is row] if row and isinstance(given, dict) else []
     return ("hyperparameters", same[0], *path[2:]) if same else path
 
 

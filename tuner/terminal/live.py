@@ -14,7 +14,7 @@ from rich.text import Text
 
 from model.progress import OnProgress
 from tuner.conductor.board import Board
-from tuner.conductor.trial import TrialRow
+from tuner.conductor.trial import Trial
 from tuner.driver.view import SilentView
 from tuner.formatting import clock
 from tuner.terminal import progress
@@ -47,7 +47,7 @@ class LogView(SilentView):
         self._board = board
         self.phase(title)
 
-    def event(self, row: TrialRow, message: str) -> None:
+    def event(self, row: Trial, message: str) -> None:
         """Print time, trial, message and how far the search is."""
         board = self._board
         assert board is not None
@@ -87,7 +87,7 @@ class LiveView(SilentView):
         )
         self._live.start()
 
-    def event(self, row: TrialRow, message: str) -> None:
+    def event(self, row: Trial, message: str) -> None:
         """Print above the view what a user would not like to miss."""
         if row.has_diverged or row.failed or (row.last and row.last.problem):
             style = "yellow"
@@ -146,7 +146,7 @@ def _throughput(board: Board) -> Text:
     counts = {
         "training": len(board.training),
         "waiting": len(board.parked),
-        "diverged": sum(row.has_diverged for row in board.rows.values()),
+        "diverged": sum(row.has_diverged for row in board.trials.values()),
         "confirming": sum(row.confirms is not None for row in board.training),
     }
     parts = [f"{count} {what}" for what, count in counts.items() if count]
@@ -162,7 +162,7 @@ def _best_line(board: Board, width: int) -> Text:
         (f"{board.metric} {best.objective(board.metric):.4f}", "bold green"),
         f"  trial {best.number}",
     )
-    defaults = board.rows.get(0)
+    defaults = board.trials.get(0)
     if defaults and defaults is not best and defaults.last:
         line.append(f"  (defaults {defaults.objective(board.metric):.4f})", style="dim")
     room = min(_LONGEST_BAR, width - len(line) - 2)
@@ -194,7 +194,7 @@ def _rung_lines(board: Board, width: int) -> list[Text]:
     reached = Counter(len(row.reports) for row in board.searched)
     over = board.ended + board.parked
     stops = {len(r.reports) for r in over if not (r.has_finished or r.has_diverged)} - {0}
-    total = max((len(r.report_steps) for r in board.rows.values()), default=1)
+    total = max((len(r.report_steps) for r in board.trials.values()), default=1)
     rungs = sorted(stops | {total})
     if len(rungs) > 5:  # hyperband stops nearly everywhere
         rungs = rungs[:: math.ceil(len(rungs) / 5)] + [total] * (rungs[-1] != total)

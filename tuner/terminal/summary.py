@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.conductor.confirmation import Confirmation
-from tuner.conductor.trial import TrialRow
+from tuner.conductor.trial import Trial
 from tuner.formatting import number
 from tuner.results.pareto import pareto_front
 from tuner.results.sentences import _MOST_TRIALS, _confirmation_lines, _cost, _endings, _gain
@@ -68,7 +68,7 @@ def _searched(result: SearchResult) -> list[str]:
     return list(dict.fromkeys(p.name for p in result.space.searched))
 
 
-def _outcome(row: TrialRow) -> str:
+def _outcome(row: Trial) -> str:
     """How a trial ended, as a cell; what failed is told below the table."""
     if row.failed:
         return "failed"

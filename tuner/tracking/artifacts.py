@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from model.checkpoints.warm_start import keep, read, start_path
+from model.checkpoints.warm_start import read, start_path, write_start
 from model.errors import CheckpointError
 from model.spec.data import TokenizerConfig
 from model.spec.trial import InitFrom
 from model.tokenizer import formats as tokenizer_files
-from model.tokenizer.load import given_tokenizer
+from model.tokenizer.load import load_tokenizer
 from tuner.errors import RecordError
 from tuner.home import Home
 from tuner.tracking.record import Record
@@ -59,7 +59,7 @@ def recorded_tokenizer(
         name = f"{fingerprint}.{TOKENIZER_FILE}"
         (kept,) = tokenizer_files.write(home.starts, {name: path.read_text(encoding="utf-8")})
     config = TokenizerConfig(file=str(kept))
-    tokenizer = given_tokenizer(config)
+    tokenizer = load_tokenizer(config)
     if tokenizer is None or tokenizer.fingerprint != fingerprint:
         raise RecordError(
             f"the {TOKENIZER_FILE} recorded with {search.name} is not the one that it was trained "
@@ -90,7 +90,7 @@ def bring_start(record: Record, search: SearchRecord, init_from: InitFrom, home:
                 tensors = read(found.parent, init_from)
             except CheckpointError as error:
                 raise RecordError(_recorded(search, found, error)) from error
-        keep(home.starts, init_from, tensors)
+        write_start(home.starts, init_from, tensors)
 
 
 def _recorded(search: SearchRecord, path: Path, error: CheckpointError) -> str:

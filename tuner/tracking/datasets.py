@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from model.sources.hub import hub_name
 from model.spec.data import DataConfig
-from tuner.space.data_facts import CorpusFacts
+from tuner.space.data_facts import DataFacts
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
@@ -18,7 +18,7 @@ CONTEXT = "mlflow.data.context"  # what MLflow calls the part that a dataset pla
 _LONGEST_NAME = 500  # that MLflow takes
 
 
-def dataset_inputs(data: DataConfig, facts: CorpusFacts) -> list[DatasetInput]:
+def dataset_inputs(data: DataConfig, facts: DataFacts) -> list[DatasetInput]:
     """The two parts of a corpus, as `MlflowClient.log_inputs` takes them.
 
     MLflow tells datasets apart by name and digest. The digest begins like the tag

@@ -9,7 +9,7 @@ from tuner.errors import TunerError
 from tuner.tracking.record import Record
 
 
-class Finished:
+class ReuseIndex:
     """The finished trials of a store, by the hash of their specification.
 
     The store is asked at the first call. One that cannot be reached knows no trial: nothing but

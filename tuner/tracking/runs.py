@@ -18,7 +18,7 @@ from model.spec.trial import TrialSpec
 from tuner.tracking.record import Record
 from tuner.tracking.records import TrialRecord
 from tuner.tracking.store import store_errors
-from tuner.tracking.tags import SPEC_FILE, STATE_FILE, Tag, Vitals
+from tuner.tracking.tags import SPEC_FILE, STATE_FILE, SystemMetrics, Tag
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Run
@@ -33,7 +33,7 @@ _STATUSES = {
 }  # fmt: skip
 
 
-class Birth(NamedTuple):
+class RunStart(NamedTuple):
     """What a trial's run is made of.
 
     Attributes:
@@ -49,7 +49,7 @@ class Birth(NamedTuple):
     tags: Mapping[str, str] = NO_TAGS
 
 
-class Told(NamedTuple):
+class TimedReport(NamedTuple):
     """A report and when it came."""
 
     report: Report
@@ -155,7 +155,7 @@ class Runs:
         if self._inputs:
             self._client.log_inputs(run_id, self._inputs)
 
-    def log_vitals(self, vitals: Iterable[Vitals]) -> None:
+    def log_vitals(self, vitals: Iterable[SystemMetrics]) -> None:
         """Write how busy the workers were; a step is a second since the search began."""
         from mlflow.entities import Metric
 
@@ -186,7 +186,7 @@ class Runs:
         """The trials of the search; of two with one number, the one with contents is first."""
         return sorted(self.record.children(self.run_id), key=lambda t: not t.parameters)
 
-    def create(self, number: int, birth: Birth) -> str:
+    def create(self, number: int, birth: RunStart) -> str:
         """Make the run of a trial; it is then running and not yet described."""
         spec = birth.spec
         tags = {
@@ -225,7 +225,7 @@ class Runs:
         params = [Param(name, str(value)) for name, value in parameters.items()]
         self._client.log_batch(run_id, params=params)
 
-    def log(self, run_id: str, told: Sequence[Told]) -> int:
+    def log(self, run_id: str, told: Sequence[TimedReport]) -> int:
         """Write reports, all or none of them; how many metrics these are."""
         from mlflow.entities import Metric
 

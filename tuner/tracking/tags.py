@@ -40,7 +40,7 @@ class Tag:
     TOKENIZER = "tokenizer_fingerprint"
 
 
-class Vitals(NamedTuple):
+class SystemMetrics(NamedTuple):
     """What was measured at one time.
 
     Attributes:

@@ -23,9 +23,9 @@ from model.engine.report import Report
 from model.spec.trial import TrialSpec
 from tuner.errors import StoreError
 from tuner.tracking.records import TrialRecord
-from tuner.tracking.runs import NO_TAGS, Birth, Runs, Told
+from tuner.tracking.runs import NO_TAGS, Runs, RunStart, TimedReport
 from tuner.tracking.store import reason_of
-from tuner.tracking.tags import STATE_FILE, Vitals
+from tuner.tracking.tags import STATE_FILE, SystemMetrics
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
@@ -42,9 +42,9 @@ class _Trial:
     """A trial on its way to the store; only the writer thread changes it."""
 
     number: int
-    birth: Birth | None = None  # until the store has all of it
+    birth: RunStart | None = None  # until the store has all of it
     run_id: str | None = None
-    told: list[Told] = field(default_factory=list)
+    told: list[TimedReport] = field(default_factory=list)
     tokens: float = -1  # at the newest report that the store has
     status: str = "running"  # what the store is to say
     status_ms: int = 0
@@ -104,7 +104,7 @@ class Tracker:
         # the rest is the writer's
         self._due: dict[int, _Trial] = {}
         self._tasks = [_Task(partial(self.runs.log_inputs, self.run_id))]
-        self._vitals: list[Vitals] = []
+        self._vitals: list[SystemMetrics] = []
         self._flushes: list[_Task] = []
         self._is_parent_running = self.runs.found is None
         self._stored: Mapping[int, TrialRecord] = {}
@@ -138,12 +138,12 @@ class Tracker:
             time_ms: when; now, if the journal does not say.
             tags: others that its run gets (`runs.trial_tags`).
         """
-        birth = Birth(spec, environment, time_ms or _now_ms(), tags)
+        birth = RunStart(spec, environment, time_ms or _now_ms(), tags)
         self.add_trial(number, birth, (), "running", birth.time_ms)
 
     def report(self, number: int, report: Report, time_ms: int | None = None) -> None:
         """A trial has reported."""
-        told = [Told(report, time_ms or _now_ms())]
+        told = [TimedReport(report, time_ms or _now_ms())]
         self._notes.put(partial(self._note, self._trials[number], told))
 
     def end_trial(self, number: int, status: str, time_ms: int | None = None) -> None:
@@ -151,12 +151,12 @@ class Tracker:
         trial = self._trials[number]
         self._notes.put(partial(self._note, trial, [], status, time_ms or _now_ms()))
 
-    def note_vitals(self, vitals: Vitals) -> None:
+    def note_vitals(self, vitals: SystemMetrics) -> None:
         """Workers were measured."""
         self._notes.put(partial(self._vitals.append, vitals))
 
     def add_trial(
-        self, number: int, birth: Birth, told: Iterable[Told], status: str, status_ms: int
+        self, number: int, birth: RunStart, told: Iterable[TimedReport], status: str, status_ms: int
     ) -> None:
         """All that is known of a trial, some of which the store may have.
 
@@ -294,10 +294,10 @@ class Tracker:
     def _note(
         self,
         trial: _Trial,
-        told: list[Told],
+        told: list[TimedReport],
         status: str | None = None,
         status_ms: int = 0,
-        birth: Birth | None = None,
+        birth: RunStart | None = None,
     ) -> None:
         self._due[trial.number] = trial
         trial.told += told

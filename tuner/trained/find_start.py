@@ -13,17 +13,17 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from model.checkpoints.warm_start import (
-    Source,
-    first_misfit,
-    keep,
-    shape_in_words,
+    WarmStartSource,
+    first_shape_mismatch,
+    shape_text,
     start_path,
+    write_start,
 )
 from model.errors import CheckpointError
 from model.spec.architecture import Architecture, parameter_shapes
 from model.spec.data import TokenizerConfig
 from model.spec.trial import InitFrom
-from model.tokenizer.load import given_tokenizer
+from model.tokenizer.load import load_tokenizer
 from tuner.errors import RecordError, StoreError, TunerError
 from tuner.formatting import listed, shown
 from tuner.home import Home
@@ -42,7 +42,7 @@ _SHOWN_SEARCHES = 5
 
 
 @dataclass(frozen=True)
-class Start:
+class WarmStart:
     """Where the trials of a search start.
 
     Attributes:
@@ -54,7 +54,7 @@ class Start:
     """
 
     words: str
-    source: Source
+    source: WarmStartSource
     init_from: InitFrom
     tensors: dict[str, Tensor]
     tokenizer: TokenizerConfig | None
@@ -67,7 +67,7 @@ class Start:
         """
         path = start_path(home.starts, self.init_from)
         try:
-            keep(home.starts, self.init_from, self.tensors)
+            write_start(home.starts, self.init_from, self.tensors)
         except OSError as error:
             raise StoreError(
                 f"cannot write {path}: {error.strerror}; free some space or choose another --home"
@@ -105,7 +105,9 @@ class Start:
         }
 
 
-def find_start(space: SearchSpace, config: InitFromConfig, home: Home) -> tuple[SearchSpace, Start]:
+def find_start(
+    space: SearchSpace, config: InitFromConfig, home: Home
+) -> tuple[SearchSpace, WarmStart]:
     """What a space starts from, and the space with its tokenizer; see `init_from.warm_started`."""
     try:
         start = _find(config, home)
@@ -120,7 +122,7 @@ def find_start(space: SearchSpace, config: InitFromConfig, home: Home) -> tuple[
                 f"{{file: …}}, the {TOKENIZER_FILE} recorded with the search that wrote it"
             )
         space = space.model_copy(update={"tokenizer": start.tokenizer})
-    given = given_tokenizer(space.tokenizer)
+    given = load_tokenizer(space.tokenizer)
     if given is not None:
         start.check_tokenizer(given.fingerprint)
     return space, start
@@ -129,9 +131,11 @@ def find_start(space: SearchSpace, config: InitFromConfig, home: Home) -> tuple[
 # find --------------------------------------------------------------------------------------
 
 
-def _find(config: InitFromConfig, home: Home) -> Start:
+def _find(config: InitFromConfig, home: Home) -> WarmStart:
     if config.checkpoint is not None:
-        return _start(config, config.checkpoint, Source.read(Path(config.checkpoint)), None)
+        return _start(
+            config, config.checkpoint, WarmStartSource.read(Path(config.checkpoint)), None
+        )
     if home.is_local and not home.has_store:  # opening it would make one
         raise _no_source(config, home, [])
     record = Record(home.tracking_uri)
@@ -154,7 +158,7 @@ def _find(config: InitFromConfig, home: Home) -> Start:
                 f"search are (search.keep){way_out}"
             )
         try:
-            source = Source.read(path)
+            source = WarmStartSource.read(path)
         except CheckpointError as error:
             raise RecordError(f"init_from: {_recorded(search, path, error)}") from error
     fingerprint = source.spec.tokenizer_fingerprint
@@ -185,32 +189,32 @@ def _no_source(config: InitFromConfig, home: Home, known: list[str]) -> RecordEr
 
 
 def _start(
-    config: InitFromConfig, words: str, source: Source, tokenizer: TokenizerConfig | None
-) -> Start:
+    config: InitFromConfig, words: str, source: WarmStartSource, tokenizer: TokenizerConfig | None
+) -> WarmStart:
     taken = source.take(optimizer_state=config.optimizer_state)
-    return Start(words, source, *taken, tokenizer)
+    return WarmStart(words, source, *taken, tokenizer)
 
 
 # check -------------------------------------------------------------------------------------
 
 
-def _check_shapes(space: SearchSpace, start: Start) -> None:
+def _check_shapes(space: SearchSpace, start: WarmStart) -> None:
     """Every model of the space must hold exactly the parameters of the source."""
     there = start.source.spec.architecture
     for here in space.shapes(there.vocab_size):
-        misfit = first_misfit(here, start.tensors)
+        misfit = first_shape_mismatch(here, start.tensors)
         if misfit is None:
             continue
         name, shape, other = misfit
         causes = [f"{entry}: {shown(getattr(there, entry))}" for entry in _causes(start, here)]
         raise TunerError(
-            f"init_from: {name} {shape_in_words(shape)} in a model of this space and "
-            f"{shape_in_words(other)} in {start.words}; set model: {{{', '.join(causes)}}}, as "
+            f"init_from: {name} {shape_text(shape)} in a model of this space and "
+            f"{shape_text(other)} in {start.words}; set model: {{{', '.join(causes)}}}, as "
             f"there"
         )
 
 
-def _causes(start: Start, here: Architecture) -> Iterator[str]:
+def _causes(start: WarmStart, here: Architecture) -> Iterator[str]:
     """The entries of `model:` that change a shape where they differ."""
     there = start.source.spec.architecture
     shapes = parameter_shapes(there)
@@ -219,7 +223,7 @@ def _causes(start: Start, here: Architecture) -> Iterator[str]:
             yield name
 
 
-def _check_optimizer(space: SearchSpace, start: Start) -> None:
+def _check_optimizer(space: SearchSpace, start: WarmStart) -> None:
     """Moments mean something to the optimizer that made them."""
     if not start.init_from.optimizer_steps:
         return

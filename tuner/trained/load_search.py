@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from model.spec.trial import TrialSpec
 from tuner.conductor.board import Board
 from tuner.conductor.confirm import conclude
-from tuner.conductor.trial import TrialRow
+from tuner.conductor.trial import Trial
 from tuner.errors import RecordError, TunerError
 from tuner.home import Home
 from tuner.journal.events import Event, report_of
@@ -92,7 +92,7 @@ def result_of(
     is_edited = sum(event["event"] == "search" for event in events) > 1
     is_over = end.get("status") == "finished"
     confirmation = conclude(board, space) if is_over or not is_edited else None
-    best = board.rows.get(end.get("best", -1)) or board.best
+    best = board.trials.get(end.get("best", -1)) or board.best
     if best is None:
         raise RecordError(f"no trial of {search.name} ({search.status}) has reported a result yet")
     return SearchResult(
@@ -122,11 +122,11 @@ def _take(board: Board, event: Event) -> None:
     """Do to a board what was done when an event was written."""
     match event["event"]:
         case "session":
-            for row in board.rows.values():  # what was interrupted goes on
+            for row in board.trials.values():  # what was interrupted goes on
                 row.outcome = None if row.outcome == "interrupted" else row.outcome
         case "trial":
             spec = TrialSpec.model_validate_json(event["spec"])
-            row = TrialRow(
+            row = Trial(
                 event["number"], spec, event["draw"],
                 parent=event["parent"], confirms=event["confirms"],
             )  # fmt: skip
@@ -134,14 +134,14 @@ def _take(board: Board, event: Event) -> None:
                 row.recorded = row.reports
             board.add(row)
         case "report":
-            row = board.rows[event["number"]]
+            row = board.trials[event["number"]]
             report, row.outcome = report_of(event), None
             row.times.append(event["time_ms"])
             board.report(row.number, report)
         case "failure":
-            board.rows[event["number"]].outcome = f"failed: {event['reason']}"
+            board.trials[event["number"]].outcome = f"failed: {event['reason']}"
         case "outcome":
-            board.rows[event["number"]].outcome = event["outcome"]
+            board.trials[event["number"]].outcome = event["outcome"]
 
 
 def _seconds(events: Sequence[Event]) -> float:

@@ -10,14 +10,14 @@ from typing import Literal
 
 from torch import Tensor
 
-from model.checkpoints.warm_start import Source
+from model.checkpoints.warm_start import WarmStartSource
 from model.engine.report import Report
 from model.errors import CheckpointError
 from model.network.encoder_decoder import TransformerPair
 from model.network.transformer import TransformerLM
 from model.progress import OnProgress, silent
 from model.spec.trial import TrialSpec
-from model.tokenizer.load import given_tokenizer
+from model.tokenizer.load import load_tokenizer
 from model.tokenizer.tokenizer import Tokenizer
 from tuner.errors import RecordError
 from tuner.home import Home
@@ -133,12 +133,10 @@ def _read(
 ) -> TrainedTrial:
     """A trial whose state is a file."""
     spec, parent = record.spec(trial), record.search(trial.search)
-    tokenizer = given_tokenizer(
-        recorded_tokenizer(record, parent, spec.tokenizer_fingerprint, home)
-    )
+    tokenizer = load_tokenizer(recorded_tokenizer(record, parent, spec.tokenizer_fingerprint, home))
     assert tokenizer is not None
     try:
-        source = Source.read(path)
+        source = WarmStartSource.read(path)
     except CheckpointError as error:
         raise RecordError(
             f"the recorded weights of trial {trial.number} of {trial.search} cannot be used: "

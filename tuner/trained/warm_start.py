@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tuner.home import Home
     from tuner.space.space import SearchSpace
-    from tuner.trained.find_start import Start
+    from tuner.trained.find_start import WarmStart
 
 
-def warm_started(space: SearchSpace, home: Home) -> tuple[SearchSpace, Start | None]:
+def warm_started(space: SearchSpace, home: Home) -> tuple[SearchSpace, WarmStart | None]:
     """A space with the tokenizer of what it starts from, and that; the same space if cold.
 
     Raises:

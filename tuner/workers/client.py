@@ -21,7 +21,7 @@ _RETURNS_WITHIN_SECONDS = 600.0
 _PATIENCE_SECONDS = 0.2  # between two attempts to reach a worker that is being started
 
 
-class Client:
+class TrialClient:
     """One leg of one trial, on one worker; it survives the worker's death.
 
     Args:
@@ -104,7 +104,7 @@ def _in_one_line(error: Exception) -> str:
     return " … ".join(dict.fromkeys([lines[0], lines[-1]]))
 
 
-class Trial(tune.Trainable):
+class TuneTrainable(tune.Trainable):
     """One leg of one trial, for Ray Tune.
 
     Whoever decides frees the slot: `Worker.stop` is the driver's. A client that is told to end
@@ -119,7 +119,7 @@ class Trial(tune.Trainable):
     def _take(self, job: dict[str, Any]) -> None:
         self._number: int = job["number"]
         self._index: int = job["worker"]
-        self._client = Client(self._workers[self._index], job)
+        self._client = TrialClient(self._workers[self._index], job)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Become another trial; without True, Tune would fail it."""

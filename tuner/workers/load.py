@@ -20,14 +20,14 @@ from typing import Any
 
 import psutil
 
-from tuner.tracking.tags import SYSTEM, Vitals
+from tuner.tracking.tags import SYSTEM, SystemMetrics
 
 _PERIOD_SECONDS = 5.0  # at first
 _POINTS = 500  # after so many the period doubles
 _MEGA = 1e6
 
 
-class Meter:
+class ProcessMeter:
     """Measures the process that it is in, and its GPU; a call takes less than a millisecond.
 
     Args:
@@ -63,7 +63,7 @@ class Meter:
         return values
 
 
-class Rounds:
+class MetricsPoller:
     """Asks all workers how they are, without waiting for any.
 
     Args:
@@ -82,7 +82,7 @@ class Rounds:
         """Between two questions to a worker."""
         return float(_PERIOD_SECONDS * 2 ** (self._rounds // _POINTS))
 
-    def check(self) -> Vitals | None:
+    def check(self) -> SystemMetrics | None:
         """Take the answers that have come, and ask again when it is time.
 
         Returns:
@@ -98,7 +98,7 @@ class Rounds:
             for number, worker in enumerate(self._workers):
                 if number not in self._asked:
                     self._asked[number] = worker.vitals.remote()
-        return Vitals(values, time.time_ns() // 1_000_000) if values else None
+        return SystemMetrics(values, time.time_ns() // 1_000_000) if values else None
 
     def _answer(self, number: int) -> dict[str, float] | None:
         """What a worker answered; nothing if it has not yet, or died meanwhile."""

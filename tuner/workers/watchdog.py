@@ -22,7 +22,7 @@ _INTERVAL_SECONDS = 1.0  # between an answer and the next question
 _START_SECONDS = 600.0  # that a worker may take to start: it imports torch and maps its data
 
 
-class Sign(StrEnum):
+class WorkerEvent(StrEnum):
     """What happened to a worker."""
 
     LOST = "lost"  # its process died; Ray is starting it again
@@ -30,15 +30,15 @@ class Sign(StrEnum):
     BACK = "back"  # it answers again, in a new process: what it was allowed to is forgotten
 
 
-class Change(NamedTuple):
+class WorkerChange(NamedTuple):
     """A worker, by its place in the list, and what happened to it."""
 
     worker: int
-    sign: Sign
+    sign: WorkerEvent
 
 
 @dataclass
-class _Patient:
+class _WorkerHealth:
     """What is known of one worker."""
 
     handle: Any
@@ -66,10 +66,10 @@ class Watchdog:
     ) -> None:
         self._timeout, self._clock = timeout_seconds, clock
         self._interval = min(_INTERVAL_SECONDS, timeout_seconds / 4)
-        self._patients = [_Patient(handle, since=-self._interval) for handle in workers]
+        self._patients = [_WorkerHealth(handle, since=-self._interval) for handle in workers]
         self._last_look = clock()
 
-    def check(self) -> list[Change]:
+    def check(self) -> list[WorkerChange]:
         """Look at all workers without waiting for any; about ten times a second.
 
         Returns:
@@ -86,10 +86,10 @@ class Watchdog:
                 patient.since = now
             sign = self._look_at(patient, now)
             if sign is not None:
-                signs.append(Change(number, sign))
+                signs.append(WorkerChange(number, sign))
         return signs
 
-    def _look_at(self, patient: _Patient, now: float) -> Sign | None:
+    def _look_at(self, patient: _WorkerHealth, now: float) -> WorkerEvent | None:
         import ray
         from ray.exceptions import RayActorError
 
@@ -103,17 +103,17 @@ class Watchdog:
         try:
             answer = ray.get(patient.asked)
         except RayActorError:
-            sign = None if patient.is_starting else Sign.LOST
+            sign = None if patient.is_starting else WorkerEvent.LOST
             patient.is_starting = True
         else:
             is_new = patient.pid is not None and answer["pid"] != patient.pid
-            sign = Sign.BACK if is_new else None
+            sign = WorkerEvent.BACK if is_new else None
             patient.pid, patient.host = answer["pid"], answer["host"]
             patient.is_starting = False
         patient.asked, patient.since = None, now
         return sign
 
-    def _kill(self, patient: _Patient, now: float) -> Sign:
+    def _kill(self, patient: _WorkerHealth, now: float) -> WorkerEvent:
         """End a worker's process for certain: a stopped one cannot obey Ray."""
         import ray
 
@@ -123,7 +123,7 @@ class Watchdog:
         else:
             ray.kill(patient.handle, no_restart=False)
         patient.asked, patient.since, patient.is_starting = None, now, True
-        return Sign.FROZEN
+        return WorkerEvent.FROZEN
 
 
 def _is_of_ray(pid: int) -> bool:

@@ -24,18 +24,18 @@ from typing import TYPE_CHECKING, Any
 from model.engine.report import Report, Status
 from model.spec.trial import TrialSpec
 from tuner.errors import TrialError, WorkerError
-from tuner.workers.load import Meter
+from tuner.workers.load import ProcessMeter
 
 if TYPE_CHECKING:  # they bring torch, which the driver need not wait for
-    from model.checkpoints.store import At
+    from model.checkpoints.store import CheckpointRef
     from model.corpus.dataset import Tokens
-    from model.corpus.pairs import Pairs
+    from model.corpus.pairs import PairDataset
 
 # How long a worker whose engine broke lives on, so that all who wait hear of what.
 _LAST_WORDS_SECONDS = 1.0
 
 
-class _Leg:
+class _Segment:
     """A trial that is served, from its start to its stop, as the event loop sees it.
 
     Args:
@@ -80,8 +80,8 @@ class Worker:
 
     def __init__(
         self,
-        train: Tokens | Pairs,
-        validation: Tokens | Pairs,
+        train: Tokens | PairDataset,
+        validation: Tokens | PairDataset,
         slots: int,
         device: str,
         checkpoint_dir: str,
@@ -106,15 +106,15 @@ class Worker:
             decode=decode,
         )
         self._device, self._gated = device, gated
-        self._meter = Meter(device)
-        self._legs: dict[str, _Leg] = {}
+        self._meter = ProcessMeter(device)
+        self._legs: dict[str, _Segment] = {}
         self._allowed: dict[str, int] = {}  # trial → update of the last report that may go out
         self._broken: Exception | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         # of the engine's thread
         self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._served: dict[str, _Leg] = {}
+        self._served: dict[str, _Segment] = {}
         self._turns = 0
         self._first_turn = math.inf
 
@@ -161,7 +161,7 @@ class Worker:
         if leg is not None:
             leg.after = max(leg.after, after)
             return
-        leg = _Leg(after)
+        leg = _Segment(after)
         if reports is not None:
             for fields in reports:
                 leg.add(Report.of(trial_id, fields))
@@ -170,9 +170,9 @@ class Worker:
                 parsed = TrialSpec.model_validate_json(spec)
             except ValueError as error:
                 raise TrialError(f"the specification is none: {error}") from error
-            from model.checkpoints.store import At
+            from model.checkpoints.store import CheckpointRef
 
-            resume = None if source is None else At(*source)
+            resume = None if source is None else CheckpointRef(*source)
             self._order(partial(self._admit, leg, trial_id, parsed, resume, after))
         self._legs[trial_id] = leg
 
@@ -304,7 +304,12 @@ class Worker:
             wait = False
 
     def _admit(
-        self, leg: _Leg, trial_id: str, spec: TrialSpec, resume: At | None, after: int
+        self,
+        leg: _Segment,
+        trial_id: str,
+        spec: TrialSpec,
+        resume: CheckpointRef | None,
+        after: int,
     ) -> None:
         self._served[trial_id] = leg
         try:

@@ -13,7 +13,7 @@ import torch
 
 from model.checkpoints import checkpoint
 from model.checkpoints import store as states
-from model.checkpoints.store import At
+from model.checkpoints.store import CheckpointRef
 from model.errors import CheckpointError
 
 
@@ -30,7 +30,7 @@ def names(folder: Path) -> list[str]:
 
 def found(folder: Path, step: int = 99) -> int | None:
     """The step of the newest state, whose contents are checked."""
-    state = states.newest(folder, At("7", step))
+    state = states.newest(folder, CheckpointRef("7", step))
     if state is None:
         return None
     assert torch.equal(state.tensors["weights.a"], torch.full((2, 3), float(state.step)))
@@ -43,8 +43,8 @@ def test_newest_is_at_most_of_the_step(tmp_path: Path) -> None:
         save(tmp_path, step)
     save(tmp_path, 50, trial_id="70")
     assert [found(tmp_path, step) for step in (4, 5, 9, 10, 99, 100)] == [None, 5, 5, 10, 10, 100]
-    assert states.newest(tmp_path, At("8", 99)) is None
-    assert states.newest(tmp_path / "none", At("7", 99)) is None
+    assert states.newest(tmp_path, CheckpointRef("8", 99)) is None
+    assert states.newest(tmp_path / "none", CheckpointRef("7", 99)) is None
 
 
 def cut(data: bytes) -> bytes:
@@ -90,7 +90,7 @@ def test_state_under_another_name_is_passed_over(tmp_path: Path) -> None:
 def test_newest_can_be_asked_to_fit(tmp_path: Path) -> None:
     save(tmp_path, 10)
     save(tmp_path, 20, spec_hash="other")
-    state = states.newest(tmp_path, At("7", 99), lambda state: state.spec_hash == "h")
+    state = states.newest(tmp_path, CheckpointRef("7", 99), lambda state: state.spec_hash == "h")
     assert state is not None
     assert state.step == 10
 
@@ -127,14 +127,14 @@ def test_kill_between_writing_and_renaming_leaves_the_state_before(tmp_path: Pat
 def test_drop_before_keeps_two(tmp_path: Path) -> None:
     for step in (10, 20, 30, 40):
         save(tmp_path, step)
-    states.drop_before(tmp_path, At("7", 10))
-    states.drop_before(tmp_path, At("7", 20))
+    states.drop_before(tmp_path, CheckpointRef("7", 10))
+    states.drop_before(tmp_path, CheckpointRef("7", 20))
     assert len(names(tmp_path / "7")) == 4
-    states.drop_before(tmp_path, At("7", 30))
+    states.drop_before(tmp_path, CheckpointRef("7", 30))
     assert names(tmp_path / "7")[0] == "000000020.safetensors"
-    states.drop_before(tmp_path, At("7", 35))  # not saved: a full disk
+    states.drop_before(tmp_path, CheckpointRef("7", 35))  # not saved: a full disk
     assert [found(tmp_path, step) for step in (29, 39, 99)] == [None, 30, 40]
-    states.drop_before(tmp_path, At("8", 40))
+    states.drop_before(tmp_path, CheckpointRef("8", 40))
 
 
 def test_drop_deletes_one_trial(tmp_path: Path) -> None:

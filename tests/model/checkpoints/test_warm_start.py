@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from model.checkpoints import checkpoint, warm_start
-from model.checkpoints.warm_start import Source
+from model.checkpoints.warm_start import WarmStartSource
 from model.engine.engine import Engine
 from model.errors import CheckpointError
 from model.optimizers.registry import OPTIMIZERS
@@ -32,16 +32,20 @@ def starts(tmp_path: Path) -> Path:
     return tmp_path / "starts"
 
 
-def source_of(tokens: Tokens, spec: TrialSpec, folder: Path, starts: Path | None = None) -> Source:
+def source_of(
+    tokens: Tokens, spec: TrialSpec, folder: Path, starts: Path | None = None
+) -> WarmStartSource:
     """The checkpoint that a trial ends with."""
     train(tokens, folder, [spec], slots=1, width=1, starts=starts)
-    return Source.read(last_state(folder))
+    return WarmStartSource.read(last_state(folder))
 
 
-def warm(spec: TrialSpec, source: Source, starts: Path, *, state: bool = False) -> TrialSpec:
+def warm(
+    spec: TrialSpec, source: WarmStartSource, starts: Path, *, state: bool = False
+) -> TrialSpec:
     """The same trial, started from a source."""
     init_from, tensors = source.take(optimizer_state=state)
-    warm_start.keep(starts, init_from, tensors)
+    warm_start.write_start(starts, init_from, tensors)
     return spec.model_copy(update={"init_from": init_from})
 
 
@@ -179,7 +183,7 @@ def test_source_must_say_what_was_trained(tmp_path: Path) -> None:
     model = torch.nn.Linear(2, 2)
     checkpoint.save_checkpoint(model, torch.optim.SGD(model.parameters(), 0.1), 3, path)
     with pytest.raises(CheckpointError, match="does not say what was trained"):
-        Source.read(path)
+        WarmStartSource.read(path)
 
 
 def test_first_misfit_names_the_first_parameter(
@@ -188,7 +192,7 @@ def test_first_misfit_names_the_first_parameter(
     _, tensors = source_of(tokens, make_spec(), tmp_path).take(optimizer_state=False)
 
     def misfit(**model: Any) -> Any:
-        return warm_start.first_misfit(make_spec(model=model).architecture, tensors)
+        return warm_start.first_shape_mismatch(make_spec(model=model).architecture, tensors)
 
     assert misfit(context_length=4, position="alibi", n_heads=4) is None
     assert misfit(d_ff=64) == ("layers.0.ffn.w1.weight", (64, 16), (32, 16))
@@ -216,7 +220,7 @@ def test_engine_refuses_a_start_that_is_missing_or_other(
     path.rename(tmp_path / "moved")
     assert "cannot read the checkpoint" in refusal()
     _, others = source_of(tokens, make_spec(seed=8), tmp_path).take(optimizer_state=False)
-    warm_start.keep(starts, InitFrom(sha256=init_from.sha256), others)
+    warm_start.write_start(starts, InitFrom(sha256=init_from.sha256), others)
     assert "holds other weights than the trial started from" in refusal()
     path.write_bytes(path.read_bytes()[:-1] + b"\x00")
     assert "damaged" in refusal()

@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from model.checkpoints import checkpoint
-from model.checkpoints.store import At
-from model.checkpoints.writer import LIMITS, Content, Limits, Writer
+from model.checkpoints.store import CheckpointRef
+from model.checkpoints.writer import LIMITS, Limits, Snapshot, Writer
 from model.device.async_copy import begin_copy
 from model.engine.engine import Engine
 from model.engine.report import Report, Status
@@ -65,8 +65,8 @@ class Disk:
         self.is_free.clear()
 
 
-def content() -> Content:
-    return Content(begin_copy({"x": torch.ones(9)}), lambda: ABOUT, 36)
+def content() -> Snapshot:
+    return Snapshot(begin_copy({"x": torch.ones(9)}), lambda: ABOUT, 36)
 
 
 @pytest.fixture
@@ -375,7 +375,7 @@ def test_trial_that_comes_back_waits_for_its_states(
     while engine.tokens < min(8, after + 2) * 32:
         engine.turn()
     engine.stop("0")
-    engine.admit("0", spec, At("0", after), after)
+    engine.admit("0", spec, CheckpointRef("0", after), after)
     threading.Timer(0.1, disk.is_free.set).start()
     rest = turn_all(engine)
     assert [r.metrics() for r in rest] == [r.metrics() for r in peace if r.step > after]

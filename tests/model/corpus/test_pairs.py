@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from model.corpus import shards
 from model.corpus.corpus import Corpus, Split
-from model.corpus.dataset import IGNORED, Rows
-from model.corpus.pairs import Pairs
+from model.corpus.dataset import IGNORED, Batch
+from model.corpus.pairs import PairDataset
 from model.corpus.prepare import prepare
 from model.errors import CorpusError
 from model.sources import documents
@@ -40,14 +40,14 @@ def shape_of(source_length: int, target_length: int) -> Architecture:
     )
 
 
-def batch_of(made: Pairs, numbers: Any, source_length: int, target_length: int) -> Rows:
-    return made.rows(np.array(numbers), shape_of(source_length, target_length))
+def batch_of(made: PairDataset, numbers: Any, source_length: int, target_length: int) -> Batch:
+    return made.batch(np.array(numbers), shape_of(source_length, target_length))
 
 
-def stream(pairs: list[tuple[Ids, Ids]], end: int, dtype: Any = np.uint16) -> Pairs:
+def stream(pairs: list[tuple[Ids, Ids]], end: int, dtype: Any = np.uint16) -> PairDataset:
     texts = [[*text, end] for pair in pairs for text in pair]
     tokens = np.array([token for text in texts for token in text], dtype)
-    return Pairs(tokens, np.cumsum([len(text) for text in texts], dtype=np.int64), end)
+    return PairDataset(tokens, np.cumsum([len(text) for text in texts], dtype=np.int64), end)
 
 
 def reference(source: Ids, target: Ids, end: int, lengths: tuple[int, int]) -> tuple[Ids, Ids, Ids]:
@@ -122,7 +122,7 @@ def test_memory_map_is_shared_and_not_copied(tmp_path: Path) -> None:
     tokens = np.load(tmp_path / "tokens.npy", mmap_mode="r")
     buffers: list[pickle.PickleBuffer] = []
     inside = pickle.dumps(
-        Pairs(tokens, np.array([9, 50_000]), 0), protocol=5, buffer_callback=buffers.append
+        PairDataset(tokens, np.array([9, 50_000]), 0), protocol=5, buffer_callback=buffers.append
     )
     assert len(inside) < 2_000
     assert sum(buffer.raw().nbytes for buffer in buffers) > tokens.nbytes
@@ -153,7 +153,7 @@ def test_pairs_that_are_not_there_are_refused() -> None:
             with pytest.raises(IndexError, match=r"there are 2 pairs, numbered from 0; got"):
                 ask(number)
     with pytest.raises(ValueError, match="each pair has two ends, got 3; a source has no target"):
-        Pairs(np.arange(9), np.array([1, 2, 9]), 0)
+        PairDataset(np.arange(9), np.array([1, 2, 9]), 0)
 
 
 # from the files to the rows -----------------------------------------------------------------

@@ -14,11 +14,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.corpus.dataset import Text
+from model.corpus.dataset import TextDataset
 from model.corpus.device_dataset import put
 from model.device.precision import Precision
 from model.engine import calibration
-from model.engine.calibration import Measured, Trained, slots_for, stack_meter, widest
+from model.engine.calibration import Measured, Setup, slots_for, stack_meter, widest
 from model.stack.plan import Plan
 from model.stack.stack import Stack
 from tests.conftest import MakeSpec
@@ -26,8 +26,8 @@ from tests.conftest import MakeSpec
 Tokens = tuple[np.ndarray, np.ndarray]
 
 
-def trained(tokens: Tokens) -> Trained:
-    return Trained(Text(tokens[0]), torch.device("cpu"), Precision())
+def trained(tokens: Tokens) -> Setup:
+    return Setup(TextDataset(tokens[0]), torch.device("cpu"), Precision())
 
 
 class MadeUp:

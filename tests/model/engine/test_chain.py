@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from model.checkpoints import checkpoint
-from model.checkpoints.store import At, path_of
+from model.checkpoints.store import CheckpointRef, path_of
 from model.engine.engine import Engine
 from model.engine.report import Report, Status
 from model.spec.trial import Continues, TrialSpec
@@ -45,7 +45,7 @@ def train(
     folder: Path | None,
     name: str,
     spec: TrialSpec,
-    resume: At | Path | None = None,
+    resume: CheckpointRef | Path | None = None,
     after: int = 0,
     stop: int = 99,
 ) -> list[Report]:
@@ -119,7 +119,7 @@ def test_chain_goes_on_from_what_there_is(
 ) -> None:
     """From any state on its way, of any link, nothing before it is trained again."""
     expected = by_hand(tokens, tmp_path, chain)
-    source = At("h0" if have <= 4 else "h1", have)
+    source = CheckpointRef("h0" if have <= 4 else "h1", have)
     ticks: list[int] = []
     run = Stack.run
 
@@ -139,7 +139,7 @@ def test_chain_does_not_follow_a_link_past_its_end(
     root, child, _ = chain
     train(tokens, tmp_path, "root", root)
     expected = by_hand(tokens, tmp_path, (root, child))
-    assert of(train(tokens, tmp_path, "x", child, At("root", 99))) == of(expected)
+    assert of(train(tokens, tmp_path, "x", child, CheckpointRef("root", 99))) == of(expected)
     with pytest.raises(checkpoint.CheckpointError, match="another specification"):
         train(tokens, tmp_path, "x", child, path_of(tmp_path, "root", 6))
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from model.checkpoints import checkpoint
-from model.checkpoints.store import At, path_of
+from model.checkpoints.store import CheckpointRef, path_of
 from model.device.memory import is_out_of_memory
 from model.engine.engine import Engine
 from model.engine.report import Report, Status
@@ -248,7 +248,7 @@ def test_disk_without_room_leaves_nothing_behind(
 
 
 def go_on(
-    tokens: Tokens, folder: Path, spec: TrialSpec, resume: At | Path | None, after: int
+    tokens: Tokens, folder: Path, spec: TrialSpec, resume: CheckpointRef | Path | None, after: int
 ) -> list[Report]:
     engine = Engine(*tokens, checkpoint_dir=folder)
     engine.admit("0", spec, resume=resume, after=after)
@@ -270,7 +270,7 @@ def test_reports_up_to_a_step_are_not_repeated(
     for step in damaged:
         path = path_of(tmp_path, "0", step)
         path.write_bytes(path.read_bytes()[:-1])
-    rest = go_on(tokens, tmp_path, spec, At("0", after), after)
+    rest = go_on(tokens, tmp_path, spec, CheckpointRef("0", after), after)
     assert numbers(rest) == numbers([r for r in whole if r.step > after])
     for report in whole:
         assert report.checkpoint is not None
@@ -284,7 +284,7 @@ def test_newer_states_than_the_last_report_are_not_used(
     """The reports in between did not arrive."""
     spec = make_spec(steps=10, reports=5)
     whole = turn_all(Engine(*tokens, checkpoint_dir=tmp_path), [spec])
-    rest = go_on(tokens, tmp_path, spec, At("0", 4), 4)
+    rest = go_on(tokens, tmp_path, spec, CheckpointRef("0", 4), 4)
     assert [r.step for r in rest] == [6, 8, 10]
     assert numbers(rest) == numbers(whole[2:])
 
@@ -295,7 +295,7 @@ def test_states_of_another_specification_are_not_used(
     turn_all(Engine(*tokens, checkpoint_dir=tmp_path), [make_spec(seed=1)])
     spec = make_spec(seed=2)
     whole = turn_all(Engine(*tokens), [spec])
-    assert numbers(go_on(tokens, tmp_path, spec, At("0", 8), 0)) == numbers(whole)
+    assert numbers(go_on(tokens, tmp_path, spec, CheckpointRef("0", 8), 0)) == numbers(whole)
 
 
 def test_trial_that_begins_tidies_its_folder(

@@ -7,10 +7,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from model.corpus.dataset import Text
+from model.corpus.dataset import TextDataset
 from model.engine import planner as planning
 from model.engine.planner import Planner, plan_of
-from model.engine.slot import Admission, Slot, SlotState
+from model.engine.slot import Slot, SlotState, TrialRequest
 from model.spec.trial import TrialSpec
 from model.stack.plan import Plan
 from tests.conftest import MakeSpec
@@ -20,7 +20,7 @@ Tokens = tuple[np.ndarray, np.ndarray]
 
 def slot_of(spec: TrialSpec) -> Slot:
     slot = Slot(SlotState.TRAINING)
-    slot.admission, slot.spec = Admission("0", spec), spec
+    slot.admission, slot.spec = TrialRequest("0", spec), spec
     return slot
 
 
@@ -64,7 +64,7 @@ def test_plan_made_ahead_is_the_one_made_in_time(
     specs = [make(steps=90, reports=1, batch_size=b, dropout=0.1) for b in (2, 4, 6)]
     specs.append(make(steps=90, reports=1, token_noise=0.2))
     slots = [*map(slot_of, specs), Slot()]
-    a, b, text = specs[0].architecture, specs[0].micro_batch, Text(tokens[0])
+    a, b, text = specs[0].architecture, specs[0].micro_batch, TextDataset(tokens[0])
     planner = Planner(a, b, text, is_read_there=False)
     for number in range(8):
         before = len(planned)
@@ -79,7 +79,7 @@ def test_plan_made_ahead_is_dropped_when_a_slot_changes_hands(
     tokens: Tokens, make_spec: MakeSpec
 ) -> None:
     spec = make_spec(steps=90, reports=1)
-    a, b, text = spec.architecture, spec.micro_batch, Text(tokens[0])
+    a, b, text = spec.architecture, spec.micro_batch, TextDataset(tokens[0])
     for change in (Slot(), slot_of(make_spec(steps=90, reports=1, seed=1))):
         slots = [slot_of(spec), slot_of(spec)]
         planner = Planner(a, b, text, is_read_there=False)
@@ -95,6 +95,8 @@ def test_nothing_is_planned_beyond_a_report(
 ) -> None:
     spec = make_spec(steps=2, reports=2)
     slots = [slot_of(spec)]
-    planner = Planner(spec.architecture, spec.micro_batch, Text(tokens[0]), is_read_there=False)
+    planner = Planner(
+        spec.architecture, spec.micro_batch, TextDataset(tokens[0]), is_read_there=False
+    )
     planner.look_ahead(slots, planner.next(slots))
     assert len(planned) == 1

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from model.checkpoints import checkpoint
 from model.corpus.order import data_order
-from model.corpus.pairs import Pairs
+from model.corpus.pairs import PairDataset
 from model.engine.bleu import bleu
 from model.engine.engine import Engine
 from model.engine.report import Report, Status
@@ -29,7 +29,7 @@ from tests.conftest import MakeSpec, last_state
 from tests.model.architectures import PAIRED, paired_mixes
 from tests.model.test_law import assert_same, train, trials
 
-PairsOf = tuple[Pairs, Pairs]
+PairsOf = tuple[PairDataset, PairDataset]
 PAIRED_MODEL = {"n_encoder_layers": 1, "n_layers": 1, "source_length": 7}
 
 
@@ -46,9 +46,9 @@ def fresh_weights(spec: TrialSpec) -> dict[str, torch.Tensor]:
     return {name: initial_weight(spec.seed, name, s).unsqueeze(0) for name, s in shapes.items()}
 
 
-def loss_of(pairs: Pairs, numbers: np.ndarray, spec: TrialSpec) -> float:
+def loss_of(pairs: PairDataset, numbers: np.ndarray, spec: TrialSpec) -> float:
     """Of the first update, by torch: a mean over all targets of the batch."""
-    rows = pairs.rows(numbers, spec.architecture)
+    rows = pairs.batch(numbers, spec.architecture)
     x, y, sources = (torch.from_numpy(part) for part in rows)
     model = EncoderDecoder(spec.architecture)
     logits = model(fresh_weights(spec), x.unsqueeze(0), sources.unsqueeze(0))[0]
@@ -99,7 +99,7 @@ def test_greedy_writes_the_most_probable_token_again_and_again(
     spec = make_spec(model=PAIRED_MODEL, seed=1)
     stack = Stack(spec.architecture, 2, "cpu")
     stack.load(1, spec.seed)
-    sources = pairs[1].rows(np.arange(100), spec.architecture).sources
+    sources = pairs[1].batch(np.arange(100), spec.architecture).sources
     assert sources is not None
     model, weights = EncoderDecoder(spec.architecture), fresh_weights(spec)
     found = stack.translate(1, sources, 8, batch=3)
@@ -127,7 +127,7 @@ def test_bleu_is_of_the_pairs_that_are_evaluated(
     stack = Stack(spec.architecture, 1, "cpu")
     stack.load(0, 0, state, averaged=bool(rows))
     numbers = permute(np.arange(9), len(pairs[1]), derive_key(0, "validation"))
-    sources = pairs[1].rows(numbers, spec.architecture).sources
+    sources = pairs[1].batch(numbers, spec.architecture).sources
     assert sources is not None
     found = [written(ids) for ids in stack.translate(0, sources, 8, batch=64)]
     wanted = [written(pairs[1].target(number).tolist()) for number in numbers.tolist()]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.sources import documents
-from model.sources.documents import Document, Part, parts, pieces, rows
+from model.sources.documents import Document, Part, documents_of_rows, parts, pieces
 
 # Few letters, so that separators, spaces and their beginnings are frequent.
 TEXTS = st.text(st.sampled_from("ab|< \n\té\u2003\U0001f600"), max_size=60)
@@ -79,7 +79,7 @@ def test_pieces_are_those_of_the_definition(text: str, limit: int, window: int) 
 def test_rows_are_parts_of_their_own(texts: list[str], limit: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(documents, "PIECE", limit)
-        found = list(rows("f", enumerate(texts)))
+        found = list(documents_of_rows("f", enumerate(texts)))
     whole = {
         name: "".join(item.text for item in items)
         for name, items in groupby(found, lambda item: item.name)

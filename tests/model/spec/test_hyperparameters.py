@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from model.spec.derive import derive
-from model.spec.hyperparameters import SYMBOL_TABLE, Hyperparameters, find_row, nearest
-from model.spec.symbol import FractionOf, Row
+from model.spec.hyperparameters import SYMBOL_TABLE, Hyperparameters, find_symbol, nearest
+from model.spec.symbol import FractionOf, Symbol
 
 ROWS = pytest.mark.parametrize("row", SYMBOL_TABLE.values(), ids=list(SYMBOL_TABLE))
 
@@ -70,7 +70,7 @@ def complete(**values: Any) -> Hyperparameters:
 
 
 @ROWS
-def test_row_is_complete(row: Row) -> None:
+def test_row_is_complete(row: Symbol) -> None:
     assert row.symbol and row.meaning and row.formula
     assert row.range[0] in "[(a"[:2] or " | " in row.range
     assert row.choices or row.kind in (int, float)
@@ -96,7 +96,7 @@ def test_table_has_every_symbol_of_the_issue() -> None:
 
 
 @ROWS
-def test_row_default_is_inside_its_range(row: Row) -> None:
+def test_row_default_is_inside_its_range(row: Symbol) -> None:
     if isinstance(row.default, FractionOf):
         assert row.default.name in SYMBOL_TABLE
         assert 0 <= row.default.share <= 1
@@ -107,10 +107,10 @@ def test_row_default_is_inside_its_range(row: Row) -> None:
 
 
 @ROWS
-def test_row_is_found_by_each_spelling(row: Row) -> None:
+def test_row_is_found_by_each_spelling(row: Symbol) -> None:
     for spelling in (row.name, row.symbol, *row.spellings):
-        assert find_row(spelling) is row
-        assert find_row(spelling.replace("_", "-")) is row
+        assert find_symbol(spelling) is row
+        assert find_symbol(spelling.replace("_", "-")) is row
 
 
 @pytest.mark.parametrize(
@@ -125,14 +125,14 @@ def test_row_is_found_by_each_spelling(row: Row) -> None:
     ],
 )
 def test_find_row_knows_other_spellings(spelling: str, name: str) -> None:
-    row = find_row(spelling)
+    row = find_symbol(spelling)
     assert row is not None
     assert row.name == name
 
 
 @pytest.mark.parametrize("spelling", ["", "α_mx", "Adam", "learning rate"])
 def test_find_row_knows_no_others(spelling: str) -> None:
-    assert find_row(spelling) is None
+    assert find_symbol(spelling) is None
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_row_accepts_its_range(name: str, inside: list[Any], outside: list[Any])
 
 @ROWS
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, True, "1", None, [1], {}])
-def test_row_refuses_what_is_no_number(row: Row, value: Any) -> None:
+def test_row_refuses_what_is_no_number(row: Symbol, value: Any) -> None:
     assert not row.accepts(value)
 
 
@@ -289,7 +289,7 @@ def test_derive_spends_epochs(epochs: int, batch: int, sequences: int) -> None:
     ("values", "message"),
     [
         ({"lerning_rate": 1}, r"unknown hyperparameter 'lerning_rate'\. Did you mean learning_"),
-        ({"α": 1}, "unknown hyperparameter 'α'"),  # names only; `find_row` reads the spellings
+        ({"α": 1}, "unknown hyperparameter 'α'"),  # names only; `find_symbol` reads the spellings
         ({"warmup_steps": FractionOf("warmup_steps", 0.5)}, "is a fraction of itself"),
         (
             {

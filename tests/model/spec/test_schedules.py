@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from model.spec.derive import derive
 from model.spec.hyperparameters import SYMBOL_TABLE, Hyperparameters
-from model.spec.schedules import SCHEDULES, Facts, learning_rate, lr_cosine_schedule
+from model.spec.schedules import SCHEDULES, ScheduleContext, learning_rate, lr_cosine_schedule
 
 PEAK, FLOOR = 0.3, 0.02
 
@@ -110,7 +110,7 @@ def torch_after_warmup(
 
 
 def all_rates(h: Hyperparameters) -> list[float]:
-    facts = Facts(D_MODEL)
+    facts = ScheduleContext(D_MODEL)
     return [learning_rate(step, h, facts) for step in range(1, h.total_steps + 1)]
 
 
@@ -265,7 +265,7 @@ def test_plateau_equals_torch(losses: list[float], patience: int, cooldown: int)
         optimizer, factor=0.5, patience=patience, cooldown=cooldown, eps=0
     )
     for count in range(len(losses) + 1):
-        rate = learning_rate(7, h, Facts(val_losses=losses[:count]))
+        rate = learning_rate(7, h, ScheduleContext(val_losses=losses[:count]))
         assert rate == pytest.approx(optimizer.param_groups[0]["lr"])
         if count < len(losses):
             scheduler.step(losses[count])
@@ -274,8 +274,8 @@ def test_plateau_equals_torch(losses: list[float], patience: int, cooldown: int)
 def test_plateau_composes_with_the_warmup() -> None:
     h = rows("plateau", warmup_steps=4, decay_factor=0.5, plateau_patience=0)
     assert learning_rate(2, h) == PEAK / 2
-    assert learning_rate(2, h, Facts(val_losses=[1.0, 1.0])) == PEAK / 4
-    assert learning_rate(9, h, Facts(val_losses=[1.0, 1.0, 0.5, 0.7])) == PEAK / 4
+    assert learning_rate(2, h, ScheduleContext(val_losses=[1.0, 1.0])) == PEAK / 4
+    assert learning_rate(9, h, ScheduleContext(val_losses=[1.0, 1.0, 0.5, 0.7])) == PEAK / 4
 
 
 # all ---------------------------------------------------------------------------------------------
@@ -303,7 +303,7 @@ def test_schedule_is_finite_not_negative_and_at_most_the_peak(
     assert all(math.isfinite(rate) and 0 <= rate <= PEAK * (1 + 1e-12) for rate in rates)
     assert rates[max(warmup, 1) - 1] == pytest.approx(PEAK) or warmup == 0
     assert rates[0] > 0 or floor == 0
-    facts = Facts(D_MODEL)
+    facts = ScheduleContext(D_MODEL)
     backwards = [learning_rate(step, h, facts) for step in range(total, 0, -1)]
     assert backwards == rates[::-1], "a pure function has no memory"
     assert sorted(rates[:warmup]) == rates[:warmup]

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from model.corpus.dataset import Reading, Text
+from model.corpus.dataset import Dataset, TextDataset
 from model.corpus.device_dataset import put
-from model.corpus.pairs import Pairs
+from model.corpus.pairs import PairDataset
 from model.device.precision import Precision
 from model.engine import engine
 from model.optimizers.registry import OPTIMIZERS
@@ -160,21 +160,23 @@ def test_dtype_that_a_device_does_not_compute_in_is_refused(name: str, device: s
 
 
 def test_data_on_the_device_are_those_of_the_host(
-    tokens: Tokens, pairs: tuple[Pairs, Pairs], make_spec: MakeSpec
+    tokens: Tokens, pairs: tuple[PairDataset, PairDataset], make_spec: MakeSpec
 ) -> None:
-    wide = Text(tokens[0].astype(np.uint32) + 2**31)  # ids that a signed integer does not hold
+    wide = TextDataset(
+        tokens[0].astype(np.uint32) + 2**31
+    )  # ids that a signed integer does not hold
     for data, spec in (
-        (Text(tokens[0]), make_spec()),
+        (TextDataset(tokens[0]), make_spec()),
         (wide, make_spec()),
         (pairs[0], make_spec(model={"n_encoder_layers": 1, "source_length": 6})),
     ):
         assert_read_alike(data, spec.architecture)
 
 
-def assert_read_alike(data: Reading, a: Any) -> None:
+def assert_read_alike(data: Dataset, a: Any) -> None:
     numbers = np.random.default_rng(0).integers(0, data.num_sequences(a), size=(3, 5))
-    found = put(data, CPU).rows(torch.from_numpy(numbers), a)
-    expected = [ids for ids in data.rows(numbers, a) if ids is not None]
+    found = put(data, CPU).batch(torch.from_numpy(numbers), a)
+    expected = [ids for ids in data.batch(numbers, a) if ids is not None]
     assert len(found) == len(expected)
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.dtype == torch.int64

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from model.spec.hyperparameters import SYMBOL_TABLE
-from model.spec.schedules import Facts, learning_rate
+from model.spec.schedules import ScheduleContext, learning_rate
 from tuner.cli import main
 from tuner.commands.plot import rate_curves
-from tuner.space.data_facts import CorpusFacts
+from tuner.space.data_facts import DataFacts
 from tuner.space_file.load import load_space
 
-FACTS = CorpusFacts(2048, 400_000, 40_000, "", "")
+FACTS = DataFacts(2048, 400_000, 40_000, "", "")
 SPACE = """
 name: rates
 hyperparameters:
@@ -53,7 +53,7 @@ def test_rate_curves_are_what_the_trials_will_use(tmp_path: Path) -> None:
     curves = {curve.label: curve for curve in rate_curves(space, FACTS)["noam"]}
     drawn = {**space.defaults(), "schedule": "noam", "d_model": 32}
     spec = space.spec(drawn, FACTS, seed=0)
-    h, facts = spec.hyperparameters, Facts(32)
+    h, facts = spec.hyperparameters, ScheduleContext(32)
     assert curves["d_model = 32"].steps.tolist() == list(range(1, 101))
     expected = [learning_rate(step, h, facts) for step in range(1, 101)]
     assert curves["d_model = 32"].rates.tolist() == expected

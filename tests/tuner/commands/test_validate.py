@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from tuner.commands.validate import search_words
-from tuner.space.data_facts import CorpusFacts
+from tuner.space.data_facts import DataFacts
 from tuner.space_file.load import load_space
 
-FACTS = CorpusFacts(300, 100_000, 10_000, "data", "tokenizer")
+FACTS = DataFacts(300, 100_000, 10_000, "data", "tokenizer")
 SPACE = """\
 hyperparameters:
   α_max: {log: [1e-4, 1e-1], prior: {centre: 2e-3}}

@@ -10,7 +10,7 @@ import pytest
 from model.engine.report import Report, Status
 from tests.tuner.simulated_search import FACTS, SPACE, Simulation, outcomes, space_of, trained
 from tuner.conductor.conductor import Conductor
-from tuner.conductor.trial import TrialRow
+from tuner.conductor.trial import Trial
 from tuner.journal.repeat import memory_of, repeat
 from tuner.schedulers.registry import SCHEDULERS
 
@@ -60,9 +60,9 @@ def test_conductor_resumed_makes_the_same_suggestions(tmp_path: Path, sampler: s
 def test_conductor_ends_every_trial(tmp_path: Path, scheduler: str, slots: int) -> None:
     simulation = conduct(tmp_path, f"trials: 16, scheduler: {scheduler}", slots)
     board = simulation.run().board
-    assert all(row.outcome for row in board.rows.values())
+    assert all(row.outcome for row in board.trials.values())
     assert len([r for r in board.searched if r.parent is None]) == 16
-    assert board.rows[0].has_finished
+    assert board.trials[0].has_finished
     assert board.best is not None
     assert all(math.isfinite(r.objective("val_loss")) for r in board.searched if r.has_finished)
 
@@ -92,7 +92,7 @@ def test_conductor_confirms_the_best_with_fresh_seeds(tmp_path: Path) -> None:
     conductor = conduct(tmp_path, "trials: 12").run()
     board, confirmation = conductor.board, conductor.confirmation
     assert confirmation is not None
-    retrained = [row for row in board.rows.values() if row.confirms is not None]
+    retrained = [row for row in board.trials.values() if row.confirms is not None]
     assert len(retrained) == 4
     assert all(row.has_finished for row in retrained)
     seeds = {row.spec.seed for row in retrained}
@@ -102,9 +102,9 @@ def test_conductor_confirms_the_best_with_fresh_seeds(tmp_path: Path) -> None:
         (r for r in board.searched if r.has_finished), key=lambda r: r.objective("val_loss")
     )
     assert {row.confirms for row in retrained} == {best[0].number, best[1].number}
-    assert board.best is board.rows[confirmation.ranked[0].number]
+    assert board.best is board.trials[confirmation.ranked[0].number]
     for row in retrained:
-        original = board.rows[row.confirms or 0].spec
+        original = board.trials[row.confirms or 0].spec
         assert row.spec == original.model_copy(update={"seed": row.spec.seed})
 
 
@@ -112,7 +112,7 @@ def test_conductor_does_not_confirm_if_told_so(tmp_path: Path) -> None:
     text = SPACE.replace("confirm: {top: 2, seeds: 2}", "confirm: off")
     conductor = conduct(tmp_path, "trials: 6", text=text).run()
     assert conductor.confirmation is None
-    assert len(conductor.board.rows) == 6
+    assert len(conductor.board.trials) == 6
 
 
 def test_conductor_trains_no_specification_twice(tmp_path: Path) -> None:
@@ -125,20 +125,20 @@ def test_conductor_trains_no_specification_twice(tmp_path: Path) -> None:
     twins = [row for row in board.searched if (row.outcome or "").startswith("same as trial")]
     assert len(twins) == 16
     assert not any(row.reports for row in twins)
-    hashes = [row.spec.hash for row in board.rows.values() if row.reports]
+    hashes = [row.spec.hash for row in board.trials.values() if row.reports]
     assert len(hashes) == len(set(hashes))
 
 
 def test_conductor_takes_finished_trials_from_the_record(tmp_path: Path) -> None:
     first = conduct(tmp_path, "trials: 9, sampler: random").run()
-    known = {r.spec.hash: r.reports for r in first.board.rows.values() if r.has_finished}
+    known = {r.spec.hash: r.reports for r in first.board.trials.values() if r.has_finished}
     repeated = Conductor(first.space, FACTS, 3, find=lambda spec_hash: known.get(spec_hash, ()))
     simulation = Simulation(repeated)
     board = simulation.run().board
-    taken = [row for row in board.rows.values() if row.recorded]
+    taken = [row for row in board.trials.values() if row.recorded]
     assert len(taken) >= 2
     assert all(row.tokens_trained == 0 for row in taken)
-    assert board.rows[0].reports == first.board.rows[0].reports
+    assert board.trials[0].reports == first.board.trials[0].reports
     assert board.tokens < first.board.tokens
 
 
@@ -150,8 +150,8 @@ def test_conductor_ends_at_a_limit(tmp_path: Path, setting: str, limit: str) -> 
     simulation = conduct(tmp_path, f"trials: 60, scheduler: none, {setting}", text=text)
     conductor = simulation.run()
     assert conductor.limit == limit
-    assert len(conductor.board.rows) < 60
-    assert all(row.outcome for row in conductor.board.rows.values())
+    assert len(conductor.board.trials) < 60
+    assert all(row.outcome for row in conductor.board.trials.values())
     if limit == "max_tokens":
         assert 60_000 <= conductor.board.tokens < 60_000 + 3 * 27_000
 
@@ -162,7 +162,7 @@ def test_conductor_goes_on_after_a_failure(tmp_path: Path) -> None:
     simulation.conductor.fail(1, "the worker died")
     simulation._fill()
     board = simulation.run().board
-    assert board.rows[1].outcome == "failed: the worker died"
+    assert board.trials[1].outcome == "failed: the worker died"
     assert len(board.searched) == 6
     assert board.best is not None
 
@@ -170,7 +170,7 @@ def test_conductor_goes_on_after_a_failure(tmp_path: Path) -> None:
 def test_conductor_never_lets_what_is_not_finite_win(tmp_path: Path) -> None:
     """Infinity is no result, whatever the report calls itself."""
 
-    def train(row: TrialRow, step: int) -> Report:
+    def train(row: Trial, step: int) -> Report:
         report = trained(row, step)
         if row.number % 3 == 1:
             return replace(report, val_loss=-math.inf)
@@ -192,11 +192,11 @@ def test_conductor_copies_the_best_of_a_population(tmp_path: Path, scheduler: st
     branches = [job for job in simulation.jobs if job.source and job.source[0] != job.number]
     assert branches
     for job in branches:
-        row = board.rows[job.number]
+        row = board.trials[job.number]
         assert row.parent is not None
         start = row.spec.continues
         assert start is not None
-        assert start.spec == board.rows[row.parent].spec
+        assert start.spec == board.trials[row.parent].spec
         assert job.source == (row.parent, start.step)
         assert row.reports[0].step > start.step
         assert row.spec.hyperparameters != start.spec.hyperparameters
@@ -213,9 +213,9 @@ def test_conductor_grows(tmp_path: Path) -> None:
     simulation._fill()
     board = simulation.run().board
     assert (before, len(board.searched)) == (9, 18)
-    hashes = [row.spec.hash for row in board.rows.values() if row.reports]
+    hashes = [row.spec.hash for row in board.trials.values() if row.reports]
     assert len(hashes) == len(set(hashes))
-    assert board.rows[0].has_finished
+    assert board.trials[0].has_finished
 
 
 def test_status_of_a_row_is_what_was_reported(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from tests.tuner.simulated_search import FACTS, space_of, trained
 from tuner.conductor.conductor import Conductor
-from tuner.conductor.trial import TrialRow
-from tuner.driver.driver import Driver, Over
+from tuner.conductor.trial import Trial
+from tuner.driver.driver import Driver, SearchHalted
 from tuner.driver.view import SilentView
 from tuner.journal.events import search_event, session_event
 from tuner.journal.journal import Journal, read_journal
@@ -45,7 +45,7 @@ class Words(SilentView):
     def phase(self, message: str) -> None:
         self.words.append(message)
 
-    def event(self, row: TrialRow, message: str) -> None:
+    def event(self, row: Trial, message: str) -> None:
         self.words.append(f"{row.number}: {message}")
 
 
@@ -78,7 +78,7 @@ class Place:
 
     def report(self, number: int) -> bool:
         """The next report of a trial."""
-        row = self.driver.conductor.board.rows[number]
+        row = self.driver.conductor.board.trials[number]
         step = next(s for s in row.spec.report_steps if s > row.step)
         return self.driver.take(number, trained(row, step))
 
@@ -109,9 +109,9 @@ def test_driver_hands_out_jobs_and_lets_the_expected_report_through(place: Place
     assert place.told("allow") == []  # the other client has not started
     driver.client_is_up(1)
     # who comes for the expected job need not wait for another event
-    assert place.told("allow")[0] == ("0", driver.conductor.board.rows[0].spec.report_steps[0])
+    assert place.told("allow")[0] == ("0", driver.conductor.board.trials[0].spec.report_steps[0])
     assert place.report(0)
-    rows = driver.conductor.board.rows
+    rows = driver.conductor.board.trials
     assert place.told("allow")[-1] == ("1", rows[1].spec.report_steps[0])
     assert place.told("acknowledge") == [("0", rows[0].step)]
 
@@ -156,7 +156,7 @@ def test_driver_ignores_a_report_of_a_client_that_was_given_up(place: Place) -> 
     assert not place.report(1)
     driver.fail(1, "again")
     assert len(read_journal(place.journal.path.parent)) == before
-    assert driver.conductor.board.rows[1].outcome == "failed: the worker died"
+    assert driver.conductor.board.trials[1].outcome == "failed: the worker died"
     assert ("1", False, None) in place.told("stop")
 
 
@@ -175,10 +175,10 @@ def test_driver_parks_and_brings_back(place: Place) -> None:
     assert all(job["source"] == [str(job["number"]), job["after"]] for job in resumed)
     kept = {int(number): keep for number, keep, _ in place.told("stop")}
     board = driver.conductor.board
-    assert all(kept[r.number] for r in board.rows.values() if r.has_finished)
-    assert all(row.outcome for row in board.rows.values())
+    assert all(kept[r.number] for r in board.trials.values() if r.has_finished)
+    assert all(row.outcome for row in board.trials.values())
     ended = [call[1:3] for call in place.tracker_calls if call[0] == "end_trial"]
-    assert {number for number, _ in ended} == set(board.rows)
+    assert {number for number, _ in ended} == set(board.trials)
 
 
 def test_driver_halts_once_nothing_more_can_report(place: Place) -> None:
@@ -197,7 +197,7 @@ def test_driver_halts_once_nothing_more_can_report(place: Place) -> None:
     assert not place.report(0)  # taken, and it goes no further
     driver.tick()
     assert not place.report(1)
-    with pytest.raises(Over):
+    with pytest.raises(SearchHalted):
         driver.tick()
     assert driver.is_over
     assert driver.next_job() is None
@@ -227,7 +227,7 @@ def test_driver_goes_on_where_the_journal_ends(
     other = Place(tmp_path, again)
     other.driver.begin()
     jobs = [other.driver.next_job(), other.driver.next_job()]
-    rows = again.board.rows
+    rows = again.board.trials
     for job in jobs:
         assert job is not None
         assert job["after"] == rows[job["number"]].step

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tuner.driver.interrupt import noted_interrupts
+from tuner.driver.interrupt import deferred_interrupts
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +18,7 @@ def _usual() -> Iterator[None]:
 
 
 def test_interrupt_is_raised_where_it_is_checked() -> None:
-    with noted_interrupts() as check:
+    with deferred_interrupts() as check:
         check()
         signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
@@ -27,16 +27,16 @@ def test_interrupt_is_raised_where_it_is_checked() -> None:
 
 
 def test_interrupt_that_comes_twice_is_raised_at_once() -> None:
-    with noted_interrupts():
+    with deferred_interrupts():
         signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
 
 
 def test_interrupt_that_comes_twice_can_be_noted_again() -> None:
-    with noted_interrupts() as check:
+    with deferred_interrupts() as check:
         signal.raise_signal(signal.SIGINT)
-        with noted_interrupts() as check_again:
+        with deferred_interrupts() as check_again:
             check_again()
             signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
@@ -47,7 +47,7 @@ def test_interrupt_that_comes_twice_can_be_noted_again() -> None:
 def test_interrupt_that_means_something_else_is_left_alone(handler: signal.Handlers) -> None:
     """A job in the background of a shell ignores it."""
     signal.signal(signal.SIGINT, handler)
-    with noted_interrupts() as check:
+    with deferred_interrupts() as check:
         assert signal.getsignal(signal.SIGINT) is handler
         signal.raise_signal(signal.SIGINT)
         check()
@@ -58,7 +58,7 @@ def test_interrupt_is_left_alone_outside_the_main_thread() -> None:
     handlers = []
 
     def work() -> None:
-        with noted_interrupts() as check:
+        with deferred_interrupts() as check:
             handlers.append(signal.getsignal(signal.SIGINT))
             check()
 

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tuner.driver.optuna_dashboard import StudyStore, study_url
 from tuner.results.optuna_export import study_trial
-from tuner.samplers.observation import Told
+from tuner.samplers.observation import Observation
 from tuner.samplers.sampler import Sampler
 from tuner.space.objective import Objective
 from tuner.space.space import SearchSpace
@@ -47,10 +47,10 @@ def some(tmp_path: Path, text: str = SPACE) -> dict[int, FrozenTrial]:
     space = load(tmp_path, text)
     sampler = Sampler(space, 5_000, 20_000)
     tolds = [
-        Told("finished", {5_000: 4.0, 20_000: 3.0}),
-        Told("stopped", {5_000: 4.5, 10_000: 4.25}),
-        Told("diverged", {5_000: 5.0}),
-        Told("failed", {}),
+        Observation("finished", {5_000: 4.0, 20_000: 3.0}),
+        Observation("stopped", {5_000: 4.5, 10_000: 4.25}),
+        Observation("diverged", {5_000: 5.0}),
+        Observation("failed", {}),
     ]
     return {n: study_trial(space, sampler.suggest(n), told, 1.5) for n, told in enumerate(tolds)}
 
@@ -94,7 +94,7 @@ def test_study_store_replaces_a_trial_that_went_on(tmp_path: Path) -> None:
     mirror(url, "lm-1", LOSS, some(tmp_path))
     space = load(tmp_path)
     draw = Sampler(space, 5_000, 20_000).suggest(0)
-    further = Told("finished", {5_000: 4.5, 10_000: 4.25, 20_000: 2.5})
+    further = Observation("finished", {5_000: 4.5, 10_000: 4.25, 20_000: 2.5})
     assert mirror(url, "lm-1", LOSS, {1: study_trial(space, draw, further)}) is None
     trials = read(url)
     assert [t.user_attrs["trial"] for t in trials] == [0, 1, 2, 3]
@@ -105,13 +105,13 @@ def test_study_store_replaces_a_trial_that_went_on(tmp_path: Path) -> None:
 def test_study_store_shows_metrics_as_they_are(tmp_path: Path) -> None:
     text = "data: {source: python-docstrings, pairs: true}\nmodel: {n_encoder_layers: 1}\n" + SPACE
     one = load(tmp_path, text + "objective: {metric: token_accuracy}")
-    trial = study_trial(one, {"max_learning_rate": 1e-3}, Told("finished", {9: -0.25}))
+    trial = study_trial(one, {"max_learning_rate": 1e-3}, Observation("finished", {9: -0.25}))
     assert (trial.values, trial.intermediate_values) == ([0.25], {9: 0.25})
     several = load(
         tmp_path,
         text + "objective: [{metric: val_loss}, {metric: bleu}]\nsearch: {scheduler: none}",
     )
-    told = Told("finished", {9: 3.0}, (3.0, 21.5))
+    told = Observation("finished", {9: 3.0}, (3.0, 21.5))
     url = f"sqlite:///{tmp_path}/optuna.db"
     trial = study_trial(several, {"max_learning_rate": 1e-3, "optimizer": "adamw"}, told)
     assert mirror(url, "both", several.objectives, {0: trial}) is None

@@ -22,14 +22,14 @@ from tests.tuner.fault_injection import FaultyServer
 from tests.tuner.tracking.recorded import ENVIRONMENT, states, stored_steps
 from tuner.commands.sync import print_synced
 from tuner.driver.catch_up import catch_up
-from tuner.driver.sync import Sent, sync
+from tuner.driver.sync import SyncResult, sync
 from tuner.errors import JournalError, JournalInUse, RecordError, StoreError, TunerError
 from tuner.home import Home
 from tuner.journal.events import report_event
 from tuner.journal.journal import Journal
 from tuner.tracking import tracker as tracking
 from tuner.tracking.record import Record
-from tuner.tracking.runs import Birth, trial_tags
+from tuner.tracking.runs import RunStart, trial_tags
 from tuner.tracking.tags import STATE_FILE
 from tuner.tracking.tracker import Tracker
 
@@ -125,7 +125,7 @@ def test_sync_sends_a_search_that_the_store_never_saw(
     home: Home, store: str, make_spec: MakeSpec
 ) -> None:
     Driver(home, make_spec).whole_search()
-    assert sync(home, "lm-1") == Sent(2, 30, 3, ("search_space.yaml", "journal.jsonl"))
+    assert sync(home, "lm-1") == SyncResult(2, 30, 3, ("search_space.yaml", "journal.jsonl"))
     record = Record(store)
     search = record.search("lm-1")
     assert states(record) == [(0, "finished", "FINISHED"), (1, "diverged", "FAILED")]
@@ -153,7 +153,7 @@ def test_sync_has_nothing_to_send_after_a_search_without_faults(
     tracker.add_text("name: lm\n", "search_space.yaml")
     Driver(home, make_spec, tracker).whole_search()
     before = contents(store)
-    assert sync(home, "lm-1") == Sent(0, 0, 0, ())
+    assert sync(home, "lm-1") == SyncResult(0, 0, 0, ())
     assert contents(store) == before
 
 
@@ -177,7 +177,7 @@ def test_sync_sends_the_rest_of_a_killed_search(
     record = Record(store)
     assert record.search().status == "running"
     sent = sync(home, "lm-1")
-    assert sent == Sent(0, 6 * (3 - sent_reports), 2, ("search_space.yaml", "journal.jsonl"))
+    assert sent == SyncResult(0, 6 * (3 - sent_reports), 2, ("search_space.yaml", "journal.jsonl"))
     assert stored_steps(store, 0) == [1, 2, 3]
     assert states(record) == [(0, "interrupted", "KILLED")]
     assert record.search().status == "interrupted"
@@ -195,7 +195,7 @@ def test_sync_sends_the_rest_of_a_killed_search(
     resumed.finish("finished", 0, best_val_loss=1.0)
     resumed.journal.close()
     assert states(record) == [(0, "finished", "FINISHED")]
-    assert sync(home, "lm-1") == Sent(0, 0, 0, ())
+    assert sync(home, "lm-1") == SyncResult(0, 0, 0, ())
     assert record.search().metrics == {"best_val_loss": 1.0}
 
 
@@ -288,7 +288,7 @@ def test_sync_says_what_it_cannot_read(home: Home, make_spec: MakeSpec) -> None:
     journal = Journal.open(home.search("lm-1"))
     journal.append({"event": "session", "environment": {}})
     journal.close()
-    assert sync(home, "lm-1") == Sent(0, 0, 0, ())  # it never began
+    assert sync(home, "lm-1") == SyncResult(0, 0, 0, ())  # it never began
     for event in ({"event": "search"}, {"event": "trial", "number": 0, "spec": "{}"}):
         journal = Journal.open(home.search("lm-1"))
         journal.append(event)
@@ -372,7 +372,7 @@ def test_sync_sends_what_the_search_could_not(
     server.mend()
     time.sleep(1.5)  # what hung may come before it or later
     sync(home, "lm-1")
-    assert sync(home, "lm-1") == Sent(0, 0, 0, ())
+    assert sync(home, "lm-1") == SyncResult(0, 0, 0, ())
     assert states(Record(store)) == [
         (0, "finished", "FINISHED"), (1, "stopped at report 1", "FINISHED")
     ]  # fmt: skip
@@ -387,7 +387,7 @@ def test_sync_deletes_a_run_that_was_made_twice(
     """By a server that hung when its driver died."""
     tracker = open_tracker(home)
     for _ in range(2):
-        tracker.runs.create(0, Birth(make_spec(seed=0), ENVIRONMENT, 1000))
+        tracker.runs.create(0, RunStart(make_spec(seed=0), ENVIRONMENT, 1000))
     tracker.close()
     Driver(home, make_spec).whole_search()
     sync(home, "lm-1")

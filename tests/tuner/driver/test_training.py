@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tuner.driver.training import _calibrated, _where
-from tuner.space.data_facts import CorpusFacts
+from tuner.space.data_facts import DataFacts
 from tuner.space_file.load import load_space
 from tuner.workers import cluster as local_ray
 from tuner.workers.devices import Devices
@@ -62,7 +62,7 @@ def test_slots_are_measured_for_the_first_trial(monkeypatch: pytest.MonkeyPatch)
         return Devices("cuda", 5, 4)
 
     monkeypatch.setattr(local_ray, "calibrated", calibrated)
-    facts = CorpusFacts(2048, 1_000_000, 10_000, "data", "tokenizer")
+    facts = DataFacts(2048, 1_000_000, 10_000, "data", "tokenizer")
     home, view = SimpleNamespace(calibration=Path("x")), SimpleNamespace(phase=told.append)
     on = Devices("cuda", 5, 8, "auto", True)
     assert _calibrated(on, session(facts=facts, corpus="c", home=home, view=view)).slots == 4

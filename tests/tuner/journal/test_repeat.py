@@ -114,8 +114,8 @@ def test_search_goes_on_with_an_allowed_edit(tmp_path: Path, old: str, new: str)
     assert len(board.searched) == other.search.trials
     conductor = Conductor(space, FACTS, 3, memory_of(simulation.events, lambda _: ()))
     repeat(conductor, simulation.events, "lm-1")
-    assert [row.spec for row in conductor.board.rows.values()] == [
-        row.spec for row in board.rows.values()
+    assert [row.spec for row in conductor.board.trials.values()] == [
+        row.spec for row in board.trials.values()
     ]
 
 

@@ -22,23 +22,23 @@ from model.tokenizer.tokenizer import Tokenizer
 from tests.conftest import VOCAB, MakeSpec, last_state
 from tests.tuner.tracking.recorded import ENVIRONMENT
 from tuner.conductor.confirmation import confirm
-from tuner.conductor.trial import TrialRow
+from tuner.conductor.trial import Trial
 from tuner.errors import StoreError
 from tuner.home import Home
 from tuner.publish.model_card import MOST
 from tuner.publish.registry import Registered, register, takes_place
 from tuner.results.result import SearchResult
-from tuner.space.data_facts import CorpusFacts
+from tuner.space.data_facts import DataFacts
 from tuner.space_file.load import load_space
 from tuner.tracking.datasets import dataset_inputs
 from tuner.tracking.record import Record
-from tuner.tracking.runs import Birth, Told
+from tuner.tracking.runs import RunStart, TimedReport
 from tuner.trained.load_trial import load_trial
 
 Tokens = tuple[np.ndarray, np.ndarray]
 Searched = Callable[..., SearchResult]
 
-FACTS = CorpusFacts(VOCAB, 5000, 1000, "data", "tokenizer")
+FACTS = DataFacts(VOCAB, 5000, 1000, "data", "tokenizer")
 SPACE = """\
 name: lm
 model: {d_model: 16, n_layers: 2, n_heads: 2, context_length: 8, d_ff: 32}
@@ -67,7 +67,7 @@ def searched(
         made = make_spec(steps=6, **options)
         spec = made.model_copy(update={"tokenizer_fingerprint": tokenizer.fingerprint})
         folder = tmp_path / "states" / name
-        row = TrialRow(0, spec, {}, outcome="finished")
+        row = Trial(0, spec, {}, outcome="finished")
         row.reports = list(Engine(*tokens, checkpoint_dir=folder).run([spec]))
         row.times = [1000 * report.step for report in row.reports]
         inputs = dataset_inputs(DataConfig(), FACTS)
@@ -205,7 +205,9 @@ def test_older_state_is_not_taken_for_the_newest(
     assert register(home, result) == Registered("lm", 1, True, True)
     later = replace(last, step=last.step + 1, tokens=last.tokens + 32)
     tracker = open_tracker("lm-1", resume=True)
-    tracker.add_trial(0, Birth(row.spec, ENVIRONMENT, 0), [Told(later, 9000)], "finished", 9000)
+    tracker.add_trial(
+        0, RunStart(row.spec, ENVIRONMENT, 0), [TimedReport(later, 9000)], "finished", 9000
+    )
     tracker.flush()
     trial = Record(home.tracking_uri).trial(result.run_ids[0])
     assert trial.state_tokens == last.tokens < trial.metrics["tokens"] == later.tokens

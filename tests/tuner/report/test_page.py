@@ -17,7 +17,7 @@ from model.engine.report import Report, Status
 from tests.tuner.results.finished_search import SPACE, result_in
 from tests.tuner.simulated_search import trained
 from tuner.cli import main
-from tuner.conductor.trial import TrialRow
+from tuner.conductor.trial import Trial
 from tuner.errors import TunerError
 from tuner.home import Home
 from tuner.report import pictures
@@ -150,19 +150,19 @@ def test_page_names_a_winner_that_was_not_the_best(result: SearchResult) -> None
 # searches that are hard to draw ------------------------------------------------------------------
 
 
-def _all_diverge_but_one(row: TrialRow, step: int) -> Report:
+def _all_diverge_but_one(row: Trial, step: int) -> Report:
     report = trained(row, step)
     if row.number == 1:
         return report
     return replace(report, status=Status.DIVERGED, val_loss=math.nan, train_loss=math.nan)
 
 
-def _goes_wild(row: TrialRow, step: int) -> Report:
+def _goes_wild(row: Trial, step: int) -> Report:
     report = trained(row, step)
     return replace(report, val_loss=1e300) if row.number == 5 else report
 
 
-def _predicts(row: TrialRow, step: int) -> Report:
+def _predicts(row: Trial, step: int) -> Report:
     """A metric of which more is better."""
     report = trained(row, step)
     return replace(report, token_accuracy=1 / report.val_loss)

@@ -13,10 +13,10 @@ import pytest
 from model.engine.report import Report, Status
 from tests.tuner.results.finished_search import SPACE, result_in
 from tests.tuner.results.random_trials import FACTS, load
-from tuner.conductor.trial import TrialRow
+from tuner.conductor.trial import Trial
 from tuner.report.axes import Mark, axes_of, lines, place, slices
 from tuner.report.parallel import Scale, groups
-from tuner.report.series import Curve, Ending, Rung, Series, is_wide, window
+from tuner.report.series import Curve, Ending, ReportData, Rung, is_wide, window
 from tuner.report.shares import shares_of
 from tuner.results.importance import importance
 from tuner.results.result import SearchResult
@@ -40,7 +40,7 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> SearchSpace:
 
 def row(
     space: SearchSpace, number: int, values: Sequence[float], times: Sequence[int] = (), **more: Any
-) -> TrialRow:
+) -> Trial:
     """A trial of B = 8 that reports every 4,000 tokens; NaN: it diverged."""
     draw = more.pop("draw", {"max_learning_rate": 1e-3, "beta1": 0.85, "batch_size": 8})
     spec = space.spec(draw, FACTS, 0)
@@ -53,12 +53,14 @@ def row(
     stopped = f"stopped at report {len(reports)}"
     outcome = str(reports[-1].status) if reports[-1].status is not Status.TRAINING else stopped
     given = {"draw": draw, "reports": reports, "times": list(times), "outcome": outcome}
-    return TrialRow(number, spec, **(given | more))
+    return Trial(number, spec, **(given | more))
 
 
-def series(space: SearchSpace, *rows: TrialRow, **more: Any) -> Series:
+def series(space: SearchSpace, *rows: Trial, **more: Any) -> ReportData:
     best = min(rows, key=lambda r: r.objective("val_loss"))
-    return Series(SearchResult("s-1", space, "val_loss", [*rows], best, {}, "1", 9.0, 0.5, **more))
+    return ReportData(
+        SearchResult("s-1", space, "val_loss", [*rows], best, {}, "1", 9.0, 0.5, **more)
+    )
 
 
 def test_best_so_far_sums_the_tokens_of_all_trials_in_the_order_of_time(space: SearchSpace) -> None:
@@ -99,7 +101,7 @@ def test_curves_end_where_a_trial_diverged(space: SearchSpace) -> None:
 def test_curve_of_a_branch_begins_at_its_parent(tmp_path: Path) -> None:
     text = SPACE.replace("tied_embeddings: {choice: [true, false]}", "d_model: 16")
     result = result_in(tmp_path, "trials: 8, scheduler: pbt", text)
-    found = Series(result)
+    found = ReportData(result)
     (child, *_) = [r for r in result.trials if r.parent is not None and not r.has_diverged]
     parent = next(r for r in result.trials if r.number == child.parent)
     curve = next(c for c in found.curves if c.number == child.number)
@@ -131,7 +133,7 @@ def test_rungs_count_who_came_and_what_became_of_them(space: SearchSpace) -> Non
 
 def test_rungs_of_a_search_agree_with_its_outcomes(tmp_path: Path) -> None:
     result = result_in(tmp_path, "trials: 24")
-    stopped = {r.level: r.stopped for r in Series(result).rungs}
+    stopped = {r.level: r.stopped for r in ReportData(result).rungs}
     for level, count in stopped.items():
         told = [r for r in result.trials if r.outcome == f"stopped at report {level}"]
         assert len(told) == count
@@ -183,7 +185,7 @@ def test_slices_mark_how_trials_ended(space: SearchSpace) -> None:
 
 def test_conditional_parameters_are_missing_on_lines_and_slices(tmp_path: Path) -> None:
     result = result_in(tmp_path, "trials: 24, sampler: random")
-    found = Series(result)
+    found = ReportData(result)
     index = [axis.label for axis in axes_of(found)].index("momentum")
     have = {r.number for r in result.trials if r.draw["optimizer"] == "momentum"}
     assert 0 < len(have) < 24
@@ -211,7 +213,7 @@ def test_groups_are_fifths_with_the_best_last(space: SearchSpace) -> None:
 
 def test_shares_are_those_of_optunas_evaluators(tmp_path: Path) -> None:
     result = result_in(tmp_path, "trials: 24, sampler: random, scheduler: none", SPACE)
-    found = shares_of(Series(result))
+    found = shares_of(ReportData(result))
     assert found.reason is None
     assert found.trials == 24
     assert found.tokens == 27_000
@@ -251,7 +253,7 @@ def test_ped_anova_is_optunas_own_on_the_same_trials(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("trials", "words"), [(6, "6 of them"), (1, "1 of them")])
 def test_shares_say_that_there_are_too_few_trials(tmp_path: Path, trials: int, words: str) -> None:
-    found = shares_of(Series(result_in(tmp_path, f"trials: {trials}, scheduler: none")))
+    found = shares_of(ReportData(result_in(tmp_path, f"trials: {trials}, scheduler: none")))
     assert found.bars == ()
     assert found.reason is not None
     assert found.reason.startswith("Too few trials")
@@ -264,7 +266,7 @@ def test_front_pairs_the_first_objective_with_each_other(tmp_path: Path) -> None
         "objective: [{metric: val_loss}, {metric: parameters}, {metric: perplexity}]",
     ).replace("tied_embeddings: {choice: [true, false]}", "d_model: {choice: [16, 32]}")
     result = result_in(tmp_path, "trials: 12, scheduler: none, sampler: random", text)
-    first, second = Series(result).fronts
+    first, second = ReportData(result).fronts
     assert first.metrics == ("val_loss", "parameters")
     assert second.metrics == ("val_loss", "perplexity")
     best = min(first.points, key=lambda p: p[1])

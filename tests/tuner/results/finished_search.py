@@ -9,7 +9,7 @@ from typing import Any
 from model.engine.report import Report
 from tests.tuner.simulated_search import FACTS, Simulation, space_of, trained
 from tuner.conductor.conductor import Conductor
-from tuner.conductor.trial import TrialRow
+from tuner.conductor.trial import Trial
 from tuner.results.advice import advise
 from tuner.results.result import SearchResult
 from tuner.space.space import SearchSpace
@@ -28,7 +28,7 @@ confirm: {top: 2, seeds: 3}
 search: {%s, seed: 3}
 """
 STARTED = 1_795_276_800_000  # 2026-11-21 16:00 UTC, in milliseconds
-Train = Callable[[TrialRow, int], Report]
+Train = Callable[[Trial, int], Report]
 
 
 def conducted(space: SearchSpace, train: Train = trained, most: int | None = None) -> Conductor:
@@ -45,7 +45,7 @@ def conducted(space: SearchSpace, train: Train = trained, most: int | None = Non
         count += 1
     if most is None:
         simulation.conductor.close()
-    for row in simulation.conductor.board.rows.values():
+    for row in simulation.conductor.board.trials.values():
         row.times = [STARTED + time for time in row.times]
     return simulation.conductor
 
@@ -62,7 +62,7 @@ def result_of(space: SearchSpace, train: Train = trained, **more: Any) -> Search
         "trials": board.searched,
         "confirming": board.confirming,
         "best": board.best,
-        "run_ids": {number: f"{number:032x}" for number in board.rows},
+        "run_ids": {number: f"{number:032x}" for number in board.trials},
         "experiment_id": "1",
         "run_id": "f" * 32,
         "wall_seconds": 65.0,

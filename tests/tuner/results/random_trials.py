@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from model.engine.report import Report, Status
-from tuner.conductor.trial import TrialRow
+from tuner.conductor.trial import Trial
 from tuner.results.advice import advise
 from tuner.results.range_edit import from_unit
-from tuner.space.data_facts import CorpusFacts
+from tuner.space.data_facts import DataFacts
 from tuner.space.parameter import Choice, Range, Value
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import load_space
 
-FACTS = CorpusFacts(300, 100_000, 10_000, "data", "tokenizer")
+FACTS = DataFacts(300, 100_000, 10_000, "data", "tokenizer")
 HEAD = """
 data: {source: python-stdlib}
 tokenizer: {vocab_size: 300}
@@ -58,12 +58,10 @@ def draw(space: SearchSpace, rng: random.Random, fixed: Mapping[str, Value]) -> 
     return drawn
 
 
-def trained(
-    space: SearchSpace, number: int, drawn: Draw, loss: float, reports: int = 99
-) -> TrialRow:
+def trained(space: SearchSpace, number: int, drawn: Draw, loss: float, reports: int = 99) -> Trial:
     """A trial with its reports; it diverges at the second one if its loss is not finite."""
     spec = space.spec(drawn, FACTS, 0)
-    row = TrialRow(number, spec, drawn)
+    row = Trial(number, spec, drawn)
     steps = spec.report_steps[:reports]
     for i, step in enumerate(steps, 1):
         status = Status.FINISHED if i == len(spec.report_steps) else Status.TRAINING

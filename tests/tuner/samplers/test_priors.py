@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.samplers.observation import Told
+from tuner.samplers.observation import Observation
 from tuner.samplers.priors import prior_draw, prior_share
 from tuner.samplers.sampler import Sampler
 from tuner.space.parameter import Choice, Parameter, Prior, Range, Value
@@ -51,7 +51,7 @@ def losses(space: SearchSpace, seed: int, trials: int) -> list[float]:
         places = {label: parameters[label].place(value) for label, value in draw.items()}
         loss = sum(w * (places[label] - best) ** 2 for label, (w, best) in BOWL.items())
         found.append(loss + 0.01 * noise.random())
-        sampler.tell(number, Told("finished", {20_000: found[-1]}))
+        sampler.tell(number, Observation("finished", {20_000: found[-1]}))
     return found[1:]
 
 

@@ -13,7 +13,7 @@ from typing import Literal
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from tuner.samplers.observation import Told
+from tuner.samplers.observation import Observation
 from tuner.samplers.optuna_sampler import METHODS
 from tuner.samplers.sampler import Sampler
 from tuner.space.parameter import Value
@@ -68,19 +68,21 @@ def loss(draw: Draw) -> float:
     return 3 + abs(math.log(rates[0] / 0.01)) if rates else 3.0
 
 
-def finished(draw: Draw) -> Told:
-    return Told("finished", {t: loss(draw) + 1 - t / BUDGET for t in (REPORT, 3 * REPORT, BUDGET)})
+def finished(draw: Draw) -> Observation:
+    return Observation(
+        "finished", {t: loss(draw) + 1 - t / BUDGET for t in (REPORT, 3 * REPORT, BUDGET)}
+    )
 
 
-def outcome(number: int, draw: Draw) -> Told:
+def outcome(number: int, draw: Draw) -> Observation:
     """One of every kind."""
     value = loss(draw)
     if number % 7 == 3:
-        return Told("diverged", {REPORT: value} if number % 2 else {})
+        return Observation("diverged", {REPORT: value} if number % 2 else {})
     if number % 7 == 5:
-        return Told("failed", {})
+        return Observation("failed", {})
     if number % 3 == 1:
-        return Told("stopped", {REPORT: value + 0.5})
+        return Observation("stopped", {REPORT: value + 0.5})
     return finished(draw)
 
 
@@ -115,7 +117,7 @@ def play(
     return draws
 
 
-def run(sampler: Sampler, count: int, tell: Callable[[Draw], Told] = finished) -> list[Draw]:
+def run(sampler: Sampler, count: int, tell: Callable[[Draw], Observation] = finished) -> list[Draw]:
     """Suggest and tell in turn."""
     draws = []
     for number in range(count):
@@ -184,17 +186,17 @@ def test_sampler_tells_how_trials_ended(tmp_path: Path) -> None:
     sampler = make(tmp_path)
     for number in range(6):
         sampler.suggest(number)
-    sampler.tell(0, Told("finished", {5_000: 3.5, 20_000: 3.0}))
-    sampler.tell(1, Told("stopped", {5_000: 4.5, 10_000: 4.0}))
-    sampler.tell(2, Told("diverged", {5_000: 3.1}))
-    sampler.tell(3, Told("failed", {5_000: 3.1}))
+    sampler.tell(0, Observation("finished", {5_000: 3.5, 20_000: 3.0}))
+    sampler.tell(1, Observation("stopped", {5_000: 4.5, 10_000: 4.0}))
+    sampler.tell(2, Observation("diverged", {5_000: 3.1}))
+    sampler.tell(3, Observation("failed", {5_000: 3.1}))
     a, b, c, d, e, f = trials_of(sampler)
     assert (a.state, a.value) == (TrialState.COMPLETE, 3.0)
     assert (b.state, b.intermediate_values) == (TrialState.PRUNED, {5_000: 4.5, 10_000: 4.0})
     assert (c.state, c.intermediate_values) == (TrialState.PRUNED, {})
     assert d.state is TrialState.FAIL
     assert (e.state, f.state) == (TrialState.RUNNING, TrialState.RUNNING)
-    sampler.tell(1, Told("finished", {20_000: 2.0}))
+    sampler.tell(1, Observation("finished", {20_000: 2.0}))
     assert (trials_of(sampler)[1].state, trials_of(sampler)[1].value) == (TrialState.COMPLETE, 2.0)
 
 
@@ -308,9 +310,9 @@ def test_sampler_with_several_objectives(tmp_path: Path) -> None:
             waste = float(draw["min_learning_rate/max_learning_rate"])
             values = abs(rate + 3) + waste, abs(rate + 2) + waste
             if number % 9 == 5:
-                sampler.tell(number, Told("diverged", {}))
+                sampler.tell(number, Observation("diverged", {}))
             else:
-                sampler.tell(number, Told("finished", {BUDGET: values[0]}, values))
+                sampler.tell(number, Observation("finished", {BUDGET: values[0]}, values))
             total += sum(values) - 1 if number >= 80 else 0
         return total
 
@@ -328,9 +330,9 @@ def test_sampler_makes_the_larger_better_where_it_is(tmp_path: Path) -> None:
     sampler = make(tmp_path, "nsga2", text)
     for number in range(3):
         sampler.suggest(number)
-    sampler.tell(0, Told("finished", {BUDGET: 3.0}, (3.0, 25.0)))
-    sampler.tell(1, Told("diverged", {}))
-    sampler.tell(2, Told("stopped", {REPORT: 2.0}))
+    sampler.tell(0, Observation("finished", {BUDGET: 3.0}, (3.0, 25.0)))
+    sampler.tell(1, Observation("diverged", {}))
+    sampler.tell(2, Observation("stopped", {REPORT: 2.0}))
     a, b, c = trials_of(sampler)
     assert a.values == [3.0, -25.0]
     assert b.values == [3.0, -25.0]  # the worst of all, which is the only one
@@ -353,8 +355,8 @@ def test_sampler_stays_away_from_where_trials_diverged(tmp_path: Path, name: str
         for number in range(30):
             rate = 10 ** (-4 + 3 * (number + 0.5) / 30)
             sampler.restore(number, {**sampler.suggest(number), "max_learning_rate": rate})
-            told = Told("finished", {BUDGET: 4.0 + rng.random()})
-            sampler.tell(number, Told(state, {}) if rate > 0.01 else told)
+            told = Observation("finished", {BUDGET: 4.0 + rng.random()})
+            sampler.tell(number, Observation(state, {}) if rate > 0.01 else told)
         rates = [float(sampler.suggest(number)["max_learning_rate"]) for number in range(30, 40)]
         return sum(rate > 0.01 for rate in rates) / 10
 
@@ -389,7 +391,9 @@ def test_sampler_suggests_the_same_in_another_process(tmp_path: Path) -> None:
 def test_sampler_with_little_to_search(tmp_path: Path, name: str) -> None:
     for rows in ("{λ: {log: [0.1, 1]}}", "{optimizer: {choice: [adamw, lion]}}", "{}"):
         text = f"hyperparameters: {rows}\nbudget: {{tokens: 18000}}\nsearch: {{sampler: %s}}\n"
-        draws = run(make(tmp_path, name, text), 14, lambda draw: Told("finished", {BUDGET: 3.0}))
+        draws = run(
+            make(tmp_path, name, text), 14, lambda draw: Observation("finished", {BUDGET: 3.0})
+        )
         assert len(draws) == 14
         assert len({tuple(draw.items()) for draw in draws}) >= {"{}": 1}.get(rows, 2)
 
@@ -397,6 +401,6 @@ def test_sampler_with_little_to_search(tmp_path: Path, name: str) -> None:
 def test_sampler_ignores_what_it_never_suggested(tmp_path: Path) -> None:
     """Trials of an edited space may lie outside of it."""
     sampler = make(tmp_path)
-    sampler.tell(7, Told("finished", {BUDGET: 1.0}))
+    sampler.tell(7, Observation("finished", {BUDGET: 1.0}))
     draws = run(sampler, 3)
     assert draws == run(make(tmp_path), 3)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tuner.schedulers.scheduler import Branch, Choice, Decision, Facts, Resume, Scheduler
+from tuner.schedulers.scheduler import Branch, Choice, Decision, Resume, Scheduler, SchedulerContext
 from tuner.space.parameter import Choice as Options
 from tuner.space.parameter import Parameter, Range, Value
 from tuner.space.space import SearchSpace
@@ -38,7 +38,7 @@ def facts(
     parameters: tuple[Parameter, ...] = PARAMETERS,
     report_tokens: int = 100,
     **search: Any,
-) -> Facts:
+) -> SchedulerContext:
     """Facts of a search whose trials report every `report_tokens`."""
     space = SearchSpace.model_validate(
         {
@@ -47,7 +47,7 @@ def facts(
             "search": {"scheduler": scheduler, **search},
         }
     )
-    return Facts(space, report_tokens, report_tokens * reports, never_stopped)
+    return SchedulerContext(space, report_tokens, report_tokens * reports, never_stopped)
 
 
 def drawn(space: SearchSpace, rng: random.Random) -> dict[str, Value]:
@@ -91,7 +91,7 @@ class Search:
         calls: every call that changed something, with its arguments and its answer.
     """
 
-    facts: Facts
+    facts: SchedulerContext
     scheduler: Scheduler
     slots: int
     trials: int

@@ -9,12 +9,12 @@ import pytest
 from tests.tuner.schedulers.simulation import Search, facts, noise
 from tuner.schedulers.asha import AshaPromote, AshaStop, asha
 from tuner.schedulers.rungs import rung_tokens
-from tuner.schedulers.scheduler import Decision, Facts, New, Resume, Scheduler
+from tuner.schedulers.scheduler import Decision, New, Resume, Scheduler, SchedulerContext
 
 NOBODY = frozenset[int]()
 
 
-def plain(reports: int = 27) -> Facts:
+def plain(reports: int = 27) -> SchedulerContext:
     return facts(reports=reports, never_stopped=NOBODY)
 
 

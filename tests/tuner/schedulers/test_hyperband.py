@@ -6,12 +6,12 @@ import pytest
 
 from tests.tuner.schedulers.simulation import Draw, Search, facts, noise
 from tuner.schedulers.hyperband import Hyperband, Plan, plans
-from tuner.schedulers.scheduler import Decision, Facts, New, Resume
+from tuner.schedulers.scheduler import Decision, New, Resume, SchedulerContext
 
 NOBODY = frozenset[int]()
 
 
-def plain(reports: int, **more: int) -> Facts:
+def plain(reports: int, **more: int) -> SchedulerContext:
     return facts("hyperband", reports=reports, never_stopped=NOBODY, **more)
 
 
@@ -67,7 +67,7 @@ def test_brackets_of_other_budgets(
 
 def test_brackets_bear_reports_that_do_not_divide_the_budget() -> None:
     """240,000 tokens in nine reports of 26,667: the ninth comes 3 tokens early."""
-    given = Facts(facts().space, 26_667, 240_000)
+    given = SchedulerContext(facts().space, 26_667, 240_000)
     assert plans(given)[0] == Plan(9, (26_667, 80_001))
 
 

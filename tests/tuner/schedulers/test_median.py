@@ -7,12 +7,12 @@ import pytest
 
 from tests.tuner.schedulers.simulation import Search, facts, noise
 from tuner.schedulers.median import MedianStopping
-from tuner.schedulers.scheduler import Decision, Facts
+from tuner.schedulers.scheduler import Decision, SchedulerContext
 
 NOBODY = frozenset[int]()
 
 
-def plain(reports: int = 8) -> Facts:
+def plain(reports: int = 8) -> SchedulerContext:
     return facts("median", reports=reports, never_stopped=NOBODY)
 
 

@@ -13,7 +13,7 @@ from tests.tuner.schedulers.simulation import Draw, Search, drawn, facts, noise
 from tuner.schedulers.pbt import PBT
 from tuner.schedulers.population import Population
 from tuner.schedulers.registry import SCHEDULERS
-from tuner.schedulers.scheduler import Branch, Decision, Facts, New
+from tuner.schedulers.scheduler import Branch, Decision, New, SchedulerContext
 from tuner.space.parameter import Constant, Parameter, Range, Value
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import load_space
@@ -190,7 +190,7 @@ def test_pbt_multiplies_or_divides_or_draws_anew() -> None:
 
 def test_pbt_moves_counts_and_choices(tmp_path: Path) -> None:
     space = conditional(tmp_path)
-    given = Facts(space, 100, 800, NOBODY, 10_000)
+    given = SchedulerContext(space, 100, 800, NOBODY, 10_000)
     tested = PBT(given)
     draw: dict[str, Value] = {
         "schedule": "wsd",
@@ -265,7 +265,7 @@ def test_population_explores_an_edited_space(name: str, tmp_path: Path) -> None:
         "beta2": 0.999,
         "warmup_steps": 3,
     }
-    tested = SCHEDULERS[name](Facts(space, 100, 800, NOBODY, 10_000))  # type: ignore[index]
+    tested = SCHEDULERS[name](SchedulerContext(space, 100, 800, NOBODY, 10_000))  # type: ignore[index]
     assert isinstance(tested, Population)
     tested.add(0, draw)
     tested.report(0, 200, 1.0)

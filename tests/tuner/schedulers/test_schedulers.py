@@ -6,7 +6,7 @@ import pytest
 
 from tests.tuner.schedulers.simulation import Search, facts, noise
 from tuner.schedulers.registry import SCHEDULERS
-from tuner.schedulers.scheduler import Facts
+from tuner.schedulers.scheduler import SchedulerContext
 
 CASES = [(name, form) for name in SCHEDULERS for form in ("promote", "stop")]
 CASES = [case for case in CASES if case[0] == "asha" or case[1] == "promote"]
@@ -15,12 +15,12 @@ pytestmark = pytest.mark.usefixtures("few_draws")
 each_case = pytest.mark.parametrize(("name", "form"), CASES)
 
 
-def case_facts(name: str, form: str, trials: int = 24, **more: object) -> Facts:
+def case_facts(name: str, form: str, trials: int = 24, **more: object) -> SchedulerContext:
     return facts(name, asha=form, trials=trials, **more)  # type: ignore[arg-type]
 
 
 def search(
-    given: Facts, slots: int, *, seed: int = 0, failing: float = 0.0, levels: int = 10**9
+    given: SchedulerContext, slots: int, *, seed: int = 0, failing: float = 0.0, levels: int = 10**9
 ) -> Search:
     scheduler = SCHEDULERS[given.space.search.scheduler](given)
     trials = given.space.search.trials

@@ -11,13 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tuner.errors import SpaceError
-from tuner.space.data_facts import CorpusFacts
+from tuner.space.data_facts import DataFacts
 from tuner.space.estimate import expected_tokens
 from tuner.space.parameter import Choice, Constant, Parameter, Range, Value
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import load_space
 
-FACTS = CorpusFacts(300, 100_000, 10_000, "data", "tokenizer")
+FACTS = DataFacts(300, 100_000, 10_000, "data", "tokenizer")
 BUDGET = "budget: {tokens: 20000, reports: 4}\n"
 
 

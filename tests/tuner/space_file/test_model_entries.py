@@ -19,11 +19,11 @@ from tuner.errors import SpaceError
 from tuner.formatting import number
 from tuner.home import Home
 from tuner.samplers.sampler import Sampler
-from tuner.space.data_facts import CorpusFacts
+from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import load_space
 
-FACTS = CorpusFacts(300, 100_000, 10_000, "data", "tokenizer")
+FACTS = DataFacts(300, 100_000, 10_000, "data", "tokenizer")
 BUDGET = "budget: {tokens: 20000, reports: 4}\n"
 
 
@@ -120,7 +120,7 @@ def test_each_pair_is_a_sequence(tmp_path: Path) -> None:
     )
     (tmp_path / "space.yaml").write_text(text, encoding="utf-8")
     space = load_space(tmp_path / "space.yaml")
-    facts = CorpusFacts(300, 700, 40, "data", "tokenizer", has_pairs=True)
+    facts = DataFacts(300, 700, 40, "data", "tokenizer", has_pairs=True)
     spec = space.spec({}, facts, 0)
     assert spec.train_sequences == 700
     assert spec.validation_sequences == 40
@@ -237,6 +237,6 @@ def test_facts_read_the_end_of_text_from_the_tokenizer(tmp_path: Path) -> None:
         TokenizerConfig(vocab_size=260),
         tmp_path / "cache",
     )
-    facts = CorpusFacts.of(corpus)
+    facts = DataFacts.of(corpus)
     assert corpus.train[-1] == facts.end_of_text == 0
     assert (corpus.train == 0).sum() == len(corpus.train_documents)

@@ -11,7 +11,7 @@ from rich.console import Console, Group
 from model.engine.report import Report, Status
 from tests.conftest import MakeSpec
 from tuner.conductor.board import Board
-from tuner.conductor.trial import TrialRow
+from tuner.conductor.trial import Trial
 from tuner.formatting import clock
 from tuner.space.objective import Objective
 from tuner.terminal.live import LiveView, LogView, draw_board, sparkline
@@ -21,9 +21,9 @@ from tuner.terminal.live import LiveView, LogView, draw_board, sparkline
 def board(make_spec: MakeSpec) -> Board:
     board = Board([Objective()], trials=4, expected_tokens=4000)
     for number in range(4):
-        board.add(TrialRow(number, make_spec(seed=number)))
+        board.add(Trial(number, make_spec(seed=number)))
         board.report(number, Report(str(number), Status.TRAINING, 4, 128, 3.25, 3.0, 1.0, 0.01))
-    board.rows[3].outcome = "stopped at report 1"
+    board.trials[3].outcome = "stopped at report 1"
     return board
 
 
@@ -68,7 +68,7 @@ def test_board_remembers_the_best_values(board: Board) -> None:
         board.report(1, Report("1", status, step, 32 * step, loss, 3.0, 1.0, 0.01))
     assert board.best_values == [3.25] * 5 + [3.0] * 3
     accuracy = Board([Objective(metric="token_accuracy", mode="max")], 4, 4000)
-    accuracy.add(board.rows[0])
+    accuracy.add(board.trials[0])
     for step, value in ((1, 0.2), (2, 0.4), (3, 0.3)):
         made = Report("0", Status.TRAINING, step, step, 3.0, 3.0, 1.0, 0.01, token_accuracy=value)
         accuracy.report(0, made)
@@ -79,11 +79,11 @@ def test_live_view_tells_above_itself_only_what_matters(board: Board) -> None:
     console = Console(width=80, file=io.StringIO(), force_terminal=True)
     view = LiveView(console)
     view.begin(board, "lm-1")
-    view.event(board.rows[3], "stopped at report 1")
+    view.event(board.trials[3], "stopped at report 1")
     board.report(1, Report("1", Status.DIVERGED, 5, 160, math.nan, 3.0, 1.0, 0.01))
-    view.event(board.rows[1], "diverged")
+    view.event(board.trials[1], "diverged")
     board.report(2, Report("2", Status.FINISHED, 12, 384, 3.0, 3.0, 1.0, 0.01))
-    view.event(board.rows[2], "best so far  finished")
+    view.event(board.trials[2], "best so far  finished")
     view.end()
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "trial 1  diverged" in text
@@ -105,7 +105,7 @@ def test_log_view_prints_a_line_per_event(board: Board) -> None:
     view = LogView(console)
     view.phase("starting")
     view.begin(board, "lm-1")
-    view.event(board.rows[1], "report 1/3  val_loss 3.2500  best so far")
+    view.event(board.trials[1], "report 1/3  val_loss 3.2500  best so far")
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert lines[:2] == ["starting", "lm-1"]
     assert len(lines) == 3  # however narrow

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from tests.tuner.results.random_trials import draw, load, trained
 from tuner.conductor.confirmation import confirm
-from tuner.conductor.trial import TrialRow
+from tuner.conductor.trial import Trial
 from tuner.results.pareto import pareto_front
 from tuner.results.result import SearchResult
 from tuner.space.objective import Objective
@@ -27,7 +27,7 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> SearchSpace:
     return load(tmp_path_factory.mktemp("space"))
 
 
-def rows_of(space: SearchSpace, losses: Sequence[float] = LOSSES) -> list[TrialRow]:
+def rows_of(space: SearchSpace, losses: Sequence[float] = LOSSES) -> list[Trial]:
     rng = random.Random(0)
     rows = [trained(space, i, draw(space, rng, {}), loss) for i, loss in enumerate(losses)]
     for row in rows:
@@ -35,7 +35,7 @@ def rows_of(space: SearchSpace, losses: Sequence[float] = LOSSES) -> list[TrialR
     return rows
 
 
-def result_of(space: SearchSpace, rows: list[TrialRow] | None = None, **more: Any) -> SearchResult:
+def result_of(space: SearchSpace, rows: list[Trial] | None = None, **more: Any) -> SearchResult:
     rows = rows or rows_of(space)
     best = min(rows, key=lambda r: r.objective("val_loss"))
     given = {

@@ -17,13 +17,13 @@ from model.spec.data import DataConfig
 from tests.conftest import MakeSpec
 from tests.tuner.tracking.recorded import ENVIRONMENT, Open, report, rows, states, stored_steps
 from tuner.errors import RecordError, StoreError
-from tuner.space.data_facts import CorpusFacts
+from tuner.space.data_facts import DataFacts
 from tuner.tracking import tracker as tracking
 from tuner.tracking.datasets import dataset_inputs
 from tuner.tracking.record import Record
-from tuner.tracking.runs import Birth, Told, trial_tags
+from tuner.tracking.runs import RunStart, TimedReport, trial_tags
 from tuner.tracking.store import open_client
-from tuner.tracking.tags import Vitals
+from tuner.tracking.tags import SystemMetrics
 from tuner.tracking.tracker import Tracker
 
 
@@ -206,9 +206,7 @@ def inputs_of(record: Record, run_id: str) -> list[tuple[str, str, str, dict[str
 def test_tracker_records_the_corpus_once(
     open_tracker: Open, store: str, make_spec: MakeSpec
 ) -> None:
-    facts = CorpusFacts(
-        300, 5000, 500, "d" * 64, "t" * 64, train_tokens=5000, validation_tokens=500
-    )
+    facts = DataFacts(300, 5000, 500, "d" * 64, "t" * 64, train_tokens=5000, validation_tokens=500)
     inputs = dataset_inputs(DataConfig(files=("/a/texts", "/b/more.txt")), facts)
     for resume in (False, True):
         tracker = open_tracker(resume=resume, inputs=inputs)
@@ -241,7 +239,7 @@ def test_tracker_records_the_corpus_once(
     ],
 )
 def test_mlflow_knows_the_source_of_a_dataset(data: dict[str, Any], name: str, kind: str) -> None:
-    facts = CorpusFacts(300, 700, 70, "d" * 64, "t" * 64, has_pairs=True, train_tokens=9000)
+    facts = DataFacts(300, 700, 70, "d" * 64, "t" * 64, has_pairs=True, train_tokens=9000)
     training, _ = dataset_inputs(DataConfig(**data), facts)
     assert training.dataset.name == name
     assert json.loads(training.dataset.profile) == {
@@ -257,7 +255,7 @@ def test_dataset_digests_tell_cuts_of_the_same_documents_apart() -> None:
     """MLflow keeps the first profile of a digest."""
     data, digests = DataConfig(), set()
     for size, tokenizer in ((700, "t"), (701, "t"), (700, "u")):
-        facts = CorpusFacts(300, size, 700, "d" * 64, tokenizer)
+        facts = DataFacts(300, size, 700, "d" * 64, tokenizer)
         digests |= {each.dataset.digest for each in dataset_inputs(data, facts)}
     assert len(digests) == 5
     assert max(map(len, digests)) <= 36  # which MLflow takes
@@ -269,7 +267,7 @@ def test_tracker_records_how_busy_workers_are(open_tracker: Open, store: str) ->
     for seconds in range(0, 5 * 300, 5):
         names = (f"system/worker_{number}/memory_megabytes" for number in range(4))
         values = dict.fromkeys(names, 300.0 + seconds)
-        tracker.note_vitals(Vitals(values, began + 1000 * seconds))
+        tracker.note_vitals(SystemMetrics(values, began + 1000 * seconds))
     tracker.finish("finished", {"best": 1.0}, None)
     record = Record(store)
     search = record.search()
@@ -353,10 +351,10 @@ def test_mlflow_stores_equal_metrics_once(
     """What a retry rests on whose first attempt was served although it seemed to fail."""
     tracker = open_tracker()
     told = [
-        Told(report(4, math.nan), 2000),
-        Told(replace(report(8, 1.0), grad_norm=math.inf), 2001),
+        TimedReport(report(4, math.nan), 2000),
+        TimedReport(replace(report(8, 1.0), grad_norm=math.inf), 2001),
     ]
-    run_id = tracker.runs.create(0, Birth(make_spec(), ENVIRONMENT, 1000))
+    run_id = tracker.runs.create(0, RunStart(make_spec(), ENVIRONMENT, 1000))
     for batch in (told[:1], told, told):
         tracker.runs.log(run_id, batch)
     assert stored_steps(store, 0) == [4, 8]
@@ -377,8 +375,8 @@ def test_tracker_goes_on_after_its_driver_was_killed(
     assert states(record) == [(0, "running", "RUNNING")]
 
     resumed = open_tracker(resume=True)
-    told = [Told(report(4, 2.0), 2000), Told(report(8, 1.0), 2001)]
-    resumed.add_trial(0, Birth(make_spec(), ENVIRONMENT, 1000), told, "running", 1000)
+    told = [TimedReport(report(4, 2.0), 2000), TimedReport(report(8, 1.0), 2001)]
+    resumed.add_trial(0, RunStart(make_spec(), ENVIRONMENT, 1000), told, "running", 1000)
     resumed.start_trial(1, make_spec(seed=1), ENVIRONMENT, 3000)
     resumed.flush()
     assert stored_steps(store, 0) == [4, 8]
@@ -434,8 +432,8 @@ def test_tracker_sends_many_reports_in_order(
 ) -> None:
     """More than one call takes."""
     tracker = open_tracker()
-    told = [Told(report(step, 1 / step), 2000 + step) for step in range(1, 251)]
-    tracker.add_trial(0, Birth(make_spec(), ENVIRONMENT, 1000), told, "finished", 3000)
+    told = [TimedReport(report(step, 1 / step), 2000 + step) for step in range(1, 251)]
+    tracker.add_trial(0, RunStart(make_spec(), ENVIRONMENT, 1000), told, "finished", 3000)
     tracker.flush()
     assert stored_steps(store, 0) == list(range(1, 251))
     assert tracker.num_metrics == 1500

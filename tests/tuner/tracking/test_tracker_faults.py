@@ -34,7 +34,7 @@ from tests.tuner.tracking.recorded import (
 from tuner.errors import StoreError
 from tuner.tracking import tracker as tracking
 from tuner.tracking.record import Record
-from tuner.tracking.runs import Birth
+from tuner.tracking.runs import RunStart
 from tuner.tracking.tracker import Tracker
 
 # Seconds. A call takes 20 µs; with busy cores one in a hundred waits for its turn.
@@ -108,7 +108,7 @@ def test_tracker_makes_no_run_twice(
     tracker = open_tracker(uri=server.uri)
     create = tracker.runs.create
 
-    def twice(number: int, birth: Birth) -> str:
+    def twice(number: int, birth: RunStart) -> str:
         """The one that nobody heard of any more, and which came too late to be found."""
         monkeypatch.setattr(tracker.runs, "create", create)
         monkeypatch.setattr(tracker.runs, "children", lambda: late() or [])
@@ -117,7 +117,7 @@ def test_tracker_makes_no_run_twice(
     def late() -> None:
         monkeypatch.undo()
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
-        create(0, Birth(make_spec(), ENVIRONMENT, 1000))
+        create(0, RunStart(make_spec(), ENVIRONMENT, 1000))
 
     monkeypatch.setattr(tracker.runs, "create", twice)
     tracker.start_trial(0, make_spec(), ENVIRONMENT, 1000)

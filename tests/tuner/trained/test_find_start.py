@@ -15,14 +15,14 @@ from model.tokenizer.tokenizer import Tokenizer
 from tests.conftest import VOCAB, MakeSpec, last_state
 from tuner.errors import RecordError, TunerError
 from tuner.home import Home
-from tuner.space.data_facts import CorpusFacts
+from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import load_space
 from tuner.tracking.artifacts import bring_start
 from tuner.tracking.record import Record
 from tuner.tracking.tags import Tag
 from tuner.tracking.tracker import Tracker
-from tuner.trained.find_start import Start
+from tuner.trained.find_start import WarmStart
 from tuner.trained.warm_start import warm_started
 
 Tokens = tuple[np.ndarray, np.ndarray]
@@ -72,7 +72,7 @@ def load(tmp_path: Path) -> Load:
     return make
 
 
-def started(space: SearchSpace, home: Home) -> tuple[SearchSpace, Start]:
+def started(space: SearchSpace, home: Home) -> tuple[SearchSpace, WarmStart]:
     space, start = warm_started(space, home)
     assert start is not None
     return space, start
@@ -96,7 +96,7 @@ def test_start_brings_its_tokenizer(home: Home, load: Load, tokenizer: Tokenizer
     space, start = started(load("{search: lm}"), home)
     assert space.tokenizer.file is not None
     assert Tokenizer.from_file(space.tokenizer.file).fingerprint == tokenizer.fingerprint
-    facts = CorpusFacts(VOCAB, 5000, 500, "data", "tokenizer", init_from=start.init_from)
+    facts = DataFacts(VOCAB, 5000, 500, "data", "tokenizer", init_from=start.init_from)
     assert space.spec({}, facts, 0).init_from == start.init_from
 
 

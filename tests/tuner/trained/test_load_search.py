@@ -25,7 +25,7 @@ SCHEDULERS = ("asha", "asha, asha: stop", "hyperband", "median", "pbt", "none")
 
 def read(simulation: Simulation) -> SearchResult:
     search = SearchRecord("r", "1", "lm-1", "running", 0.0, None, {}, {})
-    rows = simulation.conductor.board.rows
+    rows = simulation.conductor.board.trials
     outcomes = [
         {"event": "outcome", "number": row.number, "outcome": row.outcome, "time_ms": 0}
         for row in rows.values()
@@ -49,8 +49,8 @@ def test_search_read_back_is_the_one_that_was_conducted(tmp_path: Path, schedule
     board = conductor.board
     rows = [*result.trials, *result.confirming]
     given = {row.number: row for row in rows}
-    assert given.keys() == board.rows.keys()
-    for number, row in board.rows.items():
+    assert given.keys() == board.trials.keys()
+    for number, row in board.trials.items():
         assert given[number].outcome == row.outcome
         assert given[number].spec == row.spec
         assert dict(given[number].draw) == dict(row.draw)

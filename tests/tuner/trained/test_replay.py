@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.checkpoints.store import At
+from model.checkpoints.store import CheckpointRef
 from model.corpus.corpus import Corpus
 from model.engine.engine import Engine
 from model.engine.report import METRICS, Report, Status
@@ -190,7 +190,7 @@ def test_replay_follows_a_chain(tokens: Tokens, make_spec: MakeSpec, tmp_path: P
     engine = Engine(*tokens, checkpoint_dir=tmp_path)
     before = 0
     for link, (name, end) in zip(spec.chain, (("a", 4), ("b", 8), ("c", 12)), strict=True):
-        engine.admit(name, link, resume=At(chr(ord(name) - 1), before))
+        engine.admit(name, link, resume=CheckpointRef(chr(ord(name) - 1), before))
         made: list[Report] = []
         while not made or made[-1].step < end:
             made += engine.turn()

@@ -14,7 +14,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutErro
 from model.engine.report import Report, Status
 from tuner.errors import TrialError, WorkerError
 from tuner.workers import client as trial_module
-from tuner.workers.client import Client, Trial
+from tuner.workers.client import TrialClient, TuneTrainable
 
 JOB = {"number": 7, "spec": "{}", "worker": 0, "after": 0, "source": None, "reports": None}
 
@@ -79,7 +79,7 @@ def gone() -> Exception:
 
 def test_client_starts_once_and_asks_for_one_after_the_other() -> None:
     worker = FakeWorker()
-    client = Client(worker, JOB)
+    client = TrialClient(worker, JOB)
     assert [client.next_report().step for _ in range(3)] == [2, 4, 6]
     assert worker.calls == [("7", "{}", 0, None, None), 0, 2, 4]
 
@@ -88,7 +88,7 @@ def test_client_passes_the_job_on() -> None:
     worker = FakeWorker()
     fields = [{"step": 4}]
     job = JOB | {"after": 4, "source": ["3", 4], "reports": fields}
-    assert Client(worker, job).next_report().step == 6
+    assert TrialClient(worker, job).next_report().step == 6
     assert worker.calls == [("7", "{}", 4, ("3", 4), fields), 4]
 
 
@@ -96,7 +96,7 @@ def test_client_goes_on_from_its_last_report() -> None:
     """The worker dies while asked, and again while it is started."""
     fine = [None] * 3
     worker = FakeWorker(*fine, gone(), gone(), gone(), None, gone(), None, None, None)
-    client = Client(worker, JOB | {"source": ["3", 4]})
+    client = TrialClient(worker, JOB | {"source": ["3", 4]})
     assert [client.next_report().step for _ in range(3)] == [2, 4, 6]
     first, again = ("7", "{}", 0, ("3", 4), None), ("7", "{}", 4, ("7", 4), None)
     pulses = ["pulse"] * 3
@@ -105,7 +105,7 @@ def test_client_goes_on_from_its_last_report() -> None:
 
 def test_client_starts_anew_if_there_was_no_report() -> None:
     worker = FakeWorker(None, gone())
-    client = Client(worker, JOB | {"source": ["3", 4]})
+    client = TrialClient(worker, JOB | {"source": ["3", 4]})
     assert client.next_report().step == 2
     start = ("7", "{}", 0, ("3", 4), None)
     assert worker.calls == [start, 0, "pulse", start, 0]
@@ -116,14 +116,14 @@ def test_client_gives_up_after_three_deaths_without_a_report(error: Exception) -
     worker = FakeWorker(None, error, None, None, error, None, None, error)
     reason = "no luck" if isinstance(error, WorkerError) else "the worker is gone"
     with pytest.raises(RuntimeError, match=f"died 3 times before its next report: .*{reason}"):
-        Client(worker, JOB).next_report()
+        TrialClient(worker, JOB).next_report()
     assert worker.calls.count(("7", "{}", 0, None, None)) == 3
 
 
 def test_reports_in_between_forgive_deaths() -> None:
     twice = [None, gone(), None, None, gone(), None, None, None]
     worker = FakeWorker(*twice, gone(), None, None, gone())
-    client = Client(worker, JOB)
+    client = TrialClient(worker, JOB)
     assert [client.next_report().step for _ in range(2)] == [2, 4]
 
 
@@ -139,7 +139,7 @@ def test_client_waits_until_a_broken_worker_has_gone() -> None:
         return {**answer}
 
     worker.pulse = Method(pulse)
-    assert Client(worker, JOB).next_report().step == 2
+    assert TrialClient(worker, JOB).next_report().step == 2
     assert not list(answers)
 
 
@@ -148,26 +148,26 @@ def test_client_gives_up_a_worker_that_ray_gave_up() -> None:
     with pytest.raises(
         RuntimeError, match=r"cannot be started again: The actor died unexpec.*the worker is gone"
     ):
-        Client(worker, JOB).next_report()
+        TrialClient(worker, JOB).next_report()
 
 
 def test_client_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial_module, "_RETURNS_WITHIN_SECONDS", 0.0)
     with pytest.raises(RuntimeError, match=r"has not come back in 0 seconds: .*gone"):
-        Client(FakeWorker(None, gone()), JOB).next_report()
+        TrialClient(FakeWorker(None, gone()), JOB).next_report()
 
 
 @pytest.mark.parametrize("error", [TrialError("too large"), GetTimeoutError()])
 def test_client_passes_on_what_no_restart_helps(error: Exception) -> None:
     worker = FakeWorker(None, error)
     with pytest.raises(type(error)):
-        Client(worker, JOB).next_report()
+        TrialClient(worker, JOB).next_report()
     assert len(worker.calls) == 2
 
 
 def test_trial_keeps_to_its_worker_and_never_says_done() -> None:
     workers = [FakeWorker(), FakeWorker()]
-    trial = object.__new__(Trial)
+    trial = object.__new__(TuneTrainable)
     trial.setup(JOB | {"worker": 1}, workers)
     result = trial.step()
     assert result["report"] == report(2)

@@ -11,11 +11,11 @@ import torch
 from ray.exceptions import ActorUnavailableError
 
 from tests.tuner.workers.scripted_workers import Clock, FakeWorker, hear_fakes
-from tuner.workers.load import Meter, Rounds
+from tuner.workers.load import MetricsPoller, ProcessMeter
 
 
 def test_meter_measures_its_process() -> None:
-    meter = Meter("cpu")
+    meter = ProcessMeter("cpu")
     until = time.process_time() + 0.3
     began = time.perf_counter()
     while time.process_time() < until:
@@ -32,7 +32,7 @@ def test_meter_measures_its_process() -> None:
 def test_meter_measures_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_memory_used", lambda: 3_000_000_000)
     monkeypatch.setattr(torch.cuda, "utilization", lambda: 87)
-    found = Meter("cuda").read()
+    found = ProcessMeter("cuda").read()
     assert found["gpu_memory_megabytes"] == 3000
     assert found["gpu_utilization_percentage"] == 87
 
@@ -43,7 +43,7 @@ def test_meter_does_without_what_a_driver_refuses(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(torch.cuda, "device_memory_used", lambda: 5_000_000)
     monkeypatch.setattr(torch.cuda, "utilization", refuse)
-    assert Meter("cuda").read().keys() == {
+    assert ProcessMeter("cuda").read().keys() == {
         "cpu_utilization_percentage", "memory_megabytes", "gpu_memory_megabytes"
     }  # fmt: skip
 
@@ -56,7 +56,7 @@ def _answers(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_answers")
 def test_rounds_ask_every_five_seconds_and_wait_for_nobody() -> None:
     workers, clock = [FakeWorker(), FakeWorker()], Clock()
-    rounds = Rounds(workers, clock)
+    rounds = MetricsPoller(workers, clock)
     assert rounds.check() is None
     assert [len(worker.asked) for worker in workers] == [1, 1]
     workers[1].asked[0].value = {"memory_megabytes": 300.0}
@@ -77,7 +77,7 @@ def test_rounds_ask_every_five_seconds_and_wait_for_nobody() -> None:
 @pytest.mark.usefixtures("_answers")
 def test_rounds_get_rarer_in_a_long_search() -> None:
     worker, clock = FakeWorker(), Clock()
-    rounds = Rounds([worker], clock)
+    rounds = MetricsPoller([worker], clock)
     week = clock.now + 7 * 24 * 3600
     while clock.now < week:
         rounds.check()

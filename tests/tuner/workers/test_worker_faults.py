@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 
 from model.checkpoints import store as states
-from model.checkpoints.store import At
-from model.corpus.pairs import Pairs
+from model.checkpoints.store import CheckpointRef
+from model.corpus.pairs import PairDataset
 from model.engine.engine import Engine
 from model.engine.report import Report, Status
 from model.spec.trial import TrialSpec
 from tests.conftest import MakeSpec
-from tuner.workers.client import Client
+from tuner.workers.client import TrialClient
 from tuner.workers.cluster import Workers, local_ray, make_workers
-from tuner.workers.watchdog import Change, Sign, Watchdog
+from tuner.workers.watchdog import Watchdog, WorkerChange, WorkerEvent
 
 pytestmark = pytest.mark.slow
 Tokens = tuple[np.ndarray, np.ndarray]
@@ -46,7 +46,7 @@ class Search:
     def __init__(self, workers: Workers, specs: Sequence[TrialSpec], timeout: float = 60.0) -> None:
         self.worker, self._specs = workers.handles[0], specs
         self.dog = Watchdog(workers.handles, timeout)
-        self.changes: list[Change] = []
+        self.changes: list[WorkerChange] = []
         self.reports: dict[int, list[Report]] = {number: [] for number in range(len(specs))}
         pool = ThreadPoolExecutor(len(specs))
         self._futures: list[Future[None]] = [
@@ -62,7 +62,7 @@ class Search:
             "source": None,
             "reports": None,
         }
-        client = Client(self.worker, job)
+        client = TrialClient(self.worker, job)
         reports = self.reports[number]
         while not reports or reports[-1].status is Status.TRAINING:
             reports.append(client.next_report())
@@ -87,7 +87,7 @@ class Search:
         pid: int = ray.get(self.worker.pulse.remote())["pid"]
         return pid
 
-    def signs(self) -> list[Sign]:
+    def signs(self) -> list[WorkerEvent]:
         return [change.sign for change in self.changes]
 
 
@@ -122,7 +122,7 @@ def test_killed_worker_costs_no_report(
     for number, spec in enumerate(specs):
         assert [r.step for r in search.reports[number]] == list(spec.report_steps)
         assert [r.metrics() for r in search.reports[number]] == expected[number]
-    assert search.signs() == [Sign.LOST, Sign.BACK]
+    assert search.signs() == [WorkerEvent.LOST, WorkerEvent.BACK]
 
 
 def test_frozen_worker_is_replaced_and_reports_nothing_twice(
@@ -134,14 +134,14 @@ def test_frozen_worker_is_replaced_and_reports_nothing_twice(
     search.until(lambda: len(search.reports[0]) >= 3)
     frozen = search.pid()
     os.kill(frozen, signal.SIGSTOP)
-    search.until(lambda: Sign.FROZEN in search.signs())
+    search.until(lambda: WorkerEvent.FROZEN in search.signs())
     with contextlib.suppress(ProcessLookupError):
         os.kill(frozen, signal.SIGCONT)
     assert search.to_the_end() == [None] * 2
     for number, spec in enumerate(specs):
         assert [r.step for r in search.reports[number]] == list(spec.report_steps)
         assert [r.metrics() for r in search.reports[number]] == expected[number]
-    assert search.signs() == [Sign.FROZEN, Sign.BACK]
+    assert search.signs() == [WorkerEvent.FROZEN, WorkerEvent.BACK]
     assert search.pid() != frozen
     assert not Path(f"/proc/{frozen}").exists()
 
@@ -163,14 +163,14 @@ def test_frozen_worker_that_wakes_beside_the_new_one_reports_nothing_twice(
         for number in range(2):
             assert [r.metrics() for r in search.reports[number]] == expected[number]
     for number, spec in enumerate(specs):
-        state = states.newest(tmp_path, At(str(number), 160))
+        state = states.newest(tmp_path, CheckpointRef(str(number), 160))
         assert state is not None
         assert (state.step, state.spec_hash) == (160, spec.hash)
 
 
 @pytest.mark.parametrize("luck", [1, 99])
 def test_broken_engine_is_started_again_and_at_last_given_up(
-    pairs: tuple[Pairs, Pairs],
+    pairs: tuple[PairDataset, PairDataset],
     make_spec: MakeSpec,
     make_search: Callable[..., Search],
     tmp_path: Path,

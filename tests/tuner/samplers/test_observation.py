@@ -2,32 +2,38 @@ from __future__ import annotations
 
 import pytest
 
-from tuner.samplers.observation import Lesson, Told, as_if_finished, as_they_are, at_one_budget
+from tuner.samplers.observation import (
+    Feedback,
+    Observation,
+    at_one_budget,
+    extrapolated,
+    with_stopped,
+)
 
 TOLD = {
-    0: Told("finished", {10: 5.0, 30: 4.0, 90: 3.0}),
-    1: Told("finished", {10: 6.0, 30: 4.5, 90: 3.9}),
-    2: Told("finished", {11: 4.0, 32: 3.5, 91: 3.4}),  # another batch size
-    3: Told("stopped", {10: 7.0}),
-    4: Told("stopped", {11: 5.5, 31: 5.0}),
-    5: Told("diverged", {10: 1.0, 30: 2.0}),
-    6: Told("failed", {10: 1.0}),
-    7: Told("diverged", {}),
+    0: Observation("finished", {10: 5.0, 30: 4.0, 90: 3.0}),
+    1: Observation("finished", {10: 6.0, 30: 4.5, 90: 3.9}),
+    2: Observation("finished", {11: 4.0, 32: 3.5, 91: 3.4}),  # another batch size
+    3: Observation("stopped", {10: 7.0}),
+    4: Observation("stopped", {11: 5.5, 31: 5.0}),
+    5: Observation("diverged", {10: 1.0, 30: 2.0}),
+    6: Observation("failed", {10: 1.0}),
+    7: Observation("diverged", {}),
 }
 
 
 def test_as_they_are_ranks_stopped_trials_by_their_reports() -> None:
-    lessons = as_they_are(TOLD)
-    assert lessons[0] == Lesson((3.0,))
-    assert lessons[4] == Lesson(None, {11: 5.5, 31: 5.0})
-    assert lessons[5] == lessons[7] == Lesson(None, {})
+    lessons = with_stopped(TOLD)
+    assert lessons[0] == Feedback((3.0,))
+    assert lessons[4] == Feedback(None, {11: 5.5, 31: 5.0})
+    assert lessons[5] == lessons[7] == Feedback(None, {})
     assert 6 not in lessons
 
 
 def test_as_if_finished_goes_on_like_the_median() -> None:
     """From report 1 the others gained 2, 2.1 and 0.6; from report 3 they gained 1, 0.6, 0.1."""
-    lessons = as_if_finished(TOLD, 10)
-    assert lessons[2] == Lesson((3.4,))
+    lessons = extrapolated(TOLD, 10)
+    assert lessons[2] == Feedback((3.4,))
     assert lessons[3].values == pytest.approx((7.0 - 2.0,))
     assert lessons[4].values == pytest.approx((5.0 - 0.6,))
     assert lessons[5].values == lessons[7].values == pytest.approx((5.0,))  # the worst of all
@@ -35,10 +41,10 @@ def test_as_if_finished_goes_on_like_the_median() -> None:
 
 
 def test_as_if_finished_without_a_finished_trial() -> None:
-    lessons = as_if_finished({n: TOLD[n] for n in (3, 4, 7)}, 10)
+    lessons = extrapolated({n: TOLD[n] for n in (3, 4, 7)}, 10)
     assert [lessons[n].values for n in (3, 4, 7)] == [(7.0,), (5.0,), (7.0,)]
-    assert as_if_finished({7: TOLD[7]}, 10) == {7: Lesson(None, {})}
-    assert as_if_finished({}, 10) == {}
+    assert extrapolated({7: TOLD[7]}, 10) == {7: Feedback(None, {})}
+    assert extrapolated({}, 10) == {}
 
 
 @pytest.mark.parametrize(
@@ -61,15 +67,21 @@ def test_at_one_budget_takes_the_largest_that_enough_have_reached(
 
 
 def test_trials_that_end_early_count_at_every_later_rung() -> None:
-    told = {0: Told("finished", {10: 5.0, 20: 4.0}), 1: Told("finished", {10: 4.0, 90: 2.0})}
+    told = {
+        0: Observation("finished", {10: 5.0, 20: 4.0}),
+        1: Observation("finished", {10: 4.0, 90: 2.0}),
+    }
     lessons = at_one_budget(told, [10, 30, 90], 10, 2)
     assert [lessons[n].values for n in (0, 1)] == [(4.0,), (2.0,)]
 
 
 def test_several_objectives_are_taken_as_they_ended() -> None:
-    told = {0: Told("finished", {9: 3.0}, (3.0, -20.0)), 1: Told("finished", {9: 2.0}, (2.0, -5.0))}
-    assert as_they_are(told)[0] == Lesson((3.0, -20.0))
-    lessons = as_if_finished({**told, 2: Told("diverged", {})}, 9)
-    assert lessons[2] == Lesson((3.0, -5.0))
-    broken = Told("finished", {9: 3.0}, (3.0, float("nan")))
-    assert as_they_are({0: broken})[0] == Lesson(None, {})
+    told = {
+        0: Observation("finished", {9: 3.0}, (3.0, -20.0)),
+        1: Observation("finished", {9: 2.0}, (2.0, -5.0)),
+    }
+    assert with_stopped(told)[0] == Feedback((3.0, -20.0))
+    lessons = extrapolated({**told, 2: Observation("diverged", {})}, 9)
+    assert lessons[2] == Feedback((3.0, -5.0))
+    broken = Observation("finished", {9: 3.0}, (3.0, float("nan")))
+    assert with_stopped({0: broken})[0] == Feedback(None, {})

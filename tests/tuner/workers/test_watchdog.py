@@ -10,7 +10,7 @@ import ray
 
 from tests.tuner.workers.scripted_workers import Clock, FakeWorker, hear_fakes
 from tuner.workers import watchdog as health
-from tuner.workers.watchdog import Change, Sign, Watchdog
+from tuner.workers.watchdog import Watchdog, WorkerChange, WorkerEvent
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ class Watch:
         self.workers, self.clock = [FakeWorker(), FakeWorker()], Clock()
         self.dog = Watchdog(self.workers, 60.0, self.clock)
 
-    def pass_time(self, seconds: float, answering: dict[int, int]) -> list[Change]:
+    def pass_time(self, seconds: float, answering: dict[int, int]) -> list[WorkerChange]:
         """Look about each half second; some workers answer, with their pids."""
         changes = []
         for _ in range(round(seconds * 2)):
@@ -58,10 +58,10 @@ def test_watchdog_leaves_those_alone_who_answer(watch: Watch, killed: list[Any])
 def test_watchdog_kills_who_is_frozen(watch: Watch, killed: list[Any]) -> None:
     watch.pass_time(10, {0: 11, 1: 12})
     assert watch.pass_time(59, {0: 11}) == []
-    assert watch.pass_time(5, {0: 11}) == [Change(1, Sign.FROZEN)]
+    assert watch.pass_time(5, {0: 11}) == [WorkerChange(1, WorkerEvent.FROZEN)]
     assert killed == [(12, 9)]
     assert watch.pass_time(100, {0: 11}) == [], "the new one has time to start"
-    assert watch.pass_time(5, {0: 11, 1: 13}) == [Change(1, Sign.BACK)]
+    assert watch.pass_time(5, {0: 11, 1: 13}) == [WorkerChange(1, WorkerEvent.BACK)]
 
 
 def test_watchdog_kills_on_another_machine_by_ray(watch: Watch, killed: list[Any]) -> None:
@@ -70,7 +70,10 @@ def test_watchdog_kills_on_another_machine_by_ray(watch: Watch, killed: list[Any
     watch.dog.check()
     watch.workers[0].answer(11, "elsewhere")
     watch.workers[1].answer(99)  # whose number another process has by now
-    assert watch.pass_time(64, {}) == [Change(0, Sign.FROZEN), Change(1, Sign.FROZEN)]
+    assert watch.pass_time(64, {}) == [
+        WorkerChange(0, WorkerEvent.FROZEN),
+        WorkerChange(1, WorkerEvent.FROZEN),
+    ]
     assert killed == [(worker, False) for worker in watch.workers]
 
 
@@ -78,17 +81,17 @@ def test_watchdog_says_who_was_lost_and_came_back(watch: Watch, killed: list[Any
     watch.pass_time(10, {0: 11, 1: 12})
     watch.pass_time(2, {0: 11})
     watch.workers[1].die()
-    assert watch.pass_time(2, {0: 11}) == [Change(1, Sign.LOST)]
+    assert watch.pass_time(2, {0: 11}) == [WorkerChange(1, WorkerEvent.LOST)]
     for _ in range(3):  # it is being started
         watch.workers[1].die()
         assert watch.pass_time(2, {0: 11}) == []
-    assert watch.pass_time(2, {0: 11, 1: 13}) == [Change(1, Sign.BACK)]
+    assert watch.pass_time(2, {0: 11, 1: 13}) == [WorkerChange(1, WorkerEvent.BACK)]
     assert killed == []
 
 
 def test_watchdog_lets_workers_start(watch: Watch, killed: list[Any]) -> None:
     assert watch.pass_time(590, {0: 11}) == []
-    assert watch.pass_time(20, {0: 11}) == [Change(1, Sign.FROZEN)]
+    assert watch.pass_time(20, {0: 11}) == [WorkerChange(1, WorkerEvent.FROZEN)]
     assert killed == [(watch.workers[1], False)], "no process is known"
 
 
