@@ -1,0 +1,48 @@
+"""The wheel holds every room, and works in a folder outside of the repository."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+def test_wheel_holds_every_room_and_validates_a_space(tmp_path: Path) -> None:
+    source, wheels, site = (tmp_path / name for name in ("source", "wheels", "site"))
+    files = subprocess.run(
+        ["git", "ls-files", "model", "tuner", "pyproject.toml", "README.md", "LICENSE"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    for name in files:  # a build leaves files beside the sources
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes((ROOT / name).read_bytes())
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", wheels, source]
+    subprocess.run(build, check=True)
+    (wheel,) = wheels.glob("tuner-*.whl")
+    packed = set(ZipFile(wheel).namelist())
+    assert {name for name in files if name.startswith(("model/", "tuner/"))} <= packed
+
+    subprocess.run([*pip, "install", "--no-deps", "--target", site, wheel], check=True)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    space = (ROOT / "search_spaces" / "lm.yaml").read_text(encoding="utf-8")
+    (empty / "lm.yaml").write_text(space, encoding="utf-8")
+    code = (
+        "import model, tuner, tuner.cli, sys; print(model.__file__, tuner.__file__); "
+        "sys.exit(tuner.cli.main(['validate', '--space', 'lm.yaml', '--json']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=empty, env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{site}/model/__init__.py {site}/tuner/__init__.py")
+    assert done.stdout.splitlines()[-1].startswith("{")
