@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
 import random
 import signal
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from tests.browser import browser as browser
+from tests.e2e.command_process import OWN_PROCESS, Run, plain_environment, run_command
 
 SPACE = """\
 name: small
@@ -27,19 +27,6 @@ budget: {tokens: 12000, reports: 9, validation_tokens: 1024}
 search: {trials: 6, seed: 1}
 confirm: {top: 2, seeds: 2}
 """
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished command."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out.splitlines()[-1])
 
 
 def _hear_ctrl_c() -> None:
@@ -58,8 +45,20 @@ class Workplace:
     def home(self) -> Path:
         return self.folder / "runs"
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of its commands."""
+        store = {} if self.tracking_uri is None else {"MLFLOW_TRACKING_URI": self.tracking_uri}
+        return {**plain_environment(), **store, "COLUMNS": "160"}
+
     def tuner(self, *arguments: str, timeout: float = 300) -> Run:
-        """Run the command line in this folder."""
+        """Run the command line in this folder; one that starts Ray has a process of its own."""
+        if arguments[0] not in OWN_PROCESS:
+            return run_command(arguments, self.folder, self.environment, timeout)
+        return self.fresh(*arguments, timeout=timeout)
+
+    def fresh(self, *arguments: str, timeout: float = 300) -> Run:
+        """Run the command line in this folder, in a new process."""
         with self.start(*arguments, stdout=subprocess.PIPE) as process:
             try:
                 out, err = process.communicate(timeout=timeout)
@@ -70,13 +69,10 @@ class Workplace:
 
     def start(self, *arguments: str, stdout: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
         """The same without waiting for it; its environment is not what other tests made of ours."""
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW"))}
-        if self.tracking_uri is not None:
-            environment["MLFLOW_TRACKING_URI"] = self.tracking_uri
         return subprocess.Popen(
             [sys.executable, "-m", "tuner", *arguments],
             cwd=self.folder,
-            env={**environment, "COLUMNS": "160"},
+            env=self.environment,
             stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,

@@ -10,18 +10,21 @@ import re
 import shlex
 import subprocess
 import sys
-import traceback
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from model import Tokenizer, train_bpe
-from tests.e2e.conftest import Run
+from tests.e2e.command_process import (
+    OWN_PROCESS,
+    SECONDS,
+    Run,
+    plain_environment,
+    run_command,
+    run_program,
+)
 from tuner.arguments import parse
 from tuner.space_file.load import load_space
 
@@ -37,9 +40,7 @@ REASONS = {
     "needs Docker",
 }
 _NOTE = re.compile(r"<!-- (not run|exit|file|merged into):? (.+) -->")
-_SECONDS = 300
 _SHELL_WORDS = set("|&;<>$`*")
-_OWN_PROCESS = ("search", "replay", "doctor")  # they start Ray, or set up torch as they need it
 
 
 @dataclass(frozen=True)
@@ -122,19 +123,12 @@ class Reader:
             if (ROOT / name).exists():
                 (folder / name).symlink_to(ROOT / name)
         self._write_data()
-        kept = {
-            k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW", "TUNER"))
-        }
         self._environment = {
-            **kept,
+            **plain_environment(),
             "PATH": f"{bin_folder}:{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),
             "COLUMNS": "160",
         }
-        # one process for all that is quick: to import MLflow takes longer than to ask it
-        self._pool = ProcessPoolExecutor(
-            1, get_context("spawn"), _settle, (folder, self._environment)
-        )
 
     def _write_data(self) -> None:
         """Files that pages speak of as the reader's own."""
@@ -148,10 +142,6 @@ class Reader:
         vocab, merges = train_bpe(self.folder / "notes.txt", 257, ["<|endoftext|>"])
         Tokenizer(vocab, merges, ["<|endoftext|>"]).save(self.folder, "huggingface")
         (self.folder / "pairs.tsv").write_text("en\tde\na word\tein Wort\n")
-
-    def close(self) -> None:
-        """Let the process go."""
-        self._pool.shutdown(cancel_futures=True)
 
     def do(self, block: Block) -> None:
         """Run, read or check a block."""
@@ -180,7 +170,7 @@ class Reader:
                 lines += [""] * (block.line - len(lines)) + text.splitlines()
         if lines:
             program = "\n".join(lines)
-            run = self._pool.submit(_python, program, blocks[0].page).result(_SECONDS)
+            run = run_program(program, blocks[0].page, self.folder, self._environment)
             assert run.status == 0, run.err
 
     def _run(self, block: Block, command: str) -> None:
@@ -195,12 +185,12 @@ class Reader:
 
     def _type(self, command: str) -> Run:
         words = shlex.split(command)
-        if words[0] == "tuner" and words[1] not in _OWN_PROCESS and not _SHELL_WORDS & {*command}:
-            return self._pool.submit(_tuner, words[1:]).result(_SECONDS)
+        if words[0] == "tuner" and words[1] not in OWN_PROCESS and not _SHELL_WORDS & {*command}:
+            return run_command(words[1:], self.folder, self._environment)
         done = subprocess.run(
             ["bash", "-o", "pipefail", "-c", command],
             cwd=self.folder, env=self._environment, capture_output=True, text=True, check=False,
-            timeout=_SECONDS,
+            timeout=SECONDS,
         )  # fmt: skip
         return Run(done.returncode, done.stdout, done.stderr)
 
@@ -251,48 +241,3 @@ def _imports(text: str) -> str:
         if isinstance(node, ast.Import | ast.ImportFrom):
             kept[node.lineno - 1 : node.end_lineno] = lines[node.lineno - 1 : node.end_lineno]
     return "\n".join(kept)
-
-
-# in the process for what is quick --------------------------------------------------------------
-
-
-def _settle(folder: Path, environment: dict[str, str]) -> None:
-    os.environ.clear()
-    os.environ.update(environment)
-    os.chdir(folder)
-
-
-@contextlib.contextmanager
-def _caught() -> Iterator[tuple[io.StringIO, io.StringIO]]:
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        yield out, err
-
-
-def _tuner(arguments: list[str]) -> Run:
-    """The command line, in this process."""
-    from tuner.cli import main
-
-    with _caught() as (out, err):
-        try:
-            status = main(arguments)
-        except SystemExit as error:  # argparse
-            status = int(error.code or 0)
-        except Exception:  # noqa: BLE001 - a reader would see it
-            status = 1
-            traceback.print_exc()
-    return Run(status, out.getvalue(), err.getvalue())
-
-
-def _python(program: str, page: str) -> Run:
-    """A program of a page, in this process, whose environment it leaves as it was."""
-    status, before = 0, dict(os.environ)
-    with _caught() as (out, err):
-        try:
-            exec(compile(program, page, "exec"), {"__name__": "__main__"})
-        except Exception:  # noqa: BLE001 - likewise
-            status = 1
-            traceback.print_exc()
-    os.environ.clear()
-    os.environ.update(before)  # mlflow.set_tracking_uri sets a variable
-    return Run(status, out.getvalue(), err.getvalue())

@@ -30,12 +30,11 @@ FIRST = "docs/getting_started.md"
 
 
 @pytest.fixture(scope="module")
-def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Reader:
     """One who has read the first page, and so has a search."""
     reader = Reader(tmp_path_factory.mktemp("reader"))
     reader.follow(BLOCKS[FIRST])
-    yield reader
-    reader.close()
+    return reader
 
 
 @pytest.mark.parametrize("page", [name for name, blocks in BLOCKS.items() if blocks])

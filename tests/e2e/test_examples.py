@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -8,16 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.command_process import plain_environment
+
 ROOT = Path(__file__).parents[2]
 
 
 def run_example(name: str, folder: Path, *options: str) -> str:
     """What a script of examples/ prints, run in a folder of its own."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "MLFLOW", "TUNER"))}
     done = subprocess.run(
         [sys.executable, ROOT / "examples" / name, *options],
-        cwd=folder, env={**kept, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-        check=False, timeout=300,
+        cwd=folder, env={**plain_environment(), "PYTHONPATH": str(ROOT)}, capture_output=True,
+        text=True, check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
