@@ -109,7 +109,7 @@ def _best(result: SearchResult) -> Tile:
     note = f"trial {best.number}"
     if metric == "val_loss" and math.isfinite(value):
         note += f", perplexity {math.exp(min(value, 700)):.1f}"
-    sign = -1 if result.space.objective.mode == "max" else 1
+    sign = result.space.objective.sign
     values = [sign * row.objective(metric) for row in result.trials if row.has_finished]
     is_best = not best.has_finished or sign * value <= min(values)  # fresh seeds chose another one
     title = f"Best {metric}" if is_best else f"{metric} of the winner"
@@ -133,11 +133,10 @@ def _best_of_each(result: SearchResult) -> list[Tile]:
     """The best value of each of several objectives."""
     found = []
     for objective in result.space.objectives:
-        sign = -1 if objective.mode == "max" else 1
         rows = [r for r in result.trials if r.has_finished]
         rows = [r for r in rows if math.isfinite(r.objective(objective.metric))]
         if rows:
-            best = min(rows, key=lambda r: sign * r.objective(objective.metric))
+            best = min(rows, key=lambda r: objective.rank(r.objective(objective.metric)))
             value = _value(best.objective(objective.metric))
             found.append(Tile(f"Best {objective.metric}", value, f"trial {best.number}"))
     return found

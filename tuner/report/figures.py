@@ -28,7 +28,7 @@ from tuner.report.palette import (
     ordered,
 )
 from tuner.report.series import BestSoFar, Curve, Ending, Front, ReportData, Rung, is_wide, window
-from tuner.space.objective import MODES
+from tuner.space.objective import sign_of
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 NAMES = {"ticks": "outside", "ticklen": 8, "tickcolor": "rgba(0,0,0,0)"}  # a little off the axis
@@ -72,8 +72,7 @@ def value_axis(
     values: Sequence[float], metric: str, ends: tuple[float, float] | None = None
 ) -> dict[str, Any]:
     """Scale and ends of an axis of objectives; without ends, those of usual values."""
-    sign = -1 if MODES.get(metric) == "max" else 1
-    ends = ends or window(values, sign)
+    ends = ends or window(values, sign_of(metric))
     title = {"title": {"text": safe(metric)}}
     if ends is None:
         return title

@@ -79,8 +79,7 @@ def advise(
         spread: standard deviation of the objective between seeds, if it is known.
     """
     rows = sorted((t for t in trials if t.last is not None), key=lambda t: t.number)
-    sign = -1 if space.objective.mode == "max" else 1
-    table = _Table(space, rows, space.objective.metric, sign)
+    table = _Table(space, rows, space.objective.metric, space.objective.sign)
     diverged = divergence(space, [Trained(r.draw, r.spec, r.has_diverged, r.tokens) for r in rows])
     count = sum(r.has_diverged for r in rows)
     rest, edges = _too_few(table), list[str]()
@@ -106,8 +105,7 @@ def comparable(space: SearchSpace, trials: Sequence[Trial]) -> tuple[list[Point]
         The points, and the training tokens of each: those that half of the trials were trained for.
     """
     rows = sorted((t for t in trials if t.last is not None), key=lambda t: t.number)
-    sign = -1 if space.objective.mode == "max" else 1
-    table = _Table(space, rows, space.objective.metric, sign)
+    table = _Table(space, rows, space.objective.metric, space.objective.sign)
     return table.points(), table.tokens if rows else 0
 
 

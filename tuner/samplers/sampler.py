@@ -43,7 +43,7 @@ class Sampler:
         self._seed = space.search.seed
         self._report_tokens = report_tokens
         self._rungs = [*_rungs(report_tokens, space.search.reduction_factor, budget_tokens)]
-        self._signs = [-1 if o.mode == "max" else 1 for o in space.objectives]
+        self._signs = [objective.sign for objective in space.objectives]
         self._firsts = first_draws(space)
         if space.search.sampler == "grid":
             self._firsts += _grid(space, self._firsts)
