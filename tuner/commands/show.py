@@ -14,7 +14,7 @@ from rich.console import Console
 from model.engine.report import METRICS, SOME_METRICS
 from model.spec.architecture import Architecture
 from model.spec.hyperparameters import SYMBOL_TABLE
-from model.spec.symbol import FractionOf, Symbol
+from model.spec.symbol import FractionOf, Symbol, limits_of
 from tuner.commands.output import consoles, home_of, print_json
 from tuner.errors import TunerError
 from tuner.formatting import number, number_in, shown
@@ -264,12 +264,7 @@ def range_of(entry: FieldInfo) -> str:
         return "true | false"
     if get_origin(entry.annotation) is Literal:
         return " | ".join(get_args(entry.annotation))
-    limits = {
-        name: getattr(item, name)
-        for item in entry.metadata
-        for name in ("gt", "ge", "le")
-        if hasattr(item, name)
-    }
+    limits = limits_of(entry)
     left = f"({limits['gt']:g}" if "gt" in limits else f"[{limits['ge']}"
     return f"{left}, {limits['le']:g}]" if "le" in limits else f"{left}, ∞)"
 

@@ -33,7 +33,6 @@ from tuner.space.parameter import (
     Parameter,
     Range,
     Value,
-    ends,
     symbol,
 )
 from tuner.space.space import SearchSpace
@@ -259,7 +258,7 @@ def _edge(table: _Table, parameter: Parameter, end: End, there: int, best: int) 
 
 
 def _end_value(distribution: AnyDistribution, end: End) -> Value:
-    values = sorted(ends(distribution), key=float)
+    values = sorted(distribution.ends(), key=float)
     return values[-1] if end == "upper" else values[0]
 
 

@@ -13,6 +13,7 @@ from typing import Literal, cast
 
 from model.spec.architecture import Architecture
 from model.spec.hyperparameters import SYMBOL_TABLE
+from model.spec.symbol import limits_of
 from model.spec.trial import TrialSpec
 from tuner.formatting import shown
 from tuner.space.conflicts import conflicts
@@ -215,12 +216,7 @@ def _limits(parameter: Parameter) -> _Limits:
         high = math.inf if row.high is None else row.high
         return _Limits(low, high, low_open, row.high_open, row.kind is int)
     field = Architecture.model_fields[parameter.name]
-    found = {
-        name: getattr(item, name)
-        for item in field.metadata
-        for name in ("gt", "ge", "lt", "le")
-        if hasattr(item, name)
-    }
+    found = limits_of(field)
     return _Limits(
         found.get("ge", found.get("gt", -math.inf)),
         found.get("le", found.get("lt", math.inf)),
