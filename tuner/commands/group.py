@@ -10,7 +10,7 @@ from rich.console import Console
 
 from model.spec.hyperparameters import find_symbol
 from tuner.errors import TunerError
-from tuner.formatting import did_you_mean, number_in, shown
+from tuner.formatting import did_you_mean, number_in, short_run, shown
 from tuner.space.objective import sign_of
 from tuner.space.parameter import SIZES, SPELLINGS, symbol
 from tuner.terminal.tables import table
@@ -60,7 +60,8 @@ def print_comparison(
                 [
                     number_in(v["value"]), v["trials"], v["finished"],
                     _loss(v, "best", is_cut=is_cut), _loss(v, "median", is_cut=is_cut),
-                    "" if v["best_trial"] is None else v["best_trial"], (v["best_run"] or "")[:8],
+                    "" if v["best_trial"] is None else v["best_trial"],
+                    short_run(v["best_run"] or ""),
                 ]
                 for v in values
             ],

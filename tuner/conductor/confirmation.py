@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any, Literal
 
+from tuner.formatting import metric_text
 from tuner.space.objective import SIGNS
 
 _CONFIDENCE = 0.95
@@ -252,8 +253,9 @@ def _spread(entries: Sequence[Confirmed]) -> float | None:
 
 def _mean(entry: Confirmed) -> str:
     if entry.count == 1:
-        return f"{entry.mean:.4f} (1 seed)"
-    return f"{entry.mean:.4f} ± {(entry.high - entry.low) / 2:.4f} ({entry.count} seeds)"
+        return f"{metric_text(entry.mean)} (1 seed)"
+    half = (entry.high - entry.low) / 2
+    return f"{metric_text(entry.mean)} ± {metric_text(half)} ({entry.count} seeds)"
 
 
 def _plain(value: float | None) -> float | None:

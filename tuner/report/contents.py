@@ -11,7 +11,7 @@ from typing import Any
 
 from model.spec.hyperparameters import SYMBOL_TABLE
 from tuner.conductor.trial import Trial
-from tuner.formatting import clock
+from tuner.formatting import clock, short_hash, short_run
 from tuner.report.figures import value_text
 from tuner.report.series import Ending, ReportData, ending
 from tuner.results.pareto import pareto_front
@@ -261,7 +261,7 @@ def _is_number(series: ReportData, name: str) -> bool:
 
 
 def _run_cell(run_id: str | None) -> Cell:
-    return Cell(run_id[:8] if run_id else "–", title=run_id or "", is_number=False)
+    return Cell(short_run(run_id) if run_id else "–", title=run_id or "", is_number=False)
 
 
 # the fine print -----------------------------------------------------------------------------------
@@ -295,9 +295,9 @@ def environment(result: SearchResult) -> list[tuple[str, str]]:
     facts: Iterable[tuple[str, Any]] = (
         *known.items(),
         ("weights", f"{best.architecture.num_parameters:,}"),
-        ("data", best.data_fingerprint[:12]),
-        ("tokenizer", best.tokenizer_fingerprint[:12]),
-        ("specification of the winner", best.hash[:12]),
+        ("data", short_hash(best.data_fingerprint)),
+        ("tokenizer", short_hash(best.tokenizer_fingerprint)),
+        ("specification of the winner", short_hash(best.hash)),
         ("inside training", f"{100 * result.training_share:.0f} % of the workers' time"),
     )
     return [(name, str(value)) for name, value in facts]

@@ -15,6 +15,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from tuner.conductor.confirmation import Confirmation
+from tuner.formatting import metric_text
 from tuner.report.palette import (
     DIVERGED,
     FAINT,
@@ -325,7 +326,7 @@ def value_text(value: float) -> str:
     """A value of an objective as it is written on pictures."""
     size = abs(value)
     if size < 1e3:
-        return f"{value:.4f}"
+        return metric_text(value)
     return f"{value:,.1f}" if size < 1e5 else f"{value:,.0f}" if size < 1e9 else f"{value:.3g}"
 
 

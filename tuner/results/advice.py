@@ -13,7 +13,7 @@ from typing import cast
 
 from model.engine.report import Status
 from tuner.conductor.trial import Trial
-from tuner.formatting import shown
+from tuner.formatting import shown, written
 from tuner.results.divergence import Trained, divergence
 from tuner.results.importance import Importance, Point, Share, importance
 from tuner.results.range_edit import (
@@ -24,7 +24,6 @@ from tuner.results.range_edit import (
     moved,
     numbers,
     unit,
-    written,
 )
 from tuner.space.parameter import (
     AnyDistribution,

@@ -373,7 +373,8 @@ def test_sampler_suggests_the_same_in_another_process(tmp_path: Path) -> None:
     names = ["tpe", "cmaes", "nsga2", "bohb", "qmc", "grid"]
     here = [list(play(make(tmp_path, name), events(24)).values()) for name in names]
     code = (
-        "import json, sys; from pathlib import Path; from tests.tuner.samplers import test_sampler as t\n"
+        "import json, sys; from pathlib import Path\n"
+        "from tests.tuner.samplers import test_sampler as t\n"
         "print(json.dumps([list(t.play(t.make(Path(sys.argv[1]), name), t.events(24)).values())"
         " for name in sys.argv[2:]]))"
     )
