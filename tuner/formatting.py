@@ -1,15 +1,27 @@
-"""How a mistake is worded: one sentence with the rule, the value that was given and a way out."""
+"""Text of numbers, names and mistakes: one style for each purpose.
+
+    shown      12 digits: values in messages, as the file has them
+    written     6 digits: values in a line of a search-space file that we propose
+    number      3 digits: hyperparameters in tables and pictures
+    metric_text 4 decimals: values of objectives
+    short_run, short_hash       the first letters of an id
+
+A message has the rule, the value that broke it, and a fix.
+"""
 
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-_LONGEST = 60
+_LONGEST = 60  # letters of a value in a message
+_RUN_LETTERS = 8
+_HASH_LETTERS = 12
 
-# What pydantic calls a broken rule, in our words; its context fills the braces.
+# Type of an error in pydantic → our rule; braces are filled from the error's context.
 _RULES: Mapping[str, str] = {
     "greater_than": "above {gt}",
     "greater_than_equal": "at least {ge}",
@@ -27,8 +39,11 @@ _RULES: Mapping[str, str] = {
 }
 
 
+# values --------------------------------------------------------------------------------------
+
+
 def shown(value: object) -> str:
-    """A value about as it would stand in the file, in one short line."""
+    """Return a value in one short line, similar to YAML; numbers with 12 digits."""
     if value is None:
         text = "nothing"
     elif isinstance(value, bool):
@@ -44,57 +59,18 @@ def shown(value: object) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
-def listed(values: Iterable[object], last: str = "or") -> str:
-    """`a, b or c`."""
-    texts = [shown(value) for value in values]
-    return f" {last} ".join(filter(None, (", ".join(texts[:-1]), *texts[-1:])))
-
-
-def did_you_mean(word: object, known: Iterable[str]) -> str:
-    """`; did you mean …?` with the closest known name, or an empty text."""
-    folded = {name.casefold(): name for name in known}
-    matches = difflib.get_close_matches(str(word)[:_LONGEST].casefold(), folded, n=1, cutoff=0.6)
-    return f"; did you mean {folded[matches[0]]}?" if matches else ""
-
-
-def unknown(what: str, word: object, known: Iterable[str]) -> str:
-    """A name that is not known, with the closest one or with all that are."""
-    names = list(known)
-    way_out = did_you_mean(word, names) or f"; known are {', '.join(names)}"
-    return f"unknown {what} {shown(word)}{way_out}"
-
-
-def broken_rule(name: str, item: Mapping[str, Any]) -> str:
-    """One of pydantic's errors as a sentence about the field `name`."""
-    kind, context, got = item["type"], item.get("ctx", {}), item["input"]
-    if kind == "value_error":  # our own sentence, from a validator of several fields
-        return str(context["error"])
-    context = {k: shown(v) if isinstance(v, float) else v for k, v in context.items()}
-    rule = _RULES.get(kind, cast(str, item["msg"]).removeprefix("Input should be "))
-    rule = rule.format_map(context) if kind in _RULES else rule
-    if kind != "literal_error":
-        return f"{name} must be {rule}, got {shown(got)}"
-    choices = rule.replace("'", "").replace(" or ", ", ").split(", ")
-    return f"{name} must be {listed(choices)}, got {shown(got)}{did_you_mean(got, choices)}"
-
-
-def in_seconds(value: object) -> object:
-    """`90s`, `10m`, `2h` or `1.5d` in seconds; anything else as it is."""
-    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([smhd])\s*", str(value))
-    if not isinstance(value, str) or match is None:
-        return value
-    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
-
-
-def clock(seconds: float) -> str:
-    """Minutes and seconds: 1:05."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+def written(value: bool | float | str) -> str:
+    """Return a value as a person writes it in a file, with 6 digits: 0.03, 1e-4, 16, adamw."""
+    if isinstance(value, bool | int | str) or value == 0:
+        return shown(value)
+    if 0.01 <= abs(value) < 10_000:
+        return f"{value:.6g}"
+    mantissa, exponent = f"{value:.5e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
 
 
 def number(value: float) -> str:
-    """A number as a person writes it: 0.0123, 3.2e-05, 16; or true and false."""
+    """Return a number with 3 digits: 0.0123, 3.2e-05, 16; or true and false."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e6):
@@ -103,8 +79,83 @@ def number(value: float) -> str:
 
 
 def number_in(text: str) -> str:
-    """A text of the record, written as a person would if it is a number."""
+    """Return a text in the style of `number` if it is a number, otherwise unchanged."""
     try:
         return number(float(text))
     except ValueError:
         return text
+
+
+def metric_text(value: float) -> str:
+    """Return a value of an objective with 4 decimals: 3.1416; ∞ for an infinite value."""
+    return "∞" if math.isinf(value) else f"{value:.4f}"
+
+
+def significant(value: float, digits: int) -> float:
+    """Round a number to some significant digits."""
+    return float(f"{value:.{digits - 1}e}")
+
+
+def clock(seconds: float) -> str:
+    """Return a duration as minutes and seconds, 1:05; from one hour on, 1:00:00."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def in_seconds(value: object) -> object:
+    """Return `90s`, `10m`, `2h` or `1.5d` as seconds, and any other value unchanged."""
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([smhd])\s*", str(value))
+    if not isinstance(value, str) or match is None:
+        return value
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+
+
+# ids -----------------------------------------------------------------------------------------
+
+
+def short_run(run_id: str) -> str:
+    """Return the first 8 letters of an MLflow run id: enough to find the run."""
+    return run_id[:_RUN_LETTERS]
+
+
+def short_hash(text: str) -> str:
+    """Return the first 12 letters of a fingerprint or a hash."""
+    return text[:_HASH_LETTERS]
+
+
+# messages ------------------------------------------------------------------------------------
+
+
+def listed(values: Iterable[object], last: str = "or") -> str:
+    """Return `a, b or c`."""
+    texts = [shown(value) for value in values]
+    return f" {last} ".join(filter(None, (", ".join(texts[:-1]), *texts[-1:])))
+
+
+def did_you_mean(word: object, known: Iterable[str]) -> str:
+    """Return `; did you mean …?` with the closest known name, or an empty text."""
+    folded = {name.casefold(): name for name in known}
+    matches = difflib.get_close_matches(str(word)[:_LONGEST].casefold(), folded, n=1, cutoff=0.6)
+    return f"; did you mean {folded[matches[0]]}?" if matches else ""
+
+
+def unknown(kind: str, word: object, known: Iterable[str]) -> str:
+    """Return a message about an unknown name, with the closest known name or all of them."""
+    names = list(known)
+    fix = did_you_mean(word, names) or f"; known are {', '.join(names)}"
+    return f"unknown {kind} {shown(word)}{fix}"
+
+
+def broken_rule(name: str, item: Mapping[str, Any]) -> str:
+    """Return one of pydantic's errors as a sentence about the field `name`."""
+    kind, context, value = item["type"], item.get("ctx", {}), item["input"]
+    if kind == "value_error":  # our own sentence, from a validator of several fields
+        return str(context["error"])
+    context = {k: shown(v) if isinstance(v, float) else v for k, v in context.items()}
+    rule = _RULES.get(kind, cast(str, item["msg"]).removeprefix("Input should be "))
+    rule = rule.format_map(context) if kind in _RULES else rule
+    if kind != "literal_error":
+        return f"{name} must be {rule}, got {shown(value)}"
+    choices = rule.replace("'", "").replace(" or ", ", ").split(", ")
+    return f"{name} must be {listed(choices)}, got {shown(value)}{did_you_mean(value, choices)}"

@@ -104,15 +104,20 @@ def symbol_field(
     return Field(json_schema_extra=cast(Any, {"row": extra}), **cast(Any, limits))
 
 
-def symbol_of(name: str, info: FieldInfo) -> Symbol:
-    """The row that a field of `Hyperparameters` carries."""
-    extra = cast(dict[str, Any], cast(dict[str, Any], info.json_schema_extra)["row"])
-    limits = {
+def limits_of(field: FieldInfo) -> dict[str, float]:
+    """Return the limits of a pydantic field: `gt`, `ge`, `lt`, `le` → number."""
+    return {
         limit: getattr(item, limit)
-        for item in info.metadata
+        for item in field.metadata
         for limit in ("gt", "ge", "lt", "le")
         if hasattr(item, limit)
     }
+
+
+def symbol_of(name: str, info: FieldInfo) -> Symbol:
+    """The row that a field of `Hyperparameters` carries."""
+    extra = cast(dict[str, Any], cast(dict[str, Any], info.json_schema_extra)["row"])
+    limits = limits_of(info)
     is_choice = info.annotation not in (int, float)
     return Symbol(
         name=name,

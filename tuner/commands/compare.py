@@ -14,7 +14,7 @@ from model.engine.report import METRICS, SOME_METRICS
 from tuner.commands.output import consoles, home_of, print_json
 from tuner.commands.show import is_used
 from tuner.errors import TunerError
-from tuner.formatting import number, number_in
+from tuner.formatting import number, number_in, short_hash, short_run
 from tuner.space.parameter import symbol
 from tuner.terminal.live import sparkline
 from tuner.terminal.tables import table
@@ -22,7 +22,6 @@ from tuner.tracking.record import Record
 from tuner.tracking.records import TrialRecord
 
 _CURVE = 30  # cells
-_SHOWN_LETTERS = 12  # of a fingerprint
 _NO_NUMBERS = ("seed", "starts from", "data", "tokenizer")
 
 
@@ -57,7 +56,7 @@ def print_compared(console: Console, record: Record, names: Sequence[str]) -> di
         table(
             None,
             ["trial", "run", "outcome", metric],
-            [[head, t.run_id[:8], t.status, _shown(t.metrics.get(metric))]
+            [[head, short_run(t.run_id), t.status, _shown(t.metrics.get(metric))]
              for head, t in zip(heads, trials, strict=True)],
         )
     )  # fmt: skip
@@ -97,13 +96,13 @@ def print_compared(console: Console, record: Record, names: Sequence[str]) -> di
 def _facts(record: Record, trial: TrialRecord) -> dict[str, str]:
     """All that makes a trial what it is, as text."""
     spec = record.spec(trial)
-    start = spec.init_from.sha256[:_SHOWN_LETTERS] if spec.init_from else "random weights"
+    start = short_hash(spec.init_from.sha256) if spec.init_from else "random weights"
     return {
         **{k: v for k, v in trial.parameters.items() if is_used(k, trial.parameters)},
         "budget": f"{spec.budget_tokens} tokens",
         "starts from": start,
-        "data": spec.data_fingerprint[:_SHOWN_LETTERS],
-        "tokenizer": spec.tokenizer_fingerprint[:_SHOWN_LETTERS],
+        "data": short_hash(spec.data_fingerprint),
+        "tokenizer": short_hash(spec.tokenizer_fingerprint),
         **trial.environment,
     }
 

@@ -18,6 +18,7 @@ from model.spec.data import END_OF_TEXT
 from tuner.commands.output import consoles, home_of, print_json, space_of
 from tuner.commands.tokenizer import coloured
 from tuner.errors import TunerError
+from tuner.formatting import short_hash
 from tuner.home import Home
 from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
@@ -126,8 +127,8 @@ def describe(console: Console, space: SearchSpace, corpus: Corpus) -> dict[str, 
     )
     console.print(
         f"vocabulary {corpus.tokenizer.vocab_size:,} ({corpus.tokenizer.pattern}), ids as "
-        f"{corpus.train.dtype}; fingerprints: data {corpus.data_fingerprint[:12]}, tokenizer "
-        f"{corpus.tokenizer_fingerprint[:12]}",
+        f"{corpus.train.dtype}; fingerprints: data {short_hash(corpus.data_fingerprint)}, "
+        f"tokenizer {short_hash(corpus.tokenizer_fingerprint)}",
         highlight=False,
     )
     return facts

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from tuner.commands.output import check_run, consoles, home_of, in_utf8, loaded, print_json, say
 from tuner.errors import TunerError
+from tuner.formatting import short_run
 
 if TYPE_CHECKING:
     from tuner.trained.load_trial import TrainedTrial
 
 _SETTINGS = ("temperature", "top_k", "top_p", "repetition_penalty", "max_tokens", "seed")
-_SHOWN_LETTERS = 8  # of a run id
 
 
 def generate(options: argparse.Namespace) -> int:
@@ -114,4 +114,4 @@ def _title(trained: TrainedTrial) -> str:
     trial = trained.trial
     loss = trial.metrics.get("val_loss")
     value = "" if loss is None else f"val_loss {loss:.4f}, "
-    return f"trial {trial.number} of {trial.search}, {value}run {trial.run_id[:_SHOWN_LETTERS]}"
+    return f"trial {trial.number} of {trial.search}, {value}run {short_run(trial.run_id)}"

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from model.spec.hyperparameters import find_symbol
 from tuner.errors import TunerError
-from tuner.formatting import did_you_mean, number_in, shown
-from tuner.space.objective import MODES
+from tuner.formatting import did_you_mean, number_in, short_run, shown
+from tuner.space.objective import sign_of
 from tuner.space.parameter import SIZES, SPELLINGS, symbol
 from tuner.terminal.tables import table
 from tuner.tracking.record import Record
@@ -49,7 +49,7 @@ def print_comparison(
     is_cut = any(trial.status not in {"finished", "diverged"} for trial in counted)
     metric = search.metric
     values = [_row(value, members, metric, is_cut=is_cut) for value, members in groups.items()]
-    sign = -1 if MODES.get(metric) == "max" else 1
+    sign = sign_of(metric)
     values.sort(key=lambda v: math.inf if v["best"] is None else sign * v["best"])
     console.print(
         table(
@@ -60,7 +60,8 @@ def print_comparison(
                 [
                     number_in(v["value"]), v["trials"], v["finished"],
                     _loss(v, "best", is_cut=is_cut), _loss(v, "median", is_cut=is_cut),
-                    "" if v["best_trial"] is None else v["best_trial"], (v["best_run"] or "")[:8],
+                    "" if v["best_trial"] is None else v["best_trial"],
+                    short_run(v["best_run"] or ""),
                 ]
                 for v in values
             ],

@@ -15,7 +15,7 @@ from model.spec.schedules import ScheduleContext, learning_rate
 from tuner.errors import TunerError
 from tuner.formatting import shown
 from tuner.space.data_facts import DataFacts
-from tuner.space.parameter import Parameter, Value, default_value, ends, symbol
+from tuner.space.parameter import Parameter, Value, default_value, symbol
 from tuner.space.space import SearchSpace
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _matters(parameter: Parameter, schedule: str) -> bool:
 
 def _extremes(parameter: Parameter) -> Iterator[Value]:
     """The smallest and the largest value; every one of names."""
-    values = ends(parameter.distribution)
+    values = parameter.distribution.ends()
     if isinstance(values[0], str):
         yield from values
     else:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuner.commands.output import INTERRUPTED, consoles, home_of, print_json, say
 from tuner.errors import TunerError
+from tuner.formatting import short_run
 
 if TYPE_CHECKING:
     from tuner.space.space import SearchSpace
@@ -105,7 +106,7 @@ def replay(options: argparse.Namespace) -> int:
         result.verdict, "bold red"
     )
     results.print(
-        f"trial {trial.number} of {trial.search} (run {trial.run_id[:8]}, {trial.status}):",
+        f"trial {trial.number} of {trial.search} (run {short_run(trial.run_id)}, {trial.status}):",
         soft_wrap=True,
     )
     results.print(result.sentence, style=style, soft_wrap=True, highlight=False)

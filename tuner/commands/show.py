@@ -14,10 +14,10 @@ from rich.console import Console
 from model.engine.report import METRICS, SOME_METRICS
 from model.spec.architecture import Architecture
 from model.spec.hyperparameters import SYMBOL_TABLE
-from model.spec.symbol import FractionOf, Symbol
+from model.spec.symbol import FractionOf, Symbol, limits_of
 from tuner.commands.output import consoles, home_of, print_json
 from tuner.errors import TunerError
-from tuner.formatting import number, number_in, shown
+from tuner.formatting import metric_text, number, number_in, short_hash, short_run, shown
 from tuner.space.parameter import SIZES, symbol
 from tuner.terminal.tables import table
 from tuner.tracking.record import Record
@@ -145,7 +145,7 @@ def print_search(console: Console, record: Record, search: SearchRecord) -> dict
                     t.number,
                     _loss(t, search.metric),
                     _status(t),
-                    t.run_id[:8],
+                    short_run(t.run_id),
                     *(number_in(t.parameters.get(name, "")) for name in varied),
                 ]
                 for t in ranked
@@ -202,9 +202,7 @@ def _copies(name: str, trials: list[TrialRecord]) -> bool:
 def _loss(trial: TrialRecord, metric: str) -> str:
     """As a cell of a table, empty before the first report."""
     loss = trial.loss(metric)
-    if math.isinf(loss):
-        return "∞" if metric in trial.metrics else ""
-    return f"{loss:.4f}"
+    return metric_text(loss) if math.isfinite(loss) or metric in trial.metrics else ""
 
 
 def print_trial(console: Console, record: Record, trial: TrialRecord) -> dict[str, Any]:
@@ -214,7 +212,7 @@ def print_trial(console: Console, record: Record, trial: TrialRecord) -> dict[st
     start = record.search(trial.search).tags.get(Tag.INIT_FROM)
     console.print(
         f"[bold]trial {trial.number} of {trial.search}[/bold]  {trial.status}, run {trial.run_id}, "
-        f"spec {spec.hash[:12]}",
+        f"spec {short_hash(spec.hash)}",
         highlight=False,
     )
     if start:
@@ -238,8 +236,8 @@ def print_trial(console: Console, record: Record, trial: TrialRecord) -> dict[st
     console.print()
     environment = {
         **trial.environment,
-        "data": spec.data_fingerprint[:12],
-        "tokenizer": spec.tokenizer_fingerprint[:12],
+        "data": short_hash(spec.data_fingerprint),
+        "tokenizer": short_hash(spec.tokenizer_fingerprint),
     }
     console.print(", ".join(f"{k} {v}" for k, v in environment.items()), highlight=False)
     return {
@@ -264,12 +262,7 @@ def range_of(entry: FieldInfo) -> str:
         return "true | false"
     if get_origin(entry.annotation) is Literal:
         return " | ".join(get_args(entry.annotation))
-    limits = {
-        name: getattr(item, name)
-        for item in entry.metadata
-        for name in ("gt", "ge", "le")
-        if hasattr(item, name)
-    }
+    limits = limits_of(entry)
     left = f"({limits['gt']:g}" if "gt" in limits else f"[{limits['ge']}"
     return f"{left}, {limits['le']:g}]" if "le" in limits else f"{left}, ∞)"
 

@@ -20,6 +20,7 @@ from model.spec.data import END_OF_TEXT, DataConfig
 from model.tokenizer.tokenizer import Tokenizer
 from tuner.commands.output import consoles, print_json
 from tuner.errors import TunerError
+from tuner.formatting import short_hash
 from tuner.terminal.tables import table
 
 
@@ -154,7 +155,7 @@ def describe(console: Console, tokenizer: Tokenizer) -> dict[str, Any]:
         ("pattern", tokenizer.pattern),
         ("special tokens", " ".join(tokenizer.special_tokens) or "none"),
         ("longest tokens", " ".join(ascii_or_text(t) for _, t in longest[:_LONGEST_TOKENS])),
-        ("fingerprint", tokenizer.fingerprint[:12]),
+        ("fingerprint", short_hash(tokenizer.fingerprint)),
     ]
     console.print(table(None, ["tokenizer", ""], rows))
     return facts

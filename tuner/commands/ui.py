@@ -20,7 +20,7 @@ from urllib.parse import quote, urlencode
 from tuner.commands.output import home_of, say
 from tuner.errors import RecordError, TunerError
 from tuner.home import Home
-from tuner.space.objective import MODES
+from tuner.space.objective import sign_of
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord
 from tuner.tracking.tags import Tag
@@ -132,7 +132,7 @@ def trials_page(search: SearchRecord) -> str:
     query = {
         "searchFilter": condition,
         "orderByKey": f"metrics.`{search.metric}`",
-        "orderByAsc": "false" if MODES.get(search.metric) == "max" else "true",
+        "orderByAsc": "false" if sign_of(search.metric) < 0 else "true",
         "compareRunsMode": "CHART",
         "workflowType": "machine_learning",  # MLflow's other face is for agents and prompts
     }

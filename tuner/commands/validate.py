@@ -23,6 +23,7 @@ from tuner.space.data_facts import DataFacts
 from tuner.space.estimate import confirmations, expected_tokens
 from tuner.space.first_draws import first_draws
 from tuner.space.parameter import Choice, Parameter, symbol
+from tuner.space.rungs import rungs
 from tuner.space.space import SearchSpace
 from tuner.terminal.tables import table
 from tuner.trained.warm_start import warm_started
@@ -230,13 +231,13 @@ def _trials(space: SearchSpace, facts: DataFacts) -> str:
 def _scheduler(space: SearchSpace) -> str:
     search = space.search
     name, eta = search.scheduler, search.reduction_factor
-    rungs = f"one in {eta} goes on from each rung ({_rungs(space)})"
+    promoted = f"one in {eta} goes on from each rung ({_rungs(space)})"
     about = {
         "none": "each trial trains to its end",
-        "asha": f"{rungs}, the others are "
+        "asha": f"{promoted}, the others are "
         + ("parked until they are among the best" if search.asha == "promote" else "stopped"),
-        "hyperband": f"{rungs}, in brackets that begin at different rungs",
-        "bohb": f"{rungs}, in brackets; TPE models the largest budget that enough have reached",
+        "hyperband": f"{promoted}, in brackets that begin at different rungs",
+        "bohb": f"{promoted}, in brackets; TPE models the largest budget that enough have reached",
         "median": "what was never as good as most others were on average is stopped",
         "pbt": _population(space),
         "pb2": _population(space) + " by a model of what helped",
@@ -266,11 +267,9 @@ def _cost(space: SearchSpace, facts: DataFacts) -> str:
 
 
 def _rungs(space: SearchSpace) -> str:
-    reports, power, rungs = space.budget.reports, 1, []
-    while power < reports:
-        rungs.append(power)
-        power *= space.search.reduction_factor
-    return f"after {listed(rungs, 'and')} of {reports} reports"
+    reports = space.budget.reports
+    levels = rungs(1, space.search.reduction_factor, reports)
+    return f"after {listed(levels, 'and')} of {reports} reports"
 
 
 def _population(space: SearchSpace) -> str:

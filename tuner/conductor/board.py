@@ -61,9 +61,9 @@ class Board:
             self._recent.popleft()
         if row.confirms is None:
             objective = self._objectives[0]
-            ranks = [_smaller_is_better(value, objective) for value in self.best_values[-1:]]
+            ranks = [objective.rank(value) for value in self.best_values[-1:]]
             best = min([*ranks, self.rank(row)])
-            self.best_values.append(_smaller_is_better(best, objective))
+            self.best_values.append(objective.rank(best))
         if row.has_finished and row.confirms is None:
             first = self._best_finished
             if self.rank(row) < (math.inf if first is None else self.rank(first)):
@@ -78,12 +78,12 @@ class Board:
 
     def rank(self, row: Trial) -> float:
         """By which trials are compared: smaller is better, infinity is nothing."""
-        return _smaller_is_better(self.value(row), self._objectives[0])
+        return self._objectives[0].rank(self.value(row))
 
     def curve(self, row: Trial) -> list[tuple[Report, float]]:
         """The reports of a trial, each with what it is compared by."""
         return [
-            (report, _smaller_is_better(row.value(self.metric, report), self._objectives[0]))
+            (report, self._objectives[0].rank(row.value(self.metric, report)))
             for report in row.reports
         ]
 
@@ -169,7 +169,3 @@ class Board:
             (each if r.tokens < each else r.spec.budget_tokens) - r.tokens for r in self.training
         )
         return (under_way + each * (self.num_trials - len(self.trials))) / rate
-
-
-def _smaller_is_better(value: float, objective: Objective) -> float:
-    return -value if objective.mode == "max" and math.isfinite(value) else value

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any, Literal
 
+from tuner.formatting import metric_text
+from tuner.space.objective import SIGNS
+
 _CONFIDENCE = 0.95
 _MOST_SEEDS = 20  # that are worth proposing
 
@@ -120,7 +123,7 @@ def confirm(
             or infinity if it diverged, None if it was not trained to the end.
         mode: whether small or large values are good.
     """
-    sign = 1 if mode == "min" else -1
+    sign = SIGNS[mode]
     entries = [_confirmed(number, given, mode) for number, given in values.items()]
     ranked = tuple(sorted(entries, key=lambda c: (c.diverged, sign * c.mean, c.number)))
     difference = _difference(*ranked[:2]) if len(ranked) > 1 else None
@@ -170,9 +173,8 @@ def sentences(
             behind = "" if entry is winner else ", so it ranks behind"
             times = f"{entry.diverged} of {len(entry.values)} retrainings"
             lines.append(f"Trial {entry.number} diverged in {times}{behind}.")
-    best = (min if confirmation.mode == "min" else max)(
-        selected, key=lambda n: selected[n], default=winner.number
-    )
+    sign = SIGNS[confirmation.mode]
+    best = min(selected, key=lambda n: sign * selected[n], default=winner.number)
     if best != winner.number:
         lines.append(
             f"Trial {best} led the search with {selected[best]:.4f}, but not when retrained."
@@ -215,7 +217,7 @@ def _seeds_needed(differences: Sequence[float]) -> int | None:
 def _confirmed(
     number: int, given: Sequence[float | None], mode: Literal["min", "max"]
 ) -> Confirmed:
-    worst = math.inf if mode == "min" else -math.inf
+    worst = SIGNS[mode] * math.inf
     values = tuple(v if v is None or math.isfinite(v) else worst for v in given)
     finite = _finite(values)
     of = interval(finite) if finite else Interval(worst, worst, worst)
@@ -251,8 +253,9 @@ def _spread(entries: Sequence[Confirmed]) -> float | None:
 
 def _mean(entry: Confirmed) -> str:
     if entry.count == 1:
-        return f"{entry.mean:.4f} (1 seed)"
-    return f"{entry.mean:.4f} ± {(entry.high - entry.low) / 2:.4f} ({entry.count} seeds)"
+        return f"{metric_text(entry.mean)} (1 seed)"
+    half = (entry.high - entry.low) / 2
+    return f"{metric_text(entry.mean)} ± {metric_text(half)} ({entry.count} seeds)"
 
 
 def _plain(value: float | None) -> float | None:

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from tuner.conductor.confirmation import Confirmed, sentences
+from tuner.formatting import short_hash, short_run
 from tuner.space.parameter import symbol
 from tuner.tracking.datasets import dataset_name
 
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
     from tuner.results.result import SearchResult
 
 MOST = 5000  # letters that MLflow's databases keep
-_SHOWN_LETTERS = 8  # of a run id
-_SHOWN_DIGITS = 12  # of a fingerprint
 _SIZES = ("d_model", "n_layers", "n_encoder_layers", "n_heads", "d_ff", "context_length")
 
 RULE = (
@@ -71,8 +70,8 @@ def _searched(result: SearchResult) -> str:
         f"{len(result.trials)} trials of the space `{result.space.name}` by sampler "
         f"{settings.sampler} and scheduler {settings.scheduler}, seed {settings.seed}; at most "
         f"{spec.budget_tokens:,} tokens each, {result.tokens_spent:,} in all{more}. Data: "
-        f"{dataset_name(spec.data)} (`{spec.data_fingerprint[:_SHOWN_DIGITS]}`), tokenizer "
-        f"`{spec.tokenizer_fingerprint[:_SHOWN_DIGITS]}`."
+        f"{dataset_name(spec.data)} (`{short_hash(spec.data_fingerprint)}`), tokenizer "
+        f"`{short_hash(spec.tokenizer_fingerprint)}`."
     )
 
 
@@ -108,7 +107,7 @@ def _use(result: SearchResult) -> str:
     return f"""\
 ## Replay
 
-    tuner replay {run[:_SHOWN_LETTERS]}
+    tuner replay {short_run(run)}
 
 trains it again and compares every report: to the last bit on what it was trained with ({where}).
 
@@ -120,5 +119,5 @@ trains it again and compares every report: to the last bit on what it was traine
 
 in a process that has `tuner` installed and MLFLOW_TRACKING_URI set to this store. On a terminal:
 
-    tuner generate {run[:_SHOWN_LETTERS]} --prompt "def "
+    tuner generate {short_run(run)} --prompt "def "
 """

@@ -27,7 +27,7 @@ from tuner.home import Home
 from tuner.publish import pyfunc as served
 from tuner.publish.model_card import RULE, confirmed_of, model_card
 from tuner.results.result import SearchResult
-from tuner.space.objective import MODES
+from tuner.space.objective import sign_of
 from tuner.tracking.record import Record
 from tuner.tracking.store import reason_of, store_errors
 from tuner.tracking.tags import Tag
@@ -263,4 +263,5 @@ def takes_place(
         ours, theirs = float(new[measured]), float(present[measured])
     except (KeyError, ValueError):  # somebody has changed them
         return True
-    return ours > theirs if MODES.get(new["metric"]) == "max" else ours < theirs
+    sign = sign_of(new["metric"])
+    return sign * ours < sign * theirs

@@ -13,9 +13,9 @@ from enum import StrEnum
 from typing import cast
 
 from tuner.conductor.trial import Trial
-from tuner.formatting import number
+from tuner.formatting import number, written
 from tuner.report.series import Ending, ReportData, ending
-from tuner.results.range_edit import condition, from_unit, numbers, unit, written
+from tuner.results.range_edit import condition, from_unit, numbers, unit
 from tuner.space.parameter import Choice, Parameter, Range, Value, symbol
 
 _NEAR = 0.16  # of an axis: ticks closer to its ends than this would be written over them

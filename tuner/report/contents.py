@@ -11,7 +11,7 @@ from typing import Any
 
 from model.spec.hyperparameters import SYMBOL_TABLE
 from tuner.conductor.trial import Trial
-from tuner.formatting import clock
+from tuner.formatting import clock, short_hash, short_run
 from tuner.report.figures import value_text
 from tuner.report.series import Ending, ReportData, ending
 from tuner.results.pareto import pareto_front
@@ -109,7 +109,7 @@ def _best(result: SearchResult) -> Tile:
     note = f"trial {best.number}"
     if metric == "val_loss" and math.isfinite(value):
         note += f", perplexity {math.exp(min(value, 700)):.1f}"
-    sign = -1 if result.space.objective.mode == "max" else 1
+    sign = result.space.objective.sign
     values = [sign * row.objective(metric) for row in result.trials if row.has_finished]
     is_best = not best.has_finished or sign * value <= min(values)  # fresh seeds chose another one
     title = f"Best {metric}" if is_best else f"{metric} of the winner"
@@ -133,11 +133,10 @@ def _best_of_each(result: SearchResult) -> list[Tile]:
     """The best value of each of several objectives."""
     found = []
     for objective in result.space.objectives:
-        sign = -1 if objective.mode == "max" else 1
         rows = [r for r in result.trials if r.has_finished]
         rows = [r for r in rows if math.isfinite(r.objective(objective.metric))]
         if rows:
-            best = min(rows, key=lambda r: sign * r.objective(objective.metric))
+            best = min(rows, key=lambda r: objective.rank(r.objective(objective.metric)))
             value = _value(best.objective(objective.metric))
             found.append(Tile(f"Best {objective.metric}", value, f"trial {best.number}"))
     return found
@@ -262,7 +261,7 @@ def _is_number(series: ReportData, name: str) -> bool:
 
 
 def _run_cell(run_id: str | None) -> Cell:
-    return Cell(run_id[:8] if run_id else "–", title=run_id or "", is_number=False)
+    return Cell(short_run(run_id) if run_id else "–", title=run_id or "", is_number=False)
 
 
 # the fine print -----------------------------------------------------------------------------------
@@ -296,9 +295,9 @@ def environment(result: SearchResult) -> list[tuple[str, str]]:
     facts: Iterable[tuple[str, Any]] = (
         *known.items(),
         ("weights", f"{best.architecture.num_parameters:,}"),
-        ("data", best.data_fingerprint[:12]),
-        ("tokenizer", best.tokenizer_fingerprint[:12]),
-        ("specification of the winner", best.hash[:12]),
+        ("data", short_hash(best.data_fingerprint)),
+        ("tokenizer", short_hash(best.tokenizer_fingerprint)),
+        ("specification of the winner", short_hash(best.hash)),
         ("inside training", f"{100 * result.training_share:.0f} % of the workers' time"),
     )
     return [(name, str(value)) for name, value in facts]

@@ -15,6 +15,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from tuner.conductor.confirmation import Confirmation
+from tuner.formatting import metric_text
 from tuner.report.palette import (
     DIVERGED,
     FAINT,
@@ -28,7 +29,7 @@ from tuner.report.palette import (
     ordered,
 )
 from tuner.report.series import BestSoFar, Curve, Ending, Front, ReportData, Rung, is_wide, window
-from tuner.space.objective import MODES
+from tuner.space.objective import sign_of
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 NAMES = {"ticks": "outside", "ticklen": 8, "tickcolor": "rgba(0,0,0,0)"}  # a little off the axis
@@ -72,8 +73,7 @@ def value_axis(
     values: Sequence[float], metric: str, ends: tuple[float, float] | None = None
 ) -> dict[str, Any]:
     """Scale and ends of an axis of objectives; without ends, those of usual values."""
-    sign = -1 if MODES.get(metric) == "max" else 1
-    ends = ends or window(values, sign)
+    ends = ends or window(values, sign_of(metric))
     title = {"title": {"text": safe(metric)}}
     if ends is None:
         return title
@@ -326,7 +326,7 @@ def value_text(value: float) -> str:
     """A value of an objective as it is written on pictures."""
     size = abs(value)
     if size < 1e3:
-        return f"{value:.4f}"
+        return metric_text(value)
     return f"{value:,.1f}" if size < 1e5 else f"{value:,.0f}" if size < 1e9 else f"{value:.3g}"
 
 

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from statistics import quantiles
-from typing import cast
 
 from model.engine.report import Report, Status
 from tuner.conductor.trial import Trial
 from tuner.results.pareto import pareto_front
 from tuner.results.result import SearchResult
-from tuner.space.objective import MODES
+from tuner.space.objective import sign_of
 
 _FENCE = 3.0  # Tukey's outer one: beyond it a value would flatten the picture of all others
 _FEWEST_FENCED = 8  # values, to know what is usual
@@ -130,7 +129,7 @@ class ReportData:
         self.result = result
         self.metric = result.metric
         self.mode = result.space.objective.mode
-        self.sign = -1 if self.mode == "max" else 1
+        self.sign = result.space.objective.sign
         self._steps: dict[int, tuple[int, ...]] = {}
 
     @property
@@ -279,8 +278,7 @@ class ReportData:
 
 def good_end(metric: str) -> str:
     """`lower is better`, or `higher is better`."""
-    modes = cast(Mapping[str, str], MODES)
-    return "higher is better" if modes.get(metric) == "max" else "lower is better"
+    return "higher is better" if sign_of(metric) < 0 else "lower is better"
 
 
 def window(values: Sequence[float], sign: int = 1) -> tuple[float, float] | None:

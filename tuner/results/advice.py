@@ -13,7 +13,7 @@ from typing import cast
 
 from model.engine.report import Status
 from tuner.conductor.trial import Trial
-from tuner.formatting import shown
+from tuner.formatting import shown, written
 from tuner.results.divergence import Trained, divergence
 from tuner.results.importance import Importance, Point, Share, importance
 from tuner.results.range_edit import (
@@ -24,7 +24,6 @@ from tuner.results.range_edit import (
     moved,
     numbers,
     unit,
-    written,
 )
 from tuner.space.parameter import (
     AnyDistribution,
@@ -33,7 +32,6 @@ from tuner.space.parameter import (
     Parameter,
     Range,
     Value,
-    ends,
     symbol,
 )
 from tuner.space.space import SearchSpace
@@ -79,8 +77,7 @@ def advise(
         spread: standard deviation of the objective between seeds, if it is known.
     """
     rows = sorted((t for t in trials if t.last is not None), key=lambda t: t.number)
-    sign = -1 if space.objective.mode == "max" else 1
-    table = _Table(space, rows, space.objective.metric, sign)
+    table = _Table(space, rows, space.objective.metric, space.objective.sign)
     diverged = divergence(space, [Trained(r.draw, r.spec, r.has_diverged, r.tokens) for r in rows])
     count = sum(r.has_diverged for r in rows)
     rest, edges = _too_few(table), list[str]()
@@ -106,8 +103,7 @@ def comparable(space: SearchSpace, trials: Sequence[Trial]) -> tuple[list[Point]
         The points, and the training tokens of each: those that half of the trials were trained for.
     """
     rows = sorted((t for t in trials if t.last is not None), key=lambda t: t.number)
-    sign = -1 if space.objective.mode == "max" else 1
-    table = _Table(space, rows, space.objective.metric, sign)
+    table = _Table(space, rows, space.objective.metric, space.objective.sign)
     return table.points(), table.tokens if rows else 0
 
 
@@ -261,7 +257,7 @@ def _edge(table: _Table, parameter: Parameter, end: End, there: int, best: int) 
 
 
 def _end_value(distribution: AnyDistribution, end: End) -> Value:
-    values = sorted(ends(distribution), key=float)
+    values = sorted(distribution.ends(), key=float)
     return values[-1] if end == "upper" else values[0]
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from statistics import median
 
 from model.spec.trial import TrialSpec
-from tuner.results.range_edit import cut, entry, from_unit, is_number, unit, written
+from tuner.formatting import significant, written
+from tuner.results.range_edit import cut, entry, from_unit, is_number, unit
 from tuner.space.parameter import Parameter, Range, Value, symbol
 from tuner.space.space import SearchSpace
 
@@ -77,7 +78,7 @@ def divergence(space: SearchSpace, trials: Sequence[Trained]) -> Divergence | No
     if num_diverged == 1:
         place = next(i for i, t in enumerate(trials) if t.diverged)
         return Divergence(
-            f"{told}, with {symbol(rate.name)} {written(_short(rate.values[place], 3))}."
+            f"{told}, with {symbol(rate.name)} {written(significant(rate.values[place], 3))}."
         )
     when = median(t.tokens for t in trials if t.diverged)
     judged = [t for t in trials if t.diverged or t.tokens >= when]
@@ -125,9 +126,9 @@ def _peak(spec: TrialSpec) -> float:
 
 def _ten_times_lower(rate: _Feature) -> str:
     name, d = symbol(rate.name), rate.parameter.distribution if rate.parameter else None
-    span = " to ".join(written(_short(of(rate.values), 3)) for of in (min, max))
+    span = " to ".join(written(significant(of(rate.values), 3)) for of in (min, max))
     if isinstance(d, Range) and rate.parameter:
-        lower = Range(kind=d.kind, low=_short(d.low / 10), high=_short(d.high / 10))
+        lower = Range(kind=d.kind, low=significant(d.low / 10, 2), high=significant(d.high / 10, 2))
         return f"{name} was {span}; try {entry(rate.parameter, lower)}"
     return f"{name} was {span}; try a tenth of it"
 
@@ -205,11 +206,7 @@ def _between(feature: _Feature, low: float, high: float) -> float:
         middle = from_unit(d, (unit(d, low) + unit(d, high)) / 2)
     else:
         middle = math.sqrt(low * high) if low > 0 else (low + high) / 2
-    return next((s for n in (1, 2, 3) if low <= (s := _short(middle, n)) < high), middle)
-
-
-def _short(value: float, digits: int = 2) -> float:
-    return float(f"{value:.{digits - 1}e}")
+    return next((s for n in (1, 2, 3) if low <= (s := significant(middle, n)) < high), middle)
 
 
 def _chance(diverged: Sequence[bool], part: _Part) -> float:

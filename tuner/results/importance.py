@@ -127,9 +127,7 @@ def importance(
 def _is_known(draw: Mapping[str, Value], searched: Mapping[str, Parameter]) -> bool:
     """Whether every value is one that may be drawn: ranges can be edited when a search resumes."""
     return all(
-        not isinstance(d := p.distribution, Choice) or draw[label] in d.values
-        for label, p in searched.items()
-        if label in draw
+        p.distribution.can_place(draw[label]) for label, p in searched.items() if label in draw
     )
 
 

@@ -40,7 +40,7 @@ def study_trial(
         told: how it ended, as the sampler was told.
         seconds: how long it took, if that is known.
     """
-    signs = [-1 if objective.mode == "max" else 1 for objective in space.objectives]
+    signs = [objective.sign for objective in space.objectives]
     reports = {tokens: signs[0] * value for tokens, value in told.values.items()}
     values = list(told.objectives) if len(signs) > 1 else [reports[max(reports)]] if reports else []
     state = _STATES[told.state]

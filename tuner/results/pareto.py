@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from tuner.conductor.trial import Trial
-from tuner.space.objective import Metric, Mode
+from tuner.space.objective import SIGNS, Metric, Mode
 
 
 def pareto_front(rows: Sequence[Trial], objectives: Mapping[Metric, Mode]) -> list[Trial]:
@@ -20,8 +20,7 @@ def pareto_front(rows: Sequence[Trial], objectives: Mapping[Metric, Mode]) -> li
     """
     points = {
         row.number: tuple(
-            (-1 if mode == "max" else 1) * row.objective(metric)
-            for metric, mode in objectives.items()
+            SIGNS[mode] * row.objective(metric) for metric, mode in objectives.items()
         )
         for row in rows
         if row.has_finished

@@ -13,8 +13,9 @@ from typing import Literal, cast
 
 from model.spec.architecture import Architecture
 from model.spec.hyperparameters import SYMBOL_TABLE
+from model.spec.symbol import limits_of
 from model.spec.trial import TrialSpec
-from tuner.formatting import shown
+from tuner.formatting import written
 from tuner.space.conflicts import conflicts
 from tuner.space.parameter import AnyDistribution, Choice, Constant, Parameter, Range, Value, symbol
 from tuner.space.space import SearchSpace
@@ -215,12 +216,7 @@ def _limits(parameter: Parameter) -> _Limits:
         high = math.inf if row.high is None else row.high
         return _Limits(low, high, low_open, row.high_open, row.kind is int)
     field = Architecture.model_fields[parameter.name]
-    found = {
-        name: getattr(item, name)
-        for item in field.metadata
-        for name in ("gt", "ge", "lt", "le")
-        if hasattr(item, name)
-    }
+    found = limits_of(field)
     return _Limits(
         found.get("ge", found.get("gt", -math.inf)),
         found.get("le", found.get("lt", math.inf)),
@@ -260,14 +256,3 @@ def condition(when: Mapping[str, tuple[Value, ...]]) -> str:
 
 def _listed(values: Sequence[Value]) -> str:
     return ", ".join(map(written, values))
-
-
-def written(value: Value) -> str:
-    """A value as a person writes it in a file: 0.03, 1e-4, 16, adamw."""
-    if not is_number(value) or isinstance(value, int) or value == 0:
-        return shown(value)
-    number = cast(float, value)
-    if 0.01 <= abs(number) < 10_000:
-        return f"{number:.6g}"
-    mantissa, exponent = f"{number:.5e}".split("e")
-    return f"{float(mantissa):g}e{int(exponent)}"

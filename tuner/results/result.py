@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
@@ -71,11 +70,10 @@ class SearchResult:
     @property
     def ranked(self) -> list[Trial]:
         """The trials, best first; those with their full budget before the others."""
-        sign = -1 if self.space.objective.mode == "max" else 1
 
         def rank(row: Trial) -> tuple[bool, float]:
             value = row.objective(self.metric)
-            return not row.has_finished, sign * value if math.isfinite(value) else math.inf
+            return not row.has_finished, self.space.objective.rank(value)
 
         return sorted(self.trials, key=rank)
 

@@ -29,7 +29,7 @@ def told(result: SearchResult) -> list[str]:
 
 
 def _sign(result: SearchResult) -> int:
-    return -1 if result.space.objective.mode == "max" else 1
+    return result.space.objective.sign
 
 
 def _gain(result: SearchResult) -> list[RenderableType]:

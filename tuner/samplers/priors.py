@@ -58,7 +58,7 @@ def _value(parameter: Parameter, u: float, count: int) -> Value:
         if u < sure:
             return prior.centre
         return parameter.at((u - sure) / (1 - sure))
-    middle = parameter.place(prior.centre)
+    middle = parameter.place_of(prior.centre)
     normal = NormalDist(middle, _WIDEST * (1 - prior.confidence) * width)
     low, high = normal.cdf(0.0), normal.cdf(1.0)
     return parameter.at(normal.inv_cdf(low + u * (high - low)))

@@ -9,7 +9,7 @@ suggested then.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from itertools import islice
 
 from model.keys import derive_key
@@ -19,7 +19,8 @@ from tuner.samplers.priors import prior_draw, uniform
 from tuner.samplers.sobol import Sobol
 from tuner.space.combinations import combinations
 from tuner.space.first_draws import first_draws
-from tuner.space.parameter import Value, possible_values
+from tuner.space.parameter import Value
+from tuner.space.rungs import rungs
 from tuner.space.space import SearchSpace
 
 _SEEDS = 2**32  # of NumPy's generator, which Optuna uses
@@ -42,8 +43,9 @@ class Sampler:
         self._space = space
         self._seed = space.search.seed
         self._report_tokens = report_tokens
-        self._rungs = [*_rungs(report_tokens, space.search.reduction_factor, budget_tokens)]
-        self._signs = [-1 if o.mode == "max" else 1 for o in space.objectives]
+        eta = space.search.reduction_factor
+        self._rungs = [*rungs(report_tokens, eta, budget_tokens), budget_tokens]
+        self._signs = [objective.sign for objective in space.objectives]
         self._firsts = first_draws(space)
         if space.search.sampler == "grid":
             self._firsts += _grid(space, self._firsts)
@@ -172,18 +174,9 @@ def _point(draw: Mapping[str, Value]) -> _Point:
     return frozenset(draw.items())
 
 
-def _rungs(report_tokens: int, eta: int, budget_tokens: int) -> Iterable[int]:
-    """Where results are compared: after 1, η, η² … reports, and at the end."""
-    rung = report_tokens
-    while rung < budget_tokens:
-        yield rung
-        rung *= eta
-    yield budget_tokens
-
-
 def _grid(space: SearchSpace, firsts: list[Draw]) -> list[Draw]:
     """Every combination that is not tried first; shuffled, so that a part of them is no corner."""
-    options = {p.label: possible_values(p.distribution) or [] for p in space.searched}
+    options = {p.label: p.distribution.possible_values() or [] for p in space.searched}
     seen = {_point(draw) for draw in firsts}
     points = [
         point

@@ -28,9 +28,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tuner.schedulers.rungs import Ladder, rung_tokens
+from tuner.schedulers.rungs import Ladder
 from tuner.schedulers.scheduler import Choice, Decision, New, Resume, Scheduler, SchedulerContext
 from tuner.space.parameter import Value
+from tuner.space.rungs import rungs
 from tuner.space.space import SearchSpace
 
 
@@ -45,7 +46,7 @@ class _Asha:
     def __init__(self, facts: SchedulerContext) -> None:
         self._eta = facts.space.search.reduction_factor
         self._never_stopped = facts.never_stopped
-        self._ladder = Ladder(rung_tokens(facts))
+        self._ladder = Ladder(rungs(facts.report_tokens, self._eta, facts.budget_tokens))
         self._open: set[int] = set()  # trials that may report again
 
     def add(self, number: int, draw: Mapping[str, Value]) -> None:

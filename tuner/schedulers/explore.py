@@ -44,7 +44,7 @@ def explored(space: SearchSpace, draw: Draw, change: Change) -> dict[str, Value]
             if value is not None:
                 new[label] = value
         elif space.is_drawn(p, new):
-            is_kept = value is not None and (isinstance(p.distribution, Range) or p.contains(value))
+            is_kept = value is not None and p.distribution.can_place(value)
             new[label] = change(p, value if is_kept else None)
     return new
 

@@ -33,11 +33,12 @@ from dataclasses import dataclass
 
 from tuner.schedulers.scheduler import Choice, Decision, New, Resume, SchedulerContext
 from tuner.space.parameter import Value
+from tuner.space.rungs import rungs
 from tuner.space.space import SearchSpace
 
 
 @dataclass(frozen=True)
-class Plan:
+class BracketPlan:
     """What a bracket is made of.
 
     Attributes:
@@ -49,18 +50,16 @@ class Plan:
     rungs: tuple[int, ...]
 
 
-def plans(facts: SchedulerContext) -> list[Plan]:
+def plans(facts: SchedulerContext) -> list[BracketPlan]:
     """The brackets s_max, …, 0."""
-    eta, reports = (
-        facts.space.search.reduction_factor,
-        -(-facts.budget_tokens // facts.report_tokens),
-    )
-    s_max = 0
-    while eta ** (s_max + 1) <= reports:
-        s_max += 1
-    rungs = tuple(facts.report_tokens * eta**k for k in range(s_max))
+    eta = facts.space.search.reduction_factor
+    num_reports = -(-facts.budget_tokens // facts.report_tokens)  # R
+    s_max = len(rungs(1, eta, num_reports + 1)) - 1  # powers of η up to R, without η⁰
+    # the full budget takes the place of the rung at η^s_max reports
+    halvings = tuple(rungs(facts.report_tokens, eta, facts.budget_tokens)[:s_max])
     return [
-        Plan(-(-(s_max + 1) * eta**s // (s + 1)), rungs[s_max - s :]) for s in range(s_max, -1, -1)
+        BracketPlan(-(-(s_max + 1) * eta**s // (s + 1)), halvings[s_max - s :])
+        for s in range(s_max, -1, -1)
     ]
 
 
@@ -73,7 +72,7 @@ class Bracket:
         never_stopped: trials that go on even if they lose.
     """
 
-    def __init__(self, plan: Plan, eta: int, never_stopped: frozenset[int]) -> None:
+    def __init__(self, plan: BracketPlan, eta: int, never_stopped: frozenset[int]) -> None:
         self._plan = plan
         self._eta = eta
         self._never_stopped = never_stopped

@@ -126,7 +126,7 @@ def encoded(parameters: list[Parameter], draw: Draw) -> list[float]:
     for p in parameters:
         value = draw.get(p.label)
         if isinstance(p.distribution, Range):
-            coordinates.append(0.5 if value is None else p.place(value))
+            coordinates.append(0.5 if value is None else p.place_of(value))
         elif isinstance(p.distribution, Choice):
             # two values are as far apart as the ends of a range
             coordinates += [(value == v) * math.sqrt(0.5) for v in p.distribution.values]
@@ -157,7 +157,7 @@ def _near(random: np.random.Generator, distance: float) -> Change:
         if value is None:
             return sample(parameter, random)
         if isinstance(parameter.distribution, Range):
-            return parameter.at(parameter.place(value) + distance * random.normal())
+            return parameter.at(parameter.place_of(value) + distance * random.normal())
         return sample(parameter, random) if random.random() < _CHOICE_CHANGES else value
 
     return change

@@ -4,20 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 
-from tuner.schedulers.scheduler import SchedulerContext
-
 # A result: value, how many came before it on its rung, number of the trial. Their order is the
 # ranking: the smaller value first, of equal values the earlier report.
 _Result = tuple[float, int, int]
-
-
-def rung_tokens(facts: SchedulerContext) -> list[int]:
-    """Training tokens of every rung below the full budget: one report, η reports, η² reports, …."""
-    eta, rungs, tokens = facts.space.search.reduction_factor, [], facts.report_tokens
-    while tokens < facts.budget_tokens:
-        rungs.append(tokens)
-        tokens *= eta
-    return rungs
 
 
 class Rung:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import cast
 
-from tuner.space.parameter import Parameter, Value, ends, possible_values
+from tuner.space.parameter import Parameter, Value
 from tuner.space.parameter_set import ParameterSet
 
 # The parameters that the rules between rows compare, or that they derive others from.
@@ -57,7 +57,7 @@ def listed(parameters: ParameterSet, names: Iterable[str]) -> list[dict[str, Val
     """
     options: dict[str, list[Value]] = {}
     for p in _with_conditions(parameters, names):
-        values = possible_values(p.distribution)
+        values = p.distribution.possible_values()
         if values is None or p.fraction_of:
             raise ValueError(
                 f"{p.name} must be a value, a choice, a grid or a short int range, not "
@@ -93,16 +93,16 @@ def corners(
     }
     for p in compared:
         value = (wanted or {}).get(p.name)
-        if p.label in options and value in (possible_values(p.distribution) or ()):
+        if p.label in options and value in (p.distribution.possible_values() or ()):
             options[p.label] = [cast(Value, value)]
     return _all(parameters, options)
 
 
 def _extremes(parameter: Parameter, *, whole_list: bool) -> list[Value]:
     """Smallest and largest number; all values of names, and of what a `when` asks about."""
-    values = ends(parameter.distribution)
+    values = parameter.distribution.ends()
     if whole_list:
-        return possible_values(parameter.distribution) or values
+        return parameter.distribution.possible_values() or values
     if isinstance(values[0], str):
         return values
     numbers = cast(list[float], values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tuner.space.data_facts import DataFacts
+from tuner.space.rungs import rungs
 from tuner.space.space import SearchSpace
 
 # Of the trials under `median`: how many it stops, and after which share of their budget. A guess:
@@ -36,10 +37,9 @@ def confirmations(space: SearchSpace) -> int:
 def _spent(space: SearchSpace, trials: int, report: int, budget: int) -> float:
     """What some trials spend, in complete budgets."""
     scheduler, eta = space.search.scheduler, space.search.reduction_factor
-    rungs = [report * power for power in _powers(eta, budget / report)]
     if scheduler == "asha":
         is_late = space.search.asha == "stop"
-        return _asha(trials, rungs, eta, budget, is_late=is_late)
+        return _asha(trials, rungs(report, eta, budget), eta, budget, is_late=is_late)
     if scheduler in ("hyperband", "bohb"):
         return _hyperband(trials, eta, report, budget)
     if scheduler == "median":
@@ -47,17 +47,7 @@ def _spent(space: SearchSpace, trials: int, report: int, budget: int) -> float:
     return trials  # pbt and pb2 replace what they stop
 
 
-def _powers(eta: int, limit: float) -> list[int]:
-    """1, η, η², … below a limit."""
-    powers = []
-    power = 1
-    while power < limit:
-        powers.append(power)
-        power *= eta
-    return powers
-
-
-def _asha(trials: float, rungs: list[int], eta: int, budget: int, *, is_late: bool) -> float:
+def _asha(trials: float, levels: list[int], eta: int, budget: int, *, is_late: bool) -> float:
     """A share 1/η goes on at each rung.
 
     The stopping form lets more through, because it judges each trial by those that came before:
@@ -65,7 +55,7 @@ def _asha(trials: float, rungs: list[int], eta: int, budget: int, *, is_late: bo
     ⌈n/η⌋/n.
     """
     spent, before = 0.0, 0
-    for rung in rungs:
+    for rung in levels:
         spent += trials * (rung - before) / budget
         before = rung
         if is_late:
@@ -77,7 +67,7 @@ def _asha(trials: float, rungs: list[int], eta: int, budget: int, *, is_late: bo
 
 def _hyperband(trials: int, eta: int, report: int, budget: int) -> float:
     """Bracket after bracket until the trials have run out."""
-    s_max = len(_powers(eta, -(-budget // report) + 1)) - 1
+    s_max = len(rungs(1, eta, -(-budget // report) + 1)) - 1
     spent, s = 0.0, s_max
     while trials > 0:
         size = min(trials, -(-(s_max + 1) * eta**s // (s + 1)))

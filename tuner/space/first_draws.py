@@ -9,11 +9,10 @@ middle of the range is taken then, and it counts as moved.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
 
 from model.spec.hyperparameters import find_symbol
 from tuner.formatting import did_you_mean, listed, shown
-from tuner.space.parameter import MAY_BE_OFF, Parameter, Range, Value, possible_values, symbol
+from tuner.space.parameter import MAY_BE_OFF, Parameter, Value, symbol
 from tuner.space.space import SearchSpace
 
 
@@ -87,10 +86,7 @@ def _named_value(parameter: Parameter, key: str, value: Value) -> Value:
         what = parameter.model_copy(update={"prior": None}).describe()
         message = f"{key} must be {what}, got {shown(value)}"
         raise PointError(key, message, at_key=False)
-    if isinstance(parameter.distribution, Range):
-        return int(value) if parameter.distribution.is_whole else float(value)
-    values = cast(list[Value], possible_values(parameter.distribution))
-    return values[values.index(value)]
+    return parameter.distribution.as_drawn(value)
 
 
 def _why_unused(space: SearchSpace, name: str, key: str) -> str:

@@ -1,7 +1,8 @@
-"""What trials are compared by."""
+"""Objectives: the metrics that trials are compared by."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -23,16 +24,18 @@ MODES: Mapping[str, Mode] = {
     "sparsity": "max",  # only with pruning
     "parameters": "min",  # number of weights of the model
 }
-# Those that say nothing about how well a trial is doing on its way.
+# Factor that makes smaller values better.
+SIGNS: Mapping[Mode, int] = {"min": 1, "max": -1}
+# Metrics that do not change, or are not measured, before the last report of a trial.
 ONLY_AT_THE_END = ("bleu", "parameters")
 
 
 class Objective(Frozen):
-    """`objective:`, or one of its list: a metric, and which end of it is good.
+    """`objective:`, or one item of its list: a metric and its better end.
 
     Attributes:
-        metric: what is compared.
-        mode: each metric has one good end, so this may be left out.
+        metric: name of the metric.
+        mode: better end of the metric; optional, because each metric has only one.
     """
 
     metric: Metric = "val_loss"
@@ -57,3 +60,17 @@ class Objective(Frozen):
                 f"got {mode}; leave it out"
             )
         return mode
+
+    @property
+    def sign(self) -> int:
+        """Factor that makes smaller values better: -1 if large values are good, else 1."""
+        return SIGNS[self.mode]
+
+    def rank(self, value: float) -> float:
+        """Return a value for comparisons: smaller is better, infinity if it is not finite."""
+        return self.sign * value if math.isfinite(value) else math.inf
+
+
+def sign_of(metric: str) -> int:
+    """Return the sign of a metric by name; 1 for an unknown metric."""
+    return SIGNS[MODES.get(metric, "min")]

@@ -11,7 +11,7 @@ from functools import cached_property
 from model.spec.architecture import Architecture
 from model.spec.hyperparameters import SYMBOL_TABLE
 from model.spec.symbol import FractionOf
-from tuner.space.parameter import Constant, Parameter, Value, default_value
+from tuner.space.parameter import Parameter, Value, default_value
 
 
 class ParameterSet:
@@ -58,8 +58,8 @@ class ParameterSet:
         for p in self.ordered:
             if p.fraction_of or not p.holds(settings):
                 continue
-            if isinstance(p.distribution, Constant):
-                settings[p.name] = p.distribution.value
+            if p.constant is not None:
+                settings[p.name] = p.constant
             elif p.label in drawn:
                 settings[p.name] = drawn[p.label]
         return settings
@@ -69,8 +69,7 @@ class ParameterSet:
         settings = self.settings(drawn)
         values: dict[str, Value | FractionOf] = {}
         for p in self.ordered:
-            constant = p.distribution.value if isinstance(p.distribution, Constant) else None
-            value = drawn.get(p.label) if constant is None else constant
+            value = drawn.get(p.label) if p.constant is None else p.constant
             if value is not None and p.holds(settings):
                 share = FractionOf(p.fraction_of, float(value)) if p.fraction_of else None
                 values[p.name] = share or value

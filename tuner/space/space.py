@@ -30,9 +30,6 @@ from tuner.space.parameter import (
     Parameter,
     Value,
     default_value,
-    largest,
-    mean,
-    possible_values,
 )
 from tuner.space.parameter_set import ParameterSet
 from tuner.space.settings import Budget, Confirm, EngineConfig, InitFromConfig, SearchConfig
@@ -98,7 +95,7 @@ class SearchSpace(Frozen):
         given = [
             p for p in (*self.model.values(), *self.hyperparameters.values()) if p.name == name
         ]
-        lists = [None if p.fraction_of else possible_values(p.distribution) for p in given]
+        lists = [None if p.fraction_of else p.distribution.possible_values() for p in given]
         if all(p.when for p in given):  # or there is none
             lists.append(None if default is None else [default])
         return None if None in lists else [value for values in lists for value in values or ()]
@@ -158,9 +155,7 @@ class SearchSpace(Frozen):
         The combination of `defaults` comes first: the first trial is one point of the grid.
         """
         values = {
-            p.label: p.distribution.values
-            for p in self.parameters
-            if isinstance(p.distribution, Choice) and p.distribution.kind == "grid"
+            p.label: p.distribution.values for p in self.parameters if p.distribution.kind == "grid"
         }
         defaults = self.defaults()
         points = list(combinations(self.parameter_set, values))
@@ -248,7 +243,7 @@ class SearchSpace(Frozen):
 
     def budget_tokens(self, corpus: DataFacts) -> int:
         """Training tokens of the longest trial that may be drawn."""
-        return int(self._tokens(corpus, largest))
+        return int(self._tokens(corpus, lambda distribution: distribution.largest()))
 
     def steps_and_epochs(
         self, corpus: DataFacts, context_length: int
@@ -273,7 +268,7 @@ class SearchSpace(Frozen):
 
     def mean_tokens(self, corpus: DataFacts) -> float:
         """Training tokens of a trial that runs to its end, on average."""
-        return self._tokens(corpus, mean)
+        return self._tokens(corpus, lambda distribution: distribution.mean())
 
     def _tokens(self, corpus: DataFacts, of: Callable[[AnyDistribution], float]) -> float:
         """Training tokens of a trial whose parameters are each the largest, or average, one."""

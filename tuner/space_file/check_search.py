@@ -9,7 +9,7 @@ from tuner.formatting import listed as in_words
 from tuner.space.combinations import combinations
 from tuner.space.first_draws import PointError, named_point
 from tuner.space.objective import ONLY_AT_THE_END
-from tuner.space.parameter import Parameter, ends, possible_values, symbol
+from tuner.space.parameter import Parameter, symbol
 from tuner.space.space import SearchSpace
 from tuner.space_file.yaml_file import Place, YamlFile
 
@@ -67,7 +67,7 @@ class SearchChecks:
 
     def _always_prunes(self) -> bool:
         given = [p for p in self._space.parameters if p.name == "target_sparsity" and not p.when]
-        return any(min(map(float, ends(p.distribution))) > 0 for p in given)
+        return any(min(map(float, p.distribution.ends())) > 0 for p in given)
 
     def _check_several_objectives(self) -> None:
         if not self._space.further_objectives:
@@ -123,7 +123,7 @@ class SearchChecks:
             return
         options = {}
         for p in self._space.searched:
-            values = possible_values(p.distribution)
+            values = p.distribution.possible_values()
             if values is None:
                 message = "every searched parameter must be a choice, a grid or a short int range"
                 got = f"got {self._spelled(p)} {p.describe()}"

@@ -18,7 +18,7 @@ from tuner.formatting import broken_rule, shown
 from tuner.formatting import listed as in_words
 from tuner.space.combinations import listed
 from tuner.space.conflicts import conflicts
-from tuner.space.parameter import FOLLOWING, Parameter, Value, ends, symbol
+from tuner.space.parameter import FOLLOWING, Parameter, Value, symbol
 from tuner.space.space import SearchSpace
 from tuner.space_file.yaml_file import Place, YamlFile
 
@@ -110,7 +110,7 @@ class SpaceChecks:
 
     def _check_context(self, size: int | None) -> None:
         given = [p for p in self._space.model.values() if p.name == "context_length"]
-        longest = max((cast(int, end) for p in given for end in ends(p.distribution)), default=0)
+        longest = max((cast(int, end) for p in given for end in p.distribution.ends()), default=0)
         if size is not None and longest >= size and not self._space.data.pairs:
             self._note(
                 "context_length",

@@ -27,7 +27,6 @@ from tuner.space.parameter import (
     Constant,
     Parameter,
     Range,
-    possible_values,
 )
 from tuner.space_file.prior import PriorError, read_prior
 from tuner.space_file.yaml_file import Place, YamlFile, whole_if_equal
@@ -335,7 +334,7 @@ def _range_mistake(entry: _Entry, kind: type) -> tuple[Place, str] | None:
 def _listable(entry: _Entry, kind: Any) -> str:
     """A kind of range; or choice for an entry of `model:`, which is no long range."""
     low, high = sorted(entry.value)
-    is_listed = possible_values(Range(kind=kind, low=low, high=high)) is not None
+    is_listed = Range(kind=kind, low=low, high=high).possible_values() is not None
     return kind if is_listed or entry.key not in SIZES else "choice"
 
 

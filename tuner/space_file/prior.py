@@ -9,13 +9,10 @@ from tuner.formatting import did_you_mean, listed, shown, unknown
 from tuner.space.parameter import (
     MAY_BE_OFF,
     AnyDistribution,
-    Choice,
-    Constant,
     Parameter,
     Prior,
     Range,
     Value,
-    possible_values,
 )
 from tuner.space_file.yaml_file import Place, whole_if_equal
 
@@ -50,9 +47,9 @@ def read_prior(key: str, name: str, distribution: AnyDistribution, data: Any) ->
     Raises:
         PriorError: if it is no prior for that.
     """
-    if isinstance(distribution, Constant):
+    if distribution.kind == "value":
         raise PriorError(f"{key}: a constant needs no prior; take it away")
-    if isinstance(distribution, Choice) and distribution.kind == "grid":
+    if distribution.kind == "grid":
         message = "each value of a grid has its turn, whatever the prior; use choice"
         raise PriorError(f"{key}: {message}")
     example = "for instance {centre: 1e-3, confidence: medium}"
@@ -79,13 +76,13 @@ def _centre(key: str, name: str, distribution: AnyDistribution, given: Any, spel
             kind = "a whole number in" if distribution.is_whole else "in"
             message = f"{key}: the centre of its prior must be {kind} [{low}, {high}]"
             raise PriorError(f"{message}, got {shown(given)}", spelled)
-        return int(value) if distribution.is_whole else float(value)
-    values = possible_values(distribution) or []
+        return distribution.as_drawn(value)
+    values = distribution.possible_values()
     if not is_single or value not in values:
         hint = did_you_mean(given, [v for v in values if isinstance(v, str)])
         message = f"{key}: the centre of its prior must be {listed(values)}, got {shown(given)}"
         raise PriorError(message + hint, spelled)
-    return values[values.index(value)]
+    return distribution.as_drawn(value)
 
 
 def _confidence(key: str, given: Any) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from rich.text import Text
 
 from tuner.conductor.confirmation import Confirmation
 from tuner.conductor.trial import Trial
-from tuner.formatting import number
+from tuner.formatting import metric_text, number
 from tuner.results.pareto import pareto_front
 from tuner.results.sentences import _MOST_TRIALS, _confirmation_lines, _cost, _endings, _gain
 from tuner.space.objective import Metric, Mode
@@ -60,10 +59,6 @@ def print_summary(console: Console, result: SearchResult, home: str | None = Non
 # tables --------------------------------------------------------------------------------------
 
 
-def _loss(value: float) -> str:
-    return "∞" if math.isinf(value) else f"{value:.4f}"
-
-
 def _searched(result: SearchResult) -> list[str]:
     return list(dict.fromkeys(p.name for p in result.space.searched))
 
@@ -81,7 +76,7 @@ def _best_trials(result: SearchResult, width: int) -> RenderableType:
     rows = [
         [
             row.number,
-            _loss(row.objective(result.metric)),
+            metric_text(row.objective(result.metric)),
             _outcome(row),
             *(row.text_of(name) for name in names),
         ]
@@ -116,10 +111,12 @@ def _confirmed(result: SearchResult, confirmation: Confirmation, width: int) -> 
     rows = [
         [
             entry.number,
-            _loss(entry.mean),
+            metric_text(entry.mean),
             f"{entry.low:.4f} … {entry.high:.4f}" if entry.count > 1 else "",
-            *("" if v is None else _loss(v) for v in _padded(entry.values, seeds)),
-            _loss(trials[entry.number].objective(result.metric)) if entry.number in trials else "",
+            *("" if v is None else metric_text(v) for v in _padded(entry.values, seeds)),
+            metric_text(trials[entry.number].objective(result.metric))
+            if entry.number in trials
+            else "",
         ]
         for entry in confirmation.ranked
     ]

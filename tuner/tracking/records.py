@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tuner.space.objective import MODES
+from tuner.space.objective import sign_of
 from tuner.tracking.tags import ENVIRONMENT, SYSTEM, Tag
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class TrialRecord:
     def rank(self, metric: str) -> float:
         """The same for comparing: smaller is better, whichever end of the metric is good."""
         value = self.loss(metric)
-        return -value if MODES.get(metric) == "max" and value < math.inf else value
+        return sign_of(metric) * value if value < math.inf else value
 
 
 @dataclass(frozen=True)

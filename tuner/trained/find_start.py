@@ -25,7 +25,7 @@ from model.spec.data import TokenizerConfig
 from model.spec.trial import InitFrom
 from model.tokenizer.load import load_tokenizer
 from tuner.errors import RecordError, StoreError, TunerError
-from tuner.formatting import listed, shown
+from tuner.formatting import listed, short_hash, short_run, shown
 from tuner.home import Home
 from tuner.space.settings import InitFromConfig
 from tuner.space.space import SearchSpace
@@ -37,7 +37,6 @@ from tuner.tracking.tags import TOKENIZER_FILE
 if TYPE_CHECKING:
     from torch import Tensor
 
-_SHOWN_LETTERS = 8  # of a run id
 _SHOWN_SEARCHES = 5
 
 
@@ -91,7 +90,7 @@ class WarmStart:
         )
         raise TunerError(
             f"init_from: {self.words} was trained with another tokenizer (fingerprint "
-            f"{wanted[:12]}… instead of {fingerprint[:12]}…); {way_out}"
+            f"{short_hash(wanted)}… instead of {short_hash(fingerprint)}…); {way_out}"
         )
 
     def differing(self, architecture: Architecture) -> dict[str, tuple[object, object]]:
@@ -146,13 +145,13 @@ def _find(config: InitFromConfig, home: Home) -> WarmStart:
         assert config.run is not None
         trial = record.trial(config.run)
         search = record.search(trial.search)
-    run = trial.run_id[:_SHOWN_LETTERS]
+    run = short_run(trial.run_id)
     words = f"trial {trial.number} of {trial.search} (run {run})"
     with TemporaryDirectory() as folder:
         path = kept_state(record, trial, folder)
         if path is None:
             best = search.best_run
-            way_out = f"; use run {best[:_SHOWN_LETTERS]}" if best and best != trial.run_id else ""
+            way_out = f"; use run {short_run(best)}" if best and best != trial.run_id else ""
             raise RecordError(
                 f"init_from: the weights of {words} were not kept, only the best trials of a "
                 f"search are (search.keep){way_out}"

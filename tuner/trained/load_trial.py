@@ -20,14 +20,13 @@ from model.spec.trial import TrialSpec
 from model.tokenizer.load import load_tokenizer
 from model.tokenizer.tokenizer import Tokenizer
 from tuner.errors import RecordError
+from tuner.formatting import short_run
 from tuner.home import Home
 from tuner.tracking.artifacts import kept_state, recorded_tokenizer
 from tuner.tracking.record import Record
 from tuner.tracking.records import TrialRecord
 from tuner.tracking.tags import STATE_FILE
 from tuner.trained.replay import Verdict, replay
-
-_SHOWN_LETTERS = 8  # of a run id
 
 
 @dataclass(frozen=True, repr=False)
@@ -64,7 +63,7 @@ class TrainedTrial:
         trial = self.trial
         return (
             f"<trial {trial.number} of {trial.search}, {trial.status}: run "
-            f"{trial.run_id[:_SHOWN_LETTERS]}, {self.step} updates, weights {self.origin}>"
+            f"{short_run(trial.run_id)}, {self.step} updates, weights {self.origin}>"
         )
 
 
@@ -141,7 +140,7 @@ def _read(
         raise RecordError(
             f"the recorded weights of trial {trial.number} of {trial.search} cannot be used: "
             f"{str(error).replace(str(path), path.name)}; delete {STATE_FILE} of its run "
-            f"{trial.run_id[:_SHOWN_LETTERS]}, and they are trained again"
+            f"{short_run(trial.run_id)}, and they are trained again"
         ) from error
     _, tensors = source.take(optimizer_state=False)
     weights = {name.removeprefix("weights."): tensor for name, tensor in tensors.items()}

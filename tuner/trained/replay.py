@@ -16,6 +16,7 @@ from model.progress import OnProgress, silent
 from model.sources.fingerprint import difference, fingerprint
 from model.spec.trial import TrialSpec
 from tuner.errors import RecordError
+from tuner.formatting import short_hash
 from tuner.home import Home
 from tuner.tracking.artifacts import bring_start, recorded_tokenizer
 from tuner.tracking.record import Record
@@ -166,7 +167,7 @@ def _same_corpus(
         hint = "; python-stdlib differs between versions of Python" if spec.data.source else ""
         raise RecordError(
             f"the data changed since: {changes}{hint}; bring it back to replay (fingerprint "
-            f"{identity.digest[:12]}… instead of {spec.data_fingerprint[:12]}…)"
+            f"{short_hash(identity.digest)}… instead of {short_hash(spec.data_fingerprint)}…)"
         )
     tokenizer = spec.tokenizer
     if tokenizer.file is not None:
@@ -176,8 +177,8 @@ def _same_corpus(
     if corpus.tokenizer_fingerprint != spec.tokenizer_fingerprint:
         raise RecordError(
             f"this version of tuner trains another tokenizer from the same data (fingerprint "
-            f"{corpus.tokenizer_fingerprint[:12]}… instead of {spec.tokenizer_fingerprint[:12]}…); "
-            f"replay with the recorded version"
+            f"{short_hash(corpus.tokenizer_fingerprint)}… instead of "
+            f"{short_hash(spec.tokenizer_fingerprint)}…); replay with the recorded version"
         )
     return corpus
 

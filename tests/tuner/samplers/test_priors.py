@@ -48,7 +48,7 @@ def losses(space: SearchSpace, seed: int, trials: int) -> list[float]:
     found = []
     for number in range(trials):
         draw = sampler.suggest(number)
-        places = {label: parameters[label].place(value) for label, value in draw.items()}
+        places = {label: parameters[label].place_of(value) for label, value in draw.items()}
         loss = sum(w * (places[label] - best) ** 2 for label, (w, best) in BOWL.items())
         found.append(loss + 0.01 * noise.random())
         sampler.tell(number, Observation("finished", {20_000: found[-1]}))
@@ -92,7 +92,7 @@ def test_prior_pulls_every_sampler(tmp_path: Path, sampler: str) -> None:
         suggested = Sampler(space.model_copy(update={"search": search}), 5_000, 20_000)
         (rate,) = (p for p in space.searched if p.name == "max_learning_rate")
         draws = [suggested.suggest(number) for number in range(12)][2:]
-        return sum(abs(rate.place(draw[rate.label]) - 0.65) for draw in draws)
+        return sum(abs(rate.place_of(draw[rate.label]) - 0.65) for draw in draws)
 
     assert distance(RIGHT) < 0.7 * distance(())
 
@@ -111,7 +111,7 @@ def test_prior_fades() -> None:
     assert len(many) == pytest.approx(len(few) / 10, rel=0.2)
 
     def spread(draws: list[dict[str, Value]]) -> float:
-        return statistics.pstdev(rate.place(draw[rate.label]) for draw in draws)
+        return statistics.pstdev(rate.place_of(draw[rate.label]) for draw in draws)
 
     assert spread(few) == pytest.approx(0.3 * 0.25, rel=0.1)
     assert spread(many) > 2.5 * spread(few)
@@ -140,7 +140,7 @@ def test_place_of_what_lies_at_a_place(distribution: Range | Choice, place: floa
     parameter = Parameter(name="beta1", distribution=distribution)
     value = parameter.at(place)
     assert parameter.contains(value)
-    there = parameter.place(value)
+    there = parameter.place_of(value)
     assert parameter.at(there) == (pytest.approx(value) if isinstance(value, float) else value)
     if isinstance(distribution, Range) and not distribution.is_whole:
         assert there == pytest.approx(place, abs=1e-9)

@@ -287,7 +287,7 @@ def test_sampler_qmc_fills_the_space_evenly(tmp_path: Path) -> None:
         draws = run(make(tmp_path, name), 65)[1:]
         counts = []
         for label in ("max_learning_rate", "min_learning_rate/max_learning_rate"):
-            eighths = [int(8 * by_label[label].place(draw[label])) for draw in draws]
+            eighths = [int(8 * by_label[label].place_of(draw[label])) for draw in draws]
             counts += [abs(eighths.count(i) - 8) for i in range(8)]
         return max(counts)
 
@@ -373,7 +373,8 @@ def test_sampler_suggests_the_same_in_another_process(tmp_path: Path) -> None:
     names = ["tpe", "cmaes", "nsga2", "bohb", "qmc", "grid"]
     here = [list(play(make(tmp_path, name), events(24)).values()) for name in names]
     code = (
-        "import json, sys; from pathlib import Path; from tests.tuner import test_sampling as t\n"
+        "import json, sys; from pathlib import Path\n"
+        "from tests.tuner.samplers import test_sampler as t\n"
         "print(json.dumps([list(t.play(t.make(Path(sys.argv[1]), name), t.events(24)).values())"
         " for name in sys.argv[2:]]))"
     )

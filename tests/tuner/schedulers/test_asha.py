@@ -8,8 +8,8 @@ import pytest
 
 from tests.tuner.schedulers.simulation import Search, facts, noise
 from tuner.schedulers.asha import AshaPromote, AshaStop, asha
-from tuner.schedulers.rungs import rung_tokens
 from tuner.schedulers.scheduler import Decision, New, Resume, Scheduler, SchedulerContext
+from tuner.space.rungs import rungs as rungs_below
 
 NOBODY = frozenset[int]()
 
@@ -38,6 +38,11 @@ def promoted(scheduler: Scheduler) -> list[int]:
     return numbers
 
 
+def rungs_of(given: SchedulerContext) -> list[int]:
+    eta = given.space.search.reduction_factor
+    return rungs_below(given.report_tokens, eta, given.budget_tokens)
+
+
 @pytest.mark.parametrize(
     ("reports", "eta", "rungs"),
     [(9, 3, [1, 3]), (10, 3, [1, 3, 9]), (27, 3, [1, 3, 9]), (8, 2, [1, 2, 4]), (1, 3, [])],
@@ -46,7 +51,7 @@ def test_rungs_lie_at_powers_of_eta_below_the_budget(
     reports: int, eta: int, rungs: list[int]
 ) -> None:
     given = facts(reports=reports, reduction_factor=eta)
-    assert rung_tokens(given) == [100 * rung for rung in rungs]
+    assert rungs_of(given) == [100 * rung for rung in rungs]
 
 
 def test_space_tells_the_form_of_asha() -> None:
@@ -155,7 +160,7 @@ def test_promote_agrees_with_the_published_algorithm(slots: int, eta: int) -> No
     promotions = 0
     for seed in range(12):
         given = facts(reports=27, reduction_factor=eta, never_stopped=frozenset({0, 7}))
-        levels = rung_tokens(given)
+        levels = rungs_of(given)
         table: list[dict[int, float]] = [{} for _ in levels]
         gone: list[set[int]] = [set() for _ in levels]
         failing, ties = (0.0, 0.1)[seed % 2], (5, 10**9)[seed % 3 == 0]

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from tests.tuner.schedulers.simulation import Draw, Search, facts, noise
-from tuner.schedulers.hyperband import Hyperband, Plan, plans
+from tuner.schedulers.hyperband import BracketPlan, Hyperband, plans
 from tuner.schedulers.scheduler import Decision, New, Resume, SchedulerContext
 
 NOBODY = frozenset[int]()
@@ -62,13 +62,13 @@ def test_brackets_of_other_budgets(
     reports: int, eta: int, expected: list[tuple[int, tuple[int, ...]]]
 ) -> None:
     given = facts(reports=reports, reduction_factor=eta)
-    assert plans(given) == [Plan(n, tuple(100 * r for r in rungs)) for n, rungs in expected]
+    assert plans(given) == [BracketPlan(n, tuple(100 * r for r in rungs)) for n, rungs in expected]
 
 
 def test_brackets_bear_reports_that_do_not_divide_the_budget() -> None:
     """240,000 tokens in nine reports of 26,667: the ninth comes 3 tokens early."""
     given = SchedulerContext(facts().space, 26_667, 240_000)
-    assert plans(given)[0] == Plan(9, (26_667, 80_001))
+    assert plans(given)[0] == BracketPlan(9, (26_667, 80_001))
 
 
 def started(scheduler: Hyperband, numbers: range) -> None:

@@ -524,8 +524,9 @@ def test_off_and_whole_floats_become_numbers(tmp_path: Path) -> None:
 
 def test_reading_a_space_starts_nothing() -> None:
     code = """
-import sys, tuner.space_file
-tuner.space_file.load_space(sys.argv[1])
+import sys
+from tuner.space_file.load import load_space
+load_space(sys.argv[1])
 print([m for m in ("torch", "ray", "mlflow", "optuna") if m in sys.modules])
 """
     path = next(path for path in SHIPPED if path.name == "lm.yaml")
