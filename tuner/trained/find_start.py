@@ -29,7 +29,7 @@ from tuner.formatting import listed, shown
 from tuner.home import Home
 from tuner.space.settings import InitFromConfig
 from tuner.space.space import SearchSpace
-from tuner.tracking.artifacts import _recorded, kept_state, recorded_tokenizer
+from tuner.tracking.artifacts import kept_checkpoint, recorded_problem, recorded_tokenizer
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord
 from tuner.tracking.tags import TOKENIZER_FILE
@@ -149,7 +149,7 @@ def _find(config: InitFromConfig, home: Home) -> WarmStart:
     run = trial.run_id[:_SHOWN_LETTERS]
     words = f"trial {trial.number} of {trial.search} (run {run})"
     with TemporaryDirectory() as folder:
-        path = kept_state(record, trial, folder)
+        path = kept_checkpoint(record, trial, folder)
         if path is None:
             best = search.best_run
             way_out = f"; use run {best[:_SHOWN_LETTERS]}" if best and best != trial.run_id else ""
@@ -160,7 +160,7 @@ def _find(config: InitFromConfig, home: Home) -> WarmStart:
         try:
             source = WarmStartSource.read(path)
         except CheckpointError as error:
-            raise RecordError(f"init_from: {_recorded(search, path, error)}") from error
+            raise RecordError(f"init_from: {recorded_problem(search, path, error)}") from error
     fingerprint = source.spec.tokenizer_fingerprint
     return _start(config, words, source, recorded_tokenizer(record, search, fingerprint, home))
 

@@ -21,10 +21,10 @@ from model.tokenizer.load import load_tokenizer
 from model.tokenizer.tokenizer import Tokenizer
 from tuner.errors import RecordError
 from tuner.home import Home
-from tuner.tracking.artifacts import kept_state, recorded_tokenizer
+from tuner.tracking.artifacts import kept_checkpoint, recorded_tokenizer
 from tuner.tracking.record import Record
 from tuner.tracking.records import TrialRecord
-from tuner.tracking.tags import STATE_FILE
+from tuner.tracking.tags import CHECKPOINT_FILE
 from tuner.trained.replay import Verdict, replay
 
 _SHOWN_LETTERS = 8  # of a run id
@@ -120,7 +120,7 @@ def kept_trial(record: Record, trial: TrialRecord, home: Home) -> TrainedTrial |
         StoreError: if the tracking store cannot be used.
     """
     with TemporaryDirectory() as folder:
-        path = kept_state(record, trial, folder)
+        path = kept_checkpoint(record, trial, folder)
         return None if path is None else _read(record, trial, home, path, "kept")
 
 
@@ -140,7 +140,7 @@ def _read(
     except CheckpointError as error:
         raise RecordError(
             f"the recorded weights of trial {trial.number} of {trial.search} cannot be used: "
-            f"{str(error).replace(str(path), path.name)}; delete {STATE_FILE} of its run "
+            f"{str(error).replace(str(path), path.name)}; delete {CHECKPOINT_FILE} of its run "
             f"{trial.run_id[:_SHOWN_LETTERS]}, and they are trained again"
         ) from error
     _, tensors = source.take(optimizer_state=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,6 +17,7 @@ from model.spec.trial import TrialSpec
 from tuner.errors import RecordError
 from tuner.home import Home
 from tuner.tracking.artifacts import bring_start, recorded_tokenizer
+from tuner.tracking.metrics import as_stored
 from tuner.tracking.record import Record
 from tuner.tracking.records import TrialRecord
 from tuner.tracking.tags import ENVIRONMENT
@@ -242,15 +242,10 @@ def compare(recorded: Mapping[int, Mapping[str, float]], reports: list[Report]) 
     for step in sorted(recorded.keys() | replayed.keys()):
         for metric in (*METRICS, *SOME_METRICS):
             old = recorded.get(step, {}).get(metric, math.nan)
-            new = _as_stored(replayed.get(step, {}).get(metric, math.nan))
+            new = as_stored(replayed.get(step, {}).get(metric, math.nan))
             if old != new and not (math.isnan(old) and math.isnan(new)):
                 differences.append(Difference(step, metric, old, new))
     return differences
-
-
-def _as_stored(value: float) -> float:
-    """MLflow's databases keep an infinity as the largest double of its sign."""
-    return math.copysign(sys.float_info.max, value) if math.isinf(value) else value
 
 
 def judge(differences: list[Difference], is_elsewhere: bool) -> Verdict:

@@ -74,12 +74,12 @@ def searched(
         tracker = open_tracker(name, inputs=inputs)
         tracker.start_trial(0, spec, ENVIRONMENT)
         for report, time_ms in zip(row.reports, row.times, strict=True):
-            tracker.report(0, report, time_ms)
+            tracker.log_report(0, report, time_ms)
         tracker.end_trial(0, "finished")
         tracker.add_artifact(tokenizer.save(folder, "huggingface")[0])
         tracker.flush()
         if keep:
-            tracker.keep_state(0, last_state(folder), row.tokens)
+            tracker.keep_checkpoint(0, last_state(folder), row.tokens)
         run_ids = {0: str(tracker.run_of(0))}
         tracker.finish("finished", {}, run_ids[0])
         return SearchResult(
@@ -210,8 +210,8 @@ def test_older_state_is_not_taken_for_the_newest(
     )
     tracker.flush()
     trial = Record(home.tracking_uri).trial(result.run_ids[0])
-    assert trial.state_tokens == last.tokens < trial.metrics["tokens"] == later.tokens
-    assert not trial.keeps_state
+    assert trial.checkpoint_tokens == last.tokens < trial.metrics["tokens"] == later.tokens
+    assert not trial.keeps_checkpoint
     gone_on = replace(row, reports=[*row.reports, later], times=[*row.times, 9000])
     assert register(home, replace(result, trials=[gone_on], best=gone_on)) is None
     assert counts(client) == (1, 1)

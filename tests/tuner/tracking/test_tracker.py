@@ -20,10 +20,10 @@ from tuner.errors import RecordError, StoreError
 from tuner.space.data_facts import DataFacts
 from tuner.tracking import tracker as tracking
 from tuner.tracking.datasets import dataset_inputs
+from tuner.tracking.metrics import SystemMetrics
 from tuner.tracking.record import Record
 from tuner.tracking.runs import RunStart, TimedReport, trial_tags
 from tuner.tracking.store import open_client
-from tuner.tracking.tags import SystemMetrics
 from tuner.tracking.tracker import Tracker
 
 
@@ -33,7 +33,7 @@ def test_tracker_keeps_every_bit(open_tracker: Open, store: str, make_spec: Make
     reports = [report(4, math.pi), report(8, 1e-17), report(9, math.nan, Status.DIVERGED)]
     tracker.start_trial(0, spec, ENVIRONMENT)
     for each in reports:
-        tracker.report(0, each)
+        tracker.log_report(0, each)
     tracker.end_trial(0, "diverged")
     tracker.flush()
     tracker.finish("finished", {"best_val_loss": 1.0}, tracker.run_of(0))
@@ -66,7 +66,7 @@ def test_record_gives_whole_reports_back(
     for number, reports in enumerate((finished, diverged)):
         tracker.start_trial(number, spec, ENVIRONMENT)
         for each in reports:
-            tracker.report(number, each)
+            tracker.log_report(number, each)
         tracker.end_trial(number, str(reports[-1].status))
     tracker.finish("finished", {}, None)
     record = Record(store)
@@ -99,7 +99,7 @@ def test_tracker_retries_what_the_store_refuses(
     for name in failures:
         monkeypatch.setattr(client, name, flaky(name))
     tracker.start_trial(0, make_spec(), ENVIRONMENT)
-    tracker.report(0, report(4, 2.0))
+    tracker.log_report(0, report(4, 2.0))
     tracker.end_trial(0, "finished")
     tracker.flush()
     record = Record(store)
@@ -267,7 +267,7 @@ def test_tracker_records_how_busy_workers_are(open_tracker: Open, store: str) ->
     for seconds in range(0, 5 * 300, 5):
         names = (f"system/worker_{number}/memory_megabytes" for number in range(4))
         values = dict.fromkeys(names, 300.0 + seconds)
-        tracker.note_vitals(SystemMetrics(values, began + 1000 * seconds))
+        tracker.log_system_metrics(SystemMetrics(values, began + 1000 * seconds))
     tracker.finish("finished", {"best": 1.0}, None)
     record = Record(store)
     search = record.search()
@@ -316,7 +316,7 @@ def say_all(tracker: Tracker, make_spec: MakeSpec) -> None:
             is_last = step == 9
             loss = math.nan if is_last else 1 / step
             status = Status.DIVERGED if is_last else Status.TRAINING
-            tracker.report(number, report(step, loss, status), 2000 + step)
+            tracker.log_report(number, report(step, loss, status), 2000 + step)
         tracker.end_trial(number, "diverged", 3000 + number)
 
 
@@ -368,7 +368,7 @@ def test_tracker_goes_on_after_its_driver_was_killed(
     """A run that was left running is found, and what had not been sent of it follows."""
     killed = open_tracker()
     killed.start_trial(0, make_spec(), ENVIRONMENT, 1000)
-    killed.report(0, report(4, 2.0), 2000)
+    killed.log_report(0, report(4, 2.0), 2000)
     killed.flush()
     killed.close()
     record = Record(store)
@@ -392,7 +392,7 @@ def test_tracker_takes_an_ending_back(open_tracker: Open, store: str, make_spec:
     record, spec = Record(store), make_spec()
     first = open_tracker()
     first.start_trial(0, spec, ENVIRONMENT)
-    first.report(0, report(4, 2.0))
+    first.log_report(0, report(4, 2.0))
     first.end_trial(0, "interrupted")
     first.finish("interrupted", {}, None)
     assert states(record) == [(0, "interrupted", "KILLED")]
@@ -410,7 +410,7 @@ def test_tracker_takes_an_ending_back(open_tracker: Open, store: str, make_spec:
     second.flush()
     assert states(record) == [(0, "stopped at report 1", "FINISHED")]
     second.start_trial(0, spec, ENVIRONMENT)
-    second.report(0, report(8, 1.0))
+    second.log_report(0, report(8, 1.0))
     second.end_trial(0, "failed: its worker died")
     second.finish("finished", {"best": 1.0}, second.run_of(0))
     assert states(record) == [(0, "failed: its worker died", "FAILED")]

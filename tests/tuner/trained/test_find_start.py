@@ -20,6 +20,7 @@ from tuner.space.space import SearchSpace
 from tuner.space_file.load import load_space
 from tuner.tracking.artifacts import bring_start
 from tuner.tracking.record import Record
+from tuner.tracking.runs import RunSettings
 from tuner.tracking.tags import Tag
 from tuner.tracking.tracker import Tracker
 from tuner.trained.find_start import WarmStart
@@ -44,17 +45,17 @@ def home(
     *_, last = Engine(*tokens, checkpoint_dir=folder).run([spec])
     (file,) = tokenizer.save(folder, "huggingface")
     for experiment, search in (("lm", "lm-1"), ("lm", "second"), ("else", "lm-3")):
-        tracker = Tracker(home.tracking_uri, home.artifacts, experiment, search, {})
+        tracker = Tracker(RunSettings(home.tracking_uri, home.artifacts, experiment, search, {}))
         for number in range(2):
             mine = spec if number else spec.model_copy(update={"seed": 4})
             tracker.start_trial(number, mine, {})
-            tracker.report(number, last)
+            tracker.log_report(number, last)
             tracker.end_trial(number, "finished")
         tracker.add_artifact(file)
         tracker.flush()
-        tracker.keep_state(1, last_state(folder), last.tokens)
+        tracker.keep_checkpoint(1, last_state(folder), last.tokens)
         tracker.finish("finished", {}, tracker.run_of(1))
-    unfinished = Tracker(home.tracking_uri, home.artifacts, "lm", "lm-4", {})
+    unfinished = Tracker(RunSettings(home.tracking_uri, home.artifacts, "lm", "lm-4", {}))
     unfinished.finish("failed", {}, None)
     return home
 
@@ -184,7 +185,7 @@ def test_checkpoint_takes_a_tokenizer_that_is_its_own(
 def test_start_is_brought_back_from_the_record(home: Home, load: Load, tmp_path: Path) -> None:
     _, start = started(load("{search: lm}"), home)
     tags: dict[str, Any] = {Tag.INIT_FROM: start.words}
-    tracker = Tracker(home.tracking_uri, home.artifacts, "tuned", "tuned-1", tags)
+    tracker = Tracker(RunSettings(home.tracking_uri, home.artifacts, "tuned", "tuned-1", tags))
     record = Record(home.tracking_uri)
     search = record.search("tuned-1")
     new = Home(tmp_path, home.tracking_uri)
