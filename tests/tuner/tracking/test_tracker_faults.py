@@ -1,4 +1,4 @@
-"""A store that breaks in mid-search: calls return at once, and all arrives afterwards."""
+"""A store that fails during a search: calls return at once, and all data arrives afterwards."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_tracker_outlasts_its_server(
     fault: str,
     reason: str,
 ) -> None:
-    """It breaks in mid-search: calls return at once, and all arrives afterwards, in order, once."""
+    """It fails during a search: calls return at once; later all data arrives in order, once."""
     tracker = open_tracker(uri=server.uri)
     tracker.start_trial(0, make_spec(), ENVIRONMENT)
     tracker.log_report(0, report(1, 2.0))
@@ -100,16 +100,16 @@ def test_tracker_outlasts_its_server(
     assert len(rows(store, "select * from metrics")) == 2 * 499 * 6 + 1
 
 
-def test_tracker_makes_no_run_twice(
+def test_tracker_deletes_a_duplicate_run(
     open_tracker: Open, server: FaultyServer, store: str, make_spec: MakeSpec,
     monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
-    """A run whose making timed out and was served after it had been made again is deleted."""
+    """Its creation timed out, and was served after the run had been created again."""
     tracker = open_tracker(uri=server.uri)
     create = tracker.runs.create
 
     def twice(number: int, start: RunStart) -> str:
-        """The one that nobody heard of any more, and which came too late to be found."""
+        """Create a run whose answer is lost, and too late for the tracker to find it."""
         monkeypatch.setattr(tracker.runs, "create", create)
         monkeypatch.setattr(tracker.runs, "children", lambda: late() or [])
         raise TimeoutError
@@ -190,7 +190,7 @@ def test_tracker_outlasts_a_full_disk(
         assert stored_steps(store, 0) == list(range(1, 500))
 
 
-def test_tracker_lets_go_of_a_server_that_hangs_at_the_end(
+def test_tracker_gives_up_on_a_server_that_hangs_at_the_end(
     open_tracker: Open, server: FaultyServer, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tracking, "_PATIENCE_SECONDS", 1.0)
@@ -242,7 +242,7 @@ def test_interpreter_exits_while_the_server_hangs(
 def cpu_seconds(
     tokens: tuple[np.ndarray, np.ndarray], spec: TrialSpec, on_report: Callable[[Report], None]
 ) -> tuple[float, float, float]:
-    """Training a trial: of its thread, of it while it tells of reports, and of other threads."""
+    """Seconds of the training thread, of its calls of the tracker, and of other threads."""
     whole, own, told = time.process_time(), time.thread_time(), 0.0
     for each in Engine(*tokens, slots=1).run([spec]):
         start = time.thread_time()
@@ -257,9 +257,9 @@ def test_training_keeps_its_time_while_the_server_hangs(
     open_tracker: Open, server: FaultyServer, tokens: tuple[np.ndarray, np.ndarray],
     make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
-    """Less than 1 % of it: in seconds of CPU, which do not depend on what else a machine does.
+    """Less than 1 % is lost, in CPU seconds, which do not depend on the load of the machine.
 
-    The writer thread can delay a step by what it takes of the interpreter, and no more.
+    The writer thread can delay a step only by its own time in the interpreter.
     """
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
     spec = make_spec(steps=400, reports=40, model={"d_model": 32})
