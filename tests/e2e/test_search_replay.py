@@ -71,7 +71,7 @@ def test_search_prints_plain_lines_and_what_to_do_next(searched: Run) -> None:
     for expected in (
         "report 1/9", "waits to be promoted", "finished", "best so far", "% lower",
         "Confirmed winner",
-        "early stopping spared", "tuner ui", "tuner replay", "tuner show",
+        "early stopping saved", "tuner ui", "tuner replay", "tuner show",
     ):  # fmt: skip
         assert expected in searched.err, expected
 
