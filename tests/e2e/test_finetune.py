@@ -203,7 +203,7 @@ def test_another_shape_is_refused(place: Workplace) -> None:
         "tuner search: init_from: layers.0.ffn.w1.weight has the shape (64, 16) in a model of this "
         "space and has the shape (32, 16) in trial "
     )
-    assert message.endswith("; set model: {d_ff: 32}, as there")
+    assert message.endswith("; set model: {d_ff: 32}, as in the source")
 
 
 def test_another_tokenizer_is_refused(place: Workplace) -> None:

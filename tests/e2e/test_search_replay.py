@@ -263,8 +263,8 @@ def test_replay_refuses_changed_data(workplace: Workplace, searched: Run) -> Non
         text.write_text(before, encoding="utf-8")
         (workplace.folder / "texts" / "99.txt").unlink()
     assert run.status == gone.status == 2
-    assert "the data changed since: 03.txt changed, 99.txt is new; bring it back" in run.err
-    assert "the data changed since: 03.txt is gone, 99.txt is new; bring it back" in gone.err
+    assert "the data has changed: 03.txt changed, 99.txt is new; restore it" in run.err
+    assert "the data has changed: 03.txt is gone, 99.txt is new; restore it" in gone.err
     assert "Traceback" not in run.err + gone.err
 
 

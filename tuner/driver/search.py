@@ -197,7 +197,7 @@ def _open_tracker(
         Tag.SCHEDULER: space.search.scheduler,
         "seed": str(space.search.seed),
         Tag.METRIC: space.objective.metric,
-        **({Tag.INIT_FROM: start.words} if start else {}),
+        **({Tag.INIT_FROM: start.description} if start else {}),
     }
     inputs = dataset_inputs(space.data, facts)
     return Tracker(

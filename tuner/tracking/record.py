@@ -202,6 +202,18 @@ class Record:
             )
         return self.trial(search.best_run)
 
+    def trial_or_best(self, run_id: str | None, search: str | None) -> TrialRecord:
+        """Return the trial of a run id, or by default the best trial of a search.
+
+        Args:
+            run_id: as for `trial`; None for the best trial.
+            search: name of the search; by default the newest.
+
+        Raises:
+            RecordError: if there is no such trial.
+        """
+        return self.trial(run_id) if run_id else self.best(self.search(search))
+
     def spec(self, trial: TrialRecord) -> TrialSpec:
         """Return the specification of a trial.
 

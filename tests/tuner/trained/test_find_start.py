@@ -90,7 +90,7 @@ def test_cold_space_stays_as_it_is(home: Home) -> None:
 def test_newest_search_of_a_name_or_a_space(home: Home, load: Load, name: str, search: str) -> None:
     """One without a best trial is passed over."""
     _, start = started(load(f"{{search: {name}}}"), home)
-    assert start.words.startswith(f"trial 1 of {search} (run ")
+    assert start.description.startswith(f"trial 1 of {search} (run ")
 
 
 def test_start_brings_its_tokenizer(home: Home, load: Load, tokenizer: Tokenizer) -> None:
@@ -122,11 +122,11 @@ def test_start_of_a_run_is_that_of_its_search(home: Home, load: Load) -> None:
         (
             ("{search: lm}", SIZES.replace("d_ff: 32", "d_ff: 64")),
             r"ffn.w1.weight has the shape \(64, 16\) in a model of this space and has the shape "
-            r"\(32, 16\) in trial 1 of second .*; set model: \{d_ff: 32\}, as there$",
+            r"\(32, 16\) in trial 1 of second .*; set model: \{d_ff: 32\}, as in the source$",
         ),
         (
             ("{search: lm}", SIZES.replace("n_layers: 2", "n_layers: {choice: [2, 1]}")),
-            "layers.1.attn.q_proj.weight is missing in a model .*n_layers: 2}, as there$",
+            "layers.1.attn.q_proj.weight is missing in a model .*n_layers: 2}, as in the source$",
         ),
         (
             ("{search: lm, optimizer_state: true}", SIZES, "hyperparameters: {optimizer: muon}"),
@@ -173,7 +173,7 @@ def test_checkpoint_takes_a_tokenizer_that_is_its_own(
         started(load(at), home)
     tokenizer.save(tmp_path / "own", "gpt2")
     _, start = started(load(at, rest="tokenizer: {file: own}"), home)
-    assert start.words == str(source)
+    assert start.description == str(source)
     Tokenizer(tokenizer.vocab, tokenizer.merges[:-1], ["<|endoftext|>"]).save(tmp_path / "other")
     with pytest.raises(TunerError, match=r"another tokenizer .* give tokenizer: \{file: …\}, the"):
         started(load(at, rest="tokenizer: {file: other}"), home)
@@ -184,7 +184,7 @@ def test_checkpoint_takes_a_tokenizer_that_is_its_own(
 
 def test_start_is_brought_back_from_the_record(home: Home, load: Load, tmp_path: Path) -> None:
     _, start = started(load("{search: lm}"), home)
-    tags: dict[str, Any] = {Tag.INIT_FROM: start.words}
+    tags: dict[str, Any] = {Tag.INIT_FROM: start.description}
     tracker = Tracker(RunSettings(home.tracking_uri, home.artifacts, "tuned", "tuned-1", tags))
     record = Record(home.tracking_uri)
     search = record.search("tuned-1")
