@@ -33,6 +33,7 @@ from model.spec.data import DataConfig
 from tuner.space.data_facts import DataFacts
 from tuner.space_file.load import load_space
 from tuner.tracking.datasets import dataset_inputs
+from tuner.tracking.runs import RunSettings
 from tuner.tracking.store import open_client
 from tuner.tracking.tracker import Tracker
 
@@ -72,7 +73,7 @@ def record(uri: str, folder: Path, search: str, trials: int, reports: int) -> di
     space = load_space(ROOT / "search_spaces" / "lm.yaml")
     specs = [space.spec({}, FACTS, seed) for seed in range(trials)]
     inputs = dataset_inputs(DataConfig(), FACTS)
-    tracker = Tracker(uri, folder, "bench", search, {}, inputs=inputs)
+    tracker = Tracker(RunSettings(uri, folder, "bench", search, {}, inputs=inputs))
     tracker.flush()
     wall, cpu, called = time.perf_counter(), time.process_time(), 0.0
     for step in range(1, reports + 1):
@@ -81,7 +82,7 @@ def record(uri: str, folder: Path, search: str, trials: int, reports: int) -> di
             if step == 1:
                 tracker.start_trial(number, spec, ENVIRONMENT)
             report = Report(str(number), Status.TRAINING, step, step * 999, 1 / step, 1, 1, 0.1)
-            tracker.report(number, report)
+            tracker.log_report(number, report)
             if step == reports:
                 tracker.end_trial(number, "finished")
         called += time.thread_time() - begun

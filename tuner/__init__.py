@@ -1,7 +1,7 @@
 """Hyperparameter search for Transformers: many trials train as one model.
 
-Names are imported when they are first used: the command line must start quickly, and a trial's
-process must not load torch.
+Public names are imported on first use: the command line must start quickly, and the process of a
+trial must not load torch.
 """
 
 from importlib import import_module
@@ -18,7 +18,13 @@ _HOME = {
     "generate": "trained.generate",
     "export": "trained.export",
     "replay": "trained.replay",
+    "write_report": "report.write",
+    "write_pictures": "report.write",
+    "Home": "home",
+    "SearchResult": "results.result",
+    "TrainedTrial": "trained.load_trial",
     "TunerError": "errors",
+    "View": "driver.view",
 }
 
 __all__ = sorted(_HOME)
@@ -26,7 +32,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name from its home."""
+    """Import a public name from its module."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,6 +1,6 @@
-"""The name under which homes of version 61b80c3 registered the loader of their models.
+"""Loader of the models that version 61b80c3 registered.
 
-MLflow stores the name of a module with each registered model, so this one stays importable.
+MLflow stores the name of this module with each of these models, so it must stay importable.
 """
 
 from tuner.publish.pyfunc import _load_pyfunc

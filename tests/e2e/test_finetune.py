@@ -13,7 +13,7 @@ from model.checkpoints import checkpoint
 from tests.e2e.conftest import Run, Workplace, make_workplace, run_search
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord
-from tuner.tracking.tags import STATE_FILE
+from tuner.tracking.tags import CHECKPOINT_FILE
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("searched")]
 
@@ -99,7 +99,7 @@ def artifacts(place: Workplace, search: SearchRecord) -> Path:
 
 def state_of(place: Workplace, record: Record, run_id: str | None) -> Path:
     assert run_id is not None
-    return place.home / "artifacts" / run_id / "artifacts" / STATE_FILE
+    return place.home / "artifacts" / run_id / "artifacts" / CHECKPOINT_FILE
 
 
 # what it does ------------------------------------------------------------------------------
@@ -203,7 +203,7 @@ def test_another_shape_is_refused(place: Workplace) -> None:
         "tuner search: init_from: layers.0.ffn.w1.weight has the shape (64, 16) in a model of this "
         "space and has the shape (32, 16) in trial "
     )
-    assert message.endswith("; set model: {d_ff: 32}, as there")
+    assert message.endswith("; set model: {d_ff: 32}, as in the source")
 
 
 def test_another_tokenizer_is_refused(place: Workplace) -> None:
@@ -223,7 +223,7 @@ def test_missing_sources_are_refused(place: Workplace, record: Record, searched:
     with without(state_of(place, record, record.search("small-1").best_run).parent):
         assert "were not kept, only the best trials of a search are" in refusal(place)
     with without(stored / "tokenizer.json"):
-        assert "holds no tokenizer.json, without which" in refusal(place)
+        assert "has no tokenizer.json, without which" in refusal(place)
 
 
 def test_replay_refuses_a_start_that_vanished_or_changed(

@@ -28,7 +28,7 @@ from tests.e2e.conftest import Run, Workplace
 from tuner import load_search, load_trial
 from tuner.home import Home
 from tuner.tracking.record import Record
-from tuner.tracking.tags import STATE_FILE, Tag
+from tuner.tracking.tags import CHECKPOINT_FILE, Tag
 from tuner.trained.load_trial import TrainedTrial
 
 pytestmark = pytest.mark.slow
@@ -71,7 +71,7 @@ def test_search_prints_plain_lines_and_what_to_do_next(searched: Run) -> None:
     for expected in (
         "report 1/9", "waits to be promoted", "finished", "best so far", "% lower",
         "Confirmed winner",
-        "early stopping spared", "tuner ui", "tuner replay", "tuner show",
+        "early stopping saved", "tuner ui", "tuner replay", "tuner show",
     ):  # fmt: skip
         assert expected in searched.err, expected
 
@@ -118,13 +118,13 @@ def test_search_keeps_the_best_checkpoints(
 ) -> None:
     search = record.search()
     best, trials = record.best(search), record.trials(search)
-    file = record.download(best.run_id, STATE_FILE, str(tmp_path))
+    file = record.download(best.run_id, CHECKPOINT_FILE, str(tmp_path))
     assert file is not None
     tensors, about = checkpoint.read(file)
     ranked = sorted(
         (t for t in trials[:6] if t.status == "finished"), key=lambda t: t.loss("val_loss")
     )
-    kept_states = {t.number for t in trials if record.has(t.run_id, STATE_FILE)}
+    kept_states = {t.number for t in trials if record.has(t.run_id, CHECKPOINT_FILE)}
     assert kept_states == {best.number, *(t.number for t in ranked[:3])}
     assert about["spec_hash"] == record.spec(best).hash
     assert about["val_loss"] == best.metrics["val_loss"]
@@ -263,8 +263,8 @@ def test_replay_refuses_changed_data(workplace: Workplace, searched: Run) -> Non
         text.write_text(before, encoding="utf-8")
         (workplace.folder / "texts" / "99.txt").unlink()
     assert run.status == gone.status == 2
-    assert "the data changed since: 03.txt changed, 99.txt is new; bring it back" in run.err
-    assert "the data changed since: 03.txt is gone, 99.txt is new; bring it back" in gone.err
+    assert "the data has changed: 03.txt changed, 99.txt is new; restore it" in run.err
+    assert "the data has changed: 03.txt is gone, 99.txt is new; restore it" in gone.err
     assert "Traceback" not in run.err + gone.err
 
 
@@ -329,7 +329,7 @@ def test_report_tells_what_the_search_printed(
     assert "  α_max: {log: [1e-3, 1e-1]}" in page  # the file as it was written
     written = re.findall(r'<pre class="sample"[^>]*>(the quick[^<]+)</pre>', page)
     trials = record.trials(record.search())
-    kept = [trial for trial in trials if record.has(trial.run_id, STATE_FILE)]
+    kept = [trial for trial in trials if record.has(trial.run_id, CHECKPOINT_FILE)]
     assert len(written) == min(3, len(kept)) >= 1
     assert f"<h3>Trial {told['best_trial']}, the winner</h3>" in page
     assert all((workplace.folder / path).is_file() for path in run.json["pictures"])

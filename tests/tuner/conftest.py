@@ -13,6 +13,7 @@ from model.tokenizer.tokenizer import Tokenizer
 from tests.conftest import VOCAB
 from tests.tuner.fault_injection import FaultyServer, mlflow_server
 from tests.tuner.tracking.recorded import Open
+from tuner.tracking.runs import RunSettings
 from tuner.tracking.store import open_client
 from tuner.tracking.tracker import Tracker
 
@@ -53,6 +54,6 @@ def server(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 def open_tracker(store: str, tmp_path: Path) -> Open:
     def make(search: str = "lm-1", uri: str = store, **options: Any) -> Tracker:
         tags = {"sampler": "tpe", "scheduler": "asha"}
-        return Tracker(uri, tmp_path / "artifacts", "lm", search, tags, **options)
+        return Tracker(RunSettings(uri, tmp_path / "artifacts", "lm", search, tags, **options))
 
     return make

@@ -133,7 +133,7 @@ def describe_space(
     return {
         "name": space.name,
         "plot": plot,
-        "init_from": start.words if start else None,
+        "init_from": start.description if start else None,
         "parameters": parameters,
         "stacks": stacks,
         "micro_batch": space.micro_batch,
@@ -150,9 +150,9 @@ def _print_start(console: Console, start: WarmStart, shapes: list[Architecture])
     seen = start.init_from.optimizer_steps
     moments = f"those of {seen:,} updates" if seen else "zero"
     console.print(
-        f"\nEvery trial starts from {start.words}, with its weights after {start.source.step:,} "
-        f"updates (val_loss {start.source.val_loss:.4f} on its own text); the moments are {moments}"
-        f"; schedule and data order begin anew. Shapes and tokenizer fit.",
+        f"\nEvery trial starts from {start.description}, with its weights after "
+        f"{start.source.step:,} updates (val_loss {start.source.val_loss:.4f} on its own text); "
+        f"the moments are {moments}; schedule and data order begin anew. Shapes and tokenizer fit.",
         highlight=False,
     )
     differing = {

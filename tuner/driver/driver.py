@@ -157,7 +157,7 @@ class Driver:
         row, best_before = self._board.trials[number], self._board.best
         row.times.append(time_ms)
         decision = self.conductor.report(number, report)
-        self._tracker.report(number, report, time_ms)
+        self._tracker.log_report(number, report, time_ms)
         is_best = self._board.best is row and best_before is not row
         self._view.event(row, _in_words(row, self._board.metric, is_best=is_best))
         self._acknowledge(number, report.step)
@@ -214,7 +214,7 @@ class Driver:
         for worker, sign in self._watchdog.check():
             self._view.phase(f"worker {worker} {_SIGNS[sign]}")
         if self._rounds and (vitals := self._rounds.check()):
-            self._tracker.note_vitals(vitals)
+            self._tracker.log_system_metrics(vitals)
         self._journal.retry()
         self._tell_problem("the journal", self._journal.problem)
         self._tell_problem("the tracking store", self._tracker.problem)

@@ -29,6 +29,7 @@ from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
 from tuner.tracking.datasets import dataset_inputs
 from tuner.tracking.record import Record
+from tuner.tracking.runs import RunSettings
 from tuner.tracking.tags import Tag
 from tuner.tracking.tracker import Tracker
 from tuner.trained.warm_start import warm_started
@@ -196,11 +197,11 @@ def _open_tracker(
         Tag.SCHEDULER: space.search.scheduler,
         "seed": str(space.search.seed),
         Tag.METRIC: space.objective.metric,
-        **({Tag.INIT_FROM: start.words} if start else {}),
+        **({Tag.INIT_FROM: start.description} if start else {}),
     }
     inputs = dataset_inputs(space.data, facts)
     return Tracker(
-        home.tracking_uri, home.artifacts, space.name, name, tags, resume=resume, inputs=inputs
+        RunSettings(home.tracking_uri, home.artifacts, space.name, name, tags, resume, inputs)
     )
 
 

@@ -90,7 +90,7 @@ def _keep_state(tracker: Tracker, result: SearchResult, number: int) -> None:
     row = next(row for row in result.trials if row.number == number)
     path = row.reports[-1].checkpoint
     if path and Path(path).is_file():
-        tracker.keep_state(number, Path(path), row.tokens)
+        tracker.keep_checkpoint(number, Path(path), row.tokens)
 
 
 def _publish(session: SearchContext, result: SearchResult) -> str | None:

@@ -17,6 +17,7 @@ from tuner.formatting import listed
 from tuner.home import Home
 from tuner.journal.journal import FILE, Journal
 from tuner.tracking.record import Record
+from tuner.tracking.runs import RunSettings
 from tuner.tracking.store import store_errors
 from tuner.tracking.tags import JOURNAL_FILE, REPORT_FILE, SPACE_FILE
 from tuner.tracking.tracker import Tracker
@@ -82,9 +83,10 @@ def sync(home: Home, name: str) -> SyncResult:
     if story is None:
         return _NOTHING
     experiment = story.space["name"]
-    tracker = Tracker(
+    settings = RunSettings(
         home.tracking_uri, home.artifacts, experiment, name, story.tags, resume=True, inputs=inputs
     )
+    tracker = Tracker(settings)
     with closing(tracker):
         for number, trial in story.trials.items():
             status = trial.outcome or "interrupted"
@@ -122,8 +124,8 @@ def _send_files(tracker: Tracker, story: SearchStory, folder: Path) -> tuple[str
         if path is None or run_id is None:
             continue
         tokens = story.trials[number].told[-1].report.tokens
-        if record.trial(run_id).state_tokens != tokens:
-            tracker.keep_state(number, path, tokens)
+        if record.trial(run_id).checkpoint_tokens != tokens:
+            tracker.keep_checkpoint(number, path, tokens)
             sent.append(f"the state of trial {number}")
     return tuple(sent)
 
@@ -153,7 +155,7 @@ def _send_end(tracker: Tracker, story: SearchStory) -> bool:
     """How the search ended; whether the store did not know."""
     end = story.end or {"status": "interrupted", "summary": {}, "best": None}
     best_run = None if end["best"] is None else tracker.run_of(end["best"])
-    found = tracker.runs.found
+    found = tracker.runs.previous
     if (
         found is not None
         and found.status == end["status"]

@@ -26,8 +26,9 @@ from typing import Any, Self
 
 from tuner.errors import JournalError, JournalInUse
 from tuner.journal.events import Event
+from tuner.tracking.tags import JOURNAL_FILE
 
-FILE = "journal.jsonl"
+FILE = JOURNAL_FILE
 _LOCK = "lock"
 _CRC = len(b',"crc":"01234567"}')
 _FLOAT = "$float"

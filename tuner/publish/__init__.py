@@ -1,4 +1,4 @@
-"""A finished search for others: a registered model with its card, and the report on its run.
+"""Publishes a finished search: a registered model with its card, and a report on its run.
 
 Main names: `register_model`, `attach_report`.
 """

@@ -1,4 +1,4 @@
-"""What is said of a registered model: where it comes from, what it is worth, how to use it."""
+"""Model card of a registered model: its origin, its result and its use."""
 
 from __future__ import annotations
 
@@ -13,25 +13,28 @@ from tuner.tracking.datasets import dataset_name
 if TYPE_CHECKING:
     from tuner.results.result import SearchResult
 
-MOST = 5000  # letters that MLflow's databases keep
+MOST = 5000  # letters that MLflow's databases store
+_VERSIONS = ("device", "dtype", "torch")
 _SIZES = ("d_model", "n_layers", "n_encoder_layers", "n_heads", "d_ff", "context_length")
 
+# `registry.takes_place` follows this rule.
 RULE = (
-    "`champion` moves to a new version unless the present one was measured alike (the same metric, "
-    "data, tokenizer, context and validation sequences) and is at least as good: by the means of "
-    "fresh seeds if both have one, otherwise by the values that they were selected by. What "
-    "training cost does not count."
+    "`champion` moves to a new version unless the current champion was evaluated on the same "
+    "metric, data, tokenizer, context length and validation sequences and is at least as good: by "
+    "the means of fresh seeds if both have one, otherwise by the values that they were selected "
+    "by. The cost of training does not count. `champion` never moves back to an older version that "
+    "was evaluated differently. If a search continues, its new version replaces its older champion."
 )
 
 
 def confirmed_of(result: SearchResult) -> Confirmed | None:
-    """What retrainings of the best trial gave, if it was retrained."""
-    found = result.confirmation.of(result.best.number) if result.confirmation else None
-    return found if found is not None and found.count else None
+    """Return the confirmation of the best trial, if it was retrained."""
+    confirmed = result.confirmation.of(result.best.number) if result.confirmation else None
+    return confirmed if confirmed is not None and confirmed.count else None
 
 
 def model_card(result: SearchResult) -> str:
-    """The best trial of a search in Markdown, short enough for MLflow."""
+    """Return the card of the best trial of a search in Markdown, short enough for MLflow."""
     parts = [
         _worth(result),
         _searched(result),
@@ -46,30 +49,30 @@ def model_card(result: SearchResult) -> str:
 def _worth(result: SearchResult) -> str:
     value, confirmed = result.best.objective(result.metric), confirmed_of(result)
     lines = [
-        # the first line is also what MLflow's list of versions shows, as it stands
+        # MLflow's list of versions shows the first line as plain text
         f"Trial {result.best.number} of {result.name}: {result.metric} {value:.4f}, "
         f"by which it was selected; the defaults have "
         f"{result.trials[0].objective(result.metric):.4f}.",
     ]
     if confirmed:
-        seeds = f"{confirmed.count} fresh seed{'s' * (confirmed.count > 1)}"
+        noun = "fresh seed" if confirmed.count == 1 else "fresh seeds"
         span = f"; 95 % interval {confirmed.low:.4f} … {confirmed.high:.4f}"
-        known = span if math.isfinite(confirmed.low) else ""
-        lines[-1] += f" Mean of {seeds}: **{confirmed.mean:.4f}**{known}."
+        interval = span if math.isfinite(confirmed.low) else ""
+        lines[-1] += f" Mean of {confirmed.count} {noun}: **{confirmed.mean:.4f}**{interval}."
     if result.confirmation:
-        selected = {row.number: row.objective(result.metric) for row in result.trials}
+        selected = {trial.number: trial.objective(result.metric) for trial in result.trials}
         lines += ["", *sentences(result.confirmation, result.metric, selected)[1:]]
     return "\n".join(lines)
 
 
 def _searched(result: SearchResult) -> str:
     spec, settings = result.best.spec, result.space.search
-    more = f", and {result.confirmation_tokens:,} to confirm" if result.confirming else ""
+    confirmation = f", and {result.confirmation_tokens:,} to confirm" if result.confirming else ""
     return (
         f"## What was searched\n\n"
         f"{len(result.trials)} trials of the space `{result.space.name}` by sampler "
         f"{settings.sampler} and scheduler {settings.scheduler}, seed {settings.seed}; at most "
-        f"{spec.budget_tokens:,} tokens each, {result.tokens_spent:,} in all{more}. Data: "
+        f"{spec.budget_tokens:,} tokens each, {result.tokens_spent:,} in all{confirmation}. Data: "
         f"{dataset_name(spec.data)} (`{short_hash(spec.data_fingerprint)}`), tokenizer "
         f"`{short_hash(spec.tokenizer_fingerprint)}`."
     )
@@ -80,8 +83,8 @@ def _won(result: SearchResult) -> str:
     for parameter in result.space.searched:
         ranges.setdefault(parameter.name, []).append(parameter.describe())
     rows = [
-        f"| {symbol(name)} | {name} | {' or '.join(told)} | {result.best.text_of(name)} |"
-        for name, told in ranges.items()
+        f"| {symbol(name)} | {name} | {' or '.join(descriptions)} | {result.best.text_of(name)} |"
+        for name, descriptions in ranges.items()
     ]
     a = result.best.spec.architecture
     sizes = ", ".join(f"{name} {getattr(a, name)}" for name in _SIZES if getattr(a, name))
@@ -102,14 +105,14 @@ def _won(result: SearchResult) -> str:
 
 def _use(result: SearchResult) -> str:
     run, name = result.run_ids[result.best.number], result.space.name
-    known = result.environment.get
-    where = f"{known('device', '?')}, {known('dtype', '?')}, torch {known('torch', '?')}"
+    device, dtype, torch = (result.environment.get(name, "?") for name in _VERSIONS)
     return f"""\
 ## Replay
 
     tuner replay {short_run(run)}
 
-trains it again and compares every report: to the last bit on what it was trained with ({where}).
+trains it again and compares every report; they are equal to the last bit in the environment of the
+training ({device}, {dtype}, torch {torch}).
 
 ## Load
 

@@ -1,4 +1,4 @@
-"""What is made of a search for others once it is over: a registered model, and its report."""
+"""Publishes a finished search: registers its best model and attaches its report."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from tuner.tracking.tags import REPORT_FILE
 
 
 def register_model(home: Home, result: SearchResult) -> str | None:
-    """Make a registered model of the best trial of a search that has finished.
+    """Register the best trial of a finished search as a model.
 
     Returns:
-        What it is called, if it was made just now.
+        Description of the version if it is new; else None.
 
     Raises:
-        StoreError: if the store does not take it; `tuner sync` tries again.
+        StoreError: if the store refuses it; `tuner sync` tries again.
     """
     from tuner.publish.registry import register
 
     if result.status != "finished":
         return None
     registered = register(home, result)
-    return registered.words if registered is not None and registered.is_new else None
+    return registered.description if registered is not None and registered.is_new else None
 
 
 def attach_report(home: Home, result: SearchResult) -> None:
-    """Attach the report of a search to its run, in the place of an older one.
+    """Attach the report of a search to its run, and replace an older report.
 
     Raises:
-        StoreError: if it cannot be made or the store does not take it.
+        StoreError: if the report cannot be written or the store refuses it.
     """
     from tuner.report.write import samples_of, write_report
 
@@ -47,6 +47,6 @@ def attach_report(home: Home, result: SearchResult) -> None:
         raise
     except Exception as error:
         raise StoreError(
-            f"the report of {result.name} could not be made: {error}; 'tuner report --search "
+            f"the report of {result.name} could not be written: {error}; 'tuner report --search "
             f"{result.name} --debug' shows why"
         ) from error

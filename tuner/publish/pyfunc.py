@@ -1,8 +1,8 @@
-"""The model of a trial as MLflow serves it: texts in, texts out.
+"""Model of a trial as MLflow serves it: texts in, texts out.
 
-Beside MLflow's own file a model is a folder of three: `model.safetensors` has the weights without
-K, `spec.json` says what was trained, `tokenizer.json` is in the format of Hugging Face. Nothing is
-pickled. Who loads it has this package installed:
+Apart from MLflow's own file a model is a folder of three: `model.safetensors` has the weights
+without K, `spec.json` the specification, `tokenizer.json` is in the format of Hugging Face. Nothing
+is pickled. A process that loads a model needs this package:
 
     model = mlflow.pyfunc.load_model("models:/lm@champion")
     model.predict(["def "], params={"max_tokens": 64, "temperature": 0.0})
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 
 _FOLDER = "data"
 _WEIGHTS, _SPEC, _TOKENIZER = "model.safetensors", "spec.json", "tokenizer.json"
-# What a process needs beside this package, as it is installed here.
+# Requirements of a model apart from this package, in the installed versions.
 _NEEDED = ("mlflow", "torch", "numpy", "regex", "safetensors", "pydantic")
 
 
 class TextModel:
-    """A model that writes.
+    """A model that generates text.
 
     Args:
-        spec: what was trained.
-        weights: by the names of `parameter_shapes`, without K.
-        tokenizer: the one that it was trained with.
+        spec: specification of the trial.
+        weights: weights by the names of `parameter_shapes`, without K.
+        tokenizer: tokenizer of the training.
     """
 
     def __init__(self, spec: TrialSpec, weights: Mapping[str, Tensor], tokenizer: Any) -> None:
@@ -48,12 +48,12 @@ class TextModel:
     def predict(
         self, model_input: pandas.DataFrame | Sequence[str], params: dict[str, Any] | None = None
     ) -> list[str]:
-        """How the model goes on after each prompt; an encoder–decoder translates it.
+        """Continue each prompt; an encoder–decoder translates it.
 
         Args:
-            model_input: prompts, or a table with one column of them.
-            params: the fields of `GenerationSettings`. The same ones give the same text to a
-                prompt, whatever stands beside it.
+            model_input: prompts, or a table with one column of prompts.
+            params: the fields of `GenerationSettings`. The text of a prompt depends only on them,
+                not on the other prompts.
 
         Raises:
             ValidationError: if a setting is out of range.
@@ -64,26 +64,26 @@ class TextModel:
         prompts = [self._tokenizer.encode(prompt) for prompt in _texts(model_input)]
         if not prompts:
             return []
-        written: list[list[int]] = [[] for _ in prompts]
+        outputs: list[list[int]] = [[] for _ in prompts]
         numbers = [0] * len(prompts)
         for ids in generate(
             self._architecture, self._weights, [prompts], settings, numbers=numbers
         ):
-            for own, token in zip(written, ids[0].tolist(), strict=True):
+            for output, token in zip(outputs, ids[0].tolist(), strict=True):
                 if token != ENDED:
-                    own.append(token)
-        return [self._tokenizer.decode(own) for own in written]
+                    output.append(token)
+        return [self._tokenizer.decode(output) for output in outputs]
 
 
 def _texts(model_input: Any) -> list[str]:
-    """Prompts from whatever MLflow hands on."""
+    """Return the prompts in MLflow's input: a table, or a sequence of texts."""
     if hasattr(model_input, "iloc"):
         model_input = model_input.iloc[:, 0]
     return [str(text) for text in model_input]
 
 
 def _load_pyfunc(data_path: str) -> TextModel:
-    """What MLflow calls to load a model; the name is MLflow's."""
+    """Load a model; MLflow calls this function by its name."""
     from safetensors.torch import load_file
 
     from model.tokenizer.tokenizer import Tokenizer
@@ -97,13 +97,13 @@ def _load_pyfunc(data_path: str) -> TextModel:
 def save(folder: Path, trained: TrainedTrial, model_id: str) -> None:
     """Write a trial as a model of MLflow into an empty folder.
 
-    By `pyfunc.add_to_model`: `pyfunc.save_model` does the same in a second or two, most of which it
-    spends on finding out what we know.
+    Uses `pyfunc.add_to_model`, because `pyfunc.save_model` takes a second or two, mostly to infer
+    the requirements that are known here.
 
     Args:
-        folder: where to.
+        folder: the folder.
         trained: the trial.
-        model_id: of the logged model that this will be.
+        model_id: id of the logged model.
     """
     from mlflow import pyfunc
     from mlflow.models import Model
@@ -115,16 +115,16 @@ def save(folder: Path, trained: TrainedTrial, model_id: str) -> None:
     save_file(weights, data / _WEIGHTS, {"format": "pt"})
     (data / _SPEC).write_text(trained.spec.model_dump_json(indent=2), encoding="utf-8")
     trained.tokenizer.save(data, "huggingface")
-    # +cpu and the like are no versions that others can ask for
-    needed = (f"{name}=={metadata.version(name).partition('+')[0]}" for name in _NEEDED)
-    (folder / "requirements.txt").write_text("\n".join([*needed, ""]), encoding="utf-8")
-    made = Model(run_id=trained.trial.run_id, model_id=model_id, signature=_signature())
-    pyfunc.add_to_model(made, loader_module=__name__, data=_FOLDER)
-    made.save(str(folder / "MLmodel"))
+    # a local version such as +cpu is not on the package index
+    requirements = (f"{name}=={metadata.version(name).partition('+')[0]}" for name in _NEEDED)
+    (folder / "requirements.txt").write_text("\n".join([*requirements, ""]), encoding="utf-8")
+    model = Model(run_id=trained.trial.run_id, model_id=model_id, signature=_signature())
+    pyfunc.add_to_model(model, loader_module=__name__, data=_FOLDER)
+    model.save(str(folder / "MLmodel"))
 
 
 def _signature() -> Any:
-    """One column of texts in, one out, and how to write."""
+    """Return the signature: one column of texts in, one out, and the generation settings."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
@@ -134,7 +134,7 @@ def _signature() -> Any:
         for name, value in GenerationSettings().model_dump().items()
     ]
     return ModelSignature(
-        Schema([ColSpec(DataType.string)]),  # with a name it would refuse a list
+        Schema([ColSpec(DataType.string)]),  # a column with a name would refuse a list
         Schema([ColSpec(DataType.string)]),
         ParamSchema(params),
     )

@@ -1,14 +1,8 @@
-"""The model registry: the best trial of each finished search, under the name of its space.
+"""Registers the best trial of each finished search under the name of its space.
 
-A version is the model (`served`), what is known of it (tags), and what to say of it (`model_card`).
-The same weights are one version, however often their search is resumed, sent again or repeated.
-The alias `champion` names the best version:
-
-    It moves to a new version unless the present one was measured alike (the same metric, data,
-    tokenizer, context and validation sequences) and is at least as good: by the means of fresh
-    seeds if both have one, otherwise by the values that they were selected by. What training cost
-    does not count. It never moves back to an older version that was measured otherwise, and a
-    search that goes on replaces its own.
+A version of a registered model has the model (`pyfunc`), its facts (tags) and its card
+(`model_card`). Equal weights are one version, even if their search is resumed, sent again or
+repeated. The alias `champion` names the best version by the rule `model_card.RULE`.
 """
 
 from __future__ import annotations
@@ -24,7 +18,7 @@ from model.checkpoints.checkpoint import digest
 from model.errors import CheckpointError, CorpusError
 from tuner.errors import RecordError, StoreError
 from tuner.home import Home
-from tuner.publish import pyfunc as served
+from tuner.publish import pyfunc
 from tuner.publish.model_card import RULE, confirmed_of, model_card
 from tuner.results.result import SearchResult
 from tuner.space.objective import sign_of
@@ -40,19 +34,19 @@ if TYPE_CHECKING:
 
 CHAMPION = "champion"
 _WEIGHTS = "weights_sha256"
-# By what a value was measured; only where all are equal are two values compared.
+# Two values are compared only if all these tags are equal.
 _MEASURE = ("metric", Tag.DATA, Tag.TOKENIZER, "context_length", "validation_sequences")
 
 
 @dataclass(frozen=True)
-class Registered:
+class RegisteredVersion:
     """A version of a registered model.
 
     Attributes:
-        name: of the model.
-        version: its number, counted from 1.
-        is_new: whether it was made just now.
-        is_champion: whether it is the champion.
+        name: name of the model.
+        version: number of the version, counted from 1.
+        is_new: True if this call created it.
+        is_champion: True if it is the champion.
     """
 
     name: str
@@ -61,23 +55,24 @@ class Registered:
     is_champion: bool
 
     @property
-    def words(self) -> str:
-        """`version 2 of lm, its champion`."""
-        return f"version {self.version} of {self.name}{', its champion' * self.is_champion}"
+    def description(self) -> str:
+        """Description for the user, as `version 2 of lm, its champion`."""
+        version = f"version {self.version} of {self.name}"
+        return f"{version}, its champion" if self.is_champion else version
 
 
-def register(home: Home, result: SearchResult) -> Registered | None:
-    """Make the best trial of a finished search a version of its space's model; once.
+def register(home: Home, result: SearchResult) -> RegisteredVersion | None:
+    """Register the best trial of a finished search as a version of its space's model, once.
 
     Args:
-        home: of the search.
-        result: of the search.
+        home: home of the search.
+        result: result of the search.
 
     Returns:
-        The version; None if the weights were not kept, as those of an earlier search may not be.
+        The version; None if the weights are not kept, which can happen for older searches.
 
     Raises:
-        StoreError: if the store does not take it; it can be tried again.
+        StoreError: if the store refuses it; the call can be repeated.
     """
     try:
         with store_errors(home.tracking_uri):
@@ -90,7 +85,7 @@ def register(home: Home, result: SearchResult) -> Registered | None:
 
 
 class _Registry:
-    """The versions of one space, and a result that is to be one of them."""
+    """Registers the result of a search among the versions of its space."""
 
     def __init__(self, home: Home, result: SearchResult) -> None:
         self._home, self._result, self._name = home, result, result.space.name
@@ -98,11 +93,11 @@ class _Registry:
         self._client: MlflowClient = self._record.client
         self._run_id = result.run_ids[result.best.number]
 
-    def register(self) -> Registered | None:
-        # of a trial that went on since, an earlier version has other weights
-        same = f"run_id = '{self._run_id}' and tags.step = '{self._result.best.step}'"
-        version, is_new = self._version(same), False
-        if version is not None:  # a resumed search may know more
+    def register(self) -> RegisteredVersion | None:
+        # the step too: if the trial has continued, its earlier version has other weights
+        same_trial = f"run_id = '{self._run_id}' and tags.step = '{self._result.best.step}'"
+        version, is_new = self._version(same_trial), False
+        if version is not None:  # a resumed search may have new results
             self._describe(version)
         else:
             trained = kept_trial(self._record, self._record.trial(self._run_id), self._home)
@@ -112,17 +107,17 @@ class _Registry:
             version = self._version(f"tags.{_WEIGHTS} = '{weights}'")
             if version is None:
                 version, is_new = self._create(trained, weights), True
-                note = model_card(self._result)  # on the page of the search as well
+                note = model_card(self._result)  # also on the page of the search
                 self._client.set_tag(self._result.run_id, Tag.NOTE, note)
         is_champion = self._choose(version)
-        return Registered(self._name, int(version.version), is_new, is_champion)
+        return RegisteredVersion(self._name, int(version.version), is_new, is_champion)
 
     def _version(self, condition: str) -> ModelVersion | None:
-        """The first version of the space for which something holds."""
-        found = self._client.search_model_versions(f"name = '{self._name}' and {condition}")
-        return min(found, key=lambda version: int(version.version), default=None)
+        """Return the first version of the space that meets a condition."""
+        versions = self._client.search_model_versions(f"name = '{self._name}' and {condition}")
+        return min(versions, key=lambda version: int(version.version), default=None)
 
-    # a new one ----------------------------------------------------------------------------------
+    # create a version ---------------------------------------------------------------------------
 
     def _create(self, trained: TrainedTrial, weights: str) -> ModelVersion:
         from mlflow.entities import LoggedModelStatus
@@ -130,13 +125,13 @@ class _Registry:
         logged = self._logged_model()
         if logged.status != LoggedModelStatus.READY:
             with TemporaryDirectory() as folder:
-                served.save(Path(folder), trained, logged.model_id)
+                pyfunc.save(Path(folder), trained, logged.model_id)
                 self._client.log_model_artifacts(logged.model_id, folder)
             self._link(logged.model_id)
             self._client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
-        self._make_room()
-        # the artifacts by their place: a registry in a database of this process would look for a
-        # models:/ of another store, that of MLflow's global setting
+        self._create_model()
+        # the source is a path: for models:/… a registry in a database would search the store of
+        # MLflow's global setting instead of ours
         return self._client.create_model_version(
             self._name,
             source=logged.artifact_location,
@@ -147,54 +142,56 @@ class _Registry:
         )
 
     def _logged_model(self) -> LoggedModel:
-        """The one that an earlier attempt began, or a new one."""
-        found = self._client.search_logged_models(
+        """Return the logged model of an earlier, interrupted attempt, or a new one."""
+        earlier = self._client.search_logged_models(
             [self._result.experiment_id], filter_string=f"source_run_id = '{self._run_id}'"
         )
         best = self._result.best
-        for logged in found:
+        for logged in earlier:
             if logged.tags.get("step") == str(best.step):
                 return logged
         searched = {p.name for p in self._result.space.searched}
-        known = {**best.spec.architecture.model_dump(), **best.spec.hyperparameters.model_dump()}
+        values = {**best.spec.architecture.model_dump(), **best.spec.hyperparameters.model_dump()}
         return self._client.create_logged_model(
             self._result.experiment_id,
-            name=self._name.replace(".", "-"),  # which names of logged models cannot have
+            name=self._name.replace(".", "-"),  # MLflow allows no dots in names of logged models
             source_run_id=self._run_id,
             tags=self._tags(),
-            params={name: str(known[name]) for name in sorted(searched)},
+            params={name: str(values[name]) for name in sorted(searched)},
             model_type="transformer",
         )
 
     def _link(self, model_id: str) -> None:
-        """Tell MLflow that a model came out of the trial's run, and what was measured on what."""
+        """Link a model to the trial's run and its objectives to the validation data."""
         from mlflow.entities import LoggedModelOutput, Metric
 
         run, best = self._client.get_run(self._run_id), self._result.best
-        if not (run.outputs and run.outputs.model_outputs):  # MLflow takes each only once
+        if not (run.outputs and run.outputs.model_outputs):  # MLflow accepts each model only once
             self._client.log_outputs(self._run_id, [LoggedModelOutput(model_id, best.step)])
         inputs = run.inputs.dataset_inputs if run.inputs else []
         held_out = [i.dataset for i in inputs if "validation" in {tag.value for tag in i.tags}]
-        on = (held_out[0].name, held_out[0].digest) if held_out else (None, None)
+        data = (held_out[0].name, held_out[0].digest) if held_out else (None, None)
         names = {o.metric for o in self._result.space.objectives}
         if best.last is not None and best.times:
-            # equal to values that the run has, which it therefore does not get twice
+            # MLflow does not store these in the run again: the run has equal values
             values = [
-                Metric(name, value, best.times[-1], best.step, model_id, on[0], on[1], self._run_id)
+                Metric(
+                    name, value, best.times[-1], best.step, model_id, data[0], data[1], self._run_id
+                )
                 for name, value in best.last.metrics().items()
                 if name in names
             ]
             self._client.log_batch(self._run_id, values)
 
-    def _make_room(self) -> None:
-        """Have a registered model of this name."""
+    def _create_model(self) -> None:
+        """Create the registered model of this space, unless it exists."""
         from mlflow.exceptions import MlflowException
 
-        about = f"The best trials of the searches of the space `{self._name}`. {RULE}"
-        with suppress(MlflowException):  # it is there, or making a version says what is wrong
-            self._client.create_registered_model(self._name, description=about)
+        description = f"The best trials of the searches of the space `{self._name}`. {RULE}"
+        with suppress(MlflowException):  # it exists, or creating a version raises the error
+            self._client.create_registered_model(self._name, description=description)
 
-    # what is known of it --------------------------------------------------------------------------
+    # tags and card --------------------------------------------------------------------------------
 
     def _tags(self) -> dict[str, str]:
         result, spec = self._result, self._result.best.spec
@@ -215,53 +212,53 @@ class _Registry:
         }
 
     def _describe(self, version: ModelVersion) -> None:
-        """Bring tags and card of this trial's version up to date."""
+        """Update tags and card of this trial's version."""
         tags = self._tags()
         for name, value in tags.items():
             if version.tags.get(name) != value:
                 self._client.set_model_version_tag(self._name, version.version, name, value)
-        if "confirmed" in version.tags.keys() - tags.keys():  # more trials were asked for
+        if "confirmed" in version.tags.keys() - tags.keys():  # the resumed search has more trials
             self._client.delete_model_version_tag(self._name, version.version, "confirmed")
         card = model_card(self._result)
         if version.description != card:
             self._client.update_model_version(self._name, version.version, card)
 
     def _choose(self, version: ModelVersion) -> bool:
-        """Let the alias name a version if it should; whether it does."""
+        """Move the alias to a version by the rule; return True if the version is the champion."""
         aliases: Mapping[str, Any] = self._client.get_registered_model(self._name).aliases
-        present = aliases.get(CHAMPION)
-        if present is not None and str(present) != str(version.version):
-            champion = self._client.get_model_version(self._name, str(present))
-            newest = self._client.get_model_version(self._name, version.version)
-            is_newer = int(version.version) > int(present)
+        current = aliases.get(CHAMPION)
+        if current is not None and str(current) != str(version.version):
+            champion = self._client.get_model_version(self._name, str(current))
+            candidate = self._client.get_model_version(self._name, version.version)
+            is_newer = int(version.version) > int(current)
             is_own = version.run_id == self._run_id
             is_own &= champion.tags.get("search") == self._result.name
-            if not takes_place(newest.tags, champion.tags, is_newer=is_newer, is_own=is_own):
+            if not takes_place(candidate.tags, champion.tags, is_newer=is_newer, is_own=is_own):
                 return False
-        if str(present) != str(version.version):
+        if str(current) != str(version.version):
             self._client.set_registered_model_alias(self._name, CHAMPION, version.version)
         return True
 
 
 def takes_place(
-    new: Mapping[str, str], present: Mapping[str, str], *, is_newer: bool, is_own: bool
+    new: Mapping[str, str], current: Mapping[str, str], *, is_newer: bool, is_own: bool
 ) -> bool:
-    """Whether a version takes the place of the champion; the rule is above.
+    """Return True if a version replaces the champion by the rule `model_card.RULE`.
 
     Args:
         new: tags of the version.
-        present: tags of the champion.
-        is_newer: whether the version was made after the champion.
-        is_own: whether one search has found both, the champion before it went on.
+        current: tags of the champion.
+        is_newer: True if the version was created after the champion.
+        is_own: True if one search found both, the champion before it was resumed.
     """
     if is_own:
         return True
-    if any(new.get(name) != present.get(name) for name in _MEASURE):
+    if any(new.get(name) != current.get(name) for name in _MEASURE):
         return is_newer
-    measured = "confirmed" if {"confirmed"} <= new.keys() & present.keys() else "value"
+    tag = "confirmed" if {"confirmed"} <= new.keys() & current.keys() else "value"
     try:
-        ours, theirs = float(new[measured]), float(present[measured])
-    except (KeyError, ValueError):  # somebody has changed them
+        value, champion_value = float(new[tag]), float(current[tag])
+    except (KeyError, ValueError):  # a user has edited the tags
         return True
     sign = sign_of(new["metric"])
-    return sign * ours < sign * theirs
+    return sign * value < sign * champion_value

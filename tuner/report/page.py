@@ -19,7 +19,7 @@ from tuner.report.parallel import WIDTH_EACH, parallel
 from tuner.report.series import ReportData
 from tuner.report.shares import Shares, shares_of
 from tuner.results.result import SearchResult
-from tuner.results.sentences import told
+from tuner.results.sentences import summary_sentences
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -75,7 +75,7 @@ def html_of(result: SearchResult, samples: Mapping[int, str] | None = None) -> s
             about=about(result),
             headline=headline(series),
             tiles=tiles(series),
-            told=told(result),
+            told=summary_sentences(result),
             winners=winners(series),
             sections=sections,
             slices_caption=captions.slices_of(series, winner) if sections["slices"] else "",

@@ -69,12 +69,12 @@ def shares_of(series: ReportData) -> Shares:
 
 def _bars(group: Importance, others: list[Importance]) -> list[Bar]:
     """Those that are told of one group of trials."""
-    other = next((o for o in others if o.told == group.told), None)
+    other = next((o for o in others if o.labels == group.labels), None)
     known = {s.parameter.label: (s.mean, s.deviation) for s in other.shares} if other else {}
     bars = []
     for share in group.shares:
         p = share.parameter
-        if p.label not in group.told:
+        if p.label not in group.labels:
             continue
         title = f"{symbol(p.name)} / {symbol(p.fraction_of)}" if p.fraction_of else symbol(p.name)
         title = f"{title} (if {condition(p.when)})" if p.when else title

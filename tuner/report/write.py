@@ -123,7 +123,7 @@ def samples_of(result: SearchResult, home: Home, prompt: str = "") -> dict[int, 
     """
     # not imported with the module: they load torch
     from model.generation.settings import GenerationSettings
-    from tuner.trained.generate import check_written, sample
+    from tuner.trained.generate import check_finite_weights, sample
     from tuner.trained.load_trial import kept_trial
 
     finished = [row for row in (result.best, *result.ranked) if row.has_finished]
@@ -137,7 +137,7 @@ def samples_of(result: SearchResult, home: Home, prompt: str = "") -> dict[int, 
         try:
             trained = kept_trial(record, record.trial(run), home)
             if trained is not None:
-                check_written(trained)
+                check_finite_weights(trained)
                 found[row.number] = trained
         except RecordError:
             continue

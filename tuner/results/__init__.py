@@ -1,4 +1,4 @@
-"""What a search found: as objects, pandas, an Optuna study, sentences; and what to do next.
+"""Results of a search: objects, pandas tables, an Optuna study, sentences, recommendations.
 
 Main names: `SearchResult`, `advise`.
 """

@@ -1,118 +1,110 @@
-"""Where trials diverge: the value of one parameter that parts them from the others."""
+"""Finds the value of a parameter beyond which trials diverge."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 from model.spec.trial import TrialSpec
+from tuner.conductor.trial import Trial
 from tuner.formatting import significant, written
 from tuner.results.range_edit import cut, entry, from_unit, is_number, unit
 from tuner.space.parameter import Parameter, Range, Value, symbol
 from tuner.space.space import SearchSpace
 
-_PURE = 0.75  # of the trials on one side diverged, and of the diverged ones are there: at least
-_CHANCE = 0.01  # that trials drawn at random would be parted as well as that
+_PURE = 0.75  # least share: of the trials on one side that diverged, and of the diverged on it
+_CHANCE = 0.01  # probability that a value separates randomly diverging trials as well
 _RATES = {"constant": "learning_rate", "noam": "noam_factor"}  # all others: max_learning_rate
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What divergence asks of a trial."""
-
-    draw: Mapping[str, Value]
-    spec: TrialSpec
-    diverged: bool
-    tokens: int
-
-
-@dataclass(frozen=True)
 class _Part:
-    """Some of the trials, those on one side of a value.
+    """The trials on one side of a value.
 
     Attributes:
-        words: which: `α_max above 0.012`.
-        inside: how many trials are.
-        diverged: how many of them diverged.
-        way_out: what to do about it.
-        lowered: label of the parameter that should end earlier, if it is one.
+        description: description of the side, as `α_max above 0.012`.
+        size: number of trials on the side.
+        diverged: number of them that diverged.
+        fix: recommendation for the next search.
+        lowered: label of the parameter whose upper end should be lowered, if there is one.
     """
 
-    words: str
-    inside: int
+    description: str
+    size: int
     diverged: int
-    way_out: str
+    fix: str
     lowered: str | None = None
 
 
 @dataclass(frozen=True)
 class Divergence:
-    """What is said of the trials that diverged.
+    """Summary of the trials that diverged.
 
     Attributes:
-        sentence: for people.
-        lowered: label of the parameter whose range was told to end earlier, if one was.
+        message: summary and recommendation for the user.
+        lowered: label of the parameter whose upper end it recommends to lower, if there is one.
     """
 
-    sentence: str
+    message: str
     lowered: str | None = None
 
 
-def divergence(space: SearchSpace, trials: Sequence[Trained]) -> Divergence | None:
-    """How many trials diverged, from where on, and what to do; None if none did.
+def divergence(space: SearchSpace, trials: Sequence[Trial]) -> Divergence | None:
+    """Summarize how many trials diverged, beyond which value, and what to do; None if none did.
 
-    A value parts them if at least three quarters of the trials beyond it diverged, at least three
-    quarters of the diverged ones are beyond it, and chance would not do as well in one of a
-    hundred cases (shared among the parameters, but the learning rate has its own). A trial that was
-    stopped before half of the diverged ones had diverged says nothing about any value.
+    A value separates the trials if at least three quarters of the trials beyond it diverged, at
+    least three quarters of the diverged ones are beyond it, and chance would do as well in less
+    than one of a hundred cases (the learning rate has this level alone, the other parameters share
+    it). Trials that were stopped before half of the diverged ones had diverged are left out.
     """
-    num_diverged = sum(t.diverged for t in trials)
+    num_diverged = sum(t.has_diverged for t in trials)
     if not num_diverged:
         return None
-    told = f"{num_diverged} of {len(trials)} trials diverged"
+    count = f"{num_diverged} of {len(trials)} trials diverged"
     rate = _rate(space, trials)
     if num_diverged == len(trials):
-        return Divergence(f"{told}: {_ten_times_lower(rate)}.")
+        return Divergence(f"{count}: {_ten_times_lower(rate)}.")
     if num_diverged == 1:
-        place = next(i for i, t in enumerate(trials) if t.diverged)
+        index = next(i for i, t in enumerate(trials) if t.has_diverged)
         return Divergence(
-            f"{told}, with {symbol(rate.name)} {written(significant(rate.values[place], 3))}."
+            f"{count}, with {symbol(rate.name)} {written(significant(rate.values[index], 3))}."
         )
-    when = median(t.tokens for t in trials if t.diverged)
-    judged = [t for t in trials if t.diverged or t.tokens >= when]
+    when = median(t.tokens for t in trials if t.has_diverged)
+    judged = [t for t in trials if t.has_diverged or t.tokens >= when]
     part = _best_part(space, judged, _rate(space, judged))
     if part is None:
         return Divergence(
-            f"{told}, at no particular value of any parameter; a smaller τ or a longer T_warmup "
-            f"makes training stabler."
+            f"{count}, at no particular value of any parameter; a smaller τ or a longer T_warmup "
+            f"makes training more stable."
         )
-    rest, others = num_diverged - part.diverged, len(judged) - part.inside
-    counted = f"{part.diverged} of the {part.inside} with {part.words}"
+    rest, others = num_diverged - part.diverged, len(judged) - part.size
+    details = f"{part.diverged} of the {part.size} with {part.description}"
     if others:
-        counted += f", {rest or 'none'} of the other {others}"
+        details += f", {rest or 'none'} of the other {others}"
     if len(judged) < len(trials):
-        counted += f" ({len(trials) - len(judged)} were stopped too early to tell)"
-    return Divergence(f"{told}: {counted}; {part.way_out}.", part.lowered)
+        details += f" ({len(trials) - len(judged)} were stopped too early to tell)"
+    return Divergence(f"{count}: {details}; {part.fix}.", part.lowered)
 
 
 @dataclass(frozen=True)
 class _Feature:
-    """A number that each trial has, or (NaN) has not."""
+    """A number of each trial, NaN for a trial without it."""
 
     name: str
     values: tuple[float, ...]
     parameter: Parameter | None
 
 
-def _rate(space: SearchSpace, trials: Sequence[Trained]) -> _Feature:
-    """The peak of each trial's learning rate."""
+def _rate(space: SearchSpace, trials: Sequence[Trial]) -> _Feature:
+    """Return the peak learning rate of each trial."""
     names = {_RATES.get(t.spec.hyperparameters.schedule, "max_learning_rate") for t in trials}
     name = names.pop() if len(names) == 1 else "max_learning_rate"
-    given = [p for p in space.searched if p.name == name]
-    is_drawn = len(given) == 1 and not names and not given[0].when and not given[0].fraction_of
-    return _Feature(name, tuple(_peak(t.spec) for t in trials), given[0] if is_drawn else None)
+    entries = [p for p in space.searched if p.name == name]
+    is_drawn = len(entries) == 1 and not names
+    is_drawn = is_drawn and not entries[0].when and not entries[0].fraction_of
+    return _Feature(name, tuple(_peak(t.spec) for t in trials), entries[0] if is_drawn else None)
 
 
 def _peak(spec: TrialSpec) -> float:
@@ -133,23 +125,23 @@ def _ten_times_lower(rate: _Feature) -> str:
     return f"{name} was {span}; try a tenth of it"
 
 
-def _best_part(space: SearchSpace, trials: Sequence[Trained], rate: _Feature) -> _Part | None:
-    """The side of a value that holds the diverged trials best; the learning rate's if as good."""
-    diverged = [t.diverged for t in trials]
+def _best_part(space: SearchSpace, trials: Sequence[Trial], rate: _Feature) -> _Part | None:
+    """Return the side that separates the diverged trials best; if equal, of the learning rate."""
+    diverged = [t.has_diverged for t in trials]
     others = [p for p in space.searched if p is not rate.parameter]
     features = [_sides(rate, diverged), *(_parts(p, trials, diverged) for p in others)]
     best, fewest = None, math.inf
     for index, parts in enumerate(features):
         allowed = _CHANCE / (len(others) if index else 1)
         for part in parts:
-            wrong = part.inside + sum(diverged) - 2 * part.diverged
+            wrong = part.size + sum(diverged) - 2 * part.diverged
             if wrong < fewest and _chance(diverged, part) <= allowed:
                 best, fewest = part, wrong
     return best
 
 
 def _parts(
-    parameter: Parameter, trials: Sequence[Trained], diverged: Sequence[bool]
+    parameter: Parameter, trials: Sequence[Trial], diverged: Sequence[bool]
 ) -> Iterator[_Part]:
     drawn = [t.draw.get(parameter.label) for t in trials]
     if all(v is None or is_number(v) for v in drawn):
@@ -158,49 +150,49 @@ def _parts(
     return _names(parameter, drawn, diverged)
 
 
-def _is_pure(inside: int, hits: int, total: int) -> bool:
-    """Whether a part holds most of the diverged trials and few others."""
-    return hits >= _PURE * max(inside, total)
+def _is_pure(size: int, hits: int, total: int) -> bool:
+    """Return True if a side has most of the diverged trials and few others."""
+    return hits >= _PURE * max(size, total)
 
 
 def _sides(feature: _Feature, diverged: Sequence[bool]) -> Iterator[_Part]:
-    """The pure ones of what lies above and below each middle between two neighbouring values."""
+    """Yield the pure sides above and below each middle between two neighbouring values."""
     pairs = sorted(
         (v, d) for v, d in zip(feature.values, diverged, strict=True) if not math.isnan(v)
     )
     p, total, below = feature.parameter, sum(diverged), 0
-    known = sum(d for _, d in pairs)
+    num_diverged = sum(d for _, d in pairs)
     for i in range(1, len(pairs)):
         low, high = pairs[i - 1][0], pairs[i][0]
         below += pairs[i - 1][1]
         if low == high:
             continue
-        sides = (("above", len(pairs) - i, known - below), ("below", i, below))
-        for words, inside, hits in sides:
-            if _is_pure(inside, hits, total):
+        sides = (("above", len(pairs) - i, num_diverged - below), ("below", i, below))
+        for side, size, hits in sides:
+            if _is_pure(size, hits, total):
                 limit = _between(feature, low, high)
-                ends = (-math.inf, limit) if words == "above" else (limit, math.inf)
-                left = cut(p.distribution, *ends) if p else None
-                told = f"{symbol(feature.name)} {words} {written(limit)}"
-                lowered = p.label if p and words == "above" else None
-                way_out = f"try {entry(p, left)}" if p and left else f"leave {told} out"
-                yield _Part(told, inside, hits, way_out, lowered)
+                ends = (-math.inf, limit) if side == "above" else (limit, math.inf)
+                rest = cut(p.distribution, *ends) if p else None
+                description = f"{symbol(feature.name)} {side} {written(limit)}"
+                lowered = p.label if p and side == "above" else None
+                fix = f"try {entry(p, rest)}" if p and rest else f"leave {description} out"
+                yield _Part(description, size, hits, fix, lowered)
 
 
 def _names(
     parameter: Parameter, drawn: Sequence[Value | None], diverged: Sequence[bool]
 ) -> Iterator[_Part]:
-    """The trials with each value of a choice among names, if they are pure."""
+    """Yield the trials with each value of a choice among names, if they are pure."""
     for value in dict.fromkeys(v for v in drawn if v is not None):
         inside = [d for v, d in zip(drawn, diverged, strict=True) if v == value]
         if _is_pure(len(inside), sum(inside), sum(diverged)):
-            told = f"{symbol(parameter.name)} {written(value)}"
-            way_out = "leave it out or lower its learning rate"
-            yield _Part(told, len(inside), sum(inside), way_out)
+            description = f"{symbol(parameter.name)} {written(value)}"
+            fix = "leave it out or lower its learning rate"
+            yield _Part(description, len(inside), sum(inside), fix)
 
 
 def _between(feature: _Feature, low: float, high: float) -> float:
-    """A short number between two values, near the middle: by ratio where ratios count."""
+    """Return a short number between two values, near their middle on the unit scale."""
     d = feature.parameter.distribution if feature.parameter else None
     if isinstance(d, Range):
         middle = from_unit(d, (unit(d, low) + unit(d, high)) / 2)
@@ -210,10 +202,10 @@ def _between(feature: _Feature, low: float, high: float) -> float:
 
 
 def _chance(diverged: Sequence[bool], part: _Part) -> float:
-    """That so many of those inside diverged, or more, if it were by chance (hypergeometric)."""
+    """Probability that as many or more on a side diverge by chance (hypergeometric)."""
     trials, total = len(diverged), sum(diverged)
     ways = sum(
-        math.comb(total, k) * math.comb(trials - total, part.inside - k)
-        for k in range(part.diverged, min(part.inside, total) + 1)
+        math.comb(total, k) * math.comb(trials - total, part.size - k)
+        for k in range(part.diverged, min(part.size, total) + 1)
     )
-    return ways / math.comb(trials, part.inside)
+    return ways / math.comb(trials, part.size)

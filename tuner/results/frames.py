@@ -1,4 +1,4 @@
-"""Results as pandas has them."""
+"""Results of a search as pandas tables."""
 
 from __future__ import annotations
 
@@ -15,47 +15,47 @@ from tuner.space.space import SearchSpace
 def trials_frame(
     space: SearchSpace, trials: Sequence[Trial], run_ids: Mapping[int, str]
 ) -> pd.DataFrame:
-    """A row for each trial of a search, by number.
+    """Return a table of the trials of a search, by number.
 
     Args:
-        space: what the search searches.
-        trials: those of the search, without those that confirm others.
+        space: the search space.
+        trials: trials of the search, without those that confirm others.
         run_ids: trial number → MLflow run.
 
     Returns:
         Columns: the objectives (NaN for a trial that diverged), `outcome`, `reports` and
-        `tokens` so far, the searched parameters by name, `parent` (the trial from whose state it
-        went on), `recorded` (taken from the record instead of trained) and `run` of MLflow.
+        `tokens` so far, the searched parameters by name, `parent` (the trial from whose
+        checkpoint it continued), `recorded` (reused instead of trained) and `run` of MLflow.
     """
     names = list(dict.fromkeys(p.name for p in space.searched))
     rows = [
         {
-            "trial": row.number,
-            **{o.metric: _value(row, o.metric) for o in space.objectives},
-            "outcome": row.outcome or "running",
-            "reports": len(row.reports),
-            "tokens": row.tokens,
-            **{name: row.value_of(name) for name in names},
-            "parent": row.parent,
-            "recorded": bool(row.recorded),
-            "run": run_ids.get(row.number),
+            "trial": trial.number,
+            **{o.metric: _value(trial, o.metric) for o in space.objectives},
+            "outcome": trial.outcome or "running",
+            "reports": len(trial.reports),
+            "tokens": trial.tokens,
+            **{name: trial.value_of(name) for name in names},
+            "parent": trial.parent,
+            "recorded": bool(trial.recorded),
+            "run": run_ids.get(trial.number),
         }
-        for row in trials
+        for trial in trials
     ]
     frame = pd.DataFrame(rows).set_index("trial")
     return frame.astype({"parent": "Int64"})
 
 
-def _value(row: Trial, metric: str) -> float:
-    value = row.objective(metric)
+def _value(trial: Trial, metric: str) -> float:
+    value = trial.objective(metric)
     return value if math.isfinite(value) else math.nan
 
 
 def curves_frame(trials: Iterable[Trial], seconds: Mapping[int, Sequence[float]]) -> pd.DataFrame:
-    """A row for each report of some trials.
+    """Return a table of the reports of trials.
 
     Args:
-        trials: which; those that confirm others may be among them.
+        trials: the trials, with or without those that confirm others.
         seconds: trial number → seconds from the start of the search to each report.
 
     Returns:
@@ -68,7 +68,7 @@ def curves_frame(trials: Iterable[Trial], seconds: Mapping[int, Sequence[float]]
 def _reports(
     trials: Iterable[Trial], seconds: Mapping[int, Sequence[float]]
 ) -> Iterator[dict[str, Any]]:
-    for row in trials:
-        for report, at in zip(row.reports, seconds[row.number], strict=True):
-            which = {"trial": row.number, "confirms": row.confirms}
-            yield {**which, "step": report.step, "seconds": at, **report.metrics()}
+    for trial in trials:
+        ids = {"trial": trial.number, "confirms": trial.confirms}
+        for report, time in zip(trial.reports, seconds[trial.number], strict=True):
+            yield {**ids, "step": report.step, "seconds": time, **report.metrics()}

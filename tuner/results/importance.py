@@ -1,19 +1,20 @@
-"""What share of the gain each parameter explains: fANOVA over the trials, with its uncertainty.
+"""Importance of parameters: the share of the gain that each one explains, with its uncertainty.
 
-Optuna's fANOVA fits a forest to the losses and splits its variance by parameter. It is given every
-parameter on its unit scale (it would take a log-uniform range by its plain values), and losses of
-equal budgets only: the caller sees to that.
+Optuna's fANOVA fits a forest to the losses and splits its variance by parameter. Here it gets every
+parameter on its unit scale (Optuna would use the plain values of a log-uniform range). The caller
+passes only losses of equal budgets.
 
-On synthetic losses of 8 parameters, of which one explains 94 %, it said 88 % with 24 trials;
-PED-ANOVA, which compares the best quarter with the rest, said 47 %, because it looks at six trials.
-So the advice is fANOVA's; a report shows both.
+On synthetic losses of 8 parameters, of which one explains 94 %, fANOVA found 88 % with 24 trials;
+PED-ANOVA found 47 %, because it compares the best quarter, six trials, with all. So the
+recommendations use fANOVA; a report shows both.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -31,22 +32,22 @@ Method = Literal["fanova", "ped-anova"]
 
 _FEWEST = 10  # trials, whatever the number of parameters
 _FEWEST_EACH = 2  # trials for each parameter
-_MOST = 80  # trials that are looked at: the forest's time grows faster than they do
-_MOST_CONDITIONAL = 2  # groups of parameters that only some trials have
-_RESAMPLES, _TREES = 8, 8  # 64 trees in all, Optuna's own number
-_BEST = 0.25  # of the trials, which PED-ANOVA sets against all
+_MOST = 80  # trials that are used: the time of the forest grows faster than their number
+_MOST_CONDITIONAL = 2  # groups of conditional parameters
+_RESAMPLES, _TREES = 8, 8  # 64 trees in all, as many as Optuna's default
+_BEST = 0.25  # share of the trials that PED-ANOVA compares with all
 _CLEARLY = 1.5  # standard deviations
-_FENCE = 1.5  # Tukey's: worse values than this many quartile ranges count as the fence
+_FENCE = 1.5  # Tukey: worse values than this many quartile ranges count as the fence
 
 Point = tuple[Mapping[str, Value], float]
 
 
 @dataclass(frozen=True)
 class Share:
-    """What one parameter explains.
+    """Share of the gain that one parameter explains.
 
     Attributes:
-        parameter: which.
+        parameter: the parameter.
         mean: its share of the main effects, from 0 to 1.
         deviation: standard deviation over resampled trials.
     """
@@ -58,81 +59,102 @@ class Share:
 
 @dataclass(frozen=True)
 class Importance:
-    """The shares of the parameters that some trials have in common, largest first.
+    """Shares of the parameters that a group of trials has in common, largest first.
 
     Attributes:
-        shares: they sum to 1, those of `told` and of parameters told elsewhere.
-        told: those that are told here: in a group of trials with a condition, its own.
-        count: how many trials were looked at.
+        shares: shares of all parameters of these trials, which sum to 1.
+        labels: labels of the parameters that only this group evaluates: all parameters in the
+            group of all trials, the conditional ones in a group with a condition.
+        count: number of trials in the group.
     """
 
     shares: tuple[Share, ...]
-    told: frozenset[str]
+    labels: frozenset[str]
     count: int
 
     @property
     def stands_out(self) -> bool:
-        """Whether the largest share is clearly more than an equal share for each.
+        """True if the largest share is clearly above an equal share for each parameter.
 
-        Of losses that are nothing but noise that is said in 5 of 100 searches with 24 trials of 7
-        parameters (15 with 14 trials); of losses that one parameter explains to 94 %, in 95 (62).
+        With 24 trials of 7 parameters it is true for 5 of 100 searches with random losses (15 with
+        14 trials), and for 95 (62) if one parameter explains 94 % of the losses.
         """
         first, count = self.shares[0], len(self.shares)
         return count > 1 and first.mean - _CLEARLY * first.deviation > 1 / count
 
 
 def fewest_trials(parameters: int) -> int:
-    """Trials below which nothing is said about so many parameters."""
+    """Return the number of trials that the importance of a number of parameters needs."""
     return max(_FEWEST, _FEWEST_EACH * parameters)
 
 
 def importance(
     space: SearchSpace, points: Sequence[Point], method: Method = "fanova"
 ) -> list[Importance]:
-    """Which parameters the differences between trials come from.
+    """Evaluate which parameters explain the differences between trials.
 
-    There must be at least 10 trials, and two for each parameter. Parameters that only some trials
-    have (`when`) are judged among those alone, if they are enough by the same rule.
+    There must be at least 10 trials, and two for each parameter. Conditional parameters (`when`)
+    are evaluated among the trials that have them, if these are enough by the same rule.
+
+    The last results are cached: at the end of a search its recommendations and its report ask for
+    the same fANOVA, which takes about two seconds.
 
     Args:
-        space: where the draws come from.
+        space: the space of the draws.
         points: draw and finite loss of each trial, at one budget; smaller is better.
-        method: `fanova` says what the differences of all trials come from; `ped-anova` (Watanabe
-            et al. 2023, arXiv:2304.10255) what sets the best quarter apart from all.
+        method: `fanova` explains the differences of all trials; `ped-anova` (Watanabe et al. 2023,
+            arXiv:2304.10255) explains how the best quarter differs from all.
 
     Returns:
-        The parameters that all trials have; then each group that only some have. Empty if there
-        are too few trials or the losses are equal.
+        The group of all trials with the parameters that all have; then each group with conditional
+        parameters. Empty if there are too few trials or the losses are equal.
     """
     searched = {p.label: p for p in space.searched}
-    known = [(draw, value) for draw, value in points if _is_known(draw, searched)]
+    key = repr((method, searched, [(dict(draw), value) for draw, value in points]))
+    return list(_evaluate(_Question(key, searched, points, method)))
+
+
+@dataclass(frozen=True)
+class _Question:
+    """Arguments of `importance`; equal if their texts are equal."""
+
+    key: str
+    searched: Mapping[str, Parameter] = field(compare=False)
+    points: Sequence[Point] = field(compare=False)
+    method: Method = field(compare=False)
+
+
+@lru_cache(maxsize=4)
+def _evaluate(question: _Question) -> tuple[Importance, ...]:
+    searched, points = question.searched, question.points
+    valid = [(draw, value) for draw, value in points if _is_in_space(draw, searched)]
     groups: dict[frozenset[int], list[str]] = {}
     for label in searched:
-        members = frozenset(i for i, (draw, _) in enumerate(known) if label in draw)
+        members = frozenset(i for i, (draw, _) in enumerate(valid) if label in draw)
         groups.setdefault(members, []).append(label)
-    everywhere = frozenset(range(len(known)))
+    everywhere = frozenset(range(len(valid)))
     conditional = sorted(groups.keys() - {everywhere}, key=lambda m: (-len(m), sorted(m)))
-    found = []
+    results = []
     for members in (everywhere, *conditional[:_MOST_CONDITIONAL]):
-        told = groups.get(members, [])
-        labels = [k for group, names in groups.items() if group >= members for k in names]
-        if told and len(members) >= fewest_trials(len(labels)):
-            chosen = [known[i] for i in _spread(sorted(members))]
-            shares = _shares([searched[k] for k in labels], chosen, method)
+        own_labels = groups.get(members, [])
+        all_labels = [k for group, names in groups.items() if group >= members for k in names]
+        if own_labels and len(members) >= fewest_trials(len(all_labels)):
+            chosen = [valid[i] for i in _spread(sorted(members))]
+            shares = _shares([searched[k] for k in all_labels], chosen, question.method)
             if shares:
-                found.append(Importance(shares, frozenset(told), len(members)))
-    return found
+                results.append(Importance(shares, frozenset(own_labels), len(members)))
+    return tuple(results)
 
 
-def _is_known(draw: Mapping[str, Value], searched: Mapping[str, Parameter]) -> bool:
-    """Whether every value is one that may be drawn: ranges can be edited when a search resumes."""
+def _is_in_space(draw: Mapping[str, Value], searched: Mapping[str, Parameter]) -> bool:
+    """Return True if all values can be drawn: a resumed search may have edited choices."""
     return all(
         p.distribution.can_place(draw[label]) for label, p in searched.items() if label in draw
     )
 
 
 def _spread(members: list[int]) -> list[int]:
-    """At most so many of them, evenly."""
+    """Return at most `_MOST` members, evenly spread."""
     count = min(len(members), _MOST)
     return [members[i * len(members) // count] for i in range(count)]
 
@@ -140,15 +162,15 @@ def _spread(members: list[int]) -> list[int]:
 def _shares(
     parameters: list[Parameter], points: Sequence[Point], method: Method
 ) -> tuple[Share, ...]:
-    """The shares over some resamples of the points, each with a small forest of its own."""
+    """Return the shares over resamples of the points, each evaluated with a small forest."""
     values = _fenced([value for _, value in points])
-    rng = np.random.default_rng(0)  # the only randomness, so that the same trials say the same
+    rng = np.random.default_rng(0)  # fixed seed: equal trials give equal shares
     rounds: list[dict[str, float]] = []
     for seed in range(_RESAMPLES):
-        rows = rng.integers(len(points), size=len(points)).tolist()
-        if len({values[i] for i in rows}) > 1:
-            chosen = [(points[i][0], values[i]) for i in rows]
-            rounds.append(_evaluated(parameters, chosen, _evaluator(method, seed)))
+        sample = rng.integers(len(points), size=len(points)).tolist()
+        if len({values[i] for i in sample}) > 1:
+            resampled = [(points[i][0], values[i]) for i in sample]
+            rounds.append(_importances(parameters, resampled, _evaluator(method, seed)))
     if not rounds:
         return ()
     shares = [
@@ -159,7 +181,7 @@ def _shares(
 
 
 def _fenced(values: list[float]) -> list[float]:
-    """From 0 to 1 and without outliers: one loss of 50 would be all of the variance."""
+    """Scale losses to 0 … 1, and clip outliers: one loss of 50 would dominate the variance."""
     lower, upper = np.quantile(values, [0.25, 0.75])
     fence = float(upper + _FENCE * (upper - lower)) if upper > lower else math.inf
     low, high = min(values), min(max(values), fence)
@@ -174,7 +196,7 @@ def _evaluator(method: Method, seed: int) -> BaseImportanceEvaluator:
     return PedAnovaImportanceEvaluator(target_quantile=_BEST)
 
 
-def _evaluated(
+def _importances(
     parameters: list[Parameter], points: Sequence[Point], evaluator: BaseImportanceEvaluator
 ) -> dict[str, float]:
     import optuna
@@ -186,7 +208,7 @@ def _evaluated(
     study.add_trials(
         [
             optuna.trial.create_trial(
-                params={p.label: _placed(p, draw[p.label]) for p in parameters},
+                params={p.label: _position(p, draw[p.label]) for p in parameters},
                 distributions=distributions,
                 value=value,
             )
@@ -198,7 +220,7 @@ def _evaluated(
 
 
 def _distribution(parameter: Parameter) -> BaseDistribution:
-    """The unit scale for a range, places in a row for numbers, names for names."""
+    """Return the distribution of `_position`: unit scale, index of a number or index of a name."""
     from optuna.distributions import (
         CategoricalDistribution,
         FloatDistribution,
@@ -213,7 +235,7 @@ def _distribution(parameter: Parameter) -> BaseDistribution:
     return CategoricalDistribution(range(len(cast(Choice, d).values)))
 
 
-def _placed(parameter: Parameter, value: Value) -> float | int:
+def _position(parameter: Parameter, value: Value) -> float | int:
     d = parameter.distribution
     if isinstance(d, Range):
         return unit(d, float(value))

@@ -19,8 +19,6 @@ from tuner.space.parameter import Value
 from tuner.space.space import SearchSpace
 
 _NUMBER = "trial"  # user attribute: number of the trial in the search
-
-
 _STATES = {
     "finished": TrialState.COMPLETE,
     "stopped": TrialState.PRUNED,
@@ -30,35 +28,39 @@ _STATES = {
 
 
 def study_trial(
-    space: SearchSpace, draw: Mapping[str, Value], told: Observation, seconds: float | None = None
+    space: SearchSpace,
+    draw: Mapping[str, Value],
+    observation: Observation,
+    seconds: float | None = None,
 ) -> FrozenTrial:
-    """A trial as the dashboard shows it.
+    """Return a trial as Optuna stores and its dashboard shows it.
 
     Args:
-        space: where it was drawn from.
-        draw: its parameters.
-        told: how it ended, as the sampler was told.
-        seconds: how long it took, if that is known.
+        space: the search space.
+        draw: the drawn parameters.
+        observation: reports and outcome of the trial.
+        seconds: duration of the trial, if it is known.
     """
     signs = [objective.sign for objective in space.objectives]
-    reports = {tokens: signs[0] * value for tokens, value in told.values.items()}
-    values = list(told.objectives) if len(signs) > 1 else [reports[max(reports)]] if reports else []
-    state = _STATES[told.state]
+    reports = {tokens: signs[0] * value for tokens, value in observation.values.items()}
+    newest = [reports[max(reports)]] if reports else []
+    values = list(observation.objectives) if len(signs) > 1 else newest
+    state = _STATES[observation.state]
     if state is TrialState.COMPLETE and len(values) != len(signs):
         state = TrialState.FAIL
     distributions = {
         p.label: distribution_of(p)
         for p in space.searched
-        if p.label in draw and p.contains(draw[p.label])  # a range may have been edited
+        if p.label in draw and p.contains(draw[p.label])  # the range may have been edited
     }
     trial = optuna.trial.create_trial(
         state=state,
         values=values if state is TrialState.COMPLETE else None,
         params={label: draw[label] for label in distributions},
         distributions=distributions,
-        # Optuna keeps curves of single objectives only
+        # Optuna accepts curves for a single objective only
         intermediate_values=reports if len(signs) == 1 else {},
-        user_attrs={"outcome": told.state},
+        user_attrs={"outcome": observation.state},
     )
     if seconds is not None:
         trial.datetime_complete = datetime.now()
@@ -67,7 +69,7 @@ def study_trial(
 
 
 def study_of(name: str, space: SearchSpace, trials: Sequence[Trial]) -> optuna.Study:
-    """The trials of a search as a study in memory.
+    """Return the trials of a search as a study in memory.
 
     The user attribute `trial` of each trial of the study is its number in the search.
     """
@@ -78,12 +80,12 @@ def study_of(name: str, space: SearchSpace, trials: Sequence[Trial]) -> optuna.S
     )
     _name_metrics(study, space.objectives)
     board = Board(space.objectives, len(trials), 0)
-    for row in trials:
-        has_ended = row.outcome not in {None, "interrupted"}
-        if has_ended and row.reports and not str(row.outcome).startswith("same as"):
-            trial = study_trial(space, row.draw, board.observation(row))
-            trial.set_user_attr(_NUMBER, row.number)
-            study.add_trial(trial)
+    for trial in trials:
+        has_ended = trial.outcome not in {None, "interrupted"}
+        if has_ended and trial.reports and not str(trial.outcome).startswith("same as"):
+            frozen = study_trial(space, trial.draw, board.observation(trial))
+            frozen.set_user_attr(_NUMBER, trial.number)
+            study.add_trial(frozen)
     return study
 
 
@@ -94,6 +96,6 @@ def _directions(objectives: Sequence[Objective]) -> list[StudyDirection]:
 
 def _name_metrics(study: optuna.Study, objectives: Sequence[Objective]) -> None:
     with warnings.catch_warnings():
-        # names of metrics are marked experimental; the dashboard shows them
+        # the dashboard shows the names of metrics, which Optuna marks as experimental
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.set_metric_names([objective.metric for objective in objectives])

@@ -1,4 +1,4 @@
-"""Several objectives: the trials of which no other one is better in every way."""
+"""The Pareto front of a search with several objectives."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from tuner.conductor.trial import Trial
 from tuner.space.objective import SIGNS, Metric, Mode
 
 
-def pareto_front(rows: Sequence[Trial], objectives: Mapping[Metric, Mode]) -> list[Trial]:
-    """The fully trained trials that no other dominates, by the first objective, then by number.
+def pareto_front(trials: Sequence[Trial], objectives: Mapping[Metric, Mode]) -> list[Trial]:
+    """Return the finished trials that no other one dominates, by first objective, then by number.
 
-    One dominates another if it is nowhere worse and somewhere better. Equal ones are all kept.
+    A trial dominates another if no objective is worse and one is better. Equal trials are all kept.
 
     Args:
-        rows: any trials; those that were stopped, diverged or lack a value are left out.
-        objectives: metric → which end of it is good.
+        trials: any trials; those that were stopped, diverged or lack a value are left out.
+        objectives: metric → `min` or `max`.
     """
     points = {
-        row.number: tuple(
-            SIGNS[mode] * row.objective(metric) for metric, mode in objectives.items()
+        trial.number: tuple(
+            SIGNS[mode] * trial.objective(metric) for metric, mode in objectives.items()
         )
-        for row in rows
-        if row.has_finished
+        for trial in trials
+        if trial.has_finished
     }
     points = {n: values for n, values in points.items() if all(map(math.isfinite, values))}
-    front = [row for row in rows if row.number in points]
+    front = [trial for trial in trials if trial.number in points]
     front = [
-        row
-        for row in front
-        if not any(_dominates(other, points[row.number]) for other in points.values())
+        trial
+        for trial in front
+        if not any(_dominates(other, points[trial.number]) for other in points.values())
     ]
-    return sorted(front, key=lambda row: (points[row.number], row.number))
+    return sorted(front, key=lambda trial: (points[trial.number], trial.number))
 
 
 def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:

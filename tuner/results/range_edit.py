@@ -1,7 +1,7 @@
-"""How a range or a choice is moved, and how it is then written in a search space.
+"""Moves and shortens ranges and choices, and writes them as lines of a search space.
 
-On the *unit scale* a range goes from 0 to 1 as it is drawn from: by its logarithm where it is
-log-uniform.
+On the *unit scale* a range goes from 0 to 1 and is drawn uniformly: a log-uniform range by its
+logarithm.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from tuner.space.parameter import AnyDistribution, Choice, Constant, Parameter, 
 from tuner.space.space import SearchSpace
 
 End = Literal["lower", "upper"]
-# Where 0 means something else than very little.
+# 0 switches these off, instead of being a very small value.
 _OFF_AT_ZERO = {"grad_clip", "grad_clip_value"}
 
 
 def unit(span: Range, value: float) -> float:
-    """Where a value lies in a range; outside of it, at the nearer end."""
+    """Return the position of a value on the unit scale of a range, clipped to 0 … 1."""
     low, high = span.low, span.high
     if high <= low:
         return 0.5
@@ -36,23 +36,23 @@ def unit(span: Range, value: float) -> float:
     return (value - low) / (high - low)
 
 
-def from_unit(span: Range, place: float) -> float:
-    """The value at a place; the inverse of `unit`."""
+def from_unit(span: Range, position: float) -> float:
+    """Return the value at a position on the unit scale; the inverse of `unit`."""
     low, high = span.low, span.high
     if span.is_log:
-        return float(low * (high / low) ** place)
-    return low + place * (high - low)
+        return float(low * (high / low) ** position)
+    return low + position * (high - low)
 
 
 def numbers(distribution: AnyDistribution) -> list[float]:
-    """The values of a choice among numbers, in rising order; empty for any other distribution."""
+    """Return the sorted values of a choice among numbers; empty for any other distribution."""
     if not isinstance(distribution, Choice) or not all(map(is_number, distribution.values)):
         return []
     return sorted({cast(float, value) for value in distribution.values})
 
 
 def is_number(value: Value) -> bool:
-    """Whether a value has an order: true and false have not."""
+    """Return True if a value is a number; true and false are not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -60,10 +60,10 @@ def is_number(value: Value) -> bool:
 
 
 def moved(parameter: Parameter, end: End) -> AnyDistribution | None:
-    """A distribution that goes on beyond one end of a parameter's.
+    """Return the distribution of a parameter, moved beyond one of its ends.
 
-    A range keeps its width, on a log scale if it is one, and moves by a third of it; a choice gets
-    one more value. None if the end cannot be moved: the symbol table allows no more.
+    A range keeps its width and moves by a third of it, on a log scale if it is log-uniform; a
+    choice gets one more value. None if the symbol table does not allow to move the end.
     """
     d = parameter.distribution
     if isinstance(d, Range):
@@ -79,7 +79,7 @@ def moved(parameter: Parameter, end: End) -> AnyDistribution | None:
 
 
 def cut(span: AnyDistribution, low: float, high: float) -> AnyDistribution | None:
-    """What of a distribution lies from `low` to `high`; None if that is nothing to draw from."""
+    """Return the part of a distribution from `low` to `high`; None if the part is empty."""
     if isinstance(span, Range):
         ends = max(span.low, low), min(span.high, high)
         if span.is_whole:
@@ -92,20 +92,20 @@ def cut(span: AnyDistribution, low: float, high: float) -> AnyDistribution | Non
 def is_possible(
     space: SearchSpace, parameter: Parameter, new: AnyDistribution, spec: TrialSpec
 ) -> bool:
-    """Whether a space keeps all rules if a parameter gets a new distribution.
+    """Return True if a space keeps all rules with a new distribution of a parameter.
 
     Args:
-        space: as it was searched.
-        parameter: one of it.
-        new: its new distribution.
-        spec: of any of its trials, for the size of the data.
+        space: the searched space.
+        parameter: a parameter of the space.
+        new: the new distribution of the parameter.
+        spec: specification of any trial, for the size of the data.
     """
     changed = parameter.model_copy(update={"distribution": new})
     parts = {
         section: {k: changed if p is parameter else p for k, p in getattr(space, section).items()}
         for section in ("model", "hyperparameters")
     }
-    # not a copy: that would keep the parameters which the space remembers
+    # not model_copy: a copy would keep the cached parameters of the space
     other = SearchSpace(**{n: getattr(space, n) for n in SearchSpace.model_fields} | parts)
     length = spec.architecture.context_length
     size = spec.train_sequences if space.data.pairs else spec.train_sequences * length + 1
@@ -116,7 +116,7 @@ def is_possible(
             micro_batch = other.micro_batch
             if any(cast(int, b) % micro_batch for b in other.batch_sizes):
                 return False
-    except ValueError:  # pydantic's, or our own
+    except ValueError:  # from pydantic or from our validators
         return False
     return not conflicts(other, size)
 
@@ -125,8 +125,8 @@ def _moved_range(parameter: Parameter, span: Range, end: End) -> Range | None:
     limits = _limits(parameter)
     by = 1 / 3 if end == "upper" else -1 / 3
     low, high = from_unit(span, by), from_unit(span, 1 + by)
-    # an end that would pass a limit goes to it, or most of the way if the limit is excluded
-    near = 0.02 * (high - low)  # and might be rounded to it
+    # an end that would pass a limit becomes the limit, or stays a third below an open one
+    near = 0.02 * (high - low)  # rounding might move an end this far, to an open limit
     if high > limits.high - near * limits.high_open:
         high = limits.high - (limits.high - span.high) / 3 if limits.high_open else limits.high
     if low < limits.low + near * limits.low_open and not span.is_log:
@@ -148,7 +148,7 @@ def _moved_range(parameter: Parameter, span: Range, end: End) -> Range | None:
 
 
 def _round_ends(span: Range, low: float, high: float) -> tuple[float, float]:
-    """With as few digits as keep the range about as it is."""
+    """Round the ends to as few digits as keep the range about equal."""
     if span.is_log:
         return (_nice(low), _nice(high)) if high / low >= 30 else (_rounded(low), _rounded(high))
     places = 1 - math.floor(math.log10(high - low) + 1e-9)
@@ -156,7 +156,7 @@ def _round_ends(span: Range, low: float, high: float) -> tuple[float, float]:
 
 
 def _nice(value: float) -> float:
-    """The nearest of 1, 1.5, 2, 3, 5, 7, 10, by ratio."""
+    """Return the nearest of 1, 1.5, 2, 3, 5, 7, 10 times a power of ten, by ratio."""
     power = math.floor(math.log10(value))
     return min(
         (float(f"{m}e{power}") for m in (1, 1.5, 2, 3, 5, 7, 10)),
@@ -165,7 +165,7 @@ def _nice(value: float) -> float:
 
 
 def _next(values: Sequence[float]) -> float:
-    """One value more in a series: with a ratio (of the distance to 1, near 1), or a difference."""
+    """Continue a series by its ratio (near 1, by the ratio of distances to 1) or its difference."""
     before, last = values[-2:]
     if all(isinstance(v, int) for v in values):
         larger, smaller = max(before, last), min(before, last)
@@ -179,18 +179,18 @@ def _next(values: Sequence[float]) -> float:
 
 
 def _rounded(value: float, digits: int = 2) -> float:
-    """To some significant digits; of the distance to 1 where that is small: 0.9999 has one."""
+    """Round to significant digits; near 1, to those of the distance to 1: 0.9999 has one."""
     if 0.5 < value < 1:
         return 1 - float(f"{1 - value:.{digits - 1}e}")
     return float(f"{value:.{digits - 1}e}")
 
 
-# what is allowed --------------------------------------------------------------------------------
+# limits -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Limits:
-    """What may be drawn: open ends are excluded."""
+    """Values that may be drawn; open ends are excluded."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -206,7 +206,7 @@ class _Limits:
 
 def _limits(parameter: Parameter) -> _Limits:
     d = parameter.distribution
-    if parameter.fraction_of:  # of most rows a share above 1 breaks a rule
+    if parameter.fraction_of:  # for most parameters a fraction above 1 breaks a rule
         is_above = isinstance(d, Range) and d.high > 1
         return _Limits(0.0, math.inf if is_above else 1.0)
     row = SYMBOL_TABLE.get(parameter.name)
@@ -216,12 +216,12 @@ def _limits(parameter: Parameter) -> _Limits:
         high = math.inf if row.high is None else row.high
         return _Limits(low, high, low_open, row.high_open, row.kind is int)
     field = Architecture.model_fields[parameter.name]
-    found = limits_of(field)
+    limits = limits_of(field)
     return _Limits(
-        found.get("ge", found.get("gt", -math.inf)),
-        found.get("le", found.get("lt", math.inf)),
-        "gt" in found,
-        "lt" in found,
+        limits.get("ge", limits.get("gt", -math.inf)),
+        limits.get("le", limits.get("lt", math.inf)),
+        "gt" in limits,
+        "lt" in limits,
         field.annotation is int,
     )
 
@@ -230,7 +230,7 @@ def _limits(parameter: Parameter) -> _Limits:
 
 
 def entry(parameter: Parameter, distribution: AnyDistribution) -> str:
-    """A line of a search space: `α_min: {fraction_of: α_max, log: [0.01, 0.5]}`."""
+    """Return a line of a search space, as `α_min: {fraction_of: α_max, log: [0.01, 0.5]}`."""
     parts = [f"fraction_of: {symbol(parameter.fraction_of)}"] if parameter.fraction_of else []
     if isinstance(distribution, Range):
         ends = f"{written(distribution.low)}, {written(distribution.high)}"
@@ -247,7 +247,7 @@ def entry(parameter: Parameter, distribution: AnyDistribution) -> str:
 
 
 def condition(when: Mapping[str, tuple[Value, ...]]) -> str:
-    """A `when` as a search space has it: `optimizer: [adam, adamw]`."""
+    """Return a `when` as a search space has it: `optimizer: [adam, adamw]`."""
     return ", ".join(
         f"{symbol(name)}: {written(among[0]) if len(among) == 1 else f'[{_listed(among)}]'}"
         for name, among in when.items()

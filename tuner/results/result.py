@@ -1,4 +1,4 @@
-"""What a search found."""
+"""Result of a search."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ _NOTEBOOK_TRIALS = 8  # shown in the HTML of a notebook
 
 @dataclass(frozen=True, repr=False)
 class SearchResult:
-    """What a search found; of one under way, what it has found so far.
+    """Result of a search; of a running search, the result so far.
 
     Attributes:
-        name: of the search.
-        space: what was searched, with the changes that a resumed search made.
+        name: name of the search.
+        space: the searched space, with the changes of a resumed search.
         metric: the objective.
-        trials: those of the search, by number; not those that confirm.
-        best: the best one; the confirmed winner if there is one.
+        trials: trials of the search by number, without those that confirm others.
+        best: the best trial; the confirmed winner if there is one.
         run_ids: trial number → MLflow run.
         experiment_id: of MLflow.
-        wall_seconds: from start, or from being resumed, to summary.
-        training_share: part of the workers' time spent inside training, from 0 to 1.
-        run_id: the search's own MLflow run, the parent of the others.
+        wall_seconds: time from start or resumption to the summary.
+        training_share: share of the workers' time spent inside training, from 0 to 1.
+        run_id: MLflow run of the search, the parent of the trials' runs.
         status: finished, interrupted, failed, or running.
-        started: in milliseconds since the epoch.
-        space_text: the file that the space came from.
+        started: time of the start, in milliseconds since the epoch.
+        space_text: text of the space file.
         environment: device and versions.
-        confirming: the trials that retrained others with fresh seeds.
-        confirmation: what came of that.
-        limit: which limit ended the search, if one did.
-        halted: why it ended before its time; it can be resumed.
-        advice: what to do next.
-        problem: why the record is not complete, if it is not.
+        confirming: trials that retrained others with fresh seeds.
+        confirmation: conclusion of these retrainings.
+        limit: name of the limit that ended the search, if one did.
+        halted: reason why the search ended early; it can be resumed.
+        advice: recommendations for the next search.
+        problem: reason why the record is incomplete, if it is.
     """
 
     name: str
@@ -69,45 +69,49 @@ class SearchResult:
 
     @property
     def ranked(self) -> list[Trial]:
-        """The trials, best first; those with their full budget before the others."""
+        """The trials, best first; finished ones before the others."""
 
-        def rank(row: Trial) -> tuple[bool, float]:
-            value = row.objective(self.metric)
-            return not row.has_finished, self.space.objective.rank(value)
+        def rank(trial: Trial) -> tuple[bool, float]:
+            value = trial.objective(self.metric)
+            return not trial.has_finished, self.space.objective.rank(value)
 
         return sorted(self.trials, key=rank)
 
     @property
     def tokens_spent(self) -> int:
         """Training tokens of all trials."""
-        return sum(row.tokens_trained for row in self.trials)
+        return sum(trial.tokens_trained for trial in self.trials)
 
     @property
     def tokens_full(self) -> int:
-        """What the trials would have used without early stopping."""
+        """Training tokens of all trials without early stopping."""
         return sum(
-            row.spec.budget_tokens - row.tokens_before for row in self.trials if not row.recorded
+            trial.spec.budget_tokens - trial.tokens_before
+            for trial in self.trials
+            if not trial.recorded
         )
 
     @property
     def confirmation_tokens(self) -> int:
-        """Training tokens that the confirmation took."""
-        return sum(row.tokens_trained for row in self.confirming)
+        """Training tokens of the confirmation."""
+        return sum(trial.tokens_trained for trial in self.confirming)
 
     @property
     def times(self) -> dict[int, list[float]]:
         """Trial → seconds from the start of the search to each of its reports."""
-        rows = (*self.trials, *self.confirming)
-        return {row.number: [(time - self.started) / 1000 for time in row.times] for row in rows}
+        return {
+            trial.number: [(time - self.started) / 1000 for time in trial.times]
+            for trial in (*self.trials, *self.confirming)
+        }
 
     def summary(self) -> dict[str, float]:
-        """The numbers that MLflow gets on the parent run."""
+        """Return the metrics of the parent run in MLflow."""
         best, defaults = self.best, self.trials[0]
         numbers = {
             f"best_{self.metric}": best.objective(self.metric),
             f"defaults_{self.metric}": defaults.objective(self.metric),
             "trials": len(self.trials),
-            "diverged": sum(row.has_diverged for row in self.trials),
+            "diverged": sum(trial.has_diverged for trial in self.trials),
             "tokens_spent": self.tokens_spent,
             "tokens_spared": self.tokens_full - self.tokens_spent,
             "confirmation_tokens": self.confirmation_tokens,
@@ -118,24 +122,24 @@ class SearchResult:
             numbers[f"confirmed_{self.metric}"] = self.confirmation.winner.mean
         return {name: float(value) for name, value in numbers.items() if value < float("inf")}
 
-    # for others ------------------------------------------------------------------------------
+    # for other tools -------------------------------------------------------------------------
 
     def to_pandas(self) -> pandas.DataFrame:
-        """A row for each trial: outcome, objectives, tokens, and what was searched."""
+        """Return a row for each trial: outcome, objectives, tokens and searched parameters."""
         from tuner.results.frames import trials_frame
 
         return trials_frame(self.space, self.trials, self.run_ids)
 
     def curves(self) -> pandas.DataFrame:
-        """A row for each report of each trial, with all its metrics and when it came."""
+        """Return a row for each report of each trial, with all its metrics and its time."""
         from tuner.results.frames import curves_frame
 
         return curves_frame((*self.trials, *self.confirming), self.times)
 
     def to_study(self) -> optuna.Study:
-        """The trials as a study of Optuna, in memory; stopped ones are pruned, with their curves.
+        """Return the trials as an Optuna study in memory; stopped trials are pruned, with curves.
 
-        The user attribute `trial` of each is its number here.
+        The user attribute `trial` of each is its number in the search.
         """
         from tuner.results.optuna_export import study_of
 
@@ -149,8 +153,8 @@ class SearchResult:
         )
 
     def _repr_html_(self) -> str:
-        """The best trials as a table under a sentence, for notebooks."""
-        best = [row.number for row in self.ranked[:_NOTEBOOK_TRIALS]]
+        """Return the best trials as a table under a sentence, for notebooks."""
+        best = [trial.number for trial in self.ranked[:_NOTEBOOK_TRIALS]]
         frame = self.to_pandas().loc[best].drop(columns=["parent", "recorded", "reports"])
         frame["run"] = frame["run"].str[:8]
         frame = frame.rename(columns={name: symbol(name) for name in frame.columns})

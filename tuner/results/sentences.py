@@ -1,4 +1,4 @@
-"""Sentences about the result of a search, for the terminal and for the report."""
+"""Summary of a search in sentences, for the terminal and for the report."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.console import RenderableType
 from rich.text import Text
 
 from tuner.conductor.confirmation import sentences
@@ -17,22 +16,27 @@ from tuner.space.parameter import symbol
 if TYPE_CHECKING:
     from tuner.results.result import SearchResult
 
+MOST_TRIALS = 8  # in a list of trials
 
-_MOST_TRIALS = 8
 
-
-def told(result: SearchResult) -> list[str]:
-    """The same in sentences, without tables: the gain, the confirmation, the cost, the endings."""
+def summary_texts(result: SearchResult) -> list[Text]:
+    """Return the gain, the confirmation, the cost and the endings, a line of text each."""
+    # several objectives have no single best trial, and no confirmation
     gain = _gain(result) if len(result.space.objectives) == 1 else []
-    lines = (*gain, *_confirmation_lines(result), *_cost(result), *_endings(result))
-    return [line.plain for line in lines if isinstance(line, Text)]
+    return [*gain, *_confirmation(result), *_cost(result), *_endings(result)]
+
+
+def summary_sentences(result: SearchResult) -> list[str]:
+    """Return the lines of `summary_texts` without colours."""
+    return [text.plain for text in summary_texts(result)]
 
 
 def _sign(result: SearchResult) -> int:
     return result.space.objective.sign
 
 
-def _gain(result: SearchResult) -> list[RenderableType]:
+def _gain(result: SearchResult) -> list[Text]:
+    """Compare the best trial with the defaults of the symbol table."""
     best, defaults, sign = result.best, result.trials[0], _sign(result)
     value, base = best.objective(result.metric), defaults.objective(result.metric)
     moved = [symbol(p.name) for p in result.space.moved()]
@@ -42,7 +46,9 @@ def _gain(result: SearchResult) -> list[RenderableType]:
     if math.isinf(base):
         return [Text(f"Best {result.metric} {value:.4f}; the defaults{note} {defaults.outcome}.")]
     at = "" if defaults.has_finished else f" at {defaults.tokens:,} tokens"
-    values = [sign * row.objective(result.metric) for row in result.trials if row.has_finished]
+    values = [
+        sign * trial.objective(result.metric) for trial in result.trials if trial.has_finished
+    ]
     is_best = not best.has_finished or sign * value <= min(values)
     change = 100 * sign * (base - value) / abs(base) if base else 0.0
     better = "lower" if sign == 1 else "higher"
@@ -57,78 +63,85 @@ def _gain(result: SearchResult) -> list[RenderableType]:
         line.append(
             f" (perplexity {math.exp(min(value, 700)):.1f} against {math.exp(min(base, 700)):.1f})"
         )
-    return [line.append("."), *_writing(best)]
+    return [line.append("."), *_translation(best)]
 
 
-def _writing(best: Trial) -> list[RenderableType]:
-    """How well an encoder–decoder writes."""
+def _translation(best: Trial) -> list[Text]:
+    """Return the accuracy of an encoder–decoder; nothing for a language model."""
     last = best.reports[-1]
     if last.token_accuracy is None:
         return []
-    score = "" if last.bleu is None else f"; BLEU {last.bleu:.1f} on what it writes greedily"
-    return [f"It predicts {100 * last.token_accuracy:.1f} % of the target's tokens right{score}."]
+    score = "" if last.bleu is None else f"; BLEU {last.bleu:.1f} with greedy decoding"
+    return [
+        Text(f"It predicts {100 * last.token_accuracy:.1f} % of the target's tokens right{score}.")
+    ]
 
 
-def _confirmation_lines(result: SearchResult) -> list[RenderableType]:
-    """Who won with fresh seeds, and whether the first two can be told apart."""
+def _confirmation(result: SearchResult) -> list[Text]:
+    """Name the winner with fresh seeds, and whether the first two trials differ significantly."""
     if result.confirmation is None:
         return []
     selected = {
-        row.number: row.objective(result.metric)
-        for row in result.trials
-        if result.confirmation.of(row.number) is not None
+        trial.number: trial.objective(result.metric)
+        for trial in result.trials
+        if result.confirmation.of(trial.number) is not None
     }
     return [Text(line) for line in sentences(result.confirmation, result.metric, selected)]
 
 
-def _cost(result: SearchResult) -> list[RenderableType]:
+def _cost(result: SearchResult) -> list[Text]:
+    """Return the training tokens, the time and the number of diverged trials."""
     spent, full = result.tokens_spent, result.tokens_full
-    diverged = sum(row.has_diverged for row in result.trials)
+    diverged = sum(trial.has_diverged for trial in result.trials)
     trained = f"Trained {spent:,} tokens in {clock(result.wall_seconds)}"
     if result.halted is None and full:
         share = 100 * (1 - spent / full)
-        trained += f"; early stopping spared {share:.0f} % of the full budget of {full:,}"
+        trained += f"; early stopping saved {share:.0f} % of {full:,} tokens"
     if result.confirmation_tokens:
         trained += f"; the confirmation took another {result.confirmation_tokens:,} tokens"
-    verb = "trial" if diverged == 1 else "trials"
+    noun = "trial" if diverged == 1 else "trials"
     return [
-        Text(f"{trained}." + (f" {diverged} {verb} diverged." if diverged else "")),
+        Text(f"{trained}." + (f" {diverged} {noun} diverged." if diverged else "")),
         Text(f"The workers spent {100 * result.training_share:.0f} % of the time inside training."),
     ]
 
 
-def _endings(result: SearchResult) -> list[RenderableType]:
-    """Why the search ended early, what it did not train, and what failed."""
+def _endings(result: SearchResult) -> list[Text]:
+    """Explain why the search ended early, and which trials were reused or failed."""
     lines = []
     settings, reason = result.space.search, result.halted or result.limit
     limit = {
         "max_tokens": f"--max-tokens: {settings.max_tokens or 0:,} tokens were trained",
-        "max_seconds": f"--max-time: it had {clock(settings.max_seconds or 0)}",
+        "max_seconds": f"--max-time: {clock(settings.max_seconds or 0)} are over",
         "patience": f"--patience: {settings.patience} trials ended without a better one",
     }
     if reason:
-        ended = sum(row.outcome is not None for row in result.trials)
+        num_ended = sum(trial.outcome is not None for trial in result.trials)
         why = f"Stopped by {limit[reason]}" if reason in limit else reason.capitalize()
-        lines.append(Text(f"{why}. {ended} of {len(result.trials)} trials had ended."))
-    recorded = [row for row in result.trials if row.recorded]
-    if recorded:
-        verb = "trial was" if len(recorded) == 1 else "trials were"
+        lines.append(Text(f"{why}. {num_ended} of {len(result.trials)} trials had ended."))
+    reused = [trial for trial in result.trials if trial.recorded]
+    if reused:
+        verb = "trial was" if len(reused) == 1 else "trials were"
         which = ", ".join(
-            f"{row.number} ({row.outcome})" if (row.outcome or "").startswith("same as")
-            else str(row.number)
-            for row in recorded
+            f"{trial.number} ({trial.outcome})" if (trial.outcome or "").startswith("same as")
+            else str(trial.number)
+            for trial in reused
         )  # fmt: skip
-        lines.append(Text(f"{len(recorded)} {verb} taken from the record, not trained: {which}."))
+        lines.append(Text(f"{len(reused)} {verb} reused from the record, not trained: {which}."))
     failures: dict[str, list[int]] = {}
-    for row in result.trials:
-        if row.failed:
-            failures.setdefault(str(row.outcome).partition(": ")[2], []).append(row.number)
-    for why, rows in failures.items():
-        which = f"Trial {rows[0]}" if len(rows) == 1 else f"{len(rows)} trials ({_few(rows)})"
-        lines.append(Text(f"{which} failed: {why or 'for no known reason'}.", style="red"))
-    return [*lines]
+    for trial in result.trials:
+        if trial.failed:
+            failures.setdefault(str(trial.outcome).partition(": ")[2], []).append(trial.number)
+    for why, numbers in failures.items():
+        which = (
+            f"Trial {numbers[0]}"
+            if len(numbers) == 1
+            else f"{len(numbers)} trials ({_few(numbers)})"
+        )
+        lines.append(Text(f"{which} failed: {why or 'for an unknown reason'}.", style="red"))
+    return lines
 
 
 def _few(numbers: Sequence[int]) -> str:
-    shown = ", ".join(map(str, numbers[:_MOST_TRIALS]))
-    return f"{shown}, …" if len(numbers) > _MOST_TRIALS else shown
+    first = ", ".join(map(str, numbers[:MOST_TRIALS]))
+    return f"{first}, …" if len(numbers) > MOST_TRIALS else first

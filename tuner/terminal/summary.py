@@ -14,7 +14,7 @@ from tuner.conductor.confirmation import Confirmation
 from tuner.conductor.trial import Trial
 from tuner.formatting import metric_text, number
 from tuner.results.pareto import pareto_front
-from tuner.results.sentences import _MOST_TRIALS, _confirmation_lines, _cost, _endings, _gain
+from tuner.results.sentences import MOST_TRIALS, summary_texts
 from tuner.space.objective import Metric, Mode
 from tuner.space.parameter import symbol
 from tuner.terminal.tables import table
@@ -44,8 +44,7 @@ def print_summary(console: Console, result: SearchResult, home: str | None = Non
         console.print()
         console.print(_confirmed(result, result.confirmation, console.width))
     console.print()
-    gain = [] if several else [*_gain(result), *_confirmation_lines(result)]
-    for line in (*gain, *_cost(result), *_endings(result)):
+    for line in summary_texts(result):
         console.print(line, soft_wrap=True, highlight=False)
     if result.advice:
         console.print()
@@ -80,7 +79,7 @@ def _best_trials(result: SearchResult, width: int) -> RenderableType:
             _outcome(row),
             *(row.text_of(name) for name in names),
         ]
-        for row in result.ranked[:_MOST_TRIALS]
+        for row in result.ranked[:MOST_TRIALS]
     ]
     columns = ["trial", result.metric, "outcome", *map(symbol, names)]
     title = f"{result.name}: the best of {len(result.trials)} trials"

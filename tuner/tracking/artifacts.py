@@ -15,19 +15,19 @@ from tuner.errors import RecordError
 from tuner.home import Home
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord, TrialRecord
-from tuner.tracking.tags import START_FOLDER, STATE_FILE, TOKENIZER_FILE, Tag
+from tuner.tracking.tags import CHECKPOINT_FILE, START_FOLDER, TOKENIZER_FILE, Tag
 
 
-def kept_state(record: Record, trial: TrialRecord, folder: str) -> Path | None:
-    """The recorded state of a trial, or of an equal one that was trained to its end.
+def kept_checkpoint(record: Record, trial: TrialRecord, folder: str) -> Path | None:
+    """Download the kept checkpoint of a trial, or of an equal finished trial.
 
     Args:
         record: the store.
-        trial: whose.
-        folder: where the file goes.
+        trial: the trial.
+        folder: folder for the file.
 
     Returns:
-        None if none is kept.
+        The file; None if no checkpoint is kept.
     """
     trials = [trial]
     if trial.status == "finished":
@@ -36,63 +36,63 @@ def kept_state(record: Record, trial: TrialRecord, folder: str) -> Path | None:
             for other in record.equal(trial.spec_hash)
             if other.status == "finished" and other.environment == trial.environment
         ]
-    kept = [one.run_id for one in trials if one.keeps_state]
-    found = (record.download(run, STATE_FILE, folder) for run in kept)
-    return next((path for path in found if path is not None), None)
+    run_ids = [candidate.run_id for candidate in trials if candidate.keeps_checkpoint]
+    paths = (record.download(run_id, CHECKPOINT_FILE, folder) for run_id in run_ids)
+    return next((path for path in paths if path is not None), None)
 
 
 def recorded_tokenizer(
     record: Record, search: SearchRecord, fingerprint: str, home: Home
 ) -> TokenizerConfig:
-    """The tokenizer that is recorded with a search, as a file of the home.
+    """Copy the recorded tokenizer of a search to the home, and return its configuration.
 
     Raises:
-        RecordError: if it is not, or is not the one of a fingerprint.
+        RecordError: if no tokenizer is recorded, or its fingerprint differs.
     """
     with TemporaryDirectory() as folder:
         path = record.download(search.run_id, TOKENIZER_FILE, folder)
         if path is None:
             raise RecordError(
-                f"the record of {search.name} holds no {TOKENIZER_FILE}, without which its "
-                f"weights mean nothing; run the search again"
+                f"the record of {search.name} has no {TOKENIZER_FILE}, without which its weights "
+                f"cannot be used; run the search again"
             )
         name = f"{fingerprint}.{TOKENIZER_FILE}"
-        (kept,) = tokenizer_files.write(home.starts, {name: path.read_text(encoding="utf-8")})
-    config = TokenizerConfig(file=str(kept))
+        (copy,) = tokenizer_files.write(home.starts, {name: path.read_text(encoding="utf-8")})
+    config = TokenizerConfig(file=str(copy))
     tokenizer = load_tokenizer(config)
     if tokenizer is None or tokenizer.fingerprint != fingerprint:
         raise RecordError(
-            f"the {TOKENIZER_FILE} recorded with {search.name} is not the one that it was trained "
-            f"with; bring that back"
+            f"the {TOKENIZER_FILE} recorded with {search.name} is not the tokenizer that it was "
+            f"trained with; restore the original file"
         )
     return config
 
 
 def bring_start(record: Record, search: SearchRecord, init_from: InitFrom, home: Home) -> None:
-    """Make sure that the home holds what a recorded trial started with.
+    """Copy the warm start of a recorded search to the home, unless the home has it.
 
     Raises:
-        RecordError: if it is neither in the home nor in the record.
+        RecordError: if neither the home nor the record has it.
     """
     try:
         read(home.starts, init_from)
     except CheckpointError:
         path = start_path(home.starts, init_from)
         with TemporaryDirectory() as folder:
-            found = record.download(search.run_id, f"{START_FOLDER}/{path.name}", folder)
-            if found is None:
+            copy = record.download(search.run_id, f"{START_FOLDER}/{path.name}", folder)
+            if copy is None:
                 raise RecordError(
                     f"the weights of {search.tags.get(Tag.INIT_FROM)}, from which the trial "
                     f"started, are gone from the record of {search.name}; put a copy of them at "
                     f"{path} to replay"
                 ) from None
             try:
-                tensors = read(found.parent, init_from)
+                tensors = read(copy.parent, init_from)
             except CheckpointError as error:
-                raise RecordError(_recorded(search, found, error)) from error
+                raise RecordError(recorded_problem(search, copy, error)) from error
         write_start(home.starts, init_from, tensors)
 
 
-def _recorded(search: SearchRecord, path: Path, error: CheckpointError) -> str:
-    """What is wrong with a file of the record, of which the user knows no copy."""
+def recorded_problem(search: SearchRecord, path: Path, error: CheckpointError) -> str:
+    """Return the message about a damaged recorded file, without the path of our temporary copy."""
     return f"in the record of {search.name}, {str(error).replace(str(path), path.name)}"

@@ -1,4 +1,4 @@
-"""The corpus of a search as MLflow's datasets: what was trained on, and what was measured on."""
+"""The corpus of a search as datasets of MLflow: its training and its validation part."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from tuner.space.data_facts import DataFacts
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
 
-CONTEXT = "mlflow.data.context"  # what MLflow calls the part that a dataset plays in a run
-_LONGEST_NAME = 500  # that MLflow takes
+CONTEXT = "mlflow.data.context"  # MLflow's tag for the role of a dataset in a run
+_LONGEST_NAME = 500  # letters that MLflow accepts
 
 
 def dataset_inputs(data: DataConfig, facts: DataFacts) -> list[DatasetInput]:
-    """The two parts of a corpus, as `MlflowClient.log_inputs` takes them.
+    """Return the two parts of a corpus, as `MlflowClient.log_inputs` takes them.
 
-    MLflow tells datasets apart by name and digest. The digest begins like the tag
-    `data_fingerprint`; what follows tells apart the parts, and other cuts of the same documents
-    into parts and tokens: their profiles differ.
+    MLflow identifies a dataset by name and digest. The digest begins like the tag
+    `data_fingerprint`. The rest of the digest differs between the two parts, and between other
+    splits or tokenizations of the same documents: their profiles differ.
 
     Args:
         data: where the documents come from.
-        facts: what they have become.
+        facts: sizes and fingerprints of the prepared corpus.
     """
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
@@ -39,8 +39,8 @@ def dataset_inputs(data: DataConfig, facts: DataFacts) -> list[DatasetInput]:
     source_type, source = _source(data)
     inputs = []
     for context, (size, tokens) in parts.items():
-        cut = json.dumps([context, facts.tokenizer_fingerprint, size]).encode()
-        digest = f"{facts.data_fingerprint[:16]}-{hashlib.sha256(cut).hexdigest()[:8]}"
+        identity = json.dumps([context, facts.tokenizer_fingerprint, size]).encode()
+        digest = f"{facts.data_fingerprint[:16]}-{hashlib.sha256(identity).hexdigest()[:8]}"
         profile = {f"num_{noun}": size, **({"num_tokens": tokens} if tokens else {})}
         profile["vocab_size"] = facts.vocab_size
         dataset = Dataset(
@@ -51,14 +51,14 @@ def dataset_inputs(data: DataConfig, facts: DataFacts) -> list[DatasetInput]:
 
 
 def dataset_name(data: DataConfig) -> str:
-    """What people call the data: a source, a data set, or files and folders by their names."""
+    """Return the name of the data for people: source, data set, or names of files and folders."""
     if data.hub:
         return hub_name(data)
     return data.source or ", ".join(Path(file).name for file in data.files or ())[:_LONGEST_NAME]
 
 
 def _source(data: DataConfig) -> tuple[str, dict[str, Any]]:
-    """One of MLflow's kinds of sources, and its fields, so that `mlflow.data.get_source` works."""
+    """Return MLflow's type of source and its fields, as `mlflow.data.get_source` reads them."""
     if data.hub:
         return "hugging_face", {
             "path": hub_name(data),

@@ -1,7 +1,7 @@
-"""What the tracking store holds of past searches, read back.
+"""Reads past searches from the tracking store.
 
-A search is a parent run, a trial a child run. Everything that a replay needs is there: the
-specification (`spec.json`), the reports (metrics by step) and the environment (tags).
+A search is a parent run, a trial a child run. The run of a trial has everything that a replay
+needs: the specification (`spec.json`), the reports (metrics by step) and the environment (tags).
 """
 
 from __future__ import annotations
@@ -17,13 +17,8 @@ from model.engine.report import METRICS, SOME_METRICS, Report, Status
 from model.sources.fingerprint import FileDigest
 from model.spec.trial import TrialSpec
 from tuner.errors import RecordError
-from tuner.tracking.records import (
-    SearchRecord,
-    TrialRecord,
-    _as_reported,
-    _search_record,
-    _trial_record,
-)
+from tuner.tracking.metrics import as_reported
+from tuner.tracking.records import SearchRecord, TrialRecord, search_record, trial_record
 from tuner.tracking.store import open_client, store_errors
 from tuner.tracking.tags import DATA_FILE, ENVIRONMENT, SPEC_FILE, Tag
 
@@ -34,7 +29,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _MOST_RUNS = 50_000
-_SHORTEST_RUN_ID = 8  # letters that `tuner show` prints
+_SHORTEST_RUN_ID = 8  # letters, as many as `tuner show` prints
 _LONGEST_RUN_ID = 32
 
 
@@ -42,7 +37,7 @@ class Record:
     """Reads a tracking store.
 
     Args:
-        uri: of the store.
+        uri: URI of the store.
 
     Raises:
         StoreError: from any method, if the store cannot be used.
@@ -57,7 +52,7 @@ class Record:
             return call(*args, **kwargs)
 
     def _runs(self, condition: str) -> list[Run]:
-        """All runs that fit, newest first."""
+        """Return all runs that meet a condition, newest first."""
         ids = [e.experiment_id for e in self._ask(self.client.search_experiments)]
         runs: list[Run] = []
         token = None
@@ -77,14 +72,14 @@ class Record:
         return runs
 
     def searches(self) -> list[SearchRecord]:
-        """All searches, newest first."""
-        return [_search_record(run) for run in self._runs(f"tags.`{Tag.KIND}` = 'search'")]
+        """Return all searches, newest first."""
+        return [search_record(run) for run in self._runs(f"tags.`{Tag.KIND}` = 'search'")]
 
     def search(self, name: str | None = None) -> SearchRecord:
-        """The search of a name, or the newest one.
+        """Return the search with a name or run id, or the newest search.
 
         Raises:
-            RecordError: if there is none.
+            RecordError: if there is no such search.
         """
         searches = self.searches()
         for search in searches:
@@ -92,56 +87,56 @@ class Record:
                 return search
         if name is None:
             raise RecordError(f"no search is recorded in {self.uri}; run 'tuner search' first")
-        known = ", ".join(s.name for s in searches[:5]) or "none"
-        raise RecordError(f"no search is called {name}; the newest are: {known}")
+        names = ", ".join(s.name for s in searches[:5]) or "none"
+        raise RecordError(f"no search is called {name}; the newest are: {names}")
 
     def newest(self, name: str) -> SearchRecord | None:
-        """The newest search with a best trial that has a name, or whose space has it.
+        """Return the newest search with a best trial whose own name or space's name is given.
 
         Returns:
-            The search; None if none has the name.
+            The search; None if no search and no space has the name.
 
         Raises:
-            RecordError: if those that have it have no best trial.
+            RecordError: if no search of that name has a best trial.
         """
         space = self._ask(self.client.get_experiment_by_name, name)
         experiment_id = space.experiment_id if space else None
-        found = [s for s in self.searches() if name == s.name or experiment_id == s.experiment_id]
-        for search in found:
+        named = [s for s in self.searches() if name == s.name or experiment_id == s.experiment_id]
+        for search in named:
             if search.best_run is not None:
                 return search
-        if found:
+        if named:
             raise RecordError(
-                f"the search {found[0].name} ({found[0].status}) has no best trial; let it finish"
+                f"the search {named[0].name} ({named[0].status}) has no best trial; let it finish"
             )
         return None
 
     def trials(self, search: SearchRecord) -> list[TrialRecord]:
-        """The trials of a search by number."""
+        """Return the trials of a search by number."""
         return self.children(search.run_id)
 
     def children(self, parent_run: str) -> list[TrialRecord]:
-        """The trials whose parent run this is, by number."""
+        """Return the trials of a parent run by number."""
         runs = self._runs(f"tags.`{Tag.PARENT}` = '{parent_run}'")
-        return sorted(map(_trial_record, runs), key=lambda t: t.number)
+        return sorted(map(trial_record, runs), key=lambda t: t.number)
 
     def finished(
         self, environment: Mapping[str, str], data_fingerprint: str | None = None
     ) -> dict[str, str]:
-        """Trials that were trained to the end in an environment.
+        """Return the trials that finished in an environment.
 
         Args:
-            environment: device and versions, all of which must be the same.
-            data_fingerprint: of the only data to ask for.
+            environment: device and versions, all of which must be equal.
+            data_fingerprint: return only trials of this data.
 
         Returns:
-            The hash of each specification → the newest run of it.
+            Specification hash → newest run with this hash.
         """
         tags = {Tag.KIND: "trial", Tag.STATUS: "finished"}
         if data_fingerprint is not None:
             tags[Tag.DATA] = data_fingerprint
         needed = {name: environment.get(name, "") for name in ENVIRONMENT}
-        tags |= {k: v for k, v in needed.items() if "'" not in v}  # which a filter cannot quote
+        tags |= {k: v for k, v in needed.items() if "'" not in v}  # a filter cannot quote these
         runs = self._runs(" and ".join(f"tags.`{k}` = '{v}'" for k, v in tags.items()))
         return {
             run.data.tags[Tag.SPEC_HASH]: run.info.run_id
@@ -150,37 +145,37 @@ class Record:
         }
 
     def trial(self, run_id: str) -> TrialRecord:
-        """The trial of a run id, of its first eight or more letters, or such as `lm-1/13`.
+        """Return a trial by run id, by the first eight or more letters of it, or by `lm-1/13`.
 
         Raises:
-            RecordError: if no trial has it, or several have.
+            RecordError: if no trial matches, or several do.
         """
         if "/" in run_id:
             return self._numbered(*run_id.rsplit("/", 1))
         if not run_id.isalnum():
-            raise RecordError(f"{run_id!r} is no run id; 'tuner show' lists them")
+            raise RecordError(f"{run_id!r} is not a run id; 'tuner show' lists them")
         if len(run_id) == _LONGEST_RUN_ID:
-            trials = self._run(run_id)
+            runs = self._trial_run(run_id)
         else:
-            trials = self._runs(f"tags.`{Tag.KIND}` = 'trial'")
-        is_long = len(run_id) >= _SHORTEST_RUN_ID
-        found = [run for run in trials if is_long and run.info.run_id.startswith(run_id)]
-        if len(found) != 1:
-            many = "no trial" if not found else "more than one trial"
-            raise RecordError(f"{many} has the run id {run_id}; 'tuner show' lists them")
-        return _trial_record(found[0])
+            runs = self._runs(f"tags.`{Tag.KIND}` = 'trial'")
+        is_long_enough = len(run_id) >= _SHORTEST_RUN_ID
+        matches = [run for run in runs if is_long_enough and run.info.run_id.startswith(run_id)]
+        if len(matches) != 1:
+            count = "more than one trial" if matches else "no trial"
+            raise RecordError(f"{count} has the run id {run_id}; 'tuner show' lists them")
+        return trial_record(matches[0])
 
     def _numbered(self, search: str, number: str) -> TrialRecord:
         trials = self.trials(self.search(search))
-        found = [t for t in trials if number.isdecimal() and t.number == int(number)]
-        if not found:
+        matches = [t for t in trials if number.isdecimal() and t.number == int(number)]
+        if not matches:
             raise RecordError(
                 f"{search} has no trial {number}; 'tuner show --search {search}' lists them"
             )
-        return found[0]
+        return matches[0]
 
-    def _run(self, run_id: str) -> list[Run]:
-        """The run of a trial with a whole run id, if there is one."""
+    def _trial_run(self, run_id: str) -> list[Run]:
+        """Return the run with a complete run id if it is a trial; else nothing."""
         from mlflow.exceptions import MlflowException
         from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
@@ -195,10 +190,10 @@ class Record:
         return [run] if is_trial and run.info.lifecycle_stage == "active" else []
 
     def best(self, search: SearchRecord) -> TrialRecord:
-        """The best trial of a search.
+        """Return the best trial of a search.
 
         Raises:
-            RecordError: if the search has none yet.
+            RecordError: if the search has no best trial yet.
         """
         if search.best_run is None:
             raise RecordError(
@@ -207,11 +202,23 @@ class Record:
             )
         return self.trial(search.best_run)
 
-    def spec(self, trial: TrialRecord) -> TrialSpec:
-        """A trial's specification.
+    def trial_or_best(self, run_id: str | None, search: str | None) -> TrialRecord:
+        """Return the trial of a run id, or by default the best trial of a search.
+
+        Args:
+            run_id: as for `trial`; None for the best trial.
+            search: name of the search; by default the newest.
 
         Raises:
-            RecordError: if it was not recorded, or not by a version that this one understands.
+            RecordError: if there is no such trial.
+        """
+        return self.trial(run_id) if run_id else self.best(self.search(search))
+
+    def spec(self, trial: TrialRecord) -> TrialSpec:
+        """Return the specification of a trial.
+
+        Raises:
+            RecordError: if the recorded specification is damaged or of another version.
         """
         try:
             data = json.loads(self._text(trial.run_id, SPEC_FILE))
@@ -223,7 +230,7 @@ class Record:
             ) from error
 
     def data_files(self, trial: TrialRecord) -> tuple[FileDigest, ...]:
-        """What the files of the data were when the trial's search began."""
+        """Return the digests of the data files at the start of the trial's search."""
         text = self._text(self.search(trial.search).run_id, DATA_FILE)
         return tuple(FileDigest(*file) for file in json.loads(text))
 
@@ -233,33 +240,33 @@ class Record:
             return Path(path).read_text(encoding="utf-8")
 
     def has(self, run_id: str, name: str) -> bool:
-        """Whether a file is attached to a run."""
+        """Return True if a file is attached to a run."""
         parent = name.rpartition("/")[0] or None
         files = self._ask(self.client.list_artifacts, run_id, parent)
         return name in [file.path for file in files]
 
     def download(self, run_id: str, name: str, folder: str) -> Path | None:
-        """Fetch a file that is attached to a run.
+        """Download a file that is attached to a run.
 
         Args:
-            run_id: of a search or of a trial.
-            name: of the file, as `state/checkpoint.safetensors`.
-            folder: where to.
+            run_id: run of a search or of a trial.
+            name: name of the file, as `state/checkpoint.safetensors`.
+            folder: folder for the file.
 
         Returns:
-            The file; None if the run has none of that name.
+            The file; None if the run has no file of that name.
         """
         if not self.has(run_id, name):
             return None
         return Path(self._ask(self.client.download_artifacts, run_id, name, folder))
 
     def equal(self, spec_hash: str) -> list[TrialRecord]:
-        """The trials that have a specification, newest first."""
+        """Return the trials with a specification hash, newest first."""
         condition = f"tags.`{Tag.KIND}` = 'trial' and tags.`{Tag.SPEC_HASH}` = '{spec_hash}'"
-        return [_trial_record(run) for run in self._runs(condition)]
+        return [trial_record(run) for run in self._runs(condition)]
 
     def reports(self, trial: TrialRecord) -> dict[int, dict[str, float]]:
-        """A trial's reports: step → metric → value, in the order of the steps."""
+        """Return the reports of a trial: step → metric → value, in the order of the steps."""
         reports: dict[int, dict[str, float]] = {}
         for name in (*METRICS, *SOME_METRICS):
             for metric in self._ask(self.client.get_metric_history, trial.run_id, name):
@@ -267,16 +274,16 @@ class Record:
         return dict(sorted(reports.items()))
 
     def report_list(self, trial: TrialRecord, spec: TrialSpec) -> list[Report]:
-        """A trial's reports as they were made, but for checkpoints: these are not recorded.
+        """Return the reports of a trial as the engine made them, without checkpoints.
 
         Args:
-            trial: whose.
-            spec: its specification, which says when a trial is finished.
+            trial: the trial.
+            spec: its specification, which says at which step a trial is finished.
         """
         total = spec.hyperparameters.total_steps
         reports = []
         for step, metrics in self.reports(trial).items():
-            values: dict[str, Any] = {k: _as_reported(v) for k, v in metrics.items()}
+            values: dict[str, Any] = {k: as_reported(v) for k, v in metrics.items()}
             del values["perplexity"]  # follows from the loss
             has_diverged = math.isnan(values["val_loss"])
             status = Status.FINISHED if step == total else Status.TRAINING

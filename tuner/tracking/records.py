@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tuner.space.objective import sign_of
-from tuner.tracking.tags import ENVIRONMENT, SYSTEM, Tag
+from tuner.tracking.metrics import SYSTEM
+from tuner.tracking.tags import ENVIRONMENT, Tag
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -20,7 +20,7 @@ class TrialRecord:
 
     Attributes:
         run_id: of MLflow.
-        number: in its search, counted from 0.
+        number: number in its search, counted from 0.
         search: name of its search.
         status: finished, stopped at report n, diverged, failed or running.
         parameters: name → text, as MLflow keeps them.
@@ -28,9 +28,9 @@ class TrialRecord:
         environment: device and versions it ran with.
         artifact_uri: of MLflow.
         spec_hash: of its specification.
-        parent: the trial from whose state it went on.
+        parent: the trial from whose checkpoint it continued.
         confirms: the trial whose configuration it trains with another seed.
-        state_tokens: training tokens of the state that is kept, if one is.
+        checkpoint_tokens: training tokens of the kept checkpoint, if one is kept.
     """
 
     run_id: str
@@ -44,20 +44,24 @@ class TrialRecord:
     spec_hash: str = ""
     parent: int | None = None
     confirms: int | None = None
-    state_tokens: int | None = None
+    checkpoint_tokens: int | None = None
 
     @property
-    def keeps_state(self) -> bool:
-        """Whether the state of its newest report is kept; of one that went on, it may be older."""
-        return self.state_tokens is not None and self.state_tokens == self.metrics.get("tokens")
+    def keeps_checkpoint(self) -> bool:
+        """True if the checkpoint of the newest report is kept.
+
+        A trial that continued after its checkpoint was kept has an older one.
+        """
+        tokens = self.checkpoint_tokens
+        return tokens is not None and tokens == self.metrics.get("tokens")
 
     def loss(self, metric: str) -> float:
-        """The newest value of a metric; infinity where there is none or the trial diverged."""
+        """Newest value of a metric; infinity if there is none or the trial diverged."""
         value = self.metrics.get(metric, math.inf)
         return math.inf if math.isnan(value) or self.status == "diverged" else value
 
     def rank(self, metric: str) -> float:
-        """The same for comparing: smaller is better, whichever end of the metric is good."""
+        """Newest value of a metric with the sign that makes smaller better; infinity if none."""
         value = self.loss(metric)
         return sign_of(metric) * value if value < math.inf else value
 
@@ -73,8 +77,8 @@ class SearchRecord:
         status: running, finished, interrupted or failed.
         started: seconds since the epoch.
         best_run: run of the best trial, if there is one.
-        metrics: the summary's numbers.
-        tags: all of them.
+        metrics: numbers of the summary.
+        tags: all tags of the parent run.
     """
 
     run_id: str
@@ -88,16 +92,12 @@ class SearchRecord:
 
     @property
     def metric(self) -> str:
-        """The objective, by which its trials are ranked."""
+        """The objective by which the trials are ranked."""
         return self.tags.get(Tag.METRIC, "val_loss")
 
 
-def _as_reported(value: float) -> float:
-    """MLflow's databases keep an infinity as the largest double of its sign."""
-    return math.copysign(math.inf, value) if abs(value) == sys.float_info.max else value
-
-
-def _search_record(run: Run) -> SearchRecord:
+def search_record(run: Run) -> SearchRecord:
+    """Read a search from its parent run."""
     tags: dict[str, Any] = dict(run.data.tags)
     return SearchRecord(
         run_id=run.info.run_id,
@@ -111,7 +111,8 @@ def _search_record(run: Run) -> SearchRecord:
     )
 
 
-def _trial_record(run: Run) -> TrialRecord:
+def trial_record(run: Run) -> TrialRecord:
+    """Read a trial from its run."""
     tags = run.data.tags
     return TrialRecord(
         run_id=run.info.run_id,
@@ -124,7 +125,7 @@ def _trial_record(run: Run) -> TrialRecord:
         artifact_uri=run.info.artifact_uri,
         spec_hash=tags.get(Tag.SPEC_HASH, ""),
         parent=_number(tags.get(Tag.PARENT_TRIAL)),
-        state_tokens=_number(tags.get(Tag.STATE)),
+        checkpoint_tokens=_number(tags.get(Tag.STATE)),
         confirms=_number(tags.get(Tag.CONFIRMS)),
     )
 

@@ -1,4 +1,4 @@
-"""Trials that have been trained before: an equal one need not be trained again."""
+"""Looks up finished trials by specification hash, to reuse their reports."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from tuner.tracking.record import Record
 
 
 class ReuseIndex:
-    """The finished trials of a store, by the hash of their specification.
+    """Finished trials of a store by the hash of their specification.
 
-    The store is asked at the first call. One that cannot be reached knows no trial: nothing but
-    time is lost.
+    The store is read at the first call. If it cannot be reached, no trial is found: the search
+    then trains all trials itself.
 
     Args:
         record: the store.
-        environment: device and versions; only trials of the same ones are equal to the last bit.
+        environment: device and versions; only trials of an equal environment are bit-equal.
         data_fingerprint: of the data.
     """
 
@@ -25,14 +25,14 @@ class ReuseIndex:
         self, record: Record, environment: Mapping[str, str], data_fingerprint: str
     ) -> None:
         self._record = record
-        self._where = environment, data_fingerprint
-        self._runs: dict[str, str] | None = None
+        self._conditions = environment, data_fingerprint
+        self._runs: dict[str, str] | None = None  # specification hash → run
 
     def __call__(self, spec_hash: str) -> Sequence[Report]:
-        """All reports of a finished trial; none if there is no such trial."""
+        """Return all reports of a finished trial; none if there is no such trial."""
         try:
             if self._runs is None:
-                self._runs = self._record.finished(*self._where)
+                self._runs = self._record.finished(*self._conditions)
             if spec_hash not in self._runs:
                 return ()
             trial = self._record.trial(self._runs[spec_hash])

@@ -1,4 +1,4 @@
-"""The MLflow store: how it is opened, and what its errors mean."""
+"""Opens the MLflow store and explains its errors."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ _SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    # MLflow tries eight times: four minutes with a dead server, sixteen with one that hangs. And it
-    # makes a run twice if the first answer was lost. The tracker repeats knowingly.
+    # By default MLflow tries eight times: four minutes for a dead server, sixteen for one that
+    # hangs. It also makes a run twice if the first answer is lost. So MLflow must not retry: the
+    # tracker retries, and looks for the run first.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
 _SQLITE = "sqlite:///"
-# What errors of a store mean: a pattern, and the words for it.
+# Pattern of a store's error → explanation.
 _REASONS = (
     (r"Connection refused", "it refuses connections"),
     (r"timeout exception|timed out", "it does not answer"),
-    (r"Name or service not known|Failed to resolve|name resolution", "its host is not known"),
+    (r"Name or service not known|Failed to resolve|name resolution", "its host is unknown"),
     (r"(?:error code|too many|failed with error code) (\d{3})", "it answers with error {}"),
     (r"database is locked", "the database is locked by another process"),
 )
@@ -39,7 +40,7 @@ _REASONS = (
 
 @contextmanager
 def store_errors(uri: str) -> Iterator[None]:
-    """Turn what MLflow and its database raise into one sentence."""
+    """Convert errors of MLflow and its database to a StoreError."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -53,18 +54,18 @@ def store_errors(uri: str) -> Iterator[None]:
 
 
 def reason_of(error: BaseException) -> str:
-    """Why a store cannot be used, in a few words if the error is a usual one."""
+    """Return why a store cannot be used, in a few words if the error is a common one."""
     if isinstance(error, StoreError) and error.__cause__:
         error = error.__cause__
     text = str(error).strip() or type(error).__name__
-    for pattern, words in _REASONS:
-        if found := re.search(pattern, text):
-            return words.format(*found.groups())
+    for pattern, reason in _REASONS:
+        if match := re.search(pattern, text):
+            return reason.format(*match.groups())
     return text.splitlines()[0]
 
 
 def open_client(uri: str) -> MlflowClient:
-    """An MLflow client that sends no telemetry, logs nothing but errors and gives up in time.
+    """Return an MLflow client that sends no telemetry, logs only errors and times out.
 
     Raises:
         StoreError: if the store cannot be reached.
@@ -75,7 +76,7 @@ def open_client(uri: str) -> MlflowClient:
         logging.getLogger(name).setLevel(logging.ERROR)
     from mlflow import MlflowClient
 
-    # importing mlflow configures its loggers anew; what a database refuses we say ourselves
+    # importing mlflow resets its loggers; errors of the database become our own messages
     for name, level in (
         ("mlflow", "ERROR"),
         ("mlflow.store.db.utils", "CRITICAL"),
@@ -85,22 +86,23 @@ def open_client(uri: str) -> MlflowClient:
     with store_errors(uri):
         database = Path(uri.removeprefix(_SQLITE))
         if uri.startswith(_SQLITE) and not database.exists():
-            _make(database)
+            _create(database)
         client = MlflowClient(uri)
         client.search_experiments(max_results=1)
     return client
 
 
-def _make(database: Path) -> None:
-    """Make a new database whole or not at all.
+def _create(database: Path) -> None:
+    """Create a new database completely or not at all.
 
-    MLflow makes one in dozens of steps, and a kill between two leaves what it cannot open again.
+    MLflow creates a database in dozens of steps. A kill between two of them would leave a database
+    that MLflow cannot open again, so the database is created elsewhere and then linked.
     """
     from mlflow import MlflowClient
 
     database.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".new-", dir=database.parent) as folder:
-        made = Path(folder, database.name)
-        MlflowClient(f"{_SQLITE}{made}").search_experiments(max_results=1)
+        temporary = Path(folder, database.name)
+        MlflowClient(f"{_SQLITE}{temporary}").search_experiments(max_results=1)
         with contextlib.suppress(FileExistsError):  # another process was faster
-            os.link(made, database)
+            os.link(temporary, database)

@@ -1,9 +1,29 @@
-"""Records a search in MLflow: one thread, in batches, never in the way of training.
+"""Records a search in MLflow: one thread sends batches and never delays the training.
 
-Calls leave a note and return; a writer thread sends what has gathered every second. What the store
-refuses is kept and tried again, and what is said twice is stored once: runs that the store has are
-found, those that it made although its answer was lost as well; reports go in order and each as a
-whole, so that a run that has one has all before it.
+Each call puts a note into a queue and returns. A writer thread sends all collected data every
+second. Data that the store refuses is kept and sent again, and is stored exactly once:
+
+- Before a run is created, the runs that the store already has are searched for it. This also finds
+  a run that the store created although its answer was lost.
+- Reports are sent in order, each report in one call. A run that has a report has all earlier ones.
+- MLflow ignores a metric that it has with the same step, time and value.
+
+The states of a trial's run, and the flags of the tracker that guard them:
+
+    no run id ──_find: the store has a run of this trial──────────▶ run id is known
+        │ ▲                                                             ▲  │
+        │ └──── next period ◀── _create raised: the store may have      │  │
+        │                       created the run, or may do so later.    │  │
+        │                       `_must_read_runs` and                   │  │
+        │                       `_may_have_duplicates` are set          │  │
+        └───────_find: none ──▶ _create succeeded ──────────────────────┘  │
+                                                                           ▼
+    all is stored ◀── status sent ◀── reports sent ◀── described: inputs, specification, parameters
+
+Each arrow that raises is tried again in the next period. `_must_read_runs` makes `_find` read the
+runs of the store once more. `_may_have_duplicates` stays set until all trials are stored, because a
+request that timed out may be served late; then runs with a number that another run has, and without
+parameters, are deleted.
 """
 
 from __future__ import annotations
@@ -11,49 +31,46 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 from model.engine.report import Report
 from model.spec.trial import TrialSpec
 from tuner.errors import StoreError
+from tuner.tracking.metrics import SystemMetrics
 from tuner.tracking.records import TrialRecord
-from tuner.tracking.runs import NO_TAGS, Runs, RunStart, TimedReport
+from tuner.tracking.runs import NO_TAGS, Runs, RunSettings, RunStart, TimedReport
 from tuner.tracking.store import reason_of
-from tuner.tracking.tags import STATE_FILE, SystemMetrics
-
-if TYPE_CHECKING:
-    from mlflow.entities import DatasetInput
+from tuner.tracking.tags import CHECKPOINT_FILE
 
 _PERIOD_SECONDS = 1.0
-_MOST_REPORTS = 100  # in one call; MLflow takes 1000 metrics
-_MOST_FAILURES = 3  # of trials, before the store is left alone for a period
-_PATIENCE_SECONDS = 30.0  # with a store that takes nothing
-_BYTES_PER_SECOND = 5e6  # of a file, at least
+_MOST_REPORTS = 100  # in one call; MLflow accepts 1000 metrics
+_MOST_FAILURES = 3  # of trials, before the writer waits for the next period
+_PATIENCE_SECONDS = 30.0  # without any progress of the store
+_BYTES_PER_SECOND = 5e6  # slowest upload of a file
 
 
 @dataclass
 class _Trial:
-    """A trial on its way to the store; only the writer thread changes it."""
+    """Data of a trial that is not stored yet; only the writer thread changes it."""
 
     number: int
-    birth: RunStart | None = None  # until the store has all of it
+    start: RunStart | None = None  # None once its run is described
     run_id: str | None = None
-    told: list[TimedReport] = field(default_factory=list)
-    tokens: float = -1  # at the newest report that the store has
-    status: str = "running"  # what the store is to say
+    reports: list[TimedReport] = field(default_factory=list)
+    stored_tokens: float = -1  # training tokens at the newest stored report
+    status: str = "running"  # to be stored
     status_ms: int = 0
     stored_status: str | None = None
 
 
 @dataclass
 class _Task:
-    """Something to be done once, for which a caller waits."""
+    """An action of the writer thread for which a caller waits."""
 
     action: Callable[[], None]
     done: threading.Event = field(default_factory=threading.Event)
@@ -63,60 +80,44 @@ class Tracker:
     """Records one search.
 
     Args:
-        uri: of the MLflow store.
-        artifacts: where a local store keeps artifacts.
-        experiment: name of the MLflow experiment, the name of the space.
-        search: unique name of the search.
-        tags: of the parent run.
-        resume: go on with the runs that the store has of this search, and make those it has not.
-        inputs: what is trained on, and measured on (`datasets.dataset_inputs`).
+        settings: place and description of the search.
 
     Attributes:
         runs: the search in the store.
         experiment_id: of MLflow.
-        run_id: of the parent run.
-        num_created: runs made for trials.
+        run_id: run id of the parent run.
+        num_created: runs created for trials.
         num_metrics: metrics sent.
-        num_endings: endings of trials sent.
+        num_endings: outcomes of trials sent.
 
     Raises:
         StoreError: if the store cannot be used.
     """
 
-    def __init__(
-        self,
-        uri: str,
-        artifacts: Path,
-        experiment: str,
-        search: str,
-        tags: Mapping[str, str],
-        *,
-        resume: bool = False,
-        inputs: Sequence[DatasetInput] = (),
-    ) -> None:
-        self.uri, self._search = uri, search
-        self.runs = Runs(uri, artifacts, experiment, search, tags, resume=resume, inputs=inputs)
+    def __init__(self, settings: RunSettings) -> None:
+        self.uri, self._search = settings.uri, settings.search
+        self.runs = Runs(settings)
         self.experiment_id, self.run_id = self.runs.experiment_id, self.runs.run_id
         self.num_created = self.num_metrics = self.num_endings = 0
         self._is_closed = False
         self._trials: dict[int, _Trial] = {}
         self._notes: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        # the rest is the writer's
-        self._due: dict[int, _Trial] = {}
+        # only the writer thread uses the attributes below, so that they need no lock
+        self._unsent: dict[int, _Trial] = {}
         self._tasks = [_Task(partial(self.runs.log_inputs, self.run_id))]
-        self._vitals: list[SystemMetrics] = []
+        self._system_metrics: list[SystemMetrics] = []
         self._flushes: list[_Task] = []
-        self._is_parent_running = self.runs.found is None
-        self._stored: Mapping[int, TrialRecord] = {}
-        self._is_stale = resume  # the store may have runs that `_stored` has not
-        self._is_doubtful = False  # a run may have been made twice
+        self._is_parent_running = self.runs.previous is None
+        self._known_runs: Mapping[int, TrialRecord] = {}  # runs of trials, as last read
+        self._must_read_runs = settings.resume  # the store may have runs that are not known
+        self._may_have_duplicates = False  # the store may have two runs of one trial
         self._last_error: Exception | None = None
         self._progress = 0
         threading.Thread(target=self._write, name="tracking", daemon=True).start()
 
     @property
     def problem(self) -> str | None:
-        """Why the store does not take what it is told, if so; it is tried again every second."""
+        """Reason why the store refuses data at present; the writer tries again every second."""
         return self._reason() if self._last_error else None
 
     # notes ------------------------------------------------------------------------------------
@@ -129,90 +130,96 @@ class Tracker:
         time_ms: int | None = None,
         tags: Mapping[str, str] = NO_TAGS,
     ) -> None:
-        """A trial has begun, or one that was parked or interrupted goes on.
+        """Note that a trial has started, or that a paused or interrupted one continues.
 
         Args:
-            number: of the trial.
-            spec: what it trains.
+            number: number of the trial.
+            spec: specification of the trial.
             environment: device and versions.
-            time_ms: when; now, if the journal does not say.
-            tags: others that its run gets (`runs.trial_tags`).
+            time_ms: time of the start in the journal; by default now.
+            tags: further tags of its run (`runs.trial_tags`).
         """
-        birth = RunStart(spec, environment, time_ms or _now_ms(), tags)
-        self.add_trial(number, birth, (), "running", birth.time_ms)
+        start = RunStart(spec, environment, time_ms or _now_ms(), tags)
+        self.add_trial(number, start, (), "running", start.time_ms)
 
-    def report(self, number: int, report: Report, time_ms: int | None = None) -> None:
-        """A trial has reported."""
-        told = [TimedReport(report, time_ms or _now_ms())]
-        self._notes.put(partial(self._note, self._trials[number], told))
+    def log_report(self, number: int, report: Report, time_ms: int | None = None) -> None:
+        """Note a report of a trial."""
+        reports = [TimedReport(report, time_ms or _now_ms())]
+        self._notes.put(partial(self._update, self._trials[number], reports))
 
     def end_trial(self, number: int, status: str, time_ms: int | None = None) -> None:
-        """A trial has ended; `status` is what the user reads. A later one replaces it."""
+        """Note the outcome of a trial; a later outcome replaces it."""
         trial = self._trials[number]
-        self._notes.put(partial(self._note, trial, [], status, time_ms or _now_ms()))
+        self._notes.put(partial(self._update, trial, [], status, time_ms or _now_ms()))
 
-    def note_vitals(self, vitals: SystemMetrics) -> None:
-        """Workers were measured."""
-        self._notes.put(partial(self._vitals.append, vitals))
+    def log_system_metrics(self, metrics: SystemMetrics) -> None:
+        """Note the load of the workers."""
+        self._notes.put(partial(self._system_metrics.append, metrics))
 
     def add_trial(
-        self, number: int, birth: RunStart, told: Iterable[TimedReport], status: str, status_ms: int
+        self,
+        number: int,
+        start: RunStart,
+        reports: Iterable[TimedReport],
+        status: str,
+        status_ms: int,
     ) -> None:
-        """All that is known of a trial, some of which the store may have.
+        """Note all data of a trial, of which the store may have a part.
 
         Args:
-            number: of the trial.
-            birth: of its run, if the store has none.
-            told: its reports.
-            status: how it stands: `running`, or how it ended.
-            status_ms: since when.
+            number: number of the trial.
+            start: contents of its run, if the store has no run.
+            reports: its reports.
+            status: `running`, or the outcome.
+            status_ms: time since which the trial has this status.
         """
         trial = self._trials.setdefault(number, _Trial(number))
-        self._notes.put(partial(self._note, trial, list(told), status, status_ms, birth))
+        self._notes.put(partial(self._update, trial, list(reports), status, status_ms, start))
 
     def run_of(self, number: int) -> str | None:
-        """The run id of a trial, once it has one."""
+        """Return the run id of a trial; None before its run is created."""
         trial = self._trials.get(number)
         return trial.run_id if trial else None
 
-    # what is waited for -----------------------------------------------------------------------
+    # calls that wait for the store ------------------------------------------------------------
 
-    def add_artifact(self, path: Path, name: str | None = None) -> None:
-        """Attach a file to the parent run, in the folder `name`.
+    def add_artifact(self, path: Path, folder: str | None = None) -> None:
+        """Attach a file to the parent run, in a folder of its artifacts.
 
         Raises:
-            StoreError: if the store takes nothing for half a minute.
+            StoreError: if the store makes no progress for half a minute.
         """
         seconds = path.stat().st_size / _BYTES_PER_SECOND
-        self._do(partial(self.runs.attach, path, name), seconds)
+        self._do(partial(self.runs.attach, path, folder), seconds)
 
-    def keep_state(self, number: int, path: Path, tokens: int) -> None:
-        """Attach the state of a trial, all of whose reports have been sent, to its run.
+    def keep_checkpoint(self, number: int, path: Path, tokens: int) -> None:
+        """Attach the checkpoint of a trial to its run; all its reports must have been sent.
 
         Raises:
-            StoreError: if the store takes nothing for half a minute.
+            StoreError: if the store makes no progress for half a minute.
         """
         run_id = self.run_of(number)
         assert run_id is not None
         seconds = path.stat().st_size / _BYTES_PER_SECOND
         with TemporaryDirectory() as folder:
-            copy = Path(folder, Path(STATE_FILE).name)
-            copy.symlink_to(path.resolve())
-            self._do(partial(self.runs.attach_state, run_id, copy, tokens), seconds)
+            # MLflow names an artifact like the file, so that the file needs the artifact's name
+            link = Path(folder, Path(CHECKPOINT_FILE).name)
+            link.symlink_to(path.resolve())
+            self._do(partial(self.runs.attach_checkpoint, run_id, link, tokens), seconds)
 
     def add_text(self, text: str, name: str) -> None:
-        """Attach a text to the parent run, as a file of this name.
+        """Attach a text to the parent run as a file.
 
         Raises:
-            StoreError: if the store takes nothing for half a minute.
+            StoreError: if the store makes no progress for half a minute.
         """
         self._do(partial(self.runs.attach_text, text, name))
 
     def flush(self) -> None:
-        """Wait until everything said so far is in the store.
+        """Wait until all noted data is in the store.
 
         Raises:
-            StoreError: if the store takes nothing for half a minute.
+            StoreError: if the store makes no progress for half a minute.
         """
         task = _Task(lambda: None)
         self._notes.put(partial(self._flushes.append, task))
@@ -228,12 +235,12 @@ class Tracker:
         """Flush, close the parent run with the summary, and end the writer thread.
 
         Raises:
-            StoreError: if the store takes nothing for half a minute.
+            StoreError: if the store makes no progress for half a minute.
         """
         now = time_ms or _now_ms()
 
         def close() -> None:
-            self.runs.sum_up(metrics, best_run, now)
+            self.runs.log_summary(metrics, best_run, now)
             self.runs.set_status(self.run_id, status, now)
 
         try:
@@ -243,19 +250,21 @@ class Tracker:
             self.close()
 
     def close(self) -> None:
-        """End the writer thread; what it has not sent stays unsent."""
+        """End the writer thread without sending the remaining data."""
         self._is_closed = True
 
     def _do(self, action: Callable[[], None], seconds: float = 0.0) -> None:
+        """Let the writer thread do an action, and wait; `seconds` is added to the patience."""
         task = _Task(action)
         self._notes.put(partial(self._tasks.append, task))
         try:
             self._wait(task, seconds)
         except BaseException:
-            self._notes.put(partial(self._forget, task))
+            self._notes.put(partial(self._cancel, task))
             raise
 
     def _wait(self, task: _Task, seconds: float = 0.0) -> None:
+        """Wait for a task as long as the store makes progress with anything."""
         progress = -1
         while progress < self._progress:
             progress = self._progress
@@ -274,15 +283,15 @@ class Tracker:
 
     def _write(self) -> None:
         while not self._is_closed:
-            self._gather()
+            self._collect()
             self._send()
-            if not self._due and not self._tasks and not self._vitals:
+            if not self._unsent and not self._tasks and not self._system_metrics:
                 for task in self._flushes:
                     task.done.set()
                 self._flushes.clear()
 
-    def _gather(self) -> None:
-        """Take notes for a second, or until somebody waits for a store that answers."""
+    def _collect(self) -> None:
+        """Take notes for a second; shorter if a caller waits and the store answers."""
         until = time.monotonic() + _PERIOD_SECONDS
         while (left := until - time.monotonic()) > 0:
             with suppress(queue.Empty):
@@ -291,50 +300,53 @@ class Tracker:
             if is_awaited and self._notes.empty() and self._last_error is None:
                 return
 
-    def _note(
+    def _update(
         self,
         trial: _Trial,
-        told: list[TimedReport],
+        reports: list[TimedReport],
         status: str | None = None,
         status_ms: int = 0,
-        birth: RunStart | None = None,
+        start: RunStart | None = None,
     ) -> None:
-        self._due[trial.number] = trial
-        trial.told += told
-        if birth is not None and trial.run_id is None:
-            trial.birth = trial.birth or birth
+        self._unsent[trial.number] = trial
+        trial.reports += reports
+        if start is not None and trial.run_id is None:
+            trial.start = trial.start or start
         if status is not None:
             trial.status, trial.status_ms = status, status_ms
         if status == "running" and not self._is_parent_running:
+            # a resumed search runs again when its first trial does
             self._is_parent_running = True
             reopen = partial(self.runs.set_status, self.run_id, "running", status_ms)
             self._tasks.append(_Task(reopen))
 
-    def _forget(self, task: _Task) -> None:
+    def _cancel(self, task: _Task) -> None:
         with suppress(ValueError):
             self._tasks.remove(task)
 
     def _send(self) -> None:
-        """Send what has gathered; what one trial cannot get rid of does not hold up the others."""
+        """Send the collected data; a trial that the store refuses does not delay the others."""
         failures: list[Exception] = []
-        failed: dict[int, _Trial] = {}
+        refused: dict[int, _Trial] = {}
         while self._tasks and self._try(self._tasks[0].action, failures):
             self._tasks.pop(0).done.set()
-        for trial in list(self._due.values()):
+        for trial in list(self._unsent.values()):
             if len(failures) >= _MOST_FAILURES:
                 break
-            del self._due[trial.number]
+            del self._unsent[trial.number]
             if not self._try(partial(self._send_trial, trial), failures):
-                failed[trial.number] = trial
-        self._due |= failed  # behind the others
-        if self._vitals and self._try(partial(self.runs.log_vitals, self._vitals), failures):
-            self._vitals.clear()
-        if self._is_doubtful and not self._due:
-            self._try(self._delete_doubles, failures)
+                refused[trial.number] = trial
+        self._unsent |= refused  # after the others
+        metrics = self._system_metrics
+        if metrics and self._try(partial(self.runs.log_system_metrics, metrics), failures):
+            metrics.clear()
+        if self._may_have_duplicates and not self._unsent:
+            self._try(self._delete_duplicates, failures)
         if not failures:
             self._last_error = None
 
     def _try(self, action: Callable[[], None], failures: list[Exception]) -> bool:
+        """Do an action; return True if the store took it, else note the failure."""
         try:
             action()
         except Exception as error:  # noqa: BLE001 - whatever a store raises, try again
@@ -345,15 +357,16 @@ class Tracker:
         return True
 
     def _send_trial(self, trial: _Trial) -> None:
+        """Take a trial along the arrows of the drawing above, up to the first that raises."""
         run_id = trial.run_id or self._find(trial) or self._create(trial)
-        if trial.birth is not None:
-            self.runs.describe(run_id, trial.birth.spec)
-            trial.birth = None
-        trial.told = [told for told in trial.told if told.report.tokens > trial.tokens]
-        while batch := trial.told[:_MOST_REPORTS]:
+        if trial.start is not None:
+            self.runs.describe(run_id, trial.start.spec)
+            trial.start = None
+        trial.reports = [r for r in trial.reports if r.report.tokens > trial.stored_tokens]
+        while batch := trial.reports[:_MOST_REPORTS]:
             self.num_metrics += self.runs.log(run_id, batch)
-            trial.tokens = batch[-1].report.tokens
-            del trial.told[: len(batch)]
+            trial.stored_tokens = batch[-1].report.tokens
+            del trial.reports[: len(batch)]
             self._progress += 1
         if trial.status != trial.stored_status:
             self.runs.set_status(run_id, trial.status, trial.status_ms)
@@ -361,38 +374,39 @@ class Tracker:
             self.num_endings += trial.status != "running"
 
     def _find(self, trial: _Trial) -> str | None:
-        """The run that the store has of a trial already."""
-        if self._is_stale:
+        """Return the run that the store already has of a trial, and note which data it has."""
+        if self._must_read_runs:
             children = self.runs.children()
-            self._stored = {stored.number: stored for stored in reversed(children)}
-            self._is_stale = False
-            self._is_doubtful |= len(self._stored) < len(children)
-        stored = self._stored.get(trial.number)
-        if stored is None:
+            # described runs come first, so that in reverse they replace their duplicates
+            self._known_runs = {run.number: run for run in reversed(children)}
+            self._must_read_runs = False
+            self._may_have_duplicates |= len(self._known_runs) < len(children)
+        run = self._known_runs.get(trial.number)
+        if run is None:
             return None
-        trial.run_id, trial.stored_status = stored.run_id, stored.status
-        trial.tokens = stored.metrics.get("tokens", -1)
-        if stored.parameters:
-            trial.birth = None
+        trial.run_id, trial.stored_status = run.run_id, run.status
+        trial.stored_tokens = run.metrics.get("tokens", -1)
+        if run.parameters:  # written last in a description
+            trial.start = None
         return trial.run_id
 
     def _create(self, trial: _Trial) -> str:
-        assert trial.birth is not None
+        assert trial.start is not None
         try:
-            trial.run_id = self.runs.create(trial.number, trial.birth)
-        except Exception:  # a server that hangs may make it nevertheless, sooner or later
-            self._is_stale = self._is_doubtful = True
+            trial.run_id = self.runs.create(trial.number, trial.start)
+        except Exception:  # a server that hangs may create the run nevertheless, sooner or later
+            self._must_read_runs = self._may_have_duplicates = True
             raise
         trial.stored_status = "running"
         self.num_created += 1
         return trial.run_id
 
-    def _delete_doubles(self) -> None:
-        for stored in self.runs.children():
-            kept = self._trials.get(stored.number)
-            if kept and kept.run_id != stored.run_id and not stored.parameters:
-                self.runs.delete(stored.run_id)
-        self._is_doubtful = False
+    def _delete_duplicates(self) -> None:
+        for run in self.runs.children():
+            kept = self._trials.get(run.number)
+            if kept and kept.run_id != run.run_id and not run.parameters:
+                self.runs.delete(run.run_id)
+        self._may_have_duplicates = False
 
 
 def _now_ms() -> int:

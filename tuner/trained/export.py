@@ -1,4 +1,4 @@
-"""Trained trials, written for other tools."""
+"""Exports trained trials for other tools."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from model.export.format import TrainedModel
 from model.spec.trial import TrialSpec
 from tuner.errors import TunerError
 from tuner.results.result import SearchResult
-from tuner.trained.generate import check_written, named
+from tuner.trained.generate import check_finite_weights, trial_name
 from tuner.trained.load_trial import TrainedTrial
 from tuner.trained.readme import card, details, spec_pattern
 
 
 def check_export(spec: TrialSpec, folder: str | Path, file_format: str, *, force: bool) -> None:
-    """Whether a trial can be exported, by its specification alone.
+    """Check by its specification alone that a trial can be exported.
 
     Raises:
-        TunerError: if the format cannot express it, or the folder may not be written.
+        TunerError: if the format cannot express the trial, or the folder cannot be written.
     """
     try:
         formats.check(file_format, spec.architecture, spec_pattern(spec), Path(folder), force=force)
@@ -38,31 +38,31 @@ def export(
     """Write a trained trial for other tools.
 
     Args:
-        trained: as `tuner.load_trial` gives it.
-        folder: is made; it appears whole or not at all.
+        trained: the trial (`tuner.load_trial`).
+        folder: folder to create; it is created completely or not at all.
         file_format: `hf` (Hugging Face transformers), `gguf` (llama.cpp) or `torch` (a plain state
-            dict, which `model.load_exported` loads).
+            dict for `model.load_exported`).
         force: replace an earlier export in the folder.
-        result: of the trial's search, for the README.
+        result: result of the trial's search, for the README.
 
     Returns:
-        The files.
+        The written files.
 
     Raises:
-        TunerError: if there is no such format, it cannot express the trial, or the folder cannot
-            be written.
-        RecordError: if the weights of the trial are no numbers, as it diverged.
+        TunerError: if the format is unknown or cannot express the trial, or the folder cannot be
+            written.
+        RecordError: if the weights of the trial are not finite, because it diverged.
     """
     if file_format not in formats.FORMATS:
-        known = ", ".join(formats.FORMATS)
-        raise TunerError(f"the format must be one of {known}, got {file_format!r}")
+        names = ", ".join(formats.FORMATS)
+        raise TunerError(f"the format must be one of {names}, got {file_format!r}")
     check_export(trained.spec, folder, file_format, force=force)
-    check_written(trained)
+    check_finite_weights(trained)
     model = TrainedModel(
         trained.spec,
         trained.weights,
         trained.tokenizer,
-        name=named(trained),
+        name=trial_name(trained),
         about=card(trained, result),
         details=details(trained),
     )

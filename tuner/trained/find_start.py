@@ -1,7 +1,7 @@
-"""Where the trials of a search start: found in the record or in a file, and checked.
+"""Finds the source from which the trials of a search start, in the record or in a file.
 
-What they start with is kept twice: in the home, for the workers to read, and with the search's
-record, so that a replay needs neither the source's record nor its file.
+The tensors of the source are kept twice: in the home, where the workers read them, and with the
+record of the search, so that a replay needs neither the record nor the file of the source.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tuner.formatting import listed, short_hash, short_run, shown
 from tuner.home import Home
 from tuner.space.settings import InitFromConfig
 from tuner.space.space import SearchSpace
-from tuner.tracking.artifacts import _recorded, kept_state, recorded_tokenizer
+from tuner.tracking.artifacts import kept_checkpoint, recorded_problem, recorded_tokenizer
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord
 from tuner.tracking.tags import TOKENIZER_FILE
@@ -42,27 +42,27 @@ _SHOWN_SEARCHES = 5
 
 @dataclass(frozen=True)
 class WarmStart:
-    """Where the trials of a search start.
+    """Source from which the trials of a search start.
 
     Attributes:
-        words: the source as the user reads it.
+        description: description of the source for the user.
         source: its checkpoint.
-        init_from: what a specification says of it.
-        tensors: what the trials start with.
-        tokenizer: the one that is recorded with the source, if it is recorded.
+        init_from: its entry in specifications.
+        tensors: tensors with which the trials start.
+        tokenizer: tokenizer that is recorded with the source, if it is recorded.
     """
 
-    words: str
+    description: str
     source: WarmStartSource
     init_from: InitFrom
     tensors: dict[str, Tensor]
     tokenizer: TokenizerConfig | None
 
     def keep(self, home: Home) -> Path:
-        """Put what the trials start with where workers find it; the file.
+        """Write the tensors to the home, where workers read them; return the file.
 
         Raises:
-            StoreError: if it cannot be written.
+            StoreError: if the file cannot be written.
         """
         path = start_path(home.starts, self.init_from)
         try:
@@ -74,40 +74,40 @@ class WarmStart:
         return path
 
     def check_tokenizer(self, fingerprint: str) -> None:
-        """Whether token ids mean what they meant to the source.
+        """Check that a tokenizer is the source's, so that token ids have the same meaning.
 
         Raises:
-            TunerError: if they do not.
+            TunerError: if the fingerprints differ.
         """
-        wanted = self.source.spec.tokenizer_fingerprint
-        if fingerprint == wanted:
+        expected = self.source.spec.tokenizer_fingerprint
+        if fingerprint == expected:
             return
-        way_out = (
+        fix = (
             "leave tokenizer: out, and the source's own is used"
             if self.tokenizer is not None
             else f"give tokenizer: {{file: …}}, the {TOKENIZER_FILE} recorded with the search that "
             f"wrote it"
         )
         raise TunerError(
-            f"init_from: {self.words} was trained with another tokenizer (fingerprint "
-            f"{short_hash(wanted)}… instead of {short_hash(fingerprint)}…); {way_out}"
+            f"init_from: {self.description} was trained with another tokenizer (fingerprint "
+            f"{short_hash(expected)}… instead of {short_hash(fingerprint)}…); {fix}"
         )
 
     def differing(self, architecture: Architecture) -> dict[str, tuple[object, object]]:
-        """Entries of `model:` that are not the source's: name → value here and there."""
-        there = self.source.spec.architecture
+        """Return entries of `model:` that differ from the source: name → (own, source) value."""
+        source = self.source.spec.architecture
         return {
-            name: (getattr(architecture, name), getattr(there, name))
+            name: (getattr(architecture, name), getattr(source, name))
             for name in Architecture.model_fields
             if name not in {"vocab_size", "end_of_text"}
-            and getattr(architecture, name) != getattr(there, name)
+            and getattr(architecture, name) != getattr(source, name)
         }
 
 
 def find_start(
     space: SearchSpace, config: InitFromConfig, home: Home
 ) -> tuple[SearchSpace, WarmStart]:
-    """What a space starts from, and the space with its tokenizer; see `init_from.warm_started`."""
+    """Find the source of a space and check that it fits; see `warm_start.warm_started`."""
     try:
         start = _find(config, home)
     except CheckpointError as error:
@@ -117,13 +117,13 @@ def find_start(
     if "tokenizer" not in space.model_fields_set:
         if start.tokenizer is None:
             raise TunerError(
-                f"init_from: {start.words} does not hold its tokenizer; give tokenizer: "
+                f"init_from: {start.description} does not hold its tokenizer; give tokenizer: "
                 f"{{file: …}}, the {TOKENIZER_FILE} recorded with the search that wrote it"
             )
         space = space.model_copy(update={"tokenizer": start.tokenizer})
-    given = load_tokenizer(space.tokenizer)
-    if given is not None:
-        start.check_tokenizer(given.fingerprint)
+    tokenizer = load_tokenizer(space.tokenizer)
+    if tokenizer is not None:  # else it is still to be trained
+        start.check_tokenizer(tokenizer.fingerprint)
     return space, start
 
 
@@ -135,7 +135,7 @@ def _find(config: InitFromConfig, home: Home) -> WarmStart:
         return _start(
             config, config.checkpoint, WarmStartSource.read(Path(config.checkpoint)), None
         )
-    if home.is_local and not home.has_store:  # opening it would make one
+    if home.is_local and not home.has_store:  # opening a store would create it
         raise _no_source(config, home, [])
     record = Record(home.tracking_uri)
     if config.search is not None:
@@ -146,22 +146,24 @@ def _find(config: InitFromConfig, home: Home) -> WarmStart:
         trial = record.trial(config.run)
         search = record.search(trial.search)
     run = short_run(trial.run_id)
-    words = f"trial {trial.number} of {trial.search} (run {run})"
+    description = f"trial {trial.number} of {trial.search} (run {run})"
     with TemporaryDirectory() as folder:
-        path = kept_state(record, trial, folder)
+        path = kept_checkpoint(record, trial, folder)
         if path is None:
             best = search.best_run
-            way_out = f"; use run {short_run(best)}" if best and best != trial.run_id else ""
+            fix = f"; use run {short_run(best)}" if best and best != trial.run_id else ""
             raise RecordError(
-                f"init_from: the weights of {words} were not kept, only the best trials of a "
-                f"search are (search.keep){way_out}"
+                f"init_from: the weights of {description} were not kept, only the best trials of a "
+                f"search are (search.keep){fix}"
             )
         try:
             source = WarmStartSource.read(path)
         except CheckpointError as error:
-            raise RecordError(f"init_from: {_recorded(search, path, error)}") from error
+            raise RecordError(f"init_from: {recorded_problem(search, path, error)}") from error
     fingerprint = source.spec.tokenizer_fingerprint
-    return _start(config, words, source, recorded_tokenizer(record, search, fingerprint, home))
+    return _start(
+        config, description, source, recorded_tokenizer(record, search, fingerprint, home)
+    )
 
 
 def _newest(config: InitFromConfig, name: str, record: Record, home: Home) -> SearchRecord:
@@ -171,8 +173,8 @@ def _newest(config: InitFromConfig, name: str, record: Record, home: Home) -> Se
     return search
 
 
-def _no_source(config: InitFromConfig, home: Home, known: list[str]) -> RecordError:
-    """There is no such search or run; how to get one."""
+def _no_source(config: InitFromConfig, home: Home, names: list[str]) -> RecordError:
+    """Return the error for a search or run that is not recorded, with a fix."""
     where = home.root if home.is_local else home.tracking_uri
     if config.search is None:
         return RecordError(
@@ -180,7 +182,7 @@ def _no_source(config: InitFromConfig, home: Home, known: list[str]) -> RecordEr
         )
     space = Path("search_spaces", f"{config.search}.yaml")
     command = f"'tuner search --space {space}'" if space.is_file() else "that search"
-    others = f", or name one of: {', '.join(known[:_SHOWN_SEARCHES])}" if known else ""
+    others = f", or name one of: {', '.join(names[:_SHOWN_SEARCHES])}" if names else ""
     return RecordError(
         f"init_from: no search called {config.search} is recorded in {where}; run {command} "
         f"first{others}"
@@ -188,49 +190,53 @@ def _no_source(config: InitFromConfig, home: Home, known: list[str]) -> RecordEr
 
 
 def _start(
-    config: InitFromConfig, words: str, source: WarmStartSource, tokenizer: TokenizerConfig | None
+    config: InitFromConfig,
+    description: str,
+    source: WarmStartSource,
+    tokenizer: TokenizerConfig | None,
 ) -> WarmStart:
-    taken = source.take(optimizer_state=config.optimizer_state)
-    return WarmStart(words, source, *taken, tokenizer)
+    init_from, tensors = source.take(optimizer_state=config.optimizer_state)
+    return WarmStart(description, source, init_from, tensors, tokenizer)
 
 
 # check -------------------------------------------------------------------------------------
 
 
 def _check_shapes(space: SearchSpace, start: WarmStart) -> None:
-    """Every model of the space must hold exactly the parameters of the source."""
-    there = start.source.spec.architecture
-    for here in space.shapes(there.vocab_size):
-        misfit = first_shape_mismatch(here, start.tensors)
-        if misfit is None:
+    """Check that every model of the space has exactly the parameters of the source."""
+    source = start.source.spec.architecture
+    for architecture in space.shapes(source.vocab_size):
+        mismatch = first_shape_mismatch(architecture, start.tensors)
+        if mismatch is None:
             continue
-        name, shape, other = misfit
-        causes = [f"{entry}: {shown(getattr(there, entry))}" for entry in _causes(start, here)]
+        name, shape, source_shape = mismatch
+        entries = _shape_entries(start, architecture)
+        fixes = [f"{entry}: {shown(getattr(source, entry))}" for entry in entries]
         raise TunerError(
             f"init_from: {name} {shape_text(shape)} in a model of this space and "
-            f"{shape_text(other)} in {start.words}; set model: {{{', '.join(causes)}}}, as "
-            f"there"
+            f"{shape_text(source_shape)} in {start.description}; set model: "
+            f"{{{', '.join(fixes)}}}, as in the source"
         )
 
 
-def _causes(start: WarmStart, here: Architecture) -> Iterator[str]:
-    """The entries of `model:` that change a shape where they differ."""
-    there = start.source.spec.architecture
-    shapes = parameter_shapes(there)
-    for name, (value, _) in start.differing(here).items():
-        if parameter_shapes(there.model_copy(update={name: value})) != shapes:
+def _shape_entries(start: WarmStart, architecture: Architecture) -> Iterator[str]:
+    """Yield the differing entries of `model:` that change the shape of a parameter."""
+    source = start.source.spec.architecture
+    shapes = parameter_shapes(source)
+    for name, (value, _) in start.differing(architecture).items():
+        if parameter_shapes(source.model_copy(update={name: value})) != shapes:
             yield name
 
 
 def _check_optimizer(space: SearchSpace, start: WarmStart) -> None:
-    """Moments mean something to the optimizer that made them."""
+    """Check that every trial has the optimizer of the source, which its moments belong to."""
     if not start.init_from.optimizer_steps:
         return
-    made_by = start.source.spec.hyperparameters.optimizer
-    others = [name for name in space.possible("optimizer") or () if name != made_by]
+    source = start.source.spec.hyperparameters.optimizer
+    others = [name for name in space.possible("optimizer") or () if name != source]
     if others:
         raise TunerError(
-            f"init_from: optimizer_state goes with the optimizer that made it, which is {made_by} "
-            f"for {start.words}, and this space may draw {listed(others)}; set optimizer: "
-            f"{made_by}, or leave optimizer_state out"
+            f"init_from: optimizer_state needs the optimizer of the source, which is {source} "
+            f"for {start.description}, and this space may draw {listed(others)}; set optimizer: "
+            f"{source}, or leave optimizer_state out"
         )

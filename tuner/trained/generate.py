@@ -1,4 +1,4 @@
-"""Text from trained trials: those of one architecture write together, as one stack."""
+"""Samples text from trained trials; trials of one architecture run as one stack."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tuner.trained.load_trial import TrainedTrial
 
 @dataclass(frozen=True)
 class Piece:
-    """What one step has added to one text.
+    """Addition of one step to one text.
 
     Attributes:
-        trial: place of the trial among those that were given.
-        sample: number of the text, from 0, of those that the trial writes.
-        text: whole characters only; empty where one is not complete yet.
-        is_token: whether a token was written: not in the piece that ends a text.
-        has_ended: whether this is the last piece of the text.
+        trial: index of the trial among the arguments.
+        sample: number of the text among those of the trial, from 0.
+        text: complete characters only; empty while a character is incomplete.
+        is_token: True if a token was sampled; False in the piece that ends a text.
+        has_ended: True for the last piece of the text.
     """
 
     trial: int
@@ -39,21 +39,21 @@ class Piece:
 def sample(
     trials: Sequence[TrainedTrial], prompt: str, *, settings: GenerationSettings | None = None
 ) -> list[str]:
-    """How each trial continues a prompt; an encoder–decoder translates it.
+    """Continue a prompt with each trial; an encoder–decoder translates it.
 
     Args:
-        trials: as `tuner.load_trial` gives them, of any architectures.
-        prompt: what the text begins with; "" begins a document. `<|endoftext|>` in it is the token
-            that stands between documents.
-        settings: how to write, by default `GenerationSettings()`. The same settings give the same
-            text, whatever other trials write beside it.
+        trials: trials of any architectures (`tuner.load_trial`).
+        prompt: beginning of the text; "" begins a document. `<|endoftext|>` is the token between
+            documents.
+        settings: settings of the sampling, by default `GenerationSettings()`. The text of a trial
+            depends only on them, not on the other trials.
 
     Returns:
-        What each trial writes after the prompt, in their order.
+        The text of each trial without the prompt, in the order of the trials.
 
     Raises:
-        RecordError: if the weights of a trial are no numbers, as it diverged.
-        TunerError: if an encoder–decoder gets no text to read.
+        RecordError: if the weights of a trial are not finite, because it diverged.
+        TunerError: if an encoder–decoder gets an empty prompt.
     """
     texts = [""] * len(trials)
     for piece in generate(trials, prompt, settings=settings):
@@ -68,62 +68,63 @@ def generate(
     settings: GenerationSettings | None = None,
     samples: int = 1,
 ) -> Iterator[Piece]:
-    """The same, piece by piece as it is written, and several times.
+    """Continue a prompt with each trial, several times, and yield the texts piece by piece.
 
     Args:
         trials: as for `sample`.
         prompt: as for `sample`.
         settings: as for `sample`.
-        samples: texts of each trial. Each has its own dice; sample 0 throws those of `sample`.
+        samples: number of texts of each trial. Each text has its own random stream; text 0 equals
+            that of `sample`.
 
     Returns:
-        The pieces of all texts in turn, one of each text that goes on in every step.
+        The pieces; every step yields a piece of each text that has not ended.
 
     Raises:
-        RecordError: if the weights of a trial are no numbers, as it diverged.
-        TunerError: if an encoder–decoder gets no text to read.
+        RecordError: if the weights of a trial are not finite, because it diverged.
+        TunerError: if an encoder–decoder gets an empty prompt.
     """
     settings = settings or GenerationSettings()
     for trained in trials:
-        check_written(trained)
+        check_finite_weights(trained)
         if trained.spec.architecture.n_encoder_layers and not prompt:
-            raise TunerError(f"{named(trained)} translates; give it a text to read")
+            raise TunerError(f"{trial_name(trained)} translates; give it a text to read")
     return _pieces(trials, prompt, settings, samples)
 
 
 def _pieces(
     trials: Sequence[TrainedTrial], prompt: str, settings: GenerationSettings, samples: int
 ) -> Iterator[Piece]:
-    """The pieces of all trials, a step of each stack in turn."""
-    groups: dict[str, list[int]] = {}  # architecture → places of the trials
-    for place, trained in enumerate(trials):
-        groups.setdefault(trained.spec.architecture.model_dump_json(), []).append(place)
-    going = [_stack(trials, places, prompt, settings, samples) for places in groups.values()]
-    while going:
-        for stack in tuple(going):
+    """Yield the pieces of all trials, a step of each stack in turn."""
+    groups: dict[str, list[int]] = {}  # architecture → indices of the trials
+    for index, trained in enumerate(trials):
+        groups.setdefault(trained.spec.architecture.model_dump_json(), []).append(index)
+    stacks = [_stack(trials, indices, prompt, settings, samples) for indices in groups.values()]
+    while stacks:
+        for stack in tuple(stacks):
             pieces = next(stack, None)
             if pieces is None:
-                going.remove(stack)
+                stacks.remove(stack)
             else:
                 yield from pieces
 
 
-def named(trained: TrainedTrial) -> str:
-    """Which trial it is, for messages."""
+def trial_name(trained: TrainedTrial) -> str:
+    """Return the name of a trial for messages."""
     return f"trial {trained.trial.number} of {trained.trial.search}"
 
 
-def check_written(trained: TrainedTrial) -> None:
-    """Raise RecordError if weights are not finite: they write nothing and are worth nothing."""
+def check_finite_weights(trained: TrainedTrial) -> None:
+    """Raise RecordError if a weight is not finite: such a model generates nothing."""
     if not all(bool(w.isfinite().all()) for w in trained.weights.values()):
         raise RecordError(
-            f"{named(trained)} ({trained.trial.status}) has weights that are no numbers any more; "
-            f"take another trial ('tuner show --search {trained.trial.search}')"
+            f"{trial_name(trained)} ({trained.trial.status}) has weights that are not finite; "
+            f"choose another trial ('tuner show --search {trained.trial.search}')"
         )
 
 
 def cut_note(spec: TrialSpec, tokenizer: Tokenizer, prompt: str) -> str | None:
-    """What to say of a prompt that a model does not see whole; None if it does."""
+    """Return a note on a prompt that is too long for the model; None if it is not."""
     a, length = spec.architecture, len(tokenizer.encode(prompt))
     if a.n_encoder_layers and length >= a.source_length:
         return (
@@ -136,37 +137,37 @@ def cut_note(spec: TrialSpec, tokenizer: Tokenizer, prompt: str) -> str | None:
 
 def _stack(
     trials: Sequence[TrainedTrial],
-    places: Sequence[int],
+    indices: Sequence[int],
     prompt: str,
     settings: GenerationSettings,
     samples: int,
 ) -> Iterator[list[Piece]]:
-    """The pieces of each step of some trials of one architecture."""
-    own = [trials[place] for place in places]
-    a = own[0].spec.architecture
+    """Yield the pieces of each step of trials of one architecture."""
+    members = [trials[index] for index in indices]
+    a = members[0].spec.architecture
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    weights = generation.stack_weights(a, [trained.weights for trained in own], device)
-    prompts = [[trained.tokenizer.encode(prompt)] * samples for trained in own]
+    weights = generation.stack_weights(a, [trained.weights for trained in members], device)
+    prompts = [[trained.tokenizer.encode(prompt)] * samples for trained in members]
     texts = {
         (slot, number): _Text(trained.tokenizer)
-        for slot, trained in enumerate(own)
+        for slot, trained in enumerate(members)
         for number in range(samples)
     }
     for ids in generation.generate(a, weights, prompts, settings):
         yield [
-            text.add(int(ids[slot, number]), places[slot], number)
+            text.add(int(ids[slot, number]), indices[slot], number)
             for (slot, number), text in texts.items()
             if not text.has_ended
         ]
     yield [
-        text.add(ENDED, places[slot], number)
+        text.add(ENDED, indices[slot], number)
         for (slot, number), text in texts.items()
         if not text.has_ended
     ]
 
 
 class _Text:
-    """A text that is decoded token by token: a character may need several."""
+    """Decoder of one text, token by token: a character may need several tokens."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._vocab = tokenizer.vocab
@@ -174,9 +175,9 @@ class _Text:
         self.has_ended = False
 
     def add(self, token: int, trial: int, sample: int) -> Piece:
-        """The piece that a token adds; ENDED ends the text."""
+        """Return the piece that a token adds; ENDED ends the text."""
         self.has_ended = token == ENDED
-        # a model may know more ids than there are tokens, which no training told apart from others
-        added = b"" if self.has_ended else self._vocab.get(token, b"")
-        text = self._decode(added, self.has_ended)
+        # the vocabulary of the model may be larger than the tokenizer's: untrained ids give no text
+        token_bytes = b"" if self.has_ended else self._vocab.get(token, b"")
+        text = self._decode(token_bytes, self.has_ended)
         return Piece(trial, sample, text, not self.has_ended, self.has_ended)

@@ -1,8 +1,8 @@
-"""A trained trial: its weights, from the record or trained again from its specification."""
+"""Loads a trained trial: its weights are kept, or trained again from its specification."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,7 +11,6 @@ from typing import Literal
 from torch import Tensor
 
 from model.checkpoints.warm_start import WarmStartSource
-from model.engine.report import Report
 from model.errors import CheckpointError
 from model.network.encoder_decoder import TransformerPair
 from model.network.transformer import TransformerLM
@@ -22,27 +21,26 @@ from model.tokenizer.tokenizer import Tokenizer
 from tuner.errors import RecordError
 from tuner.formatting import short_run
 from tuner.home import Home
-from tuner.tracking.artifacts import kept_state, recorded_tokenizer
+from tuner.tracking.artifacts import kept_checkpoint, recorded_tokenizer
 from tuner.tracking.record import Record
 from tuner.tracking.records import TrialRecord
-from tuner.tracking.tags import STATE_FILE
-from tuner.trained.replay import Verdict, replay
+from tuner.tracking.tags import CHECKPOINT_FILE
+from tuner.trained.replay import OnReport, Verdict, replay
 
 
 @dataclass(frozen=True, repr=False)
 class TrainedTrial:
-    """A trial and what it has learned.
+    """A trial with its trained weights.
 
     Attributes:
-        trial: as it is recorded.
-        spec: what was trained.
-        step: updates done.
-        weights: those that the last val_loss was measured with, by the names of
-            `model.parameter_shapes`; float32, on the CPU.
-        tokenizer: the one that it was trained with.
-        origin: whether its weights were kept, or trained again from the specification.
-        note: what to know of weights that were trained again, if they are not the recorded ones
-            to the last bit.
+        trial: the recorded trial.
+        spec: its specification.
+        step: number of updates.
+        weights: weights of the last val_loss, by the names of `model.parameter_shapes`; float32,
+            on the CPU.
+        tokenizer: the tokenizer of the training.
+        origin: `kept` with the record, or `retrained` from the specification.
+        note: difference between retrained and recorded reports; empty if they are bit-exact.
     """
 
     trial: TrialRecord
@@ -54,10 +52,10 @@ class TrainedTrial:
     note: str = ""
 
     def model(self) -> TransformerLM | TransformerPair:
-        """A torch module with these weights, K = 1; a pair if it is an encoder–decoder."""
+        """Return a torch module with these weights, K = 1; a pair for an encoder–decoder."""
         a = self.spec.architecture
-        made = TransformerPair if a.n_encoder_layers else TransformerLM
-        return made.of(a, self.weights)
+        module = TransformerPair if a.n_encoder_layers else TransformerLM
+        return module.of(a, self.weights)
 
     def __repr__(self) -> str:
         trial = self.trial
@@ -72,38 +70,37 @@ def load_trial(
     *,
     search: str | None = None,
     home: Home | None = None,
-    on_report: Callable[[int, int, Report], None] | None = None,
+    on_report: OnReport | None = None,
     on_progress: OnProgress = silent,
 ) -> TrainedTrial:
     """Load a recorded trial with its weights.
 
-    The weights of the best trials of a search are kept (`search.keep`). Those of any other one are
-    a function of its specification: it is trained again, and its reports are compared with the
-    recorded ones.
+    The weights of the best trials of a search are kept (`search.keep`). Any other trial is trained
+    again from its specification, and its reports are compared with the recorded ones.
 
     Args:
         run: MLflow run of the trial, or its first eight or more letters; by default the best trial
             of the search.
         search: name of the search; by default the newest.
-        home: where the searches live; by default ./runs.
-        on_report: is told the number of each report of a retraining, how many there will be, and
-            it.
-        on_progress: is told how far the preparation of its data is.
+        home: home of the searches; by default ./runs.
+        on_report: called with the number of each report of a retraining, their count, and the
+            report.
+        on_progress: called with the progress of the preparation of the data.
 
     Raises:
-        RecordError: if there is no such trial, or it has to be trained again and that is not
-            possible or gives something else.
+        RecordError: if there is no such trial, or it must be trained again and this fails or gives
+            different reports.
         StoreError: if the tracking store cannot be used.
     """
     home = home or Home.at()
     record = Record(home.tracking_uri)
-    trial = record.trial(run) if run else record.best(record.search(search))
+    trial = record.trial_or_best(run, search)
     kept = kept_trial(record, trial, home)
     if kept is not None:
         return kept
     if trial.status == "diverged":
         raise RecordError(
-            f"trial {trial.number} of {trial.search} diverged: its weights are no numbers; take "
+            f"trial {trial.number} of {trial.search} diverged: its weights are not finite; choose "
             f"another trial ('tuner show --search {trial.search}')"
         )
     with TemporaryDirectory() as folder:
@@ -112,14 +109,14 @@ def load_trial(
 
 
 def kept_trial(record: Record, trial: TrialRecord, home: Home) -> TrainedTrial | None:
-    """The same if its weights, or those of an equal trial, are kept; else None.
+    """Load a trial whose weights, or those of an equal trial, are kept; else return None.
 
     Raises:
-        RecordError: if what is kept is damaged, or its tokenizer is not recorded.
+        RecordError: if the checkpoint is damaged, or its tokenizer is not recorded.
         StoreError: if the tracking store cannot be used.
     """
     with TemporaryDirectory() as folder:
-        path = kept_state(record, trial, folder)
+        path = kept_checkpoint(record, trial, folder)
         return None if path is None else _read(record, trial, home, path, "kept")
 
 
@@ -130,7 +127,7 @@ def _read(
     path: Path,
     origin: Literal["kept", "retrained"],
 ) -> TrainedTrial:
-    """A trial whose state is a file."""
+    """Read a trial from its checkpoint file."""
     spec, parent = record.spec(trial), record.search(trial.search)
     tokenizer = load_tokenizer(recorded_tokenizer(record, parent, spec.tokenizer_fingerprint, home))
     assert tokenizer is not None
@@ -139,8 +136,8 @@ def _read(
     except CheckpointError as error:
         raise RecordError(
             f"the recorded weights of trial {trial.number} of {trial.search} cannot be used: "
-            f"{str(error).replace(str(path), path.name)}; delete {STATE_FILE} of its run "
-            f"{short_run(trial.run_id)}, and they are trained again"
+            f"{str(error).replace(str(path), path.name)}; delete {CHECKPOINT_FILE} of its run "
+            f"{short_run(trial.run_id)}, and the trial is trained again"
         ) from error
     _, tensors = source.take(optimizer_state=False)
     weights = {name.removeprefix("weights."): tensor for name, tensor in tensors.items()}
@@ -151,17 +148,17 @@ def _retrained(
     trial: TrialRecord,
     home: Home,
     folder: Path,
-    on_report: Callable[[int, int, Report], None] | None,
+    on_report: OnReport | None,
     on_progress: OnProgress,
 ) -> tuple[Path, str]:
-    """A trial is trained again: its state, as a file in a folder, and what to note of it."""
+    """Train a trial again; return its checkpoint in a folder, and the note on differences."""
     result = replay(
         trial.run_id, home=home, on_report=on_report, on_progress=on_progress, states=folder
     )
     if result.verdict is Verdict.DIFFERENT:
         raise RecordError(
             f"the weights of trial {trial.number} of {trial.search} were not kept, and training it "
-            f"again gives others: {result.sentence}"
+            f"again gives different ones: {result.sentence}"
         )
     if result.state is None:
         raise RecordError(

@@ -1,4 +1,4 @@
-"""The card of an exported model: what it is, its numbers, and how to make it again."""
+"""README of an exported model: description, numbers, and how to train it again."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tuner.trained.load_trial import TrainedTrial
 
 
 def card(trained: TrainedTrial, result: SearchResult | None) -> str:
-    """What the model is, and its numbers, in Markdown.
+    """Return description and numbers of the model in Markdown.
 
     Args:
         trained: the trial.
-        result: of its search, which may have confirmed the trial; None if that is not known.
+        result: result of its search, which may have confirmed the trial; None if unknown.
     """
     trial, a = trained.trial, trained.spec.architecture
     kind = "An encoder–decoder" if a.n_encoder_layers else "A language model"
@@ -37,7 +37,7 @@ def card(trained: TrainedTrial, result: SearchResult | None) -> str:
 
 
 def details(trained: TrainedTrial) -> str:
-    """What it was trained with, and how to do that again, in Markdown."""
+    """Return data, hyperparameters, architecture and the replay command in Markdown."""
     trial, spec = trained.trial, trained.spec
     h, a = spec.hyperparameters, spec.architecture
     rows = ((row.symbol, name, getattr(h, name)) for name, row in SYMBOL_TABLE.items())
@@ -67,7 +67,7 @@ SHA-256 `{spec.hash}`; it was trained with {versions}.
 
 
 def _numbers(trained: TrainedTrial, result: SearchResult | None) -> Iterable[tuple[str, str, str]]:
-    """Name, value and explanation of what was measured."""
+    """Yield name, value and explanation of each number."""
     trial, spec = trained.trial, trained.spec
     held_out = f"nats per token, {spec.validation_sequences:,} held-out sequences"
     if "val_loss" in trial.metrics:
@@ -92,7 +92,7 @@ def _numbers(trained: TrainedTrial, result: SearchResult | None) -> Iterable[tup
 
 
 def _confirmed(trained: TrainedTrial, result: SearchResult | None) -> Confirmed | None:
-    """What came of retraining this configuration, if that was done."""
+    """Return the confirmation of this configuration, if it was retrained."""
     if result is None or result.confirmation is None:
         return None
     trial = trained.trial
@@ -116,5 +116,5 @@ def _table(head: tuple[str, ...], rows: Iterable[Iterable[object]]) -> str:
 
 
 def spec_pattern(spec: TrialSpec) -> str | None:
-    """How the tokenizer cuts text; None if only its file says so."""
+    """Return the pattern by which the tokenizer splits text; None if only its file has it."""
     return spec.tokenizer.pattern if spec.tokenizer.file is None else None

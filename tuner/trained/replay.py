@@ -1,9 +1,8 @@
-"""Retrain a trial from its record alone, and compare every report with the recorded one."""
+"""Retrains a trial from its record alone, and compares every report with the recorded one."""
 
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,27 +18,31 @@ from tuner.errors import RecordError
 from tuner.formatting import short_hash
 from tuner.home import Home
 from tuner.tracking.artifacts import bring_start, recorded_tokenizer
+from tuner.tracking.metrics import as_stored
 from tuner.tracking.record import Record
 from tuner.tracking.records import TrialRecord
 from tuner.tracking.tags import ENVIRONMENT
 
-# On another device or library version, sums round differently, and training amplifies that.
+# On another device or library version sums are rounded differently, and training amplifies this.
 RELATIVE_TOLERANCE = 0.02
-# Of shares and scores, which one token that is as probable as another can move.
+# For accuracies and scores: a different choice between two equally probable tokens changes them.
 _ABSOLUTE_TOLERANCE = {"token_accuracy": 0.02, "bleu": 2.0}
 
 
-class Verdict(StrEnum):
-    """What a replay found."""
+OnReport = Callable[[int, int, Report], None]
 
-    BIT_EXACT = "bit-exact"  # every number of every report is the same
+
+class Verdict(StrEnum):
+    """Result of the comparison in a replay."""
+
+    BIT_EXACT = "bit-exact"  # every number of every report is equal
     WITHIN_TOLERANCE = "within tolerance"  # close, on another device or library version
-    DIFFERENT = "different"  # not the same, and nothing excuses it
+    DIFFERENT = "different"  # larger differences, or an equal environment
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One number that is not the recorded one."""
+    """One number that differs from the recorded one."""
 
     step: int
     metric: str
@@ -48,7 +51,7 @@ class Difference:
 
     @property
     def of_allowed(self) -> float:
-        """Size of the difference as a share of what another device may explain."""
+        """Difference as a fraction of the tolerance for another environment."""
         if math.isnan(self.recorded) or math.isnan(self.replayed):
             return math.inf
         allowed = _ABSOLUTE_TOLERANCE.get(self.metric, RELATIVE_TOLERANCE * abs(self.recorded))
@@ -57,16 +60,16 @@ class Difference:
 
 @dataclass(frozen=True)
 class ReplayResult:
-    """The outcome of a replay.
+    """Result of a replay.
 
     Attributes:
-        trial: what was replayed.
+        trial: the replayed trial.
         spec: its specification.
-        verdict: the finding.
-        reports: how many were compared.
+        verdict: the verdict.
+        reports: number of compared reports.
         differences: all numbers that differ, by step.
         changed: part of the environment → recorded and present value, where they differ.
-        state: checkpoint at the last report, if one was asked for.
+        state: checkpoint at the last report, if `replay` got a folder for checkpoints.
     """
 
     trial: TrialRecord
@@ -79,7 +82,7 @@ class ReplayResult:
 
     @property
     def sentence(self) -> str:
-        """The verdict in words."""
+        """The verdict as a message for the user."""
         if self.verdict is Verdict.BIT_EXACT:
             return f"bit-exact: all {self.reports} reports are the same to the last bit"
         environment = "; ".join(f"{k} {old} → {new}" for k, (old, new) in self.changed.items())
@@ -103,32 +106,31 @@ def replay(
     *,
     search: str | None = None,
     home: Home | None = None,
-    on_report: Callable[[int, int, Report], None] | None = None,
+    on_report: OnReport | None = None,
     on_progress: OnProgress = silent,
     states: Path | None = None,
 ) -> ReplayResult:
-    """Retrain a recorded trial and compare.
+    """Retrain a recorded trial and compare its reports with the recorded ones.
 
     Args:
-        run_id: of the trial; by default the best one of the search.
+        run_id: run id of the trial; by default the best trial of the search.
         search: name of the search; by default the newest.
-        home: where the searches live; by default ./runs.
-        on_report: is told the number of each replayed report, how many there will be, and it.
-        on_progress: is told how far the preparation of the data is.
-        states: a folder for checkpoints; None saves none.
+        home: home of the searches; by default ./runs.
+        on_report: called with the number of each replayed report, their count, and the report.
+        on_progress: called with the progress of the preparation of the data.
+        states: folder for checkpoints; None saves none.
 
     Returns:
-        The verdict and what it rests on.
+        The verdict, with the differences between the reports.
 
     Raises:
-        RecordError: if there is no such trial, or data, tokenizer or what the trial started with
-            are no longer the same.
+        RecordError: if there is no such trial, or its data, tokenizer or warm start have changed.
         CorpusError: if the data cannot be read.
         StoreError: if the tracking store cannot be used.
     """
     home = home or Home.at()
     record = Record(home.tracking_uri)
-    trial = record.trial(run_id) if run_id else record.best(record.search(search))
+    trial = record.trial_or_best(run_id, search)
     spec, recorded = record.spec(trial), record.reports(trial)
     if not recorded:
         raise RecordError(
@@ -136,9 +138,10 @@ def replay(
         )
     if spec.init_from is not None:
         bring_start(record, record.search(trial.search), spec.init_from, home)
-    corpus = _same_corpus(record, trial, spec, home, on_progress)
-    count, there = len(recorded), trial.environment
-    reports, present = _retrain(spec, count, there, corpus, home.starts, on_report, states)
+    corpus = _recorded_corpus(record, trial, spec, home, on_progress)
+    reports, present = _retrain(
+        spec, len(recorded), trial.environment, corpus, home.starts, on_report, states
+    )
     changed = {
         name: (trial.environment[name], present[name])
         for name in ENVIRONMENT
@@ -157,16 +160,16 @@ def replay(
     )
 
 
-def _same_corpus(
+def _recorded_corpus(
     record: Record, trial: TrialRecord, spec: TrialSpec, home: Home, on_progress: OnProgress
 ) -> Corpus:
-    """The data and the tokenizer that a trial was trained with."""
-    identity = fingerprint(spec.data)  # reads all: a proof does not trust times of files
+    """Prepare the data and the tokenizer of a trial; raise RecordError if they have changed."""
+    identity = fingerprint(spec.data)  # reads all files: file times prove nothing
     if identity.digest != spec.data_fingerprint:
-        changes = difference(record.data_files(trial), identity.files) or "its options did"
+        changes = difference(record.data_files(trial), identity.files) or "its options changed"
         hint = "; python-stdlib differs between versions of Python" if spec.data.source else ""
         raise RecordError(
-            f"the data changed since: {changes}{hint}; bring it back to replay (fingerprint "
+            f"the data has changed: {changes}{hint}; restore it to replay (fingerprint "
             f"{short_hash(identity.digest)}… instead of {short_hash(spec.data_fingerprint)}…)"
         )
     tokenizer = spec.tokenizer
@@ -189,12 +192,24 @@ def _retrain(
     recorded: Mapping[str, str],
     corpus: Corpus,
     starts: Path,
-    on_report: Callable[[int, int, Report], None] | None,
+    on_report: OnReport | None,
     states: Path | None = None,
 ) -> tuple[list[Report], Mapping[str, str]]:
-    """Train a specification up to some number of reports, as recorded if the machine can.
+    """Train a specification up to a number of reports, on the recorded device if it is available.
 
-    What a trial continued is trained again too, without reports.
+    The ancestors of a trial that continues others are trained again too, without reports.
+
+    Args:
+        spec: the specification.
+        count: number of reports.
+        recorded: recorded environment: device, dtype and width of the stack.
+        corpus: the prepared data.
+        starts: folder of warm starts.
+        on_report: as for `replay`.
+        states: as for `replay`.
+
+    Returns:
+        The reports and the environment of this training.
     """
     from model.device.environment import environment
     from model.engine.engine import Engine
@@ -223,39 +238,34 @@ def _retrain(
 
 
 def _where(recorded: Mapping[str, str]) -> tuple[str, str]:
-    """The recorded kind of device and the dtype; what comes closest if the machine lacks them."""
+    """Return the recorded device kind and dtype; CPU and float32 replace unavailable ones."""
     import torch
 
     from model.device.precision import DTYPES
 
     kind, dtype = recorded["device"].partition(":")[0], recorded["dtype"]
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    device = kind if there.get(kind) else "cpu"
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    device = kind if available.get(kind) else "cpu"
     if dtype not in DTYPES or (dtype == "tf32" and device != "cuda"):
         dtype = "float32"
     return device, dtype
 
 
 def compare(recorded: Mapping[int, Mapping[str, float]], reports: list[Report]) -> list[Difference]:
-    """Every number of the record that the replayed reports do not repeat, by step and metric."""
+    """Return every number that differs between record and replay, by step and metric."""
     replayed = {report.step: report.metrics() for report in reports}
     differences = []
     for step in sorted(recorded.keys() | replayed.keys()):
         for metric in (*METRICS, *SOME_METRICS):
             old = recorded.get(step, {}).get(metric, math.nan)
-            new = _as_stored(replayed.get(step, {}).get(metric, math.nan))
+            new = as_stored(replayed.get(step, {}).get(metric, math.nan))
             if old != new and not (math.isnan(old) and math.isnan(new)):
                 differences.append(Difference(step, metric, old, new))
     return differences
 
 
-def _as_stored(value: float) -> float:
-    """MLflow's databases keep an infinity as the largest double of its sign."""
-    return math.copysign(sys.float_info.max, value) if math.isinf(value) else value
-
-
 def judge(differences: list[Difference], is_elsewhere: bool) -> Verdict:
-    """The verdict; only another environment excuses a difference, and only a small one."""
+    """Return the verdict: only another environment excuses a difference, and only a small one."""
     if not differences:
         return Verdict.BIT_EXACT
     if is_elsewhere and all(d.of_allowed <= 1 for d in differences):

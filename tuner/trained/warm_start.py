@@ -1,4 +1,4 @@
-"""`init_from:`, what a user says about where trials start."""
+"""Resolves `init_from:`, the source from which trials start."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
 
 def warm_started(space: SearchSpace, home: Home) -> tuple[SearchSpace, WarmStart | None]:
-    """A space with the tokenizer of what it starts from, and that; the same space if cold.
+    """Find the source of a space; return the space with the source's tokenizer, and the source.
+
+    A space without `init_from:` is returned unchanged, with None.
 
     Raises:
         TunerError: if the source cannot be found or does not fit the space.

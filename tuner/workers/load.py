@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from tuner.tracking.tags import SYSTEM, SystemMetrics
+from tuner.tracking.metrics import SYSTEM, SystemMetrics
 
 _PERIOD_SECONDS = 5.0  # at first
 _POINTS = 500  # after so many the period doubles

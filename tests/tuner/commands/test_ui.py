@@ -36,7 +36,7 @@ def runs(open_tracker: Open, make_spec: MakeSpec) -> list[str]:
         links = trial_tags(confirms=0 if number == 3 else None)
         tracker.start_trial(number, make_spec(seed=number), ENVIRONMENT, tags=links)
         status = Status.DIVERGED if math.isnan(loss) else Status.FINISHED
-        tracker.report(number, report(4, loss, status))
+        tracker.log_report(number, report(4, loss, status))
         tracker.end_trial(number, str(status))
     tracker.flush()
     found = [str(tracker.run_of(number)) for number in range(4)]

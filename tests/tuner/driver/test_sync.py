@@ -29,8 +29,8 @@ from tuner.journal.events import report_event
 from tuner.journal.journal import Journal
 from tuner.tracking import tracker as tracking
 from tuner.tracking.record import Record
-from tuner.tracking.runs import RunStart, trial_tags
-from tuner.tracking.tags import STATE_FILE
+from tuner.tracking.runs import RunSettings, RunStart, trial_tags
+from tuner.tracking.tags import CHECKPOINT_FILE
 from tuner.tracking.tracker import Tracker
 
 SPACE = {
@@ -77,7 +77,7 @@ class Driver:
             report = Report(str(number), status, step, step * 32, loss, 0.1, 0.2, 0.3, checkpoint)
             time_ms = self.journal.append(report_event(number, report))
             if self.tracker:
-                self.tracker.report(number, report, time_ms)
+                self.tracker.log_report(number, report, time_ms)
 
     def end(self, number: int, outcome: str) -> None:
         event = {"event": "outcome", "number": number, "outcome": outcome}
@@ -118,7 +118,8 @@ def contents(store: str) -> dict[str, list[Any]]:
 
 
 def open_tracker(home: Home, *, resume: bool = False) -> Tracker:
-    return Tracker(home.tracking_uri, home.artifacts, "lm", "lm-1", TAGS, resume=resume)
+    settings = RunSettings(home.tracking_uri, home.artifacts, "lm", "lm-1", TAGS, resume=resume)
+    return Tracker(settings)
 
 
 def test_sync_sends_a_search_that_the_store_never_saw(
@@ -260,9 +261,14 @@ def test_sync_sends_the_states_of_the_best_trials(
     assert files() == ()
     assert files(1, 0) == ("journal.jsonl", "the state of trial 1")
     trials = record.trials(record.search())
-    assert [record.has(trial.run_id, STATE_FILE) for trial in trials] == [True, True, False, False]
-    assert [trial.keeps_state for trial in trials] == [True, True, False, False]
-    fetched = record.download(trials[1].run_id, STATE_FILE, str(tmp_path))
+    assert [record.has(trial.run_id, CHECKPOINT_FILE) for trial in trials] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert [trial.keeps_checkpoint for trial in trials] == [True, True, False, False]
+    fetched = record.download(trials[1].run_id, CHECKPOINT_FILE, str(tmp_path))
     assert fetched is not None
     assert checkpoint.read(fetched)[1] == {"step": 10}
     (damaged,) = (folder / "2").iterdir()

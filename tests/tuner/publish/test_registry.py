@@ -26,7 +26,7 @@ from tuner.conductor.trial import Trial
 from tuner.errors import StoreError
 from tuner.home import Home
 from tuner.publish.model_card import MOST
-from tuner.publish.registry import Registered, register, takes_place
+from tuner.publish.registry import RegisteredVersion, register, takes_place
 from tuner.results.result import SearchResult
 from tuner.space.data_facts import DataFacts
 from tuner.space_file.load import load_space
@@ -74,12 +74,12 @@ def searched(
         tracker = open_tracker(name, inputs=inputs)
         tracker.start_trial(0, spec, ENVIRONMENT)
         for report, time_ms in zip(row.reports, row.times, strict=True):
-            tracker.report(0, report, time_ms)
+            tracker.log_report(0, report, time_ms)
         tracker.end_trial(0, "finished")
         tracker.add_artifact(tokenizer.save(folder, "huggingface")[0])
         tracker.flush()
         if keep:
-            tracker.keep_state(0, last_state(folder), row.tokens)
+            tracker.keep_checkpoint(0, last_state(folder), row.tokens)
         run_ids = {0: str(tracker.run_of(0))}
         tracker.finish("finished", {}, run_ids[0])
         return SearchResult(
@@ -107,8 +107,8 @@ def test_best_trial_is_registered_once(
 ) -> None:
     result = searched()
     first = register(home, result)
-    assert first == Registered("lm", 1, is_new=True, is_champion=True)
-    assert first.words == "version 1 of lm, its champion"
+    assert first == RegisteredVersion("lm", 1, is_new=True, is_champion=True)
+    assert first.description == "version 1 of lm, its champion"
     again = register(home, result)
     assert again == replace(first, is_new=False)
     same_weights = searched("lm-2")  # another search with the same best trial
@@ -139,7 +139,7 @@ def test_resumed_search_brings_its_version_up_to_date(
     before = client.get_model_version("lm", "1")
     assert "confirmed" not in before.tags
     more = replace(result, confirmation=confirm({0: [2.0, 4.0]}))
-    assert register(home, more) == Registered("lm", 1, is_new=False, is_champion=True)
+    assert register(home, more) == RegisteredVersion("lm", 1, is_new=False, is_champion=True)
     after = client.get_model_version("lm", "1")
     assert after.tags["confirmed"] == "3.0"
     assert "Mean of 2 fresh seeds: **3.0000**; 95 % interval" in after.description
@@ -178,20 +178,22 @@ def test_champion_gives_way_to_the_better(
     best, good, bad = sorted(results, key=lambda result: result.best.objective("val_loss"))
     for version, (result, champion) in enumerate([(good, 1), (best, 2), (bad, 2)], 1):
         is_champion = version == champion
-        assert register(home, result) == Registered("lm", version, True, is_champion)
+        assert register(home, result) == RegisteredVersion("lm", version, True, is_champion)
         assert int(client.get_model_version_by_alias("lm", "champion").version) == champion
     other = searched("other", model={"context_length": 4})
-    assert register(home, other) == Registered("lm", 4, is_new=True, is_champion=True)
+    assert register(home, other) == RegisteredVersion("lm", 4, is_new=True, is_champion=True)
     assert counts(client) == (4, 4)
     # sent again, an older one that was measured otherwise stays what it was
-    assert register(home, best) == Registered("lm", 2, is_new=False, is_champion=False)
+    assert register(home, best) == RegisteredVersion("lm", 2, is_new=False, is_champion=False)
 
 
 def test_name_may_have_dots(home: Home, searched: Searched, client: MlflowClient) -> None:
     """MLflow takes them in the name of a registered model, and not in that of a logged one."""
     result = searched()
     space = result.space.model_copy(update={"name": "lm-0.5b"})
-    assert register(home, replace(result, space=space)) == Registered("lm-0.5b", 1, True, True)
+    assert register(home, replace(result, space=space)) == RegisteredVersion(
+        "lm-0.5b", 1, True, True
+    )
     assert client.get_model_version_by_alias("lm-0.5b", "champion").run_id == result.run_ids[0]
 
 
@@ -202,7 +204,7 @@ def test_older_state_is_not_taken_for_the_newest(
     result = searched()
     assert result.best.last is not None
     row, last = result.best, result.best.last
-    assert register(home, result) == Registered("lm", 1, True, True)
+    assert register(home, result) == RegisteredVersion("lm", 1, True, True)
     later = replace(last, step=last.step + 1, tokens=last.tokens + 32)
     tracker = open_tracker("lm-1", resume=True)
     tracker.add_trial(
@@ -210,8 +212,8 @@ def test_older_state_is_not_taken_for_the_newest(
     )
     tracker.flush()
     trial = Record(home.tracking_uri).trial(result.run_ids[0])
-    assert trial.state_tokens == last.tokens < trial.metrics["tokens"] == later.tokens
-    assert not trial.keeps_state
+    assert trial.checkpoint_tokens == last.tokens < trial.metrics["tokens"] == later.tokens
+    assert not trial.keeps_checkpoint
     gone_on = replace(row, reports=[*row.reports, later], times=[*row.times, 9000])
     assert register(home, replace(result, trials=[gone_on], best=gone_on)) is None
     assert counts(client) == (1, 1)

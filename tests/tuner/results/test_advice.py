@@ -1,4 +1,4 @@
-"""Advice on made-up searches whose truth is known."""
+"""Recommendations for simulated searches with known optima."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.tuner.results.random_trials import HEAD, SPACE, Loss, Made, load
-from tuner.results.importance import importance
+from tuner.results.importance import _evaluate, importance
 from tuner.space.objective import Objective
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import load_space
@@ -287,6 +287,16 @@ def test_importance_is_the_same_in_any_unit(folder: Path) -> None:
     assert plain == huge == tiny
 
 
+def test_importance_is_computed_once_for_equal_trials(folder: Path) -> None:
+    """The recommendations and the report of a search ask for the same fANOVA."""
+    first, second = (Made(load(folder), bowl(1e-2)) for _ in range(2))
+    _evaluate.cache_clear()
+    assert first.advise() == second.advise()
+    assert (_evaluate.cache_info().misses, _evaluate.cache_info().hits) == (1, 1)
+    Made(load(folder), bowl(1e-2), seed=1).advise()
+    assert _evaluate.cache_info().misses == 2
+
+
 def test_importance_needs_two_trials_for_each_parameter(folder: Path) -> None:
     space = load(folder)
     assert about(Made(space, bowl(1e-3), trials=14).advise(), "Share of the gain")
@@ -323,7 +333,9 @@ def test_too_few_trials_for_the_parameters_are_told(folder: Path) -> None:
 
 def test_advice_is_short_and_always_the_same(folder: Path) -> None:
     made = Made(load(folder), bowl(1.0), trials=60)
-    assert made.advise() == made.advise()
+    first = made.advise()
+    _evaluate.cache_clear()
+    assert made.advise() == first
     assert len(made.advise()) <= 6
 
 
@@ -352,6 +364,7 @@ def test_advice_takes_little_time(folder: Path, trials: int, seconds: float) -> 
     loss = bowl(1.0)
     made = Made(load(folder), lambda d: math.nan if float(d[RATE]) > 8e-3 else loss(d), trials)
     made.advise()  # imports
+    _evaluate.cache_clear()
     start = time.process_time()
     assert made.advise()
     assert time.process_time() - start < seconds

@@ -99,8 +99,8 @@ def test_summary_spares_only_what_the_search_itself_left_out(space: SearchSpace)
     spent = budgets[0] + budgets[1] + rows[3].reports[0].tokens
     text = printed(result)
     share = round(100 * (1 - spent / full))
-    assert f"Trained {spent:,} tokens in 1:05; early stopping spared {share} % of the " in text
-    assert f"full budget of {full:,}; the confirmation" in text
+    assert f"Trained {spent:,} tokens in 1:05; early stopping saved {share} % of " in text
+    assert f" % of {full:,} tokens; the confirmation" in text
 
 
 def test_summary_lists_advice_with_hanging_lines(space: SearchSpace) -> None:
@@ -118,7 +118,7 @@ def test_summary_lists_advice_with_hanging_lines(space: SearchSpace) -> None:
     ("reason", "words", "command"),
     [
         ({"halted": "interrupted"}, "Interrupted. 7 of 8 trials had ended.", "--resume lm-1  "),
-        ({"halted": "max_seconds"}, "Stopped by --max-time: it had 1:30.", "--resume lm-1  "),
+        ({"halted": "max_seconds"}, "Stopped by --max-time: 1:30 are over.", "--resume lm-1  "),
         ({"limit": "max_tokens"}, "Stopped by --max-tokens: 5,000 tokens were trained.",
          "--resume lm-1 --max-tokens N"),
         ({"limit": "patience"}, "Stopped by --patience: 9 trials ended without a better one.",
@@ -149,7 +149,7 @@ def test_summary_names_what_was_recorded_and_what_failed(space: SearchSpace) -> 
     rows[5].outcome = rows[7].outcome = "failed: the worker died three times"
     rows[1].outcome = "failed: out of memory"
     text = printed(result_of(space, rows))
-    assert "2 trials were taken from the record, not trained: 3 (same as trial 1), 6." in text
+    assert "2 trials were reused from the record, not trained: 3 (same as trial 1), 6." in text
     assert "2 trials (5, 7) failed: the worker died three times." in text
     assert "Trial 1 failed: out of memory." in text
     assert "finished, recorded" in text

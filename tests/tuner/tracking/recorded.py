@@ -1,4 +1,4 @@
-"""What a tracker is told in tests, and what its store holds afterwards."""
+"""Data for trackers in tests, and queries of their stores."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def report(step: int, loss: float, status: Status = Status.TRAINING) -> Report:
     return Report("0", status, step, step * 32, loss, 1 / 3, 0.1 + 0.2, 0.01)
 
 
-def rows(store: str, what: str) -> list[Any]:
-    """What is in the store's own tables."""
+def rows(store: str, query: str) -> list[Any]:
+    """Return rows of the tables of the store."""
     with closing(sqlite3.connect(store.removeprefix("sqlite:///"))) as connection:
-        return connection.execute(what).fetchall()
+        return connection.execute(query).fetchall()
 
 
 def stored_steps(store: str, number: int) -> list[int]:

@@ -20,20 +20,20 @@ from tuner.errors import RecordError, StoreError
 from tuner.space.data_facts import DataFacts
 from tuner.tracking import tracker as tracking
 from tuner.tracking.datasets import dataset_inputs
+from tuner.tracking.metrics import SystemMetrics
 from tuner.tracking.record import Record
 from tuner.tracking.runs import RunStart, TimedReport, trial_tags
 from tuner.tracking.store import open_client
-from tuner.tracking.tags import SystemMetrics
 from tuner.tracking.tracker import Tracker
 
 
 def test_tracker_keeps_every_bit(open_tracker: Open, store: str, make_spec: MakeSpec) -> None:
-    """A replay compares what comes back from the store: NaN and the last digit included."""
+    """A replay compares stored metrics, including NaN and the last digit."""
     tracker, spec = open_tracker(), make_spec()
     reports = [report(4, math.pi), report(8, 1e-17), report(9, math.nan, Status.DIVERGED)]
     tracker.start_trial(0, spec, ENVIRONMENT)
     for each in reports:
-        tracker.report(0, each)
+        tracker.log_report(0, each)
     tracker.end_trial(0, "diverged")
     tracker.flush()
     tracker.finish("finished", {"best_val_loss": 1.0}, tracker.run_of(0))
@@ -48,10 +48,10 @@ def test_tracker_keeps_every_bit(open_tracker: Open, store: str, make_spec: Make
     assert record.client.get_run(trial.run_id).info.status == "FAILED"
 
 
-def test_record_gives_whole_reports_back(
+def test_record_returns_complete_reports(
     open_tracker: Open, store: str, make_spec: MakeSpec
 ) -> None:
-    """As they were made, infinities and what only some trials have included."""
+    """Including infinities and metrics that only some trials have."""
     spec = make_spec(steps=12, reports=3)
     finished = [
         replace(report(4, 1e-17), sparsity=0.0, token_accuracy=1 / 3),
@@ -66,7 +66,7 @@ def test_record_gives_whole_reports_back(
     for number, reports in enumerate((finished, diverged)):
         tracker.start_trial(number, spec, ENVIRONMENT)
         for each in reports:
-            tracker.report(number, each)
+            tracker.log_report(number, each)
         tracker.end_trial(number, str(reports[-1].status))
     tracker.finish("finished", {}, None)
     record = Record(store)
@@ -78,7 +78,7 @@ def test_record_gives_whole_reports_back(
 def test_tracker_retries_what_the_store_refuses(
     open_tracker: Open, store: str, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every call fails at first; nothing is lost and nothing is there twice."""
+    """Every call fails at first; nothing is lost and nothing is stored twice."""
     tracker = open_tracker()
     client, failures = (
         tracker.runs.record.client,
@@ -99,7 +99,7 @@ def test_tracker_retries_what_the_store_refuses(
     for name in failures:
         monkeypatch.setattr(client, name, flaky(name))
     tracker.start_trial(0, make_spec(), ENVIRONMENT)
-    tracker.report(0, report(4, 2.0))
+    tracker.log_report(0, report(4, 2.0))
     tracker.end_trial(0, "finished")
     tracker.flush()
     record = Record(store)
@@ -108,7 +108,7 @@ def test_tracker_retries_what_the_store_refuses(
     assert not any(failures.values())
 
 
-def test_tracker_says_when_the_store_stays_away(
+def test_tracker_reports_a_store_that_stays_unavailable(
     open_tracker: Open, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tracker = open_tracker()
@@ -162,9 +162,7 @@ def test_record_finds_searches_and_trials(
         record.trial(parent)  # a search is none
 
 
-def test_record_knows_what_was_trained_before(
-    open_tracker: Open, store: str, make_spec: MakeSpec
-) -> None:
+def test_record_lists_finished_trials(open_tracker: Open, store: str, make_spec: MakeSpec) -> None:
     specs = [make_spec(seed=seed) for seed in range(5)]
     elsewhere = {**ENVIRONMENT, "torch": "1"}
     quoted = {**ENVIRONMENT, "device": "cpu: Bob's"}
@@ -238,7 +236,7 @@ def test_tracker_records_the_corpus_once(
         ({"hub": "owner/name", "revision": "abc"}, "owner/name", "hugging_face"),
     ],
 )
-def test_mlflow_knows_the_source_of_a_dataset(data: dict[str, Any], name: str, kind: str) -> None:
+def test_mlflow_reads_the_source_of_a_dataset(data: dict[str, Any], name: str, kind: str) -> None:
     facts = DataFacts(300, 700, 70, "d" * 64, "t" * 64, has_pairs=True, train_tokens=9000)
     training, _ = dataset_inputs(DataConfig(**data), facts)
     assert training.dataset.name == name
@@ -251,7 +249,7 @@ def test_mlflow_knows_the_source_of_a_dataset(data: dict[str, Any], name: str, k
         assert (source.path, source.split, source.revision) == ("owner/name", "train", "abc")
 
 
-def test_dataset_digests_tell_cuts_of_the_same_documents_apart() -> None:
+def test_dataset_digests_differ_between_splits_of_the_same_documents() -> None:
     """MLflow keeps the first profile of a digest."""
     data, digests = DataConfig(), set()
     for size, tokenizer in ((700, "t"), (701, "t"), (700, "u")):
@@ -261,13 +259,13 @@ def test_dataset_digests_tell_cuts_of_the_same_documents_apart() -> None:
     assert max(map(len, digests)) <= 36  # which MLflow takes
 
 
-def test_tracker_records_how_busy_workers_are(open_tracker: Open, store: str) -> None:
+def test_tracker_records_the_load_of_workers(open_tracker: Open, store: str) -> None:
     tracker = open_tracker()
     began = tracker.runs.started_ms
     for seconds in range(0, 5 * 300, 5):
         names = (f"system/worker_{number}/memory_megabytes" for number in range(4))
         values = dict.fromkeys(names, 300.0 + seconds)
-        tracker.note_vitals(SystemMetrics(values, began + 1000 * seconds))
+        tracker.log_system_metrics(SystemMetrics(values, began + 1000 * seconds))
     tracker.finish("finished", {"best": 1.0}, None)
     record = Record(store)
     search = record.search()
@@ -304,11 +302,11 @@ def test_runs_are_found_by_sampler_scheduler_and_status(
     assert found("tags.status = 'finished' and tags.`tuner.kind` = 'search'") == 1
 
 
-# said twice, stored once ---------------------------------------------------------------------
+# noted twice, stored once ---------------------------------------------------------------------
 
 
-def say_all(tracker: Tracker, make_spec: MakeSpec) -> None:
-    """A search of three trials, with the times of its journal."""
+def note_all(tracker: Tracker, make_spec: MakeSpec) -> None:
+    """Note a search of three trials with the times of its journal."""
     for number in range(3):
         links = trial_tags(0, None) if number else {}
         tracker.start_trial(number, make_spec(seed=number), ENVIRONMENT, 1000 + number, links)
@@ -316,17 +314,17 @@ def say_all(tracker: Tracker, make_spec: MakeSpec) -> None:
             is_last = step == 9
             loss = math.nan if is_last else 1 / step
             status = Status.DIVERGED if is_last else Status.TRAINING
-            tracker.report(number, report(step, loss, status), 2000 + step)
+            tracker.log_report(number, report(step, loss, status), 2000 + step)
         tracker.end_trial(number, "diverged", 3000 + number)
 
 
-def test_what_is_said_twice_is_stored_once(
+def test_tracker_stores_data_noted_twice_once(
     open_tracker: Open, store: str, make_spec: MakeSpec
 ) -> None:
-    """To one tracker, and to one that resumes."""
+    """By one tracker, and by one that resumes."""
     first = open_tracker()
-    say_all(first, make_spec)
-    say_all(first, make_spec)
+    note_all(first, make_spec)
+    note_all(first, make_spec)
     first.flush()
     first.finish("finished", {"best": 1.0}, first.run_of(1), 5000)
     tables = ("metrics", "latest_metrics", "params", "tags", "runs")
@@ -335,7 +333,7 @@ def test_what_is_said_twice_is_stored_once(
 
     second = open_tracker(resume=True)
     assert second.run_id == first.run_id
-    say_all(second, make_spec)
+    note_all(second, make_spec)
     second.flush()
     second.finish("finished", {"best": 1.0}, second.run_of(1), 5000)
     after = [sorted(rows(store, f"select * from {table}"), key=repr) for table in tables]
@@ -348,35 +346,35 @@ def test_what_is_said_twice_is_stored_once(
 def test_mlflow_stores_equal_metrics_once(
     open_tracker: Open, store: str, make_spec: MakeSpec
 ) -> None:
-    """What a retry rests on whose first attempt was served although it seemed to fail."""
+    """So a retry is harmless if the first attempt was served although it seemed to fail."""
     tracker = open_tracker()
-    told = [
+    reports = [
         TimedReport(report(4, math.nan), 2000),
         TimedReport(replace(report(8, 1.0), grad_norm=math.inf), 2001),
     ]
     run_id = tracker.runs.create(0, RunStart(make_spec(), ENVIRONMENT, 1000))
-    for batch in (told[:1], told, told):
+    for batch in (reports[:1], reports, reports):
         tracker.runs.log(run_id, batch)
     assert stored_steps(store, 0) == [4, 8]
     assert len(rows(store, "select * from metrics")) == 12
     assert len(Record(store).client.get_metric_history(run_id, "val_loss")) == 2
 
 
-def test_tracker_goes_on_after_its_driver_was_killed(
+def test_tracker_resumes_after_its_driver_was_killed(
     open_tracker: Open, store: str, make_spec: MakeSpec
 ) -> None:
-    """A run that was left running is found, and what had not been sent of it follows."""
+    """A run that was left running is found, and its unsent reports follow."""
     killed = open_tracker()
     killed.start_trial(0, make_spec(), ENVIRONMENT, 1000)
-    killed.report(0, report(4, 2.0), 2000)
+    killed.log_report(0, report(4, 2.0), 2000)
     killed.flush()
     killed.close()
     record = Record(store)
     assert states(record) == [(0, "running", "RUNNING")]
 
     resumed = open_tracker(resume=True)
-    told = [TimedReport(report(4, 2.0), 2000), TimedReport(report(8, 1.0), 2001)]
-    resumed.add_trial(0, RunStart(make_spec(), ENVIRONMENT, 1000), told, "running", 1000)
+    reports = [TimedReport(report(4, 2.0), 2000), TimedReport(report(8, 1.0), 2001)]
+    resumed.add_trial(0, RunStart(make_spec(), ENVIRONMENT, 1000), reports, "running", 1000)
     resumed.start_trial(1, make_spec(seed=1), ENVIRONMENT, 3000)
     resumed.flush()
     assert stored_steps(store, 0) == [4, 8]
@@ -387,12 +385,12 @@ def test_tracker_goes_on_after_its_driver_was_killed(
     assert [search.status for search in record.searches()] == ["finished"]
 
 
-def test_tracker_takes_an_ending_back(open_tracker: Open, store: str, make_spec: MakeSpec) -> None:
-    """A search that was interrupted, or a trial that was parked, goes on."""
+def test_tracker_replaces_an_outcome(open_tracker: Open, store: str, make_spec: MakeSpec) -> None:
+    """An interrupted search, or a paused trial, continues."""
     record, spec = Record(store), make_spec()
     first = open_tracker()
     first.start_trial(0, spec, ENVIRONMENT)
-    first.report(0, report(4, 2.0))
+    first.log_report(0, report(4, 2.0))
     first.end_trial(0, "interrupted")
     first.finish("interrupted", {}, None)
     assert states(record) == [(0, "interrupted", "KILLED")]
@@ -400,7 +398,7 @@ def test_tracker_takes_an_ending_back(open_tracker: Open, store: str, make_spec:
     assert record.client.get_run(parent).info.status == "KILLED"
 
     second = open_tracker(resume=True)
-    assert record.search().status == "interrupted"  # until a trial goes on
+    assert record.search().status == "interrupted"  # until a trial continues
     second.start_trial(0, spec, ENVIRONMENT)
     second.flush()
     assert states(record) == [(0, "running", "RUNNING")]
@@ -410,7 +408,7 @@ def test_tracker_takes_an_ending_back(open_tracker: Open, store: str, make_spec:
     second.flush()
     assert states(record) == [(0, "stopped at report 1", "FINISHED")]
     second.start_trial(0, spec, ENVIRONMENT)
-    second.report(0, report(8, 1.0))
+    second.log_report(0, report(8, 1.0))
     second.end_trial(0, "failed: its worker died")
     second.finish("finished", {"best": 1.0}, second.run_of(0))
     assert states(record) == [(0, "failed: its worker died", "FAILED")]
@@ -418,11 +416,11 @@ def test_tracker_takes_an_ending_back(open_tracker: Open, store: str, make_spec:
     assert record.search().best_run == second.run_of(0)
 
 
-def test_tracker_resumes_in_a_store_that_knows_nothing(
+def test_tracker_resumes_in_an_empty_store(
     open_tracker: Open, store: str, make_spec: MakeSpec
 ) -> None:
     tracker = open_tracker(resume=True)
-    say_all(tracker, make_spec)
+    note_all(tracker, make_spec)
     tracker.finish("finished", {}, None)
     assert [status for _, status, _ in states(Record(store))] == ["diverged"] * 3
 
@@ -430,19 +428,19 @@ def test_tracker_resumes_in_a_store_that_knows_nothing(
 def test_tracker_sends_many_reports_in_order(
     open_tracker: Open, store: str, make_spec: MakeSpec
 ) -> None:
-    """More than one call takes."""
+    """More reports than one call takes."""
     tracker = open_tracker()
-    told = [TimedReport(report(step, 1 / step), 2000 + step) for step in range(1, 251)]
-    tracker.add_trial(0, RunStart(make_spec(), ENVIRONMENT, 1000), told, "finished", 3000)
+    reports = [TimedReport(report(step, 1 / step), 2000 + step) for step in range(1, 251)]
+    tracker.add_trial(0, RunStart(make_spec(), ENVIRONMENT, 1000), reports, "finished", 3000)
     tracker.flush()
     assert stored_steps(store, 0) == list(range(1, 251))
     assert tracker.num_metrics == 1500
 
 
-def test_database_is_made_whole_or_not_at_all(
+def test_database_is_created_completely_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed between two of MLflow's steps, the next one begins anew; what is there is kept."""
+    """After a kill between two of MLflow's steps the next process restarts; a database is kept."""
     path, real = tmp_path / "home" / "mlflow.db", MlflowClient.search_experiments
 
     def killed(client: MlflowClient, *arguments: Any, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A store that breaks in mid-search: calls return at once, and all arrives afterwards."""
+"""A store that fails during a search: calls return at once, and all data arrives afterwards."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.tuner.tracking.recorded import (
 from tuner.errors import StoreError
 from tuner.tracking import tracker as tracking
 from tuner.tracking.record import Record
-from tuner.tracking.runs import RunStart
+from tuner.tracking.runs import RunSettings, RunStart
 from tuner.tracking.tracker import Tracker
 
 # Seconds. A call takes 20 µs; with busy cores one in a hundred waits for its turn.
@@ -46,7 +46,7 @@ def call_times(tracker: Tracker, number: int, steps: range) -> list[float]:
     times = []
     for step in steps:
         start = time.perf_counter()
-        tracker.report(number, report(step, 1 / step))
+        tracker.log_report(number, report(step, 1 / step))
         times.append(time.perf_counter() - start)
         time.sleep(0.001)
     return times
@@ -69,10 +69,10 @@ def test_tracker_outlasts_its_server(
     fault: str,
     reason: str,
 ) -> None:
-    """It breaks in mid-search: calls return at once, and all arrives afterwards, in order, once."""
+    """It fails during a search: calls return at once; later all data arrives in order, once."""
     tracker = open_tracker(uri=server.uri)
     tracker.start_trial(0, make_spec(), ENVIRONMENT)
-    tracker.report(0, report(1, 2.0))
+    tracker.log_report(0, report(1, 2.0))
     tracker.flush()
     getattr(server, fault)()
     times = call_times(tracker, 0, range(2, 500))
@@ -100,16 +100,16 @@ def test_tracker_outlasts_its_server(
     assert len(rows(store, "select * from metrics")) == 2 * 499 * 6 + 1
 
 
-def test_tracker_makes_no_run_twice(
+def test_tracker_deletes_a_duplicate_run(
     open_tracker: Open, server: FaultyServer, store: str, make_spec: MakeSpec,
     monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
-    """A run whose making timed out and was served after it had been made again is deleted."""
+    """Its creation timed out, and was served after the run had been created again."""
     tracker = open_tracker(uri=server.uri)
     create = tracker.runs.create
 
-    def twice(number: int, birth: RunStart) -> str:
-        """The one that nobody heard of any more, and which came too late to be found."""
+    def twice(number: int, start: RunStart) -> str:
+        """Create a run whose answer is lost, and too late for the tracker to find it."""
         monkeypatch.setattr(tracker.runs, "create", create)
         monkeypatch.setattr(tracker.runs, "children", lambda: late() or [])
         raise TimeoutError
@@ -121,7 +121,7 @@ def test_tracker_makes_no_run_twice(
 
     monkeypatch.setattr(tracker.runs, "create", twice)
     tracker.start_trial(0, make_spec(), ENVIRONMENT, 1000)
-    tracker.report(0, report(4, 2.0))
+    tracker.log_report(0, report(4, 2.0))
     tracker.end_trial(0, "finished")
     tracker.finish("finished", {}, None)
     name = "select lifecycle_stage from runs where name = 'lm-1/000' order by 1"
@@ -176,7 +176,7 @@ def test_tracker_outlasts_a_full_disk(
     with small_disk(disk, size + 2_000_000, 1_900_000) as make_room:
         (disk / "mlflow.db").write_bytes(empty_store.read_bytes())
         store = f"sqlite:///{disk}/mlflow.db"
-        tracker = Tracker(store, disk / "artifacts", "lm", "lm-1", {})
+        tracker = Tracker(RunSettings(store, disk / "artifacts", "lm", "lm-1", {}))
         tracker.start_trial(0, make_spec(), ENVIRONMENT)
         tracker.flush()
         times = call_times(tracker, 0, range(1, 500))
@@ -190,7 +190,7 @@ def test_tracker_outlasts_a_full_disk(
         assert stored_steps(store, 0) == list(range(1, 500))
 
 
-def test_tracker_lets_go_of_a_server_that_hangs_at_the_end(
+def test_tracker_gives_up_on_a_server_that_hangs_at_the_end(
     open_tracker: Open, server: FaultyServer, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tracking, "_PATIENCE_SECONDS", 1.0)
@@ -212,9 +212,10 @@ def test_interpreter_exits_while_the_server_hangs(
     code = (
         "import sys, time\n"
         "from pathlib import Path\n"
-        "from model.spec import TrialSpec\n"
-        "from tuner.tracking import Tracker\n"
-        "tracker = Tracker(sys.argv[1], Path('.'), 'lm', 'lm-1', {})\n"
+        "from model.spec.trial import TrialSpec\n"
+        "from tuner.tracking.runs import RunSettings\n"
+        "from tuner.tracking.tracker import Tracker\n"
+        "tracker = Tracker(RunSettings(sys.argv[1], Path('.'), 'lm', 'lm-1', {}))\n"
         "print('open', flush=True)\n"
         "sys.stdin.readline()\n"
         "tracker.start_trial(0, TrialSpec.model_validate_json(sys.argv[2]), {})\n"
@@ -241,7 +242,7 @@ def test_interpreter_exits_while_the_server_hangs(
 def cpu_seconds(
     tokens: tuple[np.ndarray, np.ndarray], spec: TrialSpec, on_report: Callable[[Report], None]
 ) -> tuple[float, float, float]:
-    """Training a trial: of its thread, of it while it tells of reports, and of other threads."""
+    """Seconds of the training thread, of its calls of the tracker, and of other threads."""
     whole, own, told = time.process_time(), time.thread_time(), 0.0
     for each in Engine(*tokens, slots=1).run([spec]):
         start = time.thread_time()
@@ -256,9 +257,9 @@ def test_training_keeps_its_time_while_the_server_hangs(
     open_tracker: Open, server: FaultyServer, tokens: tuple[np.ndarray, np.ndarray],
     make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
-    """Less than 1 % of it: in seconds of CPU, which do not depend on what else a machine does.
+    """Less than 1 % is lost, in CPU seconds, which do not depend on the load of the machine.
 
-    The writer thread can delay a step by what it takes of the interpreter, and no more.
+    The writer thread can delay a step only by its own time in the interpreter.
     """
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
     spec = make_spec(steps=400, reports=40, model={"d_model": 32})
@@ -268,7 +269,7 @@ def test_training_keeps_its_time_while_the_server_hangs(
     requests = server.num_requests
     tracker.start_trial(0, spec, ENVIRONMENT)
     wait_for(lambda: server.num_requests > requests)
-    own, told, others = cpu_seconds(tokens, spec, partial(tracker.report, 0))
+    own, told, others = cpu_seconds(tokens, spec, partial(tracker.log_report, 0))
     assert server.num_requests == requests + 1  # it hung all the while
     server.mend()
     tracker.finish("finished", {}, None)

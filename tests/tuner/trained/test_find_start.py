@@ -20,6 +20,7 @@ from tuner.space.space import SearchSpace
 from tuner.space_file.load import load_space
 from tuner.tracking.artifacts import bring_start
 from tuner.tracking.record import Record
+from tuner.tracking.runs import RunSettings
 from tuner.tracking.tags import Tag
 from tuner.tracking.tracker import Tracker
 from tuner.trained.find_start import WarmStart
@@ -44,17 +45,17 @@ def home(
     *_, last = Engine(*tokens, checkpoint_dir=folder).run([spec])
     (file,) = tokenizer.save(folder, "huggingface")
     for experiment, search in (("lm", "lm-1"), ("lm", "second"), ("else", "lm-3")):
-        tracker = Tracker(home.tracking_uri, home.artifacts, experiment, search, {})
+        tracker = Tracker(RunSettings(home.tracking_uri, home.artifacts, experiment, search, {}))
         for number in range(2):
             mine = spec if number else spec.model_copy(update={"seed": 4})
             tracker.start_trial(number, mine, {})
-            tracker.report(number, last)
+            tracker.log_report(number, last)
             tracker.end_trial(number, "finished")
         tracker.add_artifact(file)
         tracker.flush()
-        tracker.keep_state(1, last_state(folder), last.tokens)
+        tracker.keep_checkpoint(1, last_state(folder), last.tokens)
         tracker.finish("finished", {}, tracker.run_of(1))
-    unfinished = Tracker(home.tracking_uri, home.artifacts, "lm", "lm-4", {})
+    unfinished = Tracker(RunSettings(home.tracking_uri, home.artifacts, "lm", "lm-4", {}))
     unfinished.finish("failed", {}, None)
     return home
 
@@ -89,7 +90,7 @@ def test_cold_space_stays_as_it_is(home: Home) -> None:
 def test_newest_search_of_a_name_or_a_space(home: Home, load: Load, name: str, search: str) -> None:
     """One without a best trial is passed over."""
     _, start = started(load(f"{{search: {name}}}"), home)
-    assert start.words.startswith(f"trial 1 of {search} (run ")
+    assert start.description.startswith(f"trial 1 of {search} (run ")
 
 
 def test_start_brings_its_tokenizer(home: Home, load: Load, tokenizer: Tokenizer) -> None:
@@ -121,11 +122,11 @@ def test_start_of_a_run_is_that_of_its_search(home: Home, load: Load) -> None:
         (
             ("{search: lm}", SIZES.replace("d_ff: 32", "d_ff: 64")),
             r"ffn.w1.weight has the shape \(64, 16\) in a model of this space and has the shape "
-            r"\(32, 16\) in trial 1 of second .*; set model: \{d_ff: 32\}, as there$",
+            r"\(32, 16\) in trial 1 of second .*; set model: \{d_ff: 32\}, as in the source$",
         ),
         (
             ("{search: lm}", SIZES.replace("n_layers: 2", "n_layers: {choice: [2, 1]}")),
-            "layers.1.attn.q_proj.weight is missing in a model .*n_layers: 2}, as there$",
+            "layers.1.attn.q_proj.weight is missing in a model .*n_layers: 2}, as in the source$",
         ),
         (
             ("{search: lm, optimizer_state: true}", SIZES, "hyperparameters: {optimizer: muon}"),
@@ -172,7 +173,7 @@ def test_checkpoint_takes_a_tokenizer_that_is_its_own(
         started(load(at), home)
     tokenizer.save(tmp_path / "own", "gpt2")
     _, start = started(load(at, rest="tokenizer: {file: own}"), home)
-    assert start.words == str(source)
+    assert start.description == str(source)
     Tokenizer(tokenizer.vocab, tokenizer.merges[:-1], ["<|endoftext|>"]).save(tmp_path / "other")
     with pytest.raises(TunerError, match=r"another tokenizer .* give tokenizer: \{file: …\}, the"):
         started(load(at, rest="tokenizer: {file: other}"), home)
@@ -183,8 +184,8 @@ def test_checkpoint_takes_a_tokenizer_that_is_its_own(
 
 def test_start_is_brought_back_from_the_record(home: Home, load: Load, tmp_path: Path) -> None:
     _, start = started(load("{search: lm}"), home)
-    tags: dict[str, Any] = {Tag.INIT_FROM: start.words}
-    tracker = Tracker(home.tracking_uri, home.artifacts, "tuned", "tuned-1", tags)
+    tags: dict[str, Any] = {Tag.INIT_FROM: start.description}
+    tracker = Tracker(RunSettings(home.tracking_uri, home.artifacts, "tuned", "tuned-1", tags))
     record = Record(home.tracking_uri)
     search = record.search("tuned-1")
     new = Home(tmp_path, home.tracking_uri)

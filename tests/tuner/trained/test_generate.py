@@ -75,10 +75,12 @@ def test_encoder_decoder_reads_a_text(make_spec: MakeSpec) -> None:
         generate([trial], "")  # at once, not with the first piece
 
 
-def test_weights_that_are_no_numbers_are_refused(make_spec: MakeSpec) -> None:
+def test_weights_that_are_not_finite_are_refused(make_spec: MakeSpec) -> None:
     trial = make_trial(make_spec, 7, status="diverged")
     trial.weights["lm_head.weight"][3, 4] = torch.nan
-    with pytest.raises(RecordError, match=r"trial 7 of lm-1 \(diverged\) has weights that are no"):
+    with pytest.raises(
+        RecordError, match=r"trial 7 of lm-1 \(diverged\) has weights that are not finite"
+    ):
         sample([trial], "a")
 
 

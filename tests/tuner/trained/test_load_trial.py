@@ -21,5 +21,5 @@ def test_diverged_trial_is_refused_before_it_is_trained_again(
     tracker.start_trial(0, make_spec(), ENVIRONMENT)
     tracker.end_trial(0, "diverged")
     tracker.finish("finished", {}, None)
-    with pytest.raises(RecordError, match="trial 0 of lm-1 diverged: its weights are no numbers"):
+    with pytest.raises(RecordError, match="trial 0 of lm-1 diverged: its weights are not finite"):
         load_trial("lm-1/0", home=Home(tmp_path, store))

@@ -1,0 +1,32 @@
+"""Metrics as MLflow stores them: values that its databases change, and the load of workers."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping
+from typing import NamedTuple
+
+SYSTEM = "system/"  # prefix of the metrics that MLflow shows as system metrics
+
+
+class SystemMetrics(NamedTuple):
+    """Load of the workers at one time.
+
+    Attributes:
+        values: metric → value.
+        time_ms: time at which the driver received the values, in milliseconds since the epoch.
+    """
+
+    values: Mapping[str, float]
+    time_ms: int
+
+
+def as_stored(value: float) -> float:
+    """Return a metric as MLflow stores it: an infinity as the largest double of its sign."""
+    return math.copysign(sys.float_info.max, value) if math.isinf(value) else value
+
+
+def as_reported(value: float) -> float:
+    """Return a stored metric as it was reported; the inverse of `as_stored`."""
+    return math.copysign(math.inf, value) if abs(value) == sys.float_info.max else value
