@@ -74,7 +74,7 @@ def hugging_face_weights(a: Architecture, weights: Mapping[str, Tensor]) -> dict
         a,
         weights,
         ("model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"),
-        lambda i, name: f"model.network.layers.{i}.{_IN_BLOCK[name][0]}.weight",
+        lambda i, name: f"model.layers.{i}.{_IN_BLOCK[name][0]}.weight",
         in_block,
     )
 
