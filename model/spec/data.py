@@ -1,4 +1,4 @@
-"""What a user says about the data, and the one error that bad data causes."""
+"""Configuration of the data and of the tokenizer, as a user writes it in YAML."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+
+SplitName = Literal["train", "validation"]
 
 END_OF_TEXT = "<|endoftext|>"
 
