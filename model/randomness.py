@@ -6,7 +6,7 @@ integer arithmetic, so that every kind of device gives the same masks. Initial w
 the device that needs them: otherwise a GPU would wait for the host whenever a slot is refilled.
 
 SplitMix64's finaliser is written twice. `mix64` serves the data order and the token noise, which
-NumPy computes on the host in uint64. `_mix64_tensor` serves the initial weights on the device, where
+NumPy computes on the host in uint64. `_mix64_tensor` serves the initial weights, on the device:
 torch has no shifts of uint64, so that it computes the same bits in int64. A test compares the two.
 
 K = slots of a stack.

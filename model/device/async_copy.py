@@ -41,10 +41,8 @@ def _begin_on_gpu(rows: Mapping[str, Tensor], device: torch.device) -> Copied:
     """
     work = torch.cuda.current_stream(device)
     try:
-        sources, stream = (
-            {name: row.detach().clone() for name, row in rows.items()},
-            _copy_stream(device),
-        )
+        sources = {name: row.detach().clone() for name, row in rows.items()}
+        stream = _copy_stream(device)
         stream.wait_stream(work)
     except torch.OutOfMemoryError:
         sources, stream = {name: row.detach() for name, row in rows.items()}, work

@@ -56,9 +56,8 @@ def peak_bytes(device: torch.device) -> float:
     if device.type == "cuda":
         return float(torch.cuda.max_memory_reserved(device))
     if device.type == "mps":
-        return float(
-            torch.mps.driver_allocated_memory()
-        )  # the allocator keeps freed memory, so that this is the peak
+        # The allocator keeps freed memory, so that the current value is the peak.
+        return float(torch.mps.driver_allocated_memory())
     return 0.0
 
 
