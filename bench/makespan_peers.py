@@ -70,7 +70,8 @@ def train(setup: Setup, given: Given, report: Callable[[float, int], None]) -> N
     from model.engine.engine import Engine
     from tuner.space.data_facts import DataFacts
 
-    space, corpus = space_of(setup), load(Path(setup.corpus))
+    space = space_of(setup)
+    corpus = load(Path(setup.corpus), space.data, space.tokenizer)
     assert corpus is not None
     draw = {parameter.label: given[parameter.name] for parameter in space.searched}
     spec = space.spec(draw, DataFacts.of(corpus), space.search.seed)

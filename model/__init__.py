@@ -1,7 +1,7 @@
-"""The fixed Transformer trainer: a stack of models, an engine that turns it, and their parts.
+"""The Transformer trainer: a stack of models, the engine that steps it, and their parts.
 
-Names are imported when they are first used, so that `import model` stays quick and the processes
-that only pass specifications around never load torch.
+Names are imported when they are first used, so that `import model` stays fast and processes that
+only pass specifications on never load torch.
 """
 
 from importlib import import_module
@@ -55,7 +55,7 @@ __all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name from its home."""
+    """Import a public name from the module that defines it."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -2,10 +2,10 @@
 
     ModelError
     ├── CorpusError         the data cannot be used
-    ├── CheckpointError     a file is no checkpoint, is damaged, or does not fit
+    ├── CheckpointError     a file is not a checkpoint, is damaged, or does not fit
     └── ExportError         a format cannot express a model
 
-This module imports nothing: the command line catches these by type without loading torch.
+This module imports nothing, so that the command line can catch these types without loading torch.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ class ModelError(ValueError):
 
 
 class CorpusError(ModelError):
-    """The data cannot be used; one sentence says what, where and what to do."""
+    """The data cannot be used; the message says what is wrong, where, and how to fix it."""
 
 
 class CheckpointError(ModelError):
-    """A file is not a checkpoint, is damaged, or does not fit; one sentence says which."""
+    """A file is not a checkpoint, is damaged, or does not fit; the message says which."""
 
 
 class ExportError(ModelError):
-    """A format cannot express a model, or its files cannot be written; one sentence says why."""
+    """A format cannot express a model, or its files cannot be written; the message says why."""

@@ -1,4 +1,4 @@
-"""Keys of random numbers; apart from the numbers, so that a driver makes keys without torch."""
+"""Keys of random numbers; a module of its own, so that a driver derives keys without torch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import hashlib
 
 
 def derive_key(seed: int, *place: int | str) -> int:
-    """A 64-bit key for one place: `derive_key(seed, "order", epoch)`."""
+    """Derive the 64-bit key of one use of randomness: `derive_key(seed, "order", epoch)`."""
     text = "\x1f".join([str(seed), *map(str, place)])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")

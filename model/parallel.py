@@ -1,4 +1,4 @@
-"""Work for several processes, with the results in the order of the work."""
+"""Map a function over items in several processes, with the results in the order of the items."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from loky import get_reusable_executor
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Below this many bytes of text, starting processes takes longer than they save.
+# For less text, starting processes takes longer than they save.
 _WORTHWHILE_BYTES = 32_000_000
 
 
 def processes_for(num_bytes: int | None, processes: int | None = None) -> int:
-    """How many processes some text is worth: all cores, or one for a small text.
+    """Return the number of processes for some text: one per core, or one for a small text.
 
     Args:
-        num_bytes: of text; None if that is not known.
-        processes: what the caller wants; None leaves it open.
+        num_bytes: of the text; None if unknown.
+        processes: number that the user chose, which is returned; None for the default.
     """
     if processes is not None:
         return processes
@@ -34,7 +34,7 @@ def processes_for(num_bytes: int | None, processes: int | None = None) -> int:
 
 
 def _end_with(parent: int) -> None:
-    """Make this process end soon after its parent, even one that was killed."""
+    """End this process within a second of the end of its parent, even if the parent is killed."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -47,16 +47,16 @@ def _end_with(parent: int) -> None:
 def ordered_map(
     function: Callable[[Item], Result], items: Iterable[Item], processes: int
 ) -> Iterator[Result]:
-    """`map` by several processes: results in the order of the items, whoever was faster.
+    """Yield `function(item)` for each item, in the order of the items, computed by processes.
 
-    The items are read only a little ahead of the work, so that they may be a stream. Processes
-    are fresh interpreters (threads of this one could not be copied safely), and they do not run
-    the caller's script again.
+    Items are read only a little ahead of the work, so that they may be a stream. The processes are
+    fresh interpreters, because a fork would copy the threads' locks but not the threads; they do
+    not run the caller's script again.
 
     Args:
-        function: of a module, so that other processes find it.
-        items: what it is called with.
-        processes: 1 works here, without any other process.
+        function: a function of a module, so that other processes can import it.
+        items: arguments of the calls.
+        processes: number of processes; 1 computes in this process.
     """
     if processes == 1:
         yield from map(function, items)
@@ -72,6 +72,6 @@ def ordered_map(
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
-    finally:  # what nobody will read is not begun
+    finally:  # the caller stopped reading, or an item failed: cancel the calls not yet started
         for future in pending:
             future.cancel()

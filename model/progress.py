@@ -1,4 +1,4 @@
-"""How long work tells how far it is."""
+"""Progress of long work, passed to a callback."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 
 class Progress(NamedTuple):
-    """How far one stage of some work is.
+    """Progress of one stage of some work.
 
     Attributes:
-        stage: what is being done: "encoding".
-        done: units done.
-        total: units there are; None if that is not known.
+        stage: name of the stage, for instance "encoding".
+        done: units that are done.
+        total: units of the whole stage; None if unknown.
         unit: "B" for bytes, otherwise a plural noun.
     """
 
@@ -26,4 +26,4 @@ OnProgress = Callable[[Progress], None]
 
 
 def silent(progress: Progress) -> None:
-    """Tell nobody."""
+    """Ignore progress."""

@@ -1,9 +1,13 @@
-"""Keyed random numbers: every draw is a function of a key and a place, never of a history.
+"""Keyed random numbers: every draw is a function of a key and a place, not of earlier draws.
 
-A checkpoint therefore needs no generator state, and a slot's numbers cannot depend on what its
-neighbours drew. Keys are made on the host; masks are made on the device by integer arithmetic,
-so that every kind of device gives the same ones. Initial weights are drawn where they are needed:
-a GPU whose slot is refilled would wait for the host.
+A checkpoint therefore needs no generator state, and the numbers of a slot cannot depend on the
+draws of its neighbours. Keys are derived on the host. Dropout masks are computed on the device by
+integer arithmetic, so that every kind of device gives the same masks. Initial weights are drawn on
+the device that needs them: otherwise a GPU would wait for the host whenever a slot is refilled.
+
+SplitMix64's finaliser is written twice. `mix64` serves the data order and the token noise, which
+NumPy computes on the host in uint64. `_mix64_tensor` serves the initial weights, on the device:
+torch has no shifts of uint64, so that it computes the same bits in int64. A test compares the two.
 
 K = slots of a stack.
 """
@@ -19,12 +23,12 @@ from torch import Tensor
 
 UInt64s = npt.NDArray[np.uint64]
 
-_AT_A_TIME = 1 << 18  # values drawn, which fit into a cache
+_CHUNK = 1 << 18  # values drawn at a time: they fit into the cache of a CPU core
 _ROUNDS = 6  # of the Feistel network; four already pass the usual statistical tests
 
 
 def mix64(x: UInt64s) -> UInt64s:
-    """Scramble 64-bit integers one to one.
+    """Scramble 64-bit integers by a bijection.
 
     Source: Steele, Lea, Flood 2014, SplitMix64's finaliser (doi:10.1145/2660193.2660195).
     """
@@ -35,10 +39,10 @@ def mix64(x: UInt64s) -> UInt64s:
 
 
 def permute(index: npt.NDArray[np.int64], size: int, key: int) -> npt.NDArray[np.int64]:
-    """Where a keyed permutation of 0 … size−1 sends each index, without building the permutation.
+    """Map each index by a keyed permutation of 0 … size−1, without building the permutation.
 
-    A Feistel network permutes the smallest even power of two that holds `size`; values that
-    fall outside are sent through again until they are inside (cycle walking).
+    A Feistel network permutes the smallest even power of two that holds `size`; results outside
+    [0, size) are permuted again until they are inside (cycle walking).
 
     Args:
         index: any shape, int64 in [0, size).
@@ -46,7 +50,7 @@ def permute(index: npt.NDArray[np.int64], size: int, key: int) -> npt.NDArray[np
         key: 64-bit key.
 
     Returns:
-        The same shape, int64 in [0, size), one to one.
+        Images of the indices, in their shape, int64 in [0, size).
 
     Raises:
         ValueError: if an index is outside [0, size).
@@ -72,32 +76,36 @@ def permute(index: npt.NDArray[np.int64], size: int, key: int) -> npt.NDArray[np
 def truncated_normal(
     key: int, shape: tuple[int, ...], std: float, bound: float, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Normal values with mean 0, cut to [−bound·std, bound·std].
+    """Draw from a normal distribution with mean 0, truncated to [−bound·std, bound·std].
 
     Args:
         key: 64-bit key.
         shape: of the result.
-        std: standard deviation before the cut.
-        bound: where to cut, in standard deviations.
-        device: where to draw; one that computes in float64.
+        std: standard deviation before truncation.
+        bound: limit, in standard deviations.
+        device: a device that computes in float64.
 
     Returns:
-        float32, the shape asked for. Computed in float64 by inverting the distribution.
+        float32, of `shape`. Computed in float64 by inverting the distribution function.
     """
     values = torch.empty(math.prod(shape), device=device)
     tail = torch.special.ndtr(torch.tensor(-bound, dtype=torch.float64)).item()
-    for start in range(0, len(values), _AT_A_TIME):
-        part = values[start : start + _AT_A_TIME]
+    for start in range(0, len(values), _CHUNK):
+        part = values[start : start + _CHUNK]
         counter = torch.arange(start, start + len(part), device=device)
-        bits = _logical_shift(_mix64(counter ^ _signed(key)), 11)
+        bits = _logical_shift(_mix64_tensor(counter ^ _signed(key)), 11)
         uniform = (bits.double() + 0.5) * 2.0**-53
         normal = torch.special.ndtri(tail + uniform * (1 - 2 * tail)).clamp(-bound, bound)
         part.copy_(normal * std)
     return values.view(shape)
 
 
-def _mix64(x: Tensor) -> Tensor:
-    """As `mix64`, of int64 with the same bits."""
+def _mix64_tensor(x: Tensor) -> Tensor:
+    """Return the bits of `mix64` as int64, for int64 of the same bits.
+
+    Sums and products of int64 wrap around to the same bits as those of uint64; right shifts need a
+    mask, because they copy the sign.
+    """
     x = x + _signed(0x9E3779B97F4A7C15)
     x = (x ^ _logical_shift(x, 30)) * _signed(0xBF58476D1CE4E5B9)
     x = (x ^ _logical_shift(x, 27)) * _signed(0x94D049BB133111EB)
@@ -105,17 +113,17 @@ def _mix64(x: Tensor) -> Tensor:
 
 
 def _logical_shift(x: Tensor, count: int) -> Tensor:
-    """Of int64 to the right, without the copies of its sign."""
+    """Shift int64 to the right and fill with zeros instead of copies of the sign."""
     return (x >> count) & ((1 << (64 - count)) - 1)
 
 
 def _signed(x: int) -> int:
-    """The int64 that has the bits of a uint64."""
+    """Return the int64 that has the bits of a uint64."""
     return x - (1 << 64) if x >> 63 else x
 
 
 def _mix32(x: Tensor) -> Tensor:
-    """Scramble int32 one to one; shifts are made logical by masking the sign's copies.
+    """Scramble int32 by a bijection; masks make the right shifts logical.
 
     Source: Wellons 2018, "Prospecting for hash functions", lowbias32.
     """
@@ -127,7 +135,7 @@ def _mix32(x: Tensor) -> Tensor:
 
 
 class DropoutMasks:
-    """Masks for one tick of a stack: a function of each slot's key, the place and the element.
+    """Dropout masks for one tick of a stack: functions of a slot's key, the place and the element.
 
     Args:
         keys: (K,) int64, one per slot, made from (trial seed, update, tick).
@@ -137,20 +145,20 @@ class DropoutMasks:
     def __init__(self, keys: Tensor, probability: Tensor) -> None:
         self._low = (keys & 0xFFFFFFFF).to(torch.int32)  # (K,)
         self._high = (keys >> 32).to(torch.int32)  # (K,)
-        # keep an element whose int32 is at or above the threshold: −2³¹ keeps all
+        # An element is kept if its random int32 is at or above the threshold; −2³¹ keeps all.
         threshold = torch.round(probability * 2.0**32).to(torch.int64) - 2**31
         self._threshold = threshold.clamp(max=2**31 - 1).to(torch.int32)  # (K,)
         self._scale = 1.0 / (1.0 - probability)  # (K,)
 
     @property
     def num_slots(self) -> int:
-        """K."""
+        """Number of slots, K."""
         return len(self._scale)
 
     def __call__(self, x: Tensor, place: int) -> Tensor:
-        """Drop elements of `x`, (K, ...), and scale the rest by 1/(1−p).
+        """Drop elements of `x`, (K, ...), and scale the others by 1/(1−p).
 
-        With p = 0 the values of a slot come back bit for bit, whatever its neighbours drop.
+        A slot with p = 0 gets its values back bit for bit, whatever p its neighbours have.
         """
         column = (-1, *[1] * (x.dim() - 1))
         counter = torch.arange(x[0].numel(), dtype=torch.int32, device=x.device)

@@ -1,6 +1,6 @@
-"""A prepared corpus: memory-mapped token ids, and from there to sequences, pairs and batches.
+"""A prepared corpus: memory-mapped token ids, and its sequences, pairs and batches.
 
-`preparation.prepare` makes it. K = slots in a stack, B = sequences, T = tokens.
+`model.prepare` builds the folder. K = slots in a stack, B = sequences, T = tokens.
 """
 
 from __future__ import annotations
@@ -9,45 +9,58 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from model.corpus.dataset import num_sequences
+from model.corpus.dataset import Ints, Tokens, num_sequences
 from model.corpus.pairs import PairDataset
 from model.errors import CorpusError
 from model.sources.fingerprint import FileDigest
-from model.spec.data import END_OF_TEXT
+from model.spec.data import END_OF_TEXT, DataConfig, SplitName, TokenizerConfig
 from model.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import torch
 
-Tokens = npt.NDArray[np.unsignedinteger[Any]]
-Ints = npt.NDArray[np.int64]
-Split = Literal["train", "validation"]
-
 FORMAT = 4  # of the folder
+
+
+class Split(NamedTuple):
+    """One part of a corpus.
+
+    Attributes:
+        tokens: token ids, 1-D, uint16 or uint32, memory-mapped.
+        document_ends: end of each document in `tokens`, 1-D int64; a pair is two documents, the
+            source and then the target.
+        num_bytes: UTF-8 bytes of the text.
+    """
+
+    tokens: Tokens
+    document_ends: Ints
+    num_bytes: int
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Tokenized text.
+    """Tokenized text, split into a training and a validation part.
 
     Attributes:
         train: training token ids, 1-D, uint16 or uint32, memory-mapped.
         validation: validation token ids.
-        train_documents: where each training document ends in `train`, 1-D int64; a pair is two,
-            the source and then the target.
-        validation_documents: where each validation document ends in `validation`.
+        train_documents: end of each training document in `train`, 1-D int64; a pair is two
+            documents, the source and then the target.
+        validation_documents: end of each validation document in `validation`.
         train_bytes: UTF-8 bytes of the training text.
         validation_bytes: UTF-8 bytes of the validation text.
-        tokenizer: what made them.
+        tokenizer: the tokenizer that encoded the text.
         data_fingerprint: SHA-256 of the source.
         tokenizer_fingerprint: SHA-256 of vocabulary, merges, special tokens and pattern.
-        files: what the source's files were.
-        has_pairs: whether the documents are the sources and targets of pairs.
+        files: name, size and digest of the files of the source.
+        has_pairs: True if the documents are the sources and targets of pairs.
+        data: configuration of the source, as the caller gave it.
+        tokenizer_config: configuration of the tokenizer, as the caller gave it.
     """
 
     train: Tokens
@@ -61,14 +74,21 @@ class Corpus:
     tokenizer_fingerprint: str
     files: tuple[FileDigest, ...]
     has_pairs: bool
+    data: DataConfig
+    tokenizer_config: TokenizerConfig
 
     @property
     def nbytes(self) -> int:
-        """Memory that tokens and index need."""
+        """Memory of token ids and document ends, in bytes."""
         arrays = (
             self.train, self.validation, self.train_documents, self.validation_documents,
         )  # fmt: skip
         return sum(array.nbytes for array in arrays)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids."""
+        return self.tokenizer.vocab_size
 
     @property
     def end_of_text(self) -> int:
@@ -76,13 +96,24 @@ class Corpus:
         (end_of_text,) = self.tokenizer.encode(END_OF_TEXT)
         return end_of_text
 
-    def num_sequences(self, split: Split, context_length: int) -> int:
-        """Sequences of `context_length` tokens, each with its next token, that do not overlap."""
-        tokens = self.train if split == "train" else self.validation
-        return num_sequences(len(tokens), context_length)
+    def split(self, name: SplitName) -> Split:
+        """Return the training or the validation part."""
+        if name == "train":
+            return Split(self.train, self.train_documents, self.train_bytes)
+        return Split(self.validation, self.validation_documents, self.validation_bytes)
 
-    def pairs(self, split: Split) -> PairDataset:
-        """The pairs of a split.
+    def num_sequences(self, split: SplitName, context_length: int) -> int:
+        """Return the number of sequences of a split; of a corpus of pairs, the number of pairs.
+
+        Sequences have `context_length` tokens, each with its next token, and do not overlap.
+        """
+        part = self.split(split)
+        if self.has_pairs:
+            return len(part.document_ends) // 2
+        return num_sequences(len(part.tokens), context_length)
+
+    def pairs(self, split: SplitName) -> PairDataset:
+        """Return the pairs of a split.
 
         Raises:
             CorpusError: if the corpus was not prepared with pairs.
@@ -92,21 +123,27 @@ class Corpus:
                 "data: an encoder–decoder learns from pairs, and this corpus has none; set pairs: "
                 "true, with source: python-docstrings or files: of tables"
             )
-        if split == "train":
-            return PairDataset(self.train, self.train_documents, self.end_of_text)
-        return PairDataset(self.validation, self.validation_documents, self.end_of_text)
+        part = self.split(split)
+        return PairDataset(part.tokens, part.document_ends, self.end_of_text)
 
     @property
     def splits(self) -> tuple[Tokens | PairDataset, Tokens | PairDataset]:
-        """What an engine trains and validates on: texts, or pairs if it was prepared with them."""
+        """Training and validation data for an engine: token ids, or pairs in a corpus of pairs."""
         if self.has_pairs:
             return self.pairs("train"), self.pairs("validation")
-        # A memory map is copied where an array of it is shared, between processes.
+        # Other processes share a plain array, but get a copy of a memory map.
         return np.asarray(self.train), np.asarray(self.validation)
 
 
-def load(folder: Path) -> Corpus | None:
-    """A prepared corpus; None if there is none or it is damaged."""
+def load(folder: Path, data: DataConfig, tokenizer_config: TokenizerConfig) -> Corpus | None:
+    """Load a prepared corpus; return None if there is none or its files are damaged.
+
+    Args:
+        folder: of the corpus.
+        data: configuration of the source. The folder does not hold it: several configurations can
+            describe the same text, for instance by other paths.
+        tokenizer_config: configuration of the tokenizer.
+    """
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         if meta["format"] != FORMAT:
@@ -131,13 +168,15 @@ def load(folder: Path) -> Corpus | None:
             tokenizer_fingerprint=meta["tokenizer_fingerprint"],
             files=tuple(FileDigest(*file) for file in files),
             has_pairs=meta["has_pairs"],
+            data=data,
+            tokenizer_config=tokenizer_config,
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, 64 hexadecimal digits."""
+    """Return the SHA-256 of a file, 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -151,17 +190,17 @@ def get_batch(
     k: int = 1,
     seed: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Random windows of a text, with their next tokens.
+    """Draw random windows of a text, with their next tokens.
 
-    To a CUDA device they are copied from pinned memory, without waiting for the copy.
+    Copies to a CUDA device start from pinned memory and are not waited for.
 
     Args:
-        dataset: 1-D token ids; a memory-mapped array is read only where the windows are.
+        dataset: 1-D token ids; of a memory-mapped array, only the windows are read.
         batch_size: B, windows per slot.
         context_length: T.
-        device: where the tensors go.
+        device: device of the returned tensors.
         k: slots; each gets its own windows.
-        seed: makes the draw repeatable.
+        seed: makes the draw repeatable; None draws anew in each call.
 
     Returns:
         x and y, (K, B, T) int64; y is x shifted by one.

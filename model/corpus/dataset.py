@@ -1,4 +1,4 @@
-"""What a model reads: from the numbers of sequences to token ids, for texts and for pairs.
+"""Datasets that a model reads, as sequences with numbers: of texts here, of pairs in `pairs`.
 
 T = tokens of a sequence, or of a target; S = tokens of a source.
 """
@@ -9,17 +9,18 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import override
 
 from model.spec.architecture import Architecture
 
 Tokens = npt.NDArray[np.unsignedinteger[Any]]
 Ints = npt.NDArray[np.int64]
 
-IGNORED = -100  # a target that takes no part, as in torch
+IGNORED = -100  # a target without a loss, as in torch
 
 
 class Batch(NamedTuple):
-    """Sequences, and what should be predicted at each of their tokens.
+    """Sequences, and the target of each of their tokens.
 
     Attributes:
         inputs: (..., T) int64 token ids.
@@ -33,28 +34,28 @@ class Batch(NamedTuple):
 
 
 class Dataset(Protocol):
-    """One split of a corpus, as sequences with numbers."""
+    """One split of a corpus, as sequences numbered from 0."""
 
     @property
     def nbytes(self) -> int:
-        """Memory that its token ids take."""
+        """Memory of the token ids, in bytes."""
         ...
 
     def num_sequences(self, a: Architecture) -> int:
-        """How many there are."""
+        """Return the number of sequences."""
         ...
 
     def batch(self, numbers: Ints, a: Architecture) -> Batch:
-        """The sequences of some numbers, int64 of any shape."""
+        """Return the sequences with some numbers, int64 of any shape."""
         ...
 
     def num_targets(self, numbers: Ints, a: Architecture) -> Ints:
-        """How many tokens of each should be predicted: int64, the shape of `numbers`."""
+        """Return the number of targets of each sequence, int64, in the shape of `numbers`."""
         ...
 
 
-class TextDataset:
-    """A text, cut into sequences that do not overlap.
+class TextDataset(Dataset):
+    """A text, cut into sequences that do not overlap; a target is the token after its input.
 
     Args:
         tokens: 1-D token ids.
@@ -64,30 +65,30 @@ class TextDataset:
         self.tokens = tokens
 
     @property
+    @override
     def nbytes(self) -> int:
-        """See `Dataset`."""
         return self.tokens.nbytes
 
+    @override
     def num_sequences(self, a: Architecture) -> int:
-        """See `Dataset`."""
         return num_sequences(len(self.tokens), a.context_length)
 
+    @override
     def batch(self, numbers: Ints, a: Architecture) -> Batch:
-        """See `Dataset`; a target is the token after its input."""
         return Batch(*sequences(self.tokens, numbers, a.context_length))
 
+    @override
     def num_targets(self, numbers: Ints, a: Architecture) -> Ints:
-        """See `Dataset`."""
         return np.full(numbers.shape, a.context_length, np.int64)
 
 
 def num_sequences(num_tokens: int, context_length: int) -> int:
-    """Sequences of a text that do not overlap, each with its next token."""
+    """Return the number of sequences of a text that do not overlap, each with its next token."""
     return max(0, num_tokens - 1) // context_length
 
 
 def sequences(tokens: Tokens, indices: Ints, context_length: int) -> tuple[Ints, Ints]:
-    """The sequences of some numbers; sequence i begins at token i·T.
+    """Return the sequences with some numbers; sequence i begins at token i·T.
 
     Args:
         tokens: 1-D token ids.

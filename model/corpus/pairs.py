@@ -1,7 +1,7 @@
-"""Pairs of a corpus as rows of token ids: what an encoder reads, a decoder reads, and it predicts.
+"""Pairs of a corpus as rows of token ids: the encoder's input, the decoder's input, the targets.
 
-In the token stream a pair is `source <|endoftext|> target <|endoftext|>`. What looks like a special
-token in a document is text, so that the ids of a text never hold the one that ends it.
+In the token stream a pair is `source <|endoftext|> target <|endoftext|>`. Text that looks like a
+special token is encoded as text, so that `<|endoftext|>` occurs only at the end of a document.
 
 S = any shape of rows, N = pairs, T = tokens of a row.
 """
@@ -9,25 +9,25 @@ S = any shape of rows, N = pairs, T = tokens of a row.
 from __future__ import annotations
 
 import numpy as np
+from typing_extensions import override
 
-from model.corpus.dataset import IGNORED, Batch, Ints, Tokens
+from model.corpus.dataset import IGNORED, Batch, Dataset, Ints, Tokens
 from model.spec.architecture import Architecture
 
 
-class PairDataset:
+class PairDataset(Dataset):
     """The pairs of one split of a corpus, numbered from 0.
 
     Args:
-        tokens: 1-D ids of any integer type; of a memory map, only the pairs that are asked for are
-            read.
-        document_ends: where the sources and targets end in `tokens`, in turn, behind their
+        tokens: 1-D ids of any integer type; of a memory map, only the requested pairs are read.
+        document_ends: ends of sources and targets in `tokens`, alternating, after their
             end_of_text; 1-D int64, (2N,).
         end_of_text: id of the token that ends a source or a target, and occurs nowhere else.
 
     Attributes:
-        tokens: as given.
-        bounds: (2N + 1,), where sources and targets begin, in turn, and where the last one ends.
-        end_of_text: as given.
+        tokens: see Args.
+        bounds: (2N + 1,), begins of sources and targets, alternating, and the end of the last one.
+        end_of_text: see Args.
 
     Raises:
         ValueError: if a source has no target.
@@ -38,13 +38,13 @@ class PairDataset:
             raise ValueError(
                 f"each pair has two ends, got {len(document_ends)}; a source has no target"
             )
-        self.tokens = np.asarray(tokens)  # a memory map would be copied into another process
+        self.tokens = np.asarray(tokens)  # other processes get a copy of a memory map
         self.bounds = np.concatenate([np.zeros(1, np.int64), document_ends])
         self.end_of_text = end_of_text
 
     @property
+    @override
     def nbytes(self) -> int:
-        """See `Reading`."""
         return self.tokens.nbytes
 
     def __len__(self) -> int:
@@ -52,7 +52,7 @@ class PairDataset:
         return len(self.bounds) // 2
 
     def source(self, number: int) -> Ints:
-        """The ids of a source without the end_of_text, 1-D int64.
+        """Return the ids of a source without the end_of_text, 1-D int64.
 
         Raises:
             IndexError: if there is no such pair.
@@ -60,7 +60,7 @@ class PairDataset:
         return self._text(number, 0)
 
     def target(self, number: int) -> Ints:
-        """The ids of a target without the end_of_text, 1-D int64.
+        """Return the ids of a target without the end_of_text, 1-D int64.
 
         Raises:
             IndexError: if there is no such pair.
@@ -68,19 +68,20 @@ class PairDataset:
         return self._text(number, 1)
 
     def lengths(self) -> tuple[Ints, Ints]:
-        """Tokens of all sources and of all targets with their end_of_text, (N,) int64 each.
+        """Return the tokens of all sources and all targets with their end_of_text, (N,) int64 each.
 
-        These are the source_length and target_length in which nothing of a pair is cut.
+        A pair is not cut where source_length and context_length are at least these.
         """
         lengths = np.diff(self.bounds)
         return lengths[::2], lengths[1::2]
 
+    @override
     def num_sequences(self, a: Architecture) -> int:
-        """N: see `Reading`."""
         return len(self)
 
+    @override
     def batch(self, numbers: Ints, a: Architecture) -> Batch:
-        """See `Reading`; what does not fit is cut, the end_of_text too.
+        """Return pairs as rows of fixed length; longer texts are cut, and lose their end_of_text.
 
         Args:
             numbers: of the pairs, int64, any shape S.
@@ -92,8 +93,8 @@ class PairDataset:
             targets: S + (context_length,); the id that follows each input: the target's ids, then
                 end_of_text, then IGNORED.
             sources: S + (source_length,); the source's ids, at most source_length - 1 of them, then
-                end_of_text to the end of the row. So the first end_of_text is the source's own,
-                what follows is padding, and no row is without ids.
+                end_of_text to the end of the row. The first end_of_text is the source's own, the
+                others are padding, and no row is empty.
 
         Raises:
             IndexError: if there is no such pair.
@@ -107,8 +108,9 @@ class PairDataset:
             sources=np.concatenate([source, end], axis=-1),
         )
 
+    @override
     def num_targets(self, numbers: Ints, a: Architecture) -> Ints:
-        """How many targets of each row are not IGNORED: S, in [1, context_length].
+        """Return the number of targets of each row that are not IGNORED: S, in [1, context_length].
 
         Raises:
             IndexError: if there is no such pair.
@@ -118,7 +120,7 @@ class PairDataset:
         return counts
 
     def _spans(self, numbers: Ints, side: int) -> tuple[Ints, Ints]:
-        """Where the sources (side 0) or targets (side 1) begin and end, with their end_of_text."""
+        """Return begins and ends of sources (side 0) or targets (side 1), end_of_text included."""
         if numbers.size and not 0 <= numbers.min() <= numbers.max() < len(self):
             raise IndexError(
                 f"there are {len(self)} pairs, numbered from 0; got {numbers.min()} to "
@@ -132,14 +134,21 @@ class PairDataset:
         return np.array(self.tokens[begin : stop - 1], np.int64)
 
     def _rows(self, numbers: Ints, side: int, ends: int, length: int, padding: int) -> Ints:
-        """The first ids of the sources or targets, with (1) or without (0) their end_of_text.
+        """Return the first ids of sources or targets as rows of one length.
+
+        Args:
+            numbers: of the pairs, int64, any shape S.
+            side: 0 for sources, 1 for targets.
+            ends: 1 to include the end_of_text of the text, 0 to leave it out.
+            length: of a row.
+            padding: value after the last id.
 
         Returns:
-            S + (length,), int64; padding where there are no more ids.
+            S + (length,), int64.
         """
         begins, stops = self._spans(numbers, side)
         index = begins[..., None] + np.arange(length)
         is_text = index < stops[..., None] - 1 + ends
-        # Behind the end any place will do that exists and is near.
+        # Places after the end are padding; any valid index nearby may be read for them.
         ids = self.tokens[np.minimum(index, stops[..., None] - 1)]
         return np.where(is_text, ids.astype(np.int64), padding)

@@ -1,11 +1,12 @@
-"""From documents to token ids on disk: cached, resumable, and by as many processes as there are.
+"""Preparation of a corpus: documents become token ids on disk, cached and resumable.
 
-A corpus is a folder of a cache, named by all that it is a function of. It is built beside its place
-in steps that survive an interruption, under a lock that other processes wait for:
+A corpus is a folder of the cache. Its name is a hash of everything that it depends on. The folder
+is built under a temporary name, under a lock that other processes wait for, in steps that survive
+an interruption:
 
-    survey      which documents are held out; the counts that the tokenizer is trained on
-    encode      shards of about two million characters, each a file of its own
-    assemble    the shards in one array per split, with checksums
+    survey      split the documents; count the pre-tokens that the tokenizer is trained on
+    encode      write shards of about two million characters, each a file
+    assemble    join the shards into one array per split, with checksums
 
 K = slots in a stack, B = sequences, T = tokens.
 """
@@ -51,6 +52,7 @@ from model.tokenizer.load import load_tokenizer
 from model.tokenizer.pretokenizer import special_pattern
 from model.tokenizer.tokenizer import Tokenizer
 
+# Texts → pre-token counts, and the bytes of the texts.
 _Count = Callable[[Sequence[str]], tuple[Counter[str], int]]
 
 _COUNTED_CHARACTERS = 1 << 20
@@ -65,63 +67,64 @@ def prepare(
     processes: int | None = None,
     on_progress: OnProgress = silent,
 ) -> Corpus:
-    """Split, train or take the tokenizer and encode; or load all that from the cache.
+    """Split the documents, train or load the tokenizer, and encode; or load all from the cache.
 
     Args:
-        data: where the text comes from.
-        tokenizer: the tokenizer to train, or to take.
-        cache_dir: where prepared corpora are kept.
-        processes: that work; by default one per core, or one for a small source.
-        on_progress: is told how far it is.
+        data: source of the text.
+        tokenizer: the tokenizer to train, or the file that holds it.
+        cache_dir: folder of the prepared corpora.
+        processes: number of processes; by default one per core, or one for a small source.
+        on_progress: called with the progress.
 
     Raises:
         CorpusError: if the source or the tokenizer cannot be used, or the cache cannot be written.
     """
     on_progress(Progress("reading what identifies the data", 0, None, "B"))
     check_vocab_size(tokenizer.vocab_size, [END_OF_TEXT])
-    given = load_tokenizer(tokenizer)
+    chosen = load_tokenizer(tokenizer) or tokenizer
     memo = cache_dir / _MEMO
     identity = fingerprint(data, memo)
-    folder = _folder(cache_dir, data, given or tokenizer, identity)
-    found = load(folder)
-    if found is not None:
-        return found
+    folder = _folder(cache_dir, data, chosen, identity)
+    corpus = load(folder, data, tokenizer)
+    if corpus is not None:
+        return corpus
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
         with _locked(cache_dir / f".{folder.name}.lock", on_progress):
-            found = load(folder)  # by whoever held the lock
-            if found is not None:
-                return found
+            # The process that held the lock before may have prepared the same corpus.
+            corpus = load(folder, data, tokenizer)
+            if corpus is not None:
+                return corpus
             building = cache_dir / f".building-{folder.name}"
             try:
                 work = _Work.on(data, processes, on_progress)
-                _build(building, data, given or tokenizer, identity, work)
+                _build(building, data, chosen, identity, work)
                 if fingerprint(data, memo).digest != identity.digest:
                     raise CorpusError("data: it changed while it was prepared; start again")
             except CorpusError:
                 shutil.rmtree(building, ignore_errors=True)
                 raise
-            # Loaded before it is put in place: a mapped file stays readable whatever happens to
-            # its name.
-            corpus = load(building)
+            # Loaded before the folder is renamed: a mapped file stays readable even if another
+            # process deletes the folder right after.
+            corpus = load(building, data, tokenizer)
             assert corpus is not None
-            shutil.rmtree(folder, ignore_errors=True)  # a damaged one
+            shutil.rmtree(folder, ignore_errors=True)  # a damaged corpus, or `load` had found it
             building.rename(folder)
             return corpus
     except OSError as error:
         raise CorpusError(
-            f"data: cannot keep the prepared corpus in {cache_dir}: {error.strerror}; free some "
-            f"space or choose another place"
+            f"data: cannot write the prepared corpus to {cache_dir}: {error.strerror}; free some "
+            f"space or choose another folder"
         ) from error
     except BrokenExecutor as error:
         raise CorpusError(
-            "data: a process that prepared it was killed, perhaps for memory; start again, and it "
-            "goes on from there"
+            "data: a process that prepared it was killed, perhaps for lack of memory; start again: "
+            "the preparation resumes where it stopped"
         ) from error
 
 
 def cached(data: DataConfig, tokenizer: TokenizerConfig, cache_dir: Path) -> Corpus | None:
-    """What `prepare` would load from the cache; None if it would have to work. Builds nothing.
+    """Load from the cache what `prepare` would load; return None if it would have to build.
 
     Raises:
         CorpusError: if the source or the tokenizer cannot be read.
@@ -129,7 +132,8 @@ def cached(data: DataConfig, tokenizer: TokenizerConfig, cache_dir: Path) -> Cor
     if not cache_dir.exists():
         return None
     chosen = load_tokenizer(tokenizer) or tokenizer
-    return load(_folder(cache_dir, data, chosen, fingerprint(data, cache_dir / _MEMO)))
+    identity = fingerprint(data, cache_dir / _MEMO)
+    return load(_folder(cache_dir, data, chosen, identity), data, tokenizer)
 
 
 def train_tokenizer(
@@ -144,22 +148,22 @@ def train_tokenizer(
     """Train a tokenizer on all documents of a source.
 
     Args:
-        data: where the text comes from; its split does not matter.
-        vocab_size: as in `bpe.train_bpe`.
-        special_tokens: as in `bpe.train_bpe`; what looks like one in a document is text.
-        pattern: as in `bpe.train_bpe`.
-        processes: that count; by default one per core, or one for a small source.
-        on_progress: is told how far it is.
+        data: source of the text; the validation documents are trained on, too.
+        vocab_size: as in `train_bpe`.
+        special_tokens: as in `train_bpe`; in a document, their spelling is text.
+        pattern: as in `train_bpe`.
+        processes: number of processes; by default one per core, or one for a small source.
+        on_progress: called with the progress.
 
     Raises:
         CorpusError: if the source cannot be read.
-        ValueError: as `bpe.train_bpe`.
+        ValueError: as `train_bpe`.
     """
     check_vocab_size(vocab_size, special_tokens)
     check_pattern(pattern)
-    everything = -1.0  # no document stands below
+    no_validation = -1.0  # below the place of every document
     count = partial(_count_batch, pattern=pattern, special_tokens=special_tokens)
-    _, counts = _count(data, everything, count, _Work.on(data, processes, on_progress))
+    _, counts = _count(data, no_validation, count, _Work.on(data, processes, on_progress))
     trained = merge_pretokens(counts, vocab_size, special_tokens, on_progress=on_progress)
     return Tokenizer(*trained, special_tokens, pattern)
 
@@ -170,8 +174,9 @@ def _folder(
     tokenizer: TokenizerConfig | Tokenizer,
     identity: Fingerprint,
 ) -> Path:
+    """Path of a corpus in the cache."""
     if isinstance(tokenizer, Tokenizer):
-        chosen: Any = tokenizer.fingerprint  # wherever it lies
+        chosen: Any = tokenizer.fingerprint  # the path of its file does not count
     else:
         chosen = tokenizer.model_dump(mode="json", exclude={"file"})
     parts = (FORMAT, identity.digest, data.validation_fraction, chosen)
@@ -179,7 +184,7 @@ def _folder(
 
 
 class _Work(NamedTuple):
-    """How much work there is, who does it, and who is told how far it is."""
+    """Size of the source, number of processes, and the progress callback."""
 
     num_bytes: int | None
     processes: int
@@ -187,14 +192,17 @@ class _Work(NamedTuple):
 
     @classmethod
     def on(cls, data: DataConfig, processes: int | None, on_progress: OnProgress) -> _Work:
-        """Work on a source."""
+        """Measure a source and choose the number of processes."""
         num_bytes = source_bytes(data)
         return cls(num_bytes, processes_for(num_bytes, processes), on_progress)
 
 
 @contextmanager
 def _locked(path: Path, on_progress: OnProgress) -> Iterator[None]:
-    """Be the only one that prepares this corpus; the lock of a process that dies is free."""
+    """Hold the lock of a corpus, so that one process prepares it and others wait.
+
+    The operating system releases the lock of a process that dies.
+    """
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -211,12 +219,12 @@ def _build(
     identity: Fingerprint,
     work: _Work,
 ) -> None:
-    """Make a corpus in a folder, or go on where an interrupted process stopped."""
+    """Build a corpus in a folder, or resume where an interrupted process stopped."""
     shards = building / "shards"
     shards.mkdir(parents=True, exist_ok=True)
     limit_path = building / "limit.json"
     if not limit_path.exists():
-        # The limit is written last: it says that the tokenizer is complete.
+        # Written after the tokenizer: if the limit exists, the tokenizer is complete.
         if isinstance(chosen, Tokenizer):
             limit, _ = _survey(data, _measure_batch, work)
             chosen.save(building, "huggingface")
@@ -251,7 +259,7 @@ def _build(
 
 
 def _train(building: Path, data: DataConfig, config: TokenizerConfig, work: _Work) -> float:
-    """Train the tokenizer and keep it; where the validation part ends."""
+    """Train and save the tokenizer; return the limit of the validation part."""
     count = partial(_count_batch, pattern=config.pattern, special_tokens=())
     limit, counts = _survey(data, count, work)
     trained = merge_pretokens(
@@ -271,7 +279,13 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 class _Survey:
-    """Watches the documents of a source go by."""
+    """Counts the documents of a source on both sides of the split limit, as they are read.
+
+    Attributes:
+        lowest: smallest place of any document.
+        train: number of training documents.
+        held_out: number of validation documents.
+    """
 
     def __init__(self, data: DataConfig, limit: float) -> None:
         self._data, self._limit = data, limit
@@ -279,7 +293,7 @@ class _Survey:
         self.train = self.held_out = 0
 
     def training_texts(self) -> Iterator[str]:
-        """The training documents' texts."""
+        """Yield the texts of the training documents."""
         previous = None
         for document in documents(self._data):
             where = place(document.name)
@@ -293,10 +307,10 @@ class _Survey:
 
 
 def _survey(data: DataConfig, count: _Count, work: _Work) -> tuple[float, dict[bytes, int]]:
-    """Where the validation part ends, and the counts of the training part's pre-tokens."""
+    """Return the limit of the validation part and the pre-token counts of the training part."""
     survey, counts = _count(data, data.validation_fraction, count, work)
     if not survey.held_out and survey.train > 1:
-        # With few documents none may fall below the fraction: the lowest one is held out.
+        # Of few documents, none may lie below the fraction: then the lowest one is held out.
         survey, counts = _count(data, survey.lowest, count, work)
     if survey.train + survey.held_out == 0:
         raise CorpusError(
@@ -305,10 +319,10 @@ def _survey(data: DataConfig, count: _Count, work: _Work) -> tuple[float, dict[b
         )
     noun = "pair" if data.pairs else "document"
     if survey.train + survey.held_out == 1:
-        way_out = 'files, or say what separates documents (for instance separator: "\\n\\n")'
+        fix = 'files, or say what separates documents (for instance separator: "\\n\\n")'
         raise CorpusError(
             f"data: the split is by {noun}, and there is only one; give several "
-            f"{'pairs' if data.pairs else way_out}"
+            f"{'pairs' if data.pairs else fix}"
         )
     if not survey.train:
         raise CorpusError(
@@ -323,6 +337,7 @@ def _count(
     count: _Count,
     work: _Work,
 ) -> tuple[_Survey, dict[bytes, int]]:
+    """Count the documents on both sides of a limit, and the pre-tokens above the limit."""
     survey = _Survey(data, limit)
     done = 0
     with PretokenCounts() as counts:
@@ -337,12 +352,12 @@ def _count(
 def _count_batch(
     texts: Sequence[str], pattern: str, special_tokens: Sequence[str]
 ) -> tuple[Counter[str], int]:
-    """Counts of the pre-tokens of some texts, and the bytes of the texts."""
+    """Return the pre-token counts of some texts, and the bytes of the texts."""
     special = special_pattern(special_tokens)
     parts = [part for text in texts for part in special.split(text)[::2]] if special else texts
     return count_pretokens(parts, pattern), sum(map(utf8_size, texts))
 
 
 def _measure_batch(texts: Sequence[str]) -> tuple[Counter[str], int]:
-    """As `_count_batch`, where nobody asks for the counts."""
+    """Return the bytes of some texts without counts: a given tokenizer needs no training."""
     return Counter(), sum(map(utf8_size, texts))

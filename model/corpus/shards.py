@@ -1,7 +1,7 @@
-"""The token ids of a corpus: encoded in shards by many processes, then one array per split.
+"""Shards of a corpus: encoded by many processes, then assembled into one array per split.
 
-A shard is a file with the tokens of about two million characters, so that an interruption costs
-little and no process holds much.
+A shard is a file with the tokens of about two million characters, so that an interruption loses
+little work and a process needs little memory.
 """
 
 from __future__ import annotations
@@ -14,40 +14,40 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from model.corpus.corpus import Ints, Tokens
+from model.corpus.dataset import Ints, Tokens
 from model.sources.documents import Document
 from model.sources.registry import documents
-from model.spec.data import END_OF_TEXT, DataConfig
+from model.spec.data import END_OF_TEXT, DataConfig, SplitName
 from model.tokenizer.tokenizer import Tokenizer
 
 Item = TypeVar("Item")
 
-SPLITS = ("train", "validation")
+SPLITS: tuple[SplitName, SplitName] = ("train", "validation")
 _SHARD_CHARACTERS = 1 << 21
 
 
 def place(name: str) -> float:
-    """Where a document stands in the split, in [0, 1): a function of its name alone."""
+    """Return the place of a document in the split, in [0, 1): a hash of its name."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) / 2**64
 
 
 def utf8_size(text: str) -> int:
-    """Bytes of a text in UTF-8."""
+    """Return the number of bytes of a text in UTF-8."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def in_batches(
     items: Iterable[Item], size_of: Callable[[Item], int], size: int
 ) -> Iterator[list[Item]]:
-    """Items in lists of at least some size; where they end depends on the items alone."""
+    """Group items into lists of at least some size; the cuts depend on the items alone."""
     batch: list[Item] = []
-    held = 0
+    batch_size = 0
     for item in items:
         batch.append(item)
-        held += size_of(item)
-        if held >= size:
+        batch_size += size_of(item)
+        if batch_size >= size:
             yield batch
-            batch, held = [], 0
+            batch, batch_size = [], 0
     if batch:
         yield batch
 
@@ -56,7 +56,7 @@ def in_batches(
 
 
 class _Shard(NamedTuple):
-    """The work of encoding some documents; without documents it has been done."""
+    """Documents to encode into one file, with the split limit and the tokenizer."""
 
     path: Path
     documents: list[Document]
@@ -68,7 +68,7 @@ class _Shard(NamedTuple):
 def shards_of(
     data: DataConfig, limit: float, building: Path, shards: Path, tokenizer_fingerprint: str
 ) -> Iterator[_Shard]:
-    """The shards of a source, in the order of its documents."""
+    """Yield the shards of a source, in the order of its documents."""
     batches = in_batches(documents(data), lambda document: len(document.text), _SHARD_CHARACTERS)
     for number, batch in enumerate(batches):
         path = shards / f"{number:06}.npz"
@@ -76,7 +76,11 @@ def shards_of(
 
 
 def encode_shard(shard: _Shard) -> int:
-    """Encode some documents into a file, unless it is there; their size in bytes."""
+    """Encode the documents of a shard into its file, unless an earlier run wrote that file.
+
+    Returns:
+        UTF-8 bytes of the documents.
+    """
     num_bytes = {split: 0 for split in SPLITS}
     for document in shard.documents:
         num_bytes[_split_of(document, shard.limit)] += utf8_size(document.text)
@@ -84,8 +88,8 @@ def encode_shard(shard: _Shard) -> int:
         arrays: dict[str, Any] = {}
         tokenizer = _tokenizer(shard.tokenizer_folder, shard.tokenizer_fingerprint)
         for split in SPLITS:
-            own = [each for each in shard.documents if _split_of(each, shard.limit) == split]
-            arrays[split], arrays[f"{split}.documents"] = _encode(tokenizer, own)
+            documents = [each for each in shard.documents if _split_of(each, shard.limit) == split]
+            arrays[split], arrays[f"{split}.documents"] = _encode(tokenizer, documents)
             arrays[f"{split}.bytes"] = np.array(num_bytes[split])
         temporary = shard.path.with_suffix(".writing.npz")
         np.savez(temporary, **arrays)
@@ -93,22 +97,22 @@ def encode_shard(shard: _Shard) -> int:
     return sum(num_bytes.values())
 
 
-def _split_of(document: Document, limit: float) -> str:
+def _split_of(document: Document, limit: float) -> SplitName:
     return "train" if place(document.name) > limit else "validation"
 
 
 @lru_cache(maxsize=1)
 def _tokenizer(folder: Path, fingerprint: str) -> Tokenizer:
-    """The tokenizer of this process, whose cache serves all its shards."""
+    """Load the tokenizer once per process, so that all its shards share the pre-token cache."""
     tokenizer = Tokenizer.from_file(folder)
     assert tokenizer.fingerprint == fingerprint
     return tokenizer
 
 
 def _encode(tokenizer: Tokenizer, pieces: Sequence[Document]) -> tuple[Tokens, Ints]:
-    """Token ids of some pieces of documents, and where the documents end that end here.
+    """Return the token ids of pieces of documents, and the ends of the documents that end in them.
 
-    What looks like a special token in a document is text. The special token ends the document.
+    Text that looks like a special token is encoded as text; end_of_text is added after a document.
     """
     end = tokenizer.encode_numpy(END_OF_TEXT)
     encoded: list[Tokens] = [end[:0]]
@@ -126,7 +130,11 @@ def _encode(tokenizer: Tokenizer, pieces: Sequence[Document]) -> tuple[Tokens, I
 
 
 def assemble(building: Path, split: str, shards: Sequence[Path], tokenizer: Tokenizer) -> int:
-    """Put the shards of a split into one array of ids and one of documents; its size in bytes."""
+    """Write the shards of a split as one array of ids and one of document ends.
+
+    Returns:
+        UTF-8 bytes of the text of the split.
+    """
     num_bytes = num_tokens = 0
     ends = [np.empty(0, np.int64)]
     for path in shards:

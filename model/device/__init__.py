@@ -1,4 +1,4 @@
-"""What a device is and does: precision, memory, asynchronous copies, versions that bits depend on.
+"""Devices: precision, memory, asynchronous copies, and the environment that bits depend on.
 
 Main names: `Precision`, `environment`.
 """

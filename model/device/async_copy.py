@@ -1,4 +1,4 @@
-"""Copies from a device to the CPU that the device does not wait for."""
+"""Asynchronous copies from a device to the CPU: the device continues while they run."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from functools import cache
 import torch
 from torch import Tensor
 
+# Waits for a copy and returns it.
 Copied = Callable[[], dict[str, Tensor]]
 
 
 def begin_copy(rows: Mapping[str, Tensor]) -> Copied:
-    """Begin to copy tensors of one device to the CPU.
+    """Start a copy of tensors of one device to the CPU.
 
-    The originals may be overwritten at once: on a GPU that is ordered after the copy.
+    The caller may overwrite the originals at once: a GPU orders later writes after the copy.
 
     Args:
         rows: tensors by name.
 
     Returns:
-        Waits for the copies, which share no memory with the originals, and returns them; any
-        thread may call it.
+        A function that waits for the copies and returns them. They share no memory with the
+        originals. Any thread may call the function.
 
     Raises:
-        RuntimeError: if there is no memory for them.
+        RuntimeError: if there is no memory for the copies.
     """
     device = next(iter(rows.values())).device
     if device.type != "cuda":
@@ -34,13 +35,14 @@ def begin_copy(rows: Mapping[str, Tensor]) -> Copied:
 
 
 def _begin_on_gpu(rows: Mapping[str, Tensor], device: torch.device) -> Copied:
-    """Within the GPU first, which is fast; from there a stream of its own feeds the slow bus.
+    """Copy within the GPU first, which is fast, and from there to the CPU on a separate stream.
 
-    Where the GPU has no memory for that, its work waits until the bus has the rows.
+    If the GPU has no memory for the first copy, its work waits until the rows have left the GPU.
     """
     work = torch.cuda.current_stream(device)
     try:
-        sources, stream = {name: row.detach().clone() for name, row in rows.items()}, _bus(device)
+        sources = {name: row.detach().clone() for name, row in rows.items()}
+        stream = _copy_stream(device)
         stream.wait_stream(work)
     except torch.OutOfMemoryError:
         sources, stream = {name: row.detach() for name, row in rows.items()}, work
@@ -51,8 +53,8 @@ def _begin_on_gpu(rows: Mapping[str, Tensor], device: torch.device) -> Copied:
     with torch.cuda.stream(stream):
         for name, source in sources.items():
             copies[name].copy_(source, non_blocking=True)
-            source.record_stream(stream)  # its memory is not used again before
-    # who waits for it sleeps
+            source.record_stream(stream)  # the allocator keeps its memory until the copy ends
+    # blocking: a waiting thread sleeps instead of spinning
     done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
     done.record(stream)
 
@@ -64,5 +66,5 @@ def _begin_on_gpu(rows: Mapping[str, Tensor], device: torch.device) -> Copied:
 
 
 @cache
-def _bus(device: torch.device) -> torch.cuda.Stream:
+def _copy_stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

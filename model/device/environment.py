@@ -1,4 +1,4 @@
-"""What a trial's bits depend on beside its specification: the device and the libraries."""
+"""Environment that a trial's bits depend on beside its specification: device and libraries."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from pathlib import Path
 import numpy as np
 import torch
 
-# Of model/: raised with every change after which a trial's last bits may be others.
+# Version of the arithmetic in model/: raised with every change that may change a trial's last bits.
 TRAINER = "2"
 
 
 def environment(device: str, dtype: str = "float32", width: int = 1) -> dict[str, str]:
-    """Device, dtype and versions; runs of one specification are bit-equal where these are equal.
+    """Describe device, dtype and versions; equal descriptions give bit-equal runs of one spec.
 
     Args:
         device: "cpu", "cuda", "mps" …
-        dtype: in which it computes.
-        width: slots of its stacks. On a CPU no bit depends on it, and it is left out. Which slot a
-            trial is in never matters; but the libraries of a GPU choose kernels by the sizes of
-            what they are given, and promise nothing between different ones.
+        dtype: of the computation, a name in `DTYPES`.
+        width: slots of the stacks. On a CPU no bit depends on the width, so that it is "any". The
+            slot of a trial never matters; but the libraries of a GPU choose kernels by the sizes
+            of their arguments, and different kernels may round differently.
 
     Returns:
-        device, dtype, width, trainer, torch, numpy, python and sacrebleu, as texts.
+        Texts by name: device, dtype, width, trainer, torch, numpy, python and sacrebleu.
     """
     return {
         "device": _device_name(torch.device(device)),
@@ -38,19 +38,19 @@ def environment(device: str, dtype: str = "float32", width: int = 1) -> dict[str
     }
 
 
-def computing_dtype(asked: str, device: str) -> str:
-    """In which dtype a device computes, if that is left to it.
+def computing_dtype(setting: str, device: str) -> str:
+    """Resolve the dtype setting of a device.
 
     Args:
-        asked: one of `precision.DTYPES`, or "auto": bfloat16 on a GPU that computes in it, float32
-            elsewhere.
+        setting: a name in `precision.DTYPES`; or "auto" for bfloat16 on a GPU that has it, and
+            float32 elsewhere.
         device: "cpu", "cuda", "mps" …
 
     Returns:
-        One of `precision.DTYPES`.
+        A name in `precision.DTYPES`.
     """
-    if asked != "auto":
-        return asked
+    if setting != "auto":
+        return setting
     if torch.device(device).type != "cuda":
         return "float32"
     with torch.cuda.device(device):
@@ -67,7 +67,7 @@ def _device_name(device: torch.device) -> str:
 
 
 def _processor() -> str:
-    """The processor's name; where the system does not tell, its architecture."""
+    """Return the name of the processor; its architecture if the system does not know the name."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():

@@ -1,4 +1,4 @@
-"""The memory of a device: how much there is, and how it shows that it has run out."""
+"""Memory of a device: free and used bytes, and recognition of out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import sys
 
 import torch
 
-# What PyTorch's CPU allocator and CUDA's libraries say, in errors that have no class of their own.
-_SAYINGS = (
+# Messages of PyTorch's CPU allocator and CUDA's libraries, in errors without a class of their own.
+_MESSAGES = (
     "can't allocate memory",
     "not enough memory",
     "out of memory",
@@ -20,14 +20,14 @@ _SAYINGS = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that a device or the machine has no memory left."""
+    """Return True if an error means that a device or the machine has no memory left."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(said in str(error) for said in _SAYINGS)
+    return isinstance(error, RuntimeError) and any(message in str(error) for message in _MESSAGES)
 
 
 def give_back(device: torch.device) -> None:
-    """Return to a GPU what PyTorch keeps for later."""
+    """Release the GPU memory that PyTorch caches but does not use."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":
@@ -35,7 +35,7 @@ def give_back(device: torch.device) -> None:
 
 
 def free_bytes(device: torch.device) -> float:
-    """What this process has or could have of a device's memory; infinite if it is not measured."""
+    """Return the memory of a device that this process could use; infinite if not measurable."""
     give_back(device)
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device))
@@ -45,31 +45,32 @@ def free_bytes(device: torch.device) -> float:
 
 
 def begin_peak(device: torch.device) -> None:
-    """Begin to look for the most memory that is used."""
+    """Reset the measurement of peak memory."""
     give_back(device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_bytes(device: torch.device) -> float:
-    """The most memory that was used since; 0 where it is not measured."""
+    """Return the peak memory since `begin_peak`; 0 if not measurable."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_reserved(device))
     if device.type == "mps":
-        return float(torch.mps.driver_allocated_memory())  # what was used is kept for later
+        # The allocator keeps freed memory, so that the current value is the peak.
+        return float(torch.mps.driver_allocated_memory())
     return 0.0
 
 
-# Names and numbers of glibc's malloc.h.
+# Names and values from glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _NEVER = 2**30  # bytes
 
 
 def keep_freed() -> None:
-    """Have the C library keep what is freed, for this process.
+    """Make the C library of this process keep freed memory.
 
-    A tick frees and takes the same large pieces again and again; given back to Linux each time,
-    their pages would be cleared and mapped anew, some hundreds of them a tick.
+    Each tick frees and allocates the same large blocks. Returned to Linux each time, their pages
+    would be cleared and mapped again, some hundreds of pages a tick.
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # not glibc

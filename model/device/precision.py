@@ -1,4 +1,4 @@
-"""In which numbers a stack computes; its weights, moments and sums of gradients are float32."""
+"""Precision of a stack's computation; weights, moments and gradient sums are always float32."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import Self
 
 import torch
 
-# name → the type of activations, and of the copy of the weights that they are multiplied with
+# name → dtype of the activations, and of the copy of the weights that multiplies them
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
 class Precision:
-    """How a device computes.
+    """Precision in which a device computes.
 
     Attributes:
-        name: one of `DTYPES`; tf32 is float32 whose matrix products a GPU may round to 10 bits of
-            mantissa.
+        name: a name in `DTYPES`; tf32 is float32 with matrix products that a GPU may round to 10
+            bits of mantissa.
     """
 
     name: str = "float32"
 
     @classmethod
     def of(cls, name: str, device: torch.device) -> Self:
-        """What a name stands for on a device.
+        """Check that a device computes in a precision, and return the precision.
 
         Raises:
             ValueError: if there is no such name, or the device does not compute in it.
@@ -33,30 +33,30 @@ class Precision:
         if name not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {name}")
         if name == "tf32" and device.type != "cuda":
-            raise ValueError(f"tf32 is what GPUs of NVIDIA compute in, and the device is {device}")
+            raise ValueError(f"only GPUs of NVIDIA compute in tf32, and the device is {device}")
         return cls(name)
 
     @property
     def compute(self) -> torch.dtype:
-        """Of activations."""
+        """Dtype of activations."""
         return DTYPES[self.name]
 
     def set_up(self, device: torch.device) -> None:
-        """Tell torch how this process multiplies matrices of float32, and to do it repeatably.
+        """Set torch's precision of float32 matrix products, and its deterministic mode.
 
-        To be called before anything is computed on a GPU: what cuBLAS may use it reads once.
+        Call this before any computation on a GPU: cuBLAS reads its workspace setting once.
         """
         if device.type == "cpu":
             return
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        # not only with warnings: attention takes its repeatable kernels in no other mode
+        # Not with warn_only: attention chooses its deterministic kernels in this mode only.
         torch.use_deterministic_algorithms(True)
-        # nothing reads what has not been written
+        # Filling uninitialised memory costs time, and no code reads memory before writing it.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         if device.type == "cuda":
             torch.backends.cuda.matmul.fp32_precision = "tf32" if self.name == "tf32" else "ieee"
 
 
 def exact_device(device: torch.device) -> torch.device:
-    """Where to compute in float64 for a device: there, but for GPUs of Apple, which cannot."""
+    """Return the device for float64 work: the device itself, or the CPU for an Apple GPU."""
     return torch.device("cpu") if device.type == "mps" else device

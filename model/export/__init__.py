@@ -1,4 +1,4 @@
-"""Trained models in the file formats of other tools.
+"""Export of trained models to the file formats of other tools.
 
 Main names: `FORMATS`, `export`.
 """

@@ -1,4 +1,4 @@
-"""A folder of files that is either not there or whole."""
+"""Atomic writing of a folder: it either is complete or does not exist."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ _BLOCK = 1 << 20  # bytes
 
 
 def check_target(target: Path, *, force: bool) -> None:
-    """Whether a folder may be written.
+    """Check that a folder may be written.
 
     Args:
         target: the folder.
-        force: whether an earlier export in it is replaced; anything else never is.
+        force: True to replace an earlier export; other contents are never replaced.
 
     Raises:
-        ExportError: if it may not.
+        ExportError: if the folder may not be written.
     """
     if not target.exists():
         return
     if not target.is_dir():
-        raise ExportError(f"{target} is a file; give a folder that is to be made")
+        raise ExportError(f"{target} is a file; give the path of a new folder")
     files = sorted(path.name for path in target.iterdir())
     if not files:
         return
     foreign = [name for name in files if name not in _exported(target)]
     if foreign:
         raise ExportError(
-            f"{target} holds {foreign[0]}, which is of no export, so it is not replaced; give "
-            f"another folder"
+            f"{target} holds {foreign[0]}, which is not part of an export, so the folder is not "
+            f"replaced; give another folder"
         )
     if not force:
         raise ExportError(f"{target} holds an earlier export; give another folder, or --force")
 
 
 def _exported(folder: Path) -> set[str]:
-    """The files of an earlier export; of any other folder none."""
+    """Return the files of an earlier export; none for any other folder."""
     try:
         lines = (folder / SUMS_FILE).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
@@ -51,45 +51,47 @@ def _exported(folder: Path) -> set[str]:
 
 
 def write_folder(target: Path, write: Callable[[Path], None], readme: str) -> list[Path]:
-    """Write files into a folder beside the target, and give it the target's name.
+    """Write files into a temporary folder beside the target, then rename it to the target.
 
     Args:
-        target: where to; not there, empty, or an earlier export, which is replaced.
-        write: puts files into an empty folder.
-        readme: of the folder, in Markdown; the digests of the files follow it.
+        target: folder that does not exist, is empty, or is an earlier export, which is replaced.
+        write: writes files into an empty folder.
+        readme: README of the folder, in Markdown; the digests of the files are appended.
 
     Returns:
-        The files, by name.
+        Paths of the files, sorted by name.
 
     Raises:
-        ExportError: if they cannot be written; then the target is as it was.
+        ExportError: if the files cannot be written; the target is then unchanged.
     """
-    target = target.resolve()  # a link stays one
-    made = target.with_name(f".{target.name}.{os.getpid()}")
+    target = target.resolve()  # replace the folder behind a link, not the link
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
     old = target.with_name(f".{target.name}.{os.getpid()}.old")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        made.mkdir()
-        write(made)
-        sums = {path.name: _sha256(path) for path in sorted(made.iterdir())}
+        temporary.mkdir()
+        write(temporary)
+        sums = {path.name: _sha256(path) for path in sorted(temporary.iterdir())}
         table = "".join(f"| {name} | `{digest}` |\n" for name, digest in sums.items())
         text = f"{readme}\n## Files\n\n| File | SHA-256 |\n| --- | --- |\n{table}"
-        (made / README_FILE).write_text(text, encoding="utf-8")
-        sums[README_FILE] = _sha256(made / README_FILE)
+        (temporary / README_FILE).write_text(text, encoding="utf-8")
+        sums[README_FILE] = _sha256(temporary / README_FILE)
         lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
-        (made / SUMS_FILE).write_text(lines, encoding="utf-8")
-        mode = (made / SUMS_FILE).stat().st_mode  # some libraries hide what they write from others
-        for path in made.iterdir():
+        (temporary / SUMS_FILE).write_text(lines, encoding="utf-8")
+        # Some libraries write files that only the user can read; the sums have the default mode.
+        mode = (temporary / SUMS_FILE).stat().st_mode
+        for path in temporary.iterdir():
             path.chmod(mode)
         if target.exists():
             target.rename(old)
-        made.rename(target)
+        temporary.rename(target)
     except OSError as error:
         raise ExportError(f"cannot write {target}: {error.strerror or error}") from error
     finally:
+        # After a failure between the two renames, the earlier export gets its name back.
         if old.exists() and not target.exists():
             old.rename(target)
-        for folder in (made, old):
+        for folder in (temporary, old):
             shutil.rmtree(folder, ignore_errors=True)
     return sorted(target.iterdir())
 

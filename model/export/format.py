@@ -1,4 +1,4 @@
-"""What is exported, and what a format is."""
+"""Types of the export: a trained model, and a format of files."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from model.spec.architecture import Architecture
 from model.spec.trial import TrialSpec
 from model.tokenizer.tokenizer import Tokenizer
 
-if TYPE_CHECKING:  # what a format cannot express is said without torch
+if TYPE_CHECKING:  # obstacles of a format are reported without loading torch
     from torch import Tensor
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained model, as it leaves.
+    """A trained model with all that an export contains.
 
     Attributes:
-        spec: of its trial.
+        spec: specification of its trial.
         weights: by the names of `parameter_shapes`, without K: float32 on the CPU.
-        tokenizer: that its ids are of.
-        name: in a word or two, for instance `lm-3, trial 7`.
-        about: the beginning of its README, in Markdown: what it is, and its numbers.
-        details: what its README says behind how to use it.
+        tokenizer: tokenizer of its ids.
+        name: short name, for instance `lm-3, trial 7`.
+        about: first part of the README, in Markdown: description and metrics.
+        details: last part of the README, after its usage.
     """
 
     spec: TrialSpec
@@ -37,7 +37,7 @@ class TrainedModel:
 
     @property
     def architecture(self) -> Architecture:
-        """Of the model."""
+        """Architecture of the model."""
         return self.spec.architecture
 
 
@@ -46,13 +46,14 @@ class Format:
     """A format of files.
 
     Attributes:
-        what: it writes.
-        obstacles: what it cannot express of an architecture, each as `entry: value`.
-        patterns: how a tokenizer may cut text.
-        needs: a package that writes it, and is not always there; None for none.
-        write: puts the files of a model into an empty folder.
-        usage: how to use them, in Markdown.
-        front: the head of the README, which sites read.
+        what: description of the result, with an article: "a Llama model of llama.cpp".
+        obstacles: returns what the format cannot express of an architecture, each as
+            `entry: value`.
+        patterns: names of the tokenizer patterns that the format can express.
+        needs: optional package that writes the format; None if there is none.
+        write: writes the files of a model into an empty folder.
+        usage: returns instructions for the files, in Markdown.
+        front: front matter of the README, which websites read.
     """
 
     what: str

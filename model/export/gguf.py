@@ -1,4 +1,4 @@
-"""A GGUF file for llama.cpp and what is built on it."""
+"""Export to a GGUF file, for llama.cpp and programs built on it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from model.tokenizer.tokenizer import Tokenizer
 
 GGUF_FILE = "model.gguf"
 _PRE_TOKENIZER = "gpt-2"  # llama.cpp's name of the pattern `gpt2`
-_ALL_F32 = 0  # its file type
+_ALL_F32 = 0  # file type of GGUF: all tensors are float32
 
 
 def _write(model: TrainedModel, folder: Path) -> None:
@@ -51,7 +51,7 @@ def _write(model: TrainedModel, folder: Path) -> None:
 
 
 def _tokens(tokenizer: Tokenizer, a: Architecture) -> tuple[list[str], list[int]]:
-    """Name and kind of every id that the model knows; those of no token are unused."""
+    """Return name and kind of every id of the model; ids without a token are unused."""
     from gguf import TokenType
 
     special = {token.encode() for token in tokenizer.special_tokens}

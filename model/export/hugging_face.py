@@ -1,4 +1,4 @@
-"""A folder for Hugging Face transformers, which needs nothing of ours to load it."""
+"""Export to a folder that Hugging Face transformers loads without this package."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from model.spec.data import END_OF_TEXT
 from model.tokenizer.pretokenizer import PATTERNS
 
 WEIGHTS_FILE = "model.safetensors"
-_ACTIVATIONS = {"swiglu": "silu", "geglu": "gelu"}  # its gelu is exact, as ours
+_ACTIVATIONS = {"swiglu": "silu", "geglu": "gelu"}  # gelu is the exact one in both
 
 
 def _config(a: Architecture) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The Llama architecture: what of ours it is, and what it is not.
+"""The Llama architecture: which of our architectures it covers, and its weights.
 
 K is absent: one model. D = width, H = heads, d = width of a head, V = vocabulary.
 """
@@ -13,37 +13,37 @@ from model.spec.architecture import Architecture
 if TYPE_CHECKING:
     from torch import Tensor
 
-NORM_EPS = 1e-5  # of `norms.rmsnorm`
+NORM_EPS = 1e-5  # of `rmsnorm`
 
 
 def obstacles(a: Architecture, activations: tuple[str, ...]) -> list[str]:
-    """What Llama has not, by the names of our entries.
+    """Return the entries of an architecture that Llama cannot express, as `entry: value`.
 
     Args:
         a: an architecture.
-        activations: of ours that its implementation has.
+        activations: our activations that the target implementation has.
     """
-    found = []
+    entries = []
     if a.n_encoder_layers:
-        found.append(f"n_encoder_layers: {a.n_encoder_layers}")
+        entries.append(f"n_encoder_layers: {a.n_encoder_layers}")
     if a.activation not in activations:
-        found.append(f"activation: {a.activation}")
+        entries.append(f"activation: {a.activation}")
     if a.position != "rope":
-        found.append(f"position: {a.position}")
+        entries.append(f"position: {a.position}")
     if a.norm != "rmsnorm":
-        found.append(f"norm: {a.norm}")
+        entries.append(f"norm: {a.norm}")
     if a.norm_placement != "pre":
-        found.append(f"norm_placement: {a.norm_placement}")
+        entries.append(f"norm_placement: {a.norm_placement}")
     if a.qk_norm:
-        found.append("qk_norm: true")
+        entries.append("qk_norm: true")
     if a.logit_soft_cap:
-        found.append(f"logit_soft_cap: {a.logit_soft_cap:g}")
+        entries.append(f"logit_soft_cap: {a.logit_soft_cap:g}")
     if not a.attend_across_documents:
-        found.append("attend_across_documents: false")
-    return found
+        entries.append("attend_across_documents: false")
+    return entries
 
 
-# names of ours in a block → those of Hugging Face, and of llama.cpp
+# our names in a block → names of Hugging Face, names of llama.cpp
 _IN_BLOCK: Mapping[str, tuple[str, str]] = {
     "ln1.weight": ("input_layernorm", "attn_norm"),
     "attn.q_proj.weight": ("self_attn.q_proj", "attn_q"),
@@ -58,10 +58,10 @@ _IN_BLOCK: Mapping[str, tuple[str, str]] = {
 
 
 def hugging_face_weights(a: Architecture, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights by the names and in the layout of transformers.
+    """Return the weights with the names and in the layout of transformers.
 
-    Its rotary embedding turns the halves of a head, (x[i], x[i + d/2]), where ours turns
-    neighbours, (x[2i], x[2i + 1]): the rows of queries and keys are put in that order.
+    Its rotary embedding rotates the pairs (x[i], x[i + d/2]) of a head, ours the neighbours
+    (x[2i], x[2i + 1]): the rows of queries and keys are reordered.
     """
     heads = {"attn.q_proj.weight": a.n_heads, "attn.k_proj.weight": a.n_kv_heads}
 
@@ -74,13 +74,13 @@ def hugging_face_weights(a: Architecture, weights: Mapping[str, Tensor]) -> dict
         a,
         weights,
         ("model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"),
-        lambda i, name: f"model.network.layers.{i}.{_IN_BLOCK[name][0]}.weight",
+        lambda i, name: f"model.layers.{i}.{_IN_BLOCK[name][0]}.weight",
         in_block,
     )
 
 
 def llama_cpp_weights(a: Architecture, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights by the names of llama.cpp, whose rotary embedding is ours for this architecture.
+    """Return the weights with the names of llama.cpp, which rotates the same pairs as ours.
 
     Source: its `LLAMA_ROPE_TYPE_NORM`, and `permute` of convert_hf_to_gguf.py, which undoes the
     order of transformers.
@@ -101,9 +101,9 @@ def _renamed(
     name_of: Callable[[int, str], str],
     in_block: Callable[[str, Tensor], Tensor],
 ) -> dict[str, Tensor]:
-    """All weights by other names, each with memory of its own.
+    """Return all weights with other names, each with its own memory.
 
-    A tied head, which shrinks its input by √D, becomes a head of its own.
+    A tied head, which divides its input by √D, becomes a separate matrix.
     """
     embedding, norm, head = ends
     table = weights["token_embeddings.weight"]
@@ -112,6 +112,6 @@ def _renamed(
         for name in _IN_BLOCK:
             renamed[name_of(i, name)] = in_block(name, weights[f"layers.{i}.{name}"]).clone()
     renamed[norm] = weights["ln_final.weight"].clone()
-    own_head = weights["lm_head.weight"] if not a.tied_embeddings else table * a.d_model**-0.5
-    renamed[head] = own_head.clone()
+    head_matrix = weights["lm_head.weight"] if not a.tied_embeddings else table * a.d_model**-0.5
+    renamed[head] = head_matrix.clone()
     return {name: w.contiguous() for name, w in renamed.items()}

@@ -1,6 +1,6 @@
-"""Trained models in the formats that others read, and a registry of them.
+"""Registry of export formats, and the export of a trained model.
 
-A folder is written whole or not at all, with a README and the SHA-256 of every file.
+A folder is written completely or not at all, with a README and the SHA-256 of every file.
 """
 
 from __future__ import annotations
@@ -17,36 +17,34 @@ from model.export.hugging_face import HUGGING_FACE
 from model.export.torch_state import PLAIN
 from model.spec.architecture import Architecture
 
-__all__ = ["FORMATS", "ExportError", "Format", "TrainedModel", "check", "export"]
-
 FORMATS: Mapping[str, Format] = {"hf": HUGGING_FACE, "gguf": LLAMA_CPP, "torch": PLAIN}
 
 
 def check(name: str, a: Architecture, pattern: str | None, target: Path, *, force: bool) -> None:
-    """Whether a model can be exported, before it is loaded.
+    """Check that a model can be exported, before it is loaded.
 
     Args:
-        name: of the format, in `FORMATS`.
+        name: name of the format in `FORMATS`.
         a: architecture of the model.
-        pattern: how its tokenizer cuts text; None if that is not known yet.
+        pattern: pattern of its tokenizer; None if unknown yet.
         target: the folder to write.
-        force: whether an earlier export in it is replaced.
+        force: True to replace an earlier export in the folder.
 
     Raises:
-        ExportError: if the format cannot express the model, the package that writes it is not
-            there, or the folder holds something.
+        ExportError: if the format cannot express the model, the package that writes the format is
+            not installed, or the folder is not empty.
     """
-    made = FORMATS[name]
-    found = _obstacles(made, a, pattern)
-    if found:
+    chosen = FORMATS[name]
+    obstacles = _obstacles(chosen, a, pattern)
+    if obstacles:
         fits = [n for n, other in FORMATS.items() if not _obstacles(other, a, pattern)]
         raise ExportError(
-            f"the format {name} writes {made.what}, which cannot have {_listed(found)}; use "
+            f"the format {name} writes {chosen.what}, which cannot have {_listed(obstacles)}; use "
             f"--format {_listed(fits)}"
         )
-    if made.needs is not None and find_spec(made.needs) is None:
+    if chosen.needs is not None and find_spec(chosen.needs) is None:
         raise ExportError(
-            f"the format {name} needs the package {made.needs}: pip install {made.needs}"
+            f"the format {name} needs the package {chosen.needs}: pip install {chosen.needs}"
         )
     check_target(target, force=force)
 
@@ -55,35 +53,35 @@ def export(name: str, model: TrainedModel, target: Path, *, force: bool = False)
     """Write a trained model.
 
     Args:
-        name: of the format, in `FORMATS`.
-        model: what to write.
-        target: the folder; it is made with its parents, and must be empty if it is there.
-        force: whether an earlier export in it is replaced.
+        name: name of the format in `FORMATS`.
+        model: the model to write.
+        target: the folder, created with its parents; an existing one must be empty.
+        force: True to replace an earlier export in the folder.
 
     Returns:
-        The files.
+        Paths of the files.
 
     Raises:
         ExportError: as `check`; or if the files cannot be written.
     """
     check(name, model.architecture, model.tokenizer.pattern, target, force=force)
-    made = FORMATS[name]
+    chosen = FORMATS[name]
 
     def write(folder: Path) -> None:
         try:
-            made.write(model, folder)
-        except ValueError as error:  # two tokens of one name
+            chosen.write(model, folder)
+        except ValueError as error:  # two tokens with equal names
             raise ExportError(f"the format {name} cannot express the tokenizer: {error}") from error
 
-    parts = (made.front + model.about, f"## Use it\n\n{made.usage(model)}", model.details)
+    parts = (chosen.front + model.about, f"## Use it\n\n{chosen.usage(model)}", model.details)
     return write_folder(target, write, "\n".join(part.rstrip("\n") + "\n" for part in parts))
 
 
-def _obstacles(made: Format, a: Architecture, pattern: str | None) -> list[str]:
-    """What a format cannot express, each as `entry: value`."""
-    fits = pattern is None or pattern in made.patterns
-    return made.obstacles(a) + ([] if fits else [f"tokenizer.pattern: {pattern}"])
+def _obstacles(chosen: Format, a: Architecture, pattern: str | None) -> list[str]:
+    """Return what a format cannot express, each as `entry: value`."""
+    fits = pattern is None or pattern in chosen.patterns
+    return chosen.obstacles(a) + ([] if fits else [f"tokenizer.pattern: {pattern}"])
 
 
-def _listed(found: list[str]) -> str:
-    return found[0] if len(found) == 1 else f"{', '.join(found[:-1])} or {found[-1]}"
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"

@@ -1,6 +1,6 @@
-"""A plain state dict with its specification and its tokenizer, and what loads them.
+"""Export to a plain state dict with specification and tokenizer, and its loader.
 
-It expresses every architecture. Shapes are those of `parameter_shapes`: one model, without K.
+The format expresses every architecture. Shapes are those of `parameter_shapes`, without K.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ WEIGHTS_FILE, SPEC_FILE = "model.safetensors", "spec.json"
 def load_exported(
     folder: str | os.PathLike[str],
 ) -> tuple[TransformerLM | TransformerPair, Tokenizer]:
-    """Load what was exported with `--format torch`.
+    """Load an export of `--format torch`.
 
     Args:
-        folder: that was written.
+        folder: of the export.
 
     Returns:
-        The model, K = 1: a `TransformerPair` if it has an encoder. And its tokenizer.
+        The model, K = 1, which is a `TransformerPair` if it has an encoder; and its tokenizer.
 
     Raises:
-        ExportError: if the folder is no such export, or is damaged.
+        ExportError: if the folder is not such an export, or is damaged.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -44,12 +44,12 @@ def load_exported(
         tokenizer = Tokenizer.from_file(folder)
     except (OSError, SafetensorError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise ExportError(f"{folder} is no export of the format torch: {reason}") from error
+        raise ExportError(f"{folder} is not an export of the format torch: {reason}") from error
     a = spec.architecture
     if {name: tuple(w.shape) for name, w in weights.items()} != parameter_shapes(a):
         raise ExportError(f"{folder / WEIGHTS_FILE} does not fit {SPEC_FILE}")
-    made = TransformerPair if a.n_encoder_layers else TransformerLM
-    return made.of(a, weights), tokenizer
+    model_class = TransformerPair if a.n_encoder_layers else TransformerLM
+    return model_class.of(a, weights), tokenizer
 
 
 def _write(model: TrainedModel, folder: Path) -> None:
@@ -78,8 +78,9 @@ model, tokenizer = load_exported(".")
 logits = {call}
 ```
 
-`{WEIGHTS_FILE}` is a plain state dict of float32 tensors, and `{SPEC_FILE}` says what was trained \
-with what; weights and activations of the module lead with the number of models in it, which is 1.
+`{WEIGHTS_FILE}` is a plain state dict of float32 tensors, and `{SPEC_FILE}` is the \
+specification of its trial; weights and activations of the module have a first dimension for the \
+number of models, which is 1.
 """
 
 

@@ -1,4 +1,4 @@
-"""Text from trained weights, with a cache of keys and values.
+"""Generation of text from trained weights, with a cache of keys and values.
 
 Main names: `generate`, `GenerationSettings`.
 """

@@ -1,15 +1,16 @@
-"""Text from trained models, token by token: the sequences of a stack grow together.
+"""Generation of text from trained models, token by token: the texts of a stack grow together.
 
-K = models, B = texts of each, R = slots of a stack that writes, S = tokens of a source,
+K = models, B = texts of each, R = slots of a generating stack, S = tokens of a source,
 V = vocabulary.
 
-Every text has a slot of its own, those of one model share its weights. Matrix products round by
-the number of rows; so a text is the same to the last bit, whatever is written beside it.
+Every text has its own slot; the slots of one model share its weights. The rounding of a matrix
+product depends on the number of its rows, which are those of one slot. A text is therefore equal to
+the last bit, whatever texts are generated beside it.
 
-A language model sees at most `context_length` tokens. A text that grows beyond it is read again
-from half a context before its end on; so it costs one such reading for every half a context, and
-the model always sees at least half a context. A prompt that is longer is seen from a whole context
-before its end on. A target of an encoder–decoder ends with its context.
+A language model sees at most `context_length` tokens. When a text has filled the context, its last
+half context is read again and becomes the new context: one such reading for every half context, and
+the model always sees at least half a context. Of a longer prompt, the last `context_length` tokens
+are read. A target of an encoder–decoder ends with its context.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from torch import Tensor
 
 from model.corpus.dataset import Ints
 from model.generation.kv_cache import CachedModel, capacity_of
-from model.generation.sampling import Dice, choose, filtered
+from model.generation.sampling import RandomStream, choose, filtered
 from model.generation.settings import GenerationSettings
 from model.network.layers import Weights
 from model.spec.architecture import Architecture, parameter_shapes
 
-ENDED = -1  # in place of an id: the text has ended
-_ALIGNMENT = 64  # floats, as in `stack`: rows of all slots are aligned alike
+ENDED = -1  # instead of an id: the text has ended
+_ALIGNMENT = 64  # floats, as in `model.stack`: the rows of all slots have equal alignment
 
 Ids = Sequence[int]
 
@@ -38,12 +39,12 @@ Ids = Sequence[int]
 def stack_weights(
     a: Architecture, models: Sequence[Mapping[str, Tensor]], device: torch.device | str = "cpu"
 ) -> dict[str, Tensor]:
-    """The weights of single models as those of a stack.
+    """Stack the weights of single models.
 
     Args:
-        a: the architecture of all.
-        models: by the names of `parameter_shapes`, without K.
-        device: where the stack is to lie.
+        a: architecture of all models.
+        models: weights by the names of `parameter_shapes`, without K.
+        device: of the stack.
 
     Returns:
         The same names, each with a leading K.
@@ -69,39 +70,41 @@ def generate(
 ) -> Iterator[Ints]:
     """Continue prompts, or translate them if the models have an encoder.
 
-    A text does not depend on the others, nor on how many there are.
+    A text depends neither on the other texts nor on their number.
 
     Args:
-        a: the architecture of all models.
-        weights: as `stack_weights` gives them.
-        prompts: K times B prompts, as ids; one without ids begins a document. With an encoder they
-            are sources, of which what exceeds `source_length` − 1 ids is cut.
-        settings: how to write.
-        numbers: of the dice that each of the B texts throws; by default 0 … B−1.
+        a: architecture of all models.
+        weights: of the models, from `stack_weights`.
+        prompts: K times B prompts, as ids; an empty prompt begins a document. With an encoder they
+            are sources, cut after `source_length` − 1 ids.
+        settings: of the generation.
+        numbers: number of the random stream of each of the B texts; by default 0 … B−1.
 
     Yields:
-        After each step, the tokens that were written, (K, B) int64; ENDED for a text that has
-        ended, by the end-of-text token or by the end of an encoder–decoder's context.
+        After each step, the new tokens, (K, B) int64; ENDED for a text that has ended, by the
+        end-of-text token or by the end of an encoder–decoder's context.
 
     Raises:
         ValueError: if the prompts do not fit the weights.
     """
     num_models, batch = len(next(iter(weights.values()))), len(prompts[0])
-    if len(prompts) != num_models or any(len(own) != batch or not own for own in prompts):
+    if len(prompts) != num_models or any(len(texts) != batch or not texts for texts in prompts):
         raise ValueError(f"there must be equally many prompts for each of {num_models} models")
-    thrown = [*(range(batch) if numbers is None else numbers)]
-    # Bits may depend on the size of a cache too, so each text has the size that it needs alone.
+    streams = [*(range(batch) if numbers is None else numbers)]
+    # Bits may depend on the size of the cache, too. Each text therefore gets the size that it would
+    # get alone, and texts of equal sizes (and, with several texts a model, of one model) share a
+    # stack.
     stacks: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for k, b in product(range(num_models), range(batch)):
         size = capacity_of(a, max(1, len(prompts[k][b])) + settings.max_tokens)
         stacks.setdefault((size, k if batch > 1 else 0), []).append((k, b))
-    going = []
+    generators = []
     for (size, _), texts in stacks.items():
-        own = _of_texts(a, weights, [k for k, _ in texts])
-        asked = [prompts[k][b] for k, b in texts]
-        dice = Dice(settings.seed, [thrown[b] for _, b in texts])
-        going.append(_generate(a, own, asked, settings, dice, size))
-    for steps in zip_longest(*going):
+        stack_prompts = [prompts[k][b] for k, b in texts]
+        stream = RandomStream(settings.seed, [streams[b] for _, b in texts])
+        slot_weights = _weights_of_texts(a, weights, [k for k, _ in texts])
+        generators.append(_generate(a, slot_weights, stack_prompts, settings, stream, size))
+    for steps in zip_longest(*generators):
         written = np.full((num_models, batch), ENDED, np.int64)
         for texts, step in zip(stacks.values(), steps, strict=True):
             if step is not None:
@@ -109,8 +112,8 @@ def generate(
         yield written
 
 
-def _of_texts(a: Architecture, weights: Weights, models: Sequence[int]) -> Weights:
-    """The weights of a stack that has a slot for each text, given the model of each."""
+def _weights_of_texts(a: Architecture, weights: Weights, models: Sequence[int]) -> Weights:
+    """Return the weights of a stack with a slot for each text, given the model of each text."""
     num_models = len(next(iter(weights.values())))
     if [*models] == [*range(num_models)]:
         return weights
@@ -126,10 +129,10 @@ def _generate(
     weights: Weights,
     prompts: Sequence[Ids],
     settings: GenerationSettings,
-    dice: Dice,
+    stream: RandomStream,
     capacity: int,
 ) -> Iterator[Ints]:
-    """The same of one stack, a text for each slot: (R,) int64 after each step."""
+    """Generate the texts of one stack, one in each slot: yield (R,) int64 after each step."""
     sources = _sources(a, prompts, weights) if a.n_encoder_layers else None
     texts = [[*(() if a.n_encoder_layers else prompt)] or [a.end_of_text] for prompt in prompts]
     model = CachedModel(a, weights, capacity, sources)
@@ -141,7 +144,7 @@ def _generate(
     for place in range(settings.max_tokens):
         if place:
             logits = _advance(a, model, texts, live)
-        ids = choose(filtered(logits, seen, settings), settings, dice, place)  # (R,)
+        ids = choose(filtered(logits, seen, settings), settings, stream, place)  # (R,)
         live -= {row for row in live if ids[row] == a.end_of_text}
         yield _written(ids, live)
         for row in live:
@@ -154,29 +157,29 @@ def _generate(
 def _advance(
     a: Architecture, model: CachedModel, texts: Sequence[Sequence[int]], live: set[int]
 ) -> Tensor:
-    """Logits (R, V) after the newest token of each live text; a full context begins anew."""
+    """Return logits (R, V) after the newest token of each live text; restart full contexts."""
     full = {row for row in live if model.lengths[row] == a.context_length}
     half = max(1, a.context_length // 2)
     if not full:
         return model.extend({row: texts[row][-1] for row in live})
-    begun = model.restart({row: texts[row][-half:] for row in full})
+    restarted = model.restart({row: texts[row][-half:] for row in full})
     if full == live:
-        return begun
+        return restarted
     others = model.extend({row: texts[row][-1] for row in live - full})
     is_full = torch.tensor([row in full for row in range(len(texts))], device=model.device)
-    return torch.where(is_full.unsqueeze(-1), begun, others)
+    return torch.where(is_full.unsqueeze(-1), restarted, others)
 
 
 def _written(ids: Tensor, live: set[int]) -> Ints:
-    """The ids of texts that go on, and ENDED for the others, (R,)."""
+    """Return the ids of texts that continue, and ENDED for the others, (R,)."""
     tokens = np.full(len(ids), ENDED, np.int64)
-    going = sorted(live)
-    tokens[going] = ids.numpy()[going]
+    rows = sorted(live)
+    tokens[rows] = ids.numpy()[rows]
     return tokens
 
 
 def _sources(a: Architecture, prompts: Sequence[Ids], weights: Weights) -> Tensor:
-    """What an encoder reads, (R, 1, S): each with its end of text and padding."""
+    """Return the encoder's input, (R, 1, S): each source with its end of text and padding."""
     cut = [[*prompt[: a.source_length - 1], a.end_of_text] for prompt in prompts]
     padded = [[[*row, *[a.end_of_text] * (a.source_length - len(row))]] for row in cut]
     return torch.tensor(padded, device=next(iter(weights.values())).device)

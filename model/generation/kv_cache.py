@@ -1,12 +1,12 @@
-"""A model that remembers keys and values, so that each token goes through it once.
+"""A model with a cache of keys and values, so that each token passes through the model once.
 
 K = slots in a stack, each with one sequence; T = tokens of a pass, S = places of the cache,
-D = width, H = heads, d = width of a head, V = vocabulary. The heads of keys and values may be
-fewer, H′.
+D = width, H = heads, d = width of a head, V = vocabulary. Keys and values may have fewer heads, H′.
 
-The law holds by construction: a pass has the same shapes whatever the sequences hold. A slot that
-reads nothing in a pass, or less than the others, parks tokens behind its cache, where no token sees
-them. Kernels that round by shape therefore round alike for every neighbour.
+The law (a slot's bits do not depend on its neighbours) holds by construction: a pass has equal
+shapes whatever the sequences hold. A slot that reads no token in a pass, or fewer than the others,
+writes dummy tokens to places behind its cache, which no token sees. Kernels whose rounding depends
+on the shape therefore round equally for every neighbour.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ from model.network.layers import Weights
 from model.network.transformer import Trunk
 from model.spec.architecture import Architecture
 
-CHUNK = 32  # tokens of a longer text that a pass reads
+CHUNK = 32  # tokens that a pass reads of a longer text
 
 
 def capacity_of(a: Architecture, length: int) -> int:
-    """Places for a text that may grow to some length: CHUNK times a power of two.
+    """Return the places for a text that may grow to some length: CHUNK times a power of two.
 
-    Sequences of one stack have one capacity, on which their bits may depend; so that it rarely
-    differs, there are few. It is never more than the context needs.
+    All sequences of a stack have one capacity, and bits may depend on it. Powers of two give few
+    different capacities, so that texts rarely need different stacks. The capacity never exceeds
+    the need of a full context.
     """
     chunks = math.ceil(min(length, a.context_length) / CHUNK)
     return CHUNK << (max(1, chunks) - 1).bit_length()
@@ -47,9 +48,13 @@ class CachedModel:
     Args:
         architecture: of the models.
         weights: by the names of `parameter_shapes`, each with a leading K.
-        capacity: places for the tokens of a sequence, as `capacity_of` gives it.
-        sources: what an encoder reads, (K, 1, source_length) int64; what follows the first end of
-            text is padding. None in a language model.
+        capacity: places for the tokens of a sequence, from `capacity_of`.
+        sources: input of the encoder, (K, 1, source_length) int64; ids after the first end of text
+            are padding. None for a language model.
+
+    Attributes:
+        device: of the weights.
+        lengths: number of tokens that each slot holds.
     """
 
     def __init__(
@@ -62,7 +67,7 @@ class CachedModel:
         a = self._architecture = architecture
         self._weights, self._capacity = weights, capacity
         table = weights["token_embeddings.weight"]
-        self.device, self.lengths = table.device, [0] * len(table)  # tokens that each slot holds
+        self.device, self.lengths = table.device, [0] * len(table)
         self._trunk, self._head = Trunk(a, a.decoder), Head.of(a)
         self._chunk = min(CHUNK, capacity)
         size = capacity + self._chunk  # S
@@ -74,19 +79,18 @@ class CachedModel:
         self._memory: Tensor | None = None
         self._attend_memory: Attend | None = None
         if sources is not None:
-            with _alike(self.device):
+            with _reproducible(self.device):
                 self._memory, attend = EncoderDecoder(a).encode(weights, sources, Dropout())
             self._attend_memory = _keeping(attend)
 
     def restart(self, texts: Mapping[int, Sequence[int]]) -> Tensor:
-        """Some slots forget what they hold, and read another text.
+        """Replace the texts of some slots.
 
         Args:
-            texts: slot → the ids that it is to hold, 1 to `capacity` of them. The others stay as
-                they are.
+            texts: slot → ids of its new text, 1 to `capacity`. The other slots keep their texts.
 
         Returns:
-            Logits of the next token, (K, V); of the others they mean nothing.
+            Logits of the next token, (K, V); meaningless for the other slots.
         """
         last: Tensor | None = None
         for start in range(0, max(map(len, texts.values())), self._chunk):
@@ -102,13 +106,13 @@ class CachedModel:
         return self._logits(last)
 
     def extend(self, ids: Mapping[int, int]) -> Tensor:
-        """Some slots read one more token.
+        """Append one token to the texts of some slots.
 
         Args:
-            ids: slot → the id. The others stay as they are.
+            ids: slot → id. The other slots keep their texts.
 
         Returns:
-            Logits of the next token, (K, V); of the others they mean nothing.
+            Logits of the next token, (K, V); meaningless for the other slots.
         """
         starts = {row: self.lengths[row] for row in ids}
         x = self._pass(starts, {row: [token] for row, token in ids.items()}, 1)
@@ -119,23 +123,29 @@ class CachedModel:
     def _pass(
         self, starts: Mapping[int, int], parts: Mapping[int, Sequence[int]], length: int
     ) -> Tensor:
-        """Read up to `length` tokens in some slots, from a place on: activations (K, T, D)."""
+        """Read up to `length` tokens in some slots, and return activations (K, T, D).
+
+        Args:
+            starts: slot → place of its first token.
+            parts: slot → its tokens.
+            length: T.
+        """
         ids = [[0] * length for _ in self.lengths]
         at = [[self._capacity + t for t in range(length)] for _ in self.lengths]
         for row, part in parts.items():
             ids[row][: len(part)] = part
             at[row][: len(part)] = range(starts[row], starts[row] + len(part))
-        with _alike(self.device):
+        with _reproducible(self.device):
             placed = torch.tensor(at, device=self.device)
             tokens = torch.tensor(ids, device=self.device)
             sight = self._sight(tokens, placed)
             x = self._trunk(self._weights, tokens.unsqueeze(1), sight, Dropout())
         if self._memory is not None:
-            self._memory = self._memory[:, :, :0]  # its keys and values are kept: nothing is new
+            self._memory = self._memory[:, :, :0]  # its keys and values are cached now
         return x.squeeze(1)
 
     def _sight(self, ids: Tensor, at: Tensor) -> Sight:
-        """What tokens (K, T) see that stand at some places of the cache."""
+        """Return what tokens (K, T) at places `at` of the cache attend to."""
         a = self._architecture
         see = self._places <= at.unsqueeze(-1)  # (K, T, S)
         if not a.attend_across_documents:
@@ -145,8 +155,8 @@ class CachedModel:
         bias = self._trunk.position.bias_of(self._weights, ahead)  # (K, 1, H, T, S)
         if bias is not None:
             mask = torch.where(mask, bias.squeeze(1), -math.inf)
-        stand = at.clamp(max=a.context_length - 1).unsqueeze(1)
-        return Sight(self._attend(at, mask), self._memory, self._attend_memory, stand)
+        positions = at.clamp(max=a.context_length - 1).unsqueeze(1)
+        return Sight(self._attend(at, mask), self._memory, self._attend_memory, positions)
 
     def _attend(self, at: Tensor, mask: Tensor) -> Attend:
         def attend(q: Tensor, k: Tensor, v: Tensor, place: int) -> Tensor:
@@ -165,7 +175,7 @@ class CachedModel:
         return attend
 
     def _same_document(self, ids: Tensor, at: Tensor) -> Tensor:
-        """Whether each place holds a token of the document of each new token, (K, T, S)."""
+        """Return True where a place holds a token of the document of a new token, (K, T, S)."""
         before = self._documents[self._row, (at[:, :1] - 1).clamp(min=0)]  # (K, 1)
         opened = (ids == self._architecture.end_of_text).cumsum(-1)
         number = before.where(at[:, :1] > 0, 0) + opened  # (K, T)
@@ -173,13 +183,13 @@ class CachedModel:
         return self._documents.unsqueeze(1) == number.unsqueeze(-1)
 
     def _logits(self, x: Tensor) -> Tensor:
-        """Activations (K, D) → (K, V)."""
-        with _alike(self.device):
+        """Return the logits (K, V) of activations (K, D)."""
+        with _reproducible(self.device):
             return self._head(self._weights, x.unsqueeze(1)).squeeze(1)
 
 
 def _keeping(attend: Attend) -> Attend:
-    """Attention to keys and values of the first pass, which do not change."""
+    """Attend to keys and values of the first pass in all passes: those of a source stay."""
     kept: dict[int, tuple[Tensor, Tensor]] = {}
 
     def attend_kept(q: Tensor, k: Tensor, v: Tensor, place: int) -> Tensor:
@@ -189,8 +199,8 @@ def _keeping(attend: Attend) -> Attend:
 
 
 @contextmanager
-def _alike(device: torch.device) -> Iterator[None]:
-    """Without gradients, and on a CPU with one thread: sums round by how they are split."""
+def _reproducible(device: torch.device) -> Iterator[None]:
+    """Compute without gradients, and on a CPU with one thread: a sum rounds by its split."""
     threads = torch.get_num_threads()
     try:
         if device.type == "cpu" and threads > 1:

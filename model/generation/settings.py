@@ -1,4 +1,4 @@
-"""How text is written; without torch, for those that only pass it on."""
+"""Settings of generation; without torch, for callers that only pass them on."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class GenerationSettings(BaseModel):
-    """How text is written.
+    """Settings of generation.
 
     Attributes:
         temperature: divides the logits; 0 takes the most probable token.
-        top_k: how many of the most probable tokens are drawn from; 0 is all.
-        top_p: the fewest tokens with at least this probability together are drawn from.
-        repetition_penalty: divides positive logits of tokens that were read or written before,
-            and multiplies negative ones.
-        max_tokens: the most that are written.
-        seed: of the draws.
+        top_k: draw from this number of most probable tokens; 0 means all tokens.
+        top_p: draw from the fewest tokens whose probabilities sum up to at least this value.
+        repetition_penalty: divides the positive logits of tokens that the text already contains,
+            and multiplies their negative logits.
+        max_tokens: limit of generated tokens.
+        seed: seed of the draws.
 
     Raises:
         ValidationError: if a value is out of range.

@@ -1,5 +1,4 @@
-"""Where text comes from: files, tables, the hub, the standard library, as a stream of documents.
+"""Sources of text: files, tables, the hub and the standard library, read as streams of documents.
 
-Main names: `SOURCES`, `documents`, `fingerprint`. Memory stays bounded, however large the
-data.
+Main names: `SOURCES`, `documents`, `fingerprint`. Memory does not grow with the data.
 """

@@ -1,4 +1,4 @@
-"""Pairs of the standard library: what a function does, and the summary its docstring gives."""
+"""Pairs of the standard library: a function, and the first line of its docstring."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 class Pair(NamedTuple):
-    """Two texts, of which the second follows from the first.
+    """A source text, and the target text that follows from it.
 
     Attributes:
-        name: unique; the file and the number of the pair in it.
+        name: unique; name of the file and number of the pair in the file.
         source: a function without its docstring.
         target: the first line of its docstring.
     """
@@ -29,14 +29,10 @@ class Pair(NamedTuple):
     target: str
 
 
-def docstring_pairs(config: DataConfig) -> Iterator[Pair]:
-    """The documented functions of the running interpreter's own standard library.
+def docstring_pairs() -> Iterator[Pair]:
+    """Yield the documented functions of the running interpreter's own standard library.
 
-    Files that this Python cannot parse are left out, and functions that consist of nothing but a
-    docstring.
-
-    Args:
-        config: where the text comes from; no option changes the pairs.
+    Files that this Python cannot parse are left out, and functions with no code but a docstring.
 
     Yields:
         Pairs in the order of the files and of the lines.
@@ -52,21 +48,21 @@ def docstring_pairs(config: DataConfig) -> Iterator[Pair]:
         try:
             text = data.decode("utf-8")
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # invalid escapes, which are the library's affair
+                warnings.simplefilter("ignore")  # invalid escapes in the library's source
                 tree = ast.parse(text)
         except (UnicodeDecodeError, SyntaxError, ValueError):
             continue
-        # As the parser counts lines; a form feed ends none.
+        # The lines of the parser: `splitlines` would also split at form feeds.
         lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
         functions = [node for node in ast.walk(tree) if isinstance(node, _Function)]
         functions.sort(key=lambda node: (node.lineno, node.col_offset))
-        found = [each for node in functions if (each := _pair(node, lines)) is not None]
-        for number, (source, target) in enumerate(found):
+        pairs = [texts for node in functions if (texts := _pair(node, lines)) is not None]
+        for number, (source, target) in enumerate(pairs):
             yield Pair(f"{file.name}#{number}", source, target)
 
 
 def _pair(node: _Function, lines: list[str]) -> tuple[str, str] | None:
-    """Source and target of a function; None if it does not have both."""
+    """Return source and target of a function; None if one of them is missing."""
     summary = (ast.get_docstring(node) or "").strip().split("\n")[0].strip()
     first, *rest = node.body
     if not summary or not rest or first.end_lineno is None or node.end_lineno is None:
@@ -77,18 +73,18 @@ def _pair(node: _Function, lines: list[str]) -> tuple[str, str] | None:
     shares_a_line = first.lineno == node.lineno or rest[0].lineno == first.end_lineno
     if shares_a_line:
         return None
-    while not below[0].strip():  # what set the docstring apart
+    while not below[0].strip():  # blank lines after the docstring
         del below[0]
     indent = " " * node.col_offset
     return "\n".join(line.removeprefix(indent) for line in above + below).rstrip(), summary
 
 
 def documents_of_pairs(config: DataConfig) -> Iterator[Document]:
-    """Each pair as two documents if pairs are asked for.
+    """Yield each pair as two documents if `config.pairs` is set, otherwise as one document.
 
-    Otherwise as one text: the function, then the summary as a docstring.
+    The one document is the function, then the summary as a docstring.
     """
-    for name, source, target in docstring_pairs(config):
+    for name, source, target in docstring_pairs():
         if config.pairs:
             yield from pair(name, source, target)
             continue

@@ -1,6 +1,6 @@
-"""Documents, and how a stream of text becomes them: cut at separators, long ones in pieces.
+"""Documents: cut from a stream of text at separators, long documents in pieces.
 
-What comes out is a function of the text alone, wherever the blocks that it is read in end.
+The documents are a function of the text alone and do not depend on the blocks in which it is read.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-# The longest text of one item, in characters: which bounds the memory of whoever works on it.
+# Longest text of one item, in characters; it bounds the memory of every later step.
 PIECE = 2**22
 
-# How far a piece is searched backwards at a time; nearly always the first time is enough.
+# Characters searched backwards at a time for the end of a piece; nearly always once is enough.
 _WINDOW = 2**12
 _BREAK = re.compile(r"\S ")
 
@@ -21,10 +21,10 @@ class Document(NamedTuple):
     """A document, or a piece of one.
 
     Attributes:
-        name: unique within a source, but for the two documents of a pair, which share it; depends
-            on the name of the file and the number of the row or part in it only.
-        text: never white space only, unless it is a piece of a longer document.
-        ends: false if the text of the document goes on in the next item, which has the same name.
+        name: name of the file and number of the row or part in the file; unique within a source,
+            except that the two documents of a pair share it.
+        text: not only white space, unless it is a piece of a longer document.
+        ends: False if the document continues in the next item, which has the same name.
     """
 
     name: str
@@ -32,55 +32,64 @@ class Document(NamedTuple):
     ends: bool = True
 
 
-class Part(NamedTuple):
-    """A text between two separators, or a piece of one."""
+class TextPart(NamedTuple):
+    """A text between two separators, or a piece of one.
+
+    Attributes:
+        number: from 0, of the part in the file.
+        text: of the part or piece.
+        ends: False if the part continues in the next item.
+    """
 
     number: int
     text: str
     ends: bool
 
 
-def parts(texts: Iterable[str], separator: str) -> Iterator[Part]:
+def parts(texts: Iterable[str], separator: str) -> Iterator[TextPart]:
     """Cut a stream of text at the separators, and long parts into pieces.
 
     Args:
         texts: the text in blocks of any size.
-        separator: what stands between parts.
+        separator: text between two parts.
 
     Yields:
-        The parts that are not white space only, numbered as `"".join(texts).split(separator)`
-        numbers them.
+        The parts that are not only white space, with the numbers that they have in
+        `"".join(texts).split(separator)`.
     """
-    return _filled(_all_parts(texts, separator))
+    return _without_blank_parts(_all_parts(texts, separator))
 
 
-def _all_parts(texts: Iterable[str], separator: str) -> Iterator[Part]:
+def _all_parts(texts: Iterable[str], separator: str) -> Iterator[TextPart]:
     number, rest = 0, ""
     for text in texts:
-        *whole, rest = (rest + text).split(separator)
-        for part in whole:
+        *complete, rest = (rest + text).split(separator)
+        for part in complete:
             for piece, ends in pieces(part):
-                yield Part(number, piece, ends)
+                yield TextPart(number, piece, ends)
             number += 1
-        # The last characters may be the beginning of a separator.
+        # Keep the last characters: they may be the beginning of a separator.
         while len(rest) - len(separator) + 1 > PIECE:
             cut = _cut(rest)
-            yield Part(number, rest[:cut], False)
+            yield TextPart(number, rest[:cut], False)
             rest = rest[cut:]
     for piece, ends in pieces(rest):
-        yield Part(number, piece, ends)
+        yield TextPart(number, piece, ends)
 
 
-def _filled(cut: Iterable[Part]) -> Iterator[Part]:
-    """Without the parts that are white space only; blank pieces wait until it is known."""
-    blank: list[Part] = []
-    begun = False
-    for part in cut:
-        if begun or (part.text and not part.text.isspace()):
+def _without_blank_parts(pieces_of_parts: Iterable[TextPart]) -> Iterator[TextPart]:
+    """Leave out parts that are only white space.
+
+    The first blank pieces of a part wait until a later piece has text, or the part ends.
+    """
+    blank: list[TextPart] = []
+    has_text = False  # the current part has had a piece with text
+    for part in pieces_of_parts:
+        if has_text or (part.text and not part.text.isspace()):
             yield from blank
             yield part
             blank.clear()
-            begun = not part.ends
+            has_text = not part.ends
         elif part.ends:
             blank.clear()
         else:
@@ -88,10 +97,11 @@ def _filled(cut: Iterable[Part]) -> Iterator[Part]:
 
 
 def pieces(text: str) -> Iterator[tuple[str, bool]]:
-    """The pieces of a document, and whether each is the last one.
+    """Yield the pieces of a document, each with True if it is the last one.
 
     A piece has at most `PIECE` characters. It ends before the last space that follows a character
-    that is not white space, because no tokenizer joins the two, or anywhere if there is none.
+    that is not white space, because no tokenizer joins the two. Without such a space it ends
+    anywhere.
     """
     begin = 0
     while len(text) - begin > PIECE:
@@ -102,25 +112,25 @@ def pieces(text: str) -> Iterator[tuple[str, bool]]:
 
 
 def _cut(text: str, begin: int = 0) -> int:
-    """Where a piece ends that begins somewhere in a text and does not reach its end."""
+    """Return the end of a piece that begins at `begin` and does not reach the end of the text."""
     stop = begin + PIECE + 1  # the space itself belongs to the next piece
     while stop > begin + 1:
         start = max(begin, stop - _WINDOW)
         breaks = [match.end() - 1 for match in _BREAK.finditer(text, start, stop)]
         if breaks:
             return breaks[-1]
-        # The next window ends with the space that this one may begin with.
+        # The windows overlap by one character: this one may begin with the space after a break.
         stop = start + 1 if start > begin else begin
     return begin + PIECE
 
 
-class TableRow(NamedTuple):
-    """What a reader takes of a row of a table.
+class SourceRow(NamedTuple):
+    """The requested fields of a row of a table.
 
     Attributes:
-        number: from 0, of all rows.
-        where: file and place, to begin a message with.
-        texts: of the fields that are asked for, in that order; None where there is none.
+        number: from 0, of the row in the file.
+        where: file and place, the beginning of an error message.
+        texts: texts of the requested fields, in the order of the request; None for a missing text.
     """
 
     number: int
@@ -129,14 +139,14 @@ class TableRow(NamedTuple):
 
 
 def pair(name: str, source: str, target: str) -> Iterator[Document]:
-    """A pair as two documents of one name: the source and then the target."""
+    """Yield a pair as two documents of one name, the source and then the target."""
     for text in (source, target):
         for piece, ends in pieces(text):
             yield Document(name, piece, ends)
 
 
 def documents_of_rows(name: str, texts: Iterable[tuple[int, str]]) -> Iterator[Document]:
-    """One document per numbered text, without those that are white space only."""
+    """Yield a document for each numbered text, but none for texts of only white space."""
     for number, text in texts:
         if not text or text.isspace():
             continue

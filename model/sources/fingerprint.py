@@ -1,4 +1,4 @@
-"""The identity of a source: a digest of its options and files, and what differs between two."""
+"""Identity of a source: a digest of its options and files, and the difference of two sources."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ from model.sources.registry import source_files
 from model.sources.streams import format_suffix, unreadable
 from model.spec.data import DataConfig
 
-# Changes when other documents are made of the same files.
+# Version of the rules that make documents of files; raised when they change.
 _RULES = 1
-# A file that changed so lately may change again without its time telling.
+# A file modified less than this ago may change again with an equal modification time, because
+# file systems store times coarsely: its digest is not remembered.
 _RACY_NS = 2_000_000_000
 
 _Entry = tuple[int, int, str]  # size, time of change in ns, SHA-256
 
 
 class FileDigest(NamedTuple):
-    """What a file was.
+    """Name, size and digest of a file of a source.
 
     Attributes:
-        name: as its documents are named by.
-        bytes: its size.
-        sha256: of the bytes as they lie on the disk; the commit of a data set of the hub.
+        name: name of the file within the source, the beginning of the names of its documents.
+        bytes: size of the file.
+        sha256: SHA-256 of the file on disk; the commit of a data set of the hub.
     """
 
     name: str
@@ -45,12 +46,12 @@ class FileDigest(NamedTuple):
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What a source was.
+    """Identity of a source.
 
     Attributes:
-        digest: SHA-256 of the options that change documents, and of names and bytes of the files;
-            where the files lie and how documents are split does not count.
-        files: the files, so that it can be told which ones changed.
+        digest: SHA-256 of the options that change documents, and of names and contents of the
+            files; the folder of the files and the split of the documents do not count.
+        files: the files, to name those that changed.
     """
 
     digest: str
@@ -58,19 +59,19 @@ class Fingerprint:
 
 
 def fingerprint(config: DataConfig, memo: Path | None = None) -> Fingerprint:
-    """Read what identifies a source: all its files, or what the hub says of a data set.
+    """Compute the identity of a source from all its files, or from the commit of its data set.
 
     Args:
         config: the source.
-        memo: where digests of files are kept, so that the next start need not read them again;
-            a file counts as unchanged if path, size and time of change are. None reads all.
+        memo: file that keeps digests, so that later calls need not read all files again. A file
+            counts as unchanged if its path, size and modification time are. None reads all files.
 
     Raises:
-        CorpusError: if a file cannot be read, or the hub cannot be asked.
+        CorpusError: if a file cannot be read, or the hub cannot be reached.
     """
     local = local_files(config) if config.hub else source_files(config)
     if local is None:
-        # The commit stands for the contents.
+        # The commit identifies the contents.
         files: tuple[FileDigest, ...] = (FileDigest(hub_name(config), 0, commit(config)),)
     else:
         files = _digests(local, memo)
@@ -81,7 +82,7 @@ def fingerprint(config: DataConfig, memo: Path | None = None) -> Fingerprint:
 
 
 def _options(config: DataConfig, files: Sequence[FileDigest]) -> dict[str, str | bool | None]:
-    """The options that change the documents of these files."""
+    """Return the options that change the documents of these files."""
     options: dict[str, str | bool | None] = {"kind": config.kind}
     if config.pairs:
         options["pairs"] = True
@@ -109,7 +110,7 @@ def _options(config: DataConfig, files: Sequence[FileDigest]) -> dict[str, str |
 
 
 def difference(old: Sequence[FileDigest], new: Sequence[FileDigest]) -> str:
-    """What became of the files, in one clause; empty if nothing did.
+    """Describe the changes between two lists of files in one clause; empty if they are equal.
 
     Example: `a.txt changed, b.txt is gone, c.txt is new and 3 more`.
     """
@@ -127,33 +128,33 @@ def difference(old: Sequence[FileDigest], new: Sequence[FileDigest]) -> str:
 
 
 def _digests(files: Sequence[SourceFile], memo: Path | None) -> tuple[FileDigest, ...]:
-    known = _load(memo) if memo else {}
-    learned: dict[str, _Entry] = {}
+    entries = _load(memo) if memo else {}
+    new_entries: dict[str, _Entry] = {}
     digests = []
     try:
         for file in files:
             path = str(file.path.absolute())
             try:
-                size, sha256, entry = _digest(file.path, known.get(path))
+                size, sha256, entry = _digest(file.path, entries.get(path))
             except OSError as error:
                 raise unreadable(file.path, error) from error
             digests.append(FileDigest(file.name, size, sha256))
-            if entry is not None and entry != known.get(path):
-                learned[path] = entry
+            if entry is not None and entry != entries.get(path):
+                new_entries[path] = entry
     finally:
-        # Also after an error or an interrupt: what was read is known.
-        if memo and learned:
-            _save(memo, learned)
+        # Also after an error or an interrupt: the digests computed so far need not be repeated.
+        if memo and new_entries:
+            _save(memo, new_entries)
     return tuple(digests)
 
 
-def _digest(path: Path, known: _Entry | None) -> tuple[int, str, _Entry | None]:
-    """Size, SHA-256 and what to remember of a file; None if it must not be."""
+def _digest(path: Path, remembered: _Entry | None) -> tuple[int, str, _Entry | None]:
+    """Return size, SHA-256 and memo entry of a file; no entry if the file changed just now."""
     with path.open("rb") as file:
         before = os.fstat(file.fileno())
         is_settled = before.st_mtime_ns < time.time_ns() - _RACY_NS
-        if is_settled and known and known[:2] == (before.st_size, before.st_mtime_ns):
-            return before.st_size, known[2], known
+        if is_settled and remembered and remembered[:2] == (before.st_size, before.st_mtime_ns):
+            return before.st_size, remembered[2], remembered
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         after = os.fstat(file.fileno())
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
@@ -163,23 +164,23 @@ def _digest(path: Path, known: _Entry | None) -> tuple[int, str, _Entry | None]:
 
 
 def _load(memo: Path) -> dict[str, _Entry]:
-    """What is remembered; nothing if the memo is missing or damaged."""
+    """Read the memo; return no entries if it is missing or damaged."""
     try:
-        found = json.loads(memo.read_text(encoding="utf-8"))
+        contents = json.loads(memo.read_text(encoding="utf-8"))
         return {
             str(path): (int(size), int(changed), str(sha256))
-            for path, (size, changed, sha256) in found.items()
+            for path, (size, changed, sha256) in contents.items()
             if len(sha256) == 64
         }
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
 
 
-def _save(memo: Path, learned: dict[str, _Entry]) -> None:
-    """Add to the memo in one atomic step, and forget files that are gone.
+def _save(memo: Path, new_entries: dict[str, _Entry]) -> None:
+    """Add entries to the memo atomically, and drop the entries of files that no longer exist.
 
-    What another process adds at the same moment may be lost, which costs a reading and no more;
-    nor is a memo that cannot be written a reason to stop.
+    Entries that another process adds at the same moment may be lost: their files are then read
+    again. For the same reason, a memo that cannot be written is not an error.
     """
     with suppress(OSError):
         memo.parent.mkdir(parents=True, exist_ok=True)
@@ -189,7 +190,7 @@ def _save(memo: Path, learned: dict[str, _Entry]) -> None:
         ) as file:
             temporary = Path(file.name)
             try:
-                json.dump(kept | learned, file)
+                json.dump(kept | new_entries, file)
                 file.close()
                 temporary.replace(memo)
             except BaseException:

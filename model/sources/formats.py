@@ -1,8 +1,8 @@
-"""One file of any format as a stream of documents: a registry from suffix to reader.
+"""Readers of file formats: one file as a stream of documents, and a registry by suffix.
 
-A text becomes its parts, a table its rows; parts and rows without text (null, empty, white space)
-are no documents. Of pairs, each row is two documents, and both have text. Memory is bounded by the
-longest row, not by the file.
+The documents of a text are its parts, those of a table its rows; parts and rows without text (null,
+empty, white space) are left out. With pairs, each row is two documents, and both must have text.
+Memory is bounded by the longest row, not by the file.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from typing import Any
 
 from model.errors import CorpusError
 from model.sources import documents
-from model.sources.documents import Document, TableRow
+from model.sources.documents import Document, SourceRow
 from model.sources.parquet import parquet_rows
 from model.sources.streams import format_suffix, lines, listed, no_column, texts
 from model.spec.data import DataConfig
 
-# Option of `DataConfig` → name of the field or column that it asks for.
+# Option of `DataConfig` → name of the field or column that the option requests.
 Fields = Mapping[str, str]
 
 
 def read(name: str, path: Path, config: DataConfig) -> Iterator[Document]:
-    """The documents of one file.
+    """Yield the documents of one file.
 
     Args:
-        name: of the file; that of a document is this and the number of its row or part.
-        path: where it lies; the suffix tells format and compression.
+        name: name of the file; the name of a document adds the number of its row or part.
+        path: path of the file; the suffix gives format and compression.
         config: the options.
 
     Raises:
-        CorpusError: if the file cannot be read, or is not what its suffix says.
+        CorpusError: if the file cannot be read, or is not of the format of its suffix.
     """
     return FORMATS[format_suffix(path)](name, path, config)
 
 
 def describe_emptiness(path: Path, config: DataConfig) -> str:
-    """What it means that a file gave no document."""
+    """Explain why a file has no document."""
     suffix = format_suffix(path)
     if suffix in TEXT_FORMATS:
         return f"there are no documents, only separators ({config.separator!r}) and white space"
@@ -56,19 +56,19 @@ def _text(name: str, path: Path, config: DataConfig) -> Iterator[Document]:
 
 
 def _fields(config: DataConfig, option: str) -> Fields:
-    """What to take of each row: source and target of pairs, or what a single option names."""
+    """Return the fields to read of each row: source and target of pairs, or that of one option."""
     options = ("source_field", "target_field") if config.pairs else (option,)
     return {each: getattr(config, each) for each in options}
 
 
-def _table(name: str, found: Iterator[TableRow], config: DataConfig) -> Iterator[Document]:
+def _table(name: str, rows: Iterator[SourceRow], config: DataConfig) -> Iterator[Document]:
     if config.pairs:
-        return _pairs(name, found, config)
-    return documents.documents_of_rows(name, ((row.number, row.texts[0] or "") for row in found))
+        return _pairs(name, rows, config)
+    return documents.documents_of_rows(name, ((row.number, row.texts[0] or "") for row in rows))
 
 
-def _pairs(name: str, found: Iterator[TableRow], config: DataConfig) -> Iterator[Document]:
-    for number, where, (source, target) in found:
+def _pairs(name: str, rows: Iterator[SourceRow], config: DataConfig) -> Iterator[Document]:
+    for number, where, (source, target) in rows:
         if not source or source.isspace():
             raise _no_text(where, "source", config.source_field)
         if not target or target.isspace():
@@ -78,8 +78,8 @@ def _pairs(name: str, found: Iterator[TableRow], config: DataConfig) -> Iterator
 
 def _no_text(where: str, side: str, field: str) -> CorpusError:
     return CorpusError(
-        f"{where} has no text in {field!r}, which is the {side} of a pair; give it some, or take "
-        f"the row out"
+        f"{where} has no text in {field!r}, which is the {side} of a pair; add a text, or remove "
+        f"the row"
     )
 
 
@@ -87,7 +87,7 @@ def _jsonl(name: str, path: Path, config: DataConfig) -> Iterator[Document]:
     return _table(name, _jsonl_rows(path, _fields(config, "field"), config.errors), config)
 
 
-def _jsonl_rows(path: Path, fields: Fields, errors: str) -> Iterator[TableRow]:
+def _jsonl_rows(path: Path, fields: Fields, errors: str) -> Iterator[SourceRow]:
     for number, line in enumerate(lines(texts(path, errors))):
         if line.isspace():
             continue
@@ -103,11 +103,11 @@ def _jsonl_rows(path: Path, fields: Fields, errors: str) -> Iterator[TableRow]:
             ) from error
         if not isinstance(row, dict):
             raise CorpusError(f"{where} is not an object; each must be one with a field of text")
-        found = tuple(_value(row, option, field, where) for option, field in fields.items())
-        # JSON can escape half a surrogate pair, which is no character.
+        values = tuple(_value(row, option, field, where) for option, field in fields.items())
+        # JSON can escape half a surrogate pair, which is not a character.
         if "\\ud" in line or "\\uD" in line:
-            found = tuple(text and _whole_characters(text, where, errors) for text in found)
-        yield TableRow(number, where, found)
+            values = tuple(text and _complete_characters(text, where, errors) for text in values)
+        yield SourceRow(number, where, values)
 
 
 def _value(row: dict[str, Any], option: str, field: str, where: str) -> str | None:
@@ -121,7 +121,8 @@ def _value(row: dict[str, Any], option: str, field: str, where: str) -> str | No
     return value
 
 
-def _whole_characters(text: str, where: str, errors: str) -> str:
+def _complete_characters(text: str, where: str, errors: str) -> str:
+    """Raise CorpusError for half a surrogate pair, or replace it by U+FFFD."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -143,13 +144,13 @@ def _tsv(name: str, path: Path, config: DataConfig) -> Iterator[Document]:
 
 
 def _delimited(name: str, path: Path, config: DataConfig, delimiter: str) -> Iterator[Document]:
-    found = _csv_rows(path, _fields(config, "column"), config.errors, delimiter)
-    return _table(name, found, config)
+    rows = _csv_rows(path, _fields(config, "column"), config.errors, delimiter)
+    return _table(name, rows, config)
 
 
-def _csv_rows(path: Path, fields: Fields, errors: str, delimiter: str) -> Iterator[TableRow]:
+def _csv_rows(path: Path, fields: Fields, errors: str, delimiter: str) -> Iterator[SourceRow]:
     csv.field_size_limit(sys.maxsize)
-    # Strict, because otherwise a quote that is never closed silently swallows the rest.
+    # Strict, because otherwise an unclosed quote silently swallows the rest of the file.
     reader = csv.reader(lines(texts(path, errors)), delimiter=delimiter, strict=True)
     try:
         header = next(reader, None)
@@ -163,7 +164,7 @@ def _csv_rows(path: Path, fields: Fields, errors: str, delimiter: str) -> Iterat
         for number, row in enumerate(reader):
             where = f"data: {path} line {reader.line_num}"
             if len(row) > last:
-                yield TableRow(number, where, tuple(row[place] for place in places))
+                yield SourceRow(number, where, tuple(row[place] for place in places))
             elif row:
                 raise CorpusError(
                     f"{where} has {len(row)} fields, but column {header[last]!r} is number "

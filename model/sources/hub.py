@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub, streamed; or folders that hold one."""
+"""Data sets of the Hugging Face hub, or of a folder, as streams of documents."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from model.spec.data import DataConfig
 
 EXAMPLES = {"TinyStories": "roneneldan/TinyStories", "OpenWebText": "Skylion007/openwebtext"}
 
-# Seconds until a hub that does not answer counts as out of reach.
-_TIMEOUT = 10.0
+# A hub that does not answer for so long counts as unreachable.
+_TIMEOUT_SECONDS = 10.0
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def hub_documents(config: DataConfig) -> Iterator[Document]:
-    """The rows of a data set that have a text.
+    """Yield the rows of a data set that have a text.
 
     Raises:
         CorpusError: if `datasets` is not installed, the hub cannot be reached, or the data set
@@ -43,13 +43,13 @@ def hub_documents(config: DataConfig) -> Iterator[Document]:
 
 
 def hub_name(config: DataConfig) -> str:
-    """The data set's full name."""
+    """Return the full name of the data set."""
     assert config.hub
     return EXAMPLES.get(config.hub, config.hub)
 
 
 def local_files(config: DataConfig) -> list[SourceFile] | None:
-    """The files of a data set that is a folder; None if it is on the hub."""
+    """Return the files of a data set that is a folder; None if the data set is on the hub."""
     root = Path(hub_name(config))
     if not root.is_dir():
         return None
@@ -62,20 +62,20 @@ def local_files(config: DataConfig) -> list[SourceFile] | None:
 
 
 def commit(config: DataConfig) -> str:
-    """The commit of a data set of the hub: the one that is asked for, or the newest.
+    """Return the commit of a data set of the hub: that of `config.revision`, or the newest.
 
     Raises:
-        CorpusError: if the hub cannot be reached or does not have it.
+        CorpusError: if the hub cannot be reached or has no such data set or revision.
     """
     if config.revision and _COMMIT.fullmatch(config.revision):
         return config.revision
-    return _ask(hub_name(config), config.revision)
+    return _resolve(hub_name(config), config.revision)
 
 
-@cache  # so that what is read in this process is what its fingerprint says
-def _ask(name: str, revision: str | None) -> str:
-    """The commit that the hub has under a revision."""
-    _installed(name)
+@cache  # so that this process reads the commit that it fingerprinted
+def _resolve(name: str, revision: str | None) -> str:
+    """Ask the hub for the commit of a revision."""
+    _import_datasets(name)
     from huggingface_hub import HfApi
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -85,7 +85,7 @@ def _ask(name: str, revision: str | None) -> str:
     )
 
     try:
-        return str(HfApi().dataset_info(name, revision=revision, timeout=_TIMEOUT).sha)
+        return str(HfApi().dataset_info(name, revision=revision, timeout=_TIMEOUT_SECONDS).sha)
     except GatedRepoError as error:
         raise CorpusError(
             f"data.hub: {name} is gated; accept its terms on huggingface.co and log in with 'hf "
@@ -104,13 +104,13 @@ def _ask(name: str, revision: str | None) -> str:
         raise CorpusError(
             f"data.hub: cannot reach the Hugging Face hub for {name} ({_first_line(error)}); "
             f"connect to the network, or give files: or a folder instead; with data.revision "
-            f"pinned to a commit, what is prepared already needs no network"
+            f"pinned to a commit, data that are prepared already need no network"
         ) from error
 
 
-def _installed(name: str) -> ModuleType:
+def _import_datasets(name: str) -> ModuleType:
     try:
-        datasets = import_module("datasets")  # an extra
+        datasets = import_module("datasets")  # an optional dependency
     except ImportError as error:
         raise CorpusError(
             f"data.hub: {name} is read with the package 'datasets', which is not installed; run "
@@ -127,7 +127,7 @@ def _rows(config: DataConfig) -> Iterator[tuple[int, str]]:
     while True:
         try:
             row = next(rows, None)
-        except Exception as error:  # every file format has errors of its own
+        except Exception as error:  # every file format has its own errors
             raise CorpusError(
                 f"{where} cannot be read at row {number:,} of {config.split} "
                 f"({_first_line(error)}); check the data set and the network"
@@ -149,11 +149,12 @@ def _rows(config: DataConfig) -> Iterator[tuple[int, str]]:
 
 def _stream(config: DataConfig) -> Iterator[dict[str, Any]]:
     name = hub_name(config)
-    datasets = _installed(name)
+    datasets = _import_datasets(name)
     datasets.disable_progress_bars()
     is_local = Path(name).is_dir()
-    # Asked first even if the commit is known: loading tries for half a minute to reach the hub.
-    revision = None if is_local else _ask(name, commit(config))
+    # The hub is asked first even if the commit is known: this fails within seconds if the hub is
+    # unreachable, while loading would retry for half a minute.
+    revision = None if is_local else _resolve(name, commit(config))
     try:
         if is_local and Path(name, "state.json").is_file():  # written by save_to_disk
             return iter(datasets.load_from_disk(name).to_iterable_dataset())
@@ -162,7 +163,7 @@ def _stream(config: DataConfig) -> Iterator[dict[str, Any]]:
                 name, config.hub_config, split=config.split, revision=revision, streaming=True
             )
         )
-    except Exception as error:  # loaders raise whatever their formats do
+    except Exception as error:  # loaders raise the errors of their file formats
         raise CorpusError(
             f"data.hub: {name} cannot be loaded ({_first_line(error)}); check data.hub, hub_config "
             f"and split"

@@ -1,4 +1,4 @@
-"""Columns of text of a Parquet file, a batch of rows at a time."""
+"""Reader of text columns of a Parquet file, one batch of rows at a time."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import IO, Any
 
 from model.errors import CorpusError
-from model.sources.documents import TableRow
+from model.sources.documents import SourceRow
 from model.sources.streams import blocks, is_compressed, no_column, unreadable
 
-# About as many bytes of text are decoded at a time.
+# Bytes of text decoded at a time, approximately.
 _BATCH_BYTES = 2**22
 _MOST_ROWS = 2**12
 
 
-def parquet_rows(path: Path, columns: Mapping[str, str], errors: str) -> Iterator[TableRow]:
-    """The rows of a file.
+def parquet_rows(path: Path, columns: Mapping[str, str], errors: str) -> Iterator[SourceRow]:
+    """Yield the rows of a file.
 
     Args:
-        path: a .parquet file, or one that is compressed once more.
+        path: a .parquet file, or a compressed .parquet file.
         columns: option of the data → name of a column of strings, or of bytes that hold UTF-8.
-        errors: `strict`, or `replace` to read U+FFFD where bytes are not UTF-8.
+        errors: `strict`, or `replace` to read U+FFFD for bytes that are not UTF-8.
 
     Raises:
         CorpusError: if the file cannot be read, is damaged, or has no such column.
@@ -34,7 +34,7 @@ def parquet_rows(path: Path, columns: Mapping[str, str], errors: str) -> Iterato
         with _seekable(path) as file:
             number = 0
             for batch in _batches(file, path, columns):
-                # As bytes, so that text that is not UTF-8 is ours to judge.
+                # As bytes, so that `errors` decides about bytes that are not UTF-8.
                 values = [
                     batch.column(column).cast(pyarrow.large_binary()).to_pylist()
                     for column in columns.values()
@@ -42,11 +42,11 @@ def parquet_rows(path: Path, columns: Mapping[str, str], errors: str) -> Iterato
                 for row in zip(*values, strict=True):
                     where = f"data: {path} row {number + 1}"
                     named = zip(row, columns.values(), strict=True)
-                    yield TableRow(
+                    yield SourceRow(
                         number, where, tuple(_text(v, where, c, errors) for v, c in named)
                     )
                     number += 1
-    # The names of columns are decoded by pyarrow.
+    # UnicodeDecodeError: pyarrow decodes the names of columns.
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise unreadable(path, error) from error
@@ -58,7 +58,7 @@ def parquet_rows(path: Path, columns: Mapping[str, str], errors: str) -> Iterato
 
 @contextmanager
 def _seekable(path: Path) -> Generator[IO[bytes]]:
-    """The file, decompressed to disk if need be: a Parquet file begins to be read at its end."""
+    """Open the file; decompress a compressed one to disk, because Parquet needs seeks."""
     if not is_compressed(path):
         with path.open("rb") as file:
             yield file
@@ -74,7 +74,7 @@ def _batches(file: IO[bytes], path: Path, columns: Mapping[str, str]) -> Iterato
     import pyarrow
     from pyarrow import parquet
 
-    # With a buffer, a row group's column is read as it is needed and not as a whole.
+    # With a buffer, the column of a row group is read in parts instead of at once.
     table = parquet.ParquetFile(
         file, buffer_size=2**20, pre_buffer=False, page_checksum_verification=True
     )
@@ -95,7 +95,7 @@ def _batches(file: IO[bytes], path: Path, columns: Mapping[str, str]) -> Iterato
 
 
 def _row_bytes(metadata: Any, columns: Collection[str]) -> int:
-    """Mean size of a row's texts in the row group where they are longest."""
+    """Return the mean size of a row's texts in the row group with the longest texts."""
     longest = 0
     for group in map(metadata.row_group, range(metadata.num_row_groups)):
         chunks = map(group.column, range(group.num_columns))

@@ -1,4 +1,4 @@
-"""Where text comes from: a registry of sources, each of which yields a stream of documents."""
+"""Registry of sources, each of which yields a stream of documents."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from model.errors import CorpusError
 from model.sources.docstrings import documents_of_pairs
 from model.sources.documents import Document, pieces
-from model.sources.files import SourceFile, is_asked_for, library_files, named_files
+from model.sources.files import SourceFile, is_named, library_files, named_files
 from model.sources.formats import TEXT_FORMATS, describe_emptiness, read
 from model.sources.hub import hub_documents
 from model.sources.streams import format_suffix, is_compressed, texts, unreadable
@@ -15,16 +15,16 @@ from model.spec.data import DataConfig
 
 
 def documents(config: DataConfig) -> Iterator[Document]:
-    """The documents of a source, a long one in pieces; memory does not grow with the source.
+    """Yield the documents of a source, long ones in pieces; memory does not grow with the source.
 
     Raises:
-        CorpusError: if the source cannot be read or holds no text; while it is being read.
+        CorpusError: while reading, if the source cannot be read or holds no text.
     """
     return SOURCES[config.kind](config)
 
 
 def _python_stdlib(config: DataConfig) -> Iterator[Document]:
-    """The source text of the running interpreter's own standard library, a document per file."""
+    """Yield the source files of the running interpreter's own standard library, as documents."""
     for file in library_files():
         for text, ends in pieces("".join(texts(file.path, config.errors))):
             if text:
@@ -32,7 +32,7 @@ def _python_stdlib(config: DataConfig) -> Iterator[Document]:
 
 
 def _files(config: DataConfig) -> Iterator[Document]:
-    """What the files hold: parts of texts, rows of tables, pairs of tables."""
+    """Yield the documents of files: parts of texts, rows of tables, pairs of tables."""
     patterns = config.files or ()
     files = source_files(config)
     is_empty = True
@@ -41,7 +41,7 @@ def _files(config: DataConfig) -> Iterator[Document]:
         for document in read(file.name, file.path, config):
             is_empty = False
             yield document
-        if document is None and is_asked_for(file, patterns):
+        if document is None and is_named(file, patterns):
             raise CorpusError(
                 f"data: {file.path} is empty: {describe_emptiness(file.path, config)}; leave it "
                 f"out or give it some text"
@@ -62,30 +62,30 @@ SOURCES: Mapping[str, Callable[[DataConfig], Iterator[Document]]] = {
 
 
 def source_files(config: DataConfig) -> list[SourceFile]:
-    """The files that a source reads, in that order; none for a data set of the hub.
+    """Return the files of a source, in the order of reading; none for a data set of the hub.
 
     Raises:
-        CorpusError: if one is missing, has no format that is known, or should hold pairs and is
-            no table.
+        CorpusError: if a file is missing, is of an unknown format, or should hold pairs but is not
+            a table.
     """
     if config.hub:
         return []
-    found = named_files(config.files) if config.files else library_files()
-    for file in found:
+    files = named_files(config.files) if config.files else library_files()
+    for file in files:
         _size(file)
         if config.files and config.pairs and format_suffix(file.path) in TEXT_FORMATS:
             raise CorpusError(
                 f"data.files: {file.path} is no table and so has no pairs; name .jsonl, .csv, .tsv "
                 f"and .parquet files only, or leave out pairs: true"
             )
-    return found
+    return files
 
 
 def source_bytes(config: DataConfig) -> int | None:
-    """Size of a source in bytes, the most that its text can have, without reading it.
+    """Return the size of a source in bytes, an upper bound of its text, without reading it.
 
     Returns:
-        None where only reading can tell: data sets, compressed files and tables.
+        Bytes; None if only reading gives them: data sets, compressed files and Parquet files.
 
     Raises:
         CorpusError: if a file is missing.

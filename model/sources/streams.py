@@ -1,4 +1,4 @@
-"""Read one file as a stream: decompressed bytes, UTF-8 text, lines; memory stays bounded."""
+"""Streams of one file: decompressed bytes, UTF-8 text, lines, all in bounded memory."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ COMPRESSIONS = (".gz", ".zst")
 
 
 def format_suffix(path: Path) -> str:
-    """The suffix that tells the format: `.jsonl` of `a.jsonl` and of `a.jsonl.gz`."""
+    """Return the suffix of the format: `.jsonl` for `a.jsonl` and for `a.jsonl.gz`."""
     suffix = path.suffix.lower()
     return Path(path.stem).suffix.lower() if suffix in COMPRESSIONS else suffix
 
 
 def is_compressed(path: Path) -> bool:
-    """Whether the name says that the file is compressed."""
+    """Return True if the suffix of a file is that of a compression."""
     return path.suffix.lower() in COMPRESSIONS
 
 
 def blocks(path: Path) -> Iterator[bytes]:
-    """The bytes of a file, decompressed if its name says so, a block at a time.
+    """Yield the bytes of a file in blocks, decompressed according to its suffix.
 
     Raises:
         CorpusError: if the file cannot be read or is damaged.
@@ -41,7 +41,7 @@ def blocks(path: Path) -> Iterator[bytes]:
             while block := file.read(BLOCK):
                 read += len(block)
                 yield block
-    # A damaged gzip file raises any of these; OSError without a number comes from decompressors.
+    # A damaged gzip file raises any of these; decompressors raise OSError without an errno.
     except (OSError, EOFError, zlib.error) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise unreadable(path, error) from error
@@ -69,7 +69,7 @@ def _decompressed(path: Path) -> Generator[IO[bytes] | Any]:
 
 
 def unreadable(path: Path | str, error: OSError) -> CorpusError:
-    """What to say of a file that the operating system does not give."""
+    """Return the error for a file that the operating system cannot read."""
     return CorpusError(
         f"data: cannot read {path}: {error.strerror or error}; check that it is there and that "
         f"you may read it"
@@ -77,11 +77,11 @@ def unreadable(path: Path | str, error: OSError) -> CorpusError:
 
 
 def texts(path: Path, errors: str) -> Iterator[str]:
-    """The text of a UTF-8 file, a block at a time, without a byte order mark.
+    """Yield the text of a UTF-8 file in blocks, without a byte order mark.
 
     Args:
         path: the file.
-        errors: `strict`, or `replace` to read U+FFFD where bytes are not UTF-8.
+        errors: `strict`, or `replace` to read U+FFFD for bytes that are not UTF-8.
 
     Raises:
         CorpusError: if the file cannot be read or is not UTF-8.
@@ -89,8 +89,8 @@ def texts(path: Path, errors: str) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8")(errors)
     decoded = 0  # bytes
     at_start = True
-    for block in _and_end(blocks(path)):
-        waiting = len(decoder.getstate()[0])  # of a character whose last bytes are in this block
+    for block in _with_end(blocks(path)):
+        waiting = len(decoder.getstate()[0])  # bytes of a character that ends in this block
         try:
             text = decoder.decode(block, final=not block)
         except UnicodeDecodeError as error:
@@ -109,37 +109,38 @@ def texts(path: Path, errors: str) -> Iterator[str]:
             yield text
 
 
-def _and_end(found: Iterator[bytes]) -> Iterator[bytes]:
-    yield from found
+def _with_end(data: Iterator[bytes]) -> Iterator[bytes]:
+    """Append an empty block, which makes the decoder check that no character is incomplete."""
+    yield from data
     yield b""
 
 
 def lines(blocks_of_text: Iterable[str]) -> Iterator[str]:
-    """The lines of a stream of text, with their ends; only the line feed ends one."""
-    begun: list[str] = []
+    """Yield the lines of a stream of text, with their ends; only the line feed ends a line."""
+    unfinished: list[str] = []
     for text in blocks_of_text:
         first, *more = text.split("\n")
-        begun.append(first)
+        unfinished.append(first)
         if more:
-            yield "".join(begun) + "\n"
+            yield "".join(unfinished) + "\n"
             for line in more[:-1]:
                 yield line + "\n"
-            begun = [more[-1]]
-    if last := "".join(begun):
+            unfinished = [more[-1]]
+    if last := "".join(unfinished):
         yield last
 
 
 def no_column(
     where: str, column: str, columns: Collection[str], option: str = "column"
 ) -> CorpusError:
-    """What to say of a table that lacks the column that an option of the data names."""
+    """Return the error for a table without the column that an option of the data names."""
     return CorpusError(
         f"{where} has no column {column!r}, only {listed(columns)}; set data.{option}"
     )
 
 
 def listed(names: Collection[str]) -> str:
-    """The first few names, quoted."""
+    """Return the first few names, quoted."""
     most = 8
     first = ", ".join(map(repr, list(names)[:most])) or "none"
     return first + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,4 +1,4 @@
-"""What changes tensor shapes or the computation: trials that agree here can share a stack."""
+"""Architecture of a model: trials with equal architectures can share a stack."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ Activation = Literal["swiglu", "geglu", "relu", "gelu", "silu"]
 Position = Literal["rope", "sinusoidal", "learned", "alibi", "relative", "none"]
 
 _GATED = ("swiglu", "geglu")
-RELATIVE_BUCKETS = 32  # of distances, of the relative position bias
+RELATIVE_BUCKETS = 32  # buckets of distances in the relative position bias
 
-# entry → name → values of that for which the entry has an effect; the others always have one
+# entry → other entry → values of the other entry for which the first has an effect; entries that
+# are not listed always have one
 USED_WHEN: Mapping[str, Mapping[str, tuple[str, ...]]] = {"rope_theta": {"position": ("rope",)}}
 
 
 def default_d_ff(d_model: int, activation: Activation = "swiglu") -> int:
-    """Inner width of the feed-forward layer.
+    """Return the default inner width of the feed-forward layer.
 
-    A gated one has three matrices and gets 8/3·d_model, rounded to the nearest multiple of 64; a
-    plain one has two and gets 3/2 of that, about 4·d_model, so that both hold equally many
-    parameters.
+    A gated layer has three matrices and gets 8/3·d_model, rounded to the nearest multiple of 64. A
+    plain layer has two matrices and gets 3/2 of that, about 4·d_model, so that both have the same
+    number of parameters.
 
     Source: Shazeer 2020, section 2 (arXiv:2002.05202): ⅔ of the usual 4·d_model.
     """
@@ -41,14 +42,14 @@ def default_d_ff(d_model: int, activation: Activation = "swiglu") -> int:
 
 @dataclass(frozen=True)
 class Tower:
-    """The blocks that one kind of sequence goes through.
+    """An encoder or a decoder: the blocks that one kind of sequence passes through.
 
     Attributes:
-        prefix: of the names of its weights.
-        n_layers: blocks.
-        max_length: the longest sequence, in tokens.
-        is_causal: whether a token sees only itself and earlier ones.
-        reads_memory: whether its blocks attend to what an encoder made.
+        prefix: prefix of the names of its weights.
+        n_layers: number of blocks.
+        max_length: length of the longest sequence, in tokens.
+        is_causal: True if a token attends only to itself and earlier tokens.
+        reads_memory: True if its blocks attend to the output of an encoder.
     """
 
     prefix: str
@@ -59,7 +60,7 @@ class Tower:
 
 
 class Architecture(BaseModel):
-    """One Transformer: a language model, or an encoder–decoder; its sizes, and how it computes.
+    """Sizes and choices of one Transformer, a language model or an encoder–decoder.
 
     Raises:
         ValidationError: if a size is out of range or the choices do not fit each other.
@@ -114,7 +115,7 @@ class Architecture(BaseModel):
     @field_validator("n_kv_heads")
     @classmethod
     def _default_kv_heads(cls, n_kv_heads: int, info: ValidationInfo) -> int:
-        return n_kv_heads or info.data.get("n_heads", 0)  # absent if it is out of range itself
+        return n_kv_heads or info.data.get("n_heads", 0)  # n_heads is absent if it is invalid
 
     @field_validator("source_length")
     @classmethod
@@ -137,7 +138,7 @@ class Architecture(BaseModel):
         return self
 
     def _rules(self) -> Iterator[tuple[bool, str]]:
-        """Whether a rule is broken, and what to say then."""
+        """Yield for each rule whether it is broken, and the error message."""
         yield (
             self.end_of_text >= self.vocab_size,
             f"end_of_text must be below vocab_size, got {self.end_of_text} and {self.vocab_size}",
@@ -181,9 +182,9 @@ class Architecture(BaseModel):
             f"qk_norm needs heads wider than 1 (the norm of one number keeps only its sign), got "
             f"d_model / n_heads = {quotient}",
         )
-        # A slot's bits must not depend on its neighbours. Matrix products sum in another order
-        # where a row does not begin at a multiple of 16 bytes; and activations must fill whole
-        # vector registers, as the scalar tail of a vectorised exp() rounds differently.
+        # The bits of a slot must not depend on its neighbours. Matrix products sum in another order
+        # if a row does not begin at a multiple of 16 bytes; and activations must fill complete
+        # vector registers, because the scalar tail of a vectorised exp() rounds differently.
         yield self.d_model % 4 != 0, f"d_model must be a multiple of 4, got {self.d_model}"
         yield (
             self.n_kv_heads * self.d_head % 4 != 0,
@@ -199,25 +200,27 @@ class Architecture(BaseModel):
 
     @property
     def num_parameters(self) -> int:
-        """Parameters of one model, embedding and head included."""
+        """Number of parameters of one model, embedding and head included."""
         return sum(math.prod(shape) for shape in parameter_shapes(self).values())
 
     @property
     def decoder(self) -> Tower:
-        """The blocks that predict: of a language model, all that there are."""
-        is_led = self.n_encoder_layers > 0
-        return Tower("", self.n_layers, self.context_length, is_causal=True, reads_memory=is_led)
+        """Blocks that predict the next token; all blocks of a language model."""
+        has_encoder = self.n_encoder_layers > 0
+        return Tower(
+            "", self.n_layers, self.context_length, is_causal=True, reads_memory=has_encoder
+        )
 
     @property
     def encoder(self) -> Tower:
-        """The blocks that read the source; none in a language model."""
+        """Blocks that read the source; none in a language model."""
         return Tower("encoder.", self.n_encoder_layers, self.source_length, is_causal=False)
 
     @property
     def flops_per_token(self) -> float:
         """Floating-point operations of one training token in matrix products, both passes.
 
-        With an encoder, those of a token of the target, its share of the source included.
+        With an encoder: of a token of the target, with its share of the source.
 
         Source: Chowdhery et al. 2022, appendix B (arXiv:2204.02311): 6 per parameter of a
         matrix product, and 12·n_layers·d_model·context_length for attention.
@@ -227,18 +230,18 @@ class Architecture(BaseModel):
         if self.tied_embeddings:
             sizes["tied"] = self.vocab_size * self.d_model
         share = self.source_length / self.context_length
-        of_source = sum(size for name, size in sizes.items() if _reads_source(name))
-        products = sum(sizes.values()) - of_source + share * of_source
-        own = self.n_layers * (self.context_length + self.source_length)
-        seen = own + share * self.n_encoder_layers * self.source_length
-        return 6 * products + 12 * self.d_model * seen
+        source_sizes = sum(size for name, size in sizes.items() if _reads_source(name))
+        products = sum(sizes.values()) - source_sizes + share * source_sizes
+        decoder_tokens = self.n_layers * (self.context_length + self.source_length)
+        attended = decoder_tokens + share * self.n_encoder_layers * self.source_length
+        return 6 * products + 12 * self.d_model * attended
 
 
 def parameter_shapes(a: Architecture) -> dict[str, tuple[int, ...]]:
-    """Name → shape of every parameter of one model, without the leading K.
+    """Return name → shape of every parameter of one model, without the leading K.
 
-    The matrices come first, then the embeddings, then gains and biases: weight decay touches a
-    prefix.
+    The matrices come first, then the embeddings, then gains and biases, so that each group with
+    its own weight decay is contiguous.
     """
     towers = [a.decoder, a.encoder] if a.n_encoder_layers else [a.decoder]
     shapes: dict[str, tuple[int, ...]] = {}
@@ -262,7 +265,7 @@ def parameter_shapes(a: Architecture) -> dict[str, tuple[int, ...]]:
 def _in_blocks(
     tower: Tower, shapes: Mapping[str, tuple[int, ...]]
 ) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """The parameters of one block, in every block of a tower."""
+    """Yield the parameters of one block for every block of a tower."""
     for i in range(tower.n_layers):
         for name, shape in shapes.items():
             yield f"{tower.prefix}layers.{i}.{name}", shape
@@ -295,17 +298,17 @@ def _block_gains(a: Architecture, tower: Tower) -> dict[str, tuple[int, ...]]:
 
 
 def _norm(a: Architecture, name: str) -> tuple[str, ...]:
-    """Names of the parameters of a norm."""
+    """Return the names of the parameters of a norm."""
     gain, bias = f"{name}.weight", f"{name}.bias"
     return (gain, bias) if a.norm == "layernorm" else (gain,)
 
 
 def _reads_source(name: str) -> bool:
-    """Whether a matrix is multiplied with the tokens of the source."""
+    """Return True if a matrix is multiplied with the tokens of the source."""
     return name.startswith("encoder.") or ".cross.k_proj." in name or ".cross.v_proj." in name
 
 
 def is_decayed(name: str) -> bool:
-    """Whether λ touches a parameter: the matrices, not embeddings, gains and biases."""
+    """Return True if λ decays a parameter: the matrices, not embeddings, gains and biases."""
     layer = name.rsplit(".", 2)[-2]
     return layer.endswith("_proj") or layer in {"w1", "w2", "w3", "lm_head"}

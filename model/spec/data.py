@@ -1,4 +1,4 @@
-"""What a user says about the data, and the one error that bad data causes."""
+"""Configuration of the data and of the tokenizer, as a user writes it in YAML."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from pydantic import (
     model_validator,
 )
 
+SplitName = Literal["train", "validation"]
+
 END_OF_TEXT = "<|endoftext|>"
 
 _PAIRS = "files with pairs: true"
-# Which kinds of source an option is for; with the others it would have no effect.
+# option → kinds of source on which it has an effect; with other kinds it is refused
 _OPTION_KINDS = {
     "source_field": (_PAIRS,),
     "target_field": (_PAIRS,),
@@ -31,30 +33,30 @@ _OPTION_KINDS = {
 
 
 class DataConfig(BaseModel):
-    """Where the text comes from; by default the standard library's source.
+    """Source of the text; by default the source code of the standard library.
 
     Attributes:
         source: a text that every machine has.
-        files: files, folders and patterns, instead of a source.
-        hub: a Hugging Face data set, `owner/name` or a folder that holds one, instead of both;
-            TinyStories and OpenWebText are short names.
-        pairs: each document is a source and a target: what an encoder–decoder learns from. In
-            files they are two fields of each row, so that only tables have pairs.
-        source_field: key of the source in .jsonl files of pairs, or column in .csv, .tsv and
+        files: files, folders and patterns, instead of `source`.
+        hub: a Hugging Face data set, `owner/name` or a folder that holds one, instead of `source`
+            and `files`; TinyStories and OpenWebText are short names.
+        pairs: True if each document is a source and a target, for an encoder–decoder. In files,
+            source and target are two fields of a row, so that only tables have pairs.
+        source_field: key of the source in .jsonl files of pairs, or its column in .csv, .tsv and
             .parquet files.
-        target_field: the same of the target.
-        hub_config: which configuration of the data set, where it has several.
-        split: which split of the data set.
-        revision: commit of the data set, so that it stays the same and needs no look-up.
+        target_field: key or column of the target.
+        hub_config: configuration of the data set, if it has several.
+        split: split of the data set.
+        revision: commit of the data set, which pins its contents and saves a request to the hub.
         field: key of the text in .jsonl files.
         column: column of the text in .csv, .tsv and .parquet files and data sets.
-        separator: what stands between documents inside a text file.
-        errors: what bytes that are not UTF-8 do: stop the reading, or become U+FFFD.
+        separator: text between documents inside a text file.
+        errors: treatment of bytes that are not UTF-8: `strict` raises, `replace` reads U+FFFD.
         validation_fraction: share of the documents that is held out, in (0, 1).
 
     Raises:
-        ValidationError: if not exactly one of `source`, `files` and `hub` is given, an option
-            that has no effect on it, or pairs where there are none.
+        ValidationError: if not exactly one of `source`, `files` and `hub` is given, an option has
+            no effect on the source, or `pairs` is set for a source that has none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,7 +64,7 @@ class DataConfig(BaseModel):
     source: Literal["python-stdlib", "python-docstrings"] | None = None
     files: tuple[str, ...] | None = Field(default=None, min_length=1)
     hub: str | None = Field(default=None, min_length=1)
-    pairs: bool = False  # here, because what stands below is checked against it
+    pairs: bool = False  # before the fields that are validated against it
     source_field: str = Field(default="source", min_length=1)
     target_field: str = Field(default="target", min_length=1)
     hub_config: str | None = Field(default=None, min_length=1)
@@ -76,10 +78,10 @@ class DataConfig(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _default_source(cls, given: Any) -> Any:
-        if isinstance(given, dict) and not {"source", "files", "hub"} & given.keys():
-            return {**given, "source": "python-stdlib"}
-        return given
+    def _default_source(cls, fields: Any) -> Any:
+        if isinstance(fields, dict) and not {"source", "files", "hub"} & fields.keys():
+            return {**fields, "source": "python-stdlib"}
+        return fields
 
     @field_validator("pairs")
     @classmethod
@@ -93,24 +95,26 @@ class DataConfig(BaseModel):
             )
         return pairs
 
-    # Of fields, so that a mistake is found at its key; what is wrong above is said there.
+    # A validator of fields and not of the model, so that the error is located at the field. If an
+    # earlier field is invalid, only that error is reported.
     @field_validator(*_OPTION_KINDS)
     @classmethod
     def _has_effect(cls, value: Any, info: ValidationInfo) -> Any:
         option = info.field_name or ""
-        given = [kind for kind in ("source", "files", "hub") if info.data.get(kind)]
-        # A record of the whole names every option, so only another value is a wish.
-        if len(given) != 1 or "pairs" not in info.data or value == cls.model_fields[option].default:
+        sources = [kind for kind in ("source", "files", "hub") if info.data.get(kind)]
+        # A recorded configuration names every option, so that a default value is no user's choice.
+        is_default = value == cls.model_fields[option].default
+        if len(sources) != 1 or "pairs" not in info.data or is_default:
             return value
-        has_fields = info.data["pairs"] and given == ["files"]
-        kind, kinds = _PAIRS if has_fields else given[0], _OPTION_KINDS[option]
+        has_fields = info.data["pairs"] and sources == ["files"]
+        kind, kinds = _PAIRS if has_fields else sources[0], _OPTION_KINDS[option]
         if kind not in kinds:
-            way_out = (
+            fix = (
                 "name source_field and target_field instead"
                 if has_fields
                 else f"it is for {' and '.join(kinds)}"
             )
-            raise ValueError(f"{option} has no effect with {kind}; {way_out}")
+            raise ValueError(f"{option} has no effect with {kind}; {fix}")
         return value
 
     @model_validator(mode="after")
@@ -129,19 +133,19 @@ class DataConfig(BaseModel):
 
     @property
     def kind(self) -> str:
-        """Name in `SOURCES`."""
+        """Name of the kind of source in `SOURCES`."""
         return self.source or ("files" if self.files else "hub")
 
 
 class TokenizerConfig(BaseModel):
-    """The byte-level BPE: one that is given, or else trained on the training documents.
+    """A byte-level BPE: read from a file, or trained on the training documents.
 
     Attributes:
         file: a tokenizer.json, a tiktoken rank file or a folder of GPT-2's files, which must hold
-            `<|endoftext|>`; the other attributes follow from it and are not read.
-        vocab_size: ids that it may make, `<|endoftext|>` and the 256 bytes included.
-        pattern: how text is cut into pre-tokens: like GPT-2, like GPT-4 (numbers by three digits,
-            line breaks apart), or at white space only.
+            `<|endoftext|>`; the other attributes then follow from the file and are not read.
+        vocab_size: number of ids to train, `<|endoftext|>` and the 256 bytes included.
+        pattern: rule that cuts text into pre-tokens: like GPT-2, like GPT-4 (numbers by three
+            digits, line breaks apart), or at white space only.
 
     Raises:
         ValidationError: if a value is out of range.

@@ -1,4 +1,4 @@
-"""From the rows that someone gives to all rows: defaults, fractions and what the budget implies."""
+"""Complete hyperparameters from a few: defaults, fractions, and the rows that the budget sets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import cast
 
-from model.spec.hyperparameters import SYMBOL_TABLE, Hyperparameters, nearest
+from model.spec.hyperparameters import SYMBOL_TABLE, Hyperparameters, find_symbol, nearest
 from model.spec.symbol import FractionOf, Value
 
 
@@ -17,7 +17,7 @@ def derive(
     context_length: int,
     budget_tokens: int | None = None,
 ) -> Hyperparameters:
-    """Complete some given rows with the defaults and with what follows from the budget.
+    """Complete some rows with the defaults and with the rows that follow from the budget.
 
     Args:
         values: row name → value or `FractionOf` another row.
@@ -33,19 +33,18 @@ def derive(
             name is unknown, fractions refer to each other in a circle, or (as pydantic's
             ValidationError) a row is out of range.
     """
-    given = dict(values)
-    for name in given:
+    for name in values:
         if name not in SYMBOL_TABLE:
             raise ValueError(f"unknown hyperparameter {name!r}.{nearest(name)}")
-    budgets = [name for name in ("total_steps", "epochs") if name in given]
+    budgets = [name for name in ("total_steps", "epochs") if name in values]
     if len(budgets) + (budget_tokens is not None) != 1:
         raise ValueError("give exactly one of T_total, N_epoch and a budget in tokens")
     complete: dict[str, Value | FractionOf] = {
         row.name: row.default for row in SYMBOL_TABLE.values() if row.default is not None
     }
-    complete.update(given)
+    complete.update(values)
     batch_size = _count("batch_size", complete)
-    if "epochs" in given:
+    if "epochs" in values:
         complete["total_steps"] = _count("epochs", complete) * train_sequences // batch_size
     elif budget_tokens is not None:
         complete["total_steps"] = math.ceil(budget_tokens / (batch_size * context_length))
@@ -55,8 +54,32 @@ def derive(
     return Hyperparameters.model_validate(resolved)
 
 
+def with_row_names(values: Mapping[str, Value | FractionOf]) -> dict[str, Value | FractionOf]:
+    """Replace symbols and other spellings by the names of their rows: `α_max`, `max_learning_rate`.
+
+    Unknown names stay as they are: `derive` reports them.
+
+    Raises:
+        ValueError: if two spellings name one row.
+    """
+    named: dict[str, Value | FractionOf] = {}
+    for spelling, value in values.items():
+        name = _row_name(spelling)
+        if name in named:
+            raise ValueError(f"{name} is given twice, the second time as {spelling!r}")
+        if isinstance(value, FractionOf):
+            value = FractionOf(_row_name(value.name), value.share)
+        named[name] = value
+    return named
+
+
+def _row_name(spelling: str) -> str:
+    row = find_symbol(spelling)
+    return spelling if row is None else row.name
+
+
 def _count(name: str, values: Mapping[str, Value | FractionOf]) -> int:
-    """A row that others are derived from."""
+    """Return the value of a row from which others are derived, as an integer."""
     row, value = SYMBOL_TABLE[name], values[name]
     if isinstance(value, FractionOf) or not row.accepts(value):
         raise ValueError(f"{row.symbol} must be a whole number in {row.range}, got {value}")
@@ -64,7 +87,7 @@ def _count(name: str, values: Mapping[str, Value | FractionOf]) -> int:
 
 
 def _resolve(name: str, values: Mapping[str, Value | FractionOf], path: tuple[str, ...]) -> Value:
-    """Follow fractions to a number, rounded where the row counts something."""
+    """Follow fractions to a number; round the number if the row is an integer."""
     value = values[name]
     if not isinstance(value, FractionOf):
         return value
@@ -77,5 +100,5 @@ def _resolve(name: str, values: Mapping[str, Value | FractionOf], path: tuple[st
     row = SYMBOL_TABLE[name]
     if row.kind is not int:
         return share
-    # a default must not break the rules of a short trial
+    # A default share of a short trial may round to 0, which the row may forbid.
     return max(round(share), int(cast(float, row.low))) if value == row.default else round(share)

@@ -1,8 +1,8 @@
 """The symbol table of Transformer training, as a validated model.
 
 Every row is a field of `Hyperparameters` and carries its symbol, its accepted spellings, its
-range, its default, its meaning and its formula. Everything else that needs to know about a
-hyperparameter (search spaces, tables, MLflow names, error messages) reads it from here.
+range, its default, its meaning and its formula. Search spaces, tables, MLflow names and error
+messages read all facts about a hyperparameter from this table.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ _SCHEDULES = {
 
 
 class Hyperparameters(BaseModel):
-    """The complete, concrete hyperparameters of one trial; every field has a number.
+    """Complete hyperparameters of one trial; every field has a value.
 
-    Build it with `derive`, which fills in the defaults and what follows from the budget.
+    Build them with `derive`, which fills in the defaults and the rows that the budget determines.
 
-    Which learning rate counts: with `schedule: constant` the rate is α after the warm-up; with
-    `schedule: noam` it follows from d_model and s_noam; all others rise to α_max in T_warmup
-    steps. With `cosine` it then falls along a cosine to α_min at step T_cycle, and stays there;
-    the others are described in model/spec/schedules.py. What a schedule does not use is ignored.
+    Learning rates: with `schedule: constant` the rate is α after the warm-up; with
+    `schedule: noam` it follows from d_model and s_noam; all other schedules rise to α_max in
+    T_warmup steps. `cosine` then falls along a cosine to α_min at step T_cycle and stays there; the
+    others are described in model/spec/schedules.py. Rows that a schedule does not use are ignored.
 
     Raises:
         ValidationError: if a value lies outside its range or the rows contradict each other.
@@ -126,7 +126,7 @@ class Hyperparameters(BaseModel):
         symbol="d", used_when={"optimizer": ("momentum",)}, ge=0, lt=1,
     )  # fmt: skip
     trust_coefficient: float = symbol_field(
-        1e-3, "how far LARS trusts a tensor's step: its largest relative change, times α",
+        1e-3, "trust of LARS in a tensor's step: its largest relative change, times α",
         "r = η·‖θ‖/(‖g‖ + λ·‖θ‖) per tensor",
         symbol="η", spellings=("eta",), used_when={"optimizer": ("lars",)}, gt=0, le=100,
     )  # fmt: skip
@@ -145,7 +145,7 @@ class Hyperparameters(BaseModel):
         symbol="p_attn", spellings=("attn_pdrop",), ge=0, lt=1,
     )  # fmt: skip
     residual_dropout: float = symbol_field(
-        FractionOf("dropout", 1.0), "p_drop of what each branch adds to the residual stream",
+        FractionOf("dropout", 1.0), "p_drop of the output of each branch, before the residual sum",
         "x + branch·mask/(1−p_res)",
         symbol="p_res", spellings=("resid_pdrop",), ge=0, lt=1,
     )  # fmt: skip
@@ -232,7 +232,7 @@ class Hyperparameters(BaseModel):
         used_when={"schedule": ("step", "exponential")}, ge=1,
     )  # fmt: skip
     decay_factor: float = symbol_field(
-        0.1, "what the rate is multiplied by: each T_decay updates, or at each plateau",
+        0.1, "factor of the rate, applied every T_decay updates or at each plateau",
         "plateau: α_t = α_max·f_decay^(reductions so far)",
         symbol="f_decay", spellings=("lr_gamma",),
         used_when={"schedule": ("step", "exponential", "plateau")}, gt=0, le=1,
@@ -247,7 +247,7 @@ class Hyperparameters(BaseModel):
         used_when={"schedule": ("wsd",)},
     )  # fmt: skip
     plateau_patience: int = symbol_field(
-        1, "reports without a better val_loss that plateau bears; the next one reduces α_t",
+        1, "reports without a better val_loss that plateau tolerates; the next one reduces α_t",
         "better: val_loss < best·(1−1e-4)",
         used_when={"schedule": ("plateau",)}, ge=0,
     )  # fmt: skip
@@ -291,9 +291,9 @@ class Hyperparameters(BaseModel):
 
     @model_validator(mode="after")
     def _rows_agree(self) -> Self:
-        """The rules that span rows."""
-        floor = self.schedule in (*_TO_FLOOR, "wsd")
-        if floor and self.min_learning_rate > self.max_learning_rate:
+        """Check the rules that span several rows."""
+        has_floor = self.schedule in (*_TO_FLOOR, "wsd")
+        if has_floor and self.min_learning_rate > self.max_learning_rate:
             raise ValueError(
                 f"α_min must not exceed α_max, got {self.min_learning_rate:g} > "
                 f"{self.max_learning_rate:g}"
@@ -342,12 +342,12 @@ _NAMES: Mapping[str, str] = {
 
 
 def find_symbol(spelling: str) -> Symbol | None:
-    """The row that a name, a symbol or another accepted spelling means; None if there is none."""
+    """Return the row of a name, a symbol or another accepted spelling; None if there is none."""
     name = _NAMES.get(_plain(spelling))
     return SYMBOL_TABLE[name] if name else None
 
 
 def nearest(spelling: str) -> str:
-    """` Did you mean …?` with the closest known spelling, or an empty text."""
+    """Return ` Did you mean …?` with the closest known spelling, or an empty text."""
     matches = difflib.get_close_matches(_plain(spelling), _NAMES, n=1, cutoff=0.6)
     return f" Did you mean {matches[0]}?" if matches else ""

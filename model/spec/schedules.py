@@ -1,11 +1,11 @@
 """Learning rate over updates: pure functions of the update's number and the hyperparameters.
 
-`plateau` reads the trial's own validation reports as well, and `noam` the width of the model. α is
-the rate of `constant`; α_max is the peak of all others except `noam`; the warm-up, which is
-α_t = α·t/T_warmup for t < T_warmup, comes before each.
+`plateau` also reads the trial's own validation reports, and `noam` the width of the model. α is
+the rate of `constant`; α_max is the peak of all others except `noam`. Every schedule begins with
+the warm-up, α_t = α·t/T_warmup for t < T_warmup.
 
-Updates are counted from 1 in training, so that the first one already moves and update T_cycle
-runs at α_min.
+Training counts updates from 1, so that the rate of the first update is above 0 and update T_cycle
+has the rate α_min.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import NamedTuple
 
 from model.spec.hyperparameters import Hyperparameters
 
-_PLATEAU_THRESHOLD = 1e-4  # a smaller relative gain is none
+_PLATEAU_THRESHOLD = 1e-4  # smaller relative improvements do not count
 
 
 class ScheduleContext(NamedTuple):
-    """What a schedule may read beyond the update and the hyperparameters.
+    """Values that a schedule may read in addition to the update and the hyperparameters.
 
     Attributes:
         d_model: width of the model; read by `noam`.
@@ -31,13 +31,13 @@ class ScheduleContext(NamedTuple):
     val_losses: Sequence[float] = ()
 
 
-_NO_FACTS = ScheduleContext()
+_NO_CONTEXT = ScheduleContext()
 
 
 def lr_cosine_schedule(
     it: int, max_lr: float, min_lr: float, warmup_iters: int, cosine_cycle_iters: int
 ) -> float:
-    """Linear warm-up, a cosine down to the floor, then the floor.
+    """Return the rate of a linear warm-up, a cosine down to the minimum, then the minimum.
 
     Args:
         it: the iteration, 0 or above.
@@ -59,20 +59,20 @@ def lr_cosine_schedule(
     return min_lr + 0.5 * (1 + math.cos(math.pi * share)) * (max_lr - min_lr)
 
 
-def _cosine(step: int, h: Hyperparameters, facts: ScheduleContext) -> float:
+def _cosine(step: int, h: Hyperparameters, context: ScheduleContext) -> float:
     """Loshchilov and Hutter 2016, one cycle: see `lr_cosine_schedule`."""
     return lr_cosine_schedule(
         step, h.max_learning_rate, h.min_learning_rate, h.warmup_steps, h.cycle_steps
     )
 
 
-def _constant(step: int, h: Hyperparameters, facts: ScheduleContext) -> float:
+def _constant(step: int, h: Hyperparameters, context: ScheduleContext) -> float:
     """α after a linear warm-up."""
     return h.learning_rate * _warm(step, h)
 
 
-def _linear(step: int, h: Hyperparameters, facts: ScheduleContext) -> float:
-    """From α_max at T_warmup in a straight line to α_min at T_cycle, then the floor.
+def _linear(step: int, h: Hyperparameters, context: ScheduleContext) -> float:
+    """Straight line from α_max at T_warmup to α_min at T_cycle, then α_min.
 
     Source: Howard and Ruder 2018, section 3.2, without restarts (arXiv:1801.06146).
     """
@@ -84,14 +84,14 @@ def _linear(step: int, h: Hyperparameters, facts: ScheduleContext) -> float:
     return h.min_learning_rate + (1 - share) * (h.max_learning_rate - h.min_learning_rate)
 
 
-def _step(step: int, h: Hyperparameters, facts: ScheduleContext) -> float:
+def _step(step: int, h: Hyperparameters, context: ScheduleContext) -> float:
     """α_max·f^⌊(t−T_warmup)/T_decay⌋. Source: Krizhevsky et al. 2012, section 5, and torch."""
     falls = max(0, step - h.warmup_steps) // h.decay_steps
     return h.max_learning_rate * _warm(step, h) * float(h.decay_factor**falls)
 
 
-def _exponential(step: int, h: Hyperparameters, facts: ScheduleContext) -> float:
-    """α_max·f^((t−T_warmup)/T_decay): `step` without its stairs.
+def _exponential(step: int, h: Hyperparameters, context: ScheduleContext) -> float:
+    """α_max·f^((t−T_warmup)/T_decay): a smooth `step`.
 
     torch's ExponentialLR has T_decay = 1. Source: Senior et al. 2013, section 3.
     """
@@ -99,32 +99,33 @@ def _exponential(step: int, h: Hyperparameters, facts: ScheduleContext) -> float
     return h.max_learning_rate * _warm(step, h) * float(h.decay_factor**falls)
 
 
-def _inverse_sqrt(step: int, h: Hyperparameters, facts: ScheduleContext) -> float:
-    """α_max·√(T_warmup/t) after the warm-up: the original Transformer's, by its peak.
+def _inverse_sqrt(step: int, h: Hyperparameters, context: ScheduleContext) -> float:
+    """α_max·√(T_warmup/t) after the warm-up; without warm-up α_max/√t.
 
-    It is `noam` with s = α_max·√(d_model·T_warmup). Without warm-up it is α_max/√t.
+    This is `noam` with s = α_max·√(d_model·T_warmup): the original Transformer's schedule, given by
+    its peak.
     """
     falls = math.sqrt(max(1, h.warmup_steps) / max(1, h.warmup_steps, step))
     return h.max_learning_rate * _warm(step, h) * falls
 
 
-def _noam(step: int, h: Hyperparameters, facts: ScheduleContext) -> float:
+def _noam(step: int, h: Hyperparameters, context: ScheduleContext) -> float:
     """s·d_model^(−½)·min(t^(−½), t·T_warmup^(−3/2)); neither α nor α_max enters.
 
     Source: Vaswani et al. 2017, equation 3, where s = 1 (arXiv:1706.03762).
     """
-    if not facts.d_model:
+    if not context.d_model:
         raise ValueError("the schedule noam needs d_model")
     rise = step * max(1, h.warmup_steps) ** -1.5
-    return float(h.noam_factor * facts.d_model**-0.5 * min(max(1, step) ** -0.5, rise))
+    return float(h.noam_factor * context.d_model**-0.5 * min(max(1, step) ** -0.5, rise))
 
 
-def _cosine_restarts(step: int, h: Hyperparameters, facts: ScheduleContext) -> float:
+def _cosine_restarts(step: int, h: Hyperparameters, context: ScheduleContext) -> float:
     """Cosines from α_max to α_min, each T_mult times as long as the one before.
 
-    The first ends at update T_cycle, at α_min, as `cosine` does; the update after an end is the
-    first of the next cycle. torch's CosineAnnealingWarmRestarts gives α_max at the ends instead,
-    otherwise the same. Source: Loshchilov and Hutter 2016, equation 5 (arXiv:1608.03983).
+    The first cosine ends at update T_cycle with α_min, as `cosine` does; the next update is the
+    first of the next cycle. torch's CosineAnnealingWarmRestarts gives α_max at the ends of cycles,
+    and equal rates elsewhere. Source: Loshchilov and Hutter 2016, equation 5 (arXiv:1608.03983).
     """
     length: float = h.cycle_steps - h.warmup_steps
     begin: float = h.warmup_steps
@@ -133,17 +134,17 @@ def _cosine_restarts(step: int, h: Hyperparameters, facts: ScheduleContext) -> f
     while length and step > begin + length:
         begin, length = begin + length, length * h.cycle_multiplier
     if step <= h.cycle_steps or not length:
-        return _cosine(step, h, facts)
+        return _cosine(step, h, context)
     swing = h.max_learning_rate - h.min_learning_rate
     cosine = math.cos(math.pi * (step - begin) / length)
     return h.min_learning_rate + 0.5 * (1 + cosine) * swing
 
 
-def _wsd(step: int, h: Hyperparameters, facts: ScheduleContext) -> float:
-    """Warm-up, α_max, and a cool-down to α_min over the last T_cooldown updates.
+def _wsd(step: int, h: Hyperparameters, context: ScheduleContext) -> float:
+    """Warm-up, then α_max, then a cool-down to α_min over the last T_cooldown updates.
 
-    Its shape is 1−s or 1−√s, s being the share of the cool-down that is over. Source: Hägele et
-    al. 2024, section 3 (arXiv:2405.18392), who cool down to 0.
+    The cool-down has the shape 1−s or 1−√s, where s is the completed share of the cool-down.
+    Source: Hägele et al. 2024, section 3 (arXiv:2405.18392), who cool down to 0.
     """
     begin = h.total_steps - h.cooldown_steps
     if step <= begin:
@@ -153,22 +154,23 @@ def _wsd(step: int, h: Hyperparameters, facts: ScheduleContext) -> float:
     return h.min_learning_rate + left * (h.max_learning_rate - h.min_learning_rate)
 
 
-def _plateau(step: int, h: Hyperparameters, facts: ScheduleContext) -> float:
+def _plateau(step: int, h: Hyperparameters, context: ScheduleContext) -> float:
     """α_max·f^(reductions so far). Source: torch's ReduceLROnPlateau, mode min, relative."""
-    falls = reductions(facts.val_losses, h.plateau_patience, h.plateau_cooldown)
+    falls = reductions(context.val_losses, h.plateau_patience, h.plateau_cooldown)
     return h.max_learning_rate * _warm(step, h) * h.decay_factor**falls
 
 
 def reductions(val_losses: Sequence[float], patience: int, cooldown: int) -> int:
-    """How often a trial's validation losses ask for a smaller learning rate.
+    """Return the number of reductions of the learning rate that a trial's losses have caused.
 
-    A report is bad unless it is below the best by a share of 1e-4. After more than `patience` bad
-    ones in a row the rate is reduced, and the next `cooldown` reports do not count as bad.
+    A report is bad unless its loss is below the best one by a share of 1e-4. After more than
+    `patience` bad reports in a row the rate is reduced, and the next `cooldown` reports do not
+    count as bad.
 
     Args:
-        val_losses: of all reports so far, in their order.
-        patience: bad reports that are borne.
-        cooldown: reports to wait after a reduction.
+        val_losses: validation losses of all reports so far, in order.
+        patience: bad reports in a row that do not reduce the rate.
+        cooldown: reports after a reduction that do not count.
     """
     best, bad, rest, count = math.inf, 0, 0, 0
     for loss in val_losses:
@@ -184,7 +186,7 @@ def reductions(val_losses: Sequence[float], patience: int, cooldown: int) -> int
 
 
 def _warm(step: int, h: Hyperparameters) -> float:
-    """The share of the rate that the warm-up has reached."""
+    """Return the share of the rate that the warm-up has reached."""
     return min(1.0, step / h.warmup_steps if h.warmup_steps else 1.0)
 
 
@@ -203,11 +205,11 @@ SCHEDULES: Mapping[str, Callable[[int, Hyperparameters, ScheduleContext], float]
 
 
 def learning_rate(
-    step: int, hyperparameters: Hyperparameters, facts: ScheduleContext = _NO_FACTS
+    step: int, hyperparameters: Hyperparameters, context: ScheduleContext = _NO_CONTEXT
 ) -> float:
-    """α_t of one update, counted from 1.
+    """Return α_t of one update, counted from 1.
 
     Raises:
         ValueError: if the schedule is `noam` and d_model is not known.
     """
-    return SCHEDULES[hyperparameters.schedule](step, hyperparameters, facts)
+    return SCHEDULES[hyperparameters.schedule](step, hyperparameters, context)

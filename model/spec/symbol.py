@@ -1,4 +1,4 @@
-"""A row of the symbol table: what a field of `Hyperparameters` says about itself."""
+"""Rows of the symbol table, stored in the fields of `Hyperparameters`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Value = float | int | str
 
 @dataclass(frozen=True)
 class FractionOf:
-    """A value given as a share of another hyperparameter: α_min = 0.1·α_max."""
+    """Value of a hyperparameter as a share of another one: α_min = 0.1·α_max."""
 
     name: str
     share: float
@@ -27,18 +27,18 @@ class Symbol:
 
     Attributes:
         name: the Python, YAML and MLflow name.
-        symbol: the letter of the literature; the name itself where there is none.
+        symbol: the letter of the literature; the name if there is none.
         spellings: further names that a search space may use.
-        meaning: what it is, with its unit.
-        formula: where it enters.
-        default: a value, or a `FractionOf` another row; None for what the budget decides.
+        meaning: meaning, with the unit.
+        formula: formula that the value enters.
+        default: a value, or a `FractionOf` another row; None if the budget determines the value.
         kind: float, int, or str for a choice.
         low: smallest value, None for a choice.
         high: largest value, None where there is no limit.
-        low_open: whether `low` itself is excluded.
-        high_open: whether `high` itself is excluded.
+        low_open: True if `low` itself is excluded.
+        high_open: True if `high` itself is excluded.
         choices: the values of a choice, otherwise empty.
-        choice_meanings: value of a choice → what it is, with its formula where there is one.
+        choice_meanings: value of a choice → meaning, with its formula if there is one.
         used_when: row name → values for which this row has an effect; empty if always.
     """
 
@@ -59,7 +59,7 @@ class Symbol:
 
     @property
     def range(self) -> str:
-        """The range as mathematicians write it: `(0, 1)`, `[0, ∞)`, `adamw | sgd`."""
+        """Range in mathematical notation: `(0, 1)`, `[0, ∞)`, `adamw | sgd`."""
         if self.choices:
             return " | ".join(self.choices)
         left = "(" if self.low_open else "["
@@ -67,7 +67,7 @@ class Symbol:
         return f"{left}{self.low:g}, {right}"
 
     def accepts(self, value: object) -> bool:
-        """Whether one value is of this row's kind and inside its range."""
+        """Return True if a value is of this row's kind and inside its range."""
         if self.choices:
             return value in self.choices
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -91,7 +91,7 @@ def symbol_field(
     choice_meanings: Mapping[str, str] | None = None,
     **limits: float,
 ) -> Any:
-    """A required pydantic field that carries its row; the default is applied by `derive`."""
+    """Build a required pydantic field that carries its row; `derive` applies the default."""
     extra = {
         "symbol": symbol,
         "spellings": spellings,
@@ -115,7 +115,7 @@ def limits_of(field: FieldInfo) -> dict[str, float]:
 
 
 def symbol_of(name: str, info: FieldInfo) -> Symbol:
-    """The row that a field of `Hyperparameters` carries."""
+    """Return the row that a field of `Hyperparameters` carries."""
     extra = cast(dict[str, Any], cast(dict[str, Any], info.json_schema_extra)["row"])
     limits = limits_of(info)
     is_choice = info.annotation not in (int, float)

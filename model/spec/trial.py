@@ -1,30 +1,75 @@
-"""The specification of a trial: everything that its numbers are a function of."""
+"""Specification of a trial: a trial's numbers are a function of its fields and nothing else."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from model.spec.architecture import Architecture
-from model.spec.data import DataConfig, TokenizerConfig
+from model.spec.data import DataConfig, SplitName, TokenizerConfig
+from model.spec.derive import derive, with_row_names
 from model.spec.hyperparameters import Hyperparameters
+from model.spec.symbol import FractionOf, Value
+
+_LARGEST_MICRO_BATCH = 32  # sequences per tick
+_REPORTS = 10  # of a trial
+_VALIDATION_TOKENS = 8_192  # of an evaluation
+
+
+class PreparedData(Protocol):
+    """The properties of a corpus that enter a specification; `Corpus` has them."""
+
+    @property
+    def data(self) -> DataConfig:
+        """Configuration of the source."""
+        ...
+
+    @property
+    def tokenizer_config(self) -> TokenizerConfig:
+        """Configuration of the tokenizer."""
+        ...
+
+    @property
+    def data_fingerprint(self) -> str:
+        """SHA-256 of the source."""
+        ...
+
+    @property
+    def tokenizer_fingerprint(self) -> str:
+        """SHA-256 of vocabulary, merges, special tokens and pattern."""
+        ...
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids."""
+        ...
+
+    @property
+    def end_of_text(self) -> int:
+        """Id of the token that ends a document."""
+        ...
+
+    def num_sequences(self, split: SplitName, context_length: int) -> int:
+        """Return the number of sequences of a split, or of its pairs."""
+        ...
 
 
 class InitFrom(BaseModel):
-    """What a trial begins with instead of random weights.
+    """Tensors that a trial starts from instead of random weights (a warm start).
 
-    Its schedule, warm-up and data order count from 0 all the same. The corrections of Adam's
-    moments for having begun at zero, 1 − βᵗ, go on where loaded moments stood, as they do in torch
-    when an optimizer's state is loaded.
+    The schedule, the warm-up and the data order of the trial still count from 0. Adam's bias
+    corrections, 1 − βᵗ, continue at the count of the loaded moments, as they do in torch when an
+    optimizer's state is loaded.
 
     Attributes:
-        sha256: of the tensors (`warm_start.Source.take`), 64 hexadecimal digits.
-        optimizer_steps: updates that the moments among the tensors have seen; 0 if there are
-            none, and the moments begin at zero.
+        sha256: of the tensors (`WarmStartSource.tensors_for`), 64 hexadecimal digits.
+        optimizer_steps: updates that the loaded moments have seen; 0 if no moments are loaded,
+            and the moments start at zero.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,15 +79,15 @@ class InitFrom(BaseModel):
 
 
 class Continues(BaseModel):
-    """What a trial goes on from, instead of beginning at update 0.
+    """Trial, and update of that trial, from which another trial continues instead of update 0.
 
-    It has the state that the other specification reaches after an update, and goes on counting:
-    updates, schedule and data order. So a trial that copies another in the middle of a search
-    remains a pure function of its own specification.
+    The continuing trial starts with the state that `spec` reaches after update `step`, and keeps
+    counting from there: updates, schedule and data order. A trial that copies another one in the
+    middle of a search is therefore still a pure function of its own specification.
 
     Attributes:
-        spec: of the trial that is continued; it may continue another one itself.
-        step: the update after which it is left, one of its own reports.
+        spec: specification of the continued trial, which may continue another trial itself.
+        step: update of the continued trial at which the copy is made; one of its reports.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,7 +96,8 @@ class Continues(BaseModel):
     step: int = Field(ge=1)
 
 
-# What gives the state of a trial its shape and its count, and must outlive a change of the rest.
+# Rows that a continuing trial must share with the continued one: they set the shapes of the
+# saved state and the meaning of its counters. All other rows may change.
 KEPT_SYMBOLS = (
     "batch_size", "total_steps", "epochs", "optimizer", "ema_decay", "target_sparsity",
     "prune_start_steps", "prune_end_steps", "prune_interval_steps",
@@ -62,29 +108,31 @@ _KEPT_FIELDS = (
 )  # fmt: skip
 
 
-# JSON is read to a depth of 200, and each link takes two.
+# The JSON parser stops at a depth of 200, and each link takes two levels.
 LONGEST_CHAIN = 64
 
 
 class TrialSpec(BaseModel):
-    """One trial, completely: retraining it needs nothing else.
+    """Complete specification of a trial: the trial can be retrained from it alone.
+
+    `TrialSpec.of` fills in the fields that a corpus determines, and defaults.
 
     Attributes:
-        hyperparameters: the rows of the symbol table.
-        architecture: the shape of the model.
-        data: where the text comes from.
-        tokenizer: the tokenizer to train, or the file that was given.
+        hyperparameters: rows of the symbol table.
+        architecture: shape of the model.
+        data: source of the text.
+        tokenizer: the tokenizer to train, or the file that holds it.
         data_fingerprint: SHA-256 of the source.
         tokenizer_fingerprint: SHA-256 of vocabulary, merges, special tokens and pattern.
         train_sequences: |Data|, training sequences in an epoch.
-        validation_sequences: how many validation sequences an evaluation reads.
+        validation_sequences: number of validation sequences of an evaluation.
         micro_batch: sequences per tick; B is a multiple of it.
         report_tokens: training tokens between reports.
         seed: the trial's key for weights, data order and dropout.
-        init_from: what it begins with; None: random weights.
-        continues: the trial whose state it goes on from; None: it begins at update 0. What makes
-            the shape of that state is the same in both: architecture, data, B, T_total, optimizer,
-            β_ema, pruning, and what they began with. All other rows may differ, the seed too.
+        init_from: tensors to start from; None means random weights.
+        continues: the trial to continue; None means a start at update 0. Everything that sets the
+            shape of the saved state is equal in both: architecture, data, B, T_total, optimizer,
+            β_ema, pruning and `init_from`. All other rows may differ, and the seed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -102,6 +150,76 @@ class TrialSpec(BaseModel):
     seed: int = Field(ge=0, lt=2**63)
     init_from: InitFrom | None = None
     continues: Continues | None = None
+
+    @classmethod
+    def of(
+        cls,
+        corpus: PreparedData,
+        hyperparameters: Hyperparameters | Mapping[str, Value | FractionOf],
+        architecture: Architecture | Mapping[str, Any],
+        *,
+        budget_tokens: int | None = None,
+        validation_sequences: int | None = None,
+        micro_batch: int | None = None,
+        report_tokens: int | None = None,
+        seed: int = 0,
+        init_from: InitFrom | None = None,
+    ) -> Self:
+        """Specify a trial on a prepared corpus, with defaults for all that is not given.
+
+        Args:
+            corpus: sets data, tokenizer, both fingerprints and the number of training sequences.
+            hyperparameters: complete; or some rows by name or symbol, such as `{"α_max": 1e-3}`,
+                which `derive` completes.
+            architecture: complete; or some of its entries, to which the corpus adds `vocab_size`
+                and `end_of_text`.
+            budget_tokens: training tokens of the full budget; left out if the hyperparameters
+                set T_total or N_epoch.
+            validation_sequences: of an evaluation; by default 8,192 tokens, or all there are.
+            micro_batch: sequences per tick; by default the largest divisor of B up to 32.
+            report_tokens: training tokens between reports; by default a tenth of the budget.
+            seed: the trial's key for weights, data order and dropout.
+            init_from: tensors to start from; None means random weights.
+
+        Raises:
+            ValueError: if the corpus is shorter than one sequence, the architecture does not fit
+                its token ids, `budget_tokens` is given with complete hyperparameters, or (as
+                `derive`) the rows are wrong.
+        """
+        a = _architecture_for(corpus, architecture)
+        length = a.context_length
+        train, validation = (_sequences(corpus, split, length) for split in _SPLITS)
+        if isinstance(hyperparameters, Hyperparameters):
+            if budget_tokens is not None:
+                raise ValueError("complete hyperparameters set T_total; leave out budget_tokens")
+            h = hyperparameters
+        else:
+            h = derive(
+                with_row_names(hyperparameters),
+                train_sequences=train,
+                context_length=length,
+                budget_tokens=budget_tokens,
+            )
+        budget = budget_tokens or h.total_steps * h.batch_size * length
+        if validation_sequences is None:
+            validation_sequences = max(1, min(validation, _VALIDATION_TOKENS // length))
+        if micro_batch is None:
+            divisors = (b for b in range(1, _LARGEST_MICRO_BATCH + 1) if h.batch_size % b == 0)
+            micro_batch = max(divisors)
+        return cls(
+            hyperparameters=h,
+            architecture=a,
+            data=corpus.data,
+            tokenizer=corpus.tokenizer_config,
+            data_fingerprint=corpus.data_fingerprint,
+            tokenizer_fingerprint=corpus.tokenizer_fingerprint,
+            train_sequences=train,
+            validation_sequences=validation_sequences,
+            micro_batch=micro_batch,
+            report_tokens=report_tokens or math.ceil(budget / _REPORTS),
+            seed=seed,
+            init_from=init_from,
+        )
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
@@ -122,23 +240,23 @@ class TrialSpec(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _goes_on_from_what_fits(self) -> Self:
+    def _continued_trial_fits(self) -> Self:
         if self.continues is None:
             return self
         parent, step = self.continues.spec, self.continues.step
         pairs = [(name, self, parent) for name in _KEPT_FIELDS]
         rows = [(name, self.hyperparameters, parent.hyperparameters) for name in KEPT_SYMBOLS]
-        for name, here, there in (*pairs, *rows):
-            if getattr(here, name) != getattr(there, name):
+        for name, ours, theirs in (*pairs, *rows):
+            if getattr(ours, name) != getattr(theirs, name):
                 raise ValueError(
                     f"{name} must be that of the trial that is continued, got "
-                    f"{getattr(here, name)} instead of {getattr(there, name)}"
+                    f"{getattr(ours, name)} instead of {getattr(theirs, name)}"
                 )
-        begun = parent.continues.step if parent.continues else 0
-        if step not in parent.report_steps[:-1] or step <= begun:
+        parent_start = parent.continues.step if parent.continues else 0
+        if step not in parent.report_steps[:-1] or step <= parent_start:
             raise ValueError(
                 f"a trial is continued after one of its own reports before the last, got step "
-                f"{step} of {[s for s in parent.report_steps[:-1] if s > begun]}"
+                f"{step} of {[s for s in parent.report_steps[:-1] if s > parent_start]}"
             )
         if len(self.chain) > LONGEST_CHAIN:
             raise ValueError(f"a chain of trials has at most {LONGEST_CHAIN} links")
@@ -146,7 +264,12 @@ class TrialSpec(BaseModel):
 
     @property
     def chain(self) -> tuple[TrialSpec, ...]:
-        """The specifications that a trial trains one after the other; the last is its own."""
+        """Specifications that this trial trains one after the other; the last one is its own.
+
+        Example: trial 7 copies trial 3 after update 40, and trial 3 copied trial 1 after update
+        20. The chain of trial 7 is (spec of 1, spec of 3, spec of 7), trained to the updates 20,
+        40 and T_total.
+        """
         return (*self.continues.spec.chain, self) if self.continues else (self,)
 
     @property
@@ -161,10 +284,10 @@ class TrialSpec(BaseModel):
 
     @property
     def report_steps(self) -> tuple[int, ...]:
-        """Updates after which the trial reports, in rising order; the last is T_total.
+        """Updates after which the trial reports, in ascending order; the last is T_total.
 
-        Report r comes after the first update that completes r·report_tokens, so that trials
-        with different batch sizes are compared at the same rungs.
+        Report r follows the first update that completes r·report_tokens, so that trials with
+        different batch sizes are compared at the same rungs.
         """
         total = self.hyperparameters.total_steps
         steps = {
@@ -175,10 +298,10 @@ class TrialSpec(BaseModel):
 
     @property
     def hash(self) -> str:
-        """The trial's identity: SHA-256 of the canonical JSON, 64 hexadecimal digits.
+        """Identity of the trial: SHA-256 of the canonical JSON, 64 hexadecimal digits.
 
-        Where the tokenizer lay is no part of it: its fingerprint says what it is. What a trial
-        continues enters with its own hash and the update.
+        The path of the tokenizer is left out: its fingerprint identifies it. A continued trial
+        enters with its own hash and the update.
         """
         left_out: dict[str, Any] = {"tokenizer": {"file"}, "continues": True}
         identity = self.model_dump(mode="json", exclude=left_out)
@@ -187,3 +310,37 @@ class TrialSpec(BaseModel):
             identity["continues"] = {"hash": self.continues.spec.hash, "step": step}
         canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+_SPLITS: tuple[SplitName, SplitName] = ("train", "validation")
+
+
+def _architecture_for(
+    corpus: PreparedData, architecture: Architecture | Mapping[str, Any]
+) -> Architecture:
+    """Complete some entries of an architecture, and check that it fits the ids of a corpus."""
+    vocab_size, end_of_text = corpus.vocab_size, corpus.end_of_text
+    if not isinstance(architecture, Architecture):
+        defaults = {"vocab_size": vocab_size, "end_of_text": end_of_text}
+        architecture = Architecture.model_validate({**defaults, **architecture})
+    if architecture.vocab_size < vocab_size:
+        raise ValueError(
+            f"vocab_size must be at least that of the corpus, {vocab_size}, got "
+            f"{architecture.vocab_size}"
+        )
+    if architecture.end_of_text != end_of_text:
+        raise ValueError(
+            f"end_of_text must be that of the corpus, {end_of_text}, got {architecture.end_of_text}"
+        )
+    return architecture
+
+
+def _sequences(corpus: PreparedData, split: SplitName, context_length: int) -> int:
+    """Return the number of sequences of a split, at least 1."""
+    count = corpus.num_sequences(split, context_length)
+    if not count:
+        raise ValueError(
+            f"the {split} split of the corpus has no sequence of {context_length} tokens; use a "
+            f"shorter context or more text"
+        )
+    return count

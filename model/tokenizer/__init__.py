@@ -1,4 +1,4 @@
-"""A byte-level BPE: train, encode, decode, and the file formats of other libraries.
+"""A byte-level BPE: training, encoding, decoding, and the file formats of other libraries.
 
 Main names: `Tokenizer`, `train_bpe`, `load_tokenizer`.
 """

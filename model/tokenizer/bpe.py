@@ -28,8 +28,8 @@ from model.tokenizer.pretokenizer import PATTERNS, cut_stream
 Vocab = dict[int, bytes]
 Merges = list[tuple[bytes, bytes]]
 
-_PIECE_CHARACTERS = 1 << 20  # counted at a time
-_MOST_PRETOKENS = 1 << 18  # different ones in memory, and in the training
+_PIECE_CHARACTERS = 1 << 20  # characters counted at a time
+_MOST_PRETOKENS = 1 << 18  # limit of different pre-tokens in memory, and in the training
 _MERGES_PER_REPORT = 256
 
 
@@ -44,27 +44,28 @@ def train_bpe(
 ) -> tuple[Vocab, Merges]:
     """Train a byte-level BPE on a UTF-8 text file of any size.
 
-    The result does not depend on the number of processes. Memory is bounded: beyond 262,144
-    different pre-tokens the rarest take no part in the merging.
+    The result does not depend on the number of processes. Memory is bounded: of more than 262,144
+    different pre-tokens, the rarest are left out of the merging.
 
     Args:
         input_path: the text.
-        vocab_size: ids to make, special tokens and the 256 bytes included; fewer are made when
-            no pair is left to merge.
-        special_tokens: texts that are one token each, hard boundaries, and never counted.
-        pattern: how text is cut into pre-tokens, a name in `PATTERNS`.
-        processes: that count; by default one per core, or one for a small file.
-        on_progress: is told how far the training is.
+        vocab_size: number of ids, special tokens and the 256 bytes included; the result has fewer
+            if no pair is left to merge.
+        special_tokens: texts that are one token each; pre-tokens never cross them, and they are
+            not counted.
+        pattern: name in `PATTERNS` of the rule that cuts text into pre-tokens.
+        processes: number of processes that count; by default one per core, or one for a small file.
+        on_progress: called with the progress.
 
     Returns:
-        The vocabulary (id → bytes: special tokens, then bytes, then merges) and the merges in
-        the order they were made.
+        The vocabulary (id → bytes: special tokens, then bytes, then merges) and the merges, in
+        order.
 
     Raises:
         ValueError: if `vocab_size` is too small for the bytes and the special tokens, or there is
             no such pattern.
         OSError: if the file cannot be read.
-        UnicodeDecodeError: if it is not UTF-8.
+        UnicodeDecodeError: if the file is not UTF-8.
     """
     check_vocab_size(vocab_size, special_tokens)
     check_pattern(pattern)
@@ -86,7 +87,7 @@ def train_bpe(
 
 
 def count_pretokens(texts: Sequence[str], pattern: str = "gpt2") -> Counter[str]:
-    """How often each pre-token occurs in some texts without special tokens."""
+    """Count the pre-tokens of some texts without special tokens."""
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(PATTERNS[pattern].findall(text))
@@ -94,7 +95,7 @@ def count_pretokens(texts: Sequence[str], pattern: str = "gpt2") -> Counter[str]
 
 
 def check_vocab_size(vocab_size: int, special_tokens: Sequence[str]) -> None:
-    """Raise ValueError if the bytes and the special tokens do not fit."""
+    """Raise ValueError if a vocabulary is too small for the bytes and the special tokens."""
     smallest = 256 + len(special_tokens)
     if vocab_size < smallest:
         raise ValueError(
@@ -110,7 +111,7 @@ def check_pattern(name: str) -> None:
 
 
 class PretokenCounts:
-    """Exact counts of any number of pre-tokens in bounded memory: what is too much goes to disk."""
+    """Exact counts of any number of pre-tokens in bounded memory: a database holds the excess."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
@@ -153,7 +154,7 @@ class PretokenCounts:
         self._counts.clear()
 
     def most_frequent(self) -> dict[bytes, int]:
-        """The counts by bytes; of more than 262,144 pre-tokens the most frequent, ties by bytes."""
+        """Return counts by bytes: those of the 262,144 most frequent pre-tokens, ties by bytes."""
         if self._database is None:
             return {_to_bytes(pretoken): n for pretoken, n in self._counts.items()}
         self._to_disk()
@@ -169,8 +170,8 @@ def _to_bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-# Keys of the heap: the byte strings of a pair turned around (255 − byte, then a character above
-# all of them), so that the smallest key is the greatest pair and comparing costs no Python call.
+# Keys of the heap: the byte strings of a pair with each byte inverted (255 − byte) and a greater
+# character at the end, so that the smallest key is the greatest pair and comparisons run in C.
 _INVERSE = bytes(255 - byte for byte in range(256))
 
 
@@ -187,14 +188,14 @@ def merge_pretokens(
 ) -> tuple[Vocab, Merges]:
     """Merge the most frequent pair, ties to the greatest pair of byte strings, until full.
 
-    A round visits only the places where the merged pair is. The heap may hold outdated counts,
-    which are corrected when they surface.
+    A merge visits only the places of the merged pair. The heap may hold outdated counts, which are
+    corrected when they reach the top.
 
     Args:
         counts: pre-token → occurrences.
         vocab_size: as in `train_bpe`.
         special_tokens: as in `train_bpe`.
-        on_progress: is told how many merges have been made.
+        on_progress: called with the number of tokens.
 
     Returns:
         As `train_bpe`.
@@ -214,8 +215,8 @@ def merge_pretokens(
         return -places.count(pair), descending[a] + descending[b], pair
 
     merges: Merges = []
-    # The heap holds the pairs of at least `least` occurrences: most pairs are rare, and their turn
-    # never comes.
+    # The heap holds only pairs with at least `least` occurrences: most pairs are rare and are never
+    # merged.
     least = max(places.counts(), default=0) + 1
     heap: list[tuple[int, str, int]] = []
     while len(tokens) < vocab_size:
@@ -244,15 +245,15 @@ def merge_pretokens(
 
 
 _PAIR = 1 << 32  # a pair of ids is one number, left · 2³² + right
-_BORDER = -1  # stands before, between and after the pre-tokens
-_INSIDE = -2  # a byte that is not the first of its token
+_BORDER = -1  # before, between and after the pre-tokens
+_INSIDE = -2  # a byte that is not the first one of its token
 
 
 class _Places:
-    """All pre-tokens as one row of token ids, and where in it each pair stands.
+    """All pre-tokens as one array of token ids, and the places of each pair in this array.
 
-    A token of several bytes has its id at its first byte. That a place is outdated shows when it
-    is visited: another id stands there.
+    A token of several bytes has its id at its first byte. A recorded place is outdated if another
+    id stands there when it is visited.
     """
 
     def __init__(self, pretokens: Mapping[bytes, int], first_byte: int) -> None:
@@ -262,10 +263,10 @@ class _Places:
             self._ids.extend([first_byte + byte for byte in pretoken])
             self._ids.append(_BORDER)
             self._weights.extend([count] * (len(pretoken) + 1))
-        # where the token begins whose last byte is here; of other bytes it means nothing
+        # at the last byte of a token: place of its first byte; undefined at other bytes
         self._starts = array("q", range(len(self._ids)))
         self._sizes: defaultdict[int, int] = defaultdict(lambda: 1)  # bytes of a token
-        # of each pair, its occurrences in the text and then its places
+        # pair → its occurrences in the text, followed by its places
         self._pairs: defaultdict[int, array[int]] = defaultdict(lambda: array("q", (0,)))
         left = _BORDER
         for place, right in enumerate(self._ids):
@@ -276,23 +277,23 @@ class _Places:
             left = right
 
     def pairs(self) -> Iterable[int]:
-        """All pairs."""
+        """Return all pairs."""
         return self._pairs
 
     def counts(self) -> Iterator[int]:
-        """How often each pair occurs."""
+        """Return the number of occurrences of each pair."""
         return (entry[0] for entry in self._pairs.values())
 
     def count(self, pair: int) -> int:
-        """How often a pair occurs; 0 if it has been merged."""
+        """Return the number of occurrences of a pair; 0 if it has been merged."""
         entry = self._pairs.get(pair)
         return entry[0] if entry else 0
 
     def merge(self, a: int, b: int, merged: int) -> set[int]:
-        """Make a pair one token wherever it stands, from left to right.
+        """Replace a pair by one token at all its places, from left to right.
 
         Returns:
-            The pairs that this brought about.
+            Pairs with new occurrences.
         """
         ids, starts, pairs = self._ids, self._starts, self._pairs
         size_a = self._sizes[a]
@@ -301,7 +302,7 @@ class _Places:
         places = pairs.pop(a * _PAIR + b)
         for place in islice(places, 1, None):
             if ids[place] != a or ids[place + size_a] != b:
-                continue  # a merge to the left has taken one of the two
+                continue  # an earlier merge has replaced one of the two
             weight = self._weights[place]
             ids[place], ids[place + size_a] = merged, _INSIDE
             starts[place + size - 1] = place
@@ -322,5 +323,5 @@ class _Places:
                 entry[0] += weight
                 entry.append(before)
                 new.add(pair)
-        pairs.pop(a * _PAIR + b, None)  # what overlapped with itself: aaa
+        pairs.pop(a * _PAIR + b, None)  # occurrences that overlapped: aaa
         return new

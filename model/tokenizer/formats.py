@@ -1,4 +1,4 @@
-"""The file formats of tokenizers: GPT-2's, Hugging Face's and tiktoken's."""
+"""File formats of tokenizers: GPT-2's, Hugging Face's and tiktoken's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 from model.tokenizer.bpe import Merges, Vocab
 from model.tokenizer.pretokenizer import PATTERNS
 
-# Other ways to write a pattern that are found in tokenizer.json files.
+# Other spellings of our patterns in tokenizer.json files → name of the pattern.
 _SPELLINGS = {
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+": "gpt4",
@@ -24,7 +24,7 @@ _SPELLINGS = {
 
 
 def write(folder: Path, contents: Mapping[str, str]) -> list[Path]:
-    """Write some texts as files of a folder, each atomically."""
+    """Write texts as files of a folder, each atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in contents.items():
         temporary = folder / f".{name}.{os.getpid()}"
@@ -37,10 +37,10 @@ def write(folder: Path, contents: Mapping[str, str]) -> list[Path]:
 
 
 def gpt2(vocab: Vocab, merges: Merges, special_tokens: Sequence[str]) -> dict[str, str]:
-    """Contents of vocab.json and merges.txt; special tokens are written as they are.
+    """Return the contents of vocab.json and merges.txt; special tokens are written as text.
 
     Raises:
-        ValueError: if two tokens would have one name in the file.
+        ValueError: if two tokens would have equal names in the file.
     """
     header = "#version: 0.2\n"
     return {
@@ -58,21 +58,21 @@ def read_gpt2(
 
     Raises:
         OSError: if a file cannot be read.
-        ValueError: if one is not in the format.
+        ValueError: if a file is not in the format.
     """
     entries = json.loads(Path(vocab_path).read_text(encoding="utf-8"))
     vocab = _from_names(entries, special_tokens, vocab_path)
     header, *lines = Path(merges_path).read_text(encoding="utf-8").split("\n")
-    if not header.startswith("#version"):  # only the first line: a token may begin so as well
+    if not header.startswith("#version"):  # only in the first line: a token may begin like this
         lines.insert(0, header)
     return vocab, _from_lines([line for line in lines if line], merges_path)
 
 
 def token_names(vocab: Vocab, special_tokens: Sequence[str]) -> dict[str, int]:
-    """GPT-2's name of each token → its id; special tokens are written as they are.
+    """Return GPT-2's name of each token → its id; special tokens are named by their text.
 
     Raises:
-        ValueError: if two tokens would have one name.
+        ValueError: if two tokens would have equal names.
     """
     special = {token.encode(): token for token in special_tokens}
     names = {
@@ -96,7 +96,7 @@ def _from_names(entries: Any, special_tokens: Collection[str], path: Any) -> Voc
 
 
 def merge_lines(merges: Merges) -> list[str]:
-    """GPT-2's line for each merge: the names of its two tokens."""
+    """Return GPT-2's line for each merge: the names of its two tokens."""
     return [f"{_to_unicode(a)} {_to_unicode(b)}" for a, b in merges]
 
 
@@ -110,7 +110,7 @@ def _from_lines(lines: Sequence[str | Sequence[str]], path: Any) -> Merges:
 
 @lru_cache(maxsize=1)
 def _byte_characters() -> tuple[str, ...]:
-    """GPT-2's printable character for each byte: itself, or one from 256 on."""
+    """Return GPT-2's printable character for each byte: itself, or a character from 256 on."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     spare = iter(range(256, 512))
     return tuple(chr(byte if byte in printable else next(spare)) for byte in range(256))
@@ -138,15 +138,15 @@ def _from_unicode(text: str) -> bytes:
 def huggingface(
     vocab: Vocab, merges: Merges, special_tokens: Sequence[str], pattern: str
 ) -> dict[str, str]:
-    """Contents of tokenizer.json.
+    """Return the contents of tokenizer.json.
 
     Raises:
-        ValueError: if two tokens would have one name in the file.
+        ValueError: if two tokens would have equal names in the file.
     """
     names = token_names(vocab, special_tokens)
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False}
-    pre_tokenizer: dict[str, Any] = {**byte_level, "use_regex": True}  # cuts as gpt2
+    pre_tokenizer: dict[str, Any] = {**byte_level, "use_regex": True}  # the pattern gpt2
     if pattern != "gpt2":
         split = {
             "type": "Split",
@@ -189,12 +189,12 @@ def huggingface(
 def read_huggingface(
     path: str | os.PathLike[str],
 ) -> tuple[Vocab, Merges, tuple[str, ...], str]:
-    """Vocabulary, merges, special tokens and pattern of a tokenizer.json.
+    """Read vocabulary, merges, special tokens and pattern of a tokenizer.json.
 
     Raises:
         OSError: if the file cannot be read.
-        ValueError: if it is not in the format, or the tokenizer is of another kind than this
-            project's; the message names the obstacle.
+        ValueError: if the file is not in the format, or its tokenizer has a feature that ours
+            lacks; the message names it.
     """
     try:
         contents = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -204,7 +204,7 @@ def read_huggingface(
             raise ValueError(f"{path}: the model is {kind}, not byte-level BPE")
         for name in ("continuing_subword_prefix", "end_of_word_suffix", "ignore_merges"):
             if model.get(name):
-                raise ValueError(f"{path}: the model uses {name}, which this tokenizer has not")
+                raise ValueError(f"{path}: the model uses {name}, which this tokenizer lacks")
         if contents.get("normalizer"):
             raise ValueError(
                 f"{path}: the text is normalized ({contents['normalizer']['type']}), which this "
@@ -225,7 +225,7 @@ def read_huggingface(
 
 
 def _pattern_of(pre_tokenizer: Any, path: Any) -> str:
-    """The name in `PATTERNS` of how a tokenizer.json cuts text."""
+    """Return the name in `PATTERNS` of the rule by which a tokenizer.json cuts text."""
     steps = [pre_tokenizer] if pre_tokenizer else []
     if steps and pre_tokenizer["type"] == "Sequence":
         steps = pre_tokenizer["pretokenizers"]
@@ -242,18 +242,18 @@ def _pattern_of(pre_tokenizer: Any, path: Any) -> str:
         return "gpt2"
     split = steps[0]
     source = split["pattern"].get("Regex")
-    known = {pattern.source: name for name, pattern in PATTERNS.items()} | _SPELLINGS
-    plain = split["behavior"] == "Isolated" and not split.get("invert")
-    if not plain or source not in known or byte_level.get("use_regex", True):
-        raise ValueError(f"{path}: text is cut by a pattern that this tokenizer has not: {source}")
-    return known[source]
+    names = {pattern.source: name for name, pattern in PATTERNS.items()} | _SPELLINGS
+    is_plain = split["behavior"] == "Isolated" and not split.get("invert")
+    if not is_plain or source not in names or byte_level.get("use_regex", True):
+        raise ValueError(f"{path}: text is cut by a pattern that this tokenizer lacks: {source}")
+    return names[source]
 
 
 # tiktoken ----------------------------------------------------------------------------------
 
 
 def tiktoken(vocab: Vocab, special_tokens: Sequence[str]) -> dict[str, str]:
-    """Contents of a rank file: each token but the special ones in base64, and its id."""
+    """Return the contents of a rank file: all tokens but special ones in base64, with their ids."""
     special = {token.encode() for token in special_tokens}
     ordinary = [(i, token) for i, token in sorted(vocab.items()) if token not in special]
     lines = (f"{base64.b64encode(token).decode()} {i}\n" for i, token in ordinary)
@@ -261,14 +261,14 @@ def tiktoken(vocab: Vocab, special_tokens: Sequence[str]) -> dict[str, str]:
 
 
 def read_tiktoken(path: str | os.PathLike[str]) -> tuple[Vocab, Merges]:
-    """Vocabulary and merges of a rank file.
+    """Read vocabulary and merges of a rank file.
 
-    The file has tokens only. The pair that a token was merged from is what the merges before it
-    make of its bytes.
+    The file has tokens only. The merge that made a token is recovered by applying the merges of
+    lower ranks to its bytes: a pair is left.
 
     Raises:
         OSError: if the file cannot be read.
-        ValueError: if it is not in the format.
+        ValueError: if the file is not in the format.
     """
     ranks: dict[bytes, int] = {}
     for number, line in enumerate(Path(path).read_bytes().splitlines(), 1):
@@ -290,7 +290,7 @@ def read_tiktoken(path: str | os.PathLike[str]) -> tuple[Vocab, Merges]:
 
 
 def _merge_below(token: bytes, ranks: Mapping[bytes, int], limit: int) -> list[bytes]:
-    """What the tokens of a rank below `limit` make of some bytes."""
+    """Merge some bytes by the tokens of ranks below `limit`."""
     parts = [bytes([byte]) for byte in token]
     while len(parts) > 1:
         best, i = min((ranks.get(a + b, limit), i) for i, (a, b) in enumerate(pairwise(parts)))

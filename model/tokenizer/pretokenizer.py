@@ -1,9 +1,9 @@
-r"""Where text may be cut: special tokens, and the pre-tokens that byte-pair merges never cross.
+r"""Cutting of text: at special tokens, and into pre-tokens, which byte-pair merges never cross.
 
-A pattern is written once, for the `regex` module, which knows Unicode's letters (\p{L}) and
-numbers (\p{N}). Text without characters above U+FFFF, which is nearly all text, is cut by the same
-pattern with the letters and numbers spelled out, compiled for the standard `re`: it finds the same
-pre-tokens in half the time.
+A pattern is written for the `regex` module, which knows Unicode's letters (\p{L}) and numbers
+(\p{N}). For text without characters above U+FFFF, which is nearly all text, the pattern is
+translated to the standard `re` with letters and numbers spelled out: it finds equal pre-tokens in
+half the time.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from functools import cached_property, lru_cache
 
 import regex
 
-_BMP = 1 << 16  # characters that the pattern for `re` knows
+_BMP = 1 << 16  # code points that the pattern for `re` covers
 
-# The last pre-tokens of an unfinished text may still change: `'`, `l` become `'ll`, and white
-# space gives its last character to the word that follows.
+# Number of pre-tokens at the end of an unfinished text that later text may change: `'`, `l` become
+# `'ll`, and the last character of white space joins the next word.
 UNSETTLED = 3
 
 
@@ -25,7 +25,7 @@ class Pattern:
     r"""A rule that cuts a text into pre-tokens; together they are the text.
 
     Args:
-        name: in `PATTERNS`.
+        name: key in `PATTERNS`.
         source: for the `regex` module; may use \p{L}, \p{N}, \s and \S.
     """
 
@@ -34,15 +34,15 @@ class Pattern:
 
     @cached_property
     def unicode(self) -> regex.Pattern[str]:
-        """The pattern itself."""
+        """The pattern, compiled for the `regex` module."""
         return regex.compile(self.source)
 
     @cached_property
     def _bmp(self) -> re.Pattern[str]:
-        """The same for texts without characters above U+FFFF."""
+        """The pattern, compiled for `re` and for texts without characters above U+FFFF."""
         classes = _bmp_classes()
         source = self.source.replace(r"\S", "[^" + classes[r"\s"] + "]")
-        # inside brackets a class is its members, outside it is a set of its own
+        # Inside brackets a class is replaced by its members, outside by a set of them.
         parts = regex.split(r"(\[(?:[^\]\\]|\\.)*\])", source)
         for name, members in classes.items():
             parts = [
@@ -52,7 +52,7 @@ class Pattern:
         return re.compile("".join(parts))
 
     def findall(self, text: str) -> list[str]:
-        """The pre-tokens of a text, in their order."""
+        """Return the pre-tokens of a text, in order."""
         if text.isascii() or len(text.encode("utf-16-le", "surrogatepass")) == 2 * len(text):
             return self._bmp.findall(text)
         return self.unicode.findall(text)
@@ -60,7 +60,7 @@ class Pattern:
 
 @lru_cache(maxsize=1)
 def _bmp_classes() -> dict[str, str]:
-    r"""Members of \p{L}, \p{N} and \s up to U+FFFF, as ranges for a bracket of `re`."""
+    r"""Return the members of \p{L}, \p{N} and \s up to U+FFFF, as ranges for a bracket of `re`."""
     characters = "".join(map(chr, range(_BMP)))
     return {
         name: "".join(
@@ -79,7 +79,7 @@ PATTERNS: Mapping[str, Pattern] = {
             "gpt2",
             r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
         ),
-        # cl100k_base of github.com/openai/tiktoken, with its quantifiers made plain
+        # cl100k_base of github.com/openai/tiktoken, with ordinary instead of possessive quantifiers
         Pattern(
             "gpt4",
             r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -92,10 +92,10 @@ PATTERNS: Mapping[str, Pattern] = {
 
 
 def special_pattern(special_tokens: Iterable[str]) -> re.Pattern[str] | None:
-    """A pattern with one group that finds special tokens, the longest where several start.
+    """Build a pattern with one group that finds special tokens, the longest if several match.
 
     Raises:
-        ValueError: if a special token is empty: it would be found everywhere.
+        ValueError: if a special token is empty: it would match everywhere.
     """
     longest_first = sorted(special_tokens, key=lambda token: (-len(token), token))
     if not longest_first:
@@ -106,7 +106,7 @@ def special_pattern(special_tokens: Iterable[str]) -> re.Pattern[str] | None:
 
 
 def unfinished_special(text: str, start: int, special_tokens: Sequence[str]) -> int:
-    """The first place at or after `start` where a longer text might hold a special token."""
+    """Return the first place from `start` on where more text could complete a special token."""
     longest = max(map(len, special_tokens), default=0)
     first = {token[0] for token in special_tokens}
     for place in range(max(start, len(text) - longest + 1), len(text)):
@@ -119,9 +119,9 @@ def unfinished_special(text: str, start: int, special_tokens: Sequence[str]) -> 
 
 
 def safe_cut(text: str, limit: int) -> int:
-    """The last place up to `limit` where no pattern's pre-token can reach across; 0 if none is.
+    """Return the last place up to `limit` that no pattern's pre-token can cross; 0 if none.
 
-    That is before a space that follows something else than white space.
+    Such a place is before a space that follows a character other than white space.
     """
     place = text.rfind(" ", 0, limit)
     while place > 0 and text[place - 1].isspace():
@@ -132,30 +132,30 @@ def safe_cut(text: str, limit: int) -> int:
 def cut_stream(
     blocks: Iterable[str], special_tokens: Sequence[str], size: int
 ) -> Iterator[list[str]]:
-    """Cut a stream of text where no pre-token is cut: at special tokens, or else at a space.
+    """Cut a stream of text between pre-tokens: at special tokens, or else at a space.
 
     Args:
         blocks: the text, cut anywhere.
-        special_tokens: hard boundaries.
-        size: characters of a piece; a piece is longer only where there is no place to cut.
+        special_tokens: texts that pre-tokens never cross.
+        size: characters of a piece; a piece is longer only if it has no place to cut.
 
     Yields:
         Pieces, each as the texts between its special tokens.
     """
     special = special_pattern(special_tokens)
-    held, wanted = "", size
+    buffer, wanted = "", size
     for block in blocks:
-        held += block
-        if len(held) < wanted:
+        buffer += block
+        if len(buffer) < wanted:
             continue
-        end = unfinished_special(held, 0, special_tokens)
-        parts = special.split(held[:end]) if special else [held[:end]]
+        end = unfinished_special(buffer, 0, special_tokens)
+        parts = special.split(buffer[:end]) if special else [buffer[:end]]
         cut = safe_cut(parts[-1], len(parts[-1]))
-        held = parts[-1][cut:] + held[end:]
+        buffer = parts[-1][cut:] + buffer[end:]
         parts[-1] = parts[-1][:cut]
         if any(parts[::2]):
             yield parts[::2]
-        # where nothing could be cut, more is gathered before it is tried again
-        wanted = max(size, 2 * len(held))
-    if held:
-        yield special.split(held)[::2] if special else [held]
+        # If nothing could be cut, the buffer doubles before the next attempt.
+        wanted = max(size, 2 * len(buffer))
+    if buffer:
+        yield special.split(buffer)[::2] if special else [buffer]

@@ -1,4 +1,4 @@
-"""Encode text to token ids and back, with a byte-level BPE."""
+"""The tokenizer: text to token ids and back, with a byte-level BPE."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from model.tokenizer.pretokenizer import (
 )
 from model.tokenizer.token_table import Ids, TokenTable
 
-# Pre-tokens above this length are merged with a heap, so that a long run of letters is not
-# quadratic; below it the plain loop is faster.
+# Longer pre-tokens are merged with a heap, so that a long run of letters does not take quadratic
+# time; for shorter ones the plain loop is faster.
 _LONG_PRETOKEN = 128
-# The cache of a language's pre-tokens: short ones, up to about 50 MB.
+# Limits of the pre-token cache, which keep it below about 50 MB.
 _CACHE_LIMIT = 1 << 18
 _CACHED_CHARACTERS = 96
-_SLICE_CHARACTERS = 1 << 17  # of a long text, encoded at a time: what fits the processor's cache
-_FEW_CHARACTERS = 1 << 12  # of a text for which a dictionary is quicker than arrays
-# Short pieces of a stream are gathered up to this size: a line at a time costs three times more.
+_SLICE_CHARACTERS = 1 << 17  # of a long text encoded at a time: they fit the processor's cache
+_FEW_CHARACTERS = 1 << 12  # up to this length, a dictionary is faster than arrays
+# Short pieces of a stream are joined up to this size: line by line takes three times as long.
 _GATHERED_CHARACTERS = 1 << 14
-_NEVER = 1 << 62  # the rank of a pair that is not merged
+_NEVER = 1 << 62  # rank of a pair that is not merged
 
 
 class Tokenizer:
@@ -44,10 +44,10 @@ class Tokenizer:
 
     Args:
         vocab: id → bytes.
-        merges: pairs in the order they were made.
+        merges: pairs, in the order of merging.
         special_tokens: texts that are one token each; those missing from the vocabulary are
             appended to it.
-        pattern: how text is cut into pre-tokens, a name in `pretokens.PATTERNS`.
+        pattern: name in `PATTERNS` of the rule that cuts text into pre-tokens.
 
     Raises:
         ValueError: if a byte or the result of a merge is missing from the vocabulary, a special
@@ -66,9 +66,9 @@ class Tokenizer:
         self.merges = list(merges)
         self.special_tokens = tuple(special_tokens or ())
         self.pattern = pattern
-        known = set(self.vocab.values())
+        tokens = set(self.vocab.values())
         for token in self.special_tokens:
-            if token.encode() not in known:
+            if token.encode() not in tokens:
                 self.vocab[max(self.vocab, default=-1) + 1] = token.encode()
         ids = {token: i for i, token in self.vocab.items()}
         try:
@@ -77,11 +77,11 @@ class Tokenizer:
             pairs = [(ids[a], ids[b]) for a, b in self.merges]
         except KeyError as error:
             raise ValueError(f"the vocabulary has no token for the bytes {error}") from error
-        # of a pair that is listed twice, the first counts
+        # If a pair is listed twice, its first rank counts.
         self._ranks = {pair: rank for rank, pair in reversed([*enumerate(pairs)])}
         self._findall = PATTERNS[pattern].findall
         self._special = special_pattern(self.special_tokens)
-        # the type of an id in arrays of the standard library and of NumPy
+        # Type of an id in arrays of the standard library and of NumPy.
         is_small = self.vocab_size <= 1 << 16
         self._typecode = "H" if is_small else "I"
         self.dtype: np.dtype[Any] = np.dtype(np.uint16 if is_small else np.uint32)
@@ -103,7 +103,7 @@ class Tokenizer:
 
         Raises:
             OSError: if a file cannot be read.
-            ValueError: if one is not in the format.
+            ValueError: if a file is not in the format.
         """
         parts = tokenizer_files.read_gpt2(vocab_path, merges_path, special_tokens or ())
         return cls(*parts, special_tokens, pattern)
@@ -121,11 +121,12 @@ class Tokenizer:
             path: a Hugging Face tokenizer.json, a tiktoken rank file (*.tiktoken), or a folder
                 with tokenizer.json or with vocab.json and merges.txt.
             special_tokens: for formats that do not name them; added to those of tokenizer.json.
-            pattern: for formats that do not name it.
+            pattern: for formats that do not name a pattern.
 
         Raises:
             OSError: if a file cannot be read.
-            ValueError: if it is not in the format, or holds what this tokenizer cannot do.
+            ValueError: if the file is not in the format, or its tokenizer has a feature that ours
+                lacks.
         """
         path = Path(path)
         if path.is_dir():
@@ -143,16 +144,16 @@ class Tokenizer:
         """Write the tokenizer's files, each atomically.
 
         Args:
-            directory: made if it is missing.
-            file_format: `gpt2` (vocab.json and merges.txt; the reader is told the special tokens
-                and the pattern), `huggingface` (tokenizer.json) or `tiktoken` (tokenizer.tiktoken;
+            directory: created if it is missing.
+            file_format: `gpt2` (vocab.json and merges.txt, which do not say the special tokens and
+                the pattern), `huggingface` (tokenizer.json) or `tiktoken` (tokenizer.tiktoken,
                 without special tokens and pattern).
 
         Returns:
-            The files.
+            Paths of the files.
 
         Raises:
-            ValueError: if there is no such format, or it cannot express this tokenizer.
+            ValueError: if there is no such format, or the format cannot express this tokenizer.
         """
         if file_format == "gpt2":
             contents = tokenizer_files.gpt2(self.vocab, self.merges, self.special_tokens)
@@ -168,7 +169,7 @@ class Tokenizer:
         return tokenizer_files.write(Path(directory), contents)
 
     def _check_ranks(self) -> None:
-        """Raise ValueError where ids alone, as tiktoken uses them, would merge differently."""
+        """Raise ValueError if merging by ids alone, as tiktoken does, gives other tokens."""
         if self._merged != sorted(set(self._merged)):
             raise ValueError(
                 "tiktoken's format cannot express merges whose tokens are not in the order of "
@@ -183,7 +184,7 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """Ids that the model must know: one more than the largest."""
+        """Number of ids that a model needs: one more than the largest."""
         return max(self.vocab) + 1
 
     @cached_property
@@ -201,15 +202,15 @@ class Tokenizer:
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text.
+        """Return the token ids of a text.
 
-        The ids are those of applying the merges in the order they were made.
+        The merges are applied in their order.
         """
         ids: list[int] = self.encode_numpy(text).tolist()
         return ids
 
     def encode_numpy(self, text: str) -> Ids:
-        """Token ids as uint16, or uint32 for a vocabulary above 65,536; may be read-only."""
+        """Return token ids as uint16, or uint32 for a vocabulary above 65,536; may be read-only."""
         parts = self._special.split(text) if self._special else [text]
         if len(parts) == 1:
             return self.encode_ordinary(text)
@@ -220,50 +221,50 @@ class Tokenizer:
         return np.concatenate(list(encoded))
 
     def encode_ordinary(self, text: str) -> Ids:
-        """Like `encode_numpy`, but what looks like a special token is text like any other."""
+        """Return token ids like `encode_numpy`, but encode special tokens as ordinary text."""
         slices = list(map(self._encode_slice, _slices(text, _SLICE_CHARACTERS)))
         return slices[0] if len(slices) == 1 else np.concatenate(slices)
 
     def encode_iterable(self, iterable: Iterable[str]) -> Iterator[int]:
         """Lazily encode a text that comes in pieces, for instance the lines of an open file.
 
-        The ids are those of the whole text, wherever it is cut. Beside the piece itself, what is
-        held in memory is some ten thousand characters and the pre-token that may still grow.
+        The ids are those of the complete text, however it is cut. Memory holds the current piece,
+        some ten thousand characters, and the last pre-token, which may still grow.
         """
-        held, waiting, size = "", list[str](), 0
+        unsettled, waiting, size = "", list[str](), 0
         for piece in _at_most(_GATHERED_CHARACTERS, iterable):
             waiting.append(piece)
             size += len(piece)
-            # At least as much as was held back: a pre-token that grows without end is then
-            # looked at a logarithmic number of times.
-            if size < max(_GATHERED_CHARACTERS, len(held)):
+            # At least as much as was held back, so that a pre-token that grows without end is
+            # inspected a logarithmic number of times.
+            if size < max(_GATHERED_CHARACTERS, len(unsettled)):
                 continue
-            held += "".join(waiting)
+            unsettled += "".join(waiting)
             waiting, size = [], 0
-            end = self._settled(held)
-            yield from self.encode(held[:end])
-            held = held[end:]
-        yield from self.encode(held + "".join(waiting))
+            end = self._settled(unsettled)
+            yield from self.encode(unsettled[:end])
+            unsettled = unsettled[end:]
+        yield from self.encode(unsettled + "".join(waiting))
 
     def _settled(self, text: str) -> int:
-        """Up to where the ids of an unfinished text do not depend on how it goes on."""
-        begun = unfinished_special(text, 0, self.special_tokens)
+        """Return the place up to which later text cannot change the ids of an unfinished text."""
+        open_special = unfinished_special(text, 0, self.special_tokens)
         start = 0
         for match in self._special.finditer(text) if self._special else ():
-            if match.start() >= begun:
+            if match.start() >= open_special:
                 break
             start = match.end()
-        cut = safe_cut(text[start:begun], begun - start)
+        cut = safe_cut(text[start:open_special], open_special - start)
         if cut:
             return start + cut
-        pretokens = self._findall(text[start:begun])[:-UNSETTLED]
-        # nor behind white space: how it is cut depends on what follows
+        pretokens = self._findall(text[start:open_special])[:-UNSETTLED]
+        # Not after white space: its cut depends on the text that follows.
         while pretokens and pretokens[-1][-1].isspace():
             pretokens.pop()
         return start + sum(map(len, pretokens))
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of some ids, with U+FFFD for bytes that are not UTF-8.
+        """Return the text of some ids, with U+FFFD for bytes that are not UTF-8.
 
         Raises:
             KeyError: if an id is not in the vocabulary.
@@ -271,25 +272,25 @@ class Tokenizer:
         return b"".join(map(self.vocab.__getitem__, ids)).decode("utf-8", errors="replace")
 
     def _encode_slice(self, text: str) -> Ids:
-        """Ids of a text that is not too long, without special tokens."""
+        """Return the ids of a slice of text without special tokens."""
         if self.pattern == "gpt2" and len(text) > _FEW_CHARACTERS:
             return self._table.encode(text)
         return self._unpack(b"".join(map(self._cache.__getitem__, self._findall(text))))
 
     def _pack(self, ids: list[int]) -> bytes:
-        """Ids as the bytes of an array: they are joined faster than arrays."""
+        """Pack ids into bytes, which are joined faster than arrays."""
         return array(self._typecode, ids).tobytes()
 
     def _unpack(self, packed: bytes) -> Ids:
         return np.frombuffer(packed, self.dtype)
 
     def _merge(self, pretoken: bytes) -> list[int]:
-        """Apply the merges to one pre-token in the order they were made."""
+        """Apply the merges to one pre-token, in their order."""
         ids = [self._byte_ids[byte] for byte in pretoken]
         if len(ids) > _LONG_PRETOKEN:
             return self._merge_long(ids)
         rank_of = self._ranks.get
-        ranks = list(map(rank_of, pairwise(ids), repeat(_NEVER)))  # of each id and the next
+        ranks = list(map(rank_of, pairwise(ids), repeat(_NEVER)))  # of each id with the next one
         ids.append(-1)
         ranks.append(_NEVER)
         while (best := min(ranks)) != _NEVER:
@@ -303,7 +304,7 @@ class Tokenizer:
         return ids
 
     def _merge_long(self, ids: list[int]) -> list[int]:
-        """The same with a linked list and a heap: n·log n in the length."""
+        """Merge as `_merge` does, with a linked list and a heap: n·log n in the length."""
         end = len(ids)
         after = [*range(1, end), -1]
         before = [-1, *range(end - 1)]
@@ -320,7 +321,7 @@ class Tokenizer:
             rank, i = heapq.heappop(heap)
             j = after[i]
             if ids[i] < 0 or j < 0 or ranks.get((ids[i], ids[j])) != rank:
-                continue  # outdated: one of the two has been merged since
+                continue  # outdated: one of the two has been merged
             ids[i], ids[j] = self._merged[rank], -1
             after[i] = after[j]
             if after[j] >= 0:
@@ -332,7 +333,7 @@ class Tokenizer:
 
 
 class _Cache(dict[str, bytes]):
-    """Pre-token → its packed ids, filled on first use."""
+    """Cache of pre-token → its packed ids, filled on first use."""
 
     def __init__(self, encode: Callable[[str], bytes]) -> None:
         super().__init__()
@@ -346,18 +347,18 @@ class _Cache(dict[str, bytes]):
 
 
 def _at_most(size: int, pieces: Iterable[str]) -> Iterator[str]:
-    """The same text in pieces of at most some size."""
+    """Cut pieces of text into pieces of at most some size."""
     for piece in pieces:
         for start in range(0, len(piece), size):
             yield piece[start : start + size]
 
 
 def _slices(text: str, size: int) -> Iterator[str]:
-    """A text in slices that no pre-token crosses, so that its pre-tokens need no memory at once."""
+    """Cut a text into slices between pre-tokens, so that few pre-tokens are in memory at once."""
     start = 0
     while len(text) - start > size:
         piece = text[start : start + size]
-        # without a place to cut, the rest is one slice
+        # Without a place to cut, the rest is one slice.
         cut = safe_cut(piece, size)
         if not cut:
             break

@@ -9,12 +9,12 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from model.corpus.corpus import Corpus, Ints, Split
-from model.corpus.dataset import sequences
+from model.corpus.corpus import Corpus
+from model.corpus.dataset import Ints, sequences
 from model.corpus.prepare import cached
 from model.corpus.prepare import prepare as prepare_files
 from model.progress import OnProgress
-from model.spec.data import END_OF_TEXT
+from model.spec.data import END_OF_TEXT, SplitName
 from tuner.commands.output import consoles, home_of, print_json, space_of
 from tuner.commands.tokenizer import coloured
 from tuner.errors import TunerError
@@ -61,7 +61,7 @@ def sample(options: argparse.Namespace) -> int:
     return 0
 
 
-_SPLITS: tuple[Split, Split] = ("train", "validation")
+_SPLITS: tuple[SplitName, SplitName] = ("train", "validation")
 
 
 _LARGEST_FILES = 5
@@ -140,7 +140,7 @@ def _describe_documents(
     facts: dict[str, Any] = {}
     rows = []
     for split in _SPLITS:
-        lengths = np.diff(getattr(corpus, f"{split}_documents"), prepend=0)
+        lengths = np.diff(corpus.split(split).document_ends, prepend=0)
         sizes, cells = _sizes(corpus, split)
         facts[split] = {
             "documents": len(lengths),
@@ -184,9 +184,10 @@ def _describe_pairs(console: Console, title: str, corpus: Corpus) -> dict[str, A
     return facts
 
 
-def _sizes(corpus: Corpus, split: Split) -> tuple[dict[str, Any], list[str]]:
+def _sizes(corpus: Corpus, split: SplitName) -> tuple[dict[str, Any], list[str]]:
     """How large a split is: as facts and as cells of a table."""
-    tokens, num_bytes = len(getattr(corpus, split)), getattr(corpus, f"{split}_bytes")
+    part = corpus.split(split)
+    tokens, num_bytes = len(part.tokens), part.num_bytes
     facts = {"bytes": num_bytes, "tokens": tokens, "bytes_per_token": num_bytes / tokens}
     return facts, [f"{num_bytes:,}", f"{tokens:,}", f"{num_bytes / tokens:.2f}"]
 

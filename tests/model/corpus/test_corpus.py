@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,35 +12,55 @@ import numpy as np
 import pytest
 import torch
 
-from model.corpus.corpus import Corpus, get_batch, load, sha256_of
+from model.corpus import corpus
+from model.corpus.corpus import Corpus, get_batch, sha256_of
 from model.corpus.dataset import sequences
 from model.corpus.prepare import prepare
 from model.spec.data import DataConfig, TokenizerConfig
+
+DATA = DataConfig(files=("text.txt",), separator="§")
+TOKENIZER = TokenizerConfig(vocab_size=270)
+
+
+def load(folder: Path) -> Corpus | None:
+    return corpus.load(folder, DATA, TOKENIZER)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A prepared corpus."""
     (tmp_path / "text.txt").write_text("§".join(f"Document {i} é." * i for i in range(30)))
-    data = DataConfig(files=(str(tmp_path / "text.txt"),), separator="§")
-    prepare(data, TokenizerConfig(vocab_size=270), tmp_path / "cache")
+    data = DATA.model_copy(update={"files": (str(tmp_path / "text.txt"),)})
+    prepare(data, TOKENIZER, tmp_path / "cache")
     (found,) = (path for path in (tmp_path / "cache").iterdir() if path.is_dir())
     return found
 
 
 def test_load_maps_what_was_prepared(folder: Path) -> None:
-    corpus = load(folder)
-    assert corpus is not None
-    assert isinstance(corpus.train, np.memmap)
-    assert corpus.train.dtype == np.uint16
-    assert corpus.train_documents.tolist() == (np.flatnonzero(corpus.train == 0) + 1).tolist()
-    assert corpus.validation_documents[-1] == len(corpus.validation)
-    assert corpus.tokenizer_fingerprint == corpus.tokenizer.fingerprint
-    assert [file.name for file in corpus.files] == ["text.txt"]
+    loaded = load(folder)
+    assert loaded is not None
+    assert isinstance(loaded.train, np.memmap)
+    assert loaded.train.dtype == np.uint16
+    assert loaded.train_documents.tolist() == (np.flatnonzero(loaded.train == 0) + 1).tolist()
+    assert loaded.validation_documents[-1] == len(loaded.validation)
+    assert loaded.tokenizer_fingerprint == loaded.tokenizer.fingerprint
+    assert loaded.vocab_size == loaded.tokenizer.vocab_size == 270
+    assert [file.name for file in loaded.files] == ["text.txt"]
+    assert (loaded.data, loaded.tokenizer_config) == (DATA, TOKENIZER)
     assert {path.name for path in folder.iterdir()} == {
         "files.json", "meta.json", "tokenizer.json", "train.documents.npy", "train.npy",
         "validation.documents.npy", "validation.npy",
     }  # fmt: skip
+
+
+def test_split_has_the_parts_of_a_corpus(folder: Path) -> None:
+    loaded = load(folder)
+    assert loaded is not None
+    for name in ("train", "validation"):
+        split = loaded.split(name)
+        assert split.tokens is getattr(loaded, name)
+        assert split.document_ends is getattr(loaded, f"{name}_documents")
+        assert split.num_bytes == getattr(loaded, f"{name}_bytes")
 
 
 def flip(path: Path) -> None:
@@ -91,10 +112,9 @@ def test_num_sequences_counts_those_with_a_next_token(
     tokens = np.arange(length, dtype=np.uint16)
     prepared = load(folder)
     assert prepared is not None
-    ends = prepared.train_documents
-    corpus = Corpus(tokens, tokens[:0], ends, ends, 0, 0, prepared.tokenizer, "", "", (), False)
-    assert corpus.num_sequences("train", context) == expected
-    assert corpus.num_sequences("validation", context) == 0
+    short = replace(prepared, train=tokens, validation=tokens[:0])
+    assert short.num_sequences("train", context) == expected
+    assert short.num_sequences("validation", context) == 0
     if expected:
         x, y = sequences(tokens, np.arange(expected), context)
         assert x.reshape(-1).tolist() == list(range(expected * context))

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.corpus import shards
-from model.corpus.corpus import Corpus, Split
+from model.corpus.corpus import Corpus
 from model.corpus.dataset import IGNORED, Batch
 from model.corpus.pairs import PairDataset
 from model.corpus.prepare import prepare
@@ -23,10 +23,10 @@ from model.errors import CorpusError
 from model.sources import documents
 from model.sources.docstrings import docstring_pairs
 from model.spec.architecture import Architecture
-from model.spec.data import DataConfig, TokenizerConfig
+from model.spec.data import DataConfig, SplitName, TokenizerConfig
 
 SMALL = TokenizerConfig(vocab_size=280)
-SPLITS: tuple[Split, Split] = ("train", "validation")
+SPLITS: tuple[SplitName, SplitName] = ("train", "validation")
 
 Ids = list[int]
 
@@ -172,7 +172,7 @@ def tsv(pairs: list[tuple[str, str]]) -> str:
     return "from\tto\n" + "".join(f'"{s}"\t"{t}"\n' for s, t in pairs)
 
 
-def decoded(corpus: Corpus, split: Split) -> list[tuple[str, str]]:
+def decoded(corpus: Corpus, split: SplitName) -> list[tuple[str, str]]:
     decode, pairs = corpus.tokenizer.decode, corpus.pairs(split)
     return [
         (decode(pairs.source(i).tolist()), decode(pairs.target(i).tolist()))
@@ -197,6 +197,9 @@ def test_prepared_pairs_are_the_texts_in_order(
     )
     corpus = prepare(data, SMALL, tmp_path / "cache", processes=processes)
     assert corpus.has_pairs
+    assert [corpus.num_sequences(split, 8) for split in SPLITS] == [
+        len(corpus.pairs(split)) for split in SPLITS
+    ]
     assert isinstance(corpus.train, np.memmap)
     train, validation = (decoded(corpus, split) for split in SPLITS)
     assert 5 < len(validation) < 40
@@ -262,7 +265,7 @@ def test_pairs_of_the_library_come_back(tmp_path: Path) -> None:
     ]
     assert np.array_equal(corpora[0].train, corpora[1].train)
     assert np.array_equal(corpora[0].train_documents, corpora[1].train_documents)
-    everything = [(source, target) for _, source, target in docstring_pairs(data)]
+    everything = [(source, target) for _, source, target in docstring_pairs()]
     train, validation = (decoded(corpora[1], split) for split in SPLITS)
     assert len(train) + len(validation) == len(everything)
     assert 0.03 < len(validation) / len(everything) < 0.07

@@ -459,7 +459,7 @@ def test_prepare_says_that_it_cannot_write(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "savez", full)
-    with pytest.raises(CorpusError, match=r"cannot keep .* in .*cache: No space left on device"):
+    with pytest.raises(CorpusError, match=r"cannot write .* to .*cache: No space left on device"):
         prepare(config(texts), SMALL, tmp_path / "cache")
 
 

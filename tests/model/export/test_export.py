@@ -210,7 +210,7 @@ def test_torch_loads_every_architecture(
 
 
 def test_load_exported_says_what_is_wrong(trained: Any, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="is no export of the format torch"):
+    with pytest.raises(ExportError, match="is not an export of the format torch"):
         load_exported(tmp_path)
     export("torch", trained(), tmp_path / "small")
     export("torch", trained(n_layers=1), tmp_path / "other")
@@ -218,7 +218,7 @@ def test_load_exported_says_what_is_wrong(trained: Any, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"does not fit spec\.json"):
         load_exported(tmp_path / "small")
     (tmp_path / "small" / "model.safetensors").write_bytes(b"x")
-    with pytest.raises(ExportError, match="is no export of the format torch"):
+    with pytest.raises(ExportError, match="is not an export of the format torch"):
         load_exported(tmp_path / "small")
 
 
@@ -315,7 +315,7 @@ def test_folder_that_holds_something_is_left_alone(trained: Any, tmp_path: Path)
     assert {p.name for p in first} - {p.name for p in again} == {"spec.json"}
     assert (target / "model.safetensors").read_bytes() != old
     (target / "thesis.tex").write_text("x")
-    with pytest.raises(ExportError, match=r"holds thesis\.tex, which is of no export"):
+    with pytest.raises(ExportError, match=r"holds thesis\.tex, which is not part of an export"):
         export("torch", trained(), target, force=True)
     with pytest.raises(ExportError, match="is a file"):
         export("torch", trained(), target / "thesis.tex")

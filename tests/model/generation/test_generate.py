@@ -21,7 +21,7 @@ from transformers.generation.logits_process import (
 
 from model.generation.generate import ENDED, generate, stack_weights
 from model.generation.kv_cache import CHUNK
-from model.generation.sampling import Dice, draw, filtered
+from model.generation.sampling import RandomStream, draw, filtered
 from model.generation.settings import GenerationSettings
 from model.network.encoder_decoder import EncoderDecoder
 from model.network.layers import Weights
@@ -111,7 +111,7 @@ def test_texts_of_one_model_are_bit_equal_to_each_alone(monkeypatch: pytest.Monk
         assert torch.equal(torch.cat(kept), together[: len(kept), b])
 
 
-def test_same_numbers_throw_the_same_dice() -> None:
+def test_texts_of_equal_numbers_draw_equal_values() -> None:
     a, draws = small(), GenerationSettings(temperature=1, top_p=1, max_tokens=30, seed=1)
     weights = stack_weights(a, single(a, 1) * 2)
     first, second = written(a, weights, [PROMPTS[:1] * 3] * 2, draws, numbers=[0, 1, 0])
@@ -218,15 +218,15 @@ def test_draws_have_the_probabilities(vary: str) -> None:
     probabilities = logits.softmax(-1)[0].numpy()
     count = 20_000
     if vary == "place":
-        dice = Dice(3, [0])
-        thrown = torch.cat([dice.throw(place) for place in range(count)])
+        stream = RandomStream(3, [0])
+        uniform = torch.cat([stream.uniform(place) for place in range(count)])
     elif vary == "seed":
-        thrown = torch.cat([Dice(seed, [0]).throw(5) for seed in range(count)])
+        uniform = torch.cat([RandomStream(seed, [0]).uniform(5) for seed in range(count)])
     else:
-        thrown = Dice(3, range(count)).throw(5)
-    assert 0 <= thrown.min()
-    assert thrown.max() < 1
-    tokens = draw(logits.expand(count, -1), thrown).numpy()
+        uniform = RandomStream(3, range(count)).uniform(5)
+    assert 0 <= uniform.min()
+    assert uniform.max() < 1
+    tokens = draw(logits.expand(count, -1), uniform).numpy()
     observed = np.bincount(tokens, minlength=40)
     often = probabilities * count > 5
     expected = np.append(probabilities[often], probabilities[~often].sum()) * count
@@ -236,19 +236,19 @@ def test_draws_have_the_probabilities(vary: str) -> None:
 
 def test_neighbouring_draws_are_independent() -> None:
     """Pairs of consecutive places, and the same place of two numbers."""
-    dice = Dice(0, [0, 1])
-    thrown = torch.stack([dice.throw(place) for place in range(20_000)]).numpy()
-    for x, y in ((thrown[1:, 0], thrown[:-1, 0]), (thrown[:, 0], thrown[:, 1])):
+    stream = RandomStream(0, [0, 1])
+    uniform = torch.stack([stream.uniform(place) for place in range(20_000)]).numpy()
+    for x, y in ((uniform[1:, 0], uniform[:-1, 0]), (uniform[:, 0], uniform[:, 1])):
         counts = np.histogram2d(x, y, bins=10, range=[[0, 1], [0, 1]])[0]
         assert stats.chi2_contingency(counts).pvalue > 1e-6
 
 
 def test_draw_never_takes_what_was_filtered() -> None:
-    """Whatever is thrown, and where probabilities end below 1 by rounding."""
+    """For all random numbers, and where probabilities end below 1 by rounding."""
     logits = rows(1, 50)
     logits[0, ::2] = -math.inf
-    thrown = torch.tensor([0.0, 1 - 2.0**-53, *torch.linspace(0, 1, 999).tolist()[1:-1]])
-    tokens = draw(logits.expand(len(thrown), -1), thrown.double())
+    uniform = torch.tensor([0.0, 1 - 2.0**-53, *torch.linspace(0, 1, 999).tolist()[1:-1]])
+    tokens = draw(logits.expand(len(uniform), -1), uniform.double())
     assert (tokens % 2 == 1).all()
     certain = torch.tensor([[-math.inf, 3.0, -math.inf]])
     assert draw(certain, torch.tensor([1 - 2.0**-53])).tolist() == [1]

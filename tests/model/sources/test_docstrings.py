@@ -88,7 +88,7 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_pairs_are_functions_and_their_first_lines(library: Path) -> None:
-    assert list(docstring_pairs(CONFIG)) == [
+    assert list(docstring_pairs()) == [
         *EXPECTED,
         Pair("e.py#0", 'def f():\n    return "\\d"', "Ends."),
     ]
@@ -106,7 +106,7 @@ def test_a_pair_as_two_documents_is_source_and_target(library: Path) -> None:
         ("a.py#0", "def plain(x):\n    return x", True),
         ("a.py#0", "Return x.", True),
     ]
-    texts = [text for pair in docstring_pairs(CONFIG) for text in (pair.source, pair.target)]
+    texts = [text for pair in docstring_pairs() for text in (pair.source, pair.target)]
     assert [document.text for document in found] == texts
 
 
@@ -118,14 +118,14 @@ def test_a_library_that_cannot_be_read_is_named(
 
     monkeypatch.setattr(Path, "read_bytes", refuse)
     with pytest.raises(CorpusError, match=r"cannot read .*a\.py: Permission denied"):
-        list(docstring_pairs(CONFIG))
+        list(docstring_pairs())
 
 
 @pytest.mark.slow
 def test_pairs_of_the_library_are_many_and_parse() -> None:
-    pairs = list(docstring_pairs(CONFIG))
+    pairs = list(docstring_pairs())
     assert len({pair.name for pair in pairs}) == len(pairs) > 3000
-    assert pairs == list(docstring_pairs(CONFIG))
+    assert pairs == list(docstring_pairs())
     assert all(pair.target == pair.target.strip() and "\n" not in pair.target for pair in pairs)
     unparsed = 0
     for pair in pairs:

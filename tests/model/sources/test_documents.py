@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.sources import documents
-from model.sources.documents import Document, Part, documents_of_rows, parts, pieces
+from model.sources.documents import Document, TextPart, documents_of_rows, parts, pieces
 
 # Few letters, so that separators, spaces and their beginnings are frequent.
 TEXTS = st.text(st.sampled_from("ab|< \n\té\u2003\U0001f600"), max_size=60)
@@ -36,12 +36,12 @@ def reference_pieces(text: str, limit: int) -> list[str]:
     return [*found, text]
 
 
-def reference_parts(text: str, separator: str, limit: int) -> Iterator[Part]:
+def reference_parts(text: str, separator: str, limit: int) -> Iterator[TextPart]:
     for number, part in enumerate(text.split(separator)):
         if part.strip():
             *begun, last = reference_pieces(part, limit)
-            yield from (Part(number, piece, False) for piece in begun)
-            yield Part(number, last, True)
+            yield from (TextPart(number, piece, False) for piece in begun)
+            yield TextPart(number, last, True)
 
 
 def in_blocks(text: str, sizes: list[int]) -> Iterator[str]:
@@ -109,12 +109,12 @@ def test_parts_holds_blank_pieces_back_until_there_is_text(
 ) -> None:
     monkeypatch.setattr(documents, "PIECE", 4)
     assert list(parts([" " * 9, "#", " " * 9, "a", " " * 9], "#")) == [
-        Part(1, "    ", False),
-        Part(1, "    ", False),
-        Part(1, " a", False),
-        Part(1, "    ", False),
-        Part(1, "    ", False),
-        Part(1, " ", True),
+        TextPart(1, "    ", False),
+        TextPart(1, "    ", False),
+        TextPart(1, " a", False),
+        TextPart(1, "    ", False),
+        TextPart(1, "    ", False),
+        TextPart(1, " ", True),
     ]
 
 

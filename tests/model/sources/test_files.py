@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from model.errors import CorpusError
-from model.sources.files import SourceFile, is_asked_for, library_files, named_files
+from model.sources.files import SourceFile, is_named, library_files, named_files
 from model.sources.formats import FORMATS
 from model.sources.streams import COMPRESSIONS
 
@@ -77,7 +77,7 @@ def test_a_file_that_is_named_twice_is_read_once(
     monkeypatch.chdir(tree)
     (tree / "books/1.txt").touch()
     patterns = ["books", str(tree / "books/deep/0.txt"), "books/../books/0.txt"]
-    assert [(file.name, is_asked_for(file, patterns)) for file in named_files(patterns)] == [
+    assert [(file.name, is_named(file, patterns)) for file in named_files(patterns)] == [
         ("0.txt", True),
         ("1.txt", False),
         ("deep/0.txt", True),

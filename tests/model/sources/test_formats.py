@@ -173,7 +173,7 @@ PAIR_MISTAKES: dict[str, tuple[str, bytes, str]] = {
     "empty": (
         "a.jsonl",
         b'{"source": "a", "target": "b"}\n\n{"source": "a", "target": ""}',
-        r"a\.jsonl line 3 has no text in 'target', which is the target of a pair; give it some, or",
+        r"a\.jsonl line 3 has no text in 'target', which is the target of a pair; add a text, or",
     ),
     "null": ("a.jsonl", b'{"source": null, "target": "b"}', r"line 1 has no text in 'source', whi"),
     "blank": ("a.csv", b'source,target\na,b\n" \n",b\n', r"line 4 has no text in 'source', which"),

@@ -30,7 +30,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setattr(
         "datasets.config.HF_DATASETS_CACHE", str(tmp_path_factory.getbasetemp() / "datasets")
     )
-    hub._ask.cache_clear()
+    hub._resolve.cache_clear()
 
 
 @pytest.fixture
@@ -227,7 +227,7 @@ def test_no_network_is_a_sentence_and_no_wait(tmp_path: Path, pinned: bool) -> N
     revision = COMMIT if pinned else None
     code = (
         "from model.errors import CorpusError\nfrom model.spec.data import DataConfig\n"
-        "from model.sources import documents\n"
+        "from model.sources.registry import documents\n"
         "try:\n"
         f"    next(documents(DataConfig(hub='TinyStories', revision={revision!r})))\n"
         "except CorpusError as error:\n"

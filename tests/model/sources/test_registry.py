@@ -230,7 +230,7 @@ def test_a_process_that_reads_a_large_file_stays_small(tmp_path: Path, name: str
     code = (
         "import resource, sys\n"
         "from model.spec.data import DataConfig\n"
-        "from model.sources import documents\n"
+        "from model.sources.registry import documents\n"
         "data = DataConfig(files=(sys.argv[1],))\n"
         "next(documents(data))\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"

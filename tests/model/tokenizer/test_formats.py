@@ -114,7 +114,7 @@ def _other_pattern(contents: dict[str, Any]) -> None:
         (lambda c: c.update(normalizer={"type": "NFC"}), "normalized .NFC"),
         (lambda c: c.update(pre_tokenizer=None), "cut by nothing"),
         (_no_byte_level, "cut by Whitespace"),
-        (_other_pattern, r"a pattern that this tokenizer has not: \\w\+"),
+        (_other_pattern, r"a pattern that this tokenizer lacks: \\w\+"),
         (lambda c: c["pre_tokenizer"].update(add_prefix_space=True), "add_prefix_space"),
         (lambda c: c["pre_tokenizer"].update(use_regex=False), "use_regex is off"),
         (lambda c: c["added_tokens"][0].update(lstrip=True), "has the flag lstrip"),

@@ -150,7 +150,7 @@ def test_command_refuses_before_anything_is_loaded(
     arguments = ["export", "abcdefgh", "--format", "torch", "-o", str(tmp_path / "full")]
     for force in ([], ["--force"]):
         assert cli.main([*arguments, *force]) == 2
-        assert "holds file, which is of no export" in capsys.readouterr().err
+        assert "holds file, which is not part of an export" in capsys.readouterr().err
     assert asked == []
     assert not out.exists()
 
