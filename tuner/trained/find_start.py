@@ -191,7 +191,7 @@ def _no_source(config: InitFromConfig, home: Home, known: list[str]) -> RecordEr
 def _start(
     config: InitFromConfig, words: str, source: WarmStartSource, tokenizer: TokenizerConfig | None
 ) -> WarmStart:
-    taken = source.take(optimizer_state=config.optimizer_state)
+    taken = source.tensors_for(optimizer_state=config.optimizer_state)
     return WarmStart(words, source, *taken, tokenizer)
 
 

@@ -143,7 +143,7 @@ def _read(
             f"{str(error).replace(str(path), path.name)}; delete {STATE_FILE} of its run "
             f"{trial.run_id[:_SHOWN_LETTERS]}, and they are trained again"
         ) from error
-    _, tensors = source.take(optimizer_state=False)
+    _, tensors = source.tensors_for(optimizer_state=False)
     weights = {name.removeprefix("weights."): tensor for name, tensor in tensors.items()}
     return TrainedTrial(trial, spec, source.step, weights, tokenizer, origin)
 
