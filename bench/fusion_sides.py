@@ -80,12 +80,12 @@ class Ours:
         """See `Side`; behind it, the trials that are timed are in their slots."""
         job, found = self._job, {}
         for seed in job.seeds[: job.checked]:
-            self._engine.admit(f"checked {seed}", job.spec(seed, job.check))
-        while self._engine.load:
+            self._engine.add_trial(f"checked {seed}", job.spec(seed, job.check))
+        while self._engine.num_pending:
             reports = self._turn()
             found |= {int(r.trial_id.split()[1]): r.train_loss for r in reports}
         for seed in job.seeds:
-            self._engine.admit(f"timed {seed}", job.spec(seed, _ENDLESS))
+            self._engine.add_trial(f"timed {seed}", job.spec(seed, _ENDLESS))
         for _ in range(self._stacks):
             self._turn()
         if self._engine.slots < job.trials:
@@ -97,7 +97,7 @@ class Ours:
         return math.ceil(self._job.trials / self._engine.width)
 
     def _turn(self) -> Sequence[Any]:
-        reports = self._engine.turn()
+        reports = self._engine.step()
         for error in self._engine.failures.values():
             raise error
         return reports

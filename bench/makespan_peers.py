@@ -76,11 +76,11 @@ def train(setup: Setup, given: Given, report: Callable[[float, int], None]) -> N
     draw = {parameter.label: given[parameter.name] for parameter in space.searched}
     spec = space.spec(draw, DataFacts.of(corpus), space.search.seed)
     engine = Engine(*corpus.splits, slots=1, device=setup.device)
-    engine.admit("0", spec)
+    engine.add_trial("0", spec)
     path = Path(setup.folder, f"{os.getpid()}-{uuid.uuid4().hex[:8]}.trained")
     with path.open("w") as log:
-        while engine.load:
-            made = engine.turn()
+        while engine.num_pending:
+            made = engine.step()
             log.write(f"{time.time()} {engine.training_seconds} {engine.tokens}\n")
             log.flush()
             for r in made:

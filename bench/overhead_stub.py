@@ -46,11 +46,11 @@ class StubEngine:
         self.occupancy, self.width = Occupancy(), 1
 
     @property
-    def load(self) -> int:
+    def num_pending(self) -> int:
         """Trials that sleep or wait."""
         return len(self._waiting) + len(self._training)
 
-    def admit(self, trial_id: str, spec: TrialSpec, resume: Any = None, after: int = 0) -> None:
+    def add_trial(self, trial_id: str, spec: TrialSpec, resume: Any = None, after: int = 0) -> None:
         """Queue a trial for the next free slot."""
         self._waiting[trial_id] = _Trial(spec, after)
 
@@ -59,13 +59,13 @@ class StubEngine:
         self._waiting.pop(trial_id, None)
         self._training.pop(trial_id, None)
 
-    def acknowledge(self, trial_id: str, step: int) -> None:
+    def prune_checkpoints(self, trial_id: str, step: int) -> None:
         """There are no states."""
 
-    def forget(self, trial_id: str) -> None:
+    def delete_checkpoints(self, trial_id: str) -> None:
         """There are no states."""
 
-    def turn(self) -> list[Report]:
+    def step(self) -> list[Report]:
         """Sleep until a report is due, but not for long."""
         while self._waiting and len(self._training) < self.slots:
             trial_id = next(iter(self._waiting))

@@ -145,15 +145,15 @@ def tick(a: Architecture, slots: int, width: int, device: str) -> tuple[float, l
     train, validation = (part.astype(np.uint16) for part in (ids[:split], ids[split:]))
     engine = Engine(train, validation, slots=slots, width=width, device=device)
     for number in range(slots):
-        engine.admit(str(number), spec_of(a, number))
+        engine.add_trial(str(number), spec_of(a, number))
     for _ in range(slots // width):
-        engine.turn()
+        engine.step()
     assert not engine.failures, engine.failures
     clock = time.process_time if device == "cpu" else time.perf_counter
     seconds, tokens, losses = 0.0, 0, {}
-    while engine.load:
+    while engine.num_pending:
         began, before = clock(), engine.tokens
-        reports = engine.turn()
+        reports = engine.step()
         if not reports:
             seconds += clock() - began
             tokens += engine.tokens - before

@@ -1,4 +1,4 @@
-"""States of trials on disk: atomic, checksummed, written in the background; and warm starts.
+"""Checkpoints on disk: atomic, checksummed, written in the background; and warm starts.
 
-Main names: `read`, `write`, `Writer`, `save_checkpoint`, `load_checkpoint`.
+Main names: `read`, `write`, `Writer`, `save_checkpoint`, `load_checkpoint`, `WarmStartSource`.
 """

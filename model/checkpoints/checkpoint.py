@@ -1,7 +1,7 @@
 """Checkpoints: one safetensors file, written atomically, checked by SHA-256, without pickle.
 
-The header's metadata holds JSON, and the digest of everything else in the file, so that the
-tensors, what they mean and their checksum cannot come apart.
+The header of the file holds the tensors' metadata as JSON, and a digest of metadata and tensors:
+tensors, metadata and checksum are always in one file.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from model.errors import CheckpointError
 _FORMAT = "tuner/1"
 
 
-def digest(tensors: Mapping[str, Tensor], about: str = "") -> str:
-    """SHA-256 over names, dtypes, shapes and bytes of CPU tensors, and over a text."""
-    sha = hashlib.sha256(about.encode())
+def digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
+    """Return the SHA-256 of names, dtypes, shapes and bytes of CPU tensors, and of a text."""
+    sha = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
         sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -38,25 +38,29 @@ def digest(tensors: Mapping[str, Tensor], about: str = "") -> str:
 def write(
     path: Path,
     tensors: Mapping[str, Tensor],
-    about: Mapping[str, Any],
+    metadata: Mapping[str, Any],
     is_wanted: Callable[[], bool] = lambda: True,
 ) -> bool:
-    """Write tensors and JSON to a file that is either the old one or the whole new one.
+    """Write tensors and metadata to a file, atomically.
+
+    Whenever the process is killed, the path has the complete old file, if any, or the complete
+    new one.
 
     Args:
-        path: where to; its folder is made if need be.
+        path: path of the file; its folder is made if needed.
         tensors: CPU tensors.
-        about: what they are; anything that JSON can say.
-        is_wanted: is asked when all is on the disk, before the file gets its name.
+        metadata: description of the tensors; must be JSON.
+        is_wanted: called when all bytes are on the disk; if it returns False, the file is deleted
+            instead of renamed to `path`.
 
     Returns:
-        Whether it was wanted.
+        True if the file was written, False if it was not wanted.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(_pack(tensors, about))
+            file.write(pack(tensors, metadata))
             file.flush()
             os.fsync(file.fileno())
         if is_wanted():
@@ -73,36 +77,46 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a checkpoint and verify its checksum.
 
     Returns:
-        The tensors, on the CPU, and the JSON that was saved with them.
+        The tensors, on the CPU, and their metadata.
 
     Raises:
-        CheckpointError: if there is no such file, or it is damaged or no checkpoint of ours.
+        CheckpointError: if the file is missing, damaged, or no checkpoint of tuner.
     """
     try:
-        return _unpack(path.read_bytes(), str(path))
+        return unpack(path.read_bytes(), str(path))
     except OSError as error:
         raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror}") from error
 
 
-def _pack(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> bytes:
-    text = json.dumps(about, sort_keys=True, allow_nan=False)
-    plain = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    metadata = {"format": _FORMAT, "about": text, "sha256": digest(plain, text)}
-    return save_bytes(plain, metadata)
+def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bytes:
+    """Return the bytes of a checkpoint."""
+    text = json.dumps(metadata, sort_keys=True, allow_nan=False)
+    dense = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    header = {"format": _FORMAT, "about": text, "sha256": digest(dense, text)}
+    return save_bytes(dense, header)
 
 
-def _unpack(data: bytes, where: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def unpack(data: bytes, source: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and metadata of a checkpoint's bytes; verify their checksum.
+
+    Args:
+        data: bytes of the file.
+        source: name of the file, for errors.
+
+    Raises:
+        CheckpointError: if the bytes are damaged, or no checkpoint of tuner.
+    """
     try:
         tensors = load_bytes(data)
-        # safetensors offers the metadata of a file on disk only; the header is 8 bytes of length
-        # and then JSON, by its specification
+        # safetensors reads the metadata only of files on disk. By its specification the header is
+        # a length of 8 bytes and then JSON.
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        metadata = header.get("__metadata__", {})
+        fields = header.get("__metadata__", {})
     except (SafetensorError, ValueError) as error:
-        raise CheckpointError(f"{where} is damaged or no safetensors file: {error}") from error
-    if metadata.get("format") != _FORMAT:
-        raise CheckpointError(f"{where} is a safetensors file, but not a checkpoint of tuner")
-    about = metadata.get("about", "")
-    if digest(tensors, about) != metadata.get("sha256"):
-        raise CheckpointError(f"{where} is damaged: its checksum does not match its contents")
-    return tensors, json.loads(about)
+        raise CheckpointError(f"{source} is damaged or no safetensors file: {error}") from error
+    if fields.get("format") != _FORMAT:
+        raise CheckpointError(f"{source} is a safetensors file, but not a checkpoint of tuner")
+    text = fields.get("about", "")
+    if digest(tensors, text) != fields.get("sha256"):
+        raise CheckpointError(f"{source} is damaged: its checksum does not match its contents")
+    return tensors, json.loads(text)

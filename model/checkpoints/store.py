@@ -1,8 +1,8 @@
-"""The saved states of trials: a folder for each trial, a checkpoint for each report.
+"""Store of the trials' checkpoints: a folder for each trial, a file for each report.
 
     {folder}/{trial_id}/{step:09d}.safetensors
 
-A damaged checkpoint (cut short, a bit flipped) is passed over, and the one before it is used.
+A damaged file (cut short, a flipped bit) is skipped, and the one before it is used.
 """
 
 from __future__ import annotations
@@ -22,20 +22,25 @@ _SUFFIX = ".safetensors"
 
 
 class CheckpointRef(NamedTuple):
-    """A trial's state after an update: the newest one that can be read, at most of that update."""
+    """Reference to the newest readable checkpoint of a trial at or before an update.
+
+    Attributes:
+        trial_id: id of the trial.
+        step: the update.
+    """
 
     trial_id: str
     step: int
 
 
 class SavedState(NamedTuple):
-    """What a checkpoint of a trial holds.
+    """State of a trial, as read from a checkpoint.
 
     Attributes:
-        tensors: what `Stack.load` takes.
-        spec_hash: of the specification that was in training.
+        tensors: tensors for `Stack.load`.
+        spec_hash: hash of the specification that was in training.
         step: updates done.
-        val_losses: of the reports so far.
+        val_losses: validation losses of the reports so far.
     """
 
     tensors: dict[str, Tensor]
@@ -44,68 +49,68 @@ class SavedState(NamedTuple):
     val_losses: list[float]
 
 
-def path_of(folder: Path, trial_id: str, step: int) -> Path:
-    """Where the state of a trial after an update lies."""
+def checkpoint_path(folder: Path, trial_id: str, step: int) -> Path:
+    """Return the path of a trial's checkpoint after an update."""
     return folder / trial_id / f"{step:09d}{_SUFFIX}"
 
 
 def read(path: Path) -> SavedState:
-    """The state in a checkpoint.
+    """Read a checkpoint of a trial.
 
     Raises:
-        CheckpointError: if it cannot be read, is damaged or is of no trial.
+        CheckpointError: if the file cannot be read, is damaged, or is not of a trial.
     """
-    tensors, about = checkpoint.read(path)
+    tensors, metadata = checkpoint.read(path)
     try:
-        return SavedState(tensors, about["spec_hash"], about["step"], about["val_losses"])
+        return SavedState(tensors, metadata["spec_hash"], metadata["step"], metadata["val_losses"])
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is a checkpoint, but not of a trial") from error
 
 
-def newest(
-    folder: Path, at: CheckpointRef, fits: Callable[[SavedState], bool] = lambda state: True
+def read_newest(
+    folder: Path, ref: CheckpointRef, fits: Callable[[SavedState], bool] = lambda state: True
 ) -> SavedState | None:
-    """The newest state of a trial, at most of some update, that can be read and fits.
+    """Read the newest checkpoint of a reference that is undamaged and fits.
 
     Args:
-        folder: where states are saved.
-        at: which trial, and the update.
-        fits: what else it must be.
+        folder: folder of the store.
+        ref: trial and last update.
+        fits: True for a state that the caller can use.
 
     Returns:
-        None if there is none.
+        The state; None if there is none.
     """
-    for step in reversed(_steps(folder / at.trial_id)):
-        if step <= at.step:
+    for step in reversed(_steps(folder / ref.trial_id)):
+        if step <= ref.step:
             with contextlib.suppress(CheckpointError):
-                state = read(path_of(folder, at.trial_id, step))
+                state = read(checkpoint_path(folder, ref.trial_id, step))
                 if state.step == step and fits(state):
                     return state
     return None
 
 
-def drop_before(folder: Path, at: CheckpointRef) -> None:
-    """Delete the older states of a trial than the one before an update's.
+def prune(folder: Path, ref: CheckpointRef) -> None:
+    """Delete the checkpoints of a trial that are older than the one before an update.
 
-    Two remain, so that damage to the newest one does not cost all.
+    Two remain up to the update, so that damage to the newest one does not lose the trial.
     """
-    for step in [step for step in _steps(folder / at.trial_id) if step < at.step][:-1]:
-        path_of(folder, at.trial_id, step).unlink(missing_ok=True)
+    for step in [step for step in _steps(folder / ref.trial_id) if step < ref.step][:-1]:
+        checkpoint_path(folder, ref.trial_id, step).unlink(missing_ok=True)
 
 
-def drop(folder: Path, trial_id: str) -> None:
-    """Delete all states of a trial."""
+def delete(folder: Path, trial_id: str) -> None:
+    """Delete all checkpoints of a trial."""
     shutil.rmtree(folder / trial_id, ignore_errors=True)
 
 
-def tidy(folder: Path, trial_id: str) -> None:
-    """Delete what a kill between writing and renaming has left; only while the trial rests."""
+def delete_partial_files(folder: Path, trial_id: str) -> None:
+    """Delete the temporary files that a killed process left; no write may be pending."""
     for path in (folder / trial_id).glob(f".*{_SUFFIX}.*"):
         path.unlink(missing_ok=True)
 
 
 def _steps(folder: Path) -> list[int]:
-    """Updates after which states were saved, in rising order."""
+    """Return the updates of the checkpoints in a trial's folder, in rising order."""
     if not folder.is_dir():
         return []
     names = (path.name.removesuffix(_SUFFIX) for path in folder.glob(f"*{_SUFFIX}"))

@@ -1,8 +1,9 @@
-"""Warm starts: a trial that begins with what another one learned, instead of random weights.
+"""Warm starts: trials that start from the weights of another trial instead of random ones.
 
-What it begins with is part of its specification by content, as a SHA-256, and lies in a folder as
-`<sha256>.safetensors`: wherever the checkpoint came from, a trial stays a pure function of its
-specification. Names begin with the kind: `weights.…`, and with the optimizer's state `m.…`, `v.…`.
+The specification of such a trial names the weights by content, as a SHA-256; they lie in a folder
+as `<sha256>.safetensors`. So a trial stays a pure function of its specification, wherever the
+checkpoint came from. Tensors are named by kind: `weights.…`, and with the optimizer's state `m.…`
+and `v.…`.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class WarmStartSource:
-    """A checkpoint that trials may start from.
+    """A checkpoint from which trials may start.
 
     Attributes:
-        spec: of the trial that it is of.
+        spec: specification of the trial of the checkpoint.
         step: updates done.
         val_loss: nats per token on the trial's own validation text.
-        tensors: all that the engine saved, on the CPU.
+        tensors: all tensors of the checkpoint, on the CPU.
     """
 
     spec: TrialSpec
@@ -43,84 +44,93 @@ class WarmStartSource:
         """Read a checkpoint that the engine wrote.
 
         Raises:
-            CheckpointError: if it is damaged, or does not say what was trained.
+            CheckpointError: if the file is damaged, or its metadata lack the specification.
         """
-        tensors, about = checkpoint.read(path)
+        tensors, metadata = checkpoint.read(path)
         try:
-            spec = TrialSpec.model_validate(about["spec"])
-            return cls(spec, about["step"], about["val_loss"], tensors)
+            spec = TrialSpec.model_validate(metadata["spec"])
+            return cls(spec, metadata["step"], metadata["val_loss"], tensors)
         except (KeyError, ValueError) as error:
             raise CheckpointError(
-                f"{path} does not say what was trained as this version of tuner does; take a "
-                f"checkpoint that a search has written"
+                f"{path} does not contain a trial specification of this version of tuner; choose "
+                f"a checkpoint that a search has written"
             ) from error
 
-    def take(self, *, optimizer_state: bool) -> tuple[InitFrom, dict[str, Tensor]]:
-        """What a trial begins with: its place in the specification, and the tensors.
+    def tensors_for(self, *, optimizer_state: bool) -> tuple[InitFrom, dict[str, Tensor]]:
+        """Return the tensors from which a trial starts, and their entry in its specification.
 
-        Without the optimizer's state these are the weights that this trial was evaluated with,
-        their running mean if it kept one. With it, they are the weights that the moments belong
-        to, and the moments' count of updates goes on, through several warm starts as well.
+        Args:
+            optimizer_state: True to continue with the optimizer's moments. The weights are then
+                those that the moments belong to, and the moments' count of updates continues, also
+                through several warm starts. Otherwise the weights are those that the trial was
+                evaluated with: their running mean if it kept one.
         """
         kinds = {"weights": "weights", "m": "m", "v": "v"}
         if not optimizer_state:
             is_averaged = any(name.startswith("mean.") for name in self.tensors)
             kinds = {"weights": "mean" if is_averaged else "weights"}
-        taken = {
-            f"{kind}.{name}": self.tensors[f"{origin}.{name}"]
-            for kind, origin in kinds.items()
+        tensors = {
+            f"{kind}.{name}": self.tensors[f"{source_kind}.{name}"]
+            for kind, source_kind in kinds.items()
             for name in parameter_shapes(self.spec.architecture)
         }
         before = self.spec.init_from.optimizer_steps if self.spec.init_from else 0
         steps = before + self.step if optimizer_state else 0
-        return InitFrom(sha256=checkpoint.digest(taken), optimizer_steps=steps), taken
+        return InitFrom(sha256=checkpoint.digest(tensors), optimizer_steps=steps), tensors
 
 
 def start_path(folder: Path, init_from: InitFrom) -> Path:
-    """Where the tensors of a start lie."""
+    """Return the path of a start's tensors."""
     return folder / f"{init_from.sha256}.safetensors"
 
 
 def write_start(folder: Path, init_from: InitFrom, tensors: Mapping[str, Tensor]) -> None:
-    """Put the tensors of a start into a folder, for engines to read."""
+    """Write the tensors of a start to a folder from which engines read."""
     checkpoint.write(start_path(folder, init_from), tensors, {"init_from": init_from.model_dump()})
 
 
-def read(folder: Path, init_from: InitFrom) -> dict[str, Tensor]:
-    """The tensors of a start.
+def read_start(folder: Path, init_from: InitFrom) -> dict[str, Tensor]:
+    """Read the tensors of a start.
 
     Raises:
-        CheckpointError: if they are missing or damaged, or are not those that the SHA-256 is of.
+        CheckpointError: if they are missing or damaged, or do not have the SHA-256.
     """
     path = start_path(folder, init_from)
     tensors, _ = checkpoint.read(path)
-    found = checkpoint.digest(tensors)
-    if found != init_from.sha256:
+    sha256 = checkpoint.digest(tensors)
+    if sha256 != init_from.sha256:
         raise CheckpointError(
-            f"{path} holds other weights than the trial started from (SHA-256 {found[:12]}… "
-            f"instead of {init_from.sha256[:12]}…); bring the file back"
+            f"{path} holds other weights than the trial started from (SHA-256 {sha256[:12]}… "
+            f"instead of {init_from.sha256[:12]}…); restore the original file"
         )
     return tensors
 
 
-def first_state(folder: Path | None, spec: TrialSpec) -> dict[str, Tensor]:
-    """What `Stack.load` puts into the slot of a warm-started trial, at step 0.
+def initial_state(folder: Path | None, spec: TrialSpec) -> dict[str, Tensor]:
+    """Return the tensors that `Stack.load` puts into the slot of a warm-started trial.
 
-    The weights are the start's; moments that it does not hold are zero; the running mean of the
-    weights, if the trial keeps one, begins at the weights.
+    Moments that the start lacks are zero; the running mean of the weights, if the trial keeps one,
+    begins at the weights.
+
+    Args:
+        folder: folder of the starts.
+        spec: specification with `init_from`.
 
     Raises:
-        CheckpointError: as `read`, or if there is no folder or a shape does not fit.
+        CheckpointError: as `read_start`, or if there is no folder or a shape does not fit.
     """
     assert spec.init_from is not None
     if folder is None:
-        raise CheckpointError("the trial starts from another; tell the engine where starts lie")
-    tensors = read(folder, spec.init_from)
-    misfit = first_shape_mismatch(spec.architecture, tensors)
-    if misfit is not None:
-        name, here, there = misfit
         raise CheckpointError(
-            f"the start does not fit: {name} {shape_text(there)} there and {shape_text(here)} here"
+            "the trial starts from another trial; pass the folder of the starts to the engine"
+        )
+    tensors = read_start(folder, spec.init_from)
+    mismatch = first_shape_mismatch(spec.architecture, tensors)
+    if mismatch is not None:
+        name, expected, actual = mismatch
+        raise CheckpointError(
+            f"the start does not fit: {name} {shape_text(actual)} in the start and "
+            f"{shape_text(expected)} in the trial"
         )
     for name in parameter_shapes(spec.architecture):
         weights = tensors[f"weights.{name}"]
@@ -131,25 +141,26 @@ def first_state(folder: Path | None, spec: TrialSpec) -> dict[str, Tensor]:
 
 
 def shape_text(shape: Shape | None) -> str:
-    """`has the shape (16, 8)`, or `is missing`."""
+    """Return `has the shape (16, 8)`, or `is missing`."""
     return "is missing" if shape is None else f"has the shape {shape}"
 
 
 def first_shape_mismatch(
     architecture: Architecture, tensors: Mapping[str, Tensor]
 ) -> tuple[str, Shape | None, Shape | None] | None:
-    """The first parameter whose shape is not that of a start's weights; None if all are.
+    """Return the first parameter whose shape differs between an architecture and a start.
 
     Returns:
-        Its name, its shape in the architecture and in the start; None for one that is not there.
+        Its name, its shape in the architecture and in the start (None if missing); None if all
+        shapes are equal.
     """
-    here = parameter_shapes(architecture)
-    there = {
+    expected = parameter_shapes(architecture)
+    actual = {
         name.removeprefix("weights."): tuple(tensor.shape)
         for name, tensor in tensors.items()
         if name.startswith("weights.")
     }
-    for name in dict.fromkeys([*here, *there]):
-        if here.get(name) != there.get(name):
-            return name, here.get(name), there.get(name)
+    for name in dict.fromkeys([*expected, *actual]):
+        if expected.get(name) != actual.get(name):
+            return name, expected.get(name), actual.get(name)
     return None

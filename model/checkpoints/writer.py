@@ -1,4 +1,4 @@
-"""Threads that save states, so that training does not wait for packing, checksums and disks."""
+"""Background writer of checkpoints: training does not wait for packing, checksums and disks."""
 
 from __future__ import annotations
 
@@ -13,45 +13,45 @@ from model.checkpoints import checkpoint
 from model.device.async_copy import Copied
 
 
-class Limits(NamedTuple):
-    """What saving may take.
+class WriterLimits(NamedTuple):
+    """Memory and threads that a writer may use.
 
     Attributes:
-        most_bytes: of states that are not on the disk yet; beyond that, training waits.
-        threads: that write at one time.
+        max_bytes: most bytes of checkpoints that are not on the disk yet; training waits beyond.
+        threads: number of threads that write.
     """
 
-    most_bytes: int
+    max_bytes: int
     threads: int
 
 
-# The states of a GPU are larger and come together, and other cores than the engine's are idle.
-LIMITS = {"cpu": Limits(2**28, 1), "cuda": Limits(2**32, 4)}
+# Checkpoints of a GPU are larger and many come at one time, and most cores of its host are idle.
+LIMITS = {"cpu": WriterLimits(2**28, 1), "cuda": WriterLimits(2**32, 4)}
 
 
 class Snapshot(NamedTuple):
-    """What is saved.
+    """Contents of a checkpoint to write.
 
     Attributes:
-        tensors: waits for them, and returns them.
-        about: what they are; made where they are written.
-        size: of the tensors, in bytes.
+        tensors: function that waits for the tensors and returns them.
+        metadata: function that makes the metadata; called in the writing thread.
+        size: size of the tensors in bytes.
     """
 
     tensors: Copied
-    about: Callable[[], Mapping[str, Any]]
+    metadata: Callable[[], Mapping[str, Any]]
     size: int
 
 
 class PendingWrite:
-    """A state on its way to the disk.
+    """A checkpoint that is being written.
 
     Args:
-        trial_id: whose state it is.
-        path: where to.
-        size: in bytes.
-        unwanted: is set if it shall not lie there in the end.
-        future: what came of it: None, or why it was not saved.
+        trial_id: id of the trial.
+        path: path of the file.
+        size: size of the tensors in bytes.
+        discarded: is set if the file is not wanted any more.
+        future: result of the write: None, or the reason why it failed.
     """
 
     def __init__(
@@ -59,87 +59,101 @@ class PendingWrite:
         trial_id: str,
         path: Path,
         size: int,
-        unwanted: threading.Event,
+        discarded: threading.Event,
         future: Future[str | None],
     ) -> None:
         self.trial_id, self.path, self.size = trial_id, path, size
-        self.unwanted, self.future = unwanted, future
+        self.discarded, self.future = discarded, future
 
     @property
     def is_done(self) -> bool:
-        """Whether it lies there, or could not be saved, or was cancelled."""
+        """True if the file was written, could not be written, or was cancelled."""
         return self.future.done()
 
     @property
     def problem(self) -> str | None:
-        """Why it could not be saved, if it could not; what else went wrong there is raised."""
+        """Reason why the file could not be written, or None; raises unexpected errors."""
         return None if self.future.cancelled() else self.future.result()
 
 
 class Writer:
-    """Saves states, beginning in the order in which they come; used by one thread.
+    """Writes checkpoints in threads, started in the order of the calls.
+
+    Only one thread may call its methods.
 
     Args:
-        limits: what it may take; one state is taken however large it is.
+        limits: memory and threads; one checkpoint is accepted whatever its size.
     """
 
-    def __init__(self, limits: Limits) -> None:
-        self._most_bytes = limits.most_bytes
-        self._threads = ThreadPoolExecutor(limits.threads, "states")
-        self._under_way: list[PendingWrite] = []
+    def __init__(self, limits: WriterLimits) -> None:
+        self._max_bytes = limits.max_bytes
+        self._threads = ThreadPoolExecutor(limits.threads, "checkpoints")
+        self._pending: list[PendingWrite] = []
 
     @property
-    def load(self) -> int:
-        """How much is under way."""
-        return len(self._open())
+    def num_pending(self) -> int:
+        """Number of writes and deletions that are not done."""
+        return len(self._not_done())
 
-    def save(self, trial_id: str, path: Path, content: Snapshot) -> PendingWrite:
-        """Take a state; waits first while too much is under way."""
-        while self.load and sum(s.size for s in self._under_way) + content.size > self._most_bytes:
+    def save(self, trial_id: str, path: Path, snapshot: Snapshot) -> PendingWrite:
+        """Begin to write a checkpoint; wait first while too many bytes are pending."""
+        while (
+            self.num_pending
+            and sum(p.size for p in self._pending) + snapshot.size > self._max_bytes
+        ):
             self.wait()
-        unwanted = threading.Event()
-        future = self._threads.submit(_write, path, content, unwanted)
-        saving = PendingWrite(trial_id, path, content.size, unwanted, future)
-        self._under_way.append(saving)
-        return saving
+        discarded = threading.Event()
+        future = self._threads.submit(_write, path, snapshot, discarded)
+        write = PendingWrite(trial_id, path, snapshot.size, discarded, future)
+        self._pending.append(write)
+        return write
 
-    def discard(self, saving: PendingWrite) -> None:
-        """Have no such state in the end; nobody waits for that."""
-        if not saving.future.cancel():
-            saving.unwanted.set()
-            deletion = self._threads.submit(_delete, saving)
-            self._under_way.append(
-                PendingWrite(saving.trial_id, saving.path, 0, saving.unwanted, deletion)
+    def discard(self, write: PendingWrite) -> None:
+        """Cancel a write, or delete its file once it is done; does not wait.
+
+        A write is in one of three states. It has not begun: it is cancelled. It is running: it
+        sees `discarded` before the file gets its name, unless it has just passed this check. For
+        that case, and if it is done, the deletion runs after it.
+        """
+        if not write.future.cancel():
+            write.discarded.set()
+            deletion = self._threads.submit(_delete, write)
+            self._pending.append(
+                PendingWrite(write.trial_id, write.path, 0, write.discarded, deletion)
             )
 
     def wait(self, seconds: float | None = None) -> None:
-        """Return when what has been under way longest is done, or after some time."""
-        wait([saving.future for saving in self._open()[:1]], seconds)
+        """Wait until the oldest pending write is done, at most for some seconds."""
+        wait([write.future for write in self._not_done()[:1]], seconds)
 
     def wait_for(self, trial_id: str) -> None:
-        """Return when nothing of a trial is under way."""
-        wait([saving.future for saving in self._open() if saving.trial_id == trial_id])
+        """Wait until no write of a trial is pending."""
+        wait([write.future for write in self._not_done() if write.trial_id == trial_id])
 
-    def _open(self) -> list[PendingWrite]:
-        self._under_way = [saving for saving in self._under_way if not saving.is_done]
-        return self._under_way
+    def _not_done(self) -> list[PendingWrite]:
+        self._pending = [write for write in self._pending if not write.is_done]
+        return self._pending
 
 
-def _write(path: Path, content: Snapshot, unwanted: threading.Event) -> str | None:
-    """What kept a state from being saved: a full disk does not end the training."""
-    tensors, about = content.tensors(), content.about()
+def _write(path: Path, snapshot: Snapshot, discarded: threading.Event) -> str | None:
+    """Write a checkpoint; return the reason if it failed. A full disk does not end the training."""
+    tensors, metadata = snapshot.tensors(), snapshot.metadata()
     try:
-        is_there = checkpoint.write(path, tensors, about, lambda: not unwanted.is_set())
+        was_written = checkpoint.write(path, tensors, metadata, lambda: not discarded.is_set())
     except MemoryError:
         return "out of memory"
     except OSError as error:
         return error.strerror or str(error)
-    return None if is_there else "it was not wanted any more"
+    return None if was_written else "it was discarded"
 
 
-def _delete(saving: PendingWrite) -> str | None:
-    """If it was written all the same; by the same name another worker may write one soon."""
-    if saving.future.exception() is None and saving.future.result() is None:
+def _delete(write: PendingWrite) -> str | None:
+    """Wait for a write; delete its file if it was written nevertheless.
+
+    A file that the write did not make is left alone: another worker may resume the trial and write
+    a file of this name soon.
+    """
+    if write.future.exception() is None and write.future.result() is None:
         with contextlib.suppress(OSError):
-            saving.path.unlink(missing_ok=True)
+            write.path.unlink(missing_ok=True)
     return None

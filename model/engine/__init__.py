@@ -1,4 +1,4 @@
-"""Trains many trials on one device: plan a quantum, run it, settle it, report.
+"""Trains many trials on one device: plan a quantum, compute it, settle it, report.
 
 Main names: `Engine`, `Report`.
 """

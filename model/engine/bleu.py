@@ -1,17 +1,17 @@
-"""BLEU, by sacrebleu."""
+"""BLEU score of translations, computed by sacrebleu."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 
-def bleu(written: Sequence[str], wanted: Sequence[str]) -> float:
-    """Corpus BLEU of texts against one reference each, in [0, 100].
+def bleu(translations: Sequence[str], references: Sequence[str]) -> float:
+    """Return the corpus BLEU of translations against one reference each, in [0, 100].
 
-    sacrebleu's own defaults: case-sensitive, tokenizer 13a, exponential smoothing.
+    With sacrebleu's own defaults: case-sensitive, tokenizer 13a, exponential smoothing.
 
     Source: Papineni et al. 2002 (doi:10.3115/1073083.1073135); Post 2018 (arXiv:1804.08771).
     """
-    import sacrebleu  # only for encoder–decoders, and it takes a moment
+    import sacrebleu  # only encoder–decoders need it, and the import is slow
 
-    return float(sacrebleu.corpus_bleu(list(written), [list(wanted)]).score)
+    return float(sacrebleu.corpus_bleu(list(translations), [list(references)]).score)

@@ -1,7 +1,7 @@
-"""How many trials a device should train side by side: measured once, and remembered.
+"""Calibration: how many trials a device should train side by side, measured once and cached.
 
-The wider a stack, the better it fills a GPU, until the GPU is full: then it only needs more
-memory. Where that is depends on the device, the dtype, the architecture and the micro-batch.
+The wider a stack, the better it fills a GPU, until the GPU is full: a wider stack then only needs
+more memory. This width depends on the device, the dtype, the architecture and the micro-batch.
 
 K = slots in a stack, Q = ticks of a quantum, b = sequences of a micro-batch, T = tokens.
 """
@@ -35,35 +35,35 @@ from model.engine.slot import TrialRequest, start_trial
 from model.spec.trial import TrialSpec
 from model.stack.stack import Stack
 
-_QUANTA = 3  # that are measured, after one to warm up
-_LEAST_GAIN = 0.1  # in tokens per second, of a stack twice as wide
-_MARGIN = 0.15  # of the memory that stays free: validation, other shapes, the allocator
-_MOST = 1024
+_NUM_QUANTA = 3  # measured quanta, after one to warm up
+_MIN_GAIN = 0.1  # least gain in tokens per second of a stack twice as wide
+_MARGIN = 0.15  # share of the memory that stays free: validation, other shapes, the allocator
+_MAX_WIDTH = 1024
 
 
-class Measured(NamedTuple):
-    """What a stack of some width does.
+class Measurement(NamedTuple):
+    """Speed and memory of a stack of some width.
 
     Attributes:
         speed: training tokens per second of all slots together.
-        peak_bytes: of the device's memory; 0 where it is not measured.
+        peak_bytes: peak of the device's memory; 0 on devices that do not measure it.
     """
 
     speed: float
     peak_bytes: float
 
 
-Meter = Callable[[int], Measured]
+Meter = Callable[[int], Measurement]  # width → measurement
 
 
 class Setup(NamedTuple):
-    """On what trials train, and how.
+    """Data, device and precision with which trials train.
 
     Attributes:
-        train: what they read.
-        device: where.
-        precision: in which it computes.
-        data: what they read, if it lies on the device.
+        train: training data.
+        device: device of the stacks.
+        precision: precision of the computation.
+        data: training data on the device, if it has them.
     """
 
     train: Dataset
@@ -72,52 +72,54 @@ class Setup(NamedTuple):
     data: DeviceDataset | None = None
 
 
-def slots_for(spec: TrialSpec, on: Setup, file: Path) -> int:
-    """The slots of a stack for trials like one, as remembered or measured.
+def slots_for(spec: TrialSpec, setup: Setup, file: Path) -> int:
+    """Return the number of slots of a stack for trials like `spec`, cached or measured.
 
     Args:
-        spec: the trial.
-        on: where it trains.
-        file: of what was measured before; a damaged one is written anew.
+        spec: specification of a typical trial.
+        setup: data, device and precision.
+        file: cache of measurements; a damaged file is replaced.
     """
-    about = {
-        **environment(str(on.device), on.precision.name),
+    facts = {
+        **environment(str(setup.device), setup.precision.name),
         "architecture": spec.architecture.model_dump(mode="json"),
         "micro_batch": spec.micro_batch,
     }
-    needed = ("device", "dtype", "torch", "architecture", "micro_batch")
-    about = {name: about[name] for name in needed}
-    key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
-    slots = _remembered(file).get(key, {}).get("slots")
-    if isinstance(slots, int) and 1 <= slots <= _MOST:
+    names = ("device", "dtype", "torch", "architecture", "micro_batch")
+    facts = {name: facts[name] for name in names}
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    slots = _read_cache(file).get(key, {}).get("slots")
+    if isinstance(slots, int) and 1 <= slots <= _MAX_WIDTH:
         return slots
-    slots = widest(stack_meter(spec, on), free_bytes(on.device))
-    _remember(file, key, {"slots": slots, **about})
+    slots = widest_stack(stack_meter(spec, setup), free_bytes(setup.device))
+    _add_to_cache(file, key, {"slots": slots, **facts})
     return slots
 
 
-def widest(meter: Meter, memory_bytes: float) -> int:
-    """The widest stack that fits into memory and still gains.
+def widest_stack(meter: Meter, memory_bytes: float) -> int:
+    """Return the widest stack that fits into memory and is still worth its width.
+
+    Doubles the width while the speed grows, then takes the width that should just fit.
 
     Args:
         meter: measures a width; it may run out of memory.
-        memory_bytes: that stacks may fill, but for a margin.
+        memory_bytes: memory that a stack may use, including the margin that stays free.
     """
-    limit, known = (1 - _MARGIN) * memory_bytes, dict[int, Measured]()
+    limit, measured = (1 - _MARGIN) * memory_bytes, dict[int, Measurement]()
     width = 1
     while True:
-        found = _measure(meter, width)
-        if found is None or found.peak_bytes > limit or not _gains(known, width, found.speed):
-            return max(known, default=1)
-        known[width] = found
-        following = min(2 * width, _fitting(known, limit), _MOST)
-        if following <= width:
+        new = _measure(meter, width)
+        if new is None or new.peak_bytes > limit or not _gains(measured, width, new.speed):
+            return max(measured, default=1)
+        measured[width] = new
+        next_width = min(2 * width, _fitting_width(measured, limit), _MAX_WIDTH)
+        if next_width <= width:
             return width
-        width = following
+        width = next_width
 
 
-def _measure(meter: Meter, width: int) -> Measured | None:
-    """None if memory runs out."""
+def _measure(meter: Meter, width: int) -> Measurement | None:
+    """Measure a width; return None if memory runs out."""
     try:
         return meter(width)
     except Exception as error:
@@ -126,76 +128,76 @@ def _measure(meter: Meter, width: int) -> Measured | None:
     return None
 
 
-def _gains(known: Mapping[int, Measured], width: int, speed: float) -> bool:
-    """Whether a stack is enough faster than the widest one before it."""
-    if not known:
+def _gains(measured: Mapping[int, Measurement], width: int, speed: float) -> bool:
+    """True if a stack is enough faster than the widest one before it."""
+    if not measured:
         return True
-    before = max(known)
-    return speed >= (1 + _LEAST_GAIN * (width / before - 1)) * known[before].speed
+    before = max(measured)
+    return speed >= (1 + _MIN_GAIN * (width / before - 1)) * measured[before].speed
 
 
-def _fitting(known: Mapping[int, Measured], limit: float) -> int:
-    """The width that should fit if memory goes on growing by as much for each slot."""
-    if len(known) == 1 or math.isinf(limit):
-        return _MOST
-    before, last = sorted(known)[-2:]
-    each = (known[last].peak_bytes - known[before].peak_bytes) / (last - before)
-    room = limit - known[last].peak_bytes
-    return last + math.floor(min(room / each, _MOST)) if each > 0 else _MOST
+def _fitting_width(measured: Mapping[int, Measurement], limit: float) -> int:
+    """Return the width that should fit if each further slot needs as much memory as the last."""
+    if len(measured) == 1 or math.isinf(limit):
+        return _MAX_WIDTH
+    before, last = sorted(measured)[-2:]
+    each = (measured[last].peak_bytes - measured[before].peak_bytes) / (last - before)
+    room = limit - measured[last].peak_bytes
+    return last + math.floor(min(room / each, _MAX_WIDTH)) if each > 0 else _MAX_WIDTH
 
 
-def stack_meter(spec: TrialSpec, on: Setup) -> Meter:
-    """Measures stacks in which every slot trains one trial, as the engine does it.
+def stack_meter(spec: TrialSpec, setup: Setup) -> Meter:
+    """Return a meter of stacks in which every slot trains `spec`, as in the engine.
 
     Args:
-        spec: the trial; where it starts does not matter.
-        on: where it trains.
+        spec: specification to train; a warm start or an earlier trial of it is ignored.
+        setup: data, device and precision.
     """
     spec = spec.model_copy(update={"init_from": None, "continues": None})
     a, b = spec.architecture, spec.micro_batch
     averaged = spec.hyperparameters.ema_decay > 0
-    is_read_there = on.data is not None
 
-    def measure(width: int) -> Measured:
-        gc.collect()  # what an earlier stack had
-        begin_peak(on.device)
-        stack = Stack(a, width, on.device, on.precision, data=on.data)
+    def measure(width: int) -> Measurement:
+        gc.collect()  # frees the memory of earlier stacks
+        begin_peak(setup.device)
+        stack = Stack(a, width, setup.device, setup.precision, data=setup.data)
         slots = [start_trial(TrialRequest(str(row), spec), None, None)[0] for row in range(width)]
         for row, slot in enumerate(slots):
             slot.tick = max(0, slot.ticks_per_step - QUANTUM_TICKS)  # each quantum has an update
             stack.load(row, spec.seed, averaged=averaged)
         seconds, tokens = [], 0
-        for _ in range(1 + _QUANTA):
-            began = time.perf_counter()
-            plan = plan_of(slots, a, b, on.train, is_read_there=is_read_there)
-            losses, _norms = stack.run(plan)()  # (Q, K), read back: the device is done
-            seconds.append(time.perf_counter() - began)
+        for _ in range(1 + _NUM_QUANTA):
+            started = time.perf_counter()
+            plan = plan_of(slots, a, b, setup.train, is_data_on_device=setup.data is not None)
+            losses, _norms = stack.run(plan)()  # (Q, K), on the CPU: the device is done
+            seconds.append(time.perf_counter() - started)
             tokens = losses.size * b * a.context_length
-        # ticks of another kind first run beside the memory that the graphs of these hold
+        # Ticks of another kind need their own memory, at first, beside the memory that the CUDA
+        # graphs of this kind keep: this run belongs to the peak.
         z_loss = np.where(plan.z_loss > 0, 0.0, 1e-4)
         stack.run(replace(plan, z_loss=z_loss))()
-        return Measured(tokens / statistics.median(seconds[1:]), peak_bytes(on.device))
+        return Measurement(tokens / statistics.median(seconds[1:]), peak_bytes(setup.device))
 
     return measure
 
 
-# memory of what was measured ----------------------------------------------------------------
+# cache of measurements ----------------------------------------------------------------------
 
 
-def _remembered(file: Path) -> dict[str, dict[str, Any]]:
-    """What was measured before; nothing if that cannot be read."""
+def _read_cache(file: Path) -> dict[str, dict[str, Any]]:
+    """Return the entries of the cache; none if the file cannot be read."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        entries = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    if not isinstance(found, dict):
+    if not isinstance(entries, dict):
         return {}
-    return {key: value for key, value in found.items() if isinstance(value, dict)}
+    return {key: value for key, value in entries.items() if isinstance(value, dict)}
 
 
-def _remember(file: Path, key: str, value: Mapping[str, Any]) -> None:
-    """Add to the file at once; where that cannot be written, it is measured again next time."""
-    text = json.dumps({**_remembered(file), key: value}, indent=1, sort_keys=True)
+def _add_to_cache(file: Path, key: str, value: Mapping[str, Any]) -> None:
+    """Add an entry to the cache atomically; without a writable file nothing is cached."""
+    text = json.dumps({**_read_cache(file), key: value}, indent=1, sort_keys=True)
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")

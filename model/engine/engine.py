@@ -1,6 +1,6 @@
-"""The engine: admits trials to the slots of stacks, turns the stacks, emits reports.
+"""The engine: assigns trials to slots, steps the stacks, yields reports.
 
-It knows nothing of Ray, MLflow or search:
+The engine needs neither Ray nor MLflow nor a search:
 
     engine = Engine(corpus.train, corpus.validation, slots=4)
     for report in engine.run(specs):
@@ -14,11 +14,12 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from model.checkpoints import store as states
+from model.checkpoints import store
 from model.checkpoints.store import CheckpointRef
 from model.checkpoints.writer import LIMITS, Writer
 from model.corpus.dataset import Dataset, TextDataset, Tokens
@@ -31,63 +32,73 @@ from model.engine.evaluator import Evaluator, PendingReport
 from model.engine.occupancy import Occupancy
 from model.engine.planner import Planner
 from model.engine.report import Report, Status
-from model.engine.slot import Slot, SlotState, TrialRequest, start_trial
+from model.engine.slot import Slot, TrialRequest, start_trial
 from model.spec.architecture import Architecture
 from model.spec.trial import TrialSpec
-from model.stack.plan import Floats, Plan
+from model.stack.plan import Floats, QuantumPlan
 from model.stack.stack import Stack
 
-# How long a turn waits for the disk when there is nothing to train: orders come in between.
-_PATIENCE_SECONDS = 0.05
+# Longest wait of a step for a checkpoint when no trial trains: the caller gives orders between
+# two steps, and should not wait long.
+_MAX_WAIT_SECONDS = 0.05
 
 
 class ActiveStack:
-    """A stack, and what the host knows of its slots."""
+    """A stack with its planner and its slots; an empty row has the slot None."""
 
     def __init__(self, spec: TrialSpec, stack: Stack, train: Dataset) -> None:
         self.shape, self.stack = _shape(spec), stack
-        self.planner = Planner(*self.shape, train, is_read_there=stack.data is not None)
-        self.slots = [Slot() for _ in range(stack.width)]
+        self.planner = Planner(*self.shape, train, is_data_on_device=stack.data is not None)
+        self.slots: list[Slot | None] = [None] * stack.width
 
     @property
-    def training(self) -> list[int]:
-        """Rows that hold a trial."""
-        return [i for i, slot in enumerate(self.slots) if slot.state is SlotState.TRAINING]
+    def occupied(self) -> list[tuple[int, Slot]]:
+        """Rows that hold a trial, with their slots; a list, so that rows may be emptied."""
+        return [(row, slot) for row, slot in enumerate(self.slots) if slot is not None]
 
     @property
-    def free(self) -> int | None:
-        """A row that holds none."""
-        empty = (i for i, slot in enumerate(self.slots) if slot.state is SlotState.EMPTY)
-        return next(empty, None)
+    def empty_row(self) -> int | None:
+        """First row without a trial; None if all rows hold one."""
+        return next((row for row, slot in enumerate(self.slots) if slot is None), None)
 
 
 def _shape(spec: TrialSpec) -> tuple[Architecture, int]:
-    """Trials that agree here can share a stack."""
+    """Return architecture and micro-batch: trials that agree on both can share a stack."""
     return spec.architecture, spec.micro_batch
 
 
 class Engine:
     """Trains many trials on one device.
 
-    On a CPU it sets torch to one thread for the whole process: small models gain nothing from
-    more, and how a sum is split over threads is part of its rounding.
+    On a CPU the engine sets torch to one thread for the complete process: small models gain
+    nothing from more threads, and the number of threads changes how sums are rounded.
+
+    A trial waits in a queue, trains in a slot, and its reports wait until their checkpoints are
+    written:
+
+        add_trial → waiting → slot of a stack → pending reports → returned by `step`
+                       ↑_________|  memory ran out
+
+    One thread calls all methods. Only the writer of checkpoints has threads of its own, so the
+    races are all with the disk: see `stop`, `delete_checkpoints` and `_wait_for_checkpoints`.
 
     Args:
         train: training tokens, 1-D; or pairs, for an encoder–decoder.
         validation: validation tokens, 1-D, or pairs.
-        slots: trials in training at one time; fewer when memory runs out.
+        slots: number of trials in training at one time; fewer when memory runs out.
         width: slots per stack; by default 1 on a CPU and `slots` elsewhere.
         device: "cpu", "cuda", "cuda:1", "mps" …
-        dtype: in which it computes: one of `precision.DTYPES`.
-        checkpoint_dir: where each trial's state is saved at each report, as `states` says, while
-            training goes on; None saves nothing.
-        decode: from token ids to text. With it, what an encoder–decoder writes in the end is
-            compared with the targets.
-        starts: where `warm_start.keep` has put what warm-started trials begin with.
+        dtype: dtype of the computation, one of `precision.DTYPES`.
+        checkpoint_dir: folder for a checkpoint of each trial at each report, laid out as in
+            `model.checkpoints.store`; they are written while training continues. None writes no
+            checkpoints.
+        decode: function from token ids to text. With it, the last report of an encoder–decoder
+            has a BLEU score.
+        starts: folder with the tensors of warm starts, from `warm_start.write_start`.
 
     Attributes:
-        failures: trials that could not begin, or do not fit into memory even alone, and why. They
-            make no report; who admits trials takes them out.
+        failures: errors of the trials that could not start, or do not fit into memory even alone,
+            by trial id. Such a trial makes no report; the caller removes its entry.
     """
 
     def __init__(
@@ -103,39 +114,41 @@ class Engine:
         decode: Callable[[list[int]], str] | None = None,
         starts: Path | None = None,
     ) -> None:
-        self._train, self._validation = _reading(train), _reading(validation)
+        self._train_data, self._validation_data = _dataset(train), _dataset(validation)
         self.device = torch.device(device)
         self.precision = Precision.of(dtype, self.device)
         self.precision.set_up(self.device)
         if self.device.type == "cpu":
             torch.set_num_threads(1)
             keep_freed()
-        self._data = on_device(self._train, self.device)
+        self._device_data = on_device(self._train_data, self.device)
         self.slots = slots
         self.width = width or (1 if self.device.type == "cpu" else slots)
-        self._asked = self.slots, self.width
+        self._requested_size = self.slots, self.width
         self._checkpoint_dir = checkpoint_dir
         self._writer = Writer(LIMITS.get(self.device.type, LIMITS["cpu"]))
-        self._reporter = Evaluator(self._validation, self._writer, checkpoint_dir, decode)
+        self._evaluator = Evaluator(self._validation_data, self._writer, checkpoint_dir, decode)
         self._starts = starts
-        self._running: deque[ActiveStack] = deque()
+        self._stacks: deque[ActiveStack] = deque()
         self._waiting: deque[TrialRequest] = deque()
-        self._made: deque[PendingReport] = deque()  # reports that have not gone out
+        self._pending: deque[PendingReport] = deque()  # reports that were not returned yet
         self.failures: dict[str, Exception] = {}
         self.training_seconds = 0.0  # spent in ticks, without validation and checkpoints
         self.tokens = 0  # trained
         self.occupancy = Occupancy()
 
     @property
-    def load(self) -> int:
-        """Trials in training or waiting, and reports and states that are on their way out."""
-        return len(self._waiting) + self._active + len(self._made) + self._writer.load
+    def num_pending(self) -> int:
+        """Trials in training or waiting, reports not yet returned, checkpoints being written."""
+        return (
+            len(self._waiting) + self._num_training + len(self._pending) + self._writer.num_pending
+        )
 
     @property
-    def _active(self) -> int:
-        return sum(len(running.training) for running in self._running)
+    def _num_training(self) -> int:
+        return sum(len(active.occupied) for active in self._stacks)
 
-    def admit(
+    def add_trial(
         self,
         trial_id: str,
         spec: TrialSpec,
@@ -145,239 +158,292 @@ class Engine:
         """Queue a trial for the next free slot.
 
         Args:
-            trial_id: names the trial in its reports.
-            spec: what to train. If it continues others, they are trained first, without reports,
-                as far as `resume` does not go.
-            resume: a state of the same specification, or of one that it continues, to go on from:
-                a checkpoint, which must be readable; or the newest readable one at most of an
-                update of some trial in `checkpoint_dir`; if there is none, the trial begins anew.
-            after: reports up to this update have been made and are not repeated.
+            trial_id: name of the trial in its reports.
+            spec: specification to train. The specifications that it continues are trained first,
+                without reports, as far as `resume` does not cover them.
+            resume: checkpoint to resume from, of this specification or of one that it continues:
+                a file, which must be readable; or a reference into `checkpoint_dir`, which stands
+                for the newest readable checkpoint of a trial up to an update. Without a readable
+                checkpoint a reference restarts the trial.
+            after: update of the last report that was made before; later reports are made.
 
         Raises:
-            ValueError: if the specification is not of the engine's data, or nothing is left to
-                report.
+            ValueError: if the specification does not fit the engine's data, or no report is left
+                to make.
         """
         self._check(spec)
         if after >= spec.hyperparameters.total_steps:
             raise ValueError(f"the trial has made its last report, at update {after}")
-        resumes = () if resume is None else (resume,)
-        self._waiting.append(TrialRequest(trial_id, spec, resumes, after))
+        checkpoints = () if resume is None else (resume,)
+        self._waiting.append(TrialRequest(trial_id, spec, checkpoints, after))
 
     def slots_for(self, spec: TrialSpec, file: Path) -> int:
-        """How many trials like one this device should train at one time (`calibration`)."""
-        trained_on = Setup(self._train, self.device, self.precision, self._data)
-        return slots_for(spec, trained_on, file)
+        """Return how many trials like `spec` this device should train at one time.
+
+        Args:
+            spec: specification of a typical trial.
+            file: file with earlier measurements (`calibration`).
+        """
+        setup = Setup(self._train_data, self.device, self.precision, self._device_data)
+        return slots_for(spec, setup, file)
 
     def _check(self, spec: TrialSpec) -> None:
         a = spec.architecture
-        if (a.n_encoder_layers > 0) != isinstance(self._train, PairDataset):
+        if (a.n_encoder_layers > 0) != isinstance(self._train_data, PairDataset):
             raise ValueError("an encoder–decoder needs an engine with pairs, and only it does")
-        for name, wanted, data in (
-            ("training", spec.train_sequences, self._train),
-            ("validation", spec.validation_sequences, self._validation),
+        for name, num_sequences, data in (
+            ("training", spec.train_sequences, self._train_data),
+            ("validation", spec.validation_sequences, self._validation_data),
         ):
-            if wanted > data.num_sequences(a):
+            if num_sequences > data.num_sequences(a):
                 raise ValueError(
-                    f"the specification reads {wanted} {name} sequences, and the engine's data "
-                    f"have {data.num_sequences(a)}"
+                    f"the specification reads {num_sequences} {name} sequences, and the engine's "
+                    f"data have {data.num_sequences(a)}"
                 )
 
     def stop(self, trial_id: str) -> None:
-        """Free a trial's slot, or take it from the queue; an unknown trial is no error.
+        """Free a trial's slot, or remove the trial from the queue; unknown trials are ignored.
 
-        Its reports that have not gone out do not, nor do their states remain.
+        Reports that `step` has not returned yet are dropped together with their checkpoints.
         """
-        for made in [made for made in self._made if made.report.trial_id == trial_id]:
-            self._made.remove(made)
-            if made.saving is not None:
-                self._writer.discard(made.saving)
-        self._waiting = deque(w for w in self._waiting if w.trial_id != trial_id)
-        for running in self._running:
-            for row in running.training:
-                if running.slots[row].trial_id == trial_id:
-                    running.slots[row] = Slot()
-        self._count()
+        # The caller decided without these reports. If their checkpoints remained, a later resume
+        # would start from an update of which the caller has no report.
+        for pending in [p for p in self._pending if p.report.trial_id == trial_id]:
+            self._pending.remove(pending)
+            if pending.write is not None:
+                self._writer.discard(pending.write)
+        self._waiting = deque(r for r in self._waiting if r.trial_id != trial_id)
+        for active in self._stacks:
+            for row, slot in active.occupied:
+                if slot.trial_id == trial_id:
+                    active.slots[row] = None
+        self._count_occupancy()
 
-    def acknowledge(self, trial_id: str, step: int) -> None:
-        """A report is safe elsewhere: states older than the one before it are deleted."""
+    def prune_checkpoints(self, trial_id: str, step: int) -> None:
+        """Delete checkpoints older than the one before `step`, whose report the caller recorded."""
         if self._checkpoint_dir is not None:
-            states.drop_before(self._checkpoint_dir, CheckpointRef(trial_id, step))
+            store.prune(self._checkpoint_dir, CheckpointRef(trial_id, step))
 
-    def forget(self, trial_id: str) -> None:
-        """Delete all saved states of a trial, which has been stopped; none comes after."""
+    def delete_checkpoints(self, trial_id: str) -> None:
+        """Delete all checkpoints of a trial that has been stopped."""
         if self._checkpoint_dir is not None:
+            # a write that began before the stop would otherwise make its file after the deletion
             self._writer.wait_for(trial_id)
-            states.drop(self._checkpoint_dir, trial_id)
+            store.delete(self._checkpoint_dir, trial_id)
 
     def run(self, specs: Sequence[TrialSpec]) -> Iterator[Report]:
-        """Train all specifications to the end; trial i is called str(i).
+        """Train all specifications to the end; the id of trial i is str(i).
 
         `stop(report.trial_id)` between two reports stops a trial early.
 
         Raises:
-            Exception: why a trial could not begin, or does not fit into memory.
+            Exception: if a trial cannot start or does not fit into memory; the error of the trial.
         """
         for number, spec in enumerate(specs):
-            self.admit(str(number), spec)
-        while self.load:
-            yield from self.turn()
+            self.add_trial(str(number), spec)
+        while self.num_pending:
+            yield from self.step()
             for error in self.failures.values():
                 raise error
 
-    def turn(self) -> list[Report]:
+    # one step: plan, compute, settle --------------------------------------------------------
+
+    def step(self) -> list[Report]:
         """Train the next stack for one quantum.
 
+        If no trial trains, wait for checkpoints for at most `_MAX_WAIT_SECONDS`.
+
         Returns:
-            The reports whose states are safely on the disk, in the order in which they were
-            reached, and one of a trial, which may be stopped because of it; the others come in
-            later turns. With nothing to train it waits for them a little.
+            Reports whose checkpoints are written, in order, at most one per trial: the caller may
+            stop the trial after it.
         """
         self._fill_slots()
-        self._count()
-        if self._running:
-            self._running.rotate(-1)
-            self._advance(self._running[-1])
-            self._count()
-        elif not (self._made and self._made[0].is_ready):
-            self._writer.wait(_PATIENCE_SECONDS)
+        self._count_occupancy()
+        if self._stacks:
+            self._stacks.rotate(-1)  # round robin: stacks of different shapes take turns
+            self._train_last_stack()
+            self._count_occupancy()
+        elif not (self._pending and self._pending[0].is_ready):
+            self._writer.wait(_MAX_WAIT_SECONDS)
+        return self._ready_reports()
+
+    def _train(self, active: ActiveStack) -> None:
+        """Plan, compute and settle one quantum of a stack."""
+        started = time.perf_counter()
+        plan = active.planner.next(active.slots)
+        wait = active.stack.run(plan)
+        if self.device.type != "cpu":  # plan the next quantum while the GPU works
+            active.planner.look_ahead(active.slots, plan)
+        losses, norms = wait()
+        self.training_seconds += time.perf_counter() - started
+        self._settle(active, plan, losses, norms)
+
+    def _settle(
+        self, active: ActiveStack, plan: QuantumPlan, losses: Floats, norms: Floats
+    ) -> None:
+        """Account for a quantum; report the trials that diverged or reached a report.
+
+        Args:
+            active: the stack that ran.
+            plan: plan of the quantum.
+            losses: (Q, K), nats per token.
+            norms: (Q, K), gradient norms before clipping.
+        """
+        a, micro_batch = active.shape
+        self.tokens += len(active.occupied) * len(losses) * micro_batch * a.context_length
+        reached = {}
+        for row, slot in active.occupied:
+            ticks = (plan.due, plan.weight, losses, norms)
+            if not slot.account(*(array[:, row].tolist() for array in ticks)):
+                self._pending.append(self._evaluator.report_divergence(slot))
+                active.slots[row] = None
+            elif slot.is_at_report:
+                reached[row] = slot
+        for row, pending in self._evaluator.evaluate(active.stack, reached):
+            slot, status = reached[row], pending.report.status
+            # A trial whose earlier specification diverges has no later report: this one ends it.
+            if not slot.is_before_own_reports or status is Status.DIVERGED:
+                self._pending.append(pending)
+                slot.reported, slot.problem = slot.step, None
+            slot.begin_interval(pending.report.val_loss)
+            if status is not Status.TRAINING:
+                active.slots[row] = None
+
+    def _ready_reports(self) -> list[Report]:
+        """Remove the reports that may be returned now, at most one per trial.
+
+        Reports leave in the order in which they were made, so a slow checkpoint holds back the
+        reports behind it: the order of reports then does not depend on the disk.
+        """
         ready: dict[str, Report] = {}
-        while self._made and self._made[0].is_ready:
-            trial_id = self._made[0].report.trial_id
-            if trial_id in ready:
+        while self._pending and self._pending[0].is_ready:
+            trial_id = self._pending[0].report.trial_id
+            if trial_id in ready:  # the caller may stop the trial before its second report
                 break
-            ready[trial_id] = self._made.popleft().delivered()
+            ready[trial_id] = self._pending.popleft().resolve()
         return list(ready.values())
+
+    def _count_occupancy(self) -> None:
+        """Count the seconds so far, and how many slots hold a trial from now on."""
+        self.occupancy = self.occupancy.after(self._num_training, self.slots)
 
     # slots ----------------------------------------------------------------------------------
 
-    def _count(self) -> None:
-        """Note how many slots hold a trial from now on."""
-        self.occupancy = self.occupancy.after(self._active, self.slots)
-
     def _fill_slots(self) -> None:
-        """Give free slots to waiting trials, first come first served."""
-        while self._waiting and self._active < self.slots:
-            admission = self._waiting.popleft()
-            try:
-                self._place(admission)
-            except Exception as error:
-                if is_out_of_memory(error):
-                    reason = str(error)
-                elif isinstance(error, ValueError | OSError):
-                    self.failures[admission.trial_id] = error
-                    continue
-                else:
-                    raise
-            else:
-                continue
-            # here, and not above: the traceback of an error keeps its tensors alive
-            self._narrow(self.width, [admission], reason)
-            break
+        """Assign waiting trials to free slots, first come first served."""
+        while self._waiting and self._num_training < self.slots:
+            request = self._waiting.popleft()
+            reason = self._place_or_fail(request)
+            if reason is not None:
+                self._recover_from_oom(self.width, [request], reason)
+                break
         self._drop_empty_stacks()
 
-    def _drop_empty_stacks(self) -> None:
-        self._running = deque(running for running in self._running if running.training)
+    def _place_or_fail(self, request: TrialRequest) -> str | None:
+        """Place a trial, or record its failure if it cannot start.
 
-    def _place(self, admission: TrialRequest) -> None:
-        """Put a trial into a row of a stack of its shape, made if there is none."""
-        self._wait_for_states(admission)
-        slot, state = start_trial(admission, self._checkpoint_dir, self._starts)
-        shape = _shape(slot.spec)
-        for running in self._running:
-            if running.shape == shape and running.free is not None:
-                break
-        else:
-            self._drop_empty_stacks()  # before another one takes their memory
-            a, on = slot.spec.architecture, self.device
-            stack = Stack(a, self.width, on, precision=self.precision, data=self._data)
-            running = ActiveStack(slot.spec, stack, self._train)
-            self._running.append(running)
-        row = running.free
+        Returns:
+            The message of the device if memory ran out, otherwise None.
+        """
+        try:
+            return _oom_reason(partial(self._place, request))
+        except (ValueError, OSError) as error:
+            self.failures[request.trial_id] = error
+            return None
+
+    def _place(self, request: TrialRequest) -> None:
+        """Load a trial into a row of a stack of its shape; make a stack if none has room."""
+        self._wait_for_checkpoints(request)
+        slot, tensors = start_trial(request, self._checkpoint_dir, self._starts)
+        active = self._stack_with_room(slot.spec)
+        row = active.empty_row
         assert row is not None
         averaged = slot.spec.hyperparameters.ema_decay > 0
-        running.stack.load(row, slot.spec.seed, state, averaged=averaged)
-        running.slots[row] = slot
+        active.stack.load(row, slot.spec.seed, tensors, averaged=averaged)
+        active.slots[row] = slot
 
-    def _wait_for_states(self, admission: TrialRequest) -> None:
-        """Have on the disk what a trial may go on from."""
-        places = (at.trial_id for at in admission.resumes if isinstance(at, CheckpointRef))
-        for trial_id in {admission.trial_id, *places}:
+    def _wait_for_checkpoints(self, request: TrialRequest) -> None:
+        """Wait until all checkpoints that a trial may resume from are on the disk.
+
+        Without the wait the trial would resume from an older checkpoint, or from none, whenever
+        the disk is slow: its reports would be the same, but updates would be trained twice.
+        """
+        refs = (ref.trial_id for ref in request.checkpoints if isinstance(ref, CheckpointRef))
+        for trial_id in {request.trial_id, *refs}:
             self._writer.wait_for(trial_id)
 
-    def _narrow(self, width: int, again: Sequence[TrialRequest], reason: str) -> None:
-        """Make do with less memory: trials that found none wait for smaller stacks.
+    def _stack_with_room(self, spec: TrialSpec) -> ActiveStack:
+        """Return a stack of the specification's shape with an empty row; make it if needed."""
+        shape = _shape(spec)
+        with_room = (s for s in self._stacks if s.shape == shape and s.empty_row is not None)
+        active = next(with_room, None)
+        if active is None:
+            self._drop_empty_stacks()  # the new stack may need their memory
+            a, width = spec.architecture, self.width
+            stack = Stack(a, width, self.device, precision=self.precision, data=self._device_data)
+            active = ActiveStack(spec, stack, self._train_data)
+            self._stacks.append(active)
+        return active
 
-        One that finds none although nothing else is there fails. It may have been what others
-        made room for in vain, so they get their room back.
+    def _drop_empty_stacks(self) -> None:
+        self._stacks = deque(active for active in self._stacks if active.occupied)
+
+    # out of memory --------------------------------------------------------------------------
+
+    def _train_last_stack(self) -> None:
+        """Train the last stack for one quantum; if memory runs out, requeue its trials."""
+        active = self._stacks[-1]
+        reason = _oom_reason(partial(self._train, active))
+        if reason is None:
+            return
+        self._stacks.pop()
+        problem = "memory ran out; the trial resumed from its last report in a smaller stack"
+        requests = [slot.retry_request(problem) for _, slot in active.occupied]
+        width = active.stack.width
+        del active  # the last reference: the memory of the stack is free now
+        self._recover_from_oom(width, requests, reason)
+
+    def _recover_from_oom(self, width: int, requests: Sequence[TrialRequest], reason: str) -> None:
+        """Recover from out of memory: halve the stack and requeue its trials.
+
+        A trial that does not fit alone fails, and the requested number and width of slots are
+        restored: the others may have been narrowed only because of this trial.
 
         Args:
-            width: of the stack that memory did not suffice for.
-            again: trials without a slot, in the order in which they shall get one.
-            reason: what the device said.
+            width: width of the stack that did not fit.
+            requests: trials without a slot, in the order in which they get one again.
+            reason: message of the device.
         """
         give_back(self.device)
-        if width == 1 and self._active == 0:
-            (alone,) = again
+        if width == 1 and self._num_training == 0:
+            (alone,) = requests
             self.failures[alone.trial_id] = RuntimeError(
                 f"out of memory: the trial does not fit on {self.device} even alone ({reason})"
             )
-            self.slots, self.width = self._asked
+            self.slots, self.width = self._requested_size
             return
         if width > 1:
             self.slots = max(1, self.slots // 2)
             self.width = min(self.width, width // 2, self.slots)
-        else:
-            self.slots = max(1, min(self.slots - 1, self._active + len(again) - 1))
-        self._waiting.extendleft(reversed(again))
-
-    # a turn: plan, compute, settle ----------------------------------------------------------
-
-    def _advance(self, running: ActiveStack) -> None:
-        """Train a stack for one quantum; if memory runs out, take it apart."""
-        try:
-            started = time.perf_counter()
-            plan = running.planner.next(running.slots)
-            wait = running.stack.run(plan)
-            if self.device.type != "cpu":  # which would be done by now
-                running.planner.look_ahead(running.slots, plan)
-            losses, norms = wait()
-            self.training_seconds += time.perf_counter() - started
-            trained = len(running.training) * len(losses)
-            self.tokens += trained * running.shape[1] * running.shape[0].context_length
-            self._settle(running, plan, losses, norms)
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            reason = str(error)
-        else:
-            return
-        self._running.remove(running)
-        problem = "memory ran out; the trial went on from its last report in a smaller stack"
-        again = [running.slots[row].again(problem) for row in running.training]
-        width = running.stack.width
-        del running  # and with it the memory
-        self._narrow(width, again, reason)
-
-    def _settle(self, running: ActiveStack, plan: Plan, losses: Floats, norms: Floats) -> None:
-        """Account for a quantum and report the slots that diverged or reached a report."""
-        reached = []
-        for row in running.training:
-            slot = running.slots[row]
-            ticks = (plan.due, plan.weight, losses, norms)
-            if not slot.account(*(array[:, row].tolist() for array in ticks)):
-                self._made.append(self._reporter.diverged(slot))
-                running.slots[row] = Slot()
-            elif slot.is_at_report:
-                reached.append(row)
-        for row, made in self._reporter.at_report(running.stack, running.slots, reached):
-            slot, status = running.slots[row], made.report.status
-            if not slot.is_silent or status is Status.DIVERGED:
-                self._made.append(made)
-                slot.reported, slot.problem = slot.step, None
-            slot.begin_interval(made.report.val_loss)
-            if status is not Status.TRAINING:
-                running.slots[row] = Slot()
+        else:  # stacks cannot get narrower, so there must be fewer of them
+            self.slots = max(1, min(self.slots - 1, self._num_training + len(requests) - 1))
+        self._waiting.extendleft(reversed(requests))
 
 
-def _reading(data: Tokens | PairDataset) -> Dataset:
+def _oom_reason(work: Callable[[], None]) -> str | None:
+    """Do some work; return the device's message if memory ran out, otherwise None.
+
+    Callers recover only after this function has returned: the traceback of an error keeps the
+    tensors of its frames alive, and with them the memory that the recovery needs.
+    """
+    try:
+        work()
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return str(error)
+    return None
+
+
+def _dataset(data: Tokens | PairDataset) -> Dataset:
     return data if isinstance(data, PairDataset) else TextDataset(data)

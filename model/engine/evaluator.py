@@ -1,6 +1,6 @@
-"""What happens at a report point: validation, saving of the state begins, and a Report is made.
+"""Report points: validate the trials, begin to write their checkpoints, make their reports.
 
-k = slots that report together.
+k = slots that are evaluated together.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from model.checkpoints import store as states
+from model.checkpoints import store
 from model.checkpoints.writer import PendingWrite, Snapshot, Writer
 from model.corpus.dataset import Dataset, Ints
 from model.corpus.pairs import PairDataset
@@ -27,45 +27,44 @@ from model.spec.architecture import Architecture
 from model.spec.trial import TrialSpec
 from model.stack.stack import Stack
 
-_TRANSLATED = 64  # sources at a time
+_TRANSLATION_BATCH = 64  # sources translated at a time
 
 
 @dataclass(frozen=True)
 class PendingReport:
-    """A report that goes out once the state that it names is on the disk.
+    """A report that waits until its checkpoint is on the disk.
 
     Attributes:
-        report: as it is if the state can be saved.
-        saving: of the state; None if it names none.
+        report: report that is valid if the checkpoint can be written.
+        write: pending write of the checkpoint; None if the report has no checkpoint.
     """
 
     report: Report
-    saving: PendingWrite | None = None
+    write: PendingWrite | None = None
 
     @property
     def is_ready(self) -> bool:
-        """Whether it may go out."""
-        return self.saving is None or self.saving.is_done
+        """True if `resolve` does not wait."""
+        return self.write is None or self.write.is_done
 
-    def delivered(self) -> Report:
-        """The report, which says so if the state could not be saved."""
-        problem = self.saving.problem if self.saving else None
+    def resolve(self) -> Report:
+        """Return the report; if its checkpoint could not be written, with that problem."""
+        problem = self.write.problem if self.write else None
         if problem is None:
             return self.report
-        problem = f"the state at update {self.report.step} could not be saved: {problem}"
+        problem = f"the checkpoint of update {self.report.step} could not be saved: {problem}"
         problems = [text for text in (self.report.problem, problem) if text]
         return replace(self.report, checkpoint=None, problem="; ".join(problems))
 
 
 class Evaluator:
-    """Evaluates slots, begins to save their states, and makes their reports.
+    """Evaluates slots, begins to write their checkpoints, and makes their reports.
 
     Args:
-        validation: what they are evaluated on.
-        writer: saves states.
-        folder: where they are saved; None saves nothing.
-        decode: from token ids to text, if what an encoder–decoder writes is to be compared with
-            the targets.
+        validation: validation sequences.
+        writer: writes the checkpoints.
+        folder: folder of the checkpoints; None writes none.
+        decode: function from token ids to text; with it, encoder–decoders get a BLEU score.
     """
 
     def __init__(
@@ -78,39 +77,38 @@ class Evaluator:
         self._validation, self._writer = validation, writer
         self._folder, self._decode = folder, decode
 
-    def diverged(self, slot: Slot) -> PendingReport:
-        """The last report of a trial whose loss or gradient was not finite."""
+    def report_divergence(self, slot: Slot) -> PendingReport:
+        """Make the last report of a trial whose loss or gradient was not finite."""
         return PendingReport(_report(slot, math.nan, Status.DIVERGED))
 
-    def at_report(
-        self, stack: Stack, slots: Sequence[Slot], rows: Sequence[int]
+    def evaluate(
+        self, stack: Stack, reached: Mapping[int, Slot]
     ) -> Iterator[tuple[int, PendingReport]]:
-        """Evaluate the slots of a stack that reached a report, begin to save them, and report.
+        """Evaluate slots that reached a report, begin to write their checkpoints, and report.
 
-        The slots may train on at once, or be filled with others.
+        After the yield of its report a slot may train on or be filled with another trial.
 
         Args:
-            stack: the stack.
-            slots: all of them.
-            rows: those that reached a report.
+            stack: stack of the slots.
+            reached: rows of the stack that reached a report, with their slots.
 
         Yields:
-            Each row and its report, also of slots that are silent.
+            Each row and its report, also of trials before their own reports.
         """
         by_size: dict[int, list[int]] = {}
-        for row in rows:
-            by_size.setdefault(slots[row].spec.validation_sequences, []).append(row)
-        for size, same in by_size.items():
-            a, batch = stack.architecture, slots[same[0]].spec.micro_batch
-            sequences = self._validation.batch(self._numbers(a, size), a)
-            evaluation = stack.evaluate(same, sequences, batch)
-            for i, row in enumerate(same):
+        for row, slot in reached.items():
+            by_size.setdefault(slot.spec.validation_sequences, []).append(row)
+        for size, rows in by_size.items():
+            a, batch = stack.architecture, reached[rows[0]].spec.micro_batch
+            sequences = self._validation.batch(self._indices(a, size), a)
+            evaluation = stack.evaluate(rows, sequences, batch)
+            for i, row in enumerate(rows):
                 accuracy = None if evaluation.accuracy is None else float(evaluation.accuracy[i])
                 loss = float(evaluation.loss[i])
-                yield row, self._report_row(stack, row, slots[row], loss, accuracy)
+                yield row, self._report_row(stack, row, reached[row], loss, accuracy)
 
-    def _numbers(self, a: Architecture, size: int) -> Ints:
-        """The sequences that every trial is evaluated on: some of them, from all over the text."""
+    def _indices(self, a: Architecture, size: int) -> Ints:
+        """Return the sequences that evaluate every trial: some of them, from the complete text."""
         available = self._validation.num_sequences(a)
         return permute(np.arange(size), available, derive_key(0, "validation"))
 
@@ -121,41 +119,44 @@ class Evaluator:
         status = Status.FINISHED if slot.step == total else Status.TRAINING
         if not math.isfinite(val_loss):
             val_loss, status = math.nan, Status.DIVERGED
-        sparsity = score = path = saving = None
+        sparsity = score = path = write = None
         if slot.spec.hyperparameters.target_sparsity > 0:
             sparsity = stack.sparsity(row)
         if accuracy is not None and status is Status.FINISHED and self._decode:
             score = self._bleu(stack, row, slot, self._decode)
         if self._folder is not None and status is not Status.DIVERGED:
-            path = states.path_of(self._folder, slot.trial_id, slot.step)
-            saving = self._writer.save(slot.trial_id, path, _snapshot(stack, row, slot, val_loss))
+            path = store.checkpoint_path(self._folder, slot.trial_id, slot.step)
+            write = self._writer.save(slot.trial_id, path, _snapshot(stack, row, slot, val_loss))
         report = _report(
             slot, val_loss, status, path, sparsity=sparsity, accuracy=accuracy, score=score
         )
-        return PendingReport(report, saving)
+        return PendingReport(report, write)
 
     def _bleu(
         self, stack: Stack, row: int, slot: Slot, decode: Callable[[list[int]], str]
     ) -> float:
-        """How well a slot writes the targets of the validation pairs that it is evaluated on."""
+        """Return the BLEU of a slot's translations of the validation sources."""
         assert isinstance(self._validation, PairDataset)
         a = stack.architecture
-        numbers = self._numbers(a, slot.spec.validation_sequences)
-        sources = self._validation.batch(numbers, a).sources
+        indices = self._indices(a, slot.spec.validation_sequences)
+        sources = self._validation.batch(indices, a).sources
         assert sources is not None
-        written = stack.translate(row, sources, a.context_length, _TRANSLATED)
-        wanted = [self._validation.target(number).tolist() for number in numbers.tolist()]
-        return bleu([decode(ids) for ids in written], [decode(ids) for ids in wanted])
+        translations = stack.translate(row, sources, a.context_length, _TRANSLATION_BATCH)
+        references = [self._validation.target(index).tolist() for index in indices.tolist()]
+        return bleu([decode(ids) for ids in translations], [decode(ids) for ids in references])
 
 
 def _snapshot(stack: Stack, row: int, slot: Slot, val_loss: float) -> Snapshot:
-    """What is saved of a slot; what it says is made where it is written."""
+    """Begin a snapshot of a slot; the thread that writes it also makes its metadata."""
+    # everything that the metadata need is copied or immutable: the slot changes meanwhile
     losses = [*slot.val_losses, val_loss]
-    about = partial(_about, slot.trial_id, slot.spec, slot.step, losses)
-    return Snapshot(stack.begin_snapshot(row), about, stack.bytes_of(row))
+    metadata = partial(_metadata, slot.trial_id, slot.spec, slot.step, losses)
+    return Snapshot(stack.begin_snapshot(row), metadata, stack.bytes_of(row))
 
 
-def _about(trial_id: str, spec: TrialSpec, step: int, losses: Sequence[float]) -> Mapping[str, Any]:
+def _metadata(
+    trial_id: str, spec: TrialSpec, step: int, losses: Sequence[float]
+) -> Mapping[str, Any]:
     return {
         "trial_id": trial_id,
         "step": step,

@@ -1,4 +1,4 @@
-"""How full the slots of an engine are, counted from the begin of its first trial."""
+"""Occupancy of an engine's slots: seconds with and without a trial, from its first trial on."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from typing import NamedTuple
 
 
 class Occupancy(NamedTuple):
-    """Seconds so far. A value, which the engine replaces, so that other threads can read it.
+    """Seconds counted so far.
+
+    An immutable value: the engine's thread replaces it at once, so that another thread that reads
+    it never sees half of an update.
 
     Attributes:
-        seconds: since the first trial began.
-        free_slot_seconds: of them, in which a slot held no trial, summed over the slots.
-        idle_seconds: in which none did: there was nothing to train.
-        held: slots that hold a trial from then on.
-        slots: that there are.
-        counted: the moment until which seconds were counted; 0 before the first trial.
+        seconds: seconds since the first trial began.
+        free_slot_seconds: seconds in which a slot held no trial, summed over the slots.
+        idle_seconds: seconds in which no slot held a trial.
+        held: number of slots that hold a trial since `counted`.
+        slots: number of slots.
+        counted: `time.perf_counter()` up to which seconds are counted; 0 before the first trial.
     """
 
     seconds: float = 0.0
@@ -26,7 +29,7 @@ class Occupancy(NamedTuple):
     counted: float = 0.0
 
     def now(self) -> Occupancy:
-        """Counted until now."""
+        """Return the seconds counted up to now."""
         moment = time.perf_counter()
         passed = moment - self.counted if self.counted else 0.0
         return Occupancy(
@@ -39,7 +42,12 @@ class Occupancy(NamedTuple):
         )
 
     def after(self, held: int, slots: int) -> Occupancy:
-        """Counted until now, when so many of so many slots begin to hold a trial."""
+        """Return the seconds counted up to now, when the number of occupied slots changes.
+
+        Args:
+            held: number of slots that hold a trial from now on.
+            slots: number of slots from now on.
+        """
         if not (self.counted or held):
             return self
         now = self.now()

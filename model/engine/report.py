@@ -1,4 +1,4 @@
-"""What a trial says at a report point. Imports nothing heavy: it travels through Ray."""
+"""Report of a trial at a report point. Imports nothing heavy: reports travel through Ray."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-# The curves: what MLflow records and what a replay compares, in this order.
+# Names of the curves, in the order in which MLflow records them and a replay compares them.
 METRICS = ("val_loss", "train_loss", "perplexity", "learning_rate", "grad_norm", "tokens")
-# Those that only some trials have.
+# Names of the curves that only some trials have.
 SOME_METRICS = ("sparsity", "token_accuracy", "bleu")
-_NUMBERS = ("val_loss", "train_loss", "learning_rate", "grad_norm")  # that may be NaN
+_MAY_BE_NAN = ("val_loss", "train_loss", "learning_rate", "grad_norm")
 
 
 class Status(StrEnum):
-    """Where a trial stands at a report."""
+    """Status of a trial at a report."""
 
-    TRAINING = "training"  # goes on unless it is stopped
-    FINISHED = "finished"  # its budget is used up
-    DIVERGED = "diverged"  # a loss or a gradient was not finite; it is frozen
+    TRAINING = "training"  # continues unless it is stopped
+    FINISHED = "finished"  # has used its budget
+    DIVERGED = "diverged"  # a loss or a gradient was not finite; the trial trains no further
 
 
 @dataclass(frozen=True)
@@ -28,22 +28,22 @@ class Report:
     """One report of one trial.
 
     Attributes:
-        trial_id: the name given when it was admitted.
-        status: where it stands.
+        trial_id: id under which the trial was added to the engine.
+        status: status of the trial.
         step: updates done; of a diverged trial, the update that was not finite.
         tokens: training tokens seen.
         val_loss: nats per token on the validation sequences; NaN if diverged.
         train_loss: mean training loss since the last report, nats per token.
         grad_norm: mean global gradient norm before clipping since the last report.
         learning_rate: α_t of the last update.
-        checkpoint: path of the state at this report, if one was saved.
-        problem: what the user should know of the machine, as that the state could not be saved;
-            no fault of the trial, whose numbers it leaves alone.
+        checkpoint: path of the checkpoint of this report; None if none was saved.
         sparsity: share of the matrices that is zero; None if the trial does not prune.
         token_accuracy: share of the validation targets that were the most probable token; None
             without an encoder.
-        bleu: of what an encoder–decoder writes for the validation sources, in [0, 100]; None before
-            the last report.
+        bleu: BLEU of an encoder–decoder's translations of the validation sources, in [0, 100];
+            None before the last report.
+        problem: problem of the machine that the user should know, such as a checkpoint that could
+            not be saved. The trial did not cause it, and its numbers are unaffected.
     """
 
     trial_id: str
@@ -62,17 +62,22 @@ class Report:
 
     @classmethod
     def of(cls, trial_id: str, fields: Mapping[str, Any]) -> Report:
-        """A report made from the fields of another trial's, as JSON has them: NaN may be null."""
-        numbers = {name: math.nan if fields[name] is None else fields[name] for name in _NUMBERS}
+        """Return a report of a trial, made from JSON fields of another report.
+
+        Args:
+            trial_id: id of the trial.
+            fields: fields of a report, as JSON has them: NaN may be null.
+        """
+        numbers = {name: math.nan if fields[name] is None else fields[name] for name in _MAY_BE_NAN}
         status = Status(fields["status"])
         return cls(**{**fields, **numbers, "trial_id": trial_id, "status": status})
 
     @property
     def perplexity(self) -> float:
-        """exp(val_loss), capped where a double ends."""
+        """Perplexity exp(val_loss), capped below the largest double."""
         return math.exp(min(self.val_loss, 700.0))
 
     def metrics(self) -> dict[str, float]:
-        """The curves by name: all of METRICS, and those of SOME_METRICS that the trial has."""
+        """Return the values of all METRICS, and of those SOME_METRICS that the trial has."""
         values = {name: getattr(self, name) for name in (*METRICS, *SOME_METRICS)}
         return {name: float(value) for name, value in values.items() if value is not None}

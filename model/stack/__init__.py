@@ -1,4 +1,4 @@
 """K models of one architecture as one set of tensors: planned, run, updated, copied.
 
-Main names: `Stack`, `Plan`.
+Main names: `Stack`, `QuantumPlan`.
 """

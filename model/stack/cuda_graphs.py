@@ -1,7 +1,8 @@
-"""CUDA graphs of ticks: what a GPU does in a tick, started by one call of the host.
+"""CUDA graphs of ticks: all kernels of a tick, started by one call of the host.
 
-A graph computes on the memory that it was captured with. What changes from tick to tick is copied
-there, and what slots hold lies in the matrices of the stack: a refill leaves a graph valid.
+A graph always computes on the memory of its capture. The numbers of a tick are copied into this
+memory, and the weights of the slots stay in the matrices of the stack, so a refill of a slot
+leaves a graph valid.
 """
 
 from __future__ import annotations
@@ -17,26 +18,26 @@ from model.stack.plan import Tick
 
 Result = tuple[Tensor, ...]
 Compute = Callable[[Tick], Result]
-# something to capture → what replays it, and where its results will be
+# function to capture → function that replays it, and the tensors of its results
 Capture = Callable[[Callable[[], Result]], tuple[Callable[[], None], Result]]
 
-_KEPT = 16  # kinds of ticks, each with a graph
+_MAX_KINDS = 16  # kinds of ticks that keep a graph, the newest ones
 
 
 class _Captured(NamedTuple):
-    tick: Tick  # its inputs
+    tick: Tick  # inputs
     replay: Callable[[], None]
     result: Result
 
 
 class Graphs:
-    """Runs ticks, those of a kind that comes again as a graph.
+    """Runs ticks, as graphs from the second tick of a kind on.
 
-    The first tick of a kind is run as it is, which also makes what a capture cannot; the second
-    one is captured.
+    The first tick of a kind runs without a graph: it fills caches and workspaces, which a capture
+    cannot do, and a kind that never returns costs no capture. The second one is captured.
 
     Args:
-        capture: how.
+        capture: captures a function as a graph.
     """
 
     def __init__(self, capture: Capture) -> None:
@@ -44,22 +45,25 @@ class Graphs:
         self._known: dict[Hashable, _Captured | None] = {}
 
     def run(self, kind: Hashable, compute: Compute, tick: Tick) -> Result:
-        """The results of a tick, which the next one may overwrite.
+        """Run a tick.
 
         Args:
-            kind: ticks that are computed alike.
-            compute: what to do with a tick, without asking the device.
-            tick: its inputs.
+            kind: key of the ticks that run the same kernels.
+            compute: function of a tick that never waits for the device.
+            tick: inputs.
+
+        Returns:
+            Results of the tick; the next tick may overwrite them.
         """
         if kind not in self._known:
-            if len(self._known) == _KEPT:
+            if len(self._known) == _MAX_KINDS:
                 del self._known[next(iter(self._known))]
             self._known[kind] = None
             return compute(tick)
         captured = self._known[kind]
         if captured is None:
-            own = tick.clone()
-            captured = _Captured(own, *self._capture(lambda: compute(own)))
+            inputs = tick.clone()
+            captured = _Captured(inputs, *self._capture(lambda: compute(inputs)))
             self._known[kind] = captured
         captured.tick.copy_(tick)
         captured.replay()
@@ -67,19 +71,20 @@ class Graphs:
 
 
 def capturing(device: torch.device) -> Capture:
-    """Capture by torch; graphs of one stack share their memory, as no two run at one time."""
+    """Return torch's capture; graphs of one stack share memory, since no two run at one time."""
     pool, stream = torch.cuda.graph_pool_handle(), _stream(device)
 
     def capture(compute: Callable[[], Result]) -> tuple[Callable[[], None], Result]:
         graph = torch.cuda.CUDAGraph()
         with (
             torch.cuda.device(device),
-            torch.cuda.stream(torch.cuda.current_stream(device)),  # again, even if a capture fails
-            # threads that save states wait for their copies meanwhile: "global" forbids them that
+            torch.cuda.stream(torch.cuda.current_stream(device)),  # restored if a capture fails
+            # threads that write checkpoints wait for their copies meanwhile, which the mode
+            # "global" would forbid
             torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"),
         ):
             result = compute()
-        # what the run before has left would otherwise be held beside the graph's own memory
+        # the cached memory of the run before would otherwise stay beside the graph's own memory
         torch.cuda.empty_cache()
         return graph.replay, result
 
@@ -88,5 +93,5 @@ def capturing(device: torch.device) -> Capture:
 
 @cache
 def _stream(device: torch.device) -> torch.cuda.Stream:
-    """One for all captures on a device: each has a workspace of cuBLAS."""
+    """Return one stream for all captures on a device: each stream has a workspace of cuBLAS."""
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

@@ -1,7 +1,7 @@
-"""The memory of a stack: all parameters of all slots in one matrix, and their moments alike.
+"""Memory of a stack: one matrix for the parameters of all slots, and one for each moment.
 
 A slot is a row: loading, clearing and saving a trial touches one row, and an update of every
-parameter of every trial is a few operations on whole matrices. Named weights are views of it.
+parameter of every trial is a few operations on complete matrices. Named weights are views of rows.
 
 K = slots, P = padded parameters.
 """
@@ -18,9 +18,9 @@ from torch import Tensor
 from model.optimizers.layout import Layout
 from model.spec.architecture import Architecture, parameter_shapes
 
-# Every parameter starts at a multiple of 64 floats, so that all rows are aligned alike: kernels
-# may round differently at the unaligned edges of an array, and where those lie must not depend
-# on the slot.
+# Every parameter starts at a multiple of 64 floats, so that all rows have one alignment: kernels
+# may round differently at the unaligned edges of an array, and the place of these edges must not
+# depend on the slot.
 _ALIGNMENT = 64
 
 
@@ -28,23 +28,24 @@ class Matrices:
     """K models of one architecture on one device.
 
     Args:
-        architecture: the shape that all slots share.
+        architecture: architecture of all slots.
         width: K.
-        device: where the tensors lie.
-        compute: the dtype that the model computes in.
+        device: device of the tensors.
+        compute: dtype of the model's computation.
 
     Attributes:
-        theta: weights, (K, P) float32, and so are all others unless it is said.
-        m: running means of the gradients.
-        v: running means of their squares.
-        grad: sums of gradients, of ticks since the last update.
-        mean: θ̄, from the first slot on that wants one.
-        averaged: the slots that want one.
-        views: from a matrix (k, P) to named views of it, (k, *shape).
-        alive: (K,) bool, False once something was not finite.
-        copy: θ in `compute`, (K, P); θ itself if that is float32.
-        weights: name → views of it, what the model computes with, (K, *shape).
+        theta: weights, (K, P) float32.
+        m: running means of the gradients, (K, P) float32.
+        v: running means of the squared gradients, (K, P) float32.
+        grad: sums of the gradients of the ticks since the last update, (K, P) float32.
+        mean: running means of the weights, θ̄, (K, P) float32; None until a slot averages.
+        averaged: slots that average their weights.
+        views: function from a matrix (k, P) to its named views, (k, *shape).
+        alive: (K,) bool, False once a loss or a gradient was not finite.
+        copy: θ in `compute`, (K, P); θ itself if `compute` is float32.
+        weights: name → view of `copy`, (K, *shape), with which the model computes.
         grads: views of `grad` in the order of `weights`.
+        layout: parts of a row, by what optimizers do to them.
     """
 
     def __init__(
@@ -69,33 +70,33 @@ class Matrices:
         self.weights = {name: view.requires_grad_() for name, view in self.views(self.copy).items()}
         self.grads = list(self.views(self.grad).values())
 
-    def rows(self, slot: int) -> dict[str, Tensor]:
-        """The matrices that hold a slot's state, by kind."""
-        rows = {"weights": self.theta, "m": self.m, "v": self.v}
+    def state_of(self, slot: int) -> dict[str, Tensor]:
+        """Return the matrices that belong to a slot's snapshot, by kind."""
+        matrices = {"weights": self.theta, "m": self.m, "v": self.v}
         if slot in self.averaged:
             assert self.mean is not None
-            rows["mean"] = self.mean
-        return rows
+            matrices["mean"] = self.mean
+        return matrices
 
     @torch.no_grad()
     def clear(self, slot: int, *, averaged: bool) -> None:
-        """Empty a slot for another trial, whose weights are averaged or not."""
+        """Clear a slot for another trial; `averaged` says if its weights are averaged."""
         self.averaged = self.averaged - {slot} | ({slot} if averaged else set())
         if averaged and self.mean is None:
             self.mean = torch.zeros_like(self.theta)
-        for matrix in (*self.rows(slot).values(), self.grad):
+        for matrix in (*self.state_of(slot).values(), self.grad):
             matrix[slot] = 0
         self.alive[slot] = True
 
     @torch.no_grad()
     def refresh(self, slot: int | None = None) -> None:
-        """Let the model compute with the weights of a slot, or of all, as they are now."""
+        """Copy the current weights of a slot, or of all slots, to `copy`."""
         if self.copy is not self.theta:
-            own = slice(None) if slot is None else slice(slot, slot + 1)
-            self.copy[own].copy_(self.theta[own])
+            rows = slice(None) if slot is None else slice(slot, slot + 1)
+            self.copy[rows].copy_(self.theta[rows])
 
     def evaluated(self, slots: list[int]) -> dict[str, Tensor]:
-        """The weights that some slots are evaluated with: their means, where they have them."""
+        """Return the weights for the evaluation of some slots: their means, if they average."""
         rows = self.theta
         if slots != list(range(self.width)):
             rows = rows[slots]

@@ -1,4 +1,4 @@
-"""What a stack does in one quantum: planned on the host, and brought to the device at once.
+"""Plan of a quantum: all numbers that its ticks need, made on the host, uploaded at once.
 
 K = slots in a stack, Q = ticks of a quantum, b = sequences of a micro-batch, T = tokens,
 S = tokens of a source, C = entries of `optimizers.Coefficients`.
@@ -20,28 +20,30 @@ from model.optimizers.update_rule import Coefficients
 
 Floats = npt.NDArray[np.float64]
 
-# The columns of what is uploaded, before the coefficients and the numbers of the sequences.
+# Columns of the uploaded arrays, before the coefficients and the indices of the sequences.
 _FLOATS = ("weight", "max_norm", "max_value", "averaging", "z_loss", "label_smoothing", *PLACES)
 _INTS = ("due", "dropout_keys")
 
 
-class Uses(NamedTuple):
-    """What some slot of a quantum asks for; the rest is skipped, which changes no bits.
+class ActiveFeatures(NamedTuple):
+    """Features that at least one slot of a quantum uses.
+
+    The others are skipped, which changes no bits. Ticks with equal features run the same kernels.
 
     Attributes:
-        given: whether token ids come from the host.
-        z_loss: whether a slot has it, and so on.
-        label_smoothing: likewise.
-        max_value: likewise.
-        averaging: likewise.
-        embedding_dropout: likewise.
-        attention_dropout: the slots that drop attention probabilities.
-        residual_dropout: whether a slot drops what the branches add.
-        columns: of the coefficients, which are not zero for all slots.
-        adaptive: whether all slots divide by √v̂.
+        host_batch: True if the token ids come from the host.
+        z_loss: True if a slot has a z-loss.
+        label_smoothing: True if a slot smooths labels.
+        max_value: True if a slot clips gradients by value.
+        averaging: True if a slot averages its weights.
+        embedding_dropout: True if a slot drops token embeddings.
+        attention_dropout: slots that drop attention probabilities.
+        residual_dropout: True if a slot drops what branches add to the residual stream.
+        columns: for each column of the coefficients, True unless it is zero for all slots.
+        adaptive: True if all slots divide by √v̂.
     """
 
-    given: bool
+    host_batch: bool
     z_loss: bool
     label_smoothing: bool
     max_value: bool
@@ -54,27 +56,30 @@ class Uses(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a stack does in one quantum.
+class QuantumPlan:
+    """Numbers of one quantum of a stack.
+
+    The rows of `coefficients` are float64, although the device gets float32: a CPU updates its
+    slots with the exact numbers of the host, which float64 holds without rounding.
 
     Attributes:
-        numbers: (Q, K, b) int64, the training sequences to read.
-        given: their ids, (Q, K, b, T) and (Q, K, b, S), if the host has read them.
-        weight: (Q, K) share of a tick in the targets of its update; 0 for a slot that rests.
-        due: (Q, K) bool, whether the slot's update happens after this tick.
+        indices: (Q, K, b) int64, the training sequences to read.
+        host_batch: their ids, (Q, K, b, T) and (Q, K, b, S), if the host has read them.
+        weight: (Q, K) share of a tick in the targets of its update; 0 for an empty row.
+        due: (Q, K) bool, True if the slot's update happens after this tick.
         coefficients: (Q, K, C), a row of `optimizers.Coefficients` where due.
         max_norm: (Q, K) τ where due, otherwise infinity.
         max_value: (Q, K) τ_value where due, otherwise infinity.
         averaging: (Q, K) share of the new weights in their mean where due, otherwise 0.
-        pruning: (Q, K) see `pruning_of`, OFF where not due.
+        pruning: (Q, K) value of `pruning_of` where due, otherwise OFF.
         z_loss: (K,), 0 for a slot without.
         label_smoothing: (K,), 0 for a slot without.
         dropout: (3, K), a row for each of `dropout.PLACES`; 0 for a slot without.
         dropout_keys: (Q, K) int64.
     """
 
-    numbers: Ints
-    given: Batch | None
+    indices: Ints
+    host_batch: Batch | None
     weight: Floats
     due: npt.NDArray[np.bool_]
     coefficients: Floats
@@ -88,17 +93,17 @@ class Plan:
     dropout_keys: Ints
 
     def __len__(self) -> int:
-        """Q."""
+        """Number of ticks, Q."""
         return len(self.due)
 
     @property
-    def uses(self) -> Uses:
-        """What some slot asks for."""
+    def features(self) -> ActiveFeatures:
+        """Features that at least one slot uses."""
         due = self.coefficients[self.due]  # (n, C)
         names = Coefficients._fields
         embedding, attention, residual = self.dropout
-        return Uses(
-            given=self.given is not None,
+        return ActiveFeatures(
+            host_batch=self.host_batch is not None,
             z_loss=bool(self.z_loss.any()),
             label_smoothing=bool(self.label_smoothing.any()),
             max_value=bool(np.isfinite(self.max_value).any()),
@@ -111,7 +116,7 @@ class Plan:
         )
 
     def packed(self) -> tuple[npt.NDArray[np.float32], Ints]:
-        """All numbers in two arrays, (Q, K, …) each, as `Tick` reads them."""
+        """Return all numbers in two arrays, (Q, K, …) each, in the layout that `Tick` reads."""
         like = self.weight  # (Q, K)
         parts = {
             "weight": like, "max_norm": self.max_norm, "max_value": self.max_value,
@@ -120,28 +125,31 @@ class Plan:
         }  # fmt: skip
         columns = [np.broadcast_to(parts[name], like.shape) for name in _FLOATS]
         floats = np.concatenate([np.stack(columns, -1), self.coefficients], -1)
-        ints = np.concatenate([np.stack([self.due, self.dropout_keys], -1), self.numbers], -1)
+        ints = np.concatenate([np.stack([self.due, self.dropout_keys], -1), self.indices], -1)
         return floats.astype(np.float32), ints
 
 
 class Tick:
-    """One tick's part of a packed plan, as views of tensors on the device.
+    """Numbers of one tick on the device, as views of two tensors.
 
     Args:
-        floats: (K, …), a tick of `Plan.packed`.
-        ints: (K, …), likewise.
-        given: inputs and targets (K, b, T) and perhaps sources (K, b, S), if the host read them.
+        floats: (K, …), a tick of `QuantumPlan.packed`.
+        ints: (K, …), a tick of `QuantumPlan.packed`.
+        host_batch: inputs and targets (K, b, T) and perhaps sources (K, b, S), if the host read
+            them; otherwise empty.
 
     Attributes:
-        numbers: (K, b) int64.
-        weight: (K,) float32; and so on, as for `Plan`.
+        indices: (K, b) int64.
+        weight: (K,) float32, as in the plan; so are max_norm, max_value, averaging, z_loss and
+            label_smoothing.
         coefficients: (K, C) float32.
         dropout: (3, K) float32.
+        dropout_keys: (K,) int64.
         due: (K,) bool.
     """
 
-    def __init__(self, floats: Tensor, ints: Tensor, given: tuple[Tensor, ...]) -> None:
-        self.floats, self.ints, self.given = floats, ints, given
+    def __init__(self, floats: Tensor, ints: Tensor, host_batch: tuple[Tensor, ...]) -> None:
+        self.floats, self.ints, self.host_batch = floats, ints, host_batch
         column = dict(zip(_FLOATS, floats.unbind(1), strict=False))
         self.weight, self.max_norm = column["weight"], column["max_norm"]
         self.max_value, self.averaging = column["max_value"], column["averaging"]
@@ -149,33 +157,34 @@ class Tick:
         first = _FLOATS.index(PLACES[0])
         self.dropout = floats[:, first : first + len(PLACES)].T
         self.coefficients = floats[:, len(_FLOATS) :]
-        self.dropout_keys, self.numbers = ints[:, 1], ints[:, len(_INTS) :]
+        self.dropout_keys, self.indices = ints[:, 1], ints[:, len(_INTS) :]
 
     @property
     def due(self) -> Tensor:
-        """Whose update happens after this tick, (K,) bool."""
+        """Slots whose update happens after this tick, (K,) bool."""
         return self.ints[:, 0] != 0
 
     def copy_(self, other: Tick) -> None:
-        """Become another tick, in the same memory."""
+        """Take the numbers of another tick, in the same memory."""
         self.floats.copy_(other.floats)
         self.ints.copy_(other.ints)
-        for own, new in zip(self.given, other.given, strict=True):
-            own.copy_(new)
+        for ids, new in zip(self.host_batch, other.host_batch, strict=True):
+            ids.copy_(new)
 
     def clone(self) -> Tick:
-        """The same in memory of its own."""
-        return Tick(self.floats.clone(), self.ints.clone(), tuple(x.clone() for x in self.given))
+        """Return a copy that shares no memory with this tick."""
+        ids = tuple(x.clone() for x in self.host_batch)
+        return Tick(self.floats.clone(), self.ints.clone(), ids)
 
 
-def upload(plan: Plan, device: torch.device) -> list[Tick]:
-    """The ticks of a plan, brought to the device together and without waiting for it."""
-    floats, ints = (_sent(array, device) for array in plan.packed())
-    given = [_sent(ids, device) for ids in plan.given or () if ids is not None]
-    return [Tick(floats[q], ints[q], tuple(x[q] for x in given)) for q in range(len(plan))]
+def upload(plan: QuantumPlan, device: torch.device) -> list[Tick]:
+    """Return the ticks of a plan on the device; copied together, without waiting for a GPU."""
+    floats, ints = (_begin_upload(array, device) for array in plan.packed())
+    host_batch = [_begin_upload(ids, device) for ids in plan.host_batch or () if ids is not None]
+    return [Tick(floats[q], ints[q], tuple(x[q] for x in host_batch)) for q in range(len(plan))]
 
 
-def _sent(array: npt.NDArray[np.float32] | Ints, device: torch.device) -> Tensor:
+def _begin_upload(array: npt.NDArray[np.float32] | Ints, device: torch.device) -> Tensor:
     tensor = torch.from_numpy(array)
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)

@@ -25,19 +25,20 @@ from model.optimizers.pruning import OFF, sparsity
 from model.spec.architecture import Architecture
 from model.stack.cuda_graphs import Graphs, Result, capturing
 from model.stack.matrices import Matrices
-from model.stack.plan import Floats, Plan, Tick, Uses, upload
+from model.stack.plan import ActiveFeatures, Floats, QuantumPlan, Tick, upload
 from model.stack.updates import BatchedUpdates, PerSlotUpdates, Updates
 
-if TYPE_CHECKING:  # brings triton, which not all machines have
+if TYPE_CHECKING:  # imports triton, which not all machines have
     from model.optimizers.adamw_triton import Kernel
 
 
 class Evaluation(NamedTuple):
-    """What some slots, k of them, reach on the same sequences.
+    """Results of k slots on the same sequences.
 
     Attributes:
         loss: (k,) nats per token.
-        accuracy: (k,) share of the tokens that were the most probable; None without an encoder.
+        accuracy: (k,) share of the targets that were the most probable token; None without an
+            encoder.
     """
 
     loss: Floats
@@ -48,13 +49,13 @@ class Stack:
     """K models of one architecture on one device.
 
     Args:
-        architecture: the shape that all slots share.
+        architecture: architecture of all slots.
         width: K.
-        device: where the tensors lie.
-        precision: what it computes in.
-        data: what the slots read, if it lies on the device.
-        graphs: runs the ticks of a device whose host should not wait for it; None runs them one
-            by one.
+        device: device of the tensors.
+        precision: precision of the computation.
+        data: training data on the device; None if the host reads the token ids.
+        graphs: runs ticks as CUDA graphs, with one update for all slots. None makes them on a GPU;
+            elsewhere ticks run operation by operation, and slots are updated one by one.
     """
 
     def __init__(
@@ -78,9 +79,9 @@ class Stack:
         self._graphs = graphs
         if self.device.type == "cuda" and graphs is None:
             self._graphs = Graphs(capturing(self.device))
-        self._each_row = PerSlotUpdates(self._matrices) if self._graphs is None else None
+        self._per_slot = PerSlotUpdates(self._matrices) if self._graphs is None else None
         self._kernel = _kernel(self._matrices)
-        self._kinds: dict[Uses, tuple[Updates, Dropping]] = {}
+        self._kinds: dict[ActiveFeatures, tuple[Updates, Dropping]] = {}
 
     @torch.no_grad()
     def load(
@@ -91,30 +92,35 @@ class Stack:
         *,
         averaged: bool = False,
     ) -> None:
-        """Put a trial into a slot: fresh from its seed, or as a snapshot left it.
+        """Load a trial into a slot.
 
-        `averaged` says whether a running mean of its weights is kept, and used by `evaluate`.
+        Args:
+            slot: number of the slot; an earlier trial in it is overwritten.
+            seed: seed of the trial's initial weights.
+            state: tensors of a snapshot, to load instead of initial weights.
+            averaged: True to keep a running mean of the weights, which `evaluate` uses.
         """
-        own = self._matrices
-        own.clear(slot, averaged=averaged)
-        for kind, matrix in own.rows(slot).items():
-            for name, view in own.views(matrix[slot : slot + 1]).items():
+        matrices = self._matrices
+        matrices.clear(slot, averaged=averaged)
+        for kind, matrix in matrices.state_of(slot).items():
+            for name, view in matrices.views(matrix[slot : slot + 1]).items():
                 if state is not None:
                     view[0] = state[f"{kind}.{name}"].to(self.device)
                 elif kind in {"weights", "mean"}:
-                    view[0] = initial_weight(seed, name, own.shapes[name], self.device)
-        own.refresh(slot)
-        if self._each_row is not None:
-            self._each_row.clear(slot)
+                    view[0] = initial_weight(seed, name, matrices.shapes[name], self.device)
+        matrices.refresh(slot)
+        if self._per_slot is not None:
+            self._per_slot.clear(slot)
 
     def snapshot(self, slot: int) -> dict[str, Tensor]:
-        """A copy of a slot's weights, moments and mean on the CPU, in the shapes of one model."""
+        """Return a copy of a slot's weights, moments and mean on the CPU, without K."""
         return self.begin_snapshot(slot)()
 
     def begin_snapshot(self, slot: int) -> Copied:
-        """Begin such a copy; what comes back waits for it, while the slot may change."""
-        rows = {kind: matrix[slot] for kind, matrix in self._matrices.rows(slot).items()}
-        copied, views = begin_copy(rows), self._matrices.views  # which holds no memory of the stack
+        """Begin a snapshot; return a function that waits for it. The slot may change meanwhile."""
+        rows = {kind: matrix[slot] for kind, matrix in self._matrices.state_of(slot).items()}
+        # the returned function must not refer to the stack: it would keep its memory alive
+        copied, views = begin_copy(rows), self._matrices.views
 
         def snapshot() -> dict[str, Tensor]:
             return {
@@ -126,102 +132,109 @@ class Stack:
         return snapshot
 
     def bytes_of(self, slot: int) -> int:
-        """Size of a slot's snapshot."""
-        return sum(matrix[slot].nbytes for matrix in self._matrices.rows(slot).values())
+        """Return the size of a slot's snapshot in bytes."""
+        return sum(matrix[slot].nbytes for matrix in self._matrices.state_of(slot).values())
 
     @torch.no_grad()
     def sparsity(self, slot: int) -> float:
-        """Share of a slot's matrices that is zero."""
+        """Return the share of a slot's matrices that is zero."""
         return sparsity(self._matrices.theta[slot], self._matrices.layout.weights)
 
-    def run(self, plan: Plan) -> Callable[[], tuple[Floats, Floats]]:
-        """Train one quantum; a GPU goes on with that after the return.
+    def run(self, plan: QuantumPlan) -> Callable[[], tuple[Floats, Floats]]:
+        """Train one quantum; a GPU still works on it after the return.
 
         Returns:
-            What waits for it, and gives losses (Q, K) of every tick, and gradient norms before
-            clipping (Q, K), which mean something only where an update was due. A slot whose loss
-            or norm is not finite stops changing at that update.
+            Function that waits for the quantum and returns the losses (Q, K) of every tick and the
+            gradient norms before clipping (Q, K), valid only where an update was due. A slot whose
+            loss or norm is not finite stops changing at that update.
         """
-        uses = plan.uses
-        if self._graphs is not None and uses.attention_dropout:  # which slots, is told by rates
-            uses = uses._replace(attention_dropout=tuple(range(self.width)))
-        found = torch.zeros(2, len(plan), self.width, device=self.device)
+        features = plan.features
+        if self._graphs is not None and features.attention_dropout:
+            # A graph computes attention with and without dropout for all slots, and the rates on
+            # the device pick one: a refill that changes who drops needs no new graph.
+            features = features._replace(attention_dropout=tuple(range(self.width)))
+        results = torch.zeros(2, len(plan), self.width, device=self.device)
         for q, tick in enumerate(upload(plan, self.device)):
-            for into, result in zip(found, self._run_tick(uses, tick, plan, q), strict=False):
-                into[q].copy_(result)
+            for row, result in zip(results, self._run_tick(features, tick, plan, q), strict=False):
+                row[q].copy_(result)
 
         def wait() -> tuple[Floats, Floats]:
-            losses, norms = found.cpu().double().numpy()
+            losses, norms = results.cpu().double().numpy()
             return losses, norms
 
         return wait
 
-    def _run_tick(self, uses: Uses, tick: Tick, plan: Plan, q: int) -> Result:
-        """Loss (K,), and after an update the gradients' norms (K,)."""
-        if uses not in self._kinds:
+    def _run_tick(self, features: ActiveFeatures, tick: Tick, plan: QuantumPlan, q: int) -> Result:
+        """Run a tick; return the losses (K,), and after an update the gradient norms (K,)."""
+        if features not in self._kinds:
             dropping = Dropping(
-                uses.embedding_dropout, uses.attention_dropout, uses.residual_dropout,
+                features.embedding_dropout, features.attention_dropout, features.residual_dropout,
                 self.width, self.device, together=self._graphs is not None,
             )  # fmt: skip
-            updates = self._each_row or BatchedUpdates(self._matrices, uses, self._kernel)
-            self._kinds[uses] = updates, dropping
+            updates = self._per_slot or BatchedUpdates(self._matrices, features, self._kernel)
+            self._kinds[features] = updates, dropping
         is_due = bool(plan.due[q].any())
 
+        # Everything that differs between two ticks of one graph comes in through `tick`, on the
+        # device. `plan` and `q` are numbers of the host, which a graph would freeze at those of
+        # its capture. They are closed over nevertheless, because only updates that never run in a
+        # graph read them: per-slot updates, which need Python numbers, and pruning, below. Batched
+        # updates without pruning read the tick alone.
         def compute(tick: Tick) -> Result:
-            updates, dropping = self._kinds[uses]
-            loss, grads = self._gradients(tick, uses, dropping)
+            updates, dropping = self._kinds[features]
+            loss, grads = self._gradients(tick, features, dropping)
             updates.add(grads, plan.due[q])
             if not is_due:
                 return (loss,)
             with torch.no_grad():
                 return loss, updates.apply(tick, plan, q)
 
-        # what is pruned, the host decides
+        # the host decides in Python which slots prune, and how much: such a tick cannot be a graph
         if self._graphs is None or (plan.pruning[q] != OFF).any():
             return compute(tick)
-        return self._graphs.run((uses, is_due), compute, tick)
+        return self._graphs.run((features, is_due), compute, tick)
 
     def _gradients(
-        self, tick: Tick, uses: Uses, dropping: Dropping
+        self, tick: Tick, features: ActiveFeatures, dropping: Dropping
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The forward and the backward pass of a tick; losses, (K,), and gradients."""
-        own = self._matrices
-        if tick.given:
-            inputs, targets, *sources = tick.given
+        """Run the forward and the backward pass of a tick; return losses (K,) and gradients."""
+        matrices = self._matrices
+        if tick.host_batch:
+            inputs, targets, *sources = tick.host_batch
         else:
             assert self.data is not None
-            inputs, targets, *sources = self.data.batch(tick.numbers, self.architecture)
+            inputs, targets, *sources = self.data.batch(tick.indices, self.architecture)
         drop = dropping.masks(tick.dropout_keys, tick.dropout)
-        x = self._model.activations(own.weights, inputs, *sources, drop=drop)
+        x = self._model.activations(matrices.weights, inputs, *sources, drop=drop)
         loss = self._model.head.loss(
-            own.weights,
+            matrices.weights,
             x,
             targets,
-            tick.label_smoothing if uses.label_smoothing else None,
-            tick.z_loss if uses.z_loss else None,
+            tick.label_smoothing if features.label_smoothing else None,
+            tick.z_loss if features.z_loss else None,
             ignore_index=self._ignored,
         )
-        grads = torch.autograd.grad(loss, list(own.weights.values()), tick.weight)
-        own.alive &= loss.detach().isfinite()
+        grads = torch.autograd.grad(loss, list(matrices.weights.values()), tick.weight)
+        matrices.alive &= loss.detach().isfinite()
         return loss.detach(), grads
 
     @torch.no_grad()
     def evaluate(self, slots: list[int], rows: Batch, batch: int) -> Evaluation:
-        """Mean loss of some slots over the same sequences, without dropout and smoothing.
+        """Return the mean loss of k slots on the same sequences, without dropout and smoothing.
 
         A slot whose weights are averaged is evaluated with their mean.
 
         Args:
-            slots: which, k of them.
+            slots: numbers of the slots.
             rows: the sequences.
             batch: sequences at a time.
         """
-        asked = slots
-        if self._graphs is not None:  # all of them: kernels may depend on how many there are
+        requested = slots
+        if self._graphs is not None:  # all slots: kernels may round by how many there are
             slots = list(range(self.width))
         k, weights = len(slots), self._matrices.evaluated(slots)
-        given = (rows.inputs, rows.targets, rows.sources)
-        ids = [torch.from_numpy(each).to(self.device) for each in given if each is not None]
+        arrays = (rows.inputs, rows.targets, rows.sources)
+        ids = [torch.from_numpy(each).to(self.device) for each in arrays if each is not None]
         losses, hits = [], []
         starts = range(0, len(rows.targets), batch)
         for start in starts:
@@ -233,25 +246,26 @@ class Stack:
             if self._ignored is not None:
                 hits.append((head(weights, x).argmax(-1) == targets).sum((1, 2)))
         counts = [int((rows.targets[s : s + batch] != IGNORED).sum()) for s in starts]
-        each = torch.stack(losses).cpu().double().numpy()  # (chunks, k)
-        # one by one: how numpy and torch order a sum depends on k
+        chunk_losses = torch.stack(losses).cpu().double().numpy()  # (chunks, k)
+        # a sum of Python: in which order numpy and torch add depends on k
         loss = sum(
-            (c / sum(counts) * part for c, part in zip(counts, each, strict=True)), 0 * each[0]
+            (c / sum(counts) * part for c, part in zip(counts, chunk_losses, strict=True)),
+            0 * chunk_losses[0],
         )
-        own = [slots.index(slot) for slot in asked]
+        columns = [slots.index(slot) for slot in requested]
         if not hits:
-            return Evaluation(loss[own], None)
+            return Evaluation(loss[columns], None)
         accuracy = torch.stack(hits).cpu().sum(0).double() / sum(counts)
-        return Evaluation(loss[own], accuracy.numpy()[own])
+        return Evaluation(loss[columns], accuracy.numpy()[columns])
 
     @torch.no_grad()
     def translate(self, slot: int, sources: Ints, length: int, batch: int) -> list[list[int]]:
-        """The targets that a slot writes for some sources, greedily.
+        """Translate sources greedily with the model of a slot, an encoder–decoder.
 
         Args:
-            slot: which, with an encoder.
+            slot: number of the slot.
             sources: (N, S) int64 token ids.
-            length: the most tokens of a target.
+            length: most tokens of a target.
             batch: sources at a time.
 
         Returns:
@@ -259,17 +273,22 @@ class Stack:
         """
         assert isinstance(self._model, EncoderDecoder)
         weights = self._matrices.evaluated([slot])
-        given = torch.from_numpy(sources).to(self.device).unsqueeze(0)  # (1, N, S)
-        chunks = (given[:, start : start + batch] for start in range(0, len(sources), batch))
-        written = (self._model.greedy(weights, chunk, length)[0].tolist() for chunk in chunks)
+        ids = torch.from_numpy(sources).to(self.device).unsqueeze(0)  # (1, N, S)
+        chunks = (ids[:, start : start + batch] for start in range(0, len(sources), batch))
+        targets = (self._model.greedy(weights, chunk, length)[0].tolist() for chunk in chunks)
         end = self.architecture.end_of_text
         return [
-            list(takewhile(lambda token: token != end, ids)) for part in written for ids in part
+            list(takewhile(lambda token: token != end, target))
+            for part in targets
+            for target in part
         ]
 
 
 def _kernel(matrices: Matrices) -> Kernel | None:
-    """What updates the slots of a GPU in one pass; without Triton it takes a pass per operation."""
+    """Return the kernel that updates all slots in one pass; None without Triton or a GPU.
+
+    Without the kernel an update takes a pass over memory for each operation.
+    """
     if matrices.device.type != "cuda" or find_spec("triton") is None:
         return None
     from model.optimizers.adamw_triton import Kernel

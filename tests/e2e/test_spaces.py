@@ -93,9 +93,9 @@ def conducted(space: SearchSpace, corpus: Corpus) -> Conductor:
     def train(row: Trial, step: int) -> Report:
         name = str(row.number)
         if (name, row.report_steps[0]) not in made:
-            engine.admit(name, row.spec)
+            engine.add_trial(name, row.spec)
         while (name, step) not in made:
-            made.update({(report.trial_id, report.step): report for report in engine.turn()})
+            made.update({(report.trial_id, report.step): report for report in engine.step()})
             assert not engine.failures
         return made[name, step]
 

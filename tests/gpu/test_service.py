@@ -19,7 +19,7 @@ from model.device.environment import computing_dtype, environment
 from model.device.memory import free_bytes, give_back
 from model.device.precision import DTYPES, Precision
 from model.engine import calibration
-from model.engine.calibration import Setup, slots_for, stack_meter, widest
+from model.engine.calibration import Setup, slots_for, stack_meter, widest_stack
 from model.engine.engine import Engine
 from model.engine.report import Report, Status
 from model.spec.trial import TrialSpec
@@ -60,10 +60,10 @@ def trained(tokens: Tokens, precision: Precision = Precision()) -> Setup:  # noq
 
 def turn_all(engine: Engine, specs: list[TrialSpec]) -> list[Report]:
     for number, spec in enumerate(specs):
-        engine.admit(str(number), spec)
+        engine.add_trial(str(number), spec)
     reports = []
-    while engine.load:
-        reports += engine.turn()
+    while engine.num_pending:
+        reports += engine.step()
     return reports
 
 
@@ -201,7 +201,7 @@ def test_calibration_ends_where_memory_does(
     limit = 1.2 * meter(4).peak_bytes
     memory(limit)
     for told in (limit, free_bytes(CUDA)):
-        assert 1 <= widest(meter, told) <= 5
+        assert 1 <= widest_stack(meter, told) <= 5
 
 
 # the worker -------------------------------------------------------------------------------------

@@ -67,12 +67,12 @@ def train(
         **options,
     )
     for number, spec in enumerate(specs):
-        engine.admit(str(number), spec, (resume or {}).get(number))
+        engine.add_trial(str(number), spec, (resume or {}).get(number))
     reports: list[list[tuple[Any, ...]]] = [[] for _ in specs]
     states: list[dict[str, torch.Tensor] | None] = [None for _ in specs]
     orders: dict[int, int] = {}  # trial → turns until it is stopped
-    while engine.load:
-        for report in engine.turn():
+    while engine.num_pending:
+        for report in engine.step():
             number = int(report.trial_id)
             if number in orders:
                 continue
@@ -348,9 +348,9 @@ def test_resume_refuses_a_finished_trial(
 ) -> None:
     train(tokens, tmp_path, [make_spec(steps=3)], slots=1, width=1)
     engine = Engine(*tokens)
-    engine.admit("x", make_spec(steps=3), last_state(tmp_path))
-    assert engine.turn() == []
-    assert engine.load == 0
+    engine.add_trial("x", make_spec(steps=3), last_state(tmp_path))
+    assert engine.step() == []
+    assert engine.num_pending == 0
     with pytest.raises(checkpoint.CheckpointError, match="has finished"):
         raise engine.failures["x"]
 
@@ -360,8 +360,8 @@ def test_resume_refuses_another_specification(
 ) -> None:
     train(tokens, tmp_path, [make_spec(steps=3)], slots=1, width=1)
     engine = Engine(*tokens)
-    engine.admit("x", make_spec(steps=4), last_state(tmp_path))
-    assert engine.turn() == []
-    assert engine.load == 0
+    engine.add_trial("x", make_spec(steps=4), last_state(tmp_path))
+    assert engine.step() == []
+    assert engine.num_pending == 0
     with pytest.raises(checkpoint.CheckpointError, match="another specification"):
         raise engine.failures["x"]

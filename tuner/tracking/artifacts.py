@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from model.checkpoints.warm_start import read, start_path, write_start
+from model.checkpoints.warm_start import read_start, start_path, write_start
 from model.errors import CheckpointError
 from model.spec.data import TokenizerConfig
 from model.spec.trial import InitFrom
@@ -75,7 +75,7 @@ def bring_start(record: Record, search: SearchRecord, init_from: InitFrom, home:
         RecordError: if neither the home nor the record has it.
     """
     try:
-        read(home.starts, init_from)
+        read_start(home.starts, init_from)
     except CheckpointError:
         path = start_path(home.starts, init_from)
         with TemporaryDirectory() as folder:
@@ -87,7 +87,7 @@ def bring_start(record: Record, search: SearchRecord, init_from: InitFrom, home:
                     f"{path} to replay"
                 ) from None
             try:
-                tensors = read(copy.parent, init_from)
+                tensors = read_start(copy.parent, init_from)
             except CheckpointError as error:
                 raise RecordError(recorded_problem(search, copy, error)) from error
         write_start(home.starts, init_from, tensors)

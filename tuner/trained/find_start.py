@@ -195,7 +195,7 @@ def _start(
     source: WarmStartSource,
     tokenizer: TokenizerConfig | None,
 ) -> WarmStart:
-    init_from, tensors = source.take(optimizer_state=config.optimizer_state)
+    init_from, tensors = source.tensors_for(optimizer_state=config.optimizer_state)
     return WarmStart(description, source, init_from, tensors, tokenizer)
 
 

@@ -139,7 +139,7 @@ def _read(
             f"{str(error).replace(str(path), path.name)}; delete {CHECKPOINT_FILE} of its run "
             f"{short_run(trial.run_id)}, and the trial is trained again"
         ) from error
-    _, tensors = source.take(optimizer_state=False)
+    _, tensors = source.tensors_for(optimizer_state=False)
     weights = {name.removeprefix("weights."): tensor for name, tensor in tensors.items()}
     return TrainedTrial(trial, spec, source.step, weights, tokenizer, origin)
 

@@ -206,7 +206,7 @@ class Worker:
 
     async def acknowledge(self, trial_id: str, step: int) -> None:
         """A report is safe: older states of the trial than the one before it are deleted."""
-        self._order(partial(self._engine.acknowledge, trial_id, step))
+        self._order(partial(self._engine.prune_checkpoints, trial_id, step))
 
     async def stop(self, trial_id: str, keep: bool = True, step: int | None = None) -> None:
         """Free a trial's slot and forget its gate; repeating it does no harm.
@@ -283,10 +283,10 @@ class Worker:
         """Follow orders and turn the engine, for ever; sleep while there is nothing to train."""
         try:
             while True:
-                self._follow_orders(wait=self._engine.load == 0)
-                if self._first_turn == math.inf and self._engine.load:
+                self._follow_orders(wait=self._engine.num_pending == 0)
+                if self._first_turn == math.inf and self._engine.num_pending:
                     self._first_turn = time.time()
-                for report in self._engine.turn():
+                for report in self._engine.step():
                     leg = self._served[report.trial_id]
                     self._tell(leg.add, report)
                     if report.status is not Status.TRAINING:
@@ -313,7 +313,7 @@ class Worker:
     ) -> None:
         self._served[trial_id] = leg
         try:
-            self._engine.admit(trial_id, spec, resume=resume, after=after)
+            self._engine.add_trial(trial_id, spec, resume=resume, after=after)
         except ValueError as error:
             self._fail(trial_id, error)
 
@@ -331,7 +331,7 @@ class Worker:
         self._served.pop(trial_id, None)
         self._engine.stop(trial_id)
         if not keep:
-            self._engine.forget(trial_id)
+            self._engine.delete_checkpoints(trial_id)
 
     # the event loop again -------------------------------------------------------------------
 

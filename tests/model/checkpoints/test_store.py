@@ -11,14 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.checkpoints import checkpoint
-from model.checkpoints import store as states
+from model.checkpoints import checkpoint, store
 from model.checkpoints.store import CheckpointRef
 from model.errors import CheckpointError
 
 
 def save(folder: Path, step: int, trial_id: str = "7", **more: object) -> Path:
-    path = states.path_of(folder, trial_id, step)
+    path = store.checkpoint_path(folder, trial_id, step)
     about = {"spec_hash": "h", "step": step, "val_losses": [0.5] * step, **more}
     checkpoint.write(path, {"weights.a": torch.full((2, 3), float(step))}, about)
     return path
@@ -30,7 +29,7 @@ def names(folder: Path) -> list[str]:
 
 def found(folder: Path, step: int = 99) -> int | None:
     """The step of the newest state, whose contents are checked."""
-    state = states.newest(folder, CheckpointRef("7", step))
+    state = store.read_newest(folder, CheckpointRef("7", step))
     if state is None:
         return None
     assert torch.equal(state.tensors["weights.a"], torch.full((2, 3), float(state.step)))
@@ -43,8 +42,8 @@ def test_newest_is_at_most_of_the_step(tmp_path: Path) -> None:
         save(tmp_path, step)
     save(tmp_path, 50, trial_id="70")
     assert [found(tmp_path, step) for step in (4, 5, 9, 10, 99, 100)] == [None, 5, 5, 10, 10, 100]
-    assert states.newest(tmp_path, CheckpointRef("8", 99)) is None
-    assert states.newest(tmp_path / "none", CheckpointRef("7", 99)) is None
+    assert store.read_newest(tmp_path, CheckpointRef("8", 99)) is None
+    assert store.read_newest(tmp_path / "none", CheckpointRef("7", 99)) is None
 
 
 def cut(data: bytes) -> bytes:
@@ -74,7 +73,7 @@ def test_damaged_newest_state_gives_way_to_the_one_before(
     assert damage(whole) != whole
     path.write_bytes(damage(whole))
     assert found(tmp_path) == 20
-    states.path_of(tmp_path, "7", 20).write_bytes(b"")
+    store.checkpoint_path(tmp_path, "7", 20).write_bytes(b"")
     assert found(tmp_path) == 10
     path.write_bytes(whole)
     assert found(tmp_path) == 30
@@ -83,14 +82,16 @@ def test_damaged_newest_state_gives_way_to_the_one_before(
 def test_state_under_another_name_is_passed_over(tmp_path: Path) -> None:
     """A copy that someone renamed says itself which update it is of."""
     save(tmp_path, 10)
-    save(tmp_path, 20).rename(states.path_of(tmp_path, "7", 30))
+    save(tmp_path, 20).rename(store.checkpoint_path(tmp_path, "7", 30))
     assert found(tmp_path) == 10
 
 
 def test_newest_can_be_asked_to_fit(tmp_path: Path) -> None:
     save(tmp_path, 10)
     save(tmp_path, 20, spec_hash="other")
-    state = states.newest(tmp_path, CheckpointRef("7", 99), lambda state: state.spec_hash == "h")
+    state = store.read_newest(
+        tmp_path, CheckpointRef("7", 99), lambda state: state.spec_hash == "h"
+    )
     assert state is not None
     assert state.step == 10
 
@@ -98,7 +99,7 @@ def test_newest_can_be_asked_to_fit(tmp_path: Path) -> None:
 def test_read_refuses_what_is_of_no_trial(tmp_path: Path) -> None:
     checkpoint.write(tmp_path / "x", {}, {"init_from": 3})
     with pytest.raises(CheckpointError, match="but not of a trial"):
-        states.read(tmp_path / "x")
+        store.read(tmp_path / "x")
 
 
 # Writes the state of update 20 and is killed as the file is about to get its name.
@@ -119,27 +120,27 @@ def test_kill_between_writing_and_renaming_leaves_the_state_before(tmp_path: Pat
     assert len(left) == 1, "it was killed after writing"
     assert (tmp_path / "7" / left[0]).stat().st_size > 100
     assert found(tmp_path) == 10
-    states.tidy(tmp_path, "7")
+    store.delete_partial_files(tmp_path, "7")
     assert names(tmp_path / "7") == ["000000010.safetensors"]
-    states.tidy(tmp_path, "8")
+    store.delete_partial_files(tmp_path, "8")
 
 
 def test_drop_before_keeps_two(tmp_path: Path) -> None:
     for step in (10, 20, 30, 40):
         save(tmp_path, step)
-    states.drop_before(tmp_path, CheckpointRef("7", 10))
-    states.drop_before(tmp_path, CheckpointRef("7", 20))
+    store.prune(tmp_path, CheckpointRef("7", 10))
+    store.prune(tmp_path, CheckpointRef("7", 20))
     assert len(names(tmp_path / "7")) == 4
-    states.drop_before(tmp_path, CheckpointRef("7", 30))
+    store.prune(tmp_path, CheckpointRef("7", 30))
     assert names(tmp_path / "7")[0] == "000000020.safetensors"
-    states.drop_before(tmp_path, CheckpointRef("7", 35))  # not saved: a full disk
+    store.prune(tmp_path, CheckpointRef("7", 35))  # not saved: a full disk
     assert [found(tmp_path, step) for step in (29, 39, 99)] == [None, 30, 40]
-    states.drop_before(tmp_path, CheckpointRef("8", 40))
+    store.prune(tmp_path, CheckpointRef("8", 40))
 
 
 def test_drop_deletes_one_trial(tmp_path: Path) -> None:
     save(tmp_path, 10)
     save(tmp_path, 10, trial_id="70")
     for _ in range(2):
-        states.drop(tmp_path, "7")
+        store.delete(tmp_path, "7")
         assert names(tmp_path) == ["70"]

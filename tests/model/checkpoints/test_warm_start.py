@@ -44,7 +44,7 @@ def warm(
     spec: TrialSpec, source: WarmStartSource, starts: Path, *, state: bool = False
 ) -> TrialSpec:
     """The same trial, started from a source."""
-    init_from, tensors = source.take(optimizer_state=state)
+    init_from, tensors = source.tensors_for(optimizer_state=state)
     warm_start.write_start(starts, init_from, tensors)
     return spec.model_copy(update={"init_from": init_from})
 
@@ -141,8 +141,8 @@ def test_take_is_the_model_that_was_evaluated(
     """With averaged weights that is their mean; the moments belong to the weights themselves."""
     source = source_of(tokens, make_spec(ema_decay=0.9), tmp_path)
     name = "lm_head.weight"
-    _, weights = source.take(optimizer_state=False)
-    _, everything = source.take(optimizer_state=True)
+    _, weights = source.tensors_for(optimizer_state=False)
+    _, everything = source.tensors_for(optimizer_state=True)
     assert torch.equal(weights[f"weights.{name}"], source.tensors[f"mean.{name}"])
     assert torch.equal(everything[f"weights.{name}"], source.tensors[f"weights.{name}"])
     assert torch.equal(everything[f"v.{name}"], source.tensors[f"v.{name}"])
@@ -158,8 +158,8 @@ def test_take_counts_the_updates_of_the_moments(
     second = source_of(tokens, spec, tmp_path, starts)
     assert spec.init_from is not None
     assert spec.init_from.optimizer_steps == 5
-    assert second.take(optimizer_state=True)[0].optimizer_steps == 5 + 7
-    assert second.take(optimizer_state=False)[0].optimizer_steps == 0
+    assert second.tensors_for(optimizer_state=True)[0].optimizer_steps == 5 + 7
+    assert second.tensors_for(optimizer_state=False)[0].optimizer_steps == 0
 
 
 def test_identity_is_what_a_trial_starts_with(
@@ -182,14 +182,14 @@ def test_source_must_say_what_was_trained(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     model = torch.nn.Linear(2, 2)
     checkpoint.save_checkpoint(model, torch.optim.SGD(model.parameters(), 0.1), 3, path)
-    with pytest.raises(CheckpointError, match="does not say what was trained"):
+    with pytest.raises(CheckpointError, match="does not contain a trial specification"):
         WarmStartSource.read(path)
 
 
 def test_first_misfit_names_the_first_parameter(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec
 ) -> None:
-    _, tensors = source_of(tokens, make_spec(), tmp_path).take(optimizer_state=False)
+    _, tensors = source_of(tokens, make_spec(), tmp_path).tensors_for(optimizer_state=False)
 
     def misfit(**model: Any) -> Any:
         return warm_start.first_shape_mismatch(make_spec(model=model).architecture, tensors)
@@ -214,12 +214,15 @@ def test_engine_refuses_a_start_that_is_missing_or_other(
             list(Engine(*tokens, starts=folder).run([spec]))
         return str(caught.value)
 
-    assert "tell the engine where starts lie" in refusal(folder=None)
+    assert "pass the folder of the starts to the engine" in refusal(folder=None)
     wide = make_spec(model={"d_ff": 64}).model_copy(update={"init_from": init_from})
-    assert "w1.weight has the shape (32, 16) there and has the shape (64, 16) here" in refusal(wide)
+    assert (
+        "w1.weight has the shape (32, 16) in the start and has the shape (64, 16) in the trial"
+        in refusal(wide)
+    )
     path.rename(tmp_path / "moved")
     assert "cannot read the checkpoint" in refusal()
-    _, others = source_of(tokens, make_spec(seed=8), tmp_path).take(optimizer_state=False)
+    _, others = source_of(tokens, make_spec(seed=8), tmp_path).tensors_for(optimizer_state=False)
     warm_start.write_start(starts, InitFrom(sha256=init_from.sha256), others)
     assert "holds other weights than the trial started from" in refusal()
     path.write_bytes(path.read_bytes()[:-1] + b"\x00")

@@ -17,7 +17,7 @@ import torch
 
 from model.checkpoints import checkpoint
 from model.checkpoints.store import CheckpointRef
-from model.checkpoints.writer import LIMITS, Limits, Snapshot, Writer
+from model.checkpoints.writer import LIMITS, Snapshot, Writer, WriterLimits
 from model.device.async_copy import begin_copy
 from model.engine.engine import Engine
 from model.engine.report import Report, Status
@@ -76,13 +76,13 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
 
 def admit_all(engine: Engine, specs: list[TrialSpec]) -> None:
     for number, spec in enumerate(specs):
-        engine.admit(str(number), spec)
+        engine.add_trial(str(number), spec)
 
 
 def turn_all(engine: Engine) -> list[Report]:
     reports = []
-    while engine.load:
-        reports += engine.turn()
+    while engine.num_pending:
+        reports += engine.step()
     return reports
 
 
@@ -143,11 +143,11 @@ def test_training_goes_on_while_the_disk_is_slow(
     admit_all(engine, [make_spec(seed=i, steps=4, reports=2) for i in range(3)])
     disk.hold()
     while engine.tokens < 3 * 4 * 32:
-        assert engine.turn() == []
-    assert engine.load > 0
+        assert engine.step() == []
+    assert engine.num_pending > 0
     assert steps_of(tmp_path, "0") == []
     before = time.perf_counter()
-    assert engine.turn() == [], "nothing to train: it waits, but not for long"
+    assert engine.step() == [], "nothing to train: it waits, but not for long"
     assert 0.01 < time.perf_counter() - before < PATIENCE_SECONDS / 2
     disk.is_free.set()
     reports = turn_all(engine)
@@ -164,13 +164,13 @@ def test_reports_stay_in_order_when_several_threads_write(
     disk: Disk,
 ) -> None:
     """The first state is the last one on the disk."""
-    monkeypatch.setitem(LIMITS, "cpu", Limits(2**28, 3))
+    monkeypatch.setitem(LIMITS, "cpu", WriterLimits(2**28, 3))
     engine = Engine(*tokens, slots=1, checkpoint_dir=tmp_path)
-    engine.admit("0", make_spec(steps=5, reports=5))
+    engine.add_trial("0", make_spec(steps=5, reports=5))
     disk.hold()
     disk.slow = {1}
     while len(disk.written) < 4:
-        assert engine.turn() == []
+        assert engine.step() == []
     disk.is_free.set()
     assert [r.step for r in turn_all(engine)] == [1, 2, 3, 4, 5]
     assert disk.written[-1] == ("0", 1)
@@ -181,22 +181,22 @@ def test_discarded_state_is_not_written_where_another_worker_may_write(
     tmp_path: Path, disk: Disk, threads: int
 ) -> None:
     """A trial that goes on elsewhere comes to the same update there."""
-    writer, path = Writer(Limits(2**28, threads)), tmp_path / "x"
+    writer, path = Writer(WriterLimits(2**28, threads)), tmp_path / "x"
     disk.hold()
     saving = writer.save("0", path, content())
     assert disk.asked.wait(PATIENCE_SECONDS)
     writer.discard(saving)
     time.sleep(0.05)
-    assert writer.load == 2
+    assert writer.num_pending == 2
     path.write_text("another's")
     disk.is_free.set()
     writer.wait_for("0")
-    assert (writer.load, disk.written, list(tmp_path.iterdir())) == (0, [], [path])
+    assert (writer.num_pending, disk.written, list(tmp_path.iterdir())) == (0, [], [path])
     assert path.read_text() == "another's"
 
 
 def test_state_that_was_written_is_deleted_when_it_is_discarded(tmp_path: Path) -> None:
-    writer = Writer(Limits(2**28, 1))
+    writer = Writer(WriterLimits(2**28, 1))
     saving = writer.save("0", tmp_path / "x", content())
     writer.wait_for("0")
     assert (tmp_path / "x").is_file()
@@ -210,10 +210,10 @@ def test_report_that_names_no_state_waits_for_those_before_it(
 ) -> None:
     wild = make_spec(steps=400, reports=400, **WILD)
     engine = Engine(*tokens, slots=1, checkpoint_dir=tmp_path)
-    engine.admit("0", wild)
+    engine.add_trial("0", wild)
     disk.hold()
-    while engine._active or engine._waiting:
-        assert engine.turn() == []
+    while engine._num_training or engine._waiting:
+        assert engine.step() == []
     disk.is_free.set()
     reports = turn_all(engine)
     assert [r.step for r in reports] == list(range(1, len(reports) + 1))
@@ -227,12 +227,12 @@ def test_slow_disk_slows_training_instead_of_filling_memory(
     engine = Engine(*tokens, slots=1, checkpoint_dir=tmp_path)
     spec = make_spec(steps=6, reports=6)
     size = Stack(spec.architecture, 1, "cpu").bytes_of(0)
-    engine._writer._most_bytes = 2 * size + size // 2
-    engine.admit("0", spec)
+    engine._writer._max_bytes = 2 * size + size // 2
+    engine.add_trial("0", spec)
     disk.hold()
-    while engine._writer.load < 2:
-        assert engine.turn() == []
-    turning = threading.Thread(target=lambda: [engine.turn() for _ in range(9)])
+    while engine._writer.num_pending < 2:
+        assert engine.step() == []
+    turning = threading.Thread(target=lambda: [engine.step() for _ in range(9)])
     turning.start()
     turning.join(0.3)
     assert turning.is_alive()
@@ -244,12 +244,12 @@ def test_slow_disk_slows_training_instead_of_filling_memory(
 
 
 def test_state_larger_than_the_bound_is_saved(tmp_path: Path) -> None:
-    writer = Writer(Limits(1, 3))
+    writer = Writer(WriterLimits(1, 3))
     for step in range(3):
         writer.save("0", tmp_path / f"{step}", content())
-        assert writer.load <= 1
+        assert writer.num_pending <= 1
     writer.wait_for("0")
-    assert (writer.load, len(list(tmp_path.iterdir()))) == (0, 3)
+    assert (writer.num_pending, len(list(tmp_path.iterdir()))) == (0, 3)
 
 
 def test_failed_write_is_told_by_its_report_alone(
@@ -257,16 +257,16 @@ def test_failed_write_is_told_by_its_report_alone(
 ) -> None:
     """Also when many reports wait."""
     engine = Engine(*tokens, slots=1, checkpoint_dir=tmp_path)
-    engine.admit("0", make_spec(steps=5, reports=5))
+    engine.add_trial("0", make_spec(steps=5, reports=5))
     disk.hold()
     disk.refused = {2, 5}
     while engine.tokens < 5 * 32:
-        assert engine.turn() == []
+        assert engine.step() == []
     disk.is_free.set()
     reports = turn_all(engine)
     assert [r.step for r in reports] == [1, 2, 3, 4, 5]
     assert [r.step for r in reports if r.checkpoint is None] == [2, 5]
-    full = "the state at update {} could not be saved: No space left on device"
+    full = "the checkpoint of update {} could not be saved: No space left on device"
     said = [r.problem for r in reports]
     assert said == [None, full.format(2), None, None, full.format(5)]
     assert steps_of(tmp_path, "0") == [1, 3, 4]
@@ -286,7 +286,7 @@ def test_every_failure_of_a_write_has_a_reason(
     monkeypatch.setattr(checkpoint, "write", writing)
     (report,) = Engine(*tokens, checkpoint_dir=tmp_path).run([make_spec(steps=2, reports=1)])
     reason = str(error) or "out of memory"
-    assert report.problem == f"the state at update 2 could not be saved: {reason}"
+    assert report.problem == f"the checkpoint of update 2 could not be saved: {reason}"
 
 
 def test_bug_in_the_writer_is_raised_by_the_engine(
@@ -307,11 +307,11 @@ def test_forgotten_trial_leaves_no_state_although_one_is_being_written(
     admit_all(engine, [make_spec(seed=i, steps=4, reports=2) for i in range(2)])
     disk.hold()
     while engine.tokens < 2 * 4 * 32:
-        engine.turn()
+        engine.step()
     assert disk.asked.wait(PATIENCE_SECONDS)
     engine.stop("0")
     threading.Timer(0.2, disk.is_free.set).start()
-    engine.forget("0")
+    engine.delete_checkpoints("0")
     assert not (tmp_path / "0").exists()
     reports = turn_all(engine)
     assert not (tmp_path / "0").exists()
@@ -323,18 +323,18 @@ def test_stopped_trial_keeps_the_states_of_reports_that_went_out(
 ) -> None:
     """Nobody waits for that, and an order that is repeated changes nothing."""
     engine = Engine(*tokens, slots=1, checkpoint_dir=tmp_path)
-    engine.admit("0", make_spec(steps=6, reports=6))
+    engine.add_trial("0", make_spec(steps=6, reports=6))
     reports: list[Report] = []
     while not reports:
-        reports += engine.turn()
+        reports += engine.step()
     disk.hold()
     disk.asked.clear()
     while engine.tokens < 5 * 32:
-        reports += engine.turn()
+        reports += engine.step()
     assert disk.asked.wait(PATIENCE_SECONDS)
     for _ in range(2):
         engine.stop("0")
-    assert engine.load > 0
+    assert engine.num_pending > 0
     disk.is_free.set()
     assert turn_all(engine) == []
     assert steps_of(tmp_path, "0") == [r.step for r in reports]
@@ -345,14 +345,14 @@ def test_stop_after_a_report_comes_before_the_next_one(
 ) -> None:
     """Although that waits already, and its state is on the disk."""
     engine = Engine(*tokens, slots=1, checkpoint_dir=tmp_path)
-    engine.admit("0", make_spec(steps=6, reports=6))
+    engine.add_trial("0", make_spec(steps=6, reports=6))
     disk.hold()
     while engine.tokens < 5 * 32:
-        assert engine.turn() == []
+        assert engine.step() == []
     disk.is_free.set()
     engine._writer.wait_for("0")
-    assert [report.step for report in engine.turn()] == [1]
-    assert [report.step for report in engine.turn()] == [2]
+    assert [report.step for report in engine.step()] == [1]
+    assert [report.step for report in engine.step()] == [2]
     engine.stop("0")
     assert turn_all(engine) == []
     assert steps_of(tmp_path, "0") == [1, 2]
@@ -366,16 +366,16 @@ def test_trial_that_comes_back_waits_for_its_states(
     spec = make_spec(steps=8, reports=4, dropout=0.1)
     peace = list(Engine(*tokens).run([spec]))
     engine = Engine(*tokens, slots=1, checkpoint_dir=tmp_path)
-    engine.admit("0", spec)
+    engine.add_trial("0", spec)
     reports: list[Report] = []
     while not reports or reports[-1].step < after:
-        reports += engine.turn()
+        reports += engine.step()
     disk.hold()
     trained = engine.tokens
     while engine.tokens < min(8, after + 2) * 32:
-        engine.turn()
+        engine.step()
     engine.stop("0")
-    engine.admit("0", spec, CheckpointRef("0", after), after)
+    engine.add_trial("0", spec, CheckpointRef("0", after), after)
     threading.Timer(0.1, disk.is_free.set).start()
     rest = turn_all(engine)
     assert [r.metrics() for r in rest] == [r.metrics() for r in peace if r.step > after]

@@ -9,7 +9,7 @@ import pytest
 
 from model.corpus.token_noise import replace_tokens
 from model.engine.engine import Engine
-from model.stack.plan import Plan
+from model.stack.plan import QuantumPlan
 from model.stack.stack import Stack
 from tests.conftest import MakeSpec
 
@@ -73,7 +73,7 @@ def test_noise_reaches_training_inputs_only(
     plans = []
     real = Stack.run
 
-    def run(stack: Stack, plan: Plan) -> object:
+    def run(stack: Stack, plan: QuantumPlan) -> object:
         plans.append(plan)
         return real(stack, plan)
 
@@ -81,7 +81,7 @@ def test_noise_reaches_training_inputs_only(
     still = {"steps": 1, "max_learning_rate": 1e-30, "min_learning_rate": 0.0, "warmup_steps": 0}
     specs = [make_spec(token_noise=share, **still) for share in (0.0, 0.5)]
     reports = [next(iter(Engine(*tokens).run([spec]))) for spec in specs]
-    plain, noisy = (plan.given for plan in plans)
+    plain, noisy = (plan.host_batch for plan in plans)
     assert plain is not None
     assert noisy is not None
     assert (plain.targets == noisy.targets).all()

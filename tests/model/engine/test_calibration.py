@@ -18,8 +18,8 @@ from model.corpus.dataset import TextDataset
 from model.corpus.device_dataset import put
 from model.device.precision import Precision
 from model.engine import calibration
-from model.engine.calibration import Measured, Setup, slots_for, stack_meter, widest
-from model.stack.plan import Plan
+from model.engine.calibration import Measurement, Setup, slots_for, stack_meter, widest_stack
+from model.stack.plan import QuantumPlan
 from model.stack.stack import Stack
 from tests.conftest import MakeSpec
 
@@ -49,12 +49,12 @@ class MadeUp:
         self.speed, self.base, self.each, self.memory = speed, base, each, memory
         self.asked: list[int] = []
 
-    def __call__(self, width: int) -> Measured:
+    def __call__(self, width: int) -> Measurement:
         self.asked.append(width)
         peak = self.base + self.each * width
         if peak > self.memory:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return Measured(self.speed(width), peak)
+        return Measurement(self.speed(width), peak)
 
 
 def saturating(full: int) -> Callable[[int], float]:
@@ -75,55 +75,55 @@ def test_widest_stops_when_doubling_gains_little(
     full: int, expected: int, asked: list[int]
 ) -> None:
     meter = MadeUp(saturating(full))
-    assert widest(meter, math.inf) == expected
+    assert widest_stack(meter, math.inf) == expected
     assert meter.asked == asked
 
 
-@pytest.mark.parametrize(("gain", "expected"), [(1.09, 1), (1.11, calibration._MOST)])
+@pytest.mark.parametrize(("gain", "expected"), [(1.09, 1), (1.11, calibration._MAX_WIDTH)])
 def test_widest_wants_a_tenth_of_each_doubling(gain: float, expected: int) -> None:
     meter = MadeUp(lambda width: gain ** math.log2(width))
-    assert widest(meter, math.inf) == expected
-    assert max(meter.asked) <= calibration._MOST
+    assert widest_stack(meter, math.inf) == expected
+    assert max(meter.asked) <= calibration._MAX_WIDTH
 
 
 def test_widest_leaves_a_margin_and_never_measures_what_should_not_fit() -> None:
     """Of 100 bytes 85 may be used: 5 + 10 K fits at 8, and 16 is not tried."""
     meter = MadeUp(saturating(1000), base=5, each=10)
-    assert widest(meter, 100) == 8
+    assert widest_stack(meter, 100) == 8
     assert meter.asked == [1, 2, 4, 8]
 
 
 def test_widest_takes_what_lies_between_two_doublings() -> None:
     meter = MadeUp(saturating(1000), base=5, each=10)
-    assert widest(meter, 160) == 13
+    assert widest_stack(meter, 160) == 13
     assert meter.asked == [1, 2, 4, 8, 13]
 
 
 def test_widest_ends_before_the_width_at_which_memory_runs_out() -> None:
     """Whatever was said to be free: another process has it, or it grows faster than it did."""
     meter = MadeUp(saturating(1000), memory=7)
-    assert widest(meter, math.inf) == 4
+    assert widest_stack(meter, math.inf) == 4
     assert meter.asked == [1, 2, 4, 8]
 
 
 def test_what_every_stack_needs_counts_once() -> None:
     meter = MadeUp(saturating(1000), base=60, each=5)
-    assert widest(meter, 100) == 5
+    assert widest_stack(meter, 100) == 5
     assert meter.asked == [1, 2, 4, 5]
 
 
 @pytest.mark.parametrize("memory", [0.5, math.inf])
 def test_trial_that_hardly_fits_trains_alone(memory: float) -> None:
     """Too large for the margin, or for the device: the engine then says so of the trial."""
-    assert widest(MadeUp(saturating(1000), memory=memory), 1.1) == 1
+    assert widest_stack(MadeUp(saturating(1000), memory=memory), 1.1) == 1
 
 
 def test_other_errors_of_a_meter_are_raised() -> None:
-    def broken(width: int) -> Measured:
+    def broken(width: int) -> Measurement:
         raise RuntimeError("a bug")
 
     with pytest.raises(RuntimeError, match="a bug"):
-        widest(broken, 1.0)
+        widest_stack(broken, 1.0)
 
 
 @given(
@@ -137,8 +137,8 @@ def test_widest_fits_whenever_one_slot_does(
     full: int, base: float, each: float, memory: float, breaks: float
 ) -> None:
     meter = MadeUp(saturating(full), base, each, breaks)
-    width = widest(meter, memory)
-    assert 1 <= width <= calibration._MOST
+    width = widest_stack(meter, memory)
+    assert 1 <= width <= calibration._MAX_WIDTH
     assert width == 1 or base + each * width <= min(0.85 * memory, breaks)
     assert width in meter.asked
     assert len(meter.asked) <= 12
@@ -168,8 +168,8 @@ def test_meter_runs_ticks_of_another_kind_as_well(
     kinds = []
 
     class Watched(Stack):
-        def run(self, plan: Plan) -> Any:
-            kinds.append(plan.uses)
+        def run(self, plan: QuantumPlan) -> Any:
+            kinds.append(plan.features)
             return super().run(plan)
 
     monkeypatch.setattr(calibration, "Stack", Watched)

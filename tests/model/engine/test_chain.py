@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from model.checkpoints import checkpoint
-from model.checkpoints.store import CheckpointRef, path_of
+from model.checkpoints.store import CheckpointRef, checkpoint_path
 from model.engine.engine import Engine
 from model.engine.report import Report, Status
 from model.spec.trial import Continues, TrialSpec
@@ -51,10 +51,10 @@ def train(
 ) -> list[Report]:
     """The reports of one trial, up to some update."""
     engine = Engine(*tokens, checkpoint_dir=folder)
-    engine.admit(name, spec, resume=resume, after=after)
+    engine.add_trial(name, spec, resume=resume, after=after)
     reports: list[Report] = []
-    while engine.load:
-        reports += engine.turn()
+    while engine.num_pending:
+        reports += engine.step()
         if reports and reports[-1].step >= stop:
             engine.stop(name)
     for error in engine.failures.values():
@@ -69,7 +69,7 @@ def of(reports: list[Report]) -> list[Any]:
 
 
 def state_of(folder: Path, name: str, step: int) -> dict[str, torch.Tensor]:
-    return checkpoint.read(path_of(folder, name, step))[0]
+    return checkpoint.read(checkpoint_path(folder, name, step))[0]
 
 
 def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
@@ -84,7 +84,7 @@ def by_hand(tokens: Tokens, folder: Path, chain: tuple[TrialSpec, ...]) -> list[
         follower = chain[number + 1].continues
         assert follower is not None
         train(tokens, folder, f"h{number}", spec, before, stop=follower.step)
-        before = path_of(folder, f"h{number}", follower.step)
+        before = checkpoint_path(folder, f"h{number}", follower.step)
     return train(tokens, folder, f"h{len(chain) - 1}", chain[-1], before)
 
 
@@ -141,7 +141,7 @@ def test_chain_does_not_follow_a_link_past_its_end(
     expected = by_hand(tokens, tmp_path, (root, child))
     assert of(train(tokens, tmp_path, "x", child, CheckpointRef("root", 99))) == of(expected)
     with pytest.raises(checkpoint.CheckpointError, match="another specification"):
-        train(tokens, tmp_path, "x", child, path_of(tmp_path, "root", 6))
+        train(tokens, tmp_path, "x", child, checkpoint_path(tmp_path, "root", 6))
 
 
 @pytest.mark.parametrize("width", [2, 3])

@@ -20,7 +20,7 @@ from model.engine.report import METRICS, Report, Status
 from model.network.transformer import TransformerLM
 from model.optimizers.registry import OPTIMIZERS
 from model.spec.trial import TrialSpec
-from model.stack.plan import Plan
+from model.stack.plan import QuantumPlan
 from model.stack.stack import Stack
 from tests.conftest import MakeSpec, last_state
 
@@ -372,9 +372,9 @@ def test_engine_reads_each_training_sequence_once(
     inputs: list[Any] = []
     real = Stack.run
 
-    def spy(stack: Stack, plan: Plan) -> Any:
-        assert plan.given is not None
-        inputs.append(plan.given.inputs.reshape(-1, 8))
+    def spy(stack: Stack, plan: QuantumPlan) -> Any:
+        assert plan.host_batch is not None
+        inputs.append(plan.host_batch.inputs.reshape(-1, 8))
         return real(stack, plan)
 
     monkeypatch.setattr(Stack, "run", spy)
@@ -392,7 +392,7 @@ def test_engine_trains_more_trials_than_slots(
 ) -> None:
     specs = [make_spec(seed=i, steps=4 + i % 3, reports=4) for i in range(7)]
     engine = Engine(*tokens, slots=slots, width=width)
-    assert engine.load == 0
+    assert engine.num_pending == 0
     begun: set[str] = set()
     finished: list[str] = []
     for report in engine.run(specs):
@@ -401,8 +401,8 @@ def test_engine_trains_more_trials_than_slots(
             finished.append(report.trial_id)
         assert len(begun) - len(finished) <= slots
     assert sorted(finished) == [str(i) for i in range(7)]
-    assert engine.load == 0
-    assert engine.turn() == []
+    assert engine.num_pending == 0
+    assert engine.step() == []
     assert engine.tokens == sum(spec.budget_tokens for spec in specs)
     assert engine.training_seconds > 0
 
@@ -415,12 +415,12 @@ def test_engine_listens_more_often_after_a_report_to_one_slot(
     spec = make_spec(steps=60, reports=2)
     engine = Engine(*tokens, slots=width, width=width)
     for number in range(width):
-        engine.admit(str(number), spec)
+        engine.add_trial(str(number), spec)
     tick = width * spec.micro_batch * spec.architecture.context_length  # tokens
     quanta = []
-    while engine.load:
+    while engine.num_pending:
         before = engine.tokens
-        engine.turn()
+        engine.step()
         quanta.append((engine.tokens - before) // tick)
     even = [*[8] * 7, 4]
     assert quanta == even + ([1, 1, 2, 4, *[8] * 6, 4] if width == 1 else even)
@@ -432,13 +432,13 @@ def test_engine_counts_seconds_without_a_trial(
     now = 100.0
     monkeypatch.setattr("model.engine.occupancy.time.perf_counter", lambda: now)
     engine = Engine(*tokens, slots=2)
-    engine.turn()
+    engine.step()
     now += 1  # before the first trial: not counted
-    engine.admit("0", make_spec(steps=1000, reports=10))
-    engine.turn()
+    engine.add_trial("0", make_spec(steps=1000, reports=10))
+    engine.step()
     now += 2  # one trial
-    engine.admit("1", make_spec(steps=1000, reports=10))
-    engine.turn()
+    engine.add_trial("1", make_spec(steps=1000, reports=10))
+    engine.step()
     now += 4  # two
     engine.stop("0")
     engine.stop("no such trial")
@@ -485,28 +485,28 @@ def test_stop_frees_a_running_trial(tokens: Tokens, make_spec: MakeSpec, width: 
 def test_stop_takes_a_waiting_trial_from_the_queue(tokens: Tokens, make_spec: MakeSpec) -> None:
     engine = Engine(*tokens, slots=1)
     for i in range(3):
-        engine.admit(f"t{i}", make_spec(seed=i, steps=3))
-    engine.turn()
+        engine.add_trial(f"t{i}", make_spec(seed=i, steps=3))
+    engine.step()
     engine.stop("t1")
-    assert engine.load == 2
+    assert engine.num_pending == 2
     names = set()
-    while engine.load:
-        names |= {report.trial_id for report in engine.turn()}
+    while engine.num_pending:
+        names |= {report.trial_id for report in engine.step()}
     assert names == {"t0", "t2"}
 
 
 def test_stop_of_an_unknown_trial_changes_nothing(tokens: Tokens, make_spec: MakeSpec) -> None:
     engine = Engine(*tokens)
     engine.stop("nobody")
-    engine.admit("t", make_spec(steps=3))
+    engine.add_trial("t", make_spec(steps=3))
     engine.stop("nobody")
-    engine.turn()
+    engine.step()
     engine.stop("nobody")
-    assert engine.load == 1
+    assert engine.num_pending == 1
     engine.stop("t")
     engine.stop("t")
-    assert engine.load == 0
-    assert engine.turn() == []
+    assert engine.num_pending == 0
+    assert engine.step() == []
 
 
 @pytest.mark.parametrize("width", [1, 2])
@@ -566,7 +566,7 @@ def test_diverged_trial_counts_the_update_it_was_in(
     """Two ticks make an update; a norm between updates means nothing."""
     real = Stack.run
 
-    def run(stack: Stack, plan: Plan) -> Any:
+    def run(stack: Stack, plan: QuantumPlan) -> Any:
         losses, norms = real(stack, plan)()
         (losses if kind == "loss" else norms)[tick] = math.nan
         return lambda: (losses, norms)

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from model.checkpoints import checkpoint
-from model.checkpoints.store import CheckpointRef, path_of
+from model.checkpoints.store import CheckpointRef, checkpoint_path
 from model.device.memory import is_out_of_memory
 from model.engine.engine import Engine
 from model.engine.report import Report, Status
 from model.spec.trial import TrialSpec
-from model.stack.plan import Plan
+from model.stack.plan import QuantumPlan
 from model.stack.stack import Stack
 from tests.conftest import MakeSpec
 
@@ -36,10 +36,10 @@ def numbers(reports: list[Report]) -> dict[str, list[tuple[Any, ...]]]:
 
 def turn_all(engine: Engine, specs: list[TrialSpec]) -> list[Report]:
     for number, spec in enumerate(specs):
-        engine.admit(str(number), spec)
+        engine.add_trial(str(number), spec)
     reports = []
-    while engine.load:
-        reports += engine.turn()
+    while engine.num_pending:
+        reports += engine.step()
     return reports
 
 
@@ -82,7 +82,7 @@ class Memory:
         self.error: Exception = torch.OutOfMemoryError("CUDA out of memory")
         run, make, evaluate = Stack.run, Stack.__init__, Stack.evaluate
 
-        def running(stack: Stack, plan: Plan) -> Any:
+        def running(stack: Stack, plan: QuantumPlan) -> Any:
             self.runs_before -= 1
             if self.runs_before < 0:
                 self._refuse(stack.width > self.in_tick)
@@ -167,7 +167,7 @@ def test_small_stacks_make_room_for_each_other(
     make, refusals = Stack.__init__, []
 
     def making(stack: Stack, *args: Any, **more: Any) -> None:
-        if len(engine._running) == 2:
+        if len(engine._stacks) == 2:
             refusals.append(1)
             raise MemoryError
         make(stack, *args, **more)
@@ -201,7 +201,7 @@ def test_trial_that_does_not_fit_fails_alone(
     assert found == {trial: r for trial, r in peace.items() if trial != "1"}
     assert (engine.slots, engine.width) == (4, 4)
     engine.failures.clear()
-    assert engine.load == 0
+    assert engine.num_pending == 0
     with pytest.raises(RuntimeError, match="does not fit"):
         list(engine.run([giant]))
 
@@ -227,7 +227,7 @@ def test_full_disk_ends_no_training(
     reports = turn_all(Engine(*tokens, checkpoint_dir=tmp_path), [spec])
     assert numbers(reports) == numbers(peace)
     said = [None if r.problem is None else r.problem for r in reports]
-    full = "the state at update {} could not be saved: No space left on device"
+    full = "the checkpoint of update {} could not be saved: No space left on device"
     assert said == [None, full.format(4), full.format(6), None, None]
     saved = [r.step for r in reports if r.checkpoint is not None]
     assert saved == [2, 8, 10]
@@ -251,10 +251,10 @@ def go_on(
     tokens: Tokens, folder: Path, spec: TrialSpec, resume: CheckpointRef | Path | None, after: int
 ) -> list[Report]:
     engine = Engine(*tokens, checkpoint_dir=folder)
-    engine.admit("0", spec, resume=resume, after=after)
+    engine.add_trial("0", spec, resume=resume, after=after)
     reports = []
-    while engine.load:
-        reports += engine.turn()
+    while engine.num_pending:
+        reports += engine.step()
     assert engine.failures == {}
     return reports
 
@@ -268,7 +268,7 @@ def test_reports_up_to_a_step_are_not_repeated(
     spec = make_spec(steps=10, reports=5, dropout=0.1)
     whole = turn_all(Engine(*tokens, checkpoint_dir=tmp_path), [spec])
     for step in damaged:
-        path = path_of(tmp_path, "0", step)
+        path = checkpoint_path(tmp_path, "0", step)
         path.write_bytes(path.read_bytes()[:-1])
     rest = go_on(tokens, tmp_path, spec, CheckpointRef("0", after), after)
     assert numbers(rest) == numbers([r for r in whole if r.step > after])
@@ -315,12 +315,12 @@ def test_engine_deletes_what_it_is_told_to(
 ) -> None:
     engine = Engine(*tokens, checkpoint_dir=tmp_path)
     turn_all(engine, [make_spec(steps=4, reports=4)])
-    engine.acknowledge("0", 3)
+    engine.prune_checkpoints("0", 3)
     assert sorted(int(p.stem) for p in (tmp_path / "0").iterdir()) == [2, 3, 4]
-    engine.forget("0")
+    engine.delete_checkpoints("0")
     assert list(tmp_path.iterdir()) == []
-    Engine(*tokens).acknowledge("0", 3)
-    Engine(*tokens).forget("0")
+    Engine(*tokens).prune_checkpoints("0", 3)
+    Engine(*tokens).delete_checkpoints("0")
 
 
 # gradients --------------------------------------------------------------------------------------

@@ -10,32 +10,30 @@ import pytest
 from model.corpus.dataset import TextDataset
 from model.engine import planner as planning
 from model.engine.planner import Planner, plan_of
-from model.engine.slot import Slot, SlotState, TrialRequest
+from model.engine.slot import Slot, TrialRequest
 from model.spec.trial import TrialSpec
-from model.stack.plan import Plan
+from model.stack.plan import QuantumPlan
 from tests.conftest import MakeSpec
 
 Tokens = tuple[np.ndarray, np.ndarray]
 
 
 def slot_of(spec: TrialSpec) -> Slot:
-    slot = Slot(SlotState.TRAINING)
-    slot.admission, slot.spec = TrialRequest("0", spec), spec
-    return slot
+    return Slot(TrialRequest("0", spec), spec)
 
 
-def turn(slots: list[Slot], plan: Plan) -> None:
+def turn(slots: list[Slot | None], plan: QuantumPlan) -> None:
     """Account for a plan as an engine does."""
     for row, slot in enumerate(slots):
-        if slot.state is SlotState.TRAINING:
+        if slot is not None:
             zeros = [0.0] * len(plan)
             assert slot.account(
                 plan.due[:, row].tolist(), plan.weight[:, row].tolist(), zeros, zeros
             )
 
 
-def assert_same(a: Plan, b: Plan) -> None:
-    for field in dataclasses.fields(Plan):
+def assert_same(a: QuantumPlan, b: QuantumPlan) -> None:
+    for field in dataclasses.fields(QuantumPlan):
         one, other = getattr(a, field.name), getattr(b, field.name)
         for x, y in zip(
             *((v if isinstance(v, tuple) else (v,)) for v in (one, other)), strict=True
@@ -48,7 +46,7 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many plans were made."""
     made: list[int] = []
 
-    def plan(*arguments: object, **options: object) -> Plan:
+    def plan(*arguments: object, **options: object) -> QuantumPlan:
         made.append(1)
         return plan_of(*arguments, **options)  # type: ignore[arg-type]
 
@@ -63,9 +61,9 @@ def test_plan_made_ahead_is_the_one_made_in_time(
     make = make_spec
     specs = [make(steps=90, reports=1, batch_size=b, dropout=0.1) for b in (2, 4, 6)]
     specs.append(make(steps=90, reports=1, token_noise=0.2))
-    slots = [*map(slot_of, specs), Slot()]
+    slots = [*map(slot_of, specs), None]
     a, b, text = specs[0].architecture, specs[0].micro_batch, TextDataset(tokens[0])
-    planner = Planner(a, b, text, is_read_there=False)
+    planner = Planner(a, b, text, is_data_on_device=False)
     for number in range(8):
         before = len(planned)
         plan = planner.next(slots)
@@ -80,9 +78,9 @@ def test_plan_made_ahead_is_dropped_when_a_slot_changes_hands(
 ) -> None:
     spec = make_spec(steps=90, reports=1)
     a, b, text = spec.architecture, spec.micro_batch, TextDataset(tokens[0])
-    for change in (Slot(), slot_of(make_spec(steps=90, reports=1, seed=1))):
+    for change in (None, slot_of(make_spec(steps=90, reports=1, seed=1))):
         slots = [slot_of(spec), slot_of(spec)]
-        planner = Planner(a, b, text, is_read_there=False)
+        planner = Planner(a, b, text, is_data_on_device=False)
         plan = planner.next(slots)
         planner.look_ahead(slots, plan)
         turn(slots, plan)
@@ -96,7 +94,7 @@ def test_nothing_is_planned_beyond_a_report(
     spec = make_spec(steps=2, reports=2)
     slots = [slot_of(spec)]
     planner = Planner(
-        spec.architecture, spec.micro_batch, TextDataset(tokens[0]), is_read_there=False
+        spec.architecture, spec.micro_batch, TextDataset(tokens[0]), is_data_on_device=False
     )
     planner.look_ahead(slots, planner.next(slots))
     assert len(planned) == 1

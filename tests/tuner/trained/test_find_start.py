@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model.checkpoints.warm_start import read
+from model.checkpoints.warm_start import read_start
 from model.engine.engine import Engine
 from model.tokenizer.tokenizer import Tokenizer
 from tests.conftest import VOCAB, MakeSpec, last_state
@@ -193,5 +193,5 @@ def test_start_is_brought_back_from_the_record(home: Home, load: Load, tmp_path:
         bring_start(record, search, start.init_from, new)
     tracker.add_artifact(start.keep(home), "start")
     bring_start(record, search, start.init_from, new)
-    assert read(new.starts, start.init_from).keys() == start.tensors.keys()
+    assert read_start(new.starts, start.init_from).keys() == start.tensors.keys()
     tracker.finish("finished", {}, None)

@@ -190,10 +190,10 @@ def test_replay_follows_a_chain(tokens: Tokens, make_spec: MakeSpec, tmp_path: P
     engine = Engine(*tokens, checkpoint_dir=tmp_path)
     before = 0
     for link, (name, end) in zip(spec.chain, (("a", 4), ("b", 8), ("c", 12)), strict=True):
-        engine.admit(name, link, resume=CheckpointRef(chr(ord(name) - 1), before))
+        engine.add_trial(name, link, resume=CheckpointRef(chr(ord(name) - 1), before))
         made: list[Report] = []
         while not made or made[-1].step < end:
-            made += engine.turn()
+            made += engine.step()
         engine.stop(name)
         before = end
     assert [r.step for r in made] == [10, 12]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model.checkpoints import store as states
+from model.checkpoints import store
 from model.checkpoints.store import CheckpointRef
 from model.corpus.pairs import PairDataset
 from model.engine.engine import Engine
@@ -163,7 +163,7 @@ def test_frozen_worker_that_wakes_beside_the_new_one_reports_nothing_twice(
         for number in range(2):
             assert [r.metrics() for r in search.reports[number]] == expected[number]
     for number, spec in enumerate(specs):
-        state = states.newest(tmp_path, CheckpointRef(str(number), 160))
+        state = store.read_newest(tmp_path, CheckpointRef(str(number), 160))
         assert state is not None
         assert (state.step, state.spec_hash) == (160, spec.hash)
 
