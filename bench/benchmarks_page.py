@@ -1,10 +1,10 @@
-"""docs/benchmarks.md, made of the results in docs/bench/.
+"""Write docs/benchmarks.md from the results in docs/bench/.
 
     python bench/benchmarks_page.py            write the page
-    python bench/benchmarks_page.py --check    fail if it is not what the results say
+    python bench/benchmarks_page.py --check    fail if the page does not match the results
 
-A result is a file NAME.cpu.json or NAME.cuda.json of the form in measuring.py, and its picture,
-if there is one, is beside it, NAME.cpu.png. What was not measured has no number here.
+A result is a file NAME.cpu.json or NAME.cuda.json in the format of parts/measuring.py; its
+picture, if there is one, is NAME.cpu.png beside it. The page has no number that was not measured.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from measuring import ROOT, cell, goal_line, is_met
+from parts.measuring import ROOT, cell, goal_line, is_met
 
 RESULTS = ROOT / "docs" / "bench"
 PAGE = ROOT / "docs" / "benchmarks.md"
 
 
 class Bench(NamedTuple):
-    """A bench that has its place on the page.
+    """Section of a bench on the page.
 
     Attributes:
-        title: of its section.
-        what: it measures, in a sentence or two.
-        on_gpu: what its command needs on a GPU; None if it has nothing to do there.
+        title: title of the section.
+        what: text about what the bench measures.
+        on_gpu: options of its command on a GPU; None if it has no GPU mode.
     """
 
     title: str
@@ -45,15 +45,15 @@ BENCHES = {
     ),
     "makespan": Bench(
         "A whole search",
-        "The same search from its first line to its last: ours beside Ray Tune with a process per "
+        "Time of a complete search: ours beside Ray Tune with a process per "
         "trial, and Optuna with a pool of processes.",
         "--device cuda --space search_spaces/lm_gpu.yaml",
     ),
     "refill": Bench("Idle slots", "The share of slot time in which no trial trains."),
     "scaling": Bench(
         "How cost grows",
-        "With trials at a time, with the sizes of the model, and with the number of trials of a "
-        "search.",
+        "Exponents of cost by concurrent trials, by sizes of the model, and by number of trials of "
+        "a search.",
     ),
 }
 KINDS = {"cpu": "CPU", "cuda": "GPU"}
@@ -66,7 +66,7 @@ ELSEWHERE = {
 
 
 def command(name: str, kind: str) -> str | None:
-    """What measures a bench on a kind of device and leaves its result where this page finds it."""
+    """Return the command that measures a bench and writes its result for this page."""
     words = ["python", f"bench/{name}.py"]
     if kind == "cuda":
         on_gpu = BENCHES[name].on_gpu if name in BENCHES else "--device cuda"
@@ -78,7 +78,7 @@ def command(name: str, kind: str) -> str | None:
 
 
 def results(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
-    """(bench, kind of device) → result."""
+    """Read the results of a folder as (bench, kind of device) → result."""
     found = {}
     for path in sorted(folder.glob("*.*.json")):
         name, kind = path.name.split(".")[:2]
@@ -93,23 +93,23 @@ def results(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def page(found: Mapping[tuple[str, str], Mapping[str, Any]], pictures: Sequence[str] = ()) -> str:
-    """The whole page.
+    """Return the page as Markdown.
 
     Args:
         found: (bench, kind) → result.
-        pictures: names of the files beside the results.
+        pictures: names of the picture files.
     """
     names = [*BENCHES, *sorted({name for name, _ in found} - BENCHES.keys())]
     elsewhere = ", ".join(f"[{what}]({where})" for what, where in ELSEWHERE.items())
     lines = [
         "# Benchmarks",
         "",
-        "What was measured, on which device, when, and with which command. `make bench` makes this "
-        "page of the results in `docs/bench/`: a number that was not measured is not on it. A cell "
-        "is the median of all rounds, with the least and the most behind it; ratios are taken "
-        "round by round, as a busy minute of the machine slows both sides of one.",
+        "Measurements with their device, date and command. `make bench` measures and writes this "
+        "page from the results in `docs/bench/`; it has no number that was not measured. A cell is "
+        "the median of all rounds, followed by minimum and maximum. Ratios are computed round by "
+        "round, because a busy minute of the machine slows both sides of a round.",
         "",
-        f"On pages of their own: {elsewhere}.",
+        f"On separate pages: {elsewhere}.",
         "",
         "| | " + " | ".join(KINDS.values()) + " |",
         "|---|" + "---|" * len(KINDS),
@@ -133,7 +133,7 @@ def _title(name: str) -> str:
 
 
 def _in_short(result: Mapping[str, Any] | None, command: str | None, kind: str) -> str:
-    """A bench on a kind of device, in a cell."""
+    """Return the cell of a bench on a kind of device."""
     if result is None:
         return "–" if command is None else _missing(kind)
     date, goals = result["about"]["date"], result["goals"]
@@ -143,13 +143,13 @@ def _in_short(result: Mapping[str, Any] | None, command: str | None, kind: str) 
 
 
 def _missing(kind: str) -> str:
-    return "no GPU was at hand" if kind == "cuda" else "not measured yet"
+    return "no GPU was available" if kind == "cuda" else "not measured yet"
 
 
 def _section(
     name: str, kind: str, result: Mapping[str, Any] | None, has_picture: bool
 ) -> Iterator[str]:
-    """A bench on one kind of device."""
+    """Yield the lines about a bench on one kind of device."""
     if result is None:
         how = command(name, kind)
         if how is not None:
@@ -172,7 +172,7 @@ def _section(
 
 
 def _rows(table: Mapping[str, Any]) -> Iterator[str]:
-    """A table; numbers stand on the right."""
+    """Yield the lines of a table, numbers on the right."""
     yield "| " + " | ".join(map(_escaped, table["columns"])) + " |"
     yield "|---|" + "---:|" * (len(table["columns"]) - 1)
     for row in table["rows"]:
@@ -185,7 +185,7 @@ def _goal(goal: Mapping[str, Any]) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Text that Markdown takes as it is, but for code in backticks."""
+    """Return text with escaped Markdown, except code in backticks."""
     parts = text.split("`")
     for mark in "\\|*_<[":
         parts[::2] = [part.replace(mark, f"\\{mark}") for part in parts[::2]]
@@ -193,19 +193,19 @@ def _escaped(text: str) -> str:
 
 
 def made() -> str:
-    """The page of the results in the tree."""
+    """Return the page of the results in docs/bench/."""
     return page(results(RESULTS), [path.name for path in RESULTS.glob("*.png")])
 
 
 def main() -> int:
-    """Write the page, or check it."""
+    """Write or check the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--check", action="store_true", help="only say whether it is right")
+    parser.add_argument("--check", action="store_true", help="only check the page")
     options = parser.parse_args()
     if not options.check:
         PAGE.write_text(made(), encoding="utf-8")
     elif not PAGE.exists() or PAGE.read_text(encoding="utf-8") != made():
-        print("docs/benchmarks.md is not what the results say: python bench/benchmarks_page.py")
+        print("docs/benchmarks.md does not match the results: run python bench/benchmarks_page.py")
         return 1
     return 0
 

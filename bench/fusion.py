@@ -1,16 +1,16 @@
-"""How fast a stack trains its trials, beside what users would run instead.
+"""Training speed of a stack, beside plain training loops, several processes, and vmap.
 
     python bench/fusion.py                      three sizes, some minutes
-    python bench/fusion.py --device cuda        the same on a GPU, in bfloat16
-    python bench/fusion.py --quick              a tiny model, once: does this still work?
+    python bench/fusion.py --device cuda        on a GPU, in bfloat16
+    python bench/fusion.py --quick              a tiny model, once, as a test of the bench
     python bench/fusion.py --out FILE.json --plot FILE.png
 
-First the stack alone, at K = 1, 2, 4 … trials until that gains nothing. Then, by turns, each side
-in processes of its own: the stack at its best K; a plain training loop of torch's own parts (fused
-AdamW), eager and compiled; P of these loops at one time; and vmap over a stack of such models, at
-its own best K. Useful tokens of all trials are counted, over whole seconds, when everything is
-warm. All train the same trials, and the bench fails if their first losses differ. On a CPU the
-stack has a process for each core, as in a search.
+The stack is measured alone first, at K = 1, 2, 4 … trials, until more trials gain nothing. Then
+these sides alternate, each in processes of its own: the stack at its best K; a plain training loop
+of torch's own parts (fused AdamW), eager and compiled; P of these loops at one time; and vmap over
+a stack of such models, at its own best K. The bench counts useful tokens of all trials, after
+warm-up. All sides train the same trials, and the bench fails if their first losses differ. On a CPU
+the stack has a process for each core, as in a search.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fusion_jobs import SIZES, TINY, Job, Size
-from fusion_processes import Group, SideError, multi_process_service
-from fusion_tables import STACK, ours_of, plot, result_of
-from measuring import about, by_turns, show, spread, write
+from parts.fusion.jobs import SIZES, TINY, Job, Size
+from parts.fusion.processes import Group, SideError, multi_process_service
+from parts.fusion.tables import STACK, ours_of, plot, result_of
+from parts.measuring import about, by_turns, finish, spread
 
-GAIN = 1.02  # less is none
+GAIN = 1.02  # a smaller ratio counts as no gain
 TOLERANCE = {"float32": 1e-3, "tf32": 5e-3, "bfloat16": 2e-2}  # of the losses, relative
 PROCESSES = (2, 4, 8)  # that share a GPU
 
 
 @dataclass(frozen=True)
 class Bench:
-    """How all sizes are measured."""
+    """Settings of the measurements of all sizes."""
 
     device: str
     dtype: str
@@ -50,11 +50,11 @@ class Bench:
 
     @property
     def on_gpu(self) -> bool:
-        """Whether there is a GPU to share."""
+        """True if the device is a GPU."""
         return self.device != "cpu"
 
     def job(self, size: Size, side: str, trials: int = 1, number: int = 0, threads: int = 1) -> Job:
-        """What a process does; `number` tells those of one side apart."""
+        """Return the job of a process; `number` distinguishes the processes of one side."""
         return Job(
             side=side,
             architecture=size.architecture,
@@ -70,13 +70,13 @@ class Bench:
 
 
 def tell(text: str) -> None:
-    """Say on a terminal what is going on."""
+    """Show progress on a terminal."""
     if sys.stderr.isatty():
         print(f"\r{text}\x1b[K", end="", file=sys.stderr)
 
 
 class Losses:
-    """Training losses that all sides must agree about, of each seed."""
+    """Training losses by seed, which must be equal on all sides."""
 
     def __init__(self, tolerance: float) -> None:
         self.tolerance = tolerance
@@ -84,7 +84,7 @@ class Losses:
         self._first: dict[int, float] = {}
 
     def check(self, name: str, losses: dict[int, float]) -> None:
-        """Compare with what was seen first.
+        """Compare losses with the first ones of their seeds.
 
         Raises:
             SystemExit: if they differ by more than the tolerance, or one is not a number.
@@ -101,7 +101,10 @@ class Losses:
 
 
 def widths(bench: Bench, size: Size, side: str, losses: Losses) -> tuple[dict[int, Any], str]:
-    """Tokens/s of one process at K = 1, 2, 4 …, until two in a row gain nothing; and why it ended.
+    """Measure one process at K = 1, 2, 4 …, until two in a row gain nothing.
+
+    Returns:
+        K → tokens/s in each round; and the reason why no larger K was measured, or "".
 
     Raises:
         SystemExit: if not even the smallest K can be measured.
@@ -127,13 +130,13 @@ def widths(bench: Bench, size: Size, side: str, losses: Losses) -> tuple[dict[in
 
 
 def best_of(found: dict[int, list[float]]) -> int:
-    """The smallest K that is as fast as any."""
+    """Return the smallest K that is as fast as any."""
     medians = {k: spread(rates).median for k, rates in found.items()}
     return min(k for k, rate in medians.items() if GAIN * rate >= max(medians.values()))
 
 
 def sides(bench: Bench, size: Size, k: int, k_vmap: int) -> dict[str, list[Job]]:
-    """The processes of each side."""
+    """Return the jobs of each side, one for each process."""
     job, all_cores = partial(bench.job, size), bench.cores
     several = PROCESSES if bench.on_gpu else (max(2, bench.cores),)
     if bench.on_gpu:
@@ -155,7 +158,7 @@ def sides(bench: Bench, size: Size, k: int, k_vmap: int) -> dict[str, list[Job]]
 def rates_of(
     bench: Bench, plan: dict[str, list[Job]], losses: Losses
 ) -> tuple[dict[str, list[float]], dict[str, str]]:
-    """Side → what it did in a second, in each round; and why a side could not."""
+    """Return side → rate in each round, and side → reason why it failed."""
     failed: dict[str, str] = {}
     measured: dict[str, Callable[[], float]] = {}
     with ExitStack() as stack:
@@ -189,12 +192,12 @@ def rates_of(
 
 
 def measure(bench: Bench, size: Size) -> dict[str, Any]:
-    """All that is measured of one size."""
+    """Measure all sides for one size of model."""
     losses = Losses(TOLERANCE[bench.dtype])
     by_width, ended = widths(bench, size, STACK, losses)
     if not by_width:
         raise SystemExit(f"the stack cannot train even one trial: {ended}")
-    quickly = replace(bench, rounds=1)  # it is only to be chosen
+    quickly = replace(bench, rounds=1)  # only to choose K
     of_vmap = widths(quickly, size, "vmap", losses)[0] if size.most > 2 else {}
     k, k_vmap = best_of(by_width), best_of(of_vmap) if of_vmap else 2
     plan = sides(bench, size, k, k_vmap)
@@ -219,14 +222,14 @@ def measure(bench: Bench, size: Size) -> dict[str, Any]:
 
 
 def options_of() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--device", default="cpu", help="cpu (the default), cuda, cuda:1 …")
     parser.add_argument("--dtype", choices=TOLERANCE, help="float32, on a GPU bfloat16")
     parser.add_argument("--sizes", nargs="+", choices=SIZES["cpu"], default=list(SIZES["cpu"]))
     parser.add_argument("--rounds", type=int, help="spans that each side is timed (3)")
     parser.add_argument("--seconds", type=float, help="of a span, at least (2)")
-    parser.add_argument("--fresh", action="store_true", help="processes start anew for each span: "
+    parser.add_argument("--fresh", action="store_true", help="start processes anew for each span: "
                         "for a GPU whose memory does not hold those of all sides")  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="a tiny model, once")
     parser.add_argument("--out", type=Path, help="write the numbers as JSON")
@@ -253,7 +256,7 @@ def options_of() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Measure, check, print."""
+    """Measure all sizes, and print the result."""
     options = options_of()
     kind = options.device.partition(":")[0]
     sizes = {"tiny": TINY} if options.quick else {n: SIZES[kind][n] for n in options.sizes}
@@ -275,11 +278,7 @@ def main() -> int:
         )
         found = {name: measure(bench, size) for name, size in sizes.items()}
     result = result_of(found, where, [note] if note else [])
-    show(result)
-    if options.out:
-        write(result, options.out)
-    if options.plot:
-        plot(result, options.plot)
+    finish(result, options.out, partial(plot, result), options.plot)
     return 0
 
 

@@ -1,9 +1,9 @@
-"""How fast text is written: with the cache, against reading all of it again for each token.
+"""Speed of text generation: with the cache, and without it (all tokens are read for each token).
 
     python bench/generation.py
 
-Greedy, on one core, from an empty prompt to a full context. Random weights: a trained model writes
-as fast. The median of three runs, in turn.
+Greedy, on one core, from an empty prompt to a full context. Weights are random: a trained model has
+the same speed. Numbers are medians of three alternating runs.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ MODELS = {
 }
 Write = Callable[[Architecture, Mapping[str, Tensor], int], int]
 RUNS = 3
-MOST_UNCACHED = 128  # tokens that are read again and again: the larger model takes too long
+MOST_UNCACHED = 128  # tokens without the cache: the larger model takes too long
 
 
 def uncached(a: Architecture, weights: Mapping[str, Tensor], count: int) -> int:
-    """Write some tokens of one text; each is chosen after all before it have been read again."""
+    """Generate tokens of one text, reading all tokens again for each; return their number."""
     ids = torch.zeros(len(next(iter(weights.values()))), 1, 1, dtype=torch.int64)
     model = LanguageModel(a)
     with torch.inference_mode():
@@ -41,26 +41,26 @@ def uncached(a: Architecture, weights: Mapping[str, Tensor], count: int) -> int:
 
 
 def cached(a: Architecture, weights: Mapping[str, Tensor], count: int) -> int:
-    """The same with the cache."""
+    """Generate tokens with the cache; return their number."""
     settings = GenerationSettings(temperature=0, max_tokens=count)
     num_slots = len(next(iter(weights.values())))
     return sum(int((ids >= 0).sum()) for ids in generate(a, weights, [[[]]] * num_slots, settings))
 
 
 def rate(write: Write, a: Architecture, weights: Mapping[str, Tensor], count: int) -> float:
-    """Tokens a second, of all models together."""
+    """Return tokens per second of all models together."""
     began = time.perf_counter()
     return write(a, weights, count) / (time.perf_counter() - began)
 
 
 def line(name: str, a: Architecture, k: int, count: int) -> str:
-    """A row of the table."""
+    """Measure a row of the table, and return it as text."""
     model = {n: initial_weight(0, n, shape) for n, shape in parameter_shapes(a).items()}
-    model["lm_head.weight"][a.end_of_text] = 0  # nobody stops early
+    model["lm_head.weight"][a.end_of_text] = 0  # no text ends early
     weights = stack_weights(a, [model] * k)
     sides = (cached, uncached) if count <= MOST_UNCACHED else (cached,)
     runs = [[rate(side, a, weights, count) for side in sides] for _ in range(RUNS)]
-    rates = [statistics.median(own) for own in zip(*runs, strict=True)]
+    rates = [statistics.median(column) for column in zip(*runs, strict=True)]
     cells = [f"{value:12,.0f}" for value in rates] + (
         [f"{rates[0] / rates[-1]:8.1f}"] * (len(rates) - 1)
     )

@@ -1,35 +1,35 @@
-"""The same search end to end, by `tuner search` and by what users would run instead.
+"""Time of a complete search: `tuner search` beside Ray Tune and Optuna on the same search.
 
     python bench/makespan.py                    64 trials of lm.yaml, about 20 minutes on two cores
-    python bench/makespan.py --quick            two short ones: does this still work?
+    python bench/makespan.py --quick            two short trials, as a test of the bench
     python bench/makespan.py --sides ours ray   only some of the sides
     python bench/makespan.py --device cuda --space search_spaces/lm_gpu.yaml
     python bench/makespan.py --out FILE.json --plot FILE.png
 
-Sides, each in a process of its own, by turns (makespan_peers.py has the others' programs):
+Sides, each in a process of its own, in alternating order (parts/makespan/peers.py has the peers):
 
     ours          `tuner search`
-    no-refill     the same, but a free slot waits until all are free
+    no-refill     `tuner search`, but a free slot waits until all slots are free
     ray           Ray Tune, a process for each trial
     ray-reuse     Ray Tune, processes that are used again
     optuna        Optuna, a process for each trial
     optuna-pool   Optuna, processes that are used again
 
-All have the same ranges, seed, kind of sampler (TPE), rungs (1/9 and 1/3 of the budget, η = 3),
-trainer, validation and prepared corpus, and the defaults as their first trial; the best are not
-confirmed. Ours alone knows the priors of the space.
-Wall time is that of the process, from its start to its end. Ours writes what it always writes
-(MLflow, journal, checkpoints at every report, the HTML report); of the peers none does. They use
-the stopping form of successive halving, which is the one that they have; ours is promoting.
-So the sides train different trials for different numbers of tokens, and a ratio of wall times is of
-the searches as a whole, not of what a process costs.
+All sides have the same ranges, seed, sampler (TPE), rungs (1/9 and 1/3 of the budget, η = 3),
+trainer, validation and prepared corpus, and the defaults as their first trial. No side confirms its
+best trials. Only ours uses the priors of the space.
+Wall time is the time of the process from start to end. Ours writes all its usual output (MLflow,
+journal, checkpoints at every report, the HTML report); the peers write none of it. The peers use
+the stopping form of successive halving, the only one they have; ours uses the promoting form.
+So the sides train different trials for different numbers of tokens, and a ratio of wall times
+compares complete searches, not the cost of processes.
 
 *Training* is the share of the cores' time spent in training steps, without validation; on a GPU
-the share of time in which it did something, as nvidia-smi says. *Wasted* tokens were trained past
-the report at which a trial was stopped or parked.
+the share of time in which the GPU was busy, from nvidia-smi. *Wasted* tokens were trained past the
+report at which a trial was stopped or paused.
 
-The bench fails if the first report of the defaults is not the same on all sides. That ours finds a
-loss as good as any side's, within 5 %, is a goal beside that of time (with --quick none is set).
+The bench fails if the first report of the defaults differs between sides. The second goal beside
+time is that our best loss is within 5 % of the best of all sides (with --quick there are no goals).
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import measuring
-from makespan_peers import Setup, space_of
+from parts import measuring
+from parts.makespan.peers import Setup, space_of
 
 from model.corpus.prepare import prepare
 from tuner.journal.journal import read_journal
@@ -73,7 +73,7 @@ Samples = list[tuple[float, float]]  # moment, seconds in training until then
 
 
 def main() -> int:
-    """Measure all sides, and print what came of it."""
+    """Measure all sides, and print the result."""
     options = _options()
     with tempfile.TemporaryDirectory() as folder:
         measure = partial(one_search, options=options, folder=Path(folder))
@@ -84,11 +84,7 @@ def main() -> int:
         )
     check(found)
     result = result_of(found, options)
-    measuring.show(result)
-    if options.out:
-        measuring.write(result, options.out)
-    if options.plot:
-        plot(result, options.plot)
+    measuring.finish(result, options.out, partial(plot, result), options.plot)
     return 0
 
 
@@ -140,7 +136,7 @@ def _setup(options: argparse.Namespace, folder: Path) -> Setup:
 
 
 def one_search(side: str, *, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """What one search of one side took and gave."""
+    """Run one search of one side, and return its times, tokens and losses."""
     with tempfile.TemporaryDirectory(dir=folder) as own:
         setup = _setup(options, Path(own))
         run = our_search if side in OURS else a_peers_search
@@ -156,34 +152,35 @@ def one_search(side: str, *, options: argparse.Namespace, folder: Path) -> dict[
         return found
 
 
-def _output(command: list[str], log: Path) -> dict[str, Any]:
-    """The object that a command prints in the end."""
+def _output(module: str, arguments: list[str], log: Path) -> dict[str, Any]:
+    """Run a module as a program, and return the JSON object on its last line of output."""
+    command, environment = measuring.module_command(module, *arguments)
     with log.open("w") as errors:
         done = subprocess.run(
-            [sys.executable, *command],
+            command,
+            env=environment,
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
             check=False,
         )
     if done.returncode:
-        raise SystemExit(f"{' '.join(command[:2])} failed:\n{log.read_text()[-3000:]}")
+        raise SystemExit(f"{' '.join([module, *arguments[:1]])} failed:\n{log.read_text()[-3000:]}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
 def our_search(side: str, setup: Setup) -> dict[str, Any]:
-    """By `tuner search`, in a home of its own with the prepared corpus."""
+    """Run `tuner search` in a home of its own with the prepared corpus."""
     folder = Path(setup.folder)
     home, watched = folder / "home", folder / "watch.json"
     home.mkdir()
     (home / "corpora").symlink_to(Path(setup.corpus).parent)
-    command = [str(ROOT / "bench" / "searching.py")]
-    command += ["--no-refill"] if side == "no-refill" else []
+    command = ["--no-refill"] if side == "no-refill" else []
     command += [str(watched), "search", "--json", "--home", str(home), "--space", setup.space]
     for override in setup.overrides:
         command += ["--set", override]
-    found = _output(command, folder / "log")
+    found = _output("parts.watched_search", command, folder / "log")
     watch = json.loads(watched.read_text())
     journal = read_journal(next((home / "searches").iterdir()))
     ends = [event["outcome"] for event in journal if event["event"] == "outcome"]
@@ -200,11 +197,10 @@ def our_search(side: str, setup: Setup) -> dict[str, Any]:
 
 
 def a_peers_search(side: str, setup: Setup) -> dict[str, Any]:
-    """By another tool."""
+    """Run the search by another tool."""
     folder = Path(setup.folder)
     (folder / "setup.json").write_text(json.dumps(asdict(setup)))
-    command = [str(ROOT / "bench" / "makespan_peers.py"), side, str(folder / "setup.json")]
-    found = _output(command, folder / "log")
+    found = _output("parts.makespan.peers", [side, str(folder / "setup.json")], folder / "log")
     samples, tokens = [], 0
     for log in folder.glob("*.trained"):
         turns = [line.split() for line in log.read_text().splitlines()]
@@ -217,7 +213,7 @@ def a_peers_search(side: str, setup: Setup) -> dict[str, Any]:
 
 
 class _GpuSamples(threading.Thread):
-    """How busy the GPU is, twice a second, for as long as a search runs."""
+    """Samples the load of the GPU twice a second while a search runs."""
 
     def __init__(self, *, enabled: bool) -> None:
         super().__init__(daemon=True)
@@ -228,7 +224,7 @@ class _GpuSamples(threading.Thread):
             self.start()
 
     def run(self) -> None:
-        """Ask nvidia-smi again and again."""
+        """Read nvidia-smi every half second."""
         command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
         seconds = 0.0
         last = time.time()
@@ -240,15 +236,15 @@ class _GpuSamples(threading.Thread):
             self._samples.append((now, seconds))
 
     def stop(self) -> list[Samples]:
-        """What was measured; nothing without a GPU."""
+        """Stop, and return the samples; an empty list without a GPU."""
         self._done.set()
         return [self._samples] if self._samples else []
 
 
 def spells(samples: Samples) -> Iterator[tuple[float, float, float]]:
-    """Begin and end of what lies between two samples, and the seconds in training meanwhile.
+    """Yield begin, end and training seconds of each interval between two samples.
 
-    Seconds count when a step ends, so that it may have begun before the earlier sample.
+    Seconds count when a step ends, so that the step may have begun before the earlier sample.
     """
     for (start, before), (end, after) in pairwise(samples):
         if after > before:
@@ -256,7 +252,7 @@ def spells(samples: Samples) -> Iterator[tuple[float, float, float]]:
 
 
 def curve(busy: list[Samples], began: float, wall: float, devices: int) -> list[float]:
-    """Share of the devices' time spent in training, for each of `BINS` parts of the time."""
+    """Return the share of the devices' time spent in training, for each of `BINS` intervals."""
     width = wall / BINS
     spent = [0.0] * BINS
     for start, end, seconds in (spell for samples in busy for spell in spells(samples)):
@@ -272,10 +268,10 @@ def curve(busy: list[Samples], began: float, wall: float, devices: int) -> list[
 
 
 def check(found: dict[str, list[dict[str, Any]]]) -> None:
-    """All sides have trained the same.
+    """Check that all sides train the same model.
 
     Raises:
-        SystemExit: if not.
+        SystemExit: if the first report of the defaults differs between sides.
     """
     runs = [(side, run) for side, several in found.items() for run in several]
     defaults = [run["defaults"] for _, run in runs]
@@ -287,7 +283,7 @@ def check(found: dict[str, list[dict[str, Any]]]) -> None:
 def result_of(
     found: dict[str, list[dict[str, Any]]], options: argparse.Namespace
 ) -> dict[str, Any]:
-    """The result in the form of all benches."""
+    """Return the result in the format of `parts.measuring`."""
     walls = {side: [run["wall"] for run in runs] for side, runs in found.items()}
 
     def of(side: str, what: str) -> measuring.Spread:
@@ -339,7 +335,7 @@ def result_of(
 
 
 def plot(result: dict[str, Any], path: Path) -> None:
-    """Training over time: a line for each side, of its first round."""
+    """Draw the training share over time, a panel for the first round of each side."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -363,14 +359,10 @@ def plot(result: dict[str, Any], path: Path) -> None:
         )  # fmt: skip
         panel.set_ylim(0, 1.05)
         panel.set_yticks([0, 0.5, 1], ["0", "50 %", "100 %"], fontsize=8)
-        for side_of_box in ("top", "right"):
-            panel.spines[side_of_box].set_visible(False)
     panel.set_xlim(left=0)
     panel.set_xlabel("seconds since the process was started")
     figure.suptitle("Share of the device's time spent in training", fontsize=11, x=0.02, ha="left")
-    figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=140)
+    measuring.save_figure(figure, path, dpi=140)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,18 @@
-"""What a search costs beside training: trials that sleep for a known time, through the whole stack.
+"""Cost of a search beside training: its trials sleep for a known time instead of training.
 
     python bench/overhead.py                           100 and 1,000 trials of ten reports
     python bench/overhead.py --trials 100 1000 10000   and ten thousand, most of an hour
-    python bench/overhead.py --quick                   a dozen short ones, so that CI sees it work
+    python bench/overhead.py --quick                   a dozen short ones, as a test of the bench
     python bench/overhead.py --out FILE.json           also write the numbers
 
 Ray Tune, the searcher, the journal and the record in SQLite are those of `tuner search`; only the
-workers are stubs (overhead_stub.py). Each number of trials is a search of its own in a process of
-its own. Linux only.
+workers are stubs (parts/overhead/stub.py). Each search runs in a process of its own. Linux only.
 
-*Idle*: what a slot waits beside the sleep of its trials. *CPU*: of all processes, Ray's included.
-Both are counted from when each slot has ended a trial: Ray starts its processes before, once a
-search. A report costs what ten reports of a trial cost more than one, by ninths. Should a trial
-end before all of these processes run, Ray Tune gives its process to one that waits, and starts
-another, and so on with every trial: *processes started* would tell.
+*Idle*: time in which a slot waits, beyond the sleep of its trials. *CPU*: processor time of all
+processes, Ray's included. Both are counted from the moment when each slot has ended a trial,
+because Ray starts its processes before that, once in a search. The cost of a report is a ninth of
+the difference between trials of ten reports and of one. If a trial ended before all processes of
+Ray ran, Ray Tune would start another process for every trial; *processes started* would show it.
 """
 
 from __future__ import annotations
@@ -34,43 +33,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from memory import descendants, pss_bytes
+from parts.memory import descendants, pss_bytes
+from parts.overhead.space import SPACE
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "bench" / "overhead.md"
-TRIAL_SECONDS = 20.0  # that the goal speaks of
+TRIAL_SECONDS = 20.0  # duration of the trials of the goal
 PERIOD_SECONDS = 0.5
 TICK = os.sysconf("SC_CLK_TCK")
 WORKERS, SLOTS = 2, 4  # two slots each, so that a worker's trials cross
 GOALS = {"overhead_share": 0.05, "driver_kilobytes_per_trial": 50.0}
-
-SPACE = """\
-name: overhead
-data: {{files: {texts}}}
-tokenizer: {{vocab_size: 300}}
-model: {{d_model: 16, n_layers: 1, n_heads: 2, context_length: 16}}
-hyperparameters:
-  α_max:     {{log: [1e-4, 3e-2]}}
-  α_min:     {{fraction_of: α_max, log: [0.01, 0.5]}}
-  T_warmup:  {{fraction_of: T_total, uniform: [0.0, 0.2]}}
-  β1:        {{uniform: [0.8, 0.95]}}
-  β2:        {{choice: [0.95, 0.98, 0.99, 0.999]}}
-  λ:         {{log: [5e-3, 1.0]}}
-  τ:         {{log: [0.25, 4.0]}}
-  B:         {{choice: [8, 16, 32]}}
-  optimizer: adamw
-budget: {{tokens: 240_000, reports: {reports}}}
-engine: {{workers: 2, slots: 2, device: cpu}}
-search: {{trials: {trials}, sampler: {sampler}, scheduler: none}}
-confirm: off
-"""
 
 
 # one search -------------------------------------------------------------------------------------
 
 
 def _cpu_seconds(pid: int) -> float:
-    """Of a process so far."""
+    """Return the processor time of a process so far."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICK
 
@@ -83,7 +62,7 @@ class Meter(threading.Thread):
         self.board: Any = None
         self.began = self.ended = 0.0
         self.samples: list[dict[str, float]] = []
-        self._cpu: dict[int, float] = {}  # process → what it had used when it was last seen
+        self._cpu: dict[int, float] = {}  # process → processor seconds when last seen
 
     def run(self) -> None:
         """Sample for as long as the search trains."""
@@ -92,7 +71,7 @@ class Meter(threading.Thread):
             time.sleep(PERIOD_SECONDS)
 
     def sample(self) -> None:
-        """Note where things stand."""
+        """Record trials, memory and processor time."""
         me = os.getpid()
         for pid in descendants(me):
             with contextlib.suppress(OSError):  # it has just ended
@@ -110,8 +89,8 @@ class Meter(threading.Thread):
 
 
 def run_one(options: argparse.Namespace) -> int:
-    """One search with stub workers, in this process; prints what was measured."""
-    from overhead_stub import StubWorker
+    """Run one search with stub workers in this process, and print its measurements."""
+    from parts.overhead.stub import StubWorker
 
     from tuner.driver.search import search
     from tuner.driver.view import SilentView
@@ -137,7 +116,7 @@ def run_one(options: argparse.Namespace) -> int:
         handles = [actor.remote(options.seconds, on.slots, gated) for _ in range(on.number)]
         return local_ray.Workers(handles, on.slots)
 
-    local_ray.start_workers = start_stubs  # the one thing of the stack that is not real
+    local_ray.start_workers = start_stubs  # the only part that is not real
 
     folder = Path(options.folder)
     (folder / "texts").mkdir()
@@ -164,7 +143,7 @@ def run_one(options: argparse.Namespace) -> int:
 
 
 def measured(trials: int, reports: int, seconds: float, sampler: str) -> dict[str, Any]:
-    """What one search cost."""
+    """Run one search in a process of its own, and return its cost."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, __file__, "--one", "--folder", folder, "--trials", str(trials)]
         command += ["--reports", str(reports), "--seconds", str(seconds), "--sampler", sampler]
@@ -196,12 +175,12 @@ def measured(trials: int, reports: int, seconds: float, sampler: str) -> dict[st
 
 
 def _between(one: dict[str, float], other: dict[str, float], what: str) -> float:
-    """Milliseconds of processors per trial between two samples."""
+    """Return the processor milliseconds per trial between two samples."""
     return 1e3 * (other[what] - one[what]) / max(1.0, other["trials"] - one["trials"])
 
 
 def _growth(samples: list[dict[str, float]]) -> float:
-    """Bytes of the driver per trial: the slope behind the first tenth, when all is loaded."""
+    """Return the driver's bytes per trial: the slope after the first tenth, when all is loaded."""
     last = samples[-1]["trials"]
     some = [s for s in samples if s["trials"] >= last / 10]
     ended = np.array([s["trials"] for s in some])
@@ -211,7 +190,7 @@ def _growth(samples: list[dict[str, float]]) -> float:
 
 
 def summary(runs: list[dict[str, Any]], one_report: dict[str, Any], cores: int) -> dict[str, Any]:
-    """What the goals speak of, of the largest search."""
+    """Return the quantities of the goals, for the largest search."""
     largest, same = runs[-1], runs[0]
     per_report = (same["cpu_ms_per_trial"] - one_report["cpu_ms_per_trial"]) / (same["reports"] - 1)
     idle = largest["idle_ms_per_trial"] / 1e3 / TRIAL_SECONDS
@@ -227,15 +206,14 @@ def summary(runs: list[dict[str, Any]], one_report: dict[str, Any], cores: int) 
 
 
 def page(found: dict[str, Any]) -> str:
-    """The numbers as Markdown."""
+    """Return the numbers as Markdown."""
     names = [name for name in found["runs"][0] if name not in {"sampler", "trials", "reports"}]
     lines = [
         "# What a search costs beside training",
         "",
         f"Made by `{found['command']}` on {found['date']} ({found['machine']}).",
         "",
-        *(__doc__ or "").split("\n\n")[-2].splitlines(),
-        *(__doc__ or "").split("\n\n")[-1].splitlines(),
+        *"\n\n".join((__doc__ or "").split("\n\n")[-2:]).splitlines(),
         "",
         "| trials | reports | sampler |" + "".join(f" {_spelled(n)} |" for n in names),
         "|---:|---:|---|" + "---:|" * len(names),
@@ -264,11 +242,11 @@ def _shown(name: str, value: float) -> str:
 
 
 def main() -> int:
-    """Measure searches of several sizes, and say what they cost."""
+    """Measure searches of several sizes, and print their cost."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--trials", type=int, nargs="+", default=[100, 1000])
     parser.add_argument("--reports", type=int, default=10)
-    parser.add_argument("--seconds", type=float, default=1.5, help="that a trial sleeps")
+    parser.add_argument("--seconds", type=float, default=1.5, help="sleep of a trial")
     parser.add_argument("--sampler", default="tpe")
     parser.add_argument("--quick", action="store_true", help="a dozen short trials")
     parser.add_argument("--out", type=Path, help="write the numbers as JSON")

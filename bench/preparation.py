@@ -1,13 +1,13 @@
-"""What the preparation of a large text costs: memory at its peak, and bytes per second.
+"""Cost of preparing a large text: peak memory, and bytes per second.
 
     python bench/preparation.py                  1 GB, with a new word in each line of ten
-    python bench/preparation.py --lines plain    1 GB of nothing but copies
-    python bench/preparation.py --quick          2 MB, so that CI sees that this still works
+    python bench/preparation.py --lines plain    1 GB without new words
+    python bench/preparation.py --quick          2 MB, as a test of the bench
     python bench/preparation.py --out FILE.json  also write the numbers
 
-The text is the standard library's, document after document in a random order until there is enough.
-Words that occur once are what a tokenizer's training has to remember, and copies have none. Memory
-is the proportional set size (PSS) of all processes, summed twice a second; Linux only.
+The text consists of documents of the standard library in random order. New words are added because
+copies have none, and the training of a tokenizer must remember words that occur once. Memory is the
+proportional set size (PSS) of all processes, summed twice a second; Linux only.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from memory import descendants, pss_bytes
+from parts.memory import descendants, pss_bytes
 
 from model.sources.registry import documents
 from model.spec.data import END_OF_TEXT, DataConfig
@@ -39,7 +39,7 @@ budget: {tokens: 100_000}
 
 
 def write_text(path: Path, size: int, *, with_words: bool) -> None:
-    """Documents of the standard library, until there are enough bytes."""
+    """Write documents of the standard library until the file has `size` bytes."""
     texts = [document.text for document in documents(DataConfig())]
     draw, written = random.Random(0), 0
     with path.open("w", encoding="utf-8", newline="") as file:
@@ -55,7 +55,7 @@ def write_text(path: Path, size: int, *, with_words: bool) -> None:
 
 
 def main() -> int:
-    """Prepare one text and print what it cost."""
+    """Prepare one text, and print the cost."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--quick", action="store_true", help="2 MB")
     parser.add_argument("--lines", choices=("words", "plain"), default="words")

@@ -1,22 +1,22 @@
-"""How full the slots are in a search: share of their time in which they wait for a trial.
+"""Occupancy of the slots in a search: the share of time in which they wait for a trial.
 
     python bench/refill.py                 64 trials of lm.yaml, two minutes on two cores
-    python bench/refill.py --slots 1 2     with so many slots for each worker, by turns
-    python bench/refill.py --quick         a few short trials: does this still work?
+    python bench/refill.py --slots 1 2     with 1 and with 2 slots for each worker, alternating
+    python bench/refill.py --quick         a few short trials, as a test of the bench
     python bench/refill.py --out FILE.json --plot FILE.png
 
-A search by `tuner search` with a Ray of its own, whose workers count (`Worker.usage`). The
-*slot-time* of a worker is its slots times the seconds from the begin of its first trial to the
-moment when the last new trial found a slot. *Idle* is the share of it in which a slot held no
-trial: it had been freed, and the next one was still on its way, or was being built. *Engine idle*
-is the share of the seconds in which a worker had nothing at all to train; *training* the share
-that was spent in training steps. The rest goes to validation and to saving states.
+The bench runs `tuner search` on a Ray cluster of its own, whose workers count (`Worker.usage`). The
+*slot-time* of a worker is its slots times the seconds from the start of its first trial to the
+moment when the last new trial got a slot. *Idle* is the share of slot-time in which a slot held no
+trial: the slot was free, and its next trial had not arrived or was being built. *Engine idle* is
+the share of time in which a worker had no trial at all; *training* is the share spent in training
+steps. The rest is validation and saving checkpoints.
 
-The *tail* comes after that: only parked trials are left, some of which are promoted. A slot is
-then often free because the search has no trial for it; that is counted separately (*none left*)
-from the time in which it waits for one that there is (*idle*), and is no part of the goal.
+The *tail* comes after that: only paused trials are left, some of which are promoted. A slot is then
+often free because the search has no trial for it. This time is counted separately (*none left*)
+from the time in which a slot waits for an existing trial (*idle*), and is not part of the goal.
 
-*Wasted* tokens were trained past the report at which a trial was stopped or parked.
+*Wasted* tokens were trained past the report at which a trial was stopped or paused.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import measuring
+from parts import measuring
 
 ROOT = measuring.ROOT
 GOAL = 0.03
@@ -40,7 +40,7 @@ Counts = Mapping[str, Any]
 
 
 def main() -> int:
-    """Run the searches, and print how full they were."""
+    """Run the searches, and print the occupancy of their slots."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--space", default=str(ROOT / "search_spaces" / "lm.yaml"))
     parser.add_argument("--trials", type=int, help="of each search (default: 64)")
@@ -58,11 +58,7 @@ def main() -> int:
         sides = {_name(n): partial(one_search, n, options, home) for n in options.slots or [None]}
         found = measuring.by_turns(sides, options.rounds)
     result = result_of(found, options)
-    measuring.show(result)
-    if options.out:
-        measuring.write(result, options.out)
-    if options.plot:
-        plot(found, options.plot)
+    measuring.finish(result, options.out, partial(plot, found), options.plot)
     return 0
 
 
@@ -71,7 +67,7 @@ def _name(slots: int | None) -> str:
 
 
 def one_search(slots: int | None, options: argparse.Namespace, home: str) -> dict[str, float]:
-    """How full the slots of one search were."""
+    """Run one search, and return the occupancy of its slots, its times and tokens."""
     overrides = [
         "confirm=off",
         f"search.trials={options.trials}",
@@ -80,14 +76,14 @@ def one_search(slots: int | None, options: argparse.Namespace, home: str) -> dic
     overrides += [f"budget.tokens={options.tokens}"] if options.tokens else []
     overrides += [f"engine.slots={slots}"] if slots else []
     watched, log = Path(home, "watch.json"), Path(home, "log")
-    command = [sys.executable, str(ROOT / "bench" / "searching.py"), str(watched)]
-    command += ["search", "--json", "--fresh", "--home", home, "--space", options.space]
+    search = ["search", "--json", "--fresh", "--home", home, "--space", options.space]
     for override in overrides:
-        command += ["--set", override]
+        search += ["--set", override]
+    command, environment = measuring.module_command("parts.watched_search", str(watched), *search)
     began = time.monotonic()
     with log.open("w") as errors:
         done = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=errors, text=True, check=False
+            command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True, check=False
         )
     if done.returncode:
         raise SystemExit(log.read_text())
@@ -105,7 +101,7 @@ def one_search(slots: int | None, options: argparse.Namespace, home: str) -> dic
 
 
 def shares(counts: Counts, before: Counts | None = None) -> dict[str, float]:
-    """Where the time of the slots went, until some moment or from an earlier one on."""
+    """Return the shares of slot-time from the start, or from `before`, to `counts`."""
 
     def total(now: Counts, name: str) -> float:
         return float(sum(usage[name] for usage in now["usage"]))
@@ -130,7 +126,7 @@ def shares(counts: Counts, before: Counts | None = None) -> dict[str, float]:
 
 
 def result_of(found: Mapping[str, list[dict[str, float]]], options: argparse.Namespace) -> Any:
-    """The result in the form of all benches."""
+    """Return the result in the format of `parts.measuring`."""
 
     def rows(prefix: str, names: list[str]) -> list[list[Any]]:
         return [
@@ -166,7 +162,7 @@ def result_of(found: Mapping[str, list[dict[str, float]]], options: argparse.Nam
 
 
 def plot(found: Mapping[str, list[dict[str, float]]], path: Path) -> None:
-    """A bar for each search and its tail: where the slots' time went, in the first round."""
+    """Draw a bar of slot-time for the first round of each search, and one for its tail."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -191,11 +187,7 @@ def plot(found: Mapping[str, list[dict[str, float]]], path: Path) -> None:
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
     axes.set_xlabel("slot-time")
     axes.legend(ncols=3, loc="lower left", bbox_to_anchor=(0, 1), frameon=False)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=140)
+    measuring.save_figure(figure, path, dpi=140)
 
 
 if __name__ == "__main__":

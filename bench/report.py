@@ -1,14 +1,14 @@
-"""How long a report takes to make, and how large it is: searches of 24 and of 500 trials.
+"""Time and size of a report, for searches of 24 and of 500 trials.
 
     python bench/report.py                       24 and 500 trials
-    python bench/report.py --trials 24 100 500   others
-    python bench/report.py --quick               a dozen, so that CI sees it work
+    python bench/report.py --trials 24 100 500   other numbers of trials
+    python bench/report.py --quick               a dozen trials, as a test of the bench
     python bench/report.py --out FILE.json       also write the numbers
     python bench/report.py --page FILE.md        also write the page, docs/bench/report.md
 
-The trials are those that `tuner search` would make of lm.yaml with a random sampler; a formula says
-what they report. Each number is the median of three in a process that has written one before; the
-first one also imports what draws and counts.
+The trials are those of `tuner search` with lm.yaml and a random sampler; a formula computes their
+reports. Each number is the median of three reports in a process that has written one before; the
+first report of a process also imports the libraries for plots and statistics.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ STARTED = 1_795_276_800_000  # milliseconds
 
 
 def reported(row: Trial, step: int) -> Report:
-    """What a trial reports: best near a learning rate of 0.01, and NaN far above it."""
+    """Return a report of a trial: best near a learning rate of 0.01, NaN far above it."""
     h, tokens = row.spec.hyperparameters, step * row.spec.tokens_per_step
     loss = 3 + abs(math.log10(h.max_learning_rate / 0.01)) + 0.2 * abs(math.log10(h.weight_decay))
     loss += 2 / (1 + tokens / 30_000)
@@ -54,8 +54,8 @@ def reported(row: Trial, step: int) -> Report:
     return Report(str(row.number), status, step, tokens, loss, loss, 1.0, 0.01)
 
 
-def made_up(trials: int) -> SearchResult:
-    """A search that never ran."""
+def synthetic_result(trials: int) -> SearchResult:
+    """Return the result of a search without training."""
     path = ROOT / "search_spaces" / "lm.yaml"
     space = load_space(path)
     settings = space.search.model_copy(update={"trials": trials, "sampler": "random"})
@@ -82,7 +82,7 @@ def made_up(trials: int) -> SearchResult:
 
 
 def seconds_of(action: Any, rounds: int) -> float:
-    """How long it takes, warm."""
+    """Return the median seconds of a function, warm."""
     times = []
     for _ in range(rounds):
         began = time.perf_counter()
@@ -92,8 +92,8 @@ def seconds_of(action: Any, rounds: int) -> float:
 
 
 def measured(trials: int, folder: Path) -> dict[str, Any]:
-    """One search."""
-    result, page = made_up(trials), folder / "report.html"
+    """Measure the report of one search."""
+    result, page = synthetic_result(trials), folder / "report.html"
     rounds = 1 if trials <= QUICK else ROUNDS
     began = time.perf_counter()
     write_report(result, page)
@@ -107,7 +107,7 @@ def measured(trials: int, folder: Path) -> dict[str, Any]:
 
 
 def page(found: dict[str, Any]) -> str:
-    """The numbers as Markdown."""
+    """Return the numbers as Markdown."""
     rows = [
         f"| {run['trials']} | {run['seconds']:.2f} | {run['first_seconds']:.2f} "
         f"| {run['bytes'] / 1e6:.2f} | {run['png_seconds']:.2f} |"
@@ -136,7 +136,7 @@ def main() -> int:
     parser.add_argument("--trials", type=int, nargs="+", default=[24, 500])
     parser.add_argument("--quick", action="store_true", help="a dozen trials")
     parser.add_argument("--out", type=Path, help="write the numbers as JSON")
-    parser.add_argument("--page", type=Path, help="write what is printed")
+    parser.add_argument("--page", type=Path, help="write the page")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:

@@ -1,9 +1,9 @@
-"""Pictures of a report for the documentation: light, dark, and on a phone.
+"""Screenshots of a report for the documentation: light, dark, and on a phone.
 
     tuner report -o report.html && python bench/report_shots.py report.html
 
-They are written to docs/ as report-light.png, report-dark.png and report-phone.png. A desktop is
-shown from the top; a phone by what it shows on its first screens, side by side.
+The pictures are written to docs/ as report-light.png, report-dark.png and report-phone.png. The
+first two show the page from the top; the last shows the first screens of a phone side by side.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ENDS_BEFORE = "#matters"  # a desktop's picture
 
 
 def shot(browser: Browser, report: Path, **options: Any) -> Image.Image:
-    """The page down to a section, or the screens of a phone."""
+    """Return a picture of the page down to a section, or of the screens of a phone."""
     with browser.new_context(**options) as context:
         page = context.new_page()
         page.goto(report.resolve().as_uri())

@@ -1,26 +1,27 @@
-"""How cost grows with slots, width, context, vocabulary and number of trials, as exponents.
+"""Growth of cost with slots, width, context, vocabulary and number of trials, as exponents.
 
     python bench/scaling.py                                 about 7 minutes on two quiet cores
     python bench/scaling.py --device cuda                   the same on a GPU
-    python bench/scaling.py --quick                         few small sizes, so that CI sees it work
+    python bench/scaling.py --quick                         few small sizes, as a test of the bench
     python bench/scaling.py --out FILE.json --plot FILE.png
 
 Each row of a table is the least-squares line through the logarithms of cost and size; ± is the
-standard error of its slope. 1 is proportional; below 1, something is paid once and shared.
+standard error of its slope. An exponent of 1 means proportional cost; below 1, part of the cost is
+paid once and shared.
 
-A tick trains each slot on one micro-batch. Turns of the engine are timed, but for the first of each
-stack and for those that end in a report; in processor seconds where it trains on the processor,
-which other processes disturb less. Sizes go by turns, and the median of the
-rounds is fitted. Width, context and vocabulary are fitted on the FLOPs of a tick, which say what
-must grow faster than the size itself: attention with the square of the context, matrices with that
-of the width. A tick reads equally many tokens at all contexts.
+A tick trains each slot on one micro-batch. Turns of the engine are timed, except the first of each
+stack and those that end in a report; on a CPU in processor seconds, which other processes disturb
+less. Sizes alternate, and the line is fitted to the median of the rounds. Width, context and
+vocabulary are fitted on the FLOPs of a tick, because attention must grow with the square of the
+context, and matrices with the square of the width. A tick reads the same number of tokens at all
+contexts.
 
-The trials of a search are stubs, in a process of its own (scaling_driver.py). Its processor time is
-fitted on how many there have been, both counted from the first eighth: what is loaded once, and
-the model of a sampler that grows up to the 1,000 trials that it looks at, are before. These points
-are sums, each of which has the earlier ones in it, so that their error is too small.
+The trials of a search are stubs, and the search runs in a process of its own
+(parts/scaling/driver.py). Its processor time is fitted on the number of trials, both counted from
+the first eighth: by then the modules are loaded, and the sampler's model has its full size of 1,000
+trials. The points are cumulative sums, so that their standard error is too small.
 
-Worse than linear is an exponent that is above 1 by more than its error and {margin}.
+A cost is worse than linear if its exponent exceeds 1 by more than its error and {margin}.
 """
 
 from __future__ import annotations
@@ -37,14 +38,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import made_up
 import numpy as np
-from measuring import about, by_turns, goal, show, write
+from parts import synthetic
+from parts.measuring import about, by_turns, finish, goal, module_command
 
 from model.spec.architecture import Architecture
 from model.spec.trial import TrialSpec
 
-HERE = Path(__file__).resolve().parent
 MARGIN = 0.1
 TOKENS = 1024  # of a tick and slot
 STEPS = 32  # of each trial
@@ -68,7 +68,7 @@ DRIVERS = (("tpe", "none"), ("random", "asha"))
 
 
 class Line(NamedTuple):
-    """The line through some points, in logarithms."""
+    """Line through points in logarithmic scales."""
 
     exponent: float
     error: float  # standard error of the exponent
@@ -76,28 +76,28 @@ class Line(NamedTuple):
 
     @property
     def is_worse(self) -> bool:
-        """Whether cost grows faster than size."""
+        """True if cost grows faster than size."""
         return self.exponent - self.error > 1 + MARGIN
 
 
 class Row(NamedTuple):
-    """How one cost grows with one size."""
+    """Growth of one cost with one size."""
 
     name: str
     cost: str
-    on: str  # what it is fitted on
+    on: str  # quantity of `x`
     sizes: Sequence[float]
     x: Sequence[float]
     y: Sequence[float]
 
     @property
     def line(self) -> Line:
-        """Through all points."""
+        """Line through all points."""
         return fitted(self.x, self.y)
 
 
 def fitted(x: Sequence[float], y: Sequence[float]) -> Line:
-    """Least squares of log y on log x; at least three points."""
+    """Fit log y on log x by least squares; needs at least three points."""
     u, v = np.log(x), np.log(y)
     u0 = u - u.mean()
     slope = float(u0 @ v / (u0 @ u0))
@@ -110,32 +110,33 @@ def fitted(x: Sequence[float], y: Sequence[float]) -> Line:
 
 
 def architecture(**sizes: int) -> Architecture:
-    """The small model with some sizes changed; heads are 32 wide."""
+    """Return the small model with other sizes; heads are 32 wide."""
     all_sizes = {**SMALL, **sizes}
     return Architecture(n_heads=all_sizes["d_model"] // 32, **all_sizes)  # type: ignore[arg-type]
 
 
 def flops(a: Architecture) -> float:
-    """Of a tick of one slot, forwards and backwards: two for each multiplication, three times.
+    """Return the FLOPs of a tick of one slot.
 
-    The optimizer's are fewer by the tokens of a tick.
+    A multiplication counts as two, the backward pass as twice the forward pass. The optimizer is
+    left out: its FLOPs are fewer by a factor of the tokens of a tick.
     """
     block = 4 * a.d_model**2 + 3 * a.d_model * a.d_ff + 2 * a.context_length * a.d_model
     return 6.0 * TOKENS * (a.n_layers * block + a.vocab_size * a.d_model)
 
 
 def spec_of(a: Architecture, seed: int) -> TrialSpec:
-    """A trial of a few updates, each of one tick."""
+    """Return a trial of a few updates of one tick each."""
     rows = {
         "batch_size": TOKENS // a.context_length,
         "max_learning_rate": 0.003,
         "total_steps": STEPS,
     }
-    return made_up.trial(a, seed, rows, (SEQUENCES, 4))
+    return synthetic.trial(a, seed, rows, (SEQUENCES, 4))
 
 
 def tick(a: Architecture, slots: int, width: int, device: str) -> tuple[float, list[float]]:
-    """Seconds in which each slot trains for one tick, and the losses in the end."""
+    """Return the seconds in which each slot trains for one tick, and the final losses."""
     from model.engine.engine import Engine
 
     rng = np.random.default_rng(0)
@@ -162,10 +163,10 @@ def tick(a: Architecture, slots: int, width: int, device: str) -> tuple[float, l
 
 
 def tick_rows(sizes: Mapping[str, Sequence[int]], rounds: int, device: str) -> list[Row]:
-    """Measured by turns.
+    """Measure the seconds of a tick by number of slots, width, context and vocabulary.
 
     Raises:
-        SystemExit: if a trial in a wide stack reaches another loss than in a narrow one.
+        SystemExit: if the loss of a trial in a wide stack differs from that in a narrow one.
     """
     sides: dict[str, Callable[[], tuple[float, list[float]]]] = {}
     for k in sizes["slots"]:
@@ -199,12 +200,12 @@ def tick_rows(sizes: Mapping[str, Sequence[int]], rounds: int, device: str) -> l
 
 
 def driver_rows(trials: int) -> tuple[list[Row], list[dict[str, Any]]]:
-    """Searches of stubs, all at once; and what was found of each."""
+    """Run searches of stubs in parallel; return their rows and their measurements."""
     processes = {}
     for sampler, scheduler in DRIVERS:
-        command = [sys.executable, str(HERE / "scaling_driver.py"), "--trials", str(trials)]
-        command += ["--sampler", sampler, "--scheduler", scheduler]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        settings = ["--trials", str(trials), "--sampler", sampler, "--scheduler", scheduler]
+        command, environment = module_command("parts.scaling.driver", *settings)
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
         processes[f"trials of a search: {sampler}, {scheduler}"] = process
     rows, all_found = [], []
     for name, process in processes.items():
@@ -224,12 +225,12 @@ def driver_rows(trials: int) -> tuple[list[Row], list[dict[str, Any]]]:
 
 
 def _slope(trials: Sequence[int], taken: Sequence[float]) -> float:
-    """Kilobytes per trial."""
+    """Return the growth in kilobytes per trial."""
     return float(np.polyfit(trials, taken, 1)[0]) / 1e3
 
 
 def driver_table(all_found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What a trial costs the driver after how many others."""
+    """Return a table of the cost of a trial by the number of trials before it."""
     places = all_found[0]["trials"]
     shown = [0, len(places) // 2, len(places) - 1]
     return {
@@ -247,7 +248,7 @@ def driver_table(all_found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _milliseconds(found: Mapping[str, Any], index: int) -> float:
-    """Processor time of a trial between a place and the one before it, or the start."""
+    """Return the milliseconds of a trial between a measured place and the one before it."""
     before = [(0, 0.0), *zip(found["trials"], found["seconds"], strict=True)][index]
     trials, seconds = found["trials"][index] - before[0], found["seconds"][index] - before[1]
     return float(1e3 * seconds / trials)
@@ -259,7 +260,7 @@ def _milliseconds(found: Mapping[str, Any], index: int) -> float:
 def result_of(
     rows: Sequence[Row], drivers: Sequence[Mapping[str, Any]], device: str
 ) -> dict[str, Any]:
-    """Tables, goals and numbers, as `measuring` has them."""
+    """Return the result in the format of `parts.measuring`."""
     table = {
         "title": "How cost grows",
         "columns": ["with", "cost", "fitted on", "sizes", "least", "most", "exponent", "±", ""],
@@ -301,7 +302,7 @@ def result_of(
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """A panel for each row: the points and the line."""
+    """Draw a panel for each row: the points and the line."""
     from matplotlib.figure import Figure
 
     columns = 4
@@ -332,8 +333,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=text.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few small sizes, once")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--trials", type=int, help="of the searches of stubs; 10,000")
-    parser.add_argument("--rounds", type=int, help="3")
+    parser.add_argument("--trials", type=int, help="number in each search of stubs (10,000)")
+    parser.add_argument("--rounds", type=int, help="measurements of each size (3)")
     parser.add_argument("--out", type=Path, help="write the numbers as JSON")
     parser.add_argument("--plot", type=Path, help="write a picture")
     options = parser.parse_args()
@@ -342,11 +343,7 @@ def main() -> int:
     rows = tick_rows(QUICK if options.quick else SIZES, rounds, options.device)
     driven, drivers = driver_rows(trials)
     result = result_of([*rows, *driven], drivers, options.device)
-    show(result)
-    if options.out:
-        write(result, options.out)
-    if options.plot:
-        plot([*rows, *driven], options.plot)
+    finish(result, options.out, partial(plot, [*rows, *driven]), options.plot)
     return 0
 
 

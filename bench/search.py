@@ -1,13 +1,14 @@
-"""What a search costs: wall time, memory at its peak, share of the time spent inside training.
+"""Cost of a search: wall time, peak memory, share of time in training.
 
     python bench/search.py                  the default search, as `make search` runs it
-    python bench/search.py --quick          three trials, so that CI sees that this still works
-    python bench/search.py --start          only how soon a search trains that finds all files warm
+    python bench/search.py --quick          three trials, as a test of the bench
+    python bench/search.py --start          only the time until the first trial trains, warm
     python bench/search.py --out FILE.json  also write the numbers
 
 Memory is the proportional set size (PSS) of all processes of the search, Ray's included, summed
-every two seconds; Linux only. A trial trains when a worker's engine turns for the first time. With
-`--start` three short searches follow one in whose home the data were prepared and the store made.
+every two seconds; Linux only. Training starts with the first turn of a worker's engine. With
+`--start`, a short search first prepares the data and creates the store, and three more are measured
+in its home.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from measuring import spread
-from memory import descendants, pss_bytes
+from parts.measuring import spread
+from parts.memory import descendants, pss_bytes
 
 ROOT = Path(__file__).resolve().parents[1]
 PERIOD_SECONDS = 2.0  # reading the memory of big processes takes time itself
@@ -32,10 +33,10 @@ SHORT = ["--set", "budget.tokens=20000", "--set", "search.trials=2", "--set", "c
 
 
 def run(space: str, home: Path, more: list[str]) -> dict[str, Any]:
-    """The numbers of one search in a home.
+    """Run one search in a home, and return its numbers.
 
     Raises:
-        SystemExit: with what it printed, if it failed.
+        SystemExit: with the output of the search, if it failed.
     """
     command = [sys.executable, "-m", "tuner", "search", "--json", "--fresh", "--home", str(home)]
     command += ["--space", space, *more]
@@ -74,7 +75,7 @@ def run(space: str, home: Path, more: list[str]) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Run one search, or several short ones, and print what was measured."""
+    """Run one search, or several short ones, and print the numbers."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--space", default=str(ROOT / "search_spaces" / "lm.yaml"))
     parser.add_argument("--quick", action="store_true", help="three trials")

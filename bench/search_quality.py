@@ -1,11 +1,11 @@
-"""Does the search search well? Searches replayed on a table of trained configurations.
+"""Quality of searches, replayed on a table of trained configurations.
 
     python bench/search_quality.py                        replay all searches, 30 seeds; the page
-    python bench/search_quality.py replay --quick         a few short ones, so that CI sees it work
-    python bench/search_quality.py replay --methods tpe   only those with this in their name
+    python bench/search_quality.py replay --quick         a few short ones, as a test of the bench
+    python bench/search_quality.py replay --methods tpe   only methods with "tpe" in their name
     python bench/search_quality.py table                  train the table, ten seconds a row
 
-The table is in bench/tables, the page and its numbers in docs/bench.
+The table is in parts/search_quality/tables, the page and its numbers are in docs/bench.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import search_quality_page as pages
-import search_quality_table as tables
 import torch
-from search_quality_baselines import one_report_then_top_k
-from search_quality_replay import FILE, Lab, Trace, snap_error
+from parts.search_quality import page as pages
+from parts.search_quality import table as tables
+from parts.search_quality.baselines import one_report_then_top_k
+from parts.search_quality.replay import FILE, Lab, Trace, snap_error
 
 from model.corpus.prepare import prepare
 from tuner.space_file.load import load_space
 
 ROOT = Path(__file__).resolve().parents[1]
 SPACE = ROOT / "search_spaces" / "lm.yaml"
-TABLE = ROOT / "bench" / "tables" / "lm.json.gz"
+TABLE = ROOT / "bench" / "parts" / "search_quality" / "tables" / "lm.json.gz"
 PAGE = ROOT / "docs" / "bench" / "search_quality.md"
 
 SCHEDULERS: Mapping[str, Mapping[str, Any]] = {
@@ -55,7 +55,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
 SLOW, SLOW_MOST = "gp", 8.0  # its suggestions take from a tenth of a second to several
 _DEFAULT = METHODS["tpe · asha-promote"]
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
-    pages.DEFAULT: {"prior": FILE},  # all that the space file says, but for the number of trials
+    pages.DEFAULT: {"prior": FILE},  # the space file, but for its number of trials
     pages.AS_IT_IS: {"prior": FILE, "trials": None},
     "no prior, η = 4": {**_DEFAULT, "reduction_factor": 4},
     "no prior, η = 9": {**_DEFAULT, "reduction_factor": 9},
@@ -85,7 +85,7 @@ def _lab(table: Path, space: Path, slots: int, most: float) -> Lab:
 
 
 def _complete(table: tables.Table) -> int:
-    """Tokens of a complete trial."""
+    """Return the tokens of a complete trial."""
     return table.space.budget_tokens(table.facts)
 
 
@@ -95,13 +95,13 @@ def _trace(job: tuple[Path, Path, int, float, Mapping[str, Any], int]) -> Trace:
 
 
 def _settle_down() -> None:
-    """Let others work on this machine; a process has one core."""
+    """Lower the priority of this process, and limit torch to one thread."""
     os.nice(5)
     torch.set_num_threads(1)
 
 
 def _searches(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The name of each method, and its summary."""
+    """Yield the name of each method, and its summary."""
     lab = _lab(options.table, options.space, options.slots, options.most)
     chosen = {n: s for n, s in {**METHODS, **VARIANTS}.items() if options.methods in n}
     if options.quick:
@@ -113,7 +113,7 @@ def _searches(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]
             is_slow = settings.get("sampler") == SLOW
             seeds = options.slow_seeds if is_slow else options.seeds
             until = min(options.most, SLOW_MOST) if is_slow else options.most
-            # the reference searches until it has seen everything, that of the file to its end
+            # the reference search tries all configurations; that of the file runs to its end
             whole = name in {pages.REFERENCE, pages.AS_IT_IS} and not options.quick
             most = len(lab.table.draws) if whole else until
             place = (options.table, options.space, options.slots, float(most))
@@ -162,7 +162,7 @@ def _described(
 
 
 def _baselines(table: tables.Table, seeds: int, most: float) -> dict[str, dict[str, Any]]:
-    """Those that are no search."""
+    """Return the summaries of the baselines."""
 
     @cache
     def top_k(tokens: float) -> list[float]:
@@ -177,13 +177,13 @@ def _baselines(table: tables.Table, seeds: int, most: float) -> dict[str, dict[s
 
 
 def _equal_tokens(table: tables.Table, spent: float) -> dict[str, Any]:
-    """What the other way to spend the tokens of the default search comes to."""
+    """Return the regret of the top-k baseline with the tokens of the default search."""
     found = [one_report_then_top_k(table, [spent], seed)[0] / table.best - 1 for seed in range(300)]
     return {"spent": spent, "end": pages.quartiles(found), "end_mean": float(np.mean(found))}
 
 
 def replay(options: argparse.Namespace) -> int:
-    """Replay searches, and write what was found."""
+    """Replay searches, and write numbers, page and picture."""
     if options.quick:
         options.seeds = options.slow_seeds = 2
         options.most = 4.0
@@ -240,7 +240,7 @@ def _about_table(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _rounded(value: Any) -> Any:
-    """Six digits are enough of any number; JSON has no infinity, so that null stands for it."""
+    """Round to six digits; infinity becomes null, because JSON has none."""
     if isinstance(value, float):
         return float(f"{value:.6g}") if math.isfinite(value) else None
     if isinstance(value, dict):

@@ -1,16 +1,16 @@
-"""How fast our tokenizer trains and encodes, beside tokenizers, tiktoken and rustbpe.
+"""Speed of our tokenizer in training and encoding, beside tokenizers, tiktoken and rustbpe.
 
     python bench/tokenizer.py                     both corpora, five rounds, about 15 minutes
-    python bench/tokenizer.py --quick             one round on little prose: does this still work?
-    python bench/tokenizer.py --prose FILE        a text of one's own instead of docstrings
+    python bench/tokenizer.py --quick             one round on little prose, as a test of the bench
+    python bench/tokenizer.py --prose FILE        your text instead of docstrings
     python bench/tokenizer.py --out FILE.json --plot FILE.png --markdown
 
-Every number comes from a fresh process, the sides by turns, so that neither a warm cache nor a
-busy minute of the machine favours one. Imports and the making of an encoder are not timed. Of our
-two processes, training is timed with their start and encoding without it, but with the texts sent
-there and the ids sent back. Text is encoded document by document, twice: the first time the
-caches are empty. All encoders are given the same vocabulary, except rustbpe, which can load none
-and trains its own; the others must find the same ids, or the bench fails.
+Every number comes from a fresh process, and the sides alternate, so that neither a warm cache nor a
+busy minute of the machine favours one side. Imports and the construction of an encoder are not
+timed. With two processes of ours, training includes their start; encoding does not, but includes
+sending texts and ids between processes. Text is encoded document by document, twice: the first time
+with empty caches. All encoders have the same vocabulary, except rustbpe, which cannot load one and
+trains its own; the others must return the same ids, or the bench fails.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from tokenizer_corpora import END, prose, prose_of, stdlib
-from tokenizer_sides import Job, encode_jobs, run, train_jobs
-from tokenizer_tables import goals, plot, print_tables, summary
+from parts.tokenizer.corpora import END, prose, prose_of, stdlib
+from parts.tokenizer.sides import Job, encode_jobs, run, train_jobs
+from parts.tokenizer.tables import goals, plot, print_tables, summary
 
 from model.tokenizer.bpe import train_bpe
 from model.tokenizer.tokenizer import Tokenizer
@@ -39,10 +39,10 @@ PACKAGES = ("tokenizers", "tiktoken", "rustbpe")
 
 
 def rounds(jobs: list[Job], num_rounds: int, corpus: str, num_bytes: int) -> list[dict[str, Any]]:
-    """Measure all jobs by turns and summarize: a row per job and pass.
+    """Measure all jobs in alternation, and summarize them: a row per job and pass.
 
     Raises:
-        SystemExit: if two sides disagree about what must be the same.
+        SystemExit: if two sides return different ids.
     """
     jobs = [job for job in jobs if job.package == "ours" or version(job.package)]
     results = defaultdict[Job, list[dict[str, Any]]](list)
@@ -58,7 +58,7 @@ def rounds(jobs: list[Job], num_rounds: int, corpus: str, num_bytes: int) -> lis
 
 
 def check(results: dict[Job, list[dict[str, Any]]]) -> None:
-    """Stop if ids differ between sides, or our training between numbers of processes."""
+    """Stop if ids differ between sides, or our vocabulary between numbers of processes."""
     digests = {job.name: {r["digest"] for r in found} for job, found in results.items()}
     expected = next(digests[job.name] for job in results if job.side == "ours")
     for job, found in results.items():
@@ -69,7 +69,7 @@ def check(results: dict[Job, list[dict[str, Any]]]) -> None:
 
 
 def version(package: str) -> str | None:
-    """Of an installed package; None if it is not there."""
+    """Return the version of a package; None if it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -77,7 +77,7 @@ def version(package: str) -> str | None:
 
 
 def device() -> dict[str, Any]:
-    """What the numbers were measured on."""
+    """Return processor, cores, load and Python version."""
     cpu = platform.processor()
     if (info := Path("/proc/cpuinfo")).exists():
         names = re.findall(r"model name\s*: (.*)", info.read_text())
@@ -91,9 +91,9 @@ def device() -> dict[str, Any]:
 
 
 def options_of() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--prose", type=Path, metavar="FILE", help="a UTF-8 text of one's own")
+    parser.add_argument("--prose", type=Path, metavar="FILE", help="your UTF-8 text")
     parser.add_argument("--vocab", type=int, help="ids to train (4096)")
     parser.add_argument("--encode-vocab", type=int, help="ids to encode with (10000)")
     parser.add_argument("--rounds", type=int, help="measurements of each number (5)")
@@ -110,7 +110,7 @@ def options_of() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Measure, check, print."""
+    """Measure, check and print."""
     options = options_of()
     versions = {package: version(package) for package in ("numpy", "regex", *PACKAGES)}
     report: dict[str, Any] = {
@@ -123,11 +123,14 @@ def main() -> int:
     }
     print(*(f"{name} {value}" for name, value in report["device"].items()), sep=", ")
     print(*(f"{name} {value or 'not installed'}" for name, value in versions.items()), sep=", ")
-    made = {"stdlib": stdlib, "prose": partial(prose_of, options.prose) if options.prose else prose}
+    corpora = {
+        "stdlib": stdlib,
+        "prose": partial(prose_of, options.prose) if options.prose else prose,
+    }
     if options.quick:
-        made.pop("stdlib")
+        corpora.pop("stdlib")
     with tempfile.TemporaryDirectory() as folder:
-        for corpus, make in made.items():
+        for corpus, make in corpora.items():
             what, texts = make(options.quick)
             text = Path(folder, f"{corpus}.txt")
             text.write_text(END.join(texts), "utf-8", newline="")

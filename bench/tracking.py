@@ -1,15 +1,15 @@
-"""What it costs to record a trial in MLflow: a tracker without a search, and how long it takes.
+"""Cost of recording a trial in MLflow, by a tracker without a search.
 
     python bench/tracking.py                     into SQLite, and over HTTP to MLflow's server on it
-    python bench/tracking.py --trials 20         fewer trials, for a look
+    python bench/tracking.py --trials 20         fewer trials
     python bench/tracking.py --no-server         SQLite alone
     python bench/tracking.py --out FILE.json     also write the numbers
 
-Trials are described with all their parameters and data sets, report ten times, and end. Each report
-is sent by itself, as where they come seconds apart. A report costs what ten reports of a trial cost
-more than one, by ninths; a trial what is left without reports. *Caller*: what calls of the tracker
-take in the thread of the driver. *CPU*: of this process, most of it in the writer thread; over HTTP
-the server's own comes on top. *Wall*: until the store has everything.
+Trials are recorded with all parameters and data sets, report ten times, and end. Each report is
+sent alone, as in a search whose reports come seconds apart. The cost of a report is a ninth of the
+difference between trials of ten reports and of one; the cost of a trial is the rest. *Caller*: time
+of calls of the tracker in the thread of the driver. *CPU*: processor time of this process, mostly
+of the writer thread; over HTTP without that of the server. *Wall*: time until the store has all.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ REPORTS = 10
 
 @contextmanager
 def server(store: str, folder: Path) -> Iterator[str]:
-    """MLflow's server as `tuner ui` starts it."""
+    """Run MLflow's server as `tuner ui` starts it."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -69,7 +69,7 @@ def server(store: str, folder: Path) -> Iterator[str]:
 
 
 def record(uri: str, folder: Path, search: str, trials: int, reports: int) -> dict[str, float]:
-    """Record trials; seconds that it took."""
+    """Record trials, and return the seconds."""
     space = load_space(ROOT / "search_spaces" / "lm.yaml")
     specs = [space.spec({}, FACTS, seed) for seed in range(trials)]
     inputs = dataset_inputs(DataConfig(), FACTS)
@@ -93,7 +93,7 @@ def record(uri: str, folder: Path, search: str, trials: int, reports: int) -> di
 
 
 def measured(uri: str, folder: Path, trials: int) -> dict[str, float]:
-    """Milliseconds of each trial, and of each report."""
+    """Return the milliseconds of each trial and of each report."""
     record(uri, folder, "warm-up", 3, 1)
     one, ten = (record(uri, folder, f"{n}", trials, n) for n in (1, REPORTS))
     found = {}
@@ -112,11 +112,11 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="write the numbers as JSON")
     options = parser.parse_args()
     found: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         stores = [f"sqlite:///{folder}/{name}.db" for name in ("direct", "served")]
         for store in stores:
-            open_client(store)  # makes its tables
+            open_client(store)  # creates its tables
         found["SQLite"] = measured(stores[0], folder / "artifacts", options.trials)
         if not options.no_server:
             with server(stores[1], folder / "served") as root:

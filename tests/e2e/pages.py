@@ -29,7 +29,7 @@ from tuner.arguments import parse
 from tuner.space_file.load import load_space
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Why a block may be checked instead of run. Each is for a few blocks; docs/about.md lists them.
 REASONS = {
     "takes minutes",

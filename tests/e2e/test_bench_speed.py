@@ -68,7 +68,7 @@ def test_benchmarks_page_shows_a_result(make_page: Any, result: dict[str, Any]) 
     text = make_page.page({("fusion", "cpu"): result}, ["fusion.cpu.png"])
     for line in (
         "| [Training steps](#training-steps) | 1 of 2 goals met on 2026-01-02 | "
-        "no GPU was at hand |",
+        "no GPU was available |",
         "### CPU: Some Processor, 4 cores",
         "(python 3.12.1, torch 2.13.0).",
         r"**1M: d\_model 128**",
@@ -89,7 +89,7 @@ def test_benchmarks_page_says_how_to_measure_on_a_gpu(
     make_page: Any, result: dict[str, Any]
 ) -> None:
     how = "`python bench/fusion.py --device cuda --out docs/bench/fusion.cuda.json --plot "
-    said = f"**GPU**: no GPU was at hand; {how}docs/bench/fusion.cuda.png` measures it."
+    said = f"**GPU**: no GPU was available; {how}docs/bench/fusion.cuda.png` measures it."
     assert said in make_page.page({("fusion", "cpu"): result}).splitlines()
     result["about"] |= {"kind": "cuda", "device": "Some GPU, CUDA 13.0"}
     text = make_page.page({("fusion", "cuda"): result})
@@ -103,7 +103,7 @@ def test_benchmarks_page_shows_a_bench_that_it_does_not_know(
 ) -> None:
     result |= {"bench": "startup", "goals": []}
     text = make_page.page({("startup", "cpu"): result})
-    assert "| [startup](#startup) | measured on 2026-01-02 | no GPU was at hand |" in text
+    assert "| [startup](#startup) | measured on 2026-01-02 | no GPU was available |" in text
 
 
 def test_benchmarks_page_refuses_a_result_under_another_name(

@@ -1,4 +1,4 @@
-"""What the measurements say: rows, goals, tables, bars."""
+"""Results of tokenizer.py: rows, goals, tables, bars."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from tokenizer_sides import Job
+
+from parts.tokenizer.sides import Job
 
 
 def summary(
     results: Mapping[Job, list[dict[str, Any]]], corpus: str, num_bytes: int
 ) -> list[dict[str, Any]]:
-    """A row per job and pass, with how many times as fast ours is."""
+    """Return a row per job and pass, with the speed of ours as a multiple."""
     rows = []
     for job, measured in results.items():
         passes = ("first pass", "second pass") if job.part == "encode" else ("",)
@@ -42,13 +43,13 @@ def summary(
 
 
 def pick(rows: list[dict[str, Any]], **wanted: Any) -> dict[str, Any]:
-    """The fastest row with some attributes; empty if there is none."""
+    """Return the fastest row with the attributes; an empty one if there is none."""
     found = [row for row in rows if all(row[key] == value for key, value in wanted.items())]
     return min(found, key=lambda row: row["seconds"], default={})
 
 
 def goals(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What ours is to reach, as a multiple of another's speed in the faster of its ways."""
+    """Return the goals: least multiples of the speed of each package's faster way."""
     passes = ("first pass", "second pass")
     wanted = [
         ("train", "tokenizers", 1, "", "", 1.5),
@@ -76,7 +77,7 @@ HEADINGS = ("MB/s", "seconds", "min – max", "ours is")
 
 
 def cells(row: dict[str, Any]) -> tuple[str, ...]:
-    """One row of a table."""
+    """Return the cells of a row."""
     return (
         f"{row['megabytes_per_second']:.2f}",
         f"{row['seconds']:.3f}",
@@ -86,7 +87,7 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def print_tables(report: dict[str, Any], is_markdown: bool) -> None:
-    """A table per part and corpus, and the goals."""
+    """Print a table per part and corpus, and the goals."""
     for title, rows in tables(report):
         print(f"\n{'### ' if is_markdown else ''}{title}\n")
         labels = [f"{row['name']} {row['pass']}".strip() for row in rows]
@@ -108,7 +109,7 @@ def print_tables(report: dict[str, Any], is_markdown: bool) -> None:
 
 
 def tables(report: dict[str, Any]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """The rows by part and corpus, each with a title."""
+    """Yield the rows by part and corpus, with a title."""
     for part in ("train", "encode"):
         for corpus, about in report["corpora"].items():
             rows = [row for row in report["rows"] if (row["part"], row["corpus"]) == (part, corpus)]
@@ -117,7 +118,7 @@ def tables(report: dict[str, Any]) -> Iterator[tuple[str, list[dict[str, Any]]]]
 
 
 def plot(report: dict[str, Any], path: Path) -> None:
-    """Bars of MB/s with their spread, ours in colour."""
+    """Draw bars of MB/s with their spread, ours in colour."""
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -1,16 +1,16 @@
-"""The same search as `tuner search`, by what users would run instead: a process for each trial.
+"""The search of makespan.py by Ray Tune and by Optuna, with a process for each trial.
 
-    python bench/makespan_peers.py SIDE SETUP.json       one search, for bench/makespan.py
+    python -m parts.makespan.peers SIDE SETUP.json       one search, for bench/makespan.py
 
-Every side trains with the same engine, one slot wide, and reads the prepared corpus from disk. The
-sides are written as the documentation of their tools teaches:
+Every side trains with our engine, one slot wide, and reads the prepared corpus from disk. The sides
+follow the documentation of their tools:
 
     ray           Ray Tune: a function that calls `tune.report`, ASHAScheduler, OptunaSearch with
                   TPE; one processor for each trial, and on a GPU a fraction of it
-    ray-reuse     the same with `reuse_actors`, so that a process trains one trial after the other
+    ray-reuse     Ray Tune with `reuse_actors`, so that a process trains one trial after the other
     optuna        Optuna: a study in shared storage, TPE and SuccessiveHalvingPruner, a pool of
                   processes that end with their trial
-    optuna-pool   the same with processes that train one trial after the other
+    optuna-pool   Optuna with processes that train one trial after the other
 
 Prints one JSON object as the last line of standard output.
 """
@@ -30,20 +30,20 @@ from pathlib import Path
 from typing import Any
 
 ETA = 3  # reduction factor, as ours by default
-Given = Mapping[str, Any]  # values by the names of what is searched
+Values = Mapping[str, Any]  # name of a parameter → value
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What a side needs to know.
+    """Settings of the search of a side.
 
     Attributes:
         space: search-space file.
-        overrides: what takes the place of its entries, `budget.tokens=…`.
+        overrides: replacements of its entries, such as `budget.tokens=…`.
         corpus: folder of the prepared corpus.
-        folder: where logs and the side's own files go.
-        trials: how many.
-        concurrent: trials at one time.
+        folder: folder of logs and of the side's own files.
+        trials: number of trials.
+        concurrent: number of trials at one time.
         device: "cpu" or "cuda".
     """
 
@@ -57,15 +57,15 @@ class Setup:
 
 
 def space_of(setup: Setup) -> Any:
-    """The search space."""
+    """Read the search space with its overrides."""
     from tuner.space_file.load import read_space
     from tuner.space_file.overrides import Override
 
     return read_space(setup.space, [Override.parse(text) for text in setup.overrides])[0]
 
 
-def train(setup: Setup, given: Given, report: Callable[[float, int], None]) -> None:
-    """Train one trial; `report` gets the validation loss and the tokens so far, and may raise."""
+def train(setup: Setup, values: Values, report: Callable[[float, int], None]) -> None:
+    """Train one trial; `report` takes validation loss and tokens, and may raise to stop it."""
     from model.corpus.corpus import load
     from model.engine.engine import Engine
     from tuner.space.data_facts import DataFacts
@@ -73,35 +73,35 @@ def train(setup: Setup, given: Given, report: Callable[[float, int], None]) -> N
     space = space_of(setup)
     corpus = load(Path(setup.corpus), space.data, space.tokenizer)
     assert corpus is not None
-    draw = {parameter.label: given[parameter.name] for parameter in space.searched}
+    draw = {parameter.label: values[parameter.name] for parameter in space.searched}
     spec = space.spec(draw, DataFacts.of(corpus), space.search.seed)
     engine = Engine(*corpus.splits, slots=1, device=setup.device)
     engine.add_trial("0", spec)
     path = Path(setup.folder, f"{os.getpid()}-{uuid.uuid4().hex[:8]}.trained")
     with path.open("w") as log:
         while engine.num_pending:
-            made = engine.step()
+            reports = engine.step()
             log.write(f"{time.time()} {engine.training_seconds} {engine.tokens}\n")
             log.flush()
-            for r in made:
+            for r in reports:
                 report(r.val_loss if math.isfinite(r.val_loss) else math.inf, r.tokens)
 
 
 def distributions(space: Any) -> dict[str, Any]:
-    """What is searched, in Optuna's terms."""
+    """Return the searched parameters as Optuna's distributions."""
     from tuner.samplers.optuna_sampler import distribution_of
 
     return {parameter.name: distribution_of(parameter) for parameter in space.searched}
 
 
 def defaults(space: Any) -> dict[str, Any]:
-    """The first trial, as ours."""
+    """Return the defaults, the first trial of all sides."""
     draw = space.defaults()
     return {parameter.name: draw[parameter.label] for parameter in space.searched}
 
 
 def sampler(seed: int) -> Any:
-    """TPE with the settings of ours."""
+    """Return TPE with our settings."""
     import optuna
 
     return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
@@ -111,7 +111,7 @@ def sampler(seed: int) -> Any:
 
 
 def by_ray(setup: Setup, *, reuse: bool) -> dict[str, Any]:
-    """A search by Ray Tune."""
+    """Search with Ray Tune."""
     import logging
 
     import ray
@@ -120,7 +120,7 @@ def by_ray(setup: Setup, *, reuse: bool) -> dict[str, Any]:
     from ray.tune.search.optuna import OptunaSearch
 
     def trainable(config: dict[str, Any]) -> None:
-        from makespan_peers import train
+        from parts.makespan.peers import train
 
         train(setup, config, lambda loss, tokens: tune.report({"val_loss": loss, "tokens": tokens}))
 
@@ -187,7 +187,7 @@ def _study(setup: Setup, seed: int) -> Any:
 
 
 def _one_trial(job: tuple[Setup, int]) -> None:
-    """One trial of the study, in a process of the pool."""
+    """Train one trial of the study in a process of the pool."""
     import warnings
 
     import optuna
@@ -195,7 +195,7 @@ def _one_trial(job: tuple[Setup, int]) -> None:
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     setup, number = job
     space = space_of(setup)
-    study = _study(setup, space.search.seed + number)  # alike seeds would suggest alike trials
+    study = _study(setup, space.search.seed + number)  # equal seeds would suggest equal trials
     trial = study.ask(distributions(space))
     losses: list[float] = []
 
@@ -215,7 +215,7 @@ def _one_trial(job: tuple[Setup, int]) -> None:
 
 
 def by_optuna(setup: Setup, *, fresh: bool) -> dict[str, Any]:
-    """A search by Optuna."""
+    """Search with Optuna."""
     import warnings
 
     import optuna
@@ -239,8 +239,8 @@ def by_optuna(setup: Setup, *, fresh: bool) -> dict[str, Any]:
 # both -------------------------------------------------------------------------------------------
 
 
-def summary(space: Any, rows: list[tuple[Given, list[float], int]]) -> dict[str, Any]:
-    """What a search found: of each trial its values, losses and tokens."""
+def summary(space: Any, rows: list[tuple[Values, list[float], int]]) -> dict[str, Any]:
+    """Summarize a search, given values, losses and tokens of each trial."""
     first = defaults(space)
     complete = [history[-1] for _, history, _ in rows if len(history) == space.budget.reports]
     return {
@@ -248,7 +248,9 @@ def summary(space: Any, rows: list[tuple[Given, list[float], int]]) -> dict[str,
         "complete": len(complete),
         "best": min(complete),
         "reported_tokens": sum(tokens for _, _, tokens in rows),
-        "defaults": next(h[0] for given, h, _ in rows if all(given[n] == first[n] for n in first)),
+        "defaults": next(
+            h[0] for values, h, _ in rows if all(values[n] == first[n] for n in first)
+        ),
     }
 
 
@@ -261,7 +263,7 @@ SIDES: Mapping[str, Callable[[Setup], dict[str, Any]]] = {
 
 
 def main() -> int:
-    """One search of one side."""
+    """Run one search of one side."""
     side, path = sys.argv[1:]
     found = SIDES[side](Setup(**json.loads(Path(path).read_text())))
     print(json.dumps(found))

@@ -1,6 +1,6 @@
-"""Whose training and encoding is measured, and one measurement in a process of its own.
+"""Sides of tokenizer.py: trainers and encoders, and a measurement in a process of its own.
 
-A trainer or an encoder is a function that gets ready and returns the work; only that is timed.
+A trainer or encoder is a function that prepares and returns a function; only the latter is timed.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tokenizer_corpora import END
 
 from model.parallel import ordered_map
 from model.tokenizer.bpe import train_bpe
 from model.tokenizer.pretokenizer import PATTERNS
 from model.tokenizer.tokenizer import Tokenizer
+from parts.measuring import module_command
+from parts.tokenizer.corpora import END
 
-BENCH = Path(__file__).resolve().parent
 PATTERN = PATTERNS["gpt2"].source
 BATCH_CHARACTERS = 1 << 17  # of documents sent to another process at a time
 
@@ -37,12 +36,12 @@ class Job:
 
     Attributes:
         part: train or encode.
-        side: whose work it is, a key of `TRAINERS` or `ENCODERS`.
-        workers: processes of ours, threads of the others.
-        output: what encoding makes of a document: a list of ints, or an array.
-        text: the corpus.
-        vocab: ids.
-        folder: the vocabulary to encode with.
+        side: a key of `TRAINERS` or `ENCODERS`.
+        workers: number of processes (ours) or threads (others).
+        output: form of an encoded document: a list of ints, or an array.
+        text: path of the corpus.
+        vocab: number of ids.
+        folder: path of the vocabulary to encode with.
     """
 
     part: str
@@ -55,27 +54,27 @@ class Job:
 
     @property
     def package(self) -> str:
-        """What must be installed."""
+        """Package of the side."""
         return self.side.split()[0]
 
     @property
     def name(self) -> str:
-        """The row of the table."""
+        """Name of the row in the table."""
         return f"{self.side} ×{self.workers}" + (f", {self.output}" if self.output else "")
 
 
 def read_documents(job: Job) -> list[str]:
-    """The corpus; training is timed with this, as ours reads the file itself."""
+    """Read the corpus; part of the time of training, because ours reads the file itself."""
     return Path(job.text).read_text("utf-8").split(END)
 
 
 def train_ours(job: Job) -> Callable[[], Any]:
-    """`train_bpe`."""
+    """Prepare `train_bpe`."""
     return lambda: train_bpe(job.text, job.vocab, [END], processes=job.workers)
 
 
 def train_tokenizers(job: Job) -> Callable[[], Any]:
-    """BPE with ByteLevel; its trainer breaks ties in another way."""
+    """Prepare BPE with ByteLevel; its trainer breaks ties differently."""
     from tokenizers import Tokenizer as Theirs
     from tokenizers import models, pre_tokenizers, trainers
 
@@ -96,7 +95,7 @@ def train_tokenizers(job: Job) -> Callable[[], Any]:
 
 
 def train_rustbpe(job: Job) -> Callable[[], Any]:
-    """Knows no special tokens, so that one id less is made."""
+    """Prepare rustbpe, which has no special tokens: it trains one id less."""
     import rustbpe
 
     def work() -> Any:
@@ -108,7 +107,7 @@ def train_rustbpe(job: Job) -> Callable[[], Any]:
 
 
 def trained(job: Job, result: Any) -> tuple[int, str]:
-    """Number of ids, special token included, and a digest of the vocabulary if it is ours."""
+    """Return the number of ids with the special token, and a digest of our vocabulary."""
     if job.side == "ours":
         vocab, merges = result
         return len(vocab), hashlib.sha256(repr((vocab, merges)).encode()).hexdigest()
@@ -117,26 +116,26 @@ def trained(job: Job, result: Any) -> tuple[int, str]:
 
 @lru_cache(maxsize=1)
 def our_tokenizer(folder: str) -> Tokenizer:
-    """One per process, its pattern compiled, its cache empty."""
+    """Return a tokenizer with a compiled pattern and an empty cache; one per process."""
     tokenizer = Tokenizer.from_file(folder)
     tokenizer.encode("")
     return tokenizer
 
 
 def encode_batch(folder: str, texts: Sequence[str]) -> list[Any]:
-    """Ids of some documents, in another process."""
+    """Return the ids of documents, in another process."""
     return list(map(our_tokenizer(folder).encode_numpy, texts))
 
 
 def started(folder: str, seconds: float) -> int:
-    """Get a process ready, for so long that the others get their turn."""
+    """Prepare a process, and keep it busy so that the other processes start as well."""
     our_tokenizer(folder)
     time.sleep(seconds)
     return os.getpid()
 
 
 def encode_ours(job: Job, texts: list[str]) -> Callable[[], list[Any]]:
-    """`Tokenizer.encode` and `encode_numpy`; with two processes, batches through `ordered_map`."""
+    """Prepare `encode` or `encode_numpy`; with two processes, batches through `ordered_map`."""
     if job.workers == 1:
         tokenizer = our_tokenizer(job.folder)
         encode = tokenizer.encode if job.output == "lists" else tokenizer.encode_numpy
@@ -166,7 +165,7 @@ def _batches(texts: list[str]) -> Iterator[list[str]]:
 
 
 def encode_tokenizers(job: Job, texts: list[str]) -> Callable[[], list[Any]]:
-    """`encode` and `encode_batch`; `encode_batch_fast`, which leaves the offsets out."""
+    """Prepare `encode`, `encode_batch`, or `encode_batch_fast`, which leaves the offsets out."""
     from tokenizers import Tokenizer as Theirs
 
     tokenizer = Theirs.from_file(str(Path(job.folder, "tokenizer.json")))
@@ -178,7 +177,7 @@ def encode_tokenizers(job: Job, texts: list[str]) -> Callable[[], list[Any]]:
 
 
 def encode_tiktoken(job: Job, texts: list[str]) -> Callable[[], list[Any]]:
-    """`encode_ordinary`, its batch with threads, and `encode_to_numpy`."""
+    """Prepare `encode_ordinary`, its batch with threads, or `encode_to_numpy`."""
     import tiktoken
 
     ours = our_tokenizer(job.folder)
@@ -199,7 +198,7 @@ def encode_tiktoken(job: Job, texts: list[str]) -> Callable[[], list[Any]]:
 
 
 def encode_rustbpe(job: Job, texts: list[str]) -> Callable[[], list[Any]]:
-    """`encode` and `batch_encode`, with its own vocabulary."""
+    """Prepare `encode` or `batch_encode` with a vocabulary of its own."""
     tokenizer = train_rustbpe(job)()
     if job.workers > 1:
         return lambda: tokenizer.batch_encode(texts)
@@ -217,14 +216,14 @@ ENCODERS = {
 
 
 def train_jobs(text: str, vocab: int) -> list[Job]:
-    """All ways to train."""
+    """Return the jobs of training."""
     return [
         Job("train", side, workers, "", text, vocab, "") for workers in (1, 2) for side in TRAINERS
     ]
 
 
 def encode_jobs(text: str, vocab: int, folder: str) -> list[Job]:
-    """All ways to encode: the ones that make arrays are ours and tiktoken's."""
+    """Return the jobs of encoding; only ours and tiktoken return arrays."""
     return [
         Job("encode", side, workers, output, text, vocab, folder)
         for output in ("lists", "arrays")
@@ -235,7 +234,7 @@ def encode_jobs(text: str, vocab: int, folder: str) -> list[Job]:
 
 
 def measure(job: Job) -> dict[str, Any]:
-    """Do the work in this process: the seconds of each pass, and what came out."""
+    """Do a job in this process; return seconds of each pass, size and digest of the result."""
     if job.part == "train":
         work = TRAINERS[job.side](job)
         began = time.perf_counter()
@@ -262,18 +261,11 @@ def measure(job: Job) -> dict[str, Any]:
 
 
 def run(job: Job) -> dict[str, Any]:
-    """`measure` in a fresh process, with the threads that the job is about."""
-    # Not as __main__: the processes that it starts find its functions by their module's name.
-    code = "import sys, tokenizer_sides; tokenizer_sides.main_of_job(sys.argv[1])"
-    environment = os.environ | {
-        "RAYON_NUM_THREADS": str(job.workers),
-        "TOKENIZERS_PARALLELISM": "true",
-        "PYTHONPATH": os.pathsep.join(
-            [str(BENCH.parent), str(BENCH), os.environ.get("PYTHONPATH", "")]
-        ),
-    }
+    """Run `measure` in a fresh process, with the number of threads of the job."""
+    command, environment = module_command("parts.tokenizer.one_job", json.dumps(asdict(job)))
+    environment |= {"RAYON_NUM_THREADS": str(job.workers), "TOKENIZERS_PARALLELISM": "true"}
     done = subprocess.run(
-        [sys.executable, "-c", code, json.dumps(asdict(job))],
+        command,
         capture_output=True,
         text=True,
         check=False,
@@ -283,8 +275,3 @@ def run(job: Job) -> dict[str, Any]:
         raise SystemExit(f"{job.name} failed:\n{done.stderr}")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
-
-
-def main_of_job(text: str) -> None:
-    """What the fresh process does."""
-    print(json.dumps(measure(Job(**json.loads(text)))))

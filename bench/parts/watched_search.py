@@ -1,17 +1,18 @@
-"""One search by `tuner search`, watched: how full its slots are, and when it trains.
+"""Run one `tuner search`, and record how full its slots are and when they train.
 
-    python bench/searching.py [--no-refill] FILE.json search --space … --json
+    python -m parts.watched_search [--no-refill] FILE.json search --space … --json
 
 runs `tuner search --space … --json` in this process and writes to the file:
 
-    usage       of each worker, when the last trial ended (`Worker.usage`)
-    jobs        trials that slots were given by then, new ones and parked ones
-    lacking     slot-seconds for which the search had no trial: before its end there are fewer
-                trials left than slots
-    began       when the slots were first filled, ended: when the last trial ended; Unix time
-    last        when the last new trial found a slot
-    until_last  usage, jobs and lacking then
-    samples     of each worker, twice a second: [time, seconds in training so far]
+    usage       `Worker.usage` of each worker, when the last trial ended
+    jobs        number of jobs assigned to slots until then: new and resumed trials
+    lacking     slot-seconds for which the search had no trial: near its end fewer trials are
+                left than slots
+    began       Unix time when the slots were first filled
+    ended       Unix time when the last trial ended
+    last        Unix time when the last new trial got a slot
+    until_last  usage, jobs and lacking at `last`
+    samples     for each worker, twice a second: [time, seconds in training so far]
 
 With --no-refill a free slot waits until all slots are free.
 """
@@ -33,24 +34,24 @@ PERIOD_SECONDS = 0.5
 
 
 class Watch:
-    """Notes what a search does.
+    """Records the occupancy of the slots of a search.
 
     Args:
-        path: where to write it.
-        refill: whether free slots are given new trials at once.
+        path: file to write.
+        refill: True if a free slot gets the next trial at once.
     """
 
     def __init__(self, path: Path, *, refill: bool) -> None:
         self._path, self._refill = path, refill
         self._workers: list[Any] = []
-        self._free = self._jobs = 0  # slots without a trial; trials that slots were given
-        self._noted = self._lacking = 0.0
-        self._found: dict[str, Any] = {}
+        self._free = self._jobs = 0  # slots without a trial; jobs assigned
+        self._updated = self._lacking = 0.0
+        self._record: dict[str, Any] = {}
         self._samples: list[list[tuple[float, float]]] = []
         self._start, self._fill = local_ray.start_workers, Conductor.fill
 
     def begin(self) -> None:
-        """From now on, searches are watched."""
+        """Replace `start_workers` and `Conductor.fill` by versions that record their calls."""
 
         def start_workers(*args: Any, **options: Any) -> Any:
             workers = self._start(*args, **options)
@@ -69,20 +70,20 @@ class Watch:
         Conductor.fill = fill  # type: ignore[method-assign, assignment]
 
     def _note(self, conductor: Conductor, *, new: bool) -> None:
-        """Slots were freed or filled."""
+        """Update the counts, because slots were freed or filled."""
         now = time.time()
-        if self._noted:
-            self._lacking += self._free * (now - self._noted)
-        self._noted = now
+        if self._updated:
+            self._lacking += self._free * (now - self._updated)
+        self._updated = now
         self._free = sum(slot.job is None for slot in conductor._slots)
-        self._found.setdefault("began", now)
+        self._record.setdefault("began", now)
         if new:
-            self._found["last"] = now
-            self._found["until_last"] = self._counts()
+            self._record["last"] = now
+            self._record["until_last"] = self._counts()
         if conductor.is_over:
-            self._found |= {"ended": now, **self._counts()}
-            self._found["samples"] = self._samples
-            self._path.write_text(json.dumps(self._found))
+            self._record |= {"ended": now, **self._counts()}
+            self._record["samples"] = self._samples
+            self._path.write_text(json.dumps(self._record))
 
     def _counts(self) -> dict[str, Any]:
         return {"usage": self._usage(), "lacking": self._lacking, "jobs": self._jobs}
@@ -94,9 +95,9 @@ class Watch:
         return usage
 
     def _sample(self) -> None:
-        """For as long as the search trains."""
+        """Sample the training seconds of the workers until the search ends."""
         self._samples = [[] for _ in self._workers]
-        while "ended" not in self._found:
+        while "ended" not in self._record:
             for samples, usage in zip(self._samples, self._usage(), strict=True):
                 samples.append((time.time(), usage["training_seconds"]))
             time.sleep(PERIOD_SECONDS)

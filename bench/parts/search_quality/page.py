@@ -1,6 +1,6 @@
-"""What search_quality.py found: numbers, a page and a picture.
+"""Results of search_quality.py: goals, a page and a picture.
 
-Tokens are given in complete trials: those that one trial trains for if nothing stops it.
+Tokens are given in complete trials: the tokens of one trial that is not stopped.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ _STYLES = {
 
 
 def quartiles(values: Sequence[float]) -> Quartiles:
-    """Lower quartile, median and upper quartile; a half of infinity is infinity."""
+    """Return lower quartile, median and upper quartile; a half of infinity is infinity."""
     ordered = sorted(values)
     last = len(ordered) - 1
-    found = []
+    values_at = []
     for share in (0.25, 0.5, 0.75):
         low, high = ordered[math.floor(share * last)], ordered[math.ceil(share * last)]
         weight = share * last - math.floor(share * last)
         if weight == 0 or low == high:
-            found.append(low)
+            values_at.append(low)
         else:
-            found.append(high if math.isinf(high) else low + weight * (high - low))
-    return (found[0], found[1], found[2])
+            values_at.append(high if math.isinf(high) else low + weight * (high - low))
+    return (values_at[0], values_at[1], values_at[2])
 
 
 def curve_points(most: float) -> list[float]:
-    """Where curves are drawn: from a complete trial on, evenly on a log scale."""
+    """Return the tokens at which curves are drawn, evenly on a log scale from one trial on."""
     return [*np.geomspace(1.0, most, 64).round(3).tolist()]
 
 
@@ -74,13 +74,13 @@ def _rows(methods: Mapping[str, Any]) -> list[str]:
 
 
 def table_of(methods: Mapping[str, Any]) -> str:
-    """Methods, the tokens that they need, and their regret by tokens."""
+    """Return a table of methods: tokens to the goal, and regret by tokens."""
     head = "| | seeds | tokens to within 1 % |" + "".join(f" at {b} |" for b in BUDGETS)
     return "\n".join([head, "|---|---:|---:|" + "---:|" * len(BUDGETS), *_rows(methods)])
 
 
 def goals(found: Mapping[str, Any]) -> list[tuple[str, bool]]:
-    """What was wanted of the default combination, in words, and whether it is so."""
+    """Return the goals of the default combination as text, and True for those that are met."""
     methods = found["methods"]
     mine, reference = methods[DEFAULT]["reach"][1], methods[REFERENCE]["reach"][1]
     share = math.inf if math.isinf(mine) else mine / reference
@@ -106,16 +106,19 @@ def goals(found: Mapping[str, Any]) -> list[tuple[str, bool]]:
 
 
 def _duel(mine: Mapping[str, Any], theirs: Mapping[str, Any], rival: str) -> tuple[str, bool]:
-    """Where the default is better at equal tokens: medians often sit on one row of the table."""
+    """Compare the default with a rival at equal tokens.
+
+    By means, because medians are often the same row of the table.
+    """
     compared = [b for b in mine["regret"] if not math.isinf(theirs["regret"][b][1])]
     median = [b for b in compared if mine["regret"][b][1] < theirs["regret"][b][1]]
     mean = [b for b in compared if mine["mean"][b] < theirs["mean"][b]]
     lost = [b for b in compared if b not in mean]
-    words = (
+    text = (
         f"{DEFAULT} beats {rival} at equal tokens: on average at {_listed(mean)}, in the median at "
         f"{_listed(median)} complete trials"
     )
-    return (f"{words}; on average not at {_listed(lost)}" if lost else words), not lost
+    return (f"{text}; on average not at {_listed(lost)}" if lost else text), not lost
 
 
 def _percents(share: float) -> str:
@@ -127,7 +130,7 @@ def _listed(numbers: Sequence[str]) -> str:
 
 
 def page(found: Mapping[str, Any], picture: str) -> str:
-    """The whole page, as Markdown."""
+    """Return the page as Markdown."""
     about, table = found["about"], found["table"]
     lines = [
         "# Does the search search well?",
@@ -196,7 +199,7 @@ this, not snapped."""
 
 
 def plot(found: Mapping[str, Any], path: Path) -> None:
-    """Regret against tokens, a panel for each scheduler."""
+    """Draw regret against tokens, a panel for each scheduler."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -231,7 +234,7 @@ def plot(found: Mapping[str, Any], path: Path) -> None:
 
 
 def _percent(values: Sequence[float]) -> list[float]:
-    """As percents, from 0.1 on, where a log scale can show them; infinity is not drawn."""
+    """Return percents of at least 0.1, for a log scale; infinity becomes NaN and is not drawn."""
     return [math.nan if math.isinf(v) else max(100 * v, 0.1) for v in values]
 
 

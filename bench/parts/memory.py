@@ -1,4 +1,4 @@
-"""Memory of a process and all that it started, as Linux counts it."""
+"""Memory of a process and of its descendants, read from /proc (Linux only)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def descendants(root: int) -> list[int]:
-    """A process and all that it started, from /proc."""
+    """Return the ids of a process and of its descendants."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -15,16 +15,16 @@ def descendants(root: int) -> list[int]:
             except OSError:
                 continue  # ended in the meantime
             children.setdefault(int(fields[1]), []).append(int(entry.name))
-    found, waiting = [], [root]
+    pids, waiting = [], [root]
     while waiting:
         pid = waiting.pop()
-        found.append(pid)
+        pids.append(pid)
         waiting += children.get(pid, [])
-    return found
+    return pids
 
 
 def pss_bytes(pids: list[int]) -> int:
-    """Memory of some processes, what they share counted once."""
+    """Return the proportional set size of processes in bytes: shared pages count once."""
     total = 0
     for pid in pids:
         try:

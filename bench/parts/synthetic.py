@@ -1,4 +1,4 @@
-"""A trial on made-up tokens, for benches that time training without a search."""
+"""Specification of a trial on synthetic tokens, for timing training without a search."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from model.spec.trial import TrialSpec
 def trial(
     a: Architecture, seed: int, rows: Mapping[str, float | int], sequences: tuple[int, int]
 ) -> TrialSpec:
-    """A trial that reports once, at its end, and whose updates are of one tick.
+    """Return a trial that reports once, at its end, and whose updates take one tick each.
 
     Args:
-        a: its architecture.
-        seed: its key.
-        rows: of the symbol table, `batch_size` and `total_steps` among them.
-        sequences: of the training data, and those that the report reads.
+        a: architecture of the trial.
+        seed: seed of the trial.
+        rows: hyperparameters by name, `batch_size` and `total_steps` among them.
+        sequences: number of training sequences, and of sequences that its report evaluates.
     """
     h = derive(rows, train_sequences=sequences[0], context_length=a.context_length)
     return TrialSpec(

@@ -1,7 +1,7 @@
-"""The same language model as a user writes one, of torch's own parts: what ours is measured beside.
+"""The language model as a user writes it, of torch's own parts, to compare ours with.
 
-Names and numbers of its weights are those of `TransformerLM` of model/network/transformer.py, so
-that both begin with the same ones. B = sequences, T = tokens, D = width, H = heads, V = vocabulary.
+Names and values of its weights are those of `TransformerLM` of model/network/transformer.py, so
+that both models start equal. B = sequences, T = tokens, D = width, H = heads, V = vocabulary.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ class Attention(nn.Module):
             self.add_module(name, nn.Linear(a.d_model, a.d_model, bias=False))
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """Activations (B, T, D) to (B, T, D)."""
+        """Map activations (B, T, D) to (B, T, D)."""
         q, k, v = (
             project(x).unflatten(-1, (self.n_heads, -1)).transpose(1, 2)  # (B, H, T, D/H)
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
-        q, k = turned(q, cos, sin), turned(k, cos, sin)
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         return self.output_proj(y.transpose(1, 2).flatten(2))
 
 
-def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair of (B, H, T, d) by its angle, (T, d/2)."""
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate each pair of (B, H, T, d) by its angle, (T, d/2)."""
     even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
     both = torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1)
     return both.flatten(-2).type_as(x)
@@ -51,7 +51,7 @@ class FeedForward(nn.Module):
         self.w3 = nn.Linear(a.d_model, a.d_ff, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Activations (B, T, D) to (B, T, D)."""
+        """Map activations (B, T, D) to (B, T, D)."""
         return self.w2(F.silu(self.w1(x)) * self.w3(x))
 
 
@@ -64,13 +64,13 @@ class Block(nn.Module):
         self.ln1, self.ln2 = (nn.RMSNorm(a.d_model, eps=1e-5) for _ in range(2))
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """Activations (B, T, D) to (B, T, D)."""
+        """Map activations (B, T, D) to (B, T, D)."""
         x = x + self.attn(self.ln1(x), cos, sin)
         return x + self.ffn(self.ln2(x))
 
 
 class PlainModel(nn.Module):
-    """A language model of an architecture with all its choices at their defaults."""
+    """Language model of an architecture with all choices at their defaults."""
 
     def __init__(self, a: Architecture, seed: int) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class PlainModel(nn.Module):
         self.load_state_dict({n: initial_weight(seed, n, shape) for n, shape in shapes.items()})
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Logits (B, T, V) of token ids (B, T)."""
+        """Return logits (B, T, V) of token ids (B, T)."""
         x = self.token_embeddings(ids)
         for layer in self.layers:
             x = layer(x, self.cos, self.sin)

@@ -1,7 +1,7 @@
-"""What trials cost the driver of a search: its conductor, sampler, scheduler, board and journal.
+"""Cost of trials for the driver of a search: conductor, sampler, scheduler, board and journal.
 
-A process of its own for `scaling.py`. The workers are stubs that report at once, and nobody
-records: `tracking.py` measures what a store takes for a trial.
+A program for `scaling.py`. The workers are stubs that report at once, and nothing is recorded in
+MLflow: `tracking.py` measures the cost of recording.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from memory import pss_bytes
-from overhead import SPACE
-from overhead_stub import made_up_loss
-
 from model.engine.report import Report, Status
+from parts.memory import pss_bytes
+from parts.overhead.space import SPACE
+from parts.overhead.stub import synthetic_loss
 from tuner.conductor.conductor import Conductor
 from tuner.conductor.trial import Trial
 from tuner.driver.driver import Driver
@@ -34,23 +33,23 @@ SLOTS = 4
 FACTS = DataFacts(300, 1_000_000, 20_000, "data", "tokenizer")
 
 
-class Nobody:
-    """Takes every call and does nothing."""
+class Ignore:
+    """Object that takes every call and does nothing."""
 
     problem = None
 
-    def __getattr__(self, name: str) -> Nobody:
+    def __getattr__(self, name: str) -> Ignore:
         return self
 
     def __call__(self, *arguments: Any) -> None:
-        """Any method, remote or not."""
+        """Take the call of any method, remote or not."""
 
 
 def report(row: Trial) -> Report:
-    """The next report of a trial, at once."""
+    """Return the next report of a trial, with a synthetic loss."""
     step = next(step for step in row.report_steps if step > row.step)
     is_last = step == row.report_steps[-1]
-    loss = made_up_loss(row.spec, step)
+    loss = synthetic_loss(row.spec, step)
     status = Status.FINISHED if is_last else Status.TRAINING
     tokens = step * row.spec.tokens_per_step
     return Report(str(row.number), status, step, tokens, loss, loss, 1.0, 1e-3)
@@ -59,18 +58,18 @@ def report(row: Trial) -> Report:
 def conducted(
     trials: int, reports: int, sampler: str, scheduler: str, folder: Path
 ) -> dict[str, Any]:
-    """Seconds and memory after so many trials, at places √2 apart up to the last."""
+    """Run one search; return seconds and memory after so many trials, at places √2 apart."""
     text = SPACE.format(texts=folder, trials=trials, reports=reports, sampler=sampler)
     (folder / "text.txt").write_text("nobody reads this\n" * 1000)
     (folder / "space.yaml").write_text(text.replace("scheduler: none", f"scheduler: {scheduler}"))
     space = load_space(folder / "space.yaml")
-    nobody: Any = Nobody()
+    ignore: Any = Ignore()
     journal = Journal.open(folder / "search")
     journal.append(search_event(space, "", FACTS))
     journal.append(session_event({}, SLOTS, in_order=True))
     conductor = Conductor(space, FACTS, SLOTS)
     driver = Driver(
-        conductor, journal, nobody, SilentView(), [nobody, nobody], {}, in_order=True,
+        conductor, journal, ignore, SilentView(), [ignore, ignore], {}, in_order=True,
         check_interrupt=lambda: None, watchdog=Watchdog([]),
     )  # fmt: skip
     places = sorted({round(trials / 2 ** (i / 2)) for i in range(11)})
@@ -96,7 +95,7 @@ def conducted(
 
 
 def main() -> int:
-    """One search; prints JSON."""
+    """Run one search, and print its measurements as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--reports", type=int, default=10)

@@ -1,7 +1,7 @@
-"""Whose training is measured: our engine, and what users would run instead. One process each.
+"""Sides of fusion.py: our engine, training loops, vmap, and the peak of the device.
 
-All train the same trials: same weights, same data in the same order, same learning rates, AdamW,
-the gradient clipped. K = trials of a process, B = sequences, T = tokens, N = updates.
+All sides train equal trials: equal weights, equal data in equal order, equal learning rates, AdamW,
+gradient clipping. K = trials of a process, B = sequences, T = tokens, N = updates.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
-from fusion_jobs import SEQUENCES, Job
-from fusion_model import PlainModel
 from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
@@ -27,39 +25,43 @@ from model.engine.engine import Engine
 from model.spec.architecture import Architecture, is_decayed
 from model.spec.hyperparameters import Hyperparameters
 from model.spec.schedules import learning_rate
+from parts.fusion.jobs import SEQUENCES, Job
+from parts.fusion.model import PlainModel
 
-_ENDLESS = 1_000_000_000  # updates: no trial comes to its end while it is timed
+_ENDLESS = 1_000_000_000  # updates: no trial ends while it is timed
 
 
 class Side(Protocol):
-    """A process that trains."""
+    """Training in one process."""
 
     def losses(self) -> dict[int, float]:
-        """Seed → mean training loss of the first N updates."""
+        """Return seed → mean training loss of the first N updates."""
         ...
 
     def rate(self, seconds: float) -> float:
-        """What it did in a second, during so many seconds or a little more: tokens, or FLOPs."""
+        """Return tokens (or FLOPs) per second, measured over at least so many seconds."""
         ...
 
 
 def text(a: Architecture) -> Any:
-    """Tokens with something to learn, common ones and rare ones, as in a language."""
+    """Return learnable tokens, some common and some rare, as in a language."""
     rng = np.random.default_rng(0)
     tokens = rng.zipf(1.3, SEQUENCES * a.context_length + 1) % a.vocab_size
-    tokens[1::2] = (tokens[:-1:2] * 7 + 1) % a.vocab_size  # every other one follows from the last
+    tokens[1::2] = (
+        tokens[:-1:2] * 7 + 1
+    ) % a.vocab_size  # every second token follows from the one before
     return tokens.astype(np.uint16)
 
 
 def clock(device: str) -> float:
-    """Seconds, read when the device has done all that it was told."""
+    """Return the time in seconds, after the device has finished its work."""
     if device != "cpu":
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def timed(step: Callable[[], float], seconds: float, device: str, group: int = 1) -> float:
-    """What steps gave per second; their number is a multiple of `group`."""
+    """Return the yield of steps per second; their number is a multiple of `group`."""
     begun, done, steps = clock(device), 0.0, 0
     while steps % group or time.perf_counter() - begun < seconds:
         done += step()
@@ -68,7 +70,7 @@ def timed(step: Callable[[], float], seconds: float, device: str, group: int = 1
 
 
 class Ours:
-    """`Engine`, told what a search tells it."""
+    """`Engine`, called as a search calls it."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -77,7 +79,7 @@ class Ours:
         self._engine = Engine(tokens, tokens, slots=job.trials, device=job.device, **chosen)
 
     def losses(self) -> dict[int, float]:
-        """See `Side`; behind it, the trials that are timed are in their slots."""
+        """Train the checked trials, then put the timed trials into the slots."""
         job, found = self._job, {}
         for seed in job.seeds[: job.checked]:
             self._engine.add_trial(f"checked {seed}", job.spec(seed, job.check))
@@ -109,12 +111,12 @@ class Ours:
         return self._engine.tokens - before
 
     def rate(self, seconds: float) -> float:
-        """Every stack gets equally many turns."""
+        """Measure an equal number of turns of every stack."""
         return timed(self._timed_turn, seconds, self._job.device, self._stacks)
 
 
 class Batches:
-    """What some trials read: the text on the device, and an epoch's order of each."""
+    """Batches of trials: the text on the device, and the data order of each trial."""
 
     def __init__(self, job: Job) -> None:
         self._job, length = job, job.architecture.context_length
@@ -124,17 +126,17 @@ class Batches:
         self._order = torch.from_numpy(np.stack(order)).to(job.device)  # (K, sequences)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Inputs and targets (K, B, T), without end."""
+        """Yield inputs and targets (K, B, T) without end."""
         length, batch = self._job.architecture.context_length, self._job.batch
         inputs, targets = (x.view(-1, length) for x in (self._inputs, self._targets))
         while True:
             for begin in range(0, SEQUENCES - batch + 1, batch):
-                own = self._order[:, begin : begin + batch]
-                yield inputs[own], targets[own]
+                chosen = self._order[:, begin : begin + batch]
+                yield inputs[chosen], targets[chosen]
 
 
 def optimizer_of(named: dict[str, Tensor], h: Hyperparameters) -> torch.optim.Optimizer:
-    """AdamW, the decay on matrices only."""
+    """Return AdamW with weight decay on matrices only."""
     groups = [
         {"params": [p for n, p in named.items() if is_decayed(n) == decayed], "weight_decay": decay}
         for decayed, decay in ((True, h.weight_decay), (False, 0.0))
@@ -143,7 +145,7 @@ def optimizer_of(named: dict[str, Tensor], h: Hyperparameters) -> torch.optim.Op
 
 
 class Loop:
-    """A training loop as a user writes it; how a step is computed is the subclasses' affair."""
+    """Training loop as a user writes it; subclasses compute a step."""
 
     def __init__(self, job: Job, named: dict[str, Tensor]) -> None:
         self._job = job
@@ -153,11 +155,11 @@ class Loop:
         self._updates = 0
 
     def _backward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Make gradients of inputs and targets (K, B, T), clip them; the losses (K,)."""
+        """Compute and clip gradients for inputs and targets (K, B, T); return losses (K,)."""
         raise NotImplementedError
 
     def _step(self) -> Tensor:
-        """One update of all trials; their losses."""
+        """Update all trials once, and return their losses."""
         self._updates += 1
         rate = learning_rate(self._updates, self._hyperparameters)
         for group in self._optimizer.param_groups:
@@ -168,12 +170,12 @@ class Loop:
         return losses
 
     def losses(self) -> dict[int, float]:
-        """See `Side`."""
+        """Train N updates; return seed → mean training loss."""
         sums: Tensor = sum(self._step() for _ in range(self._job.check))  # type: ignore[assignment]
         return dict(zip(self._job.seeds, (sums / self._job.check).tolist(), strict=True))
 
     def rate(self, seconds: float) -> float:
-        """See `Side`."""
+        """Return tokens per second."""
         tokens = self._job.trials * self._job.tokens
 
         def step() -> float:
@@ -184,7 +186,7 @@ class Loop:
 
 
 def precision(job: Job) -> Any:
-    """Switch on what a user switches on for a dtype."""
+    """Return the autocast context of a dtype, and allow tf32 products if asked for."""
     if job.dtype == "tf32":
         torch.set_float32_matmul_precision("high")
     is_mixed = job.dtype == "bfloat16"
@@ -240,7 +242,7 @@ class Vmapped(Loop):
 
 
 class Peak:
-    """What the device multiplies at best: square matrices, as large as it likes them."""
+    """Peak of the device: products of large square matrices."""
 
     def __init__(self, job: Job) -> None:
         precision(job)
@@ -250,18 +252,18 @@ class Peak:
         self._out = torch.empty_like(self._a)
 
     def losses(self) -> dict[int, float]:
-        """There are none, but it is warm behind it."""
+        """Warm up, and return no losses."""
         self.rate(0.2)
         return {}
 
     def rate(self, seconds: float) -> float:
-        """FLOPs per second."""
+        """Return FLOPs per second."""
 
         def some() -> float:
             for _ in range(10):
                 torch.mm(self._a, self._b, out=self._out)
             if self._device != "cpu":
-                torch.cuda.synchronize()  # the products take long enough to hide it
+                torch.cuda.synchronize()  # the products hide its cost
             return 10 * 2.0 * self._n**3
 
         return timed(some, seconds, self._device)
@@ -278,13 +280,13 @@ SIDES: dict[str, Callable[[Job], Side]] = {
 
 
 def side_of(job: Job) -> Side:
-    """Make the side of a job ready."""
+    """Return the side of a job, ready to train."""
     if job.device == "cpu":
         torch.set_num_threads(job.threads)
     return SIDES[job.side](job)
 
 
 def release(device: str) -> None:
-    """Return the memory of a side that nobody holds any more."""
+    """Free the memory of a side that is no longer used."""
     gc.collect()
     give_back(torch.device(device))

@@ -1,4 +1,4 @@
-"""An engine that sleeps instead of training, in a worker that is otherwise real."""
+"""An engine that sleeps instead of training, in an otherwise real worker."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from model.engine.report import Report, Status
 from model.spec.trial import TrialSpec
 from tuner.workers.worker import Worker
 
-_LONGEST_NAP = 0.01  # seconds in which no order is followed, as in a quantum of training
+_LONGEST_NAP = 0.01  # seconds without taking calls, as in a quantum of training
 
 
 @dataclass
 class _Trial:
     spec: TrialSpec
-    after: int  # update of its last report
-    due: float = 0.0  # when the next one comes
+    after: int  # step of its last report
+    due: float = 0.0  # time of its next report
 
 
-def made_up_loss(spec: TrialSpec, step: int) -> float:
-    """One that falls, and is best at a learning rate of 0.01."""
+def synthetic_loss(spec: TrialSpec, step: int) -> float:
+    """Return a loss that falls with the step, and is best at a learning rate of 0.01."""
     far = abs(math.log10(spec.hyperparameters.max_learning_rate / 0.01))
     return 4.0 + 0.3 * far + math.exp(-3 * step / spec.report_steps[-1])
 
 
 class StubEngine:
-    """Makes up losses, at times that are known.
+    """Engine whose trials report synthetic losses at known times.
 
     Args:
-        seconds: of a complete trial, shared evenly by its reports.
-        slots: trials in training at one time.
+        seconds: duration of a complete trial, shared evenly by its reports.
+        slots: number of trials in training at one time.
     """
 
     def __init__(self, seconds: float, slots: int) -> None:
@@ -47,7 +47,7 @@ class StubEngine:
 
     @property
     def num_pending(self) -> int:
-        """Trials that sleep or wait."""
+        """Number of trials that sleep or wait."""
         return len(self._waiting) + len(self._training)
 
     def add_trial(self, trial_id: str, spec: TrialSpec, resume: Any = None, after: int = 0) -> None:
@@ -60,13 +60,13 @@ class StubEngine:
         self._training.pop(trial_id, None)
 
     def prune_checkpoints(self, trial_id: str, step: int) -> None:
-        """There are no states."""
+        """Do nothing: there are no checkpoints."""
 
     def delete_checkpoints(self, trial_id: str) -> None:
-        """There are no states."""
+        """Do nothing: there are no checkpoints."""
 
     def step(self) -> list[Report]:
-        """Sleep until a report is due, but not for long."""
+        """Sleep until a report is due, at most `_LONGEST_NAP` seconds."""
         while self._waiting and len(self._training) < self.slots:
             trial_id = next(iter(self._waiting))
             trial = self._training[trial_id] = self._waiting.pop(trial_id)
@@ -83,13 +83,13 @@ class StubEngine:
         return self._seconds / len(trial.spec.report_steps)
 
     def _report(self, trial_id: str, trial: _Trial) -> Report:
-        """A made-up loss that falls, and is best at a learning rate of 0.01."""
+        """Return the report that is due, and schedule the next one."""
         spec, steps = trial.spec, trial.spec.report_steps
         step = trial.after = next(step for step in steps if step > trial.after)
         trial.due += self._nap(trial)
         if step == steps[-1]:
             del self._training[trial_id]
-        loss = made_up_loss(spec, step)
+        loss = synthetic_loss(spec, step)
         self.tokens += spec.tokens_per_step * (
             step - max((s for s in steps if s < step), default=0)
         )
@@ -106,12 +106,12 @@ class StubEngine:
 
 
 class StubWorker(Worker):
-    """A worker with such an engine.
+    """Worker whose engine is a `StubEngine`.
 
     Args:
-        seconds: of a complete trial.
-        slots: trials in training at one time.
-        gated: as for a worker.
+        seconds: duration of a complete trial.
+        slots: number of trials in training at one time.
+        gated: see `Worker`.
     """
 
     def __init__(self, seconds: float, slots: int, gated: bool) -> None:

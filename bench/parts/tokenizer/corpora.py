@@ -1,4 +1,4 @@
-"""The texts that the tokenizers are measured on, in documents; all are on every machine."""
+"""Corpora of tokenizer.py, as documents; all of them are on every machine."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from model.sources.registry import documents
 from model.spec.data import DataConfig
 
 END = "<|endoftext|>"  # between documents
-DOCSTRINGS_OF = ("numpy", "ray", "mlflow", "optuna", "pydantic")  # which tuner depends on
-DOCUMENT_CHARACTERS = 20_000  # of a prose file without separators
+DOCSTRINGS_OF = ("numpy", "ray", "mlflow", "optuna", "pydantic")  # dependencies of tuner
+DOCUMENT_CHARACTERS = 20_000  # length of a document of a prose file without separators
 QUICK_CHARACTERS = 300_000
 
 
 def stdlib(is_quick: bool) -> tuple[str, list[str]]:
-    """The default corpus of a search."""
+    """Return the default corpus of a search."""
     found = (document.text for document in documents(DataConfig()))
     return "source text of Python's standard library", _some(found, is_quick)
 
 
 def prose(is_quick: bool) -> tuple[str, list[str]]:
-    """English paragraphs out of documentation that is on every machine with tuner."""
+    """Return English paragraphs of documentation that is installed with tuner."""
     manual = ([text] for _, text in sorted(topics.topics.items()))
     if is_quick:
         return "sentences of Python's manual (pydoc_data)", _some(_paragraphs(manual), True)
@@ -42,18 +42,18 @@ def prose(is_quick: bool) -> tuple[str, list[str]]:
 
 
 def prose_of(path: Path, is_quick: bool) -> tuple[str, list[str]]:
-    """A text file, in documents: what its separators make of it, the long ones cut at lines."""
+    """Return the documents of a text file, split at separators; long ones are split at lines."""
 
     def cut() -> Iterator[str]:
         for document in path.read_text("utf-8").split(END):
-            held = ""
+            part = ""
             for line in document.splitlines(keepends=True):
-                held += line
-                if len(held) >= DOCUMENT_CHARACTERS:
-                    yield held
-                    held = ""
-            if held:
-                yield held
+                part += line
+                if len(part) >= DOCUMENT_CHARACTERS:
+                    yield part
+                    part = ""
+            if part:
+                yield part
 
     return path.name, _some(cut(), is_quick)
 
@@ -79,7 +79,7 @@ def _docstrings(source: str) -> Iterator[str]:
 
 
 def _paragraphs(groups: Iterable[Iterable[str]]) -> Iterator[str]:
-    """A document per group: its paragraphs that are sentences, each once and on one line."""
+    """Yield a document per group: its paragraphs of sentences, without repetitions."""
     seen = set()
     for texts in groups:
         kept = []

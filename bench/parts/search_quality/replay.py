@@ -1,12 +1,12 @@
-"""Searches of search_quality.py: the real conductor, sampler and scheduler, but looked-up losses.
+"""Searches of search_quality.py: real conductor, sampler and scheduler, losses from the table.
 
 A suggestion becomes the nearest configuration of the table that the search has not tried yet, and
-the sampler is told that this is what it suggested: what it learns is true, though its next step is
-coarser than in the space itself. Near is measured in the cube of the space; each parameter counts
-as much as `learned_weights` finds that it should, two values of a choice being 1 apart.
+the sampler observes this configuration as its own suggestion: its observations are true, but its
+steps are coarser than in the space. Distance is measured in the cube of the space, with a weight
+for each parameter from `learned_weights`; two values of a choice have distance 1.
 
 Time is counted in training tokens: all slots train equally fast and at once, so that reports of
-several trials arrive by turns, as they do from a worker.
+several trials alternate, as they do from a worker.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from search_quality_table import Floats, Table
 
 from model.engine.report import Report, Status
+from parts.search_quality.table import Floats, Table
 from tuner.conductor.conductor import Conductor
 from tuner.samplers.observation import Observation
 from tuner.samplers.sampler import Sampler
@@ -32,9 +32,9 @@ from tuner.space.space import SearchSpace
 
 SMALL = 0.01  # a regret below which configurations are about equally good
 LEAST_WEIGHT = 1 / 64  # of the largest, so that a sampler can steer every parameter
-_FACTORS = (0.25, 0.5, 2.0, 4.0)  # by which a weight is tried to be better
+_FACTORS = (0.25, 0.5, 2.0, 4.0)  # tried on each weight
 _ROUNDS = 6
-# sampler grid, of 60 points: the rest as in the defaults
+# 60 points of the sampler grid; other parameters have their defaults
 GRID: Mapping[str, tuple[Value, ...]] = {
     "max_learning_rate": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
     "batch_size": (8, 16, 32),
@@ -42,8 +42,8 @@ GRID: Mapping[str, tuple[Value, ...]] = {
     "weight_decay": (0.01, 0.1),
 }
 FILE = "file"
-LAWFUL = ("max_learning_rate", "batch_size")  # what Step Law is about
-ROUNDED = 0.02  # of a range, where what was trained stands for what was suggested
+LAWFUL = ("max_learning_rate", "batch_size")  # parameters of Step Law
+ROUNDED = 0.02  # share of a range within which a suggestion counts as Step Law's
 LAW = -1  # in place of a row: the configuration of Step Law
 
 
@@ -51,36 +51,36 @@ LAW = -1  # in place of a row: the configuration of Step Law
 
 
 def _differences(table: Table) -> Floats:
-    """(N, N, D): how far apart two configurations are in each parameter, squared."""
+    """Return squared distances of configurations in each parameter, (N, N, D)."""
     between = np.abs(table.places[:, None] - table.places[None])
     return np.where(table.choices, between > 0, between) ** 2
 
 
 def _neighbours(differences: Floats, weights: Floats) -> npt.NDArray[np.intp]:
-    """(N,): of each configuration the nearest other one."""
+    """Return the nearest other configuration of each, (N,)."""
     distance = differences @ weights
     np.fill_diagonal(distance, np.inf)
     return np.asarray(distance.argmin(axis=1))
 
 
 def _goodness(table: Table) -> Floats:
-    """(N,): the logarithm of the regret, which tells the good from the best."""
+    """Return the logarithm of the regret, (N,), which separates good from best."""
     regret = table.final / table.best - 1
     worst = regret[np.isfinite(regret)].max()
     return np.asarray(np.log(np.minimum(regret, 2 * worst) + SMALL))
 
 
 def snap_error(table: Table, weights: Floats) -> float:
-    """The factor between the regrets of a configuration and of its nearest, typically."""
+    """Return the typical factor between the regrets of a configuration and of its nearest."""
     good = _goodness(table)
     nearest = _neighbours(_differences(table), weights)
     return float(np.exp(np.abs(good - good[nearest]).mean()))
 
 
 def learned_weights(table: Table) -> Floats:
-    """(D,): how much each parameter counts, so that near configurations are about equally good.
+    """Return weights of the parameters, (D,), with which near configurations are equally good.
 
-    One weight after another is changed as long as that makes `snap_error` smaller.
+    Weights change one after another as long as `snap_error` becomes smaller.
     """
     differences, good = _differences(table), _goodness(table)
 
@@ -95,9 +95,9 @@ def learned_weights(table: Table) -> Floats:
             tried = weights.copy()
             tried[at] *= factor
             tried = np.maximum(tried / tried.max(), LEAST_WEIGHT)
-            found = error(tried)
-            if found < least:
-                weights, least = tried, found
+            now = error(tried)
+            if now < least:
+                weights, least = tried, now
         if least == before:
             break
     return np.asarray(weights)
@@ -107,9 +107,9 @@ def learned_weights(table: Table) -> Floats:
 
 
 def grid_space(space: SearchSpace) -> SearchSpace:
-    """The space with a few values for what matters most, as somebody would write them down."""
+    """Return the space with a few values for the parameters of `GRID`, the rest constant."""
 
-    def some(parameter: Parameter) -> Parameter:
+    def coarse(parameter: Parameter) -> Parameter:
         default = space.defaults().get(parameter.label)
         if default is None:
             return parameter
@@ -117,27 +117,27 @@ def grid_space(space: SearchSpace) -> SearchSpace:
         distribution = Choice(kind="choice", values=values) if values else Constant(value=default)
         return parameter.model_copy(update={"distribution": distribution, "prior": None})
 
-    few = {name: some(parameter) for name, parameter in space.hyperparameters.items()}
+    few = {name: coarse(parameter) for name, parameter in space.hyperparameters.items()}
     return _changed(space, {"hyperparameters": few})
 
 
 def _changed(space: SearchSpace, update: Mapping[str, Any]) -> SearchSpace:
-    """A space made anew: a copy would keep what is cached."""
+    """Return a new space with changes: a copy would keep cached properties."""
     old = {name: getattr(space, name) for name in SearchSpace.model_fields}
     return SearchSpace.model_validate({**old, **update})
 
 
 class TableSampler:
-    """A sampler that suggests configurations of a table, each once.
+    """Sampler that suggests configurations of a table, each once.
 
     Args:
-        sampler: suggests the points that they are near to.
-        table: of the same space.
-        weights: (D,), of the parameters.
-        learns: whether the sampler can be told what it has not suggested.
+        sampler: sampler of points; each is replaced by its nearest configuration.
+        table: table of the space.
+        weights: weights of the parameters, (D,).
+        learns: True if the sampler accepts observations of points that it did not suggest.
 
     Attributes:
-        rows: trial → row of the table, or LAW.
+        rows: number of a trial → row of the table, or LAW.
     """
 
     def __init__(self, sampler: Sampler, table: Table, weights: Floats, *, learns: bool) -> None:
@@ -147,12 +147,12 @@ class TableSampler:
 
     @property
     def most(self) -> int | None:
-        """Suggestions that there are."""
+        """Largest number of suggestions."""
         most, rows = self._sampler.most, len(self._table.draws)
         return rows if most is None else min(most, rows)
 
     def suggest(self, number: int) -> dict[str, Value]:
-        """The unused configuration that is nearest to what the sampler suggests."""
+        """Return the unused configuration nearest to the suggestion of the sampler."""
         suggested = self._sampler.suggest(number)
         if self._is_law(suggested):
             self.rows[number] = LAW
@@ -160,12 +160,12 @@ class TableSampler:
         self.rows[number] = row = self._nearest(self._table.draws[0] | suggested)
         draw = dict(self._table.draws[row])
         if self._learns:
-            # not `restore`, by which a sampler with a sequence would go on in it once more
+            # not `restore`, which would advance a sampler with a sequence a second time
             self._sampler._keep(number, draw)
         return draw
 
     def _is_law(self, draw: Mapping[str, Value]) -> bool:
-        """Whether it is the centre of the priors, whose α_max may be rounded."""
+        """Return True if a draw is the centre of the priors, whose α_max may be rounded."""
         if draw.keys() != self._table.law.keys():
             return False
         between = np.subtract(self._table.place(draw), self._table.place(self._table.law))
@@ -187,7 +187,7 @@ class TableSampler:
 
 
 class _TableConductor(Conductor):
-    """A conductor whose sampler suggests configurations of a table."""
+    """Conductor whose sampler suggests configurations of a table."""
 
     def __init__(self, space: SearchSpace, slots: int, table: Table, weights: Floats) -> None:
         super().__init__(space, table.facts, slots)
@@ -199,13 +199,13 @@ class _TableConductor(Conductor):
 
 @dataclass
 class Trace:
-    """How good the best finished configuration was, by the tokens spent by all trials together.
+    """Best loss of finished configurations by the tokens spent by all trials together.
 
     Attributes:
-        tokens: when it got better.
-        losses: what it was from there on.
-        spent: in the end.
-        trials: begun.
+        tokens: tokens at each improvement.
+        losses: best loss from that improvement on.
+        spent: tokens at the end.
+        trials: number of trials begun.
     """
 
     tokens: list[int] = field(default_factory=list)
@@ -214,30 +214,30 @@ class Trace:
     trials: int = 0
 
     def add(self, tokens: int, loss: float) -> None:
-        """A configuration has finished."""
+        """Record the loss of a finished configuration."""
         if not self.losses or loss < self.losses[-1]:
             self.tokens.append(tokens)
             self.losses.append(loss)
 
     def at(self, tokens: float) -> float:
-        """The best loss after so many tokens; infinity while none has finished."""
+        """Return the best loss after so many tokens; infinity before the first finished one."""
         reached = [loss for at, loss in zip(self.tokens, self.losses, strict=True) if at <= tokens]
         return reached[-1] if reached else math.inf
 
     def reaches(self, loss: float) -> float:
-        """The tokens after which the best is at most this; infinity if it never is."""
+        """Return the tokens after which the best loss is at most this; infinity if it never is."""
         pairs = zip(self.tokens, self.losses, strict=True)
-        return next((at for at, found in pairs if found <= loss), math.inf)
+        return next((at for at, best in pairs if best <= loss), math.inf)
 
 
 @dataclass(frozen=True)
 class Lab:
-    """What searches are replayed on.
+    """Table and settings of replayed searches.
 
     Attributes:
-        table: of losses.
-        slots: trials in training at one time.
-        most_tokens: after which a search ends.
+        table: losses of the configurations.
+        slots: number of trials in training at one time.
+        most_tokens: tokens after which a search ends.
     """
 
     table: Table
@@ -246,18 +246,18 @@ class Lab:
 
     @cached_property
     def weights(self) -> Floats:
-        """How much each parameter counts."""
+        """Weights of the parameters, (D,)."""
         return learned_weights(self.table)
 
     def search(self, settings: Mapping[str, Any], seed: int) -> Trace:
         """Replay one search.
 
         Args:
-            settings: of `search:`, beside seed and max_tokens; and `prior`, how sure Step Law's
-                α_max and B are, or FILE for the priors of the space; there are none by default.
-                `slots` may be others than usual. All configurations may be tried, or with `trials`
-                None as many as the space says.
-            seed: of the search.
+            settings: entries of `search:`, without seed and max_tokens; `prior`, the confidence in
+                Step Law's α_max and B, or FILE for the priors of the space (default: no priors);
+                `slots`, if not those of the lab; `trials`, None for the number in the space
+                (default: all configurations).
+            seed: seed of the search.
         """
         others = dict(settings)
         slots = others.pop("slots", self.slots)
@@ -295,7 +295,7 @@ class Lab:
         return Prior(centre=self.table.law[parameter.label], confidence=confidence)
 
     def _report(self, conductor: _TableConductor, number: int, step: int) -> Report:
-        """What the table says of a trial at a step."""
+        """Return the report of a trial at a step, from the table."""
         row = conductor.table_sampler.rows[number]
         spec = conductor.board.trials[number].spec
         at = spec.report_steps.index(step)

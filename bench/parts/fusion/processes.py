@@ -1,4 +1,4 @@
-"""Processes that train at one time, told when; and NVIDIA's service to share a GPU among them."""
+"""Groups of processes that train at one time, and NVIDIA's service for sharing a GPU (MPS)."""
 
 from __future__ import annotations
 
@@ -16,44 +16,44 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fusion_sides import Job
+    from parts.fusion.sides import Job
 
 _MPS = "nvidia-cuda-mps-control"
 
 
 class SideError(Exception):
-    """A side cannot do what it is asked: memory, a compiler or something else is missing."""
+    """A side cannot do its job: memory, a compiler or something else is missing."""
 
 
 def _serve(link: Connection) -> None:
-    """A process: gets each job ready, says the losses it reached, and trains when it is told to."""
+    """Run in a process: prepare each job, send its losses, and train for the seconds received."""
     warnings.filterwarnings("ignore")  # of torch, about how it computes
     try:
-        from fusion_sides import release, side_of
+        from parts.fusion.sides import release, side_of
 
         side = None
-        while (told := link.recv()) is not None:
-            if isinstance(told, float):
+        while (message := link.recv()) is not None:
+            if isinstance(message, float):
                 assert side is not None
-                link.send(side.rate(told))
+                link.send(side.rate(message))
             else:
                 side = None
-                release(told.device)
-                side = side_of(told)
+                release(message.device)
+                side = side_of(message)
                 link.send(side.losses())
     except (RuntimeError, MemoryError, OSError, ImportError) as error:
         link.send(f"{type(error).__name__}: {(str(error).strip() or 'no reason').splitlines()[0]}")
 
 
 class Group:
-    """Processes that share the device; each has a job at a time.
+    """Processes that share the device; each has one job at a time.
 
     Args:
-        jobs: the first one of each, which they begin at once.
-        environment: variables that these processes see and no others.
+        jobs: first job of each process; the processes begin at once.
+        environment: environment variables of these processes only.
 
     Attributes:
-        losses: seed → mean training loss of the first updates, once they are ready.
+        losses: seed → mean training loss of the first updates, after `get_ready`.
     """
 
     def __init__(self, jobs: Sequence[Job], environment: dict[str, str] | None = None) -> None:
@@ -63,50 +63,50 @@ class Group:
         self._processes: list[Any] = []
         with _environment(environment or {}):
             for _ in jobs:
-                mine, its = context.Pipe()
-                process = context.Process(target=_serve, args=(its,))
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_serve, args=(theirs,))
                 process.start()
-                its.close()  # so that the end of the process is heard
-                self._links.append(mine)
+                theirs.close()  # so that `recv` raises EOFError when the process ends
+                self._links.append(ours)
                 self._processes.append(process)
         self.begin(jobs)
 
     def begin(self, jobs: Sequence[Job]) -> None:
-        """Give each process another job in place of its last."""
+        """Send each process its next job."""
         self.losses = {}
         for link, job in zip(self._links, jobs, strict=True):
             link.send(job)
 
     def get_ready(self) -> None:
-        """Wait until all are warm.
+        """Wait until all processes are warm.
 
         Raises:
-            SideError: if one of them cannot.
+            SideError: if a process fails.
         """
-        for losses in self._heard():
+        for losses in self._replies():
             self.losses |= losses
 
     def rate(self, seconds: float) -> float:
-        """What all of them together did in a second.
+        """Return the sum of the rates of all processes.
 
         Raises:
-            SideError: if one of them cannot.
+            SideError: if a process fails.
         """
-        return float(sum(self._heard(float(seconds))))
+        return float(sum(self._replies(float(seconds))))
 
-    def _heard(self, told: float | None = None) -> list[Any]:
-        """What each process says next, after it is told something."""
+    def _replies(self, message: float | None = None) -> list[Any]:
+        """Send a message to each process, if there is one, and return their replies."""
         try:
             for link in self._links:
-                if told is not None:
-                    link.send(told)
-            said = [link.recv() for link in self._links]
+                if message is not None:
+                    link.send(message)
+            replies = [link.recv() for link in self._links]
         except (EOFError, ConnectionError) as error:
-            raise SideError("a process ended without a word") from error
-        for each in said:
-            if isinstance(each, str):
-                raise SideError(each)
-        return said
+            raise SideError("a process ended without an error message") from error
+        for reply in replies:
+            if isinstance(reply, str):
+                raise SideError(reply)
+        return replies
 
     def close(self) -> None:
         """End the processes."""
@@ -122,10 +122,10 @@ class Group:
 
 
 @contextlib.contextmanager
-def _environment(given: dict[str, str]) -> Iterator[None]:
-    """Variables that processes started here inherit."""
-    before = {name: os.environ.get(name) for name in given}
-    os.environ.update(given)
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """Set environment variables for the processes started within the block."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
@@ -138,7 +138,7 @@ def _environment(given: dict[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def multi_process_service() -> Iterator[tuple[dict[str, str], str]]:
-    """NVIDIA's MPS for as long as it is needed: what its clients' environment says, and a note.
+    """Run NVIDIA's MPS; yield the environment of its clients, and a note for the result.
 
     Without it, kernels of different processes take turns on a GPU.
     """
@@ -146,10 +146,12 @@ def multi_process_service() -> Iterator[tuple[dict[str, str], str]]:
         yield {}, f"The processes share the GPU without MPS: there is no {_MPS}."
         return
     with tempfile.TemporaryDirectory() as folder:
-        given = {f"CUDA_MPS_{name}_DIRECTORY": str(Path(folder, name)) for name in ("PIPE", "LOG")}
-        for path in given.values():
+        variables = {
+            f"CUDA_MPS_{name}_DIRECTORY": str(Path(folder, name)) for name in ("PIPE", "LOG")
+        }
+        for path in variables.values():
             Path(path).mkdir()
-        environment = os.environ | given
+        environment = os.environ | variables
         command = [_MPS, "-d"]
         begun = subprocess.run(
             command, env=environment, capture_output=True, text=True, check=False
@@ -160,7 +162,7 @@ def multi_process_service() -> Iterator[tuple[dict[str, str], str]]:
             return
         try:
             if _can_be_used(environment):
-                yield given, "The processes share the GPU through MPS."
+                yield variables, "The processes share the GPU through MPS."
             else:
                 yield {}, "The processes share the GPU without MPS: it started, but cannot be used."
         finally:
@@ -171,7 +173,7 @@ def multi_process_service() -> Iterator[tuple[dict[str, str], str]]:
 
 
 def _can_be_used(environment: dict[str, str]) -> bool:
-    """Whether a client of MPS finds the GPU; in some containers it does not."""
+    """Return True if a client of MPS finds the GPU; in some containers it does not."""
     command = [sys.executable, "-c", "import torch; torch.zeros(1, device='cuda').cpu()"]
     try:
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What is trained in the bench of fusion: the models, and what each process is told.
+"""Models and jobs of fusion.py.
 
 K = trials of a process, B = sequences, N = updates. Imports no torch.
 """
@@ -7,24 +7,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import made_up
-
 from model.spec.architecture import Architecture
 from model.spec.trial import TrialSpec
+from parts import synthetic
 
-SEQUENCES = 4096  # of the text
+SEQUENCES = 4096  # length of the text
 
 
 @dataclass(frozen=True)
 class Size:
-    """A model to train, and how.
+    """Model to train, and limits of its measurement.
 
     Attributes:
-        architecture: of the model.
-        batch: sequences of an update.
-        most: trials of one process.
-        check: updates after which losses are compared.
-        checked: trials of a process whose losses are compared.
+        architecture: architecture of the model.
+        batch: number of sequences of an update.
+        most: largest number of trials of one process.
+        check: number of updates after which losses are compared.
+        checked: number of trials of a process whose losses are compared.
     """
 
     architecture: Architecture
@@ -62,19 +61,19 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Job:
-    """What one process trains.
+    """Work of one process.
 
     Attributes:
         side: a key of `SIDES`.
-        architecture: of all trials.
-        batch: B, sequences of an update.
+        architecture: architecture of all trials.
+        batch: B, number of sequences of an update.
         trials: K.
-        seed: of the first trial; the others count on.
-        check: N, updates after which losses are compared.
-        checked: trials whose losses are compared.
-        threads: of torch on a CPU; our engine takes one.
+        seed: seed of the first trial; the next trials have the next numbers.
+        check: N, number of updates after which losses are compared.
+        checked: number of trials whose losses are compared.
+        threads: threads of torch on a CPU; our engine takes one.
         device: "cpu", "cuda" …
-        dtype: what matrices are multiplied in: float32, tf32 or bfloat16.
+        dtype: type of matrix products: float32, tf32 or bfloat16.
     """
 
     side: str
@@ -90,16 +89,16 @@ class Job:
 
     @property
     def tokens(self) -> int:
-        """Of one update of one trial."""
+        """Number of tokens of one update of one trial."""
         return self.batch * self.architecture.context_length
 
     @property
     def seeds(self) -> range:
-        """Of its trials."""
+        """Seeds of the trials."""
         return range(self.seed, self.seed + self.trials)
 
     def spec(self, seed: int, updates: int) -> TrialSpec:
-        """A trial that reports once, at its end."""
+        """Return a trial that reports once, at its end."""
         rows = {
             "batch_size": self.batch,
             "max_learning_rate": 1e-3,
@@ -109,4 +108,4 @@ class Job:
             "grad_clip": 1.0,
             "total_steps": updates,
         }
-        return made_up.trial(self.architecture, seed, rows, (SEQUENCES, 1))
+        return synthetic.trial(self.architecture, seed, rows, (SEQUENCES, 1))

@@ -1,7 +1,8 @@
-"""The table of search_quality.py: configurations of a space, each trained to the end, once.
+"""Table of search_quality.py: configurations of a space, each trained to the end once.
 
-They are drawn uniformly over the space (a scrambled Sobol sequence through its distributions), so
-that random search finds on the table what it would find in the space. The defaults come first.
+The configurations are uniform over the space (a scrambled Sobol sequence through its
+distributions), so that random search gives the same losses on the table as in the space. The
+defaults come first.
 """
 
 from __future__ import annotations
@@ -20,24 +21,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import qmc
-from search_quality_baselines import step_law
 
 from model.corpus.corpus import Corpus
 from model.device.environment import environment
 from model.engine.engine import Engine
+from parts.search_quality.step_law import step_law
 from tuner.space.data_facts import DataFacts
 from tuner.space.parameter import Choice, Parameter, Range, Value
 from tuner.space.space import SearchSpace
 
 Floats = npt.NDArray[np.float64]
-DIGITS = 7  # of a loss, which is a mean of float32 numbers
+DIGITS = 7  # precision of a loss, a mean of float32 numbers
 
 
 # the space as a cube ----------------------------------------------------------------------------
 
 
 def value_at(parameter: Parameter, place: float) -> Value:
-    """The value at a place in [0, 1) of a parameter's distribution."""
+    """Return the value at a place in [0, 1) of a parameter's distribution."""
     d = parameter.distribution
     if isinstance(d, Choice):
         return d.values[min(int(place * len(d.values)), len(d.values) - 1)]
@@ -49,7 +50,7 @@ def value_at(parameter: Parameter, place: float) -> Value:
 
 
 def place_of(parameter: Parameter, value: Value) -> float:
-    """Where a value lies: in [0, 1] of a range; of a choice, its number."""
+    """Return the place of a value: in [0, 1] for a range, its index for a choice."""
     d = parameter.distribution
     if isinstance(d, Choice):
         return float(d.values.index(value))
@@ -61,7 +62,7 @@ def place_of(parameter: Parameter, value: Value) -> float:
 
 
 def draws(space: SearchSpace, count: int, seed: int) -> list[dict[str, Value]]:
-    """The defaults, and the first points of a scrambled Sobol sequence: one more than `count`."""
+    """Return the defaults and `count` points of a scrambled Sobol sequence."""
     searched = space.searched
     if any(parameter.when for parameter in searched):
         raise ValueError("a table needs a space without conditions")
@@ -77,18 +78,18 @@ def draws(space: SearchSpace, count: int, seed: int) -> list[dict[str, Value]]:
 
 
 def train(space: SearchSpace, corpus: Corpus, count: int, seed: int, rows: Path) -> None:
-    """Train what the file `rows` does not have yet, one configuration after another.
+    """Train the configurations that the file `rows` does not have yet, one after another.
 
     Args:
-        space: without conditions, on a text.
-        corpus: its text.
-        count: configurations beside the defaults.
-        seed: of the sequence; the trials' is the space's.
-        rows: JSON lines, one for each configuration, in the order of `draws`; appended to.
+        space: search space without conditions, on a text.
+        corpus: prepared text of the space.
+        count: number of configurations beside the defaults.
+        seed: seed of the Sobol sequence; trials have the seed of the space.
+        rows: JSON lines, one for each configuration in the order of `draws`; appended to.
     """
-    there = len(rows.read_text(encoding="utf-8").splitlines()) if rows.exists() else 0
+    trained = len(rows.read_text(encoding="utf-8").splitlines()) if rows.exists() else 0
     for number, draw in enumerate(draws(space, count, seed)):
-        if number < there:
+        if number < trained:
             continue
         began = time.monotonic()
         row = train_one(space, corpus, draw)
@@ -99,7 +100,7 @@ def train(space: SearchSpace, corpus: Corpus, count: int, seed: int, rows: Path)
 
 
 def train_one(space: SearchSpace, corpus: Corpus, draw: Mapping[str, Value]) -> dict[str, Any]:
-    """A row of the table: what became of a draw."""
+    """Train a draw, and return its row of the table."""
     spec = space.spec(draw, DataFacts.of(corpus), space.search.seed)
     reports = list(Engine(*corpus.splits, slots=1).run([spec]))
     curve = [[r.tokens, _rounded(r.val_loss), _rounded(r.train_loss)] for r in reports]
@@ -111,7 +112,7 @@ def _rounded(loss: float) -> float | None:
 
 
 def pack(space: SearchSpace, corpus: Corpus, rows: Path, out: Path, command: str) -> None:
-    """Write the table: what `rows` has, what Step Law comes to, and what they were made with."""
+    """Write the table: the rows, a row for Step Law, and versions and command."""
     facts = DataFacts.of(corpus)
     (architecture,) = space.shapes(facts.vocab_size)
     law = step_law(space, architecture, space.budget_tokens(facts))
@@ -134,7 +135,7 @@ def pack(space: SearchSpace, corpus: Corpus, rows: Path, out: Path, command: str
 
 
 def _essence(space: SearchSpace) -> dict[str, Any]:
-    """What a loss depends on; where a search looks first is no part of it."""
+    """Return the part of a space that losses depend on; priors and settings do not count."""
     drawn_from = {p.label: p.distribution.model_dump(mode="json") for p in space.parameters}
     return {"parameters": drawn_from, "budget": space.budget.model_dump(mode="json")}
 
@@ -144,19 +145,19 @@ def _essence(space: SearchSpace) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Table:
-    """Configurations of a space, and what became of them.
+    """Configurations of a space, and their losses.
 
     N = configurations, the defaults first; D = searched parameters; R = reports.
 
     Attributes:
-        space: that they are of.
-        draws: N of them.
-        tokens: (N, R), at each report; 0 after the one at which it diverged.
-        losses: (N, R), val_loss; NaN from where a configuration diverged.
-        law: the defaults with Step Law's α_max and B; no search comes across it unless told to.
-        law_losses: (R,), of these.
-        facts: of the text that they were trained on.
-        about: how the table was made.
+        space: search space of the configurations.
+        draws: the N configurations.
+        tokens: (N, R), tokens at each report; 0 after the report at which a configuration diverged.
+        losses: (N, R), val_loss; NaN from the report at which a configuration diverged.
+        law: the defaults with Step Law's α_max and B; only searches with its priors try it.
+        law_losses: (R,), losses of `law`.
+        facts: facts about the training text.
+        about: command, date and versions of the table.
     """
 
     space: SearchSpace
@@ -170,10 +171,10 @@ class Table:
 
     @classmethod
     def read(cls, path: Path, space: SearchSpace) -> Table:
-        """The table in a file.
+        """Read a table from a file.
 
         Raises:
-            ValueError: if it is of another space.
+            ValueError: if the table is of another space.
         """
         with gzip.open(path) as file:
             table = json.load(file)
@@ -199,25 +200,25 @@ class Table:
 
     @cached_property
     def places(self) -> Floats:
-        """(N, D): the configurations in the cube of the space."""
+        """Configurations in the cube of the space, (N, D)."""
         return np.array([self.place(draw) for draw in self.draws])
 
     @cached_property
     def choices(self) -> npt.NDArray[np.bool_]:
-        """(D,): which parameters are choices, of which two values are equal or are not."""
+        """True for parameters that are choices, (D,)."""
         return np.array([isinstance(p.distribution, Choice) for p in self.space.searched])
 
     def place(self, draw: Mapping[str, Value]) -> list[float]:
-        """A draw in the cube of the space."""
+        """Return a draw as a point in the cube of the space."""
         return [place_of(p, draw[p.label]) for p in self.space.searched]
 
     @cached_property
     def final(self) -> Floats:
-        """(N,): the loss at the end; infinity for what diverged."""
+        """Final losses, (N,); infinity for diverged configurations."""
         last = self.losses[:, -1]
         return np.where(np.isnan(last), np.inf, last)
 
     @cached_property
     def best(self) -> float:
-        """The smallest loss at the end."""
+        """Smallest final loss."""
         return float(self.final.min())

@@ -1,4 +1,4 @@
-"""What the bench of fusion found, as tables, goals, notes and a picture."""
+"""Result of fusion.py: tables, goals, notes and a picture."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from measuring import goal, ratios, spread
+from parts.measuring import goal, ratios, spread
 
 STACK = "ours"
 # times as fast as processes that share the device
@@ -27,12 +27,12 @@ PEERS = {
 def result_of(
     found: Mapping[str, Mapping[str, Any]], about: Mapping[str, Any], notes: Sequence[str]
 ) -> dict[str, Any]:
-    """The result, of the form in `measuring`.
+    """Return the result in the format of `parts.measuring`.
 
     Args:
-        found: size → what `fusion.measure` gives.
-        about: where and how it was measured, and the dtype of its products.
-        notes: further ones.
+        found: size → measurements of `fusion.measure`.
+        about: device, versions and dtype of the measurement.
+        notes: further notes.
     """
     return {
         "bench": "fusion",
@@ -46,18 +46,18 @@ def result_of(
 
 
 def ours_of(rates: Mapping[str, Any]) -> str:
-    """The side that is ours as a search runs it: on a CPU, a process for each core."""
+    """Return the name of our side as a search runs it: on a CPU, a process for each core."""
     return next((name for name in rates if name.startswith(f"{STACK}, ")), STACK)
 
 
 def _sharing(rates: Mapping[str, Sequence[float]]) -> str | None:
-    """The fastest of the sides in which processes share the device."""
+    """Return the fastest side in which processes share the device."""
     names = [name for name in rates if name.startswith("eager, ")]
     return max(names, key=lambda name: spread(rates[name]).median, default=None)
 
 
 def _tables(name: str, size: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The sides of one size, and its stack by K."""
+    """Return the tables of one size: all sides, and the stack by K."""
     rates, flops = size["rates"], size["flops_per_token"]
     peak, ours = rates["peak"], rates[ours_of(rates)]
     rows: list[list[Any]] = []

@@ -1,12 +1,12 @@
-"""What measurements have in common: sides by turns, medians and spread, and one form of result.
+"""Measuring: sides in alternating order, medians and spread, and the format of a result.
 
-A result is JSON; `benchmarks_page.py` makes docs/benchmarks.md of those in docs/bench/:
+A result is JSON. `benchmarks_page.py` writes docs/benchmarks.md from the results in docs/bench/:
 
     {"bench": "fusion", "about": {"command": …, "date": …, "device": …, …},
      "tables": [{"title": …, "columns": […], "rows": [[…], …]}],
      "goals": [{"what": …, "reached": 3.1, "least": 3.0}], "notes": […], "numbers": {…}}
 
-Imports nothing heavy: sides run in processes of their own.
+Imports nothing heavy, because each side runs in a process of its own.
 """
 
 from __future__ import annotations
@@ -24,67 +24,75 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-ROOT = Path(__file__).resolve().parents[1]
+BENCH = Path(__file__).resolve().parents[1]
+ROOT = BENCH.parent
 T = TypeVar("T")
 
 
 class Spread(NamedTuple):
-    """Some measurements of one thing: their median, least and most."""
+    """Median, minimum and maximum of repeated measurements."""
 
     median: float
     low: float
     high: float
 
     def __str__(self) -> str:
-        """`12.3 (11.9 – 14)`."""
+        """Return text such as `12.3 (11.9 – 14)`."""
         median, low, high = map(_number, self)
         return median if low == high else f"{median} ({low} – {high})"
 
 
 def _number(value: float) -> str:
-    """Three digits, or all before the point."""
+    """Return three significant digits, or all digits before the decimal point."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def spread(values: Iterable[float]) -> Spread:
-    """Median, least and most of at least one value."""
-    known = sorted(values)
-    return Spread(statistics.median(known), known[0], known[-1])
+    """Return median, minimum and maximum of at least one value."""
+    ordered = sorted(values)
+    return Spread(statistics.median(ordered), ordered[0], ordered[-1])
 
 
 def brief(values: Sequence[float]) -> float | Spread:
-    """One measurement as it is, several as their spread."""
+    """Return a single measurement unchanged, and the spread of several."""
     return values[0] if len(values) == 1 else spread(values)
 
 
 def by_turns(sides: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
-    """What each side gave in each round, so that a busy minute of the machine favours none.
+    """Measure all sides in each round, so that a busy minute of the machine favours no side.
 
-    Every other round goes through them backwards: none always comes after the same one.
+    Every second round runs in reverse order: no side always follows the same other side.
+
+    Args:
+        sides: name → function that measures the side once.
+        rounds: number of measurements of each side.
+
+    Returns:
+        Name → measurements, one for each round.
     """
-    found: dict[str, list[T]] = {name: [] for name in sides}
+    measured: dict[str, list[T]] = {name: [] for name in sides}
     for number in range(rounds):
         names = list(sides) if number % 2 == 0 else list(reversed(sides))
         for name in names:
             if sys.stderr.isatty():
                 print(f"\rround {number + 1}/{rounds}: {name}\x1b[K", end="", file=sys.stderr)
-            found[name].append(sides[name]())
+            measured[name].append(sides[name]())
     if sys.stderr.isatty():
         print("\r\x1b[K", end="", file=sys.stderr)
-    return found
+    return measured
 
 
 def ratios(over: Sequence[float], under: Sequence[float]) -> Spread:
-    """Ratios of two sides, round by round: what the machine did to a round, it did to both."""
+    """Return the spread of ratios by round: a busy machine slows both sides of a round."""
     return spread(a / b for a, b in zip(over, under, strict=True))
 
 
 def about(packages: Sequence[str], device: str = "cpu") -> dict[str, Any]:
-    """Where, when, with what and how something is measured.
+    """Return command, date, device, load and versions of a measurement.
 
     Args:
-        packages: whose versions matter.
-        device: "cpu", or what torch calls the other one.
+        packages: packages whose versions are recorded.
+        device: "cpu" or torch's name of a GPU.
     """
     versions = {"python": platform.python_version()}
     versions |= {name: metadata.version(name) for name in packages}
@@ -112,30 +120,43 @@ def _device(device: str) -> str:
     return str(names[0]) if names else platform.processor() or platform.machine()
 
 
+def module_command(module: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
+    """Return the command that runs a module of `parts` as a program, and its environment.
+
+    Args:
+        module: dotted name, `parts.scaling.driver`.
+        arguments: arguments of the program.
+    """
+    # ROOT as well, so that `model` and `tuner` need not be installed
+    folders = [str(ROOT), str(BENCH), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, folders))}
+    return [sys.executable, "-m", module, *arguments], environment
+
+
 def goal(
     what: str, reached: float, *, least: float | None = None, most: float | None = None
 ) -> Any:
-    """A goal, met if what is reached is at least, or at most, a number."""
+    """Return a goal, which is met if `reached` is at least `least`, or at most `most`."""
     assert (least is None) != (most is None)
     limit = {"most": most} if least is None else {"least": least}
     return {"what": what, "reached": reached, **limit}
 
 
 def is_met(goal: Mapping[str, Any]) -> bool:
-    """Whether a goal was reached."""
+    """Return True if a goal was met."""
     if "least" in goal:
         return bool(goal["reached"] >= goal["least"])
     return bool(goal["reached"] <= goal["most"])
 
 
 def goal_line(goal: Mapping[str, Any]) -> str:
-    """`met     at least 3 times faster: 4.1`."""
+    """Return text such as `met     times as fast: 4.1, at least 3`."""
     limit = f"at least {goal['least']:g}" if "least" in goal else f"at most {goal['most']:g}"
     return f"{'met' if is_met(goal) else 'MISSED':7} {goal['what']}: {goal['reached']:.3g}, {limit}"
 
 
 def cell(value: Any) -> str:
-    """A value as a table shows it; None is a dash."""
+    """Return a value as text for a table; None is a dash."""
     if value is None:
         return "–"
     if isinstance(value, Sequence) and not isinstance(value, str):
@@ -173,3 +194,30 @@ def write(result: Mapping[str, Any], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
     path.write_text(text + "\n", encoding="utf-8")
+
+
+def finish(
+    result: Mapping[str, Any], out: Path | None, plot: Callable[[Path], None], to: Path | None
+) -> None:
+    """Print a result, and write it and its picture where asked.
+
+    Args:
+        result: the result.
+        out: JSON file; None writes no file.
+        plot: draws the picture into a file.
+        to: PNG file; None draws no picture.
+    """
+    show(result)
+    if out:
+        write(result, out)
+    if to:
+        plot(to)
+
+
+def save_figure(figure: Any, path: Path, dpi: int) -> None:
+    """Write a figure of matplotlib as PNG, without the top and right border of its axes."""
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=dpi)

@@ -1,0 +1,1 @@
+"""Parts of makespan.py: the search by Ray Tune and by Optuna."""

@@ -1,0 +1,1 @@
+"""Parts of scaling.py: a search of stubs that measures its driver."""

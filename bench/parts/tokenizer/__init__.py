@@ -1,0 +1,1 @@
+"""Parts of tokenizer.py: corpora, the sides that train and encode, result tables."""
