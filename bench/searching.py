@@ -74,7 +74,7 @@ class Watch:
         if self._noted:
             self._lacking += self._free * (now - self._noted)
         self._noted = now
-        self._free = sum(slot.job is None for slot in conductor._slots)
+        self._free = sum(lane.job is None for lane in conductor._lanes)
         self._found.setdefault("began", now)
         if new:
             self._found["last"] = now

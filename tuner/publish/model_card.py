@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from tuner.conductor.confirmation import Confirmed, sentences
+from tuner.conductor.confirmation import Confirmed, summary
 from tuner.space.parameter import symbol
 from tuner.tracking.datasets import dataset_name
 
@@ -59,7 +59,7 @@ def _worth(result: SearchResult) -> str:
         lines[-1] += f" Mean of {seeds}: **{confirmed.mean:.4f}**{known}."
     if result.confirmation:
         selected = {row.number: row.objective(result.metric) for row in result.trials}
-        lines += ["", *sentences(result.confirmation, result.metric, selected)[1:]]
+        lines += ["", *summary(result.confirmation, result.metric, selected)[1:]]
     return "\n".join(lines)
 
 

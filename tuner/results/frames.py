@@ -32,7 +32,7 @@ def trials_frame(
         {
             "trial": row.number,
             **{o.metric: _value(row, o.metric) for o in space.objectives},
-            "outcome": row.outcome or "running",
+            "outcome": str(row.outcome or "running"),
             "reports": len(row.reports),
             "tokens": row.tokens,
             **{name: row.value_of(name) for name in names},

@@ -11,6 +11,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.conductor.board import Board
+from tuner.conductor.outcome import INTERRUPTED
 from tuner.conductor.trial import Trial
 from tuner.samplers.observation import Observation
 from tuner.samplers.optuna_sampler import distribution_of
@@ -79,8 +80,8 @@ def study_of(name: str, space: SearchSpace, trials: Sequence[Trial]) -> optuna.S
     _name_metrics(study, space.objectives)
     board = Board(space.objectives, len(trials), 0)
     for row in trials:
-        has_ended = row.outcome not in {None, "interrupted"}
-        if has_ended and row.reports and not str(row.outcome).startswith("same as"):
+        has_ended = row.outcome not in {None, INTERRUPTED}
+        if has_ended and row.reports and not row.is_duplicate:
             trial = study_trial(space, row.draw, board.observation(row))
             trial.set_user_attr(_NUMBER, row.number)
             study.add_trial(trial)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import RenderableType
 from rich.text import Text
 
-from tuner.conductor.confirmation import sentences
+from tuner.conductor.confirmation import summary
 from tuner.conductor.trial import Trial
 from tuner.formatting import clock
 from tuner.space.parameter import symbol
@@ -78,7 +78,7 @@ def _confirmation_lines(result: SearchResult) -> list[RenderableType]:
         for row in result.trials
         if result.confirmation.of(row.number) is not None
     }
-    return [Text(line) for line in sentences(result.confirmation, result.metric, selected)]
+    return [Text(line) for line in summary(result.confirmation, result.metric, selected)]
 
 
 def _cost(result: SearchResult) -> list[RenderableType]:
@@ -114,15 +114,14 @@ def _endings(result: SearchResult) -> list[RenderableType]:
     if recorded:
         verb = "trial was" if len(recorded) == 1 else "trials were"
         which = ", ".join(
-            f"{row.number} ({row.outcome})" if (row.outcome or "").startswith("same as")
-            else str(row.number)
+            f"{row.number} ({row.outcome})" if row.is_duplicate else str(row.number)
             for row in recorded
         )  # fmt: skip
         lines.append(Text(f"{len(recorded)} {verb} taken from the record, not trained: {which}."))
     failures: dict[str, list[int]] = {}
     for row in result.trials:
-        if row.failed:
-            failures.setdefault(str(row.outcome).partition(": ")[2], []).append(row.number)
+        if row.outcome is not None and row.has_failed:
+            failures.setdefault(row.outcome.detail, []).append(row.number)
     for why, rows in failures.items():
         which = f"Trial {rows[0]}" if len(rows) == 1 else f"{len(rows)} trials ({_few(rows)})"
         lines.append(Text(f"{which} failed: {why or 'for no known reason'}.", style="red"))
