@@ -53,6 +53,7 @@ from parts import measuring
 from parts.makespan.peers import Setup, space_of
 
 from model.corpus.prepare import prepare
+from tuner.journal.events import Reported, TrialEnded
 from tuner.journal.journal import read_journal
 
 ROOT = measuring.ROOT
@@ -183,13 +184,13 @@ def our_search(side: str, setup: Setup) -> dict[str, Any]:
     found = _output("parts.watched_search", command, folder / "log")
     watch = json.loads(watched.read_text())
     journal = read_journal(next((home / "searches").iterdir()))
-    ends = [event["outcome"] for event in journal if event["event"] == "outcome"]
-    first = next(e for e in journal if e["event"] == "report" and e["number"] == 0)
+    ends = [str(event.outcome) for event in journal if isinstance(event, TrialEnded)]
+    first = next(e for e in journal if isinstance(e, Reported) and e.number == 0)
     return {
         "trials": int(found["trials"]),
         "complete": ends.count("finished"),
         "best": found["best_val_loss"],
-        "defaults": first["val_loss"],
+        "defaults": first.report.val_loss,
         "reported_tokens": int(found["tokens_spent"]),
         "tokens": int(sum(usage["tokens"] for usage in watch["usage"])),
         "samples": watch["samples"],

@@ -75,7 +75,7 @@ class Watch:
         if self._updated:
             self._lacking += self._free * (now - self._updated)
         self._updated = now
-        self._free = sum(slot.job is None for slot in conductor._slots)
+        self._free = sum(lane.job is None for lane in conductor._lanes)
         self._record.setdefault("began", now)
         if new:
             self._record["last"] = now

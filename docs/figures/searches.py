@@ -122,7 +122,7 @@ def conduct(settings: str, slots: int = 4) -> Search:
     while True:
         for job in conductor.fill():
             first = job.after * board.trials[job.number].spec.tokens_per_step
-            training[job.number] = Leg(job.number, job.slot, now, now, first, first)
+            training[job.number] = Leg(job.number, job.lane, now, now, first, first)
             legs.append(training[job.number])
         expected = conductor.expected
         if expected is None:
@@ -134,5 +134,5 @@ def conduct(settings: str, slots: int = 4) -> Search:
         leg.last, leg.end = report.tokens, leg.start + report.tokens - leg.first
         now = max(now, leg.end)
         conductor.report(number, report)
-        if row.outcome is not None or row.is_parked:
+        if row.outcome is not None or row.is_paused:
             del training[number]

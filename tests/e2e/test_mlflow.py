@@ -17,6 +17,7 @@ from tests.e2e.mlflow_picture import SIZE, take_picture
 from tests.e2e.postgres import mlflow_server, postgres
 from tuner.commands.ui import comparison_page, trials_page
 from tuner.home import Home
+from tuner.journal.events import Reported
 from tuner.journal.journal import read_journal
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord, TrialRecord
@@ -92,7 +93,8 @@ def test_record_is_complete(
 ) -> None:
     """Every report of the journal, and nothing that no journal knows."""
     events = read_journal(place.home / "searches" / "small-1")
-    told = [(e["number"], e["step"], e["val_loss"]) for e in events if e["event"] == "report"]
+    reported = [e for e in events if isinstance(e, Reported)]
+    told = [(e.number, e.report.step, e.report.val_loss) for e in reported]
     children = record.trials(search)
     stored = [
         (trial.number, step, values["val_loss"])

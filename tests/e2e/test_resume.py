@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Workplace, make_workplace
+from tuner.journal.events import Reported, SessionEnded, TrialBegun
 from tuner.journal.journal import read_journal
 from tuner.tracking.record import Record
 
@@ -40,13 +41,13 @@ def story(home: Path, name: str) -> list[tuple[Any, ...]]:
     """All that a search decided and measured, in order: suggestions, reports, winner."""
     told: list[tuple[Any, ...]] = []
     for event in read_journal(home / "searches" / name):
-        if event["event"] == "trial":
-            told.append(("trial", event["number"], event["draw"], event["spec"]))
-        elif event["event"] == "report":
+        if isinstance(event, TrialBegun):
+            told.append(("trial", event.number, event.draw, event.spec))
+        elif isinstance(event, Reported):
             numbers = ("step", "status", "val_loss", "train_loss", "grad_norm", "learning_rate")
-            told.append(("report", event["number"], *(event[n] for n in numbers)))
-        elif event["event"] == "end" and event["status"] == "finished":
-            told.append(("end", event["best"]))
+            told.append(("report", event.number, *(getattr(event.report, n) for n in numbers)))
+        elif isinstance(event, SessionEnded) and event.status == "finished":
+            told.append(("end", event.best))
     return told
 
 
@@ -70,7 +71,7 @@ def wait_for_session(process: subprocess.Popen[str], journal: Path) -> None:
     """Until this driver has journaled that it begins."""
 
     def sessions() -> int:
-        return sum(event["event"] == "session" for event in read_journal(journal))
+        return sum(event.kind == "session" for event in read_journal(journal))
 
     before = sessions()
     while sessions() == before and process.poll() is None:

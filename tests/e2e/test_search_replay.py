@@ -141,7 +141,7 @@ def test_search_is_read_back_from_its_record(workplace: Workplace, searched: Run
     assert result.best.number == searched.json["best_trial"]
     assert result.run_ids[result.best.number] == searched.json["best_run"]
     assert result.confirmation is not None
-    assert result.confirmation.plain == searched.json["confirmation"]
+    assert result.confirmation.as_json == searched.json["confirmation"]
     assert result.advice == searched.json["advice"]
     assert result.summary() == {k: searched.json[k] for k in result.summary()}
     assert result.environment["device"].startswith("cpu")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from model.engine.report import Report, Status
 from tuner.conductor.conductor import Conductor
 from tuner.conductor.job import Job
 from tuner.conductor.trial import Trial
-from tuner.journal.events import Event, report_event, search_event, session_event
+from tuner.journal.events import Event, Reported, SearchBegun, SessionBegun, TrialBegun
 from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import load_space
@@ -61,30 +62,19 @@ class Simulation:
         self.jobs: list[Job] = []
         self._train = train
         if not events:
-            self.note(search_event(conductor.space, "", FACTS))
-            self.note(session_event({}, len(conductor._slots), in_order=True))
+            self.note(SearchBegun(conductor.space, "", FACTS))
+            self.note(SessionBegun({}, len(conductor._lanes), in_order=True))
         self._fill()
 
     def note(self, event: Event) -> None:
-        self.events.append({**event, "time_ms": 1000 * (len(self.events) + 1)})
+        self.events.append(replace(event, time_ms=1000 * (len(self.events) + 1)))
 
     def _fill(self) -> None:
         self.jobs += self.conductor.fill()
-        known = sum(event["event"] == "trial" for event in self.events)
+        known = sum(isinstance(event, TrialBegun) for event in self.events)
         rows = self.conductor.board.trials
         for number in range(known, len(rows)):
-            row = rows[number]
-            self.note(
-                {
-                    "event": "trial",
-                    "number": number,
-                    "draw": dict(row.draw),
-                    "spec": row.spec.model_dump_json(),
-                    "parent": row.parent,
-                    "confirms": row.confirms,
-                    "recorded": bool(row.recorded),
-                }
-            )
+            self.note(TrialBegun.of_trial(rows[number]))
 
     def step(self) -> bool:
         """Take one report; whether there was one."""
@@ -95,8 +85,8 @@ class Simulation:
         row = self.conductor.board.trials[number]
         recorded = {report.step: report for report in row.recorded}
         report = recorded[step] if recorded else self._train(row, step)
-        self.note(report_event(number, report))
-        row.times.append(self.events[-1]["time_ms"])
+        self.note(Reported(number, report))
+        row.times.append(self.events[-1].time_ms)
         self.conductor.report(number, report)
         self._fill()
         return True

@@ -50,7 +50,7 @@ def search(options: argparse.Namespace) -> int:
             "hyperparameters": best.spec.hyperparameters.model_dump(),
             "architecture": best.spec.architecture.model_dump(),
             **result.summary(),
-            "confirmation": result.confirmation.plain if result.confirmation else None,
+            "confirmation": result.confirmation.as_json if result.confirmation else None,
             "advice": result.advice,
             "limit": result.limit,
             "halted": result.halted,

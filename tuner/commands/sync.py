@@ -12,7 +12,7 @@ from tuner.commands.output import consoles, home_of, print_json
 from tuner.driver.sync import sync as sync_search
 from tuner.errors import JournalInUse, StoreError, TunerError
 from tuner.home import Home
-from tuner.journal.journal import FILE
+from tuner.tracking.tags import JOURNAL_FILE
 
 
 def sync(options: argparse.Namespace) -> int:
@@ -41,7 +41,7 @@ def print_synced(console: Console, home: Home, name: str | None) -> dict[str, An
             else:
                 errors.append(str(error))
             continue
-        console.print(f"{each}: {done.words}", highlight=False, soft_wrap=True)
+        console.print(f"{each}: {done.description}", highlight=False, soft_wrap=True)
         sent[each] = {"runs": done.runs, "metrics": done.metrics, "files": list(done.files)}
     if errors:
         raise TunerError("; ".join(errors))
@@ -51,4 +51,4 @@ def print_synced(console: Console, home: Home, name: str | None) -> dict[str, An
 
 
 def _names(home: Home) -> Sequence[str]:
-    return sorted(path.parent.name for path in home.root.glob(f"searches/*/{FILE}"))
+    return sorted(path.parent.name for path in home.root.glob(f"searches/*/{JOURNAL_FILE}"))

@@ -1,12 +1,13 @@
-"""The mind of a search: what each slot trains next, and what becomes of a trial at each report.
+"""Decides what each lane trains next, and whether a trial continues after a report.
 
-It has neither clock nor files nor Ray, and every answer is a function of the calls before it. So a
-search goes on after a crash by repeating the calls of its journal, and a benchmark conducts
-searches whose training has long been done.
+The conductor has no clock, files or Ray: its answers are a function of the calls made to it. So a
+search resumes after a crash by repeating the calls of its journal, and a benchmark conducts
+searches whose training was done long ago.
 
-A *slot* is a place where one trial trains at a time. Each has a virtual clock that counts training
-tokens as if all slots were equally fast. `expected` says whose report comes first by these clocks:
-a driver that takes reports in this order conducts the same search whatever the real timing.
+A *lane* is a place where one trial trains at a time. Each lane has a virtual clock that counts
+training tokens as if all lanes were equally fast. `expected` names the trial whose report comes
+first by these clocks: a driver that takes reports in this order conducts the same search whatever
+the real timing.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from dataclasses import dataclass, field
 from model.engine.report import Report, Status
 from model.spec.trial import Continues, TrialSpec
 from tuner.conductor.board import Board
-from tuner.conductor.confirm import conclude, missing_pairs, repetition
 from tuner.conductor.confirmation import Confirmation
 from tuner.conductor.job import Job, Lane, resume_job
+from tuner.conductor.outcome import DIVERGED, FINISHED, Outcome
+from tuner.conductor.retraining import conclude, missing_pairs, retraining_of
 from tuner.conductor.trial import Trial
 from tuner.samplers.sampler import Sampler
 from tuner.schedulers.registry import SCHEDULERS
@@ -35,11 +37,11 @@ DEFAULTS = 0  # number of the trial with the defaults
 
 @dataclass(frozen=True)
 class RestoredDecisions:
-    """What a journal knows already, so that it is not made again.
+    """Decisions read from a journal, which are not made again.
 
     Attributes:
-        draws: trial → what was drawn for it.
-        recorded: trial → reports that it took from an equal trial.
+        draws: trial → values drawn for the trial.
+        recorded: trial → reports of an equal trial that were reused.
     """
 
     draws: Mapping[int, Mapping[str, Value]] = field(default_factory=dict)
@@ -50,239 +52,254 @@ class Conductor:
     """Conducts one search.
 
     Args:
-        space: what may vary, and the settings of the search.
-        corpus: what a specification must know of the data.
-        slots: trials in training at one time.
-        memory: of a search that is repeated from its journal.
-        find: the reports of a finished trial with a specification's hash, or none.
+        space: parameters to search, and the settings of the search.
+        facts: facts of the data that specifications need.
+        slots: number of trials in training at one time; each has a lane.
+        restored: decisions of a search that is repeated from its journal.
+        find: returns the reports of a finished trial with a specification's hash, or none.
 
     Attributes:
         board: all trials.
-        limit: which limit of the search has been reached, if one has.
-        confirmation: of the best configurations, once it is done.
+        space: parameters to search, as last edited.
+        limit: name of the limit that the search has reached; None if it has reached none.
+        confirmation: comparison of the best configurations, once they are retrained.
     """
 
     def __init__(
         self,
         space: SearchSpace,
-        corpus: DataFacts,
+        facts: DataFacts,
         slots: int,
-        memory: RestoredDecisions | None = None,
+        restored: RestoredDecisions | None = None,
         find: Callable[[str], Sequence[Report]] | None = None,
     ) -> None:
-        self._corpus = corpus
-        self._memory = memory or RestoredDecisions()
+        self._facts = facts
+        self._restored = restored or RestoredDecisions()
         self._find = find
-        self._slots = [Lane(index) for index in range(slots)]
-        self._now = 0  # virtual clock of the last event
-        self._started = 0  # trials that the sampler suggested
-        self._without_gain = 0  # trials ended since the best got better
+        self._lanes = [Lane(index) for index in range(slots)]
+        # Virtual clock of the latest event. It never goes back: a job begins at `_now` or later,
+        # so that no lane trains a job before the report that led to the job.
+        self._now = 0
+        self._num_suggested = 0  # trials that the sampler suggested
+        # Trials ended or paused since the best one improved. Paused trials count, because the
+        # promoting schedulers pause trials instead of stopping them: counting only ended trials
+        # would never use up `patience`.
+        self._without_gain = 0
         self.limit: str | None = None
         self.confirmation: Confirmation | None = None
-        self._by_hash: dict[str, int] = {}  # specification → the first trial that has it
-        self._lengths = space.report_tokens(corpus), space.budget_tokens(corpus)
+        self._by_hash: dict[str, int] = {}  # hash of a specification → first trial that has it
+        self._lengths = space.report_tokens(facts), space.budget_tokens(facts)
         self._sampler = Sampler(space, *self._lengths)
-        facts = SchedulerContext(space, *self._lengths, frozenset({DEFAULTS}), corpus.train_size)
-        self._scheduler = SCHEDULERS[space.search.scheduler](facts)
-        self.board = Board(space.objectives, space.search.trials, expected_tokens(space, corpus)[1])
+        context = SchedulerContext(space, *self._lengths, frozenset({DEFAULTS}), facts.train_size)
+        self._scheduler = SCHEDULERS[space.search.scheduler](context)
+        self.board = Board(space.objectives, space.search.trials, expected_tokens(space, facts)[1])
         self.space = space
 
     def edit(self, space: SearchSpace, slots: int) -> None:
-        """Go on with another space, which `history.check_edit` has allowed.
+        """Continue with another space that `journal.edit.check_edit` allows.
 
-        The sampler then knows those of the trials that could have been drawn from it.
+        The sampler then observes those trials that could have been drawn from the new space.
         """
         self.space = space
-        more = range(len(self._slots), slots)
-        self._slots += [Lane(index, self._now) for index in more]
+        added = range(len(self._lanes), slots)
+        self._lanes += [Lane(index, self._now) for index in added]
         self.board.num_trials = max(space.search.trials, len(self.board.trials))
         self.limit, self.confirmation, self.board.winner = None, None, None
         self._without_gain = 0
         self._scheduler.edit(space)
         self._sampler = Sampler(space, *self._lengths)
-        known = {p.label: p for p in space.searched}
-        for row in self.board.trials.values():
-            if row.confirms is None and all(
-                label in known and known[label].contains(value) for label, value in row.draw.items()
+        parameters = {p.label: p for p in space.searched}
+        for trial in self.board.trials.values():
+            if trial.confirms is None and all(
+                label in parameters and parameters[label].contains(value)
+                for label, value in trial.draw.items()
             ):
-                self._sampler.restore(row.number, row.draw)
-                if row.outcome is not None or row.is_parked:
-                    self._sampler.tell(row.number, self.board.observation(row))
+                self._sampler.restore(trial.number, trial.draw)
+                if trial.outcome is not None or trial.is_paused:
+                    self._sampler.tell(trial.number, self.board.observation(trial))
 
     # jobs --------------------------------------------------------------------------------------
 
     def fill(self) -> list[Job]:
-        """Jobs for the slots that have none."""
+        """Return jobs for the lanes that have none."""
         return list(self._filled())
 
     def _filled(self) -> Iterator[Job]:
-        while idle := [slot for slot in self._slots if slot.job is None]:
-            slot = min(idle, key=lambda s: (s.clock, s.index))
-            job = self._next(slot.index)
+        while idle := [lane for lane in self._lanes if lane.job is None]:
+            # By clock, then by index: which lane gets the job depends on virtual time only, never
+            # on which worker was really free first. So a repeated journal gives the same jobs.
+            lane = min(idle, key=lambda s: (s.clock, s.index))
+            job = self._next(lane.index)
             if job is None:
                 return
-            slot.job, slot.clock = job, max(slot.clock, self._now)
+            lane.job, lane.clock = job, max(lane.clock, self._now)
             tokens_per_step = self.board.trials[job.number].spec.tokens_per_step
-            slot.tokens_before = job.after * tokens_per_step
+            lane.tokens_before = job.after * tokens_per_step
             yield job
 
-    def _next(self, slot: int) -> Job | None:
-        """The next job of the search, and when it has none left, of the confirmation."""
+    def _next(self, lane: int) -> Job | None:
+        """Return the next job of the search or, if the search has none left, to confirm it."""
         while self.limit is None:
             choice = self._scheduler.choose(may_start=self._may_start)
             if choice is None:
                 break
             if isinstance(choice, Resume):
-                row = self.board.trials[choice.number]
-                row.is_parked, row.outcome = False, None
-                return resume_job(row, slot)
+                trial = self.board.trials[choice.number]
+                # `close` gave a paused trial an outcome, if the search ended before an edit
+                trial.is_paused, trial.outcome = False, None
+                return resume_job(trial, lane)
             if isinstance(choice, Branch):
-                row, parent = self._add_branch(choice), self.board.trials[choice.parent]
-                return Job(row.number, slot, parent.step, (parent.number, parent.step))
-            row = self._add_new()
-            twin = self._by_hash.setdefault(row.spec.hash, row.number)
-            if twin == row.number:
-                return self._first_job(row, slot)
-            row.outcome = f"same as trial {twin}"
-            self._end(row)
-        return self._next_confirmation(slot)
+                trial, parent = self._add_branch(choice), self.board.trials[choice.parent]
+                return Job(trial.number, lane, parent.step, (parent.number, parent.step))
+            trial = self._add_new()
+            first = self._by_hash.setdefault(trial.spec.hash, trial.number)
+            if first == trial.number:
+                return self._first_job(trial, lane)
+            trial.outcome = Outcome.same_as(first)
+            self._end(trial)
+        return self._next_confirmation(lane)
 
     @property
     def _may_start(self) -> bool:
         most = self._sampler.most
-        return self._started < self.space.search.trials and (most is None or self._started < most)
+        count = self._num_suggested
+        return count < self.space.search.trials and (most is None or count < most)
 
     def _add_new(self) -> Trial:
         number = len(self.board.trials)
-        drawn = self._memory.draws.get(number)
-        if drawn is None:
-            drawn = self._sampler.suggest(number)
+        draw = self._restored.draws.get(number)
+        if draw is None:
+            draw = self._sampler.suggest(number)
         else:
-            self._sampler.restore(number, drawn)
-        self._started += 1
-        spec = self.space.spec(drawn, self._corpus, self.space.search.seed)
-        return self._add(Trial(number, spec, drawn))
+            self._sampler.restore(number, draw)
+        self._num_suggested += 1
+        spec = self.space.spec(draw, self._facts, self.space.search.seed)
+        return self._add(Trial(number, spec, draw))
 
     def _add_branch(self, branch: Branch) -> Trial:
-        """A trial that goes on from another's state with other hyperparameters."""
+        """Add a trial that continues from another's checkpoint with other hyperparameters."""
         number, parent = len(self.board.trials), self.board.trials[branch.parent]
         self._sampler.restore(number, branch.draw)
-        plain = self.space.spec(branch.draw, self._corpus, self.space.search.seed)
+        unlinked = self.space.spec(branch.draw, self._facts, self.space.search.seed)
         spec = TrialSpec.model_validate(
-            {**dict(plain), "continues": Continues(spec=parent.spec, step=parent.step)}
+            {**dict(unlinked), "continues": Continues(spec=parent.spec, step=parent.step)}
         )
-        row = Trial(number, spec, branch.draw, parent=parent.number)
+        trial = Trial(number, spec, branch.draw, parent=parent.number)
         self.board.num_trials += 1
-        return self._add(row)
+        return self._add(trial)
 
-    def _add(self, row: Trial) -> Trial:
-        self.board.add(row)
-        self._scheduler.add(row.number, row.draw)
-        return row
+    def _add(self, trial: Trial) -> Trial:
+        self.board.add(trial)
+        self._scheduler.add(trial.number, trial.draw)
+        return trial
 
-    def _first_job(self, row: Trial, slot: int) -> Job:
-        """From the start; or, if an equal trial has finished before, from its reports."""
-        if row.number in self._memory.draws:
-            row.recorded = self._memory.recorded.get(row.number, ())
+    def _first_job(self, trial: Trial, lane: int) -> Job:
+        """Return the first job of a trial, which reuses the reports of an equal finished trial."""
+        if trial.number in self._restored.draws:
+            # not found again: the store may have gained an equal trial since
+            trial.recorded = self._restored.recorded.get(trial.number, ())
         elif self._find:
-            row.recorded = self._find(row.spec.hash)
-        return Job(row.number, slot, reports=row.recorded)
+            trial.recorded = self._find(trial.spec.hash)
+        return Job(trial.number, lane, reports=trial.recorded)
 
     @property
     def under_way(self) -> list[Job]:
-        """The jobs in the slots, each going on from the last report of its trial."""
-        jobs = [slot.job for slot in self._slots if slot.job is not None]
-        rows = [self.board.trials[job.number] for job in jobs]
+        """Jobs in the lanes, each continuing from the newest report of its trial."""
+        jobs = [lane.job for lane in self._lanes if lane.job is not None]
+        trials = [self.board.trials[job.number] for job in jobs]
         return [
-            resume_job(row, job.slot) if row.reports else job
-            for row, job in zip(rows, jobs, strict=True)
+            resume_job(trial, job.lane) if trial.reports else job
+            for trial, job in zip(trials, jobs, strict=True)
         ]
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing is under way; after `fill` it means that nothing is left."""
-        return all(slot.job is None for slot in self._slots)
+        """True if no lane has a job; after `fill`, that no job is left."""
+        return all(lane.job is None for lane in self._lanes)
 
     @property
     def expected(self) -> tuple[int, int] | None:
-        """Trial and step of the report that comes next by the slots' clocks."""
-        times = [(*self._next_report(slot), slot) for slot in self._slots if slot.job is not None]
-        if not times:
+        """Trial and step of the report that comes next by the clocks; None without jobs."""
+        reports = [(*self._next_report(lane), lane) for lane in self._lanes if lane.job is not None]
+        if not reports:
             return None
-        _, step, slot = min(times, key=lambda t: (t[0], t[2].index))
-        assert slot.job is not None
-        return slot.job.number, step
+        # two lanes may report at the same virtual time: the lane with the smaller index is first
+        _, step, lane = min(reports, key=lambda t: (t[0], t[2].index))
+        assert lane.job is not None
+        return lane.job.number, step
 
-    def _next_report(self, slot: Lane) -> tuple[int, int]:
-        """Virtual clock and step of the next report of a slot's trial."""
-        assert slot.job is not None
-        row = self.board.trials[slot.job.number]
-        step = next(s for s in row.report_steps if s > max(row.step, slot.job.after))
-        return slot.clock + step * row.spec.tokens_per_step - slot.tokens_before, step
+    def _next_report(self, lane: Lane) -> tuple[int, int]:
+        """Return virtual clock and step of the next report in a lane."""
+        assert lane.job is not None
+        trial = self.board.trials[lane.job.number]
+        step = next(s for s in trial.report_steps if s > max(trial.step, lane.job.after))
+        return lane.clock + step * trial.spec.tokens_per_step - lane.tokens_before, step
 
     # events ------------------------------------------------------------------------------------
 
     def report(self, number: int, report: Report) -> Decision:
-        """A trial under way reports."""
-        slot, row = self._slot_of(number), self.board.trials[number]
-        # one that is taken from the record counts as if trained: the same search again is the same
-        self._now = max(self._now, slot.clock + report.tokens - slot.tokens_before)
-        improved = self.board.report(number, report)
-        decision = self._decide(row, report)
+        """Take the report of a trial in training, and decide whether the trial continues."""
+        lane, trial = self._lane_of(number), self.board.trials[number]
+        # A reused report advances the clock as if it had been trained: the same search takes the
+        # same decisions whether or not the store has equal trials.
+        # `max`, because a driver may take reports as they come, not by the clocks.
+        self._now = max(self._now, lane.clock + report.tokens - lane.tokens_before)
+        has_improved = self.board.record_report(number, report)
+        decision = self._decide(trial, report)
         if decision is not Decision.GO_ON:
-            slot.job, slot.clock = None, self._now
-        if row.confirms is None:
-            self._without_gain = 0 if improved else self._without_gain
+            lane.job, lane.clock = None, self._now
+        if trial.confirms is None:
+            self._without_gain = 0 if has_improved else self._without_gain
             self._check_limits()
         return decision
 
-    def _decide(self, row: Trial, report: Report) -> Decision:
-        if report.status is Status.DIVERGED or not math.isfinite(self.board.rank(row)):
-            row.outcome = str(Status.DIVERGED)
+    def _decide(self, trial: Trial, report: Report) -> Decision:
+        if report.status is Status.DIVERGED or not math.isfinite(self.board.rank(trial)):
+            trial.outcome = DIVERGED
         elif report.status is Status.FINISHED:
-            row.outcome = str(Status.FINISHED)
-        if row.outcome is not None:
-            self._end(row)
+            trial.outcome = FINISHED
+        if trial.outcome is not None:
+            self._end(trial)
             return Decision.STOP
-        if row.confirms is not None:
+        if trial.confirms is not None:
             return Decision.GO_ON
-        decision = self._scheduler.report(row.number, report.tokens, self.board.rank(row))
+        decision = self._scheduler.report(trial.number, report.tokens, self.board.rank(trial))
         if self.limit is not None:
-            self._scheduler.end(row.number, row.tokens, None)
+            self._scheduler.end(trial.number, trial.tokens, None)
             decision = Decision.STOP
-        row.is_parked = decision is Decision.PARK
+        trial.is_paused = decision is Decision.PARK
         if decision is Decision.STOP:
-            row.outcome = f"stopped at report {len(row.reports)}"
+            trial.outcome = Outcome.stopped(len(trial.reports))
         if decision is not Decision.GO_ON:
             self._without_gain += 1
-            self._sampler.tell(row.number, self.board.observation(row))
+            self._sampler.tell(trial.number, self.board.observation(trial))
         return decision
 
     def fail(self, number: int, reason: str) -> None:
-        """A trial under way cannot go on."""
-        slot, row = self._slot_of(number), self.board.trials[number]
-        slot.job, slot.clock = None, self._now
-        row.outcome = f"failed: {reason}"
-        if self._by_hash.get(row.spec.hash) == number:
-            del self._by_hash[row.spec.hash]  # another one may try again
-        self._end(row)
+        """End a trial in training that cannot continue."""
+        lane, trial = self._lane_of(number), self.board.trials[number]
+        lane.job, lane.clock = None, self._now
+        trial.outcome = Outcome.failed(reason)
+        if self._by_hash.get(trial.spec.hash) == number:
+            del self._by_hash[trial.spec.hash]  # a later equal trial may be trained
+        self._end(trial)
 
     def close(self) -> None:
-        """Nothing is left: what is parked has been stopped where it stands."""
-        for row in self.board.trials.values():
-            if row.is_parked:
-                row.outcome = f"stopped at report {len(row.reports)}"
+        """End the search: paused trials count as stopped at their newest reports."""
+        for trial in self.board.trials.values():
+            if trial.is_paused:
+                trial.outcome = Outcome.stopped(len(trial.reports))
 
-    def _end(self, row: Trial) -> None:
-        """A trial of the search will not report again."""
-        if row.confirms is None:
-            value = self.board.rank(row) if row.has_finished else None
-            self._scheduler.end(row.number, row.tokens, value)
-            self._sampler.tell(row.number, self.board.observation(row))
+    def _end(self, trial: Trial) -> None:
+        """Tell scheduler and sampler that a trial of the search will not report again."""
+        if trial.confirms is None:
+            value = self.board.rank(trial) if trial.has_finished else None
+            self._scheduler.end(trial.number, trial.tokens, value)
+            self._sampler.tell(trial.number, self.board.observation(trial))
             self._without_gain += 1
 
-    def _slot_of(self, number: int) -> Lane:
-        return next(s for s in self._slots if s.job is not None and s.job.number == number)
+    def _lane_of(self, number: int) -> Lane:
+        return next(s for s in self._lanes if s.job is not None and s.job.number == number)
 
     def _check_limits(self) -> None:
         settings = self.space.search
@@ -295,17 +312,17 @@ class Conductor:
 
     # confirmation ------------------------------------------------------------------------------
 
-    def _next_confirmation(self, slot: int) -> Job | None:
+    def _next_confirmation(self, lane: int) -> Job | None:
         """Retrain the best configurations with fresh seeds, once the search is over."""
-        training = [self.board.trials[s.job.number] for s in self._slots if s.job is not None]
-        if any(row.confirms is None for row in training):
+        training = [self.board.trials[s.job.number] for s in self._lanes if s.job is not None]
+        if any(trial.confirms is None for trial in training):
             return None
         pair = next(missing_pairs(self.board, self.space), None)
         if pair is not None:
             number = len(self.board.trials)
-            self.board.add(repetition(number, *pair))
+            self.board.add(retraining_of(number, *pair))
             self.board.num_trials = max(self.board.num_trials, number + 1)
-            return self._first_job(self.board.trials[number], slot)
+            return self._first_job(self.board.trials[number], lane)
         if self.is_over:
             self.confirmation = conclude(self.board, self.space)
         return None

@@ -1,8 +1,8 @@
-"""The winner is confirmed: the best configurations retrained with fresh seeds, and compared.
+"""Compares the best configurations by their retrainings with fresh seeds, and names the winner.
 
-The value that a configuration was selected by is the lowest of many noisy ones, so it is too good
-on average (the winner's curse). Only the fresh seeds count here, the same ones for every
-configuration: the noise that comes with a seed, such as the order of the data, then falls out of
+The value by which a configuration was selected is the lowest of many noisy values, so it is too
+good on average (the winner's curse). Only the retrainings count here. All configurations are
+retrained with the same seeds: the noise of a seed, such as the order of the data, then cancels in
 the difference of two configurations.
 """
 
@@ -18,17 +18,17 @@ from tuner.formatting import metric_text
 from tuner.space.objective import SIGNS
 
 _CONFIDENCE = 0.95
-_MOST_SEEDS = 20  # that are worth proposing
+_MOST_SEEDS = 20  # more are not recommended
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean, and where the true one lies with 95 % confidence.
+    """A mean and its 95 % confidence interval.
 
     Attributes:
-        mean: of the values.
-        low: end of the interval; -inf if there is one value.
-        high: its other end.
+        mean: mean of the values.
+        low: lower end of the interval; -inf if there is one value.
+        high: upper end of the interval; inf if there is one value.
     """
 
     mean: float
@@ -37,7 +37,7 @@ class Interval:
 
     @property
     def half(self) -> float:
-        """What stands behind the ±."""
+        """Half the width of the interval, the number after ±."""
         return (self.high - self.low) / 2
 
 
@@ -46,13 +46,13 @@ class Confirmed:
     """One configuration and its retrainings.
 
     Attributes:
-        number: of the trial.
-        values: the objective for each seed, in the order of the seeds; infinity if it diverged,
-            None if it was not trained to the end.
-        mean: of the finite values; infinity (the worst value) if there is none.
+        number: number of the trial that has the configuration.
+        values: objective for each seed, in the order of the seeds; infinity for a retraining that
+            diverged, None for one that was not trained to the end.
+        mean: mean of the finite values; infinity (the worst value) if there is none.
         low: lower end of the mean's interval.
-        high: upper end.
-        diverged: how many retrainings diverged.
+        high: upper end of the mean's interval.
+        diverged: number of retrainings that diverged.
     """
 
     number: int
@@ -64,20 +64,21 @@ class Confirmed:
 
     @property
     def count(self) -> int:
-        """Retrainings that are part of the mean."""
+        """Number of retrainings in the mean."""
         return len(_finite(self.values))
 
 
 @dataclass(frozen=True)
 class Confirmation:
-    """The configurations, best first.
+    """Comparison of the retrained configurations.
 
     Attributes:
-        ranked: those without a diverged retraining come first, by their means.
-        mode: whether the smallest or the largest mean is the best.
-        difference: second minus first, paired by seed; None if fewer than two seeds have both, or
-            if they are ranked by what diverged.
-        can_tell_apart: whether the interval of the difference leaves out 0; None without one.
+        ranked: configurations, best first: fewest diverged retrainings, then best mean.
+        mode: `min` if the smallest mean is the best, `max` if the largest is.
+        difference: second configuration minus first, paired by seed; None if fewer than two seeds
+            have both values, or if the two differ in their number of diverged retrainings.
+        can_tell_apart: True if the interval of the difference excludes 0; None without a
+            difference.
         spread: standard deviation between seeds, pooled over the configurations; None if no
             configuration has two values.
     """
@@ -90,41 +91,41 @@ class Confirmation:
 
     @property
     def winner(self) -> Confirmed | None:
-        """The first; None if none of its retrainings has a value."""
+        """The best configuration; None if none of its retrainings has a value."""
         return self.ranked[0] if self.ranked and self.ranked[0].count else None
 
     def of(self, number: int) -> Confirmed | None:
-        """What came of a trial; None if it was not retrained."""
+        """Return the configuration of a trial; None if it was not retrained."""
         return next((entry for entry in self.ranked if entry.number == number), None)
 
     @property
-    def plain(self) -> dict[str, Any]:
-        """The same in terms of JSON, null where a number is not finite."""
+    def as_json(self) -> dict[str, Any]:
+        """The ranking as JSON, with null for a number that is not finite."""
         return {
             "can_tell_apart": self.can_tell_apart,
             "ranked": [
                 {
                     "trial": c.number,
-                    **{name: _plain(getattr(c, name)) for name in ("mean", "low", "high")},
-                    "values": [_plain(value) for value in c.values],
+                    **{name: _or_null(getattr(c, name)) for name in ("mean", "low", "high")},
+                    "values": [_or_null(value) for value in c.values],
                 }
                 for c in self.ranked
             ],
         }
 
 
-def confirm(
+def compare_retrained(
     values: Mapping[int, Sequence[float | None]], mode: Literal["min", "max"] = "min"
 ) -> Confirmation:
     """Compare configurations by their retrainings.
 
     Args:
-        values: trial number → objective for each seed, in the same order of seeds everywhere; NaN
-            or infinity if it diverged, None if it was not trained to the end.
-        mode: whether small or large values are good.
+        values: trial → objective for each seed, in the same order of seeds for every trial; NaN or
+            infinity for a retraining that diverged, None for one that was not trained to the end.
+        mode: `min` if small values are good, `max` if large ones are.
     """
     sign = SIGNS[mode]
-    entries = [_confirmed(number, given, mode) for number, given in values.items()]
+    entries = [_confirmed(number, by_seed, mode) for number, by_seed in values.items()]
     ranked = tuple(sorted(entries, key=lambda c: (c.diverged, sign * c.mean, c.number)))
     difference = _difference(*ranked[:2]) if len(ranked) > 1 else None
     return Confirmation(
@@ -137,10 +138,10 @@ def confirm(
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """Mean of some finite values, with Student's interval.
+    """Return the mean of finite values with Student's interval.
 
     Raises:
-        ValueError: if there are none.
+        ValueError: if there are no values.
     """
     if not values:
         raise ValueError("an interval needs a value, got none")
@@ -151,28 +152,28 @@ def interval(values: Sequence[float]) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
-def sentences(
+def summary(
     confirmation: Confirmation, metric: str, selected: Mapping[int, float] | None = None
 ) -> list[str]:
-    """What was found, for people.
+    """Return the result of a confirmation as sentences for the user.
 
     Args:
-        confirmation: the comparison.
+        confirmation: comparison of the configurations.
         metric: name of the objective.
-        selected: trial number → the value that it was selected by.
+        selected: trial → value by which the trial was selected.
     """
     winner, selected = confirmation.winner, selected or {}
     if winner is None:
         return ["No winner is confirmed: no retraining has a value."] if confirmation.ranked else []
-    told = f"Confirmed winner: trial {winner.number}, {metric} {_mean(winner)}"
+    first_line = f"Confirmed winner: trial {winner.number}, {metric} {_mean(winner)}"
     if winner.number in selected:
-        told += f"; it was selected with {selected[winner.number]:.4f}"
-    lines = [f"{told}.", *_comparison(confirmation)]
+        first_line += f"; it was selected with {selected[winner.number]:.4f}"
+    lines = [f"{first_line}.", *_comparison(confirmation)]
     for entry in confirmation.ranked:
         if entry.diverged:
-            behind = "" if entry is winner else ", so it ranks behind"
-            times = f"{entry.diverged} of {len(entry.values)} retrainings"
-            lines.append(f"Trial {entry.number} diverged in {times}{behind}.")
+            ranking = "" if entry is winner else ", so it ranks behind"
+            count = f"{entry.diverged} of {len(entry.values)} retrainings"
+            lines.append(f"Trial {entry.number} diverged in {count}{ranking}.")
     sign = SIGNS[confirmation.mode]
     best = min(selected, key=lambda n: sign * selected[n], default=winner.number)
     if best != winner.number:
@@ -183,7 +184,7 @@ def sentences(
 
 
 def _comparison(confirmation: Confirmation) -> list[str]:
-    """Whether the first two can be told apart, and what would help if not."""
+    """Say whether the first two configurations differ, and how many seeds would show it."""
     difference = confirmation.difference
     if difference is None:
         return []
@@ -193,20 +194,24 @@ def _comparison(confirmation: Confirmation) -> list[str]:
     span = f"95 % interval {difference.low:.4f} to {difference.high:.4f}"
     if confirmation.can_tell_apart:
         better = "lower" if confirmation.mode == "min" else "higher"
-        told = f"It can be told apart from trial {second.number}"
-        return [f"{told}: {abs(difference.mean):.4f} {better}, {span} {seeds}."]
-    told = f"It cannot be told apart from trial {second.number}"
+        verdict = f"It can be told apart from trial {second.number}"
+        return [f"{verdict}: {abs(difference.mean):.4f} {better}, {span} {seeds}."]
+    verdict = f"It cannot be told apart from trial {second.number}"
     needed = _seeds_needed(pairs)
-    way_out = (
+    fix = (
         f"confirm: {{seeds: {needed}}} would be enough if the difference is real"
         if needed
         else "take whichever is cheaper"
     )
-    return [f"{told}: difference {difference.mean:.4f}, {span} {seeds}; {way_out}."]
+    return [f"{verdict}: difference {difference.mean:.4f}, {span} {seeds}; {fix}."]
 
 
 def _seeds_needed(differences: Sequence[float]) -> int | None:
-    """How many seeds would tell two configurations apart if their mean difference stayed."""
+    """Return the number of seeds that would tell apart two configurations.
+
+    Mean and deviation of their difference are assumed to stay. None if more than `_MOST_SEEDS` are
+    needed.
+    """
     mean, deviation = abs(fmean(differences)), stdev(differences)
     for count in range(len(differences) + 1, _MOST_SEEDS + 1):
         if _quantile(count) * deviation / math.sqrt(count) < mean:
@@ -215,13 +220,13 @@ def _seeds_needed(differences: Sequence[float]) -> int | None:
 
 
 def _confirmed(
-    number: int, given: Sequence[float | None], mode: Literal["min", "max"]
+    number: int, by_seed: Sequence[float | None], mode: Literal["min", "max"]
 ) -> Confirmed:
     worst = SIGNS[mode] * math.inf
-    values = tuple(v if v is None or math.isfinite(v) else worst for v in given)
+    values = tuple(v if v is None or math.isfinite(v) else worst for v in by_seed)
     finite = _finite(values)
-    of = interval(finite) if finite else Interval(worst, worst, worst)
-    return Confirmed(number, values, of.mean, of.low, of.high, values.count(worst))
+    mean = interval(finite) if finite else Interval(worst, worst, worst)
+    return Confirmed(number, values, mean.mean, mean.low, mean.high, values.count(worst))
 
 
 def _difference(first: Confirmed, second: Confirmed) -> Interval | None:
@@ -232,7 +237,7 @@ def _difference(first: Confirmed, second: Confirmed) -> Interval | None:
 
 
 def _pairs(first: Confirmed, second: Confirmed) -> list[float]:
-    """Second minus first, for each seed with which both have a value."""
+    """Return second minus first for each seed with which both have a finite value."""
     return [
         b - a
         for a, b in zip(first.values, second.values, strict=False)
@@ -241,7 +246,7 @@ def _pairs(first: Confirmed, second: Confirmed) -> list[float]:
 
 
 def _spread(entries: Sequence[Confirmed]) -> float | None:
-    """Standard deviation within configurations, each weighted by its degrees of freedom."""
+    """Return the standard deviation between seeds, weighted by degrees of freedom."""
     squares, freedom = 0.0, 0
     for entry in entries:
         values = _finite(entry.values)
@@ -258,7 +263,7 @@ def _mean(entry: Confirmed) -> str:
     return f"{metric_text(entry.mean)} ± {metric_text(half)} ({entry.count} seeds)"
 
 
-def _plain(value: float | None) -> float | None:
+def _or_null(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
@@ -267,7 +272,7 @@ def _finite(values: Sequence[float | None]) -> list[float]:
 
 
 def _quantile(count: int) -> float:
-    """Student's t for a two-sided interval of the mean of so many values."""
-    from scipy.special import stdtrit  # without the second that scipy.stats takes
+    """Return Student's t for a two-sided interval of the mean of `count` values."""
+    from scipy.special import stdtrit  # importing scipy.stats would take a second
 
     return float(stdtrit(count - 1, (1 + _CONFIDENCE) / 2))

@@ -1,4 +1,4 @@
-"""Jobs, and the slots that they are for."""
+"""Jobs of trials, and the lanes that the jobs occupy."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from tuner.conductor.trial import Trial
 
 @dataclass(frozen=True)
 class Job:
-    """One leg of a trial, for one slot.
+    """One segment of a trial, trained in one lane without a pause.
 
     Attributes:
-        number: of the trial.
-        slot: where it trains.
-        after: step of its last report that was taken, or of its parent's; 0 before the first.
-        source: trial and step whose state it goes on from; None: from its start.
-        reports: what an equal trial reported, to be taken instead of training.
+        number: number of the trial.
+        lane: index of the lane.
+        after: step of the trial's newest report that was taken, or of its parent's checkpoint; 0
+            before the first report.
+        source: trial and step of the checkpoint to continue from; None: train from the start.
+        reports: reports of an equal trial, to be reused instead of training.
     """
 
     number: int
-    slot: int
+    lane: int
     after: int = 0
     source: tuple[int, int] | None = None
     reports: Sequence[Report] = ()
@@ -30,13 +31,15 @@ class Job:
 
 @dataclass
 class Lane:
-    """Where one trial trains at a time.
+    """The conductor's place for one trial in training, with its virtual clock.
+
+    A lane is not a slot of an engine: the driver decides which worker trains the jobs of a lane.
 
     Attributes:
-        index: counted from 0.
-        clock: virtual tokens at which its job began, or the last one ended.
-        job: under way.
-        tokens_before: of its trial, when the job began.
+        index: index of the lane, counted from 0.
+        clock: virtual tokens at which the lane's job began, or at which its last job ended.
+        job: job in training.
+        tokens_before: training tokens of the job's trial when the job began.
     """
 
     index: int
@@ -45,7 +48,8 @@ class Lane:
     tokens_before: int = 0
 
 
-def resume_job(row: Trial, slot: int) -> Job:
-    """A job that goes on from the last report of its trial."""
-    source = None if row.recorded else (row.number, row.step)
-    return Job(row.number, slot, row.step, source, row.recorded)
+def resume_job(trial: Trial, lane: int) -> Job:
+    """Return a job that continues from the newest report of a trial."""
+    # reused reports have no checkpoint: the worker sends the rest of them after `after`
+    source = None if trial.recorded else (trial.number, trial.step)
+    return Job(trial.number, lane, trial.step, source, trial.recorded)

@@ -11,25 +11,27 @@ from typing import Any
 from model.engine.report import Report, Status
 from model.spec.hyperparameters import SYMBOL_TABLE
 from model.spec.trial import TrialSpec
+from tuner.conductor.outcome import Outcome, OutcomeKind
 from tuner.formatting import number
 from tuner.space.parameter import Value
 
 
 @dataclass
 class Trial:
-    """One trial of the search.
+    """One trial of a search.
 
     Attributes:
-        number: counted from 0; 0 has the defaults.
-        spec: what it trains.
-        draw: what was drawn for it, label → value.
-        reports: so far.
-        times: when each was taken, in milliseconds since the epoch.
-        outcome: how it ended, as the user reads it; None while it is under way or parked.
-        is_parked: whether it waits to be brought back.
-        recorded: what an equal trial reported, taken instead of training.
-        parent: the trial whose state it goes on from.
-        confirms: the trial whose configuration it repeats with a fresh seed.
+        number: number of the trial, counted from 0; trial 0 has the defaults.
+        spec: specification that the trial trains.
+        draw: values drawn for the trial, label → value.
+        reports: reports so far.
+        times: milliseconds since the epoch at which each report was taken.
+        outcome: how the trial ended; prints as its text. None while it trains or is paused.
+        is_paused: True while the trial waits to be resumed, or after the search ended without
+            resuming it (then `outcome` is set too).
+        recorded: reports of an equal trial that are reused instead of training.
+        parent: number of the trial whose checkpoint this trial continues from.
+        confirms: number of the trial whose configuration this trial repeats with a fresh seed.
     """
 
     number: int
@@ -37,8 +39,8 @@ class Trial:
     draw: Mapping[str, Value] = field(default_factory=dict)
     reports: list[Report] = field(default_factory=list)
     times: list[int] = field(default_factory=list)
-    outcome: str | None = None
-    is_parked: bool = False
+    outcome: Outcome | None = None
+    is_paused: bool = False
     recorded: Sequence[Report] = ()
     parent: int | None = None
     confirms: int | None = None
@@ -50,64 +52,77 @@ class Trial:
 
     @property
     def step(self) -> int:
-        """Updates up to the newest report."""
+        """Number of updates up to the newest report."""
         return self.last.step if self.last else 0
 
     @property
     def tokens(self) -> int:
-        """Training tokens up to the newest report, those of a parent included."""
+        """Training tokens up to the newest report, including those of the parent."""
         return self.last.tokens if self.last else 0
 
     @property
     def tokens_before(self) -> int:
-        """Training tokens of the parent from whose state it goes on."""
+        """Training tokens of the parent up to the checkpoint that this trial continues from."""
         start = self.spec.continues if self.parent is not None else None
         return start.step * self.spec.tokens_per_step if start else 0
 
     @property
     def tokens_trained(self) -> int:
-        """Training tokens that the search spent on it."""
+        """Training tokens that the search spent on this trial."""
         return 0 if self.recorded or not self.reports else self.tokens - self.tokens_before
 
     @cached_property
     def report_steps(self) -> list[int]:
-        """Updates after which it reports; not those of a trial that it continues."""
-        begun = self.spec.continues.step if self.spec.continues else 0
-        return [step for step in self.spec.report_steps if step > begun]
+        """Updates after which the trial itself reports, without those of its parent."""
+        start_step = self.spec.continues.step if self.spec.continues else 0
+        return [step for step in self.spec.report_steps if step > start_step]
 
     @property
     def has_finished(self) -> bool:
-        """Whether it used its full budget."""
+        """True if the trial used its full budget."""
         return self.last is not None and self.last.status is Status.FINISHED
 
     @property
     def has_diverged(self) -> bool:
-        """Whether a loss or gradient was not finite."""
+        """True if a loss or gradient was not finite."""
         return self.last is not None and self.last.status is Status.DIVERGED
 
     @property
-    def failed(self) -> bool:
-        """Whether it could not go on, for a reason that is not its own."""
-        return (self.outcome or "").startswith("failed")
+    def has_failed(self) -> bool:
+        """True if the trial could not continue, for a reason outside of its configuration."""
+        return self._ended_as(OutcomeKind.FAILED)
+
+    @property
+    def is_stopped(self) -> bool:
+        """True if the scheduler or a limit of the search stopped the trial."""
+        return self._ended_as(OutcomeKind.STOPPED)
+
+    @property
+    def is_duplicate(self) -> bool:
+        """True if an earlier trial of the search has the same specification."""
+        return self._ended_as(OutcomeKind.DUPLICATE)
+
+    def _ended_as(self, kind: OutcomeKind) -> bool:
+        return self.outcome is not None and self.outcome.kind is kind
 
     def objective(self, metric: str) -> float:
-        """The newest value of a metric; infinity where there is none or the trial diverged."""
+        """Return the newest value of a metric; infinity without one or if the trial diverged."""
         if self.last is None or self.has_diverged:
             return math.inf
         return self.value(metric, self.last)
 
     def value(self, metric: str, report: Report) -> float:
-        """A metric at a report; infinity where there is none."""
+        """Return the value of a metric at a report; infinity if the report has none."""
         if metric == "parameters":
             return float(self.spec.architecture.num_parameters)
         return report.metrics().get(metric, math.inf)
 
     def value_of(self, name: str) -> Any:
-        """A hyperparameter or size of the trial."""
+        """Return the value of a hyperparameter or size of the model."""
         source = self.spec.hyperparameters if name in SYMBOL_TABLE else self.spec.architecture
         return getattr(source, name)
 
     def text_of(self, name: str) -> str:
-        """A hyperparameter or size of the trial, as tables show it."""
+        """Return a hyperparameter or size of the model as tables show it."""
         value = self.value_of(name)
         return number(value) if isinstance(value, int | float) else str(value)

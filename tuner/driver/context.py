@@ -12,7 +12,7 @@ from model.corpus.corpus import Corpus
 from tuner.driver.view import View
 from tuner.home import Home
 from tuner.journal.journal import Journal
-from tuner.journal.recorded import Recorded
+from tuner.journal.journaled_search import JournaledSearch
 from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
 from tuner.tracking.record import Record
@@ -50,7 +50,7 @@ class SearchContext:
     record: Record
     journal: Journal
     tracker: Tracker
-    recorded: Recorded | None
+    recorded: JournaledSearch | None
     fresh: bool
     ray: ExitStack
 

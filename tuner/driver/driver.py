@@ -24,12 +24,14 @@ from typing import Any
 from model.engine.report import Report
 from tuner.conductor.conductor import Conductor
 from tuner.conductor.job import Job
+from tuner.conductor.outcome import INTERRUPTED, Outcome
 from tuner.conductor.trial import Trial
 from tuner.driver.catch_up import catch_up
 from tuner.driver.optuna_dashboard import StudyStore
 from tuner.driver.view import View
-from tuner.journal.events import report_event
+from tuner.journal.events import Reported, TrialBegun, TrialEnded, TrialFailed
 from tuner.journal.journal import Journal
+from tuner.journal.journaled_search import JournaledSearch
 from tuner.results.optuna_export import study_trial
 from tuner.schedulers.scheduler import Decision
 from tuner.tracking.runs import trial_tags
@@ -107,14 +109,12 @@ class Driver:
 
     def begin(self) -> None:
         """Start, or go on where the journal ends."""
-        events = self._journal.events
-        catch_up(self._tracker, events)  # it may lack what the last driver said
-        self._announced = sum(event["event"] == "trial" for event in events)
-        told = {
-            event["number"]: event["outcome"] for event in events if event["event"] == "outcome"
-        }
+        search = JournaledSearch.of(self._journal.events)
+        catch_up(self._tracker, search)  # it may lack what the last driver said
+        journaled = search.trials if search else {}
+        self._announced = len(journaled)
         for row in list(self._board.trials.values())[: self._announced]:
-            if row.outcome is not None and told.get(row.number) != row.outcome:
+            if row.outcome is not None and journaled[row.number].written_outcome != row.outcome:
                 self._close(row)  # the last driver was killed before it could say so
             else:
                 self._copy(row)
@@ -133,7 +133,7 @@ class Driver:
         return {"number": job.number, "worker": worker, **self._order(job)}
 
     def _worker_of(self, job: Job) -> int:
-        return job.slot % len(self._workers)
+        return job.lane % len(self._workers)
 
     def _order(self, job: Job) -> dict[str, Any]:
         """What a worker is to do, in the order in which `Worker.start` takes it."""
@@ -153,7 +153,7 @@ class Driver:
         """A trial reported; whether it goes on."""
         if number not in self._launched:  # of a client that was given up
             return False
-        time_ms = self._journal.append(report_event(number, report))
+        time_ms = self._journal.append(Reported(number, report))
         row, best_before = self._board.trials[number], self._board.best
         row.times.append(time_ms)
         decision = self.conductor.report(number, report)
@@ -189,7 +189,7 @@ class Driver:
         """A trial's client died."""
         if number not in self._launched:
             return
-        self._journal.append({"event": "failure", "number": number, "reason": reason})
+        self._journal.append(TrialFailed(number, reason))
         self.conductor.fail(number, reason)
         self._free(number, keep=False)
         self._close(self._board.trials[number])
@@ -265,21 +265,11 @@ class Driver:
             worker.start.remote(str(job.number), *self._order(job).values())
 
     def _announce(self, row: Trial) -> None:
-        time_ms = self._journal.append(
-            {
-                "event": "trial",
-                "number": row.number,
-                "draw": dict(row.draw),
-                "spec": row.spec.model_dump_json(),
-                "parent": row.parent,
-                "confirms": row.confirms,
-                "recorded": bool(row.recorded),
-            }
-        )
+        time_ms = self._journal.append(TrialBegun.of_trial(row))
         tags = trial_tags(row.parent, row.confirms, recorded=bool(row.recorded))
         self._tracker.start_trial(row.number, row.spec, self.environment, time_ms, tags)
         if row.outcome is not None:  # it is the same as another
-            self._view.event(row, row.outcome)
+            self._view.event(row, str(row.outcome))
             self._close(row)
 
     def _close(self, row: Trial) -> None:
@@ -295,9 +285,9 @@ class Driver:
             trial = study_trial(conductor.space, row.draw, self._board.observation(row))
             self._studies.add(row.number, trial)
 
-    def _record_end(self, row: Trial, outcome: str) -> None:
-        event = {"event": "outcome", "number": row.number, "outcome": outcome}
-        self._tracker.end_trial(row.number, outcome, self._journal.append(event))
+    def _record_end(self, row: Trial, outcome: Outcome) -> None:
+        time_ms = self._journal.append(TrialEnded(row.number, outcome))
+        self._tracker.end_trial(row.number, str(outcome), time_ms)
 
     def _free(self, number: int, *, keep: bool) -> None:
         """Free a trial's place at its worker at once, without waiting for its client."""
@@ -329,11 +319,11 @@ class Driver:
         """The search is over, or halts here: what has not ended is recorded as it stands."""
         if self.halted is None and self.conductor.is_over:
             self.conductor.close()
-            for row in self._board.parked:
+            for row in self._board.paused:
                 self._close(row)
         for row in self._board.trials.values():
             if row.outcome is None:
-                self._record_end(row, "interrupted")
+                self._record_end(row, INTERRUPTED)
         problem = self._studies.close() if self._studies else None
         if problem:
             self._view.phase(problem)
@@ -346,8 +336,8 @@ def _in_words(row: Trial, metric: str, *, is_best: bool) -> str:
     if is_best:
         words.append("best so far")
     if row.outcome:
-        words.append(row.outcome)
-    elif row.is_parked:
+        words.append(str(row.outcome))
+    elif row.is_paused:
         words.append("waits to be promoted")
     if row.last is not None and row.last.problem:
         words.append(row.last.problem)

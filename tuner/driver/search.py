@@ -20,9 +20,9 @@ from tuner.driver.view import SilentView, View
 from tuner.errors import TunerError
 from tuner.home import Home
 from tuner.journal.edit import check_edit
-from tuner.journal.events import search_event
+from tuner.journal.events import SearchBegun
 from tuner.journal.journal import Journal
-from tuner.journal.recorded import Recorded
+from tuner.journal.journaled_search import JournaledSearch
 from tuner.results.result import SearchResult
 from tuner.space.conflicts import conflicts
 from tuner.space.data_facts import DataFacts
@@ -80,7 +80,7 @@ def search(
             try:
                 if start is not None:
                     start.keep(home)
-                journal.append(search_event(space, space_text, facts))
+                journal.append(SearchBegun(space, space_text, facts))
                 tracker = _open_tracker(space, facts, name, home, start)
             except BaseException:
                 shutil.rmtree(home.search(name))  # the name is free again
@@ -124,7 +124,7 @@ def resume(
         raise TunerError(f"there is no search {name} in {home.root}; 'tuner list' shows them")
     with deferred_interrupts() as check_interrupt, contextlib.ExitStack() as ray:
         with contextlib.closing(Journal.open(home.search(name))) as journal:
-            recorded = Recorded.of(journal.events, name)
+            recorded = JournaledSearch.of_name(journal.events, name)
             space = edit(recorded.space) if edit else recorded.space
             if space.init_from is not None and space.init_from == recorded.space.init_from:
                 # what it starts from is in the journal, and gave its tokenizer then

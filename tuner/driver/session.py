@@ -17,7 +17,7 @@ from tuner.driver.driver import Driver
 from tuner.driver.interrupt import deferred_interrupts
 from tuner.driver.training import _train
 from tuner.errors import ResultError, StoreError
-from tuner.journal.events import Event
+from tuner.journal.events import SessionEnded
 from tuner.publish.publish import attach_report, register_model
 from tuner.results.advice import advise
 from tuner.results.result import SearchResult
@@ -35,7 +35,7 @@ def run_search(
     """Train, record, sum up; what can go wrong with the store at the end is no reason to fail."""
     tracker, journal = session.tracker, session.journal
     status, problem, best_run = "failed", None, None
-    end: Event = {"summary": {}, "best": None}
+    end = SessionEnded(status)
     try:
         driver, usage = _train(session, check_interrupt)
         problem = _problem(tracker.flush)
@@ -44,16 +44,16 @@ def run_search(
         end = _end(result, driver.conductor.board, usage["first_turn"])
         best_run = tracker.run_of(result.best.number)
         session.view.phase("recording the best trials")
-        for number in end["kept"]:
+        for number in end.kept:
             problem = problem or _problem(partial(_keep_state, tracker, result, number))
     except KeyboardInterrupt:
         status = "interrupted"
         raise
     finally:
         with deferred_interrupts():  # an impatient second one must not cut the record short
-            journal.append({"event": "end", "status": status, **end})
+            journal.append(replace(end, status=status))
             problem = problem or _problem(partial(tracker.add_artifact, journal.path))
-            problem = problem or _problem(partial(tracker.finish, status, end["summary"], best_run))
+            problem = problem or _problem(partial(tracker.finish, status, end.summary, best_run))
         tracker.close()
         shutil.rmtree(session.folder / "tune", ignore_errors=True)
         if problem is None and status == "finished":
@@ -70,19 +70,20 @@ def _problem(action: Callable[[], None]) -> str | None:
     return None
 
 
-def _end(result: SearchResult, board: Board, first_turn: float) -> Event:
+def _end(result: SearchResult, board: Board, first_turn: float) -> SessionEnded:
     """What the journal says at the end, to be read back."""
     kept = [row.number for row in board.ranked[: result.space.search.keep]]
     best = result.best.number
-    return {
-        "summary": result.summary(),
-        "first_turn": first_turn,
-        "best": best,
-        "kept": list(dict.fromkeys([best, *kept])),
-        "limit": result.limit,
-        "halted": result.halted,
-        "advice": result.advice,
-    }
+    return SessionEnded(
+        status=result.status,
+        summary=result.summary(),
+        first_turn=first_turn,
+        best=best,
+        kept=list(dict.fromkeys([best, *kept])),
+        limit=result.limit,
+        halted=result.halted,
+        advice=result.advice,
+    )
 
 
 def _keep_state(tracker: Tracker, result: SearchResult, number: int) -> None:
@@ -149,11 +150,8 @@ def _result(
 
 def _advice(session: SearchContext, conductor: Conductor) -> list[str]:
     """What the trials say about the next search."""
-    trials = [
-        row
-        for row in conductor.board.searched
-        if row.parent is None and not (row.outcome or "").startswith("same as")
-    ]
+    searched = conductor.board.searched
+    trials = [row for row in searched if row.parent is None and not row.is_duplicate]
     confirmation = conductor.confirmation
     spread = confirmation.spread if confirmation else None
     return advise(conductor.space, trials, session.name, spread)

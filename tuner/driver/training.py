@@ -11,9 +11,9 @@ from tuner.conductor.conductor import Conductor
 from tuner.driver.context import SearchContext, _keep_inputs
 from tuner.driver.driver import Driver
 from tuner.driver.optuna_dashboard import StudyStore, study_url
-from tuner.journal.events import search_event, session_event
-from tuner.journal.recorded import environment_changes
-from tuner.journal.repeat import memory_of, repeat
+from tuner.journal.events import SearchBegun, SessionBegun
+from tuner.journal.journaled_search import environment_changes
+from tuner.journal.repeat import repeat, restored_decisions
 from tuner.tracking.reuse import ReuseIndex
 
 if TYPE_CHECKING:
@@ -31,19 +31,19 @@ def _conductor(
         conductor = Conductor(session.space, session.facts, slots, find=may_find)
     else:
         session.view.phase(f"repeating the journal of {session.name}")
-        memory = memory_of(journal.events, find)
-        space, begun_slots = recorded.begun
-        conductor = Conductor(space, session.facts, begun_slots, memory, may_find)
+        restored = restored_decisions(journal.events, find)
+        first_slots = recorded.sessions[0].slots
+        conductor = Conductor(recorded.first_space, session.facts, first_slots, restored, may_find)
         repeat(conductor, journal.events, session.name)
-        if changed := environment_changes(recorded.session["environment"], environment):
+        if changed := environment_changes(recorded.session.environment, environment):
             session.view.phase(
                 f"the trials under way go on with {changed}: their last bits may differ"
             )
-        if session.space != conductor.space or slots != recorded.session["slots"]:
+        if session.space != conductor.space or slots != recorded.session.slots:
             conductor.edit(session.space, slots)
     if recorded is not None and session.space != recorded.space:
-        journal.append(search_event(session.space, session.space_text, session.facts))
-    journal.append(session_event(environment, slots, in_order=in_order))
+        journal.append(SearchBegun(session.space, session.space_text, session.facts))
+    journal.append(SessionBegun(environment, slots, in_order))
     return conductor
 
 
@@ -56,13 +56,13 @@ def _where(session: SearchContext) -> tuple[Devices, bool]:
     if last is None:
         return on, order == "tokens" or (order == "auto" and on.number == 1)
     # as many slots as the search has, on however many devices there are now
-    slots = math.ceil(last["slots"] / on.number)
+    slots = math.ceil(last.slots / on.number)
     if not on.is_open:
         slots = max(on.slots, slots)
-    before = last["environment"]
+    before = last.environment
     if on.dtype == "auto" and before["device"].startswith(on.kind):
         on = replace(on, dtype=before["dtype"])  # as its trials so far, whatever auto means now
-    return replace(on, slots=slots, is_open=False), last["in_order"]
+    return replace(on, slots=slots, is_open=False), last.in_order
 
 
 def _calibrated(on: Devices, session: SearchContext) -> Devices:

@@ -1,4 +1,4 @@
-"""Which settings of a search may change when it is resumed."""
+"""Settings of a search that may change when the search is resumed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tuner.space.parameter import Parameter
 from tuner.space.space import SearchSpace
 from tuner.space_file.overrides import Override
 
-# Settings that say how much is searched and where, and nothing of what a trial is.
+# Settings of the amount and place of the search; none of them changes a specification.
 _FREE = {
     "search": ("trials", "keep", "max_tokens", "max_seconds", "patience"),
     "confirm": ("top", "seeds"),
@@ -28,10 +28,15 @@ _ALLOWED = (
 
 
 def edited(space: SearchSpace, overrides: Sequence[Override], name: str) -> SearchSpace:
-    """A recorded space with some of its free settings changed.
+    """Return the space of a recorded search with some of its free settings changed.
+
+    Args:
+        space: space of the recorded search.
+        overrides: changes of the command line.
+        name: name of the search, for errors.
 
     Raises:
-        TunerError: if another setting is to be changed, or a value is none.
+        TunerError: if a setting may not be changed, or a value is not valid.
     """
     for override in overrides:
         part, key = (*override.path, "")[:2]
@@ -48,22 +53,24 @@ def edited(space: SearchSpace, overrides: Sequence[Override], name: str) -> Sear
             message = broken_rule(f"{part}.{key}", error.errors()[0])
             raise TunerError(f"{override.option}: {message}") from error
         except yaml.YAMLError as error:
-            raise TunerError(f"{override.option}: {override.text!r} is no value") from error
+            raise TunerError(
+                f"{override.option}: {override.text!r} is not a valid value"
+            ) from error
         space = space.model_copy(update={part: changed})
     return space
 
 
 def check_edit(old: SearchSpace, new: SearchSpace, name: str) -> None:
-    """Whether a search may go on with another space.
+    """Check that a search may be resumed with an edited space.
 
     Raises:
-        TunerError: if it may not; names what cannot be changed.
+        TunerError: if it may not; the error names all changes that are not allowed.
     """
     refused = list(_refused(old, new))
     if refused:
         raise TunerError(
-            f"the search {name} cannot go on with {listed(refused, 'and')}; allowed changes are "
-            f"{_ALLOWED}; for others start a new search"
+            f"the search {name} cannot be resumed with {listed(refused, 'and')}; allowed changes "
+            f"are {_ALLOWED}; for others start a new search"
         )
 
 
@@ -89,12 +96,12 @@ def _refused_parameters(
     part: str, before: Mapping[str, Parameter], after: Mapping[str, Parameter]
 ) -> Iterator[str]:
     if list(before) != list(after):
-        yield f"other entries of {part} or another order of them"
+        yield f"other entries of {part} or another order of its entries"
         return
     for key, old in before.items():
         new = after[key]
-        same = old.model_copy(update={"distribution": new.distribution})
-        if same != new or ((old.is_constant or new.is_constant) and old != new):
+        moved = old.model_copy(update={"distribution": new.distribution})
+        if moved != new or ((old.is_constant or new.is_constant) and old != new):
             yield f"another {part}.{key}"
         elif old.distribution.kind != new.distribution.kind:
             yield f"another kind of range for {part}.{key}"

@@ -1,13 +1,13 @@
-"""The journal of a search: one line per event, on the disk before anything is done about it.
+"""The journal of a search: one line per event, fsynced before the event is carried out.
 
-A line is a JSON object that ends in a checksum of all that stands before it:
+A line is a JSON object that ends in a checksum of the text before the checksum:
 
     {"event":"report","number":3,…,"time_ms":1795276800000,"crc":"5d41402a"}
 
-A search is resumed by reading it from the beginning. What a kill or a power failure left of the
-line that was being written is cut off: nothing had been done about that event. Any other line that
-does not fit its checksum is an error. JSON has no NaN: a number that is not finite is written as
-`{"$float":"nan"}` (or `inf`, `-inf`), and read back as itself.
+A search is resumed by reading its journal from the beginning. A last line that a kill or a power
+failure left incomplete is cut off, because its event was not carried out. Any other line that does
+not match its checksum is an error. JSON has no NaN: a number that is not finite is written as
+`{"$float":"nan"}` (or `inf`, `-inf`), and read back as that number.
 """
 
 from __future__ import annotations
@@ -22,13 +22,12 @@ import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from tuner.errors import JournalError, JournalInUse
-from tuner.journal.events import Event
+from tuner.journal.events import Event, Json, read_event
 from tuner.tracking.tags import JOURNAL_FILE
 
-FILE = JOURNAL_FILE
 _LOCK = "lock"
 _CRC = len(b',"crc":"01234567"}')
 _FLOAT = "$float"
@@ -39,36 +38,38 @@ class Journal:
     """The journal of a search that this process runs; made by `Journal.open`.
 
     Attributes:
-        events: what it held when it was opened.
-        begun_ms: time of its first event; 0 if it has none.
-        problem: why events wait in memory for the disk, in one sentence; None if none do.
+        path: path of the journal.
+        events: events that the journal had when it was opened.
+        begun_ms: time of the first event; 0 without events.
+        problem: why events wait in memory for the disk, in one sentence; None if none wait.
     """
 
     def __init__(self, folder: Path, lock: int) -> None:
-        self.path = folder / FILE
+        self.path = folder / JOURNAL_FILE
         self.problem: str | None = None
         self._lock: int | None = lock
         self._waiting: list[bytes] = []  # lines
         self._next_try = 0.0
         self._reason: str | None = None
         self.events, self._end = _parse(self.path, _data(self.path))
-        self.begun_ms: int = self.events[0]["time_ms"] if self.events else 0
+        self.begun_ms: int = self.events[0].time_ms if self.events else 0
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
         os.ftruncate(self._file, self._end)
         _sync_folder(folder)
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Open the journal of the search whose folder this is, and keep others from doing so.
+        """Open and lock the journal of a search.
 
-        The lock is the kernel's: it ends with this process, however that dies.
+        The kernel holds the lock: the lock ends with this process, however the process dies.
 
         Args:
-            folder: of the search; made if need be.
+            folder: folder of the search; created if missing.
 
         Raises:
-            JournalInUse: if another process has it open.
-            JournalError: if it cannot be read or written, or a line is damaged.
+            JournalInUse: if another process has the journal open.
+            JournalError: if the journal cannot be read or written, a line is damaged, or another
+                version of tuner wrote a line.
         """
         lock = None
         try:
@@ -80,36 +81,38 @@ class Journal:
             if lock is not None:
                 os.close(lock)
             if isinstance(error, OSError):
-                raise JournalError(f"cannot open {folder / FILE}: {error.strerror}") from error
+                raise JournalError(
+                    f"cannot open {folder / JOURNAL_FILE}: {error.strerror}"
+                ) from error
             raise
 
-    def append(self, event: Mapping[str, Any]) -> int:
-        """Add an event; when this returns, it is on the disk, or `problem` says why not.
+    def append(self, event: Event) -> int:
+        """Add an event. On return it is on the disk, or `problem` says why not.
 
-        An event that the disk does not take waits in memory, before all later ones.
+        An event that cannot be written waits in memory, before all later events.
 
         Args:
-            event: anything that JSON can say, and floats that are not finite.
+            event: event to add; its time is ignored.
 
         Returns:
-            The time that it got as its `time_ms`.
+            Time of the event, `time_ms`.
         """
         time_ms = time.time_ns() // 1_000_000
         self.begun_ms = self.begun_ms or time_ms
-        self._waiting.append(_line({**event, "time_ms": time_ms}))
+        self._waiting.append(_line({**event.as_json, "time_ms": time_ms}))
         self._write()
         return time_ms
 
     def retry(self) -> None:
-        """Write what waits for the disk, at most once a second; call it as often as you like."""
+        """Write the waiting events. Tries at most once a second, however often it is called."""
         if self._waiting:
             self._write()
 
     def close(self) -> None:
-        """Write what waits, and let others open the journal.
+        """Write the waiting events, and let other processes open the journal.
 
         Raises:
-            JournalError: if events could not be written; they are lost.
+            JournalError: if events could not be written; those events are lost.
         """
         if self._lock is None:
             return
@@ -119,7 +122,7 @@ class Journal:
         os.close(self._lock)
         self._lock = None
         if self.problem:
-            raise JournalError(f"{self.problem}; what waited is lost")
+            raise JournalError(f"{self.problem}; the waiting events are lost")
 
     def _write(self) -> None:
         if time.monotonic() < self._next_try:
@@ -127,14 +130,14 @@ class Journal:
             return
         data = b"".join(self._waiting)
         try:
-            # what an earlier attempt left of a line must not stay between two whole ones
+            # an earlier attempt may have left part of a line, which must not stay between two lines
             os.ftruncate(self._file, self._end)
             done = 0
             while done < len(data):
                 done += os.pwrite(self._file, data[done:], self._end + done)
             os.fsync(self._file)
         except OSError as error:
-            with suppress(OSError):  # readers had better not see it either
+            with suppress(OSError):  # readers should not see part of a line either
                 os.ftruncate(self._file, self._end)
             self._next_try = time.monotonic() + _RETRY_SECONDS
             self._reason = error.strerror
@@ -153,12 +156,13 @@ class Journal:
 
 
 def read_journal(folder: Path) -> list[Event]:
-    """The events of a search, whether it is being run or not; none if it has no journal.
+    """Return the events of a search, running or not; none if the search has no journal.
 
     Raises:
-        JournalError: if it cannot be read, or a line is damaged.
+        JournalError: if the journal cannot be read, a line is damaged, or another version of tuner
+            wrote a line.
     """
-    path = folder / FILE
+    path = folder / JOURNAL_FILE
     try:
         return _parse(path, _data(path))[0]
     except OSError as error:
@@ -168,53 +172,59 @@ def read_journal(folder: Path) -> list[Event]:
 # lines --------------------------------------------------------------------------------------
 
 
-def _line(event: Event) -> bytes:
+def _line(data: Json) -> bytes:
     text = json.dumps(
-        _plain(event), ensure_ascii=False, allow_nan=False, separators=(",", ":")
+        _without_nan(data), ensure_ascii=False, allow_nan=False, separators=(",", ":")
     ).encode()
     return b'%s,"crc":"%08x"}\n' % (text[:-1], zlib.crc32(text[:-1]))
 
 
-def _plain(value: Any) -> Any:
-    """The same without floats that JSON cannot say."""
+def _without_nan(value: Any) -> Any:
+    """Return a value with its floats that are not finite as JSON objects."""
     if isinstance(value, float) and not math.isfinite(value):
         return {_FLOAT: str(float(value))}
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_without_nan(item) for item in value]
     return value
 
 
 def _parse(path: Path, data: bytes) -> tuple[list[Event], int]:
-    """The events, and how many bytes they take."""
+    """Return the events, and the number of their bytes."""
     events: list[Event] = []
     end = 0
     for number, line in enumerate(io.BytesIO(data), start=1):
-        is_whole = line.endswith(b"\n")
-        event = _event(line[:-1]) if is_whole else None
-        if event is None:
-            # what a power failure kept from the disk reads as zeros
-            if end + len(line) == len(data) and (not is_whole or b"\0" in line):
+        is_complete = line.endswith(b"\n")
+        values = _values(line[:-1]) if is_complete else None
+        if values is None:
+            # after a power failure, blocks that did not reach the disk read as zeros
+            if end + len(line) == len(data) and (not is_complete or b"\0" in line):
                 break
             raise JournalError(
-                f"{path}:{number} is damaged: it does not fit its checksum; restore the file, or "
-                "delete this line and all after it to go on from there"
+                f"{path}:{number} is damaged: it does not match its checksum; restore the file, or "
+                "delete this line and all lines after it to continue from there"
             )
-        events.append(event)
+        try:
+            events.append(read_event(values))
+        except (KeyError, TypeError, ValueError) as error:
+            raise JournalError(
+                f"the journal of {path.parent.name} is of another version of tuner, use that "
+                f"version for this search ({path}:{number})"
+            ) from error
         end += len(line)
     return events, end
 
 
-def _event(line: bytes) -> Event | None:
+def _values(line: bytes) -> Json | None:
+    """Return the values of a line; None if the line does not match its checksum."""
     body = line[:-_CRC]
     if line[-_CRC:] != b',"crc":"%08x"}' % zlib.crc32(body):
         return None
-    event: Event = json.loads(body + b"}", object_hook=_whole)
-    return event
+    return cast(Json, json.loads(body + b"}", object_hook=_with_nan))
 
 
-def _whole(value: Event) -> Any:
+def _with_nan(value: Json) -> Any:
     return float(value[_FLOAT]) if value.keys() == {_FLOAT} else value
 
 
@@ -229,7 +239,7 @@ def _data(path: Path) -> bytes:
 
 
 def _take(lock: int, folder: Path) -> None:
-    """Lock a file and leave this process's number in it."""
+    """Lock a file, and write the id of this process into it."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -238,13 +248,13 @@ def _take(lock: int, folder: Path) -> None:
             f"the search {folder.name} is being run by {f'process {pid}' if pid else 'another'}; "
             "wait for it or stop it first"
         ) from None
-    with suppress(OSError):  # a full disk: the lock holds all the same
+    with suppress(OSError):  # the disk may be full; the lock holds without the id
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
 
 
 def _sync_folder(folder: Path) -> None:
-    """Keep the file's name through a power failure, where folders can be synced."""
+    """Make the file's name survive a power failure, on systems that can sync folders."""
     handle = os.open(folder, os.O_RDONLY)
     with suppress(OSError):
         os.fsync(handle)

@@ -1,78 +1,85 @@
-"""Repeats the calls of a journal: the conductor is then where the last driver left it."""
+"""Repeats the calls of a journal, which bring a new conductor to where the last driver left it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 from model.engine.report import Report
-from model.spec.trial import TrialSpec
 from tuner.conductor.conductor import Conductor, RestoredDecisions
 from tuner.errors import TunerError
-from tuner.journal.events import Event, report_of
-from tuner.space.space import SearchSpace
+from tuner.journal.events import (
+    Event,
+    Reported,
+    SearchBegun,
+    SessionBegun,
+    TrialBegun,
+    TrialFailed,
+)
 
 
-def memory_of(
+def restored_decisions(
     events: Sequence[Event], find: Callable[[str], Sequence[Report]]
 ) -> RestoredDecisions:
-    """What was drawn and taken from the record before."""
-    trials = [event for event in events if event["event"] == "trial"]
-    recorded = {
-        event["number"]: find(TrialSpec.model_validate_json(event["spec"]).hash)
-        for event in trials
-        if event["recorded"]
-    }
-    return RestoredDecisions({event["number"]: event["draw"] for event in trials}, recorded)
+    """Return the draws of all trials in a journal, and the reports that were reused.
+
+    Args:
+        events: events of the journal.
+        find: returns the reports of a finished trial with a specification's hash.
+    """
+    trials = [event for event in events if isinstance(event, TrialBegun)]
+    return RestoredDecisions(
+        {trial.number: trial.draw for trial in trials},
+        {trial.number: find(trial.spec.hash) for trial in trials if trial.is_reused},
+    )
 
 
 def repeat(conductor: Conductor, events: Sequence[Event], name: str) -> None:
-    """Repeat the calls of a journal; the conductor is then where the last driver left it.
+    """Repeat the calls of a journal on a conductor that is as the search began.
+
+    Args:
+        conductor: has the first space and the slots of the first session.
+        events: events of the journal.
+        name: name of the search, for the error.
 
     Raises:
         TunerError: if this version decides otherwise than the one that wrote the journal.
     """
-    repetition = _Repetition(conductor)
+    space, slots = conductor.space, None
     for event in events:
-        try:
-            repetition.call(event)
-        except (KeyError, StopIteration) as error:
-            raise TunerError(
-                f"this version of tuner decides otherwise than the one that wrote the journal of "
-                f"{name} (at trial {event['number']}); resume it with that version"
-            ) from error
-
-
-class _Repetition:
-    """The conductor's calls, event by event."""
-
-    def __init__(self, conductor: Conductor) -> None:
-        self._conductor = conductor
-        self._space = conductor.space
-        self._slots: int | None = None
-
-    def call(self, event: Event) -> None:
-        conductor = self._conductor
-        match event["event"]:
-            case "search":
-                self._space = SearchSpace.model_validate_json(event["space"])
-            case "session":
-                self._begin(event["slots"])
-            case "trial":
-                row = conductor.board.trials[event["number"]]
-                if row.spec != TrialSpec.model_validate_json(event["spec"]):
-                    raise KeyError(row.number)
-            case "report":
-                conductor.board.trials[event["number"]].times.append(event["time_ms"])
-                conductor.report(event["number"], report_of(event))
+        match event:
+            case SearchBegun():
+                space = event.space
+            case SessionBegun():
+                # an edit takes effect when a driver begins its session, not before
+                if slots is not None and (space != conductor.space or event.slots != slots):
+                    conductor.edit(space, event.slots)
+                slots = event.slots
                 conductor.fill()
-            case "failure":
-                conductor.fail(event["number"], event["reason"])
-                conductor.fill()
+            case TrialBegun() | Reported() | TrialFailed():
+                try:
+                    _repeat_trial(conductor, event)
+                except (KeyError, StopIteration) as error:
+                    raise TunerError(
+                        f"this version of tuner decides otherwise than the one that wrote the "
+                        f"journal of {name} (at trial {event.number}); resume it with that version"
+                    ) from error
 
-    def _begin(self, slots: int) -> None:
-        """A driver began, perhaps with another space or more slots."""
-        is_first, before = self._slots is None, self._slots
-        if not is_first and (self._space != self._conductor.space or slots != before):
-            self._conductor.edit(self._space, slots)
-        self._slots = slots
-        self._conductor.fill()
+
+def _repeat_trial(conductor: Conductor, event: TrialBegun | Reported | TrialFailed) -> None:
+    """Repeat the call of one event.
+
+    Raises:
+        KeyError, StopIteration: if the conductor has no such trial, or does not train it.
+    """
+    trial = conductor.board.trials[event.number]
+    match event:
+        case TrialBegun():
+            if trial.spec != event.spec:
+                raise KeyError(event.number)
+        case Reported():
+            trial.times.append(event.time_ms)
+            conductor.report(event.number, event.report)
+            conductor.fill()
+        case TrialFailed():
+            conductor.fail(event.number, event.reason)
+            conductor.fill()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from tuner.conductor.confirmation import Confirmed, sentences
+from tuner.conductor.confirmation import Confirmed, summary
 from tuner.formatting import short_hash, short_run
 from tuner.space.parameter import symbol
 from tuner.tracking.datasets import dataset_name
@@ -61,7 +61,7 @@ def _worth(result: SearchResult) -> str:
         lines[-1] += f" Mean of {confirmed.count} {noun}: **{confirmed.mean:.4f}**{interval}."
     if result.confirmation:
         selected = {trial.number: trial.objective(result.metric) for trial in result.trials}
-        lines += ["", *sentences(result.confirmation, result.metric, selected)[1:]]
+        lines += ["", *summary(result.confirmation, result.metric, selected)[1:]]
     return "\n".join(lines)
 
 

@@ -231,8 +231,8 @@ def _value_cell(row: Trial, metric: str) -> Cell:
 
 
 def _outcome(row: Trial) -> str:
-    told = row.outcome or "unfinished"
-    if row.recorded and not told.startswith("same as"):
+    told = str(row.outcome or "unfinished")
+    if row.recorded and not row.is_duplicate:
         told += ", recorded"
     if row.parent is not None:
         told += f", went on from {row.parent}"

@@ -15,6 +15,7 @@ from functools import cached_property
 from statistics import quantiles
 
 from model.engine.report import Report, Status
+from tuner.conductor.outcome import DIVERGED
 from tuner.conductor.trial import Trial
 from tuner.results.pareto import pareto_front
 from tuner.results.result import SearchResult
@@ -36,11 +37,11 @@ class Ending(StrEnum):
 
 def ending(row: Trial) -> Ending:
     """How a trial ended."""
-    if row.has_diverged or row.outcome == str(Status.DIVERGED):
+    if row.has_diverged or row.outcome == DIVERGED:
         return Ending.DIVERGED
     if row.has_finished:
         return Ending.FINISHED
-    return Ending.STOPPED if (row.outcome or "").startswith("stopped") else Ending.OTHER
+    return Ending.STOPPED if row.is_stopped else Ending.OTHER
 
 
 @dataclass(frozen=True)

@@ -52,10 +52,7 @@ def shares_of(series: ReportData) -> Shares:
     Parameters that only some trials have are judged among those, after the others.
     """
     space = series.result.space
-    rows = [
-        row for row in series.trials
-        if row.parent is None and not (row.outcome or "").startswith("same as")
-    ]  # fmt: skip
+    rows = [row for row in series.trials if row.parent is None and not row.is_duplicate]
     points, tokens = comparable(space, rows)
     found: dict[Method, list[Importance]] = {m: importance(space, points, m) for m in METHODS}
     first = found["fanova"]

@@ -32,7 +32,7 @@ def trials_frame(
         {
             "trial": trial.number,
             **{o.metric: _value(trial, o.metric) for o in space.objectives},
-            "outcome": trial.outcome or "running",
+            "outcome": str(trial.outcome or "running"),
             "reports": len(trial.reports),
             "tokens": trial.tokens,
             **{name: trial.value_of(name) for name in names},

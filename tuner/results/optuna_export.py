@@ -11,6 +11,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.conductor.board import Board
+from tuner.conductor.outcome import INTERRUPTED
 from tuner.conductor.trial import Trial
 from tuner.samplers.observation import Observation
 from tuner.samplers.optuna_sampler import distribution_of
@@ -81,8 +82,8 @@ def study_of(name: str, space: SearchSpace, trials: Sequence[Trial]) -> optuna.S
     _name_metrics(study, space.objectives)
     board = Board(space.objectives, len(trials), 0)
     for trial in trials:
-        has_ended = trial.outcome not in {None, "interrupted"}
-        if has_ended and trial.reports and not str(trial.outcome).startswith("same as"):
+        has_ended = trial.outcome not in {None, INTERRUPTED}
+        if has_ended and trial.reports and not trial.is_duplicate:
             frozen = study_trial(space, trial.draw, board.observation(trial))
             frozen.set_user_attr(_NUMBER, trial.number)
             study.add_trial(frozen)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from tuner.conductor.confirmation import sentences
+from tuner.conductor.confirmation import summary
 from tuner.conductor.trial import Trial
 from tuner.formatting import clock
 from tuner.space.parameter import symbol
@@ -86,7 +86,7 @@ def _confirmation(result: SearchResult) -> list[Text]:
         for trial in result.trials
         if result.confirmation.of(trial.number) is not None
     }
-    return [Text(line) for line in sentences(result.confirmation, result.metric, selected)]
+    return [Text(line) for line in summary(result.confirmation, result.metric, selected)]
 
 
 def _cost(result: SearchResult) -> list[Text]:
@@ -123,15 +123,15 @@ def _endings(result: SearchResult) -> list[Text]:
     if reused:
         verb = "trial was" if len(reused) == 1 else "trials were"
         which = ", ".join(
-            f"{trial.number} ({trial.outcome})" if (trial.outcome or "").startswith("same as")
+            f"{trial.number} ({trial.outcome})" if trial.is_duplicate
             else str(trial.number)
             for trial in reused
         )  # fmt: skip
         lines.append(Text(f"{len(reused)} {verb} reused from the record, not trained: {which}."))
     failures: dict[str, list[int]] = {}
     for trial in result.trials:
-        if trial.failed:
-            failures.setdefault(str(trial.outcome).partition(": ")[2], []).append(trial.number)
+        if trial.outcome is not None and trial.has_failed:
+            failures.setdefault(trial.outcome.detail, []).append(trial.number)
     for why, numbers in failures.items():
         which = (
             f"Trial {numbers[0]}"

@@ -89,7 +89,7 @@ class LiveView(SilentView):
 
     def event(self, row: Trial, message: str) -> None:
         """Print above the view what a user would not like to miss."""
-        if row.has_diverged or row.failed or (row.last and row.last.problem):
+        if row.has_diverged or row.has_failed or (row.last and row.last.problem):
             style = "yellow"
         elif self._board is not None and row is self._board.best and row.has_finished:
             style = "green"
@@ -145,7 +145,7 @@ def _head(board: Board, title: str, width: int) -> Text:
 def _throughput(board: Board) -> Text:
     counts = {
         "training": len(board.training),
-        "waiting": len(board.parked),
+        "waiting": len(board.paused),
         "diverged": sum(row.has_diverged for row in board.trials.values()),
         "confirming": sum(row.confirms is not None for row in board.training),
     }
@@ -192,7 +192,7 @@ def sparkline(values: Sequence[float], cells: int, scale: Sequence[float] | None
 def _rung_lines(board: Board, width: int) -> list[Text]:
     """How many trials reached each report at which some were stopped."""
     reached = Counter(len(row.reports) for row in board.searched)
-    over = board.ended + board.parked
+    over = board.ended + board.paused
     stops = {len(r.reports) for r in over if not (r.has_finished or r.has_diverged)} - {0}
     total = max((len(r.report_steps) for r in board.trials.values()), default=1)
     rungs = sorted(stops | {total})

@@ -64,10 +64,10 @@ def _searched(result: SearchResult) -> list[str]:
 
 def _outcome(row: Trial) -> str:
     """How a trial ended, as a cell; what failed is told below the table."""
-    if row.failed:
+    if row.has_failed:
         return "failed"
-    told = row.outcome or ""
-    return f"{told}, recorded" if row.recorded and not told.startswith("same as") else told
+    told = str(row.outcome or "")
+    return f"{told}, recorded" if row.recorded and not row.is_duplicate else told
 
 
 def _best_trials(result: SearchResult, width: int) -> RenderableType:

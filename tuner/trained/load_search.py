@@ -1,4 +1,4 @@
-"""A search read back: all that its journal says, as the result that it had."""
+"""Reads a search back: the result it had, or has so far, from its journal."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from model.spec.trial import TrialSpec
 from tuner.conductor.board import Board
-from tuner.conductor.confirm import conclude
+from tuner.conductor.retraining import conclude
 from tuner.conductor.trial import Trial
-from tuner.errors import RecordError, TunerError
+from tuner.errors import RecordError
 from tuner.home import Home
-from tuner.journal.events import Event, report_of
+from tuner.journal.events import Event
 from tuner.journal.journal import read_journal
-from tuner.journal.recorded import Recorded
+from tuner.journal.journaled_search import JournaledSearch
 from tuner.results.result import SearchResult
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord
@@ -25,16 +24,16 @@ def load_search(name: str | None = None, *, home: Home | None = None) -> SearchR
     """Read a search back from its record.
 
     Args:
-        name: of the search; by default the newest one.
-        home: where it lives; by default ./runs.
+        name: name of the search; by default the newest one.
+        home: home of the search; by default ./runs.
 
     Returns:
-        Its result; of one that still runs, or was killed, what it has found so far.
+        Result of the search; of a search that still runs or was killed, the result so far.
 
     Raises:
         RecordError: if there is no such search, its journal is not recorded, or none of its trials
             has reported.
-        JournalError: if the journal is damaged.
+        JournalError: if the journal is damaged, or another version of tuner wrote it.
         StoreError: if the tracking store cannot be used.
     """
     home = home or Home.at()
@@ -45,16 +44,18 @@ def load_search(name: str | None = None, *, home: Home | None = None) -> SearchR
 
 
 def _events(record: Record, search: SearchRecord, home: Home) -> list[Event]:
-    """The journal here, which may be newer; or the one that is recorded."""
-    own = home.search(search.name)
-    with TemporaryDirectory() as folder:
-        path = record.download(search.run_id, JOURNAL_FILE, folder)
+    """Return the events of the home's journal, which may be newer, or of the recorded journal."""
+    local_folder = home.search(search.name)
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary, search.name)  # errors name the search by its folder
+        folder.mkdir(parents=True)
+        path = record.download(search.run_id, JOURNAL_FILE, str(folder))
         recorded = path.read_bytes() if path else b""
-        journal = own / JOURNAL_FILE
-        written = journal.read_bytes() if journal.is_file() else b""
-        # else another search of this name was made here
-        is_same = written.startswith(recorded)
-        events = read_journal(own if is_same else Path(folder))
+        local_path = local_folder / JOURNAL_FILE
+        local = local_path.read_bytes() if local_path.is_file() else b""
+        # a journal that does not begin like the recorded one is of another search of this name
+        is_same_search = local.startswith(recorded)
+        events = read_journal(local_folder if is_same_search else folder)
     if not events:
         raise RecordError(
             f"the journal of {search.name} is neither in {home.root} nor recorded; run 'tuner "
@@ -66,35 +67,27 @@ def _events(record: Record, search: SearchRecord, home: Home) -> list[Event]:
 def result_of(
     events: Sequence[Event], search: SearchRecord, run_ids: dict[int, str]
 ) -> SearchResult:
-    """The result that a journal tells.
+    """Return the result that a journal describes.
 
     Args:
-        events: of the journal.
-        search: as it is recorded.
-        run_ids: trial number → MLflow run.
+        events: events of the journal.
+        search: record of the search.
+        run_ids: trial → id of its MLflow run.
 
     Raises:
         RecordError: if no trial has reported.
-        TunerError: if this version cannot read the journal.
+        TunerError: if no search begins in the journal.
     """
-    recorded = Recorded.of(events, search.name)
-    space = recorded.space
-    board = Board(space.objectives, space.search.trials, 0)
-    try:
-        for event in events:
-            _take(board, event)
-    except (KeyError, TypeError, ValueError) as error:
-        raise TunerError(
-            f"the journal of {search.name} is of another version of tuner; read it with that one"
-        ) from error
-    end = next((e for e in reversed(events) if e["event"] in ("end", "session")), {})
-    # one that was edited is confirmed anew, and has not been before it says so
-    is_edited = sum(event["event"] == "search" for event in events) > 1
-    is_over = end.get("status") == "finished"
-    confirmation = conclude(board, space) if is_over or not is_edited else None
-    best = board.trials.get(end.get("best", -1)) or board.best
+    journaled = JournaledSearch.of_name(events, search.name)
+    space, end = journaled.space, journaled.end
+    board = _board(journaled)
+    # the retrainings of an edited search may be of former finalists, until the search ends
+    may_confirm = not journaled.is_edited or (end is not None and end.status == "finished")
+    confirmation = conclude(board, space) if may_confirm else None
+    best = board.best if end is None or end.best is None else board.trials[end.best]
     if best is None:
         raise RecordError(f"no trial of {search.name} ({search.status}) has reported a result yet")
+    summary = end.summary if end else {}
     return SearchResult(
         name=search.name,
         space=space,
@@ -103,46 +96,35 @@ def result_of(
         best=best,
         run_ids=run_ids,
         experiment_id=search.experiment_id,
-        wall_seconds=end.get("summary", {}).get("wall_seconds", _seconds(events)),
-        training_share=end.get("summary", {}).get("training_share", 0.0),
+        wall_seconds=summary.get("wall_seconds", journaled.seconds),
+        training_share=summary.get("training_share", 0.0),
         run_id=search.run_id,
-        status=end.get("status", "running"),
-        started=events[0]["time_ms"],
-        space_text=recorded.space_text,
-        environment=recorded.session["environment"] if recorded.session else {},
+        status=end.status if end else "running",
+        started=journaled.started_ms,
+        space_text=journaled.space_text,
+        environment=journaled.session.environment if journaled.session else {},
         confirming=board.confirming,
         confirmation=confirmation,
-        limit=end.get("limit"),
-        halted=end.get("halted"),
-        advice=end.get("advice", []),
+        limit=end.limit if end else None,
+        halted=end.halted if end else None,
+        advice=list(end.advice) if end else [],
     )
 
 
-def _take(board: Board, event: Event) -> None:
-    """Do to a board what was done when an event was written."""
-    match event["event"]:
-        case "session":
-            for row in board.trials.values():  # what was interrupted goes on
-                row.outcome = None if row.outcome == "interrupted" else row.outcome
-        case "trial":
-            spec = TrialSpec.model_validate_json(event["spec"])
-            row = Trial(
-                event["number"], spec, event["draw"],
-                parent=event["parent"], confirms=event["confirms"],
-            )  # fmt: skip
-            if event["recorded"]:
-                row.recorded = row.reports
-            board.add(row)
-        case "report":
-            row = board.trials[event["number"]]
-            report, row.outcome = report_of(event), None
-            row.times.append(event["time_ms"])
-            board.report(row.number, report)
-        case "failure":
-            board.trials[event["number"]].outcome = f"failed: {event['reason']}"
-        case "outcome":
-            board.trials[event["number"]].outcome = event["outcome"]
-
-
-def _seconds(events: Sequence[Event]) -> float:
-    return float(events[-1]["time_ms"] - events[0]["time_ms"]) / 1000
+def _board(search: JournaledSearch) -> Board:
+    """Return a board that is as the driver's board was at the newest event."""
+    board = Board(search.space.objectives, search.space.search.trials, 0)
+    for number, journaled in search.trials.items():
+        begun = journaled.begun
+        trial = Trial(
+            number, begun.spec, begun.draw, outcome=journaled.outcome, parent=begun.parent,
+            confirms=begun.confirms,
+        )  # fmt: skip
+        if begun.is_reused:
+            trial.recorded = trial.reports  # the search trained none of its reports
+        board.add(trial)
+    # in the order of the journal: of equally good trials, the board prefers the first
+    for event in search.reports:
+        board.trials[event.number].times.append(event.time_ms)
+        board.record_report(event.number, event.report)
+    return board

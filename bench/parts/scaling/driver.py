@@ -23,7 +23,7 @@ from tuner.conductor.conductor import Conductor
 from tuner.conductor.trial import Trial
 from tuner.driver.driver import Driver
 from tuner.driver.view import SilentView
-from tuner.journal.events import search_event, session_event
+from tuner.journal.events import SearchBegun, SessionBegun
 from tuner.journal.journal import Journal
 from tuner.space.data_facts import DataFacts
 from tuner.space_file.load import load_space
@@ -65,8 +65,8 @@ def conducted(
     space = load_space(folder / "space.yaml")
     ignore: Any = Ignore()
     journal = Journal.open(folder / "search")
-    journal.append(search_event(space, "", FACTS))
-    journal.append(session_event({}, SLOTS, in_order=True))
+    journal.append(SearchBegun(space, "", FACTS))
+    journal.append(SessionBegun({}, SLOTS, in_order=True))
     conductor = Conductor(space, FACTS, SLOTS)
     driver = Driver(
         conductor, journal, ignore, SilentView(), [ignore, ignore], {}, in_order=True,

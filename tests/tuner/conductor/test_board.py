@@ -7,6 +7,7 @@ import pytest
 from model.engine.report import Report, Status
 from tests.conftest import MakeSpec
 from tuner.conductor.board import Board
+from tuner.conductor.outcome import Outcome
 from tuner.conductor.trial import Trial
 from tuner.space.objective import Objective
 
@@ -17,7 +18,7 @@ def report(step: int, loss: float, status: Status = Status.TRAINING) -> Report:
 
 @pytest.fixture
 def board(make_spec: MakeSpec) -> Board:
-    board = Board([Objective()], trials=3, expected_tokens=1000)
+    board = Board([Objective()], num_trials=3, expected_tokens=1000)
     for number in range(3):
         board.add(Trial(number, make_spec(seed=number)))
     return board
@@ -26,28 +27,28 @@ def board(make_spec: MakeSpec) -> Board:
 def test_board_best_prefers_finished_trials(board: Board) -> None:
     """A stopped trial may look good early; only the full budget compares fairly."""
     assert board.best is None
-    assert board.report(0, report(4, 5.0))
-    assert board.report(1, report(4, 3.0))
-    assert not board.report(2, report(4, 3.5))
+    assert board.record_report(0, report(4, 5.0))
+    assert board.record_report(1, report(4, 3.0))
+    assert not board.record_report(2, report(4, 3.5))
     assert board.best is board.trials[1]
-    assert board.report(2, report(12, 3.2, Status.FINISHED))
+    assert board.record_report(2, report(12, 3.2, Status.FINISHED))
     assert board.best is board.trials[2]
 
 
 def test_board_never_prefers_a_diverged_trial(board: Board) -> None:
-    board.report(0, report(4, 5.0))
-    board.report(1, report(4, 1.0))
-    board.report(1, report(5, math.nan, Status.DIVERGED))
+    board.record_report(0, report(4, 5.0))
+    board.record_report(1, report(4, 1.0))
+    board.record_report(1, report(5, math.nan, Status.DIVERGED))
     assert board.best is board.trials[0]
     assert board.trials[1].objective("val_loss") == math.inf
     assert board.trials[1].objective("train_loss") == math.inf
 
 
-def test_board_tells_parked_trials_from_those_under_way(board: Board) -> None:
-    board.trials[1].is_parked = True
-    board.trials[2].outcome = "stopped at report 1"
+def test_board_tells_paused_trials_from_those_under_way(board: Board) -> None:
+    board.trials[1].is_paused = True
+    board.trials[2].outcome = Outcome.stopped(1)
     assert [row.number for row in board.training] == [0]
-    assert [row.number for row in board.parked] == [1]
+    assert [row.number for row in board.paused] == [1]
     assert [row.number for row in board.ended] == [2]
 
 
@@ -55,9 +56,9 @@ def test_board_ranks_neither_confirmations_nor_before_the_confirmed_winner(
     board: Board, make_spec: MakeSpec
 ) -> None:
     for number, loss in enumerate((3.0, 3.1, 3.2)):
-        board.report(number, report(12, loss, Status.FINISHED))
+        board.record_report(number, report(12, loss, Status.FINISHED))
     board.add(Trial(3, make_spec(seed=9), confirms=1))
-    assert not board.report(3, report(12, 1.0, Status.FINISHED))
+    assert not board.record_report(3, report(12, 1.0, Status.FINISHED))
     assert board.best is board.trials[0]
     assert board.searched == [board.trials[n] for n in range(3)]
     board.winner = 1
@@ -66,15 +67,15 @@ def test_board_ranks_neither_confirmations_nor_before_the_confirmed_winner(
 
 def test_board_counts_what_was_trained_and_no_more(board: Board) -> None:
     board.trials[1].recorded = [report(4, 3.0)]
-    board.report(0, report(4, 3.0))
-    board.report(1, report(4, 3.0))
+    board.record_report(0, report(4, 3.0))
+    board.record_report(1, report(4, 3.0))
     assert board.tokens == 128
 
 
 def test_board_counts_tokens_and_time(board: Board) -> None:
     assert board.seconds_left is None
-    board.report(0, report(4, 3.0))
-    board.report(1, report(4, 3.0))
+    board.record_report(0, report(4, 3.0))
+    board.record_report(1, report(4, 3.0))
     assert board.tokens == 2 * 128
     assert board.tokens_per_second > 0
     left = board.seconds_left
@@ -84,8 +85,8 @@ def test_board_counts_tokens_and_time(board: Board) -> None:
 
 def test_board_estimates_a_search_of_one_trial(make_spec: MakeSpec) -> None:
     """Before any trial has ended there is no average to go by."""
-    board = Board([Objective()], trials=1, expected_tokens=1000)
+    board = Board([Objective()], num_trials=1, expected_tokens=1000)
     board.add(Trial(0, make_spec()))
-    board.report(0, report(4, 3.0))
-    board.report(0, report(8, 3.0))
+    board.record_report(0, report(4, 3.0))
+    board.record_report(0, report(8, 3.0))
     assert board.seconds_left is not None

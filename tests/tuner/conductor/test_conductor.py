@@ -11,7 +11,8 @@ from model.engine.report import Report, Status
 from tests.tuner.simulated_search import FACTS, SPACE, Simulation, outcomes, space_of, trained
 from tuner.conductor.conductor import Conductor
 from tuner.conductor.trial import Trial
-from tuner.journal.repeat import memory_of, repeat
+from tuner.journal.events import Reported
+from tuner.journal.repeat import repeat, restored_decisions
 from tuner.schedulers.registry import SCHEDULERS
 
 SAMPLERS = ("tpe", "random", "qmc", "cmaes")
@@ -25,7 +26,8 @@ def conduct(folder: Path, search: str, slots: int = 3, text: str = SPACE) -> Sim
 def again(simulation: Simulation, count: int, slots: int) -> Simulation:
     """The search as a driver finds it that reads the first lines of its journal."""
     events = simulation.events[:count]
-    conductor = Conductor(simulation.conductor.space, FACTS, slots, memory_of(events, lambda _: ()))
+    restored = restored_decisions(events, lambda _: ())
+    conductor = Conductor(simulation.conductor.space, FACTS, slots, restored)
     repeat(conductor, events, "lm-1")
     return Simulation(conductor, events)
 
@@ -71,12 +73,12 @@ def test_conductor_takes_reports_in_the_order_of_the_slots_clocks(tmp_path: Path
     text = SPACE.replace("1e-1]", "1e-2]")  # none diverges
     simulation = conduct(tmp_path, "trials: 9, scheduler: none", 3, text)
     simulation.run()
-    reports = [e for e in simulation.events if e["event"] == "report"]
-    first = [e["number"] for e in reports[:9]]
+    reports = [e for e in simulation.events if isinstance(e, Reported)]
+    first = [e.number for e in reports[:9]]
     assert Counter(first) == {0: 3, 1: 3, 2: 3}
 
 
-def test_conductor_parks_and_promotes(tmp_path: Path) -> None:
+def test_conductor_pauses_and_promotes(tmp_path: Path) -> None:
     """27 trials, η 3, rungs at 1/9 and 1/3 of the budget: 9 should go on, a few do too early."""
     simulation = conduct(tmp_path, "trials: 27, sampler: random", 4)
     board = simulation.run().board
@@ -122,7 +124,7 @@ def test_conductor_trains_no_specification_twice(tmp_path: Path) -> None:
     simulation = conduct(tmp_path, "trials: 20, sampler: random, scheduler: none", text=text)
     board = simulation.run().board
     assert len(board.searched) == 20
-    twins = [row for row in board.searched if (row.outcome or "").startswith("same as trial")]
+    twins = [row for row in board.searched if row.is_duplicate]
     assert len(twins) == 16
     assert not any(row.reports for row in twins)
     hashes = [row.spec.hash for row in board.trials.values() if row.reports]

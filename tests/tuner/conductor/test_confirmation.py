@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from tuner.conductor.confirmation import Confirmed, confirm, interval, sentences
+from tuner.conductor.confirmation import Confirmed, compare_retrained, interval, summary
 
 SEEDS = st.lists(st.floats(-50, 50), min_size=2, max_size=6)
 
@@ -37,7 +37,7 @@ def test_interval_of_one_value_is_unbounded_and_of_none_is_an_error() -> None:
 @given(st.lists(st.tuples(st.floats(-50, 50), st.floats(-50, 50)), min_size=2, max_size=6))
 def test_difference_is_the_paired_t_test(pairs: list[tuple[float, float]]) -> None:
     a, b = ([float(v) for v in column] for column in zip(*pairs, strict=True))
-    result = confirm({1: a, 2: b})
+    result = compare_retrained({1: a, 2: b})
     first, second = (a, b) if result.ranked[0].number == 1 else (b, a)
     differences = [y - x for x, y in zip(first, second, strict=True)]
     assert result.difference is not None
@@ -52,10 +52,10 @@ def test_difference_is_the_paired_t_test(pairs: list[tuple[float, float]]) -> No
 
 def test_pairing_tells_apart_what_the_intervals_alone_cannot() -> None:
     """The seeds move both configurations alike; their difference is always near 0.01."""
-    result = confirm({7: [3.80, 3.90, 4.00], 2: [3.811, 3.909, 4.010]})
+    result = compare_retrained({7: [3.80, 3.90, 4.00], 2: [3.811, 3.909, 4.010]})
     assert result.ranked[0].high > result.ranked[1].mean
     assert result.can_tell_apart is True
-    told = sentences(result, "val_loss", {7: 3.7, 2: 3.75})
+    told = summary(result, "val_loss", {7: 3.7, 2: 3.75})
     assert told[0] == "Confirmed winner: trial 7, val_loss 3.9000 ± 0.2484 (3 seeds); " + (
         "it was selected with 3.7000."
     )
@@ -66,15 +66,15 @@ def test_pairing_tells_apart_what_the_intervals_alone_cannot() -> None:
 
 def test_winner_is_the_smallest_or_the_largest_mean() -> None:
     values = {4: [1.0, 1.2], 5: [0.9, 1.0], 6: [1.4, 1.5]}
-    assert [c.number for c in confirm(values).ranked] == [5, 4, 6]
-    assert [c.number for c in confirm(values, "max").ranked] == [6, 4, 5]
-    higher = confirm({1: [1.0, 1.1, 1.2], 2: [2.0, 2.1, 2.21]}, "max")
-    assert "higher" in sentences(higher, "bleu")[1]
+    assert [c.number for c in compare_retrained(values).ranked] == [5, 4, 6]
+    assert [c.number for c in compare_retrained(values, "max").ranked] == [6, 4, 5]
+    higher = compare_retrained({1: [1.0, 1.1, 1.2], 2: [2.0, 2.1, 2.21]}, "max")
+    assert "higher" in summary(higher, "bleu")[1]
 
 
 def test_selected_leader_that_loses_is_named() -> None:
-    result = confirm({4: [1.0, 1.2], 5: [0.9, 1.0]})
-    assert sentences(result, "val_loss", {4: 0.8, 5: 0.85})[-1] == (
+    result = compare_retrained({4: [1.0, 1.2], 5: [0.9, 1.0]})
+    assert summary(result, "val_loss", {4: 0.8, 5: 0.85})[-1] == (
         "Trial 4 led the search with 0.8000, but not when retrained."
     )
 
@@ -83,53 +83,51 @@ def test_selected_leader_that_loses_is_named() -> None:
 @pytest.mark.parametrize("mode", ["min", "max"])
 def test_diverged_retraining_ranks_behind_and_is_told(bad: float, mode: str) -> None:
     good = 1.0 if mode == "min" else 3.0
-    result = confirm({1: [good, bad, good], 2: [2.0, 2.1, 2.2]}, mode)  # type: ignore[arg-type]
+    result = compare_retrained({1: [good, bad, good], 2: [2.0, 2.1, 2.2]}, mode)  # type: ignore[arg-type]
     assert [c.number for c in result.ranked] == [2, 1]
     assert (result.ranked[1].diverged, result.ranked[1].mean) == (1, good)
     assert (result.difference, result.can_tell_apart) == (None, None)
-    assert (
-        sentences(result, "x")[-1] == "Trial 1 diverged in 1 of 3 retrainings, so it ranks behind."
-    )
+    assert summary(result, "x")[-1] == "Trial 1 diverged in 1 of 3 retrainings, so it ranks behind."
 
 
 def test_equal_values_have_no_width_and_cannot_be_told_apart() -> None:
-    result = confirm({3: [2.0, 2.0, 2.0], 1: [2.0, 2.0, 2.0]})
+    result = compare_retrained({3: [2.0, 2.0, 2.0], 1: [2.0, 2.0, 2.0]})
     assert result.ranked[0] == Confirmed(1, (2.0, 2.0, 2.0), 2.0, 2.0, 2.0, 0)
     assert result.can_tell_apart is False
     assert result.spread == 0
-    assert sentences(result, "x")[1].endswith("take whichever is cheaper.")
+    assert summary(result, "x")[1].endswith("take whichever is cheaper.")
 
 
 def test_constant_difference_can_be_told_apart() -> None:
-    assert confirm({1: [1.0, 2.0], 2: [1.5, 2.5]}).can_tell_apart is True
+    assert compare_retrained({1: [1.0, 2.0], 2: [1.5, 2.5]}).can_tell_apart is True
 
 
 def test_one_configuration_has_nothing_to_be_told_apart_from() -> None:
-    result = confirm({3: [2.0, 2.2]})
+    result = compare_retrained({3: [2.0, 2.2]})
     assert (result.difference, result.can_tell_apart) == (None, None)
-    assert len(sentences(result, "x")) == 1
+    assert len(summary(result, "x")) == 1
 
 
 def test_retrainings_that_did_not_run_are_left_out_of_mean_and_pairs() -> None:
-    result = confirm({1: [1.0, None, 1.2], 2: [None, 2.0, None], 3: [1.5, 1.0, 1.6]})
+    result = compare_retrained({1: [1.0, None, 1.2], 2: [None, 2.0, None], 3: [1.5, 1.0, 1.6]})
     assert [(c.number, c.count) for c in result.ranked] == [(1, 2), (3, 3), (2, 1)]
     assert result.difference is not None
     assert result.difference.mean == pytest.approx(0.45)  # seeds 0 and 2 only
-    assert "(1 seed)" in sentences(confirm({2: [None, 2.0]}), "x")[0]
+    assert "(1 seed)" in summary(compare_retrained({2: [None, 2.0]}), "x")[0]
 
 
 def test_nothing_retrained_has_no_winner() -> None:
-    assert confirm({}).winner is None
-    assert sentences(confirm({}), "x") == []
+    assert compare_retrained({}).winner is None
+    assert summary(compare_retrained({}), "x") == []
     for values in ([math.nan, math.inf], [None, None], []):
-        result = confirm({1: values})
+        result = compare_retrained({1: values})
         assert result.winner is None
-        assert sentences(result, "x") == ["No winner is confirmed: no retraining has a value."]
+        assert summary(result, "x") == ["No winner is confirmed: no retraining has a value."]
 
 
 def test_seeds_that_are_proposed_would_tell_apart() -> None:
-    result = confirm({1: [1.0, 1.0, 1.0], 2: [1.0, 1.1, 1.2]})
-    told = sentences(result, "x")[1]
+    result = compare_retrained({1: [1.0, 1.0, 1.0], 2: [1.0, 1.1, 1.2]})
+    told = summary(result, "x")[1]
     assert "It cannot be told apart from trial 2: difference 0.1000" in told
     needed = int(told.split("seeds: ")[1].split("}")[0])
     half = [float(stats.t.ppf(0.975, n - 1)) * 0.1 / math.sqrt(n) for n in (needed - 1, needed)]
@@ -137,6 +135,6 @@ def test_seeds_that_are_proposed_would_tell_apart() -> None:
 
 
 def test_spread_is_pooled_within_configurations() -> None:
-    result = confirm({1: [1.0, 2.0, 3.0], 2: [10.0, 12.0], 3: [5.0, math.nan]})
+    result = compare_retrained({1: [1.0, 2.0, 3.0], 2: [10.0, 12.0], 3: [5.0, math.nan]})
     assert result.spread == pytest.approx(math.sqrt((2 * 1.0 + 1 * 2.0) / 3))
-    assert confirm({1: [1.0]}).spread is None
+    assert compare_retrained({1: [1.0]}).spread is None

@@ -13,9 +13,9 @@ from tuner.conductor.conductor import Conductor
 from tuner.conductor.trial import Trial
 from tuner.driver.driver import Driver, SearchHalted
 from tuner.driver.view import SilentView
-from tuner.journal.events import search_event, session_event
+from tuner.journal.events import SearchBegun, SessionBegun
 from tuner.journal.journal import Journal, read_journal
-from tuner.journal.repeat import memory_of, repeat
+from tuner.journal.repeat import repeat, restored_decisions
 from tuner.workers.watchdog import Watchdog
 
 
@@ -59,8 +59,8 @@ class Place:
         self.view = Words()
         self.interrupt: Callable[[], None] = lambda: None
         if not self.journal.events:
-            self.journal.append(search_event(conductor.space, "", FACTS))
-        self.journal.append(session_event({}, 2, in_order=in_order))
+            self.journal.append(SearchBegun(conductor.space, "", FACTS))
+        self.journal.append(SessionBegun({}, 2, in_order))
         self.driver = Driver(
             conductor,
             self.journal,
@@ -119,13 +119,13 @@ def test_driver_hands_out_jobs_and_lets_the_expected_report_through(place: Place
 def test_driver_journals_before_it_acts(place: Place, tmp_path: Path) -> None:
     driver = place.driver
     driver.begin()
-    kinds = [e["event"] for e in read_journal(tmp_path / "lm-1")]
+    kinds = [e.kind for e in read_journal(tmp_path / "lm-1")]
     assert kinds == ["search", "session", "trial", "trial"]
     # nobody has come for a job yet, but workers begin
     assert [call[:2] for call in place.worker_calls] == [("start", "0"), ("start", "1")]
     driver.next_job()
     place.report(0)
-    assert [e["event"] for e in read_journal(tmp_path / "lm-1")][-1] == "report"
+    assert [e.kind for e in read_journal(tmp_path / "lm-1")][-1] == "report"
 
 
 def test_driver_orders_what_its_clients_will_ask_for(place: Place) -> None:
@@ -221,7 +221,7 @@ def test_driver_goes_on_where_the_journal_ends(
     expected = driver.conductor.expected
     place.journal.close()
     events = read_journal(tmp_path / "lm-1")
-    again = Conductor(conductor.space, FACTS, 2, memory_of(events, lambda _: ()))
+    again = Conductor(conductor.space, FACTS, 2, restored_decisions(events, lambda _: ()))
     repeat(again, events, "lm-1")
     assert again.expected == expected
     other = Place(tmp_path, again)
@@ -234,8 +234,8 @@ def test_driver_goes_on_where_the_journal_ends(
         assert job["source"] == ([str(job["number"]), job["after"]] if job["after"] else None)
     caught_up = [call for call in other.tracker_calls if call[0] == "add_trial"]
     assert sum(len(call[3]) for call in caught_up) == 5
-    kinds = [e["event"] for e in read_journal(tmp_path / "lm-1")]
-    assert kinds == [*(e["event"] for e in events), "session"]
+    kinds = [e.kind for e in read_journal(tmp_path / "lm-1")]
+    assert kinds == [*(e.kind for e in events), "session"]
     other.journal.close()
 
 

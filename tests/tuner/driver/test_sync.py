@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 import sqlite3
 import time
@@ -17,28 +16,47 @@ from rich.console import Console
 
 from model.checkpoints import checkpoint
 from model.engine.report import Report, Status
+from model.spec.trial import InitFrom
 from tests.conftest import MakeSpec
 from tests.tuner.fault_injection import FaultyServer
+from tests.tuner.simulated_search import FACTS
 from tests.tuner.tracking.recorded import ENVIRONMENT, states, stored_steps
 from tuner.commands.sync import print_synced
+from tuner.conductor.outcome import Outcome
+from tuner.driver import sync as module
 from tuner.driver.catch_up import catch_up
 from tuner.driver.sync import SyncResult, sync
 from tuner.errors import JournalError, JournalInUse, RecordError, StoreError, TunerError
 from tuner.home import Home
-from tuner.journal.events import report_event
-from tuner.journal.journal import Journal
+from tuner.journal.events import (
+    Reported,
+    SearchBegun,
+    SessionBegun,
+    SessionEnded,
+    TrialBegun,
+    TrialEnded,
+    TrialFailed,
+)
+from tuner.journal.journal import Journal, _line, read_journal
+from tuner.journal.journaled_search import JournaledSearch
+from tuner.space.settings import SearchConfig
+from tuner.space.space import SearchSpace
 from tuner.tracking import tracker as tracking
+from tuner.tracking.datasets import dataset_inputs
 from tuner.tracking.record import Record
 from tuner.tracking.runs import RunSettings, RunStart, trial_tags
 from tuner.tracking.tags import CHECKPOINT_FILE
 from tuner.tracking.tracker import Tracker
 
-SPACE = {
-    "name": "lm",
-    "search": {"sampler": "tpe", "scheduler": "asha", "seed": 3},
-    "objective": {"metric": "val_loss", "mode": "min"},
-}
+SPACE = SearchSpace(name="lm", search=SearchConfig(sampler="tpe", scheduler="asha", seed=3))
+INPUTS = dataset_inputs(SPACE.data, FACTS)
 TAGS = {"sampler": "tpe", "scheduler": "asha", "seed": "3", "tuner.metric": "val_loss"}
+
+
+@pytest.fixture(autouse=True)
+def without_publishing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model and the report have their own tests: the trials here have no weights."""
+    monkeypatch.setattr(module, "_publish", lambda *_: ())
 
 
 @pytest.fixture
@@ -49,24 +67,26 @@ def home(store: str, tmp_path: Path) -> Home:
 class Driver:
     """Writes the journal of a search, and tells a tracker if there is one."""
 
-    def __init__(self, home: Home, make_spec: MakeSpec, tracker: Tracker | None = None) -> None:
+    def __init__(
+        self,
+        home: Home,
+        make_spec: MakeSpec,
+        tracker: Tracker | None = None,
+        init_from: InitFrom | None = None,
+    ) -> None:
         self.journal = Journal.open(home.search("lm-1"))
         self._make_spec, self.tracker = make_spec, tracker
+        self._init_from = init_from
 
     def begin(self) -> None:
         if not self.journal.events:
-            text = {"event": "search", "space": json.dumps(SPACE), "space_text": "name: lm\n"}
-            self.journal.append(text)
-        self.journal.append({"event": "session", "environment": ENVIRONMENT})
+            facts = replace(FACTS, init_from=self._init_from)
+            self.journal.append(SearchBegun(SPACE, "name: lm\n", facts))
+        self.journal.append(SessionBegun(ENVIRONMENT, 1, in_order=True))
 
     def start(self, number: int, parent: int | None = None) -> None:
-        spec = self._make_spec(seed=number)
-        time_ms = self.journal.append(
-            {
-                "event": "trial", "number": number, "spec": spec.model_dump_json(), "draw": {},
-                "parent": parent, "confirms": None, "recorded": False,
-            }
-        )  # fmt: skip
+        spec = self._make_spec(seed=number).model_copy(update={"init_from": self._init_from})
+        time_ms = self.journal.append(TrialBegun(number, {}, spec, parent))
         if self.tracker:
             self.tracker.start_trial(number, spec, ENVIRONMENT, time_ms, trial_tags(parent))
 
@@ -75,18 +95,17 @@ class Driver:
             status = Status.DIVERGED if math.isnan(loss) else Status.TRAINING
             checkpoint = str(path) if path else None
             report = Report(str(number), status, step, step * 32, loss, 0.1, 0.2, 0.3, checkpoint)
-            time_ms = self.journal.append(report_event(number, report))
+            time_ms = self.journal.append(Reported(number, report))
             if self.tracker:
                 self.tracker.log_report(number, report, time_ms)
 
     def end(self, number: int, outcome: str) -> None:
-        event = {"event": "outcome", "number": number, "outcome": outcome}
-        time_ms = self.journal.append(event)
+        time_ms = self.journal.append(TrialEnded(number, Outcome.parse(outcome)))
         if self.tracker:
             self.tracker.end_trial(number, outcome, time_ms)
 
     def finish(self, status: str, best: int | None, **summary: float) -> None:
-        self.journal.append({"event": "end", "status": status, "summary": summary, "best": best})
+        self.journal.append(SessionEnded(status, summary, best))
         if self.tracker:
             self.tracker.flush()
             run = None if best is None else self.tracker.run_of(best)
@@ -118,7 +137,9 @@ def contents(store: str) -> dict[str, list[Any]]:
 
 
 def open_tracker(home: Home, *, resume: bool = False) -> Tracker:
-    settings = RunSettings(home.tracking_uri, home.artifacts, "lm", "lm-1", TAGS, resume=resume)
+    settings = RunSettings(
+        home.tracking_uri, home.artifacts, "lm", "lm-1", TAGS, resume=resume, inputs=INPUTS
+    )
     return Tracker(settings)
 
 
@@ -142,8 +163,21 @@ def test_sync_sends_a_search_that_the_store_never_saw(
     assert record._text(search.run_id, "search_space.yaml") == "name: lm\n"
 
     before = contents(store)
-    assert sync(home, "lm-1").words == "nothing was missing"
+    assert sync(home, "lm-1").description == "nothing was missing"
     assert contents(store) == before
+
+
+def test_sync_sends_a_warm_started_search(home: Home, store: str, make_spec: MakeSpec) -> None:
+    start = InitFrom(sha256="5" * 64, optimizer_steps=12)
+    Driver(home, make_spec, init_from=start).whole_search()
+    search = JournaledSearch.of(read_journal(home.search("lm-1")))
+    assert search is not None
+    assert search.facts == replace(FACTS, init_from=start)
+    assert sync(home, "lm-1") == SyncResult(2, 30, 3, ("search_space.yaml", "journal.jsonl"))
+    record = Record(store)
+    for trial in record.trials(record.search("lm-1")):
+        assert record.spec(trial).init_from == start
+    assert sync(home, "lm-1") == SyncResult(0, 0, 0, ())
 
 
 def test_sync_has_nothing_to_send_after_a_search_without_faults(
@@ -186,7 +220,7 @@ def test_sync_sends_the_rest_of_a_killed_search(
     resumed = Driver(home, make_spec, open_tracker(home, resume=True))
     assert resumed.tracker is not None
     resumed.begin()
-    catch_up(resumed.tracker, resumed.journal.events)
+    catch_up(resumed.tracker, JournaledSearch.of(resumed.journal.events))
     resumed.report(0, 4)
     resumed.tracker.flush()
     assert states(record) == [(0, "running", "RUNNING")]
@@ -213,12 +247,12 @@ def test_catching_up_sends_what_a_killed_driver_could_not(
     driver.report(1, 1)
     driver.end(1, "interrupted")
     driver.start(2)
-    driver.journal.append({"event": "failure", "number": 2, "reason": "no memory"})
+    driver.journal.append(TrialFailed(2, "no memory"))
     driver.finish("interrupted", 0)
     driver.journal.close()
     tracker = open_tracker(home, resume=True)
     with closing(Journal.open(home.search("lm-1"))) as journal:
-        catch_up(tracker, journal.events)
+        catch_up(tracker, JournaledSearch.of(journal.events))
     tracker.flush()
     assert states(Record(store)) == [
         (0, "finished", "FINISHED"), (1, "running", "RUNNING"), (2, "failed: no memory", "FAILED")
@@ -250,16 +284,15 @@ def test_sync_sends_the_states_of_the_best_trials(
 
     def files(*kept: int) -> tuple[str, ...]:
         if kept:
-            end = {"event": "end", "status": "finished", "summary": {}, "best": kept[0]}
-            driver.journal.append({**end, "kept": kept})
+            driver.journal.append(SessionEnded("finished", best=kept[0], kept=kept))
         driver.journal.close()
         sent = sync(home, "lm-1").files
         driver.journal = Journal.open(home.search("lm-1"))
         return sent
 
-    assert files(0) == ("search_space.yaml", "journal.jsonl", "the state of trial 0")
+    assert files(0) == ("search_space.yaml", "journal.jsonl", "the checkpoint of trial 0")
     assert files() == ()
-    assert files(1, 0) == ("journal.jsonl", "the state of trial 1")
+    assert files(1, 0) == ("journal.jsonl", "the checkpoint of trial 1")
     trials = record.trials(record.search())
     assert [record.has(trial.run_id, CHECKPOINT_FILE) for trial in trials] == [
         True,
@@ -292,13 +325,12 @@ def test_sync_says_what_it_cannot_read(home: Home, make_spec: MakeSpec) -> None:
         sync(home, "lm-1")
     assert not home.search("lm-1").exists()
     journal = Journal.open(home.search("lm-1"))
-    journal.append({"event": "session", "environment": {}})
+    journal.append(SessionBegun({}, 1, in_order=True))
     journal.close()
     assert sync(home, "lm-1") == SyncResult(0, 0, 0, ())  # it never began
     for event in ({"event": "search"}, {"event": "trial", "number": 0, "spec": "{}"}):
-        journal = Journal.open(home.search("lm-1"))
-        journal.append(event)
-        journal.close()
+        with journal.path.open("ab") as file:
+            file.write(_line({**event, "time_ms": 1}))
         with pytest.raises(JournalError, match="is of another version of tuner"):
             sync(home, "lm-1")
 

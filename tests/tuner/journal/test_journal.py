@@ -10,8 +10,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ from hypothesis import strategies as st
 from model.engine.report import Report, Status
 from tuner.errors import JournalError, JournalInUse
 from tuner.journal import journal as module
-from tuner.journal.events import report_event, report_of
-from tuner.journal.journal import FILE, Journal, read_journal
+from tuner.journal.events import Event, Reported, SessionEnded, TrialFailed
+from tuner.journal.journal import Journal, read_journal
+from tuner.tracking.tags import JOURNAL_FILE
 
 FLOATS = st.floats(allow_nan=True, allow_infinity=True)
 SOME = st.none() | FLOATS
@@ -47,11 +49,12 @@ REPORTS = st.builds(
 WRITER = """
 import sys
 from pathlib import Path
-from tuner.journal import Journal
+from tuner.journal.events import TrialFailed
+from tuner.journal.journal import Journal
 journal = Journal.open(Path(sys.argv[1]))
-number = journal.events[-1]["n"] + 1 if journal.events else 0
+number = journal.events[-1].number + 1 if journal.events else 0
 while True:
-    journal.append({"event": "test", "n": number, "text": "α" * (number % 5000)})
+    journal.append(TrialFailed(number, "α" * (number % 5000)))
     sys.stdout.write(f"{number}\\n")
     sys.stdout.flush()
     number += 1
@@ -72,32 +75,36 @@ def writer(folder: Path) -> Iterator[subprocess.Popen[str]]:
 def filled(folder: Path, count: int = 4) -> Journal:
     journal = Journal.open(folder)
     for number in range(count):
-        journal.append({"event": "test", "n": number, "text": "Δ loss"})
+        journal.append(TrialFailed(number, "Δ loss"))
     return journal
 
 
+def numbers_of(events: Sequence[Event]) -> list[int]:
+    return [event.number for event in events if isinstance(event, TrialFailed)]
+
+
 def numbers(folder: Path) -> list[int]:
-    return [event["n"] for event in read_journal(folder)]
+    return numbers_of(read_journal(folder))
 
 
 @given(REPORTS)
 def test_reports_come_back_to_the_last_bit(report: Report) -> None:
-    event = report_event(3, report)
-    line = module._line(event)
-    again = module._event(line.removesuffix(b"\n"))
-    assert again is not None
-    assert again["number"] == 3
-    back = report_of(again)
-    assert repr(back) == repr(report)  # NaN is not equal to itself
-    assert isinstance(back.status, Status)
+    event = Reported(3, report)
+    line = module._line({**event.as_json, "time_ms": 7})
+    values = module._values(line.removesuffix(b"\n"))
+    assert values is not None
+    back = Reported.of(values)
+    assert repr(back) == repr(Reported(3, report, time_ms=7))  # NaN is not equal to itself
+    assert isinstance(back.report.status, Status)
 
 
 def test_journal_gives_back_what_it_was_given(tmp_path: Path) -> None:
-    event = {
-        "event": "job", "draw": {"α_max": 0.1 + 0.2, "worst": -math.inf, "none": None},
-        "list": [math.nan, {"deep": math.inf}, True, 2**60], "text": "a\nb\r\u2028 \\ \" é",
-    }  # fmt: skip
-    with_tuple = {**event, "list": tuple(event["list"])}  # type: ignore[arg-type]
+    summary = {"α_max": 0.1 + 0.2, "worst": -math.inf, "nan": math.nan, "large": 2**60}
+    event = SessionEnded(
+        "finished", summary, 2, math.inf, [2, 2**60], None, "interrupted",
+        ["a\nb\r\u2028 \\ \" é"],
+    )  # fmt: skip
+    with_tuple = replace(event, kept=tuple(event.kept))
     before = time.time_ns() // 1_000_000
     journal = Journal.open(tmp_path / "deep" / "lm-1")
     assert journal.events == []
@@ -105,20 +112,20 @@ def test_journal_gives_back_what_it_was_given(tmp_path: Path) -> None:
     journal.close()
     (back,) = Journal.open(tmp_path / "deep" / "lm-1").events
     assert before <= time_ms <= time.time_ns() // 1_000_000
-    assert repr(back) == repr({**event, "time_ms": time_ms})
+    assert repr(back) == repr(replace(event, time_ms=time_ms))
 
 
 def test_journal_is_strict_json_by_line(tmp_path: Path) -> None:
     """Another program can read it: one object per line, without NaN."""
     journal = Journal.open(tmp_path)
-    journal.append({"event": "end", "summary": {"loss": math.nan}})
+    journal.append(SessionEnded("finished", {"loss": math.nan}))
 
     def refuse(text: str) -> None:
         raise AssertionError(text)
 
     (line,) = journal.path.read_text().splitlines()
     data = json.loads(line, parse_constant=refuse)
-    assert data.keys() == {"event", "summary", "time_ms", "crc"}
+    assert data.keys() == {"event", "status", "summary", "best", "time_ms", "crc"}
 
 
 def test_journal_survives_twenty_kills(tmp_path: Path) -> None:
@@ -143,16 +150,16 @@ def test_journal_survives_twenty_kills(tmp_path: Path) -> None:
 def test_journal_cuts_a_torn_line_off(tmp_path: Path) -> None:
     """Whatever part of the last line was written; and what comes next stands on its own line."""
     filled(tmp_path).close()
-    path = tmp_path / FILE
+    path = tmp_path / JOURNAL_FILE
     whole = path.read_bytes()
     start = whole.rindex(b"\n", 0, -1) + 1
     for end in range(start, len(whole)):
         path.write_bytes(whole[:end])
         assert numbers(tmp_path) == [0, 1, 2]
         journal = Journal.open(tmp_path)
-        assert [event["n"] for event in journal.events] == [0, 1, 2]
+        assert numbers_of(journal.events) == [0, 1, 2]
         assert path.stat().st_size == start
-        journal.append({"n": 9})
+        journal.append(TrialFailed(9, ""))
         journal.close()
         assert numbers(tmp_path) == [0, 1, 2, 9]
 
@@ -185,10 +192,10 @@ def test_journal_names_the_damaged_line(tmp_path: Path) -> None:
     lines = journal.path.read_bytes().splitlines(keepends=True)
     journal.path.write_bytes(lines[0] + lines[1].replace(b"1", b"7", 1) + b"".join(lines[2:]))
     for read in (read_journal, Journal.open):
-        with pytest.raises(JournalError, match=rf"{FILE}:2 is damaged.* delete this line"):
+        with pytest.raises(JournalError, match=rf"{JOURNAL_FILE}:2 is damaged.* delete this line"):
             read(tmp_path)
     journal.path.write_bytes(lines[0])  # as the message says
-    assert [event["n"] for event in Journal.open(tmp_path).events] == [0]
+    assert numbers_of(Journal.open(tmp_path).events) == [0]
 
 
 def test_journal_is_open_once(tmp_path: Path) -> None:
@@ -219,12 +226,12 @@ def test_journal_says_what_it_cannot_open(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(JournalError, match=r"cannot open .*: Not a directory"):
         Journal.open(tmp_path / "file" / "lm-1")
-    (tmp_path / FILE).mkdir()
+    (tmp_path / JOURNAL_FILE).mkdir()
     with pytest.raises(JournalError, match=r"cannot read .*: Is a directory"):
         read_journal(tmp_path)
     with pytest.raises(JournalError, match=r"cannot open .*: Is a directory"):
         Journal.open(tmp_path)
-    (tmp_path / FILE).rmdir()
+    (tmp_path / JOURNAL_FILE).rmdir()
     Journal.open(tmp_path).close()  # the failure did not keep the lock
     assert read_journal(tmp_path / "nothing") == []
 
@@ -255,7 +262,7 @@ def test_journal_keeps_what_a_full_disk_refuses(
     journal = filled(tmp_path)
     with failing(call, monkeypatch) as tries:
         for number in (4, 5, 6):
-            journal.append({"n": number})
+            journal.append(TrialFailed(number, ""))
             journal.retry()
         count = len(tries)
         assert count <= 2  # of one attempt
@@ -269,7 +276,7 @@ def test_journal_keeps_what_a_full_disk_refuses(
     clock[0] += 1.0
     journal.retry()
     assert journal.problem is None
-    journal.append({"n": 7})
+    journal.append(TrialFailed(7, ""))
     journal.close()
     assert numbers(tmp_path) == list(range(8))
 
@@ -277,7 +284,7 @@ def test_journal_keeps_what_a_full_disk_refuses(
 def test_journal_says_what_it_loses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = filled(tmp_path)
     with failing("pwrite", monkeypatch):
-        journal.append({"n": 4})
+        journal.append(TrialFailed(4, ""))
         with pytest.raises(JournalError, match=r"No space left on device; 1 event waits .* lost"):
             journal.close()
     assert numbers(tmp_path) == [0, 1, 2, 3]
@@ -319,7 +326,7 @@ def test_journal_outlasts_a_disk_that_is_really_full(
         journal = Journal.open(tmp_path / "lm-1")
         written = 0
         for number in range(40):
-            journal.append({"n": number, "text": "x" * 777})
+            journal.append(TrialFailed(number, "x" * 777))
             written += journal.problem is None
             assert numbers(tmp_path / "lm-1") == list(range(written))
         assert 5 < written < 35
@@ -327,7 +334,7 @@ def test_journal_outlasts_a_disk_that_is_really_full(
         make_room()
         journal.retry()
         assert journal.problem is None
-        journal.append({"n": 40})
+        journal.append(TrialFailed(40, ""))
         journal.close()
         assert numbers(tmp_path / "lm-1") == list(range(41))
 

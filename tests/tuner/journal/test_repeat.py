@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -9,9 +8,9 @@ from tests.tuner.simulated_search import FACTS, SPACE, Simulation, space_of
 from tuner.conductor.conductor import Conductor
 from tuner.errors import TunerError
 from tuner.journal.edit import check_edit, edited
-from tuner.journal.events import search_event, session_event
-from tuner.journal.recorded import Recorded, environment_changes
-from tuner.journal.repeat import memory_of, repeat
+from tuner.journal.events import Reported, SearchBegun, SessionBegun
+from tuner.journal.journaled_search import environment_changes
+from tuner.journal.repeat import repeat, restored_decisions
 from tuner.space.space import SearchSpace
 from tuner.space_file.overrides import Override
 
@@ -19,28 +18,6 @@ from tuner.space_file.overrides import Override
 @pytest.fixture
 def space(tmp_path: Path) -> SearchSpace:
     return space_of(tmp_path, "trials: 12")
-
-
-def test_recorded_reads_back_what_a_search_began_with(space: SearchSpace) -> None:
-    simulation = Simulation(Conductor(space, FACTS, 3))
-    session = session_event({"torch": "2.13.0"}, 3, in_order=True)
-    recorded = Recorded.of([*simulation.events, session], "lm-1")
-    assert recorded.space == space
-    assert recorded.begun == (space, 3)
-    assert recorded.facts == FACTS
-    assert recorded.session == session
-
-
-@pytest.mark.parametrize(
-    ("events", "reason"),
-    [
-        ([], "is empty"),
-        ([{"event": "search"}, {"event": "session"}], "another version"),
-    ],
-)
-def test_recorded_refuses_what_is_no_search(events: list[dict[str, Any]], reason: str) -> None:
-    with pytest.raises(TunerError, match=reason):
-        Recorded.of(events, "lm-1")
 
 
 def test_edited_changes_what_is_free(space: SearchSpace) -> None:
@@ -57,7 +34,7 @@ def test_edited_changes_what_is_free(space: SearchSpace) -> None:
         ("search.sampler=random", "allowed are"),
         ("hyperparameters.λ=0.1", "in the file"),
         ("search.trials=none", "search.trials"),
-        ("search.trials=[", "no value"),
+        ("search.trials=[", "not a valid value"),
     ],
 )
 def test_edited_refuses_the_rest(space: SearchSpace, override: str, reason: str) -> None:
@@ -107,12 +84,13 @@ def test_search_goes_on_with_an_allowed_edit(tmp_path: Path, old: str, new: str)
     for _ in range(20):
         simulation.step()
     simulation.conductor.edit(other, 3)
-    simulation.note(search_event(other, "", FACTS))
-    simulation.note(session_event({}, 3, in_order=True))
+    simulation.note(SearchBegun(other, "", FACTS))
+    simulation.note(SessionBegun({}, 3, in_order=True))
     simulation._fill()
     board = simulation.run().board
     assert len(board.searched) == other.search.trials
-    conductor = Conductor(space, FACTS, 3, memory_of(simulation.events, lambda _: ()))
+    restored = restored_decisions(simulation.events, lambda _: ())
+    conductor = Conductor(space, FACTS, 3, restored)
     repeat(conductor, simulation.events, "lm-1")
     assert [row.spec for row in conductor.board.trials.values()] == [
         row.spec for row in board.trials.values()
@@ -122,9 +100,10 @@ def test_search_goes_on_with_an_allowed_edit(tmp_path: Path, old: str, new: str)
 def test_repeat_notices_another_way_of_deciding(space: SearchSpace) -> None:
     simulation = Simulation(Conductor(space, FACTS, 3))
     simulation.run()
-    events = [e for e in simulation.events if not (e["event"] == "report" and e["number"] == 2)]
+    events = [e for e in simulation.events if not (isinstance(e, Reported) and e.number == 2)]
+    conductor = Conductor(space, FACTS, 3, restored_decisions(events, lambda _: ()))
     with pytest.raises(TunerError, match="decides otherwise"):
-        repeat(Conductor(space, FACTS, 3, memory_of(events, lambda _: ())), events, "lm-1")
+        repeat(conductor, events, "lm-1")
 
 
 def test_environment_changes_names_what_differs() -> None:

@@ -21,7 +21,8 @@ from model.spec.data import DataConfig
 from model.tokenizer.tokenizer import Tokenizer
 from tests.conftest import VOCAB, MakeSpec, last_state
 from tests.tuner.tracking.recorded import ENVIRONMENT
-from tuner.conductor.confirmation import confirm
+from tuner.conductor.confirmation import compare_retrained
+from tuner.conductor.outcome import FINISHED
 from tuner.conductor.trial import Trial
 from tuner.errors import StoreError
 from tuner.home import Home
@@ -67,7 +68,7 @@ def searched(
         made = make_spec(steps=6, **options)
         spec = made.model_copy(update={"tokenizer_fingerprint": tokenizer.fingerprint})
         folder = tmp_path / "states" / name
-        row = Trial(0, spec, {}, outcome="finished")
+        row = Trial(0, spec, {}, outcome=FINISHED)
         row.reports = list(Engine(*tokens, checkpoint_dir=folder).run([spec]))
         row.times = [1000 * report.step for report in row.reports]
         inputs = dataset_inputs(DataConfig(), FACTS)
@@ -138,7 +139,7 @@ def test_resumed_search_brings_its_version_up_to_date(
     register(home, result)
     before = client.get_model_version("lm", "1")
     assert "confirmed" not in before.tags
-    more = replace(result, confirmation=confirm({0: [2.0, 4.0]}))
+    more = replace(result, confirmation=compare_retrained({0: [2.0, 4.0]}))
     assert register(home, more) == RegisteredVersion("lm", 1, is_new=False, is_champion=True)
     after = client.get_model_version("lm", "1")
     assert after.tags["confirmed"] == "3.0"

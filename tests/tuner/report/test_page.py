@@ -17,6 +17,7 @@ from model.engine.report import Report, Status
 from tests.tuner.results.finished_search import SPACE, result_in
 from tests.tuner.simulated_search import trained
 from tuner.cli import main
+from tuner.conductor.outcome import Outcome
 from tuner.conductor.trial import Trial
 from tuner.errors import TunerError
 from tuner.home import Home
@@ -115,7 +116,7 @@ def test_page_asks_no_network(result: SearchResult) -> None:
 
 def test_page_escapes_what_others_wrote(result: SearchResult) -> None:
     rows = [replace(row) for row in result.trials]
-    rows[3].outcome = f"failed: {EVIL}"
+    rows[3].outcome = Outcome.failed(EVIL)
     evil = replace(
         result, trials=rows, space_text=EVIL, environment={EVIL: EVIL}, advice=[EVIL],
         run_ids={n: EVIL for n in result.run_ids},

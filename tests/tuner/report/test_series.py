@@ -13,6 +13,7 @@ import pytest
 from model.engine.report import Report, Status
 from tests.tuner.results.finished_search import SPACE, result_in
 from tests.tuner.results.random_trials import FACTS, load
+from tuner.conductor.outcome import Outcome
 from tuner.conductor.trial import Trial
 from tuner.report.axes import Mark, axes_of, lines, place, slices
 from tuner.report.parallel import Scale, groups
@@ -50,8 +51,8 @@ def row(
         status = Status.DIVERGED if math.isnan(value) else status
         tokens = step * spec.tokens_per_step
         reports.append(Report(str(number), status, step, tokens, value, value, 1.0, 0.01))
-    stopped = f"stopped at report {len(reports)}"
-    outcome = str(reports[-1].status) if reports[-1].status is not Status.TRAINING else stopped
+    ended = reports[-1].status is not Status.TRAINING
+    outcome = Outcome.parse(str(reports[-1].status)) if ended else Outcome.stopped(len(reports))
     given = {"draw": draw, "reports": reports, "times": list(times), "outcome": outcome}
     return Trial(number, spec, **(given | more))
 
@@ -116,7 +117,7 @@ def test_curve_of_a_branch_begins_at_its_parent(tmp_path: Path) -> None:
 
 
 def test_rungs_count_who_came_and_what_became_of_them(space: SearchSpace) -> None:
-    unfinished = row(space, 4, [5.0, 4.0], outcome="failed: no memory")
+    unfinished = row(space, 4, [5.0, 4.0], outcome=Outcome.failed("no memory"))
     found = series(
         space, row(space, 0, [4.0] * 5), row(space, 1, [5.0]), row(space, 2, [5.0, 4.9, 4.8]),
         row(space, 3, [5.0, math.nan]), unfinished,

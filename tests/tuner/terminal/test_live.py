@@ -11,6 +11,7 @@ from rich.console import Console, Group
 from model.engine.report import Report, Status
 from tests.conftest import MakeSpec
 from tuner.conductor.board import Board
+from tuner.conductor.outcome import Outcome
 from tuner.conductor.trial import Trial
 from tuner.formatting import clock
 from tuner.space.objective import Objective
@@ -19,11 +20,13 @@ from tuner.terminal.live import LiveView, LogView, draw_board, sparkline
 
 @pytest.fixture
 def board(make_spec: MakeSpec) -> Board:
-    board = Board([Objective()], trials=4, expected_tokens=4000)
+    board = Board([Objective()], num_trials=4, expected_tokens=4000)
     for number in range(4):
         board.add(Trial(number, make_spec(seed=number)))
-        board.report(number, Report(str(number), Status.TRAINING, 4, 128, 3.25, 3.0, 1.0, 0.01))
-    board.trials[3].outcome = "stopped at report 1"
+        board.record_report(
+            number, Report(str(number), Status.TRAINING, 4, 128, 3.25, 3.0, 1.0, 0.01)
+        )
+    board.trials[3].outcome = Outcome.stopped(1)
     return board
 
 
@@ -65,7 +68,7 @@ def test_sparkline(values: list[float], cells: int, expected: str) -> None:
 def test_board_remembers_the_best_values(board: Board) -> None:
     for step, loss in ((5, 3.5), (6, 3.0), (7, math.nan), (8, 3.1)):
         status = Status.DIVERGED if math.isnan(loss) else Status.TRAINING
-        board.report(1, Report("1", status, step, 32 * step, loss, 3.0, 1.0, 0.01))
+        board.record_report(1, Report("1", status, step, 32 * step, loss, 3.0, 1.0, 0.01))
     assert board.best_values == [3.25] * 5 + [3.0] * 3
     accuracy = Board([Objective(metric="token_accuracy", mode="max")], 4, 4000)
     accuracy.add(board.trials[0])
@@ -80,9 +83,9 @@ def test_live_view_tells_above_itself_only_what_matters(board: Board) -> None:
     view = LiveView(console)
     view.begin(board, "lm-1")
     view.event(board.trials[3], "stopped at report 1")
-    board.report(1, Report("1", Status.DIVERGED, 5, 160, math.nan, 3.0, 1.0, 0.01))
+    board.record_report(1, Report("1", Status.DIVERGED, 5, 160, math.nan, 3.0, 1.0, 0.01))
     view.event(board.trials[1], "diverged")
-    board.report(2, Report("2", Status.FINISHED, 12, 384, 3.0, 3.0, 1.0, 0.01))
+    board.record_report(2, Report("2", Status.FINISHED, 12, 384, 3.0, 3.0, 1.0, 0.01))
     view.event(board.trials[2], "best so far  finished")
     view.end()
     text = console.file.getvalue()  # type: ignore[attr-defined]

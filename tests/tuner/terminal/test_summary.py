@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from tests.tuner.results.random_trials import draw, load, trained
-from tuner.conductor.confirmation import confirm
+from tuner.conductor.confirmation import compare_retrained
+from tuner.conductor.outcome import Outcome
 from tuner.conductor.trial import Trial
 from tuner.results.pareto import pareto_front
 from tuner.results.result import SearchResult
@@ -31,7 +32,7 @@ def rows_of(space: SearchSpace, losses: Sequence[float] = LOSSES) -> list[Trial]
     rng = random.Random(0)
     rows = [trained(space, i, draw(space, rng, {}), loss) for i, loss in enumerate(losses)]
     for row in rows:
-        row.outcome = str(row.last.status) if row.last else None
+        row.outcome = Outcome.parse(str(row.last.status)) if row.last else None
     return rows
 
 
@@ -52,7 +53,9 @@ def printed(result: SearchResult, width: int = 160, home: str | None = None, **o
     return captured.get()
 
 
-CONFIRMATION = confirm({6: [3.86, 3.87, 3.88], 2: [3.90, 3.89, 3.94], 1: [3.8, math.nan, 3.8]})
+CONFIRMATION = compare_retrained(
+    {6: [3.86, 3.87, 3.88], 2: [3.90, 3.89, 3.94], 1: [3.8, math.nan, 3.8]}
+)
 
 
 def test_summary_ranks_and_tells_gain_and_cost(space: SearchSpace) -> None:
@@ -144,10 +147,10 @@ def test_summary_says_what_ended_the_search_and_how_to_go_on(
 
 def test_summary_names_what_was_recorded_and_what_failed(space: SearchSpace) -> None:
     rows = rows_of(space)
-    rows[3].recorded, rows[3].outcome = rows[3].reports, "same as trial 1"
+    rows[3].recorded, rows[3].outcome = rows[3].reports, Outcome.same_as(1)
     rows[6].recorded = rows[6].reports
-    rows[5].outcome = rows[7].outcome = "failed: the worker died three times"
-    rows[1].outcome = "failed: out of memory"
+    rows[5].outcome = rows[7].outcome = Outcome.failed("the worker died three times")
+    rows[1].outcome = Outcome.failed("out of memory")
     text = printed(result_of(space, rows))
     assert "2 trials were reused from the record, not trained: 3 (same as trial 1), 6." in text
     assert "2 trials (5, 7) failed: the worker died three times." in text
@@ -217,6 +220,6 @@ def test_next_commands_find_the_home_that_was_given(space: SearchSpace) -> None:
 
 def test_summary_of_one_trial_that_did_not_finish(tmp_path: Path, space: SearchSpace) -> None:
     rows = rows_of(space, [4.0])
-    rows[0].reports, rows[0].outcome = rows[0].reports[:1], "stopped at report 1"
+    rows[0].reports, rows[0].outcome = rows[0].reports[:1], Outcome.stopped(1)
     text = printed(result_of(space, rows, halted="interrupted"))
     assert "No trial beat the defaults of the symbol table" in text

@@ -19,7 +19,7 @@ from tests.conftest import MakeSpec
 from tests.tuner.trained.trained_trials import make_trial
 from tuner import cli
 from tuner.arguments import EXPORTS
-from tuner.conductor.confirmation import confirm
+from tuner.conductor.confirmation import compare_retrained
 from tuner.errors import RecordError, TunerError
 from tuner.trained.export import check_export, export
 from tuner.trained.load_trial import TrainedTrial
@@ -61,7 +61,7 @@ def test_readme_says_what_the_model_is(
 def test_readme_has_the_confirmed_mean(make_spec: MakeSpec) -> None:
     """Of the trial itself, and of one that confirms it."""
     result: Any = SimpleNamespace(
-        metric="val_loss", confirmation=confirm({3: [2.0, 2.2, 2.4], 5: [2.5, 2.6, 2.7]})
+        metric="val_loss", confirmation=compare_retrained({3: [2.0, 2.2, 2.4], 5: [2.5, 2.6, 2.7]})
     )
     trained = make_trial(make_spec, 5)
     wanted = "| confirmed val_loss | 2.6000 | mean of 3 retrainings with fresh seeds, 95 % interval"

@@ -1,5 +1,6 @@
 """A search that is read back is the search that was conducted."""
 
+import json
 import math
 import shutil
 from contextlib import closing
@@ -10,12 +11,21 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from model.engine.report import Report, Status
 from tests.tuner.simulated_search import FACTS, Simulation, space_of
 from tuner.conductor.conductor import Conductor
+from tuner.conductor.outcome import INTERRUPTED
 from tuner.errors import RecordError, TunerError
 from tuner.home import Home
-from tuner.journal.events import search_event, session_event
-from tuner.journal.journal import Journal
+from tuner.journal.events import (
+    Event,
+    Reported,
+    SearchBegun,
+    SessionBegun,
+    SessionEnded,
+    TrialEnded,
+)
+from tuner.journal.journal import Journal, _line
 from tuner.results.result import SearchResult
 from tuner.tracking.records import SearchRecord
 from tuner.trained.load_search import _events, result_of
@@ -26,10 +36,8 @@ SCHEDULERS = ("asha", "asha, asha: stop", "hyperband", "median", "pbt", "none")
 def read(simulation: Simulation) -> SearchResult:
     search = SearchRecord("r", "1", "lm-1", "running", 0.0, None, {}, {})
     rows = simulation.conductor.board.trials
-    outcomes = [
-        {"event": "outcome", "number": row.number, "outcome": row.outcome, "time_ms": 0}
-        for row in rows.values()
-        if row.outcome is not None
+    outcomes: list[Event] = [
+        TrialEnded(row.number, row.outcome) for row in rows.values() if row.outcome is not None
     ]
     runs = {number: f"run{number}" for number in rows}
     return result_of([*simulation.events, *outcomes], search, runs)
@@ -78,18 +86,18 @@ def test_search_read_back_while_it_runs(tmp_path: Path) -> None:
     assert under_way
     assert {row.number for row in read(simulation).trials if row.outcome is None} >= under_way
     for number in under_way:
-        simulation.note({"event": "outcome", "number": number, "outcome": "interrupted"})
+        simulation.note(TrialEnded(number, INTERRUPTED))
     interrupted = {r.number for r in read(simulation).trials if r.outcome == "interrupted"}
     assert interrupted == under_way
-    simulation.note(session_event({}, 3, in_order=True))
+    simulation.note(SessionBegun({}, 3, in_order=True))
     assert all(row.outcome != "interrupted" for row in read(simulation).trials)
 
 
 def test_end_tells_what_a_reader_asks(tmp_path: Path) -> None:
     simulation = conducted(tmp_path, "asha")
     summary = {"wall_seconds": 12.5, "training_share": 0.5}
-    end = {"event": "end", "status": "finished", "summary": summary, "best": 3, "kept": [3]}
-    simulation.note({**end, "limit": "patience", "halted": None, "advice": ["More."]})
+    end = SessionEnded("finished", summary, 3, kept=[3], limit="patience", advice=["More."])
+    simulation.note(end)
     result = read(simulation)
     assert (result.status, result.limit, result.halted) == ("finished", "patience", None)
     assert (result.wall_seconds, result.training_share) == (12.5, 0.5)
@@ -103,8 +111,8 @@ def test_search_that_was_edited_is_not_confirmed_before_it_says_so(tmp_path: Pat
     more = space.model_copy(update={"search": space.search.model_copy(update={"trials": 20})})
     assert read(simulation).confirmation is not None
     simulation.conductor.edit(more, 3)
-    simulation.note(search_event(more, "", FACTS))
-    simulation.note(session_event({}, 3, in_order=True))
+    simulation.note(SearchBegun(more, "", FACTS))
+    simulation.note(SessionBegun({}, 3, in_order=True))
     simulation._fill()
     simulation.step()
     result, board = read(simulation), simulation.conductor.board
@@ -112,8 +120,7 @@ def test_search_that_was_edited_is_not_confirmed_before_it_says_so(tmp_path: Pat
     assert board.best is not None
     assert result.best.number == board.best.number
     simulation.run()
-    end = {"event": "end", "status": "finished", "summary": {}, "best": board.best.number}
-    simulation.note(end)
+    simulation.note(SessionEnded("finished", best=board.best.number))
     assert read(simulation).confirmation == simulation.conductor.confirmation is not None
     assert read(simulation).best.number == board.best.number
 
@@ -124,7 +131,8 @@ def test_journal_here_is_taken_if_it_goes_on(tmp_path: Path) -> None:
     def lines(folder: Path, count: int) -> bytes:
         with closing(Journal.open(folder)) as journal:
             for number in range(count):
-                journal.append({"event": "report", "number": number, "val_loss": math.nan})
+                report = Report("0", Status.TRAINING, 4, 128, math.nan, 2.0, 1.0, 0.01)
+                journal.append(Reported(number, report))
         return (folder / "journal.jsonl").read_bytes()
 
     home, there = Home(tmp_path, "sqlite://"), tmp_path / "there"
@@ -145,10 +153,22 @@ def test_journal_here_is_taken_if_it_goes_on(tmp_path: Path) -> None:
 
 def test_journal_of_another_version_is_refused(tmp_path: Path) -> None:
     simulation = conducted(tmp_path, "asha")
-    trial = next(event for event in simulation.events if event["event"] == "trial")
-    del trial["draw"]
+    home = Home(tmp_path, "sqlite://")
+    with closing(Journal.open(home.search("lm-1"))) as journal:
+        for event in simulation.events:
+            journal.append(event)
+    lines = journal.path.read_bytes().splitlines(keepends=True)
+    values = json.loads(lines[2])
+    assert values["event"] == "trial"
+    del values["draw"], values["crc"]
+    journal.path.write_bytes(b"".join([*lines[:2], _line(values), *lines[3:]]))
+
+    class Unrecorded:
+        def download(self, run_id: str, name: str, folder: str) -> None: ...
+
+    search = SearchRecord("r", "1", "lm-1", "running", 0.0, None, {}, {})
     with pytest.raises(TunerError, match="the journal of lm-1 is of another version of tuner"):
-        read(simulation)
+        _events(cast(Any, Unrecorded()), search, home)
 
 
 # results for others --------------------------------------------------------------------------
@@ -191,7 +211,7 @@ def test_study_has_the_trials_as_optuna_knows_them(result: SearchResult) -> None
     assert by_number.keys() == {row.number for row in result.trials if row.reports}
     for row in result.trials:
         trial = by_number[row.number]
-        assert trial.state == states.get(row.outcome or "", TrialState.PRUNED)
+        assert trial.state == states.get(str(row.outcome), TrialState.PRUNED)
         assert trial.params == dict(row.draw)
         curve = {r.tokens: r.val_loss for r in row.reports if math.isfinite(r.val_loss)}
         assert trial.intermediate_values == curve

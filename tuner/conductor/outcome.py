@@ -1,0 +1,94 @@
+"""How a trial ended, and its text in the journal, in MLflow's tag and in tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Self
+
+from typing_extensions import override
+
+
+class OutcomeKind(StrEnum):
+    """Ways in which a trial ends."""
+
+    FINISHED = "finished"  # its budget is used up
+    STOPPED = "stopped"  # the scheduler or a limit of the search stopped it at a report
+    DIVERGED = "diverged"  # a loss or a gradient was not finite
+    FAILED = "failed"  # it could not continue, for a reason outside of its configuration
+    DUPLICATE = "duplicate"  # an earlier trial of the search has the same specification
+    INTERRUPTED = "interrupted"  # the search halted; the trial continues if the search is resumed
+
+
+# The texts are on disk (journal, MLflow): they must not change. The detail follows the text.
+_TEXTS = {
+    OutcomeKind.FINISHED: "finished",
+    OutcomeKind.STOPPED: "stopped at report ",
+    OutcomeKind.DIVERGED: "diverged",
+    OutcomeKind.FAILED: "failed: ",
+    OutcomeKind.DUPLICATE: "same as trial ",
+    OutcomeKind.INTERRUPTED: "interrupted",
+}
+_WITH_DETAIL = {OutcomeKind.STOPPED, OutcomeKind.FAILED, OutcomeKind.DUPLICATE}
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """How one trial ended.
+
+    An outcome equals its text, because users of the Python API compare `trial.outcome` with text.
+
+    Attributes:
+        kind: way in which the trial ended.
+        detail: number of the last report (stopped), reason (failed), number of the other trial
+            (duplicate); empty for all others.
+    """
+
+    kind: OutcomeKind
+    detail: str = ""
+
+    @classmethod
+    def stopped(cls, report: int) -> Self:
+        """Return the outcome of a trial that was stopped at its report of this number."""
+        return cls(OutcomeKind.STOPPED, str(report))
+
+    @classmethod
+    def failed(cls, reason: str) -> Self:
+        """Return the outcome of a trial that could not continue."""
+        return cls(OutcomeKind.FAILED, reason)
+
+    @classmethod
+    def same_as(cls, trial: int) -> Self:
+        """Return the outcome of a trial that has the specification of an earlier one."""
+        return cls(OutcomeKind.DUPLICATE, str(trial))
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read the text of an outcome.
+
+        Raises:
+            ValueError: if no outcome has this text.
+        """
+        for kind, start in _TEXTS.items():
+            if kind in _WITH_DETAIL and text.startswith(start):
+                return cls(kind, text.removeprefix(start))
+            if text == start:
+                return cls(kind)
+        raise ValueError(f"{text!r} is not the outcome of a trial")
+
+    @override
+    def __str__(self) -> str:
+        return _TEXTS[self.kind] + self.detail
+
+    @override
+    def __eq__(self, other: object) -> bool:
+        return str(self) == str(other) if isinstance(other, str | Outcome) else NotImplemented
+
+    @override
+    def __hash__(self) -> int:
+        return hash(str(self))  # equal to its text, so it has the text's hash
+
+
+FINISHED = Outcome(OutcomeKind.FINISHED)
+DIVERGED = Outcome(OutcomeKind.DIVERGED)
+INTERRUPTED = Outcome(OutcomeKind.INTERRUPTED)
