@@ -23,6 +23,7 @@ from model.engine.report import Report, Status
 from tuner.conductor.conductor import Conductor
 from tuner.conductor.trial import Trial
 from tuner.driver.driver import Driver
+from tuner.driver.observer import TrackerObserver, ViewObserver
 from tuner.driver.view import SilentView
 from tuner.journal.events import search_event, session_event
 from tuner.journal.journal import Journal
@@ -70,21 +71,23 @@ def conducted(
     journal.append(session_event({}, SLOTS, in_order=True))
     conductor = Conductor(space, FACTS, SLOTS)
     driver = Driver(
-        conductor, journal, nobody, SilentView(), [nobody, nobody], {}, in_order=True,
-        check_interrupt=lambda: None, watchdog=Watchdog([]),
+        conductor, journal, [nobody, nobody],
+        [TrackerObserver(nobody, {}), ViewObserver(SilentView(), conductor.board.metric)],
+        in_order=True, check_interrupt=lambda: None, watchdog=Watchdog([]),
     )  # fmt: skip
     places = sorted({round(trials / 2 ** (i / 2)) for i in range(11)})
     found: dict[str, list[float]] = {"trials": [], "seconds": [], "bytes": []}
     began = time.process_time()
     driver.begin()
+    driver.release_reports()
     while True:
-        while (job := driver.next_job()) is not None:
-            driver.client_is_up(job["number"])
+        while driver.next_assignment() is not None:
+            pass
         expected = conductor.expected
         if expected is None:
             break
         row = conductor.board.trials[expected[0]]
-        driver.take(row.number, report(row))
+        driver.record_report(row.number, report(row))
         if places and len(conductor.board.trials) >= places[0]:
             found["trials"].append(places.pop(0))
             found["seconds"].append(time.process_time() - began)
