@@ -109,12 +109,11 @@ def run_one(options: argparse.Namespace) -> int:
             meter.sample()
             meter.ended = time.monotonic()
 
-    def start_stubs(on: local_ray.Devices, *_: Any, gated: bool = False) -> local_ray.Workers:
+    def start_stubs(on: local_ray.Devices, *_: Any, gated: bool = False) -> list[Any]:
         import ray
 
         actor: Any = ray.remote(StubWorker).options(num_cpus=0, max_concurrency=10_000)
-        handles = [actor.remote(options.seconds, on.slots, gated) for _ in range(on.number)]
-        return local_ray.Workers(handles, on.slots)
+        return [actor.remote(options.seconds, on.slots, gated) for _ in range(on.number)]
 
     local_ray.start_workers = start_stubs  # the only part that is not real
 

@@ -55,7 +55,7 @@ class Watch:
 
         def start_workers(*args: Any, **options: Any) -> Any:
             workers = self._start(*args, **options)
-            self._workers = workers.handles
+            self._workers = workers
             threading.Thread(target=self._sample, daemon=True).start()
             return workers
 

@@ -63,7 +63,7 @@ def test_search_survives_the_death_of_a_worker(workplace: Workplace, tmp_path: P
         os.kill(workers[0], signal.SIGKILL)
         out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
-    assert "died and is being started again" in err
+    assert "died and restarts" in err
     result = json.loads(out.splitlines()[-1])
     shown = workplace.tuner("show", "--home", str(tmp_path), "--json").json
     assert {trial["status"].split(" at ")[0] for trial in shown["trials"]} <= {

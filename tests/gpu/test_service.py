@@ -26,6 +26,7 @@ from model.spec.trial import TrialSpec
 from model.stack import stack
 from tests.conftest import MakeSpec
 from tests.model.checkpoints.test_writer import states
+from tuner.workers.assignment import Assignment
 from tuner.workers.worker import Worker
 
 pytestmark = [
@@ -218,7 +219,7 @@ def test_worker_trains_on_the_gpu_in_the_dtype_that_it_says(
         worker = Worker(*tokens, 2, "cuda", folder, folder, dtype="auto")
         assert await worker.slots_for(spec.model_dump_json(), folder + "/calibration.json") >= 1
         assert await worker.environment() == environment("cuda", dtype, worker._engine.width)
-        await worker.start("7", spec.model_dump_json())
+        await worker.start(Assignment("7", 0, spec.model_dump_json()))
         report = await worker.next_report("7", 0)
         while report.status is Status.TRAINING:
             assert report.checkpoint

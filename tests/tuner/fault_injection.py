@@ -1,4 +1,4 @@
-"""Things that go wrong around a search, made to happen."""
+"""Faults of the tracking server and of the disk, for tests."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 class _Silent(WSGIRequestHandler):
     def log(self, type: str, message: str, *args: Any) -> None:
-        """Nothing: a test says what it wants to say."""
+        """Log nothing."""
 
 
 class FaultyServer:
-    """MLflow's own server in a thread of this process, which breaks and is mended as told.
+    """MLflow's own server in a thread of this process, with faults on demand.
 
     Attributes:
-        uri: where it is, whatever it does.
-        num_requests: how many it got.
+        uri: address of the server, the same after each fault.
+        num_requests: number of requests so far.
     """
 
     def __init__(self, app: Any) -> None:
@@ -45,12 +45,12 @@ class FaultyServer:
         if self._error:
             start_response("500 INTERNAL SERVER ERROR", [("Content-Type", "text/plain")])
             return [self._error]
-        self._is_awake.wait(100)  # and then it does what it was asked, though nobody waits for it
+        self._is_awake.wait(100)  # and then serve the request, though its client has given up
         answer: Iterable[bytes] = self._app(environ, start_response)
         return answer
 
     def go_down(self) -> None:
-        """Nobody listens any more."""
+        """Close the port."""
         assert self._server is not None
         self._server.shutdown()
         self._server.server_close()
@@ -61,11 +61,11 @@ class FaultyServer:
         self._error = b"out of order"
 
     def hang(self) -> None:
-        """Take requests and do not answer; when it is mended, they are served."""
+        """Accept requests without an answer; `mend` serves them."""
         self._is_awake.clear()
 
     def mend(self) -> None:
-        """Work as ever."""
+        """End all faults."""
         self._error = None
         self._is_awake.set()
         if self._server is None:
@@ -78,13 +78,13 @@ class FaultyServer:
 
 @contextmanager
 def mlflow_server(store: str, artifacts: Path) -> Iterator[FaultyServer]:
-    """A server for a SQLite store. There is one at a time: MLflow keeps its store in a global."""
+    """Run a server for a SQLite store; one at a time, as MLflow keeps its store in a global."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("_MLFLOW_SERVER_SERVE_ARTIFACTS", "true")
         patch.setenv("_MLFLOW_SERVER_ARTIFACT_DESTINATION", str(artifacts))
-        with warnings.catch_warnings():  # of MLflow's own, about Starlette
+        with warnings.catch_warnings():  # MLflow warns about Starlette
             warnings.simplefilter("ignore")
-            from mlflow.server import app, fastapi_app, handlers  # noqa: F401 - or a request does
+            from mlflow.server import app, fastapi_app, handlers  # noqa: F401 - otherwise a request imports it
         patch.setattr(handlers, "_tracking_store", None)
         handlers.initialize_backend_stores(store, default_artifact_root="mlflow-artifacts:/")
         server = FaultyServer(app)
@@ -93,16 +93,16 @@ def mlflow_server(store: str, artifacts: Path) -> Iterator[FaultyServer]:
         finally:
             server.mend()
             server.go_down()
-            # the server has made its store that of the process, and of its environment
+            # The server has set its store as the store of this process and its environment.
             mlflow.set_tracking_uri(None)
 
 
 @contextmanager
 def small_disk(folder: Path, size: int, ballast: int) -> Iterator[Callable[[], None]]:
-    """A disk of some bytes on a folder; a call frees those of the ballast."""
+    """Mount a disk of `size` bytes; calling the result frees `ballast` bytes of it."""
     command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)]
     if os.geteuid() or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("this user may mount nothing")
+        pytest.skip("this user may not mount")
     try:
         (folder / "ballast").write_bytes(bytes(ballast))
         yield (folder / "ballast").unlink

@@ -1,4 +1,4 @@
-"""Searches without training: a formula says what each trial would have reported."""
+"""Searches without training: a formula makes the reports."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ def space_of(folder: Path, search: str, text: str = SPACE) -> SearchSpace:
     return load_space(file)
 
 
-def trained(row: Trial, step: int) -> Report:
-    """What a trial reports at a step: best near a learning rate of 0.01, and NaN far above it."""
-    assert step in row.report_steps
-    h, tokens = row.spec.hyperparameters, step * row.spec.tokens_per_step
+def trained(trial: Trial, step: int) -> Report:
+    """Return the report of a trial at a step: best near a learning rate of 0.01, NaN far above."""
+    assert step in trial.report_steps
+    h, tokens = trial.spec.hyperparameters, step * trial.spec.tokens_per_step
     loss = 3 + abs(math.log10(h.max_learning_rate / 0.01)) + 0.2 * abs(math.log10(h.weight_decay))
-    loss += 20_000 / (10_000 + tokens) + (row.spec.seed % 1000) / 1e5
+    loss += 20_000 / (10_000 + tokens) + (trial.spec.seed % 1000) / 1e5
     status = Status.FINISHED if step == h.total_steps else Status.TRAINING
     if h.max_learning_rate > 0.05 and tokens > 6_000:
         loss, status = math.nan, Status.DIVERGED
-    return Report(str(row.number), status, step, tokens, loss, loss, 1.0, 0.01)
+    return Report(str(trial.number), status, step, tokens, loss, loss, 1.0, 0.01)
 
 
 class Simulation:
-    """A driver that takes reports as they are expected, and keeps a journal."""
+    """A driver that makes the expected reports and keeps a journal."""
 
     def __init__(
         self,
@@ -72,27 +72,27 @@ class Simulation:
     def _fill(self) -> None:
         self.jobs += self.conductor.fill()
         known = sum(isinstance(event, TrialBegun) for event in self.events)
-        rows = self.conductor.board.trials
-        for number in range(known, len(rows)):
-            self.note(TrialBegun.of_trial(rows[number]))
+        trials = self.conductor.board.trials
+        for number in range(known, len(trials)):
+            self.note(TrialBegun.of_trial(trials[number]))
 
     def step(self) -> bool:
-        """Take one report; whether there was one."""
+        """Make one report; return False if none is expected."""
         expected = self.conductor.expected
         if expected is None:
             return False
         number, step = expected
-        row = self.conductor.board.trials[number]
-        recorded = {report.step: report for report in row.recorded}
-        report = recorded[step] if recorded else self._train(row, step)
+        trial = self.conductor.board.trials[number]
+        recorded = {report.step: report for report in trial.recorded}
+        report = recorded[step] if recorded else self._train(trial, step)
         self.note(Reported(number, report))
-        row.times.append(self.events[-1].time_ms)
+        trial.times.append(self.events[-1].time_ms)
         self.conductor.report(number, report)
         self._fill()
         return True
 
     def run(self) -> Conductor:
-        """To the end."""
+        """Make all reports, and close the conductor."""
         while self.step():
             pass
         self.conductor.close()
@@ -100,16 +100,16 @@ class Simulation:
 
 
 def outcomes(conductor: Conductor) -> list[tuple[object, ...]]:
-    """All that a search has found, for comparison."""
+    """Return trials, reports and outcomes of a search, for comparison."""
     return [
         (
-            row.number,
-            row.spec,
-            dict(row.draw),
-            row.outcome,
-            [(r.step, r.status, repr(r.val_loss)) for r in row.reports],
-            row.parent,
-            row.confirms,
+            trial.number,
+            trial.spec,
+            dict(trial.draw),
+            trial.outcome,
+            [(r.step, r.status, repr(r.val_loss)) for r in trial.reports],
+            trial.parent,
+            trial.confirms,
         )
-        for row in conductor.board.trials.values()
+        for trial in conductor.board.trials.values()
     ]

@@ -1,4 +1,4 @@
 """Runs one search: writes decisions to the journal, carries them out, informs its observers.
 
-Main names: `search`, `resume`, `Driver`.
+Main names: `search`, `resume`, `run_search`, `Driver`, `SearchObserver`, `View`, `sync`.
 """

@@ -22,22 +22,22 @@ from tuner.tracking.tracker import Tracker
 
 @dataclass(frozen=True)
 class SearchContext:
-    """All that a driver needs to begin, or to go on.
+    """Inputs of a session, which begins or resumes a search.
 
     Attributes:
-        name: of the search.
-        space: what it searches.
-        space_text: the file that the space came from.
-        home: where it lives.
-        view: is told what happens.
-        corpus: the data.
-        facts: what specifications know of them.
-        record: the store, to read.
-        journal: open.
-        tracker: the store, to write.
-        recorded: what the journal says of the search; None if it begins.
-        fresh: whether finished trials of other searches are trained again.
-        ray: what runs until all trials are trained.
+        name: name of the search.
+        space: search space, as edited for this session.
+        space_text: text of the file of the space.
+        home: home of the search.
+        view: view for the user.
+        corpus: prepared data.
+        facts: facts of the data that specifications depend on.
+        record: tracking store, to read.
+        journal: journal of the search, open.
+        tracker: tracking store, to write.
+        recorded: contents of the journal before this session; None if the search begins.
+        fresh: True if finished trials of other searches are trained again, not reused.
+        ray: exit stack that shuts Ray down.
     """
 
     name: str
@@ -56,19 +56,19 @@ class SearchContext:
 
     @property
     def folder(self) -> Path:
-        """Its journal and checkpoints."""
+        """Folder of the journal and the checkpoints."""
         return self.home.search(self.name)
 
 
-def _keep_inputs(session: SearchContext) -> None:
-    """Attach what a replay, or another search, will need."""
-    tracker, corpus, start = session.tracker, session.corpus, session.facts.init_from
-    tracker.add_text(session.space_text, SPACE_FILE)
+def attach_inputs(context: SearchContext) -> None:
+    """Attach the files to the parent run that a replay or another search needs."""
+    tracker, corpus, start = context.tracker, context.corpus, context.facts.init_from
+    tracker.add_text(context.space_text, SPACE_FILE)
     tracker.add_text(json.dumps(corpus.files, indent=1), DATA_FILE)
     with TemporaryDirectory() as folder:
         (tokenizer,) = corpus.tokenizer.save(folder, "huggingface")
         tracker.add_artifact(tokenizer)
     if start is not None:
-        from model.checkpoints.warm_start import start_path  # brings torch
+        from model.checkpoints.warm_start import start_path  # imports torch
 
-        tracker.add_artifact(start_path(session.home.starts, start), START_FOLDER)
+        tracker.add_artifact(start_path(context.home.starts, start), START_FOLDER)

@@ -1,24 +1,23 @@
-"""Carries out what the conductor decides: in the journal first, then on the workers and the record.
+"""Carries out the conductor's decisions: in the journal first, then in observers and workers.
 
-The journal of a search holds, one event a line:
+The journal of a search holds one event a line:
 
-    search    the space and what belongs to it; again whenever a resumed search is edited
-    session   a driver begins, or goes on: where it trains, and how reports are taken
-    trial     a new trial and what was drawn for it
-    report    a report that was taken
-    failure   a trial that cannot go on
-    outcome   how a trial ended; a later one replaces it
-    end       a driver is done
+    search    the space and its data facts; again whenever a resumed search is edited
+    session   a driver begins or resumes: its devices, and the order of reports
+    trial     a new trial and its draw
+    report    a report that the conductor decided about
+    failure   a trial that cannot continue
+    outcome   how a trial ended; a later event replaces it
+    end       the end of a session
 
-Outcomes and ends follow from the others; they are for `tuner sync`.
+Outcomes and ends follow from the other events; `tuner sync` reads them.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from model.engine.report import Report
@@ -26,319 +25,303 @@ from tuner.conductor.conductor import Conductor
 from tuner.conductor.job import Job
 from tuner.conductor.outcome import INTERRUPTED, Outcome
 from tuner.conductor.trial import Trial
-from tuner.driver.catch_up import catch_up
-from tuner.driver.optuna_dashboard import StudyStore
-from tuner.driver.view import View
+from tuner.driver.observer import SearchObserver
 from tuner.journal.events import Reported, TrialBegun, TrialEnded, TrialFailed
 from tuner.journal.journal import Journal
 from tuner.journal.journaled_search import JournaledSearch
-from tuner.results.optuna_export import study_trial
 from tuner.schedulers.scheduler import Decision
-from tuner.tracking.runs import trial_tags
-from tuner.tracking.tracker import Tracker
-from tuner.workers.load import MetricsPoller
+from tuner.workers.assignment import Assignment
 from tuner.workers.watchdog import Watchdog, WorkerEvent
 
-_SIGNS = {
-    WorkerEvent.LOST: "died and is being started again; its trials will go on from their last "
-    "reports",
-    WorkerEvent.FROZEN: "did not answer any more and is being started again, as if it had died",
-    WorkerEvent.BACK: "is back",
+_EVENT_TEXTS = {
+    WorkerEvent.LOST: "died and restarts; its trials will resume from their last reports",
+    WorkerEvent.FROZEN: "did not answer, was killed and restarts; its trials will resume from "
+    "their last reports",
+    WorkerEvent.BACK: "has restarted",
 }
-_ALL = 2**62  # updates, more than any trial makes
-_LONGEST_START_SECONDS = 120.0  # of the first clients; then reports come all the same
-_REPEAT_SECONDS = 1.0  # a worker that was restarted has forgotten whom it may let through
+_ALL_STEPS = 2**62  # more steps than any trial has
+_RELEASE_AGAIN_SECONDS = 1.0
 
 
 class SearchHalted(KeyboardInterrupt):
-    """The search halts here; of a kind that Ray Tune lets pass."""
+    """Raised to end a halted search: no report is left to wait for.
+
+    A KeyboardInterrupt, because Ray Tune lets only that pass from a callback at once: it catches
+    every `Exception`, and first ends its clients, as after an error of its own. The caller handles
+    a halted search and a second Ctrl-C in one place.
+    """
 
 
 class Driver:
-    """Conducts a search on workers.
+    """Runs a search on workers.
+
+    The caller starts a client for each assignment and passes the reports of the client to
+    `record_report`. No report is released before the caller has called `release_reports`.
 
     Args:
         conductor: decides.
-        journal: is written before anything is done.
-        tracker: the record.
-        view: what the user sees.
-        workers: train.
-        environment: device and versions of the workers.
-        in_order: whether reports are taken by the clocks of the slots.
-        check_interrupt: raises KeyboardInterrupt once the user wants the search to end.
-        watchdog: looks after the workers.
-        studies: where Optuna's dashboard finds the trials that have ended.
-        rounds: asks the workers how busy they are, for the record.
+        journal: journal of the search, open.
+        workers: handles of the workers.
+        observers: objects to call after each event, in this order.
+        in_order: True to take reports in the order of the lanes' virtual clocks, so that the
+            search does not depend on timing; False to take them as they come.
+        check_interrupt: function that raises KeyboardInterrupt once the user wants to end.
+        watchdog: watchdog of the workers.
 
     Attributes:
-        halted: why the search ends before its time; it can be resumed.
-        environment: device and versions of the workers.
+        halted: reason why the search ends early and can be resumed; None if it does not.
     """
 
     def __init__(
         self,
         conductor: Conductor,
         journal: Journal,
-        tracker: Tracker,
-        view: View,
         workers: Sequence[Any],
-        environment: Mapping[str, str],
+        observers: Sequence[SearchObserver] = (),
         *,
         in_order: bool,
         check_interrupt: Callable[[], None],
         watchdog: Watchdog,
-        studies: StudyStore | None = None,
-        rounds: MetricsPoller | None = None,
     ) -> None:
         self.conductor = conductor
         self._board = conductor.board
-        self._journal, self._tracker, self._view = journal, tracker, view
-        self._workers = workers
-        self.environment = environment
+        self._journal, self._workers, self._observers = journal, workers, observers
         self._in_order = in_order
         self._check_interrupt = check_interrupt
-        self._watchdog, self._studies, self._rounds = watchdog, studies, rounds
-        self._ready: deque[Job] = deque()
-        self._launched: dict[int, int] = {}  # trial → its worker
-        self._clients: set[int] | None = set()  # trials whose clients are up; None: all were, once
-        self._allowed: set[int] = set()  # trials all of whose reports may come
-        self._announced = 0  # trials that the journal and the record know
-        self._started = self._repeated = time.monotonic()
-        self._problems: set[str] = set()  # what cannot be written, as the user was told
+        self._watchdog = watchdog
+        # The same trial number passes through several states, because workers, clients and the
+        # conductor learn of an assignment at different times:
+        #   ready     its worker trains already, but no client has asked for it yet. Clients start
+        #             slowly, and a free slot must not wait for them.
+        #   running   a client has taken it. Only these trials can report; a report for any other
+        #             number comes from a client that was given up or whose trial was paused, and
+        #             is ignored. A halted search waits for no trial that is not running.
+        #   released  (without order) its worker has been told to release all its reports. Without
+        #             this set each report would repeat the call for all running trials.
+        self._ready: deque[Assignment] = deque()
+        self._running: dict[int, int] = {}  # trial → index of its worker
+        self._released: set[int] = set()
+        self._may_release = False
+        self._announced = 0  # number of trials that are in the journal
+        self._begun_at = self._released_at = time.monotonic()
+        self._broken: set[str] = set()  # names of what cannot be written, as messages said
         self.halted: str | None = None
 
     def begin(self) -> None:
-        """Start, or go on where the journal ends."""
+        """Start the search, or resume it where the journal ends."""
         search = JournaledSearch.of(self._journal.events)
-        catch_up(self._tracker, search)  # it may lack what the last driver said
+        for observer in self._observers:
+            observer.search_resumed(search)
         journaled = search.trials if search else {}
         self._announced = len(journaled)
-        for row in list(self._board.trials.values())[: self._announced]:
-            if row.outcome is not None and journaled[row.number].written_outcome != row.outcome:
-                self._close(row)  # the last driver was killed before it could say so
+        for trial in list(self._board.trials.values())[: self._announced]:
+            written = journaled[trial.number].written_outcome
+            if trial.outcome is not None and written != trial.outcome:
+                # The previous driver was killed between the last report and this event.
+                self._end_trial(trial, trial.outcome)
             else:
-                self._copy(row)
-        self._send(self.conductor.under_way)
+                for observer in self._observers:
+                    observer.trial_restored(trial)
+        self._assign(self.conductor.under_way)
         self._fill()
 
-    # what Ray Tune asks ------------------------------------------------------------------------
+    # calls of the clients ----------------------------------------------------------------------
 
-    def next_job(self) -> dict[str, Any] | None:
-        """What the next client is to train, if there is something."""
+    def next_assignment(self) -> Assignment | None:
+        """Return the assignment for the next client; None if there is none at present."""
         if not self._ready or self.halted:
             return None
-        job = self._ready.popleft()
-        self._launched[job.number] = worker = self._worker_of(job)
-        self._allow()  # it may be the one that is waited for
-        return {"number": job.number, "worker": worker, **self._order(job)}
+        assignment = self._ready.popleft()
+        self._running[assignment.number] = assignment.worker
+        self._release()  # the search may be waiting for the report of this very trial
+        return assignment
 
-    def _worker_of(self, job: Job) -> int:
-        return job.lane % len(self._workers)
-
-    def _order(self, job: Job) -> dict[str, Any]:
-        """What a worker is to do, in the order in which `Worker.start` takes it."""
-        return {
-            "spec": self._board.trials[job.number].spec.model_dump_json(),
-            "after": job.after,
-            "source": None if job.source is None else [str(job.source[0]), job.source[1]],
-            "reports": [asdict(report) for report in job.reports] or None,
-        }
+    @property
+    def has_ready_assignments(self) -> bool:
+        """True if there are assignments without a client."""
+        return bool(self._ready)
 
     @property
     def is_over(self) -> bool:
-        """Whether no job will come any more."""
+        """True if there will be no further assignment."""
         return bool(self.halted) or (not self._ready and self.conductor.is_over)
 
-    def take(self, number: int, report: Report) -> bool:
-        """A trial reported; whether it goes on."""
-        if number not in self._launched:  # of a client that was given up
+    def release_reports(self) -> None:
+        """Let the workers release reports from now on."""
+        self._may_release = True
+        self._release()
+
+    def record_report(self, number: int, report: Report) -> bool:
+        """Record a report and carry out the decision about its trial.
+
+        Returns:
+            True if the trial continues.
+        """
+        if number not in self._running:
             return False
         time_ms = self._journal.append(Reported(number, report))
-        row, best_before = self._board.trials[number], self._board.best
-        row.times.append(time_ms)
+        trial, best_before = self._board.trials[number], self._board.best
+        trial.times.append(time_ms)
         decision = self.conductor.report(number, report)
-        self._tracker.log_report(number, report, time_ms)
-        is_best = self._board.best is row and best_before is not row
-        self._view.event(row, _in_words(row, self._board.metric, is_best=is_best))
-        self._acknowledge(number, report.step)
-        goes_on = decision is Decision.GO_ON and not self.halted
-        if not goes_on:
-            self._free(number, keep=decision is not Decision.STOP or row.has_finished)
-        if row.outcome is not None:
-            self._close(row)
+        is_best = self._board.best is trial and best_before is not trial
+        for observer in self._observers:
+            observer.reported(trial, report, time_ms, is_best=is_best)
+        self._prune_checkpoints(number, report.step)
+        continues = decision is Decision.GO_ON and not self.halted
+        if not continues:
+            self._stop(number, keep=decision is not Decision.STOP or trial.has_finished)
+        if trial.outcome is not None:
+            self._end_trial(trial, trial.outcome)
         self._fill()
-        return goes_on
-
-    def client_is_up(self, number: int) -> None:
-        """A trial's client has started.
-
-        No report may come before all of the first ones have: Ray Tune would give the process of a
-        trial that ends to one that waits for its own, throw that away half started, and go on so.
-        """
-        if self._clients is not None:
-            self._clients.add(number)
-            if not self._ready and self._clients >= self._launched.keys():
-                self._open()
-
-    def _open(self) -> None:
-        """Let reports come."""
-        self._clients = None
-        self._allow()
+        return continues
 
     def fail(self, number: int, reason: str) -> None:
-        """A trial's client died."""
-        if number not in self._launched:
+        """Record that a trial cannot continue, because its client failed."""
+        if number not in self._running:
             return
         self._journal.append(TrialFailed(number, reason))
         self.conductor.fail(number, reason)
-        self._free(number, keep=False)
-        self._close(self._board.trials[number])
+        self._stop(number, keep=False)
+        trial = self._board.trials[number]
+        assert trial.outcome is not None
+        self._end_trial(trial, trial.outcome)
         self._fill()
 
     def tick(self) -> None:
-        """About ten times a second.
+        """Check interrupts, limits, workers and observers; call this about ten times a second.
 
         Raises:
-            Over: when the search was halted and nothing more can be finished.
+            SearchHalted: if the search is halted and no running trial can report any more.
         """
         now = time.monotonic()
         try:
             self._check_interrupt()
         except KeyboardInterrupt:
             self.halt("interrupted")
-        most = self.conductor.space.search.max_seconds
-        if most is not None and now - self._started > most:
+        max_seconds = self.conductor.space.search.max_seconds
+        if max_seconds is not None and now - self._begun_at > max_seconds:
             self.halt("max_seconds")
         if self.halted and not self._can_report():
             raise SearchHalted
-        for worker, sign in self._watchdog.check():
-            self._view.phase(f"worker {worker} {_SIGNS[sign]}")
-        if self._rounds and (vitals := self._rounds.check()):
-            self._tracker.log_system_metrics(vitals)
+        for change in self._watchdog.check():
+            self._send_message(f"worker {change.worker} {_EVENT_TEXTS[change.event]}")
+        for observer in self._observers:
+            observer.tick()
         self._journal.retry()
-        self._tell_problem("the journal", self._journal.problem)
-        self._tell_problem("the tracking store", self._tracker.problem)
-        if self._clients is not None and now - self._started > _LONGEST_START_SECONDS:
-            self._open()
-        if now - self._repeated > _REPEAT_SECONDS:
-            self._repeated = now
-            self._allowed.clear()
-            self._allow()
-
-    def _tell_problem(self, where: str, problem: str | None) -> None:
-        """Say what cannot be written, once, and when it can be again."""
-        if (problem is None) != (where not in self._problems):
-            self._problems ^= {where}
-            self._view.phase(problem or f"{where} can be written again; nothing is lost")
+        self._check_problem("the journal", self._journal.problem)
+        for observer in self._observers:
+            self._check_problem(observer.name, observer.problem)
+        if now - self._released_at > _RELEASE_AGAIN_SECONDS:
+            # A worker that restarted since has lost its releases; another one ignores repeats.
+            self._released_at = now
+            self._released.clear()
+            self._release()
 
     def halt(self, reason: str) -> None:
-        """Take the reports under way and end; the search can be resumed."""
+        """Take the reports under way, then end the session; the search can be resumed."""
         if self.halted is None:
             self.halted = reason
-            again = "; Ctrl-C again stops at once" if reason == "interrupted" else ""
-            what = {"max_seconds": "the time is up"}.get(reason, reason)
-            self._view.phase(f"{what}: waiting for the reports under way{again}")
-
-    def _can_report(self) -> bool:
-        """Whether a trial under way can still report."""
-        if not self._in_order:
-            return bool(self._launched)
-        expected = self.conductor.expected
-        return expected is not None and expected[0] in self._launched
-
-    # doing it ----------------------------------------------------------------------------------
-
-    def _fill(self) -> None:
-        """Give free slots their next jobs, and say whose report may come next."""
-        jobs = self.conductor.fill()
-        for number in range(self._announced, len(self._board.trials)):
-            self._announce(self._board.trials[number])
-        self._announced = len(self._board.trials)
-        self._send(jobs)
-        self._allow()
-
-    def _send(self, jobs: Sequence[Job]) -> None:
-        """Have workers begin with jobs at once; clients that Ray Tune starts find them there."""
-        self._ready.extend(jobs)
-        for job in jobs if not self.halted else ():
-            worker = self._workers[self._worker_of(job)]
-            worker.start.remote(str(job.number), *self._order(job).values())
-
-    def _announce(self, row: Trial) -> None:
-        time_ms = self._journal.append(TrialBegun.of_trial(row))
-        tags = trial_tags(row.parent, row.confirms, recorded=bool(row.recorded))
-        self._tracker.start_trial(row.number, row.spec, self.environment, time_ms, tags)
-        if row.outcome is not None:  # it is the same as another
-            self._view.event(row, str(row.outcome))
-            self._close(row)
-
-    def _close(self, row: Trial) -> None:
-        """A trial has ended: say so everywhere."""
-        assert row.outcome is not None
-        self._record_end(row, row.outcome)
-        self._copy(row)
-
-    def _copy(self, row: Trial) -> None:
-        """Show a trial that has ended in Optuna's dashboard; a repeated one is no trial of it."""
-        if self._studies and row.outcome and row.confirms is None and row.reports:
-            conductor = self.conductor
-            trial = study_trial(conductor.space, row.draw, self._board.observation(row))
-            self._studies.add(row.number, trial)
-
-    def _record_end(self, row: Trial, outcome: Outcome) -> None:
-        time_ms = self._journal.append(TrialEnded(row.number, outcome))
-        self._tracker.end_trial(row.number, str(outcome), time_ms)
-
-    def _free(self, number: int, *, keep: bool) -> None:
-        """Free a trial's place at its worker at once, without waiting for its client."""
-        worker = self._workers[self._launched.pop(number)]
-        # the step tells a leg from a later one of the same trial, which may have begun by then
-        worker.stop.remote(str(number), keep, self._board.trials[number].step if keep else None)
-
-    def _acknowledge(self, number: int, step: int) -> None:
-        """Older states of a trial may go, unless another is still to begin with one of them."""
-        waiting = (job.source for job in self.conductor.under_way if job.source is not None)
-        if all(trial != number or at >= step for trial, at in waiting):
-            self._workers[self._launched[number]].acknowledge.remote(str(number), step)
-
-    def _allow(self) -> None:
-        """Let the report come that is expected next; or all, if they are taken as they come."""
-        if self._clients is not None:
-            return
-        if not self._in_order:
-            for number in self._launched.keys() - self._allowed:
-                self._workers[self._launched[number]].allow.remote(str(number), _ALL)
-            self._allowed = set(self._launched)
-            return
-        expected = self.conductor.expected
-        if expected is not None and expected[0] in self._launched:
-            number, step = expected
-            self._workers[self._launched[number]].allow.remote(str(number), step)
+            text = "the time limit is reached" if reason == "max_seconds" else reason
+            hint = "; Ctrl-C again stops at once" if reason == "interrupted" else ""
+            self._send_message(f"{text}: waiting for the reports under way{hint}")
 
     def close(self) -> None:
-        """The search is over, or halts here: what has not ended is recorded as it stands."""
+        """End the session: end paused trials if the search is over, interrupt all others."""
         if self.halted is None and self.conductor.is_over:
             self.conductor.close()
-            for row in self._board.paused:
-                self._close(row)
-        for row in self._board.trials.values():
-            if row.outcome is None:
-                self._record_end(row, INTERRUPTED)
-        problem = self._studies.close() if self._studies else None
-        if problem:
-            self._view.phase(problem)
+            for trial in self._board.paused:
+                assert trial.outcome is not None
+                self._end_trial(trial, trial.outcome)
+        for trial in self._board.trials.values():
+            if trial.outcome is None:
+                self._end_trial(trial, INTERRUPTED)
+        for observer in self._observers:
+            if problem := observer.close():
+                self._send_message(problem)
 
+    # decisions to workers ----------------------------------------------------------------------
 
-def _in_words(row: Trial, metric: str, *, is_best: bool) -> str:
-    """`report 3/9  val_loss 4.1234  best so far`, and what became of the trial."""
-    value = row.objective(metric)
-    words = [f"report {len(row.reports)}/{len(row.report_steps)}  {metric} {value:.4f}"]
-    if is_best:
-        words.append("best so far")
-    if row.outcome:
-        words.append(str(row.outcome))
-    elif row.is_paused:
-        words.append("waits to be promoted")
-    if row.last is not None and row.last.problem:
-        words.append(row.last.problem)
-    return "  ".join(words)
+    def _fill(self) -> None:
+        """Assign jobs to the free lanes, and release the report that comes next."""
+        jobs = self.conductor.fill()
+        for number in range(self._announced, len(self._board.trials)):
+            self._start_trial(self._board.trials[number])
+        self._announced = len(self._board.trials)
+        self._assign(jobs)
+        self._release()
+
+    def _assign(self, jobs: Sequence[Job]) -> None:
+        """Make assignments for clients, and let their workers start at once."""
+        for job in jobs:
+            assignment = Assignment(
+                trial_id=str(job.number),
+                worker=job.lane % len(self._workers),
+                spec=self._board.trials[job.number].spec.model_dump_json(),
+                after=job.after,
+                source=None if job.source is None else (str(job.source[0]), job.source[1]),
+                reports=tuple(job.reports),
+            )
+            self._ready.append(assignment)
+            if not self.halted:
+                self._workers[assignment.worker].start.remote(assignment)
+
+    def _stop(self, number: int, *, keep: bool) -> None:
+        """Free a slot of a worker at once, without waiting for the client."""
+        worker = self._workers[self._running.pop(number)]
+        # If the trial is paused, a later segment of it may start before this call arrives. The
+        # step tells the worker which of the two segments to stop.
+        worker.stop.remote(str(number), keep, self._board.trials[number].step if keep else None)
+
+    def _prune_checkpoints(self, number: int, step: int) -> None:
+        """Let a worker delete older checkpoints, unless a job has yet to start from one."""
+        sources = (job.source for job in self.conductor.under_way if job.source is not None)
+        if all(trial != number or at >= step for trial, at in sources):
+            self._workers[self._running[number]].prune_checkpoints.remote(str(number), step)
+
+    def _release(self) -> None:
+        """Release the report that is expected next; without order, all reports."""
+        if not self._may_release:
+            return
+        if not self._in_order:
+            for number in self._running.keys() - self._released:
+                self._workers[self._running[number]].release_reports.remote(str(number), _ALL_STEPS)
+            self._released = set(self._running)
+            return
+        expected = self.conductor.expected
+        if expected is not None and expected[0] in self._running:
+            number, step = expected
+            self._workers[self._running[number]].release_reports.remote(str(number), step)
+
+    def _can_report(self) -> bool:
+        """Return True if a running trial may still report."""
+        if not self._in_order:
+            return bool(self._running)
+        expected = self.conductor.expected
+        return expected is not None and expected[0] in self._running
+
+    # events to the journal and to observers ----------------------------------------------------
+
+    def _start_trial(self, trial: Trial) -> None:
+        time_ms = self._journal.append(TrialBegun.of_trial(trial))
+        for observer in self._observers:
+            observer.trial_started(trial, time_ms)
+        if trial.outcome is not None:  # it equals another trial of the search
+            self._end_trial(trial, trial.outcome)
+
+    def _end_trial(self, trial: Trial, outcome: Outcome) -> None:
+        time_ms = self._journal.append(TrialEnded(trial.number, outcome))
+        for observer in self._observers:
+            observer.trial_ended(trial, outcome, time_ms)
+
+    def _send_message(self, text: str) -> None:
+        for observer in self._observers:
+            observer.message_sent(text)
+
+    def _check_problem(self, name: str, problem: str | None) -> None:
+        """Send a message when something cannot be written any more, and when it can again."""
+        if problem is not None and name not in self._broken:
+            self._broken.add(name)
+            self._send_message(problem)
+        elif problem is None and name in self._broken:
+            self._broken.remove(name)
+            self._send_message(f"{name} can be written again; nothing is lost")

@@ -1,4 +1,4 @@
-"""Ctrl-C, acted on only where a search can end well."""
+"""Defers Ctrl-C to the places where a search can end without damage."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from types import FrameType
 
 @contextmanager
 def deferred_interrupts() -> Iterator[Callable[[], None]]:
-    """Within the block Ctrl-C is noted, and raised where what this gives is called.
+    """Defer Ctrl-C: KeyboardInterrupt is raised only when the returned function is called.
 
-    Raised at any line it crashes the interpreter in the middle of Ray's start, or leaves a record
-    that says "running" for ever. A second Ctrl-C is raised at once. Where Ctrl-C already means
-    something else, and outside the main thread, which alone can be interrupted, nothing changes.
+    An interrupt at an arbitrary line crashes the interpreter while Ray starts, or leaves a record
+    that says "running" forever. A second Ctrl-C is raised at once. Nothing changes where Ctrl-C has
+    a handler of its own, and outside the main thread, which alone receives signals.
     """
-    is_noted = False
+    is_pending = False
 
-    def note(number: int, frame: FrameType | None) -> None:
-        nonlocal is_noted
-        is_noted = True
+    def defer(number: int, frame: FrameType | None) -> None:
+        nonlocal is_pending
+        is_pending = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def check() -> None:
-        if is_noted:
+        if is_pending:
             raise KeyboardInterrupt
 
-    is_raised = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    is_ours = is_raised and threading.current_thread() is threading.main_thread()
-    if is_ours:
-        signal.signal(signal.SIGINT, note)
+    has_default_handler = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    can_defer = has_default_handler and threading.current_thread() is threading.main_thread()
+    if can_defer:
+        signal.signal(signal.SIGINT, defer)
     try:
         yield check
     finally:
-        if is_ours:
+        if can_defer:
             signal.signal(signal.SIGINT, signal.default_int_handler)

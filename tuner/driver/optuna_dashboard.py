@@ -1,8 +1,8 @@
 """A copy of a search for Optuna's own dashboard: `optuna-dashboard sqlite:///runs/optuna.db`.
 
-The search never reads it. It is written by a thread of its own, because a trial takes 200 ms on a
-slow disk; a database that is locked or away is tried again, and in the end one sentence says what
-it lacks.
+The search never reads this copy. A separate thread writes it, because writing a trial takes 200 ms
+on a slow disk. The thread retries while the database is locked or unreachable; at the end a message
+says how many trials are missing from it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -20,74 +19,81 @@ from tuner.formatting import shown
 from tuner.results.optuna_export import _NUMBER, _directions, _name_metrics
 from tuner.space.objective import Objective
 
-if TYPE_CHECKING:
-    pass
-
 _VARIABLE = "TUNER_OPTUNA_STORAGE"
 _FILE = "optuna.db"
-_FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0  # seconds between two tries
+_FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 0.5, 30.0
 
 
 def study_url(home: Path) -> str | None:
-    """Where studies are written: TUNER_OPTUNA_STORAGE, else SQLite in the home; `off`: nowhere."""
+    """Return the URL of the database of studies; None if it is switched off.
+
+    TUNER_OPTUNA_STORAGE sets the URL, or `off`. The default is a SQLite file in the home.
+    """
     url = os.environ.get(_VARIABLE) or f"sqlite:///{home}/{_FILE}"
     return None if url == "off" else url
 
 
 class StudyStore:
-    """Writes ended trials into a study of Optuna, in the background.
+    """Writes ended trials into an Optuna study, in the background.
 
-    A trial that is there already, from before a resume, is not written again; if it has gone on
-    since (it was parked), the study is written anew. Numbers of Optuna's are the order of writing;
-    the search's own are the user attribute `trial`.
+    A trial that is in the study already, from before a resume, is not written again. If it has
+    more reports now (it was paused), the complete study is replaced, because Optuna cannot change
+    a finished trial. Optuna numbers trials in the order of writing; the user attribute `trial` is
+    the number in the search.
 
     Args:
-        url: of the database, as SQLAlchemy has it.
-        name: of the study.
-        objectives: what trials are compared by.
+        url: URL of the database, for SQLAlchemy.
+        name: name of the study.
+        objectives: objectives of the search.
     """
 
     def __init__(self, url: str, name: str, objectives: Sequence[Objective]) -> None:
         self._url = url
         self._name = name
         self._objectives = objectives
-        self._waiting: dict[int, FrozenTrial] = {}
+        # Shared with the thread, under the lock of the condition.
         self._changed = threading.Condition()
+        self._waiting: dict[int, FrozenTrial] = {}
         self._is_closed = False
         self._problem = ""
+        # Used by the thread only.
         self._study: optuna.Study | None = None
-        self._there: dict[int, FrozenTrial] = {}
+        self._written: dict[int, FrozenTrial] = {}
         self._thread = threading.Thread(target=self._run, name="study store", daemon=True)
         self._thread.start()
 
     def add(self, number: int, trial: FrozenTrial) -> None:
-        """An ended trial; returns at once. Added again, the later one counts."""
+        """Write an ended trial later; return at once. A later call for its number replaces it."""
         with self._changed:
             self._waiting[number] = trial
             self._changed.notify()
 
     def close(self, timeout: float = 10.0) -> str | None:
-        """Write what is waiting; a sentence about what could not be written, if anything."""
+        """Write the waiting trials; return a message if some could not be written.
+
+        Args:
+            timeout: longest wait in seconds.
+        """
         with self._changed:
             self._is_closed = True
             self._changed.notify()
         self._thread.join(timeout)
         with self._changed:
-            lacking = len(self._waiting)
-        if not lacking:
+            missing = len(self._waiting)
+        if not missing:
             return None
-        trials = "1 trial" if lacking == 1 else f"{lacking} trials"
+        trials = "1 trial" if missing == 1 else f"{missing} trials"
         reason = self._problem or f"it took more than {timeout:g} s"
-        where = self._url.rpartition("@")[2]  # without a password
+        database = self._url.rpartition("@")[2]  # without a password
         return (
-            f"Optuna's study {self._name} in {where} lacks {trials}: {reason}; resuming the search "
-            f"writes them"
+            f"Optuna's study {self._name} in {database} lacks {trials}: {reason}; resuming the "
+            f"search writes them"
         )
 
     # the thread --------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        wait = _FIRST_WAIT
+        retry_seconds = _FIRST_RETRY_SECONDS
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting or self._is_closed)
@@ -102,31 +108,32 @@ class StudyStore:
                 if is_last_try:
                     return
                 with self._changed:
-                    self._changed.wait_for(lambda: self._is_closed, wait)
-                wait = min(2 * wait, _LONGEST_WAIT)
+                    self._changed.wait_for(lambda: self._is_closed, retry_seconds)
+                retry_seconds = min(2 * retry_seconds, _LONGEST_RETRY_SECONDS)
                 continue
-            wait = _FIRST_WAIT
+            retry_seconds = _FIRST_RETRY_SECONDS
             with self._changed:
-                if self._waiting[number] is trial:  # else there is a later one by now
+                # `add` may have replaced the trial while it was being written.
+                if self._waiting[number] is trial:
                     del self._waiting[number]
 
     def _write(self, number: int, trial: FrozenTrial) -> None:
         study = self._study or self._open()
         trial.set_user_attr(_NUMBER, number)
-        old = self._there.get(number)
+        old = self._written.get(number)
         if old is None:
             study.add_trial(trial)
         elif _fingerprint(old) != _fingerprint(trial):
-            trials = {**self._there, number: trial}
+            trials = {**self._written, number: trial}
             optuna.delete_study(study_name=self._name, storage=self._url)
             study = self._open()
             for _, other in sorted(trials.items()):
                 study.add_trial(other)
-            self._there = trials
-        self._there[number] = trial
+            self._written = trials
+        self._written[number] = trial
 
     def _open(self) -> optuna.Study:
-        """The study, made if need be, and what is in it."""
+        """Open the study, or create it, and read its trials."""
         study = optuna.create_study(
             storage=self._url,
             study_name=self._name,
@@ -136,17 +143,18 @@ class StudyStore:
         )
         _name_metrics(study, self._objectives)
         trials = study.get_trials(deepcopy=False)
-        self._there = {t.user_attrs[_NUMBER]: t for t in trials if _NUMBER in t.user_attrs}
+        self._written = {t.user_attrs[_NUMBER]: t for t in trials if _NUMBER in t.user_attrs}
         self._study = study
         return study
 
 
 def _fingerprint(trial: FrozenTrial) -> tuple[TrialState, int]:
+    """Return state and last report, which change when a paused trial continues."""
     return trial.state, max(trial.intermediate_values, default=0)
 
 
 def _reason(error: Exception) -> str:
-    """The innermost cause, in one line: Optuna wraps what SQLAlchemy wraps."""
+    """Return the innermost cause in one line: Optuna and SQLAlchemy wrap the original error."""
     while error.__cause__ is not None and isinstance(error.__cause__, Exception):
         error = error.__cause__
     line = str(error).strip().partition("\n")[0]

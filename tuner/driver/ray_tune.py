@@ -1,96 +1,196 @@
-"""The conductor in Ray Tune's terms: a searcher hands out jobs, a scheduler says who goes on.
+"""The adapter to Ray Tune: hands out assignments as Tune trials and passes reports to the driver.
 
-A Tune trial is one job, one leg of a trial of ours. A trial that is parked ends in Tune, and is
-brought back as another one that goes on from its state; so nothing of Tune's pausing, saving and
-restoring is used.
+A Tune trial is one assignment, that is one segment of a trial of the search. A paused trial ends in
+Tune and is resumed as another Tune trial, from its checkpoint. So nothing of Tune's pausing, saving
+and restoring is used.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
+from typing_extensions import override
 
 from tuner.driver.driver import Driver
+from tuner.workers.client import TuneTrainable
+from tuner.workers.cluster import SLOT
 
-_LONGEST_REASON = 300
+_LONGEST_REASON = 300  # characters
+_LONGEST_START_SECONDS = 120.0  # of the first clients
+
+
+def run_ray_tune(driver: Driver, workers: Sequence[Any], slots: int, folder: Path) -> None:
+    """Run Ray Tune until the driver has no further assignment.
+
+    Args:
+        driver: the driver, begun.
+        workers: handles of the workers.
+        slots: number of trials in training at one time.
+        folder: folder of the search; Tune writes to `tune` in it.
+
+    Raises:
+        KeyboardInterrupt: if the search was halted or the user interrupted it.
+    """
+    barrier = StartBarrier(driver)
+    trainable = tune.with_resources(
+        tune.with_parameters(TuneTrainable, workers=workers), {"cpu": 0, SLOT: 1}
+    )
+    tuner = tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=TuneSearcher(driver, barrier),
+            scheduler=TuneScheduler(driver),
+            num_samples=-1,  # until the searcher has finished
+            max_concurrent_trials=slots,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(folder),
+            callbacks=[TuneCallback(driver, barrier)],
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+
+
+class StartBarrier:
+    """Holds all reports back until the first clients are up, then calls `release_reports`.
+
+    Tune starts a process for each client, which takes seconds. When a trial ends meanwhile, Tune
+    gives its process to a client that still waits for its own, throws that half-started process
+    away, and continues so with the next. Therefore no trial may end, and no report may be released,
+    before all first clients are up. After `_LONGEST_START_SECONDS` the barrier opens anyway.
+
+    Args:
+        driver: the driver whose reports are held back.
+        clock: monotonic clock in seconds.
+    """
+
+    def __init__(self, driver: Driver, clock: Callable[[], float] = time.monotonic) -> None:
+        self._driver, self._clock = driver, clock
+        self._deadline = clock() + _LONGEST_START_SECONDS
+        self._starting: set[int] = set()  # trials whose clients have been requested
+        self._is_open = False
+
+    def client_requested(self, number: int) -> None:
+        """Note that Tune starts a client for a trial."""
+        if not self._is_open:
+            self._starting.add(number)
+
+    def client_started(self, number: int) -> None:
+        """Open if this was the last of the first clients."""
+        self._starting.discard(number)
+        if not self._starting and not self._driver.has_ready_assignments:
+            self._open()
+
+    def client_failed(self, number: int) -> None:
+        """Do not wait for this client any more."""
+        self._starting.discard(number)
+
+    def tick(self) -> None:
+        """Open when the first clients take too long."""
+        if self._clock() > self._deadline:
+            self._open()
+
+    def _open(self) -> None:
+        if not self._is_open:
+            self._is_open = True
+            self._driver.release_reports()
 
 
 class TuneSearcher(Searcher):
-    """Hands out the driver's jobs."""
+    """Hands out the driver's assignments as configurations of Tune trials."""
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: Driver, barrier: StartBarrier) -> None:
         super().__init__()
-        self._driver = driver
+        self._driver, self._barrier = driver, barrier
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Ray pickles its searcher for a restore that is not used."""
+        """Return nothing: Tune pickles its searcher for a restore that is not used."""
         return {}
 
     # Ray's annotation forgets FINISHED
+    @override
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
-        """The next job; None if there is none just now."""
-        job = self._driver.next_job()
-        return self.FINISHED if job is None and self._driver.is_over else job
+        assignment = self._driver.next_assignment()
+        if assignment is None:
+            return self.FINISHED if self._driver.is_over else None
+        self._barrier.client_requested(assignment.number)
+        return {"assignment": assignment}
 
+    @override
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """The driver knows."""
+        """Do nothing: the driver has decided about the trial already."""
 
+    @override
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: a search is resumed from its journal."""
+        """Do nothing: a search is resumed from its journal."""
 
+    @override
     def restore(self, checkpoint_path: str) -> None:
-        """See `save`."""
         raise NotImplementedError("a search is resumed from its journal, not from Ray's snapshot")
 
 
 class TuneScheduler(FIFOScheduler):
-    """Stops a client when its job is done."""
+    """Passes reports to the driver, and ends a Tune trial when its assignment is done."""
 
     def __init__(self, driver: Driver) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._driver = driver
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing, as above."""
+        """Return nothing, as `TuneSearcher` does."""
         return {}
 
+    @override
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Whether the trial goes on."""
-        goes_on = self._driver.take(trial.config["number"], result["report"])
-        return str(self.CONTINUE if goes_on else self.STOP)
+        continues = self._driver.record_report(_number(trial), result["report"])
+        return str(self.CONTINUE if continues else self.STOP)
 
 
 class TuneCallback(tune.Callback):
-    """Tells the driver that time passes, and which clients died."""
+    """Calls the driver regularly, and reports started and failed clients."""
 
-    def __init__(self, driver: Driver) -> None:
-        self._driver = driver
+    def __init__(self, driver: Driver, barrier: StartBarrier) -> None:
+        self._driver, self._barrier = driver, barrier
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing, as above."""
+        """Return nothing, as `TuneSearcher` does."""
         return {}
 
+    @override
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """About ten times a second."""
-        self._driver.tick()
+        self._driver.tick()  # about ten times a second
+        self._barrier.tick()
 
+    @override
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A client is up."""
-        self._driver.client_is_up(trial.config["number"])
+        self._barrier.client_started(_number(trial))
 
+    @override
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A client died."""
-        self._driver.fail(trial.config["number"], _reason(trial))
+        self._barrier.client_failed(_number(trial))
+        self._driver.fail(_number(trial), _reason(trial))
+
+
+def _number(trial: Any) -> int:
+    """Return the number of the trial that a Tune trial trains."""
+    number: int = trial.config["assignment"].number
+    return number
 
 
 def _reason(trial: Any) -> str:
-    """The last line of a failed trial's error, which Tune keeps in a file."""
+    """Return the last line of the error of a failed Tune trial, which Tune keeps in a file."""
     try:
         lines = Path(trial.error_file).read_text(encoding="utf-8").strip().splitlines()
     except (OSError, TypeError):

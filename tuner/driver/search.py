@@ -1,4 +1,4 @@
-"""Begin a search, or go on with one: its inputs are found, checked and kept."""
+"""Begins or resumes a search: prepares, checks and keeps its inputs."""
 
 from __future__ import annotations
 
@@ -50,15 +50,15 @@ def search(
     """Run a search and record it.
 
     Args:
-        space: what to search.
-        name: of the search, unique in its store; by default the space's name and a number.
-        home: where it lives; by default ./runs.
-        view: is told what happens.
-        space_text: the file that the space came from, to be kept with the search.
-        fresh: train what an equal trial of another search has trained already.
+        space: search space.
+        name: name of the search, unique in its store; by default the space's name and a number.
+        home: home of the search; by default ./runs.
+        view: view of the progress; by default nothing is shown.
+        space_text: text of the file of the space, to be kept with the search.
+        fresh: True to train trials again that another search has finished already.
 
     Returns:
-        The trials and the best of them.
+        The trials and the best one.
 
     Raises:
         TunerError: if the space does not fit the data or this machine, or the name is taken.
@@ -71,10 +71,10 @@ def search(
     home, view = home or Home.at(), view or SilentView()
     space_text = space_text or space.model_dump_json(indent=2)
     space, start = warm_started(space, home)
-    corpus = _prepared(space, home, view)
-    facts = _facts(space, corpus, start)
+    corpus = _prepare(space, home, view)
+    facts = _check_facts(space, corpus, start)
     with deferred_interrupts() as check_interrupt, contextlib.ExitStack() as ray:
-        record = _started(ray, corpus, home, view)
+        record = _start_ray(ray, corpus, home, view)
         name, journal = _claim_name(record, space, name, home)
         with contextlib.closing(journal):
             try:
@@ -83,13 +83,13 @@ def search(
                 journal.append(SearchBegun(space, space_text, facts))
                 tracker = _open_tracker(space, facts, name, home, start)
             except BaseException:
-                shutil.rmtree(home.search(name))  # the name is free again
+                shutil.rmtree(home.search(name))  # this frees the name
                 raise
-            session = SearchContext(
+            context = SearchContext(
                 name, space, space_text, home, view, corpus, facts, record, journal, tracker,
                 None, fresh, ray,
             )  # fmt: skip
-            return run_search(session, check_interrupt, started)
+            return run_search(context, check_interrupt, started)
 
 
 def resume(
@@ -101,22 +101,27 @@ def resume(
     space_text: str | None = None,
     fresh: bool = False,
 ) -> SearchResult:
-    """Go on with a search that was interrupted, killed, or is to have more trials.
+    """Resume a search that was interrupted or killed, or shall have more trials.
 
     Args:
-        name: of the search.
-        edit: makes the space to go on with from the recorded one; by default it stays.
-        home: where it lives; by default ./runs.
-        view: is told what happens.
-        space_text: the file that the edited space came from.
-        fresh: as for `search`.
+        name: name of the search.
+        edit: function from the recorded space to the space of this session; by default the
+            recorded space is used.
+        home: home of the search; by default ./runs.
+        view: view of the progress; by default nothing is shown.
+        space_text: text of the file of the edited space.
+        fresh: True to train trials again that another search has finished already.
 
     Returns:
-        As `search`.
+        The trials and the best one.
 
     Raises:
         TunerError: if there is no such search, another process runs it, the edit is not allowed,
-            or the data are no longer the same; and as `search`.
+            the data have changed, or the space does not fit the data or this machine.
+        CorpusError: if the data cannot be used.
+        StoreError: if the tracking store cannot be used; once trials have run, a store that fails
+            is reported in the result's `problem` instead.
+        ResultError: if no trial reached a report.
     """
     started = time.monotonic()
     home, view = home or Home.at(), view or SilentView()
@@ -127,34 +132,35 @@ def resume(
             recorded = JournaledSearch.of_name(journal.events, name)
             space = edit(recorded.space) if edit else recorded.space
             if space.init_from is not None and space.init_from == recorded.space.init_from:
-                # what it starts from is in the journal, and gave its tokenizer then
+                # The recorded space has the tokenizer of its warm start already, and the edited
+                # file names only the warm start.
                 space = space.model_copy(update={"tokenizer": recorded.space.tokenizer})
             check_edit(recorded.space, space, name)
-            corpus = _prepared(space, home, view)
+            corpus = _prepare(space, home, view)
             facts = recorded.facts
             fingerprints = corpus.data_fingerprint, corpus.tokenizer_fingerprint
             if fingerprints != (facts.data_fingerprint, facts.tokenizer_fingerprint):
                 raise TunerError(
-                    f"the data of {name} changed since it began; bring them back to resume it, or "
+                    f"the data of {name} changed since it began; restore them to resume it, or "
                     f"start a new search"
                 )
-            record = _started(ray, corpus, home, view)
+            record = _start_ray(ray, corpus, home, view)
             tracker = _open_tracker(space, facts, name, home, None, resume=True)
             text = space_text or recorded.space_text
-            session = SearchContext(
+            context = SearchContext(
                 name, space, text, home, view, corpus, facts, record, journal, tracker, recorded,
                 fresh, ray,
             )  # fmt: skip
-            return run_search(session, check_interrupt, started)
+            return run_search(context, check_interrupt, started)
 
 
-def _prepared(space: SearchSpace, home: Home, view: View) -> Corpus:
+def _prepare(space: SearchSpace, home: Home, view: View) -> Corpus:
     with view.progress() as on_progress:
         return prepare(space.data, space.tokenizer, home.corpora, on_progress=on_progress)
 
 
-def _started(stack: contextlib.ExitStack, corpus: Corpus, home: Home, view: View) -> Record:
-    """Start Ray, until the stack is closed, and open the store meanwhile: each takes seconds."""
+def _start_ray(stack: contextlib.ExitStack, corpus: Corpus, home: Home, view: View) -> Record:
+    """Start Ray until the stack is closed, and open the store meanwhile: each takes seconds."""
     from tuner.workers.cluster import local_ray
 
     view.phase("starting Ray and the workers")
@@ -167,12 +173,12 @@ def _started(stack: contextlib.ExitStack, corpus: Corpus, home: Home, view: View
 def _claim_name(
     record: Record, space: SearchSpace, name: str | None, home: Home
 ) -> tuple[str, Journal]:
-    """A name that no recorded search has, and no other one: its folder is the claim."""
+    """Return a free name for the search, and its journal; creating the folder claims the name."""
     taken = {search.name for search in record.searches()}
     if name in taken:
         raise TunerError(
-            f"a search called {name} is recorded already; choose another --name, or go on with it "
-            f"by --resume {name}"
+            f"a search called {name} is recorded already; choose another --name, or resume it by "
+            f"--resume {name}"
         )
     candidates = [name] if name else (f"{space.name}-{i}" for i in itertools.count(1))
     for candidate in candidates:
@@ -180,7 +186,7 @@ def _claim_name(
             with contextlib.suppress(FileExistsError):
                 home.search(candidate).mkdir(parents=True)
                 return candidate, Journal.open(home.search(candidate))
-    raise TunerError(f"{home.search(str(name))} is there already; choose another --name")
+    raise TunerError(f"{home.search(str(name))} exists already; choose another --name")
 
 
 def _open_tracker(
@@ -205,8 +211,8 @@ def _open_tracker(
     )
 
 
-def _facts(space: SearchSpace, corpus: Corpus, start: WarmStart | None) -> DataFacts:
-    """What specifications need, once every shape and every rule is known to fit it."""
+def _check_facts(space: SearchSpace, corpus: Corpus, start: WarmStart | None) -> DataFacts:
+    """Return the facts of the data, after checking that the complete space fits them."""
     facts = DataFacts.of(corpus)
     if start is not None:
         start.check_tokenizer(corpus.tokenizer_fingerprint)
@@ -216,7 +222,7 @@ def _facts(space: SearchSpace, corpus: Corpus, start: WarmStart | None) -> DataF
             facts.sequences(shape.context_length)
     except ValueError as error:
         raise TunerError(f"the space {space.name} does not fit its data: {error}") from error
-    # what a file can be told before its tokens are counted has been told; this is the rest
+    # Reading the file has reported all conflicts but those that depend on the number of tokens.
     for _, message in conflicts(space, facts.train_size):
         raise TunerError(f"the space {space.name} does not fit its data: {message}")
     return facts

@@ -1,4 +1,4 @@
-"""A driver's time with a search, from the moment that all its inputs are known to the result."""
+"""One session of a search: trains its trials, records the result and publishes it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tuner.conductor.board import Board
 from tuner.conductor.conductor import Conductor
 from tuner.driver.context import SearchContext
-from tuner.driver.driver import Driver
 from tuner.driver.interrupt import deferred_interrupts
-from tuner.driver.training import _train
+from tuner.driver.training import TrainingResult, train
 from tuner.errors import ResultError, StoreError
 from tuner.journal.events import SessionEnded
 from tuner.publish.publish import attach_report, register_model
@@ -23,56 +21,84 @@ from tuner.results.advice import advise
 from tuner.results.result import SearchResult
 from tuner.tracking.tracker import Tracker
 
-if TYPE_CHECKING:
-    pass
-
 
 def run_search(
-    session: SearchContext,
+    context: SearchContext,
     check_interrupt: Callable[[], None],
     started: float,
 ) -> SearchResult:
-    """Train, record, sum up; what can go wrong with the store at the end is no reason to fail."""
-    tracker, journal = session.tracker, session.journal
-    status, problem, best_run = "failed", None, None
+    """Train the trials of a search, record the result and publish it.
+
+    A tracking store that fails after the training does not fail the search: the result's
+    `problem` names the error.
+
+    Args:
+        context: inputs of the session.
+        check_interrupt: function that raises KeyboardInterrupt once the user wants to end.
+        started: time of `time.monotonic` at which the session started.
+
+    Raises:
+        ResultError: if no trial has reached a report.
+        KeyboardInterrupt: if the search was interrupted before the first report.
+    """
+    tracker, journal = context.tracker, context.journal
+    status, best_run, store = "failed", None, _StoreSteps()
     end = SessionEnded(status)
     try:
-        driver, usage = _train(session, check_interrupt)
-        problem = _problem(tracker.flush)
-        result = _result(session, driver, started, usage)
+        training = train(context, check_interrupt)
+        store.run(tracker.flush)
+        result = _result(context, training, started)
         status = result.status
-        end = _end(result, driver.conductor.board, usage["first_turn"])
+        end = _end(result, training.conductor.board, training.first_turn)
         best_run = tracker.run_of(result.best.number)
-        session.view.phase("recording the best trials")
-        for number in end.kept:
-            problem = problem or _problem(partial(_keep_state, tracker, result, number))
+        context.view.phase("recording the best trials")
+        store.run(*(partial(_attach_checkpoint, tracker, result, n) for n in end.kept))
     except KeyboardInterrupt:
         status = "interrupted"
         raise
     finally:
-        with deferred_interrupts():  # an impatient second one must not cut the record short
+        with deferred_interrupts():  # a second Ctrl-C must not leave a record that says "running"
             journal.append(replace(end, status=status))
-            problem = problem or _problem(partial(tracker.add_artifact, journal.path))
-            problem = problem or _problem(partial(tracker.finish, status, end.summary, best_run))
+            attach_journal = partial(tracker.add_artifact, journal.path)
+            end_parent_run = partial(tracker.finish, status, end.summary, best_run)
+            store.run(attach_journal, end_parent_run)
         tracker.close()
-        shutil.rmtree(session.folder / "tune", ignore_errors=True)
-        if problem is None and status == "finished":
-            shutil.rmtree(session.folder / "checkpoints", ignore_errors=True)
-    return replace(result, problem=problem or _publish(session, result))
+        shutil.rmtree(context.folder / "tune", ignore_errors=True)
+        if store.problem is None and status == "finished":
+            shutil.rmtree(context.folder / "checkpoints", ignore_errors=True)
+    return replace(result, problem=store.problem or _publish(context, result))
 
 
-def _problem(action: Callable[[], None]) -> str | None:
-    """Do something with the store; what went wrong, if anything did."""
+class _StoreSteps:
+    """Runs steps that write to the tracking store, up to the first that fails.
+
+    The tracker waits half a minute for a store that does not answer, so no later step is tried.
+
+    Attributes:
+        problem: message of the step that failed; None if none has.
+    """
+
+    def __init__(self) -> None:
+        self.problem: str | None = None
+
+    def run(self, *steps: Callable[[], None]) -> None:
+        for step in steps:
+            if self.problem is None:
+                self.problem = _store_problem(step)
+
+
+def _store_problem(step: Callable[[], None]) -> str | None:
+    """Run a step; return the message of its StoreError, if it raises one."""
     try:
-        action()
+        step()
     except StoreError as error:
         return str(error)
     return None
 
 
 def _end(result: SearchResult, board: Board, first_turn: float) -> SessionEnded:
-    """What the journal says at the end, to be read back."""
-    kept = [row.number for row in board.ranked[: result.space.search.keep]]
+    """Return the journal's last event of a session that has a result."""
+    kept = [trial.number for trial in board.ranked[: result.space.search.keep]]
     best = result.best.number
     return SessionEnded(
         status=result.status,
@@ -86,75 +112,71 @@ def _end(result: SearchResult, board: Board, first_turn: float) -> SessionEnded:
     )
 
 
-def _keep_state(tracker: Tracker, result: SearchResult, number: int) -> None:
-    """Attach the state of a trial to its run, if this search has trained it."""
-    row = next(row for row in result.trials if row.number == number)
-    path = row.reports[-1].checkpoint
+def _attach_checkpoint(tracker: Tracker, result: SearchResult, number: int) -> None:
+    """Attach the last checkpoint of a trial to its run, if this search has trained the trial."""
+    trial = next(trial for trial in result.trials if trial.number == number)
+    path = trial.reports[-1].checkpoint
     if path and Path(path).is_file():
-        tracker.keep_checkpoint(number, Path(path), row.tokens)
+        tracker.keep_checkpoint(number, Path(path), trial.tokens)
 
 
-def _publish(session: SearchContext, result: SearchResult) -> str | None:
-    """Make of the record what others look at; what went wrong, if anything did."""
+def _publish(context: SearchContext, result: SearchResult) -> str | None:
+    """Register the model and attach the report; return a message about what failed, if any."""
 
-    def add_model() -> None:
-        made = register_model(session.home, result)
-        if made is not None:
-            session.view.phase(f"the model registry has it as {made}")
+    def register() -> None:
+        version = register_model(context.home, result)
+        if version is not None:
+            context.view.phase(f"the model registry has it as {version}")
 
-    def add_report() -> None:
-        session.view.phase("writing the report")
-        attach_report(session.home, result)
+    def attach() -> None:
+        context.view.phase("writing the report")
+        attach_report(context.home, result)
 
-    problems = [problem for problem in map(_problem, (add_model, add_report)) if problem]
+    problems = [problem for problem in map(_store_problem, (register, attach)) if problem]
     return "; ".join(problems) or None
 
 
-def _result(
-    session: SearchContext, driver: Driver, started: float, usage: dict[str, float]
-) -> SearchResult:
-    board, conductor = driver.conductor.board, driver.conductor
+def _result(context: SearchContext, training: TrainingResult, started: float) -> SearchResult:
+    conductor = training.conductor
+    board = conductor.board
     best, trials = board.best, board.searched
-    if best is None and driver.halted:
+    if best is None and training.halted:
         raise KeyboardInterrupt
     if best is None:
-        outcomes = ", ".join(sorted({str(row.outcome) for row in trials}))
+        outcomes = ", ".join(sorted({str(trial.outcome) for trial in trials}))
         raise ResultError(
-            f"no trial of {session.name} has a result: {outcomes}; if they diverged, lower the "
-            f"learning rates; 'tuner show --search {session.name}' shows them"
+            f"no trial of {context.name} has a result: {outcomes}; if they diverged, lower the "
+            f"learning rates; 'tuner show --search {context.name}' shows them"
         )
     wall = time.monotonic() - started
-    run_ids = {n: r for n in board.trials if (r := session.tracker.run_of(n)) is not None}
+    run_ids = {n: r for n in board.trials if (r := context.tracker.run_of(n)) is not None}
     return SearchResult(
-        name=session.name,
+        name=context.name,
         space=conductor.space,
         metric=board.metric,
         trials=trials,
         best=best,
         run_ids=run_ids,
-        experiment_id=session.tracker.experiment_id,
+        experiment_id=context.tracker.experiment_id,
         wall_seconds=wall,
-        training_share=usage["training_seconds"] / (usage["workers"] * wall),
-        run_id=session.tracker.run_id,
-        status="interrupted" if driver.halted else "finished",
-        started=session.journal.begun_ms,
-        space_text=session.space_text,
-        environment=driver.environment,
+        training_share=training.training_seconds / (training.workers * wall),
+        run_id=context.tracker.run_id,
+        status="interrupted" if training.halted else "finished",
+        started=context.journal.begun_ms,
+        space_text=context.space_text,
+        environment=training.environment,
         confirming=board.confirming,
         confirmation=conductor.confirmation,
         limit=conductor.limit,
-        halted=driver.halted,
-        advice=[] if driver.halted else _advice(session, conductor),
+        halted=training.halted,
+        advice=[] if training.halted else _advice(context, conductor),
     )
 
 
-def _advice(session: SearchContext, conductor: Conductor) -> list[str]:
-    """What the trials say about the next search."""
+def _advice(context: SearchContext, conductor: Conductor) -> list[str]:
+    """Return recommendations for the next search."""
     searched = conductor.board.searched
-    trials = [row for row in searched if row.parent is None and not row.is_duplicate]
+    trials = [trial for trial in searched if trial.parent is None and not trial.is_duplicate]
     confirmation = conductor.confirmation
     spread = confirmation.spread if confirmation else None
-    return advise(conductor.space, trials, session.name, spread)
-
-
-# Ray ---------------------------------------------------------------------------------------
+    return advise(conductor.space, trials, context.name, spread)

@@ -1,15 +1,21 @@
-"""Trains the trials of a search on Ray: devices, workers, conductor, driver and Ray Tune."""
+"""Trains the trials of a search: chooses devices, starts workers, runs conductor and driver."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from tuner.conductor.conductor import Conductor
-from tuner.driver.context import SearchContext, _keep_inputs
+from tuner.driver.context import SearchContext, attach_inputs
 from tuner.driver.driver import Driver
+from tuner.driver.observer import (
+    DashboardObserver,
+    SearchObserver,
+    TrackerObserver,
+    ViewObserver,
+)
 from tuner.driver.optuna_dashboard import StudyStore, study_url
 from tuner.journal.events import SearchBegun, SessionBegun
 from tuner.journal.journaled_search import environment_changes
@@ -20,140 +26,158 @@ if TYPE_CHECKING:
     from tuner.workers.devices import Devices
 
 
-def _conductor(
-    session: SearchContext, slots: int, environment: Mapping[str, str], *, in_order: bool
+@dataclass(frozen=True)
+class TrainingResult:
+    """Result of the training of a session.
+
+    Attributes:
+        conductor: conductor with all trials.
+        halted: reason why the session ended early; None if the search is over.
+        environment: device and versions of the workers.
+        workers: number of workers.
+        training_seconds: seconds that the workers trained, summed over workers.
+        first_turn: time at which the first trial started to train, in seconds since the epoch;
+            infinity if no worker answered.
+    """
+
+    conductor: Conductor
+    halted: str | None
+    environment: Mapping[str, str]
+    workers: int
+    training_seconds: float
+    first_turn: float
+
+
+def train(context: SearchContext, check_interrupt: Callable[[], None]) -> TrainingResult:
+    """Train all trials of a search; return early if the search is halted.
+
+    Args:
+        context: inputs of the session.
+        check_interrupt: function that raises KeyboardInterrupt once the user wants to end.
+    """
+    from tuner.workers.cluster import start_workers, usage_of
+
+    with context.ray:
+        check_interrupt()
+        folders = str(context.folder / "checkpoints"), str(context.home.starts)
+        devices, in_order = choose_devices(context)
+        if devices.needs_calibration:
+            devices = calibrate(devices, context)
+        workers = start_workers(devices, context.corpus, folders, gated=True)
+        attach_inputs(context)  # while the workers start
+
+        import ray
+
+        from tuner.workers.watchdog import Watchdog
+
+        environment: dict[str, str] = ray.get(workers[0].environment.remote())
+        slots = devices.number * devices.slots
+        conductor = _make_conductor(context, slots, environment, in_order=in_order)
+        driver = Driver(
+            conductor,
+            context.journal,
+            workers,
+            _make_observers(context, conductor, workers, environment),
+            in_order=in_order,
+            check_interrupt=check_interrupt,
+            watchdog=Watchdog(workers, context.space.engine.timeout_seconds),
+        )
+        context.view.begin(conductor.board, context.name)
+        driver.begin()
+        from tuner.driver.ray_tune import run_ray_tune  # takes a second; trials train already
+
+        try:
+            run_ray_tune(driver, workers, slots, context.folder)
+        except KeyboardInterrupt:
+            driver.halt("interrupted")
+        finally:
+            context.view.end()
+            driver.close()
+        usages = [usage_of(worker) for worker in workers]
+    return TrainingResult(
+        conductor,
+        driver.halted,
+        environment,
+        devices.number,
+        sum(usage.get("training_seconds", 0.0) for usage in usages),
+        min(usage.get("first_turn", math.inf) for usage in usages),
+    )
+
+
+def choose_devices(context: SearchContext) -> tuple[Devices, bool]:
+    """Return the devices, and True if reports are taken in the order of the lanes' clocks.
+
+    A resumed search keeps its number of slots, its order of reports and its dtype, because the
+    decisions in its journal depend on them.
+    """
+    from tuner.workers.devices import find_devices
+
+    devices, order = find_devices(context.space), context.space.search.order
+    last = context.recorded.session if context.recorded else None
+    if last is None:
+        return devices, order == "tokens" or (order == "auto" and devices.number == 1)
+    # The number of devices may have changed: each takes its share of the slots, rounded up.
+    slots = math.ceil(last.slots / devices.number)
+    if not devices.needs_calibration:
+        slots = max(devices.slots, slots)
+    before = last.environment
+    if devices.dtype == "auto" and before["device"].startswith(devices.kind):
+        # "auto" may mean another dtype in this version than when the search began.
+        devices = replace(devices, dtype=before["dtype"])
+    return replace(devices, slots=slots, needs_calibration=False), last.in_order
+
+
+def calibrate(devices: Devices, context: SearchContext) -> Devices:
+    """Return the devices with the number of slots that suits trials like the first one best."""
+    from tuner.workers.cluster import calibrated
+
+    context.view.phase("measuring how many trials the GPU should train at one time")
+    space = context.space
+    spec = space.spec(space.defaults(), context.facts, space.search.seed)
+    most = math.ceil(space.search.trials / devices.number)
+    return calibrated(devices, context.corpus, spec, most, context.home.calibration)
+
+
+def _make_conductor(
+    context: SearchContext, slots: int, environment: Mapping[str, str], *, in_order: bool
 ) -> Conductor:
-    """A new one; or one that is where the journal of the search ends."""
-    journal, recorded = session.journal, session.recorded
-    find = ReuseIndex(session.record, environment, session.facts.data_fingerprint)
-    may_find = None if session.fresh else find
+    """Return a new conductor, or the conductor that the journal of the search leads to."""
+    journal, recorded = context.journal, context.recorded
+    find = ReuseIndex(context.record, environment, context.facts.data_fingerprint)
+    may_find = None if context.fresh else find
     if recorded is None or recorded.session is None:
-        conductor = Conductor(session.space, session.facts, slots, find=may_find)
+        conductor = Conductor(context.space, context.facts, slots, find=may_find)
     else:
-        session.view.phase(f"repeating the journal of {session.name}")
+        context.view.phase(f"reading the journal of {context.name}")
         restored = restored_decisions(journal.events, find)
         first_slots = recorded.sessions[0].slots
-        conductor = Conductor(recorded.first_space, session.facts, first_slots, restored, may_find)
-        repeat(conductor, journal.events, session.name)
+        conductor = Conductor(recorded.first_space, context.facts, first_slots, restored, may_find)
+        repeat(conductor, journal.events, context.name)
         if changed := environment_changes(recorded.session.environment, environment):
-            session.view.phase(
-                f"the trials under way go on with {changed}: their last bits may differ"
+            context.view.phase(
+                f"unfinished trials resume with {changed}: their last bits may differ"
             )
-        if session.space != conductor.space or slots != recorded.session.slots:
-            conductor.edit(session.space, slots)
-    if recorded is not None and session.space != recorded.space:
-        journal.append(SearchBegun(session.space, session.space_text, session.facts))
+        if context.space != conductor.space or slots != recorded.session.slots:
+            conductor.edit(context.space, slots)
+    if recorded is not None and context.space != recorded.space:
+        journal.append(SearchBegun(context.space, context.space_text, context.facts))
     journal.append(SessionBegun(environment, slots, in_order))
     return conductor
 
 
-def _where(session: SearchContext) -> tuple[Devices, bool]:
-    """The devices, and whether reports are taken by the clocks of the slots."""
-    from tuner.workers.devices import devices
+def _make_observers(
+    context: SearchContext,
+    conductor: Conductor,
+    workers: list[Any],
+    environment: Mapping[str, str],
+) -> list[SearchObserver]:
+    from tuner.workers.load import MetricsPoller
 
-    on, order = devices(session.space), session.space.search.order
-    last = session.recorded.session if session.recorded else None
-    if last is None:
-        return on, order == "tokens" or (order == "auto" and on.number == 1)
-    # as many slots as the search has, on however many devices there are now
-    slots = math.ceil(last.slots / on.number)
-    if not on.is_open:
-        slots = max(on.slots, slots)
-    before = last.environment
-    if on.dtype == "auto" and before["device"].startswith(on.kind):
-        on = replace(on, dtype=before["dtype"])  # as its trials so far, whatever auto means now
-    return replace(on, slots=slots, is_open=False), last.in_order
-
-
-def _calibrated(on: Devices, session: SearchContext) -> Devices:
-    """The devices with as many slots as they gain from, for trials like the first."""
-    from tuner.workers.cluster import calibrated
-
-    session.view.phase("measuring how many trials the GPU should train at one time")
-    space = session.space
-    spec = space.spec(space.defaults(), session.facts, space.search.seed)
-    most = math.ceil(space.search.trials / on.number)
-    return calibrated(on, session.corpus, spec, most, session.home.calibration)
-
-
-def _studies(session: SearchContext) -> StudyStore | None:
-    url = study_url(session.home.root)
-    return StudyStore(url, session.name, session.space.objectives) if url else None
-
-
-def _train(
-    session: SearchContext, check_interrupt: Callable[[], None]
-) -> tuple[Driver, dict[str, float]]:
-    """Train all trials; the workers' busy seconds, their number, and when the first one began."""
-    from tuner.workers.cluster import SLOT, start_workers, usage_of
-
-    with session.ray:
-        check_interrupt()
-        folders = str(session.folder / "checkpoints"), str(session.home.starts)
-        on, in_order = _where(session)
-        if on.is_open:
-            on = _calibrated(on, session)
-        workers = start_workers(on, session.corpus, folders, gated=True)
-        _keep_inputs(session)  # while the workers start
-
-        import ray
-
-        from tuner.workers.load import MetricsPoller
-        from tuner.workers.watchdog import Watchdog
-
-        environment: dict[str, str] = ray.get(workers.handles[0].environment.remote())
-        slots = on.number * on.slots
-        conductor = _conductor(session, slots, environment, in_order=in_order)
-        driver = Driver(
-            conductor,
-            session.journal,
-            session.tracker,
-            session.view,
-            workers.handles,
-            environment,
-            in_order=in_order,
-            check_interrupt=check_interrupt,
-            studies=_studies(session),
-            watchdog=Watchdog(workers.handles, session.space.engine.timeout_seconds),
-            rounds=MetricsPoller(workers.handles),
-        )
-        session.view.begin(conductor.board, session.name)
-        driver.begin()
-        from ray import tune  # takes a second, while trials train already
-
-        from tuner.driver.ray_tune import TuneCallback, TuneScheduler, TuneSearcher
-        from tuner.workers.client import TuneTrainable
-
-        trainable = tune.with_resources(
-            tune.with_parameters(TuneTrainable, workers=workers.handles), {"cpu": 0, SLOT: 1}
-        )
-        tuner = tune.Tuner(
-            trainable,
-            tune_config=tune.TuneConfig(
-                search_alg=TuneSearcher(driver),
-                scheduler=TuneScheduler(driver),
-                num_samples=-1,  # until there are no more jobs
-                max_concurrent_trials=slots,
-                reuse_actors=True,
-            ),
-            run_config=tune.RunConfig(
-                name="tune",
-                storage_path=str(session.folder),
-                callbacks=[TuneCallback(driver)],
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                verbose=0,
-            ),
-        )
-        try:
-            tuner.fit()
-        except KeyboardInterrupt:
-            driver.halt("interrupted")
-        finally:
-            session.view.end()
-            driver.close()
-        usages = [usage_of(worker) for worker in workers.handles]
-    return driver, {
-        "training_seconds": sum(usage.get("training_seconds", 0.0) for usage in usages),
-        "workers": float(on.number),
-        "first_turn": min(usage.get("first_turn", math.inf) for usage in usages),
-    }
+    observers: list[SearchObserver] = [
+        TrackerObserver(context.tracker, environment, MetricsPoller(workers)),
+        ViewObserver(context.view, conductor.board.metric),
+    ]
+    if url := study_url(context.home.root):
+        store = StudyStore(url, context.name, context.space.objectives)
+        observers.append(DashboardObserver(store, conductor))
+    return observers

@@ -1,9 +1,11 @@
-"""What the driver shows a user while a search runs. Views implement this protocol."""
+"""What the user sees of a running search: the `View` protocol, and a view that shows nothing."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
+
+from typing_extensions import override
 
 from model.progress import OnProgress, silent
 from tuner.conductor.board import Board
@@ -11,39 +13,43 @@ from tuner.conductor.trial import Trial
 
 
 class View(Protocol):
-    """Is told what happens."""
+    """Shows the progress of a search to a user."""
 
     def phase(self, message: str) -> None:
-        """Something before or after training is being done."""
+        """Show a message about the complete search."""
 
     def progress(self) -> AbstractContextManager[OnProgress]:
-        """Long work before training begins; it says how far it is to what this gives."""
+        """Return a context whose function is called with the progress of the preparation."""
 
     def begin(self, board: Board, title: str) -> None:
-        """Training begins."""
+        """Show that training begins."""
 
-    def event(self, row: Trial, message: str) -> None:
-        """Something happened to a trial."""
+    def event(self, trial: Trial, message: str) -> None:
+        """Show a message about a trial."""
 
     def end(self) -> None:
-        """Training is over."""
+        """Show that training has ended."""
 
 
-class SilentView:
-    """Shows nothing; for use from Python."""
+class SilentView(View):
+    """Shows nothing; the default of the Python API."""
 
+    @override
     def phase(self, message: str) -> None:
-        """Show nothing."""
+        pass
 
+    @override
     def progress(self) -> AbstractContextManager[OnProgress]:
-        """Show nothing."""
         return nullcontext(silent)
 
+    @override
     def begin(self, board: Board, title: str) -> None:
-        """Show nothing."""
+        pass
 
-    def event(self, row: Trial, message: str) -> None:
-        """Show nothing."""
+    @override
+    def event(self, trial: Trial, message: str) -> None:
+        pass
 
+    @override
     def end(self) -> None:
-        """Show nothing."""
+        pass

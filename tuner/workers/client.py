@@ -1,103 +1,111 @@
 """The Ray Tune trainable: a thin client of a worker.
 
-It imports neither torch nor the trainer, so that hundreds of trials cost next to nothing.
+This module imports neither torch nor the trainer, so that a client's process stays small.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
 from ray import tune
 from ray.exceptions import ActorDiedError, RayActorError
+from typing_extensions import override
 
 from model.engine.report import Report
 from tuner.errors import WorkerError
+from tuner.workers.assignment import Assignment
 
-_MOST_DEATHS = 3  # of a worker before the next report of a trial: it may be the trial's fault
-_RETURNS_WITHIN_SECONDS = 600.0
-_PATIENCE_SECONDS = 0.2  # between two attempts to reach a worker that is being started
+_MOST_DEATHS = 3  # of a worker before the next report of a trial: the trial may be the cause
+_RESTART_SECONDS = 600.0  # longest wait for a worker that Ray restarts
+_RETRY_SECONDS = 0.2  # between two pings of a worker that Ray restarts
 
 
 class TrialClient:
-    """One leg of one trial, on one worker; it survives the worker's death.
+    """Reads the reports of one assignment, also if its worker dies and is restarted.
 
     Args:
-        worker: the handle of the worker.
-        job: number, spec, after, source and reports, as `Worker.start` takes them.
+        worker: handle of the worker.
+        assignment: the segment to train.
     """
 
-    def __init__(self, worker: Any, job: Mapping[str, Any]) -> None:
-        self._worker = worker
-        self._trial_id = str(job["number"])
-        self._spec: str = job["spec"]
-        self._reports: list[dict[str, Any]] | None = job["reports"]
-        self._after: int = job["after"]
-        self._source: tuple[str, int] | None = tuple(job["source"]) if job["source"] else None
+    def __init__(self, worker: Any, assignment: Assignment) -> None:
+        self._worker, self._assignment = worker, assignment
         self._is_started = False
 
     def next_report(self) -> Report:
-        """The report after the last one, however often the worker has to be started again.
+        """Return the report after the previous one; restart the segment if the worker died.
 
         Raises:
             TrialError: if the trial cannot be trained.
-            RuntimeError: if the worker died again and again before the report, with the reason;
-                or does not come back.
+            RuntimeError: if the worker died three times before this report, or does not restart;
+                the message has the reason.
         """
-        reason = ""
+        trial_id, reason = self._assignment.trial_id, ""
         for death in range(_MOST_DEATHS):
             if death:
                 self._wait_for_worker(reason)
             try:
-                report = self._ask()
+                report = self._request_report()
             except (RayActorError, WorkerError) as error:
                 reason = _in_one_line(error)
                 self._is_started = False
             else:
-                self._after, self._source = report.step, (self._trial_id, report.step)
+                # After a restart the worker resumes from the checkpoint of this report.
+                self._assignment = replace(
+                    self._assignment, after=report.step, source=(trial_id, report.step)
+                )
                 return report
         raise RuntimeError(
-            f"the worker of trial {self._trial_id} died {_MOST_DEATHS} times before its next "
-            f"report: {reason}"
+            f"the worker of trial {trial_id} died {_MOST_DEATHS} times before its next report: "
+            f"{reason}"
         )
 
-    def _ask(self) -> Report:
+    def _request_report(self) -> Report:
+        assignment = self._assignment
         if not self._is_started:
-            job = self._trial_id, self._spec, self._after, self._source, self._reports
-            ray.get(self._worker.start.remote(*job))
+            ray.get(self._worker.start.remote(assignment))
             self._is_started = True
-        report: Report = ray.get(self._worker.next_report.remote(self._trial_id, self._after))
+        report: Report = ray.get(
+            self._worker.next_report.remote(assignment.trial_id, assignment.after)
+        )
         return report
 
     def _wait_for_worker(self, reason: str) -> None:
         """Return when the worker answers again.
 
+        Args:
+            reason: why the worker died, for the message of the error.
+
         Raises:
-            RuntimeError: if it does not.
+            RuntimeError: if the worker does not answer in time, or Ray has given it up.
         """
-        deadline = time.monotonic() + _RETURNS_WITHIN_SECONDS
+        trial_id = self._assignment.trial_id
+        deadline = time.monotonic() + _RESTART_SECONDS
         while time.monotonic() < deadline:
             try:
-                if ray.get(self._worker.pulse.remote())["is_well"]:
+                # A worker whose engine broke still answers until its process ends.
+                if ray.get(self._worker.ping.remote())["is_healthy"]:
                     return
-            except ActorDiedError as error:  # Ray has given it up
+            except ActorDiedError as error:  # Ray does not restart it any more
                 raise RuntimeError(
-                    f"the worker of trial {self._trial_id} cannot be started again: "
+                    f"the worker of trial {trial_id} cannot be restarted: "
                     f"{_in_one_line(error)}; it died of: {reason}"
                 ) from error
             except RayActorError:
-                pass  # Ray is starting it
-            time.sleep(_PATIENCE_SECONDS)
+                pass  # Ray is restarting it
+            time.sleep(_RETRY_SECONDS)
         raise RuntimeError(
-            f"the worker of trial {self._trial_id} has not come back in "
-            f"{_RETURNS_WITHIN_SECONDS:.0f} seconds: {reason}"
+            f"the worker of trial {trial_id} did not restart within "
+            f"{_RESTART_SECONDS:.0f} seconds: {reason}"
         )
 
 
 def _in_one_line(error: Exception) -> str:
-    """The first and the last line of what Ray says: what happened, and why."""
+    """Join the first and the last line of Ray's message: the event and its cause."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if isinstance(error, WorkerError):
         return lines[-1]
@@ -105,32 +113,33 @@ def _in_one_line(error: Exception) -> str:
 
 
 class TuneTrainable(tune.Trainable):
-    """One leg of one trial, for Ray Tune.
+    """One assignment as a Ray Tune trial.
 
-    Whoever decides frees the slot: `Worker.stop` is the driver's. A client that is told to end
-    does not know whether the trial trains on elsewhere by then.
+    Only the driver calls `Worker.stop`: when Tune ends a client, the client does not know whether
+    the driver has already assigned the next segment of its trial to another slot.
     """
 
+    @override
     def setup(self, config: dict[str, Any], workers: Sequence[Any] = ()) -> None:
-        """Take over a job: number, spec, worker, after, source and reports."""
         self._workers = workers
-        self._take(config)
+        self._accept(config["assignment"])
 
-    def _take(self, job: dict[str, Any]) -> None:
-        self._number: int = job["number"]
-        self._index: int = job["worker"]
-        self._client = TrialClient(self._workers[self._index], job)
+    def _accept(self, assignment: Assignment) -> None:
+        self._assignment = assignment
+        self._client = TrialClient(self._workers[assignment.worker], assignment)
 
+    @override
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Become another trial; without True, Tune would fail it."""
-        self._take(new_config)
-        return True
+        self._accept(new_config["assignment"])
+        return True  # otherwise Tune marks the trial as failed
 
+    @override
     def step(self) -> dict[str, Any]:
-        """The next report, as Tune wants it; never "done": the scheduler says when to stop."""
+        # Never "done": the scheduler says when to stop. The metrics stay inside the report,
+        # because Tune keeps a history of each top-level metric for each trial.
         report = self._client.next_report()
-        return {  # without the metrics themselves, of which Tune keeps a history for each trial
+        return {
             "report": report,
-            "number": self._number,
-            "worker": self._index,
+            "number": self._assignment.number,
+            "worker": self._assignment.worker,
         }

@@ -1,4 +1,4 @@
-"""A Ray of one's own on this machine, and the workers in it."""
+"""A local Ray on this machine, and the workers in it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,37 +16,41 @@ from model.spec.trial import TrialSpec
 from tuner.workers.devices import Devices
 
 _ANSWER_SECONDS = 10.0
-_MOST_CALLS = 10_000  # waiting in one worker at a time
-_SMALLEST_OBJECT_STORE = 100_000_000
-# Exact resource: Tune starts a client for each slot, and no more than it can use.
+_MOST_CALLS = 10_000  # waiting in one worker at one time
+_SMALLEST_OBJECT_STORE = 100_000_000  # bytes
+# Custom Ray resource: each client of Tune takes one, so that Tune counts clients and not CPUs.
 SLOT = "tune_slot"
-# The resource only has to be exact per client; how many clients there are, max_concurrent_trials
-# says, once Ray has told how many devices there are.
+# The number of clients is limited by max_concurrent_trials, because the number of devices is known
+# only after Ray has started. So Ray only needs more of the resource than any search uses.
 _MOST_SLOTS = 1_000_000
 
-# Stay on loopback, send nothing home, print and write nothing unasked. Read when Ray is imported,
-# so a program that has imported Ray itself keeps its own settings.
+# Keep Ray on loopback, without telemetry, and silent. Ray reads these when it is imported, so a
+# program that has imported Ray before keeps its own settings.
 _RAY_ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_AUTH_MODE": "token",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # of orders to a worker: its clients hear of them
-    "RAY_AIR_NEW_OUTPUT": "0",  # the other output prints a table even when silent
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # of calls by the driver: the clients receive the error
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints a table even with verbose=0
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it listens only while trials train, and never stops
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune's handler works only while trials train
 }
 
 
 @contextlib.contextmanager
 def local_ray(corpus_bytes: int) -> Iterator[None]:
-    """A local, quiet Ray for as long as the block runs."""
+    """Run a local Ray, without output, until the block ends.
+
+    Args:
+        corpus_bytes: size of the data that workers share through the object store.
+    """
     if "ray" not in sys.modules:
         for key, value in _RAY_ENVIRONMENT.items():
             os.environ.setdefault(key, value)
     import ray
 
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures reach the user through us
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the driver reports failures
     ray.init(
         address="local",
         include_dashboard=False,
@@ -61,66 +65,56 @@ def local_ray(corpus_bytes: int) -> Iterator[None]:
         ray.shutdown()
 
 
-@dataclass(frozen=True)
-class Workers:
-    """The workers of a search.
-
-    Attributes:
-        handles: an actor for each device, whose methods are those of `Worker`.
-        slots: trials that each of them trains at one time.
-    """
-
-    handles: list[Any]
-    slots: int
-
-
 def start_workers(
-    on: Devices, corpus: Corpus, folders: tuple[str, str], *, gated: bool = False
-) -> Workers:
-    """An actor per device, which Ray starts again whenever it dies.
+    devices: Devices, corpus: Corpus, folders: tuple[str, str], *, gated: bool = False
+) -> list[Any]:
+    """Start an actor for each device; Ray restarts an actor that dies.
 
     Args:
-        on: which devices.
-        corpus: what the trials read.
-        folders: where checkpoints are saved, and where what warm-started trials begin with lies.
-        gated: whether reports are held back until `Worker.allow`.
+        devices: devices to train on.
+        corpus: data of the trials.
+        folders: folder of the checkpoints, and folder of the warm starts.
+        gated: True if the workers hold reports back until `Worker.release_reports`.
+
+    Returns:
+        Handles of the actors, whose methods are those of `Worker`.
     """
     decode = corpus.tokenizer.decode if corpus.has_pairs else None
     return make_workers(
-        on.number,
+        devices.number,
         corpus.splits,
-        on.slots,
-        on.kind,
+        devices.slots,
+        devices.kind,
         folders,
-        dtype=on.dtype,
+        dtype=devices.dtype,
         decode=decode,
         gated=gated,
     )
 
 
-def calibrated(on: Devices, corpus: Corpus, spec: TrialSpec, most: int, file: Path) -> Devices:
-    """The same with as many slots as one of the devices says.
+def calibrated(devices: Devices, corpus: Corpus, spec: TrialSpec, most: int, file: Path) -> Devices:
+    """Return the devices with the number of slots that one of them measures to be best.
 
-    It is asked through a worker of its own, whose end gives back all of the memory.
+    A separate worker measures; its end releases all GPU memory.
 
     Args:
-        on: some GPUs.
-        corpus: what the trials read.
-        spec: of the first trial.
-        most: slots of a device that could be used.
-        file: of what was measured before.
+        devices: some GPUs.
+        corpus: data of the trials.
+        spec: specification of the first trial.
+        most: largest useful number of slots of a device.
+        file: file of earlier measurements.
     """
     import ray
     from ray.exceptions import RayError
 
-    nowhere = "", ""  # nothing is saved
-    (worker,) = make_workers(1, corpus.splits, 1, on.kind, nowhere, dtype=on.dtype).handles
+    no_folders = "", ""  # a measurement writes no checkpoints
+    (worker,) = make_workers(1, corpus.splits, 1, devices.kind, no_folders, dtype=devices.dtype)
     try:
         slots: int = ray.get(worker.slots_for.remote(spec.model_dump_json(), str(file)))
-    except RayError:  # whatever is broken, the trials will show
-        slots = on.slots
+    except RayError:  # the trials will report whatever is broken
+        slots = devices.slots
     ray.kill(worker)
-    return replace(on, slots=min(slots, most), is_open=False)
+    return replace(devices, slots=min(slots, most), needs_calibration=False)
 
 
 def make_workers(
@@ -133,41 +127,43 @@ def make_workers(
     dtype: str = "float32",
     decode: Callable[[list[int]], str] | None = None,
     gated: bool = False,
-) -> Workers:
-    """Some actors that are alike.
+) -> list[Any]:
+    """Start actors with equal arguments.
 
     Args:
-        number: how many.
+        number: number of actors.
         splits: training and validation tokens, or pairs.
-        slots: of each.
-        device: of each.
-        folders: where checkpoints are saved, and where what warm-started trials begin with lies.
+        slots: slots of each actor.
+        device: device of each actor.
+        folders: folder of the checkpoints, and folder of the warm starts.
         dtype: as for `Worker`.
-        decode: likewise.
-        gated: likewise.
+        decode: as for `Worker`.
+        gated: as for `Worker`.
+
+    Returns:
+        Handles of the actors.
     """
     import ray
     from ray import cloudpickle
 
-    # As bytes, and not as arguments: Ray 2.60 lets go of what an actor's arguments refer to before
-    # it may need them to start it again, and warns of it on standard error (its issue 53727). What
-    # is referred to from bytes it keeps for as long as the driver lives.
+    # The references travel inside bytes, not as arguments: Ray 2.60 releases the arguments of an
+    # actor although it needs them for a restart, and warns about it on standard error (its issue
+    # 53727). Objects referenced from bytes live as long as the driver.
     refs = [ray.put(part) for part in (*splits, decode)]
     data: bytes = cloudpickle.dumps(refs)  # type: ignore[no-untyped-call]
-    actor: Any = ray.remote(_fetching())
+    actor: Any = ray.remote(_actor_class())
     actor = actor.options(
         num_cpus=0,
         num_gpus=1 if device == "cuda" else 0,
         max_concurrency=_MOST_CALLS,
         max_restarts=-1,
-        max_task_retries=0,  # repeating calls is the client's: it knows which report it has
+        max_task_retries=0,  # the client repeats calls: it knows which report it has
     )
-    handles = [actor.remote(data, slots, device, folders, dtype, gated) for _ in range(number)]
-    return Workers(handles, slots)
+    return [actor.remote(data, slots, device, folders, dtype, gated) for _ in range(number)]
 
 
-def _fetching() -> type:
-    """A `Worker` that fetches its data itself."""
+def _actor_class() -> type:
+    """Return a `Worker` class that fetches its data from the object store."""
     import ray
 
     from tuner.workers.worker import Worker
@@ -183,15 +179,16 @@ def _fetching() -> type:
             gated: bool,
         ) -> None:
             train, validation, decode = ray.get(ray.cloudpickle.loads(data))
-            place = slots, device, *folders
-            super().__init__(train, validation, *place, decode, dtype=dtype, gated=gated)
+            super().__init__(
+                train, validation, slots, device, *folders, decode, dtype=dtype, gated=gated
+            )
 
-    WorkerActor.__qualname__ = WorkerActor.__name__  # Ray calls the process by it
+    WorkerActor.__qualname__ = WorkerActor.__name__  # Ray names the process after it
     return WorkerActor
 
 
 def usage_of(worker: Any) -> dict[str, float]:
-    """What a worker did since it started (`Worker.usage`); nothing if it does not answer."""
+    """Return `Worker.usage` of a worker; an empty dict if the worker does not answer."""
     import ray
     from ray.exceptions import RayError
 

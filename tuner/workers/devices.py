@@ -1,4 +1,4 @@
-"""The devices that a search trains on: how many, of which kind, with how many slots."""
+"""The devices that a search trains on: their kind, their number, and the slots of each."""
 
 from __future__ import annotations
 
@@ -9,61 +9,64 @@ from dataclasses import dataclass
 from tuner.errors import TunerError
 from tuner.space.space import SearchSpace
 
-_CPU_SLOTS = 1  # two would each take twice as long, so that early stopping knew less
-
-
-_GPU_SLOTS = 8
+_CPU_SLOTS = 1  # two slots would each take twice as long, so early stopping would see less
+_GPU_SLOTS = 8  # until the device is measured
 
 
 @dataclass(frozen=True)
 class Devices:
-    """On what a search trains.
+    """The devices of a search; each has one worker.
 
     Attributes:
         kind: "cpu", "cuda" or "mps".
-        number: of workers.
-        slots: trials that each of them trains at one time.
-        dtype: in which they compute; "auto" leaves that to them.
-        is_open: whether `slots` is only a guess, and the device could be asked.
+        number: number of workers.
+        slots: number of trials that each worker trains at one time.
+        dtype: dtype in which the workers compute; "auto" lets each worker choose.
+        needs_calibration: True if `slots` is a guess that a measurement should replace.
     """
 
     kind: str
     number: int
     slots: int
     dtype: str = "auto"
-    is_open: bool = False
+    needs_calibration: bool = False
 
 
-def devices(space: SearchSpace) -> Devices:
-    """What a space asks for, once Ray has told what there is.
+def find_devices(space: SearchSpace) -> Devices:
+    """Return the devices that a space asks for; Ray must have been started.
 
     Raises:
-        TunerError: if the space wants GPUs that are not there, or what no other device can.
+        TunerError: if the machine does not have them, or they cannot compute in the dtype.
     """
-    engine, gpus = space.engine, _gpus()
+    engine, gpus = space.engine, _num_gpus()
     kind = engine.device
     if kind == "auto":
         kind = "cuda" if gpus else "mps" if _has_mps() else "cpu"
     if kind == "cuda" and not gpus:
-        raise TunerError("engine.device is cuda, but there is no GPU here; use auto or cpu")
+        raise TunerError(
+            "engine.device is cuda, but this machine has no GPU that Ray finds; use auto or cpu"
+        )
     if kind == "mps" and not _has_mps():
-        raise TunerError("engine.device is mps, but this is no Mac that has it; use auto or cpu")
+        raise TunerError(
+            "engine.device is mps, but this machine is no Mac with a GPU that PyTorch can use; "
+            "use auto or cpu"
+        )
     if engine.dtype == "tf32" and kind != "cuda":
         raise TunerError(
-            f"only GPUs of NVIDIA compute in tf32, and engine.device comes to {kind} here; use "
-            f"auto or float32 as engine.dtype"
+            f"only NVIDIA GPUs compute in tf32, but the device of this search is {kind}; use auto "
+            f"or float32 as engine.dtype"
         )
-    there = {"cuda": gpus, "mps": 1, "cpu": _cores()}[kind]
-    number = engine.workers or there
-    if kind != "cpu" and number > there:
-        raise TunerError(f"engine.workers is {number}, but there are only {there} GPUs")
+    available = {"cuda": gpus, "mps": 1, "cpu": _num_cores()}[kind]
+    number = engine.workers or available
+    if kind != "cpu" and number > available:
+        raise TunerError(f"engine.workers is {number}, but this machine has only {available} GPUs")
     if kind == "cpu":
         return Devices(kind, number, engine.slots or _CPU_SLOTS, engine.dtype)
     return Devices(kind, number, engine.slots or _GPU_SLOTS, engine.dtype, engine.slots is None)
 
 
-def _gpus() -> int:
-    """GPUs that Ray has found."""
+def _num_gpus() -> int:
+    """Return the number of GPUs that Ray has found."""
     import ray
 
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
@@ -71,7 +74,7 @@ def _gpus() -> int:
 
 
 def _has_mps() -> bool:
-    """Whether this Mac has a GPU that PyTorch can use, which Ray does not count."""
+    """Return True if this Mac has a GPU that PyTorch can use; Ray does not count it."""
     if sys.platform != "darwin":
         return False
     import torch
@@ -79,8 +82,8 @@ def _has_mps() -> bool:
     return torch.backends.mps.is_available()
 
 
-def _cores() -> int:
-    """Cores that this process may use."""
+def _num_cores() -> int:
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,14 +1,15 @@
-"""How busy the workers are: measured in each of them, asked for by the driver, shown by MLflow.
+"""CPU, memory and GPU load of the workers, logged to MLflow as system metrics.
 
-What a worker measures goes to the parent run, where MLflow's tab "System metrics" draws it:
+Each worker measures its own process; the driver polls the workers and logs the answers to the
+parent run. MLflow's tab "System metrics" draws:
 
-    system/worker_0/cpu_utilization_percentage   of its process since the time before; 100 is a core
-    system/worker_0/memory_megabytes             of its process, resident
-    system/worker_0/gpu_utilization_percentage   of its device, where it has one
-    system/worker_0/gpu_memory_megabytes         of its device, all processes
+    system/worker_0/cpu_utilization_percentage   CPU of the process since the last poll; 100: a core
+    system/worker_0/memory_megabytes             resident memory of the process
+    system/worker_0/gpu_utilization_percentage   GPU of the worker, if it has one
+    system/worker_0/gpu_memory_megabytes         memory used on this GPU by all processes
 
-Nothing waits for an answer. Questions get rarer as a search gets longer, so that a week of it has a
-few thousand points and not a hundred thousand.
+The driver never waits for an answer. Polls become rarer during a long search, so that a week has a
+few thousand points instead of a hundred thousand.
 """
 
 from __future__ import annotations
@@ -22,40 +23,40 @@ import psutil
 
 from tuner.tracking.metrics import SYSTEM, SystemMetrics
 
-_PERIOD_SECONDS = 5.0  # at first
-_POINTS = 500  # after so many the period doubles
+_FIRST_PERIOD_SECONDS = 5.0
+_POLLS_PER_PERIOD = 500  # after so many polls the period doubles
 _MEGA = 1e6
 
 
 class ProcessMeter:
-    """Measures the process that it is in, and its GPU; a call takes less than a millisecond.
+    """Measures the load of its own process and of its GPU, in less than a millisecond.
 
     Args:
-        device: "cpu" or "cuda".
+        device: "cpu", "cuda" or "mps".
     """
 
     def __init__(self, device: str) -> None:
         self._process = psutil.Process()
-        self._process.cpu_percent()  # from here on
+        self._process.cpu_percent()  # the first `read` measures from this moment
         self._has_gpu = device == "cuda"
 
     def read(self) -> dict[str, float]:
-        """Name → value; what cannot be measured is left out."""
+        """Return values by name, without those that cannot be measured."""
         values = {}
         with suppress(psutil.Error):
             values["cpu_utilization_percentage"] = self._process.cpu_percent()
             values["memory_megabytes"] = self._process.memory_info().rss / _MEGA
-        return values | self._gpu()
+        return values | self._read_gpu()
 
-    def _gpu(self) -> dict[str, float]:
-        """Of the device that is this process's first one, whatever number it has on the machine."""
+    def _read_gpu(self) -> dict[str, float]:
+        """Measure the first GPU visible to this process, whatever its index on the machine."""
         if not self._has_gpu:
             return {}
         import torch
 
         values: dict[str, float] = {}
-        # no NVML, no permission, a slice of a device that has no such number, a driver that fails:
-        # whatever it is, it must not end a search
+        # NVML may be missing, refuse permission, not know a MIG slice by this index, or fail in
+        # the driver. No such failure may end a search.
         with suppress(Exception):
             values["gpu_memory_megabytes"] = torch.cuda.device_memory_used() / _MEGA
         with suppress(Exception):
@@ -64,53 +65,55 @@ class ProcessMeter:
 
 
 class MetricsPoller:
-    """Asks all workers how they are, without waiting for any.
+    """Polls all workers for their load, without waiting for any.
 
     Args:
-        workers: their handles.
-        clock: seconds that never go back.
+        workers: handles of the workers.
+        clock: monotonic clock in seconds.
     """
 
     def __init__(self, workers: Sequence[Any], clock: Callable[[], float] = time.monotonic) -> None:
         self._workers, self._clock = workers, clock
-        self._asked: dict[int, Any] = {}  # worker → reference to the answer that is awaited
-        self._next = clock()
-        self._rounds = 0
+        self._pending: dict[int, Any] = {}  # worker → Ray reference to its answer
+        self._next_poll = clock()
+        self._num_polls = 0
 
     @property
     def period_seconds(self) -> float:
-        """Between two questions to a worker."""
-        return float(_PERIOD_SECONDS * 2 ** (self._rounds // _POINTS))
+        """Seconds between two polls of a worker."""
+        return float(_FIRST_PERIOD_SECONDS * 2 ** (self._num_polls // _POLLS_PER_PERIOD))
 
-    def check(self) -> SystemMetrics | None:
-        """Take the answers that have come, and ask again when it is time.
+    def poll(self) -> SystemMetrics | None:
+        """Collect the answers that have arrived, and ask again when the period is over.
+
+        A worker that has not answered yet is not asked again.
 
         Returns:
-            What was measured since the last time, if anything was.
+            The values that arrived since the last call; None if none did.
         """
         values = {}
-        for number in tuple(self._asked):
-            for name, value in (self._answer(number) or {}).items():
-                values[f"{SYSTEM}worker_{number}/{name}"] = value
-        if self._clock() >= self._next:
-            self._next = self._clock() + self.period_seconds
-            self._rounds += 1
-            for number, worker in enumerate(self._workers):
-                if number not in self._asked:
-                    self._asked[number] = worker.vitals.remote()
+        for worker in tuple(self._pending):
+            for name, value in (self._collect(worker) or {}).items():
+                values[f"{SYSTEM}worker_{worker}/{name}"] = value
+        if self._clock() >= self._next_poll:
+            self._next_poll = self._clock() + self.period_seconds
+            self._num_polls += 1
+            for worker, handle in enumerate(self._workers):
+                if worker not in self._pending:
+                    self._pending[worker] = handle.measure_load.remote()
         return SystemMetrics(values, time.time_ns() // 1_000_000) if values else None
 
-    def _answer(self, number: int) -> dict[str, float] | None:
-        """What a worker answered; nothing if it has not yet, or died meanwhile."""
+    def _collect(self, worker: int) -> dict[str, float] | None:
+        """Return the answer of a worker; None if it is not there yet or the worker died."""
         import ray
         from ray.exceptions import RayError
 
-        asked = self._asked[number]
-        if not ray.wait([asked], timeout=0)[0]:
+        pending = self._pending[worker]
+        if not ray.wait([pending], timeout=0)[0]:
             return None
-        del self._asked[number]
+        del self._pending[worker]
         try:
-            values: dict[str, float] = ray.get(asked)
+            values: dict[str, float] = ray.get(pending)
         except RayError:
             return None
         return values

@@ -1,8 +1,8 @@
-"""A watchdog over the workers, without threads: the driver asks it to look about, often.
+"""Watches the workers for crashes and hangs, without threads: the driver calls `check` often.
 
-A worker that dies is noticed and started again by Ray. One that is frozen (SIGSTOP, a suspended
-virtual machine, a stuck disk or driver) is not: it is killed, so that Ray starts it again and its
-trials go on from their last reports.
+Ray notices a worker that dies and restarts it. Ray does not notice a worker that hangs (SIGSTOP, a
+suspended virtual machine, a stuck disk or driver): the watchdog kills such a worker, so that Ray
+restarts it and its trials resume from their last reports.
 """
 
 from __future__ import annotations
@@ -18,44 +18,53 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-_INTERVAL_SECONDS = 1.0  # between an answer and the next question
-_START_SECONDS = 600.0  # that a worker may take to start: it imports torch and maps its data
+_PING_SECONDS = 1.0  # between an answer and the next ping
+_START_SECONDS = 600.0  # longest start of a worker: it imports torch and maps its data
 
 
 class WorkerEvent(StrEnum):
-    """What happened to a worker."""
+    """Event in the life of a worker."""
 
-    LOST = "lost"  # its process died; Ray is starting it again
-    FROZEN = "frozen"  # it did not answer any more, and was killed
-    BACK = "back"  # it answers again, in a new process: what it was allowed to is forgotten
+    LOST = "lost"  # its process died; Ray is restarting it
+    FROZEN = "frozen"  # it did not answer a ping, and the watchdog killed it
+    BACK = "back"  # it answers again, in a new process that knows none of the earlier calls
 
 
 class WorkerChange(NamedTuple):
-    """A worker, by its place in the list, and what happened to it."""
+    """An event of one worker, which is named by its index."""
 
     worker: int
-    sign: WorkerEvent
+    event: WorkerEvent
 
 
 @dataclass
 class _WorkerHealth:
-    """What is known of one worker."""
+    """State of one worker.
+
+    Attributes:
+        handle: handle of the actor.
+        ping: Ray reference to the answer to the last ping; None if that answer has come.
+        since: time of the unanswered ping, or of the last answer.
+        pid: process that answered last.
+        host: host name of that process.
+        is_starting: True until the current process has answered once.
+    """
 
     handle: Any
-    asked: Any = None  # reference to the answer that is awaited
-    since: float = 0.0  # when it was asked, or when it answered last
-    pid: int | None = None  # of the process that answered last
+    ping: Any = None
+    since: float = 0.0
+    pid: int | None = None
     host: str = ""
     is_starting: bool = True
 
 
 class Watchdog:
-    """Asks all workers for signs of life, and kills those that give none.
+    """Pings all workers and kills those that do not answer.
 
     Args:
-        workers: their handles.
-        timeout_seconds: silence after which a worker is taken for frozen.
-        clock: seconds that never go back.
+        workers: handles of the workers.
+        timeout_seconds: time without an answer after which a worker counts as frozen.
+        clock: monotonic clock in seconds.
     """
 
     def __init__(
@@ -65,73 +74,78 @@ class Watchdog:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._timeout, self._clock = timeout_seconds, clock
-        self._interval = min(_INTERVAL_SECONDS, timeout_seconds / 4)
-        self._patients = [_WorkerHealth(handle, since=-self._interval) for handle in workers]
-        self._last_look = clock()
+        self._interval = min(_PING_SECONDS, timeout_seconds / 4)
+        # Dated back by one interval, so that the first check pings every worker.
+        self._workers = [_WorkerHealth(handle, since=-self._interval) for handle in workers]
+        self._last_check = clock()
 
     def check(self) -> list[WorkerChange]:
-        """Look at all workers without waiting for any; about ten times a second.
+        """Check all workers without waiting for any; called about ten times a second.
 
         Returns:
-            What has happened since the last time, in the order of the workers.
+            Events since the last call, in the order of the workers.
         """
         now = self._clock()
-        # When this process or the whole machine was itself suspended, the workers' silence means
-        # nothing.
-        slept = now - self._last_look > self._timeout / 2
-        self._last_look = now
-        signs = []
-        for number, patient in enumerate(self._patients):
-            if slept and patient.asked is not None:
-                patient.since = now
-            sign = self._look_at(patient, now)
-            if sign is not None:
-                signs.append(WorkerChange(number, sign))
-        return signs
+        # If this process or the complete machine was suspended, the missing answers mean nothing:
+        # the timeout of every unanswered ping starts again.
+        was_suspended = now - self._last_check > self._timeout / 2
+        self._last_check = now
+        changes = []
+        for index, worker in enumerate(self._workers):
+            if was_suspended and worker.ping is not None:
+                worker.since = now
+            event = self._check_worker(worker, now)
+            if event is not None:
+                changes.append(WorkerChange(index, event))
+        return changes
 
-    def _look_at(self, patient: _WorkerHealth, now: float) -> WorkerEvent | None:
+    def _check_worker(self, worker: _WorkerHealth, now: float) -> WorkerEvent | None:
         import ray
         from ray.exceptions import RayActorError
 
-        if patient.asked is None:
-            if now - patient.since >= self._interval:
-                patient.asked, patient.since = patient.handle.pulse.remote(), now
+        if worker.ping is None:
+            if now - worker.since >= self._interval:
+                worker.ping, worker.since = worker.handle.ping.remote(), now
             return None
-        if not ray.wait([patient.asked], timeout=0)[0]:
-            limit = max(_START_SECONDS, self._timeout) if patient.is_starting else self._timeout
-            return self._kill(patient, now) if now - patient.since > limit else None
+        if not ray.wait([worker.ping], timeout=0)[0]:
+            limit = max(_START_SECONDS, self._timeout) if worker.is_starting else self._timeout
+            return self._kill(worker, now) if now - worker.since > limit else None
         try:
-            answer = ray.get(patient.asked)
+            answer = ray.get(worker.ping)
         except RayActorError:
-            sign = None if patient.is_starting else WorkerEvent.LOST
-            patient.is_starting = True
+            # Pings also fail while Ray restarts the worker: only the first failure is an event.
+            event = None if worker.is_starting else WorkerEvent.LOST
+            worker.is_starting = True
         else:
-            is_new = patient.pid is not None and answer["pid"] != patient.pid
-            sign = WorkerEvent.BACK if is_new else None
-            patient.pid, patient.host = answer["pid"], answer["host"]
-            patient.is_starting = False
-        patient.asked, patient.since = None, now
-        return sign
+            is_new_process = worker.pid is not None and answer["pid"] != worker.pid
+            event = WorkerEvent.BACK if is_new_process else None
+            worker.pid, worker.host = answer["pid"], answer["host"]
+            worker.is_starting = False
+        worker.ping, worker.since = None, now
+        return event
 
-    def _kill(self, patient: _WorkerHealth, now: float) -> WorkerEvent:
-        """End a worker's process for certain: a stopped one cannot obey Ray."""
+    def _kill(self, worker: _WorkerHealth, now: float) -> WorkerEvent:
+        """Kill the process of a worker by SIGKILL: a stopped process cannot obey Ray."""
         import ray
 
-        if patient.host == platform.node() and patient.pid and _is_of_ray(patient.pid):
+        if worker.host == platform.node() and worker.pid and _is_ray_process(worker.pid):
             with contextlib.suppress(OSError):
-                os.kill(patient.pid, signal.SIGKILL)
+                os.kill(worker.pid, signal.SIGKILL)
         else:
-            ray.kill(patient.handle, no_restart=False)
-        patient.asked, patient.since, patient.is_starting = None, now, True
+            ray.kill(worker.handle, no_restart=False)
+        worker.ping, worker.since, worker.is_starting = None, now, True
         return WorkerEvent.FROZEN
 
 
-def _is_of_ray(pid: int) -> bool:
-    """Whether a process is a worker of Ray's, where the system can tell."""
-    title = Path(f"/proc/{pid}/cmdline")
+def _is_ray_process(pid: int) -> bool:
+    """Return True if a process belongs to Ray, or if the system cannot tell.
+
+    The process may have ended since its last answer, and another may have its pid.
+    """
+    command = Path(f"/proc/{pid}/cmdline")
     if not Path("/proc/self").exists():
         return True
     try:
-        return title.read_bytes().startswith(b"ray::")
+        return command.read_bytes().startswith(b"ray::")
     except OSError:
         return False

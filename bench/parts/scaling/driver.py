@@ -22,6 +22,7 @@ from parts.overhead.stub import synthetic_loss
 from tuner.conductor.conductor import Conductor
 from tuner.conductor.trial import Trial
 from tuner.driver.driver import Driver
+from tuner.driver.observer import TrackerObserver, ViewObserver
 from tuner.driver.view import SilentView
 from tuner.journal.events import SearchBegun, SessionBegun
 from tuner.journal.journal import Journal
@@ -69,21 +70,23 @@ def conducted(
     journal.append(SessionBegun({}, SLOTS, in_order=True))
     conductor = Conductor(space, FACTS, SLOTS)
     driver = Driver(
-        conductor, journal, ignore, SilentView(), [ignore, ignore], {}, in_order=True,
-        check_interrupt=lambda: None, watchdog=Watchdog([]),
+        conductor, journal, [nobody, nobody],
+        [TrackerObserver(nobody, {}), ViewObserver(SilentView(), conductor.board.metric)],
+        in_order=True, check_interrupt=lambda: None, watchdog=Watchdog([]),
     )  # fmt: skip
     places = sorted({round(trials / 2 ** (i / 2)) for i in range(11)})
     found: dict[str, list[float]] = {"trials": [], "seconds": [], "bytes": []}
     began = time.process_time()
     driver.begin()
+    driver.release_reports()
     while True:
-        while (job := driver.next_job()) is not None:
-            driver.client_is_up(job["number"])
+        while driver.next_assignment() is not None:
+            pass
         expected = conductor.expected
         if expected is None:
             break
         row = conductor.board.trials[expected[0]]
-        driver.take(row.number, report(row))
+        driver.record_report(row.number, report(row))
         if places and len(conductor.board.trials) >= places[0]:
             found["trials"].append(places.pop(0))
             found["seconds"].append(time.process_time() - began)

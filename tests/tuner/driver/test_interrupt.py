@@ -11,7 +11,7 @@ from tuner.driver.interrupt import deferred_interrupts
 
 @pytest.fixture(autouse=True)
 def _usual() -> Iterator[None]:
-    """As in a program of its own."""
+    """Restore the default handler of a program."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -26,14 +26,14 @@ def test_interrupt_is_raised_where_it_is_checked() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_interrupt_that_comes_twice_is_raised_at_once() -> None:
+def test_second_interrupt_is_raised_at_once() -> None:
     with deferred_interrupts():
         signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
 
 
-def test_interrupt_that_comes_twice_can_be_noted_again() -> None:
+def test_second_interrupt_can_be_deferred_again() -> None:
     with deferred_interrupts() as check:
         signal.raise_signal(signal.SIGINT)
         with deferred_interrupts() as check_again:
@@ -44,8 +44,8 @@ def test_interrupt_that_comes_twice_can_be_noted_again() -> None:
 
 
 @pytest.mark.parametrize("handler", [signal.SIG_IGN, lambda number, frame: None])
-def test_interrupt_that_means_something_else_is_left_alone(handler: signal.Handlers) -> None:
-    """A job in the background of a shell ignores it."""
+def test_other_handler_of_interrupts_stays(handler: signal.Handlers) -> None:
+    """A background job of a shell ignores SIGINT."""
     signal.signal(signal.SIGINT, handler)
     with deferred_interrupts() as check:
         assert signal.getsignal(signal.SIGINT) is handler
@@ -54,7 +54,7 @@ def test_interrupt_that_means_something_else_is_left_alone(handler: signal.Handl
     assert signal.getsignal(signal.SIGINT) is handler
 
 
-def test_interrupt_is_left_alone_outside_the_main_thread() -> None:
+def test_interrupt_is_not_deferred_outside_the_main_thread() -> None:
     handlers = []
 
     def work() -> None:

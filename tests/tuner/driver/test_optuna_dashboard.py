@@ -27,10 +27,10 @@ budget: {tokens: 20000, reports: 4}
 LOSS = (Objective(),)
 
 
-def mirror(
+def write(
     url: str, name: str, objectives: Sequence[Objective], trials: Mapping[int, FrozenTrial]
 ) -> str | None:
-    """Write some trials into a study, and wait for it; a sentence if that failed."""
+    """Write some trials into a study and wait; return the message if this failed."""
     store = StudyStore(url, name, objectives)
     for number, trial in trials.items():
         store.add(number, trial)
@@ -42,17 +42,17 @@ def load(tmp_path: Path, text: str = SPACE) -> SearchSpace:
     return load_space(tmp_path / "space.yaml")
 
 
-def some(tmp_path: Path, text: str = SPACE) -> dict[int, FrozenTrial]:
-    """One trial of every kind, and one that was forgotten before."""
+def make_trials(tmp_path: Path, text: str = SPACE) -> dict[int, FrozenTrial]:
+    """Return one trial for each state of an observation."""
     space = load(tmp_path, text)
     sampler = Sampler(space, 5_000, 20_000)
-    tolds = [
+    observations = [
         Observation("finished", {5_000: 4.0, 20_000: 3.0}),
         Observation("stopped", {5_000: 4.5, 10_000: 4.25}),
         Observation("diverged", {5_000: 5.0}),
         Observation("failed", {}),
     ]
-    return {n: study_trial(space, sampler.suggest(n), told, 1.5) for n, told in enumerate(tolds)}
+    return {n: study_trial(space, sampler.suggest(n), o, 1.5) for n, o in enumerate(observations)}
 
 
 def read(url: str, name: str = "lm-1") -> list[FrozenTrial]:
@@ -61,8 +61,8 @@ def read(url: str, name: str = "lm-1") -> list[FrozenTrial]:
 
 def test_study_store_writes_what_the_dashboard_shows(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/optuna.db"
-    trials = some(tmp_path)
-    assert mirror(url, "lm-1", LOSS, trials) is None
+    trials = make_trials(tmp_path)
+    assert write(url, "lm-1", LOSS, trials) is None
     study = optuna.load_study(study_name="lm-1", storage=url)
     assert study.metric_names == ["val_loss"]
     a, b, c, d = study.trials
@@ -78,31 +78,31 @@ def test_study_store_writes_what_the_dashboard_shows(tmp_path: Path) -> None:
     assert study.best_trial.number == 0
 
 
-def test_study_store_doubles_nothing_after_a_resume(tmp_path: Path) -> None:
+def test_study_store_writes_no_trial_twice_after_a_resume(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/optuna.db"
-    trials = some(tmp_path)
-    mirror(url, "lm-1", LOSS, {n: trials[n] for n in (0, 1)})
-    assert mirror(url, "lm-1", LOSS, some(tmp_path)) is None
+    trials = make_trials(tmp_path)
+    write(url, "lm-1", LOSS, {n: trials[n] for n in (0, 1)})
+    assert write(url, "lm-1", LOSS, make_trials(tmp_path)) is None
     assert [t.user_attrs["trial"] for t in read(url)] == [0, 1, 2, 3]
-    mirror(url, "lm-2", LOSS, {0: some(tmp_path)[0]})
+    write(url, "lm-2", LOSS, {0: make_trials(tmp_path)[0]})
     assert (len(read(url)), len(read(url, "lm-2"))) == (4, 1)
 
 
-def test_study_store_replaces_a_trial_that_went_on(tmp_path: Path) -> None:
-    """It was parked when the search was interrupted."""
+def test_study_store_replaces_a_trial_that_continued(tmp_path: Path) -> None:
+    """The trial was paused when the search was interrupted."""
     url = f"sqlite:///{tmp_path}/optuna.db"
-    mirror(url, "lm-1", LOSS, some(tmp_path))
+    write(url, "lm-1", LOSS, make_trials(tmp_path))
     space = load(tmp_path)
     draw = Sampler(space, 5_000, 20_000).suggest(0)
     further = Observation("finished", {5_000: 4.5, 10_000: 4.25, 20_000: 2.5})
-    assert mirror(url, "lm-1", LOSS, {1: study_trial(space, draw, further)}) is None
+    assert write(url, "lm-1", LOSS, {1: study_trial(space, draw, further)}) is None
     trials = read(url)
     assert [t.user_attrs["trial"] for t in trials] == [0, 1, 2, 3]
     assert trials[1].values == [2.5]
     assert trials[2].intermediate_values == {5_000: 5.0}
 
 
-def test_study_store_shows_metrics_as_they_are(tmp_path: Path) -> None:
+def test_study_store_keeps_the_sign_of_metrics(tmp_path: Path) -> None:
     text = "data: {source: python-docstrings, pairs: true}\nmodel: {n_encoder_layers: 1}\n" + SPACE
     one = load(tmp_path, text + "objective: {metric: token_accuracy}")
     trial = study_trial(one, {"max_learning_rate": 1e-3}, Observation("finished", {9: -0.25}))
@@ -111,21 +111,21 @@ def test_study_store_shows_metrics_as_they_are(tmp_path: Path) -> None:
         tmp_path,
         text + "objective: [{metric: val_loss}, {metric: bleu}]\nsearch: {scheduler: none}",
     )
-    told = Observation("finished", {9: 3.0}, (3.0, 21.5))
+    observation = Observation("finished", {9: 3.0}, (3.0, 21.5))
     url = f"sqlite:///{tmp_path}/optuna.db"
-    trial = study_trial(several, {"max_learning_rate": 1e-3, "optimizer": "adamw"}, told)
-    assert mirror(url, "both", several.objectives, {0: trial}) is None
+    trial = study_trial(several, {"max_learning_rate": 1e-3, "optimizer": "adamw"}, observation)
+    assert write(url, "both", several.objectives, {0: trial}) is None
     study = optuna.load_study(study_name="both", storage=url)
     assert study.trials[0].values == [3.0, 21.5]
     assert [d.name for d in study.directions] == ["MINIMIZE", "MAXIMIZE"]
     assert study.metric_names == ["val_loss", "bleu"]
 
 
-def test_study_store_never_waits_and_catches_up(tmp_path: Path) -> None:
-    """Another process holds the database: adding takes no time, and it is written afterwards."""
+def test_study_store_retries_without_blocking(tmp_path: Path) -> None:
+    """Another process locks the database: `add` returns at once, a retry writes the trials."""
     url = f"sqlite:///{tmp_path}/optuna.db?timeout=0.2"
-    trials = some(tmp_path)
-    mirror(url, "lm-1", LOSS, {0: trials[0]})
+    trials = make_trials(tmp_path)
+    write(url, "lm-1", LOSS, {0: trials[0]})
     lock = sqlite3.connect(tmp_path / "optuna.db", isolation_level=None)
     lock.execute("BEGIN EXCLUSIVE")
     store = StudyStore(url, "lm-1", LOSS)
@@ -140,21 +140,21 @@ def test_study_store_never_waits_and_catches_up(tmp_path: Path) -> None:
     assert len(read(url)) == 4
 
 
-def test_study_store_says_what_is_lacking(tmp_path: Path) -> None:
+def test_study_store_reports_missing_trials(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/nowhere/optuna.db"
-    trials = some(tmp_path)
-    sentence = mirror(url, "lm-1", LOSS, trials)
-    assert sentence is not None
-    assert sentence.startswith(f"Optuna's study lm-1 in sqlite:///{tmp_path}")
-    assert "lacks 4 trials: unable to open database file; resuming the search writes" in sentence
-    assert "\n" not in sentence
+    trials = make_trials(tmp_path)
+    message = write(url, "lm-1", LOSS, trials)
+    assert message is not None
+    assert message.startswith(f"Optuna's study lm-1 in sqlite:///{tmp_path}")
+    assert "lacks 4 trials: unable to open database file; resuming the search writes" in message
+    assert "\n" not in message
 
 
-def test_study_store_tells_no_password(tmp_path: Path) -> None:
-    sentence = mirror("nosuchdb://me:secret@host/db", "lm-1", LOSS, {0: some(tmp_path)[0]})
-    assert sentence is not None
-    assert "secret" not in sentence
-    assert "in host/db lacks 1 trial" in sentence
+def test_study_store_hides_password(tmp_path: Path) -> None:
+    message = write("nosuchdb://me:secret@host/db", "lm-1", LOSS, {0: make_trials(tmp_path)[0]})
+    assert message is not None
+    assert "secret" not in message
+    assert "in host/db lacks 1 trial" in message
 
 
 def test_study_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

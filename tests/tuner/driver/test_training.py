@@ -1,4 +1,4 @@
-"""Where a session trains: with how many slots and in which dtype, also if it goes on."""
+"""Devices, slots and dtype of a session, also of a resumed one."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from typing import Any
 
 import pytest
 
-from tuner.driver.training import _calibrated, _where
+from tuner.driver.training import calibrate, choose_devices
 from tuner.space.data_facts import DataFacts
 from tuner.space_file.load import load_space
-from tuner.workers import cluster as local_ray
+from tuner.workers import cluster
+from tuner.workers import devices as devices_module
 from tuner.workers.devices import Devices
 
 SPACE = load_space(Path(__file__).parents[3] / "search_spaces" / "lm.yaml")
 
 
-def session(last: dict[str, Any] | None = None, **more: Any) -> Any:
+def context(last: dict[str, Any] | None = None, **more: Any) -> Any:
     recorded = None if last is None else SimpleNamespace(session=last)
     return SimpleNamespace(space=SPACE, recorded=recorded, **more)
 
@@ -37,35 +38,35 @@ def session(last: dict[str, Any] | None = None, **more: Any) -> Any:
         (Devices("cpu", 4, 2, "auto"), ("cpu: x", "float32", 4), (2, "float32", False)),
     ],
 )
-def test_search_that_goes_on_keeps_its_slots_and_dtype(
+def test_resumed_search_keeps_its_slots_and_dtype(
     monkeypatch: pytest.MonkeyPatch,
     now: Devices,
     last: tuple[str, str, int] | None,
     expected: tuple[int, str, bool],
 ) -> None:
-    monkeypatch.setattr(local_ray, "devices", lambda space: now)
+    monkeypatch.setattr(devices_module, "find_devices", lambda space: now)
     recorded = None
     if last is not None:
         device, dtype, slots = last
         environment = {"device": device, "dtype": dtype}
         recorded = {"slots": slots, "in_order": True, "environment": environment}
-    on, _ = _where(session(recorded))
-    assert (on.slots, on.dtype, on.is_open) == expected
+    on, _ = choose_devices(context(recorded))
+    assert (on.slots, on.dtype, on.needs_calibration) == expected
 
 
 def test_slots_are_measured_for_the_first_trial(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
-    told: list[str] = []
+    messages: list[str] = []
 
-    def calibrated(*what: Any) -> Devices:
-        asked.append(what)
+    def calibrated(*arguments: Any) -> Devices:
+        asked.append(arguments)
         return Devices("cuda", 5, 4)
 
-    monkeypatch.setattr(local_ray, "calibrated", calibrated)
+    monkeypatch.setattr(cluster, "calibrated", calibrated)
     facts = DataFacts(2048, 1_000_000, 10_000, "data", "tokenizer")
-    home, view = SimpleNamespace(calibration=Path("x")), SimpleNamespace(phase=told.append)
+    home, view = SimpleNamespace(calibration=Path("x")), SimpleNamespace(phase=messages.append)
     on = Devices("cuda", 5, 8, "auto", True)
-    assert _calibrated(on, session(facts=facts, corpus="c", home=home, view=view)).slots == 4
+    assert calibrate(on, context(facts=facts, corpus="c", home=home, view=view)).slots == 4
     spec = SPACE.spec(SPACE.defaults(), facts, SPACE.search.seed)
     assert asked == [(on, "c", spec, 5, Path("x"))], "24 trials on 5 GPUs"
-    assert told == ["measuring how many trials the GPU should train at one time"]
+    assert messages == ["measuring how many trials the GPU should train at one time"]

@@ -1,4 +1,4 @@
-"""Workers that answer when the test says so, in the place of Ray's actors."""
+"""Fake workers that answer when the test says so."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ray.exceptions import ActorUnavailableError
 
 
 class Answer:
-    """What Ray gives for a call, before there is an answer."""
+    """Reference to the answer to a call; `value` is None before the answer."""
 
     value: Any = None
 
@@ -21,11 +21,11 @@ class FakeWorker:
         self.asked: list[Answer] = []
 
     @property
-    def pulse(self) -> FakeWorker:
+    def ping(self) -> FakeWorker:
         return self
 
     @property
-    def vitals(self) -> FakeWorker:
+    def measure_load(self) -> FakeWorker:
         return self
 
     def remote(self) -> Answer:
@@ -46,8 +46,8 @@ class Clock:
         return self.now
 
 
-def hear_fakes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let `ray.get` and `ray.wait` take the answers of fakes."""
+def patch_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make `ray.get` and `ray.wait` read the answers of fake workers."""
 
     def get(answer: Answer) -> Any:
         if isinstance(answer.value, Exception):

@@ -1,10 +1,11 @@
-"""The client of a worker, against workers that die; Ray's calls are plain ones here."""
+"""The client of a worker, with fake workers that die and without Ray."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,10 +14,11 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutErro
 
 from model.engine.report import Report, Status
 from tuner.errors import TrialError, WorkerError
-from tuner.workers import client as trial_module
+from tuner.workers import client as client_module
+from tuner.workers.assignment import Assignment
 from tuner.workers.client import TrialClient, TuneTrainable
 
-JOB = {"number": 7, "spec": "{}", "worker": 0, "after": 0, "source": None, "reports": None}
+JOB = Assignment("7", worker=0, spec="{}")
 
 
 def report(step: int) -> Report:
@@ -24,7 +26,7 @@ def report(step: int) -> Report:
 
 
 class Lazy:
-    """What Ray gives for a call; `ray.get` makes it."""
+    """Reference to the result of a call; `ray.get` makes the call."""
 
     def __init__(self, call: Callable[[], Any]) -> None:
         self.call = call
@@ -39,21 +41,21 @@ class Method:
 
 
 class FakeWorker:
-    """Reports every second update; what is in `script` happens instead, call by call."""
+    """Reports every second step; each call first raises the next entry of `script`, if any."""
 
     def __init__(self, *script: Exception | None) -> None:
         self.script = list(script)
         self.calls: list[Any] = []
         self.start, self.next_report = Method(self._start), Method(self._next_report)
-        self.pulse, self.stop = Method(self._pulse), Method(lambda *args: self.calls.append("stop"))
+        self.ping, self.stop = Method(self._ping), Method(lambda *args: self.calls.append("stop"))
 
     def _follow_script(self) -> None:
         event = self.script.pop(0) if self.script else None
         if event is not None:
             raise event
 
-    def _start(self, *job: Any) -> None:
-        self.calls.append(job)
+    def _start(self, assignment: Assignment) -> None:
+        self.calls.append(assignment)
         self._follow_script()
 
     def _next_report(self, trial_id: str, after: int) -> Report:
@@ -61,54 +63,53 @@ class FakeWorker:
         self._follow_script()
         return report(after + 2)
 
-    def _pulse(self) -> dict[str, Any]:
-        self.calls.append("pulse")
+    def _ping(self) -> dict[str, Any]:
+        self.calls.append("ping")
         self._follow_script()
-        return {"is_well": True}
+        return {"is_healthy": True}
 
 
 @pytest.fixture(autouse=True)
 def _no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "get", lambda lazy: lazy.call())
-    monkeypatch.setattr(trial_module, "_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(client_module, "_RETRY_SECONDS", 0.0)
 
 
 def gone() -> Exception:
     return ActorUnavailableError("the worker is gone", b"0" * 16)
 
 
-def test_client_starts_once_and_asks_for_one_after_the_other() -> None:
+def test_client_starts_once_and_requests_reports_in_order() -> None:
     worker = FakeWorker()
     client = TrialClient(worker, JOB)
     assert [client.next_report().step for _ in range(3)] == [2, 4, 6]
-    assert worker.calls == [("7", "{}", 0, None, None), 0, 2, 4]
+    assert worker.calls == [JOB, 0, 2, 4]
 
 
-def test_client_passes_the_job_on() -> None:
+def test_client_starts_its_assignment() -> None:
     worker = FakeWorker()
-    fields = [{"step": 4}]
-    job = JOB | {"after": 4, "source": ["3", 4], "reports": fields}
+    job = replace(JOB, after=4, source=("3", 4), reports=(report(4),))
     assert TrialClient(worker, job).next_report().step == 6
-    assert worker.calls == [("7", "{}", 4, ("3", 4), fields), 4]
+    assert worker.calls == [job, 4]
 
 
-def test_client_goes_on_from_its_last_report() -> None:
-    """The worker dies while asked, and again while it is started."""
+def test_client_resumes_from_its_last_report() -> None:
+    """The worker dies during a request, and again during its restart."""
     fine = [None] * 3
     worker = FakeWorker(*fine, gone(), gone(), gone(), None, gone(), None, None, None)
-    client = TrialClient(worker, JOB | {"source": ["3", 4]})
+    first = replace(JOB, source=("3", 4))
+    client = TrialClient(worker, first)
     assert [client.next_report().step for _ in range(3)] == [2, 4, 6]
-    first, again = ("7", "{}", 0, ("3", 4), None), ("7", "{}", 4, ("7", 4), None)
-    pulses = ["pulse"] * 3
-    assert worker.calls == [first, 0, 2, 4, *pulses, again, "pulse", again, 4]
+    again = replace(JOB, after=4, source=("7", 4))
+    pings = ["ping"] * 3
+    assert worker.calls == [first, 0, 2, 4, *pings, again, "ping", again, 4]
 
 
-def test_client_starts_anew_if_there_was_no_report() -> None:
+def test_client_restarts_from_the_source_before_the_first_report() -> None:
     worker = FakeWorker(None, gone())
-    client = TrialClient(worker, JOB | {"source": ["3", 4]})
-    assert client.next_report().step == 2
-    start = ("7", "{}", 0, ("3", 4), None)
-    assert worker.calls == [start, 0, "pulse", start, 0]
+    start = replace(JOB, source=("3", 4))
+    assert TrialClient(worker, start).next_report().step == 2
+    assert worker.calls == [start, 0, "ping", start, 0]
 
 
 @pytest.mark.parametrize("error", [gone(), WorkerError("the engine broke: ValueError: no luck")])
@@ -117,28 +118,28 @@ def test_client_gives_up_after_three_deaths_without_a_report(error: Exception) -
     reason = "no luck" if isinstance(error, WorkerError) else "the worker is gone"
     with pytest.raises(RuntimeError, match=f"died 3 times before its next report: .*{reason}"):
         TrialClient(worker, JOB).next_report()
-    assert worker.calls.count(("7", "{}", 0, None, None)) == 3
+    assert worker.calls.count(JOB) == 3
 
 
-def test_reports_in_between_forgive_deaths() -> None:
+def test_report_resets_the_count_of_deaths() -> None:
     twice = [None, gone(), None, None, gone(), None, None, None]
     worker = FakeWorker(*twice, gone(), None, None, gone())
     client = TrialClient(worker, JOB)
     assert [client.next_report().step for _ in range(2)] == [2, 4]
 
 
-def test_client_waits_until_a_broken_worker_has_gone() -> None:
-    """One that is about to end still answers."""
+def test_client_waits_until_a_broken_worker_has_exited() -> None:
+    """A worker that is about to exit still answers."""
     worker = FakeWorker(None, WorkerError("broken"))
-    answers: Iterator[Any] = iter([{"is_well": False}, gone(), {"is_well": True}])
+    answers: Iterator[Any] = iter([{"is_healthy": False}, gone(), {"is_healthy": True}])
 
-    def pulse() -> dict[str, Any]:
+    def ping() -> dict[str, Any]:
         answer = next(answers)
         if isinstance(answer, Exception):
             raise answer
         return {**answer}
 
-    worker.pulse = Method(pulse)
+    worker.ping = Method(ping)
     assert TrialClient(worker, JOB).next_report().step == 2
     assert not list(answers)
 
@@ -146,40 +147,40 @@ def test_client_waits_until_a_broken_worker_has_gone() -> None:
 def test_client_gives_up_a_worker_that_ray_gave_up() -> None:
     worker = FakeWorker(None, gone(), ActorDiedError())
     with pytest.raises(
-        RuntimeError, match=r"cannot be started again: The actor died unexpec.*the worker is gone"
+        RuntimeError, match=r"cannot be restarted: The actor died unexpec.*the worker is gone"
     ):
         TrialClient(worker, JOB).next_report()
 
 
-def test_client_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trial_module, "_RETURNS_WITHIN_SECONDS", 0.0)
-    with pytest.raises(RuntimeError, match=r"has not come back in 0 seconds: .*gone"):
+def test_client_wait_for_a_restart_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "_RESTART_SECONDS", 0.0)
+    with pytest.raises(RuntimeError, match=r"did not restart within 0 seconds: .*gone"):
         TrialClient(FakeWorker(None, gone()), JOB).next_report()
 
 
 @pytest.mark.parametrize("error", [TrialError("too large"), GetTimeoutError()])
-def test_client_passes_on_what_no_restart_helps(error: Exception) -> None:
+def test_client_raises_errors_that_no_restart_fixes(error: Exception) -> None:
     worker = FakeWorker(None, error)
     with pytest.raises(type(error)):
         TrialClient(worker, JOB).next_report()
     assert len(worker.calls) == 2
 
 
-def test_trial_keeps_to_its_worker_and_never_says_done() -> None:
+def test_trainable_uses_its_worker_and_is_never_done() -> None:
     workers = [FakeWorker(), FakeWorker()]
     trial = object.__new__(TuneTrainable)
-    trial.setup(JOB | {"worker": 1}, workers)
+    trial.setup({"assignment": replace(JOB, worker=1)}, workers)
     result = trial.step()
     assert result["report"] == report(2)
     assert (result["number"], result["worker"], result["report"].tokens) == (7, 1, 64)
     assert "done" not in result
-    assert trial.reset_config(JOB | {"number": 8})
+    assert trial.reset_config({"assignment": replace(JOB, trial_id="8")})
     assert trial.step()["worker"] == 0
     trial.cleanup()  # type: ignore[no-untyped-call]
     assert "stop" not in workers[0].calls + workers[1].calls
 
 
-def test_client_is_thin() -> None:
+def test_client_imports_no_torch() -> None:
     """A process without torch takes 116 MB instead of 244 MB."""
     heavy = {"torch", "model.spec.trial", "pydantic.main"}
     code = f"import sys, tuner.workers.client; print({heavy} & {{*sys.modules}})"

@@ -1,4 +1,4 @@
-"""How many workers there are, and what they are told; without Ray."""
+"""Number and arguments of the workers; without Ray."""
 
 from __future__ import annotations
 
@@ -15,27 +15,28 @@ from tests.conftest import MakeSpec
 from tuner.errors import TunerError
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import load_space
-from tuner.workers import cluster as local_ray
+from tuner.workers import cluster
+from tuner.workers import devices as devices_module
 from tuner.workers.cluster import calibrated, start_workers
-from tuner.workers.devices import Devices, devices
+from tuner.workers.devices import Devices, find_devices
 
 SPACE = Path(__file__).parents[3] / "search_spaces" / "lm.yaml"
 
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A machine of three cores and some GPUs, and what was made on it."""
-    found = SimpleNamespace(gpus=0, has_mps=False, made=None)
+    """A machine with three cores and some GPUs, and the workers made on it."""
+    machine = SimpleNamespace(gpus=0, has_mps=False, made=None, handles=["worker"])
 
     def make(*args: Any, **options: Any) -> Any:
-        found.made = args, options
-        return found
+        machine.made = args, options
+        return machine.handles
 
-    monkeypatch.setattr(local_ray, "_gpus", lambda: found.gpus)
-    monkeypatch.setattr(local_ray, "_has_mps", lambda: found.has_mps)
-    monkeypatch.setattr(local_ray, "_cores", lambda: 3)
-    monkeypatch.setattr(local_ray, "make_workers", make)
-    return found
+    monkeypatch.setattr(devices_module, "_num_gpus", lambda: machine.gpus)
+    monkeypatch.setattr(devices_module, "_has_mps", lambda: machine.has_mps)
+    monkeypatch.setattr(devices_module, "_num_cores", lambda: 3)
+    monkeypatch.setattr(cluster, "make_workers", make)
+    return machine
 
 
 def space(**engine: Any) -> SearchSpace:
@@ -45,9 +46,9 @@ def space(**engine: Any) -> SearchSpace:
 
 def corpus(*, has_pairs: bool = False) -> Corpus:
     tokenizer = SimpleNamespace(decode=str)
-    made: Any = SimpleNamespace(splits=("t", "v"), has_pairs=has_pairs, tokenizer=tokenizer)
-    found: Corpus = made
-    return found
+    stub: Any = SimpleNamespace(splits=("t", "v"), has_pairs=has_pairs, tokenizer=tokenizer)
+    corpus: Corpus = stub
+    return corpus
 
 
 @pytest.mark.parametrize(
@@ -65,8 +66,8 @@ def test_start_workers_makes_one_for_each_device(
     machine: Any, gpus: int, engine: dict[str, Any], expected: tuple[int, int, str]
 ) -> None:
     machine.gpus = gpus
-    made: Any = start_workers(devices(space(**engine)), corpus(), ("states", "starts"))
-    assert made is machine, "nothing is lost on the way"
+    handles = start_workers(find_devices(space(**engine)), corpus(), ("states", "starts"))
+    assert handles is machine.handles
     (number, splits, slots, device, folders), options = machine.made
     assert (number, slots, device) == expected
     assert (splits, folders) == (("t", "v"), ("states", "starts"))
@@ -86,25 +87,25 @@ def test_mac_has_one_gpu_that_ray_does_not_count(
     machine: Any, gpus: int, engine: dict[str, Any], expected: tuple[str, int]
 ) -> None:
     machine.gpus, machine.has_mps = gpus, True
-    on = devices(space(**engine))
+    on = find_devices(space(**engine))
     assert (on.kind, on.number) == expected
 
 
 @pytest.mark.parametrize(
-    ("gpus", "engine", "is_open"),
+    ("gpus", "engine", "needs_calibration"),
     [(0, {}, False), (1, {}, True), (1, {"slots": 8}, False), (1, {"device": "cpu"}, False)],
 )
-def test_gpu_is_asked_for_its_slots_unless_they_are_given(
-    machine: Any, gpus: int, engine: dict[str, Any], is_open: bool
+def test_gpu_is_calibrated_unless_the_space_names_slots(
+    machine: Any, gpus: int, engine: dict[str, Any], needs_calibration: bool
 ) -> None:
     machine.gpus = gpus
-    assert devices(space(**engine)).is_open == is_open
+    assert find_devices(space(**engine)).needs_calibration == needs_calibration
 
 
 @pytest.mark.parametrize(
     ("answer", "most", "expected"), [(16, 64, 16), (16, 5, 5), (RayError("it died"), 64, 8)]
 )
-def test_calibrated_asks_a_worker_of_its_own(
+def test_calibrated_asks_a_separate_worker(
     machine: Any,
     make_spec: MakeSpec,
     monkeypatch: pytest.MonkeyPatch,
@@ -112,7 +113,7 @@ def test_calibrated_asks_a_worker_of_its_own(
     most: int,
     expected: int,
 ) -> None:
-    """Which reads the same data in the same dtype, and is gone afterwards."""
+    """This worker reads the same data in the same dtype, and is killed afterwards."""
     asked: list[tuple[str, str]] = []
     killed: list[Any] = []
 
@@ -129,9 +130,9 @@ def test_calibrated_asks_a_worker_of_its_own(
     machine.gpus, machine.handles = 2, [worker]
     monkeypatch.setattr(ray, "get", get)
     monkeypatch.setattr(ray, "kill", killed.append)
-    on, spec = devices(space(dtype="bfloat16")), make_spec()
-    found = calibrated(on, corpus(), spec, most, Path("calibration.json"))
-    assert found == Devices("cuda", 2, expected, "bfloat16")
+    on, spec = find_devices(space(dtype="bfloat16")), make_spec()
+    calibrated_devices = calibrated(on, corpus(), spec, most, Path("calibration.json"))
+    assert calibrated_devices == Devices("cuda", 2, expected, "bfloat16")
     assert asked == [(spec.model_dump_json(), "calibration.json")]
     assert killed == [worker]
     (number, splits, _, device, _), options = machine.made
@@ -139,29 +140,37 @@ def test_calibrated_asks_a_worker_of_its_own(
 
 
 @pytest.mark.parametrize("dtype", ["auto", "float32", "tf32", "bfloat16"])
-def test_start_workers_passes_the_dtype_on(machine: Any, dtype: str) -> None:
+def test_start_workers_passes_the_dtype(machine: Any, dtype: str) -> None:
     machine.gpus = 1
-    start_workers(devices(space(dtype=dtype)), corpus(), ("states", "starts"))
+    start_workers(find_devices(space(dtype=dtype)), corpus(), ("states", "starts"))
     assert machine.made[1]["dtype"] == dtype
 
 
-def test_start_workers_passes_on_gate_and_decoder(machine: Any) -> None:
-    start_workers(devices(space()), corpus(has_pairs=True), ("states", "starts"), gated=True)
+def test_start_workers_passes_gate_and_decoder(machine: Any) -> None:
+    start_workers(find_devices(space()), corpus(has_pairs=True), ("states", "starts"), gated=True)
     assert machine.made[1] == {"dtype": "auto", "decode": str, "gated": True}
 
 
 @pytest.mark.parametrize(
     ("gpus", "engine", "message"),
     [
-        (0, {"device": "cuda"}, "engine.device is cuda, but there is no GPU here"),
-        (1, {"device": "cuda", "workers": 2}, "engine.workers is 2, but there are only 1 GPUs"),
-        (1, {"device": "mps"}, "engine.device is mps, but this is no Mac that has it"),
-        (0, {"dtype": "tf32"}, "only GPUs of NVIDIA compute in tf32, and engine.device comes to c"),
+        (
+            0,
+            {"device": "cuda"},
+            "engine.device is cuda, but this machine has no GPU",
+        ),
+        (
+            1,
+            {"device": "cuda", "workers": 2},
+            "engine.workers is 2, but this machine has only 1 GPUs",
+        ),
+        (1, {"device": "mps"}, "engine.device is mps, but this machine is no Mac with a GPU"),
+        (0, {"dtype": "tf32"}, "only NVIDIA GPUs compute in tf32, but the device of this search"),
     ],
 )
-def test_devices_refuses_what_is_not_there(
+def test_find_devices_refuses_missing_devices(
     machine: Any, gpus: int, engine: dict[str, Any], message: str
 ) -> None:
     machine.gpus = gpus
     with pytest.raises(TunerError, match=message):
-        devices(space(**engine))
+        find_devices(space(**engine))

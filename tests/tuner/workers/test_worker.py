@@ -22,6 +22,7 @@ from model.spec.trial import Continues, TrialSpec
 from tests.conftest import MakeSpec
 from tuner.errors import TrialError, WorkerError
 from tuner.workers import worker as worker_module
+from tuner.workers.assignment import Assignment
 from tuner.workers.worker import Worker
 
 Tokens = tuple[np.ndarray, np.ndarray]
@@ -30,7 +31,7 @@ MakeWorker = Callable[..., Worker]
 
 @pytest.fixture
 def make_worker(tokens: Tokens, tmp_path: Path) -> Iterator[MakeWorker]:
-    """A worker whose states lie in tmp_path; also several, one after the other."""
+    """Makes workers whose checkpoints are in tmp_path."""
     made: list[Worker] = []
 
     def make(slots: int = 2, **options: Any) -> Worker:
@@ -38,17 +39,28 @@ def make_worker(tokens: Tokens, tmp_path: Path) -> Iterator[MakeWorker]:
         return made[-1]
 
     yield make
-    for worker in made:  # whose threads live on
-        for trial_id in worker._legs:
-            worker._orders.put(partial(worker._free, trial_id, True))
+    for worker in made:  # their threads live on
+        for trial_id in worker._segments:
+            worker._commands.put(partial(worker._free, trial_id, True))
 
 
 def run(scenario: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(scenario, 60))
 
 
-async def comes(awaitable: Awaitable[Any]) -> bool:
-    """Whether something is there after a while."""
+async def start(
+    worker: Worker,
+    trial_id: str,
+    spec: str,
+    after: int = 0,
+    source: tuple[str, int] | None = None,
+    reports: tuple[Report, ...] = (),
+) -> None:
+    await worker.start(Assignment(trial_id, 0, spec, after, source, reports))
+
+
+async def comes_soon(awaitable: Awaitable[Any]) -> bool:
+    """Return True if the result comes within 0.3 seconds."""
     try:
         await asyncio.wait_for(asyncio.shield(awaitable), 0.3)
     except TimeoutError:
@@ -57,7 +69,7 @@ async def comes(awaitable: Awaitable[Any]) -> bool:
 
 
 async def rest(worker: Worker, trial_id: str, after: int = 0) -> list[Report]:
-    """A trial's reports up to its last one."""
+    """Return the reports of a trial up to its last one."""
     reports = [await worker.next_report(trial_id, after)]
     while reports[-1].status is Status.TRAINING:
         reports.append(await worker.next_report(trial_id, reports[-1].step))
@@ -71,12 +83,12 @@ def alone(tokens: Tokens, spec: TrialSpec) -> list[dict[str, float]]:
 def test_worker_reports_what_the_engine_reports(
     tokens: Tokens, make_spec: MakeSpec, make_worker: MakeWorker
 ) -> None:
-    """The engine starts with the first trial: nobody asked for anything before."""
+    """The first trial starts the engine's thread."""
     spec = make_spec()
 
     async def scenario() -> None:
         worker = make_worker()
-        await worker.start("7", spec.model_dump_json())
+        await start(worker, "7", spec.model_dump_json())
         reports = await rest(worker, "7")
         assert [r.metrics() for r in reports] == alone(tokens, spec)
         assert (await worker.environment())["device"].startswith("cpu: ")
@@ -88,18 +100,16 @@ def test_worker_reports_what_the_engine_reports(
         assert 0 < usage["idle_seconds"] < usage["seconds"], "since the trial ended"
         free = usage["seconds"] + usage["idle_seconds"]  # one slot had no trial, then both
         assert usage["free_slot_seconds"] == pytest.approx(free)
-        pulse = await worker.pulse()
-        assert pulse["pid"] == os.getpid()
-        assert pulse["turns"] >= 3
-        assert pulse["is_well"]
+        ping = await worker.ping()
+        assert ping["pid"] == os.getpid()
+        assert ping["engine_steps"] >= 3
+        assert ping["is_healthy"]
 
     run(scenario())
 
 
 @pytest.mark.parametrize(("asked", "dtype"), [("auto", "float32"), ("bfloat16", "bfloat16")])
-def test_worker_says_in_which_dtype_it_trains(
-    make_worker: MakeWorker, asked: str, dtype: str
-) -> None:
+def test_worker_reports_its_dtype(make_worker: MakeWorker, asked: str, dtype: str) -> None:
     async def scenario() -> None:
         worker = make_worker(dtype=asked)
         assert (await worker.environment())["dtype"] == dtype
@@ -108,10 +118,10 @@ def test_worker_says_in_which_dtype_it_trains(
     run(scenario())
 
 
-def test_worker_measures_how_many_slots_its_device_should_have(
+def test_worker_measures_the_best_number_of_slots(
     tmp_path: Path, make_spec: MakeSpec, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stacks on a CPU, for real; the second time it is remembered."""
+    """Real stacks on a CPU; the second call reads the file."""
     monkeypatch.setattr(calibration, "_MOST", 4)
     file = tmp_path / "calibration.json"
 
@@ -126,29 +136,29 @@ def test_worker_measures_how_many_slots_its_device_should_have(
     assert file.is_file()
 
 
-def test_report_can_be_asked_for_again(make_spec: MakeSpec, make_worker: MakeWorker) -> None:
-    """An answer that was lost on the way is given again, and a start is no second one."""
+def test_report_can_be_requested_again(make_spec: MakeSpec, make_worker: MakeWorker) -> None:
+    """A lost answer is repeated, and a repeated start does not start a second segment."""
 
     async def scenario() -> None:
         worker, spec = make_worker(), make_spec(steps=12, reports=3)
-        await worker.start("7", spec.model_dump_json())
+        await start(worker, "7", spec.model_dump_json())
         first = await worker.next_report("7", 0)
         assert await worker.next_report("7", 0) is first
         third = await worker.next_report("7", 8)
         assert third.step == 12
-        await worker.start("7", spec.model_dump_json(), 4, ("7", 4))
+        await start(worker, "7", spec.model_dump_json(), 4, ("7", 4))
         assert [r.step for r in await rest(worker, "7")] == [4, 8, 12]
         assert (await worker.usage())["tokens"] == spec.budget_tokens
 
     run(scenario())
 
 
-def test_two_may_wait_for_one_report(make_spec: MakeSpec, make_worker: MakeWorker) -> None:
-    """A client that was thought dead, and the one in its place."""
+def test_two_clients_may_wait_for_one_report(make_spec: MakeSpec, make_worker: MakeWorker) -> None:
+    """A client that counted as dead, and its successor."""
 
     async def scenario() -> None:
         worker = make_worker()
-        await worker.start("7", make_spec().model_dump_json())
+        await start(worker, "7", make_spec().model_dump_json())
         both = await asyncio.gather(*(worker.next_report("7", 4) for _ in range(2)))
         assert [r.step for r in both] == [8, 8]
 
@@ -158,42 +168,44 @@ def test_two_may_wait_for_one_report(make_spec: MakeSpec, make_worker: MakeWorke
 def test_gate_holds_reports_back(make_spec: MakeSpec, make_worker: MakeWorker) -> None:
     async def scenario() -> None:
         worker, spec = make_worker(gated=True), make_spec(steps=12, reports=3)
-        await worker.allow("7", 4)  # before it has started
-        await worker.start("7", spec.model_dump_json())
+        await worker.release_reports("7", 4)  # before it has started
+        await start(worker, "7", spec.model_dump_json())
         assert (await worker.next_report("7", 0)).step == 4
         second = asyncio.ensure_future(worker.next_report("7", 4))
-        assert not await comes(second)
-        await worker.allow("7", 2)  # an old message does not close it
-        await worker.allow("7", 8)
-        await worker.allow("7", 8)
+        assert not await comes_soon(second)
+        await worker.release_reports("7", 2)  # an earlier step withdraws nothing
+        await worker.release_reports("7", 8)
+        await worker.release_reports("7", 8)
         assert (await second).step == 8
         third = asyncio.ensure_future(worker.next_report("7", 8))
-        assert not await comes(third)
-        await worker.allow("7", 100)
+        assert not await comes_soon(third)
+        await worker.release_reports("7", 100)
         assert (await third).status is Status.FINISHED
         await worker.stop("7")
-        await worker.start("7", spec.model_dump_json())
-        assert not await comes(worker.next_report("7", 0)), "the gate was forgotten"
+        await start(worker, "7", spec.model_dump_json())
+        assert not await comes_soon(worker.next_report("7", 0)), "stop withdrew the releases"
 
     run(scenario())
 
 
-def test_diverged_trial_waits_at_the_gate_too(make_spec: MakeSpec, make_worker: MakeWorker) -> None:
+def test_gate_holds_reports_of_a_diverged_trial_back(
+    make_spec: MakeSpec, make_worker: MakeWorker
+) -> None:
     async def scenario() -> None:
         worker = make_worker(gated=True)
         wild = make_spec(
             steps=40, reports=4, optimizer="sgd", schedule="constant", learning_rate=100.0,
             weight_decay=10.0, grad_clip=0.0, warmup_steps=0,
         )  # fmt: skip
-        await worker.start("7", wild.model_dump_json())
-        await worker.allow("7", 40)
+        await start(worker, "7", wild.model_dump_json())
+        await worker.release_reports("7", 40)
         reports = await rest(worker, "7")
         assert reports[-1].status is Status.DIVERGED
 
     run(scenario())
 
 
-def test_new_worker_goes_on_after_the_last_report(
+def test_new_worker_resumes_after_the_last_report(
     tokens: Tokens, make_spec: MakeSpec, make_worker: MakeWorker
 ) -> None:
     spec = make_spec(steps=12, reports=6, dropout=0.1)
@@ -201,10 +213,10 @@ def test_new_worker_goes_on_after_the_last_report(
 
     async def scenario() -> None:
         first = make_worker()
-        await first.start("7", spec.model_dump_json())
+        await start(first, "7", spec.model_dump_json())
         await first.next_report("7", 4)
         again = make_worker()
-        await again.start("7", spec.model_dump_json(), 4, ("7", 4))
+        await start(again, "7", spec.model_dump_json(), 4, ("7", 4))
         reports = await rest(again, "7", 4)
         assert [r.step for r in reports] == [6, 8, 10, 12]
         assert [r.metrics() for r in reports] == expected[2:]
@@ -213,7 +225,7 @@ def test_new_worker_goes_on_after_the_last_report(
     run(scenario())
 
 
-def test_parked_trial_comes_back_whatever_order_the_orders_arrive_in(
+def test_paused_trial_resumes_in_either_order_of_stop_and_start(
     tokens: Tokens, make_spec: MakeSpec, make_worker: MakeWorker
 ) -> None:
     spec = make_spec(steps=12, reports=6, dropout=0.1)
@@ -223,13 +235,13 @@ def test_parked_trial_comes_back_whatever_order_the_orders_arrive_in(
         worker = make_worker()
         for overtaken in (False, True):
             name, text = f"7{overtaken}", spec.model_dump_json()
-            await worker.start(name, text)
+            await start(worker, name, text)
             await worker.next_report(name, 2)
             if not overtaken:
                 await worker.stop(name, step=4)
-                with pytest.raises(TrialError, match="not in training here"):
+                with pytest.raises(TrialError, match="this worker does not train trial"):
                     await worker.next_report(name, 4)
-            await worker.start(name, text, 4, (name, 4))
+            await start(worker, name, text, 4, (name, 4))
             if overtaken:
                 await worker.stop(name, step=4)
             assert [r.metrics() for r in await rest(worker, name, 4)] == expected[2:]
@@ -237,27 +249,27 @@ def test_parked_trial_comes_back_whatever_order_the_orders_arrive_in(
     run(scenario())
 
 
-def test_stop_frees_the_slot_and_tells_who_waits(
+def test_stop_frees_the_slot_and_fails_waiting_clients(
     tmp_path: Path, make_spec: MakeSpec, make_worker: MakeWorker
 ) -> None:
     async def scenario() -> None:
         worker = make_worker(slots=1, gated=True)
-        await worker.start("7", make_spec(steps=4000, reports=1000).model_dump_json())
+        await start(worker, "7", make_spec(steps=4000, reports=1000).model_dump_json())
         waits = asyncio.ensure_future(worker.next_report("7", 0))
-        await worker.start("8", make_spec(steps=12, reports=3).model_dump_json())
-        await worker.allow("8", 12)
-        assert not await comes(worker.next_report("8", 0)), "there is one slot"
+        await start(worker, "8", make_spec(steps=12, reports=3).model_dump_json())
+        await worker.release_reports("8", 12)
+        assert not await comes_soon(worker.next_report("8", 0)), "there is one slot"
         await worker.stop("7", keep=False)
         with pytest.raises(TrialError, match="trial 7 was stopped"):
             await waits
         await worker.stop("7")
-        await worker.acknowledge("8", 8)
+        await worker.prune_checkpoints("8", 8)
         assert [r.step for r in await rest(worker, "8")] == [4, 8, 12]
         assert not (tmp_path / "7").exists()
-        await worker.acknowledge("8", 12)
+        await worker.prune_checkpoints("8", 12)
         await worker.stop("8")
-        await worker.start("9", make_spec(steps=3).model_dump_json())
-        await worker.allow("9", 3)
+        await start(worker, "9", make_spec(steps=3).model_dump_json())
+        await worker.release_reports("9", 3)
         await rest(worker, "9")
         assert sorted(p.name for p in (tmp_path / "8").iterdir()) == [
             "000000008.safetensors",
@@ -270,22 +282,20 @@ def test_stop_frees_the_slot_and_tells_who_waits(
 def test_reports_of_an_equal_trial_are_delivered_instead(
     make_spec: MakeSpec, make_worker: MakeWorker
 ) -> None:
-    """Through the gate, and without the engine."""
+    """The gate holds them back too; the engine does not train."""
     spec = make_spec(steps=12, reports=3)
     made = [
         Report("2", Status.TRAINING, step, step * 32, 3.0 - step / 100, 3.0, 1.0, 0.1)
         for step in (4, 8)
     ]
     made.append(dataclasses.replace(made[-1], status=Status.DIVERGED, step=11, val_loss=math.nan))
-    fields = [dataclasses.asdict(report) for report in made]
-    fields[-1] |= {"status": "diverged", "val_loss": None}  # as JSON has it
 
     async def scenario() -> None:
         worker = make_worker(gated=True)
-        await worker.start("7", spec.model_dump_json(), 0, None, fields)
+        await start(worker, "7", spec.model_dump_json(), reports=tuple(made))
         first = asyncio.ensure_future(worker.next_report("7", 0))
-        assert not await comes(first)
-        await worker.allow("7", 11)
+        assert not await comes_soon(first)
+        await worker.release_reports("7", 11)
         assert await first == dataclasses.replace(made[0], trial_id="7")
         last = (await rest(worker, "7", 4))[-1]
         assert (last.status, last.step) == (Status.DIVERGED, 11)
@@ -296,7 +306,7 @@ def test_reports_of_an_equal_trial_are_delivered_instead(
     run(scenario())
 
 
-def test_child_goes_on_from_the_parents_state(
+def test_child_resumes_from_the_parents_checkpoint(
     tokens: Tokens, make_spec: MakeSpec, make_worker: MakeWorker
 ) -> None:
     parent = make_spec(steps=12, reports=6)
@@ -306,10 +316,10 @@ def test_child_goes_on_from_the_parents_state(
 
     async def scenario() -> None:
         worker = make_worker()
-        await worker.start("1", parent.model_dump_json())
+        await start(worker, "1", parent.model_dump_json())
         await rest(worker, "1")
         before = (await worker.usage())["tokens"]
-        await worker.start("2", child.model_dump_json(), 0, ("1", 4))
+        await start(worker, "2", child.model_dump_json(), 0, ("1", 4))
         reports = await rest(worker, "2")
         assert [r.step for r in reports] == [6, 8, 10, 12]
         assert [r.metrics() for r in reports] == expected
@@ -324,30 +334,30 @@ def test_trial_that_cannot_be_trained_fails_alone(
     async def scenario() -> None:
         worker = make_worker()
         good = make_spec(steps=12, reports=3)
-        await worker.start("good", good.model_dump_json())
-        with pytest.raises(TrialError, match="the specification is none"):
-            await worker.start("broken", "{}")
+        await start(worker, "good", good.model_dump_json())
+        with pytest.raises(TrialError, match="invalid specification"):
+            await start(worker, "broken", "{}")
         too_large = good.model_copy(update={"validation_sequences": 10**6})
-        await worker.start("large", too_large.model_dump_json())
+        await start(worker, "large", too_large.model_dump_json())
         for _ in range(2):
             with pytest.raises(TrialError, match="reads 1000000 validation sequences"):
                 await worker.next_report("large", 0)
-        await worker.start("over", good.model_dump_json(), 12)
+        await start(worker, "over", good.model_dump_json(), 12)
         with pytest.raises(TrialError, match="has made its last report, at update 12"):
             await worker.next_report("over", 12)
-        with pytest.raises(TrialError, match="trial x is not in training here"):
+        with pytest.raises(TrialError, match="this worker does not train trial x"):
             await worker.next_report("x", 0)
         assert (await rest(worker, "good"))[-1].status is Status.FINISHED
 
     run(scenario())
 
 
-def test_worker_passes_on_what_the_engine_died_of_and_ends(
+def test_worker_passes_the_error_of_the_engine_on_and_exits(
     make_spec: MakeSpec, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended = threading.Event()
-    monkeypatch.setattr(worker_module, "_end_process", ended.set)
-    monkeypatch.setattr(worker_module, "_LAST_WORDS_SECONDS", 0.1)
+    monkeypatch.setattr(worker_module, "_exit_process", ended.set)
+    monkeypatch.setattr(worker_module, "_EXIT_DELAY_SECONDS", 0.1)
 
     def explode() -> None:
         raise RuntimeError("out of luck")
@@ -356,16 +366,16 @@ def test_worker_passes_on_what_the_engine_died_of_and_ends(
         worker = make_worker()
         monkeypatch.setattr(worker._engine, "turn", explode)
         text = make_spec().model_dump_json()
-        await worker.start("a", text)
-        for _ in range(2):  # the one who waits, and the one who asks later
+        await start(worker, "a", text)
+        for _ in range(2):  # a client that waits, and one that asks later
             with pytest.raises(WorkerError, match="RuntimeError: out of luck"):
                 await worker.next_report("a", 0)
         with pytest.raises(WorkerError, match="out of luck"):  # and takes no more trials
-            await worker.start("b", text)
+            await start(worker, "b", text)
         with pytest.raises(WorkerError, match="out of luck"):
             await worker.next_report("b", 0)
-        assert not (await worker.pulse())["is_well"]
-        assert not ended.is_set(), "those who wait are told first"
+        assert not (await worker.ping())["is_healthy"]
+        assert not ended.is_set(), "waiting clients receive the error first"
         await asyncio.sleep(0.3)
         assert ended.is_set()
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ from model.engine.engine import Engine
 from model.engine.report import Report, Status
 from model.spec.trial import TrialSpec
 from tests.conftest import MakeSpec
+from tuner.workers.assignment import Assignment
 from tuner.workers.client import TrialClient
-from tuner.workers.cluster import Workers, local_ray, make_workers
+from tuner.workers.cluster import local_ray, make_workers
 from tuner.workers.watchdog import Watchdog, WorkerChange, WorkerEvent
 
 pytestmark = pytest.mark.slow
@@ -35,17 +36,19 @@ def _ray() -> Iterator[None]:
         yield
 
 
-def in_peace(data: Any, spec: TrialSpec) -> list[dict[str, float]]:
+def undisturbed(data: Any, spec: TrialSpec) -> list[dict[str, float]]:
     engine = Engine(*data, decode=str)
     return [r.metrics() for r in engine.run([spec])]
 
 
 class Search:
-    """Some trials on one worker, each with a client of its own, and a watchdog."""
+    """Some trials on one worker, one client for each trial, and a watchdog."""
 
-    def __init__(self, workers: Workers, specs: Sequence[TrialSpec], timeout: float = 60.0) -> None:
-        self.worker, self._specs = workers.handles[0], specs
-        self.dog = Watchdog(workers.handles, timeout)
+    def __init__(
+        self, workers: list[Any], specs: Sequence[TrialSpec], timeout: float = 60.0
+    ) -> None:
+        self.worker, self._specs = workers[0], specs
+        self.dog = Watchdog(workers, timeout)
         self.changes: list[WorkerChange] = []
         self.reports: dict[int, list[Report]] = {number: [] for number in range(len(specs))}
         pool = ThreadPoolExecutor(len(specs))
@@ -55,21 +58,15 @@ class Search:
         pool.shutdown(wait=False)
 
     def _follow(self, number: int) -> None:
-        job: Mapping[str, Any] = {
-            "number": number,
-            "spec": self._specs[number].model_dump_json(),
-            "after": 0,
-            "source": None,
-            "reports": None,
-        }
-        client = TrialClient(self.worker, job)
+        assignment = Assignment(str(number), 0, self._specs[number].model_dump_json())
+        client = TrialClient(self.worker, assignment)
         reports = self.reports[number]
         while not reports or reports[-1].status is Status.TRAINING:
             reports.append(client.next_report())
         self.worker.stop.remote(str(number))
 
     def until(self, is_so: Callable[[], bool]) -> None:
-        """Look about all the time, as the driver does."""
+        """Check the workers all the time, as the driver does."""
         deadline = time.monotonic() + 300  # only a hang takes so long
         while not is_so():
             assert time.monotonic() < deadline, (self.changes, self.reports)
@@ -77,25 +74,25 @@ class Search:
             time.sleep(0.02)
 
     def to_the_end(self) -> list[BaseException | None]:
-        """What each client ended with."""
+        """Wait for all clients; return their errors."""
         self.until(lambda: all(future.done() for future in self._futures))
         return [future.exception() for future in self._futures]
 
     def pid(self) -> int:
         import ray
 
-        pid: int = ray.get(self.worker.pulse.remote())["pid"]
+        pid: int = ray.get(self.worker.ping.remote())["pid"]
         return pid
 
     def signs(self) -> list[WorkerEvent]:
-        return [change.sign for change in self.changes]
+        return [change.event for change in self.changes]
 
 
 @pytest.fixture
 def make_search(_ray: None, tokens: Tokens, tmp_path: Path) -> Iterator[Callable[..., Search]]:
     import ray
 
-    made: list[Workers] = []
+    made: list[list[Any]] = []
 
     def make(
         specs: Sequence[TrialSpec], data: Any = tokens, timeout: float = 60.0, **more: Any
@@ -105,7 +102,7 @@ def make_search(_ray: None, tokens: Tokens, tmp_path: Path) -> Iterator[Callable
 
     yield make
     for workers in made:
-        for handle in workers.handles:
+        for handle in workers:
             ray.kill(handle)
 
 
@@ -114,7 +111,7 @@ def test_killed_worker_costs_no_report(
 ) -> None:
     """SIGKILL in mid-step, with one trial still waiting for a slot."""
     specs = [make_spec(seed=i, steps=160, reports=8, dropout=0.1) for i in range(3)]
-    expected = [in_peace(tokens, spec) for spec in specs]
+    expected = [undisturbed(tokens, spec) for spec in specs]
     search = make_search(specs)
     search.until(lambda: len(search.reports[0]) >= 2)
     os.kill(search.pid(), signal.SIGKILL)
@@ -122,36 +119,36 @@ def test_killed_worker_costs_no_report(
     for number, spec in enumerate(specs):
         assert [r.step for r in search.reports[number]] == list(spec.report_steps)
         assert [r.metrics() for r in search.reports[number]] == expected[number]
-    assert search.signs() == [WorkerEvent.LOST, WorkerEvent.BACK]
+    assert search.events() == [WorkerEvent.LOST, WorkerEvent.BACK]
 
 
 def test_frozen_worker_is_replaced_and_reports_nothing_twice(
     tokens: Tokens, make_spec: MakeSpec, make_search: Callable[..., Search]
 ) -> None:
     specs = [make_spec(seed=i, steps=160, reports=8, dropout=0.1) for i in range(2)]
-    expected = [in_peace(tokens, spec) for spec in specs]
+    expected = [undisturbed(tokens, spec) for spec in specs]
     search = make_search(specs, timeout=2.0)
     search.until(lambda: len(search.reports[0]) >= 3)
     frozen = search.pid()
     os.kill(frozen, signal.SIGSTOP)
-    search.until(lambda: WorkerEvent.FROZEN in search.signs())
+    search.until(lambda: WorkerEvent.FROZEN in search.events())
     with contextlib.suppress(ProcessLookupError):
         os.kill(frozen, signal.SIGCONT)
     assert search.to_the_end() == [None] * 2
     for number, spec in enumerate(specs):
         assert [r.step for r in search.reports[number]] == list(spec.report_steps)
         assert [r.metrics() for r in search.reports[number]] == expected[number]
-    assert search.signs() == [WorkerEvent.FROZEN, WorkerEvent.BACK]
+    assert search.events() == [WorkerEvent.FROZEN, WorkerEvent.BACK]
     assert search.pid() != frozen
     assert not Path(f"/proc/{frozen}").exists()
 
 
-def test_frozen_worker_that_wakes_beside_the_new_one_reports_nothing_twice(
+def test_frozen_worker_that_resumes_beside_the_new_one_reports_nothing_twice(
     tokens: Tokens, make_spec: MakeSpec, make_search: Callable[..., Search], tmp_path: Path
 ) -> None:
-    """A machine that was cut off: nobody could kill the old process, and both write states."""
+    """A machine without network: the old process lives on, and both write checkpoints."""
     specs = [make_spec(seed=i, steps=160, reports=8, dropout=0.1) for i in range(2)]
-    expected = [in_peace(tokens, spec) for spec in specs]
+    expected = [undisturbed(tokens, spec) for spec in specs]
     old = make_search(specs)
     old.until(lambda: len(old.reports[0]) >= 3)
     frozen = old.pid()
@@ -169,16 +166,16 @@ def test_frozen_worker_that_wakes_beside_the_new_one_reports_nothing_twice(
 
 
 @pytest.mark.parametrize("luck", [1, 99])
-def test_broken_engine_is_started_again_and_at_last_given_up(
+def test_broken_engine_is_restarted_three_times(
     pairs: tuple[PairDataset, PairDataset],
     make_spec: MakeSpec,
     make_search: Callable[..., Search],
     tmp_path: Path,
     luck: int,
 ) -> None:
-    """The scores of translations cannot be computed: once, or for ever."""
+    """Decoding translations fails: once, or always."""
     spec = make_spec(model={"n_encoder_layers": 1, "source_length": 8}, steps=40, reports=4)
-    expected = in_peace(pairs, spec)
+    expected = undisturbed(pairs, spec)
     count = tmp_path / "count"
 
     def decode(ids: list[int]) -> str:

@@ -1,0 +1,107 @@
+"""The adapter to Ray Tune, without Ray."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.tuner.workers.scripted_workers import Clock
+from tuner.driver.ray_tune import StartBarrier, TuneCallback, TuneScheduler, TuneSearcher
+from tuner.workers.assignment import Assignment
+
+
+class FakeDriver:
+    """Hands out some assignments and records its calls."""
+
+    def __init__(self, *numbers: int) -> None:
+        self.ready = [Assignment(str(number), 0, "{}") for number in numbers]
+        self.calls: list[tuple[Any, ...]] = []
+        self.is_over = False
+
+    @property
+    def has_ready_assignments(self) -> bool:
+        return bool(self.ready)
+
+    def next_assignment(self) -> Assignment | None:
+        return self.ready.pop(0) if self.ready else None
+
+    def release_reports(self) -> None:
+        self.calls.append(("release_reports",))
+
+    def record_report(self, number: int, report: Any) -> bool:
+        self.calls.append(("record_report", number, report))
+        return number == 0
+
+    def fail(self, number: int, reason: str) -> None:
+        self.calls.append(("fail", number, reason))
+
+    def tick(self) -> None:
+        self.calls.append(("tick",))
+
+
+def make_adapter(driver: Any) -> tuple[TuneSearcher, TuneCallback, Clock]:
+    clock = Clock()
+    barrier = StartBarrier(driver, clock)
+    return TuneSearcher(driver, barrier), TuneCallback(driver, barrier), clock
+
+
+def tune_trial(number: int) -> Any:
+    return SimpleNamespace(config={"assignment": Assignment(str(number), 0, "{}")}, error_file=None)
+
+
+def test_searcher_suggests_assignments_until_the_search_is_over() -> None:
+    driver = FakeDriver(3)
+    searcher, _, _ = make_adapter(driver)
+    assert searcher.suggest("a") == {"assignment": Assignment("3", 0, "{}")}
+    assert searcher.suggest("b") is None
+    driver.is_over = True
+    assert searcher.suggest("b") == searcher.FINISHED
+
+
+def test_scheduler_stops_a_trial_as_the_driver_says() -> None:
+    driver: Any = FakeDriver()
+    scheduler = TuneScheduler(driver)
+    verdicts = [scheduler.on_trial_result(None, tune_trial(n), {"report": "r"}) for n in (0, 1)]
+    assert verdicts == [scheduler.CONTINUE, scheduler.STOP]
+    assert driver.calls == [("record_report", 0, "r"), ("record_report", 1, "r")]
+
+
+def test_reports_are_held_back_until_all_first_clients_are_up() -> None:
+    driver = FakeDriver(0, 1, 2)
+    searcher, callback, _ = make_adapter(driver)
+    searcher.suggest("a")
+    searcher.suggest("b")
+    callback.on_trial_start(0, [], tune_trial(0))
+    callback.on_trial_start(0, [], tune_trial(1))
+    assert driver.calls == [], "no client has been requested for trial 2"
+    searcher.suggest("c")
+    callback.on_trial_start(0, [], tune_trial(2))
+    assert driver.calls == [("release_reports",)]
+    driver.ready.append(Assignment("3", 0, "{}"))
+    searcher.suggest("d")
+    callback.on_trial_start(0, [], tune_trial(3))
+    assert driver.calls == [("release_reports",)], "only once"
+
+
+def test_reports_do_not_wait_for_a_failed_client() -> None:
+    driver = FakeDriver(0, 1)
+    searcher, callback, _ = make_adapter(driver)
+    searcher.suggest("a")
+    searcher.suggest("b")
+    callback.on_trial_error(0, [], tune_trial(0))
+    assert driver.calls == [("fail", 0, "for an unknown reason")]
+    callback.on_trial_start(0, [], tune_trial(1))
+    assert driver.calls[1:] == [("release_reports",)]
+
+
+@pytest.mark.parametrize(("seconds", "is_released"), [(119.0, False), (121.0, True)])
+def test_reports_wait_two_minutes_for_the_first_clients(seconds: float, is_released: bool) -> None:
+    driver = FakeDriver(0)
+    searcher, callback, clock = make_adapter(driver)
+    searcher.suggest("a")
+    clock.now += seconds
+    callback.on_step_begin(0, [])
+    callback.on_step_begin(0, [])
+    assert driver.calls.count(("release_reports",)) == is_released

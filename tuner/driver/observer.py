@@ -1,0 +1,206 @@
+"""Observers of a search: the tracker, the view and Optuna's dashboard.
+
+The driver writes an event to the journal, then calls the observers in the order of its list. An
+observer never decides anything, and a search runs equally well without any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from typing_extensions import override
+
+from model.engine.report import Report
+from tuner.conductor.conductor import Conductor
+from tuner.conductor.outcome import Outcome
+from tuner.conductor.trial import Trial
+from tuner.driver.catch_up import catch_up
+from tuner.driver.optuna_dashboard import StudyStore
+from tuner.driver.view import View
+from tuner.journal.journaled_search import JournaledSearch
+from tuner.results.optuna_export import study_trial
+from tuner.tracking.runs import trial_tags
+from tuner.tracking.tracker import Tracker
+from tuner.workers.load import MetricsPoller
+
+
+class SearchObserver:
+    """Reacts to the events of a search; every method does nothing unless it is overridden.
+
+    Methods must return at once: the driver calls them between two reports.
+
+    Attributes:
+        name: name of the observer in messages.
+    """
+
+    name = "an observer"
+
+    @property
+    def problem(self) -> str | None:
+        """Message about data that the observer cannot write at present; None if there are none."""
+        return None
+
+    def search_resumed(self, search: JournaledSearch | None) -> None:
+        """Called first, with the content of the journal; None if no search begins there."""
+
+    def trial_restored(self, trial: Trial) -> None:
+        """Called for each trial of a resumed search whose state is in the journal already."""
+
+    def trial_started(self, trial: Trial, time_ms: int) -> None:
+        """Called for a new trial; `trial.outcome` is set if it equals another and is not trained.
+
+        Args:
+            trial: the trial.
+            time_ms: time of the event in the journal.
+        """
+
+    def reported(self, trial: Trial, report: Report, time_ms: int, *, is_best: bool) -> None:
+        """Called after the conductor has decided about a report.
+
+        Args:
+            trial: the trial, which is ended or paused if the conductor has decided so.
+            report: its newest report.
+            time_ms: time of the event in the journal.
+            is_best: True if the report has made the trial the best one.
+        """
+
+    def trial_ended(self, trial: Trial, outcome: Outcome, time_ms: int) -> None:
+        """Called when a trial has ended, or is interrupted by the end of this session.
+
+        Args:
+            trial: the trial; its `outcome` is None if it is only interrupted.
+            outcome: how it ended.
+            time_ms: time of the event in the journal.
+        """
+
+    def message_sent(self, text: str) -> None:
+        """Called with news about the complete search, such as the restart of a worker."""
+
+    def tick(self) -> None:
+        """Called about ten times a second while trials train."""
+
+    def close(self) -> str | None:
+        """Finish; return a message about data that could not be written, if there are any."""
+        return None
+
+
+class TrackerObserver(SearchObserver):
+    """Records the search in MLflow.
+
+    Args:
+        tracker: the open tracker of the search.
+        environment: device and versions of the workers.
+        poller: source of the system metrics.
+    """
+
+    name = "the tracking store"
+
+    def __init__(
+        self,
+        tracker: Tracker,
+        environment: Mapping[str, str],
+        poller: MetricsPoller | None = None,
+    ) -> None:
+        self._tracker, self._environment, self._poller = tracker, environment, poller
+
+    @property
+    @override
+    def problem(self) -> str | None:
+        return self._tracker.problem
+
+    @override
+    def search_resumed(self, search: JournaledSearch | None) -> None:
+        catch_up(self._tracker, search)  # the previous driver may have died before it sent them
+
+    @override
+    def trial_started(self, trial: Trial, time_ms: int) -> None:
+        tags = trial_tags(trial.parent, trial.confirms, recorded=bool(trial.recorded))
+        self._tracker.start_trial(trial.number, trial.spec, self._environment, time_ms, tags)
+
+    @override
+    def reported(self, trial: Trial, report: Report, time_ms: int, *, is_best: bool) -> None:
+        self._tracker.log_report(trial.number, report, time_ms)
+
+    @override
+    def trial_ended(self, trial: Trial, outcome: Outcome, time_ms: int) -> None:
+        self._tracker.end_trial(trial.number, str(outcome), time_ms)
+
+    @override
+    def tick(self) -> None:
+        if self._poller is not None and (metrics := self._poller.poll()):
+            self._tracker.log_system_metrics(metrics)
+
+
+class ViewObserver(SearchObserver):
+    """Shows the search to the user.
+
+    Args:
+        view: the view.
+        metric: name of the objective's metric.
+    """
+
+    name = "the view"
+
+    def __init__(self, view: View, metric: str) -> None:
+        self._view, self._metric = view, metric
+
+    @override
+    def trial_started(self, trial: Trial, time_ms: int) -> None:
+        if trial.outcome is not None:  # no report will show that it equals another trial
+            self._view.event(trial, str(trial.outcome))
+
+    @override
+    def reported(self, trial: Trial, report: Report, time_ms: int, *, is_best: bool) -> None:
+        self._view.event(trial, report_text(trial, self._metric, is_best=is_best))
+
+    @override
+    def message_sent(self, text: str) -> None:
+        self._view.phase(text)
+
+
+class DashboardObserver(SearchObserver):
+    """Copies ended trials to Optuna's dashboard.
+
+    Args:
+        store: writer of the study.
+        conductor: conductor of the search, for its space, which may be edited, and its trials.
+    """
+
+    name = "Optuna's study"
+
+    def __init__(self, store: StudyStore, conductor: Conductor) -> None:
+        self._store, self._conductor = store, conductor
+
+    @override
+    def trial_restored(self, trial: Trial) -> None:
+        self._copy(trial)
+
+    @override
+    def trial_ended(self, trial: Trial, outcome: Outcome, time_ms: int) -> None:
+        self._copy(trial)
+
+    def _copy(self, trial: Trial) -> None:
+        # A trial that confirms another repeats its draw, so the study does not get it.
+        if trial.outcome and trial.confirms is None and trial.reports:
+            observation = self._conductor.board.observation(trial)
+            frozen = study_trial(self._conductor.space, trial.draw, observation)
+            self._store.add(trial.number, frozen)
+
+    @override
+    def close(self) -> str | None:
+        return self._store.close()
+
+
+def report_text(trial: Trial, metric: str, *, is_best: bool) -> str:
+    """Format the newest report of a trial: `report 3/9  val_loss 4.1234  best so far`."""
+    value = trial.objective(metric)
+    parts = [f"report {len(trial.reports)}/{len(trial.report_steps)}  {metric} {value:.4f}"]
+    if is_best:
+        parts.append("best so far")
+    if trial.outcome:
+        parts.append(str(trial.outcome))
+    elif trial.is_paused:
+        parts.append("waits to be promoted")
+    if trial.last is not None and trial.last.problem:
+        parts.append(trial.last.problem)
+    return "  ".join(parts)

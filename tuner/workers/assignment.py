@@ -1,0 +1,36 @@
+"""The order to train one segment of a trial, as driver, client and worker pass it on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from model.engine.report import Report
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One segment of a trial, assigned to one worker.
+
+    The specification is JSON text, because every process of a client unpickles assignments, and
+    parsing a `TrialSpec` would cost each of them the import of pydantic.
+
+    Attributes:
+        trial_id: number of the trial, as text.
+        worker: index of the worker.
+        spec: the `TrialSpec` as JSON.
+        after: step of the last recorded report; the segment begins with the report after it.
+        source: trial and latest step of the checkpoint to resume from; None: train from step 0.
+        reports: reports of an equal finished trial, delivered instead of training.
+    """
+
+    trial_id: str
+    worker: int
+    spec: str
+    after: int = 0
+    source: tuple[str, int] | None = None
+    reports: tuple[Report, ...] = ()
+
+    @property
+    def number(self) -> int:
+        """Number of the trial."""
+        return int(self.trial_id)
