@@ -70,8 +70,8 @@ def conducted(
     journal.append(SessionBegun({}, SLOTS, in_order=True))
     conductor = Conductor(space, FACTS, SLOTS)
     driver = Driver(
-        conductor, journal, [nobody, nobody],
-        [TrackerObserver(nobody, {}), ViewObserver(SilentView(), conductor.board.metric)],
+        conductor, journal, [ignore, ignore],
+        [TrackerObserver(ignore, {}), ViewObserver(SilentView(), conductor.board.metric)],
         in_order=True, check_interrupt=lambda: None, watchdog=Watchdog([]),
     )  # fmt: skip
     places = sorted({round(trials / 2 ** (i / 2)) for i in range(11)})
