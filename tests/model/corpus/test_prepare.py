@@ -82,7 +82,7 @@ def test_prepare_covers_every_document_once(texts: Path, tmp_path: Path) -> None
     assert corpus.tokenizer.vocab_size == 270
     assert corpus.train.dtype == np.uint16
     stages = list(dict.fromkeys(progress.stage for progress in said))
-    assert stages == ["reading what identifies the data", "counting", "encoding", "assembling"]
+    assert stages == ["fingerprinting the data", "counting", "encoding", "assembling"]
     size = sum(path.stat().st_size for path in texts.rglob("*.[tm]*"))
     assert [p for p in said if p.stage == "encoding"][-1] == Progress("encoding", size, size, "B")
 

@@ -103,7 +103,9 @@ def test_pairs_are_refused_in_files_that_are_no_tables(tmp_path: Path, name: str
     path.write_text("text")
     (tmp_path / "a.jsonl").write_text('{"source": "a", "target": "b"}')
     assert len(list(documents(config(tmp_path / "a.jsonl", pairs=True)))) == 2
-    message = f"{re.escape(str(path))} is no table and so has no pairs; name .jsonl, .* leave out"
+    message = (
+        f"{re.escape(str(path))} is not a table and so has no pairs; name .jsonl, .* leave out"
+    )
     for ask in (source_files, lambda data: next(documents(data))):
         with pytest.raises(CorpusError, match=message):
             ask(config(tmp_path, pairs=True))  # type: ignore[operator]
