@@ -12,7 +12,7 @@ class Progress(NamedTuple):
     Attributes:
         stage: name of the stage, for instance "encoding".
         done: units that are done.
-        total: units of the whole stage; None if unknown.
+        total: units of the complete stage; None if unknown.
         unit: "B" for bytes, otherwise a plural noun.
     """
 

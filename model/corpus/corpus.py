@@ -200,7 +200,7 @@ def get_batch(
         context_length: T.
         device: device of the returned tensors.
         k: slots; each gets its own windows.
-        seed: makes the draw repeatable; None draws anew in each call.
+        seed: makes the draw repeatable; None draws different windows in each call.
 
     Returns:
         x and y, (K, B, T) int64; y is x shifted by one.

@@ -29,7 +29,7 @@ class DeviceDataset(Protocol):
 
 
 def on_device(data: Dataset, device: torch.device) -> DeviceDataset | None:
-    """Copy data to a GPU; return None if they do not fit, or the device is no GPU."""
+    """Copy data to a GPU; return None if they do not fit, or the device is not a CUDA GPU."""
     if device.type != "cuda":
         return None
     free, _ = torch.cuda.mem_get_info(device)

@@ -25,9 +25,9 @@ class PairDataset(Dataset):
         end_of_text: id of the token that ends a source or a target, and occurs nowhere else.
 
     Attributes:
-        tokens: see Args.
+        tokens: 1-D token ids of all pairs.
         bounds: (2N + 1,), begins of sources and targets, alternating, and the end of the last one.
-        end_of_text: see Args.
+        end_of_text: id of the token that ends a source or a target.
 
     Raises:
         ValueError: if a source has no target.

@@ -79,7 +79,7 @@ def prepare(
     Raises:
         CorpusError: if the source or the tokenizer cannot be used, or the cache cannot be written.
     """
-    on_progress(Progress("reading what identifies the data", 0, None, "B"))
+    on_progress(Progress("fingerprinting the data", 0, None, "B"))
     check_vocab_size(tokenizer.vocab_size, [END_OF_TEXT])
     chosen = load_tokenizer(tokenizer) or tokenizer
     memo = cache_dir / _MEMO

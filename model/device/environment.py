@@ -1,4 +1,4 @@
-"""Environment that a trial's bits depend on beside its specification: device and libraries."""
+"""Environment that a trial's bits depend on in addition to its specification."""
 
 from __future__ import annotations
 

@@ -75,13 +75,13 @@ class CachedModel:
         self._row = torch.arange(len(table), device=self.device).unsqueeze(-1)  # (K, 1)
         self._documents = self._row.new_zeros(len(table), size)
         self._heads = (len(table), size, a.n_kv_heads, a.d_head)  # (K, S, H′, d)
-        self._kept: dict[int, tuple[Tensor, Tensor]] = {}  # place of a layer → keys, values
+        self._cache: dict[int, tuple[Tensor, Tensor]] = {}  # place of a layer → keys, values
         self._memory: Tensor | None = None
         self._attend_memory: Attend | None = None
         if sources is not None:
             with _reproducible(self.device):
                 self._memory, attend = EncoderDecoder(a).encode(weights, sources, Dropout())
-            self._attend_memory = _keeping(attend)
+            self._attend_memory = _with_cached_memory(attend)
 
     def restart(self, texts: Mapping[int, Sequence[int]]) -> Tensor:
         """Replace the texts of some slots.
@@ -160,9 +160,9 @@ class CachedModel:
 
     def _attend(self, at: Tensor, mask: Tensor) -> Attend:
         def attend(q: Tensor, k: Tensor, v: Tensor, place: int) -> Tensor:
-            if place not in self._kept:
-                self._kept[place] = k.new_zeros(self._heads), v.new_zeros(self._heads)
-            keys, values = self._kept[place]
+            if place not in self._cache:
+                self._cache[place] = k.new_zeros(self._heads), v.new_zeros(self._heads)
+            keys, values = self._cache[place]
             keys[self._row, at] = k.transpose(1, 2)
             values[self._row, at] = v.transpose(1, 2)
             keys, values = keys.transpose(1, 2), values.transpose(1, 2)  # (K, H′, S, d)
@@ -188,14 +188,14 @@ class CachedModel:
             return self._head(self._weights, x.unsqueeze(1)).squeeze(1)
 
 
-def _keeping(attend: Attend) -> Attend:
+def _with_cached_memory(attend: Attend) -> Attend:
     """Attend to keys and values of the first pass in all passes: those of a source stay."""
-    kept: dict[int, tuple[Tensor, Tensor]] = {}
+    cache: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def attend_kept(q: Tensor, k: Tensor, v: Tensor, place: int) -> Tensor:
-        return attend(q, *kept.setdefault(place, (k, v)), place)
+    def attend_cached(q: Tensor, k: Tensor, v: Tensor, place: int) -> Tensor:
+        return attend(q, *cache.setdefault(place, (k, v)), place)
 
-    return attend_kept
+    return attend_cached
 
 
 @contextmanager

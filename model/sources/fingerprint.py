@@ -180,7 +180,7 @@ def _save(memo: Path, new_entries: dict[str, _Entry]) -> None:
     """Add entries to the memo atomically, and drop the entries of files that no longer exist.
 
     Entries that another process adds at the same moment may be lost: their files are then read
-    again. For the same reason, a memo that cannot be written is not an error.
+    again. A memo that cannot be written is not an error, either.
     """
     with suppress(OSError):
         memo.parent.mkdir(parents=True, exist_ok=True)

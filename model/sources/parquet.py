@@ -52,7 +52,8 @@ def parquet_rows(path: Path, columns: Mapping[str, str], errors: str) -> Iterato
             raise unreadable(path, error) from error
         message = " ".join(str(error).split())
         raise CorpusError(
-            f"data: {path} is no Parquet file or is damaged ({message}); make or download it again"
+            f"data: {path} is not a Parquet file or is damaged ({message}); make or download it "
+            f"again"
         ) from error
 
 

@@ -44,7 +44,7 @@ def _files(config: DataConfig) -> Iterator[Document]:
         if document is None and is_named(file, patterns):
             raise CorpusError(
                 f"data: {file.path} is empty: {describe_emptiness(file.path, config)}; leave it "
-                f"out or give it some text"
+                f"out or add text to it"
             )
     if is_empty:
         raise CorpusError(
@@ -75,8 +75,8 @@ def source_files(config: DataConfig) -> list[SourceFile]:
         _size(file)
         if config.files and config.pairs and format_suffix(file.path) in TEXT_FORMATS:
             raise CorpusError(
-                f"data.files: {file.path} is no table and so has no pairs; name .jsonl, .csv, .tsv "
-                f"and .parquet files only, or leave out pairs: true"
+                f"data.files: {file.path} is not a table and so has no pairs; name .jsonl, .csv, "
+                f".tsv and .parquet files only, or leave out pairs: true"
             )
     return files
 

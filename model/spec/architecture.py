@@ -89,27 +89,32 @@ class Architecture(BaseModel):
         description="heads of keys and values, each shared by n_heads / n_kv_heads query heads; "
         "0 means n_heads",
     )  # fmt: skip
-    activation: Activation = Field(default="swiglu", description="of the feed-forward layer")
+    activation: Activation = Field(
+        default="swiglu", description="activation of the feed-forward layer"
+    )
     d_ff: int = Field(
         default=0, ge=0, le=1_048_576, validate_default=True,
         description="inner width of the feed-forward layer, a multiple of 32; 0 means 8/3·d_model "
         "to the nearest multiple of 64, and 3/2 of that if the activation is not gated",
     )  # fmt: skip
-    position: Position = Field(default="rope", description="how a token knows where it stands")
+    position: Position = Field(default="rope", description="position encoding")
     rope_theta: float = Field(default=10_000.0, gt=1, description="base of the rotary angles")
-    norm: Literal["rmsnorm", "layernorm"] = Field(default="rmsnorm", description="of activations")
+    norm: Literal["rmsnorm", "layernorm"] = Field(
+        default="rmsnorm", description="normalization of activations"
+    )
     norm_placement: Literal["pre", "post"] = Field(
-        default="pre", description="norm of each branch's input, or of the sum after it"
+        default="pre",
+        description="pre: norm of each branch's input; post: norm of the sum after it",
     )
     qk_norm: bool = Field(default=False, description="rmsnorm of each head's queries and keys")
     tied_embeddings: bool = Field(
-        default=False, description="the head uses the table of the token embeddings"
+        default=False, description="the output head uses the matrix of the token embeddings"
     )
     logit_soft_cap: float = Field(
         default=0.0, ge=0, le=1e6, description="bound c of the logits, c·tanh(logit/c); 0 is none"
     )
     attend_across_documents: bool = Field(
-        default=True, description="false: attention stops where a document of a sequence begins"
+        default=True, description="false: a token attends only to tokens of its own document"
     )
 
     @field_validator("n_kv_heads")

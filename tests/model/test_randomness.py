@@ -133,7 +133,7 @@ def test_truncated_normal_is_a_function_of_its_key() -> None:
 
 
 @pytest.mark.parametrize("probability", [0.01, 0.1, 0.5, 0.9])
-def test_dropout_drops_the_share_asked_for_and_keeps_the_mean(probability: float) -> None:
+def test_dropout_drops_the_requested_share_and_keeps_the_mean(probability: float) -> None:
     n = 200_000
     (y,) = masks([1], [probability])(torch.ones(1, 200, n // 200), 3)
     dropped = (y == 0).double().mean().item()

@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
     return found
 
 
-def test_load_maps_what_was_prepared(folder: Path) -> None:
+def test_load_maps_a_prepared_corpus(folder: Path) -> None:
     loaded = load(folder)
     assert loaded is not None
     assert isinstance(loaded.train, np.memmap)

@@ -140,7 +140,7 @@ def test_lengths_cut_nothing() -> None:
     assert shorter.targets.tolist() == [[8, 9]]
 
 
-def test_pairs_that_are_not_there_are_refused() -> None:
+def test_missing_pairs_are_refused() -> None:
     made = stream([([1], [2]), ([3], [4])], 0)
     asks: list[Callable[[int], Any]] = [
         made.source,
@@ -247,7 +247,7 @@ def test_the_same_file_makes_other_corpora_with_pairs_and_other_fields(tmp_path:
         (9, {"validation_fraction": 0.999999}, "every pair falls into the validation part; lower"),
     ],
 )
-def test_prepare_speaks_of_pairs(
+def test_prepare_messages_name_pairs(
     tmp_path: Path, rows: int, options: dict[str, Any], message: str
 ) -> None:
     (tmp_path / "a.jsonl").write_text('{"source": "a", "target": "b"}\n' * rows)

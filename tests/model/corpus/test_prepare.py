@@ -82,7 +82,7 @@ def test_prepare_covers_every_document_once(texts: Path, tmp_path: Path) -> None
     assert corpus.tokenizer.vocab_size == 270
     assert corpus.train.dtype == np.uint16
     stages = list(dict.fromkeys(progress.stage for progress in said))
-    assert stages == ["reading what identifies the data", "counting", "encoding", "assembling"]
+    assert stages == ["fingerprinting the data", "counting", "encoding", "assembling"]
     size = sum(path.stat().st_size for path in texts.rglob("*.[tm]*"))
     assert [p for p in said if p.stage == "encoding"][-1] == Progress("encoding", size, size, "B")
 
@@ -281,7 +281,7 @@ def test_prepare_keeps_its_corpus_whatever_happens_to_the_folder(
         (preparation, "sha256_of", []),
     ],
 )
-def test_prepare_goes_on_where_it_was_interrupted(
+def test_prepare_resumes_after_an_interruption(
     texts: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -426,7 +426,7 @@ def test_prepare_at_once_in_several_threads(texts: Path, tmp_path: Path) -> None
         ),
     ],
 )
-def test_prepare_says_what_is_wrong_and_leaves_nothing(
+def test_prepare_reports_errors_and_leaves_no_files(
     tmp_path: Path, text: bytes, options: dict[str, Any], message: str
 ) -> None:
     (tmp_path / "a.txt").write_bytes(text)
@@ -437,7 +437,7 @@ def test_prepare_says_what_is_wrong_and_leaves_nothing(
         prepare(config(tmp_path / "missing.txt"), SMALL, tmp_path / "cache")
 
 
-def test_prepare_notices_data_that_changes_meanwhile(
+def test_prepare_refuses_data_that_change_meanwhile(
     texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = preparation.assemble
@@ -452,7 +452,7 @@ def test_prepare_notices_data_that_changes_meanwhile(
     assert prepared(tmp_path / "cache") == []
 
 
-def test_prepare_says_that_it_cannot_write(
+def test_prepare_reports_write_errors(
     texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*args: Any, **kwargs: Any) -> None:
@@ -494,7 +494,7 @@ def test_prepare_reads_special_tokens_in_any_order(texts: Path, tmp_path: Path) 
     assert corpus.tokenizer_fingerprint == made.fingerprint
 
 
-def test_prepare_names_what_is_wrong_with_a_given_tokenizer(texts: Path, tmp_path: Path) -> None:
+def test_prepare_reports_errors_of_a_given_tokenizer(texts: Path, tmp_path: Path) -> None:
     trained = prepare(config(texts), SMALL, tmp_path / "cache").tokenizer
     end = END_OF_TEXT.encode()
     rest = {i: token for i, token in trained.vocab.items() if token != end}

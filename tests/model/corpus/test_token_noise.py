@@ -1,4 +1,4 @@
-"""Token noise: how much, what it spares, and what it is a function of."""
+"""Token noise: its share, the tokens it keeps, and its keys."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Tokens = tuple[np.ndarray, np.ndarray]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.9])
-def test_noise_replaces_the_share_asked_for(share: float) -> None:
+def test_noise_replaces_the_requested_share(share: float) -> None:
     """Tokens of the document's end stay; the others become each id but that one, evenly."""
     vocab, count = 50, 200_000
     ids = np.tile([7, 0, 7, 7], (count // 4, 1))

@@ -1,4 +1,4 @@
-"""What the bits of a trial depend on, and which dtype a device computes in by itself."""
+"""Environment of a trial's bits, and the default dtype of a device."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_environment_names_device_and_dtype() -> None:
     assert environment("mps")["device"].startswith("mps: ")
 
 
-def test_environment_names_the_width_where_kernels_may_depend_on_it() -> None:
+def test_environment_has_the_width_on_gpus_only() -> None:
     assert environment("cpu", width=3)["width"] == "any"
     assert environment("mps", width=3)["width"] == "3"
 
@@ -52,5 +52,5 @@ def test_auto_is_float32_elsewhere(device: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_dtype_that_is_asked_for_is_taken(dtype: str) -> None:
+def test_explicit_dtype_is_kept(dtype: str) -> None:
     assert computing_dtype(dtype, "cuda") == dtype

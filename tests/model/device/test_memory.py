@@ -46,7 +46,7 @@ def test_memory_of_each_device(called: list[str]) -> None:
     assert called == ["cuda empty", "mps empty"]
 
 
-def test_gpu_gets_back_what_is_kept_for_later(called: list[str]) -> None:
+def test_give_back_empties_the_cache(called: list[str]) -> None:
     for device in (CPU, CUDA, MPS):
         give_back(device)
     for device in (CPU, CUDA, MPS):

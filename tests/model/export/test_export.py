@@ -106,7 +106,7 @@ def names(made: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", [*names("hf"), *names("gguf")])
-def test_transformers_gives_the_same(
+def test_transformers_gives_equal_results(
     name: str, exports: tuple[Path, dict[str, Any]], trained: Any, tokenizer: Tokenizer
 ) -> None:
     """Logits, the ids of a text (once of a megabyte), and what is written greedily."""
@@ -132,7 +132,7 @@ def test_transformers_gives_the_same(
     assert about["config"]["max_position_embeddings"] == 32
 
 
-def test_hf_says_what_the_model_is(exports: tuple[Path, dict[str, Any]]) -> None:
+def test_hf_configuration_describes_the_model(exports: tuple[Path, dict[str, Any]]) -> None:
     _, said = exports
     about = said["hf theta"]
     assert about["longest"] == 32
@@ -209,7 +209,7 @@ def test_torch_loads_every_architecture(
     assert {n: w.shape[1:] for n, w in model.state_dict().items()} == parameter_shapes(a)
 
 
-def test_load_exported_says_what_is_wrong(trained: Any, tmp_path: Path) -> None:
+def test_load_exported_reports_errors(trained: Any, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="is not an export of the format torch"):
         load_exported(tmp_path)
     export("torch", trained(), tmp_path / "small")
@@ -276,7 +276,7 @@ def test_all_obstacles_are_named_at_once(tmp_path: Path) -> None:
         check("gguf", Architecture(**SIZES, activation="geglu"), None, tmp_path, force=False)
 
 
-def test_missing_package_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_package_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("model.export.registry.find_spec", lambda name: None)
     with pytest.raises(ExportError, match="needs the package gguf: pip install gguf"):
         check("gguf", Architecture(**SIZES), "gpt2", tmp_path / "out", force=False)
@@ -305,7 +305,7 @@ def test_folder_has_digests_of_all_files(exports: tuple[Path, dict[str, Any]]) -
     assert len({path.stat().st_mode for path in folder.iterdir()}) == 1
 
 
-def test_folder_that_holds_something_is_left_alone(trained: Any, tmp_path: Path) -> None:
+def test_foreign_folder_is_not_replaced(trained: Any, tmp_path: Path) -> None:
     target = tmp_path / "deep" / "out"
     first = export("torch", trained(), target)
     with pytest.raises(ExportError, match="an earlier export; give another folder, or --force"):
@@ -322,7 +322,7 @@ def test_folder_that_holds_something_is_left_alone(trained: Any, tmp_path: Path)
     assert [path.name for path in target.parent.iterdir()] == ["out"]
 
 
-def test_folder_is_whole_or_as_it_was(
+def test_folder_is_complete_or_unchanged(
     trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "out"
@@ -339,7 +339,7 @@ def test_folder_is_whole_or_as_it_was(
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_tokens_of_one_name_are_said(trained: Any, tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_equal_names_are_reported(trained: Any, tokenizer: Tokenizer, tmp_path: Path) -> None:
     """A special token that is spelled as GPT-2's name of a space and a letter."""
     made = trained()
     assert b" a" in tokenizer.vocab.values()

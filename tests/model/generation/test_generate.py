@@ -74,7 +74,7 @@ def test_text_beyond_the_context_is_read_again_from_its_half(position: str, cont
 
 
 @pytest.mark.parametrize("choice", ["default", "original", "encoder"])
-def test_text_does_not_depend_on_what_is_written_beside_it(choice: str) -> None:
+def test_text_does_not_depend_on_other_texts(choice: str) -> None:
     """Of other models and of its own; one of them needs a larger cache."""
     mix = PAIRED["default"] if choice == "encoder" else SINGLE[choice]
     a = small(**{**mix, "context_length": 200})
@@ -146,7 +146,7 @@ def test_text_ends_at_the_end_of_text() -> None:
 
 
 @pytest.mark.parametrize("choice", ["default", "relative", "original"])
-def test_encoder_decoder_writes_what_greedy_writes(choice: str) -> None:
+def test_encoder_decoder_equals_greedy_decoding(choice: str) -> None:
     a = small(**{**PAIRED[choice], "context_length": 12})
     models, sources = single(a, 2), sources_of(a, 2, 3)
     assert sources is not None
@@ -243,7 +243,7 @@ def test_neighbouring_draws_are_independent() -> None:
         assert stats.chi2_contingency(counts).pvalue > 1e-6
 
 
-def test_draw_never_takes_what_was_filtered() -> None:
+def test_draw_never_takes_filtered_tokens() -> None:
     """For all random numbers, and where probabilities end below 1 by rounding."""
     logits = rows(1, 50)
     logits[0, ::2] = -math.inf

@@ -200,7 +200,7 @@ def refusal(kind: str) -> Exception:
         ("OfflineModeIsEnabled", r"cannot reach the Hugging Face hub for a/b \(.*\); connect"),
     ],
 )
-def test_what_the_hub_refuses_is_a_sentence(
+def test_errors_of_the_hub_are_one_sentence(
     monkeypatch: pytest.MonkeyPatch, kind: str, message: str
 ) -> None:
     answer(monkeypatch, refusal(kind))
@@ -208,7 +208,7 @@ def test_what_the_hub_refuses_is_a_sentence(
         commit(config("a/b", revision="v1"))
 
 
-def test_datasets_that_is_not_installed_is_a_sentence(
+def test_missing_datasets_package_is_one_sentence(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
@@ -222,7 +222,7 @@ def test_datasets_that_is_not_installed_is_a_sentence(
 
 
 @pytest.mark.parametrize("pinned", [False, True])
-def test_no_network_is_a_sentence_and_no_wait(tmp_path: Path, pinned: bool) -> None:
+def test_unreachable_hub_is_one_sentence_within_seconds(tmp_path: Path, pinned: bool) -> None:
     """A hub at a port where nobody listens, asked by a process of its own."""
     revision = COMMIT if pinned else None
     code = (

@@ -91,7 +91,7 @@ def test_every_kind_of_source_is_in_the_registry(options: dict[str, Any], kind: 
         ),
     ],
 )
-def test_data_config_names_what_has_no_effect(options: dict[str, Any], message: str) -> None:
+def test_data_config_refuses_options_without_effect(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         DataConfig(**options)
 
@@ -103,7 +103,9 @@ def test_pairs_are_refused_in_files_that_are_no_tables(tmp_path: Path, name: str
     path.write_text("text")
     (tmp_path / "a.jsonl").write_text('{"source": "a", "target": "b"}')
     assert len(list(documents(config(tmp_path / "a.jsonl", pairs=True)))) == 2
-    message = f"{re.escape(str(path))} is no table and so has no pairs; name .jsonl, .* leave out"
+    message = (
+        f"{re.escape(str(path))} is not a table and so has no pairs; name .jsonl, .* leave out"
+    )
     for ask in (source_files, lambda data: next(documents(data))):
         with pytest.raises(CorpusError, match=message):
             ask(config(tmp_path, pairs=True))  # type: ignore[operator]
@@ -143,13 +145,13 @@ def test_source_files_and_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["b.parquet", "b.txt.gz", "b.jsonl.zst"])
-def test_source_bytes_of_what_must_be_read_is_unknown(tmp_path: Path, name: str) -> None:
+def test_source_bytes_is_none_if_only_reading_tells(tmp_path: Path, name: str) -> None:
     (tmp_path / "a.txt").write_text("12345")
     (tmp_path / name).touch()
     assert source_bytes(config(tmp_path)) is None
 
 
-def test_source_files_names_what_is_missing(tmp_path: Path) -> None:
+def test_source_files_names_missing_files(tmp_path: Path) -> None:
     for ask in (source_files, source_bytes):
         with pytest.raises(CorpusError, match=r"cannot read .*a\.txt: No such file"):
             ask(config(tmp_path / "a.txt"))  # type: ignore[operator]
@@ -248,7 +250,7 @@ def test_a_process_that_reads_a_large_file_stays_small(tmp_path: Path, name: str
     assert int(done.stdout) * 1024 < 80_000_000
 
 
-def test_python_stdlib_leaves_out_what_is_no_library(
+def test_python_stdlib_leaves_out_other_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = ["a.py", "json/decoder.py", "turtle.py"]

@@ -62,7 +62,7 @@ def test_blocks_names_a_damaged_file(tmp_path: Path, suffix: str, damage: object
         list(blocks(path))
 
 
-def test_blocks_names_a_file_that_vanished(tmp_path: Path) -> None:
+def test_blocks_names_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"cannot read .*a\.txt: No such file or directory; che"):
         list(blocks(tmp_path / "a.txt"))
 

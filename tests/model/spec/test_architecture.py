@@ -89,7 +89,7 @@ def test_architecture_refuses(change: dict[str, Any], message: str) -> None:
 
 
 @pytest.mark.parametrize("value", [3, None, "small", []])
-def test_architecture_refuses_what_is_no_mapping(value: object) -> None:
+def test_architecture_refuses_other_types(value: object) -> None:
     with pytest.raises(ValidationError):
         Architecture.model_validate(value)
 
@@ -122,7 +122,7 @@ def written_out(a: Architecture) -> int:
 
 @settings(deadline=None, max_examples=50)
 @given(mix=mixes())
-def test_num_parameters_counts_those_of_the_model(mix: dict[str, Any]) -> None:
+def test_num_parameters_equals_the_module(mix: dict[str, Any]) -> None:
     a = Architecture(vocab_size=263, **mix)
     model = module_of(a, 2)
     assert sum(p.numel() for p in model.parameters()) == 2 * a.num_parameters == 2 * written_out(a)

@@ -1,4 +1,4 @@
-"""The symbol table, and what follows from it."""
+"""The symbol table, and the derivation of complete hyperparameters."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_row_is_complete(row: Symbol) -> None:
         assert set(values) < set(SYMBOL_TABLE[name].choices)
 
 
-def test_table_says_what_each_optimizer_and_schedule_is() -> None:
+def test_table_describes_each_optimizer_and_schedule() -> None:
     """And where a formula has several forms, which one."""
     optimizer, schedule = SYMBOL_TABLE["optimizer"], SYMBOL_TABLE["schedule"]
     assert optimizer.choice_meanings and schedule.choice_meanings
@@ -89,7 +89,7 @@ def test_table_says_what_each_optimizer_and_schedule_is() -> None:
         assert "outside the root" in meaning or name not in {"adagrad", "rmsprop"}
 
 
-def test_table_has_every_symbol_of_the_issue() -> None:
+def test_table_has_every_required_symbol() -> None:
     numbers = {row.symbol: row.name for row in SYMBOL_TABLE.values() if not row.choices}
     assert numbers == SYMBOLS
     assert list(SYMBOL_TABLE) == list(Hyperparameters.model_fields)
@@ -124,14 +124,14 @@ def test_row_is_found_by_each_spelling(row: Symbol) -> None:
         ("T-warmup", "warmup_steps"),
     ],
 )
-def test_find_row_knows_other_spellings(spelling: str, name: str) -> None:
+def test_find_symbol_accepts_other_spellings(spelling: str, name: str) -> None:
     row = find_symbol(spelling)
     assert row is not None
     assert row.name == name
 
 
 @pytest.mark.parametrize("spelling", ["", "α_mx", "Adam", "learning rate"])
-def test_find_row_knows_no_others(spelling: str) -> None:
+def test_find_symbol_refuses_unknown_names(spelling: str) -> None:
     assert find_symbol(spelling) is None
 
 
@@ -176,7 +176,7 @@ def test_row_accepts_its_range(name: str, inside: list[Any], outside: list[Any])
 
 @ROWS
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, True, "1", None, [1], {}])
-def test_row_refuses_what_is_no_number(row: Symbol, value: Any) -> None:
+def test_row_refuses_other_types(row: Symbol, value: Any) -> None:
     assert not row.accepts(value)
 
 
@@ -190,7 +190,7 @@ def test_row_refuses_what_is_no_number(row: Symbol, value: Any) -> None:
         ("cooldown_shape", "linear | sqrt"),
     ],
 )
-def test_row_range_reads_like_mathematics(name: str, text: str) -> None:
+def test_row_range_is_mathematical_notation(name: str, text: str) -> None:
     assert SYMBOL_TABLE[name].range == text
 
 
@@ -242,7 +242,7 @@ def test_derive_rounds_fractions_of_counts(share: float, total: int) -> None:
         {"total_steps": 10, "epochs": 1, "budget_tokens": 1000},
     ],
 )
-def test_derive_wants_exactly_one_budget(budgets: dict[str, int]) -> None:
+def test_derive_requires_exactly_one_budget(budgets: dict[str, int]) -> None:
     values: dict[str, Any] = dict(budgets)
     tokens = values.pop("budget_tokens", None)
     with pytest.raises(ValueError, match="exactly one of T_total, N_epoch and a budget"):
@@ -370,7 +370,7 @@ def test_derive_ignores_the_cosine_rules_for_a_constant() -> None:
     assert h.warmup_steps == 60
 
 
-def test_derive_leaves_what_it_is_given() -> None:
+def test_derive_does_not_change_its_argument() -> None:
     values: dict[str, Any] = {"total_steps": 7, "cycle_steps": FractionOf("total_steps", 1.0)}
     derive(values, train_sequences=9, context_length=8)
     assert values == {"total_steps": 7, "cycle_steps": FractionOf("total_steps", 1.0)}

@@ -221,7 +221,7 @@ def test_noam_equals_the_formula(warmup: int, factor: float) -> None:
     assert all_rates(same) == ours(expected)
 
 
-def test_noam_refuses_to_guess_the_width() -> None:
+def test_noam_requires_the_width() -> None:
     with pytest.raises(ValueError, match="noam needs d_model"):
         learning_rate(1, rows("noam"))
 

@@ -1,4 +1,4 @@
-"""The identity of a trial, and when it reports."""
+"""Identity of a trial, and the updates of its reports."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_hash_is_stable_under_round_trip_and_field_order(spec: TrialSpec) -> Non
     assert TrialSpec.model_validate(turned).hash == spec.hash
 
 
-def test_hash_takes_whole_numbers_for_what_they_are(make_spec: MakeSpec) -> None:
+def test_hash_of_integers_equals_that_of_floats(make_spec: MakeSpec) -> None:
     """`1` and `1.0` in a search space mean the same trial."""
     assert make_spec(grad_clip=1).hash == make_spec(grad_clip=1.0).hash
     assert make_spec(batch_size=4).hash == make_spec(batch_size=4.0).hash
@@ -119,26 +119,26 @@ def test_hash_changes_with_every_field(
         seen.add(digest)
 
 
-def test_hash_ignores_where_the_tokenizer_lies(spec: TrialSpec) -> None:
+def test_hash_ignores_the_path_of_the_tokenizer(spec: TrialSpec) -> None:
     moved = spec.tokenizer.model_copy(update={"file": "elsewhere/tokenizer.json"})
     assert spec.model_copy(update={"tokenizer": moved}).hash == spec.hash
 
 
 def continued(parent: TrialSpec, step: int = 40, **rows: Any) -> TrialSpec:
-    """Another trial that goes on from the state of one."""
+    """A trial that continues another one."""
     own = parent.model_dump(exclude={"continues"})
     own["hyperparameters"] |= rows
     return TrialSpec(**own, continues=Continues(spec=parent, step=step))
 
 
-def test_hash_of_a_trial_that_continues_none_is_what_it_was(spec: TrialSpec) -> None:
+def test_hash_without_continues_is_unchanged(spec: TrialSpec) -> None:
     """Records that are older than `continues` keep their identities."""
     plain = spec.model_dump(mode="json", exclude={"continues": True, "tokenizer": {"file"}})
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     assert spec.hash == hashlib.sha256(text.encode()).hexdigest()
 
 
-def test_hash_depends_on_what_is_continued(spec: TrialSpec) -> None:
+def test_hash_depends_on_the_continued_trial(spec: TrialSpec) -> None:
     """On the step and on all of the chain, through JSON as well."""
     other = spec.model_copy(update={"seed": 8})
     specs = [spec, other, continued(spec), continued(spec, 80), continued(other)]
@@ -149,7 +149,7 @@ def test_hash_depends_on_what_is_continued(spec: TrialSpec) -> None:
         assert (again, again.hash) == (each, each.hash)
 
 
-def test_hash_ignores_where_a_tokenizer_lay_in_the_chain(spec: TrialSpec) -> None:
+def test_hash_ignores_paths_of_tokenizers_in_the_chain(spec: TrialSpec) -> None:
     moved = spec.tokenizer.model_copy(update={"file": "elsewhere/tokenizer.json"})
     there = spec.model_copy(update={"tokenizer": moved})
     assert continued(continued(there), 80).hash == continued(continued(spec), 80).hash
@@ -163,7 +163,7 @@ def test_chain_begins_with_the_root(spec: TrialSpec) -> None:
 
 
 def test_long_chains_survive_json(make_spec: MakeSpec) -> None:
-    """As population-based training makes them, up to a limit that is told."""
+    """As in population-based training, up to a limit with an error message."""
     spec = make_spec(steps=100, reports=100)
     for step in range(1, LONGEST_CHAIN):
         spec = continued(spec, step, weight_decay=step / 100)
@@ -215,7 +215,7 @@ def test_continued_trial_has_reported_since_it_continued(spec: TrialSpec) -> Non
         continued(continued(spec))
 
 
-def test_hash_tells_close_floats_apart(make_spec: MakeSpec) -> None:
+def test_hash_distinguishes_adjacent_floats(make_spec: MakeSpec) -> None:
     one = make_spec(weight_decay=0.1)
     next_float = make_spec(weight_decay=math.nextafter(0.1, 1))
     assert one.hash != next_float.hash

@@ -154,7 +154,7 @@ def test_train_bpe_refuses_an_empty_special_token(tmp_path: Path) -> None:
         train_on(tmp_path, "text", 300, [EOT, ""])
 
 
-def test_train_bpe_refuses_what_is_no_text(tmp_path: Path) -> None:
+def test_train_bpe_refuses_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"missing\.txt"):
         train_bpe(tmp_path / "missing.txt", 300, [])
     (tmp_path / "latin.txt").write_bytes("é".encode("latin-1"))
@@ -172,7 +172,7 @@ def test_train_bpe_ignores_the_number_of_processes(tmp_path: Path) -> None:
     assert train_bpe(path, 400, [EOT], processes=3) == alone
 
 
-def test_train_bpe_says_how_far_it_is(tmp_path: Path) -> None:
+def test_train_bpe_reports_progress(tmp_path: Path) -> None:
     said: list[Progress] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bpe, "_PIECE_CHARACTERS", 1000)
@@ -247,7 +247,7 @@ def test_train_bpe_keeps_carriage_returns(tmp_path: Path) -> None:
     ),
     size=st.integers(1, 7),
 )
-def test_train_bpe_ignores_how_the_file_is_read(
+def test_train_bpe_ignores_the_blocks_of_reading(
     tmp_path: Path, parts: list[str], special: list[str], size: int
 ) -> None:
     """Special tokens that overlap, or of which one begins another, are the hard ones."""

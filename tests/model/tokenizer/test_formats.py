@@ -47,7 +47,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return Tokenizer(*trained, SPECIAL, request.param)
 
 
-def test_huggingface_gives_the_same_ids(made: Tokenizer, mixed: str, tmp_path: Path) -> None:
+def test_huggingface_file_gives_equal_ids(made: Tokenizer, mixed: str, tmp_path: Path) -> None:
     (path,) = made.save(tmp_path, "huggingface")
     theirs = tokenizers.Tokenizer.from_file(str(path))
     encoded = theirs.encode(mixed)
@@ -65,7 +65,7 @@ def test_huggingface_round_trip(made: Tokenizer, tmp_path: Path) -> None:
         assert (again.vocab, again.merges, again.pattern) == (made.vocab, made.merges, made.pattern)
 
 
-def test_huggingface_reads_what_tokenizers_trained(tmp_path: Path, mixed: str) -> None:
+def test_huggingface_reads_files_of_tokenizers(tmp_path: Path, mixed: str) -> None:
     theirs = tokenizers.Tokenizer(tokenizers.models.BPE())
     theirs.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = tokenizers.trainers.BpeTrainer(
@@ -82,7 +82,7 @@ def test_huggingface_reads_what_tokenizers_trained(tmp_path: Path, mixed: str) -
     assert ours.encode(text) == theirs.encode(text).ids
 
 
-def test_huggingface_knows_llama_3_way_to_write_gpt4(made: Tokenizer, tmp_path: Path) -> None:
+def test_huggingface_reads_llama_3_spelling_of_gpt4(made: Tokenizer, tmp_path: Path) -> None:
     if made.pattern != "gpt4":
         pytest.skip("only one pattern has several spellings")
     (path,) = made.save(tmp_path, "huggingface")
@@ -123,7 +123,7 @@ def _other_pattern(contents: dict[str, Any]) -> None:
         (lambda c: c["model"].update(vocab={"日": 1}), "byte alphabet"),
     ],
 )
-def test_huggingface_refuses_what_it_cannot_do(change: Any, message: str, tmp_path: Path) -> None:
+def test_huggingface_refuses_other_features(change: Any, message: str, tmp_path: Path) -> None:
     vocab = {i: bytes([i]) for i in range(256)}
     (path,) = Tokenizer(vocab, [], [EOT]).save(tmp_path, "huggingface")
     contents = json.loads(path.read_text(encoding="utf-8"))
@@ -133,7 +133,7 @@ def test_huggingface_refuses_what_it_cannot_do(change: Any, message: str, tmp_pa
         Tokenizer.from_file(path)
 
 
-def test_tiktoken_gives_the_same_ids(made: Tokenizer, mixed: str, tmp_path: Path) -> None:
+def test_tiktoken_file_gives_equal_ids(made: Tokenizer, mixed: str, tmp_path: Path) -> None:
     # of special tokens that overlap it does not promise to find the longest
     ours = Tokenizer(made.vocab, made.merges, [EOT], made.pattern)
     (path,) = made.save(tmp_path, "tiktoken")

@@ -22,7 +22,7 @@ patterns = pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS)
 @pytest.mark.parametrize(
     "around", ["{}", "{}a", "a{}", "'{}", " {}", "1{}1", "{}\n", "'{}e", "{}{}"]
 )
-def test_pattern_for_re_knows_every_character(pattern: Pattern, around: str) -> None:
+def test_pattern_for_re_covers_every_character(pattern: Pattern, around: str) -> None:
     text = "|".join(around.format(character, character) for character in BMP)
     assert pattern._bmp.findall(text) == pattern.unicode.findall(text)
 

@@ -40,7 +40,7 @@ def test_gpt2_starts_are_those_of_the_pattern(text: str) -> None:
         ),
     ],
 )
-def test_gpt2_starts_knows_every_character(around: str) -> None:
+def test_gpt2_starts_covers_every_character(around: str) -> None:
     """All code points, those above U+FFFF included."""
     text = "|".join(around.format(chr(code), chr(code)) for code in range(0x110000))
     starts = gpt2_starts(code_points(text))
@@ -80,7 +80,7 @@ def test_table_equals_one_by_one(texts: list[str], bits: int) -> None:
 
 
 @given(most=st.integers(1, 6), texts=st.lists(TEXTS, max_size=4))
-def test_table_that_is_full_still_encodes(most: int, texts: list[str]) -> None:
+def test_full_table_still_encodes(most: int, texts: list[str]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_MOST_ROWS", most)
         table = table_of()
@@ -89,7 +89,7 @@ def test_table_that_is_full_still_encodes(most: int, texts: list[str]) -> None:
         assert table._num_rows <= most
 
 
-def test_table_tells_zero_bytes_and_lengths_apart() -> None:
+def test_table_distinguishes_zero_bytes_and_lengths() -> None:
     table = table_of()
     for text in ("\x00", "\x00\x00", "a\x00", "\x00a", "a", "a" * 8, "a" * 9, "a" * 16, "a" * 17):
         for again in (text, f"{text} {text}", text):
@@ -117,7 +117,7 @@ def test_table_encodes_a_pretoken_once() -> None:
 
 
 @given(text=TEXTS)
-def test_table_finds_the_same_when_hashes_collide(text: str) -> None:
+def test_table_is_right_when_hashes_collide(text: str) -> None:
     """Pre-tokens are compared, not only their hashes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_hash", lambda low, high, length: np.zeros(len(low), np.int64))

@@ -129,7 +129,7 @@ def test_encode_equals_applying_the_merges_in_order(
 
 @per_test_fixture
 @given(texts=st.lists(TEXTS | st.text(max_size=30), max_size=4), few=st.sampled_from([0, 5, 20]))
-def test_encode_ignores_which_way_is_quicker(
+def test_encode_equals_by_arrays_and_by_dictionary(
     plain: Tokenizer, special: Tokenizer, texts: list[str], few: int
 ) -> None:
     """By arrays above some length, by a dictionary up to it, each with what the other learned."""
