@@ -20,7 +20,7 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor
 
 from model.network.attention import Attend
-from model.network.block import Sight
+from model.network.block import AttentionContext
 from model.network.dropout import Dropout
 from model.network.encoder_decoder import EncoderDecoder
 from model.network.head import Head
@@ -134,7 +134,7 @@ class CachedModel:
             self._memory = self._memory[:, :, :0]  # its keys and values are kept: nothing is new
         return x.squeeze(1)
 
-    def _sight(self, ids: Tensor, at: Tensor) -> Sight:
+    def _sight(self, ids: Tensor, at: Tensor) -> AttentionContext:
         """What tokens (K, T) see that stand at some places of the cache."""
         a = self._architecture
         see = self._places <= at.unsqueeze(-1)  # (K, T, S)
@@ -146,7 +146,8 @@ class CachedModel:
         if bias is not None:
             mask = torch.where(mask, bias.squeeze(1), -math.inf)
         stand = at.clamp(max=a.context_length - 1).unsqueeze(1)
-        return Sight(self._attend(at, mask), self._memory, self._attend_memory, stand)
+        attend = self._attend(at, mask)
+        return AttentionContext(attend, self._memory, self._attend_memory, stand)
 
     def _attend(self, at: Tensor, mask: Tensor) -> Attend:
         def attend(q: Tensor, k: Tensor, v: Tensor, place: int) -> Tensor:
