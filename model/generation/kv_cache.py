@@ -20,7 +20,7 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor
 
 from model.network.attention import Attend
-from model.network.block import Sight
+from model.network.block import AttentionContext
 from model.network.dropout import Dropout
 from model.network.encoder_decoder import EncoderDecoder
 from model.network.head import Head
@@ -144,7 +144,7 @@ class CachedModel:
             self._memory = self._memory[:, :, :0]  # its keys and values are cached now
         return x.squeeze(1)
 
-    def _sight(self, ids: Tensor, at: Tensor) -> Sight:
+    def _sight(self, ids: Tensor, at: Tensor) -> AttentionContext:
         """Return what tokens (K, T) at places `at` of the cache attend to."""
         a = self._architecture
         see = self._places <= at.unsqueeze(-1)  # (K, T, S)
@@ -156,7 +156,8 @@ class CachedModel:
         if bias is not None:
             mask = torch.where(mask, bias.squeeze(1), -math.inf)
         positions = at.clamp(max=a.context_length - 1).unsqueeze(1)
-        return Sight(self._attend(at, mask), self._memory, self._attend_memory, positions)
+        attend = self._attend(at, mask)
+        return AttentionContext(attend, self._memory, self._attend_memory, positions)
 
     def _attend(self, at: Tensor, mask: Tensor) -> Attend:
         def attend(q: Tensor, k: Tensor, v: Tensor, place: int) -> Tensor:

@@ -1,6 +1,6 @@
-"""Attention with several heads, and what lets a token see another one.
+"""Multi-head attention, and the masks that decide which tokens a token attends to.
 
-K = slots in a stack, B = sequences, T = tokens, S = tokens that are seen, D = width, H = heads,
+K = slots in a stack, B = sequences, T = tokens, S = tokens attended to, D = width, H = heads,
 d = width of a head. The heads of keys and values may be fewer, H′, each shared by H/H′ query heads.
 """
 
@@ -21,17 +21,17 @@ from model.network.norms import rmsnorm
 from model.network.positions import Position, Turn, rope_both
 from model.randomness import DropoutMasks
 
-# queries (KB, H, T, d), keys and values (KB, H′, S, d), number of the place → (KB, H, T, d)
+# queries (KB, H, T, d), keys and values (KB, H′, S, d), index of the layer → (KB, H, T, d)
 Attend = Callable[[Tensor, Tensor, Tensor, int], Tensor]
-# weights of a block, name of the layer, queries (K, B, T, H, d), keys (K, B, S, H′, d) → the same,
-# normed
+# weights of a block, name of the layer, queries (K, B, T, H, d), keys (K, B, S, H′, d) → both,
+# normalized
 HeadNorm = Callable[[Weights, str, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def scaled_dot_product_attention(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None
 ) -> Tensor:
-    """softmax(q·kᵀ/√d)·v.
+    """Return softmax(q·kᵀ/√d)·v.
 
     Args:
         q: (..., T, d).
@@ -48,12 +48,12 @@ def scaled_dot_product_attention(
 
 
 def no_head_norm(w: Weights, name: str, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-    """Queries and keys as they are."""
+    """Return queries and keys unchanged."""
     return q, k
 
 
 def qk_norm(w: Weights, name: str, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-    """Rmsnorm of each head's queries and keys, with gains that the heads share.
+    """Normalize each head's queries and keys by rmsnorm, with gains that the heads share.
 
     Source: Henry et al. 2020 (arXiv:2010.04245); with rmsnorm and gains as in Qwen Team 2025
     (arXiv:2505.09388).
@@ -64,13 +64,13 @@ def qk_norm(w: Weights, name: str, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor
 
 @dataclass(frozen=True)
 class Attention:
-    """How the blocks of a model attend, picked when the model is built.
+    """Attention layer of the blocks of a model; its choices are made when the model is built.
 
     Attributes:
-        name: of the layer: `attn`, or `cross` where it sees an encoder's output.
+        name: name of the layer: `attn`, or `cross` if it attends to an encoder's output.
         num_heads: H, a divisor of D.
         num_kv_heads: H′, a divisor of H.
-        norm: of queries and keys, before positions are applied.
+        norm: norm of queries and keys, before positions are applied.
         turn: applies positions to queries and keys.
     """
 
@@ -84,71 +84,70 @@ class Attention:
         self,
         w: Weights,
         x: Tensor,
-        seen: Tensor,
+        context: Tensor,
         attend: Attend,
-        place: int = 0,
-        at: Tensor | None = None,
+        layer_index: int = 0,
+        positions: Tensor | None = None,
     ) -> Tensor:
         """Project to heads, attend, project back.
 
         Args:
-            w: `NAME.{q,k,v,output}_proj.weight`, and gains `NAME.{q,k}_norm.weight` if normed.
-            x: (K, B, T, D), what asks.
-            seen: (K, B, S, D), what is seen: in self-attention the same.
-            attend: what lets a token see another one.
-            place: a number of its own for each attention of a model.
-            at: where the tokens stand, (K, B, T) or (T,); None means 0 … T−1.
+            w: `NAME.{q,k,v,output}_proj.weight`, and gains `NAME.{q,k}_norm.weight` if normalized.
+            x: (K, B, T, D), input of the queries.
+            context: (K, B, S, D), input of the keys and values; `x` in self-attention.
+            attend: attention with a mask.
+            layer_index: index of the layer, unique in a model.
+            positions: (K, B, T) or (T,); None means 0 … T−1.
 
         Returns:
             (K, B, T, D).
         """
         d = x.shape[-1] // self.num_heads
-        lead, few = (*x.shape[:3], self.num_heads, d), (*seen.shape[:3], self.num_kv_heads, d)
+        lead, few = (*x.shape[:3], self.num_heads, d), (*context.shape[:3], self.num_kv_heads, d)
         q = linear(w[f"{self.name}.q_proj.weight"], x).view(lead)  # (K, B, T, H, d)
-        k = linear(w[f"{self.name}.k_proj.weight"], seen).view(few)  # (K, B, S, H′, d)
-        v = linear(w[f"{self.name}.v_proj.weight"], seen).view(few)  # (K, B, S, H′, d)
+        k = linear(w[f"{self.name}.k_proj.weight"], context).view(few)  # (K, B, S, H′, d)
+        v = linear(w[f"{self.name}.v_proj.weight"], context).view(few)  # (K, B, S, H′, d)
         q, k = self.norm(w, self.name, q, k)
         q, k, v = (heads.flatten(0, 1).transpose(1, 2) for heads in (q, k, v))  # (KB, H, T, d)
-        q, k = self.turn(q, k, at)
-        y = attend(q, k, v, place)  # (KB, H, T, d)
+        q, k = self.turn(q, k, positions)
+        y = attend(q, k, v, layer_index)  # (KB, H, T, d)
         return linear(w[f"{self.name}.output_proj.weight"], y.transpose(1, 2).reshape(x.shape))
 
 
-def attend_causally(q: Tensor, k: Tensor, v: Tensor, place: int = 0) -> Tensor:
-    """Each token sees itself and all earlier ones."""
+def attend_causally(q: Tensor, k: Tensor, v: Tensor, layer_index: int = 0) -> Tensor:
+    """Let each token attend to itself and all earlier ones."""
     shared = k.shape[1] != q.shape[1]
     return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=shared)
 
 
 def attend_by(mask: Tensor) -> Attend:
-    """Each token sees what a mask says.
+    """Return attention with a mask.
 
     Args:
-        mask: (1 or KB, 1 or H, 1 or T, S): bool, True = attend; or numbers that are added to the
-            scores.
+        mask: (1 or KB, 1 or H, 1 or T, S): bool, True = attend; or floating, added to the scores.
     """
 
-    def attend(q: Tensor, k: Tensor, v: Tensor, place: int) -> Tensor:
+    def attend(q: Tensor, k: Tensor, v: Tensor, layer_index: int) -> Tensor:
         shared = k.shape[1] != q.shape[1]
-        see = mask if mask.dtype == torch.bool else mask.to(q.dtype)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=see, enable_gqa=shared)
+        cast = mask if mask.dtype == torch.bool else mask.to(q.dtype)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=cast, enable_gqa=shared)
 
     return attend
 
 
 @cache
 def causal_mask(length: int, device: torch.device) -> Tensor:
-    """True where a token may attend: itself and earlier ones, (1, 1, T, T)."""
-    with torch.inference_mode(False):  # what is kept must serve training as well
+    """Return a mask, (1, 1, T, T), True where a token may attend: itself and earlier tokens."""
+    with torch.inference_mode(False):  # the cached tensor must serve training as well
         return torch.ones(1, 1, length, length, dtype=torch.bool, device=device).tril()
 
 
 def within_documents(documents: Tensor, bias: Tensor | None) -> Tensor:
-    """A mask, or a bias, that stops at the borders of documents.
+    """Return a mask, or a bias, that keeps attention within documents.
 
     Args:
         documents: number of each token's document, (K, B, T).
-        bias: (1 or KB, H, T, T), added to the scores, later tokens at −∞; None for none.
+        bias: (1 or KB, H, T, T), added to the scores, later tokens at −∞; None for no bias.
 
     Returns:
         (KB, 1, T, T) bool, True = attend; with a bias (KB, H, T, T) float.
@@ -161,27 +160,27 @@ def within_documents(documents: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def of_each_sequence(bias: Tensor, num_sequences: int) -> Tensor:
-    """A bias for each sequence of a stack.
+    """Repeat a bias for each sequence of a stack.
 
     Args:
         bias: (1 or K, H, T, T), of all slots or of each.
         num_sequences: B.
 
     Returns:
-        (1 or KB, H, T, T); what all slots share is left alone.
+        (1 or KB, H, T, T); a bias that all slots share is returned unchanged.
     """
-    # A learned bias is spread even in a stack of one slot: its gradient is a sum over sequences,
-    # which must be the same sum whatever the width.
+    # A learned bias is repeated even in a stack of one slot: its gradient is a sum over sequences,
+    # and the order of this sum must not depend on the width.
     is_shared = len(bias) == 1 and not bias.requires_grad
     return bias if is_shared else bias.repeat_interleave(num_sequences, 0)
 
 
 def attend_to(mask: Tensor | None, drop: SlotMasks | None) -> Attend:
-    """What lets a token see another one in a pass.
+    """Return the attention of one pass.
 
     Args:
         mask: as for `attend_by`; None is causal.
-        drop: which slots drop probabilities, and their masks; None if none does.
+        drop: slots that drop probabilities, and their masks; None if none does.
     """
     if drop:
         return attend_with_dropout(mask, drop)
@@ -189,13 +188,14 @@ def attend_to(mask: Tensor | None, drop: SlotMasks | None) -> Attend:
 
 
 def attend_with_dropout(mask: Tensor | None, drop: SlotMasks) -> Attend:
-    """Attention of a stack in which some slots drop probabilities.
+    """Return the attention of a stack in which some slots drop probabilities.
 
-    Those slots are computed step by step, the others as if they were alone.
+    These slots are computed operation by operation, since torch's fused attention has no keyed
+    dropout; the others use it as if they were alone.
 
     Args:
         mask: as for `attend_by`; None is causal.
-        drop: which slots drop, and their masks.
+        drop: slots that drop, and their masks.
     """
     num = len(drop.order)
     dropping = _attend_explicitly(_masks(mask, num, drop.slots), drop.masks)
@@ -205,10 +205,10 @@ def attend_with_dropout(mask: Tensor | None, drop: SlotMasks) -> Attend:
         return dropping
     plain = attend_to(_masks(mask, num, drop.others), None)
 
-    def attend(q: Tensor, k: Tensor, v: Tensor, place: int) -> Tensor:
+    def attend(q: Tensor, k: Tensor, v: Tensor, layer_index: int) -> Tensor:
         def part(path: Attend, slots: Tensor) -> Tensor:
-            own_q, own_k, own_v = (_heads(x, num, slots) for x in (q, k, v))
-            return path(own_q, own_k, own_v, place).transpose(1, 2)  # (AB, T, H, d)
+            slot_q, slot_k, slot_v = (_heads(x, num, slots) for x in (q, k, v))
+            return path(slot_q, slot_k, slot_v, layer_index).transpose(1, 2)  # (AB, T, H, d)
 
         both = torch.cat([part(dropping, drop.slots), part(plain, drop.others)])
         return _pick(both, num, drop.order).transpose(1, 2)  # (KB, H, T, d)
@@ -217,49 +217,52 @@ def attend_with_dropout(mask: Tensor | None, drop: SlotMasks) -> Attend:
 
 
 def _pick_of_both(dropping: Attend, plain: Attend, drops: Tensor) -> Attend:
-    """For each slot what it asks for, (K,) bool, of both ways computed for all."""
+    """Compute both attentions for all slots, and pick one for each; `drops` is (K,) bool."""
 
-    def attend(q: Tensor, k: Tensor, v: Tensor, place: int) -> Tensor:
+    def attend(q: Tensor, k: Tensor, v: Tensor, layer_index: int) -> Tensor:
         each = drops.repeat_interleave(len(q) // len(drops)).view(-1, 1, 1, 1)  # (KB, 1, 1, 1)
-        return torch.where(each, dropping(q, k, v, place), plain(q, k, v, place))
+        return torch.where(each, dropping(q, k, v, layer_index), plain(q, k, v, layer_index))
 
     return attend
 
 
 def _pick(x: Tensor, num: int, slots: Tensor) -> Tensor:
-    """(KB, ...) of `num` slots → some of them."""
+    """Return the rows of some slots of (KB, ...), where K is `num`."""
     return x.view(num, -1, *x.shape[1:]).index_select(0, slots).flatten(0, 1)
 
 
 def _masks(mask: Tensor | None, num: int, slots: Tensor) -> Tensor | None:
-    """As `_pick`, but what all slots share is left alone."""
+    """Return the masks of some slots; a mask that all slots share is returned unchanged."""
     return mask if mask is None or len(mask) == 1 else _pick(mask, num, slots)
 
 
 def _heads(x: Tensor, num: int, slots: Tensor) -> Tensor:
-    """As `_pick`, of (KB, H, T, d), keeping the layout in memory: bits may depend on it."""
+    """Return some slots of (KB, H, T, d) with the same memory layout: bits may depend on it."""
     if x.is_contiguous():
         return _pick(x, num, slots)
     return _pick(x.transpose(1, 2), num, slots).transpose(1, 2)
 
 
 def _attend_explicitly(mask: Tensor | None, drop: DropoutMasks) -> Attend:
-    """softmax(q·kᵀ/√d + bias)·v with probabilities dropped, and all of them in memory.
+    """Return softmax(q·kᵀ/√d + bias)·v with dropout of probabilities, which are all in memory.
 
     Source: Vaswani et al. 2017, section 5.4 and its published code (arXiv:1706.03762).
     """
 
-    def attend(q: Tensor, k: Tensor, v: Tensor, place: int) -> Tensor:
+    def attend(q: Tensor, k: Tensor, v: Tensor, layer_index: int) -> Tensor:
         shared = q.shape[1] // k.shape[1]
         if shared > 1:
             k, v = k.repeat_interleave(shared, 1), v.repeat_interleave(shared, 1)
         q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
-        see = causal_mask(q.shape[-2], q.device) if mask is None else mask
+        allowed = causal_mask(q.shape[-2], q.device) if mask is None else mask
         scores = q @ k.mT * q.shape[-1] ** -0.5  # (AB, H, T, T)
-        scores = scores.masked_fill(~see, -math.inf) if see.dtype == torch.bool else scores + see
+        if allowed.dtype == torch.bool:
+            scores = scores.masked_fill(~allowed, -math.inf)
+        else:
+            scores = scores + allowed
         probabilities = softmax(scores, -1).view(drop.num_slots, -1, *scores.shape[1:])
-        # below zero, where no other place has its number
-        kept = drop(probabilities, -1 - place).flatten(0, 1).to(v.dtype)
+        # a negative number: those from 0 on are the masks of embeddings and branches
+        kept = drop(probabilities, -1 - layer_index).flatten(0, 1).to(v.dtype)
         return dense_gradient(kept @ v)
 
     return attend
@@ -278,10 +281,10 @@ def multihead_self_attention(
     """Causal self-attention with several heads.
 
     Args:
-        wq: (K, D, D), rows head-major; likewise `wo`.
-        wk: keys, (K, H′·d, D): fewer heads than queries are shared by groups of these.
-        wv: values, like the keys.
-        wo: output.
+        wq: projection of the queries, (K, D, D), rows head-major.
+        wk: projection of the keys, (K, H′·d, D); with H′ < H, groups of queries share a head.
+        wv: projection of the values, (K, H′·d, D).
+        wo: projection of the output, (K, D, D).
         x: (K, B, T, D).
         num_heads: H, a divisor of D.
         theta: base of the rotary angles; None for no rotary embedding.
@@ -298,4 +301,4 @@ def multihead_self_attention(
     projections = {"q": wq, "k": wk, "v": wv, "output": wo}
     weights = {f"attn.{name}_proj.weight": w for name, w in projections.items()}
     layer = Attention("attn", num_heads, num_kv_heads, no_head_norm, turn)
-    return layer(weights, x, x, attend_causally, at=token_positions)
+    return layer(weights, x, x, attend_causally, positions=token_positions)

@@ -1,4 +1,4 @@
-"""One block of a Transformer: attention and a feed-forward layer on the residual stream.
+"""Block of a Transformer: attention and a feed-forward layer on the residual stream.
 
 K = slots in a stack, B = sequences, T = tokens, S = tokens of a source, D = width.
 """
@@ -31,97 +31,104 @@ PLACEMENTS: Mapping[str, Placement] = {
 
 
 @dataclass(frozen=True)
-class Sight:
-    """What the tokens of a pass may look at.
+class AttentionContext:
+    """Tokens that the tokens of a pass attend to.
 
     Attributes:
-        attend: what lets a token see another one of its sequence.
-        memory: what an encoder made of the source, (K, B, S, D); None in a language model.
-        attend_memory: what lets a token see the source; None in a language model.
-        at: where the tokens stand, (K, B, T); None means 0 … T−1.
+        attend: attention to tokens of the sequence.
+        memory: output of the encoder for the sources, (K, B, S, D); None in a language model.
+        attend_memory: attention to the source; None in a language model.
+        positions: positions of the tokens, (K, B, T); None means 0 … T−1.
     """
 
     attend: Attend
     memory: Tensor | None = None
     attend_memory: Attend | None = None
-    at: Tensor | None = None
+    positions: Tensor | None = None
 
 
-# (weights of a block, x, what may be seen, number of the place) → what is added to the stream
-_Layer = Callable[[Weights, Tensor, Sight, int], Tensor]
+# (weights of a block, x, context, index of the layer) → value added to the residual stream
+_Layer = Callable[[Weights, Tensor, AttentionContext, int], Tensor]
 
 
 @dataclass(frozen=True)
 class Block:
-    """How every block of a tower computes, picked when the model is built.
+    """The block of a tower; its choices are made when the model is built.
 
     Attributes:
-        layers: name of its norm → each layer, in order.
-        norm: of activations.
-        place: where the norm stands.
+        layers: name of a layer's norm → layer, in order.
+        norm: norm of activations.
+        placement: order of norm and residual connection.
     """
 
     layers: Mapping[str, _Layer]
     norm: Norm
-    place: Placement
+    placement: Placement
 
     @classmethod
     def of(cls, a: Architecture, tower: Tower, position: Position) -> Block:
-        """The block that an architecture asks for."""
+        """Return the block of an architecture's tower."""
         head_norm = qk_norm if a.qk_norm else no_head_norm
         attention = Attention("attn", a.n_heads, a.n_kv_heads, head_norm, position.turn)
-        layers = {"ln1": _attending(attention)}
+        layers = {"ln1": _self_attention(attention)}
         if tower.reads_memory:
             cross = Attention("cross", a.n_heads, a.n_kv_heads, head_norm, Position().turn)
-            layers["ln_cross"] = _reading(cross)
-        layers["ln2"] = _feeding(FEED_FORWARDS[a.activation])
+            layers["ln_cross"] = _cross_attention(cross)
+        layers["ln2"] = _feed_forward(FEED_FORWARDS[a.activation])
         return cls(layers, NORMS[a.norm], PLACEMENTS[a.norm_placement])
 
     def __call__(
-        self, w: Weights, x: Tensor, sight: Sight, drop: DropoutMasks | None, place: int
+        self,
+        w: Weights,
+        x: Tensor,
+        context: AttentionContext,
+        drop: DropoutMasks | None,
+        layer_index: int,
     ) -> Tensor:
-        """Attention, to the source as well if there is one, then the feed-forward layer.
+        """Apply attention, cross-attention if there is a source, and the feed-forward layer.
 
         Args:
             w: weights of this block, `attn.…`, `cross.…`, `ffn.…`, `ln1.…`, `ln_cross.…`, `ln2.…`.
             x: (K, B, T, D).
-            sight: what may be seen.
-            drop: masks of the layers; None drops nothing.
-            place: number of its first layer in the model, so that no two share a mask.
+            context: tokens to attend to.
+            drop: dropout masks of the layers; None drops nothing.
+            layer_index: index of the block's first layer in the model; no two layers share a mask.
 
         Returns:
             (K, B, T, D).
         """
-        for number, (norm, layer) in enumerate(self.layers.items(), place):
+        for index, (norm, layer) in enumerate(self.layers.items(), layer_index):
 
-            def normed(x: Tensor, norm: str = norm) -> Tensor:
+            def normalized(x: Tensor, norm: str = norm) -> Tensor:
                 return self.norm(w, norm, x)
 
-            def branch(x: Tensor, layer: _Layer = layer, number: int = number) -> Tensor:
-                y = layer(w, x, sight, number)
-                return drop(y, 1 + number) if drop else y  # 0 is the embedding's
+            def branch(x: Tensor, layer: _Layer = layer, index: int = index) -> Tensor:
+                y = layer(w, x, context, index)
+                return drop(y, 1 + index) if drop else y  # 0 is the mask of the embedding
 
-            x = self.place(normed, branch, x)
+            x = self.placement(normalized, branch, x)
         return x
 
 
-def _attending(attention: Attention) -> _Layer:
-    return lambda w, x, sight, place: attention(w, x, x, sight.attend, place, sight.at)
+def _self_attention(attention: Attention) -> _Layer:
+    return lambda w, x, context, layer_index: attention(
+        w, x, x, context.attend, layer_index, context.positions
+    )
 
 
-def _reading(attention: Attention) -> _Layer:
+def _cross_attention(attention: Attention) -> _Layer:
     """Attention from the target to the source."""
 
-    def layer(w: Weights, x: Tensor, sight: Sight, place: int) -> Tensor:
-        assert sight.memory is not None
-        assert sight.attend_memory is not None
-        return attention(w, x, sight.memory, sight.attend_memory, place)
+    def layer(w: Weights, x: Tensor, context: AttentionContext, layer_index: int) -> Tensor:
+        assert context.memory is not None
+        assert context.attend_memory is not None
+        return attention(w, x, context.memory, context.attend_memory, layer_index)
 
     return layer
 
 
-def _feeding(feed_forward: FeedForward) -> _Layer:
-    return lambda w, x, sight, place: feed_forward(w, x)
+def _feed_forward(feed_forward: FeedForward) -> _Layer:
+    return lambda w, x, context, layer_index: feed_forward(w, x)
 
 
 def transformer_block(
@@ -132,21 +139,21 @@ def transformer_block(
     drop: DropoutMasks | None = None,
     place: int = 0,
 ) -> Tensor:
-    """One block of the default kind: pre-norm, rmsnorm and SwiGLU.
+    """Apply one block of the default architecture: pre-norm, rmsnorm and SwiGLU.
 
     Args:
         weights: `attn.{q,k,v,output}_proj.weight`, `ffn.w{1,2,3}.weight`, `ln{1,2}.weight`.
         x: (K, B, T, D).
         num_heads: H.
         theta: base of the rotary angles; None for no rotary embedding.
-        drop: masks for the two branches; None drops nothing.
-        place: number of its first layer, so that no two share a mask; it has two.
+        drop: dropout masks of the two branches; None drops nothing.
+        place: index of the block's first layer; it has two, and no two layers share a mask.
 
     Returns:
         (K, B, T, D).
     """
     turn = Position().turn if theta is None else rope_both(theta)
     attention = Attention("attn", num_heads, num_heads, no_head_norm, turn)
-    layers = {"ln1": _attending(attention), "ln2": _feeding(FEED_FORWARDS["swiglu"])}
+    layers = {"ln1": _self_attention(attention), "ln2": _feed_forward(FEED_FORWARDS["swiglu"])}
     block = Block(layers, NORMS["rmsnorm"], PLACEMENTS["pre"])
-    return block(weights, x, Sight(attend_causally), drop, place)
+    return block(weights, x, AttentionContext(attend_causally), drop, place)

@@ -1,4 +1,4 @@
-"""Dropout in a stack: which slots drop where, and the masks of one tick.
+"""Dropout in a stack: the slots that drop at each place, and the masks of one tick.
 
 K = slots in a stack.
 """
@@ -13,19 +13,19 @@ from torch import Tensor
 
 from model.randomness import DropoutMasks
 
-PLACES = ("embedding", "attention", "residual")  # where a slot may drop
+PLACES = ("embedding", "attention", "residual")  # of dropout, each with its rate
 
 
 @dataclass(frozen=True)
 class SlotMasks:
-    """Masks for some slots of a stack, which are computed apart from the others.
+    """Masks of some slots of a stack, which are computed apart from the others.
 
     Attributes:
-        slots: which, (A,) int64 in rising order.
-        others: the slots without masks, (K − A,).
-        order: where each slot is found after `slots` and `others` are put together, (K,).
-        masks: of `slots`.
-        drops: whether each of `slots` drops anything at all, (A,) bool; None: all do.
+        slots: slots with masks, (A,) int64 in rising order.
+        others: slots without masks, (K − A,).
+        order: index of each slot in the concatenation of `slots` and `others`, (K,).
+        masks: masks of `slots`.
+        drops: True for those of `slots` that drop anything, (A,) bool; None: all do.
     """
 
     slots: Tensor
@@ -37,12 +37,12 @@ class SlotMasks:
 
 @dataclass(frozen=True)
 class Dropout:
-    """What one tick of a stack drops; None where no slot drops anything.
+    """Dropout masks of one tick of a stack; None for a place at which no slot drops.
 
     Attributes:
         embedding: masks of the token embeddings.
         attention: masks of the attention probabilities.
-        residual: masks of what the branches of a block add to the residual stream.
+        residual: masks of the values that the branches of a block add to the residual stream.
     """
 
     embedding: DropoutMasks | None = None
@@ -51,19 +51,19 @@ class Dropout:
 
 
 class Dropping:
-    """Which slots of a stack drop where, with the indices that this takes on the device.
+    """Makes the masks of a stack's ticks; keeps the indices for it on the device.
 
-    Whether a slot drops attention follows from its own rate, so which path computes it does not
-    depend on its neighbours.
+    A slot's own rate decides if it drops attention, and with it the path that computes the
+    attention: the path does not depend on the slot's neighbours.
 
     Args:
-        embedding: whether a slot drops token embeddings.
-        attention: the slots that drop attention probabilities, in rising order.
-        residual: whether a slot drops what the branches add.
+        embedding: True if a slot drops token embeddings.
+        attention: slots that drop attention probabilities, in rising order.
+        residual: True if a slot drops what the branches add.
         width: K.
-        device: of the stack.
-        together: whether attention is computed in both ways for all slots, and one of them picked
-            for each: how many slots drop is then no part of any tensor's shape.
+        device: device of the stack.
+        together: True to compute attention both with and without dropout for all slots, and pick
+            one for each: no shape of a tensor then depends on the number of slots that drop.
     """
 
     def __init__(
@@ -88,20 +88,20 @@ class Dropping:
         )
 
     def masks(self, keys: Tensor, rates: Tensor) -> Dropout:
-        """The masks of a tick.
+        """Return the masks of a tick.
 
         Args:
-            keys: one of each slot, (K,) int64.
-            rates: (3, K): of dropping in each of `PLACES`, in [0, 1), float32.
+            keys: random key of each slot, (K,) int64.
+            rates: (3, K), rate at each of `PLACES`, in [0, 1), float32.
         """
         embedding, attention, residual = rates
-        own = None
+        slot_masks = None
         if self._attention:
             masks = DropoutMasks(keys[self._slots], attention[self._slots])
             drops = attention > 0 if self._together else None
-            own = SlotMasks(self._slots, self._others, self._order, masks, drops)
+            slot_masks = SlotMasks(self._slots, self._others, self._order, masks, drops)
         return Dropout(
             DropoutMasks(keys, embedding) if self._embedding else None,
-            own,
+            slot_masks,
             DropoutMasks(keys, residual) if self._residual else None,
         )

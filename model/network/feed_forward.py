@@ -1,4 +1,4 @@
-"""The feed-forward layer of a block in its forms, and a registry of them.
+"""Feed-forward layers of a block, and their registry.
 
 K = slots in a stack, D = width, F = inner width.
 """
@@ -17,22 +17,22 @@ FeedForward = Callable[[Weights, Tensor], Tensor]
 
 
 def silu(x: Tensor) -> Tensor:
-    """x·σ(x), element by element. Source: Elfwing et al. 2017 (arXiv:1702.03118)."""
+    """Return x·σ(x), element by element. Source: Elfwing et al. 2017 (arXiv:1702.03118)."""
     return F.silu(x)
 
 
 def gelu(x: Tensor) -> Tensor:
-    """x·Φ(x), exact, not by tanh. Source: Hendrycks and Gimpel 2016 (arXiv:1606.08415)."""
+    """Return x·Φ(x), exact, without tanh. Source: Hendrycks and Gimpel 2016 (arXiv:1606.08415)."""
     return F.gelu(x)
 
 
 def relu(x: Tensor) -> Tensor:
-    """max(x, 0), element by element."""
+    """Return max(x, 0), element by element."""
     return F.relu(x)
 
 
 def swiglu(w1: Tensor, w2: Tensor, w3: Tensor, x: Tensor) -> Tensor:
-    """The gated feed-forward layer w2·(silu(w1·x) ⊙ w3·x).
+    """Apply the gated feed-forward layer w2·(silu(w1·x) ⊙ w3·x).
 
     Args:
         w1: gate, (K, F, D).
@@ -49,7 +49,7 @@ def swiglu(w1: Tensor, w2: Tensor, w3: Tensor, x: Tensor) -> Tensor:
 
 
 def geglu(w1: Tensor, w2: Tensor, w3: Tensor, x: Tensor) -> Tensor:
-    """The gated feed-forward layer w2·(gelu(w1·x) ⊙ w3·x); see `swiglu`."""
+    """Apply the gated feed-forward layer w2·(gelu(w1·x) ⊙ w3·x); shapes as for `swiglu`."""
     return linear(w2, gelu(linear(w1, x)) * linear(w3, x))
 
 
@@ -58,11 +58,14 @@ def _gated(layer: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> FeedFor
 
 
 def _plain(activation: Activation) -> FeedForward:
-    """w2·activation(w1·x). Source: Vaswani et al. 2017, equation 2 (arXiv:1706.03762), no bias."""
+    """Return the layer w2·activation(w1·x).
+
+    Source: Vaswani et al. 2017, equation 2 (arXiv:1706.03762), without biases.
+    """
     return lambda w, x: linear(w["ffn.w2.weight"], activation(linear(w["ffn.w1.weight"], x)))
 
 
-# (weights of a block, x) → the layer of x
+# (weights of a block, x) → output of the layer
 FEED_FORWARDS: Mapping[str, FeedForward] = {
     "swiglu": _gated(swiglu),
     "geglu": _gated(geglu),

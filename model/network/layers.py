@@ -1,7 +1,7 @@
-"""The layers that all others are made of, stacked: K models in one set of tensors.
+"""Basic layers of all models, stacked: K models in one set of tensors.
 
 K = slots in a stack, V = vocabulary, d = width of a row. Every weight and activation leads with K;
-nothing here mixes slots, and a slot's bits do not depend on K.
+no operation mixes slots, and a slot's bits do not depend on K.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor
 
-Weights = Mapping[str, Tensor]  # by the names of `parameter_shapes`, perhaps of one block only
+Weights = Mapping[
+    str, Tensor
+]  # by the names of `parameter_shapes`, or of one block by the names in the block
 
 
 def linear(w: Tensor, x: Tensor) -> Tensor:
-    """A linear map without bias.
+    """Apply a linear map without bias.
 
     Args:
         w: (K, o, i).
@@ -32,9 +34,9 @@ def linear(w: Tensor, x: Tensor) -> Tensor:
 
 
 class _Linear(torch.autograd.Function):
-    """x·wᵀ whose gradient for w lies in memory as w does, which `torch.bmm`'s does not.
+    """x·wᵀ; the gradient of w has the memory layout of w, unlike that of `torch.bmm`.
 
-    An optimizer that goes through both at one time would jump about in one of them.
+    An optimizer reads both together, and with two layouts its memory access would be strided.
     """
 
     @staticmethod
@@ -45,13 +47,13 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
         (slope,), (w, x) = grads, ctx.saved_tensors
-        wanted_w, wanted_x = ctx.needs_input_grad
-        of_w = torch.bmm(slope.transpose(1, 2), x) if wanted_w else None  # (K, o, i)
-        return of_w, torch.bmm(slope, w) if wanted_x else None
+        needs_w, needs_x = ctx.needs_input_grad
+        grad_w = torch.bmm(slope.transpose(1, 2), x) if needs_w else None  # (K, o, i)
+        return grad_w, torch.bmm(slope, w) if needs_x else None
 
 
 def embedding(w: Tensor, ids: Tensor) -> Tensor:
-    """Rows of a table.
+    """Return the rows of a table.
 
     Args:
         w: (K, V, d).
@@ -61,19 +63,20 @@ def embedding(w: Tensor, ids: Tensor) -> Tensor:
         (K, ..., d).
     """
     if len(w) == 1 and w.device.type == "cpu":
-        # faster, with the same order of sums in the gradient, which other devices do not promise
+        # faster; on a CPU the gradient's sums have the same order, which other devices do not
+        # guarantee
         return F.embedding(ids[0], w[0]).unsqueeze(0)
     slot = torch.arange(w.shape[0], device=w.device).view(-1, *[1] * (ids.dim() - 1))
     return w[slot, ids]
 
 
 def softmax(x: Tensor, dim: int) -> Tensor:
-    """Exponentials over their sum along `dim`, shifted by the maximum so that none overflows."""
+    """Return exponentials over their sum along `dim`, shifted by the maximum against overflow."""
     return torch.softmax(x, dim)
 
 
 def soft_cap(x: Tensor, cap: float) -> Tensor:
-    """cap·tanh(x/cap): about x where it is small, and never beyond ±cap.
+    """Return cap·tanh(x/cap): about x where x is small, and always within ±cap.
 
     Args:
         x: (..., V).
@@ -85,7 +88,7 @@ def soft_cap(x: Tensor, cap: float) -> Tensor:
     Source: Gemma Team 2024, section 2 (arXiv:2408.00118).
     """
     # tanh() is not among the kernels whose scalar tail rounds differently (see `Architecture`), so
-    # V may be any number; a test watches it
+    # V may be any number; a test checks that
     return cap * torch.tanh(x / cap)
 
 
@@ -100,10 +103,10 @@ class _DenseGradient(torch.autograd.Function):
 
 
 def dense_gradient(x: Tensor) -> Tensor:
-    """The identity, whose gradient lies in memory row by row.
+    """Return x; its gradient is made contiguous.
 
-    Sums and matrix products round by the layout of their operands, and the layout of a gradient
-    may depend on what was computed next to it.
+    Sums and matrix products round by the memory layout of their operands, and the layout of a
+    gradient may depend on neighbouring operations.
     """
     y: Tensor = _DenseGradient.apply(x)  # type: ignore[no-untyped-call]
     return y

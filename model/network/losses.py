@@ -20,21 +20,21 @@ def nll_and_slope(
     *,
     with_slope: bool = True,
 ) -> tuple[Tensor, Tensor | None]:
-    """The loss of each token, and how it changes with its logits, from one exponential of each.
+    """Return the loss of each token and its gradient, from one exponential per logit.
 
     Args:
         logits: (K, n, V), floating.
         targets: (K, n), int64 in [0, V).
-        smoothing: ε_ls, (K, 1) float32; None for none.
-        z_weight: λ_z, (K, 1) float32; None for none.
-        with_slope: whether the slope is asked for.
+        smoothing: ε_ls, (K, 1) float32; None for no smoothing.
+        z_weight: λ_z, (K, 1) float32; None for no z-loss.
+        with_slope: True to compute the gradient.
 
     Returns:
-        Nats, (K, n) float32; and their gradient, (K, n, V) float32, if asked for.
+        Nats, (K, n) float32; and their gradient by the logits, (K, n, V) float32, or None.
     """
     p = torch.softmax(logits, -1, dtype=torch.float32)  # (K, n, V)
     top = logits.amax(-1).float()  # (K, n)
-    # log Z − top: the largest probability is at least 1/V, so that its logarithm is exact enough
+    # log Z − top: the largest probability is at least 1/V, so its logarithm is exact enough
     rest = -p.amax(-1).log()
     true = targets.unsqueeze(-1)
     nll = (top - logits.gather(-1, true).squeeze(-1)) + rest
@@ -58,19 +58,19 @@ def nll_and_slope(
 
 
 def _add_at(p: Tensor, index: Tensor, value: Tensor) -> None:
-    """Add a number at one place of each row, (K, n, V) and (K, n, 1), in place."""
+    """Add a value to one element of each row, (K, n, V) and (K, n, 1), in place."""
     if p.device.type == "cpu":
         p.scatter_add_(-1, index, value.expand(index.shape))
-    else:  # a scatter that a GPU repeats to the last bit may wait for the host
-        places = torch.arange(p.shape[-1], device=p.device)
-        p += torch.where(places == index, value, 0.0)
+    else:  # a deterministic scatter on a GPU may wait for the host
+        elements = torch.arange(p.shape[-1], device=p.device)
+        p += torch.where(elements == index, value, 0.0)
 
 
 class _SmoothedNll(torch.autograd.Function):
-    """Cross-entropy against smoothed targets, whose gradient is made along with it.
+    """Cross-entropy against smoothed targets; the forward pass makes the gradient as well.
 
-    With plain autograd the logits' gradient would be three tensors of the size of the logits,
-    which is the largest tensor of a small language model.
+    Autograd would make three tensors of the size of the logits, which are the largest tensor of a
+    small language model.
     """
 
     @staticmethod
@@ -92,7 +92,7 @@ class _SmoothedNll(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
         slope, share = ctx.saved_tensors
         each = (grads[0].unsqueeze(-1) * share).unsqueeze(-1)  # (K, N, 1)
-        # in place: a second backward would find it spoilt, and is refused
+        # in place: torch refuses a second backward pass, which would find changed values
         return slope.mul_(each).to(ctx.logits_dtype), None, None, None, None
 
 
@@ -104,17 +104,18 @@ def cross_entropy(
     *,
     ignore_index: int | None = None,
 ) -> Tensor:
-    """Mean cross-entropy in nats per token, one value per slot.
+    """Return the mean cross-entropy in nats per token, one value per slot.
 
-    −Σ_v ((1−ε_ls)·[v = y] + ε_ls/V)·log p_v + λ_z·log²Z, averaged over the tokens of a slot. May
-    be differentiated once.
+    −Σ_v ((1−ε_ls)·[v = y] + ε_ls/V)·log p_v + λ_z·log²Z, averaged over the tokens of a slot. The
+    result may be differentiated once.
 
     Args:
         logits: (K, ..., V), floating.
         targets: (K, ...), int64 in [0, V).
         label_smoothing: ε_ls, probability spread evenly over the vocabulary, (K,) or a number.
         z_loss: λ_z, weight of log²Z with Z = Σ_v exp(logit_v), (K,) or a number.
-        ignore_index: a target that takes no part; None: all do. A slot without any other is NaN.
+        ignore_index: target id that does not count; None counts all. A slot without any other
+            target is NaN.
 
     Returns:
         (K,), float32.
@@ -134,40 +135,50 @@ def cross_entropy(
     smoothing = column("label_smoothing", label_smoothing, slots, logits.device)
     z_weight = column("z_loss", z_loss, slots, logits.device)
     flat = logits.reshape(slots, -1, logits.shape[-1])
-    true, share = shares(targets.reshape(slots, -1), ignore_index)
+    ids, share = shares(targets.reshape(slots, -1), ignore_index)
     loss: Tensor = _SmoothedNll.apply(  # type: ignore[no-untyped-call]
-        flat, true, smoothing, z_weight, share
+        flat, ids, smoothing, z_weight, share
     )
     return loss
 
 
 def shares(targets: Tensor, ignore_index: int | None) -> tuple[Tensor, Tensor]:
-    """Targets that all are ids, and the share of each in the mean of its slot.
+    """Return valid target ids, and the share of each target in the mean of its slot.
 
     Args:
         targets: (K, N) int64.
-        ignore_index: a target that takes no part; None: all do.
+        ignore_index: target id that does not count, replaced by 0; None counts all.
 
     Returns:
-        (K, N) int64, and (K, N) float32, 0 for a target that takes no part; all are NaN if a slot
-        has no other.
+        Ids, (K, N) int64; and shares, (K, N) float32, 0 for a target that does not count. In a
+        slot without any other target all shares are NaN.
     """
     if ignore_index is None:
         return targets, torch.full(targets.shape, 1 / targets.shape[1], device=targets.device)
-    is_asked = targets != ignore_index
-    return targets.where(is_asked, 0), is_asked / is_asked.sum(-1, keepdim=True)
+    counts = targets != ignore_index
+    return targets.where(counts, 0), counts / counts.sum(-1, keepdim=True)
 
 
 def column(
     name: str, value: Tensor | float | None, slots: int, device: torch.device
 ) -> Tensor | None:
-    """One number per slot, (K, 1) float32."""
+    """Return one number per slot, (K, 1) float32; None for None.
+
+    Args:
+        name: name of the value, for the error.
+        value: one number for all slots, or (K,).
+        slots: K.
+        device: device of the result.
+
+    Raises:
+        ValueError: if the shape is neither.
+    """
     if value is None:
         return None
-    given = torch.as_tensor(value, dtype=torch.float32, device=device)
-    if given.shape not in {(), (1,), (slots,)}:
-        raise ValueError(f"{name} must be one number or {slots}, got {tuple(given.shape)}")
-    return given.expand(slots).view(slots, 1)
+    numbers = torch.as_tensor(value, dtype=torch.float32, device=device)
+    if numbers.shape not in {(), (1,), (slots,)}:
+        raise ValueError(f"{name} must be one number or {slots}, got {tuple(numbers.shape)}")
+    return numbers.expand(slots).view(slots, 1)
 
 
 def clip_grads_(grads: Iterable[Tensor], max_norm: Tensor | float) -> Tensor:
@@ -180,7 +191,7 @@ def clip_grads_(grads: Iterable[Tensor], max_norm: Tensor | float) -> Tensor:
         max_norm: τ, (K,) or a number; infinity leaves the gradients as they are.
 
     Returns:
-        The norms before clipping, (K,), float32.
+        Norms before clipping, (K,), float32.
 
     Source: Pascanu et al. 2013 (arXiv:1211.5063).
     """
@@ -194,7 +205,7 @@ def clip_grads_(grads: Iterable[Tensor], max_norm: Tensor | float) -> Tensor:
 
 
 def clip_scale(norms: Tensor, max_norm: Tensor | float) -> Tensor:
-    """What gradients of some norms are multiplied by, so that `max_norm` is not exceeded.
+    """Return the factors that scale gradients of some norms to at most `max_norm`.
 
     Args:
         norms: (K,) float32.
@@ -204,4 +215,4 @@ def clip_scale(norms: Tensor, max_norm: Tensor | float) -> Tensor:
         (K,) float32.
     """
     limit = torch.as_tensor(max_norm, dtype=torch.float32, device=norms.device)
-    return torch.where(limit >= norms, 1.0, limit / norms)  # also where both are infinite
+    return torch.where(limit >= norms, 1.0, limit / norms)  # 1 also where both are infinite

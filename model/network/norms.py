@@ -1,4 +1,4 @@
-"""Norms of activations, and a registry of them.
+"""Norms of activations, and their registry.
 
 K = slots in a stack, D = width.
 """
@@ -17,7 +17,7 @@ from model.network.layers import Weights
 
 
 def rmsnorm(w: Tensor, x: Tensor, eps: float = 1e-5) -> Tensor:
-    """Scale to unit root mean square, at least in float32, then by a gain.
+    """Scale x to unit root mean square, at least in float32, then by a gain.
 
     Args:
         w: gains, (K, D).
@@ -34,7 +34,7 @@ def rmsnorm(w: Tensor, x: Tensor, eps: float = 1e-5) -> Tensor:
 
 
 class _RMSNorm(torch.autograd.Function):
-    """With a gradient of fewer passes over memory than autograd makes of the formula."""
+    """Rmsnorm whose gradient needs fewer passes over memory than that of autograd."""
 
     @staticmethod
     def forward(ctx: Any, w: Tensor, x: Tensor, eps: float) -> Tensor:
@@ -59,7 +59,7 @@ class _RMSNorm(torch.autograd.Function):
 
 
 def layernorm(w: Tensor, b: Tensor, x: Tensor, eps: float = 1e-5) -> Tensor:
-    """Shift to mean 0, scale to variance 1, at least in float32, then a gain and a bias.
+    """Shift x to mean 0, scale to variance 1, at least in float32, then apply gain and bias.
 
     Args:
         w: gains, (K, D).
@@ -74,18 +74,18 @@ def layernorm(w: Tensor, b: Tensor, x: Tensor, eps: float = 1e-5) -> Tensor:
     """
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     unit = F.layer_norm(wide, wide.shape[-1:], eps=eps)
-    # not addcmul(): its scalar tail might round differently
+    # not addcmul(): its scalar tail may round differently
     return (unit * _each(w, x) + _each(b, x)).to(x.dtype)
 
 
 def _each(w: Tensor, x: Tensor) -> Tensor:
-    """(K, D) in as many dimensions as x has."""
+    """Reshape (K, D) to the number of dimensions of x."""
     return w.view(w.shape[0], *[1] * (x.dim() - 2), w.shape[-1])
 
 
 Norm = Callable[[Weights, str, Tensor], Tensor]
 
-# (weights, name of the norm, x) → the norm of x
+# (weights, name of the norm, x) → normalized x
 NORMS: Mapping[str, Norm] = {
     "rmsnorm": lambda w, name, x: rmsnorm(w[f"{name}.weight"], x),
     "layernorm": lambda w, name, x: layernorm(w[f"{name}.weight"], w[f"{name}.bias"], x),

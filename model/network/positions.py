@@ -1,6 +1,6 @@
-"""How a token knows where it stands, and a registry of the ways.
+"""Position encodings, and their registry.
 
-K = slots in a stack, B = sequences, T = tokens, S = tokens that are seen, D = width, H = heads,
+K = slots in a stack, B = sequences, T = tokens, S = tokens attended to, D = width, H = heads,
 d = width of a head.
 """
 
@@ -18,14 +18,14 @@ from model.device.precision import exact_device
 from model.network.layers import Weights, embedding
 from model.spec.architecture import RELATIVE_BUCKETS, Architecture, Tower
 
-# queries and keys (KB, H, T, d) of the same tokens, and where these stand, (K, B, T) or (T,), in
-# place of 0 … T−1 → the same, turned
+# queries and keys (KB, H, T, d) of the same tokens, and their positions, (K, B, T) or (T,), None
+# for 0 … T−1 → queries and keys, rotated
 Turn = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
-_FARTHEST = 128  # distance from which on all are in the last bucket of the relative bias
+_FARTHEST = 128  # distances from this one on share the last bucket of the relative bias
 
 
 def rope(x: Tensor, token_positions: Tensor, theta: float = 10_000.0) -> Tensor:
-    """Rotary position embedding over interleaved pairs.
+    """Apply rotary position embedding to interleaved pairs.
 
     Args:
         x: (..., T, d), d even.
@@ -33,7 +33,7 @@ def rope(x: Tensor, token_positions: Tensor, theta: float = 10_000.0) -> Tensor:
         theta: base of the angles.
 
     Returns:
-        The shape and dtype of `x`.
+        Rotated `x`, with its shape and dtype.
 
     Raises:
         ValueError: if d is odd.
@@ -49,22 +49,22 @@ def rope(x: Tensor, token_positions: Tensor, theta: float = 10_000.0) -> Tensor:
 
 
 def rope_both(theta: float, longest: int | None = None) -> Turn:
-    """What turns queries and keys of the same tokens, (KB, H, T, d) each.
+    """Return a function that rotates queries and keys of the same tokens.
 
     Args:
         theta: base of the angles.
-        longest: number of positions that there are, of which a table is made if tokens stand
-            anywhere; None: their angles are computed.
+        longest: number of positions, for a table of their angles; None computes the angles anew in
+            each call with explicit positions.
     """
 
-    def turn(q: Tensor, k: Tensor, at: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def turn(q: Tensor, k: Tensor, positions: Tensor | None = None) -> tuple[Tensor, Tensor]:
         length, d = q.shape[-2:]
-        if at is None:
+        if positions is None:
             turns = _default_turns(longest or length, d, theta, q.device)[:, :length]  # (2, T, d)
         elif longest is None:
-            turns = _turns(at, d, theta)
+            turns = _turns(positions, d, theta)
         else:
-            turns = _default_turns(longest, d, theta, q.device)[:, at]
+            turns = _default_turns(longest, d, theta, q.device)[:, positions]
         if turns.dim() > 3:  # (2, K, B, T, d) → (2, KB, 1, T, d)
             turns = turns.flatten(1, 2).unsqueeze(2)
         return _rotate(q, turns), _rotate(k, turns)
@@ -73,14 +73,14 @@ def rope_both(theta: float, longest: int | None = None) -> Turn:
 
 
 def _rotate(x: Tensor, turns: Tensor) -> Tensor:
-    """Turn each pair (x[2i], x[2i+1]) of (..., T, d), at least in float32, by its angle.
+    """Rotate each pair (x[2i], x[2i+1]) by its angle, at least in float32.
 
-    As x·cos + x′·(∓sin), where x′ has the two of each pair swapped. Complex numbers would be
-    faster, but where a product of theirs lies in memory is part of its rounding.
+    Computed as x·cos + x′·(∓sin), where x′ has each pair swapped. Complex numbers would be faster,
+    but the rounding of their product depends on its memory alignment.
 
     Args:
         x: (..., T, d), any floating dtype.
-        turns: of `_turns`.
+        turns: factors from `_turns`.
     """
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     swapped = wide.view(*x.shape[:-1], -1, 2).flip(-1).view(x.shape)
@@ -90,14 +90,14 @@ def _rotate(x: Tensor, turns: Tensor) -> Tensor:
 
 
 def _turns(positions: Tensor, d: int, theta: float) -> Tensor:
-    """What `_rotate` multiplies with: cosines, and sines with their signs, (2, ..., T, d)."""
+    """Return the factors for `_rotate`: cosines, and sines with their signs, (2, ..., T, d)."""
     cos, sin = _angles(positions, d, theta)
     both = torch.stack((cos, cos), -1), torch.stack((-sin, sin), -1)
     return torch.stack([pair.flatten(-2) for pair in both])
 
 
 def _angles(positions: Tensor, d: int, theta: float) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of position·theta^(−2i/d), computed in float64, (..., T, d/2) float32."""
+    """Return cosine and sine of position·theta^(−2i/d), from float64, (..., T, d/2) float32."""
     device = exact_device(positions.device)
     exponent = torch.arange(0, d, 2, dtype=torch.float64, device=device) / d
     angle = positions.to(device).double().unsqueeze(-1) * theta**-exponent
@@ -106,14 +106,14 @@ def _angles(positions: Tensor, d: int, theta: float) -> tuple[Tensor, Tensor]:
 
 @cache
 def _default_turns(length: int, d: int, theta: float, device: torch.device) -> Tensor:
-    """Of positions 0 … length−1, (2, T, d) float32."""
-    with torch.inference_mode(False):  # what is kept must serve training as well
+    """Return the factors for positions 0 … length−1, (2, T, d) float32."""
+    with torch.inference_mode(False):  # the cached tensor must serve training as well
         return _turns(torch.arange(length, device=device), d, theta)
 
 
 @cache
 def sinusoids(length: int, width: int, device: torch.device) -> Tensor:
-    """Sines and cosines of position/10000^(2i/D), interleaved, (T, D) float32.
+    """Return sines and cosines of position/10000^(2i/D), interleaved, (T, D) float32.
 
     Source: Vaswani et al. 2017, section 3.5 (arXiv:1706.03762).
     """
@@ -123,9 +123,10 @@ def sinusoids(length: int, width: int, device: torch.device) -> Tensor:
 
 
 def alibi_slopes(num_heads: int) -> list[float]:
-    """How fast each head forgets: 2^(−8h/H) if H is a power of two.
+    """Return the slope of each head's bias: 2^(−8h/H) if H is a power of two.
 
-    Otherwise those of the next lower power of two, and then every second one of the next higher.
+    Otherwise the slopes of the next lower power of two, and then every second one of the next
+    higher power.
 
     Source: Press et al. 2021, section 3 and its published code (arXiv:2108.12409).
     """
@@ -136,27 +137,27 @@ def alibi_slopes(num_heads: int) -> list[float]:
 
 
 def _ahead(length: int, device: torch.device) -> Tensor:
-    """How far each key lies ahead of each query, (T, T) int64, negative for earlier ones."""
-    at = torch.arange(length, device=device)
-    return at - at.unsqueeze(-1)
+    """Return position of key minus position of query, (T, T) int64, negative for earlier keys."""
+    positions = torch.arange(length, device=device)
+    return positions - positions.unsqueeze(-1)
 
 
 @cache
 def alibi_bias(length: int, num_heads: int, device: torch.device, is_causal: bool = True) -> Tensor:
-    """What is added to the scores: −slope·distance, (1, H, T, T) float32.
+    """Return the bias of the scores, −slope·distance, (1, H, T, T) float32.
 
-    Later tokens get −∞ if attention is causal; otherwise they are as far as earlier ones.
+    Later tokens get −∞ if attention is causal; otherwise their distance counts as for earlier ones.
     """
     with torch.inference_mode(False):
         ahead = _ahead(length, device)
-        bias = _forgetting(ahead, num_heads)  # (H, T, T)
+        bias = _distance_penalty(ahead, num_heads)  # (H, T, T)
         if is_causal:
             bias = bias.masked_fill(ahead > 0, -math.inf)
         return bias.unsqueeze(0)
 
 
-def _forgetting(ahead: Tensor, num_heads: int) -> Tensor:
-    """−slope·distance of each head, (..., T, S) → (..., H, T, S) float32."""
+def _distance_penalty(ahead: Tensor, num_heads: int) -> Tensor:
+    """Return −slope·distance of each head, (..., T, S) → (..., H, T, S) float32."""
     device = exact_device(ahead.device)
     slopes = torch.tensor(alibi_slopes(num_heads), dtype=torch.float64, device=device)
     distance = ahead.abs().unsqueeze(-3).to(device)
@@ -165,16 +166,16 @@ def _forgetting(ahead: Tensor, num_heads: int) -> Tensor:
 
 @cache
 def relative_buckets(length: int, device: torch.device, is_causal: bool) -> Tensor:
-    """Which bucket the distance of each key from each query belongs to, (T, T) int64."""
+    """Return the bucket of the distance of each key from each query, (T, T) int64."""
     with torch.inference_mode(False):
         return _buckets(_ahead(length, device), is_causal)
 
 
 def _buckets(ahead: Tensor, is_causal: bool) -> Tensor:
-    """Which bucket each distance belongs to, int64.
+    """Return the bucket of each distance, int64.
 
-    Half of the buckets are for one distance each, the others widen logarithmically up to a
-    distance of 128; where attention is not causal, half of all are for later tokens.
+    Half of the buckets hold one distance each, the others widen logarithmically up to a distance
+    of 128. Without causal attention, half of all buckets are for later tokens.
 
     Source: Raffel et al. 2020, section 2.1 (arXiv:1910.10683), and its published code.
     """
@@ -189,7 +190,7 @@ def _buckets(ahead: Tensor, is_causal: bool) -> Tensor:
 
 
 def relative_bias(table: Tensor, length: int, is_causal: bool) -> Tensor:
-    """A learned number for each head and bucket of distances, added to the scores.
+    """Return the learned bias of the scores: a number for each head and bucket of distances.
 
     Args:
         table: (K, buckets, H).
@@ -208,11 +209,11 @@ def relative_bias(table: Tensor, length: int, is_causal: bool) -> Tensor:
     return bias.masked_fill(_ahead(length, table.device) > 0, -math.inf)
 
 
-def _same_input(w: Weights, x: Tensor, at: Tensor | None) -> Tensor:
+def _same_input(w: Weights, x: Tensor, positions: Tensor | None) -> Tensor:
     return x
 
 
-def _same_heads(q: Tensor, k: Tensor, at: Tensor | None) -> tuple[Tensor, Tensor]:
+def _same_heads(q: Tensor, k: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor]:
     return q, k
 
 
@@ -226,18 +227,17 @@ def _no_bias_of(w: Weights, ahead: Tensor) -> Tensor | None:
 
 @dataclass(frozen=True)
 class Position:
-    """Where positions enter; each way uses one of the three.
+    """A position encoding; each one uses one of the attributes.
 
-    Tokens stand at 0 … T−1 unless it is said where, (K, B, T).
+    Tokens have the positions 0 … T−1 unless positions (K, B, T) are passed.
 
     Attributes:
-        at_input: (weights, token embeddings (K, B, T, D), where) → the same with positions.
-        turn: queries and keys (KB, H, T, d), and where → the same, turned.
+        at_input: (weights, token embeddings (K, B, T, D), positions) → embeddings with positions.
+        turn: (queries, keys (KB, H, T, d), positions) → both, rotated.
         bias: (weights, T, device) → bias of the scores, (1 or K, H, T, T), −∞ where a token may
             not attend; None for no bias.
-        bias_of: (weights, how far each key lies ahead of each query, (K, B, T, S)) → bias of the
-            scores of a causal tower, (K, B, H, T, S), without regard to who may attend; None for
-            no bias.
+        bias_of: (weights, position of each key minus that of each query, (K, B, T, S)) → bias of
+            the scores of a causal tower, (K, B, H, T, S), without a mask; None for no bias.
     """
 
     at_input: Callable[[Weights, Tensor, Tensor | None], Tensor] = _same_input
@@ -247,33 +247,33 @@ class Position:
 
 
 def _sinusoidal(a: Architecture, tower: Tower) -> Position:
-    def add_waves(w: Weights, x: Tensor, at: Tensor | None) -> Tensor:
-        if at is None:
+    def add_waves(w: Weights, x: Tensor, positions: Tensor | None) -> Tensor:
+        if positions is None:
             return x + sinusoids(tower.max_length, a.d_model, x.device)[: x.shape[-2]].to(x)
-        return x + sinusoids(tower.max_length, a.d_model, x.device)[at].to(x)
+        return x + sinusoids(tower.max_length, a.d_model, x.device)[positions].to(x)
 
     return Position(at_input=add_waves)
 
 
 def _learned(a: Architecture, tower: Tower) -> Position:
-    """A table of positions. Source: Radford et al. 2018 (GPT), section 4.1."""
+    """Learned table of positions. Source: Radford et al. 2018 (GPT), section 4.1."""
     name = f"{tower.prefix}position_embeddings.weight"
 
-    def add_rows(w: Weights, x: Tensor, at: Tensor | None) -> Tensor:
+    def add_rows(w: Weights, x: Tensor, positions: Tensor | None) -> Tensor:
         table = w[name]  # (K, longest, D)
-        if at is None:
+        if positions is None:
             return x + table[:, : x.shape[-2]].unsqueeze(1)
-        return x + embedding(table, at)
+        return x + embedding(table, positions)
 
     return Position(at_input=add_rows)
 
 
 def _alibi(a: Architecture, tower: Tower) -> Position:
     def bias(w: Weights, length: int, device: torch.device) -> Tensor:
-        whole = alibi_bias(tower.max_length, a.n_heads, device, tower.is_causal)
-        return whole[..., :length, :length]
+        longest = alibi_bias(tower.max_length, a.n_heads, device, tower.is_causal)
+        return longest[..., :length, :length]
 
-    return Position(bias=bias, bias_of=lambda _, ahead: _forgetting(ahead, a.n_heads))
+    return Position(bias=bias, bias_of=lambda _, ahead: _distance_penalty(ahead, a.n_heads))
 
 
 def _relative(a: Architecture, tower: Tower) -> Position:
@@ -294,6 +294,6 @@ POSITIONS: Mapping[str, Callable[[Architecture, Tower], Position]] = {
     "learned": _learned,
     "alibi": _alibi,
     "relative": _relative,
-    # The causal mask alone tells positions apart: Kazemnejad et al. 2023 (arXiv:2305.19466).
+    # The causal mask alone distinguishes positions: Kazemnejad et al. 2023 (arXiv:2305.19466).
     "none": lambda a, tower: Position(),
 }

@@ -1,7 +1,7 @@
-"""The language model: a stack of K decoder-only Transformers of one architecture.
+"""Language model: a stack of K decoder-only Transformers of one architecture.
 
-`LanguageModel` is the computation, a function of named weights, so that the stack may keep them in
-whatever memory layout is fastest. `TransformerLM` is its face as a torch module.
+`LanguageModel` computes with named weights as arguments, so that the stack can choose their memory
+layout. `TransformerLM` is the same model as a torch module.
 
 K = slots in a stack, B = sequences, T = tokens, D = width, V = vocabulary.
 """
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from model.device.precision import exact_device
 from model.keys import derive_key
 from model.network.attention import attend_to, of_each_sequence, within_documents
-from model.network.block import Block, Sight
+from model.network.block import AttentionContext, Block
 from model.network.dropout import Dropout
 from model.network.head import Head
 from model.network.layers import Weights, embedding
@@ -33,28 +33,28 @@ _BOUND = 3.0  # initial weights are cut at three standard deviations
 def initial_weight(
     seed: int, name: str, shape: tuple[int, ...], device: torch.device | str = "cpu"
 ) -> Tensor:
-    """The weight that a trial starts from, a function of its seed and the weight's name.
+    """Return the initial weight of a trial, a function of its seed and the weight's name.
 
     Gains are 1 and biases 0; an embedding is N(0, 1) and a matrix N(0, 2/(d_in + d_out)), both cut
-    at three standard deviations. The table of the relative position bias is taken as a matrix.
+    at three standard deviations. The table of the relative position bias counts as a matrix.
 
     Returns:
-        float32 of the given shape, on the device.
+        float32 of `shape`, on the device.
 
     Source: Glorot and Bengio 2010, equation 16, as a normal distribution.
     """
     if len(shape) == 1:
         return torch.full(shape, 0.0 if name.endswith(".bias") else 1.0, device=device)
     std = 1.0 if "_embeddings." in name else math.sqrt(2 / sum(shape))
-    key, there = derive_key(seed, "weights", name), exact_device(torch.device(device))
-    return truncated_normal(key, shape, std, _BOUND, there).to(device)
+    key, exact = derive_key(seed, "weights", name), exact_device(torch.device(device))
+    return truncated_normal(key, shape, std, _BOUND, exact).to(device)
 
 
 def document_numbers(ids: Tensor, end_of_text: int) -> Tensor:
-    """Which document of its sequence each token belongs to, counted from the left.
+    """Return the number of each token's document in its sequence, counted from the left.
 
-    An end-of-text token belongs to the document that it opens, so that the first token of a text
-    is predicted from it alone, as when text is generated from nothing.
+    An end-of-text token belongs to the document after it: the first token of a text is predicted
+    from the end-of-text token alone, as in generation without a prompt.
 
     Args:
         ids: (K, B, T) int64.
@@ -67,25 +67,25 @@ def document_numbers(ids: Tensor, end_of_text: int) -> Tensor:
 
 
 class Trunk:
-    """One tower of a model, from token ids to what its last norm gives.
+    """One tower of a model, from token ids to the output of its last norm.
 
     Args:
-        architecture: what to compute; its choices are resolved here, once.
-        tower: which of its towers.
-        first_place: number of the tower's first layer in the model.
-        input_place: number of the place where its embeddings are dropped.
+        architecture: architecture of the model.
+        tower: tower of the architecture.
+        first_layer: index of the tower's first layer in the model.
+        input_mask: index of the dropout mask of the tower's embeddings.
     """
 
     def __init__(
-        self, architecture: Architecture, tower: Tower, first_place: int = 0, input_place: int = 0
+        self, architecture: Architecture, tower: Tower, first_layer: int = 0, input_mask: int = 0
     ) -> None:
         a = architecture
         self.position = POSITIONS[a.position](a, tower)
         self._block = Block.of(a, tower, self.position)
-        self.num_places = tower.n_layers * len(self._block.layers)
-        self._first_place, self._input_place = first_place, input_place
+        self.num_layers = tower.n_layers * len(self._block.layers)
+        self._first_layer, self._input_mask = first_layer, input_mask
         blocks = (f"{tower.prefix}layers.{i}." for i in range(tower.n_layers))
-        # name of each block's weights in the block → in the model
+        # for each block: name of a weight in the block → name in the model
         self._names = [
             {
                 name.removeprefix(block): name
@@ -99,29 +99,31 @@ class Trunk:
             norm, name = NORMS[a.norm], f"{tower.prefix}ln_final"
             self._last_norm = lambda w, x: norm(w, name, x)
 
-    def __call__(self, weights: Weights, ids: Tensor, sight: Sight, drop: Dropout) -> Tensor:
-        """Token ids (K, B, T) to activations (K, B, T, D)."""
+    def __call__(
+        self, weights: Weights, ids: Tensor, context: AttentionContext, drop: Dropout
+    ) -> Tensor:
+        """Return the activations (K, B, T, D) of token ids (K, B, T)."""
         x = embedding(weights["token_embeddings.weight"], ids)  # (K, B, T, D)
-        x = self.position.at_input(weights, x, sight.at)
+        x = self.position.at_input(weights, x, context.positions)
         if drop.embedding:
-            x = drop.embedding(x, self._input_place)
+            x = drop.embedding(x, self._input_mask)
         for number, names in enumerate(self._names):
             block = {short: weights[name] for short, name in names.items()}
-            place = self._first_place + number * len(self._block.layers)
-            x = self._block(block, x, sight, drop.residual, place)
+            layer_index = self._first_layer + number * len(self._block.layers)
+            x = self._block(block, x, context, drop.residual, layer_index)
         return self._last_norm(weights, x)
 
     def bias(self, weights: Weights, ids: Tensor) -> Tensor | None:
-        """What positions add to the scores, (1 or KB, H, T, T); None for nothing."""
+        """Return the positions' bias of the scores, (1 or KB, H, T, T); None for no bias."""
         bias = self.position.bias(weights, ids.shape[-1], ids.device)
         return None if bias is None else of_each_sequence(bias, ids.shape[1])
 
 
 class LanguageModel:
-    """The computation of one architecture without an encoder.
+    """Computes a model without an encoder.
 
     Args:
-        architecture: what to compute.
+        architecture: architecture of the model.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -134,16 +136,12 @@ class LanguageModel:
         )
         self.head = Head.of(a)
 
-    def __call__(
-        self,
-        weights: Weights,
-        ids: Tensor,
-        *,
-        drop: Dropout | None = None,
-        documents: Tensor | None = None,
-    ) -> Tensor:
-        """Logits of the next token at every position, (K, B, T, V); see `activations`."""
-        return self.head(weights, self.activations(weights, ids, drop=drop, documents=documents))
+    def __call__(self, weights: Weights, ids: Tensor) -> Tensor:
+        """Return the logits of the next token at every position, (K, B, T, V).
+
+        Without dropout; for the arguments see `activations`.
+        """
+        return self.head(weights, self.activations(weights, ids))
 
     def activations(
         self,
@@ -153,14 +151,14 @@ class LanguageModel:
         drop: Dropout | None = None,
         documents: Tensor | None = None,
     ) -> Tensor:
-        """What the head is given at every position.
+        """Return the head's input at every position.
 
         Args:
             weights: by the names of `parameter_shapes`, each with a leading K.
             ids: (K, B, T), int64 in [0, V).
-            drop: what this tick drops; None drops nothing.
-            documents: number of each token's document, (K, B, T): attention stops where it
-                changes, while positions count on. None: as the architecture says.
+            drop: dropout masks of this tick; None drops nothing.
+            documents: number of each token's document, (K, B, T): attention stays within a
+                document, while positions count on. None: as the architecture says.
 
         Returns:
             (K, B, T, D).
@@ -170,15 +168,15 @@ class LanguageModel:
         documents = self._documents(ids) if documents is None else documents
         if documents is not None:
             mask = within_documents(documents, mask)
-        sight = Sight(attend_to(mask, drop.attention))
-        return self._trunk(weights, ids, sight, drop)
+        context = AttentionContext(attend_to(mask, drop.attention))
+        return self._trunk(weights, ids, context, drop)
 
 
 def _one_document(ids: Tensor) -> Tensor | None:
     return None
 
 
-# Entries of an architecture that the constructor names itself, or that an encoder has.
+# Entries of an architecture that are arguments of the constructor, or belong to an encoder.
 _NO_CHOICES = {
     "vocab_size", "context_length", "d_model", "n_layers", "n_heads", "d_ff", "rope_theta",
     "n_encoder_layers", "source_length",
@@ -198,7 +196,7 @@ def _check_choices(choices: Mapping[str, Any]) -> None:
 
 
 def place_parameter(root: nn.Module, name: str, parameter: nn.Parameter) -> None:
-    """Register a parameter under a dotted name, making the modules on the way."""
+    """Register a parameter under a dotted name; make the modules in between."""
     *path, leaf = name.split(".")
     module = root
     for part in path:
@@ -220,7 +218,7 @@ class TransformerLM(nn.Module):
         num_heads: attention heads.
         d_ff: inner width of SwiGLU.
         rope_theta: base of the rotary angles.
-        seed: key of the initial weights, one for all slots or one each.
+        seed: seed of the initial weights, one for all slots or one per slot.
         choices: further entries of `Architecture` by name, such as `position="alibi"`.
 
     Raises:
@@ -249,7 +247,7 @@ class TransformerLM(nn.Module):
                 f"d_model / num_heads must be a whole even number, got {d_model} / {num_heads}"
             )
         _check_choices(choices)
-        # not validated: a module may be as small as one likes, which a trial may not
+        # model_construct() skips validation: a module may be smaller than a trial
         self.architecture = Architecture.model_construct(
             vocab_size=vocab_size,
             context_length=context_length,
@@ -265,16 +263,16 @@ class TransformerLM(nn.Module):
         if len(seeds) != k:
             raise ValueError(f"seed needs {k} entries, one per slot, got {len(seeds)}")
         for name, shape in parameter_shapes(self.architecture).items():
-            weight = torch.stack([initial_weight(each, name, shape) for each in seeds])
+            weight = torch.stack([initial_weight(slot_seed, name, shape) for slot_seed in seeds])
             place_parameter(self, name, nn.Parameter(weight))
 
     @classmethod
     def of(cls, architecture: Architecture, weights: Mapping[str, Tensor]) -> Self:
-        """A single model (K = 1) with given weights.
+        """Return a single model (K = 1) with copies of weights.
 
         Args:
-            architecture: of a language model.
-            weights: by the names of `parameter_shapes`, without K; they are copied.
+            architecture: architecture of a language model.
+            weights: by the names of `parameter_shapes`, without K.
         """
         model = cls.__new__(cls)
         nn.Module.__init__(model)
@@ -285,7 +283,7 @@ class TransformerLM(nn.Module):
         return model
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Logits of the next token: ids (K, B, T) int64 → (K, B, T, V).
+        """Return the logits of the next token: ids (K, B, T) int64 → (K, B, T, V).
 
         Raises:
             ValueError: if T exceeds the context length.

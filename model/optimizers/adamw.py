@@ -1,4 +1,4 @@
-"""AdamW as a torch optimizer over stacked parameters: the public face of the update rule.
+"""AdamW as a torch optimizer over stacked parameters: the public API of the update rule.
 
 K = slots in a stack.
 """
@@ -23,7 +23,7 @@ class AdamW(torch.optim.Optimizer):
         lr: α, a number or (K,).
         betas: (β1, β2), each a number or (K,).
         eps: ε, a number or (K,).
-        weight_decay: λ, decoupled, a number or (K,); applies to every tensor given.
+        weight_decay: λ, decoupled, a number or (K,); applies to every parameter.
 
     Source: Loshchilov and Hutter 2017, algorithm 2 (arXiv:1711.05101).
     """
@@ -42,7 +42,14 @@ class AdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Update every parameter that has a gradient."""
+        """Update every parameter that has a gradient.
+
+        Args:
+            closure: recomputes the loss with its gradients.
+
+        Returns:
+            The closure's loss; None without a closure.
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -62,10 +69,10 @@ class AdamW(torch.optim.Optimizer):
         state["step"] += 1
 
         def per_slot(x: float | Tensor) -> Any:
-            """A number, or (K, 1, …, 1) in float64 so that 1−β keeps its digits."""
+            """Return a number, or (K, 1, …, 1) in float64 so that 1−β keeps its digits."""
             if isinstance(x, Tensor):
-                there = x.detach().to(exact_device(param.device))
-                return there.double().view(-1, *[1] * (param.dim() - 1))
+                exact = x.detach().to(exact_device(param.device))
+                return exact.double().view(-1, *[1] * (param.dim() - 1))
             return x
 
         lr, eps, decay = map(per_slot, (group["lr"], group["eps"], group["weight_decay"]))

@@ -15,12 +15,12 @@ Tensors = Sequence[Tensor]
 
 
 def is_plain_adamw(row: Coefficients) -> bool:
-    """Whether a row, of numbers, is AdamW without anything that torch's does not know."""
-    others = (
+    """True if a row of numbers is AdamW with no feature that torch's kernel lacks."""
+    other_features = (
         row.coupled, row.coupled_embeddings, row.coupled_gains, row.l1, row.ahead_g,
         row.gradient_trust, row.step_trust, row.lion_g, row.muon,
     )  # fmt: skip
-    return row.updates > 0 and not any(others)
+    return row.updates > 0 and not any(other_features)
 
 
 def adamw_(
@@ -29,17 +29,17 @@ def adamw_(
     """Update one slot in place.
 
     Args:
-        theta: parameters, each flat, float32, in the order of `layout.tensors`.
-        m: running means of the gradient, likewise.
-        v: running means of its square, likewise.
-        g: gradients, already clipped, likewise.
-        row: of numbers, which `is_plain_adamw`.
-        layout: which of them have which decay.
+        theta: parameters, one float32 vector each, in the order of `layout.tensors`.
+        m: running means of the gradients, as `theta`.
+        v: running means of the squared gradients, as `theta`.
+        g: gradients, already clipped, as `theta`.
+        row: row of numbers for which `is_plain_adamw` is true.
+        layout: parts of the parameters, each with its decay.
 
     Source: Loshchilov and Hutter 2017, algorithm 2 (arXiv:1711.05101), as torch computes it.
     """
     decays = row.decoupled, row.decoupled_embeddings, row.decoupled_gains
-    before = torch.tensor(float(row.updates - 1))  # torch adds the 1
+    before = torch.tensor(float(row.updates - 1))  # torch adds 1
     for decay, members in zip(decays, layout.members, strict=True):
         if not members:
             continue

@@ -1,8 +1,9 @@
 """AdamW for all slots of a stack in one pass over its memory: a Triton kernel, for GPUs.
 
-Operation by operation it is `rule.update` for rows of AdamW, rounded alike: no multiplication is
-fused with an addition, and quotients and roots are those of IEEE 754. So a trial's bits do not
-depend on whether its neighbours' optimizers allow for the kernel.
+Its operations are those of `update_rule.update` for rows of AdamW, with equal rounding: no
+multiplication is fused with an addition, and quotients and roots are those of IEEE 754. The
+optimizers of its neighbours decide if a trial is updated by the kernel, and must not change its
+bits.
 
 K = slots in a stack, P = padded parameters of one model, C = entries of `Coefficients`.
 """
@@ -19,55 +20,45 @@ from torch import Tensor
 from model.optimizers.layout import Layout
 from model.optimizers.update_rule import Coefficients
 
-_BLOCK = 1024  # parameters of one program
-_UNIT = tl.constexpr(64)  # parameters of one decay: `matrices` aligns every tensor to as many
+_BLOCK = 1024  # parameters per program
+_UNIT = tl.constexpr(64)  # `Matrices` aligns each tensor to 64: 64 parameters have one decay
 _COLUMN = {name: tl.constexpr(i) for i, name in enumerate(Coefficients._fields)}
 _ALPHA, _EPS = _COLUMN["learning_rate"], _COLUMN["eps"]
 _A1, _B1, _C1 = _COLUMN["a1"], _COLUMN["b1"], _COLUMN["c1"]
 _A2, _B2, _C2 = _COLUMN["a2"], _COLUMN["b2"], _COLUMN["c2"]
 _DECAYS = ("decoupled", "decoupled_embeddings", "decoupled_gains")
-_READ = {
-    "learning_rate",
-    "eps",
-    "a1",
-    "b1",
-    "c1",
-    "a2",
-    "b2",
-    "c2",
-    "adaptive",
-    "updates",
-    *_DECAYS,
-}
+_SUPPORTED = {
+    "learning_rate", "eps", "a1", "b1", "c1", "a2", "b2", "c2", "adaptive", "updates", *_DECAYS,
+}  # fmt: skip
 
 
 class Kernel:
-    """The update of one stack.
+    """AdamW's update of one stack.
 
     Args:
-        layout: which parts have which decay.
+        layout: parts of the parameters, each with its decay.
         size: P.
-        device: where the tensors lie.
+        device: device of the tensors.
     """
 
     def __init__(self, layout: Layout, size: int, device: torch.device) -> None:
         columns = torch.zeros(size, dtype=torch.int32)
         parts = (layout.matrices, layout.embeddings, layout.gains)
-        for name, own in zip(_DECAYS, parts, strict=True):
-            for part in own:
+        for name, slices in zip(_DECAYS, parts, strict=True):
+            for part in slices:
                 columns[part] = Coefficients._fields.index(name)
         self._decays = columns[:: _UNIT.value].contiguous().to(device)  # (P / 64,)
 
     @staticmethod
     def allows(columns: Sequence[bool], *, adaptive: bool) -> bool:
-        """Whether the kernel computes all that some slot asks for.
+        """True if the kernel supports the optimizers of all slots.
 
         Args:
-            columns: of the coefficients, C of them, which are not zero for all slots.
-            adaptive: whether all slots that are due divide by √v̂.
+            columns: for each of the C columns of the coefficients, True unless zero for all slots.
+            adaptive: True if all slots that are due divide by √v̂.
         """
-        asked = {name for name, on in zip(Coefficients._fields, columns, strict=True) if on}
-        return adaptive and asked <= _READ
+        used = {name for name, on in zip(Coefficients._fields, columns, strict=True) if on}
+        return adaptive and used <= _SUPPORTED
 
     def apply_(
         self,
@@ -86,23 +77,24 @@ class Kernel:
 
         Args:
             theta: parameters, (K, P) float32.
-            m: running means of the gradient, likewise.
-            v: running means of its square, likewise.
-            g: gradients before clipping, likewise.
+            m: running means of the gradients, (K, P) float32.
+            v: running means of the squared gradients, (K, P) float32.
+            g: gradients before clipping, (K, P) float32.
             copy: θ in another dtype, or θ itself.
             rows: (K, C) float32, one `Coefficients` per slot.
-            scale: what the gradients are multiplied by, (K,) float32.
-            limit: what they are clamped to then, (K,) float32.
-            due: (K,) bool.
-            moves: (K,) bool, some of those that are due.
+            scale: factor of the gradients, applied first, (K,) float32.
+            limit: bound to which the gradients are then clamped, (K,) float32.
+            due: slots that end an update, (K,) bool.
+            moves: slots that are due and alive, (K,) bool.
         """
         slots, size = theta.shape
-        # Triton would compile anew, in the midst of a capture, for views that are aligned otherwise
+        # Clones have one alignment. For views with another one Triton would compile a new kernel,
+        # which is not possible during the capture of a graph.
         views = rows, scale, limit, due.byte(), moves.byte()
-        given = [x.clone(memory_format=torch.contiguous_format) for x in views]
+        arguments = [x.clone(memory_format=torch.contiguous_format) for x in views]
         with torch.cuda.device_of(theta):  # type: ignore[no-untyped-call]
             _adamw[triton.cdiv(size, _BLOCK), slots](
-                theta, m, v, g, copy, *given, self._decays, size, rows.shape[1],
+                theta, m, v, g, copy, *arguments, self._decays, size, rows.shape[1],
                 HAS_COPY=copy is not theta, BLOCK=_BLOCK, enable_fp_fusion=False,
             )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Where the parameters of a model lie in its row of P numbers, by what optimizers do to them.
+"""Layout of a model's row of P numbers: its tensors, grouped by how optimizers treat them.
 
 K = slots in a stack, P = padded parameters of one model, N = tensors of one model.
 """
@@ -20,15 +20,15 @@ Parts = tuple[slice, ...]
 
 @dataclass(frozen=True)
 class Layout:
-    """The parts of the last dimension of θ.
+    """Parts of the last dimension of θ.
 
     Attributes:
-        matrices: what λ touches.
-        embeddings: what λ_emb touches.
-        gains: what λ_gain touches.
-        tensors: each parameter with its padding; together they are the whole row.
+        matrices: parts that λ decays.
+        embeddings: parts that λ_emb decays.
+        gains: parts that λ_gain decays.
+        tensors: each parameter with its padding; together they are the complete row.
         weights: each matrix without its padding.
-        hidden: shape → offsets of the matrices inside the blocks, which Muon orthogonalises.
+        hidden: shape → offsets of the matrices inside the blocks, which Muon orthogonalizes.
     """
 
     matrices: Parts = (slice(None),)
@@ -42,11 +42,11 @@ class Layout:
     def of(
         cls, shapes: Mapping[str, tuple[int, ...]], offsets: Mapping[str, int], end: int
     ) -> Layout:
-        """The layout of named parameters that lie one after the other.
+        """Return the layout of named parameters that follow one another.
 
         Args:
             shapes: name → shape, in the order of the row.
-            offsets: name → where it begins.
+            offsets: name → offset in the row.
             end: P.
         """
         tensors = tuple(map(slice, offsets.values(), [*list(offsets.values())[1:], end]))
@@ -55,7 +55,7 @@ class Layout:
         weights: list[slice] = []
         for (name, shape), tensor in zip(shapes.items(), tensors, strict=True):
             part = parts[_part(name, shape)]
-            if part and part[-1].stop == tensor.start:
+            if part and part[-1].stop == tensor.start:  # one slice for neighbours: fewer operations
                 part[-1] = slice(part[-1].start, tensor.stop)
             else:
                 part.append(tensor)
@@ -73,26 +73,26 @@ class Layout:
 
     @cached_property
     def members(self) -> tuple[tuple[int, ...], ...]:
-        """Which of `tensors` are matrices, embeddings and gains: their numbers, of each kind."""
+        """Indices into `tensors` of the matrices, of the embeddings, and of the gains."""
         kinds = (self.matrices, self.embeddings, self.gains)
         return tuple(
             tuple(
-                number
-                for number, tensor in enumerate(self.tensors)
+                index
+                for index, tensor in enumerate(self.tensors)
                 if any(_within(tensor, part) for part in parts)
             )
             for parts in kinds
         )
 
     def norms(self, x: Tensor) -> Tensor:
-        """Euclidean norm of each tensor of each slot: (K, P) → (K, N)."""
+        """Return the Euclidean norm of each tensor of each slot: (K, P) → (K, N)."""
         squares = x * x  # the padding is zero
         return torch.stack([squares[..., t].sum(-1) for t in self.tensors], -1).sqrt()
 
     def scale_(self, x: Tensor, factor: Tensor) -> Tensor:
-        """Multiply each tensor of each slot, (K, P), by its own number, (K, N), in place."""
-        for number, tensor in enumerate(self.tensors):
-            x[..., tensor] *= factor[..., number, None]
+        """Multiply each tensor of each slot, (K, P), by its factor, (K, N), in place."""
+        for index, tensor in enumerate(self.tensors):
+            x[..., tensor] *= factor[..., index, None]
         return x
 
 

@@ -1,4 +1,4 @@
-"""Muon: momentum whose matrices are orthogonalised, all of one shape and all slots at once.
+"""Muon: momentum with orthogonalized matrices, all matrices of one shape in all slots at once.
 
 K = slots in a stack, P = padded parameters of one model, M = matrices of one shape.
 """
@@ -11,14 +11,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-_QUINTIC = (3.4445, -4.7750, 2.0315)  # steepest at 0, so that few rounds suffice
+_QUINTIC = (3.4445, -4.7750, 2.0315)  # steep at 0, so that few rounds suffice
 _ROUNDS = 5
-_TINY = 1e-7  # smallest norm that is divided by
-_RMS = 0.2  # root mean square of AdamW's steps, which an orthogonal one is scaled to
+_TINY = 1e-7  # smallest divisor of a norm
+_RMS = 0.2  # root mean square of AdamW's steps, to which orthogonal steps are scaled
 
 
 def orthogonalize(x: Tensor) -> Tensor:
-    """The nearest matrix with singular values near 1 (0.7 to 1.2), of each of a batch.
+    """Return the nearest matrices with singular values near 1 (0.7 to 1.2).
 
     Args:
         x: (M, o, i).
@@ -49,9 +49,9 @@ def muon_(
     is_muon: Tensor,
     hidden: Sequence[tuple[tuple[int, int], tuple[int, ...]]],
 ) -> None:
-    """Put Muon's mean and direction where the hidden matrices of its slots lie, in place.
+    """Write Muon's means and directions of the hidden matrices into `m` and `step`, in place.
 
-    m ← γ·m + (1−γ)·g; u ← 0.2·√max(o, i)·orthogonal(γ·m + (1−γ)·g), Nesterov's look ahead.
+    m ← γ·m + (1−γ)·g; u ← 0.2·√max(o, i)·orthogonal(γ·m + (1−γ)·g), with Nesterov's look-ahead.
     The scale gives a step the size of AdamW's, so that one α and one λ serve both.
 
     Args:
@@ -60,7 +60,7 @@ def muon_(
         before: (K, P), `m` before this update.
         g: (K, P), gradients.
         weights: γ and 1−γ, (K, 1) each.
-        is_muon: (K, 1) bool, which slots use Muon; the others keep what they have.
+        is_muon: (K, 1) bool, slots that use Muon; the others keep their values.
         hidden: shape → offsets of the hidden matrices.
 
     Source: Jordan et al. 2024; the scale of Liu et al. 2025, equation 4 (arXiv:2502.16982).

@@ -1,6 +1,6 @@
-"""Gradual magnitude pruning: the smallest weights of each matrix become, and stay, zero.
+"""Gradual magnitude pruning: the smallest weights of each matrix become zero and stay zero.
 
-A slot needs no mask of its own: once pruning has begun, a weight that is zero is pruned.
+A slot needs no mask: once pruning has begun, a weight that is zero is pruned.
 
 K = slots in a stack, P = padded parameters of one model.
 """
@@ -14,13 +14,13 @@ from torch import Tensor
 
 from model.spec.hyperparameters import Hyperparameters
 
-# What `pruning_of` says of an update that prunes nothing more.
-KEEP = -1.0
-OFF = 0.0
+# Values of `pruning_of` for updates that prune no further weights.
+KEEP = -1.0  # pruned weights stay zero
+OFF = 0.0  # the trial does not prune, or not yet
 
 
 def target_sparsity(step: int, h: Hyperparameters) -> float:
-    """Share of each matrix that is to be zero after an update: it rises as a cubic.
+    """Return the share of each matrix that should be zero after an update; it rises as a cubic.
 
     s_t = s_final·(1 − (1 − (t−t₀)/(t₁−t₀))³) from t₀ = T_prune_start to t₁ = T_prune_end.
 
@@ -35,26 +35,28 @@ def target_sparsity(step: int, h: Hyperparameters) -> float:
 
 
 def pruning_of(step: int, h: Hyperparameters) -> float:
-    """What an update prunes to: a share above 0, KEEP what is zero, or OFF.
+    """Return the share to which an update prunes, above 0, or KEEP or OFF.
 
-    Every ΔT_prune updates from T_prune_start on, and at T_prune_end for the last time.
+    Weights are pruned every ΔT_prune updates from T_prune_start on, and at T_prune_end for the
+    last time.
     """
     if not h.target_sparsity or step < h.prune_start_steps:
         return OFF
     since = step - h.prune_start_steps
-    is_time = since % h.prune_interval_steps == 0 and step <= h.prune_end_steps
-    share = target_sparsity(step, h) if is_time or step == h.prune_end_steps else 0.0
+    is_in_schedule = since % h.prune_interval_steps == 0 and step <= h.prune_end_steps
+    is_pruning = is_in_schedule or step == h.prune_end_steps
+    share = target_sparsity(step, h) if is_pruning else 0.0
     return share or KEEP
 
 
 def mask_(x: Tensor, theta: Tensor, slots: Iterable[int], parts: Sequence[slice]) -> None:
-    """Set `x` to zero where the weights of some slots are pruned, in place.
+    """Set `x` to zero at the pruned weights of some slots, in place.
 
     Args:
         x: (K, P), gradients, new weights or averages.
         theta: (K, P), weights.
-        slots: that prune.
-        parts: the matrices.
+        slots: slots that prune.
+        parts: slices of the matrices.
     """
     for slot in slots:
         for part in parts:
@@ -65,9 +67,9 @@ def prune_(theta: Tensor, share: float, weights: Sequence[slice]) -> None:
     """Set the smallest weights of each matrix of one slot to zero, in place.
 
     Args:
-        theta: (P,).
-        share: of each matrix, rounded to whole weights.
-        weights: the matrices, one by one, without padding.
+        theta: (P,), weights.
+        share: share of each matrix, rounded to a number of weights.
+        weights: slice of each matrix, without padding.
     """
     for part in weights:
         sizes = theta[part].abs()
@@ -78,6 +80,6 @@ def prune_(theta: Tensor, share: float, weights: Sequence[slice]) -> None:
 
 
 def sparsity(theta: Tensor, weights: Sequence[slice]) -> float:
-    """Share of the matrices of one slot, (P,), that is zero."""
+    """Return the share of zeros in the matrices of one slot, (P,)."""
     zeros = sum(int((theta[part] == 0).sum()) for part in weights)
     return float(zeros / sum(part.stop - part.start for part in weights))

@@ -1,4 +1,7 @@
-"""The optimizers as rows of coefficients of the update rule."""
+"""Registry of the optimizers; each is a function that returns a row of coefficients.
+
+See `update_rule` for the rule and its coefficients.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from model.spec.hyperparameters import Hyperparameters
 
 
 def _coupled(row: Coefficients, h: Hyperparameters) -> Coefficients:
-    """λ in the gradient: L2 in the loss."""
+    """Add the decays λ to the gradient: an L2 penalty of the loss."""
     return row._replace(
         coupled=h.weight_decay,
         coupled_embeddings=h.embedding_decay,
@@ -19,7 +22,7 @@ def _coupled(row: Coefficients, h: Hyperparameters) -> Coefficients:
 
 
 def _decoupled(row: Coefficients, h: Hyperparameters) -> Coefficients:
-    """λ in the step."""
+    """Add the decays λ to the step, decoupled from the gradient."""
     return row._replace(
         decoupled=h.weight_decay,
         decoupled_embeddings=h.embedding_decay,
@@ -37,7 +40,7 @@ def _momentum(step: int, lr: float, h: Hyperparameters) -> Coefficients:
     """Heavy ball: v ← γ·v + (1−d)·g; θ ← θ − α·v, v₀ = 0, λ in the gradient.
 
     d = 0 is v = γ·v + g, and d = γ is the running mean v = γ·v + (1−γ)·g. torch starts with
-    v₁ = g instead, whatever d is. Source: Polyak 1964.
+    v₁ = g instead, for every d. Source: Polyak 1964.
     """
     return _sgd(step, lr, h)._replace(a1=h.momentum, b1=1 - h.dampening)
 
@@ -45,7 +48,7 @@ def _momentum(step: int, lr: float, h: Hyperparameters) -> Coefficients:
 def _nesterov(step: int, lr: float, h: Hyperparameters) -> Coefficients:
     """Nesterov: v ← γ·v + g; θ ← θ − α·(g + γ·v), λ in the gradient.
 
-    The form of Sutskever et al. 2013 with the momentum step taken first, as torch does.
+    The form of Sutskever et al. 2013 with the momentum step first, as in torch.
     """
     return _sgd(step, lr, h)._replace(a1=h.momentum, ahead_m=h.momentum, ahead_g=1.0)
 
@@ -79,7 +82,7 @@ def _adamw(step: int, lr: float, h: Hyperparameters) -> Coefficients:
 
 
 def _moments(step: int, lr: float, h: Hyperparameters) -> Coefficients:
-    """Adam's means with their corrections, ε outside the root."""
+    """Adam's running means with their bias corrections, ε outside the root."""
     c1, c2 = 1 - h.beta1**step, 1 - h.beta2**step
     return Coefficients(
         lr, 0.0, 0.0, h.beta1, 1 - h.beta1, c1, h.beta2, 1 - h.beta2, c2, h.eps, 1.0, updates=step
@@ -87,7 +90,7 @@ def _moments(step: int, lr: float, h: Hyperparameters) -> Coefficients:
 
 
 def _nadamw(step: int, lr: float, h: Hyperparameters) -> Coefficients:
-    """AdamW with Nesterov's look ahead: m̂ = β1·m/(1−β1^(t+1)) + (1−β1)·g/(1−β1^t).
+    """AdamW with Nesterov's look-ahead: m̂ = β1·m/(1−β1^(t+1)) + (1−β1)·g/(1−β1^t).
 
     β1 is constant, as in optax and AlgoPerf; torch's NAdam raises it over the first thousands of
     updates. Source: Dozat 2016, algorithm 2, with λ in the step.
@@ -151,11 +154,11 @@ OPTIMIZERS: Mapping[str, Callable[[int, float, Hyperparameters], Coefficients]] 
 
 
 def coefficients(step: int, learning_rate: float, h: Hyperparameters) -> Coefficients:
-    """The row of one trial, as Python numbers.
+    """Return the row of coefficients of one trial, as Python numbers.
 
     Args:
-        step: updates that the moments have seen with this one, counted from 1.
+        step: updates that the moments have seen, including this one.
         learning_rate: α_t.
-        h: the trial's.
+        h: hyperparameters of the trial.
     """
     return OPTIMIZERS[h.optimizer](step, learning_rate, h)

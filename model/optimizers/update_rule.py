@@ -1,20 +1,20 @@
-"""One update rule, of which the optimizers are rows of coefficients.
+"""Update rule with coefficients; each optimizer is one row of them.
 
     g  ← g + λ₁·sign(θ)
     r  ← η·‖θ‖/(‖g‖ + λ·‖θ‖) or 1                   per tensor: LARS
     g  ← r·(g + λ_coupled·θ)
     m  ← a₁·m + b₁·g
     v  ← a₂·v + b₂·g²
-    u  ← p·m/c₁ + q·g  or  m/c₁                      a look ahead: Nesterov
+    u  ← p·m/c₁ + q·g  or  m/c₁                      look-ahead: Nesterov
     u  ← u / (√(v/c₂) + ε  or 1) + λ·θ
     r  ← ‖θ‖/‖u‖ or 1                               per tensor: LAMB
     θ  ← θ − α·r·u
 
-Two directions do not fit and are functions of their own: Lion's replaces u, and Muon's replaces
-m and u of the hidden matrices. Because a row of coefficients says all of this, the slots of a
-stack may differ even in their optimizer. What no slot asks for is skipped, which changes no bits
-of the others: a slot either takes a new value or keeps its own. Clipping comes before
-(`losses.clip_grads_`).
+Two directions do not fit the rule and are functions of their own: Lion's replaces u, and Muon's
+replaces m and u of the hidden matrices. A row of coefficients selects all of this, so the slots of
+a stack may differ even in their optimizer. Terms that no slot uses are skipped, which changes no
+bits of the others: a slot either takes a new value or keeps its old one. Gradients are clipped
+before (`losses.clip_grads_`).
 
 K = slots in a stack, P = padded parameters of one model, N = tensors of one model.
 """
@@ -33,7 +33,7 @@ from model.optimizers.muon import muon_
 
 
 class Coefficients(NamedTuple):
-    """One row of the rule; each entry a number, or a tensor that broadcasts against θ."""
+    """Row of coefficients; each entry is a number, or a tensor that broadcasts against θ."""
 
     learning_rate: Any  # α
     coupled: Any  # λ in the gradient
@@ -60,33 +60,33 @@ class Coefficients(NamedTuple):
     muon_m: Any = 0.0  # γ of Muon
     muon_g: Any = 0.0  # 1 − γ of Muon
     muon: Any = 0.0  # 1: Muon for the hidden matrices
-    updates: Any = 0.0  # t, of which c₁ and c₂ are made, in Adam's kin
+    updates: Any = 0.0  # t, from which c₁ and c₂ are computed, in Adam and its variants
 
 
-# The row of a slot that rests: nothing moves, and nothing is divided by zero.
+# The row of an empty slot: no value changes, and no division is by zero.
 IDLE = Coefficients(0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0)
 
 _ADAPTIVE = Coefficients._fields.index("adaptive")
-_WHOLE = Layout()
+_ONE_MATRIX = Layout()
 
 
 def update(
-    theta: Tensor, m: Tensor, v: Tensor, g: Tensor, c: Coefficients, layout: Layout = _WHOLE
+    theta: Tensor, m: Tensor, v: Tensor, g: Tensor, c: Coefficients, layout: Layout = _ONE_MATRIX
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Apply the rule once.
 
     Args:
         theta: parameters, (K, ...), float32.
         m: running mean of the gradient, same shape.
-        v: running mean of its square, same shape.
-        g: gradient, already clipped, same shape; left unchanged.
+        v: running mean of the squared gradient, same shape.
+        g: gradient, already clipped, same shape; not changed.
         c: coefficients that broadcast against the parameters.
-        layout: which parts of the last dimension are what; by default one matrix.
+        layout: parts of the last dimension; by default one matrix.
 
     Returns:
         The new θ, m and v.
     """
-    g = _whole_gradient(theta, g, c, layout)
+    g = _penalized_gradient(theta, g, c, layout)
     before, m = m, c.a1 * m + c.b1 * g
     step = m / c.c1
     if _is_on(c.ahead_g):
@@ -109,8 +109,8 @@ def update(
     return theta - c.learning_rate * step, m, v
 
 
-def _whole_gradient(theta: Tensor, g: Tensor, c: Coefficients, layout: Layout) -> Tensor:
-    """The gradient with what the penalties add to it, scaled by LARS's ratio; a copy if changed."""
+def _penalized_gradient(theta: Tensor, g: Tensor, c: Coefficients, layout: Layout) -> Tensor:
+    """Return the gradient with those of the penalties, by LARS's ratio; not in place."""
     decays = _coupled_decays(c, layout)
     if not any(_is_on(x) for x in (*(decay for decay, _ in decays), c.l1, c.gradient_trust)):
         return g
@@ -133,14 +133,14 @@ def _coupled_decays(c: Coefficients, layout: Layout) -> list[tuple[Any, Parts]]:
 
 
 def _add(x: Tensor, theta: Tensor, decay: Any, parts: Parts) -> None:
-    """Add λ·θ to some parts of the last dimension, in place."""
+    """Add λ·θ to some parts of the last dimension of `x`, in place."""
     if _is_on(decay):
         for part in parts:
             x[..., part] += decay * theta[..., part]
 
 
 def _gradient_trust(theta: Tensor, g: Tensor, c: Coefficients, layout: Layout) -> Tensor:
-    """LARS's ratio of each tensor of each slot, (K, N).
+    """Return LARS's ratio of each tensor of each slot, (K, N).
 
     η·‖θ‖/(‖g‖ + λ·‖θ‖), 1 where θ or g is zero. Source: You et al. 2017, section 4
     (arXiv:1708.03888).
@@ -149,15 +149,15 @@ def _gradient_trust(theta: Tensor, g: Tensor, c: Coefficients, layout: Layout) -
     decay = torch.zeros_like(size)
     for (coefficient, _), members in zip(_coupled_decays(c, layout), layout.members, strict=True):
         if _is_on(coefficient):
-            for number in members:
-                decay[..., number : number + 1] = coefficient
+            for index in members:
+                decay[..., index : index + 1] = coefficient
     ratio = c.gradient_trust * size / (slope + decay * size)
     is_used = _chosen(c.gradient_trust) & (size > 0) & (slope > 0)
     return torch.where(is_used, ratio, 1.0)
 
 
 def _step_trust(theta: Tensor, step: Tensor, is_lamb: Any, layout: Layout) -> Tensor:
-    """LAMB's ratio of each tensor of each slot, (K, N).
+    """Return LAMB's ratio of each tensor of each slot, (K, N).
 
     ‖θ‖/‖u‖, 1 where θ or u is zero. Source: You et al. 2019, algorithm 2 with φ(x) = x
     (arXiv:1904.00962).
@@ -168,33 +168,34 @@ def _step_trust(theta: Tensor, step: Tensor, is_lamb: Any, layout: Layout) -> Te
 
 
 def lion(m: Tensor, g: Tensor, weight_m: Any, weight_g: Any) -> Tensor:
-    """Lion's direction, sign(β1·m + (1−β1)·g), of the mean before this gradient.
+    """Return Lion's direction, sign(β1·m + (1−β1)·g), from the mean before this gradient.
 
-    The mean itself then follows β2: m ← β2·m + (1−β2)·g. Source: Chen et al. 2023, program 1
-    (arXiv:2302.06675).
+    The mean itself is then updated with β2: m ← β2·m + (1−β2)·g.
+
+    Source: Chen et al. 2023, program 1 (arXiv:2302.06675).
     """
     direction: Tensor = (weight_m * m + weight_g * g).sign_()
     return direction
 
 
 def _chosen(x: Any) -> Tensor:
-    """Which slots a coefficient is on for."""
+    """Return a bool per slot, True where a coefficient is not zero."""
     return torch.as_tensor(x) != 0
 
 
 def _is_on(x: Any) -> bool:
-    """False for the number 0. What is off for all slots is skipped, which changes no bits."""
+    """True for tensors and non-zero numbers; the number 0 means that no slot uses the term."""
     return isinstance(x, Tensor) or x != 0
 
 
 def stack_rows(rows: np.ndarray, device: torch.device | str) -> Coefficients:
-    """Coefficients of K slots as columns, (K, 1) float32, ready for θ of (K, P).
+    """Return the coefficients of K slots as columns, (K, 1) float32, for θ of (K, P).
 
-    What is off for all slots becomes a number, so that `update` can skip it.
+    A column that is zero for all slots becomes the number 0, so that `update` skips its term.
 
     Args:
         rows: (K, C) float64, one `Coefficients` per slot.
-        device: where θ lies.
+        device: device of θ.
     """
     return columns(
         torch.from_numpy(rows.astype(np.float32)).to(device),
@@ -204,12 +205,12 @@ def stack_rows(rows: np.ndarray, device: torch.device | str) -> Coefficients:
 
 
 def columns(rows: Tensor, is_on: Sequence[bool], *, adaptive: bool) -> Coefficients:
-    """As `stack_rows`, of what is on the device already, without asking it.
+    """Return coefficients on the device as columns, as `stack_rows`, without waiting for it.
 
     Args:
         rows: (K, C) float32.
-        is_on: which columns are not zero for all slots, C of them; the others become the number 0.
-        adaptive: whether that column is 1 for all slots, and becomes the number 1.
+        is_on: for each of the C columns, False if it is zero for all slots.
+        adaptive: True if the column `adaptive` is 1 for all slots; it becomes the number 1.
     """
     values: list[Any] = [
         rows[:, index : index + 1] if on else 0.0 for index, on in enumerate(is_on)

@@ -31,7 +31,7 @@ on_gpu = partial(train, slots=WIDTH, width=WIDTH, device="cuda")
 
 
 class Counted(Graphs):
-    """Graphs that know how many of their ticks were replayed."""
+    """Graphs that count the replayed ticks."""
 
     replayed = 0
 
@@ -41,7 +41,7 @@ class Counted(Graphs):
 
 
 class NoGraphs(Graphs):
-    """Every tick is started kernel by kernel."""
+    """Runs every tick without a graph."""
 
     def run(self, kind: Any, compute: Compute, tick: Tick) -> Result:
         return compute(tick)
@@ -51,7 +51,7 @@ class NoGraphs(Graphs):
 def test_slot_and_neighbours_do_not_matter(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, dtype: str
 ) -> None:
-    """Every optimizer and regulariser, stopped and refilled: each trial is the trial alone."""
+    """All optimizers and regularizers, stopped and refilled: each trial equals the trial alone."""
     specs = everything(make_spec)
     together = on_gpu(tokens, tmp_path, specs, stop={1: 1}, dtype=dtype)
     for number, (spec, outcome) in enumerate(zip(specs, together, strict=True)):
@@ -97,7 +97,7 @@ def test_graphs_change_nothing(
 def test_kernel_of_the_update_changes_nothing(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not even a last bit: whether it is used depends on a trial's neighbours."""
+    """Not even a last bit: a trial's neighbours decide if the kernel is used."""
     kernel = pytest.importorskip("model.optimizers.adamw_triton")
     specs = adamw_specs(make_spec)
     launches = 0

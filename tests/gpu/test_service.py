@@ -1,4 +1,4 @@
-"""What an engine does beside training, on a real GPU: `pytest -m gpu`."""
+"""Checkpoints, memory and calibration of an engine on a real GPU: `pytest -m gpu`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ LARGE = {"d_model": 256, "n_layers": 4, "n_heads": 4, "context_length": 64, "d_f
 
 @pytest.fixture
 def memory() -> Iterator[Any]:
-    """Sets how many bytes this process may have of the GPU, until the test ends."""
+    """Limits the GPU memory of this process in bytes, until the test ends."""
     total = torch.cuda.get_device_properties(CUDA).total_memory
 
     def allow(size: float) -> None:
@@ -81,7 +81,7 @@ def test_asynchronous_states_equal_synchronous_ones(
     dtype: str,
     model: dict[str, Any],
 ) -> None:
-    """Rows that train on, or are refilled, while their states are on the bus."""
+    """Rows that train on, or are refilled, while their snapshots are being copied."""
     specs = [make_spec(seed=i, steps=6 + i, reports=3, model=model, dropout=0.1) for i in range(7)]
 
     def train(folder: Path) -> list[str]:
@@ -136,7 +136,7 @@ def test_copy_is_ordered_before_what_overwrites_the_original(
 def test_stack_narrows_when_the_gpu_is_full(
     tokens: Tokens, make_spec: MakeSpec, memory: Any
 ) -> None:
-    """All trials report as in peace, but for what another width rounds otherwise."""
+    """All trials report as without the fault, except for the rounding of another width."""
     specs = [
         make_spec(seed=i, steps=6, reports=2, batch_size=8, micro_batch=8, model=LARGE)
         for i in range(8)
@@ -196,7 +196,7 @@ def test_slots_are_measured_and_remembered(
 def test_calibration_ends_where_memory_does(
     tokens: Tokens, make_spec: MakeSpec, memory: Any
 ) -> None:
-    """By extrapolation, if it is known how much there is; otherwise because it runs out."""
+    """By extrapolation if the free memory is known; otherwise because memory runs out."""
     spec = make_spec(batch_size=8, micro_batch=8, model=LARGE)
     meter = stack_meter(spec, trained(tokens, Precision()))
     limit = 1.2 * meter(4).peak_bytes

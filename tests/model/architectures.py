@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-# Each changes one thing of the default model, or two that belong together.
+# Each entry changes one choice of the default model, or two that belong together.
 SINGLE: dict[str, dict[str, Any]] = {
     "default": {},
     "one kv head": {"n_kv_heads": 1},
@@ -63,7 +63,7 @@ def mixes(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-# Of an encoder–decoder.
+# Architectures of encoder–decoders.
 PAIRED = {
     name: {**mix, "n_encoder_layers": 2, "source_length": 6}
     for name, mix in SINGLE.items()

@@ -25,7 +25,7 @@ from tests.model.architectures import SINGLE, mixes
 Tokens = tuple[np.ndarray, np.ndarray]
 Outcome = tuple[list[tuple[Any, ...]], dict[str, torch.Tensor] | None]
 
-# A small odd shape, where edges of vectors and unaligned rows would show, and a usual one.
+# The default shape, and small odd ones with unaligned rows and remainders of vectors.
 SHAPES = (
     {},
     {"d_model": 12, "n_layers": 1, "n_heads": 2, "context_length": 7, "d_ff": 32},
@@ -34,7 +34,7 @@ SHAPES = (
 
 
 def numbers(report: Report) -> tuple[Any, ...]:
-    """Everything that a report says, NaN made comparable."""
+    """Return all values of a report, with NaN as None."""
     values = [None if v != v else v for v in report.metrics().values()]  # noqa: PLR0124 - NaN
     return (report.status, report.step, *values)
 
@@ -52,10 +52,11 @@ def train(
     starts: Path | None = None,
     **options: Any,
 ) -> list[Outcome]:
-    """Train trials together; each one's reports and final state.
+    """Train trials together; return the reports and the final state of each.
 
-    `stop` says after how many reports a trial is stopped, and `late` how many turns it takes until
-    the order arrives: the trial is then in the middle of an update. `options` are the engine's.
+    `stop` is the number of reports after which a trial is stopped, and `late` the number of steps
+    until the order arrives: the trial is then in the middle of an update. `options` are the
+    engine's.
     """
     engine = Engine(
         *tokens,
@@ -70,7 +71,7 @@ def train(
         engine.add_trial(str(number), spec, (resume or {}).get(number))
     reports: list[list[tuple[Any, ...]]] = [[] for _ in specs]
     states: list[dict[str, torch.Tensor] | None] = [None for _ in specs]
-    orders: dict[int, int] = {}  # trial → turns until it is stopped
+    orders: dict[int, int] = {}  # trial → steps until it is stopped
     while engine.num_pending:
         for report in engine.step():
             number = int(report.trial_id)
@@ -176,7 +177,7 @@ def test_slot_does_not_matter(
 def test_choices_side_by_side_change_nothing(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, shape: Any
 ) -> None:
-    """One stack with every optimizer, schedule and regulariser: each slot is the trial alone."""
+    """One stack with all optimizers, schedules and regularizers: each slot equals the trial alone."""
     make = partial(make_spec, model=shape, steps=6)
     specs = [make(optimizer=name, seed=i) for i, name in enumerate(OPTIMIZERS)]
     specs += [make(schedule=name, seed=i) for i, name in enumerate(SCHEDULES)]
@@ -273,7 +274,7 @@ def test_diverging_neighbour_changes_nothing(
 def test_refill_in_mid_flight_changes_nothing(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, late: int
 ) -> None:
-    """A slot freed by an early stop is refilled while it or others are in mid-update."""
+    """A slot freed by an early stop is refilled while slots are in the middle of an update."""
     specs = [make_spec(seed=i, steps=9, batch_size=[4, 6, 8, 4, 6][i]) for i in range(5)]
     stop = {0: 1, 2: 2}
     together = train(tokens, tmp_path, specs, slots=2, width=2, stop=stop, late=late)
@@ -302,7 +303,7 @@ def test_resume_equals_uninterrupted(
 
 
 def resume_anywhere(tmp_path: Path, tokens: Tokens, spec: TrialSpec, other: TrialSpec) -> Outcome:
-    """Interrupt a trial at each report in turn; the same as without. Returns the outcome."""
+    """Interrupt a trial at each report in turn; compare with an undisturbed run; return it."""
     (whole,) = train(tokens, tmp_path / "whole", [spec], slots=1, width=1)
     for after in range(1, len(spec.report_steps)):
         begun = tmp_path / f"begun{after}"

@@ -1,4 +1,4 @@
-"""Checkpoints are whole, checked, and go on bit for bit."""
+"""Checkpoints are complete, verified, and resume bit for bit."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def tensors() -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The bytes of a small checkpoint."""
+    """Return the bytes of a small checkpoint."""
     path = tmp_path_factory.mktemp("whole") / "x.safetensors"
     checkpoint.write(path, tensors(), ABOUT)
     return path.read_bytes()
@@ -99,7 +99,7 @@ def test_read_finds_every_changed_byte(
 ) -> None:
     data, i = bytearray(whole), int(place * len(whole))
     data[i] ^= xor
-    # the format pads its header with blanks, which mean as little as other white space
+    # the format pads its header with spaces; other white space has no meaning either
     assume(not (whole[i : i + 1].isspace() and data[i : i + 1].isspace()))
     refuses(tmp_path / "x", bytes(data))
 

@@ -1,4 +1,4 @@
-"""The saved states of trials: the newest whole one is found, whatever a kill has left."""
+"""The store of checkpoints: the newest undamaged one is found, whatever a kill left."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def names(folder: Path) -> list[str]:
 
 
 def found(folder: Path, step: int = 99) -> int | None:
-    """The step of the newest state, whose contents are checked."""
+    """Return the step of the newest checkpoint; check its contents."""
     state = store.read_newest(folder, CheckpointRef("7", step))
     if state is None:
         return None
@@ -80,7 +80,7 @@ def test_damaged_newest_state_gives_way_to_the_one_before(
 
 
 def test_state_under_another_name_is_passed_over(tmp_path: Path) -> None:
-    """A copy that someone renamed says itself which update it is of."""
+    """A renamed copy still contains its update."""
     save(tmp_path, 10)
     save(tmp_path, 20).rename(store.checkpoint_path(tmp_path, "7", 30))
     assert found(tmp_path) == 10
@@ -102,7 +102,7 @@ def test_read_refuses_what_is_of_no_trial(tmp_path: Path) -> None:
         store.read(tmp_path / "x")
 
 
-# Writes the state of update 20 and is killed as the file is about to get its name.
+# Writes the checkpoint of update 20 and is killed right before the file gets its name.
 KILLED = """
 import os, signal, sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Warm starts: what is taken over from a checkpoint, and that the law holds for it."""
+"""Warm starts: the tensors that a trial takes from a checkpoint, and the law."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def starts(tmp_path: Path) -> Path:
 def source_of(
     tokens: Tokens, spec: TrialSpec, folder: Path, starts: Path | None = None
 ) -> WarmStartSource:
-    """The checkpoint that a trial ends with."""
+    """Return the last checkpoint of a trial."""
     train(tokens, folder, [spec], slots=1, width=1, starts=starts)
     return WarmStartSource.read(last_state(folder))
 
@@ -43,7 +43,7 @@ def source_of(
 def warm(
     spec: TrialSpec, source: WarmStartSource, starts: Path, *, state: bool = False
 ) -> TrialSpec:
-    """The same trial, started from a source."""
+    """Return the trial, started from a source."""
     init_from, tensors = source.tensors_for(optimizer_state=state)
     warm_start.write_start(starts, init_from, tensors)
     return spec.model_copy(update={"init_from": init_from})
@@ -97,7 +97,7 @@ def test_warm_start_resumes_as_if_uninterrupted(
     assert_same(whole, (first[0] + rest[0], rest[1]))
 
 
-# what is taken over ------------------------------------------------------------------------
+# tensors of a start ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("state", [False, True])
@@ -110,7 +110,7 @@ def test_warm_start_equals_torch(
     rows: dict[str, float],
     state: bool,
 ) -> None:
-    """A model trained by torch, with a new schedule and new rows, and a new or the old state.
+    """A model trained by torch, with a new schedule and hyperparameters, and a new or old state.
 
     Few updates before: the corrections of the moments are then far from 1.
     """
@@ -138,7 +138,7 @@ def test_warm_start_equals_torch(
 def test_take_is_the_model_that_was_evaluated(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec
 ) -> None:
-    """With averaged weights that is their mean; the moments belong to the weights themselves."""
+    """With averaged weights the start is their mean; moments belong to the weights themselves."""
     source = source_of(tokens, make_spec(ema_decay=0.9), tmp_path)
     name = "lm_head.weight"
     _, weights = source.tensors_for(optimizer_state=False)
@@ -165,7 +165,7 @@ def test_take_counts_the_updates_of_the_moments(
 def test_identity_is_what_a_trial_starts_with(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, starts: Path
 ) -> None:
-    """Not the file that it came from; the optimizer's state makes another trial."""
+    """Not the file of the checkpoint; the optimizer's state makes another trial."""
     source = source_of(tokens, make_spec(seed=7), tmp_path)
     again = source_of(tokens, make_spec(seed=7, reports=2), tmp_path / "again")
     other = source_of(tokens, make_spec(seed=8), tmp_path / "other")

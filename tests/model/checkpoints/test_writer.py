@@ -1,4 +1,4 @@
-"""States are saved while training goes on, and all is as if training had waited."""
+"""Checkpoints are written during training, with the results of waiting for each write."""
 
 from __future__ import annotations
 
@@ -39,12 +39,14 @@ WILD: dict[str, Any] = {
 
 
 class Disk:
-    """A disk that can be held up, and knows what was written, in order."""
+    """A disk that can be blocked; records the writes in order."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.is_free = threading.Event()
         self.is_free.set()
-        self.slow: set[int] = set()  # updates whose states are written only when it is free
+        self.slow: set[int] = (
+            set()
+        )  # updates whose checkpoints are written only when the disk is free
         self.asked = threading.Event()  # a write has begun
         self.written: list[tuple[str, int]] = []
         self.refused: set[int] = set()  # updates
@@ -87,7 +89,7 @@ def turn_all(engine: Engine) -> list[Report]:
 
 
 def states(folder: Path) -> dict[str, tuple[str, Any]]:
-    """All that lies in a folder, by name: a digest of all bytes of the tensors, and the JSON."""
+    """Return the files of a folder by name: digest of the tensors, and metadata."""
     found = {}
     for path in folder.rglob("*.*"):
         tensors, about = checkpoint.read(path)
@@ -100,7 +102,7 @@ def steps_of(folder: Path, trial_id: str) -> list[int]:
 
 
 def relative(reports: list[Report], folder: Path) -> list[str]:
-    """All that reports say, with the names of states within a folder."""
+    """Return all fields of reports, with checkpoint paths relative to the folder."""
     return [repr(report).replace(str(folder), "") for report in reports]
 
 
@@ -112,7 +114,7 @@ def test_asynchronous_states_equal_synchronous_ones(
     monkeypatch: pytest.MonkeyPatch,
     width: int,
 ) -> None:
-    """The same bytes and the same reports, in the same order; one parent trains in silence."""
+    """Equal bytes and equal reports, in equal order; one parent trains without reports."""
     parent = make_spec(seed=7, steps=9, reports=3, dropout=0.1)
     own = parent.model_dump(exclude={"continues"}) | {"seed": 5}
     specs = [make_spec(seed=i, steps=6 + i, reports=3, ema_decay=0.5 * (i % 2)) for i in range(4)]
@@ -138,7 +140,7 @@ def test_asynchronous_states_equal_synchronous_ones(
 def test_training_goes_on_while_the_disk_is_slow(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, disk: Disk
 ) -> None:
-    """No report goes out before its state, and a finished trial's slot is refilled at once."""
+    """No report is returned before its checkpoint; a finished trial's slot is refilled at once."""
     engine = Engine(*tokens, slots=1, checkpoint_dir=tmp_path)
     admit_all(engine, [make_spec(seed=i, steps=4, reports=2) for i in range(3)])
     disk.hold()
@@ -163,7 +165,7 @@ def test_reports_stay_in_order_when_several_threads_write(
     monkeypatch: pytest.MonkeyPatch,
     disk: Disk,
 ) -> None:
-    """The first state is the last one on the disk."""
+    """The first checkpoint is the last one on the disk."""
     monkeypatch.setitem(LIMITS, "cpu", WriterLimits(2**28, 3))
     engine = Engine(*tokens, slots=1, checkpoint_dir=tmp_path)
     engine.add_trial("0", make_spec(steps=5, reports=5))
@@ -180,7 +182,7 @@ def test_reports_stay_in_order_when_several_threads_write(
 def test_discarded_state_is_not_written_where_another_worker_may_write(
     tmp_path: Path, disk: Disk, threads: int
 ) -> None:
-    """A trial that goes on elsewhere comes to the same update there."""
+    """Another worker that resumes the trial writes a file of the same name."""
     writer, path = Writer(WriterLimits(2**28, threads)), tmp_path / "x"
     disk.hold()
     saving = writer.save("0", path, content())
@@ -223,7 +225,7 @@ def test_report_that_names_no_state_waits_for_those_before_it(
 def test_slow_disk_slows_training_instead_of_filling_memory(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, disk: Disk
 ) -> None:
-    """Two states fit; the third waits, with all of the training."""
+    """Two checkpoints fit; the third waits, and training with it."""
     engine = Engine(*tokens, slots=1, checkpoint_dir=tmp_path)
     spec = make_spec(steps=6, reports=6)
     size = Stack(spec.architecture, 1, "cpu").bytes_of(0)
@@ -321,7 +323,7 @@ def test_forgotten_trial_leaves_no_state_although_one_is_being_written(
 def test_stopped_trial_keeps_the_states_of_reports_that_went_out(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, disk: Disk
 ) -> None:
-    """Nobody waits for that, and an order that is repeated changes nothing."""
+    """Stopping does not wait, and a repeated order changes nothing."""
     engine = Engine(*tokens, slots=1, checkpoint_dir=tmp_path)
     engine.add_trial("0", make_spec(steps=6, reports=6))
     reports: list[Report] = []
@@ -343,7 +345,7 @@ def test_stopped_trial_keeps_the_states_of_reports_that_went_out(
 def test_stop_after_a_report_comes_before_the_next_one(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, disk: Disk
 ) -> None:
-    """Although that waits already, and its state is on the disk."""
+    """Although the report waits already, and its checkpoint is on the disk."""
     engine = Engine(*tokens, slots=1, checkpoint_dir=tmp_path)
     engine.add_trial("0", make_spec(steps=6, reports=6))
     disk.hold()
@@ -362,7 +364,7 @@ def test_stop_after_a_report_comes_before_the_next_one(
 def test_trial_that_comes_back_waits_for_its_states(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, disk: Disk, after: int
 ) -> None:
-    """As after a stop that is taken back at once: it trains from its report, and no other way."""
+    """As after a stop that is undone at once: the trial resumes from its report."""
     spec = make_spec(steps=8, reports=4, dropout=0.1)
     peace = list(Engine(*tokens).run([spec]))
     engine = Engine(*tokens, slots=1, checkpoint_dir=tmp_path)
@@ -389,7 +391,7 @@ def test_trial_in_a_smaller_stack_goes_on_from_a_state_under_way(
     monkeypatch: pytest.MonkeyPatch,
     disk: Disk,
 ) -> None:
-    """Memory runs out right after a report whose state is still being written."""
+    """Memory runs out right after a report whose checkpoint is still being written."""
     specs = [make_spec(seed=i, steps=8, reports=4) for i in range(2)]
     peace = Engine(*tokens, slots=2, width=2)
     admit_all(peace, specs)
@@ -424,7 +426,7 @@ def test_copy_does_not_follow_its_original() -> None:
 
 
 def test_state_that_waits_does_not_keep_its_stack(make_spec: MakeSpec) -> None:
-    """A stack is taken apart where memory has run out."""
+    """A stack is deleted when memory has run out."""
     stack = Stack(make_spec().architecture, 2, "cpu")
     stack.load(1, seed=0)
     expected = stack.snapshot(1)

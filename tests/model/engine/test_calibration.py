@@ -1,4 +1,4 @@
-"""The widest stack that fits and still gains, by a made-up meter and for real."""
+"""Calibration: the widest stack that fits and still gains, by a simulated meter and a real one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def trained(tokens: Tokens) -> Setup:
 
 
 class MadeUp:
-    """A device of some speed and memory; remembers what was asked.
+    """A simulated device; records the widths that were measured.
 
     Args:
         speed: tokens per second at a width.
@@ -58,7 +58,7 @@ class MadeUp:
 
 
 def saturating(full: int) -> Callable[[int], float]:
-    """Twice as fast when twice as wide, up to a width."""
+    """Return a speed that grows with the width up to `full`."""
     return lambda width: float(min(width, full))
 
 
@@ -100,7 +100,7 @@ def test_widest_takes_what_lies_between_two_doublings() -> None:
 
 
 def test_widest_ends_before_the_width_at_which_memory_runs_out() -> None:
-    """Whatever was said to be free: another process has it, or it grows faster than it did."""
+    """Free memory is an estimate: another process may take it, or a stack may need more."""
     meter = MadeUp(saturating(1000), memory=7)
     assert widest_stack(meter, math.inf) == 4
     assert meter.asked == [1, 2, 4, 8]
@@ -114,7 +114,7 @@ def test_what_every_stack_needs_counts_once() -> None:
 
 @pytest.mark.parametrize("memory", [0.5, math.inf])
 def test_trial_that_hardly_fits_trains_alone(memory: float) -> None:
-    """Too large for the margin, or for the device: the engine then says so of the trial."""
+    """Too large for the margin, or for the device: the engine then reports the failure."""
     assert widest_stack(MadeUp(saturating(1000), memory=memory), 1.1) == 1
 
 
@@ -164,7 +164,7 @@ def test_meter_measures_stacks_on_a_cpu(
 def test_meter_runs_ticks_of_another_kind_as_well(
     tokens: Tokens, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch, z_loss: float
 ) -> None:
-    """On a GPU they need memory beside that of the graphs, and come when neighbours change."""
+    """Ticks of another kind need memory beside that of the graphs, and run when neighbours change."""
     kinds = []
 
     class Watched(Stack):
@@ -213,7 +213,7 @@ def test_damaged_memory_is_measured_anew(
 ) -> None:
     monkeypatch.setattr(calibration, "stack_meter", lambda *args: MadeUp(saturating(4)))
     file, spec, on = tmp_path / "calibration.json", make_spec(), trained(tokens)
-    if text is None:  # a whole entry whose answer makes no sense
+    if text is None:  # a valid entry with an invalid number of slots
         slots_for(spec, on, file)
         text = file.read_text(encoding="utf-8").replace('"slots": 4', '"slots": "many"')
     file.write_text(text, encoding="utf-8")

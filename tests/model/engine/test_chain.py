@@ -1,4 +1,4 @@
-"""Trials that go on from the state of others are functions of their specifications too."""
+"""Trials that continue others are functions of their specifications too."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Tokens = tuple[np.ndarray, np.ndarray]
 
 
 def continued(parent: TrialSpec, step: int, seed: int = 0, **rows: Any) -> TrialSpec:
-    """Another trial that goes on from the state of one."""
+    """Return a trial that continues another one."""
     own = parent.model_dump(exclude={"continues"})
     own["hyperparameters"] |= rows
     return TrialSpec(**own | {"seed": seed}, continues=Continues(spec=parent, step=step))
@@ -49,7 +49,7 @@ def train(
     after: int = 0,
     stop: int = 99,
 ) -> list[Report]:
-    """The reports of one trial, up to some update."""
+    """Return the reports of one trial, up to an update."""
     engine = Engine(*tokens, checkpoint_dir=folder)
     engine.add_trial(name, spec, resume=resume, after=after)
     reports: list[Report] = []
@@ -63,7 +63,7 @@ def train(
 
 
 def of(reports: list[Report]) -> list[Any]:
-    """The numbers of one trial, whatever its name."""
+    """Return the numbers of one trial's reports, without its id."""
     (found,) = numbers(reports).values()
     return found
 
@@ -78,7 +78,7 @@ def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None
 
 
 def by_hand(tokens: Tokens, folder: Path, chain: tuple[TrialSpec, ...]) -> list[Report]:
-    """Train each link up to where it is left, and give its checkpoint to the next one."""
+    """Train each link up to the update at which the next one continues its checkpoint."""
     before: Path | None = None
     for number, spec in enumerate(chain[:-1]):
         follower = chain[number + 1].continues
@@ -103,7 +103,7 @@ def test_chain_equals_its_links_by_hand(
 
 
 def test_chain_trains_like_any_other_loop(tokens: Tokens, make_spec: MakeSpec) -> None:
-    """A child whose rows and seed are its parent's is its parent."""
+    """A child with the hyperparameters and the seed of its parent equals its parent."""
     root = make_spec(steps=12, reports=6, dropout=0.1)
     whole = train(tokens, None, "x", root)
     assert of(train(tokens, None, "x", continued(root, 4))) == of(whole)[2:]
@@ -117,7 +117,7 @@ def test_chain_goes_on_from_what_there_is(
     have: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """From any state on its way, of any link, nothing before it is trained again."""
+    """From any checkpoint of the chain, nothing before it is trained again."""
     expected = by_hand(tokens, tmp_path, chain)
     source = CheckpointRef("h0" if have <= 4 else "h1", have)
     ticks: list[int] = []
@@ -135,7 +135,7 @@ def test_chain_goes_on_from_what_there_is(
 def test_chain_does_not_follow_a_link_past_its_end(
     tmp_path: Path, tokens: Tokens, chain: tuple[TrialSpec, ...]
 ) -> None:
-    """The parent trained on; its later states are not on the way."""
+    """The parent trained on; its later checkpoints do not belong to the chain."""
     root, child, _ = chain
     train(tokens, tmp_path, "root", root)
     expected = by_hand(tokens, tmp_path, (root, child))

@@ -1,4 +1,4 @@
-"""The engine against a plain training loop, and what it promises about slots and reports."""
+"""The engine against a plain training loop; its guarantees about slots and reports."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ WILD: dict[str, Any] = {
 
 
 def run_all(tokens: Tokens, specs: list[TrialSpec], **engine: Any) -> list[list[Report]]:
-    """The reports of each trial."""
+    """Train specifications; return the reports of each trial."""
     reports: list[list[Report]] = [[] for _ in specs]
     for report in Engine(*tokens, **engine).run(specs):
         reports[int(report.trial_id)].append(report)
@@ -44,7 +44,7 @@ def run_all(tokens: Tokens, specs: list[TrialSpec], **engine: Any) -> list[list[
 
 
 def windows(tokens: np.ndarray, numbers: Any, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The sequences of some numbers, cut out one by one."""
+    """Return some sequences, cut out one by one."""
     cut = [tokens[n * length : n * length + length + 1].astype(np.int64) for n in numbers]
     pieces = torch.from_numpy(np.stack(cut))
     return pieces[:, :-1], pieces[:, 1:]
@@ -65,7 +65,7 @@ def matrices_of(model: TransformerLM) -> list[torch.nn.Parameter]:
 
 
 def plain_optimizer(spec: TrialSpec, model: TransformerLM) -> torch.optim.Optimizer:
-    """λ touches the matrices; the embedding and the gains have their own."""
+    """λ decays the matrices; embedding and gains have their own decays."""
     h = spec.hyperparameters
     groups = [
         {"params": matrices_of(model), "weight_decay": h.weight_decay},
@@ -91,7 +91,7 @@ def plain_rate(step: int, h: Any) -> float:
 def plain_training(
     spec: TrialSpec, tokens: Tokens, model: TransformerLM, optimizer: torch.optim.Optimizer
 ) -> list[tuple[float, float, float, float]]:
-    """Loss, gradient norm, learning rate and validation loss of each update, as anyone would."""
+    """Return loss, gradient norm, learning rate and validation loss of each update."""
     h, length = spec.hyperparameters, spec.architecture.context_length
     available = (len(tokens[1]) - 1) // length
     assert spec.validation_sequences <= available
@@ -208,7 +208,7 @@ def test_accumulated_gradients_equal_one_batch(
 
 
 def test_engine_learns_to_count(tokens: Tokens, make_spec: MakeSpec) -> None:
-    """Whoever does not look at the context pays at least log 61 nats."""
+    """A model that ignores the context has a loss of at least log 61 nats."""
     spec = make_spec(steps=400, batch_size=8, micro_batch=8, reports=4, max_learning_rate=0.02)
     (reports,) = run_all(tokens, [spec])
     losses = [report.val_loss for report in reports]
@@ -228,7 +228,7 @@ RATES = {
 def test_engine_learns_with_each_optimizer(
     tokens: Tokens, make_spec: MakeSpec, optimizer: str
 ) -> None:
-    """Whoever does not look at the context pays at least log 61 nats."""
+    """A model that ignores the context has a loss of at least log 61 nats."""
     spec = make_spec(
         optimizer=optimizer, max_learning_rate=RATES[optimizer], weight_decay=0.0, steps=120,
         batch_size=8, micro_batch=8, reports=1,
@@ -277,7 +277,7 @@ def test_pruned_trial_reaches_its_sparsity_and_reports_it(
 
 
 def test_averaged_trial_saves_its_mean(tmp_path: Path, tokens: Tokens, make_spec: MakeSpec) -> None:
-    """The training is that of a trial without; only what validation sees differs."""
+    """Training equals that of a trial without averaging; only the validation loss differs."""
     specs = [make_spec(ema_decay=decay, steps=6, reports=6) for decay in (0.9, 0.0)]
     averaged, plain = run_all(tokens, specs, slots=2, width=2, checkpoint_dir=tmp_path)
     assert [r.train_loss for r in averaged] == [r.train_loss for r in plain]
@@ -347,7 +347,7 @@ def test_report_names_its_checkpoint(tmp_path: Path, tokens: Tokens, make_spec: 
 @settings(deadline=None)
 @given(seed=st.integers(0, 2**63 - 1), size=st.integers(1, 200), batch=st.integers(1, 50))
 def test_data_order_reads_every_sequence_once_an_epoch(seed: int, size: int, batch: int) -> None:
-    """However the stream is cut into batches, batches across the border of epochs included."""
+    """For every batch size, including batches across the border of epochs."""
     stream = np.arange(3 * size)
     cuts = range(batch, len(stream), batch)
     read = np.concatenate([data_order(seed, part, size) for part in np.split(stream, cuts)])
@@ -366,7 +366,7 @@ def test_data_order_differs_between_epochs_and_seeds() -> None:
 def test_engine_reads_each_training_sequence_once(
     make_spec: MakeSpec, tokens: Tokens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What reaches the stack in one epoch is the training text, each sequence once."""
+    """In one epoch the stack reads each sequence of the training text once."""
     spec = make_spec(batch_size=4, steps=156, reports=1)
     assert spec.train_sequences == 624 == 156 * 4
     inputs: list[Any] = []
@@ -411,7 +411,7 @@ def test_engine_trains_more_trials_than_slots(
 def test_engine_listens_more_often_after_a_report_to_one_slot(
     tokens: Tokens, make_spec: MakeSpec, width: int
 ) -> None:
-    """The verdict may be that all since the report is for nothing; alone, it is for nobody."""
+    """Training after the report may be wasted; in a wide stack the neighbours use the time."""
     spec = make_spec(steps=60, reports=2)
     engine = Engine(*tokens, slots=width, width=width)
     for number in range(width):
@@ -461,7 +461,7 @@ def test_engine_trains_several_shapes_at_once(tokens: Tokens, make_spec: MakeSpe
 
 
 def test_engine_interleaves_stacks(tokens: Tokens, make_spec: MakeSpec) -> None:
-    """Two trials in stacks of their own advance together, not one after the other."""
+    """Two trials in separate stacks advance together, not one after the other."""
     specs = [make_spec(seed=i, steps=12, reports=6) for i in range(2)]
     order = [report.trial_id for report in Engine(*tokens, slots=2, width=1).run(specs)]
     assert order == ["0", "1"] * 6
@@ -530,7 +530,7 @@ def test_diverged_trial_is_reported_once_and_its_slot_refilled(
 def test_diverged_trial_names_the_update_that_was_not_finite(
     tokens: Tokens, make_spec: MakeSpec, optimizer: str
 ) -> None:
-    """The plain loop breaks at the same one."""
+    """The plain loop diverges at the same update."""
     wild = make_spec(steps=40, reports=1, **{**WILD, "optimizer": optimizer})
     (report,) = run_all(tokens, [wild])[0]
     h, model = wild.hyperparameters, plain_model(wild)
@@ -563,7 +563,7 @@ def test_diverged_trial_counts_the_update_it_was_in(
     tick: int,
     step: int | None,
 ) -> None:
-    """Two ticks make an update; a norm between updates means nothing."""
+    """Two ticks make an update; a norm between updates is not valid."""
     real = Stack.run
 
     def run(stack: Stack, plan: QuantumPlan) -> Any:

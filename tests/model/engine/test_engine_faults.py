@@ -1,4 +1,4 @@
-"""What an engine survives: memory that runs out, full disks, damaged states, broken gradients."""
+"""Faults that an engine survives: out of memory, full disks, damaged checkpoints, NaN."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Tokens = tuple[np.ndarray, np.ndarray]
 
 
 def numbers(reports: list[Report]) -> dict[str, list[tuple[Any, ...]]]:
-    """All that each trial reported, in order, NaN made comparable."""
+    """Return all reports of each trial in order, with NaN as None."""
     found: dict[str, list[tuple[Any, ...]]] = {}
     for r in reports:
         values = [repr(value) for value in r.metrics().values()]
@@ -128,7 +128,7 @@ def test_stack_narrows_when_memory_runs_out(
     runs_before: int,
     saved: bool,
 ) -> None:
-    """No report is lost, repeated, or other than in peace; and all trials still run."""
+    """No report is lost, repeated or changed, and all trials finish."""
     specs = [make_spec(seed=i, steps=9 + i % 3, reports=3, dropout=0.1) for i in range(6)]
     peace = numbers(turn_all(Engine(*tokens, slots=4, width=4), specs))
     memory = Memory(monkeypatch)
@@ -181,7 +181,7 @@ def test_small_stacks_make_room_for_each_other(
 def test_trial_that_does_not_fit_fails_alone(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The others lose nothing, and get their room back."""
+    """The other trials lose nothing, and the number of slots is restored."""
     giant = make_spec(model={"d_ff": 64})
     specs = [make_spec(seed=i, steps=9) for i in range(3)]
     specs = [specs[0], giant, *specs[1:], make_spec(seed=3, steps=6)]
@@ -212,7 +212,7 @@ def test_trial_that_does_not_fit_fails_alone(
 def test_full_disk_ends_no_training(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The report says it, and the next one tries again."""
+    """The report names the problem, and the next report tries again."""
     spec = make_spec(steps=10, reports=5)
     peace = turn_all(Engine(*tokens), [spec])
     write, attempts = checkpoint.write, []
@@ -244,7 +244,7 @@ def test_disk_without_room_leaves_nothing_behind(
     assert all(r.problem and "could not be saved" in r.problem for r in reports)
 
 
-# going on ---------------------------------------------------------------------------------------
+# resuming ---------------------------------------------------------------------------------------
 
 
 def go_on(
@@ -264,7 +264,7 @@ def go_on(
 def test_reports_up_to_a_step_are_not_repeated(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, after: int, damaged: tuple[int, ...]
 ) -> None:
-    """Whichever states are whole, the rest of the reports is that of an undisturbed run."""
+    """Whichever checkpoints are undamaged, the remaining reports equal an undisturbed run."""
     spec = make_spec(steps=10, reports=5, dropout=0.1)
     whole = turn_all(Engine(*tokens, checkpoint_dir=tmp_path), [spec])
     for step in damaged:
@@ -369,7 +369,7 @@ def test_broken_gradient_harms_its_slot_only(
 
 
 def checkpoint_of(tokens: Tokens, spec: TrialSpec, folder: Path) -> dict[str, torch.Tensor]:
-    """The final state of a trial that trained alone."""
+    """Return the final state of a trial that trained alone."""
     (*_, last) = Engine(*tokens, width=1, checkpoint_dir=folder).run([spec])
     assert last.checkpoint is not None
     state = checkpoint.read(Path(last.checkpoint))[0]

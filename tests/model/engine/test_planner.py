@@ -1,4 +1,4 @@
-"""Plans that are made ahead are those that would have been made in time."""
+"""Plans made ahead equal plans made in time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def slot_of(spec: TrialSpec) -> Slot:
 
 
 def turn(slots: list[Slot | None], plan: QuantumPlan) -> None:
-    """Account for a plan as an engine does."""
+    """Account for a plan as the engine does."""
     for row, slot in enumerate(slots):
         if slot is not None:
             zeros = [0.0] * len(plan)
@@ -43,7 +43,7 @@ def assert_same(a: QuantumPlan, b: QuantumPlan) -> None:
 
 @pytest.fixture
 def planned(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many plans were made."""
+    """Record of the plans that were made."""
     made: list[int] = []
 
     def plan(*arguments: object, **options: object) -> QuantumPlan:

@@ -1,4 +1,4 @@
-"""Training on pairs: what the engine computes, what it reports, and the law."""
+"""Training on pairs: computation, reports, and the law."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_greedy_writes_the_most_probable_token_again_and_again(
 def test_bleu_is_of_the_pairs_that_are_evaluated(
     tmp_path: Path, pairs: PairsOf, make_spec: MakeSpec, rows: dict[str, float]
 ) -> None:
-    """Each against its own target, written with the weights that the loss is of."""
+    """Each translation against its target, made with the weights of the validation loss."""
     spec = make_spec(model=PAIRED_MODEL, batch_size=16, steps=120, reports=1, **rows)
     (report,) = run(pairs, spec, checkpoint_dir=tmp_path)
     assert report.checkpoint is not None

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from torch import Tensor, nn
 
 from model.network.attention import Attention, attend_causally, attend_to, no_head_norm
-from model.network.block import PLACEMENTS, Block, Sight
+from model.network.block import PLACEMENTS, AttentionContext, Block
 from model.network.feed_forward import FEED_FORWARDS
 from model.network.layers import soft_cap
 from model.network.norms import NORMS, layernorm, rmsnorm
@@ -35,7 +35,7 @@ ACTIVATIONS = {
 
 
 def weights_of(a: Architecture, k: int = 1, seed: int = 0) -> dict[str, Tensor]:
-    """Random weights in float64; gains and biases too, which their start values would hide."""
+    """Return random weights in float64, also gains and biases: initial values would hide them."""
     weights = {}
     for number, (name, shape) in enumerate(parameter_shapes(a).items()):
         start = torch.stack([initial_weight(seed + i, name, shape) for i in range(k)]).double()
@@ -45,7 +45,7 @@ def weights_of(a: Architecture, k: int = 1, seed: int = 0) -> dict[str, Tensor]:
 
 
 def ids_of(a: Architecture, k: int = 1, batch: int = 2) -> Tensor:
-    """Few different ones, so that a document ends here and there."""
+    """Return ids with few different values, so that some documents end."""
     generator = torch.Generator().manual_seed(3)
     return torch.randint(4, (k, batch, a.context_length), generator=generator)
 
@@ -61,7 +61,7 @@ def norm_one(a: Architecture, w: dict[str, Tensor], name: str, x: Tensor) -> Ten
 
 
 def allowed_one(a: Architecture, tokens: Tensor) -> Tensor:
-    """(T, T), True = attend; by a walk over the tokens."""
+    """Return the mask (T, T), True = attend, token by token."""
     length = len(tokens)
     allowed = torch.zeros(length, length, dtype=torch.bool)
     for t in range(length):
@@ -72,7 +72,7 @@ def allowed_one(a: Architecture, tokens: Tensor) -> Tensor:
 
 
 def bucket_one(ahead: int, is_causal: bool) -> int:
-    """The bucket of a distance, as in T5's published code."""
+    """Return the bucket of a distance, as in T5's published code."""
     count, begin = 32, 0
     if not is_causal:
         count, begin = 16, 16 if ahead > 0 else 0
@@ -235,7 +235,7 @@ def test_block_equals_torch_encoder_layer(k: int, placement: str, activation: st
                      activation=activation, position="none")  # fmt: skip
     weights, x = weights_of(a, k), normal(k, 2, 7, 24, seed=5)
     own = {n.removeprefix("layers.0."): w for n, w in weights.items()}
-    y = Block.of(a, a.decoder, Position())(own, x, Sight(attend_causally), None, 0)
+    y = Block.of(a, a.decoder, Position())(own, x, AttentionContext(attend_causally), None, 0)
     mask = nn.Transformer.generate_square_subsequent_mask(7, dtype=torch.float64)
     for slot in range(k):
         theirs = nn.TransformerEncoderLayer(
@@ -314,7 +314,7 @@ def test_sinusoids_let_a_rotation_shift_them() -> None:
 
 @pytest.mark.parametrize("position", ["rope", "sinusoidal", "learned", "alibi"])
 def test_model_tells_positions_apart(position: str) -> None:
-    """The last logits after the same tokens in another order; without positions they agree."""
+    """Permuting the earlier tokens changes the last logits, except without positions."""
 
     def last(position: str, order: list[int]) -> Tensor:
         a = Architecture(**SMALL, n_layers=1, position=position)
@@ -333,12 +333,12 @@ def test_document_numbers_begin_at_the_end_of_text() -> None:
     assert document_numbers(ids, 7).tolist() == [[[0, 0, 1, 2, 2, 2, 2]]]
     a = Architecture(**SMALL, attend_across_documents=False)
     weights = weights_of(a)
-    logits = [LanguageModel(a.model_copy(update={"end_of_text": end}))(weights, ids)
+    by_end = [LanguageModel(a.model_copy(update={"end_of_text": end})).activations(weights, ids)
               for end in (0, 7)]  # fmt: skip
-    given = [LanguageModel(a)(weights, ids, documents=document_numbers(ids, end))
-             for end in (0, 7)]  # fmt: skip
-    assert all(torch.equal(x, y) for x, y in zip(logits, given, strict=True))
-    assert not torch.allclose(*logits)
+    by_number = [LanguageModel(a).activations(weights, ids, documents=document_numbers(ids, end))
+                 for end in (0, 7)]  # fmt: skip
+    assert all(torch.equal(x, y) for x, y in zip(by_end, by_number, strict=True))
+    assert not torch.allclose(*by_end)
 
 
 def test_end_of_text_is_where_documents_are_cut() -> None:
@@ -352,7 +352,7 @@ def test_end_of_text_is_where_documents_are_cut() -> None:
 @pytest.mark.parametrize("position", ["rope", "alibi", "none"])
 @pytest.mark.parametrize("kv_heads", [1, 2])
 def test_documents_equal_each_piece_alone(position: str, kv_heads: int) -> None:
-    """Relative positions do not know where a piece began."""
+    """Relative positions do not depend on the start of a piece."""
     a = Architecture(
         **SMALL | {"context_length": 12}, position=position, n_kv_heads=kv_heads,
         attend_across_documents=False,
@@ -371,7 +371,7 @@ def test_documents_equal_each_piece_alone(position: str, kv_heads: int) -> None:
 
 @pytest.mark.parametrize("position", ["learned", "sinusoidal"])
 def test_positions_count_on_across_documents(position: str) -> None:
-    """A piece is what it is at its place: changing other pieces changes nothing, moving it does."""
+    """Changing other pieces does not change a piece; moving it does."""
     a = Architecture(**SMALL, position=position, attend_across_documents=False)
     model, weights = LanguageModel(a), weights_of(a)
     here, other, moved = ([4, 5, 0, 6, 7], [8, 9, 0, 6, 7], [5, 0, 6, 7, 7])
@@ -388,7 +388,8 @@ def test_documents_may_be_given() -> None:
     ids = torch.where(given.diff(prepend=given[..., :1], dim=-1) > 0, 0, 5)
     separate = LanguageModel(a.model_copy(update={"attend_across_documents": False}))
     weights = weights_of(a)
-    assert torch.equal(LanguageModel(a)(weights, ids, documents=given), separate(weights, ids))
+    by_number = LanguageModel(a).activations(weights, ids, documents=given)
+    assert torch.equal(by_number, separate.activations(weights, ids))
 
 
 # gradients --------------------------------------------------------------------------------------
@@ -425,7 +426,7 @@ ROWS: dict[str, Any] = {  # (x (K, 3, n), w (K, n), b (K, n)) → (K, 3, n)
 @pytest.mark.parametrize("layer", ROWS)
 @pytest.mark.parametrize("n", [*range(1, 9), 15, 17, 31, 33, 257, 263])
 def test_slot_keeps_its_bits_at_any_width(layer: str, n: int) -> None:
-    """Forward and backward: where a kernel's tail lies must not show."""
+    """Forward and backward: the place of a kernel's tail must not change bits."""
     x = normal(5, 3, n, dtype=torch.float32).requires_grad_()
     w, b = (normal(5, n, seed=s, dtype=torch.float32).requires_grad_() for s in (1, 2))
     up = normal(5, 3, n, seed=3, dtype=torch.float32)

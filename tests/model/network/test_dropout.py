@@ -28,7 +28,7 @@ Tokens = tuple[np.ndarray, np.ndarray]
 
 
 def masks(keys: Tensor, **places: list[float]) -> Dropout:
-    """The masks of a tick whose slots drop at some places."""
+    """Return the masks of a tick whose slots drop at some places."""
     rates = torch.tensor([places.get(place, [0.0] * len(keys)) for place in PLACES])
     embedding, attention, residual = rates
     slots = tuple(attention.nonzero().flatten().tolist())
@@ -151,7 +151,7 @@ def test_attention_of_a_slot_ignores_its_neighbours(
 def test_dropout_of_each_place_changes_training(
     tokens: Tokens, make_spec: MakeSpec, place: str
 ) -> None:
-    """And a slot that drops elsewhere, or nowhere, is left alone."""
+    """A slot that drops at another place, or nowhere, is unaffected."""
     rows: list[dict[str, Any]] = [{}, {f"{place}_dropout": 0.5}, {"dropout": 0.5}]
     specs = [make_spec(steps=2, reports=1, **row) for row in rows]
     losses = [report.train_loss for report in Engine(*tokens, slots=3, width=3).run(specs)]

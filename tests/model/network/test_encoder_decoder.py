@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 
 def pairs_of(a: Architecture, k: int = 1, batch: int = 3) -> tuple[Tensor, Tensor]:
-    """Targets (K, B, T), and sources (K, B, S) whose ends differ; 0 ends a text."""
+    """Return targets (K, B, T), and sources (K, B, S) of different lengths; 0 ends a text."""
     generator = torch.Generator().manual_seed(5)
     ids = torch.randint(5, (k, batch, a.context_length), generator=generator)
     sources = torch.randint(1, 5, (k, batch, a.source_length), generator=generator)
@@ -32,7 +32,7 @@ def pairs_of(a: Architecture, k: int = 1, batch: int = 3) -> tuple[Tensor, Tenso
 
 
 def text_of(source: Tensor) -> Tensor:
-    """A source up to its end of text."""
+    """Return a source up to its end of text."""
     return source[: source.tolist().index(0) + 1]
 
 
@@ -60,7 +60,7 @@ def test_mix_equals_a_plain_model(mix: dict[str, Any]) -> None:
 
 
 def original() -> Architecture:
-    """As Vaswani et al. 2017 have it, but for its size."""
+    """The architecture of Vaswani et al. 2017, except for its size."""
     return Architecture(
         **SMALL, n_encoder_layers=2, source_length=6, norm_placement="post", norm="layernorm",
         activation="relu", position="sinusoidal",
@@ -68,7 +68,7 @@ def original() -> Architecture:
 
 
 def load(layer: nn.Module, weights: dict[str, Tensor], block: str) -> None:
-    """Give a layer of torch the weights of one of our blocks; its biases become 0."""
+    """Copy the weights of a block into torch's layer; set its biases to 0."""
     names = {"self_attn": "attn", "multihead_attn": "cross"}
     for theirs, ours in names.items():
         attention = getattr(layer, theirs, None)
@@ -149,13 +149,13 @@ def test_no_two_places_share_a_mask(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DropoutMasks, "__call__", record)
     drop = Dropping(True, (0,), True, 1, CPU).masks(torch.tensor([1]), torch.full((3, 1), 0.1))
     weights = {name: w.float() for name, w in weights_of(a).items()}
-    EncoderDecoder(a)(weights, *pairs_of(a), drop=drop)
+    EncoderDecoder(a).activations(weights, *pairs_of(a), drop=drop)
     # two embeddings; three layers of a decoder's block, two of an encoder's; attention likewise
     assert len(places) == len(set(places)) == 2 + 3 * 3 + 2 * 2 + 3 * 2 + 2
 
 
 def test_names_follow_the_language_model() -> None:
-    """What a decoder has in common with a language model is called the same."""
+    """Parameters that a decoder shares with a language model have equal names."""
     plain = parameter_shapes(Architecture(**SMALL))
     shapes = parameter_shapes(Architecture(**SMALL, n_encoder_layers=1))
     assert plain.items() <= shapes.items()

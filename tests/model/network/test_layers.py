@@ -282,7 +282,7 @@ def test_multihead_self_attention_sees_no_later_token() -> None:
 
 
 def test_multihead_self_attention_trains_after_inference_mode() -> None:
-    """The cached angles must not remember that they were first needed without gradients."""
+    """Angles cached in inference mode must serve training too."""
     positions._default_turns.cache_clear()
     w = normal(4, 1, WIDTH, WIDTH, dtype=torch.float32).requires_grad_()
     x = normal(1, 1, TOKENS, WIDTH, seed=1, dtype=torch.float32)
@@ -332,7 +332,7 @@ def test_gradient_equals_finite_differences(name: str) -> None:
 
 @STACKS
 def test_rmsnorm_gradient_equals_float64(k: int) -> None:
-    """Computed in float32 on purpose, so finite differences are too coarse."""
+    """Rmsnorm computes in float32 by design, so finite differences are too coarse."""
     w, x = normal(k, 6).requires_grad_(), normal(k, 2, 5, 6, seed=1).requires_grad_()
     up = normal(k, 2, 5, 6, seed=2)
     expected = torch.stack([rmsnorm_one(w[i], x[i]) for i in range(k)])

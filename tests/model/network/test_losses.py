@@ -1,4 +1,4 @@
-"""Loss and clipping against torch's own, slot by slot."""
+"""Loss and clipping against those of torch, slot by slot."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_cross_entropy_survives_logits_that_overflow_exp() -> None:
 
 
 def test_cross_entropy_refuses_a_second_backward() -> None:
-    """The gradient overwrites what a second one would need; it must not be silently wrong."""
+    """The gradient overwrites the values that a second one needs; it must raise."""
     logits, targets = batch(2, 4)
     loss = cross_entropy(logits, targets).sum()
     loss.backward(retain_graph=True)

@@ -24,7 +24,7 @@ triton = pytest.importorskip("triton")
 
 @pytest.fixture(scope="module")
 def interpreted() -> Any:
-    """The module of the kernel as a second one, so that GPU tests have theirs compiled."""
+    """A second copy of the kernel's module, interpreted; GPU tests compile the first one."""
     file = Path(optimizers.__file__).with_name("adamw_triton.py")
     found = spec_from_file_location("interpreted_kernel", file)
     assert found is not None
@@ -42,7 +42,7 @@ def with_kernel(
     interpreted: Any,
     as_on_a_gpu: Recorded,  # noqa: F811
 ) -> list[int]:
-    """Stacks as on a GPU, updated by the kernel; for each of its launches, how many slots moved."""
+    """Stacks as on a GPU, updated by the kernel; number of updated slots of each launch."""
     launches: list[int] = []
 
     class Counted(interpreted.Kernel):  # type: ignore[misc]
@@ -58,7 +58,7 @@ def with_kernel(
 
 
 def adamw_specs(make_spec: MakeSpec) -> list[Any]:
-    """Trials of AdamW that differ in all that the kernel reads."""
+    """Return trials of AdamW that differ in all inputs of the kernel."""
     rows: list[dict[str, Any]] = [
         {"weight_decay": 0.3, "gain_decay": 0.2, "embedding_decay": 0.1, "beta1": 0.8},
         {"eps": 1e-3, "beta2": 0.9, "grad_clip": 0.5},
@@ -75,7 +75,7 @@ def adamw_specs(make_spec: MakeSpec) -> list[Any]:
 def test_kernel_equals_torch(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, request: pytest.FixtureRequest, dtype: str
 ) -> None:
-    """Against one slot after the other, which torch's own kernel updates."""
+    """Against updates slot by slot, with torch's own kernel."""
     specs = adamw_specs(make_spec)
     expected = train(tokens, tmp_path / "rows", specs, slots=1, width=1, dtype=dtype)
     launches = request.getfixturevalue("with_kernel")
@@ -100,7 +100,7 @@ def test_neighbours_do_not_matter(
 def test_kernel_is_for_adamw_alone(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, with_kernel: list[int], optimizer: str
 ) -> None:
-    """What it does not read is computed operation by operation."""
+    """Other features are computed operation by operation."""
     options = {"optimizer": optimizer} if optimizer in OPTIMIZERS else {"l1_penalty": 0.01}
     spec = make_spec(model=SIZES, steps=2, weight_decay=0.1, **options)
     train(tokens, tmp_path, [spec], slots=1, width=1)
@@ -131,7 +131,7 @@ def test_kernel_decays_each_part_and_spares_what_rests(interpreted: Any) -> None
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_kernel_compiles_for_a_gpu_and_rounds_after_each_operation(dtype: str) -> None:
-    """That needs no GPU. What rounds otherwise would show as `fma`, or an approximate quotient."""
+    """Compiling needs no GPU. Other rounding would show as `fma` or an approximate quotient."""
     from model.optimizers.adamw_triton import _adamw
 
     types = {"due": "*u8", "moves": "*u8", "decays": "*i32", "size": "i32", "copy": f"*{dtype}"}

@@ -21,7 +21,7 @@ from model.spec.schedules import learning_rate
 
 STEPS = 50
 
-# A model in small: two shapes of hidden matrices, a head, an embedding, gains; with padding.
+# A small model: two shapes of hidden matrices, a head, an embedding, gains; with padding.
 SHAPES: dict[str, tuple[int, ...]] = {
     "layers.0.attn.q_proj.weight": (6, 4),
     "layers.0.ffn.w2.weight": (4, 6),
@@ -36,7 +36,7 @@ OFFSETS = {name: WIDTH * number for number, name in enumerate(SHAPES)}
 SIZE = WIDTH * len(SHAPES)
 LAYOUT = Layout.of(SHAPES, OFFSETS, SIZE)
 
-# Four slots; every row of the table differs between them.
+# Four slots that differ in every hyperparameter.
 SLOTS: list[dict[str, Any]] = [
     {"beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "weight_decay": 0.1, "momentum": 0.9,
      "dampening": 0.0, "grad_clip": 1.0},
@@ -167,7 +167,7 @@ def start(k: int, size: int = SIZE) -> Tensor:
 
 
 def start_row(k: int) -> Tensor:
-    """A start whose padding is zero."""
+    """Return initial values whose padding is zero."""
     theta, row = start(k), torch.zeros(k, SIZE)
     for name, shape in SHAPES.items():
         part = slice(OFFSETS[name], OFFSETS[name] + int(np.prod(shape)))
@@ -176,7 +176,7 @@ def start_row(k: int) -> Tensor:
 
 
 def gradient(step: int, theta: Tensor) -> Tensor:
-    """Of something that is neither convex nor smooth; slots differ because their θ differ."""
+    """Return gradients of a function that is neither convex nor smooth; slots differ in θ."""
     noise = torch.randn(
         theta.shape[-1], generator=torch.Generator().manual_seed(step), dtype=torch.float64
     )
@@ -249,7 +249,7 @@ def test_every_optimizer_is_in_the_symbol_table_and_has_a_reference() -> None:
 @pytest.mark.parametrize("schedule", ["cosine", "constant"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_optimizer_equals_its_reference(optimizer: str, schedule: str) -> None:
-    """Fifty steps of four slots, all rows their own, with clipping, warm-up and decay."""
+    """Fifty steps of four different slots, with clipping, warm-up and decay."""
     hs = [rows_of(optimizer, slot, schedule) for slot in range(4)]
     theta, _, _ = run_rule(hs, start_row(4))
     for slot, h in enumerate(hs):
@@ -279,7 +279,7 @@ def test_optimizers_mixed_in_a_stack_equal_single_ones_bit_for_bit() -> None:
 @pytest.mark.parametrize("neighbour", OPTIMIZERS)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_optimizer_ignores_that_of_its_neighbour(optimizer: str, neighbour: str) -> None:
-    """Two slots: each pass of the rule is on for one, both or none of them."""
+    """Two slots: each term of the rule is on for one, both or none of them."""
     hs = [rows_of(optimizer, 2), rows_of(neighbour, 0)]
     together = run_rule(hs, start_row(2))
     alone = run_rule(hs[:1], start_row(2)[:1])

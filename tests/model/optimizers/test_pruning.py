@@ -1,4 +1,4 @@
-"""Gradual magnitude pruning: its cubic, and what it does to a row of weights."""
+"""Gradual magnitude pruning: the cubic schedule, and its effect on a row of weights."""
 
 from __future__ import annotations
 

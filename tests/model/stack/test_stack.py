@@ -1,4 +1,4 @@
-"""The stack as it runs on a GPU, with its logic on a CPU: whole matrices, graphs, dtypes."""
+"""The GPU's code paths of a stack, run on a CPU: batched updates, graphs, dtypes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SIZES = {"d_model": 24, "n_heads": 2, "n_layers": 1, "context_length": 7}
 
 
 class Recorded:
-    """Captures as torch does: nothing runs until the replay, and results stay where they are."""
+    """Captures like torch: nothing runs until the replay, and results keep their memory."""
 
     def __init__(self) -> None:
         self.captures = self.replays = 0
@@ -68,7 +68,7 @@ def assert_near(a: Outcome, b: Outcome, tolerance: float = 1e-4) -> None:
 
 
 def everything(make_spec: MakeSpec, **model: Any) -> list[Any]:
-    """Trials with all optimizers and regularisers between them."""
+    """Return trials that cover all optimizers and regularizers."""
     make = partial(make_spec, model={**SIZES, **model}, steps=6, batch_size=4)
     specs = [make(optimizer=name, seed=i) for i, name in enumerate(OPTIMIZERS)]
     rows: list[dict[str, float]] = [
@@ -82,7 +82,7 @@ def everything(make_spec: MakeSpec, **model: Any) -> list[Any]:
 def test_whole_matrices_equal_row_by_row(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, request: pytest.FixtureRequest
 ) -> None:
-    """What a GPU computes for every optimizer and regulariser is what a CPU computes."""
+    """Batched and per-slot updates agree for every optimizer and regularizer."""
     specs = everything(make_spec)
     expected = train(tokens, tmp_path / "rows", specs, slots=1, width=1)
     recorded = request.getfixturevalue("as_on_a_gpu")
@@ -95,7 +95,7 @@ def test_whole_matrices_equal_row_by_row(
 def test_slots_of_a_gpu_ignore_their_neighbours(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, as_on_a_gpu: Recorded
 ) -> None:
-    """Whole matrices, graphs and refills: each trial is the trial alone, bit for bit."""
+    """Batched updates, graphs and refills: each trial equals the trial alone, bit for bit."""
     specs = everything(make_spec)
     together = train(tokens, tmp_path, specs, slots=3, width=3, stop={1: 1})
     for number, (spec, outcome) in enumerate(zip(specs, together, strict=True)):
@@ -107,7 +107,7 @@ def test_slots_of_a_gpu_ignore_their_neighbours(
 def test_graph_outlives_a_refill(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, as_on_a_gpu: Recorded
 ) -> None:
-    """Trials that ask for the same things share one graph for updates and one between them."""
+    """Trials with equal features share one graph for ticks with an update and one for others."""
     specs = [make_spec(seed=i, steps=12, batch_size=4) for i in range(5)]
     train(tokens, tmp_path, specs, slots=2, width=2)
     assert as_on_a_gpu.captures == 2
