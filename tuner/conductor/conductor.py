@@ -107,7 +107,7 @@ class Conductor:
             ):
                 self._sampler.restore(row.number, row.draw)
                 if row.outcome is not None or row.is_parked:
-                    self._sampler.tell(row.number, self.board.observation(row))
+                    self._sampler.observe(row.number, self.board.observation(row))
 
     # jobs --------------------------------------------------------------------------------------
 
@@ -149,7 +149,7 @@ class Conductor:
 
     @property
     def _may_start(self) -> bool:
-        most = self._sampler.most
+        most = self._sampler.num_configurations
         return self._started < self.space.search.trials and (most is None or self._started < most)
 
     def _add_new(self) -> Trial:
@@ -229,7 +229,7 @@ class Conductor:
         self._now = max(self._now, slot.clock + report.tokens - slot.tokens_before)
         improved = self.board.report(number, report)
         decision = self._decide(row, report)
-        if decision is not Decision.GO_ON:
+        if decision is not Decision.CONTINUE:
             slot.job, slot.clock = None, self._now
         if row.confirms is None:
             self._without_gain = 0 if improved else self._without_gain
@@ -245,17 +245,17 @@ class Conductor:
             self._end(row)
             return Decision.STOP
         if row.confirms is not None:
-            return Decision.GO_ON
-        decision = self._scheduler.report(row.number, report.tokens, self.board.rank(row))
+            return Decision.CONTINUE
+        decision = self._scheduler.judge(row.number, report.tokens, self.board.rank(row))
         if self.limit is not None:
             self._scheduler.end(row.number, row.tokens, None)
             decision = Decision.STOP
-        row.is_parked = decision is Decision.PARK
+        row.is_parked = decision is Decision.PAUSE
         if decision is Decision.STOP:
             row.outcome = f"stopped at report {len(row.reports)}"
-        if decision is not Decision.GO_ON:
+        if decision is not Decision.CONTINUE:
             self._without_gain += 1
-            self._sampler.tell(row.number, self.board.observation(row))
+            self._sampler.observe(row.number, self.board.observation(row))
         return decision
 
     def fail(self, number: int, reason: str) -> None:
@@ -278,7 +278,7 @@ class Conductor:
         if row.confirms is None:
             value = self.board.rank(row) if row.has_finished else None
             self._scheduler.end(row.number, row.tokens, value)
-            self._sampler.tell(row.number, self.board.observation(row))
+            self._sampler.observe(row.number, self.board.observation(row))
             self._without_gain += 1
 
     def _slot_of(self, number: int) -> Lane:

@@ -161,7 +161,7 @@ class Driver:
         is_best = self._board.best is row and best_before is not row
         self._view.event(row, _in_words(row, self._board.metric, is_best=is_best))
         self._acknowledge(number, report.step)
-        goes_on = decision is Decision.GO_ON and not self.halted
+        goes_on = decision is Decision.CONTINUE and not self.halted
         if not goes_on:
             self._free(number, keep=decision is not Decision.STOP or row.has_finished)
         if row.outcome is not None:
