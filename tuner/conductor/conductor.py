@@ -116,7 +116,7 @@ class Conductor:
             ):
                 self._sampler.restore(trial.number, trial.draw)
                 if trial.outcome is not None or trial.is_paused:
-                    self._sampler.tell(trial.number, self.board.observation(trial))
+                    self._sampler.observe(trial.number, self.board.observation(trial))
 
     # jobs --------------------------------------------------------------------------------------
 
@@ -161,7 +161,7 @@ class Conductor:
 
     @property
     def _may_start(self) -> bool:
-        most = self._sampler.most
+        most = self._sampler.num_configurations
         count = self._num_suggested
         return count < self.space.search.trials and (most is None or count < most)
 
@@ -246,7 +246,7 @@ class Conductor:
         self._now = max(self._now, lane.clock + report.tokens - lane.tokens_before)
         has_improved = self.board.record_report(number, report)
         decision = self._decide(trial, report)
-        if decision is not Decision.GO_ON:
+        if decision is not Decision.CONTINUE:
             lane.job, lane.clock = None, self._now
         if trial.confirms is None:
             self._without_gain = 0 if has_improved else self._without_gain
@@ -262,17 +262,17 @@ class Conductor:
             self._end(trial)
             return Decision.STOP
         if trial.confirms is not None:
-            return Decision.GO_ON
-        decision = self._scheduler.report(trial.number, report.tokens, self.board.rank(trial))
+            return Decision.CONTINUE
+        decision = self._scheduler.judge(trial.number, report.tokens, self.board.rank(trial))
         if self.limit is not None:
             self._scheduler.end(trial.number, trial.tokens, None)
             decision = Decision.STOP
-        trial.is_paused = decision is Decision.PARK
+        trial.is_paused = decision is Decision.PAUSE
         if decision is Decision.STOP:
             trial.outcome = Outcome.stopped(len(trial.reports))
-        if decision is not Decision.GO_ON:
+        if decision is not Decision.CONTINUE:
             self._without_gain += 1
-            self._sampler.tell(trial.number, self.board.observation(trial))
+            self._sampler.observe(trial.number, self.board.observation(trial))
         return decision
 
     def fail(self, number: int, reason: str) -> None:
@@ -295,7 +295,7 @@ class Conductor:
         if trial.confirms is None:
             value = self.board.rank(trial) if trial.has_finished else None
             self._scheduler.end(trial.number, trial.tokens, value)
-            self._sampler.tell(trial.number, self.board.observation(trial))
+            self._sampler.observe(trial.number, self.board.observation(trial))
             self._without_gain += 1
 
     def _lane_of(self, number: int) -> Lane:

@@ -167,7 +167,7 @@ class Driver:
         for observer in self._observers:
             observer.reported(trial, report, time_ms, is_best=is_best)
         self._prune_checkpoints(number, report.step)
-        continues = decision is Decision.GO_ON and not self.halted
+        continues = decision is Decision.CONTINUE and not self.halted
         if not continues:
             self._stop(number, keep=decision is not Decision.STOP or trial.has_finished)
         if trial.outcome is not None:

@@ -1,4 +1,4 @@
-"""Which configuration is tried next: points to try first, priors, then Optuna, Sobol or the grid.
+"""Samplers: points to try first, priors, then Optuna, Sobol or the grid.
 
-Main names: `Sampler`, `Observation`.
+Main names: `Sampler`, which suggests trials; `Observation`, which it learns from.
 """

@@ -1,9 +1,9 @@
-"""Optuna's samplers, made so that what they suggest is a function of what they were told.
+"""Optuna's samplers without hidden state: a suggestion is a function of the recorded trials.
 
-A sampler of Optuna is a generator of random numbers and a method. Here every suggestion is made by
-a fresh one, seeded by the search's seed and the number of the trial: no generator's history
-matters, and a search resumes by telling its trials again. What two samplers keep in the attributes
-of the trials (CMA-ES its distribution, NSGA-II its generations) comes back by repeating the asks.
+A sampler of Optuna has a random generator whose history matters. Here every suggestion comes from a
+fresh sampler, seeded by the search's seed and the number of the trial. So a search resumes by
+recording its trials again. Two samplers keep state in the attributes of the trials (CMA-ES its
+distribution, NSGA-II its generations): this state is restored by repeating the suggestions.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from tuner.space.parameter import Choice, Constant, Parameter, Value
 if TYPE_CHECKING:
     from tuner.space.space import SearchSpace
 
-# what it warns of is either handled here or no fault of the user: a missing speed-up, for instance
+# its warnings are handled here or not caused by the user: a missing speed-up, for instance
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 Draw = dict[str, Value]
-# Trials of one generation. Optuna's 50 is more than most searches here have trials.
+# Trials of one generation. Optuna's 50 is more than the number of trials of most searches.
 _POPULATION = 20
-_STARTUP = 10  # trials that are told before a model of them is used; Optuna's default
-# Trials that TPE looks at: the best ones, then the newest. It reads them for each suggestion, which
-# took 50 ms after 2,500, and gives less weight to older ones anyway.
-_MOST = 1_000
-_BEST = 25  # that are "good" to TPE however many there are
+_STARTUP = 10  # observed trials before a model of them is used; Optuna's default
+# Trials that TPE reads: the best ones, then the newest. TPE reads them for each suggestion, which
+# took 50 ms with 2,500 trials, and gives less weight to older ones anyway.
+_MOST_TRIALS = 1_000
+_BEST = 25  # TPE counts at most so many trials as good
 
 
 def _tpe(seed: int, startup: int = _STARTUP) -> optuna.samplers.BaseSampler:
     with warnings.catch_warnings():
-        # group is marked experimental; it is what lets TPE handle conditional parameters
+        # `group` is marked experimental; TPE needs it for conditional parameters
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return optuna.samplers.TPESampler(
             seed=seed, multivariate=True, group=True, n_startup_trials=startup
@@ -70,84 +70,93 @@ def _nsga2(seed: int) -> optuna.samplers.BaseSampler:
 
 @dataclass(frozen=True)
 class Method:
-    """A sampler of Optuna.
+    """A sampler of Optuna and its properties.
 
     Attributes:
-        make: a fresh one from a seed.
-        learns: whether it looks at what was told.
-        knows_stopped: whether it understands trials that did not reach their end.
-        remembers: whether it keeps something in the attributes of the trials.
-        calculates: whether it does so with torch.
-        most: ended trials that it looks at, if there is one objective; None: all.
+        make: returns a fresh sampler for a seed.
+        uses_observations: True if suggestions depend on earlier trials.
+        supports_stopped: True if the sampler can use trials that were stopped early.
+        keeps_state: True if the sampler stores state in the attributes of the trials.
+        uses_torch: True if the sampler computes with torch.
+        max_trials: ended trials that the sampler reads, with one objective; None for all.
     """
 
     make: Callable[[int], optuna.samplers.BaseSampler]
-    learns: bool = True
-    knows_stopped: bool = False
-    remembers: bool = False
-    calculates: bool = False
-    most: int | None = None
+    uses_observations: bool = True
+    supports_stopped: bool = False
+    keeps_state: bool = False
+    uses_torch: bool = False
+    max_trials: int | None = None
 
 
 METHODS: Mapping[str, Method] = {
-    "tpe": Method(_tpe, knows_stopped=True, most=_MOST),
-    "gp": Method(_gp, calculates=True),
-    "cmaes": Method(_cmaes, remembers=True),
-    "nsga2": Method(_nsga2, remembers=True),
-    "random": Method(lambda seed: optuna.samplers.RandomSampler(seed=seed), learns=False),
+    "tpe": Method(_tpe, supports_stopped=True, max_trials=_MOST_TRIALS),
+    "gp": Method(_gp, uses_torch=True),
+    "cmaes": Method(_cmaes, keeps_state=True),
+    "nsga2": Method(_nsga2, keeps_state=True),
+    "random": Method(
+        lambda seed: optuna.samplers.RandomSampler(seed=seed), uses_observations=False
+    ),
 }
 
 
 def tpe_of(startup: int) -> Method:
-    """TPE whose model is used after so many trials."""
-    return Method(lambda seed: _tpe(seed, startup), knows_stopped=True, most=_MOST)
+    """Return TPE with a number of random trials before its model is used."""
+    return Method(lambda seed: _tpe(seed, startup), supports_stopped=True, max_trials=_MOST_TRIALS)
 
 
 class OptunaStudy:
-    """The trials that a sampler knows, and the way to ask it.
+    """An Optuna study: the trials that the samplers know, and their suggestions.
 
     Args:
-        space: what may vary.
-        objectives: how many; all are made smaller.
+        space: search space.
+        num_objectives: number of objectives; all are minimized.
     """
 
-    def __init__(self, space: SearchSpace, objectives: int = 1) -> None:
+    def __init__(self, space: SearchSpace, num_objectives: int = 1) -> None:
         self._space = space
         self._distributions = {p.label: distribution_of(p) for p in space.searched}
         self._table = TrialTable()
         self._ranked: list[tuple[tuple[float, ...], int]] = []  # ended trials, best first
         with warnings.catch_warnings():
-            # a sampler that nobody asks is made for want of another
+            # Optuna requires a sampler here; `ask` replaces it
             self._study = optuna.create_study(
                 storage=self._table,
                 sampler=optuna.samplers.RandomSampler(),
-                directions=["minimize"] * objectives,
+                directions=["minimize"] * num_objectives,
             )
 
     def ask(self, number: int, method: Method, seed: int, fixed: Mapping[str, Value]) -> Draw:
-        """Draw a trial; some labels may be given. It then counts as under way."""
+        """Draw a trial, which then counts as running.
+
+        Args:
+            number: number of the trial.
+            method: sampler to ask.
+            seed: seed of the sampler.
+            fixed: label → value of the parameters that are not sampled.
+        """
         self._table.next_number = number
         self._study.sampler = method.make(seed)
-        self._table.visible = self._visible(method.most)
-        with _one_thread() if method.calculates else nullcontext():
+        self._table.visible = self._visible(method.max_trials)
+        with _one_thread() if method.uses_torch else nullcontext():
             trial, drawn = self._study.ask(), Draw()
             for p in self._space.searched:
                 if self._space.is_drawn(p, drawn):
                     drawn[p.label] = fixed[p.label] if p.label in fixed else _suggest(trial, p)
         return drawn
 
-    def _visible(self, most: int | None) -> list[optuna.trial.FrozenTrial] | None:
-        """The ended trials that a sampler sees; None if it sees all."""
-        if most is None or len(self._ranked) <= most or len(self._study.directions) > 1:
+    def _visible(self, max_trials: int | None) -> list[optuna.trial.FrozenTrial] | None:
+        """Return the ended trials that a sampler sees; None if it sees all."""
+        if max_trials is None or len(self._ranked) <= max_trials or len(self._study.directions) > 1:
             return None
         trials = self._table.trials
         seen = {number for _, number in self._ranked[:_BEST]}
         newest = (n for n in reversed(trials) if trials[n].state.is_finished() and n not in seen)
-        seen.update(islice(newest, most - len(seen)))
+        seen.update(islice(newest, max_trials - len(seen)))
         return [trials[number] for number in sorted(seen)]
 
     def _replace(self, trial: optuna.trial.FrozenTrial) -> None:
-        """Put a trial in the place of an older state of it, if there is one."""
+        """Write a trial to the table, and update the ranking."""
         number, old = trial.number, self._table.trials.get(trial.number)
         if old is not None and old.state.is_finished():
             del self._ranked[bisect_left(self._ranked, (_rank(old), number))]
@@ -156,13 +165,13 @@ class OptunaStudy:
         self._table.trials[number] = trial
 
     def put(self, number: int, draw: Mapping[str, Value], *, keep: bool) -> None:
-        """A trial is under way.
+        """Record a running trial.
 
         Args:
-            number: of the trial.
-            draw: its parameters, whatever was asked for.
-            keep: whether attributes that the sampler has given to it are kept; without, it is the
-                same whether it was asked or only recorded.
+            number: number of the trial.
+            draw: draw of the trial; it replaces the draw of `ask`.
+            keep: True to keep the attributes that the sampler stored. If False, the recorded trial
+                does not depend on whether the sampler was asked.
         """
         old = self._table.trials.get(number)
         self._replace(
@@ -175,16 +184,21 @@ class OptunaStudy:
             )
         )
 
-    def teach(self, lessons: AllFeedback, ended: Iterable[int]) -> None:
-        """Replace what is known of trials that have ended; those without a lesson say nothing."""
+    def update(self, feedback: AllFeedback, ended: Iterable[int]) -> None:
+        """Record ended trials, replacing earlier records; one without feedback counts as failed.
+
+        Args:
+            feedback: by number of the trial.
+            ended: numbers of the trials to record.
+        """
         for number in ended:
-            lesson, old = lessons.get(number), self._table.trials[number]
-            if lesson is None:
+            values, old = feedback.get(number), self._table.trials[number]
+            if values is None:
                 parts: dict[str, Any] = {"state": TrialState.FAIL}
-            elif lesson.values is None:
-                parts = {"state": TrialState.PRUNED, "intermediate_values": dict(lesson.reports)}
+            elif values.values is None:
+                parts = {"state": TrialState.PRUNED, "intermediate_values": dict(values.reports)}
             else:
-                parts = {"state": TrialState.COMPLETE, "values": list(lesson.values)}
+                parts = {"state": TrialState.COMPLETE, "values": list(values.values)}
             self._replace(
                 make_trial(
                     number,
@@ -200,7 +214,7 @@ class OptunaStudy:
 
 
 def _rank(trial: optuna.trial.FrozenTrial) -> tuple[float, ...]:
-    """By which TPE compares: by value, then by how far a pruned one got, and its last value."""
+    """Return the sort key of TPE: value, then tokens and last value of a pruned trial."""
     if trial.state is TrialState.COMPLETE:
         return (0, 0, trial.values[0])
     if trial.state is TrialState.PRUNED and trial.intermediate_values:
@@ -210,7 +224,7 @@ def _rank(trial: optuna.trial.FrozenTrial) -> tuple[float, ...]:
 
 
 def distribution_of(parameter: Parameter) -> BaseDistribution:
-    """What Optuna calls what a parameter is drawn from."""
+    """Return the distribution of a parameter as Optuna's."""
     d = parameter.distribution
     if isinstance(d, Constant):
         return CategoricalDistribution([d.value])
@@ -223,7 +237,7 @@ def distribution_of(parameter: Parameter) -> BaseDistribution:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Matrices of a hundred trials gain nothing by threads, and lose much on busy cores.
+    """Limit torch to one thread: small matrices gain nothing from more, and lose on busy cores.
 
     A suggestion after 50 trials with 11 parameters took 1.13 CPU-seconds with two threads, 0.20
     with one.
@@ -239,7 +253,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _suggest(trial: optuna.trial.Trial, parameter: Parameter) -> Value:
-    """One value, as plain JSON types."""
+    """Return a sampled value of a parameter as a plain JSON type."""
     d, label = parameter.distribution, parameter.label
     assert not isinstance(d, Constant)
     if isinstance(d, Choice):

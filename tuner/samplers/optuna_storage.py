@@ -1,7 +1,7 @@
-"""Where Optuna's samplers look for the trials of a search.
+"""Storage of the trials that Optuna's samplers read.
 
-Optuna's own storage in memory only grows: what was told can be neither changed nor forgotten. This
-one holds just what the sampler may know now, and the trial that is being drawn.
+Optuna's in-memory storage cannot change or remove trials. This storage holds the trials that the
+sampler may know now, and the trial that is being drawn.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+from typing_extensions import override
 
-_STUDY = 0  # the id of the only one
-_LONG_AGO = datetime(2000, 1, 1)  # no sampler reads it, and Optuna wants one
+_STUDY = 0  # id of the only study
+_LONG_AGO = datetime(2000, 1, 1)  # Optuna requires a time, and no sampler reads it
 
 
 def make_trial(
@@ -27,7 +28,7 @@ def make_trial(
     distributions: Mapping[str, BaseDistribution],
     **parts: Any,
 ) -> FrozenTrial:
-    """A trial of the table; `parts` are more of Optuna's fields, empty if they are left out."""
+    """Return a trial of the table; `parts` are other fields of Optuna's, empty by default."""
     empty: dict[str, Any] = {
         "value": None, "intermediate_values": {}, "user_attrs": {}, "system_attrs": {}
     }  # fmt: skip
@@ -44,12 +45,12 @@ def make_trial(
 
 
 class TrialTable(BaseStorage):
-    """The trials of one study, by their numbers.
+    """Trials of one study, by number; Optuna's interface to them.
 
     Attributes:
-        trials: number → trial. May be changed as one likes; a trial's id is its number.
-        next_number: of the trial that is asked for next.
-        visible: those that a sampler sees, by number, in the place of all.
+        trials: number → trial; callers may change it. The id of a trial is its number.
+        next_number: number of the trial that `create_new_trial` creates.
+        visible: trials that a sampler sees, by number; None for all.
     """
 
     def __init__(self) -> None:
@@ -63,58 +64,59 @@ class TrialTable(BaseStorage):
 
     # the study ---------------------------------------------------------------------------------
 
+    @override
     def create_new_study(
         self, directions: Sequence[StudyDirection], study_name: str | None = None
     ) -> int:
-        """The only one."""
         self._directions, self._name = list(directions), study_name or "search"
         return _STUDY
 
+    @override
     def delete_study(self, study_id: int) -> None:
-        """Forget everything."""
         self.__init__()  # type: ignore[misc]
 
+    @override
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
-        """Set one."""
         self._user_attrs[key] = value
 
+    @override
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
-        """Set one: where NSGA-II keeps the parents of a generation."""
-        self._system_attrs[key] = value
+        self._system_attrs[key] = value  # parents of a generation of NSGA-II
 
+    @override
     def get_study_id_from_name(self, study_name: str) -> int:
-        """That of the only one."""
         return _STUDY
 
+    @override
     def get_study_name_from_id(self, study_id: int) -> str:
-        """That of the only one."""
         return self._name
 
+    @override
     def get_study_directions(self, study_id: int) -> list[StudyDirection]:
-        """As it was created."""
         return self._directions
 
+    @override
     def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
-        """All."""
         return self._user_attrs
 
+    @override
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
-        """All."""
         return self._system_attrs
 
+    @override
     def get_all_studies(self) -> list[Any]:
-        """Nobody asks: the study is never looked for."""
-        raise NotImplementedError
+        raise NotImplementedError  # never called: the study is not looked up
 
     # the trials --------------------------------------------------------------------------------
 
+    @override
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
-        """The one that is asked for."""
         assert template_trial is None  # trials are put into the table itself
         number = self.next_number
         self.trials[number] = make_trial(number, TrialState.RUNNING, {}, {})
         return number
 
+    @override
     def set_trial_param(
         self,
         trial_id: int,
@@ -122,42 +124,41 @@ class TrialTable(BaseStorage):
         param_value_internal: float,
         distribution: BaseDistribution,
     ) -> None:
-        """Set a parameter of the trial that is drawn."""
         trial = self.trials[trial_id]
         trial.params[param_name] = distribution.to_external_repr(param_value_internal)
         trial.distributions[param_name] = distribution
 
+    @override
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> bool:
-        """Nobody asks: trials are told by putting them into the table."""
-        raise NotImplementedError
+        raise NotImplementedError  # never called: trials are written to the table directly
 
+    @override
     def set_trial_intermediate_value(
         self, trial_id: int, step: int, intermediate_value: float
     ) -> None:
-        """Nobody asks, likewise."""
         raise NotImplementedError
 
+    @override
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """Set one."""
         self.trials[trial_id].user_attrs[key] = value
 
+    @override
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """Set one: where CMA-ES and NSGA-II keep their state."""
-        self.trials[trial_id].system_attrs[key] = value
+        self.trials[trial_id].system_attrs[key] = value  # state of CMA-ES and NSGA-II
 
+    @override
     def get_trial(self, trial_id: int) -> FrozenTrial:
-        """One trial."""
         return self.trials[trial_id]
 
+    @override
     def get_all_trials(
         self,
         study_id: int,
         deepcopy: bool = True,
         states: Container[TrialState] | None = None,
     ) -> list[FrozenTrial]:
-        """Those in some states, by number."""
         if states == (TrialState.WAITING,):
             return []
         seen = self.visible

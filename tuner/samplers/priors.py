@@ -1,15 +1,16 @@
-"""What somebody believes of a parameter before the search: `prior: {centre: 1e-3}`.
+"""User priors on parameters: `prior: {centre: 1e-3}`.
 
-Works with every sampler: some suggestions take the parameters that have a prior from it, and only
-the others from the sampler. At first most do, and close to the centre; later fewer, and further
-away, so that a wrong belief is unlearned. After n suggestions, with confidence c and β = 10:
+Priors work with every sampler: a share of the suggestions draws the parameters with a prior from
+the prior, and only the other parameters from the sampler. This share and the closeness to the
+centre decrease with the number of suggestions, so that the search recovers from a wrong prior.
+After n suggestions, with confidence c and β = 10:
 
-    chance that a suggestion asks the prior   √c / (1 + n/β)
+    probability that a suggestion uses the prior   √c / (1 + n/β)
     standard deviation, as a share of the range   0.3·(1 − c)·√(1 + n/β)
 
 The second line is πBO's prior^(β/n) for a normal distribution: its variance grows with n (Hvarfner
-et al. 2022, arXiv:2204.11051). πBO multiplies it with what the sampler wants; samplers that do not
-say how much they want a point are mixed with it instead, as PriorBand does (Mallik et al. 2023,
+et al. 2022, arXiv:2204.11051). πBO multiplies the prior with the acquisition function; samplers without
+one are mixed with the prior instead, as in PriorBand (Mallik et al. 2023,
 arXiv:2306.12370).
 """
 
@@ -22,42 +23,48 @@ from statistics import NormalDist
 from model.keys import derive_key
 from tuner.space.parameter import Choice, Constant, Parameter, Value
 
-_FADE = 10  # β: after so many suggestions the prior has half of its share left
+_FADE = 10  # β: number of suggestions after which the share of the prior has halved
 _WIDEST = 0.3  # standard deviation of a prior without confidence
 
 
 def prior_share(confidence: float, count: int) -> float:
-    """Chance that the suggestion after so many others asks the prior."""
+    """Return the probability that a suggestion uses the prior, after `count` suggestions."""
     return math.sqrt(confidence) / (1 + count / _FADE)
 
 
 def prior_draw(
     parameters: Iterable[Parameter], seed: int, number: int, count: int
 ) -> dict[str, Value]:
-    """What suggestion `number`, after `count` others, takes from the priors: label → value.
+    """Return the values that a suggestion takes from the priors: label → value.
 
-    All parameters with a prior, or those of which somebody is sure enough, or none: they were
-    believed to be good together.
+    One random number decides for all parameters, because their centres were believed to be good
+    together: a suggestion uses all priors, those with enough confidence, or none.
+
+    Args:
+        parameters: parameters of the space.
+        seed: seed of the search.
+        number: number of the trial.
+        count: number of earlier suggestions.
     """
-    coin = uniform(seed, "ask the prior", number)
+    threshold = uniform(seed, "ask the prior", number)
     return {
         p.label: _value(p, uniform(seed, "prior", p.label, number), count)
         for p in parameters
-        if p.prior is not None and coin < prior_share(p.prior.confidence, count)
+        if p.prior is not None and threshold < prior_share(p.prior.confidence, count)
     }
 
 
 def _value(parameter: Parameter, u: float, count: int) -> Value:
-    """The prior's quantile at u in (0, 1)."""
+    """Return the quantile of the prior at u in (0, 1)."""
     prior, d = parameter.prior, parameter.distribution
     assert prior is not None
     assert not isinstance(d, Constant)
     width = math.sqrt(1 + count / _FADE)
     if isinstance(d, Choice):
-        sure = prior.confidence / width
-        if u < sure:
+        share = prior.confidence / width  # of the centre; the rest is uniform
+        if u < share:
             return prior.centre
-        return parameter.at((u - sure) / (1 - sure))
+        return parameter.at((u - share) / (1 - share))
     middle = parameter.place_of(prior.centre)
     normal = NormalDist(middle, _WIDEST * (1 - prior.confidence) * width)
     low, high = normal.cdf(0.0), normal.cdf(1.0)
@@ -65,5 +72,5 @@ def _value(parameter: Parameter, u: float, count: int) -> Value:
 
 
 def uniform(seed: int, *place: int | str) -> float:
-    """A keyed number, strictly between 0 and 1."""
+    """Return a keyed random number in (0, 1), without its ends."""
     return (derive_key(seed, *place) + 0.5) / 2.0**64

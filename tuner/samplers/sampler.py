@@ -1,9 +1,9 @@
-"""Which configuration a search tries next.
+"""Suggests the configuration of each new trial.
 
-First the defaults, the centres of the priors and the points of `try_first`; then what the sampler
-suggests, in which priors have a say that fades. The same calls in the same order give the same
-suggestions, so a search resumes by repeating them: `restore` for each `suggest`, with what was
-suggested then.
+The first suggestions are the defaults, the centres of the priors and the points of `try_first`.
+Later suggestions come from the sampler of the space, mixed with its priors. Suggestions are
+deterministic: the same calls in the same order give the same suggestions. A search resumes by
+repeating its calls, with `restore` and the recorded draw instead of each `suggest`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from tuner.space.parameter import Value
 from tuner.space.rungs import rungs
 from tuner.space.space import SearchSpace
 
-_SEEDS = 2**32  # of NumPy's generator, which Optuna uses
-_RANDOM_SHARE = 1 / 3  # of BOHB's suggestions; ρ in the paper
-_MOST_POINTS = 1_000_000  # of sampler grid; `search.trials` may be no larger
+_SEEDS = 2**32  # number of seeds of NumPy's generator, which Optuna uses
+_RANDOM_SHARE = 1 / 3  # share of BOHB's suggestions that are random; ρ in the paper
+_MOST_POINTS = 1_000_000  # of sampler grid; the limit of `search.trials` is the same
 
 _Point = frozenset[tuple[str, Value]]
 
@@ -34,7 +34,7 @@ class Sampler:
     """Suggests trials and learns from them.
 
     Args:
-        space: what may vary, and the settings of the search.
+        space: search space, with the settings of the search.
         report_tokens: training tokens between reports.
         budget_tokens: training tokens of a complete trial.
     """
@@ -50,124 +50,135 @@ class Sampler:
         if space.search.sampler == "grid":
             self._firsts += _grid(space, self._firsts)
         self._next_first = 0
-        self._turns = space.grid
-        self._taken: Counter[_Point] = Counter()  # how often each combination had its turn
-        self._visited: Counter[_Point] = Counter()  # how often each draw was suggested
+        self._grid_points = space.grid
+        self._grid_counts: Counter[_Point] = Counter()  # grid point → number of its suggestions
+        self._draw_counts: Counter[_Point] = Counter()  # draw → number of its suggestions
         self._draws: dict[int, Draw] = {}
-        self._told: dict[int, Observation] = {}
-        self._news: set[int] = set()  # told, or told otherwise, since the sampler was taught
+        self._observations: dict[int, Observation] = {}
+        # trials whose observations the study does not have yet, or has in an older version
+        self._unseen: set[int] = set()
         self._sobol = Sobol(space.searched, self._seed) if space.search.sampler == "qmc" else None
-        self._method = self._its_method()
+        self._method = self._choose_method()
         self._study = OptunaStudy(space, len(space.objectives))
 
-    def _its_method(self) -> Method | None:
+    def _choose_method(self) -> Method | None:
         if self._space.search.scheduler == "bohb":
             return tpe_of(len(self._space.searched) + 2)
         return METHODS.get(self._space.search.sampler)
 
     @property
-    def most(self) -> int | None:
-        """How many different configurations there are to suggest; None if they have no end."""
+    def num_configurations(self) -> int | None:
+        """Number of different configurations of sampler grid; None for other samplers."""
         return len(self._firsts) if self._space.search.sampler == "grid" else None
 
     def suggest(self, number: int) -> Draw:
-        """What a new trial draws: label → value, complete.
+        """Return the complete draw of a new trial: label → value.
 
-        After `most` suggestions they begin again.
+        After `num_configurations` suggestions, sampler grid suggests its points again.
         """
-        draw = self._first()
+        draw = self._next_first_draw()
         if draw is None:
             draw = self._ask(number)
         self._keep(number, draw)
         return dict(draw)
 
     def restore(self, number: int, draw: Mapping[str, Value]) -> None:
-        """This was suggested before, by this sampler or by a scheduler.
+        """Record a draw that this sampler or a scheduler suggested earlier.
 
-        The sampler then is as if `suggest` had suggested it.
+        The state of the sampler is the same as after the `suggest` that returned this draw.
         """
-        if self._remembers and self._first() is None:
-            self._ask(number)
+        if self._keeps_state and self._next_first_draw() is None:
+            self._ask(number)  # CMA-ES and NSGA-II change their state when they are asked
         self._keep(number, dict(draw))
 
-    def tell(self, number: int, told: Observation) -> None:
-        """A trial has ended, or is parked; told again, the later word counts.
+    def observe(self, number: int, observation: Observation) -> None:
+        """Record that a trial has ended or is paused; a later observation replaces an earlier one.
 
-        A parked trial that trains again stays told: Optuna counts a running one among the bad.
+        The observation of a paused trial stays when the trial resumes, because Optuna counts
+        running trials among the bad ones.
         """
         if number in self._draws:
-            self._told[number] = self._made_smaller(told)
-            self._news.add(number)
+            self._observations[number] = self._minimized(observation)
+            self._unseen.add(number)
 
     # one suggestion --------------------------------------------------------------------------
 
     @property
-    def _remembers(self) -> bool:
-        return self._method is not None and self._method.remembers
+    def _keeps_state(self) -> bool:
+        return self._method is not None and self._method.keeps_state
 
-    def _first(self) -> Draw | None:
-        """The next of the points that are tried before the sampler is asked."""
+    def _next_first_draw(self) -> Draw | None:
+        """Return the next point to try before the sampler is asked; None after the last."""
         while self._next_first < len(self._firsts):
             draw = self._firsts[self._next_first]
-            if not self._visited[_point(draw)]:
+            if not self._draw_counts[_point(draw)]:
                 return draw
             self._next_first += 1
         return None
 
     def _ask(self, number: int) -> Draw:
         count = len(self._draws)
-        fixed = prior_draw(self._space.searched, self._seed, number, count) | self._turn()
+        fixed = prior_draw(self._space.searched, self._seed, number, count) | self._grid_point()
         if self._sobol is not None:
             return self._space.only_drawn(self._sobol.draw(number) | fixed)
-        if self._method is None:  # all of the grid was visited
-            return min(self._firsts, key=lambda draw: self._visited[_point(draw)])
+        if self._method is None:  # every point of the grid was suggested
+            return min(self._firsts, key=lambda draw: self._draw_counts[_point(draw)])
         method = self._method
         if self._space.search.scheduler == "bohb":
             is_random = uniform(self._seed, "bohb", number) < _RANDOM_SHARE
             method = METHODS["random"] if is_random else method
-        self._teach()
+        self._update_study()
         seed = derive_key(self._seed, "suggest", number) % _SEEDS
         return self._study.ask(number, method, seed, fixed)
 
-    def _turn(self) -> Draw:
-        """The combination of the `grid` parameters that was drawn least often."""
-        return min(self._turns, key=lambda point: self._taken[_point(point)])
+    def _grid_point(self) -> Draw:
+        """Return the combination of the `grid` parameters that was drawn least often."""
+        return min(self._grid_points, key=lambda point: self._grid_counts[_point(point)])
 
     def _keep(self, number: int, draw: Draw) -> None:
         self._draws[number] = draw
-        self._visited[_point(draw)] += 1
-        for point in self._turns:
-            self._taken[_point(point)] += point.items() <= draw.items()
-        self._study.put(number, draw, keep=self._remembers)
+        self._draw_counts[_point(draw)] += 1
+        for point in self._grid_points:
+            self._grid_counts[_point(point)] += point.items() <= draw.items()
+        self._study.put(number, draw, keep=self._keeps_state)
 
-    # what was told -----------------------------------------------------------------------------
+    # observations -----------------------------------------------------------------------------
 
-    def _made_smaller(self, told: Observation) -> Observation:
-        """With several objectives: all of them smaller if better; nothing but ends teaches."""
+    def _minimized(self, observation: Observation) -> Observation:
+        """Return an observation whose objectives are all minimized.
+
+        With several objectives, only values at the end are comparable: a stopped trial becomes a
+        failed one.
+        """
+        values, objectives = observation.values, observation.objectives
         if len(self._signs) == 1:
-            return Observation(told.state, told.values)
-        if told.state == "diverged":
-            return told
-        if told.state != "finished" or len(told.objectives) != len(self._signs):
+            return Observation(observation.state, values)
+        if observation.state == "diverged":
+            return observation
+        if observation.state != "finished" or len(objectives) != len(self._signs):
             return Observation("failed", {})
-        signed = (sign * value for sign, value in zip(self._signs, told.objectives, strict=True))
-        return Observation("finished", told.values, tuple(signed))
+        signed = (sign * value for sign, value in zip(self._signs, objectives, strict=True))
+        return Observation("finished", values, tuple(signed))
 
-    def _teach(self) -> None:
-        """Bring the study up to date, as late as possible."""
-        if not self._news or self._method is None or not self._method.learns:
+    def _update_study(self) -> None:
+        """Write all new observations to the study.
+
+        Called when a suggestion needs them, not in `observe`, because the feedback of one trial
+        may depend on all others.
+        """
+        if not self._unseen or self._method is None or not self._method.uses_observations:
             return
-        told = self._told
+        observations = self._observations
         if self._space.search.scheduler == "bohb":
-            enough = len(self._space.searched) + 2
-            lessons = at_one_budget(told, self._rungs, self._report_tokens, enough)
-        elif self._method.knows_stopped:  # what one trial teaches is then its own affair
-            told = {number: told[number] for number in sorted(self._news)}
-            lessons = with_stopped(told)
+            min_trials = len(self._space.searched) + 2
+            feedback = at_one_budget(observations, self._rungs, self._report_tokens, min_trials)
+        elif self._method.supports_stopped:  # then the feedback of a trial depends on no other one
+            observations = {number: observations[number] for number in sorted(self._unseen)}
+            feedback = with_stopped(observations)
         else:
-            lessons = extrapolated(told, self._report_tokens)
-        self._study.teach(lessons, told)
-        self._news.clear()
+            feedback = extrapolated(observations, self._report_tokens)
+        self._study.update(feedback, observations)
+        self._unseen.clear()
 
 
 def _point(draw: Mapping[str, Value]) -> _Point:
@@ -175,7 +186,10 @@ def _point(draw: Mapping[str, Value]) -> _Point:
 
 
 def _grid(space: SearchSpace, firsts: list[Draw]) -> list[Draw]:
-    """Every combination that is not tried first; shuffled, so that a part of them is no corner."""
+    """Return every combination that is not tried first, shuffled.
+
+    Shuffled, so that the first part of a grid covers more than one corner of it.
+    """
     options = {p.label: p.distribution.possible_values() or [] for p in space.searched}
     seen = {_point(draw) for draw in firsts}
     points = [

@@ -1,8 +1,8 @@
-"""Sampler `qmc`: points that fill the space evenly, one coordinate for each parameter.
+"""Sampler `qmc`: a scrambled Sobol sequence with one coordinate for each parameter.
 
-Optuna's own knows only the parameters of its first trial, so that those with a `when` are drawn at
-random. Here each parameter has its coordinate whether it is drawn or not, and point n is a function
-of the seed and n.
+Optuna's QMC sampler knows only the parameters of its first trial and draws conditional parameters
+at random. Here each parameter has a coordinate, drawn or not, and point n is a function of the seed
+and n.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ class Sobol:
     """A scrambled Sobol sequence.
 
     Args:
-        parameters: which to draw.
-        seed: of the scrambling.
+        parameters: parameters to draw.
+        seed: seed of the scrambling.
 
     Source: Joe and Kuo 2008 (doi:10.1137/070709359), scrambled by Matoušek 1998, as in SciPy.
     """
@@ -31,7 +31,7 @@ class Sobol:
         self._engine = Engine(max(1, len(parameters)), scramble=True, rng=key)
 
     def draw(self, index: int) -> dict[str, Value]:
-        """Point `index`, from 0: label → value."""
+        """Return point `index`, from 0: label → value."""
         self._engine.reset()
         if index:
             self._engine.fast_forward(index)

@@ -1,4 +1,4 @@
-"""How far each trial trains: one paper per file behind one protocol.
+"""Schedulers: which trials continue, pause, resume, stop or are copied; one paper per file.
 
-Main names: `SCHEDULERS`, `Scheduler`.
+Main names: `SCHEDULERS`, the registry; `Scheduler`, the protocol; `Decision`, its answers.
 """

@@ -50,13 +50,13 @@ class BracketPlan:
     rungs: tuple[int, ...]
 
 
-def plans(facts: SchedulerContext) -> list[BracketPlan]:
+def plans(context: SchedulerContext) -> list[BracketPlan]:
     """The brackets s_max, …, 0."""
-    eta = facts.space.search.reduction_factor
-    num_reports = -(-facts.budget_tokens // facts.report_tokens)  # R
+    eta = context.space.search.reduction_factor
+    num_reports = -(-context.budget_tokens // context.report_tokens)  # R
     s_max = len(rungs(1, eta, num_reports + 1)) - 1  # powers of η up to R, without η⁰
     # the full budget takes the place of the rung at η^s_max reports
-    halvings = tuple(rungs(facts.report_tokens, eta, facts.budget_tokens)[:s_max])
+    halvings = tuple(rungs(context.report_tokens, eta, context.budget_tokens)[:s_max])
     return [
         BracketPlan(-(-(s_max + 1) * eta**s // (s + 1)), halvings[s_max - s :])
         for s in range(s_max, -1, -1)
@@ -81,7 +81,7 @@ class Bracket:
         self._places = 0  # trials that this rung was planned for
         self._rivals: set[int] = set()  # the trials at this rung, but for those that diverged
         self._training: set[int] = set()
-        self._parked: set[int] = set()  # rivals that wait for the decision
+        self._paused: set[int] = set()  # rivals that wait for the decision
         # for each rung: number → value, and how many came before
         self._results: list[dict[int, tuple[float, int]]] = [{} for _ in plan.rungs]
         self.is_open = True  # for more trials
@@ -100,25 +100,25 @@ class Bracket:
         if self._started == self._plan.size:
             self._close()
 
-    def report(self, number: int, tokens: int, value: float) -> Decision:
+    def judge(self, number: int, tokens: int, value: float) -> Decision:
         """Record a result, and judge the rung if it is the last one there."""
         if not self._record(number, tokens, value):
-            return Decision.GO_ON
+            return Decision.CONTINUE
         if number in self._never_stopped:
             self._decide()
-            return Decision.GO_ON
+            return Decision.CONTINUE
         self._training.remove(number)
-        self._parked.add(number)
+        self._paused.add(number)
         self._decide()
         if number in self.promoted:
             self.resume(number)
-            return Decision.GO_ON
-        return Decision.PARK if number in self._parked else Decision.STOP
+            return Decision.CONTINUE
+        return Decision.PAUSE if number in self._paused else Decision.STOP
 
     def end(self, number: int, tokens: int, value: float | None) -> None:
         """A trial leaves; its last value stays on the rungs that it has come to."""
         self._training.discard(number)
-        self._parked.discard(number)
+        self._paused.discard(number)
         if number in self.promoted:
             self.promoted.remove(number)
         if value is None:
@@ -137,7 +137,7 @@ class Bracket:
         if (
             not self.is_open
             or self._is_awaited()
-            or self._parked.isdisjoint(self._winners(self._started))
+            or self._paused.isdisjoint(self._winners(self._started))
         ):
             return False
         self._close()
@@ -177,9 +177,9 @@ class Bracket:
             winners = self._winners(self._places)
             # a report may pass several rungs: such a trial waits at the next one already
             upper = self._results[self._rung + 1] if self._rung + 1 < len(self._results) else {}
-            back = [number for number in winners if number in self._parked and number not in upper]
+            back = [number for number in winners if number in self._paused and number not in upper]
             self.promoted += back
-            self._parked &= set(winners) - set(back)
+            self._paused &= set(winners) - set(back)
             self._rivals = set(winners) | (self._rivals & self._never_stopped)
             self._places = _share(self._places, self._eta)
             self._rung += 1
@@ -197,10 +197,10 @@ class Hyperband:
         facts: of the search.
     """
 
-    def __init__(self, facts: SchedulerContext) -> None:
-        self._eta = facts.space.search.reduction_factor
-        self._never_stopped = facts.never_stopped
-        self._plans = plans(facts)
+    def __init__(self, context: SchedulerContext) -> None:
+        self._eta = context.space.search.reduction_factor
+        self._never_stopped = context.never_stopped
+        self._plans = plans(context)
         self._begun = 0  # brackets
         self._brackets: list[Bracket] = []  # those that are not over
         self._bracket_of: dict[int, Bracket] = {}  # of the trials that have not ended
@@ -236,9 +236,9 @@ class Hyperband:
     def edit(self, space: SearchSpace) -> None:
         """Nothing depends on what is drawn."""
 
-    def report(self, number: int, tokens: int, value: float) -> Decision:
+    def judge(self, number: int, tokens: int, value: float) -> Decision:
         """Ask the trial's bracket."""
-        decision = self._bracket_of[number].report(number, tokens, value)
+        decision = self._bracket_of[number].judge(number, tokens, value)
         if decision is Decision.STOP:
             del self._bracket_of[number]
         self._forget_what_is_over()

@@ -1,4 +1,4 @@
-"""Scheduler `median`: a trial is stopped that was never as good as most others were on average.
+"""Scheduler `median`: stops trials whose best value is worse than the median of the others.
 
 Source: Golovin et al. 2017, "Google Vizier: a service for black-box optimization", section 3.2.2
 (doi:10.1145/3097983.3098043). After a report at some number of tokens, a trial is stopped if its
@@ -7,15 +7,14 @@ over its reports up to the same tokens.
 
 Decided here, where the paper is silent:
 
-* The other trials are those that have come as far, whether they still train, have finished or were
-  stopped. Vizier takes only those that have ended; in a search of 24 trials on 8 slots hardly any
-  has when most decisions are due. As trials with other batch sizes report a few tokens earlier or
-  later, "as far" is counted in whole reports.
-* The first report stops no trial: its value and the averages would be the same thing, and half of
-  all trials would be stopped there. Nor is a trial compared with fewer than three others (Ray Tune
-  asks for as many).
-* A trial that is as good as the median goes on.
-* Trials that diverged or failed leave the comparison; those that are never stopped are in it.
+* The other trials are all trials that have trained as far, whether they still train, have finished
+  or were stopped. Vizier takes only ended trials; in a search of 24 trials on 8 slots hardly any
+  trial has ended when most decisions are due. "As far" is counted in whole reports, because trials
+  with other batch sizes report a few tokens earlier or later.
+* The first report stops no trial: the first value equals the average, so half of all trials would
+  be stopped. A trial is compared with at least three others (as in Ray Tune).
+* A trial that is as good as the median continues.
+* Trials that diverged or failed leave the comparison; trials that are never stopped stay in it.
 """
 
 from __future__ import annotations
@@ -23,21 +22,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tuner.schedulers.rungs import Rung
+from tuner.schedulers.rungs import RungResults
 from tuner.schedulers.scheduler import Choice, Decision, New, SchedulerContext
 from tuner.space.parameter import Value
 from tuner.space.space import SearchSpace
 
-_GRACE_REPORTS = 1  # reports that stop no trial
-_FEWEST_OTHERS = 3  # that a trial is compared with
+_GRACE_REPORTS = 1  # first reports of a trial that cannot stop it
+_FEWEST_OTHERS = 3  # fewest trials that a trial is compared with
 
 
 @dataclass
-class _Curve:
-    """The reports of a trial so far: how many, up to where, their average and their best value."""
+class _Progress:
+    """Reports of a trial so far: their number, place, average and best value."""
 
     reports: int = 0
-    place: int = 0  # tokens, in whole reports
+    place: int = 0  # tokens of the last report, in whole reports
     average: float = 0.0
     best: float = float("inf")
 
@@ -46,40 +45,42 @@ class MedianStopping:
     """Starts trials, and stops those that are worse than the median.
 
     Args:
-        facts: of the search.
+        context: facts of the search.
     """
 
-    def __init__(self, facts: SchedulerContext) -> None:
-        self._report_tokens = facts.report_tokens
-        self._never_stopped = facts.never_stopped
-        self._curves: dict[int, _Curve] = {}  # of the trials that have not ended
-        self._averages: dict[int, Rung] = {}  # place → running averages of all that came there
+    def __init__(self, context: SchedulerContext) -> None:
+        self._report_tokens = context.report_tokens
+        self._never_stopped = context.never_stopped
+        self._curves: dict[int, _Progress] = {}  # trials that have not ended
+        self._averages: dict[
+            int, RungResults
+        ] = {}  # place → running averages of all that came there
 
     def choose(self, *, may_start: bool) -> Choice | None:
-        """A new trial as long as there is one."""
+        """Start a new trial, if one is left."""
         return New() if may_start else None
 
     def add(self, number: int, draw: Mapping[str, Value]) -> None:
-        """A new trial trains."""
-        self._curves[number] = _Curve()
+        """Record a new trial."""
+        self._curves[number] = _Progress()
 
     def edit(self, space: SearchSpace) -> None:
-        """Nothing depends on what is drawn."""
+        """Ignore the edit: no decision depends on ranges or choices."""
 
-    def report(self, number: int, tokens: int, value: float) -> Decision:
-        """Compare the trial's best value with the others' averages."""
+    def judge(self, number: int, tokens: int, value: float) -> Decision:
+        """Stop a trial whose best value is worse than the median of the others' averages."""
         curve = self._record(number, tokens, value)
         if number in self._never_stopped or curve.place <= _GRACE_REPORTS:
-            return Decision.GO_ON
+            return Decision.CONTINUE
         averages = self._averages[curve.place]
         if len(averages) - 1 < _FEWEST_OTHERS or curve.best <= averages.median(without=number):
-            return Decision.GO_ON
+            return Decision.CONTINUE
         del self._curves[number]
         return Decision.STOP
 
     def end(self, number: int, tokens: int, value: float | None) -> None:
-        """The last value counts; a trial without one leaves the comparison."""
-        if number not in self._curves:  # it was stopped: that is its end
+        """Record the last value; remove a trial without a value from the comparison."""
+        if number not in self._curves:  # stopped earlier
             return
         if value is not None:
             self._record(number, tokens, value)
@@ -88,19 +89,19 @@ class MedianStopping:
                 averages.remove(number)
         del self._curves[number]
 
-    def _record(self, number: int, tokens: int, value: float) -> _Curve:
-        """The trial's curve with one more report, also on the places that it has passed."""
+    def _record(self, number: int, tokens: int, value: float) -> _Progress:
+        """Add a report to the progress of a trial, also at the places passed since the last one."""
         curve, place = self._curves[number], tokens // self._report_tokens
         for passed in range(curve.place + 1, place):
-            if curve.reports:  # else it has no average there
+            if curve.reports:  # otherwise the trial has no average yet
                 self._rung(passed).record(number, curve.average)
         curve.average = (curve.average * curve.reports + value) / (curve.reports + 1)
         curve.reports += 1
         curve.best = min(curve.best, value)
-        if place > curve.place:  # the end may come within the last report
+        if place > curve.place:  # the last report of a trial may have the place of the one before
             self._rung(place).record(number, curve.average)
             curve.place = place
         return curve
 
-    def _rung(self, place: int) -> Rung:
-        return self._averages.setdefault(place, Rung())
+    def _rung(self, place: int) -> RungResults:
+        return self._averages.setdefault(place, RungResults())

@@ -1,4 +1,4 @@
-"""Scheduler `none`: every trial trains to its end."""
+"""Scheduler `none`: every trial trains to the end of its budget."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from tuner.space.space import SearchSpace
 
 
 class FullBudget:
-    """Starts trials and never interferes.
+    """Starts trials and never stops them.
 
     Args:
-        facts: of the search; nothing depends on them.
+        context: not used.
     """
 
-    def __init__(self, facts: SchedulerContext) -> None:
-        del facts
+    def __init__(self, context: SchedulerContext) -> None:
+        del context
 
     def choose(self, *, may_start: bool) -> Choice | None:
-        """A new trial as long as there is one."""
+        """Start a new trial, if one is left."""
         return New() if may_start else None
 
     def add(self, number: int, draw: Mapping[str, Value]) -> None:
-        """Nothing has to be remembered."""
+        """Ignore the trial: there is no state."""
 
     def edit(self, space: SearchSpace) -> None:
-        """Nothing depends on what is drawn."""
+        """Ignore the edit: there is no state."""
 
-    def report(self, number: int, tokens: int, value: float) -> Decision:
-        """Every trial goes on."""
-        return Decision.GO_ON
+    def judge(self, number: int, tokens: int, value: float) -> Decision:
+        """Continue every trial."""
+        return Decision.CONTINUE
 
     def end(self, number: int, tokens: int, value: float | None) -> None:
-        """Nothing has to be forgotten."""
+        """Ignore the end: there is no state."""

@@ -60,7 +60,7 @@ class PB2(Population):
             draws += [explored(space, centre, _near(random, distance)) for _ in range(count)]
             order = np.argsort(-bound(draws), kind="stable")
             draws = [draws[i] for i in order]
-        return first_allowed(space, self.facts.train_size, parent.draw, draws[:_MOST_TRIED])
+        return first_allowed(space, self.context.train_size, parent.draw, draws[:_MOST_TRIED])
 
     def _bound(self, parent: Member) -> Callable[[Sequence[Draw]], Floats]:
         """The upper confidence bound of the gain of copies of a parent, with some draws."""

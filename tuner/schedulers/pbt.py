@@ -33,7 +33,7 @@ class PBT(Population):
             explored(space, parent.draw, _perturbing(generator(space.search.seed, copy, attempt)))
             for attempt in range(1, 1 + _MOST_DRAWS)
         )
-        return first_allowed(space, self.facts.train_size, parent.draw, draws)
+        return first_allowed(space, self.context.train_size, parent.draw, draws)
 
 
 def _perturbing(random: np.random.Generator) -> Change:

@@ -33,7 +33,7 @@ from enum import Enum, auto
 
 from model.spec.trial import LONGEST_CHAIN
 from tuner.schedulers.explore import generator
-from tuner.schedulers.rungs import Rung
+from tuner.schedulers.rungs import RungResults
 from tuner.schedulers.scheduler import Branch, Choice, Decision, New, Resume, SchedulerContext
 from tuner.space.parameter import Value
 from tuner.space.space import SearchSpace
@@ -45,7 +45,7 @@ class State(Enum):
     """What a member does."""
 
     TRAINING = auto()
-    PARKED = auto()  # at an exchange point, until it is the least trained one
+    PAUSED = auto()  # at an exchange point, until it is the least trained one
     VACANT = auto()  # it was stopped, diverged or failed; a copy will take its place
     GONE = auto()  # it has finished or was replaced
 
@@ -103,13 +103,15 @@ class Population(ABC):
         facts: of the search; the population has as many members as it has trials.
     """
 
-    def __init__(self, facts: SchedulerContext) -> None:
-        self.facts = facts
-        self.space = facts.space  # as last edited
+    def __init__(self, context: SchedulerContext) -> None:
+        self.context = context
+        self.space = context.space  # as last edited
         self.members: dict[int, Member] = {}
         self.stretches: list[Stretch] = []  # in the order in which they ended
-        self._interval = facts.report_tokens * facts.space.search.perturb_reports
-        self._points: dict[int, Rung] = {}  # exchange point → results of those that came there
+        self._interval = context.report_tokens * context.space.search.perturb_reports
+        self._points: dict[
+            int, RungResults
+        ] = {}  # exchange point → results of those that came there
         self._started = 0  # members that are no copies
         self._copies = 0
         self._copied: Member | None = None  # parent of the trial that `add` will tell of
@@ -129,7 +131,7 @@ class Population(ABC):
         """A new member; else the least trained of those that wait."""
         if may_start:
             return New()
-        waiting = [m for m in self.members.values() if m.state in {State.PARKED, State.VACANT}]
+        waiting = [m for m in self.members.values() if m.state in {State.PAUSED, State.VACANT}]
         # those that lose first, as long as those that they copy are still where they are
         lost = {m.number for m in waiting if m.state is State.VACANT or self._loses(m, m.due)}
         for member in sorted(waiting, key=lambda m: (m.tokens, m.number not in lost, m.number)):
@@ -137,7 +139,7 @@ class Population(ABC):
                 parents = self._parents(member, member.due)
                 if parents:
                     return self._copy(member, parents)
-            if member.state is State.PARKED:
+            if member.state is State.PAUSED:
                 member.state, member.due = State.TRAINING, None
                 return Resume(member.number)
         return None
@@ -157,13 +159,13 @@ class Population(ABC):
         """Copies are drawn from the new ranges."""
         self.space = space
 
-    def report(self, number: int, tokens: int, value: float) -> Decision:
+    def judge(self, number: int, tokens: int, value: float) -> Decision:
         """Judge a member if it is time to; park one that is ahead of those that wait."""
         member = self.members[number]
         overdue = member.due
         came = self._record(member, tokens, value)
-        if number in self.facts.never_stopped:
-            return Decision.GO_ON
+        if number in self.context.never_stopped:
+            return Decision.CONTINUE
         lost = overdue if came and self._loses(member, overdue) else None
         if member.due is not None and self._all_came(member.due):
             lost = member.due if self._loses(member, member.due) else lost
@@ -172,9 +174,9 @@ class Population(ABC):
             member.state, member.due = State.VACANT, lost
             return Decision.STOP
         if came and self._others_wait(member):
-            member.state = State.PARKED
-            return Decision.PARK
-        return Decision.GO_ON
+            member.state = State.PAUSED
+            return Decision.PAUSE
+        return Decision.CONTINUE
 
     def end(self, number: int, tokens: int, value: float | None) -> None:
         """A member has finished; or it diverged or failed, and leaves its place to a copy."""
@@ -201,30 +203,30 @@ class Population(ABC):
             return False
         since, before = member.point, member.value
         member.point, member.value, member.due, member.has_lived = point, value, point, True
-        self._points.setdefault(point, Rung()).record(member.number, value)
+        self._points.setdefault(point, RungResults()).record(member.number, value)
         self.stretches.append(Stretch(member.draw, since, before, point, value))
         return True
 
     def values_at(self, point: int) -> list[float]:
         """The values of all members at an exchange point, but of those that diverged or failed."""
-        return self._points.get(point, Rung()).values
+        return self._points.get(point, RungResults()).values
 
     def is_alive(self, number: int) -> bool:
         """Whether a member trains, or will again."""
-        return self.members[number].state in {State.TRAINING, State.PARKED}
+        return self.members[number].state in {State.TRAINING, State.PAUSED}
 
     def _all_came(self, point: int) -> bool:
         """Whether all members that there will be, and that still train, have come to a point."""
-        return self._started >= self.facts.space.search.trials and all(
+        return self._started >= self.context.space.search.trials and all(
             m.point >= point for m in self.members.values() if self.is_alive(m.number)
         )
 
     def _others_wait(self, member: Member) -> bool:
         """Whether a member that has not trained more waits for a slot, or has yet to be started."""
-        return self._started < self.facts.space.search.trials or any(
+        return self._started < self.context.space.search.trials or any(
             m.tokens <= member.tokens
             and (
-                m.state is State.PARKED
+                m.state is State.PAUSED
                 or (m.state is State.VACANT and bool(self._parents(m, m.due)))
             )
             for m in self.members.values()
@@ -247,7 +249,7 @@ class Population(ABC):
         """
         if point is None:
             return []
-        ranking = self._points.get(point, Rung()).ranking
+        ranking = self._points.get(point, RungResults()).ranking
         alive = sum(self.is_alive(number) for number in self.members)
         if len(ranking) < min(_QUARTER, alive):
             return []

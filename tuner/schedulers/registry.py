@@ -1,4 +1,4 @@
-"""The schedulers: which trials are stopped, parked, brought back and copied."""
+"""Registry of the schedulers."""
 
 from __future__ import annotations
 

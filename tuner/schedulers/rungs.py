@@ -1,99 +1,99 @@
-"""Rungs: numbers of training tokens at which trials are compared, and their results there."""
+"""Results of trials at rungs, the numbers of training tokens at which trials are compared."""
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 
-# A result: value, how many came before it on its rung, number of the trial. Their order is the
-# ranking: the smaller value first, of equal values the earlier report.
+# A result: value, number of earlier results on the rung, number of the trial. The order of results
+# is the ranking: the smaller value first, of equal values the earlier report.
 _Result = tuple[float, int, int]
 
 
-class Rung:
-    """The results of the trials that have come to one rung, and which of them wait there.
+class RungResults:
+    """Results of the trials that have reached one rung, and which of the trials are paused there.
 
-    Everything takes O(log n) comparisons, so that ten thousand trials cost no time.
+    Every operation takes O(log n) comparisons, so that ten thousand trials cost no time.
     """
 
     def __init__(self) -> None:
         self._results: dict[int, _Result] = {}
         self._ranked: list[_Result] = []
-        self._parked: list[_Result] = []
+        self._paused: list[_Result] = []
         self._arrivals = 0
 
     def __len__(self) -> int:
         return len(self._ranked)
 
     def record(self, number: int, value: float) -> None:
-        """A trial has come to this rung."""
+        """Record the value of a trial that has reached this rung."""
         result = (value, self._arrivals, number)
         self._arrivals += 1
         self._results[number] = result
         insort(self._ranked, result)
 
-    def park(self, number: int) -> None:
-        """A recorded trial waits here."""
-        insort(self._parked, self._results[number])
+    def pause(self, number: int) -> None:
+        """Mark a recorded trial as paused."""
+        insort(self._paused, self._results[number])
 
-    def unpark(self, number: int) -> None:
-        """A trial does not wait here any more, if it did."""
+    def unpause(self, number: int) -> None:
+        """Mark a trial as not paused, if it was paused on this rung."""
         if number in self._results:
-            _take(self._results[number], self._parked)
+            _take(self._results[number], self._paused)
 
     def remove(self, number: int) -> None:
-        """Forget a trial, if it was here."""
-        self.unpark(number)
+        """Remove the result of a trial, if there is one."""
+        self.unpause(number)
         if number in self._results:
             _take(self._results.pop(number), self._ranked)
 
     def rank(self, number: int) -> int:
-        """How many results are better than that of a recorded trial."""
+        """Return the number of results that are better than the result of a trial."""
         return bisect_left(self._ranked, self._results[number])
 
     def median(self, *, without: int) -> float:
-        """Of the results of all recorded trials but one; there must be another."""
+        """Return the median of all results except that of one trial; there must be two or more."""
         skipped, count = self.rank(without), len(self._ranked) - 1
-        middle = ((count - 1) // 2, count // 2)  # as if that one were not there
+        middle = ((count - 1) // 2, count // 2)  # indices without the skipped result
         low, high = (self._ranked[i + (i >= skipped)][0] for i in middle)
         return (low + high) / 2
 
     @property
     def ranking(self) -> list[int]:
-        """The recorded trials, best first."""
+        """Numbers of the trials, best first."""
         return [number for _, _, number in self._ranked]
 
     @property
     def values(self) -> list[float]:
-        """Of the recorded trials, best first."""
+        """Values of the trials, best first."""
         return [value for value, _, _ in self._ranked]
 
     @property
-    def best_parked(self) -> int | None:
-        """The best trial that waits here."""
-        return self._parked[0][2] if self._parked else None
+    def best_paused(self) -> int | None:
+        """Number of the best paused trial."""
+        return self._paused[0][2] if self._paused else None
 
 
 class Ladder:
-    """The rungs of a search, and how far each trial has climbed.
+    """The rungs of a search, and the highest rung that each trial has reached.
 
-    A report can pass several rungs at once, if an update takes more tokens than lie between them.
-    It counts on the highest of them only: on a lower one the trial would be compared, after more
-    training, with others after less.
+    A report can pass several rungs at once, if an update takes more tokens than the distance of two
+    rungs. The report counts on the highest of them only: on a lower rung the trial would be
+    compared with trials that had trained less.
 
     Args:
-        tokens: of each rung, rising.
+        tokens: training tokens of each rung, rising.
     """
 
     def __init__(self, tokens: list[int]) -> None:
         self._tokens = tokens
-        self.rungs = [Rung() for _ in tokens]
-        self._climbed: dict[int, int] = {}  # number → rungs passed
+        self.rungs = [RungResults() for _ in tokens]
+        self._climbed: dict[int, int] = {}  # number of a trial → number of rungs passed
 
-    def climb(self, number: int, tokens: int, value: float) -> Rung | None:
-        """Record a report.
+    def climb(self, number: int, tokens: int, value: float) -> RungResults | None:
+        """Record a report of a trial.
 
         Returns:
-            The rung that it reaches, a trial's first report with at least its tokens; or None.
+            Rung that the report is the first to reach; None if the report reaches no new rung.
         """
         passed = bisect_right(self._tokens, tokens)
         if passed <= self._climbed.get(number, 0):
@@ -103,19 +103,19 @@ class Ladder:
         rung.record(number, value)
         return rung
 
-    def unpark(self, number: int) -> None:
-        """A trial does not wait any more, wherever it did."""
+    def unpause(self, number: int) -> None:
+        """Mark a trial as not paused on all rungs."""
         for rung in self.rungs:
-            rung.unpark(number)
+            rung.unpause(number)
 
     def remove(self, number: int) -> None:
-        """Take a trial's results from all rungs."""
+        """Remove the results of a trial from all rungs."""
         for rung in self.rungs:
             rung.remove(number)
 
 
 def _take(result: _Result, results: list[_Result]) -> None:
-    """Take a result out of a sorted list, if it is there."""
+    """Remove a result from a sorted list, if the list has it."""
     index = bisect_left(results, result)
     if index < len(results) and results[index] == result:
         del results[index]

@@ -1,7 +1,7 @@
-"""What a scheduler is: it decides how far each trial trains, and nothing else.
+"""Protocol of the schedulers, which decide how far each trial trains.
 
-A scheduler is a state machine without clock, files or Ray: the same calls in the same order give
-the same answers, so that a search resumes by repeating the calls of its journal.
+A scheduler is a deterministic state machine without clock, files or Ray: the same calls in the same
+order give the same answers. A search resumes by repeating the calls that its journal implies.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from tuner.space.space import SearchSpace
 
 
 class Decision(StrEnum):
-    """What becomes of a trial after a report."""
+    """Decision about a trial after a report."""
 
-    GO_ON = "go on"
-    PARK = "park"  # its slot is free for another; its state is kept, and it may come back
-    STOP = "stop"  # for ever
+    CONTINUE = "continue"
+    PAUSE = "pause"  # free the slot and keep the checkpoint; the trial may resume later
+    STOP = "stop"  # end the trial
 
 
 @dataclass(frozen=True)
@@ -30,20 +30,20 @@ class New:
 
 @dataclass(frozen=True)
 class Resume:
-    """Go on with a parked trial."""
+    """Resume a paused trial."""
 
     number: int
 
 
 @dataclass(frozen=True)
 class Branch:
-    """Train a new trial that goes on from the state of another at its newest report.
+    """Train a new trial from the newest checkpoint of another trial.
 
     Attributes:
-        parent: whose state is copied.
-        draw: the hyperparameters from there on, complete.
-        replaces: the trial whose place it takes: it was stopped, it diverged or failed, or it is
-            parked and will never be brought back.
+        parent: number of the trial whose checkpoint is copied.
+        draw: complete draw of the new trial.
+        replaces: number of the trial whose place in the population is taken: stopped, diverged or
+            failed, or paused and never to be resumed.
     """
 
     parent: int
@@ -56,16 +56,16 @@ Choice = New | Resume | Branch
 
 @dataclass(frozen=True)
 class SchedulerContext:
-    """What a scheduler must know of its search.
+    """Facts of a search that its scheduler depends on.
 
     Attributes:
-        space: what may vary, and the settings of `search:`.
+        space: search space, with the settings of `search:`.
         report_tokens: training tokens between reports; the lowest rung.
         budget_tokens: training tokens of a complete trial.
-        never_stopped: trials that train to the end whatever happens. They take part in every
+        never_stopped: numbers of the trials that always train to the end. They take part in every
             comparison.
-        train_size: tokens of the training text, or its pairs (`CorpusFacts.train_size`); the rules
-            between rows depend on it where N_epoch is searched.
+        train_size: tokens of the training text, or number of its pairs (`DataFacts.train_size`).
+            Rules between hyperparameters depend on the size where N_epoch is searched.
     """
 
     space: SearchSpace
@@ -76,33 +76,36 @@ class SchedulerContext:
 
 
 class Scheduler(Protocol):
-    """Values are finite and smaller ones are better; of equal ones the earlier report wins.
+    """Decides what each slot trains next and whether a trial continues.
 
-    A call of `choose` that returns None changes nothing: whoever repeats the calls may leave it
-    out, or make it more often.
+    Values are finite, and smaller is better; of equal values the earlier report ranks first. A call
+    of `choose` that returns None changes nothing: a replay may skip or repeat such calls.
     """
 
     def choose(self, *, may_start: bool) -> Choice | None:
-        """What a free slot trains next. The choice is made: it will be done.
+        """Return what a free slot trains next. The caller must carry out the choice.
 
         Args:
-            may_start: whether new trials are left to start; a `Branch` does not count as new.
+            may_start: True if new trials are left to start; a `Branch` does not count as new.
 
         Returns:
-            None if there is nothing to train before another report or end.
+            None if there is nothing to train before the next report or end of a trial.
         """
 
     def add(self, number: int, draw: Mapping[str, Value]) -> None:
-        """The trial of a `New` or `Branch` has this number; called right after `choose`."""
+        """Record number and draw of the trial of a `New` or `Branch`; called right after `choose`."""
 
     def edit(self, space: SearchSpace) -> None:
-        """From here on the ranges and choices of the space are these; its settings are the same."""
+        """Replace the ranges and choices of the space; its settings are unchanged."""
 
-    def report(self, number: int, tokens: int, value: float) -> Decision:
-        """A trial that is not at its end reports."""
+    def judge(self, number: int, tokens: int, value: float) -> Decision:
+        """Record a report of a trial that is not at its end, and decide about the trial."""
 
     def end(self, number: int, tokens: int, value: float | None) -> None:
-        """A trial will not report again: it has finished, or (None) diverged or failed.
+        """Record the end of a running or paused trial. No effect after `Decision.STOP`.
 
-        It may be one that is parked. For one that was told to stop, this has no effect.
+        Args:
+            number: number of the trial.
+            tokens: training tokens at the end.
+            value: last value of a finished trial; None if the trial diverged or failed.
         """

@@ -148,7 +148,7 @@ class TableSampler:
     @property
     def most(self) -> int | None:
         """Largest number of suggestions."""
-        most, rows = self._sampler.most, len(self._table.draws)
+        most, rows = self._sampler.num_configurations, len(self._table.draws)
         return rows if most is None else min(most, rows)
 
     def suggest(self, number: int) -> dict[str, Value]:
@@ -179,7 +179,7 @@ class TableSampler:
 
     def tell(self, number: int, told: Observation) -> None:
         """Passed on."""
-        self._sampler.tell(number, told)
+        self._sampler.observe(number, told)
 
     def forget(self, number: int) -> None:
         """Passed on."""

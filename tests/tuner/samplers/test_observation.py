@@ -23,26 +23,26 @@ TOLD = {
 
 
 def test_as_they_are_ranks_stopped_trials_by_their_reports() -> None:
-    lessons = with_stopped(TOLD)
-    assert lessons[0] == Feedback((3.0,))
-    assert lessons[4] == Feedback(None, {11: 5.5, 31: 5.0})
-    assert lessons[5] == lessons[7] == Feedback(None, {})
-    assert 6 not in lessons
+    feedback = with_stopped(TOLD)
+    assert feedback[0] == Feedback((3.0,))
+    assert feedback[4] == Feedback(None, {11: 5.5, 31: 5.0})
+    assert feedback[5] == feedback[7] == Feedback(None, {})
+    assert 6 not in feedback
 
 
 def test_as_if_finished_goes_on_like_the_median() -> None:
     """From report 1 the others gained 2, 2.1 and 0.6; from report 3 they gained 1, 0.6, 0.1."""
-    lessons = extrapolated(TOLD, 10)
-    assert lessons[2] == Feedback((3.4,))
-    assert lessons[3].values == pytest.approx((7.0 - 2.0,))
-    assert lessons[4].values == pytest.approx((5.0 - 0.6,))
-    assert lessons[5].values == lessons[7].values == pytest.approx((5.0,))  # the worst of all
-    assert 6 not in lessons
+    feedback = extrapolated(TOLD, 10)
+    assert feedback[2] == Feedback((3.4,))
+    assert feedback[3].values == pytest.approx((7.0 - 2.0,))
+    assert feedback[4].values == pytest.approx((5.0 - 0.6,))
+    assert feedback[5].values == feedback[7].values == pytest.approx((5.0,))  # the worst of all
+    assert 6 not in feedback
 
 
 def test_as_if_finished_without_a_finished_trial() -> None:
-    lessons = extrapolated({n: TOLD[n] for n in (3, 4, 7)}, 10)
-    assert [lessons[n].values for n in (3, 4, 7)] == [(7.0,), (5.0,), (7.0,)]
+    feedback = extrapolated({n: TOLD[n] for n in (3, 4, 7)}, 10)
+    assert [feedback[n].values for n in (3, 4, 7)] == [(7.0,), (5.0,), (7.0,)]
     assert extrapolated({7: TOLD[7]}, 10) == {7: Feedback(None, {})}
     assert extrapolated({}, 10) == {}
 
@@ -58,8 +58,8 @@ def test_as_if_finished_without_a_finished_trial() -> None:
 def test_at_one_budget_takes_the_largest_that_enough_have_reached(
     enough: int, values: dict[int, float]
 ) -> None:
-    lessons = at_one_budget(TOLD, [10, 30, 90], 10, enough)
-    assert {n: lesson.values for n, lesson in lessons.items()} == {
+    feedback = at_one_budget(TOLD, [10, 30, 90], 10, enough)
+    assert {n: one.values for n, one in feedback.items()} == {
         **{n: (value,) for n, value in values.items()},
         5: None,  # diverged trials are the worst at every budget
         7: None,
@@ -71,8 +71,8 @@ def test_trials_that_end_early_count_at_every_later_rung() -> None:
         0: Observation("finished", {10: 5.0, 20: 4.0}),
         1: Observation("finished", {10: 4.0, 90: 2.0}),
     }
-    lessons = at_one_budget(told, [10, 30, 90], 10, 2)
-    assert [lessons[n].values for n in (0, 1)] == [(4.0,), (2.0,)]
+    feedback = at_one_budget(told, [10, 30, 90], 10, 2)
+    assert [feedback[n].values for n in (0, 1)] == [(4.0,), (2.0,)]
 
 
 def test_several_objectives_are_taken_as_they_ended() -> None:
@@ -81,7 +81,7 @@ def test_several_objectives_are_taken_as_they_ended() -> None:
         1: Observation("finished", {9: 2.0}, (2.0, -5.0)),
     }
     assert with_stopped(told)[0] == Feedback((3.0, -20.0))
-    lessons = extrapolated({**told, 2: Observation("diverged", {})}, 9)
-    assert lessons[2] == Feedback((3.0, -5.0))
+    feedback = extrapolated({**told, 2: Observation("diverged", {})}, 9)
+    assert feedback[2] == Feedback((3.0, -5.0))
     broken = Observation("finished", {9: 3.0}, (3.0, float("nan")))
     assert with_stopped({0: broken})[0] == Feedback(None, {})

@@ -17,7 +17,7 @@ BEST = 25
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(METHODS, "tpe", replace(METHODS["tpe"], most=30))
+    monkeypatch.setitem(METHODS, "tpe", replace(METHODS["tpe"], max_trials=30))
 
 
 def seen_by(sampler: Sampler) -> set[int]:
@@ -33,10 +33,10 @@ def test_tpe_looks_at_the_best_trials_and_at_the_newest(tmp_path: Path) -> None:
     draws = run(sampler, 30)
     draws.append(sampler.suggest(30))
     assert seen_by(sampler) == set(range(30))
-    sampler.tell(30, finished(draws[30]))
+    sampler.observe(30, finished(draws[30]))
     for number in range(31, 45):
         draws.append(sampler.suggest(number))
-        sampler.tell(number, finished(draws[number]))
+        sampler.observe(number, finished(draws[number]))
     sampler.suggest(45)
     seen = seen_by(sampler)
     assert len(seen) == 30
@@ -59,4 +59,4 @@ def test_tpe_sees_all_of_a_usual_search(tmp_path: Path) -> None:
     run(sampler, 40)
     sampler.suggest(40)
     assert seen_by(sampler) == set(range(40))
-    assert METHODS["tpe"].most == 1000
+    assert METHODS["tpe"].max_trials == 1000

@@ -51,7 +51,7 @@ def losses(space: SearchSpace, seed: int, trials: int) -> list[float]:
         places = {label: parameters[label].place_of(value) for label, value in draw.items()}
         loss = sum(w * (places[label] - best) ** 2 for label, (w, best) in BOWL.items())
         found.append(loss + 0.01 * noise.random())
-        sampler.tell(number, Observation("finished", {20_000: found[-1]}))
+        sampler.observe(number, Observation("finished", {20_000: found[-1]}))
     return found[1:]
 
 

@@ -113,7 +113,7 @@ def play(
         elif kind == "suggest":
             draws[number] = sampler.suggest(number)
         else:
-            sampler.tell(number, outcome(number, draws[number]))
+            sampler.observe(number, outcome(number, draws[number]))
     return draws
 
 
@@ -122,7 +122,7 @@ def run(sampler: Sampler, count: int, tell: Callable[[Draw], Observation] = fini
     draws = []
     for number in range(count):
         draws.append(sampler.suggest(number))
-        sampler.tell(number, tell(draws[-1]))
+        sampler.observe(number, tell(draws[-1]))
     return draws
 
 
@@ -178,7 +178,7 @@ def test_sampler_draws_plain_values_where_conditions_hold(tmp_path: Path, name: 
 
 
 def trials_of(sampler: Sampler) -> list[FrozenTrial]:
-    sampler._teach()
+    sampler._update_study()
     return sampler._study._study.trials
 
 
@@ -186,17 +186,17 @@ def test_sampler_tells_how_trials_ended(tmp_path: Path) -> None:
     sampler = make(tmp_path)
     for number in range(6):
         sampler.suggest(number)
-    sampler.tell(0, Observation("finished", {5_000: 3.5, 20_000: 3.0}))
-    sampler.tell(1, Observation("stopped", {5_000: 4.5, 10_000: 4.0}))
-    sampler.tell(2, Observation("diverged", {5_000: 3.1}))
-    sampler.tell(3, Observation("failed", {5_000: 3.1}))
+    sampler.observe(0, Observation("finished", {5_000: 3.5, 20_000: 3.0}))
+    sampler.observe(1, Observation("stopped", {5_000: 4.5, 10_000: 4.0}))
+    sampler.observe(2, Observation("diverged", {5_000: 3.1}))
+    sampler.observe(3, Observation("failed", {5_000: 3.1}))
     a, b, c, d, e, f = trials_of(sampler)
     assert (a.state, a.value) == (TrialState.COMPLETE, 3.0)
     assert (b.state, b.intermediate_values) == (TrialState.PRUNED, {5_000: 4.5, 10_000: 4.0})
     assert (c.state, c.intermediate_values) == (TrialState.PRUNED, {})
     assert d.state is TrialState.FAIL
     assert (e.state, f.state) == (TrialState.RUNNING, TrialState.RUNNING)
-    sampler.tell(1, Observation("finished", {20_000: 2.0}))
+    sampler.observe(1, Observation("finished", {20_000: 2.0}))
     assert (trials_of(sampler)[1].state, trials_of(sampler)[1].value) == (TrialState.COMPLETE, 2.0)
 
 
@@ -243,14 +243,14 @@ def test_sampler_takes_grid_parameters_in_turn(tmp_path: Path, name: str) -> Non
 def test_sampler_grid_visits_every_combination_once(tmp_path: Path) -> None:
     text = LISTED.replace("seed: 3", "seed: 3, try_first: [{λ: 0.5}]")
     sampler = make(tmp_path, "grid", text)
-    assert sampler.most == 4 * 3 * (1 + 2) * 3
-    draws = run(sampler, sampler.most)
-    assert len({tuple(sorted(draw.items())) for draw in draws}) == sampler.most
+    assert sampler.num_configurations == 4 * 3 * (1 + 2) * 3
+    draws = run(sampler, sampler.num_configurations)
+    assert len({tuple(sorted(draw.items())) for draw in draws}) == sampler.num_configurations
     assert [draw["weight_decay"] for draw in draws[:2]] == [0.1, 0.5]
     # the first half is no corner of the space: it has about half of each value
-    half = [draw["weight_decay"] for draw in draws[: sampler.most // 2]]
+    half = [draw["weight_decay"] for draw in draws[: sampler.num_configurations // 2]]
     assert all(7 <= half.count(value) <= 20 for value in (0.1, 0.2, 0.5, 1))
-    assert sampler.suggest(sampler.most) == draws[0]  # and then again
+    assert sampler.suggest(sampler.num_configurations) == draws[0]  # and then again
     assert make(tmp_path, "tpe").most is None
 
 
@@ -310,9 +310,9 @@ def test_sampler_with_several_objectives(tmp_path: Path) -> None:
             waste = float(draw["min_learning_rate/max_learning_rate"])
             values = abs(rate + 3) + waste, abs(rate + 2) + waste
             if number % 9 == 5:
-                sampler.tell(number, Observation("diverged", {}))
+                sampler.observe(number, Observation("diverged", {}))
             else:
-                sampler.tell(number, Observation("finished", {BUDGET: values[0]}, values))
+                sampler.observe(number, Observation("finished", {BUDGET: values[0]}, values))
             total += sum(values) - 1 if number >= 80 else 0
         return total
 
@@ -330,9 +330,9 @@ def test_sampler_makes_the_larger_better_where_it_is(tmp_path: Path) -> None:
     sampler = make(tmp_path, "nsga2", text)
     for number in range(3):
         sampler.suggest(number)
-    sampler.tell(0, Observation("finished", {BUDGET: 3.0}, (3.0, 25.0)))
-    sampler.tell(1, Observation("diverged", {}))
-    sampler.tell(2, Observation("stopped", {REPORT: 2.0}))
+    sampler.observe(0, Observation("finished", {BUDGET: 3.0}, (3.0, 25.0)))
+    sampler.observe(1, Observation("diverged", {}))
+    sampler.observe(2, Observation("stopped", {REPORT: 2.0}))
     a, b, c = trials_of(sampler)
     assert a.values == [3.0, -25.0]
     assert b.values == [3.0, -25.0]  # the worst of all, which is the only one
@@ -356,7 +356,7 @@ def test_sampler_stays_away_from_where_trials_diverged(tmp_path: Path, name: str
             rate = 10 ** (-4 + 3 * (number + 0.5) / 30)
             sampler.restore(number, {**sampler.suggest(number), "max_learning_rate": rate})
             told = Observation("finished", {BUDGET: 4.0 + rng.random()})
-            sampler.tell(number, Observation(state, {}) if rate > 0.01 else told)
+            sampler.observe(number, Observation(state, {}) if rate > 0.01 else told)
         rates = [float(sampler.suggest(number)["max_learning_rate"]) for number in range(30, 40)]
         return sum(rate > 0.01 for rate in rates) / 10
 
@@ -402,6 +402,6 @@ def test_sampler_with_little_to_search(tmp_path: Path, name: str) -> None:
 def test_sampler_ignores_what_it_never_suggested(tmp_path: Path) -> None:
     """Trials of an edited space may lie outside of it."""
     sampler = make(tmp_path)
-    sampler.tell(7, Observation("finished", {BUDGET: 1.0}))
+    sampler.observe(7, Observation("finished", {BUDGET: 1.0}))
     draws = run(sampler, 3)
     assert draws == run(make(tmp_path), 3)

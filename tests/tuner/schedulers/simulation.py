@@ -184,10 +184,10 @@ class Search:
             trial.state = "finished"
             self._call("end", number, trial.tokens, value)
             return
-        decision = self._call("report", number, trial.tokens, value)
+        decision = self._call("judge", number, trial.tokens, value)
         if number in self.facts.never_stopped:
-            assert decision is Decision.GO_ON
-        states = {Decision.GO_ON: "training", Decision.PARK: "parked", Decision.STOP: "stopped"}
+            assert decision is Decision.CONTINUE
+        states = {Decision.CONTINUE: "training", Decision.PAUSE: "parked", Decision.STOP: "stopped"}
         trial.state = states[decision]
 
 

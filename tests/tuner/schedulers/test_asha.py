@@ -27,7 +27,7 @@ def start(scheduler: Scheduler, count: int) -> None:
 def first_rung(scheduler: Scheduler, values: Sequence[float]) -> list[Decision]:
     """What becomes of trials that all come to the first rung, one after the other."""
     start(scheduler, len(values))
-    return [scheduler.report(number, 100, value) for number, value in enumerate(values)]
+    return [scheduler.judge(number, 100, value) for number, value in enumerate(values)]
 
 
 def promoted(scheduler: Scheduler) -> list[int]:
@@ -72,11 +72,11 @@ def test_stop_agrees_with_the_quantile_of_numpy(eta: int) -> None:
         for n, decision in enumerate(decisions, start=1):
             # a hair above it, because NumPy interpolates with rounding
             goes_on = values[n - 1] <= np.quantile(values[:n], 1 / eta) + 1e-12
-            assert (decision is Decision.GO_ON) == goes_on
+            assert (decision is Decision.CONTINUE) == goes_on
 
 
 def test_stop_keeps_all_trials_in_improving_order() -> None:
-    assert first_rung(AshaStop(plain()), [float(-i) for i in range(27)]) == [Decision.GO_ON] * 27
+    assert first_rung(AshaStop(plain()), [float(-i) for i in range(27)]) == [Decision.CONTINUE] * 27
 
 
 def share_of_lockstep(scheduler: type[AshaStop | AshaPromote], slots: int) -> float:
@@ -85,7 +85,7 @@ def share_of_lockstep(scheduler: type[AshaStop | AshaPromote], slots: int) -> fl
     for _ in range(1000):
         tested = scheduler(plain())
         decisions = first_rung(tested, [rng.random() for _ in range(slots)])
-        passed += decisions.count(Decision.GO_ON) + len(promoted(tested))
+        passed += decisions.count(Decision.CONTINUE) + len(promoted(tested))
     return passed / (1000 * slots)
 
 
@@ -99,16 +99,16 @@ def test_stop_keeps_half_of_eight_that_come_in_lockstep_and_promote_a_third() ->
 def test_stop_lets_ties_go_to_the_earlier_report() -> None:
     given = facts(reports=27, never_stopped=NOBODY)
     decisions = first_rung(AshaStop(given), [1.0] * 6)
-    assert decisions == [Decision.GO_ON] + [Decision.STOP] * 5
+    assert decisions == [Decision.CONTINUE] + [Decision.STOP] * 5
 
 
 def test_stop_never_stops_the_chosen_but_ranks_them() -> None:
     given = facts(reports=27, never_stopped=frozenset({2}))
     decisions = first_rung(AshaStop(given), [1.0, 2.0, 9.0, 3.0])
     # the last is second of three among the others; with the chosen one it is third of four
-    assert decisions == [Decision.GO_ON, Decision.STOP, Decision.GO_ON, Decision.STOP]
+    assert decisions == [Decision.CONTINUE, Decision.STOP, Decision.CONTINUE, Decision.STOP]
     decisions = first_rung(AshaStop(given), [1.0, 2.0, 9.0, 1.5])
-    assert decisions[3] is Decision.GO_ON  # second of four
+    assert decisions[3] is Decision.CONTINUE  # second of four
 
 
 # promote -------------------------------------------------------------------------------------
@@ -117,20 +117,20 @@ def test_stop_never_stops_the_chosen_but_ranks_them() -> None:
 def test_promote_brings_back_the_best_third_and_no_more() -> None:
     """Where all 27 come before a slot is free, the rung is halved as if it were synchronous."""
     tested = AshaPromote(plain())
-    assert first_rung(tested, [float(i) for i in range(27)]) == [Decision.PARK] * 27
+    assert first_rung(tested, [float(i) for i in range(27)]) == [Decision.PAUSE] * 27
     assert promoted(tested) == list(range(9))
 
 
 def test_promote_goes_on_in_place_and_from_the_highest_rung_first() -> None:
     tested = AshaPromote(plain())
-    park, go_on = Decision.PARK, Decision.GO_ON
+    park, go_on = Decision.PAUSE, Decision.CONTINUE
     decisions = first_rung(tested, [5, 4, 3, 2, 1, 9, 8, 7, 6])
     assert decisions == [park, park, go_on, go_on, go_on, park, park, park, park]
     assert promoted(tested) == []  # the best three are 4, 3 and 2, and all went on
-    assert [tested.report(number, 300, number) for number in (2, 3, 4)] == [park] * 3
+    assert [tested.judge(number, 300, number) for number in (2, 3, 4)] == [park] * 3
     for number, value in ((9, 4.5), (10, 4.6), (11, 4.7)):  # 1 is fourth of twelve now
         tested.add(number, {})
-        assert tested.report(number, 100, value) is park
+        assert tested.judge(number, 100, value) is park
     assert tested.choose(may_start=True) == Resume(2)  # from the second rung
     assert tested.choose(may_start=True) == Resume(1)  # from the first
     assert tested.choose(may_start=True) == New()
@@ -175,17 +175,17 @@ def test_promote_agrees_with_the_published_algorithm(slots: int, eta: int) -> No
             elif call == "end" and args[2] is None:
                 for results in table:
                     results.pop(args[0], None)
-            elif call == "report" and args[1] in levels:
+            elif call == "judge" and args[1] in levels:
                 rung = levels.index(args[1])
                 table[rung][args[0]] = args[2]
                 ranking = sorted(table[rung], key=lambda n: table[rung][n])
                 in_place = args[0] in ranking[: len(ranking) // eta]
                 in_place |= args[0] in given.never_stopped
-                assert answer is (Decision.GO_ON if in_place else Decision.PARK)
+                assert answer is (Decision.CONTINUE if in_place else Decision.PAUSE)
                 if in_place:
                     gone[rung].add(args[0])
-            elif call == "report":
-                assert answer is Decision.GO_ON
+            elif call == "judge":
+                assert answer is Decision.CONTINUE
     assert promotions > 50
 
 
@@ -196,7 +196,7 @@ def test_asha_counts_a_report_on_the_highest_rung_that_it_passes(
     tested = form(plain())
     first_rung(tested, [3.0, 2.0, 1.0])
     tested.add(3, {})
-    tested.report(3, 350, 9.0)
+    tested.judge(3, 350, 9.0)
     assert [len(rung) for rung in tested._ladder.rungs] == [3, 1, 0]
 
 
@@ -206,7 +206,7 @@ def test_asha_forgets_a_trial_that_diverged_and_keeps_one_that_finished(
 ) -> None:
     tested = form(plain())
     decisions = first_rung(tested, [3.0, 2.0, 1.0])
-    assert decisions[2] is Decision.GO_ON
+    assert decisions[2] is Decision.CONTINUE
     tested.end(2, 250, None)
     assert [len(rung) for rung in tested._ladder.rungs] == [2, 0, 0]
     tested.add(3, {})
@@ -214,14 +214,14 @@ def test_asha_forgets_a_trial_that_diverged_and_keeps_one_that_finished(
     assert [len(rung) for rung in tested._ladder.rungs] == [2, 1, 0]
     assert tested.choose(may_start=False) is None  # 2 of 2, but ⌊2/3⌋ = 0
     tested.add(4, {})
-    tested.report(4, 100, 5.0)
+    tested.judge(4, 100, 5.0)
     is_promoting = isinstance(tested, AshaPromote)
     assert tested.choose(may_start=False) == (Resume(1) if is_promoting else None)
 
 
 def test_asha_ignores_the_end_of_what_it_stopped() -> None:
     tested = AshaStop(plain())
-    assert first_rung(tested, [1.0, 2.0]) == [Decision.GO_ON, Decision.STOP]
+    assert first_rung(tested, [1.0, 2.0]) == [Decision.CONTINUE, Decision.STOP]
     tested.end(1, 100, None)
     assert len(tested._ladder.rungs[0]) == 2
 
@@ -232,6 +232,6 @@ def test_promote_promotes_few_by_mistake() -> None:
     passed = 0
     for number in range(10_000):
         tested.add(number, {})
-        passed += tested.report(number, 100, rng.random()) is Decision.GO_ON
+        passed += tested.judge(number, 100, rng.random()) is Decision.CONTINUE
         passed += len(promoted(tested))
     assert 3333 <= passed < 3333 + 2 * 100

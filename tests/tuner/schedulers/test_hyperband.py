@@ -81,13 +81,13 @@ def test_hyperband_judges_when_the_last_has_come() -> None:
     tested = Hyperband(plain(9))
     started(tested, range(9))
     for number in range(8):
-        assert tested.report(number, 100, float(number)) is Decision.PARK
+        assert tested.judge(number, 100, float(number)) is Decision.PAUSE
         assert tested.choose(may_start=False) is None
-    assert tested.report(8, 100, 0.5) is Decision.GO_ON
+    assert tested.judge(8, 100, 0.5) is Decision.CONTINUE
     assert [tested.choose(may_start=True) for _ in range(3)] == [Resume(0), Resume(1), New()]
-    assert tested.report(0, 300, 3.0) is Decision.PARK
-    assert tested.report(8, 300, 1.0) is Decision.PARK
-    assert tested.report(1, 300, 2.0) is Decision.STOP
+    assert tested.judge(0, 300, 3.0) is Decision.PAUSE
+    assert tested.judge(8, 300, 1.0) is Decision.PAUSE
+    assert tested.judge(1, 300, 2.0) is Decision.STOP
     assert tested.choose(may_start=True) == Resume(8)
 
 
@@ -96,18 +96,18 @@ def test_hyperband_counts_the_diverged_as_the_worst() -> None:
     started(tested, range(9))
     for number in range(7):
         tested.end(number, 50, None)
-    assert tested.report(7, 100, 1.0) is Decision.PARK
-    assert tested.report(8, 100, 1.0) is Decision.GO_ON  # the best three of nine are these two
+    assert tested.judge(7, 100, 1.0) is Decision.PAUSE
+    assert tested.judge(8, 100, 1.0) is Decision.CONTINUE  # the best three of nine are these two
     assert tested.choose(may_start=False) == Resume(7)
     tested.end(8, 250, None)
-    assert tested.report(7, 300, 9.0) is Decision.GO_ON
+    assert tested.judge(7, 300, 9.0) is Decision.CONTINUE
 
 
 def test_hyperband_lets_ties_go_to_the_earlier_report() -> None:
     tested = Hyperband(plain(9))
     started(tested, range(9))
-    decisions = [tested.report(number, 100, 1.0) for number in range(8, -1, -1)]
-    assert decisions == [Decision.PARK] * 8 + [Decision.STOP]
+    decisions = [tested.judge(number, 100, 1.0) for number in range(8, -1, -1)]
+    assert decisions == [Decision.PAUSE] * 8 + [Decision.STOP]
     assert [tested.choose(may_start=False) for _ in range(4)] == [*map(Resume, (8, 7, 6)), None]
 
 
@@ -115,40 +115,40 @@ def test_hyperband_halves_a_bracket_that_is_not_full_when_trials_have_run_out() 
     tested = Hyperband(plain(9))
     started(tested, range(5))
     for number in range(5):
-        assert tested.report(number, 100, float(number)) is Decision.PARK
+        assert tested.judge(number, 100, float(number)) is Decision.PAUSE
     assert tested.choose(may_start=False) == Resume(0)
     assert tested.choose(may_start=False) is None
     tested.choose(may_start=True)
     tested.add(5, {})  # in the next bracket, which begins a rung higher
-    assert tested.report(5, 100, 0.0) is Decision.GO_ON
-    assert tested.report(0, 300, 0.0) is Decision.GO_ON  # alone at its rung
-    assert tested.report(5, 300, 0.0) is Decision.PARK
+    assert tested.judge(5, 100, 0.0) is Decision.CONTINUE
+    assert tested.judge(0, 300, 0.0) is Decision.CONTINUE  # alone at its rung
+    assert tested.judge(5, 300, 0.0) is Decision.PAUSE
 
 
 def test_hyperband_fills_a_bracket_that_has_not_been_halved() -> None:
     """Trials had run out, but all that wait are still awaited; then more come."""
     tested = Hyperband(plain(9))
     started(tested, range(2))
-    tested.report(0, 100, 1.0)
+    tested.judge(0, 100, 1.0)
     assert tested.choose(may_start=False) is None
     started(tested, range(2, 9))
-    assert tested.report(8, 100, 0.0) is Decision.PARK
+    assert tested.judge(8, 100, 0.0) is Decision.PAUSE
 
 
 def test_hyperband_never_stops_the_chosen() -> None:
     given = facts("hyperband", reports=9, never_stopped=frozenset({0}))
     tested = Hyperband(given)
     started(tested, range(9))
-    assert tested.report(0, 100, 99.0) is Decision.GO_ON
-    assert tested.report(0, 300, 0.0) is Decision.GO_ON  # ahead of the others
+    assert tested.judge(0, 100, 99.0) is Decision.CONTINUE
+    assert tested.judge(0, 300, 0.0) is Decision.CONTINUE  # ahead of the others
     for number in range(1, 8):
-        tested.report(number, 100, float(number))
-    assert tested.report(8, 100, 0.5) is Decision.GO_ON
+        tested.judge(number, 100, float(number))
+    assert tested.judge(8, 100, 0.5) is Decision.CONTINUE
     assert [tested.choose(may_start=False) for _ in range(3)] == [Resume(1), Resume(2), None]
     # one place at the second rung, and the chosen one has it
-    assert [tested.report(n, 300, 1.0) for n in (8, 1, 2)] == [
-        Decision.PARK,
-        Decision.PARK,
+    assert [tested.judge(n, 300, 1.0) for n in (8, 1, 2)] == [
+        Decision.PAUSE,
+        Decision.PAUSE,
         Decision.STOP,
     ]
     assert tested.choose(may_start=False) is None
@@ -158,9 +158,9 @@ def test_hyperband_counts_a_report_on_all_rungs_that_it_passes() -> None:
     tested = Hyperband(plain(9))
     started(tested, range(9))
     for number in range(8):
-        assert tested.report(number, 400, float(number)) is Decision.PARK
+        assert tested.judge(number, 400, float(number)) is Decision.PAUSE
     # the first rung, and at once the second, where nobody has to train any more
-    assert tested.report(8, 400, 8.0) is Decision.STOP
+    assert tested.judge(8, 400, 8.0) is Decision.STOP
     assert [tested.choose(may_start=False) for _ in range(2)] == [Resume(0), None]
 
 

@@ -145,7 +145,7 @@ def test_pb2_does_not_ask_the_same_twice() -> None:
     for number in range(4):
         tested.add(number, drawn(given.space, rng))
     for number in range(4):
-        tested.report(number, 200, float(number))
+        tested.judge(number, 200, float(number))
     first = tested.explore(tested.members[0], 0)
     assert tested.explore(tested.members[0], 0) == first
     tested.members[9] = Member(9, first, 2, 200, 1, 0.0)

@@ -45,7 +45,7 @@ def test_population_replaces_its_worst_quarter_by_its_best(name: str, slots: int
         left: set[int] = set()  # those that train no more
         left: set[int] = set()  # those that train no more
         for call, (args, _), answer in done.calls:
-            if call == "report":
+            if call == "judge":
                 number, tokens, value = args
                 newest[number] = tokens // 200
                 if tokens % 200 == 0:
@@ -75,7 +75,7 @@ def test_population_never_parks_if_there_are_slots_for_all(name: str) -> None:
     for slots in (8, 20):
         for lockstep in (False, True):
             done = population(name, 8, slots, lockstep=lockstep).run()
-            assert not any(answer is Decision.PARK for _, _, answer in done.calls)
+            assert not any(answer is Decision.PAUSE for _, _, answer in done.calls)
             copies = sum(isinstance(answer, Branch) for _, _, answer in done.calls)
             assert copies == 6 if lockstep else copies > 0
 
@@ -108,10 +108,10 @@ def test_population_replaces_what_diverged(name: str) -> None:
     tested.end(3, 100, None)
     assert tested.choose(may_start=False) is None  # nobody can be copied yet
     for number in range(3):
-        tested.report(number, 100, float(number))
+        tested.judge(number, 100, float(number))
         assert tested.choose(may_start=False) is None
     for number in range(3):
-        assert tested.report(number, 200, float(number)) in {Decision.GO_ON, Decision.PARK}
+        assert tested.judge(number, 200, float(number)) in {Decision.CONTINUE, Decision.PAUSE}
     choice = tested.choose(may_start=False)
     assert isinstance(choice, Branch)
     assert (choice.parent, choice.replaces) == (0, 3)
@@ -268,7 +268,7 @@ def test_population_explores_an_edited_space(name: str, tmp_path: Path) -> None:
     tested = SCHEDULERS[name](SchedulerContext(space, 100, 800, NOBODY, 10_000))  # type: ignore[index]
     assert isinstance(tested, Population)
     tested.add(0, draw)
-    tested.report(0, 200, 1.0)
+    tested.judge(0, 200, 1.0)
     tested.edit(edited)
     rates = set()
     for copy in range(20):
