@@ -83,7 +83,7 @@ class Simulation:
             return False
         number, step = expected
         row = self.conductor.board.trials[number]
-        recorded = {report.step: report for report in row.recorded}
+        recorded = {report.step: report for report in row.reused}
         report = recorded[step] if recorded else self._train(row, step)
         self.note(Reported(number, report))
         row.times.append(self.events[-1].time_ms)

@@ -266,7 +266,7 @@ class Driver:
 
     def _announce(self, row: Trial) -> None:
         time_ms = self._journal.append(TrialBegun.of_trial(row))
-        tags = trial_tags(row.parent, row.confirms, recorded=bool(row.recorded))
+        tags = trial_tags(row.parent, row.confirms, recorded=bool(row.reused))
         self._tracker.start_trial(row.number, row.spec, self.environment, time_ms, tags)
         if row.outcome is not None:  # it is the same as another
             self._view.event(row, str(row.outcome))

@@ -37,7 +37,7 @@ def trials_frame(
             "tokens": row.tokens,
             **{name: row.value_of(name) for name in names},
             "parent": row.parent,
-            "recorded": bool(row.recorded),
+            "recorded": bool(row.reused),
             "run": run_ids.get(row.number),
         }
         for row in trials

@@ -88,7 +88,7 @@ class SearchResult:
     def tokens_full(self) -> int:
         """What the trials would have used without early stopping."""
         return sum(
-            row.spec.budget_tokens - row.tokens_before for row in self.trials if not row.recorded
+            row.spec.budget_tokens - row.tokens_before for row in self.trials if not row.reused
         )
 
     @property

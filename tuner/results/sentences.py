@@ -110,7 +110,7 @@ def _endings(result: SearchResult) -> list[RenderableType]:
         ended = sum(row.outcome is not None for row in result.trials)
         why = f"Stopped by {limit[reason]}" if reason in limit else reason.capitalize()
         lines.append(Text(f"{why}. {ended} of {len(result.trials)} trials had ended."))
-    recorded = [row for row in result.trials if row.recorded]
+    recorded = [row for row in result.trials if row.reused]
     if recorded:
         verb = "trial was" if len(recorded) == 1 else "trials were"
         which = ", ".join(

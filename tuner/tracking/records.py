@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tuner.conductor.outcome import DIVERGED, Outcome
 from tuner.space.objective import MODES
 from tuner.tracking.tags import ENVIRONMENT, SYSTEM, Tag
 
@@ -51,10 +52,15 @@ class TrialRecord:
         """Whether the state of its newest report is kept; of one that went on, it may be older."""
         return self.state_tokens is not None and self.state_tokens == self.metrics.get("tokens")
 
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the trial ended; None while its run is `running`."""
+        return None if self.status == "running" else Outcome.parse(self.status)
+
     def loss(self, metric: str) -> float:
         """The newest value of a metric; infinity where there is none or the trial diverged."""
         value = self.metrics.get(metric, math.inf)
-        return math.inf if math.isnan(value) or self.status == "diverged" else value
+        return math.inf if math.isnan(value) or self.outcome == DIVERGED else value
 
     def rank(self, metric: str) -> float:
         """The same for comparing: smaller is better, whichever end of the metric is good."""
