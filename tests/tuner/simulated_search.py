@@ -83,7 +83,7 @@ class Simulation:
             return False
         number, step = expected
         trial = self.conductor.board.trials[number]
-        recorded = {report.step: report for report in trial.recorded}
+        recorded = {report.step: report for report in trial.reused}
         report = recorded[step] if recorded else self._train(trial, step)
         self.note(Reported(number, report))
         trial.times.append(self.events[-1].time_ms)

@@ -41,11 +41,11 @@ class RestoredDecisions:
 
     Attributes:
         draws: trial → values drawn for the trial.
-        recorded: trial → reports of an equal trial that were reused.
+        reused: trial → reports of an equal finished trial, taken instead of training.
     """
 
     draws: Mapping[int, Mapping[str, Value]] = field(default_factory=dict)
-    recorded: Mapping[int, Sequence[Report]] = field(default_factory=dict)
+    reused: Mapping[int, Sequence[Report]] = field(default_factory=dict)
 
 
 class Conductor:
@@ -197,10 +197,10 @@ class Conductor:
         """Return the first job of a trial, which reuses the reports of an equal finished trial."""
         if trial.number in self._restored.draws:
             # not found again: the store may have gained an equal trial since
-            trial.recorded = self._restored.recorded.get(trial.number, ())
+            trial.reused = self._restored.reused.get(trial.number, ())
         elif self._find:
-            trial.recorded = self._find(trial.spec.hash)
-        return Job(trial.number, lane, reports=trial.recorded)
+            trial.reused = self._find(trial.spec.hash)
+        return Job(trial.number, lane, reports=trial.reused)
 
     @property
     def under_way(self) -> list[Job]:

@@ -51,5 +51,5 @@ class Lane:
 def resume_job(trial: Trial, lane: int) -> Job:
     """Return a job that continues from the newest report of a trial."""
     # reused reports have no checkpoint: the worker sends the rest of them after `after`
-    source = None if trial.recorded else (trial.number, trial.step)
-    return Job(trial.number, lane, trial.step, source, trial.recorded)
+    source = None if trial.reused else (trial.number, trial.step)
+    return Job(trial.number, lane, trial.step, source, trial.reused)

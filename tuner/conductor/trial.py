@@ -29,7 +29,7 @@ class Trial:
         outcome: how the trial ended; prints as its text. None while it trains or is paused.
         is_paused: True while the trial waits to be resumed, or after the search ended without
             resuming it (then `outcome` is set too).
-        recorded: reports of an equal trial that are reused instead of training.
+        reused: reports of an equal finished trial, taken instead of training.
         parent: number of the trial whose checkpoint this trial continues from.
         confirms: number of the trial whose configuration this trial repeats with a fresh seed.
     """
@@ -41,7 +41,7 @@ class Trial:
     times: list[int] = field(default_factory=list)
     outcome: Outcome | None = None
     is_paused: bool = False
-    recorded: Sequence[Report] = ()
+    reused: Sequence[Report] = ()
     parent: int | None = None
     confirms: int | None = None
 
@@ -69,7 +69,7 @@ class Trial:
     @property
     def tokens_trained(self) -> int:
         """Training tokens that the search spent on this trial."""
-        return 0 if self.recorded or not self.reports else self.tokens - self.tokens_before
+        return 0 if self.reused or not self.reports else self.tokens - self.tokens_before
 
     @cached_property
     def report_steps(self) -> list[int]:

@@ -114,7 +114,7 @@ class TrackerObserver(SearchObserver):
 
     @override
     def trial_started(self, trial: Trial, time_ms: int) -> None:
-        tags = trial_tags(trial.parent, trial.confirms, recorded=bool(trial.recorded))
+        tags = trial_tags(trial.parent, trial.confirms, recorded=bool(trial.reused))
         self._tracker.start_trial(trial.number, trial.spec, self._environment, time_ms, tags)
 
     @override

@@ -137,7 +137,7 @@ class TrialBegun(_Event):
     def of_trial(cls, trial: Trial) -> Self:
         """Return the event that a trial begins."""
         return cls(
-            trial.number, trial.draw, trial.spec, trial.parent, trial.confirms, bool(trial.recorded)
+            trial.number, trial.draw, trial.spec, trial.parent, trial.confirms, bool(trial.reused)
         )
 
     @property

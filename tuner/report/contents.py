@@ -232,7 +232,7 @@ def _value_cell(row: Trial, metric: str) -> Cell:
 
 def _outcome(row: Trial) -> str:
     told = str(row.outcome or "unfinished")
-    if row.recorded and not row.is_duplicate:
+    if row.reused and not row.is_duplicate:
         told += ", recorded"
     if row.parent is not None:
         told += f", went on from {row.parent}"

@@ -210,7 +210,7 @@ class ReportData:
             before = row.tokens_before
             for index, report in enumerate(row.reports):
                 seconds = times[row.number][index] if timed else 0.0
-                spent = 0 if row.recorded else report.tokens - before
+                spent = 0 if row.reused else report.tokens - before
                 before = report.tokens
                 events.append((seconds, row.number, index, spent, row, report))
         events.sort(key=lambda event: event[:3])

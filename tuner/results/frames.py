@@ -37,7 +37,7 @@ def trials_frame(
             "tokens": trial.tokens,
             **{name: trial.value_of(name) for name in names},
             "parent": trial.parent,
-            "recorded": bool(trial.recorded),
+            "recorded": bool(trial.reused),
             "run": run_ids.get(trial.number),
         }
         for trial in trials

@@ -88,7 +88,7 @@ class SearchResult:
         return sum(
             trial.spec.budget_tokens - trial.tokens_before
             for trial in self.trials
-            if not trial.recorded
+            if not trial.reused
         )
 
     @property

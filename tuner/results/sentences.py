@@ -119,7 +119,7 @@ def _endings(result: SearchResult) -> list[Text]:
         num_ended = sum(trial.outcome is not None for trial in result.trials)
         why = f"Stopped by {limit[reason]}" if reason in limit else reason.capitalize()
         lines.append(Text(f"{why}. {num_ended} of {len(result.trials)} trials had ended."))
-    reused = [trial for trial in result.trials if trial.recorded]
+    reused = [trial for trial in result.trials if trial.reused]
     if reused:
         verb = "trial was" if len(reused) == 1 else "trials were"
         which = ", ".join(

@@ -67,7 +67,7 @@ def _outcome(row: Trial) -> str:
     if row.has_failed:
         return "failed"
     told = str(row.outcome or "")
-    return f"{told}, recorded" if row.recorded and not row.is_duplicate else told
+    return f"{told}, recorded" if row.reused and not row.is_duplicate else told
 
 
 def _best_trials(result: SearchResult, width: int) -> RenderableType:

@@ -121,7 +121,7 @@ def _board(search: JournaledSearch) -> Board:
             confirms=begun.confirms,
         )  # fmt: skip
         if begun.is_reused:
-            trial.recorded = trial.reports  # the search trained none of its reports
+            trial.reused = trial.reports  # the search trained none of its reports
         board.add(trial)
     # in the order of the journal: of equally good trials, the board prefers the first
     for event in search.reports:

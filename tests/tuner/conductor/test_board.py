@@ -66,7 +66,7 @@ def test_board_ranks_neither_confirmations_nor_before_the_confirmed_winner(
 
 
 def test_board_counts_what_was_trained_and_no_more(board: Board) -> None:
-    board.trials[1].recorded = [report(4, 3.0)]
+    board.trials[1].reused = [report(4, 3.0)]
     board.record_report(0, report(4, 3.0))
     board.record_report(1, report(4, 3.0))
     assert board.tokens == 128

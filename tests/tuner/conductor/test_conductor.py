@@ -137,7 +137,7 @@ def test_conductor_takes_finished_trials_from_the_record(tmp_path: Path) -> None
     repeated = Conductor(first.space, FACTS, 3, find=lambda spec_hash: known.get(spec_hash, ()))
     simulation = Simulation(repeated)
     board = simulation.run().board
-    taken = [row for row in board.trials.values() if row.recorded]
+    taken = [row for row in board.trials.values() if row.reused]
     assert len(taken) >= 2
     assert all(row.tokens_trained == 0 for row in taken)
     assert board.trials[0].reports == first.board.trials[0].reports

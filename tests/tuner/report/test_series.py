@@ -79,7 +79,7 @@ def test_best_so_far_sums_the_tokens_of_all_trials_in_the_order_of_time(space: S
 
 def test_best_so_far_leaves_out_what_was_recorded_and_what_diverged(space: SearchSpace) -> None:
     rows = row(space, 0, [5.0, math.nan], [1_000, 2_000]), row(space, 1, [4.0], [3_000])
-    rows[1].recorded = rows[1].reports
+    rows[1].reused = rows[1].reports
     best = series(space, *rows).best_so_far
     assert best is not None
     assert best.tokens == (TOKENS[0], TOKENS[1], TOKENS[1])  # the recorded one cost nothing

@@ -74,7 +74,7 @@ def test_board_remembers_the_best_values(board: Board) -> None:
     accuracy.add(board.trials[0])
     for step, value in ((1, 0.2), (2, 0.4), (3, 0.3)):
         made = Report("0", Status.TRAINING, step, step, 3.0, 3.0, 1.0, 0.01, token_accuracy=value)
-        accuracy.report(0, made)
+        accuracy.record_report(0, made)
     assert accuracy.best_values == [0.2, 0.4, 0.4]
 
 

@@ -94,7 +94,7 @@ def test_summary_shows_the_confirmed_comparison(space: SearchSpace) -> None:
 def test_summary_spares_only_what_the_search_itself_left_out(space: SearchSpace) -> None:
     rows = rows_of(space, [4.0] * 4)
     rows[3].reports = rows[3].reports[:1]
-    rows[2].recorded = rows[2].reports
+    rows[2].reused = rows[2].reports
     again = replace(rows[0], number=4, confirms=0)
     result = result_of(space, rows, confirming=[again, again])
     budgets = [row.spec.budget_tokens for row in rows]
@@ -147,8 +147,8 @@ def test_summary_says_what_ended_the_search_and_how_to_go_on(
 
 def test_summary_names_what_was_recorded_and_what_failed(space: SearchSpace) -> None:
     rows = rows_of(space)
-    rows[3].recorded, rows[3].outcome = rows[3].reports, Outcome.same_as(1)
-    rows[6].recorded = rows[6].reports
+    rows[3].reused, rows[3].outcome = rows[3].reports, Outcome.same_as(1)
+    rows[6].reused = rows[6].reports
     rows[5].outcome = rows[7].outcome = Outcome.failed("the worker died three times")
     rows[1].outcome = Outcome.failed("out of memory")
     text = printed(result_of(space, rows))
