@@ -1,4 +1,4 @@
-"""The inputs of one session of a search."""
+"""Inputs of one session of a search."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A copy of a search for Optuna's own dashboard: `optuna-dashboard sqlite:///runs/optuna.db`.
+"""Copies a search for Optuna's own dashboard: `optuna-dashboard sqlite:///runs/optuna.db`.
 
 The search never reads this copy. A separate thread writes it, because writing a trial takes 200 ms
 on a slow disk. The thread retries while the database is locked or unreachable; at the end a message

@@ -1,4 +1,4 @@
-"""The adapter to Ray Tune: hands out assignments as Tune trials and passes reports to the driver.
+"""Adapter to Ray Tune: hands out assignments as Tune trials and passes reports to the driver.
 
 A Tune trial is one assignment, that is one segment of a trial of the search. A paused trial ends in
 Tune and is resumed as another Tune trial, from its checkpoint. So nothing of Tune's pausing, saving

@@ -1,4 +1,4 @@
-"""What the user sees of a running search: the `View` protocol, and a view that shows nothing."""
+"""Views of a running search: the `View` protocol, and a view that shows nothing."""
 
 from __future__ import annotations
 

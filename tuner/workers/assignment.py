@@ -1,4 +1,4 @@
-"""The order to train one segment of a trial, as driver, client and worker pass it on."""
+"""Order to train one segment of a trial; driver, client and worker pass it on."""
 
 from __future__ import annotations
 

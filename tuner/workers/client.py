@@ -1,4 +1,4 @@
-"""The Ray Tune trainable: a thin client of a worker.
+"""Ray Tune's trainable: a thin client of a worker.
 
 This module imports neither torch nor the trainer, so that a client's process stays small.
 """

@@ -1,4 +1,4 @@
-"""A local Ray on this machine, and the workers in it."""
+"""Starts a local Ray on this machine, and the workers in it."""
 
 from __future__ import annotations
 

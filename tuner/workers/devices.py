@@ -1,4 +1,4 @@
-"""The devices that a search trains on: their kind, their number, and the slots of each."""
+"""Devices that a search trains on: kind, number, and slots of each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _GPU_SLOTS = 8  # until the device is measured
 
 @dataclass(frozen=True)
 class Devices:
-    """The devices of a search; each has one worker.
+    """Devices of a search; each has one worker.
 
     Attributes:
         kind: "cpu", "cuda" or "mps".

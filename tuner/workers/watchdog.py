@@ -31,7 +31,7 @@ class WorkerEvent(StrEnum):
 
 
 class WorkerChange(NamedTuple):
-    """An event of one worker, which is named by its index."""
+    """Event of one worker, which is named by its index."""
 
     worker: int
     event: WorkerEvent

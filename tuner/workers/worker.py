@@ -1,4 +1,4 @@
-"""The Ray actor that runs an engine on one device.
+"""Ray actor that runs an engine on one device.
 
 The engine runs in its own thread. The event loop of the actor sends commands to this thread and
 receives reports from it; neither thread touches the state of the other.
@@ -40,7 +40,7 @@ _EXIT_DELAY_SECONDS = 1.0
 
 
 class _Segment:
-    """A trial from its start on this worker to its stop; used by the event loop only.
+    """Segment of a trial from its start on this worker to its stop; only for the event loop.
 
     Args:
         after: step of the last report that the driver has recorded.

@@ -32,14 +32,14 @@ MakeWorker = Callable[..., Worker]
 @pytest.fixture
 def make_worker(tokens: Tokens, tmp_path: Path) -> Iterator[MakeWorker]:
     """Makes workers whose checkpoints are in tmp_path."""
-    made: list[Worker] = []
+    workers: list[Worker] = []
 
     def make(slots: int = 2, **options: Any) -> Worker:
-        made.append(Worker(*tokens, slots, "cpu", str(tmp_path), str(tmp_path), **options))
-        return made[-1]
+        workers.append(Worker(*tokens, slots, "cpu", str(tmp_path), str(tmp_path), **options))
+        return workers[-1]
 
     yield make
-    for worker in made:  # their threads live on
+    for worker in workers:  # their threads live on
         for trial_id in worker._segments:
             worker._commands.put(partial(worker._free, trial_id, True))
 
@@ -127,10 +127,10 @@ def test_worker_measures_the_best_number_of_slots(
 
     async def scenario() -> None:
         text = make_spec().model_dump_json()
-        found = await make_worker().slots_for(text, str(file))
-        assert found in (1, 2, 4)
+        slots = await make_worker().slots_for(text, str(file))
+        assert slots in (1, 2, 4)
         monkeypatch.setattr(calibration, "stack_meter", None)
-        assert await make_worker().slots_for(text, str(file)) == found
+        assert await make_worker().slots_for(text, str(file)) == slots
 
     run(scenario())
     assert file.is_file()
@@ -284,19 +284,20 @@ def test_reports_of_an_equal_trial_are_delivered_instead(
 ) -> None:
     """The gate holds them back too; the engine does not train."""
     spec = make_spec(steps=12, reports=3)
-    made = [
+    reports = [
         Report("2", Status.TRAINING, step, step * 32, 3.0 - step / 100, 3.0, 1.0, 0.1)
         for step in (4, 8)
     ]
-    made.append(dataclasses.replace(made[-1], status=Status.DIVERGED, step=11, val_loss=math.nan))
+    diverged = dataclasses.replace(reports[-1], status=Status.DIVERGED, step=11, val_loss=math.nan)
+    reports.append(diverged)
 
     async def scenario() -> None:
         worker = make_worker(gated=True)
-        await start(worker, "7", spec.model_dump_json(), reports=tuple(made))
+        await start(worker, "7", spec.model_dump_json(), reports=tuple(reports))
         first = asyncio.ensure_future(worker.next_report("7", 0))
         assert not await comes_soon(first)
         await worker.release_reports("7", 11)
-        assert await first == dataclasses.replace(made[0], trial_id="7")
+        assert await first == dataclasses.replace(reports[0], trial_id="7")
         last = (await rest(worker, "7", 4))[-1]
         assert (last.status, last.step) == (Status.DIVERGED, 11)
         assert math.isnan(last.val_loss)

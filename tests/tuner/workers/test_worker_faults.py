@@ -84,7 +84,7 @@ class Search:
         pid: int = ray.get(self.worker.ping.remote())["pid"]
         return pid
 
-    def signs(self) -> list[WorkerEvent]:
+    def events(self) -> list[WorkerEvent]:
         return [change.event for change in self.changes]
 
 
@@ -92,16 +92,16 @@ class Search:
 def make_search(_ray: None, tokens: Tokens, tmp_path: Path) -> Iterator[Callable[..., Search]]:
     import ray
 
-    made: list[list[Any]] = []
+    created: list[list[Any]] = []
 
     def make(
         specs: Sequence[TrialSpec], data: Any = tokens, timeout: float = 60.0, **more: Any
     ) -> Search:
-        made.append(make_workers(1, data, 2, "cpu", (str(tmp_path), str(tmp_path)), **more))
-        return Search(made[-1], specs, timeout)
+        created.append(make_workers(1, data, 2, "cpu", (str(tmp_path), str(tmp_path)), **more))
+        return Search(created[-1], specs, timeout)
 
     yield make
-    for workers in made:
+    for workers in created:
         for handle in workers:
             ray.kill(handle)
 
@@ -187,12 +187,12 @@ def test_broken_engine_is_restarted_three_times(
 
     search = make_search([spec], pairs, decode=decode)
     (error,) = search.to_the_end()
-    found = [r.metrics() for r in search.reports[0]]
+    metrics = [r.metrics() for r in search.reports[0]]
     if luck == 1:
         assert error is None
-        assert found == expected
+        assert metrics == expected
     else:
-        assert found == expected[:3]
+        assert metrics == expected[:3]
         assert isinstance(error, RuntimeError)
         assert "died 3 times before its next report" in str(error)
         assert "the engine broke: LookupError: no such token" in str(error)
