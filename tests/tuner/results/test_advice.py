@@ -32,8 +32,8 @@ def bowl(optimum: float, label: str = RATE) -> Loss:
     return lambda d: 3 + 0.3 * (math.log10(float(d[label])) - math.log10(optimum)) ** 2
 
 
-def about(advice: Sequence[str], words: str) -> list[str]:
-    return [sentence for sentence in advice if words in sentence]
+def with_text(advice: Sequence[str], text: str) -> list[str]:
+    return [sentence for sentence in advice if text in sentence]
 
 
 # edges --------------------------------------------------------------------------------------
@@ -45,7 +45,7 @@ def test_optimum_outside_of_the_range_moves_it_there(
     folder: Path, optimum: float, end: str, seed: int
 ) -> None:
     made = Made(load(folder), bowl(optimum), trials=60, seed=seed)
-    (edge,) = about(made.advise(), " lie at ")
+    (edge,) = with_text(made.advise(), " lie at ")
     assert re.match(rf"α_max: .*best \d+ trials lie at the {end} end of 1e-4 … 0.03; try", edge)
     low, high = map(float, re.findall(r"log: \[(.*), (.*)\]", edge)[0])
     assert (high > 0.03) if end == "upper" else (low < 1e-4)
@@ -57,15 +57,15 @@ def test_optimum_outside_of_the_range_moves_it_there(
 @pytest.mark.parametrize("seed", range(3))
 def test_optimum_inside_of_the_range_is_left_alone(folder: Path, seed: int) -> None:
     made = Made(load(folder), bowl(2e-3), trials=60, seed=seed)
-    assert about(made.advise(), " lie at ") == []
+    assert with_text(made.advise(), " lie at ") == []
 
 
 def test_one_good_trial_at_the_edge_is_no_crowd(folder: Path) -> None:
     fixed = [{RATE: 0.0299}, *({RATE: 10 ** -(2.2 + i / 20)} for i in range(23))]
     made = Made(load(folder), bowl(1.0), fixed=fixed)
-    assert about(made.advise(), " lie at ") == []
+    assert with_text(made.advise(), " lie at ") == []
     fixed = [*({RATE: 0.0299 - i / 1e4} for i in range(6)), *fixed[6:]]
-    assert len(about(Made(load(folder), bowl(1.0), fixed=fixed).advise(), " lie at ")) == 1
+    assert len(with_text(Made(load(folder), bowl(1.0), fixed=fixed).advise(), " lie at ")) == 1
 
 
 def test_best_of_all_is_among_the_crowd(folder: Path) -> None:
@@ -73,9 +73,9 @@ def test_best_of_all_is_among_the_crowd(folder: Path) -> None:
     fixed = [{RATE: 2e-3}, *({RATE: 0.0299 - i / 1e4} for i in range(4))]
     fixed += [{RATE: 1e-3 + i / 1e5} for i in range(19)]
     loss: Loss = lambda d: 1.0 if d[RATE] == 2e-3 else bowl(1.0)(d)  # noqa: E731 - a rule's line
-    assert about(Made(load(folder), loss, fixed=fixed).advise(), "α_max: ") == []
+    assert with_text(Made(load(folder), loss, fixed=fixed).advise(), "α_max: ") == []
     last = Made(load(folder), bowl(1.0), fixed=fixed)
-    assert about(last.advise(), "α_max: the best 4 trials lie at the upper end")
+    assert with_text(last.advise(), "α_max: the best 4 trials lie at the upper end")
 
 
 def test_range_is_not_widened_to_where_trials_diverge(folder: Path) -> None:
@@ -84,9 +84,9 @@ def test_range_is_not_widened_to_where_trials_diverge(folder: Path) -> None:
     fixed += [{RATE: 1e-3 + i / 1e5} for i in range(12)]
     loss: Loss = lambda d: math.nan if float(d[RATE]) > 0.023 else bowl(1.0)(d)  # noqa: E731
     advice = Made(load(folder), loss, fixed=fixed).advise()
-    assert about(advice, "6 of the 6 with α_max above ")
-    assert about(advice, " lie at ") == []
-    assert about(Made(load(folder), bowl(1.0), fixed=fixed).advise(), " lie at ")
+    assert with_text(advice, "6 of the 6 with α_max above ")
+    assert with_text(advice, " lie at ") == []
+    assert with_text(Made(load(folder), bowl(1.0), fixed=fixed).advise(), " lie at ")
 
 
 def test_stopped_trials_are_not_among_the_best(folder: Path) -> None:
@@ -95,13 +95,13 @@ def test_stopped_trials_are_not_among_the_best(folder: Path) -> None:
     space = load(folder)
     full = Made(space, bowl(1.0), fixed=fixed, trials=24)
     cut = Made(space, bowl(1.0), fixed=fixed, trials=24, reports=lambda i: 1 if i < 8 else 99)
-    assert about(full.advise(), "α_max: ")
-    assert about(cut.advise(), "α_max: the best") == []
+    assert with_text(full.advise(), "α_max: ")
+    assert with_text(cut.advise(), "α_max: the best") == []
 
 
 def test_edge_of_a_choice_adds_a_value(folder: Path) -> None:
     made = Made(load(folder), lambda d: 4 - 0.05 * int(d["batch_size"]), trials=40)
-    (edge,) = about(made.advise(), " lie at ")
+    (edge,) = with_text(made.advise(), " lie at ")
     assert "B: the best 10 trials lie at 32, the largest of 8, 16, 32" in edge
     assert edge.endswith("try B: {choice: [8, 16, 32, 64]}.")
 
@@ -109,11 +109,11 @@ def test_edge_of_a_choice_adds_a_value(folder: Path) -> None:
 def test_edge_that_cannot_move_proposes_a_constant(folder: Path) -> None:
     space = load(folder, "hyperparameters: {p_drop: {uniform: [0, 0.3]}, α_max: {log: [1e-3, 1]}}")
     made = Made(space, lambda d: 3 + float(d["dropout"]), trials=80)
-    (edge,) = about(made.advise(), "p_drop: ")
+    (edge,) = with_text(made.advise(), "p_drop: ")
     assert edge.endswith("a constant would do: p_drop: 0.")
 
 
-def test_parameter_that_the_best_trial_has_not_is_not_moved(folder: Path) -> None:
+def test_parameter_that_the_best_trial_lacks_is_not_moved(folder: Path) -> None:
     space = load(
         folder,
         """hyperparameters:
@@ -122,11 +122,11 @@ def test_parameter_that_the_best_trial_has_not_is_not_moved(folder: Path) -> Non
 """,
     )
     high = Made(space, lambda d: 3 - float(d.get("momentum", 0)), trials=120)
-    (edge,) = about(high.advise(), " lie at ")
+    (edge,) = with_text(high.advise(), " lie at ")
     assert edge.startswith("γ (optimizer: momentum): the best")
     assert edge.endswith("try γ: {uniform: [0.63, 0.97], when: {optimizer: momentum}}.")
     low = Made(space, lambda d: 3 + 1 - float(d.get("momentum", 1.5)), trials=120)
-    assert about(low.advise(), " lie at ") == []
+    assert with_text(low.advise(), " lie at ") == []
 
 
 # divergence ---------------------------------------------------------------------------------
@@ -138,19 +138,19 @@ def test_divergence_finds_the_learning_rate_it_starts_at(folder: Path) -> None:
     rates = sorted(float(d[RATE]) for d in made.draws.values())
     bad = sum(rate > 8e-3 for rate in rates)
     advice = made.advise()
-    (told,) = about(advice, "diverged")
-    assert told.startswith(f"{bad} of 40 trials diverged: {bad} of the {bad} with α_max above ")
-    limit = float(re.findall(r"above (\S+),", told)[0])
+    (sentence,) = with_text(advice, "diverged")
+    assert sentence.startswith(f"{bad} of 40 trials diverged: {bad} of the {bad} with α_max above ")
+    limit = float(re.findall(r"above (\S+),", sentence)[0])
     assert max(r for r in rates if r <= 8e-3) <= limit < min(r for r in rates if r > 8e-3)
-    assert f"none of the other {40 - bad}; try α_max: {{log: [1e-4, " in told
-    assert about(advice, " lie at ") == []
+    assert f"none of the other {40 - bad}; try α_max: {{log: [1e-4, " in sentence
+    assert with_text(advice, " lie at ") == []
 
 
-def test_divergence_by_another_parameter_is_told_as_such(folder: Path) -> None:
+def test_divergence_by_another_parameter_names_it(folder: Path) -> None:
     made = Made(load(folder), lambda d: math.nan if float(d["beta1"]) < 0.84 else 3.0, trials=40)
-    (told,) = about(made.advise(), "diverged")
-    assert " with β1 below 0.8" in told
-    assert "try β1: {uniform: [0.8" in told
+    (sentence,) = with_text(made.advise(), "diverged")
+    assert " with β1 below 0.8" in sentence
+    assert "try β1: {uniform: [0.8" in sentence
 
 
 def test_divergence_by_name_leaves_it_out(folder: Path) -> None:
@@ -158,27 +158,29 @@ def test_divergence_by_name_leaves_it_out(folder: Path) -> None:
         folder, "hyperparameters: {optimizer: {choice: [adamw, sgd, lion]}, λ: {log: [0.01, 1]}}"
     )
     made = Made(space, lambda d: math.nan if d["optimizer"] == "sgd" else 3.0, trials=24)
-    (told,) = about(made.advise(), "diverged")
-    assert re.search(r"(\d+) of the \1 with optimizer sgd, none of the other", told)
-    assert told.endswith("leave it out or lower its learning rate.")
+    (sentence,) = with_text(made.advise(), "diverged")
+    assert re.search(r"(\d+) of the \1 with optimizer sgd, none of the other", sentence)
+    assert sentence.endswith("leave it out or lower its learning rate.")
 
 
 def test_divergence_without_a_cause_names_none(folder: Path) -> None:
     bad = iter(i % 6 == 0 for i in range(24))
     made = Made(load(folder), lambda _: math.nan if next(bad) else 3.0)
-    (told,) = about(made.advise(), "diverged")
-    assert told.startswith("4 of 24 trials diverged, at no particular value")
+    (sentence,) = with_text(made.advise(), "diverged")
+    assert sentence.startswith("4 of 24 trials diverged, at no particular value")
 
 
-def test_divergence_does_not_count_who_was_stopped_before(folder: Path) -> None:
+def test_divergence_leaves_out_trials_that_were_stopped_before(folder: Path) -> None:
     """Every second trial ends at its first report, where none has diverged yet."""
     space = load(folder)
     loss: Loss = lambda d: math.nan if float(d[RATE]) > 8e-3 else 3.0  # noqa: E731 - a line's rule
     made = Made(space, loss, trials=60, reports=lambda i: 1 if i % 2 else 99)
-    (told,) = about(made.advise(), "diverged")
+    (sentence,) = with_text(made.advise(), "diverged")
     bad = sum(float(d[RATE]) > 8e-3 for i, d in made.draws.items() if i % 2 == 0)
-    assert f"{bad} of the {bad} with α_max above " in told
-    assert f"none of the other {30 - bad} (30 were stopped too early to tell); try α_max" in told
+    assert f"{bad} of the {bad} with α_max above " in sentence
+    assert (
+        f"none of the other {30 - bad} (30 were stopped too early to tell); try α_max" in sentence
+    )
 
 
 def test_divergence_of_one_or_of_all(folder: Path) -> None:
@@ -198,31 +200,33 @@ def falling(values: Sequence[float]) -> Loss:
     return lambda _: next(rest)
 
 
-def test_progress_that_goes_on_proposes_more(folder: Path) -> None:
+def test_progress_that_continues_proposes_more(folder: Path) -> None:
     made = Made(load(folder), falling([4 - 0.01 * i for i in range(24)]))
-    (told,) = about(made.advise(name="lm-3"), "More trials may help")
-    assert "the last 8 of 24 still improved the best val_loss by 0.0800, to 4.1700" in told
-    assert told.endswith("tuner search --resume lm-3 --trials 32.")
+    (sentence,) = with_text(made.advise(name="lm-3"), "More trials may help")
+    assert "the last 8 of 24 still improved the best val_loss by 0.0800, to 4.1700" in sentence
+    assert sentence.endswith("tuner search --resume lm-3 --trials 32.")
 
 
-def test_progress_that_stopped_says_since_when(folder: Path) -> None:
+def test_progress_that_stopped_names_the_best_trial(folder: Path) -> None:
     made = Made(load(folder), falling([4.0] * 8 + [3.0] + [3.5] * 15))
-    (told,) = about(made.advise(), "did not improve")
-    assert told.startswith("The last 15 of 24 trials did not improve the best val_loss, 3.4000 of")
-    assert "of trial 8;" in told
+    (sentence,) = with_text(made.advise(), "did not improve")
+    assert sentence.startswith(
+        "The last 15 of 24 trials did not improve the best val_loss, 3.4000 of"
+    )
+    assert "of trial 8;" in sentence
 
 
 def test_progress_within_the_noise_of_seeds_does_not_count(folder: Path) -> None:
     made = Made(load(folder), falling([3.0] * 20 + [2.99] * 4))
-    assert about(made.advise(spread=0.001), "More trials may help")
-    (told,) = about(made.advise(spread=0.05), "probably not help")
-    assert "by 0.0100 only, less than seeds differ (0.0500)" in told
+    assert with_text(made.advise(spread=0.001), "More trials may help")
+    (sentence,) = with_text(made.advise(spread=0.05), "probably not help")
+    assert "by 0.0100 only, less than seeds differ (0.0500)" in sentence
 
 
 def test_progress_ignores_trials_that_were_stopped(folder: Path) -> None:
     losses = [4.0] * 12 + [1.0] * 12
     made = Made(load(folder), falling(losses), reports=lambda i: 1 if i >= 12 else 99)
-    assert about(made.advise(), "did not improve")
+    assert with_text(made.advise(), "did not improve")
 
 
 # importance ---------------------------------------------------------------------------------
@@ -231,48 +235,50 @@ def test_progress_ignores_trials_that_were_stopped(folder: Path) -> None:
 @pytest.mark.parametrize("label", [RATE, "weight_decay"])
 def test_importance_finds_the_one_parameter_that_matters(folder: Path, label: str) -> None:
     made = Made(load(folder), bowl(1e-2, label))
-    (told,) = about(made.advise(), "Share of the gain")
+    (sentence,) = with_text(made.advise(), "Share of the gain")
     symbol = {"max_learning_rate": "α_max", "weight_decay": "λ"}[label]
-    share = re.findall(rf"tokens: {symbol} (\d+) ± (\d+) %", told)
+    share = re.findall(rf"tokens: {symbol} (\d+) ± (\d+) %", sentence)
     assert int(share[0][0]) > 70
-    assert "over 24 trials at 20,000 tokens" in told
-    assert "a constant would do for " in told
+    assert "over 24 trials at 20,000 tokens" in sentence
+    assert "a constant would do for " in sentence
 
 
 def test_importance_names_the_budget_as_it_was_given(folder: Path) -> None:
     text = SPACE + "budget: {tokens: 20000, reports: 9}\n"  # a report is due each 2,223 tokens
     (folder / "nine.yaml").write_text(HEAD.replace("budget:", "#") + text, encoding="utf-8")
     made = Made(load_space(folder / "nine.yaml"), bowl(1e-2))
-    assert "at 20,000 tokens" in about(made.advise(), "Share of the gain")[0]
+    assert "at 20,000 tokens" in with_text(made.advise(), "Share of the gain")[0]
 
 
 def test_importance_compares_equal_budgets_only(folder: Path) -> None:
     """Most trials stop at the first report: later losses are lower whatever the draw."""
     made = Made(load(folder), bowl(1e-2), reports=lambda i: 99 if i % 4 == 0 else 1)
-    (told,) = about(made.advise(), "Share of the gain")
-    assert "over 24 trials at 4,000 tokens: α_max" in told
+    (sentence,) = with_text(made.advise(), "Share of the gain")
+    assert "over 24 trials at 4,000 tokens: α_max" in sentence
 
 
 def test_importance_does_not_wait_for_the_shortest_trial(folder: Path) -> None:
     made = Made(load(folder), bowl(1e-2), reports=lambda i: 1 if i % 8 == 0 else 99)
-    (told,) = about(made.advise(), "Share of the gain")
-    assert "over 21 trials at 20,000 tokens: α_max" in told
+    (sentence,) = with_text(made.advise(), "Share of the gain")
+    assert "over 21 trials at 20,000 tokens: α_max" in sentence
 
 
 def test_importance_counts_a_diverged_trial_as_bad(folder: Path) -> None:
     made = Made(
         load(folder), lambda d: math.nan if float(d[RATE]) > 3e-3 else 3.0 + float(d["beta1"]) / 9
     )
-    (told,) = about(made.advise(), "Share of the gain")
-    assert "tokens: α_max " in told
+    (sentence,) = with_text(made.advise(), "Share of the gain")
+    assert "tokens: α_max " in sentence
 
 
 def test_importance_is_silent_when_nothing_stands_out(folder: Path) -> None:
     space = load(folder)
-    assert about(Made(space, lambda _: 3.0).advise(), "Share of the gain") == []
+    assert with_text(Made(space, lambda _: 3.0).advise(), "Share of the gain") == []
     noise = random.Random(1).random
-    told = [about(Made(space, lambda _: noise(), seed=s).advise(), "Share of") for s in range(6)]
-    assert sum(map(bool, told)) <= 2  # 5 of 100 were measured
+    sentences = [
+        with_text(Made(space, lambda _: noise(), seed=s).advise(), "Share of") for s in range(6)
+    ]
+    assert sum(map(bool, sentences)) <= 2  # 5 of 100 were measured
 
 
 def test_importance_is_the_same_in_any_unit(folder: Path) -> None:
@@ -299,11 +305,11 @@ def test_importance_is_computed_once_for_equal_trials(folder: Path) -> None:
 
 def test_importance_needs_two_trials_for_each_parameter(folder: Path) -> None:
     space = load(folder)
-    assert about(Made(space, bowl(1e-3), trials=14).advise(), "Share of the gain")
-    assert about(Made(space, bowl(1e-3), trials=13).advise(), "Share of the gain") == []
+    assert with_text(Made(space, bowl(1e-3), trials=14).advise(), "Share of the gain")
+    assert with_text(Made(space, bowl(1e-3), trials=13).advise(), "Share of the gain") == []
 
 
-def test_importance_of_a_conditional_parameter_is_told_where_it_is_drawn(folder: Path) -> None:
+def test_importance_of_a_conditional_parameter_counts_its_own_trials(folder: Path) -> None:
     space = load(
         folder,
         """hyperparameters:
@@ -313,22 +319,22 @@ def test_importance_of_a_conditional_parameter_is_told_where_it_is_drawn(folder:
 """,
     )
     made = Made(space, lambda d: 3 + 2 * abs(float(d.get("momentum", 0.2)) - 0.7), trials=40)
-    (told,) = about(made.advise(), "Share of the gain")
+    (sentence,) = with_text(made.advise(), "Share of the gain")
     inside = sum("momentum" in d for d in made.draws.values())
-    assert "tokens: optimizer " in told
-    assert f"where it is drawn ({inside} trials), γ (optimizer: momentum) " in told
+    assert "tokens: optimizer " in sentence
+    assert f"where it is drawn ({inside} trials), γ (optimizer: momentum) " in sentence
 
 
 # number of trials, form ---------------------------------------------------------------------
 
 
-def test_too_few_trials_for_the_parameters_are_told(folder: Path) -> None:
+def test_too_few_trials_for_the_parameters_are_reported(folder: Path) -> None:
     space = load(folder)
-    (few,) = about(Made(space, bowl(2e-3), trials=8).advise(), "are few for")
+    (few,) = with_text(Made(space, bowl(2e-3), trials=8).advise(), "are few for")
     assert few.startswith("8 trials are few for 7 searched parameters")
     assert "the learning rate alone" in few
-    assert "β1" in about(Made(space, bowl(2e-3), trials=15).advise(), "are few for")[0]
-    assert about(Made(space, bowl(2e-3), trials=21).advise(), "are few for") == []
+    assert "β1" in with_text(Made(space, bowl(2e-3), trials=15).advise(), "are few for")[0]
+    assert with_text(Made(space, bowl(2e-3), trials=21).advise(), "are few for") == []
 
 
 def test_advice_is_short_and_always_the_same(folder: Path) -> None:
@@ -339,15 +345,15 @@ def test_advice_is_short_and_always_the_same(folder: Path) -> None:
     assert len(made.advise()) <= 6
 
 
-def test_maximised_metric_turns_everything_round(folder: Path) -> None:
+def test_maximized_metric_inverts_the_advice(folder: Path) -> None:
     """Sparsity is set by hand: the reports of made-up trials have none."""
     space = load(folder, SPACE + "  s_final: 0.5\nobjective: {metric: sparsity}\n")
     made = Made(space, bowl(1.0), trials=60)
     for row in made.rows:
         row.reports = [replace(r, sparsity=r.val_loss) for r in row.reports]
-    (edge,) = about(made.advise(), " lie at ")
+    (edge,) = with_text(made.advise(), " lie at ")
     assert "at the lower end" in edge
-    assert about(made.advise(), "did not improve the best sparsity, ")
+    assert with_text(made.advise(), "did not improve the best sparsity, ")
 
 
 def test_several_objectives_have_no_best_to_advise_on(folder: Path) -> None:
@@ -355,8 +361,8 @@ def test_several_objectives_have_no_best_to_advise_on(folder: Path) -> None:
     more = (Objective(metric="train_loss"),)
     fields = {name: getattr(made.space, name) for name in SearchSpace.model_fields}
     made.space = SearchSpace(**fields | {"further_objectives": more})
-    (told,) = made.advise()
-    assert "trials diverged" in told
+    (sentence,) = made.advise()
+    assert "trials diverged" in sentence
 
 
 @pytest.mark.parametrize(("trials", "seconds"), [(24, 1.0), (1000, 3.0)])
