@@ -17,18 +17,17 @@ parser.add_argument("--tokens", type=int, default=50_000, help="of each trial")
 parser.add_argument("--home", type=Path, default=Path("runs"), help="for the prepared text")
 options = parser.parse_args()
 
-# The text: the source of the standard library, tokenized once and cached.
+# The text: the standard library's own source, cut into tokens once and cached.
 data, tokenizer = DataConfig(source="python-stdlib"), TokenizerConfig(vocab_size=2048)
 corpus = prepare(data, tokenizer, options.home / "corpora")
 
-# The specification of a trial. Its numbers depend on nothing else. Vocabulary size, fingerprints and
-# number of sequences must be those of the corpus.
+# What a trial is. All of it enters the trial's identity, and nothing else has a say in its numbers.
 shape = Architecture(vocab_size=corpus.tokenizer.vocab_size, d_model=32, n_layers=2)
 sequences = corpus.num_sequences("train", shape.context_length)
 
 
 def spec(rate: float) -> TrialSpec:
-    """Return a trial with a peak rate, and the defaults of the symbol table for other parameters."""
+    """A trial with this peak rate, and the defaults of the symbol table for the rest."""
     return TrialSpec(
         hyperparameters=derive(
             {"max_learning_rate": rate},
@@ -49,7 +48,7 @@ def spec(rate: float) -> TrialSpec:
     )
 
 
-# Train them as slots of one engine, which yields reports.
+# Train them as slots of one engine; reports come as they are made.
 engine = Engine(corpus.train, corpus.validation, slots=len(options.rates))
 best: dict[str, float] = {}
 for report in engine.run([spec(rate) for rate in options.rates]):
