@@ -45,8 +45,8 @@ class Watch:
         self._path, self._refill = path, refill
         self._workers: list[Any] = []
         self._free = self._jobs = 0  # slots without a trial; jobs assigned
-        self._updated = self._lacking = 0.0
-        self._record: dict[str, Any] = {}
+        self._noted = self._lacking = 0.0
+        self._found: dict[str, Any] = {}
         self._samples: list[list[tuple[float, float]]] = []
         self._start, self._fill = local_ray.start_workers, Conductor.fill
 
@@ -72,18 +72,18 @@ class Watch:
     def _note(self, conductor: Conductor, *, new: bool) -> None:
         """Update the counts, because slots were freed or filled."""
         now = time.time()
-        if self._updated:
-            self._lacking += self._free * (now - self._updated)
-        self._updated = now
+        if self._noted:
+            self._lacking += self._free * (now - self._noted)
+        self._noted = now
         self._free = sum(slot.job is None for slot in conductor._slots)
-        self._record.setdefault("began", now)
+        self._found.setdefault("began", now)
         if new:
-            self._record["last"] = now
-            self._record["until_last"] = self._counts()
+            self._found["last"] = now
+            self._found["until_last"] = self._counts()
         if conductor.is_over:
-            self._record |= {"ended": now, **self._counts()}
-            self._record["samples"] = self._samples
-            self._path.write_text(json.dumps(self._record))
+            self._found |= {"ended": now, **self._counts()}
+            self._found["samples"] = self._samples
+            self._path.write_text(json.dumps(self._found))
 
     def _counts(self) -> dict[str, Any]:
         return {"usage": self._usage(), "lacking": self._lacking, "jobs": self._jobs}
@@ -97,7 +97,7 @@ class Watch:
     def _sample(self) -> None:
         """Sample the training seconds of the workers until the search ends."""
         self._samples = [[] for _ in self._workers]
-        while "ended" not in self._record:
+        while "ended" not in self._found:
             for samples, usage in zip(self._samples, self._usage(), strict=True):
                 samples.append((time.time(), usage["training_seconds"]))
             time.sleep(PERIOD_SECONDS)

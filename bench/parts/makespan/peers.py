@@ -64,7 +64,7 @@ def space_of(setup: Setup) -> Any:
     return read_space(setup.space, [Override.parse(text) for text in setup.overrides])[0]
 
 
-def train(setup: Setup, values: Values, report: Callable[[float, int], None]) -> None:
+def train(setup: Setup, given: Values, report: Callable[[float, int], None]) -> None:
     """Train one trial; `report` takes validation loss and tokens, and may raise to stop it."""
     from model.corpus.corpus import load
     from model.engine.engine import Engine
@@ -72,17 +72,17 @@ def train(setup: Setup, values: Values, report: Callable[[float, int], None]) ->
 
     space, corpus = space_of(setup), load(Path(setup.corpus))
     assert corpus is not None
-    draw = {parameter.label: values[parameter.name] for parameter in space.searched}
+    draw = {parameter.label: given[parameter.name] for parameter in space.searched}
     spec = space.spec(draw, DataFacts.of(corpus), space.search.seed)
     engine = Engine(*corpus.splits, slots=1, device=setup.device)
     engine.admit("0", spec)
     path = Path(setup.folder, f"{os.getpid()}-{uuid.uuid4().hex[:8]}.trained")
     with path.open("w") as log:
         while engine.load:
-            reports = engine.turn()
+            made = engine.turn()
             log.write(f"{time.time()} {engine.training_seconds} {engine.tokens}\n")
             log.flush()
-            for r in reports:
+            for r in made:
                 report(r.val_loss if math.isfinite(r.val_loss) else math.inf, r.tokens)
 
 

@@ -47,7 +47,7 @@ class StubEngine:
 
     @property
     def load(self) -> int:
-        """Number of trials that sleep or wait."""
+        """Trials that sleep or wait."""
         return len(self._waiting) + len(self._training)
 
     def admit(self, trial_id: str, spec: TrialSpec, resume: Any = None, after: int = 0) -> None:
@@ -60,13 +60,13 @@ class StubEngine:
         self._training.pop(trial_id, None)
 
     def acknowledge(self, trial_id: str, step: int) -> None:
-        """Do nothing: there are no checkpoints."""
+        """There are no states."""
 
     def forget(self, trial_id: str) -> None:
-        """Do nothing: there are no checkpoints."""
+        """There are no states."""
 
     def turn(self) -> list[Report]:
-        """Sleep until a report is due, at most `_LONGEST_NAP` seconds."""
+        """Sleep until a report is due, but not for long."""
         while self._waiting and len(self._training) < self.slots:
             trial_id = next(iter(self._waiting))
             trial = self._training[trial_id] = self._waiting.pop(trial_id)

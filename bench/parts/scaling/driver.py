@@ -33,12 +33,12 @@ SLOTS = 4
 FACTS = DataFacts(300, 1_000_000, 20_000, "data", "tokenizer")
 
 
-class Ignore:
+class Nobody:
     """Object that takes every call and does nothing."""
 
     problem = None
 
-    def __getattr__(self, name: str) -> Ignore:
+    def __getattr__(self, name: str) -> Nobody:
         return self
 
     def __call__(self, *arguments: Any) -> None:
@@ -63,13 +63,13 @@ def conducted(
     (folder / "text.txt").write_text("nobody reads this\n" * 1000)
     (folder / "space.yaml").write_text(text.replace("scheduler: none", f"scheduler: {scheduler}"))
     space = load_space(folder / "space.yaml")
-    ignore: Any = Ignore()
+    nobody: Any = Nobody()
     journal = Journal.open(folder / "search")
     journal.append(search_event(space, "", FACTS))
     journal.append(session_event({}, SLOTS, in_order=True))
     conductor = Conductor(space, FACTS, SLOTS)
     driver = Driver(
-        conductor, journal, ignore, SilentView(), [ignore, ignore], {}, in_order=True,
+        conductor, journal, nobody, SilentView(), [nobody, nobody], {}, in_order=True,
         check_interrupt=lambda: None, watchdog=Watchdog([]),
     )  # fmt: skip
     places = sorted({round(trials / 2 ** (i / 2)) for i in range(11)})

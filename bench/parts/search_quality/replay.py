@@ -147,7 +147,7 @@ class TableSampler:
 
     @property
     def most(self) -> int | None:
-        """Largest number of suggestions."""
+        """Suggestions that there are."""
         most, rows = self._sampler.most, len(self._table.draws)
         return rows if most is None else min(most, rows)
 
