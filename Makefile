@@ -1,4 +1,4 @@
-# `make search` and `make test` do all the set-up by themselves.
+# `make search` and `make test` set everything up.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -27,8 +27,8 @@ replay: $(VENV)/.installed
 
 LINT = $(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
 
-# Lint and types are looked at while the tests run, and told of at the end. Threads that wait for
-# work sleep, as the tests keep all cores busy. No recipe names $(MAKE): `make --dry-run` would run it.
+# Lint and types are checked while the tests run, and printed at the end. Threads without work
+# sleep, because the tests keep all cores busy. No recipe names $(MAKE): `make --dry-run` would run it.
 test: $(VENV)/.installed-dev $(VENV)/.system
 	@{ $(LINT); } >$(VENV)/lint.log 2>&1 & lint=$$!; \
 	OMP_WAIT_POLICY=passive $(BIN)/pytest $(TESTS) -n auto --dist loadfile --no-loadscope-reorder \
@@ -61,8 +61,8 @@ docs: $(VENV)/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "open build/site/index.html"
 
-# Tests look at pages in a browser, and record in a database; without these they skip and say so.
-# Only CI installs them unasked.
+# Some tests need a browser or a Postgres database; without these they are skipped with a message.
+# Only CI installs them without being asked.
 $(VENV)/.system: $(VENV)/.made
 	@command -v chromium >/dev/null && ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 \
 	  || { [ -n "$$CI" ] && command -v apt-get >/dev/null && apt-get update -qq \

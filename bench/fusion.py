@@ -229,7 +229,7 @@ def options_of() -> argparse.Namespace:
     parser.add_argument("--sizes", nargs="+", choices=SIZES["cpu"], default=list(SIZES["cpu"]))
     parser.add_argument("--rounds", type=int, help="spans that each side is timed (3)")
     parser.add_argument("--seconds", type=float, help="of a span, at least (2)")
-    parser.add_argument("--fresh", action="store_true", help="start processes anew for each span: "
+    parser.add_argument("--fresh", action="store_true", help="restart processes for each span: "
                         "for a GPU whose memory does not hold those of all sides")  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="a tiny model, once")
     parser.add_argument("--out", type=Path, help="write the numbers as JSON")

@@ -1,4 +1,4 @@
-"""What MkDocs does on its way: the symbol table is put into its page from the code.
+"""Hooks of MkDocs: insert the symbol table into its page.
 
 MkDocs calls `on_page_markdown` for every page (its "native hooks"). No copy of the table is kept:
 the page always shows the rows that `tuner symbols` prints.
@@ -21,7 +21,7 @@ ROWS, CHOICES, ENTRIES = (f"<!-- {name} -->" for name in ("rows", "choices", "en
 
 
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
-    """A page's text, with tables where it asks for them."""
+    """Replace the markers of a page by tables."""
     if page.file.src_uri != "symbols.md":
         return markdown
     for marker, tables in ((ROWS, rows()), (CHOICES, choices()), (ENTRIES, entries())):
@@ -32,7 +32,7 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
 
 
 def rows() -> str:
-    """The symbol table."""
+    """Return the symbol table."""
     cells = [
         [_code(r.symbol), _names(r), _values(default_of(r), r.range), _about(r)]
         for r in SYMBOL_TABLE.values()
@@ -41,7 +41,7 @@ def rows() -> str:
 
 
 def choices() -> str:
-    """What the values of each choice mean."""
+    """Return a table of values and meanings for each choice."""
     return "\n".join(
         f'<h3 id="{row.name}">{row.name}</h3>\n\n'
         + _table(
@@ -54,7 +54,7 @@ def choices() -> str:
 
 
 def entries() -> str:
-    """The entries of `model:`."""
+    """Return the table of the entries of `model:`."""
     fields = {name: Architecture.model_fields[name] for name in SIZES}
     cells = [
         [_code(name), _values(shown(e.default), range_of(e)), escape(e.description or "")]
@@ -69,14 +69,14 @@ def _names(row: Symbol) -> str:
 
 
 def _about(row: Symbol) -> str:
-    """Meaning, formula, and when the row has an effect."""
+    """Return meaning, formula, and condition of a row."""
     lines = [escape(row.meaning), _code(row.formula)]
     lines += [f"with {k} {', '.join(map(_code, v))}" for k, v in row.used_when.items()]
     return "<br>".join(lines)
 
 
 def _values(default: str, range_: str) -> str:
-    """The default, and an interval or the values of a choice, between which lines can break."""
+    """Return default and range, with possible line breaks between the values of a choice."""
     return f"{_code(default)}<br>{', '.join(map(_code, range_.split(' | ')))}"
 
 
@@ -85,7 +85,7 @@ def _code(text: str) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """An HTML table: Markdown would have to be kept from the stars and bars of formulas."""
+    """Return an HTML table; in Markdown, stars and bars of formulas would need escapes."""
     lines = [
         '<div class="symbols">',
         "<table>",

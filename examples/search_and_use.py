@@ -1,4 +1,4 @@
-"""A small search from Python, and what can be done with what it found.
+"""A small search from Python, and uses of its result.
 
 python examples/search_and_use.py
 python examples/search_and_use.py --trials 24 --tokens 240000      the size of lm.yaml
@@ -17,7 +17,7 @@ SPACE = Path(__file__).resolve().parents[1] / "search_spaces" / "lm.yaml"
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--trials", type=int, default=5)
 parser.add_argument("--tokens", type=int, default=20_000, help="of each trial")
-parser.add_argument("--export", type=Path, default=Path("exported"), help="a folder to make")
+parser.add_argument("--export", type=Path, default=Path("exported"), help="folder to create")
 options = parser.parse_args()
 
 # The space of a file, smaller.
@@ -39,7 +39,7 @@ study = result.to_study()
 states = ", ".join(f"{trial.number}: {trial.state.name.lower()}" for trial in study.trials)
 print(f"study: the best value is {study.best_value:.4f}; {states}")
 
-# The winner with its weights: it writes, and leaves for Hugging Face transformers.
+# The winner with its weights: it generates text, and is exported for Hugging Face transformers.
 trained = load_trial(search=result.name)
 print(trained)
 (text,) = sample([trained], "import ")

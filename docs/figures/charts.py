@@ -1,4 +1,4 @@
-"""How far each trial is trained: one column for each, as high as the tokens that it got."""
+"""Chart of a search: a column for each trial, as high as its training tokens."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 16, 46, 206  # of the plot
 
 
 def chart(search: Search, title: str, rungs: tuple[int, ...], rungs_are: str) -> str:
-    """A drawing of a search.
+    """Draw a search.
 
     Args:
-        search: that has ended.
-        title: above it.
-        rungs: reports at which something is decided; marked by lines.
-        rungs_are: what the lines are called.
+        search: search that has ended.
+        title: title of the chart.
+        rungs: reports at which the scheduler decides, marked by lines.
+        rungs_are: label of the lines.
     """
     drawing = Drawing(_WIDTH, _HEIGHT, title)
     drawing.text(_LEFT, 22, title, bold=True, size=14)
@@ -55,7 +55,7 @@ def _axes(drawing: Drawing, rungs: tuple[int, ...]) -> None:
 
 
 def _column(drawing: Drawing, search: Search, row: Trial, x: float, wide: float) -> None:
-    """A trial: from where it began to where it ended, with a gap wherever it waited."""
+    """Draw a trial from its start to its end, with a gap at each pause."""
     colour = QUARTERS[search.quarter(row)]
     legs = [leg for leg in search.legs if leg.number == row.number]
     for before, leg in zip([None, *legs], legs, strict=False):

@@ -1,7 +1,7 @@
 """Draw the pictures of these pages: `python docs/figures/draw.py` writes docs/pictures.
 
-The pictures of schedulers show searches that the real schedulers conduct on a made-up task, so they
-change when the schedulers do; a test draws them again and compares.
+The pictures of schedulers show searches of a synthetic task by the real schedulers, so they change
+with the schedulers; a test draws them again and compares.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ RUNGS, POINTS = (1, 3), (2, 4, 6, 8)
 
 
 def pictures() -> dict[str, str]:
-    """Name of a file → the drawing."""
+    """Return name of a file → drawing."""
     drawn = {}
     for name, settings, title, marks, marks_are in (
         ("none", "scheduler: none", "none: every trial to its end", (), ""),
@@ -36,7 +36,7 @@ def pictures() -> dict[str, str]:
 
 
 def main() -> None:
-    """Write all of them."""
+    """Write all pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=PICTURES, help="folder (default: %(default)s)")
     out: Path = parser.parse_args().out

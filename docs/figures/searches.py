@@ -1,7 +1,7 @@
-"""Searches on a made-up task, conducted by the real sampler and scheduler.
+"""Searches of a synthetic task by the real conductor, sampler and scheduler.
 
-Nothing is trained: a formula says what each trial would report. Everything else, who starts, waits,
-goes on, is stopped or copied, is what `tuner search` would do with the same reports.
+Nothing is trained: a formula computes the reports. Starts, pauses, stops and copies are those of
+`tuner search` with equal reports.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _TOO_HIGH = 0.03  # a rate at which trials diverge
 
 @dataclass
 class Leg:
-    """A trial's uninterrupted time in one slot.
+    """Segment of a trial: its uninterrupted time in one slot.
 
     Attributes:
         number: of the trial.
@@ -71,18 +71,18 @@ class Search:
 
     @property
     def share(self) -> float:
-        """Tokens that were trained, as a share of what all the trials would take to their ends."""
+        """Trained tokens as a share of the tokens of complete trials."""
         started = sum(row.parent is None for row in self.rows)
         return sum(row.tokens_trained for row in self.rows) / (started * TOKENS)
 
     def quarter(self, row: Trial) -> int:
-        """In which quarter of the trials this one would end: 0 is the best, 3 the worst."""
+        """Return the quarter of a trial by its final loss: 0 is the best, 3 the worst."""
         worths = sorted(worth(r) for r in self.rows)
         return worths.index(worth(row)) * 4 // len(worths)
 
 
 def worth(row: Trial) -> float:
-    """The loss that a configuration tends to: a bowl around a learning rate and a decay."""
+    """Return the final loss of a configuration: a bowl around a learning rate and a decay."""
     h = row.spec.hyperparameters
     if h.max_learning_rate > _TOO_HIGH:
         return math.inf
@@ -91,7 +91,7 @@ def worth(row: Trial) -> float:
 
 
 def reported(row: Trial, step: int) -> Report:
-    """What a trial reports: a loss that falls towards its worth, with noise that fades."""
+    """Return a report: a loss that falls towards the final loss, with decreasing noise."""
     tokens = step * row.spec.tokens_per_step
     place = tokens / TOKENS
     if math.isinf(worth(row)) and place > 0.2:
@@ -106,7 +106,7 @@ def reported(row: Trial, step: int) -> Report:
 
 
 def conduct(settings: str, slots: int = 4) -> Search:
-    """Conduct a search to its end.
+    """Run a search to its end.
 
     Args:
         settings: of `search:`, as YAML.

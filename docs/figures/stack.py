@@ -1,4 +1,4 @@
-"""The figure of how it works inside: a trial's way to a slot, and slots that are refilled."""
+"""Figure of docs/inside.md: a trial's way to a slot, and slots over time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _WIDTH, _HEIGHT = 760, 470
 
 
 def stack(search: Search) -> str:
-    """A drawing of the path and of the slots of a search over time."""
+    """Draw the way of a trial, and the slots of a search over time."""
     drawing = Drawing(_WIDTH, _HEIGHT, "A trial's way to a slot of a stack, and slots over time")
     _way(drawing)
     _slots(drawing, search)
@@ -17,7 +17,7 @@ def stack(search: Search) -> str:
 
 
 def _way(drawing: Drawing) -> None:
-    """Boxes from the space to the stack and back."""
+    """Draw boxes from the space to the stack and back."""
     drawing.text(20, 26, "The driver, one process", bold=True)
     drawing.text(400, 26, "Ray", bold=True)
     drawing.text(560, 26, "A worker for each device", bold=True)
@@ -56,7 +56,7 @@ def _box(drawing: Drawing, x: float, y: float, width: float, name: str, about: s
 
 
 def _slots(drawing: Drawing, search: Search) -> None:
-    """Each slot is a row; time is counted in training tokens."""
+    """Draw a row for each slot; time is counted in training tokens."""
     left, top, high, gap = 66, 276, 34, 8
     drawing.text(20, 258, f"A stack of {search.slots} slots: one set of tensors [K, …]", bold=True)
     scale = (_WIDTH - left - 20) / max(leg.end for leg in search.legs)

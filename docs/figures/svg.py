@@ -1,4 +1,4 @@
-"""A drawing as text: a few shapes, and colours that follow the reader's light or dark system."""
+"""SVG drawings: shapes, and colours for light and dark themes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ QUARTERS = ("best", "good", "fair", "bad")
 
 
 class Drawing:
-    """Shapes on a page of some size; y grows downwards."""
+    """Drawing of a fixed size; y grows downwards."""
 
     def __init__(self, width: int, height: int, title: str) -> None:
         self._width, self._height, self._title = width, height, title
@@ -31,20 +31,20 @@ class Drawing:
     def rect(
         self, x: float, y: float, width: float, height: float, colour: str, *, round_by: float = 0
     ) -> None:
-        """A filled rectangle."""
+        """Add a filled rectangle."""
         self._add("rect", f'class="f-{colour}"', x=x, y=y, width=width, height=height, rx=round_by)
 
     def line(
         self, x1: float, y1: float, x2: float, y2: float, colour: str, *, width: float = 1,
         dashed: bool = False, arrow: bool = False,
     ) -> None:  # fmt: skip
-        """A line, with an arrow's head at its end if wanted."""
+        """Add a line, with an arrow head if asked for."""
         more = ' stroke-dasharray="3 3"' * dashed + ' marker-end="url(#head)"' * arrow
         style = f'class="s-{colour}" stroke-width="{width}"{more}'
         self._add("line", style, x1=x1, y1=y1, x2=x2, y2=y2)
 
     def path(self, points: list[tuple[float, float]], colour: str, *, arrow: bool = False) -> None:
-        """Lines from point to point."""
+        """Add a line through points."""
         text = " ".join(f"{_number(x)},{_number(y)}" for x, y in points)
         more = ' marker-end="url(#head)"' * arrow
         self._shapes.append(
@@ -52,14 +52,14 @@ class Drawing:
         )
 
     def circle(self, x: float, y: float, radius: float, colour: str) -> None:
-        """A dot."""
+        """Add a dot."""
         self._add("circle", f'class="f-{colour}"', cx=x, cy=y, r=radius)
 
     def text(
         self, x: float, y: float, text: str, colour: str = "ink", *, size: float = 12,
         anchor: str = "start", bold: bool = False,
     ) -> None:  # fmt: skip
-        """Text on a base line."""
+        """Add text on a base line."""
         weight = ' font-weight="600"' * bold
         style = f'class="f-{colour}" font-size="{size}" text-anchor="{anchor}"{weight}'
         self._shapes.append(
@@ -67,7 +67,7 @@ class Drawing:
         )
 
     def __str__(self) -> str:
-        """The file."""
+        """Return the file."""
         size = f'viewBox="0 0 {self._width} {self._height}" width="{self._width}"'
         return "\n".join([
             f'<svg xmlns="http://www.w3.org/2000/svg" {size} height="{self._height}" role="img" '
@@ -87,7 +87,7 @@ class Drawing:
 
 
 def _rules(theme: int) -> str:
-    """The style sheet for light (0) or dark (1)."""
+    """Return the style sheet for light (0) or dark (1)."""
     return " ".join(
         f".f-{name}{{fill:{pair[theme]}}} .s-{name}{{stroke:{pair[theme]}}}"
         for name, pair in COLOURS.items()
