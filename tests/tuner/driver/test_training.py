@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tuner.driver.training import calibrate, choose_devices
+from tuner.journal.events import SessionBegun
 from tuner.space.data_facts import DataFacts
 from tuner.space_file.load import load_space
 from tuner.workers import cluster
@@ -18,7 +19,7 @@ from tuner.workers.devices import Devices
 SPACE = load_space(Path(__file__).parents[3] / "search_spaces" / "lm.yaml")
 
 
-def context(last: dict[str, Any] | None = None, **more: Any) -> Any:
+def context(last: SessionBegun | None = None, **more: Any) -> Any:
     recorded = None if last is None else SimpleNamespace(session=last)
     return SimpleNamespace(space=SPACE, recorded=recorded, **more)
 
@@ -49,7 +50,7 @@ def test_resumed_search_keeps_its_slots_and_dtype(
     if last is not None:
         device, dtype, slots = last
         environment = {"device": device, "dtype": dtype}
-        recorded = {"slots": slots, "in_order": True, "environment": environment}
+        recorded = SessionBegun(environment, slots, in_order=True)
     on, _ = choose_devices(context(recorded))
     assert (on.slots, on.dtype, on.needs_calibration) == expected
 
