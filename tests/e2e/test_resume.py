@@ -19,7 +19,7 @@ from tuner.tracking.record import Record
 
 pytestmark = pytest.mark.slow
 
-KILLS = int(os.environ.get("TUNER_TEST_KILLS", "3"))  # more find more, 10 s each
+KILLS = int(os.environ.get("TUNER_TEST_KILLS", "2"))  # more find more, 10 s each
 ONE_WORKER = ("search", "--space", "small.yaml", "--workers", "1", "--trials", "9")
 ONE_WORKER += ("--set", "engine.slots=2")  # more than one trial under way
 
@@ -78,22 +78,60 @@ def wait_for_session(process: subprocess.Popen[str], journal: Path) -> None:
         time.sleep(0.05)
 
 
-def test_search_killed_at_random_moments_ends_as_if_undisturbed(
+def interrupt(process: subprocess.Popen[str]) -> None:
+    """Ctrl-C after a third report: the search takes the reports under way and ends."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "report 3/" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    err = process.stderr.read()
+    assert process.wait() == 130, err
+    assert "Ctrl-C again stops at once" in err
+
+
+def refuse_a_second_driver(place: Workplace, process: subprocess.Popen[str], *resume: str) -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "report 1/" in line:
+            break
+    second = place.fresh(*resume)
+    assert second.status == 2
+    assert f"process {process.pid}" in second.err
+
+
+def test_search_that_is_killed_and_interrupted_ends_as_if_undisturbed(
     place: Workplace, whole: list[tuple[Any, ...]]
 ) -> None:
-    home, draw = place.folder / "killed", random.Random(0)
+    """One search meets all of it, so that one search has to be trained.
+
+    A second driver is refused; Ctrl-C ends the first; SIGKILL ends others, as they start and as
+    they train, and a limit of time ends one more.
+    """
+    home, draw = place.folder / "disturbed", random.Random(0)
     began: tuple[str, ...] = (*ONE_WORKER, "--name", "it", "--home", str(home))
     resume = ("search", "--resume", "it", "--home", str(home), "--json")
     journal = home / "searches" / "it"
+    with place.start(*began) as process:
+        refuse_a_second_driver(place, process, *resume)
+        interrupt(process)
+    before = story(home, "it")
+    assert before == whole[: len(before)]
     for kill in range(KILLS):
-        with place.start(*(resume if (journal / "journal.jsonl").exists() else began)) as process:
-            if kill % 4:  # as it trains; else as it starts
+        with place.start(*resume) as process:
+            if kill % 2:  # while it trains; else while it starts
                 wait_for_session(process, journal)
                 time.sleep(draw.uniform(0.0, 1.5))
             else:
                 time.sleep(draw.uniform(0.0, 6.0))
             assert process.poll() is None, "it was done before it was killed often enough"
             process.send_signal(signal.SIGKILL)
+    limited = place.tuner(*resume, "--max-time", "1s")
+    assert limited.status == 0, limited.err
+    assert "--max-time" in limited.err
+    assert "tuner search --resume it" in limited.err
+    before = story(home, "it")
+    assert before == whole[: len(before)]
     run = place.tuner(*resume)
     assert run.status == 0, run.err
     assert story(home, "it") == whole
@@ -104,42 +142,6 @@ def test_search_killed_at_random_moments_ends_as_if_undisturbed(
     check_store(home, "it", run.json["best_run"])
     replayed = place.tuner("replay", "--home", str(home), "--json")
     assert replayed.json["verdict"] == "bit-exact"
-
-
-def test_search_interrupted_once_takes_the_reports_under_way_and_resumes(
-    place: Workplace, whole: list[tuple[Any, ...]], tmp_path: Path
-) -> None:
-    with place.start(*ONE_WORKER, "--name", "it", "--home", str(tmp_path)) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if "report 3/" in line:
-                break
-        process.send_signal(signal.SIGINT)
-        err = process.stderr.read()
-    assert process.returncode == 130, err
-    assert "Ctrl-C again stops at once" in err
-    before = story(tmp_path, "it")
-    assert before == whole[: len(before)]
-    run = place.tuner("search", "--resume", "it", "--home", str(tmp_path))
-    assert run.status == 0, run.err
-    assert story(tmp_path, "it") == whole
-
-
-def test_search_is_refused_to_a_second_driver(place: Workplace, tmp_path: Path) -> None:
-    with place.start(*ONE_WORKER, "--name", "it", "--home", str(tmp_path)) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if "report 1/" in line:
-                break
-        second = place.tuner("search", "--resume", "it", "--home", str(tmp_path))
-        assert second.status == 2
-        assert f"process {process.pid}" in second.err
-        process.send_signal(signal.SIGKILL)
-    time.sleep(0.2)
-    limited = place.tuner("search", "--resume", "it", "--home", str(tmp_path), "--max-time", "1s")
-    assert limited.status == 0, limited.err
-    assert "--max-time" in limited.out
-    assert "tuner search --resume it" in limited.out
 
 
 def test_search_grows_on_resume_and_trains_nothing_twice(
