@@ -165,7 +165,7 @@ class TrialSpec(BaseModel):
         seed: int = 0,
         init_from: InitFrom | None = None,
     ) -> Self:
-        """Specify a trial on a prepared corpus, with defaults for all that is not given.
+        """Specify a trial on a prepared corpus, with defaults for the optional fields.
 
         Args:
             corpus: sets data, tokenizer, both fingerprints and the number of training sequences.
@@ -173,9 +173,10 @@ class TrialSpec(BaseModel):
                 which `derive` completes.
             architecture: complete; or some of its entries, to which the corpus adds `vocab_size`
                 and `end_of_text`.
-            budget_tokens: training tokens of the full budget; left out if the hyperparameters
-                set T_total or N_epoch.
-            validation_sequences: of an evaluation; by default 8,192 tokens, or all there are.
+            budget_tokens: training tokens of the full budget; None if the hyperparameters set
+                T_total or N_epoch.
+            validation_sequences: number of sequences of an evaluation; by default those of 8,192
+                tokens, or all if there are fewer.
             micro_batch: sequences per tick; by default the largest divisor of B up to 32.
             report_tokens: training tokens between reports; by default a tenth of the budget.
             seed: the trial's key for weights, data order and dropout.
@@ -200,12 +201,14 @@ class TrialSpec(BaseModel):
                 context_length=length,
                 budget_tokens=budget_tokens,
             )
-        budget = budget_tokens or h.total_steps * h.batch_size * length
         if validation_sequences is None:
             validation_sequences = max(1, min(validation, _VALIDATION_TOKENS // length))
         if micro_batch is None:
             divisors = (b for b in range(1, _LARGEST_MICRO_BATCH + 1) if h.batch_size % b == 0)
             micro_batch = max(divisors)
+        if report_tokens is None:
+            budget = budget_tokens or h.total_steps * h.batch_size * length
+            report_tokens = math.ceil(budget / _REPORTS)
         return cls(
             hyperparameters=h,
             architecture=a,
@@ -216,7 +219,7 @@ class TrialSpec(BaseModel):
             train_sequences=train,
             validation_sequences=validation_sequences,
             micro_batch=micro_batch,
-            report_tokens=report_tokens or math.ceil(budget / _REPORTS),
+            report_tokens=report_tokens,
             seed=seed,
             init_from=init_from,
         )
