@@ -177,7 +177,7 @@ def test_slot_does_not_matter(
 def test_choices_side_by_side_change_nothing(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, shape: Any
 ) -> None:
-    """One stack with all optimizers, schedules and regularizers: each slot equals the trial alone."""
+    """One stack with all optimizers, schedules, regularizers: each slot equals its trial alone."""
     make = partial(make_spec, model=shape, steps=6)
     specs = [make(optimizer=name, seed=i) for i, name in enumerate(OPTIMIZERS)]
     specs += [make(schedule=name, seed=i) for i, name in enumerate(SCHEDULES)]

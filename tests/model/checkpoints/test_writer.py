@@ -46,7 +46,7 @@ class Disk:
         self.is_free.set()
         self.slow: set[int] = (
             set()
-        )  # updates whose checkpoints are written only when the disk is free
+        )  # updates whose writes wait until the disk is free
         self.asked = threading.Event()  # a write has begun
         self.written: list[tuple[str, int]] = []
         self.refused: set[int] = set()  # updates

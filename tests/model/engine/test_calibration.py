@@ -164,7 +164,7 @@ def test_meter_measures_stacks_on_a_cpu(
 def test_meter_runs_ticks_of_another_kind_as_well(
     tokens: Tokens, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch, z_loss: float
 ) -> None:
-    """Ticks of another kind need memory beside that of the graphs, and run when neighbours change."""
+    """Such ticks need memory beside that of the graphs, and run when neighbours change."""
     kinds = []
 
     class Watched(Stack):

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from model import optimizers
+from model.optimizers.layout import Layout
 from model.optimizers.registry import OPTIMIZERS
 from model.optimizers.update_rule import Coefficients
 from model.stack import stack
@@ -109,7 +110,7 @@ def test_kernel_is_for_adamw_alone(
 
 def test_kernel_decays_each_part_and_spares_what_rests(interpreted: Any) -> None:
     """A step with m, v and g of zero only decays: θ − α·λ·θ, each kind of weight by its own λ."""
-    layout = optimizers.Layout((slice(64, 192),), (slice(0, 64),), (slice(192, 256),))
+    layout = Layout((slice(64, 192),), (slice(0, 64),), (slice(192, 256),))
     theta = torch.randn(3, 256, generator=torch.Generator().manual_seed(0))
     row = {"learning_rate": 0.5, "a1": 0.9, "c1": 1.0, "a2": 0.9, "c2": 1.0, "eps": 1e-8}
     decays = {"decoupled": 0.1, "decoupled_embeddings": 0.2, "decoupled_gains": 0.4}
