@@ -27,13 +27,13 @@ triton = pytest.importorskip("triton")
 def interpreted() -> Any:
     """A second copy of the kernel's module, interpreted; GPU tests compile the first one."""
     file = Path(optimizers.__file__).with_name("adamw_triton.py")
-    found = spec_from_file_location("interpreted_kernel", file)
-    assert found is not None
-    assert found.loader is not None
-    module = module_from_spec(found)
+    module_spec = spec_from_file_location("interpreted_kernel", file)
+    assert module_spec is not None
+    assert module_spec.loader is not None
+    module = module_from_spec(module_spec)
     with triton.knobs.runtime.scope():
         triton.knobs.runtime.interpret = True
-        found.loader.exec_module(module)
+        module_spec.loader.exec_module(module)
     return module
 
 
@@ -80,8 +80,8 @@ def test_kernel_equals_torch(
     specs = adamw_specs(make_spec)
     expected = train(tokens, tmp_path / "rows", specs, slots=1, width=1, dtype=dtype)
     launches = request.getfixturevalue("with_kernel")
-    found = train(tokens, tmp_path / "kernel", specs, slots=3, width=3, dtype=dtype)
-    for a, b in zip(expected, found, strict=True):
+    actual = train(tokens, tmp_path / "kernel", specs, slots=3, width=3, dtype=dtype)
+    for a, b in zip(expected, actual, strict=True):
         assert_near(a, b, 1e-2 if dtype == "bfloat16" else 1e-4)
     assert {1, 3} <= set(launches), "some slots rest while others move"
 
