@@ -118,8 +118,8 @@ def test_kernel_of_the_update_changes_nothing(
 
 def test_float32_is_near_the_cpu(tmp_path: Path, tokens: Tokens, make_spec: MakeSpec) -> None:
     specs = everything(make_spec)
-    here = train(tokens, tmp_path / "cpu", specs, slots=2, width=1)
-    for a, b in zip(here, on_gpu(tokens, tmp_path / "gpu", specs), strict=True):
+    on_cpu = train(tokens, tmp_path / "cpu", specs, slots=2, width=1)
+    for a, b in zip(on_cpu, on_gpu(tokens, tmp_path / "gpu", specs), strict=True):
         assert_near(a, b, 1e-3)
 
 

@@ -88,7 +88,7 @@ def test_asynchronous_states_equal_synchronous_ones(
         made = Engine(*tokens, slots=3, width=3, device="cuda", dtype=dtype, checkpoint_dir=folder)
         return [repr(r).replace(str(folder), "") for r in turn_all(made, specs)]
 
-    found = train(tmp_path / "a")
+    actual = train(tmp_path / "a")
 
     def copy(rows: Any) -> Any:
         torch.cuda.synchronize()
@@ -102,7 +102,7 @@ def test_asynchronous_states_equal_synchronous_ones(
 
     monkeypatch.setattr(stack, "begin_copy", copy)
     monkeypatch.setattr(ThreadPoolExecutor, "submit", submit)
-    assert found == train(tmp_path / "s")
+    assert actual == train(tmp_path / "s")
     assert states(tmp_path / "a") == states(tmp_path / "s")
 
 
@@ -150,8 +150,8 @@ def test_stack_narrows_when_the_gpu_is_full(
     reports = turn_all(engine, specs)
     assert engine.failures == {}
     assert 1 <= engine.width < 8
-    found = {(r.trial_id, r.step): r.val_loss for r in reports}
-    assert found == pytest.approx({(r.trial_id, r.step): r.val_loss for r in peace}, rel=1e-2)
+    actual = {(r.trial_id, r.step): r.val_loss for r in reports}
+    assert actual == pytest.approx({(r.trial_id, r.step): r.val_loss for r in peace}, rel=1e-2)
     assert len(reports) == len(peace)
 
 

@@ -177,7 +177,7 @@ def test_slot_does_not_matter(
 def test_choices_side_by_side_change_nothing(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, shape: Any
 ) -> None:
-    """One stack with all optimizers, schedules, regularizers: each slot equals the trial alone."""
+    """One stack with all optimizers, schedules, regularizers: each slot equals its trial alone."""
     make = partial(make_spec, model=shape, steps=6)
     specs = [make(optimizer=name, seed=i) for i, name in enumerate(OPTIMIZERS)]
     specs += [make(schedule=name, seed=i) for i, name in enumerate(SCHEDULES)]
@@ -293,18 +293,18 @@ def test_resume_equals_uninterrupted(
     """Interrupted at any report and resumed in another slot, next to others."""
     spec = make_spec(model=shape, steps=11, reports=4, dropout=0.2, token_noise=0.2, grad_clip=0.5)
     other = make_spec(model=shape, seed=9, steps=7)
-    (whole,) = train(tokens, tmp_path / "whole", [spec], slots=1, width=1)
+    (undisturbed,) = train(tokens, tmp_path / "whole", [spec], slots=1, width=1)
     (begun,) = train(tokens, tmp_path / "begun", [spec], slots=1, width=1, stop={0: after})
     saved = last_state(tmp_path / "begun")
     _, resumed = train(
         tokens, tmp_path / "resumed", [other, spec], slots=2, width=3, resume={1: saved}
     )
-    assert_same(whole, (begun[0] + resumed[0], resumed[1]))
+    assert_same(undisturbed, (begun[0] + resumed[0], resumed[1]))
 
 
 def resume_anywhere(tmp_path: Path, tokens: Tokens, spec: TrialSpec, other: TrialSpec) -> Outcome:
     """Interrupt a trial at each report in turn; compare with an undisturbed run; return it."""
-    (whole,) = train(tokens, tmp_path / "whole", [spec], slots=1, width=1)
+    (undisturbed,) = train(tokens, tmp_path / "whole", [spec], slots=1, width=1)
     for after in range(1, len(spec.report_steps)):
         begun = tmp_path / f"begun{after}"
         (first,) = train(tokens, begun, [spec], slots=1, width=1, stop={0: after})
@@ -312,8 +312,8 @@ def resume_anywhere(tmp_path: Path, tokens: Tokens, spec: TrialSpec, other: Tria
         _, rest = train(
             tokens, tmp_path / f"{after}", [other, spec], slots=2, width=3, resume=resume
         )
-        assert_same(whole, (first[0] + rest[0], rest[1]))
-    return whole
+        assert_same(undisturbed, (first[0] + rest[0], rest[1]))
+    return undisturbed
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -330,8 +330,8 @@ def test_resume_remembers_the_plateau(tmp_path: Path, tokens: Tokens, make_spec:
         schedule="plateau", optimizer="sgd", max_learning_rate=3.0, steps=12, reports=6,
         plateau_patience=0, plateau_cooldown=1, decay_factor=0.5, warmup_steps=0,
     )  # fmt: skip
-    whole = resume_anywhere(tmp_path, tokens, spec, make_spec(seed=9, steps=7))
-    rates = {numbers[1 + 1 + METRICS.index("learning_rate")] for numbers in whole[0]}
+    undisturbed = resume_anywhere(tmp_path, tokens, spec, make_spec(seed=9, steps=7))
+    rates = {numbers[1 + 1 + METRICS.index("learning_rate")] for numbers in undisturbed[0]}
     assert len(rates) > 1
 
 

@@ -45,8 +45,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def test_write_and_read_round_trip(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder" / "x.safetensors"
     checkpoint.write(path, tensors(), ABOUT)
-    found, about = checkpoint.read(path)
-    assert about == ABOUT
+    found, metadata = checkpoint.read(path)
+    assert metadata == ABOUT
     assert found.keys() == tensors().keys()
     for name, tensor in tensors().items():
         assert found[name].dtype == tensor.dtype
@@ -194,8 +194,8 @@ MAKERS = pytest.mark.parametrize(
 )
 
 
-def train(made: Made, steps: range) -> None:
-    m, optimizer = made
+def train(trained: Made, steps: range) -> None:
+    m, optimizer = trained
     for step in steps:
         generator = torch.Generator().manual_seed(step)
         ids = torch.randint(257, (2, 3, 6), generator=generator)
@@ -207,16 +207,16 @@ def train(made: Made, steps: range) -> None:
 @MAKERS
 @pytest.mark.parametrize("to", ["path", "text", "file"])
 def test_training_goes_on_bit_for_bit(tmp_path: Path, make: Callable[[int], Made], to: str) -> None:
-    made, other = make(0), make(1)
-    train(made, range(4))
+    trained, other = make(0), make(1)
+    train(trained, range(4))
     out: Any = {"path": tmp_path / "x", "text": str(tmp_path / "x"), "file": io.BytesIO()}[to]
-    save_checkpoint(*made, 4, out)
+    save_checkpoint(*trained, 4, out)
     if isinstance(out, io.BytesIO):
         out.seek(0)
     assert load_checkpoint(out, *other) == 4
-    train(made, range(4, 8))
+    train(trained, range(4, 8))
     train(other, range(4, 8))
-    ours, theirs = made[0].state_dict(), other[0].state_dict()
+    ours, theirs = trained[0].state_dict(), other[0].state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     fresh = make(0)
     train(fresh, range(4))
@@ -225,13 +225,13 @@ def test_training_goes_on_bit_for_bit(tmp_path: Path, make: Callable[[int], Made
 
 @MAKERS
 def test_load_checkpoint_restores_the_groups(make: Callable[[int], Made]) -> None:
-    made, other = make(0), make(1)
+    trained, other = make(0), make(1)
     file = io.BytesIO()
-    made[1].param_groups[0]["lr"] = made[1].param_groups[0]["lr"] * 0.5
-    save_checkpoint(*made, 0, file)
+    trained[1].param_groups[0]["lr"] = trained[1].param_groups[0]["lr"] * 0.5
+    save_checkpoint(*trained, 0, file)
     file.seek(0)
     load_checkpoint(file, *other)
-    for a, b in zip(made[1].param_groups, other[1].param_groups, strict=True):
+    for a, b in zip(trained[1].param_groups, other[1].param_groups, strict=True):
         assert a.keys() == b.keys()
         for key in a.keys() - {"params"}:
             assert type(a[key]) is type(b[key])
@@ -256,16 +256,16 @@ def test_save_checkpoint_takes_tied_weights(tmp_path: Path) -> None:
 
 
 def test_save_checkpoint_is_atomic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = with_numbers(0)
-    save_checkpoint(*made, 1, tmp_path / "x")
+    trained = with_numbers(0)
+    save_checkpoint(*trained, 1, tmp_path / "x")
 
     def fail(handle: int) -> None:
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="Input/output"):
-        save_checkpoint(*made, 2, tmp_path / "x")
-    assert load_checkpoint(tmp_path / "x", *made) == 1
+        save_checkpoint(*trained, 2, tmp_path / "x")
+    assert load_checkpoint(tmp_path / "x", *trained) == 1
 
 
 def damaged(file: IO[bytes]) -> None:
@@ -275,16 +275,16 @@ def damaged(file: IO[bytes]) -> None:
 
 
 def test_load_checkpoint_refuses_damage_and_other_shapes(tmp_path: Path) -> None:
-    made = with_numbers(0)
+    trained = with_numbers(0)
     file = io.BytesIO()
-    save_checkpoint(*made, 1, file)
+    save_checkpoint(*trained, 1, file)
     file.seek(0)
     larger = TransformerLM(3, 257, 6, 8, 1, 2, 32)
     with pytest.raises(CheckpointError, match="does not fit the model"):
         load_checkpoint(file, larger, AdamW(larger.parameters()))
     damaged(file)
     with pytest.raises(CheckpointError, match="checksum"):
-        load_checkpoint(file, *made)
+        load_checkpoint(file, *trained)
     checkpoint.write(tmp_path / "x", {"weights.a": torch.ones(1)}, {"step": 1})
     with pytest.raises(CheckpointError, match="does not fit the model"):
-        load_checkpoint(tmp_path / "x", *made)
+        load_checkpoint(tmp_path / "x", *trained)

@@ -18,8 +18,8 @@ from model.errors import CheckpointError
 
 def save(folder: Path, step: int, trial_id: str = "7", **more: object) -> Path:
     path = store.checkpoint_path(folder, trial_id, step)
-    about = {"spec_hash": "h", "step": step, "val_losses": [0.5] * step, **more}
-    checkpoint.write(path, {"weights.a": torch.full((2, 3), float(step))}, about)
+    metadata = {"spec_hash": "h", "step": step, "val_losses": [0.5] * step, **more}
+    checkpoint.write(path, {"weights.a": torch.full((2, 3), float(step))}, metadata)
     return path
 
 
@@ -27,7 +27,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def found(folder: Path, step: int = 99) -> int | None:
+def newest_step(folder: Path, step: int = 99) -> int | None:
     """Return the step of the newest checkpoint; check its contents."""
     state = store.read_newest(folder, CheckpointRef("7", step))
     if state is None:
@@ -41,7 +41,14 @@ def test_newest_is_at_most_of_the_step(tmp_path: Path) -> None:
     for step in (5, 10, 100):
         save(tmp_path, step)
     save(tmp_path, 50, trial_id="70")
-    assert [found(tmp_path, step) for step in (4, 5, 9, 10, 99, 100)] == [None, 5, 5, 10, 10, 100]
+    assert [newest_step(tmp_path, step) for step in (4, 5, 9, 10, 99, 100)] == [
+        None,
+        5,
+        5,
+        10,
+        10,
+        100,
+    ]
     assert store.read_newest(tmp_path, CheckpointRef("8", 99)) is None
     assert store.read_newest(tmp_path / "none", CheckpointRef("7", 99)) is None
 
@@ -72,18 +79,18 @@ def test_damaged_newest_state_gives_way_to_the_one_before(
     whole = path.read_bytes()
     assert damage(whole) != whole
     path.write_bytes(damage(whole))
-    assert found(tmp_path) == 20
+    assert newest_step(tmp_path) == 20
     store.checkpoint_path(tmp_path, "7", 20).write_bytes(b"")
-    assert found(tmp_path) == 10
+    assert newest_step(tmp_path) == 10
     path.write_bytes(whole)
-    assert found(tmp_path) == 30
+    assert newest_step(tmp_path) == 30
 
 
 def test_state_under_another_name_is_passed_over(tmp_path: Path) -> None:
     """A renamed copy still contains its update."""
     save(tmp_path, 10)
     save(tmp_path, 20).rename(store.checkpoint_path(tmp_path, "7", 30))
-    assert found(tmp_path) == 10
+    assert newest_step(tmp_path) == 10
 
 
 def test_newest_can_be_asked_to_fit(tmp_path: Path) -> None:
@@ -119,7 +126,7 @@ def test_kill_between_writing_and_renaming_leaves_the_state_before(tmp_path: Pat
     left = [name for name in names(tmp_path / "7") if name != "000000010.safetensors"]
     assert len(left) == 1, "it was killed after writing"
     assert (tmp_path / "7" / left[0]).stat().st_size > 100
-    assert found(tmp_path) == 10
+    assert newest_step(tmp_path) == 10
     store.delete_partial_files(tmp_path, "7")
     assert names(tmp_path / "7") == ["000000010.safetensors"]
     store.delete_partial_files(tmp_path, "8")
@@ -134,7 +141,7 @@ def test_drop_before_keeps_two(tmp_path: Path) -> None:
     store.prune(tmp_path, CheckpointRef("7", 30))
     assert names(tmp_path / "7")[0] == "000000020.safetensors"
     store.prune(tmp_path, CheckpointRef("7", 35))  # not saved: a full disk
-    assert [found(tmp_path, step) for step in (29, 39, 99)] == [None, 30, 40]
+    assert [newest_step(tmp_path, step) for step in (29, 39, 99)] == [None, 30, 40]
     store.prune(tmp_path, CheckpointRef("8", 40))
 
 

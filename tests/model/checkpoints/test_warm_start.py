@@ -88,13 +88,13 @@ def test_warm_start_resumes_as_if_uninterrupted(
     source = source_of(tokens, make_spec(seed=7, steps=4, optimizer=optimizer), tmp_path)
     plain = make_spec(optimizer=optimizer, steps=8, reports=4, ema_decay=0.5)
     spec = warm(plain, source, starts, state=state)
-    (whole,) = train(tokens, tmp_path, [spec], slots=1, width=1, starts=starts)
+    (undisturbed,) = train(tokens, tmp_path, [spec], slots=1, width=1, starts=starts)
     begun = tmp_path / "begun"
     (first,) = train(tokens, begun, [spec], slots=1, width=1, stop={0: 2}, starts=starts)
     resume = {1: last_state(begun)}
     other = make_spec(seed=9, steps=7)
     _, rest = train(tokens, tmp_path, [other, spec], slots=2, width=3, resume=resume)
-    assert_same(whole, (first[0] + rest[0], rest[1]))
+    assert_same(undisturbed, (first[0] + rest[0], rest[1]))
 
 
 # tensors of a start ------------------------------------------------------------------------

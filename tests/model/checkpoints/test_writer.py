@@ -44,23 +44,21 @@ class Disk:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.is_free = threading.Event()
         self.is_free.set()
-        self.slow: set[int] = (
-            set()
-        )  # updates whose checkpoints are written only when the disk is free
-        self.asked = threading.Event()  # a write has begun
+        self.slow: set[int] = set()  # updates whose writes wait until the disk is free
+        self.write_began = threading.Event()  # a write has begun
         self.written: list[tuple[str, int]] = []
         self.refused: set[int] = set()  # updates
         self._write = checkpoint.write
         monkeypatch.setattr(checkpoint, "write", self._writing)
 
-    def _writing(self, path: Path, tensors: Any, about: Any, is_wanted: Any) -> bool:
-        self.asked.set()
-        if not self.slow or about["step"] in self.slow:
+    def _writing(self, path: Path, tensors: Any, metadata: Any, is_wanted: Any) -> bool:
+        self.write_began.set()
+        if not self.slow or metadata["step"] in self.slow:
             assert self.is_free.wait(PATIENCE_SECONDS)
-        if about["step"] in self.refused:
+        if metadata["step"] in self.refused:
             raise OSError(errno.ENOSPC, "No space left on device")
-        is_there = self._write(path, tensors, about, is_wanted)
-        self.written += [(about["trial_id"], about["step"])] * is_there
+        is_there = self._write(path, tensors, metadata, is_wanted)
+        self.written += [(metadata["trial_id"], metadata["step"])] * is_there
         return is_there
 
     def hold(self) -> None:
@@ -90,11 +88,11 @@ def turn_all(engine: Engine) -> list[Report]:
 
 def states(folder: Path) -> dict[str, tuple[str, Any]]:
     """Return the files of a folder by name: digest of the tensors, and metadata."""
-    found = {}
+    actual = {}
     for path in folder.rglob("*.*"):
-        tensors, about = checkpoint.read(path)
-        found[path.relative_to(folder).as_posix()] = checkpoint.digest(tensors), about
-    return found
+        tensors, metadata = checkpoint.read(path)
+        actual[path.relative_to(folder).as_posix()] = checkpoint.digest(tensors), metadata
+    return actual
 
 
 def steps_of(folder: Path, trial_id: str) -> list[int]:
@@ -116,13 +114,13 @@ def test_asynchronous_states_equal_synchronous_ones(
 ) -> None:
     """Equal bytes and equal reports, in equal order; one parent trains without reports."""
     parent = make_spec(seed=7, steps=9, reports=3, dropout=0.1)
-    own = parent.model_dump(exclude={"continues"}) | {"seed": 5}
+    fields = parent.model_dump(exclude={"continues"}) | {"seed": 5}
     specs = [make_spec(seed=i, steps=6 + i, reports=3, ema_decay=0.5 * (i % 2)) for i in range(4)]
-    specs.append(TrialSpec(**own, continues=Continues(spec=parent, step=3)))
+    specs.append(TrialSpec(**fields, continues=Continues(spec=parent, step=3)))
     specs.append(make_spec(steps=40, **WILD))
     engine = Engine(*tokens, slots=3, width=width, checkpoint_dir=tmp_path / "a")
     admit_all(engine, specs)
-    found = turn_all(engine)
+    actual = turn_all(engine)
 
     def submit(pool: Any, do: Any, *what: Any) -> Future[Any]:
         future: Future[Any] = Future()
@@ -132,9 +130,9 @@ def test_asynchronous_states_equal_synchronous_ones(
     monkeypatch.setattr(ThreadPoolExecutor, "submit", submit)
     engine = Engine(*tokens, slots=3, width=width, checkpoint_dir=tmp_path / "s")
     admit_all(engine, specs)
-    assert relative(found, tmp_path / "a") == relative(turn_all(engine), tmp_path / "s")
+    assert relative(actual, tmp_path / "a") == relative(turn_all(engine), tmp_path / "s")
     assert states(tmp_path / "a") == states(tmp_path / "s")
-    assert {report.status for report in found} == set(Status)
+    assert {report.status for report in actual} == set(Status)
 
 
 def test_training_goes_on_while_the_disk_is_slow(
@@ -186,7 +184,7 @@ def test_discarded_state_is_not_written_where_another_worker_may_write(
     writer, path = Writer(WriterLimits(2**28, threads)), tmp_path / "x"
     disk.hold()
     saving = writer.save("0", path, content())
-    assert disk.asked.wait(PATIENCE_SECONDS)
+    assert disk.write_began.wait(PATIENCE_SECONDS)
     writer.discard(saving)
     time.sleep(0.05)
     assert writer.num_pending == 2
@@ -310,7 +308,7 @@ def test_forgotten_trial_leaves_no_state_although_one_is_being_written(
     disk.hold()
     while engine.tokens < 2 * 4 * 32:
         engine.step()
-    assert disk.asked.wait(PATIENCE_SECONDS)
+    assert disk.write_began.wait(PATIENCE_SECONDS)
     engine.stop("0")
     threading.Timer(0.2, disk.is_free.set).start()
     engine.delete_checkpoints("0")
@@ -330,10 +328,10 @@ def test_stopped_trial_keeps_the_states_of_reports_that_went_out(
     while not reports:
         reports += engine.step()
     disk.hold()
-    disk.asked.clear()
+    disk.write_began.clear()
     while engine.tokens < 5 * 32:
         reports += engine.step()
-    assert disk.asked.wait(PATIENCE_SECONDS)
+    assert disk.write_began.wait(PATIENCE_SECONDS)
     for _ in range(2):
         engine.stop("0")
     assert engine.num_pending > 0
@@ -412,8 +410,8 @@ def test_trial_in_a_smaller_stack_goes_on_from_a_state_under_way(
     monkeypatch.setattr(Stack, "run", run)
     reports = turn_all(engine)
     assert sorted((r.trial_id, r.step) for r in reports) == sorted(e[:2] for e in expected)
-    found = {(r.trial_id, r.step): r.metrics() for r in reports}
-    assert found == {(trial, step): metrics for trial, step, metrics in expected}
+    actual = {(r.trial_id, r.step): r.metrics() for r in reports}
+    assert actual == {(trial, step): metrics for trial, step, metrics in expected}
     assert engine.tokens == 2 * 8 * 32, "nothing was trained twice"
 
 
@@ -434,5 +432,5 @@ def test_state_that_waits_does_not_keep_its_stack(make_spec: MakeSpec) -> None:
     del stack
     gc.collect()
     assert weights() is None
-    found = copied()
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    actual = copied()
+    assert all(torch.equal(actual[name], expected[name]) for name in expected)

@@ -47,10 +47,10 @@ class MadeUp:
         memory: float = math.inf,
     ) -> None:
         self.speed, self.base, self.each, self.memory = speed, base, each, memory
-        self.asked: list[int] = []
+        self.measured: list[int] = []
 
     def __call__(self, width: int) -> Measurement:
-        self.asked.append(width)
+        self.measured.append(width)
         peak = self.base + self.each * width
         if peak > self.memory:
             raise torch.OutOfMemoryError("CUDA out of memory")
@@ -63,7 +63,7 @@ def saturating(full: int) -> Callable[[int], float]:
 
 
 @pytest.mark.parametrize(
-    ("full", "expected", "asked"),
+    ("full", "expected", "measured"),
     [
         (1, 1, [1, 2]),
         (2, 2, [1, 2, 4]),
@@ -72,44 +72,44 @@ def saturating(full: int) -> Callable[[int], float]:
     ],
 )
 def test_widest_stops_when_doubling_gains_little(
-    full: int, expected: int, asked: list[int]
+    full: int, expected: int, measured: list[int]
 ) -> None:
     meter = MadeUp(saturating(full))
     assert widest_stack(meter, math.inf) == expected
-    assert meter.asked == asked
+    assert meter.measured == measured
 
 
 @pytest.mark.parametrize(("gain", "expected"), [(1.09, 1), (1.11, calibration._MAX_WIDTH)])
 def test_widest_wants_a_tenth_of_each_doubling(gain: float, expected: int) -> None:
     meter = MadeUp(lambda width: gain ** math.log2(width))
     assert widest_stack(meter, math.inf) == expected
-    assert max(meter.asked) <= calibration._MAX_WIDTH
+    assert max(meter.measured) <= calibration._MAX_WIDTH
 
 
 def test_widest_leaves_a_margin_and_never_measures_what_should_not_fit() -> None:
     """Of 100 bytes 85 may be used: 5 + 10 K fits at 8, and 16 is not tried."""
     meter = MadeUp(saturating(1000), base=5, each=10)
     assert widest_stack(meter, 100) == 8
-    assert meter.asked == [1, 2, 4, 8]
+    assert meter.measured == [1, 2, 4, 8]
 
 
 def test_widest_takes_what_lies_between_two_doublings() -> None:
     meter = MadeUp(saturating(1000), base=5, each=10)
     assert widest_stack(meter, 160) == 13
-    assert meter.asked == [1, 2, 4, 8, 13]
+    assert meter.measured == [1, 2, 4, 8, 13]
 
 
 def test_widest_ends_before_the_width_at_which_memory_runs_out() -> None:
     """Free memory is an estimate: another process may take it, or a stack may need more."""
     meter = MadeUp(saturating(1000), memory=7)
     assert widest_stack(meter, math.inf) == 4
-    assert meter.asked == [1, 2, 4, 8]
+    assert meter.measured == [1, 2, 4, 8]
 
 
 def test_what_every_stack_needs_counts_once() -> None:
     meter = MadeUp(saturating(1000), base=60, each=5)
     assert widest_stack(meter, 100) == 5
-    assert meter.asked == [1, 2, 4, 5]
+    assert meter.measured == [1, 2, 4, 5]
 
 
 @pytest.mark.parametrize("memory", [0.5, math.inf])
@@ -140,8 +140,8 @@ def test_widest_fits_whenever_one_slot_does(
     width = widest_stack(meter, memory)
     assert 1 <= width <= calibration._MAX_WIDTH
     assert width == 1 or base + each * width <= min(0.85 * memory, breaks)
-    assert width in meter.asked
-    assert len(meter.asked) <= 12
+    assert width in meter.measured
+    assert len(meter.measured) <= 12
 
 
 # for real -----------------------------------------------------------------------------------
@@ -155,16 +155,16 @@ def test_meter_measures_stacks_on_a_cpu(
     spec, on = make_spec(steps=3, reports=3, ema_decay=0.5 * averaged), trained(tokens)
     meter = stack_meter(spec, on._replace(data=put(on.train, on.device) if is_there else None))
     for width in (1, 3):
-        found = meter(width)
-        assert 0 < found.speed < math.inf
-        assert found.peak_bytes == 0
+        measurement = meter(width)
+        assert 0 < measurement.speed < math.inf
+        assert measurement.peak_bytes == 0
 
 
 @pytest.mark.parametrize("z_loss", [0.0, 0.1])
 def test_meter_runs_ticks_of_another_kind_as_well(
     tokens: Tokens, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch, z_loss: float
 ) -> None:
-    """Ticks of another kind need memory beside the graphs, and run when neighbours change."""
+    """Such ticks need memory beside that of the graphs, and run when neighbours change."""
     kinds = []
 
     class Watched(Stack):
@@ -181,22 +181,22 @@ def test_meter_runs_ticks_of_another_kind_as_well(
 def test_slots_are_remembered_by_what_they_depend_on(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[int] = []
+    stacks: list[int] = []
     on = trained(tokens)
 
     def stack_meter(*args: object) -> MadeUp:
-        made.append(1)
-        return MadeUp(saturating(2 ** len(made)))
+        stacks.append(1)
+        return MadeUp(saturating(2 ** len(stacks)))
 
     monkeypatch.setattr(calibration, "stack_meter", stack_meter)
     file = tmp_path / "home" / "calibration.json"
     specs = [make_spec(), make_spec(micro_batch=4), make_spec(model={"d_model": 32})]
     for _ in range(2):
-        found = [slots_for(spec, on, file) for spec in specs]
-        found.append(slots_for(specs[0], on._replace(precision=Precision("bfloat16")), file))
-        assert found == [2, 4, 8, 16]
+        widths = [slots_for(spec, on, file) for spec in specs]
+        widths.append(slots_for(specs[0], on._replace(precision=Precision("bfloat16")), file))
+        assert widths == [2, 4, 8, 16]
         assert slots_for(make_spec(seed=9, dropout=0.5), on, file) == 2
-    assert len(made) == 4
+    assert len(stacks) == 4
     assert list(file.parent.iterdir()) == [file]
     entries = json.loads(file.read_text(encoding="utf-8")).values()
     assert sorted(entry["slots"] for entry in entries) == [2, 4, 8, 16]

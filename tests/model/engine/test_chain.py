@@ -24,9 +24,9 @@ Tokens = tuple[np.ndarray, np.ndarray]
 
 def continued(parent: TrialSpec, step: int, seed: int = 0, **rows: Any) -> TrialSpec:
     """Return a trial that continues another one."""
-    own = parent.model_dump(exclude={"continues"})
-    own["hyperparameters"] |= rows
-    return TrialSpec(**own | {"seed": seed}, continues=Continues(spec=parent, step=step))
+    fields = parent.model_dump(exclude={"continues"})
+    fields["hyperparameters"] |= rows
+    return TrialSpec(**fields | {"seed": seed}, continues=Continues(spec=parent, step=step))
 
 
 @pytest.fixture
@@ -105,8 +105,8 @@ def test_chain_equals_its_links_by_hand(
 def test_chain_trains_like_any_other_loop(tokens: Tokens, make_spec: MakeSpec) -> None:
     """A child with the hyperparameters and the seed of its parent equals its parent."""
     root = make_spec(steps=12, reports=6, dropout=0.1)
-    whole = train(tokens, None, "x", root)
-    assert of(train(tokens, None, "x", continued(root, 4))) == of(whole)[2:]
+    undisturbed = train(tokens, None, "x", root)
+    assert of(train(tokens, None, "x", continued(root, 4))) == of(undisturbed)[2:]
 
 
 @pytest.mark.parametrize("have", [2, 4, 6, 8])

@@ -202,9 +202,11 @@ def test_accumulated_gradients_equal_one_batch(
     specs = [
         make_spec(batch_size=6, micro_batch=b, steps=10, reports=5, **rows) for b in (1, 2, 3, 6)
     ]
-    whole = [list(r.metrics().values()) for r in run_all(tokens, specs[3:])[0]]
+    complete = [list(r.metrics().values()) for r in run_all(tokens, specs[3:])[0]]
     for reports in run_all(tokens, specs[:3]):
-        np.testing.assert_allclose([list(r.metrics().values()) for r in reports], whole, rtol=1e-4)
+        np.testing.assert_allclose(
+            [list(r.metrics().values()) for r in reports], complete, rtol=1e-4
+        )
 
 
 def test_engine_learns_to_count(tokens: Tokens, make_spec: MakeSpec) -> None:
@@ -334,10 +336,10 @@ def test_report_names_its_checkpoint(tmp_path: Path, tokens: Tokens, make_spec: 
     spec = make_spec(steps=6, reports=2)
     for report in Engine(*tokens, checkpoint_dir=tmp_path).run([spec]):
         assert report.checkpoint == str(tmp_path / "0" / f"{report.step:09d}.safetensors")
-        state, about = checkpoint.read(Path(report.checkpoint))
-        assert (about["step"], about["val_loss"]) == (report.step, report.val_loss)
-        assert TrialSpec.model_validate(about["spec"]) == spec
-        assert about["spec_hash"] == spec.hash
+        state, metadata = checkpoint.read(Path(report.checkpoint))
+        assert (metadata["step"], metadata["val_loss"]) == (report.step, report.val_loss)
+        assert TrialSpec.model_validate(metadata["spec"]) == spec
+        assert metadata["spec_hash"] == spec.hash
         assert len(state) == 3 * len(plain_model(spec).state_dict())
 
 

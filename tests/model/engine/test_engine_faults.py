@@ -27,11 +27,11 @@ Tokens = tuple[np.ndarray, np.ndarray]
 
 def numbers(reports: list[Report]) -> dict[str, list[tuple[Any, ...]]]:
     """Return all reports of each trial in order, with NaN as None."""
-    found: dict[str, list[tuple[Any, ...]]] = {}
+    actual: dict[str, list[tuple[Any, ...]]] = {}
     for r in reports:
         values = [repr(value) for value in r.metrics().values()]
-        found.setdefault(r.trial_id, []).append((r.status, r.step, *values))
-    return found
+        actual.setdefault(r.trial_id, []).append((r.status, r.step, *values))
+    return actual
 
 
 def turn_all(engine: Engine, specs: list[TrialSpec]) -> list[Report]:
@@ -141,8 +141,8 @@ def test_stack_narrows_when_memory_runs_out(
     assert 1 <= engine.width <= fits
     assert engine.width == {3: 2, 2: 2, 1: 1}[fits]
     assert memory.refusals <= 3, "each refusal halves"
-    told = {r.trial_id for r in reports if r.problem}
-    assert bool(told) == (where != "in_making")
+    with_problem = {r.trial_id for r in reports if r.problem}
+    assert bool(with_problem) == (where != "in_making")
     assert all("memory ran out" in r.problem for r in reports if r.problem)
 
 
@@ -195,10 +195,10 @@ def test_trial_that_does_not_fit_fails_alone(
 
     monkeypatch.setattr(Stack, "__init__", making)
     engine = Engine(*tokens, slots=4, width=4, checkpoint_dir=tmp_path)
-    found = numbers(turn_all(engine, specs))
+    actual = numbers(turn_all(engine, specs))
     assert list(engine.failures) == ["1"]
     assert "does not fit on cpu even alone (CUDA out of memory)" in str(engine.failures["1"])
-    assert found == {trial: r for trial, r in peace.items() if trial != "1"}
+    assert actual == {trial: r for trial, r in peace.items() if trial != "1"}
     assert (engine.slots, engine.width) == (4, 4)
     engine.failures.clear()
     assert engine.num_pending == 0
@@ -266,13 +266,13 @@ def test_reports_up_to_a_step_are_not_repeated(
 ) -> None:
     """Whichever checkpoints are undamaged, the remaining reports equal an undisturbed run."""
     spec = make_spec(steps=10, reports=5, dropout=0.1)
-    whole = turn_all(Engine(*tokens, checkpoint_dir=tmp_path), [spec])
+    undisturbed = turn_all(Engine(*tokens, checkpoint_dir=tmp_path), [spec])
     for step in damaged:
         path = checkpoint_path(tmp_path, "0", step)
         path.write_bytes(path.read_bytes()[:-1])
     rest = go_on(tokens, tmp_path, spec, CheckpointRef("0", after), after)
-    assert numbers(rest) == numbers([r for r in whole if r.step > after])
-    for report in whole:
+    assert numbers(rest) == numbers([r for r in undisturbed if r.step > after])
+    for report in undisturbed:
         assert report.checkpoint is not None
         if report.step not in damaged or report.step > after:
             checkpoint.read(Path(report.checkpoint))
@@ -283,10 +283,10 @@ def test_newer_states_than_the_last_report_are_not_used(
 ) -> None:
     """The reports in between did not arrive."""
     spec = make_spec(steps=10, reports=5)
-    whole = turn_all(Engine(*tokens, checkpoint_dir=tmp_path), [spec])
+    undisturbed = turn_all(Engine(*tokens, checkpoint_dir=tmp_path), [spec])
     rest = go_on(tokens, tmp_path, spec, CheckpointRef("0", 4), 4)
     assert [r.step for r in rest] == [6, 8, 10]
-    assert numbers(rest) == numbers(whole[2:])
+    assert numbers(rest) == numbers(undisturbed[2:])
 
 
 def test_states_of_another_specification_are_not_used(
@@ -294,8 +294,8 @@ def test_states_of_another_specification_are_not_used(
 ) -> None:
     turn_all(Engine(*tokens, checkpoint_dir=tmp_path), [make_spec(seed=1)])
     spec = make_spec(seed=2)
-    whole = turn_all(Engine(*tokens), [spec])
-    assert numbers(go_on(tokens, tmp_path, spec, CheckpointRef("0", 8), 0)) == numbers(whole)
+    undisturbed = turn_all(Engine(*tokens), [spec])
+    assert numbers(go_on(tokens, tmp_path, spec, CheckpointRef("0", 8), 0)) == numbers(undisturbed)
 
 
 def test_trial_that_begins_tidies_its_folder(
@@ -353,13 +353,13 @@ def test_broken_gradient_harms_its_slot_only(
     monkeypatch.setattr(torch.autograd, "grad", grad)
     engine = Engine(*tokens, slots=4, width=4, checkpoint_dir=tmp_path / "broken")
     reports = turn_all(engine, specs)
-    found = numbers(reports)
-    assert [(s, step) for s, step, *_ in found["1"]] == [
+    actual = numbers(reports)
+    assert [(s, step) for s, step, *_ in actual["1"]] == [
         (Status.TRAINING, 4),
         (Status.DIVERGED, 6),
     ]
     for trial in ("0", "2", "3", "4"):
-        assert found[trial] == peace[trial]
+        assert actual[trial] == peace[trial]
         last = [r.checkpoint for r in reports if r.trial_id == trial][-1]
         assert last is not None
         state = checkpoint.read(Path(last))[0]

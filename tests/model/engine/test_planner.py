@@ -44,14 +44,14 @@ def assert_same(a: QuantumPlan, b: QuantumPlan) -> None:
 @pytest.fixture
 def planned(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Record of the plans that were made."""
-    made: list[int] = []
+    calls: list[int] = []
 
     def plan(*arguments: object, **options: object) -> QuantumPlan:
-        made.append(1)
+        calls.append(1)
         return plan_of(*arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(planning, "plan_of", plan)
-    return made
+    return calls
 
 
 def test_plan_made_ahead_is_the_one_made_in_time(

@@ -102,9 +102,9 @@ def test_greedy_writes_the_most_probable_token_again_and_again(
     sources = pairs[1].batch(np.arange(100), spec.architecture).sources
     assert sources is not None
     model, weights = EncoderDecoder(spec.architecture), fresh_weights(spec)
-    found = stack.translate(1, sources, 8, batch=3)
-    assert len({len(ids) for ids in found}) > 1
-    for source, ids in zip(sources, found, strict=True):
+    actual = stack.translate(1, sources, 8, batch=3)
+    assert len({len(ids) for ids in actual}) > 1
+    for source, ids in zip(sources, actual, strict=True):
         so_far = [0]
         while len(so_far) <= 8:
             x, given_source = torch.tensor([[so_far]]), torch.tensor(source).view(1, 1, -1)
@@ -129,10 +129,10 @@ def test_bleu_is_of_the_pairs_that_are_evaluated(
     numbers = permute(np.arange(9), len(pairs[1]), derive_key(0, "validation"))
     sources = pairs[1].batch(numbers, spec.architecture).sources
     assert sources is not None
-    found = [written(ids) for ids in stack.translate(0, sources, 8, batch=64)]
-    wanted = [written(pairs[1].target(number).tolist()) for number in numbers.tolist()]
-    assert report.bleu == bleu(found, wanted) > 0
-    assert bleu(wanted, wanted) == pytest.approx(100)
+    actual = [written(ids) for ids in stack.translate(0, sources, 8, batch=64)]
+    expected = [written(pairs[1].target(number).tolist()) for number in numbers.tolist()]
+    assert report.bleu == bleu(actual, expected) > 0
+    assert bleu(expected, expected) == pytest.approx(100)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_resumed_equals_uninterrupted(
     tmp_path: Path, pairs: PairsOf, make_spec: MakeSpec, reports: int
 ) -> None:
     spec = make_spec(model=PAIRED_MODEL, dropout=0.1, token_noise=0.1, steps=9)
-    (whole,) = train(pairs, tmp_path / "whole", [spec], slots=1, width=1)
+    (undisturbed,) = train(pairs, tmp_path / "whole", [spec], slots=1, width=1)
     folder = tmp_path / "part"
     train(pairs, folder, [spec], slots=1, width=1, stop={0: reports})
     (rest,) = train(
@@ -196,4 +196,4 @@ def test_resumed_equals_uninterrupted(
         width=1,
         resume={0: last_state(folder)},
     )
-    assert_same((whole[0][reports:], whole[1]), rest)
+    assert_same((undisturbed[0][reports:], undisturbed[1]), rest)

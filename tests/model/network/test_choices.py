@@ -374,9 +374,9 @@ def test_positions_count_on_across_documents(position: str) -> None:
     """Changing other pieces does not change a piece; moving it does."""
     a = Architecture(**SMALL, position=position, attend_across_documents=False)
     model, weights = LanguageModel(a), weights_of(a)
-    here, other, moved = ([4, 5, 0, 6, 7], [8, 9, 0, 6, 7], [5, 0, 6, 7, 7])
+    original, other, moved = ([4, 5, 0, 6, 7], [8, 9, 0, 6, 7], [5, 0, 6, 7, 7])
     logits = [
-        model(weights, torch.tensor(ids).view(1, 1, -1))[0, 0] for ids in (here, other, moved)
+        model(weights, torch.tensor(ids).view(1, 1, -1))[0, 0] for ids in (original, other, moved)
     ]
     assert torch.equal(logits[0][2:], logits[1][2:])
     assert not torch.allclose(logits[0][2:4], logits[2][1:3])

@@ -83,12 +83,12 @@ def test_attention_dropout_equals_formula(kind: str, kv_heads: int, rate: list[f
     y = attend_with_dropout(mask, drop)(q, keys, values, 3).view(k, batch, heads, length, d)
     ones = torch.ones(len(drop.slots), batch, heads, length, length, dtype=torch.float64)
     factors = dict(zip(drop.slots.tolist(), drop.masks(ones, -4), strict=True))
-    whole = attend_causally(q, keys, values) if mask is None else attend_by(mask)(
+    complete = attend_causally(q, keys, values) if mask is None else attend_by(mask)(
         q, keys, values, 0
     )  # fmt: skip
     for slot in range(k):
         if slot not in factors:
-            assert torch.equal(y[slot], whole.view_as(y)[slot])
+            assert torch.equal(y[slot], complete.view_as(y)[slot])
             continue
         for b in range(batch):
             row = slot * batch + b
@@ -99,8 +99,8 @@ def test_attention_dropout_equals_formula(kind: str, kv_heads: int, rate: list[f
                     scores = scores + alibi_bias(length, heads, CPU)[0, h]
                 allowed = torch.ones(length, length, dtype=torch.bool).tril()
                 if mask is not None:
-                    own = mask[0 if len(mask) == 1 else row, 0 if mask.shape[1] == 1 else h]
-                    allowed = own if own.dtype == torch.bool else own.isfinite()
+                    slot_mask = mask[0 if len(mask) == 1 else row, 0 if mask.shape[1] == 1 else h]
+                    allowed = slot_mask if slot_mask.dtype == torch.bool else slot_mask.isfinite()
                 p = scores.masked_fill(~allowed, -math.inf).softmax(-1)
                 assert_near(y[slot, b, h], (p * factors[slot][b, h]) @ values[row, g], 1e-6)
 

@@ -42,9 +42,9 @@ def assert_equals_reference(a: Architecture, k: int = 2) -> None:
     logits = EncoderDecoder(a)(weights, ids, sources)
     assert logits.shape == (*ids.shape, a.vocab_size)
     for slot in range(k):
-        own = {name: w[slot] for name, w in weights.items()}
+        slot_weights = {name: w[slot] for name, w in weights.items()}
         for b in range(ids.shape[1]):
-            expected = logits_one(a, own, ids[slot, b], text_of(sources[slot, b]))
+            expected = logits_one(a, slot_weights, ids[slot, b], text_of(sources[slot, b]))
             assert_near(logits[slot, b], expected, 1e-5)
 
 
@@ -130,8 +130,8 @@ def test_gradient_equals_finite_differences() -> None:
         given = weights | dict(zip(names, values, strict=True))
         logits = EncoderDecoder(a)(given, ids, sources)
         log_p = logits.log_softmax(-1)
-        asked = targets >= 0
-        return -log_p.gather(-1, targets.clamp(min=0).unsqueeze(-1))[asked].mean()
+        counts = targets >= 0
+        return -log_p.gather(-1, targets.clamp(min=0).unsqueeze(-1))[counts].mean()
 
     inputs = [weights[name].clone().requires_grad_() for name in names]
     assert torch.autograd.gradcheck(loss, inputs, fast_mode=True)
@@ -174,11 +174,11 @@ def test_ignored_targets_take_no_part() -> None:
         loss = cross_entropy(given, targets, smoothing, ignore_index=-100)
         (grad,) = torch.autograd.grad(loss, given, torch.tensor([1.0, 0.5]))
         for slot, weight in enumerate((1.0, 0.5)):
-            own = logits[slot].clone().requires_grad_()
+            slot_logits = logits[slot].clone().requires_grad_()
             expected = nn.functional.cross_entropy(
-                own.flatten(0, 1), targets[slot].flatten(),
+                slot_logits.flatten(0, 1), targets[slot].flatten(),
                 label_smoothing=0.0 if smoothing is None else float(smoothing[slot]),
             )  # fmt: skip
             assert_near(loss[slot].double(), expected, 1e-6)
-            (wanted,) = torch.autograd.grad(expected * weight, own)
-            assert_near(grad[slot].double(), wanted, 1e-6)
+            (expected_grad,) = torch.autograd.grad(expected * weight, slot_logits)
+            assert_near(grad[slot].double(), expected_grad, 1e-6)

@@ -267,8 +267,8 @@ def test_multihead_self_attention_with_rope_equals_a_loop_over_heads(k: int, kin
     y = multihead_self_attention(*w, x, HEADS, THETA, at)
     for slot in range(k):
         for b in range(BATCH):
-            here = each[slot, b] if kind == "each" else at
-            expected = multihead_one(*w[:, slot], x[slot, b], HEADS, THETA, here)
+            row_positions = each[slot, b] if kind == "each" else at
+            expected = multihead_one(*w[:, slot], x[slot, b], HEADS, THETA, row_positions)
             assert_near(y[slot, b], expected)
 
 
@@ -297,9 +297,9 @@ def test_transformer_block_equals_formula(k: int) -> None:
     weights, x = block_weights(k), normal(k, BATCH, TOKENS, WIDTH, seed=9)
     y = transformer_block(weights, x, HEADS, THETA)
     for slot in range(k):
-        own = {name: w[slot] for name, w in weights.items()}
+        slot_weights = {name: w[slot] for name, w in weights.items()}
         for b in range(BATCH):
-            assert_near(y[slot, b], block_one(own, x[slot, b], HEADS, THETA))
+            assert_near(y[slot, b], block_one(slot_weights, x[slot, b], HEADS, THETA))
 
 
 # gradients --------------------------------------------------------------------------------------
@@ -346,8 +346,10 @@ def test_transformer_block_gradient_equals_float64(k: int) -> None:
     weights: dict[str, Any] = {n: w.requires_grad_() for n, w in block_weights(k).items()}
     x = normal(k, 1, TOKENS, WIDTH, seed=9).requires_grad_()
     up = normal(k, 1, TOKENS, WIDTH, seed=10)
-    own = [{name: w[slot] for name, w in weights.items()} for slot in range(k)]
-    expected = torch.stack([block_one(own[i], x[i, 0], HEADS, THETA) for i in range(k)])[:, None]
+    slot_weights = [{name: w[slot] for name, w in weights.items()} for slot in range(k)]
+    expected = torch.stack([block_one(slot_weights[i], x[i, 0], HEADS, THETA) for i in range(k)])[
+        :, None
+    ]
     inputs = (x, *weights.values())
     actual = torch.autograd.grad(transformer_block(weights, x, HEADS, THETA), inputs, up)
     for a, e in zip(actual, torch.autograd.grad(expected, inputs, up), strict=True):

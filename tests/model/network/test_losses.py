@@ -40,18 +40,18 @@ def test_cross_entropy_and_gradient_equal_torch(
 ) -> None:
     logits, targets = batch(3, *shape, scale=scale, dtype=dtype)
     each = smoothing if isinstance(smoothing, tuple) else (smoothing or 0.0,) * 3
-    given = torch.tensor(smoothing) if isinstance(smoothing, tuple) else smoothing
-    loss = cross_entropy(logits, targets, given)
+    smoothing_tensor = torch.tensor(smoothing) if isinstance(smoothing, tuple) else smoothing
+    loss = cross_entropy(logits, targets, smoothing_tensor)
     expected = torch.stack([reference(logits[k], targets[k], each[k]) for k in range(3)])
     assert loss.shape == (3,)
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss.double(), expected, rtol=2e-6, atol=2e-6)
     up = torch.tensor([1.0, 0.0, -2.5])
     (actual,) = torch.autograd.grad(loss, logits, up)
-    (wanted,) = torch.autograd.grad(expected, logits, up.double())
+    (expected_grad,) = torch.autograd.grad(expected, logits, up.double())
     assert actual.dtype == dtype
     tolerance = 1e-6 if dtype is torch.float32 else 1e-2
-    torch.testing.assert_close(actual, wanted, rtol=tolerance, atol=1e-7)
+    torch.testing.assert_close(actual, expected_grad, rtol=tolerance, atol=1e-7)
 
 
 @pytest.mark.parametrize("smoothing", [None, (0.0, 0.1, 0.9)])
@@ -77,8 +77,8 @@ def test_z_loss_and_gradient_equal_autograd(
     torch.testing.assert_close(loss.double(), expected, rtol=2e-6, atol=2e-6)
     up = torch.tensor([1.0, 0.5, -2.5])
     (actual,) = torch.autograd.grad(loss, logits, up)
-    (wanted,) = torch.autograd.grad(expected, logits, up.double())
-    torch.testing.assert_close(actual, wanted, rtol=1e-5, atol=1e-6)
+    (expected_grad,) = torch.autograd.grad(expected, logits, up.double())
+    torch.testing.assert_close(actual, expected_grad, rtol=1e-5, atol=1e-6)
 
 
 def test_z_loss_of_a_neighbour_changes_no_bits() -> None:

@@ -80,9 +80,9 @@ def test_forward_equals_a_single_model_in_float64(k: int) -> None:
     logits = model(ids(k))
     assert logits.shape == (k, 3, 7, 260)
     for slot in range(k):
-        own = {name: t[slot].double() for name, t in model.state_dict().items()}
+        slot_weights = {name: t[slot].double() for name, t in model.state_dict().items()}
         for b in range(3):
-            assert_near(logits[slot, b], logits_one(own, ids(k)[slot, b]), 2e-5)
+            assert_near(logits[slot, b], logits_one(slot_weights, ids(k)[slot, b]), 2e-5)
     assert k == 1 or not torch.allclose(logits[0], logits[1])
 
 

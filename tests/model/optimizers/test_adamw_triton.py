@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from model import optimizers
+from model.optimizers.layout import Layout
 from model.optimizers.registry import OPTIMIZERS
 from model.optimizers.update_rule import Coefficients
 from model.stack import stack
@@ -26,13 +27,13 @@ triton = pytest.importorskip("triton")
 def interpreted() -> Any:
     """A second copy of the kernel's module, interpreted; GPU tests compile the first one."""
     file = Path(optimizers.__file__).with_name("adamw_triton.py")
-    found = spec_from_file_location("interpreted_kernel", file)
-    assert found is not None
-    assert found.loader is not None
-    module = module_from_spec(found)
+    module_spec = spec_from_file_location("interpreted_kernel", file)
+    assert module_spec is not None
+    assert module_spec.loader is not None
+    module = module_from_spec(module_spec)
     with triton.knobs.runtime.scope():
         triton.knobs.runtime.interpret = True
-        found.loader.exec_module(module)
+        module_spec.loader.exec_module(module)
     return module
 
 
@@ -79,8 +80,8 @@ def test_kernel_equals_torch(
     specs = adamw_specs(make_spec)
     expected = train(tokens, tmp_path / "rows", specs, slots=1, width=1, dtype=dtype)
     launches = request.getfixturevalue("with_kernel")
-    found = train(tokens, tmp_path / "kernel", specs, slots=3, width=3, dtype=dtype)
-    for a, b in zip(expected, found, strict=True):
+    actual = train(tokens, tmp_path / "kernel", specs, slots=3, width=3, dtype=dtype)
+    for a, b in zip(expected, actual, strict=True):
         assert_near(a, b, 1e-2 if dtype == "bfloat16" else 1e-4)
     assert {1, 3} <= set(launches), "some slots rest while others move"
 
@@ -109,7 +110,7 @@ def test_kernel_is_for_adamw_alone(
 
 def test_kernel_decays_each_part_and_spares_what_rests(interpreted: Any) -> None:
     """A step with m, v and g of zero only decays: θ − α·λ·θ, each kind of weight by its own λ."""
-    layout = optimizers.Layout((slice(64, 192),), (slice(0, 64),), (slice(192, 256),))
+    layout = Layout((slice(64, 192),), (slice(0, 64),), (slice(192, 256),))
     theta = torch.randn(3, 256, generator=torch.Generator().manual_seed(0))
     row = {"learning_rate": 0.5, "a1": 0.9, "c1": 1.0, "a2": 0.9, "c2": 1.0, "eps": 1e-8}
     decays = {"decoupled": 0.1, "decoupled_embeddings": 0.2, "decoupled_gains": 0.4}

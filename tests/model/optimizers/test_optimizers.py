@@ -222,9 +222,9 @@ def run_torch(h: Hyperparameters, row: Tensor) -> Tensor:
         for n, p in parameters.items()
     ]  # fmt: skip
     optimizer = REFERENCES[h.optimizer](groups, h)
-    whole = row.double()
+    exact = row.double()
     for step in range(1, STEPS + 1):
-        for (_, g), p in zip(split(row_gradient(step, whole)), parameters.values(), strict=True):
+        for (_, g), p in zip(split(row_gradient(step, exact)), parameters.values(), strict=True):
             p.grad = g.clone()
         torch.nn.utils.clip_grad_norm_(parameters.values(), h.grad_clip or torch.inf)
         for name, p in parameters.items():
@@ -235,8 +235,8 @@ def run_torch(h: Hyperparameters, row: Tensor) -> Tensor:
             group["lr"] = learning_rate(step, h)
         optimizer.step()
         for name, p in parameters.items():
-            whole[OFFSETS[name] :][: p.numel()] = p.detach().flatten()
-    return whole
+            exact[OFFSETS[name] :][: p.numel()] = p.detach().flatten()
+    return exact
 
 
 # tests -------------------------------------------------------------------------------------------

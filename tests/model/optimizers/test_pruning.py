@@ -13,9 +13,9 @@ from model.spec.hyperparameters import Hyperparameters
 
 
 def rows(**values: Any) -> Hyperparameters:
-    given = {"target_sparsity": 0.8, "prune_start_steps": 20, "prune_end_steps": 60}
-    given |= {"prune_interval_steps": 15, "total_steps": 100, **values}
-    return derive(given, train_sequences=100, context_length=8)
+    entries = {"target_sparsity": 0.8, "prune_start_steps": 20, "prune_end_steps": 60}
+    entries |= {"prune_interval_steps": 15, "total_steps": 100, **values}
+    return derive(entries, train_sequences=100, context_length=8)
 
 
 def test_target_rises_as_a_cubic() -> None:

@@ -86,8 +86,8 @@ def test_whole_matrices_equal_row_by_row(
     specs = everything(make_spec)
     expected = train(tokens, tmp_path / "rows", specs, slots=1, width=1)
     recorded = request.getfixturevalue("as_on_a_gpu")
-    found = train(tokens, tmp_path / "whole", specs, slots=len(specs), width=len(specs))
-    for a, b in zip(expected, found, strict=True):
+    actual = train(tokens, tmp_path / "whole", specs, slots=len(specs), width=len(specs))
+    for a, b in zip(expected, actual, strict=True):
         assert_near(a, b)
     assert recorded.captures > 0
 
@@ -175,9 +175,9 @@ def test_data_on_the_device_are_those_of_the_host(
 
 def assert_read_alike(data: Dataset, a: Any) -> None:
     numbers = np.random.default_rng(0).integers(0, data.num_sequences(a), size=(3, 5))
-    found = put(data, CPU).batch(torch.from_numpy(numbers), a)
+    actual = put(data, CPU).batch(torch.from_numpy(numbers), a)
     expected = [ids for ids in data.batch(numbers, a) if ids is not None]
-    assert len(found) == len(expected)
-    for ours, theirs in zip(found, expected, strict=True):
+    assert len(actual) == len(expected)
+    for ours, theirs in zip(actual, expected, strict=True):
         assert ours.dtype == torch.int64
         np.testing.assert_array_equal(ours.numpy(), theirs)
