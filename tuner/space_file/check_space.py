@@ -179,7 +179,7 @@ class SpaceChecks:
         yield from self._space.hyperparameters.values()
 
     def _check_conditions(self) -> None:
-        """Check that every `when` can hold, alone in its list, and every parameter has an effect."""
+        """Check that every `when` can hold, alone in its list, and that parameters have effects."""
         for p in self._space.parameters:
             self._check_when(p)
         if self._file.is_wrong("model", "hyperparameters"):

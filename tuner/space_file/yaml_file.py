@@ -147,7 +147,7 @@ class YamlFile:
             inside = inside[key]
 
     def folder(self, place: Place) -> Path:
-        """Return the folder of relative paths at a place: that of the file, or the working directory."""
+        """Return the folder of relative paths: that of the file, or for options the current one."""
         is_typed = any(place[: len(path)] == path for path in self._options)
         return Path.cwd() if is_typed else Path(self.name).parent.absolute()
 
