@@ -1,14 +1,27 @@
-"""The errors that a user can cause, each one clear sentence; only `cli` turns them into statuses.
+"""Errors of `tuner`, each with one clear sentence; only `cli` turns them into exit statuses.
 
-    TunerError          exit status 2: bad input or usage
-    ├── SpaceError      a search-space file has mistakes, all reported together
-    ├── RecordError     the record has no such search or run, or it no longer fits the data
-    ├── StoreError      the tracking store cannot be reached or written
-    ├── JournalError    the journal of a search is damaged, or its disk fails
+    TunerError              exit status 2: an error the user can fix
+    ├── SpaceError          a search-space file has mistakes, all reported together
+    ├── RecordError         the record has no such search or run, or no longer fits the data
+    ├── StoreError          the tracking store cannot be reached or written
+    ├── JournalError        the journal of a search is damaged, or its disk fails
     │   └── JournalInUse    another process runs the search
-    └── ResultError     exit status 1: the work was done and the result is bad
+    └── ResultError         exit status 1: the work was done, and its result is bad
 
-`model` raises `CorpusError` and `CheckpointError`, which mean exit status 2 as well.
+    ModelError              exit status 2: errors of `model` that the user can fix; a ValueError
+    ├── CorpusError         the data or the tokenizer cannot be used
+    ├── CheckpointError     a checkpoint is damaged or does not fit
+    └── ExportError         a model cannot be written in a format
+
+    RuntimeError            caught by the driver or the worker; a user sees an outcome or a message
+    ├── TrialError          one trial cannot be trained; its outcome is `failed: …`
+    └── WorkerError         the engine of a worker broke; Ray restarts the worker
+
+    ValueError              caught by `space_file`; a user sees a mistake of a SpaceError
+    ├── PriorError          the `prior:` of an entry is invalid (space_file.prior)
+    └── PointError          a point of `try_first` is invalid (space.first_draws)
+
+All other exceptions are bugs and show their traceback.
 """
 
 from __future__ import annotations
@@ -18,16 +31,20 @@ from dataclasses import dataclass
 
 
 class TunerError(Exception):
-    """Something that the user can put right."""
+    """An error the user can fix; printed without a traceback."""
 
     exit_status = 2
 
 
 @dataclass(frozen=True, order=True)
 class Mistake:
-    """One mistake in a file: where, and one sentence.
+    """One mistake in a search-space file: its position and a message.
 
-    If an option of the command line made it, that is where, and line and column are 0.
+    Attributes:
+        line: line in the file, from 1; 0 for a mistake of an option.
+        column: column in the file, from 1; 0 for a mistake of an option.
+        message: one sentence.
+        option: option of the command line that caused the mistake; empty for the file.
     """
 
     line: int
@@ -36,7 +53,7 @@ class Mistake:
     option: str = ""
 
     def at(self, path: str) -> str:
-        """The sentence after its place in the file of a path."""
+        """Return the message after its position in the file at `path`."""
         where = f"{self.option}:" if self.option else f"{path}:{self.line}:{self.column}"
         return f"{where} {self.message}"
 
@@ -45,8 +62,8 @@ class SpaceError(TunerError):
     """All mistakes of one search-space file.
 
     Args:
-        path: the file as the user named it.
-        mistakes: in any order.
+        path: path of the file as the user wrote it.
+        mistakes: mistakes in any order.
     """
 
     def __init__(self, path: str, mistakes: Sequence[Mistake]) -> None:
@@ -56,7 +73,7 @@ class SpaceError(TunerError):
 
 
 class RecordError(TunerError):
-    """The record has no such search or run, or what it names is no longer there."""
+    """The record has no such search or run, or a file that the record names is missing."""
 
 
 class StoreError(TunerError):
@@ -67,7 +84,7 @@ class JournalError(TunerError):
     """The journal of a search cannot be read or written."""
 
 
-class JournalInUse(JournalError):  # noqa: N818 - reads as what is the case
+class JournalInUse(JournalError):  # noqa: N818 - the name states the problem
     """Another process runs the search."""
 
 
@@ -78,8 +95,8 @@ class ResultError(TunerError):
 
 
 class TrialError(RuntimeError):
-    """A trial cannot be trained; one sentence says why."""
+    """A trial cannot be trained; the message gives the reason."""
 
 
 class WorkerError(RuntimeError):
-    """A worker's engine broke; the worker ends, and Ray starts it again."""
+    """The engine of a worker broke; the worker ends, and Ray restarts it."""

@@ -1,4 +1,4 @@
-"""Where a user's searches live: one folder, and the tracking store in or beside it."""
+"""Home folder of a user's searches, and the MLflow store in it or elsewhere."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _STORE = "mlflow.db"
 
 @dataclass(frozen=True)
 class Home:
-    """The folder of all searches.
+    """Folder of all searches.
 
     Attributes:
-        root: absolute path.
-        tracking_uri: of the MLflow store: MLFLOW_TRACKING_URI, else a SQLite file in the folder.
+        root: absolute path of the folder.
+        tracking_uri: URI of the MLflow store: MLFLOW_TRACKING_URI, or a SQLite file in the folder.
     """
 
     root: Path
@@ -26,16 +26,16 @@ class Home:
 
     @classmethod
     def of(cls, path: str | Path | None = None) -> Home:
-        """The home at a path, at TUNER_HOME, or at ./runs, whether it is there or not."""
+        """Return the home at a path, at TUNER_HOME, or at ./runs; the folder need not exist."""
         root = Path(path or os.environ.get("TUNER_HOME") or DEFAULT_HOME).absolute()
         return cls(root, os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root}/{_STORE}")
 
     @classmethod
     def at(cls, path: str | Path | None = None) -> Home:
-        """The same, made if need be.
+        """Return the home at a path, at TUNER_HOME, or at ./runs, and create its folder.
 
         Raises:
-            StoreError: if the folder cannot be made or written.
+            StoreError: if the folder cannot be created or written.
         """
         home = cls.of(path)
         root = home.root
@@ -53,34 +53,34 @@ class Home:
 
     @property
     def is_local(self) -> bool:
-        """Whether the store is in the folder."""
+        """True if the MLflow store is in the folder."""
         return self.tracking_uri == f"sqlite:///{self.root}/{_STORE}"
 
     @property
     def has_store(self) -> bool:
-        """Whether the store of the folder has been made."""
+        """True if the MLflow store of the folder exists."""
         return (self.root / _STORE).is_file()
 
     @property
     def artifacts(self) -> Path:
-        """Artifacts of the local store."""
+        """Folder of the artifacts of the local store."""
         return self.root / "artifacts"
 
     @property
     def corpora(self) -> Path:
-        """Prepared corpora."""
+        """Folder of the prepared corpora."""
         return self.root / "corpora"
 
     @property
     def starts(self) -> Path:
-        """What warm-started trials start with, and the tokenizers that it goes with."""
+        """Folder of the checkpoints that trials start from, and their tokenizers."""
         return self.root / "starts"
 
     @property
     def calibration(self) -> Path:
-        """How many trials the GPUs that were measured train at one time."""
+        """Path of the measured numbers of slots per GPU."""
         return self.root / "calibration.json"
 
     def search(self, name: str) -> Path:
-        """Files of one search: checkpoints while it runs, and Ray Tune's own state."""
+        """Return the folder of one search: its checkpoints while it runs, and Ray Tune's files."""
         return self.root / "searches" / name

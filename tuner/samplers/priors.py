@@ -10,7 +10,7 @@ After n suggestions, with confidence c and β = 10:
 
 The second line is πBO's prior^(β/n) for a normal distribution: its variance grows with n (Hvarfner
 et al. 2022, arXiv:2204.11051). πBO multiplies the prior with the acquisition function; samplers
-without one are mixed with the prior instead, as in PriorBand (Mallik et al. 2023,
+that have none are mixed with the prior instead, as in PriorBand (Mallik et al. 2023,
 arXiv:2306.12370).
 """
 

@@ -1,7 +1,8 @@
-"""Exploring: the hyperparameters of a trial that goes on from the state of another.
+"""Exploring: hyperparameters of a trial that continues from the checkpoint of another.
 
-A copy inherits all that its state or the counting of its updates depends on: the architecture, the
-optimizer, B, T_total, N_epoch, β_ema and the rows of pruning. Everything else may change.
+A copy inherits every value that the checkpoint or the counting of updates depends on: the
+architecture, the optimizer, B, T_total, N_epoch, β_ema and the pruning hyperparameters. All other
+hyperparameters may change.
 """
 
 from __future__ import annotations
@@ -17,27 +18,29 @@ from tuner.space.parameter import Choice, Parameter, Range, Value
 from tuner.space.space import SearchSpace
 
 Draw = Mapping[str, Value]
-# What becomes of a parameter's value; None: there is none that can be drawn, because its `when` did
-# not hold before, or because its choice has been edited since.
+# Function from a parameter and its old value to its new value. The old value is None if `when` did
+# not hold before, or if an edit of the space removed the value from its choice.
 Change = Callable[[Parameter, Value | None], Value]
 
-# Tells the random numbers of exploring from those that others draw with the same seed.
+# Separates the random numbers of exploring from other ones drawn with the same seed. `model.keys`
+# would do so by name, but recorded searches depend on these numbers: resuming a search repeats its
+# draws, so the stream must not change.
 _STREAM = 0x9B7
 
 
 def generator(seed: int, *place: int) -> np.random.Generator:
-    """Random numbers for one place: a function of seed and place, never of earlier draws."""
+    """Return a generator keyed by seed and place, independent of earlier draws."""
     return np.random.default_rng([seed, _STREAM, *place])
 
 
 def explored(space: SearchSpace, draw: Draw, change: Change) -> dict[str, Value]:
-    """A draw with other values: each explored parameter changed whose `when` holds in the end.
+    """Return a draw in which each explored parameter whose `when` holds is changed.
 
-    Values of parameters whose `when` holds no more are left out.
+    Values of parameters whose `when` no longer holds are left out.
     """
     new: dict[str, Value] = {}
     may_change = {p.label for p in space.explored}
-    for p in space.searched:  # each after those that its `when` asks about
+    for p in space.searched:  # each after the parameters of its `when`
         label = p.label
         value = draw.get(label)
         if label not in may_change:
@@ -50,7 +53,7 @@ def explored(space: SearchSpace, draw: Draw, change: Change) -> dict[str, Value]
 
 
 def is_allowed(space: SearchSpace, train_size: int, parent: Draw, draw: Draw) -> bool:
-    """Whether a draw keeps the rules between rows, and can go on from a state of its parent."""
+    """Return True if a draw keeps all rules, and can continue from its parent's checkpoint."""
     try:
         before, after = (space.derive(d, train_size) for d in (parent, draw))
     except ValueError:
@@ -67,7 +70,7 @@ def is_allowed(space: SearchSpace, train_size: int, parent: Draw, draw: Draw) ->
 def first_allowed(
     space: SearchSpace, train_size: int, parent: Draw, draws: Iterable[Draw]
 ) -> dict[str, Value]:
-    """The first of some draws that is allowed; the parent's own if none is."""
+    """Return the first allowed draw; the parent's draw if none is allowed."""
     for draw in draws:
         if is_allowed(space, train_size, parent, draw):
             return dict(draw)
@@ -78,14 +81,14 @@ def first_allowed(
 
 
 def sample(parameter: Parameter, random: np.random.Generator) -> Value:
-    """A value from a parameter's distribution."""
+    """Return a random value of a parameter."""
     return parameter.at(float(random.random()))
 
 
 def perturbed(
     parameter: Parameter, value: Value, factor: float, random: np.random.Generator
 ) -> Value:
-    """A number times or divided by a factor, or a value beside one in a list."""
+    """Return a number multiplied or divided by a factor, or a neighbour in a list."""
     d, up = parameter.distribution, random.random() < 0.5
     if isinstance(d, Range):
         number = cast(float, value)

@@ -4,7 +4,7 @@ k((x, t), (x′, t′)) = σ²·exp(−‖x − x′‖²/(2ℓ²))·(1 − ε)^
 observation. Source: Bogunovic et al. 2016, "Time-varying Gaussian process bandit optimization"
 (arXiv:1601.06650), as used in PB2.
 
-n = observations, m = points asked about, d = dimensions of a setting. All in float64.
+n = observations, m = points to predict, d = dimensions of a setting. All in float64.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
-# What is tried when a process is fitted; ℓ in units of √d, the diagonal of a unit cube.
+# Grid of the fit; ℓ in units of √d, the diagonal of a unit cube.
 _LENGTHS = (0.1, 0.2, 0.4, 0.8, 1.6)
 _FORGETTING = (0.0, 0.1, 0.25, 0.5)
 _NOISES = (0.01, 0.05, 0.2, 1.0)
-# What is taken with fewer observations than a fit needs: ℓ, ε, λ and σ².
+# ℓ, ε, λ and σ² with fewer observations than a fit needs.
 _UNFITTED = (0.4, 0.1, 0.1, 1.0)
 _FEWEST = 5
 
 
 @dataclass(frozen=True)
 class Process:
-    """A Gaussian process with mean 0, and where it has been observed.
+    """A Gaussian process with mean 0, and the points at which it has been observed.
 
     Attributes:
-        settings: (n, d).
-        times: (n,).
+        settings: observed settings, (n, d).
+        times: times of the observations, (n,).
         length: ℓ.
         forgetting: ε, in [0, 1).
         noise: λ, variance of the noise in units of σ².
@@ -48,22 +48,25 @@ class Process:
     variance: float
 
     def mean(self, values: Floats, settings: Floats, times: Floats) -> Floats:
-        """What is expected at some points.
+        """Return the expected values at some points.
 
         Args:
-            values: observed, (n,).
-            settings: (m, d).
-            times: (m,).
+            values: observed values, (n,).
+            settings: settings of the points, (m, d).
+            times: times of the points, (m,).
 
         Returns:
-            (m,).
+            Expected values, (m,).
         """
         observed, across = self._correlations(settings, times)
         mean: Floats = across.T @ np.linalg.solve(observed, values)
         return mean
 
     def deviation(self, settings: Floats, times: Floats) -> Floats:
-        """The standard deviation there, (m,), without the noise; no values enter it."""
+        """Return the standard deviations at some points, (m,), without the noise.
+
+        They depend on no observed values. Arguments as for `mean`.
+        """
         observed, across = self._correlations(settings, times)
         half = np.linalg.solve(np.linalg.cholesky(observed), across)  # (n, m)
         deviation: Floats = np.sqrt(
@@ -72,7 +75,7 @@ class Process:
         return deviation
 
     def _correlations(self, settings: Floats, times: Floats) -> tuple[Floats, Floats]:
-        """Of the noisy observations, (n, n), and between them and some points, (n, m)."""
+        """Return correlations of the noisy observations, (n, n), and with some points, (n, m)."""
         x, t, shape = self.settings, self.times, (self.length, self.forgetting)
         observed = correlation(x, t, x, t, *shape) + self.noise * np.eye(len(x))
         return observed, correlation(x, t, settings, times, *shape)
@@ -81,7 +84,7 @@ class Process:
 def correlation(
     x: Floats, t: Floats, x2: Floats, t2: Floats, length: float, forgetting: float
 ) -> Floats:
-    """The kernel in units of σ²: (n, d), (n,), (m, d), (m,) → (n, m)."""
+    """Return the kernel in units of σ²: (n, d), (n,), (m, d), (m,) → (n, m)."""
     squares = np.sum((x[:, None, :] - x2[None, :, :]) ** 2, axis=2)
     apart = np.abs(t[:, None] - t2[None, :])
     near: Floats = np.exp(-squares / (2 * length**2)) * (1.0 - forgetting) ** (apart / 2)
@@ -89,14 +92,15 @@ def correlation(
 
 
 def fit(settings: Floats, times: Floats, values: Floats) -> Process:
-    """The process, of a grid of ℓ, ε and λ, under which the values are likeliest.
+    """Return the process with the largest likelihood on a grid of ℓ, ε and λ.
 
-    σ² is the likeliest for each of them. A grid leaves nothing to a starting point.
+    σ² has its largest likelihood for each point of the grid. A grid, unlike a gradient method, does
+    not depend on a starting point.
 
     Args:
-        settings: (n, d), each dimension about in [0, 1].
-        times: (n,).
-        values: (n,), with mean 0 and variance 1, or 0.
+        settings: observed settings, (n, d), each dimension about in [0, 1].
+        times: times of the observations, (n,).
+        values: observed values, (n,), with mean 0 and variance 1, or all 0.
     """
     diagonal = math.sqrt(max(1, settings.shape[1]))
     if len(values) < _FEWEST or not np.any(values):
@@ -105,23 +109,23 @@ def fit(settings: Floats, times: Floats, values: Floats) -> Process:
     best, chosen = -math.inf, _UNFITTED
     for length, forgetting in product(_LENGTHS, _FORGETTING):
         shape = (length * diagonal, forgetting)
-        alike = correlation(settings, times, settings, times, *shape)
+        correlations = correlation(settings, times, settings, times, *shape)
         for noise in _NOISES:
-            likelihood, variance = log_likelihood(alike, noise, values)
+            likelihood, variance = log_likelihood(correlations, noise, values)
             if likelihood > best:
                 best, chosen = likelihood, (*shape, noise, variance)
     return Process(settings, times, *chosen)
 
 
-def log_likelihood(alike: Floats, noise: float, values: Floats) -> tuple[float, float]:
-    """The highest log-likelihood of some values over all σ², but for a constant; and that σ².
+def log_likelihood(correlations: Floats, noise: float, values: Floats) -> tuple[float, float]:
+    """Return the largest log-likelihood over all σ², up to a constant, and its σ².
 
     Args:
-        alike: correlations of the observations without noise, (n, n).
+        correlations: correlations of the observations without noise, (n, n).
         noise: λ.
-        values: (n,).
+        values: observed values, (n,).
     """
-    factor = np.linalg.cholesky(alike + noise * np.eye(len(values)))
+    factor = np.linalg.cholesky(correlations + noise * np.eye(len(values)))
     half = np.linalg.solve(factor, values)
     variance = float(half @ half) / len(values)
     determinant = 2.0 * float(np.sum(np.log(np.diag(factor))))

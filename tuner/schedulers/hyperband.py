@@ -3,27 +3,26 @@
 Source: Li et al. 2016, "Hyperband: a novel bandit-based approach to hyperparameter optimization"
 (arXiv:1603.06560), algorithm 1. With R reports to the full budget, s_max = ⌊log_η R⌋; bracket s
 starts ⌈(s_max + 1)/(s + 1) · η^s⌉ trials, first compares them s rungs below the full budget, and
-lets the best ⌊n/η⌋ of n go on at each rung. Brackets s_max, …, 0 follow each other, over and
-over, until there are no more trials.
+lets the best ⌊n/η⌋ of n continue at each rung. Brackets s_max, …, 0 repeat until there are no more
+trials.
 
 `bohb` (Falkner et al. 2018, arXiv:1807.01774) is this scheduler with a sampler that models the
-results of one number of tokens at a time, the largest that enough trials have reached; the sampler
-sees to that.
+results at one number of tokens, the largest that enough trials have reached; `samplers` does that.
 
 Decided here, where the papers are silent:
 
 * The rungs of all brackets are those of asha: one report, η reports, η² reports, …; the last one
-  is the full budget. Where R is a power of η that is what the paper says.
-* A trial that has come to a rung waits, parked, until all others of its bracket that still train
-  have come there too. Slots do not wait: they train what other brackets can bring back, the oldest
-  first, or a new trial, if need be of the next bracket.
-* A trial that diverged or failed counts as the worst: the number that goes on is that of the
-  paper, a share of those that were started.
-* A bracket that is not full when the trials have run out halves what it has. At least one trial
-  goes on. Should more trials come later, they begin the next bracket.
-* A report that passes several rungs at once counts on each: unlike in asha nobody else is kept out
-  by it, as the number that goes on is fixed.
-* Trials that are never stopped are ranked like others, and go on in addition if they lose.
+  is the full budget. Where R is a power of η, these are the rungs of the paper.
+* A trial at a rung pauses until all other training trials of its bracket have reached the rung.
+  Slots do not wait: they resume winners of other brackets, the oldest bracket first, or start a new
+  trial, of the next bracket if necessary.
+* A trial that diverged or failed counts as the worst: the number of winners is that of the paper, a
+  share of the trials that were started.
+* A bracket that is not full when the trials have run out halves the trials that it has. At least
+  one trial continues. If more trials come later, they begin the next bracket.
+* A report that passes several rungs at once counts on each: unlike in asha the report keeps no
+  other trial out, because the number of winners is fixed.
+* Trials that are never stopped are ranked like others, and continue in addition if they lose.
 """
 
 from __future__ import annotations
@@ -39,11 +38,11 @@ from tuner.space.space import SearchSpace
 
 @dataclass(frozen=True)
 class BracketPlan:
-    """What a bracket is made of.
+    """Size and rungs of a bracket.
 
     Attributes:
-        size: trials that it starts.
-        rungs: training tokens at which they are halved, below the full budget.
+        size: number of trials that the bracket starts.
+        rungs: training tokens at which its trials are halved, below the full budget.
     """
 
     size: int
@@ -51,7 +50,7 @@ class BracketPlan:
 
 
 def plans(context: SchedulerContext) -> list[BracketPlan]:
-    """The brackets s_max, …, 0."""
+    """Return the plans of the brackets s_max, …, 0."""
     eta = context.space.search.reduction_factor
     num_reports = -(-context.budget_tokens // context.report_tokens)  # R
     s_max = len(rungs(1, eta, num_reports + 1)) - 1  # powers of η up to R, without η⁰
@@ -64,12 +63,12 @@ def plans(context: SchedulerContext) -> list[BracketPlan]:
 
 
 class Bracket:
-    """The trials that are halved together.
+    """Trials that are halved together.
 
     Args:
-        plan: how many and where.
-        eta: one in so many goes on.
-        never_stopped: trials that go on even if they lose.
+        plan: size and rungs.
+        eta: η, one in η trials continues at each rung.
+        never_stopped: numbers of the trials that continue even if they lose.
     """
 
     def __init__(self, plan: BracketPlan, eta: int, never_stopped: frozenset[int]) -> None:
@@ -77,23 +76,23 @@ class Bracket:
         self._eta = eta
         self._never_stopped = never_stopped
         self._started = 0
-        self._rung = 0  # the lowest one that is not decided
-        self._places = 0  # trials that this rung was planned for
-        self._rivals: set[int] = set()  # the trials at this rung, but for those that diverged
+        self._rung = 0  # index of the lowest undecided rung
+        self._places = 0  # planned number of trials at this rung
+        self._rivals: set[int] = set()  # trials at this rung that have not diverged or failed
         self._training: set[int] = set()
-        self._paused: set[int] = set()  # rivals that wait for the decision
-        # for each rung: number → value, and how many came before
+        self._paused: set[int] = set()  # rivals that wait for the decision at this rung
+        # for each rung: number of a trial → value, number of earlier results
         self._results: list[dict[int, tuple[float, int]]] = [{} for _ in plan.rungs]
-        self.is_open = True  # for more trials
-        self.promoted: list[int] = []  # parked trials that may go on, best first
+        self.is_open = True  # accepts more trials
+        self.promoted: list[int] = []  # paused trials that may resume, best first
 
     @property
     def is_over(self) -> bool:
-        """Whether there is nothing left to decide or to bring back."""
+        """True if all rungs are decided and all winners have resumed."""
         return not self.is_open and self._rung == len(self._plan.rungs) and not self.promoted
 
     def add(self, number: int) -> None:
-        """Take a new trial."""
+        """Add a new trial."""
         self._started += 1
         self._rivals.add(number)
         self._training.add(number)
@@ -101,7 +100,7 @@ class Bracket:
             self._close()
 
     def judge(self, number: int, tokens: int, value: float) -> Decision:
-        """Record a result, and judge the rung if it is the last one there."""
+        """Record a result, and decide the rung if this was the last awaited result."""
         if not self._record(number, tokens, value):
             return Decision.CONTINUE
         if number in self._never_stopped:
@@ -116,7 +115,7 @@ class Bracket:
         return Decision.PAUSE if number in self._paused else Decision.STOP
 
     def end(self, number: int, tokens: int, value: float | None) -> None:
-        """A trial leaves; its last value stays on the rungs that it has come to."""
+        """Record the end of a trial; its last value stays on the rungs that it has reached."""
         self._training.discard(number)
         self._paused.discard(number)
         if number in self.promoted:
@@ -128,12 +127,16 @@ class Bracket:
         self._decide()
 
     def resume(self, number: int) -> None:
-        """A promoted trial trains again."""
+        """Mark a promoted trial as training."""
         self.promoted.remove(number)
         self._training.add(number)
 
     def close_early(self) -> bool:
-        """Halve what there is, if that brings a parked trial back; else nothing changes."""
+        """Close a bracket that is not full, if this lets a paused trial resume.
+
+        Returns:
+            True if the bracket was closed.
+        """
         if (
             not self.is_open
             or self._is_awaited()
@@ -149,7 +152,7 @@ class Bracket:
         self._decide()
 
     def _record(self, number: int, tokens: int, value: float) -> bool:
-        """Whether the trial has come to a rung where it was not before."""
+        """Record a result on all rungs that it reaches; return True if one of them is new."""
         is_new = False
         for rung, results in zip(self._plan.rungs, self._results, strict=True):
             if tokens >= rung and number not in results:
@@ -158,13 +161,13 @@ class Bracket:
         return is_new
 
     def _is_awaited(self) -> bool:
-        """Whether a trial that trains, or may train again, has yet to come to the current rung."""
+        """Return True if a training or promoted trial has not reached the current rung yet."""
         results = self._results[self._rung] if self._rung < len(self._results) else {}
         coming = self._rivals & self._training.union(self.promoted)
         return any(number not in results for number in coming)
 
     def _winners(self, places: int) -> list[int]:
-        """The rivals that may go on from the current rung, best first."""
+        """Return the rivals that continue from the current rung, best first."""
         if self._rung == len(self._results):
             return []
         results = self._results[self._rung]
@@ -172,44 +175,46 @@ class Bracket:
         return ranking[: _share(places, self._eta)]
 
     def _decide(self) -> None:
-        """Judge every rung to which all have come that were awaited."""
+        """Decide every rung that all awaited trials have reached."""
         while not self.is_open and self._rung < len(self._results) and not self._is_awaited():
             winners = self._winners(self._places)
-            # a report may pass several rungs: such a trial waits at the next one already
+            # a report may pass several rungs: its trial already waits at the next one
             upper = self._results[self._rung + 1] if self._rung + 1 < len(self._results) else {}
-            back = [number for number in winners if number in self._paused and number not in upper]
-            self.promoted += back
-            self._paused &= set(winners) - set(back)
+            resuming = [
+                number for number in winners if number in self._paused and number not in upper
+            ]
+            self.promoted += resuming
+            self._paused &= set(winners) - set(resuming)
             self._rivals = set(winners) | (self._rivals & self._never_stopped)
             self._places = _share(self._places, self._eta)
             self._rung += 1
 
 
 def _share(places: int, eta: int) -> int:
-    """How many of so many go on."""
+    """Return the number of trials that continue."""
     return max(1, places // eta)
 
 
 class Hyperband:
-    """Starts bracket after bracket, and brings back the winners of each.
+    """Starts one bracket after another, and resumes the winners of each.
 
     Args:
-        facts: of the search.
+        context: facts of the search.
     """
 
     def __init__(self, context: SchedulerContext) -> None:
         self._eta = context.space.search.reduction_factor
         self._never_stopped = context.never_stopped
         self._plans = plans(context)
-        self._begun = 0  # brackets
-        self._brackets: list[Bracket] = []  # those that are not over
-        self._bracket_of: dict[int, Bracket] = {}  # of the trials that have not ended
+        self._begun = 0  # number of brackets begun
+        self._brackets: list[Bracket] = []  # brackets that are not over
+        self._bracket_of: dict[int, Bracket] = {}  # trials that have not ended
 
     def choose(self, *, may_start: bool) -> Choice | None:
-        """A winner of the oldest bracket that has one; else a new trial."""
+        """Resume a winner of the oldest bracket with one; otherwise start a new trial."""
         winner = self._winner()
         if winner is None and not may_start:
-            # the trials have run out: a bracket that waits for more will wait no longer
+            # no new trials are left, so brackets that wait for more trials close
             if not any(bracket.close_early() for bracket in self._brackets):
                 return None
             winner = self._winner()
@@ -220,12 +225,12 @@ class Hyperband:
             if bracket.promoted:
                 number = bracket.promoted[0]
                 bracket.resume(number)
-                self._forget_what_is_over()
+                self._remove_finished_brackets()
                 return Resume(number)
         return None
 
     def add(self, number: int, draw: Mapping[str, Value]) -> None:
-        """A new trial joins the open bracket, or begins the next one."""
+        """Add a new trial to the open bracket, or begin the next bracket."""
         if not self._brackets or not self._brackets[-1].is_open:
             plan = self._plans[self._begun % len(self._plans)]
             self._begun += 1
@@ -234,22 +239,22 @@ class Hyperband:
         bracket.add(number)
 
     def edit(self, space: SearchSpace) -> None:
-        """Nothing depends on what is drawn."""
+        """Ignore the edit: no decision depends on ranges or choices."""
 
     def judge(self, number: int, tokens: int, value: float) -> Decision:
-        """Ask the trial's bracket."""
+        """Return the decision of the trial's bracket."""
         decision = self._bracket_of[number].judge(number, tokens, value)
         if decision is Decision.STOP:
             del self._bracket_of[number]
-        self._forget_what_is_over()
+        self._remove_finished_brackets()
         return decision
 
     def end(self, number: int, tokens: int, value: float | None) -> None:
-        """Tell the trial's bracket; one that was stopped has none any more."""
+        """Record the end in the trial's bracket; a stopped trial has no bracket."""
         bracket = self._bracket_of.pop(number, None)
         if bracket is not None:
             bracket.end(number, tokens, value)
-            self._forget_what_is_over()
+            self._remove_finished_brackets()
 
-    def _forget_what_is_over(self) -> None:
+    def _remove_finished_brackets(self) -> None:
         self._brackets = [bracket for bracket in self._brackets if not bracket.is_over]

@@ -2,32 +2,33 @@
 
 Source: Jaderberg et al. 2017, "Population based training of neural networks" (arXiv:1711.09846):
 a copy's number is multiplied by 1.2 or divided by it, or drawn anew from its distribution with
-probability 1/4 (appendix A.2); a choice moves to the value beside it, or is drawn anew. Products
-are moved into the range. `population` says who is copied when.
+probability 1/4 (appendix A.2); a choice moves to the next value of its list, or is drawn anew.
+Products are moved into the range. `population` decides which members are copied and when.
 
 Decided here: a whole number changes by at least one. A value whose `when` did not hold for the
-parent is drawn. Draws that break a rule between rows, or would change what cannot change in
-mid-training, are drawn again; after 20 of them the copy keeps its parent's.
+parent is drawn. Draws that break a rule between hyperparameters, or change a value that is fixed
+during training, are drawn again; after 20 such draws the copy keeps its parent's hyperparameters.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from typing_extensions import override
 
 from tuner.schedulers.explore import Change, explored, first_allowed, generator, perturbed, sample
 from tuner.schedulers.population import Member, Population
 from tuner.space.parameter import Parameter, Value
 
 _FACTOR = 1.2
-_RESAMPLED = 0.25  # share of the values that are drawn anew
+_RESAMPLED = 0.25  # probability that a value is drawn anew
 _MOST_DRAWS = 20
 
 
 class PBT(Population):
-    """Copies of the best quarter, each number a little larger or smaller."""
+    """Replaces members by copies with randomly perturbed hyperparameters."""
 
+    @override
     def explore(self, parent: Member, copy: int) -> dict[str, Value]:
-        """Perturb the parent's hyperparameters until they are allowed."""
         space = self.space
         draws = (
             explored(space, parent.draw, _perturbing(generator(space.search.seed, copy, attempt)))
@@ -37,7 +38,7 @@ class PBT(Population):
 
 
 def _perturbing(random: np.random.Generator) -> Change:
-    """The change of each value, by some random numbers."""
+    """Return the change of each value with one random generator."""
 
     def change(parameter: Parameter, value: Value | None) -> Value:
         if value is None or random.random() < _RESAMPLED:

@@ -1,27 +1,32 @@
-"""A population of trials that train side by side, the worst replaced by copies of the best.
+"""Population-based training: the worst trials are replaced by copies of the best.
 
-What `pbt` and `pb2` share: when members are compared, who is copied, who trains next. They differ
-in how the hyperparameters of a copy are found.
+`Population` is the common part of `pbt` and `pb2`: when members are compared, which are copied, and
+which trains next. `pbt` and `pb2` differ in the hyperparameters of a copy.
 
 Source: Jaderberg et al. 2017, "Population based training of neural networks" (arXiv:1711.09846),
 with truncation selection: a member in the worst quarter is replaced by a copy of one drawn from the
 best quarter.
 
+A *member* is one trial of the population, and an *exchange point* a number of tokens at which
+members are compared.
+
 Decided here, where the paper is silent:
 
 * Exchange points lie every `perturb_reports` reports. Members are compared by their values at the
-  same point, never by values after more and after less training.
-* A member is judged, once for each point, when all members that still train have come to it; at the
-  latest when it comes to its next point, or leaves this one after being parked. So with slots in
-  lockstep the first to come does not escape only because the others come a moment later.
-* With more members than slots, members are parked at exchange points, and the least trained one
-  goes next, of equal ones first those that are replaced: the population advances together. A member
-  parks only if one that has not trained more waits; so with enough slots nobody ever does.
-* A member that diverged or failed is replaced like one that has lost, and counts nowhere. A copy
-  that does so before its first exchange point is not replaced: some states only lead astray.
-* A member that has finished cannot be copied, nor one whose chain of copies is as long as a
-  specification can tell. Members that are never stopped are judged by nobody,
-  never park, and may be copied.
+  same point, so that all compared values come after equal training.
+* A member is judged once for each point, when all training members have reached the point; at the
+  latest when the member reaches its next point, or resumes from a pause at this one. So with slots
+  in lockstep, the first member to arrive is not spared because the others arrive a moment later.
+* With more members than slots, members pause at exchange points, and the least trained member
+  trains next, among equals first a member that is replaced: the population advances together. A
+  member pauses only if another one waits that has not trained more; so with enough slots no member
+  pauses.
+* A member that diverged or failed is replaced like a member that has lost, and counts in no
+  comparison. A copy that diverges or fails before its first exchange point is not replaced: some
+  checkpoints only lead to divergence.
+* A member that has finished cannot be copied, and neither can a member whose chain of copies has
+  the longest length that a specification can describe. Members that are never stopped are never
+  judged and never pause, but may be copied.
 """
 
 from __future__ import annotations
@@ -38,16 +43,16 @@ from tuner.schedulers.scheduler import Branch, Choice, Decision, New, Resume, Sc
 from tuner.space.parameter import Value
 from tuner.space.space import SearchSpace
 
-_QUARTER = 4  # one in so many loses, and as many are copied
+_QUARTER = 4  # one in 4 members loses, and one in 4 is copied
 
 
 class State(Enum):
-    """What a member does."""
+    """State of a member."""
 
     TRAINING = auto()
-    PAUSED = auto()  # at an exchange point, until it is the least trained one
-    VACANT = auto()  # it was stopped, diverged or failed; a copy will take its place
-    GONE = auto()  # it has finished or was replaced
+    PAUSED = auto()  # at an exchange point, until it is the least trained member
+    VACANT = auto()  # stopped, diverged or failed; a copy will take its place
+    GONE = auto()  # finished or replaced
 
 
 @dataclass
@@ -55,15 +60,16 @@ class Member:
     """One trial of the population.
 
     Attributes:
-        number: of the trial.
-        draw: its hyperparameters.
-        links: how many trials its state has come through, itself included.
-        tokens: at its newest report, or of the state that it was copied from.
-        point: the last exchange point that it, or that state, has come to; 0: none.
-        value: there.
-        due: the point that it has yet to be judged at; of a vacant place, where that was lost.
-        has_lived: whether it has come to an exchange point itself.
-        state: what it does.
+        number: number of the trial.
+        draw: hyperparameters.
+        links: length of the chain of copies, this trial included.
+        tokens: training tokens at the newest report, or of the checkpoint that was copied.
+        point: last exchange point reached by this member or the copied checkpoint; 0 for none.
+        value: value at this point.
+        due: point at which the member is still to be judged; for a vacant place, the point at which
+            the place was lost.
+        has_lived: True if this member itself has reached an exchange point.
+        state: state of the member.
     """
 
     number: int
@@ -79,14 +85,15 @@ class Member:
 
 @dataclass(frozen=True)
 class Stretch:
-    """What a member made of the way from one exchange point to another.
+    """Progress of a member from one exchange point to another.
 
     Attributes:
-        draw: its hyperparameters.
-        since: the point where it began; 0: the start of training.
-        before: its value there, or that of the state that it was copied from; None at the start.
-        point: the point that it came to.
-        value: there.
+        draw: hyperparameters on the stretch.
+        since: exchange point at the beginning; 0 for the start of training.
+        before: value at the beginning, of the member or of the copied checkpoint; None at the start
+            of training.
+        point: exchange point at the end.
+        value: value at the end.
     """
 
     draw: Mapping[str, Value]
@@ -97,42 +104,42 @@ class Stretch:
 
 
 class Population(ABC):
-    """The scheduler, but for exploring.
+    """The scheduler, without the choice of a copy's hyperparameters.
 
     Args:
-        facts: of the search; the population has as many members as it has trials.
+        context: facts of the search; `search.trials` is the size of the population.
     """
 
     def __init__(self, context: SchedulerContext) -> None:
         self.context = context
-        self.space = context.space  # as last edited
+        self.space = context.space  # newest version
         self.members: dict[int, Member] = {}
-        self.stretches: list[Stretch] = []  # in the order in which they ended
+        self.stretches: list[Stretch] = []  # in order of their ends
         self._interval = context.report_tokens * context.space.search.perturb_reports
         self._points: dict[
             int, RungResults
         ] = {}  # exchange point → results of those that came there
-        self._started = 0  # members that are no copies
+        self._started = 0  # number of members that are not copies
         self._copies = 0
-        self._copied: Member | None = None  # parent of the trial that `add` will tell of
+        self._copied: Member | None = None  # parent of the copy that `add` records next
 
     @abstractmethod
     def explore(self, parent: Member, copy: int) -> dict[str, Value]:
-        """The hyperparameters of a copy.
+        """Return the hyperparameters of a copy.
 
         Args:
-            parent: whose state it begins with.
-            copy: how many copies were made before; the key of all randomness.
+            parent: member whose checkpoint is copied.
+            copy: number of earlier copies; the key of all randomness.
         """
 
     # the protocol --------------------------------------------------------------------------
 
     def choose(self, *, may_start: bool) -> Choice | None:
-        """A new member; else the least trained of those that wait."""
+        """Start a new member; otherwise train the least trained waiting one or its replacement."""
         if may_start:
             return New()
         waiting = [m for m in self.members.values() if m.state in {State.PAUSED, State.VACANT}]
-        # those that lose first, as long as those that they copy are still where they are
+        # losing members first, while the members that they would copy are still at this point
         lost = {m.number for m in waiting if m.state is State.VACANT or self._loses(m, m.due)}
         for member in sorted(waiting, key=lambda m: (m.tokens, m.number not in lost, m.number)):
             if member.number in lost:
@@ -145,7 +152,7 @@ class Population(ABC):
         return None
 
     def add(self, number: int, draw: Mapping[str, Value]) -> None:
-        """A new member, or the copy that was chosen."""
+        """Record a new member, or the copy that `choose` returned."""
         parent, self._copied = self._copied, None
         if parent is None:
             self._started += 1
@@ -156,11 +163,11 @@ class Population(ABC):
             )
 
     def edit(self, space: SearchSpace) -> None:
-        """Copies are drawn from the new ranges."""
+        """Draw later copies from the new ranges."""
         self.space = space
 
     def judge(self, number: int, tokens: int, value: float) -> Decision:
-        """Judge a member if it is time to; park one that is ahead of those that wait."""
+        """Judge a member if its judgement is due; pause it if it is ahead of a waiting member."""
         member = self.members[number]
         overdue = member.due
         came = self._record(member, tokens, value)
@@ -179,9 +186,9 @@ class Population(ABC):
         return Decision.CONTINUE
 
     def end(self, number: int, tokens: int, value: float | None) -> None:
-        """A member has finished; or it diverged or failed, and leaves its place to a copy."""
+        """Record the end of a member; the place of one that diverged or failed becomes vacant."""
         member = self.members[number]
-        if member.state in {State.VACANT, State.GONE}:  # it was stopped or replaced
+        if member.state in {State.VACANT, State.GONE}:  # stopped or replaced earlier
             return
         if value is not None:
             self._record(member, tokens, value)
@@ -196,7 +203,10 @@ class Population(ABC):
     # exchange points -----------------------------------------------------------------------
 
     def _record(self, member: Member, tokens: int, value: float) -> bool:
-        """Whether a report has come to an exchange point; of several at once the last counts."""
+        """Record a report; return True if it reaches a new exchange point.
+
+        If a report passes several points at once, the last point counts.
+        """
         member.tokens = tokens
         point = tokens // self._interval
         if point <= member.point:
@@ -208,21 +218,21 @@ class Population(ABC):
         return True
 
     def values_at(self, point: int) -> list[float]:
-        """The values of all members at an exchange point, but of those that diverged or failed."""
+        """Return the values at an exchange point, without members that diverged or failed."""
         return self._points.get(point, RungResults()).values
 
     def is_alive(self, number: int) -> bool:
-        """Whether a member trains, or will again."""
+        """Return True if a member is training or paused."""
         return self.members[number].state in {State.TRAINING, State.PAUSED}
 
     def _all_came(self, point: int) -> bool:
-        """Whether all members that there will be, and that still train, have come to a point."""
+        """Return True if all members have started, and all alive ones have reached a point."""
         return self._started >= self.context.space.search.trials and all(
             m.point >= point for m in self.members.values() if self.is_alive(m.number)
         )
 
     def _others_wait(self, member: Member) -> bool:
-        """Whether a member that has not trained more waits for a slot, or has yet to be started."""
+        """Return True if a member with no more tokens waits for a slot or is not started."""
         return self._started < self.context.space.search.trials or any(
             m.tokens <= member.tokens
             and (
@@ -235,17 +245,17 @@ class Population(ABC):
     # exploiting ----------------------------------------------------------------------------
 
     def _loses(self, member: Member, point: int | None) -> bool:
-        """Whether a member is in the worst quarter of those that have come to a point."""
+        """Return True if a member is in the worst quarter of the members at a point."""
         if point is None:
             return False
         results = self._points[point]
         return results.rank(member.number) >= len(results) - len(results) // _QUARTER
 
     def _parents(self, member: Member, point: int | None) -> list[Member]:
-        """Of whom a copy may take a member's place: the best quarter at a point.
+        """Return the members whose copy may replace a member: the best quarter at a point.
 
-        If none of those trains any more, the best that does; none that is worse than the member
-        itself, and none before there is something to choose from.
+        If none of the best quarter is alive, the best alive member. Never a member that is worse
+        than the replaced one, and no member before the point has enough results to compare.
         """
         if point is None:
             return []
@@ -256,16 +266,16 @@ class Population(ABC):
         best = ranking[: max(1, len(ranking) // _QUARTER)]
         if member.number in ranking:
             ranking = ranking[: ranking.index(member.number)]
-        alive_ones = [n for n in ranking if self.is_alive(n) and self._can_be_copied(n)]
-        chosen = [number for number in alive_ones if number in best] or alive_ones[:1]
+        candidates = [n for n in ranking if self.is_alive(n) and self._can_be_copied(n)]
+        chosen = [number for number in candidates if number in best] or candidates[:1]
         return [self.members[number] for number in chosen]
 
     def _can_be_copied(self, number: int) -> bool:
-        """Whether a specification can still say where the copy's state comes from."""
+        """Return True if a specification can still describe the chain of a copy."""
         return self.members[number].links < LONGEST_CHAIN
 
     def _copy(self, member: Member, parents: list[Member]) -> Branch:
-        """Give a member's place to a copy."""
+        """Replace a member by a copy of one of some parents."""
         seed = self.space.search.seed
         choice = int(generator(seed, self._copies, 0).integers(len(parents)))
         parent = self._copied = parents[choice]

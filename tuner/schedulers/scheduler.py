@@ -93,7 +93,7 @@ class Scheduler(Protocol):
         """
 
     def add(self, number: int, draw: Mapping[str, Value]) -> None:
-        """Record number and draw of the trial of a `New` or `Branch`; called after `choose`."""
+        """Record the trial of a `New` or `Branch`; called right after `choose`."""
 
     def edit(self, space: SearchSpace) -> None:
         """Replace the ranges and choices of the space; its settings are unchanged."""

@@ -1,4 +1,4 @@
-"""A search space: parameters, conditions, settings; and how a draw becomes a `TrialSpec`.
+"""Search spaces: parameters, conditions and settings, and the `TrialSpec` of a draw.
 
 Main names: `SearchSpace`, `Parameter`, `Objective`.
 """

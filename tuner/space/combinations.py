@@ -1,4 +1,4 @@
-"""Every way, and every extreme way, to draw from a search space.
+"""Combinations of values: all draws of listable parameters, and the corners of a space.
 
 A *draw* is a mapping from `Parameter.label` to the value drawn for it.
 """
@@ -12,7 +12,7 @@ from typing import cast
 from tuner.space.parameter import Parameter, Value
 from tuner.space.parameter_set import ParameterSet
 
-# The parameters that the rules between rows compare, or that they derive others from.
+# Parameters that rules between hyperparameters compare, or derive others from.
 _COUPLED = (
     "max_learning_rate", "min_learning_rate", "warmup_steps", "cycle_steps", "total_steps",
     "cooldown_steps", "target_sparsity", "prune_start_steps", "prune_end_steps", "epochs",
@@ -24,13 +24,13 @@ _MOST_COMBINATIONS = 4096
 def combinations(
     parameters: ParameterSet, options: Mapping[str, Sequence[Value]]
 ) -> Iterator[dict[str, Value]]:
-    """The draws that take each of some parameters from some values, where its `when` holds.
+    """Yield all draws of some parameters, each drawn from some values where its `when` holds.
 
-    A `when` that asks about a drawn parameter without options may hold, so it does.
+    A `when` that depends on a searched parameter without options may hold, so it counts as true.
 
     Args:
-        parameters: of a search space.
-        options: label → values, of parameters that are not constant.
+        parameters: parameters of a search space.
+        options: label → values, for parameters that are not constant.
     """
     ordered = [p for p in parameters.ordered if p.label in options]
     open_ = {p.name for p in parameters.searched if p.label not in options}
@@ -50,10 +50,11 @@ def combinations(
 
 
 def listed(parameters: ParameterSet, names: Iterable[str]) -> list[dict[str, Value]]:
-    """Every combination of what some parameters, and those they depend on, may be.
+    """Return every combination of some parameters and the parameters of their conditions.
 
     Raises:
-        ValueError: if one of them is a continuous or a long range, or there are too many.
+        ValueError: if one of them is a continuous or a long range, or the number of combinations is
+            too large.
     """
     options: dict[str, list[Value]] = {}
     for p in _with_conditions(parameters, names):
@@ -71,25 +72,27 @@ def listed(parameters: ParameterSet, names: Iterable[str]) -> list[dict[str, Val
 def corners(
     parameters: ParameterSet, wanted: Mapping[str, Value] | None = None
 ) -> list[dict[str, Value]]:
-    """The draws at which a rule between rows breaks first, if it breaks anywhere.
+    """Return the draws at which a rule between hyperparameters breaks, if it breaks anywhere.
 
-    Both sides of every rule are products and quotients of drawn numbers, rounded: their
-    difference rises or falls steadily along each number, so it is largest where each is at one of
-    its ends. Parameters that no rule, `fraction_of` or `when` ties to another one are left out.
+    Both sides of every rule are rounded products and quotients of drawn numbers. The difference is
+    monotonic in each number, so the extremes are at ends of ranges. Parameters that no rule,
+    `fraction_of` or `when` connects with another one are left out.
 
     Args:
-        parameters: of a search space.
-        wanted: name → value that is taken, instead of the ends, wherever it can be drawn.
+        parameters: parameters of a search space.
+        wanted: name → value to take, instead of the ends, wherever it can be drawn.
 
     Raises:
-        ValueError: if there are too many to look at.
+        ValueError: if the number of corners is too large.
     """
     fractions = [p for p in parameters.ordered if p.fraction_of]
     tied = {*_COUPLED, *(n for p in fractions for n in (p.name, cast(str, p.fraction_of)))}
     compared = _with_conditions(parameters, tied)
-    asked = {name for p in compared for name in p.when}
+    in_conditions = {name for p in compared for name in p.when}
     options = {
-        p.label: _extremes(p, whole_list=p.name in asked) for p in compared if not p.is_constant
+        p.label: _extremes(p, all_values=p.name in in_conditions)
+        for p in compared
+        if not p.is_constant
     }
     for p in compared:
         value = (wanted or {}).get(p.name)
@@ -98,10 +101,10 @@ def corners(
     return _all(parameters, options)
 
 
-def _extremes(parameter: Parameter, *, whole_list: bool) -> list[Value]:
-    """Smallest and largest number; all values of names, and of what a `when` asks about."""
+def _extremes(parameter: Parameter, *, all_values: bool) -> list[Value]:
+    """Return the smallest and largest number; all values of names, or on request."""
     values = parameter.distribution.ends()
-    if whole_list:
+    if all_values:
         return parameter.distribution.possible_values() or values
     if isinstance(values[0], str):
         return values
@@ -110,7 +113,7 @@ def _extremes(parameter: Parameter, *, whole_list: bool) -> list[Value]:
 
 
 def _with_conditions(parameters: ParameterSet, names: Iterable[str]) -> list[Parameter]:
-    """Some parameters and those that their `when` asks about, in the order of the space."""
+    """Return some parameters and those of their conditions, in the order of the space."""
     wanted = set(names)
     for p in reversed(parameters.ordered):
         if p.name in wanted:
@@ -121,7 +124,11 @@ def _with_conditions(parameters: ParameterSet, names: Iterable[str]) -> list[Par
 def _all(
     parameters: ParameterSet, options: Mapping[str, Sequence[Value]]
 ) -> list[dict[str, Value]]:
-    """All combinations, of which there are few: most conditions exclude each other."""
+    """Return all combinations; few exist, because most conditions exclude each other.
+
+    Raises:
+        ValueError: if the number of combinations is too large.
+    """
     draws = list(islice(combinations(parameters, options), _MOST_COMBINATIONS + 1))
     if len(draws) > _MOST_COMBINATIONS:
         raise ValueError(

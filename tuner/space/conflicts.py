@@ -1,4 +1,4 @@
-"""Combinations of values that no trial can have."""
+"""Rules between hyperparameters that some draws of a space break."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from tuner.space.combinations import corners
 from tuner.space.parameter import symbol
 from tuner.space.space import SearchSpace
 
-# Where a broken rule was found is told by these.
-_TELLING = ("batch_size", "context_length", "total_steps", "epochs")
+# A message gives the values of these parameters.
+_SHOWN = ("batch_size", "context_length", "total_steps", "epochs")
 
 
 def conflicts(space: SearchSpace, train_size: int) -> list[tuple[str, str]]:
-    """The rules between rows that some draw breaks, at the corners of the space.
+    """Return the rules between hyperparameters that break at corners of the space.
 
     Args:
-        space: whose parameters are right one by one.
-        train_size: tokens of the training text, or its pairs; or the most that it can have.
+        space: search space whose parameters are valid one by one.
+        train_size: tokens of the training text, or number of its pairs; an upper limit is enough.
 
     Returns:
-        Name of a parameter, and a sentence about its conflict; each rule once.
+        Pairs of the name of a parameter and a message; each rule once.
     """
     try:
         draws = corners(space.parameter_set)
     except ValueError as error:
         return [("", str(error))]
-    found: dict[str, tuple[str, str]] = {}
+    broken: dict[str, tuple[str, str]] = {}
     for drawn in draws:
         try:
             space.derive(drawn, train_size)
         except ValueError as error:
-            rule, comma, got = _sentence(error).partition(", got ")
-            told = [f"{symbol(n)} = {shown(drawn[n])}" for n in _TELLING if n in drawn]
-            where = f" with {in_words(told, 'and')}" if told else ""
+            rule, comma, got = _message(error).partition(", got ")
+            settings = [f"{symbol(n)} = {shown(drawn[n])}" for n in _SHOWN if n in drawn]
+            where = f" with {in_words(settings, 'and')}" if settings else ""
             message = f"{rule}{comma}{got}{where}; change one of their ranges"
-            found.setdefault(rule, (_culprit(space, rule), message))
-    return list(found.values())
+            broken.setdefault(rule, (_culprit(space, rule), message))
+    return list(broken.values())
 
 
-def _sentence(error: ValueError) -> str:
-    """What is wrong, in one sentence that begins with a symbol."""
+def _message(error: ValueError) -> str:
+    """Return an error as one sentence that begins with a symbol."""
     if not isinstance(error, ValidationError):
         return str(error)
     item = error.errors()[0]
@@ -51,8 +51,8 @@ def _sentence(error: ValueError) -> str:
 
 
 def _culprit(space: SearchSpace, rule: str) -> str:
-    """The first parameter named in a rule that the space sets."""
+    """Return the first parameter named in a rule that the space sets; empty if none."""
     rows = [row for word in rule.split() if (row := find_symbol(word))]
     names = [row.name for row in rows]
-    given = {p.name for p in space.hyperparameters.values()}
-    return next((name for name in names if name in given), "")
+    in_space = {p.name for p in space.hyperparameters.values()}
+    return next((name for name in names if name in in_space), "")

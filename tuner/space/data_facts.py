@@ -1,4 +1,4 @@
-"""What a specification must know of the data."""
+"""Facts about the data that specifications depend on."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from model.spec.trial import InitFrom
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What a specification must know beside the space: of the data, and where trials start.
+    """Facts about the data and the start of trials, which a specification needs beside the space.
 
     Attributes:
-        vocab_size: ids of the tokenizer.
-        train_size: tokens of the training text; or pairs, if the data are pairs.
-        validation_size: the same of the validation text.
-        data_fingerprint: of the documents.
-        tokenizer_fingerprint: of vocabulary and merges.
+        vocab_size: number of token ids.
+        train_size: tokens of the training text; number of pairs, if the data are pairs.
+        validation_size: tokens of the validation text, or number of its pairs.
+        data_fingerprint: fingerprint of the documents.
+        tokenizer_fingerprint: fingerprint of vocabulary and merges.
         end_of_text: id of the token that ends a document.
-        has_pairs: whether the data are pairs.
-        init_from: what trials begin with; None: random weights.
-        train_tokens: of the training text or its pairs, both sides; 0 if nobody counted.
-        validation_tokens: the same of the validation text.
+        has_pairs: True if the data are pairs.
+        init_from: checkpoint that trials start from; None for random weights.
+        train_tokens: tokens of the training text or of both sides of its pairs; 0 if not counted.
+        validation_tokens: tokens of the validation text or of both sides of its pairs.
     """
 
     vocab_size: int
@@ -39,7 +39,7 @@ class DataFacts:
 
     @classmethod
     def of(cls, corpus: Corpus) -> DataFacts:
-        """The facts of a prepared corpus."""
+        """Return the facts of a prepared corpus."""
         train, validation = corpus.splits
         return cls(
             corpus.tokenizer.vocab_size,
@@ -54,10 +54,10 @@ class DataFacts:
         )
 
     def sequences(self, context_length: int) -> tuple[int, int]:
-        """Training and validation sequences of some length; each pair is one.
+        """Return the numbers of training and validation sequences; a pair is one sequence.
 
         Raises:
-            ValueError: if either part has not even one.
+            ValueError: if a text is shorter than one sequence.
         """
         if self.has_pairs:
             return self.train_size, self.validation_size

@@ -1,4 +1,4 @@
-"""The first trial of a search: the defaults of the symbol table, as far as the space allows."""
+"""The first trial of a search: the defaults, moved into the distributions of the space."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tuner.space.parameter_set import ParameterSet
 
 
 class FirstTrial:
-    """What the first trial of a space draws.
+    """Draws of the first trial.
 
     Args:
-        parameters: of a checked space: no `when` and no `fraction_of` leads back to itself.
+        parameters: parameters of a checked space: no circles of `when` or `fraction_of`.
         budget_tokens: `budget.tokens` of the space; None if T_total or N_epoch sets the budget.
     """
 
@@ -26,18 +26,18 @@ class FirstTrial:
         self._values: dict[str, Value] = {}  # by name
 
     def draw(self, parameter: Parameter) -> Value:
-        """The value to draw that comes closest to the default."""
+        """Return the value of a parameter that is closest to its default."""
         return parameter.nearest(self._wanted(parameter))
 
     def moves(self, parameter: Parameter) -> bool:
-        """Whether the default lies outside of what can be drawn, or may do."""
+        """Return True if the default cannot be drawn, or is unknown."""
         row = SYMBOL_TABLE.get(parameter.name)
-        if row is not None and row.default is None:  # T_total, N_epoch: there is no default
+        if row is not None and row.default is None:  # T_total and N_epoch have no default
             return False
         return not _same(self.draw(parameter), self._wanted(parameter))
 
     def _wanted(self, parameter: Parameter) -> Value:
-        """The default, as a share where a share is drawn; NaN if it is not known."""
+        """Return the default, as a share where a share is drawn; NaN if unknown."""
         if parameter.fraction_of is None:
             return self._default(parameter.name)
         default = SYMBOL_TABLE[parameter.name].default
@@ -45,18 +45,19 @@ class FirstTrial:
             return default.share
         number = cast(float, self._default(parameter.name))
         whole = cast(float, self._value(parameter.fraction_of))
-        if whole == 0:  # of which any share is 0
+        if whole == 0:  # any share of 0 is 0
             return math.nan if number else parameter.nearest(math.nan)
         return number / whole
 
     def _value(self, name: str) -> Value:
-        """What a row or an entry of `model:` is in the first trial; NaN if it is not known."""
+        """Return the value of a parameter in the first trial; NaN if unknown."""
         if name not in self._values:
-            self._values[name] = math.nan  # for what asks for itself, by a when and a default
-            self._values[name] = self._given(name)
+            # read by a parameter that depends on itself, by a when and a default
+            self._values[name] = math.nan
+            self._values[name] = self._computed(name)
         return self._values[name]
 
-    def _given(self, name: str) -> Value:
+    def _computed(self, name: str) -> Value:
         for p in self._parameters:
             if p.name == name and all(self._value(n) in among for n, among in p.when.items()):
                 drawn = self.draw(p)
@@ -66,7 +67,7 @@ class FirstTrial:
         return self._default(name)
 
     def _default(self, name: str) -> Value:
-        """What it is if the space leaves it out; NaN if that is not known."""
+        """Return the value of a parameter that the space leaves out; NaN if unknown."""
         if name in Architecture.model_fields:
             return self._default_entry(name)
         if name == "total_steps" and self._budget_tokens is not None:
@@ -80,7 +81,7 @@ class FirstTrial:
         return max(default, cast(float, row.low)) if row.kind is int else default
 
     def _default_entry(self, name: str) -> Value:
-        """The default of an entry of `model:`, where 0 means that it follows from others."""
+        """Return the default of an entry of `model:`; a default of 0 means derived."""
         if name == "n_kv_heads":
             return self._value("n_heads")
         if name == "source_length" and self._value("n_encoder_layers"):
@@ -92,7 +93,7 @@ class FirstTrial:
         return cast(Value, Architecture.model_fields[name].default)
 
     def _share(self, name: str, share: float, of: str) -> float:
-        """A share of another row, rounded where the row counts something."""
+        """Return a share of another hyperparameter, rounded for whole numbers."""
         value = share * self._number(of)
         return round(value) if SYMBOL_TABLE[name].kind is int and not math.isnan(value) else value
 
@@ -101,7 +102,7 @@ class FirstTrial:
 
 
 def _same(one: Value, other: Value) -> bool:
-    """Whether two values are equal but for rounding; NaN equals nothing."""
+    """Return True if two values are equal up to rounding; NaN equals nothing."""
     if isinstance(one, str) or isinstance(other, str):
         return one == other
     return math.isclose(one, other, rel_tol=1e-9)

@@ -1,4 +1,4 @@
-"""How much a search will train: an estimate for the progress bar and for `tuner validate`."""
+"""Estimate of the training tokens of a search, for the progress bar and `tuner validate`."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from tuner.space.data_facts import DataFacts
 from tuner.space.rungs import rungs
 from tuner.space.space import SearchSpace
 
-# Of the trials under `median`: how many it stops, and after which share of their budget. A guess:
-# it depends on how much the curves cross.
+# Share of the trials that `median` stops, and the share of their budget that they use. Guesses: the
+# true shares depend on how much the curves cross.
 _MEDIAN_STOPS = 0.5
 _MEDIAN_STOPS_AFTER = 1 / 3
 
 
 def expected_tokens(space: SearchSpace, corpus: DataFacts) -> tuple[int, int]:
-    """Training tokens of the whole search: without a scheduler, and with it as an estimate.
+    """Return the training tokens of a search without early stopping, and an estimate with it.
 
-    Both include the retraining of the best (`confirm:`). The first trial is never stopped.
+    Both include the retraining of the best trials (`confirm:`). The first trial is never stopped.
     """
     trial, trials = space.mean_tokens(corpus), space.search.trials
     budget, report = space.budget_tokens(corpus), space.report_tokens(corpus)
@@ -28,14 +28,17 @@ def expected_tokens(space: SearchSpace, corpus: DataFacts) -> tuple[int, int]:
 
 
 def confirmations(space: SearchSpace) -> int:
-    """Trials of the confirmation: several objectives have no one winner to confirm."""
+    """Return the number of trials of the confirmation; 0 for several objectives.
+
+    Several objectives have no single winner to confirm.
+    """
     if space.further_objectives:
         return 0
     return min(space.confirm.top, space.search.trials) * space.confirm.seeds
 
 
 def _spent(space: SearchSpace, trials: int, report: int, budget: int) -> float:
-    """What some trials spend, in complete budgets."""
+    """Return the tokens of some trials, in units of a complete budget."""
     scheduler, eta = space.search.scheduler, space.search.reduction_factor
     if scheduler == "asha":
         is_late = space.search.asha == "stop"
@@ -48,11 +51,11 @@ def _spent(space: SearchSpace, trials: int, report: int, budget: int) -> float:
 
 
 def _asha(trials: float, levels: list[int], eta: int, budget: int, *, is_late: bool) -> float:
-    """A share 1/η goes on at each rung.
+    """Return the tokens under `asha`: a share 1/η of the trials continues at each rung.
 
-    The stopping form lets more through, because it judges each trial by those that came before:
-    the n-th goes on if it is one of the best ⌈n/η⌋, which of n in random order has the chance
-    ⌈n/η⌋/n.
+    The stopping form continues more trials, because it compares each trial with earlier ones only:
+    the n-th trial continues if it is one of the best ⌈n/η⌋, which has probability ⌈n/η⌋/n in random
+    order.
     """
     spent, before = 0.0, 0
     for rung in levels:
@@ -66,7 +69,7 @@ def _asha(trials: float, levels: list[int], eta: int, budget: int, *, is_late: b
 
 
 def _hyperband(trials: int, eta: int, report: int, budget: int) -> float:
-    """Bracket after bracket until the trials have run out."""
+    """Return the tokens under `hyperband`: brackets repeat until no trials are left."""
     s_max = len(rungs(1, eta, -(-budget // report) + 1)) - 1
     spent, s = 0.0, s_max
     while trials > 0:

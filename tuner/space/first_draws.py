@@ -1,9 +1,10 @@
-"""The first trials: the defaults, each moved into what its parameter may be; then named points.
+"""The first draws of a search: the defaults, the centres of the priors, and `try_first`.
 
-Many defaults follow from other values: T_warmup is 5 % of T_total, d_ff about 8/3 of d_model. So a
-default is here what the parameter would be if the space left it out, everything else being as in
-the first trial. Only what follows from the size of the corpus, by N_epoch, is not known; the
-middle of the range is taken then, and it counts as moved.
+Each default is moved into the distribution of its parameter. Many defaults are derived from other
+values: T_warmup is 5 % of T_total, d_ff about 8/3 of d_model. So the default here is the value that
+the parameter would have if the space left it out, with all other values as in the first trial. Only
+values that depend on the size of the corpus, by N_epoch, are unknown: they get the middle of their
+range, and count as moved.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from tuner.space.space import SearchSpace
 
 
 class PointError(ValueError):
-    """A point that cannot be tried.
+    """An invalid point of `try_first`.
 
     Attributes:
-        key: at which of its keys.
-        at_key: whether the key itself is wrong, not its value.
+        key: key of the mistake.
+        at_key: True if the key itself is wrong, False if its value is.
     """
 
     def __init__(self, key: str, message: str, *, at_key: bool = True) -> None:
@@ -31,10 +32,10 @@ class PointError(ValueError):
 
 
 def first_draws(space: SearchSpace) -> list[dict[str, Value]]:
-    """What is tried before the sampler is asked: the defaults, the priors' centres, `try_first`.
+    """Return the draws before the sampler: the defaults, the priors' centres, `try_first`.
 
     Raises:
-        PointError: if a point of `try_first` cannot be tried.
+        PointError: if a point of `try_first` is invalid.
     """
     defaults = space.defaults()
     centres = {p.label: p.prior.centre for p in space.searched if p.prior is not None}
@@ -46,21 +47,21 @@ def first_draws(space: SearchSpace) -> list[dict[str, Value]]:
 def named_point(
     space: SearchSpace, point: Mapping[str, Value], defaults: Mapping[str, Value]
 ) -> dict[str, Value]:
-    """The draw of a point that names some parameters; the others are as in the defaults.
+    """Return the draw of a point that names some parameters; others have their defaults.
 
     Raises:
-        PointError: if it names something that is not drawn there, or a value that cannot be.
+        PointError: if the point names a parameter or a value that cannot be drawn with it.
     """
-    keys: dict[str, str] = {}  # name of the parameter → as the point spells it
+    keys: dict[str, str] = {}  # name of a parameter → its spelling in the point
     known = {p.name: p for p in space.parameters}
     for key in point:
         row = find_symbol(key)
         name = row.name if row else key
         if name not in known:
             spellings = [s for p in known.values() for s in (p.name, symbol(p.name))]
-            what = "is not searched here" if row else "is unknown"
-            way_out = did_you_mean(key, spellings) or f"; known are {listed(spellings, 'and')}"
-            raise PointError(key, f"{key} {what}{way_out}")
+            problem = "is not searched here" if row else "is unknown"
+            fix = did_you_mean(key, spellings) or f"; known are {listed(spellings, 'and')}"
+            raise PointError(key, f"{key} {problem}{fix}")
         if name in keys:
             raise PointError(key, f"{key} and {keys[name]} are the same; keep one")
         keys[name] = key
@@ -83,16 +84,16 @@ def _named_value(parameter: Parameter, key: str, value: Value) -> Value:
     if value == "off" and parameter.name in MAY_BE_OFF:
         value = 0
     if not parameter.contains(value):
-        what = parameter.model_copy(update={"prior": None}).describe()
-        message = f"{key} must be {what}, got {shown(value)}"
+        rule = parameter.model_copy(update={"prior": None}).describe()
+        message = f"{key} must be {rule}, got {shown(value)}"
         raise PointError(key, message, at_key=False)
     return parameter.distribution.as_drawn(value)
 
 
 def _why_unused(space: SearchSpace, name: str, key: str) -> str:
-    those = [p for p in space.parameters if p.name == name]
-    if all(p.is_constant for p in those):
-        return f"{key} is constant: {' or '.join(p.describe() for p in those)}; take it away"
-    asked = {n: values for p in those for n, values in p.when.items()}
-    when = listed((f"{symbol(n)} {listed(values)}" for n, values in asked.items()), "and")
+    alternatives = [p for p in space.parameters if p.name == name]
+    if all(p.is_constant for p in alternatives):
+        return f"{key} is constant: {' or '.join(p.describe() for p in alternatives)}; take it away"
+    conditions = {n: values for p in alternatives for n, values in p.when.items()}
+    when = listed((f"{symbol(n)} {listed(values)}" for n, values in conditions.items()), "and")
     return f"{key} is drawn only with {when}; add that to the point, or take {key} away"

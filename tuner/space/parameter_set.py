@@ -1,4 +1,4 @@
-"""The parameters of a search space and their conditions.
+"""Parameters of a search space in the order of their conditions.
 
 A *draw* is a mapping from `Parameter.label` to the value drawn for it.
 """
@@ -15,10 +15,10 @@ from tuner.space.parameter import Parameter, Value, default_value
 
 
 class ParameterSet:
-    """Parameters in an order in which each comes after those that its `when` names.
+    """Parameters and their conditions.
 
     Args:
-        parameters: in any order, each with its own label.
+        parameters: parameters in any order, each with its own label.
     """
 
     def __init__(self, parameters: Iterable[Parameter]) -> None:
@@ -26,7 +26,7 @@ class ParameterSet:
 
     @cached_property
     def ordered(self) -> list[Parameter]:
-        """All parameters, each after those that its `when` names.
+        """All parameters, each after the parameters of its `when`.
 
         Raises:
             ValueError: if conditions form a circle.
@@ -48,11 +48,11 @@ class ParameterSet:
         return [p for p in self.ordered if not p.is_constant]
 
     def is_drawn(self, parameter: Parameter, drawn: Mapping[str, Value]) -> bool:
-        """Whether a parameter's `when` holds, given the draws before it."""
+        """Return True if a parameter's `when` holds for the values drawn before it."""
         return not parameter.when or parameter.holds(self.settings(drawn))
 
     def settings(self, drawn: Mapping[str, Value]) -> dict[str, Value]:
-        """The value of every parameter that a `when` may name, by name."""
+        """Return the value of every parameter that a `when` may name: name → value."""
         names = (*Architecture.model_fields, *SYMBOL_TABLE)
         settings = {n: value for n in names if (value := default_value(n)) is not None}
         for p in self.ordered:
@@ -65,7 +65,7 @@ class ParameterSet:
         return settings
 
     def values(self, drawn: Mapping[str, Value]) -> dict[str, Value | FractionOf]:
-        """What a draw sets, by name: the constants and the drawn values whose `when` holds."""
+        """Return the constants and drawn values whose `when` holds: name → value."""
         settings = self.settings(drawn)
         values: dict[str, Value | FractionOf] = {}
         for p in self.ordered:
@@ -76,7 +76,7 @@ class ParameterSet:
         return values
 
     def only_drawn(self, values: Mapping[str, Value]) -> dict[str, Value]:
-        """The draw that takes from some values, by label, those whose `when` holds."""
+        """Return the draw with those of some values, by label, whose `when` holds."""
         drawn: dict[str, Value] = {}
         for p in self.searched:
             if self.is_drawn(p, drawn):

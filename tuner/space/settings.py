@@ -12,7 +12,7 @@ from tuner.space.parameter import Frozen, Value
 
 
 class Budget(Frozen):
-    """`budget:`, what one trial may use if it is not stopped."""
+    """`budget:`, training and evaluation of one complete trial."""
 
     tokens: int | None = Field(default=None, ge=1)
     reports: int = Field(default=10, ge=1, le=10_000)
@@ -20,15 +20,16 @@ class Budget(Frozen):
 
 
 class EngineConfig(Frozen):
-    """`engine:`, how the trials are packed onto devices.
+    """`engine:`, workers, devices and stacks.
 
     Attributes:
-        workers: processes that train; one per core, or per GPU, if it is left out.
-        slots: trials that each of them trains at one time; None, or `auto`: as many as gain.
-        micro_batch: sequences per tick; the largest that divides every B if it is left out.
-        device: where they train.
-        dtype: in which they compute; `auto` is bfloat16 on a GPU that does, otherwise float32.
-        timeout_seconds: silence after which a worker is taken for frozen and started anew.
+        workers: number of training processes; default one per core or per GPU.
+        slots: trials that a worker trains at once; None (`auto`) for as many as increase speed.
+        micro_batch: sequences per tick; default the largest number that divides every B.
+        device: device of the workers.
+        dtype: dtype of the computation; `auto` is bfloat16 on a GPU that supports it, otherwise
+            float32.
+        timeout_seconds: silence after which a worker counts as frozen and is restarted.
     """
 
     workers: int | None = Field(default=None, ge=1, le=4096)
@@ -48,32 +49,32 @@ class EngineConfig(Frozen):
         return value
 
 
-Sampler = Literal["tpe", "gp", "cmaes", "qmc", "random", "grid", "nsga2"]
+SamplerName = Literal["tpe", "gp", "cmaes", "qmc", "random", "grid", "nsga2"]
 SchedulerName = Literal["asha", "hyperband", "bohb", "median", "pbt", "pb2", "none"]
 
 
 class SearchConfig(Frozen):
-    """`search:`, which trials run and how long.
+    """`search:`, number of trials, sampler, scheduler and limits.
 
     Attributes:
-        trials: how many configurations are tried; with pbt and pb2 the size of the population.
-        sampler: which suggests them.
-        scheduler: which decides how far each trains.
-        asha: whether asha stops a trial for ever or parks it until it is promoted.
-        reduction_factor: η, of a rung one in so many goes on.
-        perturb_reports: reports between two exchanges of pbt and pb2.
-        seed: of the sampler and of the trials.
-        try_first: points to try after the defaults; each names some parameters as the file may.
-        order: how reports are taken: `tokens`, as if all slots were equally fast, which makes the
-            search reproducible; `arrival`, as they come; `auto`, tokens with one worker.
-        max_tokens: training tokens after which no trial goes on.
-        max_seconds: likewise, wall time; also written 90s, 10m or 2h.
-        patience: trials that may end without a better one before the search does.
-        keep: finished trials, the best ones, whose trained weights are recorded.
+        trials: number of configurations; with pbt and pb2, size of the population.
+        sampler: suggests configurations.
+        scheduler: decides how far each trial trains.
+        asha: form of asha: stop a trial, or pause it until it is promoted.
+        reduction_factor: η, one in η trials is promoted at each rung.
+        perturb_reports: reports between two exchange points of pbt and pb2.
+        seed: seed of the sampler and of the trials.
+        try_first: points to try after the defaults; each names some parameters by name or symbol.
+        order: order of reports: `tokens`, as if all slots were equally fast, which makes the search
+            reproducible; `arrival`, the order of arrival; `auto`, tokens with one worker.
+        max_tokens: training tokens of the search after which no trial continues.
+        max_seconds: wall time after which no trial continues; also written 90s, 10m or 2h.
+        patience: number of trials that may end without improvement before the search ends.
+        keep: number of the best finished trials whose trained weights are recorded.
     """
 
     trials: int = Field(default=24, ge=1, le=1_000_000)
-    sampler: Sampler = "tpe"
+    sampler: SamplerName = "tpe"
     scheduler: SchedulerName = "asha"
     asha: Literal["stop", "promote"] = "promote"
     reduction_factor: int = Field(default=3, ge=2, le=100)
@@ -97,20 +98,20 @@ class SearchConfig(Frozen):
 
 
 class Confirm(Frozen):
-    """`confirm:`, how the best configurations are retrained; `off` is top 0."""
+    """`confirm:`, retraining of the best configurations with fresh seeds; `off` is top 0."""
 
     top: int = Field(default=3, ge=0, le=100)
     seeds: int = Field(default=3, ge=2, le=100)
 
 
 class InitFromConfig(Frozen):
-    """Where all trials start, instead of random weights.
+    """`init_from:`, checkpoint that all trials start from, instead of random weights.
 
     Attributes:
-        search: name of a search, or of a space whose newest search is meant: its best trial.
-        run: MLflow run of a trial, or its first eight or more letters.
-        checkpoint: file that a search wrote.
-        optimizer_state: whether the optimizer's moments are taken over with the weights.
+        search: start from the best trial of this search, or of this space's newest search.
+        run: MLflow run id of a trial, or its first eight or more letters.
+        checkpoint: path of a checkpoint that a search wrote.
+        optimizer_state: True to load the optimizer's moments with the weights.
 
     Raises:
         ValidationError: if not exactly one of `search`, `run` and `checkpoint` is given.
@@ -124,8 +125,8 @@ class InitFromConfig(Frozen):
     @model_validator(mode="after")
     def _one_place(self) -> Self:
         kinds = ("search", "run", "checkpoint")
-        given = [kind for kind in kinds if getattr(self, kind) is not None]
-        if len(given) != 1:
-            got = listed(given, "and") if given else "none"
+        used = [kind for kind in kinds if getattr(self, kind) is not None]
+        if len(used) != 1:
+            got = listed(used, "and") if used else "none"
             raise ValueError(f"init_from needs exactly one of {listed(kinds)}, got {got}")
         return self

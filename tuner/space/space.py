@@ -1,6 +1,6 @@
-"""A search space: what may vary, and how a draw becomes a specification.
+"""A validated search space, and the specification of a draw.
 
-The file format is read by `space_file` and checked by `space_checks`; this is what it means.
+`space_file` reads and checks the file format.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tuner.space.parameter import (
 from tuner.space.parameter_set import ParameterSet
 from tuner.space.settings import Budget, Confirm, EngineConfig, InitFromConfig, SearchConfig
 
-# The largest micro-batch that is chosen unasked; larger ones gain nothing on a CPU.
+# Largest default micro-batch; larger ones are no faster on a CPU.
 _LARGEST_MICRO_BATCH = 32
 
 
@@ -59,10 +59,10 @@ class SearchSpace(Frozen):
 
     @property
     def objectives(self) -> tuple[Objective, ...]:
-        """What trials are compared by, the first one first."""
+        """All objectives; trials are ranked by the first one."""
         return (self.objective, *self.further_objectives)
 
-    # which parameters there are ------------------------------------------------------------
+    # parameters ----------------------------------------------------------------------------
 
     @cached_property
     def parameter_set(self) -> ParameterSet:
@@ -71,7 +71,7 @@ class SearchSpace(Frozen):
 
     @property
     def parameters(self) -> list[Parameter]:
-        """All parameters, each after those that its `when` names.
+        """All parameters, each after the parameters of its `when`.
 
         Raises:
             ValueError: if conditions form a circle.
@@ -85,24 +85,28 @@ class SearchSpace(Frozen):
 
     @property
     def explored(self) -> list[Parameter]:
-        """The searched parameters that may change in the middle of a trial."""
+        """The searched parameters that may change during the training of a trial."""
         searched = [p for p in self.hyperparameters.values() if not p.is_constant]
         return [p for p in searched if p.name not in KEPT_SYMBOLS]
 
     def possible(self, name: str) -> list[Value] | None:
-        """Every value that a parameter can have, set or not; None if they cannot be listed."""
+        """Return every value that a parameter can have, set or default; None if not listable."""
         default = default_value(name)
-        given = [
+        parameters = [
             p for p in (*self.model.values(), *self.hyperparameters.values()) if p.name == name
         ]
-        lists = [None if p.fraction_of else p.distribution.possible_values() for p in given]
-        if all(p.when for p in given):  # or there is none
+        lists = [None if p.fraction_of else p.distribution.possible_values() for p in parameters]
+        if all(p.when for p in parameters):  # also if the space does not set the parameter
             lists.append(None if default is None else [default])
         return None if None in lists else [value for values in lists for value in values or ()]
 
     @property
     def batch_sizes(self) -> list[Value]:
-        """Every B that may be drawn."""
+        """Every B that may be drawn.
+
+        Raises:
+            ValueError: if B is a range that cannot be listed.
+        """
         values = self.possible("batch_size")
         if values is None:
             raise ValueError("B must be a value, a choice or a grid, so that a micro-batch fits")
@@ -110,7 +114,7 @@ class SearchSpace(Frozen):
 
     @property
     def micro_batch(self) -> int:
-        """Sequences per tick: as given, or the largest one that divides every B.
+        """Sequences per tick: `engine.micro_batch`, or the largest number that divides every B.
 
         Raises:
             ValueError: if B is a range, which no micro-batch above 1 divides.
@@ -123,36 +127,36 @@ class SearchSpace(Frozen):
     # draws ---------------------------------------------------------------------------------
 
     def is_drawn(self, parameter: Parameter, drawn: Mapping[str, Value]) -> bool:
-        """Whether a parameter's `when` holds, given the draws before it."""
+        """Return True if a parameter's `when` holds for the values drawn before it."""
         return self.parameter_set.is_drawn(parameter, drawn)
 
     def settings(self, drawn: Mapping[str, Value]) -> dict[str, Value]:
-        """The value of every parameter that a `when` may name, by name."""
+        """Return the value of every parameter that a `when` may name: name → value."""
         return self.parameter_set.settings(drawn)
 
     def values(self, drawn: Mapping[str, Value]) -> dict[str, Value | FractionOf]:
-        """What a draw sets, by name: the constants and the drawn values whose `when` holds."""
+        """Return the constants and drawn values whose `when` holds: name → value."""
         return self.parameter_set.values(drawn)
 
     def defaults(self) -> dict[str, Value]:
-        """The first trial: the defaults of table and architecture, each moved into its range."""
+        """Return the draw of the first trial: all defaults, each moved into its range."""
         first = FirstTrial(self.parameter_set, self.budget.tokens)
         return {p.label: first.draw(p) for p in self.searched}
 
     def only_drawn(self, values: Mapping[str, Value]) -> dict[str, Value]:
-        """The draw that takes from some values, by label, those whose `when` holds."""
+        """Return the draw with those of some values, by label, whose `when` holds."""
         return self.parameter_set.only_drawn(values)
 
     def moved(self) -> list[Parameter]:
-        """The parameters that the first trial draws otherwise than their default, or may do."""
+        """Return the parameters whose first value differs, or may differ, from the default."""
         first, drawn = FirstTrial(self.parameter_set, self.budget.tokens), self.defaults()
         return [p for p in self.searched if first.moves(p) and self.is_drawn(p, drawn)]
 
     @property
     def grid(self) -> list[dict[str, Value]]:
-        """Every combination of the `grid` parameters; one empty one if there are none.
+        """Every combination of the `grid` parameters; one empty combination if there are none.
 
-        The combination of `defaults` comes first: the first trial is one point of the grid.
+        The combination of `defaults` comes first, because the first trial is a point of the grid.
         """
         values = {
             p.label: p.distribution.values for p in self.parameters if p.distribution.kind == "grid"
@@ -161,14 +165,14 @@ class SearchSpace(Frozen):
         points = list(combinations(self.parameter_set, values))
         return sorted(points, key=lambda point: any(point[k] != defaults[k] for k in point))
 
-    # what trials are -----------------------------------------------------------------------
+    # specifications ------------------------------------------------------------------------
 
     def shapes(self, vocab_size: int) -> list[Architecture]:
-        """Every architecture that may be drawn: one stack each.
+        """Return every architecture that may be drawn; trials of one architecture form a stack.
 
         Raises:
             ValueError: if a combination of sizes is impossible (pydantic's ValidationError), an
-                entry is a range that cannot be listed, or there are too many.
+                entry is a range that cannot be listed, or the number of combinations is too large.
         """
         draws = listed(self.parameter_set, {p.name for p in self.model.values()})
         return list(dict.fromkeys(self._architecture(drawn, vocab_size) for drawn in draws))
@@ -182,14 +186,14 @@ class SearchSpace(Frozen):
         return Architecture.model_validate({**entries, **facts})
 
     def derive(self, drawn: Mapping[str, Value], train_size: int) -> Hyperparameters:
-        """The complete hyperparameters of a draw, for a training text of some size.
+        """Return the complete hyperparameters of a draw.
 
         Args:
             drawn: as for `spec`.
-            train_size: its tokens; or the pairs, if the data are pairs.
+            train_size: tokens of the training text; number of pairs, if the data are pairs.
 
         Raises:
-            ValueError: if they break a rule of the symbol table.
+            ValueError: if the hyperparameters break a rule of the symbol table.
         """
         values, length = self.values(drawn), self._context_length(drawn)
         return derive(
@@ -206,12 +210,12 @@ class SearchSpace(Frozen):
         return cast(int, settings["context_length"])
 
     def spec(self, drawn: Mapping[str, Value], corpus: DataFacts, seed: int) -> TrialSpec:
-        """The specification of a trial.
+        """Return the specification of a trial.
 
         Args:
-            drawn: label → value of every searched parameter whose `when` holds; others do no harm.
-            corpus: what the specification must know of the data.
-            seed: of the trial.
+            drawn: label → value of every searched parameter whose `when` holds; others are ignored.
+            corpus: facts of the data.
+            seed: seed of the trial.
 
         Raises:
             ValueError: if the values break a rule of the symbol table (`load_space` has checked
@@ -235,24 +239,24 @@ class SearchSpace(Frozen):
             init_from=corpus.init_from,
         )
 
-    # how long trials are ---------------------------------------------------------------------
+    # budgets ---------------------------------------------------------------------------------
 
     def report_tokens(self, corpus: DataFacts) -> int:
-        """Training tokens between reports: the largest budget of any trial, shared evenly."""
+        """Return the training tokens between reports: the largest budget, divided evenly."""
         return math.ceil(self.budget_tokens(corpus) / self.budget.reports)
 
     def budget_tokens(self, corpus: DataFacts) -> int:
-        """Training tokens of the longest trial that may be drawn."""
+        """Return the training tokens of the longest trial that may be drawn."""
         return int(self._tokens(corpus, lambda distribution: distribution.largest()))
 
     def steps_and_epochs(
         self, corpus: DataFacts, context_length: int
     ) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Smallest and largest T_total and N_epoch of any trial that runs to the end.
+        """Return smallest and largest T_total, and smallest and largest N_epoch.
 
         Args:
-            corpus: what the specification must know of the data.
-            context_length: that of the trials, one of those in `shapes`.
+            corpus: facts of the data.
+            context_length: context length of the trials; one of the lengths in `shapes`.
 
         Raises:
             ValueError: if a draw breaks a rule of the symbol table with this corpus.
@@ -267,21 +271,21 @@ class SearchSpace(Frozen):
         return (min(steps), max(steps)), (min(epochs), max(epochs))
 
     def mean_tokens(self, corpus: DataFacts) -> float:
-        """Training tokens of a trial that runs to its end, on average."""
+        """Return the average training tokens of a complete trial."""
         return self._tokens(corpus, lambda distribution: distribution.mean())
 
-    def _tokens(self, corpus: DataFacts, of: Callable[[AnyDistribution], float]) -> float:
-        """Training tokens of a trial whose parameters are each the largest, or average, one."""
+    def _tokens(self, corpus: DataFacts, number_of: Callable[[AnyDistribution], float]) -> float:
+        """Return the training tokens of a trial with, for instance, the mean of each parameter."""
         if self.budget.tokens is not None:
             return self.budget.tokens
         lengths = [shape.context_length for shape in self.shapes(corpus.vocab_size)]
         if "epochs" in self.hyperparameters:
             tokens = max(corpus.sequences(length)[0] * length for length in lengths)
-            return of(self.hyperparameters["epochs"].distribution) * tokens
+            return number_of(self.hyperparameters["epochs"].distribution) * tokens
         return math.prod(
             (
-                of(self.hyperparameters["total_steps"].distribution),
-                of(Choice(kind="choice", values=tuple(self.batch_sizes))),
-                of(Choice(kind="choice", values=tuple(lengths))),
+                number_of(self.hyperparameters["total_steps"].distribution),
+                number_of(Choice(kind="choice", values=tuple(self.batch_sizes))),
+                number_of(Choice(kind="choice", values=tuple(lengths))),
             )
         )

@@ -1,4 +1,4 @@
-"""Search-space files: from YAML to a `SearchSpace`, or every mistake with line and column.
+"""Search-space files: YAML to a `SearchSpace`, or all mistakes with line and column.
 
-Main name: `load_space`.
+Main names: `load_space`, which reads a file; `Override`, a value of the command line.
 """

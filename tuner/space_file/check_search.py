@@ -1,4 +1,4 @@
-"""Check what `search:`, `objective:` and `confirm:` demand of each other and of the parameters."""
+"""Checks of `search:`, `objective:` and `confirm:` against each other and the parameters."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from tuner.space.parameter import Parameter, symbol
 from tuner.space.space import SearchSpace
 from tuner.space_file.yaml_file import Place, YamlFile
 
-_FEWEST_OF_A_POPULATION = 4  # pbt copies from the best quarter to the worst one
-_FOR_SEVERAL = ("tpe", "random", "qmc", "nsga2", "grid")  # samplers
+_MIN_POPULATION = 4  # pbt copies from the best quarter to the worst quarter
+_MULTI_OBJECTIVE = ("tpe", "random", "qmc", "nsga2", "grid")  # samplers
 
 
 class SearchChecks:
-    """The checks of one search; mistakes are noted in its file.
+    """Checks of the search settings; mistakes are noted in the file.
 
     Args:
-        space: what was read; sections that are wrong have their defaults.
-        file: where it was read from.
-        places: name of a parameter → where it stands in the file.
+        space: space of the file; wrong sections have their defaults.
+        file: file of the space.
+        places: name of a parameter → its place in the file.
     """
 
     def __init__(self, space: SearchSpace, file: YamlFile, places: Mapping[str, Place]) -> None:
@@ -33,7 +33,7 @@ class SearchChecks:
         self._places = places
 
     def run(self) -> None:
-        """Note all mistakes; each check needs the sections that it reads to be right."""
+        """Note all mistakes. A check runs only if the sections that it reads are valid."""
         checks: list[tuple[Callable[[], None], tuple[str, ...]]] = [
             (self._check_metrics, ("objective", "data", "hyperparameters")),
             (self._check_several_objectives, ("objective", "search")),
@@ -55,7 +55,7 @@ class SearchChecks:
         return ("objective", number) if self._space.further_objectives else ("objective",)
 
     def _check_metrics(self) -> None:
-        """Whether every trial will have a value of each metric."""
+        """Check that every trial will have a value of each metric."""
         for number, objective in enumerate(self._space.objectives):
             metric, place = objective.metric, (*self._objective_place(number), "metric")
             if metric in ("token_accuracy", "bleu") and not self._space.data.pairs:
@@ -66,8 +66,10 @@ class SearchChecks:
                 self._file.note(place, f"{message}; give s_final values above 0 only, without when")
 
     def _always_prunes(self) -> bool:
-        given = [p for p in self._space.parameters if p.name == "target_sparsity" and not p.when]
-        return any(min(map(float, p.distribution.ends())) > 0 for p in given)
+        unconditional = [
+            p for p in self._space.parameters if p.name == "target_sparsity" and not p.when
+        ]
+        return any(min(map(float, p.distribution.ends())) > 0 for p in unconditional)
 
     def _check_several_objectives(self) -> None:
         if not self._space.further_objectives:
@@ -76,14 +78,14 @@ class SearchChecks:
             message = "no scheduler can compare trials by several objectives on their way"
             got = f"got {self._search.scheduler}"
             self._note("scheduler", f"search.scheduler: {message}; set it to none, {got}")
-        elif self._search.sampler not in _FOR_SEVERAL:
-            message = f"search.sampler must be {in_words(_FOR_SEVERAL)} for several objectives"
+        elif self._search.sampler not in _MULTI_OBJECTIVE:
+            message = f"search.sampler must be {in_words(_MULTI_OBJECTIVE)} for several objectives"
             self._note("sampler", f"{message}, got {self._search.sampler}")
 
     # schedulers --------------------------------------------------------------------------------
 
     def _check_scheduler(self) -> None:
-        """Whether a scheduler has something to compare, and the sampler that it needs."""
+        """Check that a scheduler has reports to compare, and the sampler that it needs."""
         scheduler, metric = self._search.scheduler, self._space.objective.metric
         if scheduler == "none" or self._space.further_objectives:
             return
@@ -99,26 +101,26 @@ class SearchChecks:
             self._note("sampler", f"search.sampler: {message}; set one of them otherwise")
 
     def _check_population(self) -> None:
-        """What pbt and pb2 need: trials to copy, time to do so, and something to change."""
+        """Check that pbt and pb2 have enough trials, exchange points, and changeable parameters."""
         name = self._search.scheduler
         if name not in ("pbt", "pb2"):
             return
         reports, perturb = self._space.budget.reports, self._search.perturb_reports
-        if self._search.trials < _FEWEST_OF_A_POPULATION:
-            message = f"search.trials must be at least {_FEWEST_OF_A_POPULATION} with {name}"
+        if self._search.trials < _MIN_POPULATION:
+            message = f"search.trials must be at least {_MIN_POPULATION} with {name}"
             self._note("trials", f"{message}, whose population it is, got {self._search.trials}")
         if perturb >= reports:
             message = f"search.perturb_reports must be below budget.reports, {reports}"
             self._note("perturb_reports", f"{message}, or {name} never copies, got {perturb}")
         if not self._space.explored:
             message = f"{name} has nothing to change in mid-training"
-            way_out = "search a hyperparameter such as α_max or λ, not only B, sizes or optimizers"
-            self._note("scheduler", f"search.scheduler: {message}; {way_out}")
+            fix = "search a hyperparameter such as α_max or λ, not only B, sizes or optimizers"
+            self._note("scheduler", f"search.scheduler: {message}; {fix}")
 
     # samplers ----------------------------------------------------------------------------------
 
     def _check_sampler(self) -> None:
-        """What sampler grid needs: values that can be listed, and enough trials."""
+        """Check that sampler grid has listable values and enough trials."""
         if self._search.sampler != "grid":
             return
         options = {}
@@ -145,7 +147,7 @@ class SearchChecks:
         return str(place[-1]) if place else symbol(parameter.name)
 
     def _check_points(self) -> None:
-        """Whether each point of `try_first` can be tried."""
+        """Check that each point of `try_first` can be drawn."""
         defaults = self._space.defaults()
         for number, point in enumerate(self._search.try_first):
             try:

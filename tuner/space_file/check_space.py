@@ -1,4 +1,4 @@
-"""Check a search space as a whole: what its parts demand of each other and of the data."""
+"""Checks of a complete search space: its parts against each other and against the data."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _MOST_SHAPES = 256
 
 
 class SpaceChecks:
-    """The checks of one search space; mistakes are noted in its file.
+    """Checks of one search space; mistakes are noted in the file.
 
     A check is left out if a section that it reads is already wrong.
 
     Args:
-        space: what was read; sections that are wrong have their defaults.
-        file: where it was read from.
-        places: name of a parameter → where it stands in the file.
+        space: space of the file; wrong sections have their defaults.
+        file: file of the space.
+        places: name of a parameter → its place in the file.
     """
 
     def __init__(self, space: SearchSpace, file: YamlFile, places: Mapping[str, Place]) -> None:
@@ -68,24 +68,25 @@ class SpaceChecks:
                 self._note(name, message)
 
     def _note(self, name: str, message: str, *, at_key: bool = False) -> None:
-        """Note a mistake where a parameter stands."""
+        """Note a mistake at the place of a parameter."""
         self._file.note(self._places.get(name, ("hyperparameters",)), message, at_key=at_key)
 
     def _place(self, parameter: Parameter) -> Place:
-        """Where a parameter stands, itself and not the list of its alternatives."""
+        """Return the place of a parameter itself, not of the list of its alternatives."""
         place = self._places[parameter.name]
         return (*place, parameter.alternative - 1) if parameter.alternative else place
 
     def _spelled(self, name: str) -> str:
-        """A parameter as the file writes it."""
+        """Return the spelling of a parameter in the file."""
         return str(self._places[name][-1]) if name in self._places else symbol(name)
 
     # data and budget ------------------------------------------------------------------------
 
     def _check_data(self) -> int | None:
-        """Whether the source can be found; its size in bytes, the most tokens that it can have.
+        """Check that the source exists, and return its size in bytes.
 
-        None if it cannot be found or only reading tells its size.
+        The size is an upper limit of the number of tokens. None if the source is missing, or if the
+        size is unknown before reading.
         """
         try:
             size = source_bytes(self._space.data)
@@ -98,7 +99,7 @@ class SpaceChecks:
         return size
 
     def _check_start(self) -> None:
-        """Whether a checkpoint is there; what it holds, `warm_start` looks at."""
+        """Check that the checkpoint exists; `trained.find_start` checks its contents."""
         start = self._space.init_from
         if (
             start is not None
@@ -109,8 +110,8 @@ class SpaceChecks:
             self._file.note(("init_from", "checkpoint"), message)
 
     def _check_context(self, size: int | None) -> None:
-        given = [p for p in self._space.model.values() if p.name == "context_length"]
-        longest = max((cast(int, end) for p in given for end in p.distribution.ends()), default=0)
+        lengths = [p for p in self._space.model.values() if p.name == "context_length"]
+        longest = max((cast(int, end) for p in lengths for end in p.distribution.ends()), default=0)
         if size is not None and longest >= size and not self._space.data.pairs:
             self._note(
                 "context_length",
@@ -119,16 +120,16 @@ class SpaceChecks:
             )
 
     def _check_budget(self) -> None:
-        given = ["budget.tokens"] if self._space.budget.tokens is not None else []
+        budgets = ["budget.tokens"] if self._space.budget.tokens is not None else []
         for name in ("total_steps", "epochs"):
             parameter = self._space.hyperparameters.get(name)
             if parameter is not None:
-                given.append(self._spelled(name))
+                budgets.append(self._spelled(name))
                 if parameter.when:
-                    message = f"{given[-1]} is the budget, so it cannot depend on a when"
+                    message = f"{budgets[-1]} is the budget, so it cannot depend on a when"
                     self._note(name, f"{message}; give it always")
-        if len(given) != 1:
-            got = in_words(given, "and") if given else "none"
+        if len(budgets) != 1:
+            got = in_words(budgets, "and") if budgets else "none"
             message = f"give exactly one of budget.tokens, T_total and N_epoch, got {got}"
             self._file.note(("budget",), message)
 
@@ -141,8 +142,8 @@ class SpaceChecks:
             return
         if wrong:
             message = f"every B must be a multiple of the micro-batch {micro_batch}"
-            way_out = "change one of them, or leave micro_batch out"
-            self._file.note(("engine", "micro_batch"), f"{message}, got B = {wrong[0]}; {way_out}")
+            fix = "change one of them, or leave micro_batch out"
+            self._file.note(("engine", "micro_batch"), f"{message}, got B = {wrong[0]}; {fix}")
 
     def _check_dtype(self) -> None:
         engine = self._space.engine
@@ -153,7 +154,7 @@ class SpaceChecks:
     # conditions, shapes and grid ------------------------------------------------------------
 
     def _check_circles(self) -> None:
-        """Neither `when` nor `fraction_of` may lead back to where it started."""
+        """Check that neither `when` nor `fraction_of` has a circle."""
         conditions: dict[str, list[str]] = {}
         fractions: dict[str, list[str]] = {}
         defaults = {
@@ -178,18 +179,20 @@ class SpaceChecks:
         yield from self._space.hyperparameters.values()
 
     def _check_conditions(self) -> None:
-        """Whether every `when` can hold, alone of its list, and every parameter has an effect."""
+        """Check that every `when` can hold, alone in its list, and that parameters have effects."""
         for p in self._space.parameters:
             self._check_when(p)
         if self._file.is_wrong("model", "hyperparameters"):
             return
-        asked = {name for p in self._space.parameters for name in p.when}
+        conditions = {name for p in self._space.parameters for name in p.when}
         try:
-            draws = listed(self._space.parameter_set, asked | {"optimizer", "schedule", "position"})
+            draws = listed(
+                self._space.parameter_set, conditions | {"optimizer", "schedule", "position"}
+            )
         except ValueError as error:
             self._file.note(("hyperparameters",), str(error))
             return
-        held: dict[str, list[dict[str, Value]]] = {}  # by the key of each parameter
+        held: dict[str, list[dict[str, Value]]] = {}  # key of a parameter → draws
         for p in self._space.parameters:
             held[p.key] = [d for d in draws if self._space.is_drawn(p, d)]
             self._check_effect(p, held[p.key])
@@ -199,13 +202,13 @@ class SpaceChecks:
                     self._note_both(p, other, both[0])
 
     def _check_when(self, parameter: Parameter) -> None:
-        """Whether what it asks about can be listed, and be what it asks for."""
+        """Check that the parameters of a `when` can be listed, and have its values."""
         for name, wanted in parameter.when.items():
             possible = self._space.possible(name)
             message = ""
             if name in FOLLOWING and name not in self._places:
-                whole = FOLLOWING[name]
-                message = f"follows from {whole}; give its values, or ask about {whole}"
+                source = FOLLOWING[name]
+                message = f"follows from {source}; give its values, or ask about {source}"
             elif possible is None:
                 message = "is drawn from a range or derived; ask about a choice"
             elif not set(possible) & set(wanted):
@@ -222,7 +225,7 @@ class SpaceChecks:
         self._file.note((*self._place(parameter), "when"), message)
 
     def _check_effect(self, parameter: Parameter, draws: list[dict[str, Value]]) -> None:
-        """What is never drawn, or never used where it is drawn, would be searched in vain."""
+        """Check that a parameter is drawn, and used, in some draw."""
         key = self._spelled(parameter.name)
         if not draws:
             message = f"{key} is never drawn, because its conditions exclude each other"
@@ -237,8 +240,8 @@ class SpaceChecks:
                 peaked = SYMBOL_TABLE["max_learning_rate"].used_when["schedule"]
                 is_peak = parameter.name == "learning_rate" and set(values) <= set(peaked)
                 hint = "; did you mean α_max?" if is_peak else ""
-                way_out = hint or f"; it is used with {other} {in_words(used)}"
-                self._file.note(self._place(parameter), message + way_out, at_key=True)
+                fix = hint or f"; it is used with {other} {in_words(used)}"
+                self._file.note(self._place(parameter), message + fix, at_key=True)
 
     def _check_shapes(self) -> None:
         try:
@@ -259,7 +262,7 @@ class SpaceChecks:
             self._check_pairs([shape.n_encoder_layers > 0 for shape in shapes])
 
     def _check_pairs(self, has_encoder: list[bool]) -> None:
-        """Pairs go to an encoder–decoder, and texts to a language model."""
+        """Check that pairs have an encoder–decoder, and texts a language model."""
         if not all(has_encoder) and self._space.data.pairs:
             message = "data.pairs needs an encoder; set model.n_encoder_layers to 1 or more"
             self._file.note(("data", "pairs"), message)
@@ -278,14 +281,14 @@ class SpaceChecks:
 
 
 def _circle(edges: Mapping[str, list[str]]) -> list[str]:
-    """A way through some edges that ends where it began; empty if there is none."""
+    """Return a circle in a graph, its first node repeated at the end; empty if none."""
     for start in edges:
-        ways = [[start]]
-        while ways:
-            way = ways.pop()
-            for name in edges.get(way[-1], ()):
+        paths = [[start]]
+        while paths:
+            path = paths.pop()
+            for name in edges.get(path[-1], ()):
                 if name == start:
-                    return [*way, start]
-                if name not in way:
-                    ways.append([*way, name])
+                    return [*path, start]
+                if name not in path:
+                    paths.append([*path, name])
     return []

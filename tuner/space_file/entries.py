@@ -1,8 +1,8 @@
 """Read one entry of `hyperparameters:` or `model:` of a search-space file.
 
-An entry is a value, or a mapping with one distribution and perhaps `fraction_of`, `when` and
-`prior`: `16`, `off`, `{choice: [8, 16]}`, `{fraction_of: α_max, log: [0.01, 0.5]}`. Or it is a list
-of such mappings, alternatives of which at most one `when` holds.
+An entry is a value, or a mapping with one distribution and optionally `fraction_of`, `when` and
+`prior`: `16`, `off`, `{choice: [8, 16]}`, `{fraction_of: α_max, log: [0.01, 0.5]}`. Or an entry is
+a list of such mappings, its alternatives, of which at most one `when` holds.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from tuner.space_file.yaml_file import Place, YamlFile, whole_if_equal
 
 KINDS = ("value", "uniform", "log", "int", "int_log", "choice", "grid")
 _OPTIONS = ("fraction_of", "when", "prior")
-# What other rows are derived from.
+# Other hyperparameters are derived from these.
 _NO_FRACTIONS = ("batch_size", "total_steps", "epochs")
 _BUDGETS = ("total_steps", "epochs")  # cannot have a `when`
 _LARGEST_WHOLE = 2**53
 
-Rule = Callable[[object], str]  # what is wrong with a value; empty if nothing is
+Rule = Callable[[object], str]  # returns the mistake of a value; empty if the value is valid
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """An entry, taken apart: its key and place, its distribution, its options."""
+    """Parts of an entry: key and place, distribution, options."""
 
     key: str
     place: Place
@@ -57,7 +57,7 @@ class _Entry:
         return self.kind in {"uniform", "log", "int", "int_log"}
 
     def spots(self) -> Iterator[tuple[Place, Any]]:
-        """Each single value and where it stands."""
+        """Yield each single value and its place."""
         if isinstance(self.value, list):
             yield from (((*self.value_place, i), v) for i, v in enumerate(self.value))
         else:
@@ -65,18 +65,23 @@ class _Entry:
 
 
 class EntryReader:
-    """Reads the entries of one file and notes the mistakes in them.
+    """Reads the entries of one file, and notes their mistakes.
 
     Attributes:
-        places: name of a parameter → where it stands in the file.
+        places: name of a parameter → its place in the file.
     """
 
     def __init__(self, file: YamlFile) -> None:
-        self._note = file.note
+        self._file = file
+        self._is_wrong = False  # a mistake was noted in the entry that is being read
         self.places: dict[str, Place] = {}
 
+    def _note(self, place: Place, message: str, *, at_key: bool = False) -> None:
+        self._is_wrong = True
+        self._file.note(place, message, at_key=at_key)
+
     def size(self, key: str, data: Any) -> list[Parameter]:
-        """An entry of `model:`; none if it is wrong."""
+        """Read an entry of `model:`; return no parameter if the entry is wrong."""
         place: Place = ("model", key)
         if key == "vocab_size":
             self._note(place, "vocab_size belongs under tokenizer:; move it there", at_key=True)
@@ -90,12 +95,12 @@ class EntryReader:
         )
 
     def row(self, key: str, data: Any) -> list[Parameter]:
-        """An entry of `hyperparameters:`; none if it is wrong."""
+        """Read an entry of `hyperparameters:`; return no parameter if the entry is wrong."""
         place: Place = ("hyperparameters", key)
         row = find_symbol(key)
         if row is None:
-            way_out = did_you_mean(key, SPELLINGS) or "; 'tuner symbols' lists all"
-            self._note(place, f"unknown hyperparameter {shown(key)}{way_out}", at_key=True)
+            fix = did_you_mean(key, SPELLINGS) or "; 'tuner symbols' lists all"
+            self._note(place, f"unknown hyperparameter {shown(key)}{fix}", at_key=True)
             return []
         if row.name in self.places:
             other = self.places[row.name][-1]
@@ -116,7 +121,7 @@ class EntryReader:
     def _parameters(
         self, key: str, place: Place, data: Any, read: Callable[[_Entry], Parameter | None]
     ) -> list[Parameter]:
-        """The one parameter of an entry, or the alternatives of a list."""
+        """Return the parameter of an entry, or the alternatives of a list."""
         if not _are_alternatives(data):
             entry = self._entry(key, place, data)
             parameter = read(entry) if entry else None
@@ -157,12 +162,12 @@ class EntryReader:
         return True
 
     def _entry(self, key: str, place: Place, data: Any) -> _Entry | None:
-        """Take an entry apart."""
+        """Return the parts of an entry; None if it is wrong."""
         if isinstance(data, list) and any(isinstance(one, dict) for one in data):
-            which = next(i for i, one in enumerate(data) if not isinstance(one, dict))
-            example = f"for instance {{value: {shown(data[which])}, when: {{optimizer: momentum}}}}"
+            wrong = next(i for i, one in enumerate(data) if not isinstance(one, dict))
+            example = f"for instance {{value: {shown(data[wrong])}, when: {{optimizer: momentum}}}}"
             message = f"{key}: each alternative of a list needs a mapping with when, {example}"
-            self._note((*place, which), f"{message}, got {shown(data[which])}")
+            self._note((*place, wrong), f"{message}, got {shown(data[wrong])}")
             return None
         if isinstance(data, list):
             self._note(place, f"{key}: a list needs a distribution: {{choice: {shown(data)}}}")
@@ -172,25 +177,26 @@ class EntryReader:
             return None
         if not isinstance(data, dict):
             return _Entry(key, place, "value", data, place, {})
-        strange = [k for k in data if k not in (*KINDS, *_OPTIONS)]
-        for kind in strange:
+        unknown_keys = [k for k in data if k not in (*KINDS, *_OPTIONS)]
+        for kind in unknown_keys:
             message = unknown("distribution", kind, (*KINDS, *_OPTIONS))
             self._note((*place, kind), message, at_key=True)
         kinds = [k for k in data if k in KINDS]
-        if not strange and len(kinds) != 1:
+        if not unknown_keys and len(kinds) != 1:
             got = listed(kinds, "and") if kinds else "none"
             self._note(place, f"{key} needs exactly one of {', '.join(KINDS)}, got {got}")
-        if strange or len(kinds) != 1:
+        if unknown_keys or len(kinds) != 1:
             return None
         options = {k: data[k] for k in _OPTIONS if k in data}
         return _Entry(key, place, kinds[0], data[kinds[0]], (*place, kinds[0]), options)
 
     def _parameter(self, entry: _Entry, name: str, rule: Rule, kind: type) -> Parameter | None:
-        """Check the values of an entry and read its options."""
+        """Check the values of an entry and read its options; return None if any part is wrong."""
+        self._is_wrong = False
         distribution = self._distribution(entry, rule, kind)
         fraction_of = self._fraction_of(entry, name)
         when = self._when(entry, name)
-        if distribution is None or when is None or (fraction_of is None):
+        if distribution is None or self._is_wrong:
             return None
         prior = None
         if "prior" in entry.options:
@@ -203,15 +209,15 @@ class EntryReader:
         return Parameter(
             name=name,
             distribution=distribution,
-            fraction_of=fraction_of or None,
+            fraction_of=fraction_of,
             when=when,
             prior=prior,
         )
 
     def _distribution(self, entry: _Entry, rule: Rule, kind: type) -> AnyDistribution | None:
-        where, message = _shape_mistake(entry) or _range_mistake(entry, kind) or ((), "")
+        place, message = _shape_mistake(entry) or _range_mistake(entry, kind) or ((), "")
         if message:
-            self._note(where, f"{entry.key}: {message}")
+            self._note(place, f"{entry.key}: {message}")
             return None
         for spot, value in entry.spots():
             message = rule(value)
@@ -226,9 +232,9 @@ class EntryReader:
         return Choice(kind=cast(Literal["choice", "grid"], entry.kind), values=tuple(values))
 
     def _fraction_of(self, entry: _Entry, name: str) -> str | None:
-        """Name of the row that `fraction_of` means; empty if there is none, None if it is wrong."""
+        """Return the name of the hyperparameter in `fraction_of`; None if absent or wrong."""
         if "fraction_of" not in entry.options:
-            return ""
+            return None
         spelled = entry.options["fraction_of"]
         row = find_symbol(spelled) if isinstance(spelled, str) else None
         if row is not None and not row.choices and row.name != name:
@@ -237,14 +243,14 @@ class EntryReader:
             s for s in SPELLINGS if (r := find_symbol(s)) and not r.choices and r.name != name
         ]
         why = "" if row is None else ", which is itself" if row.name == name else ", a name"
-        way_out = did_you_mean(spelled, numeric) if row is None else ""
-        way_out = way_out or "; name a hyperparameter with numbers, such as T_total"
-        message = f"{entry.key} cannot be a fraction of {shown(spelled)}{why}{way_out}"
+        fix = did_you_mean(spelled, numeric) if row is None else ""
+        fix = fix or "; name a hyperparameter with numbers, such as T_total"
+        message = f"{entry.key} cannot be a fraction of {shown(spelled)}{why}{fix}"
         self._note((*entry.place, "fraction_of"), message)
         return None
 
-    def _when(self, entry: _Entry, name: str) -> dict[str, tuple[Any, ...]] | None:
-        """Name → values; empty if there are no conditions, None if they are wrong."""
+    def _when(self, entry: _Entry, name: str) -> dict[str, tuple[Any, ...]]:
+        """Return the valid conditions: name → values; empty without `when`."""
         if "when" not in entry.options:
             return {}
         place: Place = (*entry.place, "when")
@@ -252,26 +258,26 @@ class EntryReader:
         if not isinstance(when, dict) or not when:
             example = "for instance {optimizer: momentum}"
             self._note(place, f"{entry.key}: when takes a mapping, {example}, got {shown(when)}")
-            return None
+            return {}
         conditions: dict[str, tuple[Any, ...]] = {}
         for key, value in when.items():
             row = find_symbol(key)
-            asked = row.name if row else key
-            wanted = _without_off(value) if asked in MAY_BE_OFF else value
+            condition = row.name if row else key
+            wanted = _without_off(value) if condition in MAY_BE_OFF else value
             if row is None and key not in SIZES:
                 message = unknown("name in when:", key, (*SPELLINGS, *SIZES))
                 self._note((*place, key), message, at_key=True)
-            elif asked == name:
+            elif condition == name:
                 message = f"{entry.key} cannot depend on itself; take this when away"
                 self._note((*place, key), message, at_key=True)
             elif wrong := self._wrong_condition(key, row, wanted):
                 self._note((*place, key), wrong)
             else:
-                conditions[asked] = tuple(wanted) if isinstance(wanted, list) else (wanted,)
-        return conditions if len(conditions) == len(when) else None
+                conditions[condition] = tuple(wanted) if isinstance(wanted, list) else (wanted,)
+        return conditions
 
     def _wrong_condition(self, key: str, row: Symbol | None, wanted: Any) -> str:
-        """What is wrong with the values of one condition."""
+        """Return the mistake in the values of one condition; empty if they are valid."""
         values = wanted if isinstance(wanted, list) else [wanted]
         if not values or not all(isinstance(v, int | float | str) for v in values):
             return f"when: {key} takes a value or a list of values, got {shown(wanted)}"
@@ -288,7 +294,7 @@ def _is_number(value: object) -> TypeGuard[int | float]:
 
 
 def _shape_mistake(entry: _Entry) -> tuple[Place, str] | None:
-    """Whether the value of a distribution is a list where it must be one."""
+    """Return the mistake if the value of a distribution is no list, or wrongly one."""
     kind, value = entry.kind, entry.value
     if kind == "value":
         fits, rule = not isinstance(value, list | dict), "value takes one number or name"
@@ -305,7 +311,7 @@ def _shape_mistake(entry: _Entry) -> tuple[Place, str] | None:
 
 
 def _range_mistake(entry: _Entry, kind: type) -> tuple[Place, str] | None:
-    """Whether the ends of a range fit each other, its scale and the kind of the parameter."""
+    """Return the mistake if the ends of a range do not fit each other, its scale or the type."""
     if not entry.is_range:
         return None
     low, high = entry.value
@@ -332,7 +338,7 @@ def _range_mistake(entry: _Entry, kind: type) -> tuple[Place, str] | None:
 
 
 def _listable(entry: _Entry, kind: Any) -> str:
-    """A kind of range; or choice for an entry of `model:`, which is no long range."""
+    """Return a kind of range; `choice` for an entry of `model:` that would be a long range."""
     low, high = sorted(entry.value)
     is_listed = Range(kind=kind, low=low, high=high).possible_values() is not None
     return kind if is_listed or entry.key not in SIZES else "choice"
@@ -375,7 +381,7 @@ def _size_rule(key: str, field: FieldInfo) -> Rule:
 
 
 def _without_off(data: Any) -> Any:
-    """`τ: off` means 0, wherever a value may stand."""
+    """Return an entry with 0 instead of `off`: `τ: off` means 0."""
     if isinstance(data, dict):
         return {k: _without_off(v) if k in KINDS else v for k, v in data.items()}
     if isinstance(data, list):

@@ -1,4 +1,4 @@
-"""Read a search-space file: YAML to a `SearchSpace`, or all mistakes, each with its place.
+"""Read a search-space file: YAML to a `SearchSpace`, or all mistakes with their positions.
 
 hyperparameters:
   α_max:     {log: [1e-4, 3e-2]}
@@ -47,8 +47,8 @@ def load_space(path: str | Path, overrides: Sequence[Override] = ()) -> SearchSp
     """Read a search-space file.
 
     Args:
-        path: of the file.
-        overrides: values instead of those in it.
+        path: path of the file.
+        overrides: values that replace those of the file.
 
     Raises:
         SpaceError: with every mistake of the file and the overrides.
@@ -57,7 +57,7 @@ def load_space(path: str | Path, overrides: Sequence[Override] = ()) -> SearchSp
 
 
 def read_space(path: str | Path, overrides: Sequence[Override] = ()) -> tuple[SearchSpace, str]:
-    """The same, and the text that it was read from, overrides included.
+    """Return the space of a file, and the text of the file with the overrides.
 
     The file is read once: it may be a pipe, or change while a search runs.
     """
@@ -75,16 +75,21 @@ def read_space(path: str | Path, overrides: Sequence[Override] = ()) -> tuple[Se
 
 
 def _as_spelled(path: tuple[str, ...], data: Any) -> tuple[str, ...]:
-    """A path to a hyperparameter under the name that the file already gives to it."""
+    """Return a path whose hyperparameter has the spelling that the file already uses."""
     if path[0] != "hyperparameters" or len(path) == 1 or not isinstance(data, dict):
         return path
-    row, given = find_symbol(path[1]), data.get("hyperparameters")
-    same = [k for k in given if find_symbol(k) is row] if row and isinstance(given, dict) else []
+    row, entries = find_symbol(path[1]), data.get("hyperparameters")
+    if row is None or not isinstance(entries, dict):
+        return path
+    same = [key for key in entries if find_symbol(key) is row]
     return ("hyperparameters", same[0], *path[2:]) if same else path
 
 
 def _read(file: YamlFile, entries: EntryReader) -> SearchSpace | None:
-    """The space, with defaults where a section is wrong; None if a section may be missing."""
+    """Return the space, with defaults for wrong sections; None if a key is unknown.
+
+    An unknown key may be a misspelled section, whose defaults would cause further mistakes.
+    """
     data = file.data
     if not isinstance(data, dict):
         what = "the file is empty" if data is None else "the file holds no keys"
@@ -107,7 +112,7 @@ def _read(file: YamlFile, entries: EntryReader) -> SearchSpace | None:
 
 
 def _name(file: YamlFile, name: Any) -> str:
-    """The name as given, or one made from the file's."""
+    """Return the name in the file, or one made from the file name."""
     if name is None:
         stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(file.name).stem)
         return stem.lstrip("_.-")[:64] or "search"
@@ -119,7 +124,7 @@ def _name(file: YamlFile, name: Any) -> str:
 
 
 def _objectives(file: YamlFile, data: list[Any]) -> dict[str, Any]:
-    """Several objectives; none if one of them is wrong."""
+    """Return several objectives as fields of the space; empty if one of them is wrong."""
     if not data:
         file.note(("objective",), "objective must be a mapping, or a list of some, got []")
     read = [_section(file, ("objective", i), Objective, one) for i, one in enumerate(data)]
@@ -133,7 +138,7 @@ def _objectives(file: YamlFile, data: list[Any]) -> dict[str, Any]:
 
 
 def _section(file: YamlFile, place: Place, kind: type[BaseModel], data: Any) -> BaseModel | None:
-    """A section of settings; None if it is wrong."""
+    """Return a section of settings; None if it is wrong."""
     section = cast(str, place[0])
     if section == "confirm" and data == "off":
         return Confirm(top=0)
@@ -163,7 +168,7 @@ def _section(file: YamlFile, place: Place, kind: type[BaseModel], data: Any) -> 
 
 
 def _prepared(file: YamlFile, section: str, data: dict[str, Any]) -> dict[str, Any]:
-    """A section with paths that say where they begin, and points as the model wants them."""
+    """Return a section with absolute paths, and with points in the type of the model."""
     if section == "data":
         return _located_files(file, data)
     if section == "tokenizer":
@@ -176,7 +181,7 @@ def _prepared(file: YamlFile, section: str, data: dict[str, Any]) -> dict[str, A
 
 
 def _points(file: YamlFile, data: Any) -> tuple[dict[str, Any], ...]:
-    """The points of `try_first`, as far as they are mappings from names to values."""
+    """Return the points of `try_first` that are mappings from names to values."""
     place: Place = ("search", "try_first")
     if not isinstance(data, list):
         message = "search.try_first must be a list of points, for instance [{α_max: 3e-3, B: 8}]"
@@ -197,21 +202,25 @@ def _points(file: YamlFile, data: Any) -> tuple[dict[str, Any], ...]:
 
 
 def _located_files(file: YamlFile, data: dict[str, Any]) -> dict[str, Any]:
-    """Paths are meant from where the search-space file lies, or the command line was typed."""
-    here = file.folder(("data", "hub"))
+    """Return `data:` with absolute paths.
+
+    Relative paths begin at the folder of the search-space file, or at the working directory if
+    they come from the command line.
+    """
+    folder = file.folder(("data", "hub"))
     hub, files = data.get("hub"), data.get("files")
-    if isinstance(hub, str) and "\0" not in hub and (here / hub).is_dir():
-        data = data | {"hub": str(here / hub)}
+    if isinstance(hub, str) and "\0" not in hub and (folder / hub).is_dir():
+        data = data | {"hub": str(folder / hub)}
     if isinstance(files, str):
         files = [files]
     if not isinstance(files, list):
         return data
-    here = file.folder(("data", "files"))
-    return data | {"files": tuple(str(here / f) if isinstance(f, str) else f for f in files)}
+    folder = file.folder(("data", "files"))
+    return data | {"files": tuple(str(folder / f) if isinstance(f, str) else f for f in files)}
 
 
 def _located(file: YamlFile, section: str, data: dict[str, Any], key: str) -> dict[str, Any]:
-    """The same for the path of one key."""
+    """Return a section with an absolute path at one key."""
     path = data.get(key)
     if not isinstance(path, str) or not path:
         return data

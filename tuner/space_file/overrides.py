@@ -1,4 +1,4 @@
-"""What the command line says instead of a search-space file: `--set budget.tokens=20000`."""
+"""Values of the command line that replace those of a file: `--set budget.tokens=20000`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Override:
-    """A value that takes the place of one in the file, or is added to it.
+    """A value that replaces a value of the file, or is added to the file.
 
     Attributes:
-        option: how messages call it, `--set budget.tokens`.
-        path: the keys on the way to it.
+        option: name in messages, `--set budget.tokens`.
+        path: keys from the top of the file to the value.
         text: the value, as YAML.
     """
 
@@ -22,10 +22,10 @@ class Override:
 
     @classmethod
     def parse(cls, text: str) -> Override:
-        """From `KEY=VALUE`, KEY being a path with dots.
+        """Read `KEY=VALUE`, where KEY is a dotted path.
 
         Raises:
-            ValueError: if it is something else.
+            ValueError: if the text has another form.
         """
         key, equals, value = text.partition("=")
         path = tuple(part.strip() for part in key.split("."))
@@ -35,7 +35,7 @@ class Override:
 
 
 def annotated(text: str, overrides: Sequence[Override]) -> str:
-    """The text of a search-space file, followed by what was said instead of it."""
+    """Return the text of a search-space file, followed by the overrides as comments."""
     if not overrides:
         return text
     lines = (f"#   {'.'.join(o.path)}={o.text}".replace("\n", " ") for o in overrides)

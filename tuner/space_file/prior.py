@@ -22,11 +22,11 @@ _SPELLINGS = ("centre", "center", "confidence")
 
 
 class PriorError(ValueError):
-    """A prior that cannot be.
+    """An invalid prior.
 
     Attributes:
-        place: below the entry's `prior`.
-        at_key: whether the key there is wrong, not the value.
+        place: position below the entry's `prior`.
+        at_key: True if the key is wrong, False if the value is.
     """
 
     def __init__(self, message: str, *place: str, at_key: bool = False) -> None:
@@ -36,16 +36,16 @@ class PriorError(ValueError):
 
 
 def read_prior(key: str, name: str, distribution: AnyDistribution, data: Any) -> Prior:
-    """The prior of a parameter.
+    """Read the prior of a parameter.
 
     Args:
-        key: of its entry.
-        name: of the parameter.
-        distribution: what it is drawn from.
-        data: what stands under `prior:`.
+        key: key of the entry.
+        name: name of the parameter.
+        distribution: distribution of the parameter.
+        data: value of `prior:`.
 
     Raises:
-        PriorError: if it is no prior for that.
+        PriorError: if the data are no prior for the distribution.
     """
     if distribution.kind == "value":
         raise PriorError(f"{key}: a constant needs no prior; take it away")
@@ -66,8 +66,8 @@ def read_prior(key: str, name: str, distribution: AnyDistribution, data: Any) ->
     return Prior(centre=centre, confidence=_confidence(key, data.get("confidence", "medium")))
 
 
-def _centre(key: str, name: str, distribution: AnyDistribution, given: Any, spelled: str) -> Value:
-    value = 0 if given == "off" and name in MAY_BE_OFF else given
+def _centre(key: str, name: str, distribution: AnyDistribution, data: Any, spelled: str) -> Value:
+    value = 0 if data == "off" and name in MAY_BE_OFF else data
     parameter = Parameter(name=name, distribution=distribution)
     is_single = isinstance(value, int | float | str)
     if isinstance(distribution, Range):
@@ -75,22 +75,22 @@ def _centre(key: str, name: str, distribution: AnyDistribution, given: Any, spel
             low, high = shown(distribution.low), shown(distribution.high)
             kind = "a whole number in" if distribution.is_whole else "in"
             message = f"{key}: the centre of its prior must be {kind} [{low}, {high}]"
-            raise PriorError(f"{message}, got {shown(given)}", spelled)
+            raise PriorError(f"{message}, got {shown(data)}", spelled)
         return distribution.as_drawn(value)
     values = distribution.possible_values()
     if not is_single or value not in values:
-        hint = did_you_mean(given, [v for v in values if isinstance(v, str)])
-        message = f"{key}: the centre of its prior must be {listed(values)}, got {shown(given)}"
+        hint = did_you_mean(data, [v for v in values if isinstance(v, str)])
+        message = f"{key}: the centre of its prior must be {listed(values)}, got {shown(data)}"
         raise PriorError(message + hint, spelled)
     return distribution.as_drawn(value)
 
 
-def _confidence(key: str, given: Any) -> float:
-    if isinstance(given, str) and given in CONFIDENCES:
-        return CONFIDENCES[given]
-    if isinstance(given, float) and 0 < given < 1:
-        return given
+def _confidence(key: str, data: Any) -> float:
+    if isinstance(data, str) and data in CONFIDENCES:
+        return CONFIDENCES[data]
+    if isinstance(data, float) and 0 < data < 1:
+        return data
     rule = "low, medium, high or a number between 0 and 1"
-    hint = did_you_mean(given, CONFIDENCES) if isinstance(given, str) else ""
-    message = f"{key}: the confidence of a prior must be {rule}, got {shown(given)}{hint}"
+    hint = did_you_mean(data, CONFIDENCES) if isinstance(data, str) else ""
+    message = f"{key}: the confidence of a prior must be {rule}, got {shown(data)}{hint}"
     raise PriorError(message, "confidence")

@@ -18,7 +18,7 @@ from tuner.formatting import shown
 
 Place = tuple[str | int, ...]  # keys and list indices on the way to a value
 
-# Far more than a search space needs, and little enough to be read in well under a second.
+# Far more than a search space needs, but read in well under a second.
 _MOST_BYTES = 200_000
 _MOST_VALUES = 10_000
 _DEEPEST = 20
@@ -82,16 +82,16 @@ for _name, _pattern, _first in (
 
 
 class YamlFile:
-    """The contents of a YAML file, where each part of it stands, and what is wrong with it.
+    """Contents of a YAML file, positions of its parts, and its mistakes.
 
     Attributes:
-        name: the file as the user named it.
-        text: what it held.
+        name: path of the file as the user wrote it.
+        text: text of the file.
         data: dicts, lists, finite numbers, texts, booleans and None.
-        mistakes: all that were noted, those of the YAML itself (repeated keys, tags) first.
+        mistakes: noted mistakes; those of the YAML itself (repeated keys, tags) come first.
 
     Raises:
-        SpaceError: if there is no such file, it is too large, not UTF-8, or not YAML at all.
+        SpaceError: if the file is missing, too large, not UTF-8 or not YAML.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -100,7 +100,7 @@ class YamlFile:
         self._noted: list[Place] = []
         self._keys: dict[Place, yaml.Mark] = {}
         self._values: dict[Place, yaml.Mark] = {}
-        self._options: dict[Place, str] = {}  # of overrides
+        self._options: dict[Place, str] = {}  # place of an override → its option
         self.text = text = self._read(Path(path))
         try:
             node = _Loader(text).get_single_node()
@@ -116,11 +116,11 @@ class YamlFile:
             raise self._unreadable(message, line, column) from error
 
     def override(self, option: str, path: Sequence[str], text: str) -> None:
-        """Replace or add one value; a mistake in it is then one of the option.
+        """Replace or add one value; mistakes in the value are reported for the option.
 
         Args:
-            option: how messages call it.
-            path: keys on the way to it; mappings that are missing are made.
+            option: name of the option in messages.
+            path: keys from the top to the value; missing mappings are created.
             text: the value, as YAML.
         """
         place: Place = tuple(path)
@@ -137,8 +137,8 @@ class YamlFile:
         for depth, key in enumerate(path):
             if not isinstance(inside, dict):
                 above = ".".join(path[:depth])
-                what = f"{above} is {shown(inside)}" if above else "the file holds no keys"
-                self.note(place, f"{what}, so there is no {key} in it; set {above} itself")
+                problem = f"{above} is {shown(inside)}" if above else "the file holds no keys"
+                self.note(place, f"{problem}, so there is no {key} in it; set {above} itself")
                 return
             if depth == len(path) - 1:
                 inside[key] = value
@@ -147,15 +147,15 @@ class YamlFile:
             inside = inside[key]
 
     def folder(self, place: Place) -> Path:
-        """Where a relative path at a place begins: at the file, or where an option was typed."""
+        """Return the folder of relative paths: that of the file, or for options the current one."""
         is_typed = any(place[: len(path)] == path for path in self._options)
         return Path.cwd() if is_typed else Path(self.name).parent.absolute()
 
     def note(self, place: Place, message: str, *, at_key: bool = False) -> None:
-        """Note a mistake at the value (or the key) of a place, or at what is nearest above it.
+        """Note a mistake at the value (or key) of a place, or at the nearest place above.
 
-        A place in which something is wrong already gets no second mistake: it would only follow
-        from the first.
+        A place that contains a mistake already gets no second one, because the second mistake would
+        usually follow from the first.
         """
         if any(noted[: len(place)] == place for noted in self._noted):
             return
@@ -163,10 +163,10 @@ class YamlFile:
         marks = self._keys if at_key else self._values
         above = [option for path, option in self._options.items() if place[: len(path)] == path]
         inside = [option for path, option in self._options.items() if path[: len(place)] == place]
-        if above or (inside and place not in marks):  # nothing of it stands in the file
+        if above or (inside and place not in marks):  # the file has no part of the value
             self.mistakes.append(Mistake(0, 0, message, (above or inside)[-1]))
             return
-        if place and inside:  # it may be what the mistake is about
+        if place and inside:  # the override may have caused the mistake
             message += f" (with {' and '.join(inside)})"
         mark = None
         for length in range(len(place), -1, -1):
@@ -175,7 +175,7 @@ class YamlFile:
         self.mistakes.append(Mistake(line, column, message))
 
     def is_wrong(self, *keys: str) -> bool:
-        """Whether a mistake was noted under one of some keys of the whole."""
+        """Return True if a mistake was noted under one of some top-level keys."""
         return any(place[0] in keys for place in self._noted if place)
 
     def _unreadable(self, message: str, line: int = 1, column: int = 1) -> SpaceError:
@@ -235,5 +235,5 @@ class YamlFile:
 
 
 def whole_if_equal(value: Any) -> Any:
-    """`1e6` is written like a fraction, and means a whole number."""
+    """Return a whole float as an int: `1e6` in YAML is a float, but means a whole number."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
