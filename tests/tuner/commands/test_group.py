@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tuner.commands.group import print_comparison
-from tuner.commands.show import print_search
+from tuner.commands.show import print_groups, print_search
 from tuner.errors import TunerError
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord, TrialRecord
@@ -33,7 +32,7 @@ def compare(spelling: str, *trials: TrialRecord) -> tuple[dict[str, Any], str]:
     """What --json prints, and what is shown."""
     console = Console(width=200)
     with console.capture() as captured:
-        result = print_comparison(console, record_of(*trials), SEARCH, spelling)
+        result = print_groups(console, record_of(*trials), SEARCH, spelling)
     return result, captured.get()
 
 
@@ -55,8 +54,8 @@ def test_comparison_takes_losses_of_one_budget() -> None:
     assert by_value(result, "median") == {"8": 4.0, "16": 4.5, "32": None}
     assert by_value(result, "best_trial") == {"8": 1, "16": 4, "32": None}
     assert by_value(result, "trials") == {"8": 2, "16": 2, "32": 1}
-    assert "Best and median are those of finished trials" in text
-    assert "Trial 0, the defaults, is left out" in text
+    assert "Best and median are of finished trials" in text
+    assert "Trial 0 (the defaults) is excluded" in text
 
 
 def test_comparison_counts_divergence_where_none_was_stopped() -> None:
@@ -100,7 +99,7 @@ def test_comparison_suggests_every_spelling(spelling: str, known: str) -> None:
 
 
 def test_comparison_of_nothing_says_so() -> None:
-    with pytest.raises(TunerError, match="no trial of lm-1 has begun; try again"):
+    with pytest.raises(TunerError, match="no trial of lm-1 has started; try again"):
         compare("B", trial(0, "running", None))
     with pytest.raises(TunerError, match="unknown parameter zzzzz; 'tuner symbols' lists all"):
         compare("zzzzz", trial(0, "finished", 4.0, batch_size="8"))
