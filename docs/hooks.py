@@ -13,7 +13,7 @@ from typing import Any
 from model.spec.architecture import Architecture
 from model.spec.hyperparameters import SYMBOL_TABLE
 from model.spec.symbol import Symbol
-from tuner.commands.show import default_of, range_of
+from tuner.commands.symbols import default_of, range_of
 from tuner.formatting import shown
 from tuner.space.parameter import SIZES
 

@@ -1,4 +1,4 @@
-"""A browser for tests that look at pages: the machine's Chromium, driven by playwright."""
+"""Browser for tests of pages: the Chromium of the machine, driven by playwright."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _OPTIONS = (
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium without a window; skips where none is installed (`make test` installs it).
+    """Headless Chromium; skip the test if none is installed (`make test` installs it).
 
-    One for each file: while playwright is open its event loop runs in this thread, and a test of
-    another file that starts its own with `asyncio.run` would be refused.
+    One for each file: while playwright is open, its event loop runs in this thread, and
+    `asyncio.run` in a test of another file would fail.
     """
     path = next(filter(None, map(shutil.which, _NAMES)), None)
     if path is None:

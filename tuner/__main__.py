@@ -1,4 +1,4 @@
-"""`python -m tuner` is `tuner`."""
+"""Run the command line by `python -m tuner`."""
 
 import sys
 

@@ -178,7 +178,7 @@ def test_page_fits_a_phone(phone: Watched) -> None:
 
 
 @pytest.mark.slow
-def test_a_finger_on_a_picture_scrolls_the_page(phone: Watched) -> None:
+def test_touch_on_plot_scrolls_page(phone: Watched) -> None:
     page = phone.page
     script = "document.querySelector('[data-figure=curves]').scrollIntoView({behavior: 'instant'})"
     page.evaluate(script)

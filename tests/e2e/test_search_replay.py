@@ -198,9 +198,9 @@ def test_trials_are_compared_side_by_side(workplace: Workplace, record: Record) 
     for trial, curve in zip((first, second), run.json["curves"], strict=True):
         told = record.reports(trial).values()
         assert curve == {f"{m['tokens']:.0f}": m["val_loss"] for m in told}
-    assert "what differs" in run.err
+    assert "differences" in run.err
     assert workplace.tuner("compare", "small-1/0", "small-1/99").status == 2
-    assert "given before" in workplace.tuner("compare", "small-1/0", "small-1/0").err
+    assert "of an earlier argument" in workplace.tuner("compare", "small-1/0", "small-1/0").err
     assert "two or more trials" in workplace.tuner("compare", "small-1/0").err
 
 

@@ -1,9 +1,10 @@
-"""The command line in this process: arguments, statuses, messages."""
+"""The command line in this process: arguments, exit statuses, messages."""
 
 from __future__ import annotations
 
 import gzip
 import json
+import re
 import subprocess
 import sys
 import time
@@ -12,10 +13,14 @@ from pathlib import Path
 import pytest
 
 from model.errors import CorpusError
+from model.export.registry import FORMATS
 from model.spec.hyperparameters import SYMBOL_TABLE
-from tuner import errors
+from model.tokenizer.pretokenizer import PATTERNS
+from model.tokenizer.tokenizer import Tokenizer
+from tuner import arguments, errors
+from tuner.arguments import EXPORTS
 from tuner.cli import main
-from tuner.commands import show as look
+from tuner.commands import symbols
 from tuner.home import Home
 
 LM = str(Path(__file__).parents[2] / "search_spaces" / "lm.yaml")
@@ -44,13 +49,11 @@ def test_cli_symbols_prints_the_table(capsys: pytest.CaptureFixture[str]) -> Non
     assert ranges["logit_soft_cap"] == "[0, 1e+06]"
 
 
-def test_cli_validate_says_what_a_space_means(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_cli_validate_explains_space(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     home = tmp_path / "home"
     assert main(["validate", "--space", LM, "--home", str(home), "--json"]) == 0
     out, err = capsys.readouterr()
-    assert not home.exists()  # nothing was begun
+    assert not home.exists()  # validating writes nothing
     assert json.loads(out)["micro_batch"] == 8
     for expected in ("α_max", "log-uniform", "one of 8, 16, 32", "training sequences", "tokens"):
         assert expected in err, expected
@@ -71,7 +74,7 @@ def test_cli_validate_writes_conditions_as_the_file_does(
     assert any(line.endswith("  β2 0.5, 0.95") for line in lines)
 
 
-def test_cli_validate_says_that_a_size_is_not_known(
+def test_cli_validate_names_assumed_size(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     with gzip.open(tmp_path / "a.txt.gz", "wt") as file:
@@ -79,7 +82,7 @@ def test_cli_validate_says_that_a_size_is_not_known(
     space = tmp_path / "space.yaml"
     space.write_text('data: {files: a.txt.gz, separator: "|"}\nbudget: {tokens: 100_000}')
     assert main(["validate", "--space", str(space), "--home", str(tmp_path / "home")]) == 0
-    assert "those of 1,000,000,000 bytes of text" in " ".join(capsys.readouterr().out.split())
+    assert "assume 1,000,000,000 bytes of text" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("command", ["search", "validate"])
@@ -89,9 +92,9 @@ def test_cli_refuses_a_bad_space_quickly(
     space = tmp_path / "bad.yaml"
     space.write_text("hyperparameters:\n  α_maxx: {log: [0, 1]}\nbudgets: {tokens: 1}\n")
     home = tmp_path / "home"
-    begun = time.perf_counter()
+    started = time.perf_counter()
     assert main([command, "--space", str(space), "--home", str(home)]) == 2
-    assert time.perf_counter() - begun < 1
+    assert time.perf_counter() - started < 1
     error = capsys.readouterr().err
     lines = error.splitlines()
     assert [line.split(" ")[0] for line in lines] == [f"{space}:2:3", f"{space}:3:1"]
@@ -112,7 +115,7 @@ def test_cli_usage_errors_have_status_2(capsys: pytest.CaptureFixture[str]) -> N
         assert "error: " in capsys.readouterr().err
 
 
-def test_cli_replay_without_a_search_is_one_sentence(
+def test_cli_replay_without_search_prints_one_line(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -124,8 +127,20 @@ def test_cli_replay_without_a_search_is_one_sentence(
     assert "No search is recorded" in capsys.readouterr().out
 
 
+def test_choices_of_options_are_those_of_the_registries(tmp_path: Path) -> None:
+    assert set(EXPORTS) == set(FORMATS)
+    assert set(arguments.PATTERNS) == set(PATTERNS)
+    tokenizer = Tokenizer({i: bytes([i]) for i in range(256)}, [])
+    written = [tokenizer.save(tmp_path / name, name) for name in arguments.TOKENIZER_FORMATS]
+    assert all(path.exists() for paths in written for path in paths)
+    with pytest.raises(ValueError, match="the format must be") as error:
+        tokenizer.save(tmp_path, "none")
+    names = set(re.findall(r"\w+", str(error.value).partition("must be ")[2]))
+    assert names - {"or", "got", "none"} == set(arguments.TOKENIZER_FORMATS)
+
+
 class PairsError(CorpusError):
-    """Of a kind that the command line does not know by name."""
+    """Subclass that the command line does not name."""
 
 
 @pytest.mark.parametrize(
@@ -148,7 +163,7 @@ def test_cli_statuses(
     def fail(options: object) -> int:
         raise error
 
-    monkeypatch.setattr(look, "symbols", fail)
+    monkeypatch.setattr(symbols, "run_symbols", fail)
     assert main(["symbols"]) == status
     assert "Traceback" not in capsys.readouterr().err
     if isinstance(error, Exception):
@@ -157,7 +172,7 @@ def test_cli_statuses(
 
 
 def test_cli_shows_the_traceback_of_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(look, "symbols", lambda options: 1 // 0)
+    monkeypatch.setattr(symbols, "run_symbols", lambda options: 1 // 0)
     with pytest.raises(ZeroDivisionError):
         main(["symbols"])
 
@@ -168,9 +183,7 @@ def test_home_that_cannot_be_made(tmp_path: Path) -> None:
         Home.at(tmp_path / "file" / "home")
 
 
-def test_home_store_is_local_unless_told_otherwise(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_home_store_is_local_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert Home.at(tmp_path).tracking_uri == f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
@@ -179,8 +192,8 @@ def test_home_store_is_local_unless_told_otherwise(
     assert Home.at().root == tmp_path / "other"
 
 
-def test_package_names_are_functions_whatever_is_imported_first() -> None:
-    """No module of the package may be called like one of its public functions."""
+def test_public_functions_survive_import_of_modules() -> None:
+    """No module of the package may have the name of a public function."""
     code = """
 import tuner, tuner.driver.search, tuner.trained.replay
 from tuner import export, generate, replay, search
@@ -192,7 +205,7 @@ assert callable(tuner.export) and callable(tuner.generate) and callable(tuner.re
     assert done.returncode == 0, done.stderr.decode()
 
 
-def test_cli_numbers_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
+def test_cli_explains_range_of_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["search", "--space", LM, "--trials", "abc"])
     assert "must be a whole number from 1 to 1000000, got abc" in capsys.readouterr().err
@@ -212,7 +225,7 @@ def test_cli_numbers_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_light_modules_do_not_load_torch(module: str) -> None:
-    """A trial's process and `tuner --help` must not pay for it."""
+    """Workers' clients and `tuner --help` must start fast."""
     heavy = "{'torch', 'mlflow', 'optuna'} & set(sys.modules)"
     code = f"import sys, {module}; sys.exit(len({heavy}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

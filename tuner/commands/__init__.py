@@ -1,5 +1,6 @@
-"""One module per command. Commands are thin: all that they do can be done from Python.
+"""One module per command. Commands are thin: Python code can do the same without them.
 
-The command line imports a module of this room when its command runs, so that `tuner --help`
-answers at once.
+`cli` calls a function `run_…` with the parsed options and imports its module only when the command
+runs, so that `tuner --help` answers at once. What loads torch is imported after the options are
+checked.
 """

@@ -1,4 +1,4 @@
-"""`tuner compare`: some trials side by side: what differs between them, and their curves."""
+"""`tuner compare`: trials side by side, with their differences and curves."""
 
 from __future__ import annotations
 
@@ -22,28 +22,39 @@ from tuner.tracking.record import Record
 from tuner.tracking.records import TrialRecord
 
 _CURVE = 30  # cells
-_NO_NUMBERS = ("seed", "starts from", "data", "tokenizer")
+_SHOWN_LETTERS = 12  # of a fingerprint
+_IDENTIFIERS = ("seed", "starts from", "data", "tokenizer")
 
 
-def print_compared(console: Console, record: Record, names: Sequence[str]) -> dict[str, Any]:
-    """Trials side by side.
+def run_compare(options: argparse.Namespace) -> int:
+    """Compare trials side by side."""
+    if len(options.runs) < 2:
+        raise TunerError("give two or more trials; 'tuner show' lists their run ids")
+    results, _ = consoles(options)
+    record = Record(home_of(options).tracking_uri)
+    print_json(options, print_comparison(results, record, options.runs))
+    return 0
+
+
+def print_comparison(console: Console, record: Record, names: Sequence[str]) -> dict[str, Any]:
+    """Print trials side by side.
 
     Args:
-        console: where to.
-        record: the store.
-        names: of two or more trials: run ids, or such as `lm-1/13`.
+        console: output.
+        record: tracking store.
+        names: names of two or more trials: run ids, or `lm-1/13`.
 
     Returns:
-        The same for --json.
+        The object of --json.
 
     Raises:
         RecordError: if there is no such trial.
-        TunerError: if two names mean the same trial.
+        TunerError: if two names mean one trial.
     """
     trials = [record.trial(name) for name in names]
     for index, trial in enumerate(trials):
         if trial.run_id in {other.run_id for other in trials[:index]}:
-            raise TunerError(f"{names[index]} is a trial that was given before; give another one")
+            raise TunerError(f"{names[index]} names the trial of an earlier argument; remove it")
     metric = record.search(trials[0].search).metric
     heads = [f"{trial.search}/{trial.number}" for trial in trials]
     facts = [_facts(record, trial) for trial in trials]
@@ -63,9 +74,9 @@ def print_compared(console: Console, record: Record, names: Sequence[str]) -> di
     console.print()
     if differing:
         rows = [[symbol(name), *_shown_all(name, values)] for name, values in differing.items()]
-        console.print(table("what differs", ["", *heads], rows))
+        console.print(table("differences", ["", *heads], rows))
     else:
-        console.print("They have the same hyperparameters, architecture, data and seed.")
+        console.print("The trials have the same hyperparameters, architecture, data and seed.")
     reports = [record.reports(trial) for trial in trials]
     console.print()
     _print_curves(console, metric, heads, reports)
@@ -94,7 +105,7 @@ def print_compared(console: Console, record: Record, names: Sequence[str]) -> di
 
 
 def _facts(record: Record, trial: TrialRecord) -> dict[str, str]:
-    """All that makes a trial what it is, as text."""
+    """Return what defines a trial, as text: parameters, budget, start, data and environment."""
     spec = record.spec(trial)
     start = short_hash(spec.init_from.sha256) if spec.init_from else "random weights"
     return {
@@ -108,7 +119,7 @@ def _facts(record: Record, trial: TrialRecord) -> dict[str, str]:
 
 
 def _points(curve: Mapping[int, Mapping[str, float]], metric: str) -> dict[str, float]:
-    """Tokens → value, without what is not finite."""
+    """Return the finite values of a metric by tokens."""
     return {
         f"{metrics['tokens']:.0f}": metrics[metric]
         for metrics in curve.values()
@@ -122,15 +133,15 @@ def _print_curves(
     heads: Sequence[str],
     reports: Sequence[Mapping[int, Mapping[str, float]]],
 ) -> None:
-    """Values at the same tokens beside each other, then the curves on one scale."""
+    """Print a table of the values at equal tokens, then the curves on one scale."""
     curves = [
         {int(tokens): value for tokens, value in _points(curve, metric).items()}
         for curve in reports
     ]
-    at = sorted({tokens for curve in curves for tokens in curve})
+    all_tokens = sorted({tokens for curve in curves for tokens in curve})
     is_pair = len(heads) == 2
     rows = []
-    for tokens in at:
+    for tokens in all_tokens:
         values = [curve.get(tokens) for curve in curves]
         first, last = values[0], values[-1]
         change = f"{last - first:+.4f}" if first is not None and last is not None else ""
@@ -138,33 +149,21 @@ def _print_curves(
     head = ["tokens", *heads, *(["difference"] if is_pair else [])]
     console.print(table(metric, head, rows))
     console.print()
-    everything = [value for curve in curves for value in curve.values()]
+    scale = [value for curve in curves for value in curve.values()]
     width = max(map(len, heads))
     for name, curve in zip(heads, curves, strict=True):
-        # as long as its share of the longest one
+        # its length is its number of reports, relative to the longest curve
         cells = max(1, round(_CURVE * len(curve) / max(1, *map(len, curves))))
-        line = sparkline(list(curve.values()), cells, everything)
+        line = sparkline(list(curve.values()), cells, scale)
         console.print(Text.assemble((f"{name:<{width}}  ", "dim"), (line, "green")))
 
 
 def _shown_all(name: str, values: Sequence[str]) -> Sequence[str]:
-    """Values as a person writes them; what only looks like a number stays as it is."""
-    return values if name in _NO_NUMBERS else [number_in(value) for value in values]
+    """Format the values of a row; identifiers that look like numbers stay unchanged."""
+    return values if name in _IDENTIFIERS else [number_in(value) for value in values]
 
 
 def _shown(value: float | None) -> str:
     if value is None or math.isnan(value):
         return ""
     return f"{value:.4f}" if abs(value) < 1000 and not float(value).is_integer() else number(value)
-
-
-def compare(options: argparse.Namespace) -> int:
-    """Trials side by side."""
-    from tuner.tracking.record import Record
-
-    if len(options.runs) < 2:
-        raise TunerError("give two or more trials; 'tuner show' lists their run ids")
-    results, _ = consoles(options)
-    record = Record(home_of(options).tracking_uri)
-    print_json(options, print_compared(results, record, options.runs))
-    return 0

@@ -1,4 +1,4 @@
-"""Commands about the data of a space."""
+"""`tuner data prepare`, `info` and `sample`: the data of a search space."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import argparse
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from rich.console import Console
 from rich.text import Text
 
 from model.corpus.corpus import Corpus
 from model.corpus.dataset import Ints, sequences
-from model.corpus.prepare import cached
-from model.corpus.prepare import prepare as prepare_files
+from model.corpus.prepare import cached, prepare
 from model.progress import OnProgress
 from model.spec.data import END_OF_TEXT, SplitName
 from tuner.commands.output import consoles, home_of, print_json, space_of
@@ -22,75 +22,68 @@ from tuner.formatting import short_hash
 from tuner.home import Home
 from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
+from tuner.terminal.progress import show_progress
 from tuner.terminal.tables import table
 from tuner.trained.warm_start import warm_started
 
+_SPLITS: tuple[SplitName, SplitName] = ("train", "validation")
+_LARGEST_FILES = 5
+_MOST_SHOWN_TOKENS = 400  # of a source or a target
 
-def prepare(options: argparse.Namespace) -> int:
+
+def run_prepare(options: argparse.Namespace) -> int:
     """Prepare the data of a space."""
-    from tuner.terminal.progress import shown
-
     space, home = space_of(options), home_of(options)
     results, progress = consoles(options)
-    with shown(progress) as on_progress:
+    with show_progress(progress) as on_progress:
         corpus = prepare_corpus(space, home, options.processes, on_progress)
-    print_json(options, describe(results, space, corpus))
+    print_json(options, print_corpus(results, space, corpus))
     return 0
 
 
-def info(options: argparse.Namespace) -> int:
-    """What a prepared corpus holds."""
-    from tuner.home import Home
-
+def run_info(options: argparse.Namespace) -> int:
+    """Describe a prepared corpus."""
     space = space_of(options)
     results, _ = consoles(options)
     corpus = cached_corpus(space, options.space, Home.of(options.home))
-    print_json(options, describe(results, space, corpus))
+    print_json(options, print_corpus(results, space, corpus))
     return 0
 
 
-def sample(options: argparse.Namespace) -> int:
+def run_sample(options: argparse.Namespace) -> int:
     """Show the first training batch."""
-    from tuner.terminal.progress import shown
-
     space, home = space_of(options), home_of(options)
     results, progress = consoles(options)
-    with shown(progress) as on_progress:
+    with show_progress(progress) as on_progress:
         corpus = prepare_corpus(space, home, None, on_progress)
     print_json(options, print_sample(results, space, corpus, options.sequences, options.seed))
     return 0
 
 
-_SPLITS: tuple[SplitName, SplitName] = ("train", "validation")
-
-
-_LARGEST_FILES = 5
-
-
-_MOST_SHOWN_TOKENS = 400  # of a source or a target
+# the corpus of a space ---------------------------------------------------------------------------
 
 
 def prepare_corpus(
     space: SearchSpace, home: Home, processes: int | None, on_progress: OnProgress
 ) -> Corpus:
-    """The data of a space, prepared or loaded.
+    """Return the corpus of a space; prepare it if it is not cached.
 
     Raises:
         CorpusError: if the data cannot be used.
-        TunerError: if what the space starts from, whose tokenizer is taken, cannot be.
+        TunerError: if the warm start of the space, which gives the tokenizer, cannot be used.
     """
     space, _ = warm_started(space, home)
-    return prepare_files(
+    return prepare(
         space.data, space.tokenizer, home.corpora, processes=processes, on_progress=on_progress
     )
 
 
 def cached_corpus(space: SearchSpace, file: str, home: Home) -> Corpus:
-    """The data of a space, if it has been prepared.
+    """Return the corpus of a space, which must have been prepared.
 
     Raises:
         CorpusError: if the data cannot be read.
-        TunerError: if it has not been prepared, or as `prepare_corpus`.
+        TunerError: if the data has not been prepared, or the warm start cannot be used.
     """
     space, _ = warm_started(space, home)
     corpus = cached(space.data, space.tokenizer, home.corpora)
@@ -102,8 +95,11 @@ def cached_corpus(space: SearchSpace, file: str, home: Home) -> Corpus:
     return corpus
 
 
-def describe(console: Console, space: SearchSpace, corpus: Corpus) -> dict[str, Any]:
-    """What a prepared corpus holds."""
+# tuner data info ---------------------------------------------------------------------------------
+
+
+def print_corpus(console: Console, space: SearchSpace, corpus: Corpus) -> dict[str, Any]:
+    """Print the sizes of a prepared corpus; return the object of --json."""
     facts: dict[str, Any] = {
         "source": space.data.kind,
         "files": len(corpus.files),
@@ -116,9 +112,9 @@ def describe(console: Console, space: SearchSpace, corpus: Corpus) -> dict[str, 
         f"{space.data.kind}, {len(corpus.files):,} {'file' if len(corpus.files) == 1 else 'files'}"
     )
     if corpus.has_pairs:
-        facts |= _describe_pairs(console, title, corpus)
+        facts |= _print_pair_sizes(console, title, corpus)
     else:
-        facts |= _describe_documents(console, title, space, corpus)
+        facts |= _print_document_sizes(console, title, space, corpus)
     largest = sorted(corpus.files, key=lambda file: -file.bytes)[:_LARGEST_FILES]
     console.print(
         "largest files: " + ", ".join(f"{file.name} ({file.bytes:,} bytes)" for file in largest),
@@ -134,7 +130,7 @@ def describe(console: Console, space: SearchSpace, corpus: Corpus) -> dict[str, 
     return facts
 
 
-def _describe_documents(
+def _print_document_sizes(
     console: Console, title: str, space: SearchSpace, corpus: Corpus
 ) -> dict[str, Any]:
     facts: dict[str, Any] = {}
@@ -153,17 +149,16 @@ def _describe_documents(
         ])  # fmt: skip
     columns = ["split", "documents", "bytes", "tokens", "bytes/token", "median tokens", "longest"]
     console.print(table(title, columns, rows))
-    lengths_of_space = {a.context_length for a in space.shapes(corpus.tokenizer.vocab_size)}
+    context_lengths = {a.context_length for a in space.shapes(corpus.tokenizer.vocab_size)}
     facts["sequences"] = {
-        str(length): DataFacts.of(corpus).sequences(length)[0]
-        for length in sorted(lengths_of_space)
+        str(length): DataFacts.of(corpus).sequences(length)[0] for length in sorted(context_lengths)
     }
     for length, count in facts["sequences"].items():
         console.print(f"{count:,} training sequences of {length} tokens", highlight=False)
     return facts
 
 
-def _describe_pairs(console: Console, title: str, corpus: Corpus) -> dict[str, Any]:
+def _print_pair_sizes(console: Console, title: str, corpus: Corpus) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     rows, length_rows = [], []
     for split in _SPLITS:
@@ -172,9 +167,10 @@ def _describe_pairs(console: Console, title: str, corpus: Corpus) -> dict[str, A
         facts[split] = {"pairs": len(pairs), **sizes}
         rows.append([split, f"{len(pairs):,}", *cells])
         for side, lengths in zip(("source", "target"), pairs.lengths(), strict=True):
-            known = _lengths(lengths)
-            facts[split][f"{side}_tokens"] = known
-            length_rows.append([f"{split} {side}s", *(f"{value:,.0f}" for value in known.values())])
+            summary = _summary(lengths)
+            facts[split][f"{side}_tokens"] = summary
+            cells = [f"{value:,.0f}" for value in summary.values()]
+            length_rows.append([f"{split} {side}s", *cells])
     console.print(table(title, ["split", "pairs", "bytes", "tokens", "bytes/token"], rows))
     console.print(table(None, ["tokens of", "median", "90 % have at most", "longest"], length_rows))
     console.print(
@@ -185,15 +181,15 @@ def _describe_pairs(console: Console, title: str, corpus: Corpus) -> dict[str, A
 
 
 def _sizes(corpus: Corpus, split: SplitName) -> tuple[dict[str, Any], list[str]]:
-    """How large a split is: as facts and as cells of a table."""
+    """Return the size of a split: as facts and as cells of a table."""
     part = corpus.split(split)
     tokens, num_bytes = len(part.tokens), part.num_bytes
     facts = {"bytes": num_bytes, "tokens": tokens, "bytes_per_token": num_bytes / tokens}
     return facts, [f"{num_bytes:,}", f"{tokens:,}", f"{num_bytes / tokens:.2f}"]
 
 
-def _lengths(lengths: Ints) -> dict[str, float]:
-    """What a length of rows is chosen by; each counts the token that ends the text."""
+def _summary(lengths: Ints) -> dict[str, float]:
+    """Summarize lengths in tokens, the token at the end of each text included."""
     return {
         "median": float(np.median(lengths)),
         "p90": int(np.percentile(lengths, 90, method="inverted_cdf")),
@@ -201,21 +197,26 @@ def _lengths(lengths: Ints) -> dict[str, float]:
     }
 
 
+# tuner data sample -------------------------------------------------------------------------------
+
+
 def print_sample(
     console: Console, space: SearchSpace, corpus: Corpus, count: int, seed: int
 ) -> dict[str, Any]:
-    """The first training sequences, or pairs, of a trial of some seed, decoded."""
+    """Print the first training sequences, or pairs, that a trial of a seed reads.
+
+    Returns:
+        The object of --json.
+    """
     if corpus.has_pairs:
         return _print_pairs(console, corpus, count, seed)
-    from model.corpus.order import data_order
-
     length = max(a.context_length for a in space.shapes(corpus.tokenizer.vocab_size))
     size, _ = DataFacts.of(corpus).sequences(length)
-    numbers = data_order(seed, np.arange(min(count, size)), size)
+    numbers = _first_numbers(seed, count, size)
     x, _ = sequences(corpus.train, numbers, length)  # (count, T)
     console.print(
         f"the first {len(x)} of {size:,} training sequences of seed {seed}, {length} tokens each; "
-        f"a sequence is learned together with the token after it",
+        f"the targets are the same tokens shifted by one",
         highlight=False,
     )
     for number, ids in zip(numbers.tolist(), x.tolist(), strict=True):
@@ -230,35 +231,40 @@ def print_sample(
     }
 
 
-def _print_pairs(console: Console, corpus: Corpus, count: int, seed: int) -> dict[str, Any]:
-    from model.corpus.order import data_order
+def _first_numbers(seed: int, count: int, size: int) -> npt.NDArray[np.int64]:
+    """Return the numbers of the first sequences in the order of a seed, (count,)."""
+    from model.corpus.order import data_order  # loads torch
 
+    return data_order(seed, np.arange(min(count, size)), size)
+
+
+def _print_pairs(console: Console, corpus: Corpus, count: int, seed: int) -> dict[str, Any]:
     pairs, tokenizer = corpus.pairs("train"), corpus.tokenizer
     size = len(pairs)
-    numbers = data_order(seed, np.arange(min(count, size)), size).tolist()
+    numbers = _first_numbers(seed, count, size).tolist()
     console.print(
-        f"the first {len(numbers)} of {size:,} training pairs of seed {seed}: a source, and the "
-        f"target that follows from it",
+        f"the first {len(numbers)} of {size:,} training pairs of seed {seed}: each a source "
+        f"and its target",
         highlight=False,
     )
-    shown = []
+    pairs_shown = []
     for number in numbers:
         source, target = pairs.source(number).tolist(), pairs.target(number).tolist()
         console.rule(f"pair {number}", style="dim", align="left")
         console.print(_beginning(corpus, source))
         console.print(Text("→ ", "bold") + _beginning(corpus, target))
-        shown.append({
+        pairs_shown.append({
             "number": number,
             "source": tokenizer.decode(source),
             "target": tokenizer.decode(target),
             "source_ids": source,
             "target_ids": target,
         })  # fmt: skip
-    return {"pairs": shown}
+    return {"pairs": pairs_shown}
 
 
 def _beginning(corpus: Corpus, ids: list[int]) -> Text:
-    """Tokens in colours, cut where they would fill the screen."""
+    """Return tokens in colours, cut so that they do not fill the screen."""
     text = coloured(corpus.tokenizer, ids[:_MOST_SHOWN_TOKENS])
-    left_out = len(ids) - _MOST_SHOWN_TOKENS
-    return text.append(f" … {left_out:,} more tokens", "dim") if left_out > 0 else text
+    hidden = len(ids) - _MOST_SHOWN_TOKENS
+    return text.append(f" … {hidden:,} more tokens", "dim") if hidden > 0 else text

@@ -1,4 +1,4 @@
-"""`tuner doctor`: does everything that a search needs work here?"""
+"""`tuner doctor`: check that everything works that a search needs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import argparse
 import platform
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
 
 from rich.console import Console
 from rich.text import Text
@@ -15,10 +16,33 @@ from model.sources.registry import source_bytes
 from model.spec.data import DataConfig
 from tuner.commands.output import consoles, home_of, print_json
 from tuner.home import Home
+from tuner.tracking.record import Record
 
 _LEAST_FREE_BYTES = 2e9
 
-Finding = tuple[bool, str]
+Finding = tuple[bool, str]  # passed, text
+
+
+def run_doctor(options: argparse.Namespace) -> int:
+    """Check the installation."""
+    results, _ = consoles(options)
+    findings = run_checks(results, home_of(options))
+    print_json(options, {name: text for name, (_, text) in findings.items()})
+    return 0 if all(passed for passed, _ in findings.values()) else 1
+
+
+def run_checks(console: Console, home: Home) -> dict[str, Finding]:
+    """Run every check and print its finding; return the findings by name."""
+    findings: dict[str, Finding] = {}
+    for name, check in CHECKS.items():
+        try:
+            findings[name] = True, check(home)
+        except Exception as error:  # noqa: BLE001 - report any failure and run the other checks
+            findings[name] = False, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        passed, text = findings[name]
+        mark = ("✓ ", "green") if passed else ("✗ ", "bold red")
+        console.print(Text.assemble(mark, (f"{name:<8}", "bold"), text), soft_wrap=True)
+    return findings
 
 
 def _python(home: Home) -> str:
@@ -36,11 +60,11 @@ def _torch(home: Home) -> str:
         device = "cuda"
     elif torch.backends.mps.is_available():
         device = "mps"
-    found = environment(device, computing_dtype("auto", device))
+    facts = environment(device, computing_dtype("auto", device))
     product = torch.ones(8, 8) @ torch.ones(8, 8)
     if not bool((product == 8).all()):
         raise RuntimeError("a matrix product is wrong")
-    return f"{found['torch']} on {found['device']}, trains in {found['dtype']}"
+    return f"{facts['torch']} on {facts['device']}, trains in {facts['dtype']}"
 
 
 def _ray(home: Home) -> str:
@@ -54,10 +78,6 @@ def _ray(home: Home) -> str:
 
 
 def _store(home: Home) -> str:
-    from importlib.metadata import version
-
-    from tuner.tracking.record import Record
-
     searches = Record(home.tracking_uri).searches()
     return f"MLflow {version('mlflow')}, {len(searches)} searches in {home.tracking_uri}"
 
@@ -79,7 +99,7 @@ def _disk(home: Home) -> str:
     return f"{free / 1e9:.0f} GB free at {home.root}"
 
 
-CHECKS: dict[str, Callable[[Home], str]] = {
+CHECKS: Mapping[str, Callable[[Home], str]] = {
     "python": _python,
     "torch": _torch,
     "ray": _ray,
@@ -87,25 +107,3 @@ CHECKS: dict[str, Callable[[Home], str]] = {
     "corpus": _corpus,
     "disk": _disk,
 }
-
-
-def examine(console: Console, home: Home) -> dict[str, Finding]:
-    """Run every check, print each finding, and return them: name → (passed, text)."""
-    findings: dict[str, Finding] = {}
-    for name, check in CHECKS.items():
-        try:
-            findings[name] = True, check(home)
-        except Exception as error:  # noqa: BLE001 - whatever is broken, say so and look further
-            findings[name] = False, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-        ok, text = findings[name]
-        mark = ("✓ ", "green") if ok else ("✗ ", "bold red")
-        console.print(Text.assemble(mark, (f"{name:<8}", "bold"), text), soft_wrap=True)
-    return findings
-
-
-def doctor(options: argparse.Namespace) -> int:
-    """Check the installation."""
-    results, _ = consoles(options)
-    findings = examine(results, home_of(options))
-    print_json(options, {name: finding for name, (_, finding) in findings.items()})
-    return 0 if all(ok for ok, _ in findings.values()) else 1

@@ -1,28 +1,28 @@
-"""`tuner export`: a trained trial for other tools."""
+"""`tuner export`: write a trained trial for other tools."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from tuner.commands.output import check_run, consoles, home_of, loaded, print_json, say
+from tuner.commands.output import check_run, consoles, home_of, load_weights, print_json, say
 from tuner.errors import StoreError, TunerError
+from tuner.tracking.record import Record
+from tuner.trained.load_search import load_search
 
 
-def export(options: argparse.Namespace) -> int:
+def run_export(options: argparse.Namespace) -> int:
     """Write a trained trial in another format."""
     check_run(options)
-    from tuner.tracking.record import Record
-    from tuner.trained.export import check_export, export
-    from tuner.trained.load_search import load_search
+    from tuner.trained.export import check_export, export  # loads torch
 
     home = home_of(options)
     record = Record(home.tracking_uri)
     trial = record.trial(options.run) if options.run else record.best(record.search(options.search))
-    # before anything is loaded or trained again
+    # fail before weights are loaded or the trial is retrained
     check_export(record.spec(trial), options.output, options.format, force=options.force)
     results, progress = consoles(options)
-    trained = loaded(options, progress, trial.run_id)
+    trained = load_weights(options, progress, trial.run_id)
     try:
         result = load_search(trial.search, home=home)
     except StoreError:

@@ -1,4 +1,4 @@
-"""`tuner generate`: what trained trials write."""
+"""`tuner generate`: let trained trials write text."""
 
 from __future__ import annotations
 
@@ -6,42 +6,50 @@ import argparse
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tuner.commands.output import check_run, consoles, home_of, in_utf8, loaded, print_json, say
+from model.generation.settings import GenerationSettings
+from tuner.commands.output import (
+    check_run,
+    consoles,
+    home_of,
+    in_utf8,
+    load_weights,
+    print_json,
+    say,
+)
 from tuner.errors import TunerError
 from tuner.formatting import short_run
+from tuner.tracking.record import Record
 
 if TYPE_CHECKING:
     from tuner.trained.load_trial import TrainedTrial
 
-_SETTINGS = ("temperature", "top_k", "top_p", "repetition_penalty", "max_tokens", "seed")
+_SHOWN_LETTERS = 8  # of a run id
 
 
-def generate(options: argparse.Namespace) -> int:
+def run_generate(options: argparse.Namespace) -> int:
     """Continue a prompt with one or several trained trials."""
     check_run(options)
     if options.runs and (options.run or options.search):
         raise TunerError("give a run id, --search or --runs, not several of them")
     prompt = _prompt(options)
 
-    from model.generation.settings import GenerationSettings
-    from tuner.terminal.texts import TextsView, texts_of
-    from tuner.tracking.record import Record
-    from tuner.trained.generate import cut_note
-    from tuner.trained.generate import generate as pieces_of
+    from tuner.terminal.texts import TextsView, show_texts
+    from tuner.trained.generate import cut_note, generate  # loads torch
 
     results, progress = consoles(options)
-    given = {name: getattr(options, name) for name in _SETTINGS}
-    settings = GenerationSettings(**{k: v for k, v in given.items() if v is not None})
-    record = Record(home_of(options).tracking_uri)  # all are looked up before one is trained again
-    asked = options.runs or [options.run] if options.runs or options.run else []
-    found = [record.trial(run) for run in asked] or [record.best(record.search(options.search))]
-    for trial in found:
+    values = {name: getattr(options, name) for name in GenerationSettings.model_fields}
+    settings = GenerationSettings(**{k: v for k, v in values.items() if v is not None})
+    # look up all trials before the first one is retrained
+    record = Record(home_of(options).tracking_uri)
+    runs = options.runs or ([options.run] if options.run else [])
+    records = [record.trial(run) for run in runs] or [record.best(record.search(options.search))]
+    for trial in records:
         if record.spec(trial).architecture.n_encoder_layers and not prompt:
             which = f"trial {trial.number} of {trial.search}"
-            raise TunerError(f"{which} translates; give it a text to read by --prompt")
-    trials = [loaded(options, progress, trial.run_id) for trial in found]
+            raise TunerError(f"{which} is an encoder–decoder; give it a source text with --prompt")
+    trials = [load_weights(options, progress, trial.run_id) for trial in records]
     for trained in trials:
         if trained.note:
             say(f"{_title(trained)}: {trained.note}")
@@ -57,17 +65,17 @@ def generate(options: argparse.Namespace) -> int:
     if len(titles) == 1:
         progress.print(titles[0], style="dim", highlight=False, soft_wrap=True)
     prompts = [
-        "" if trained.spec.architecture.n_encoder_layers else prompt  # a source is translated
+        "" if trained.spec.architecture.n_encoder_layers else prompt  # not continued
         for trained in trials
         for _ in range(samples)
     ]
     view = TextsView(results, titles, prompts)
     began = time.monotonic()
-    pieces = pieces_of(trials, prompt, settings=settings, samples=samples)
-    total, tokens = texts_of(view, pieces, samples)
+    pieces = generate(trials, prompt, settings=settings, samples=samples)
+    total, tokens = show_texts(view, pieces, samples)
     seconds = time.monotonic() - began
     progress.print(
-        f"{total:,} tokens, {total / seconds:,.0f} a second", style="dim", highlight=False
+        f"{total:,} tokens, {total / seconds:,.0f} tokens/s", style="dim", highlight=False
     )
     print_json(
         options,
@@ -79,10 +87,10 @@ def generate(options: argparse.Namespace) -> int:
                     "trial": trained.trial.number,
                     "search": trained.trial.search,
                     "sample": number,
-                    "text": view.texts[place * samples + number],
-                    "tokens": tokens[place * samples + number],
+                    "text": view.texts[index * samples + number],
+                    "tokens": tokens[index * samples + number],
                 }
-                for place, trained in enumerate(trials)
+                for index, trained in enumerate(trials)
                 for number in range(samples)
             ],
             "settings": settings.model_dump(),
@@ -93,24 +101,22 @@ def generate(options: argparse.Namespace) -> int:
 
 
 def _prompt(options: argparse.Namespace) -> str:
-    """The text to continue: given, from a file, or from standard input."""
+    """Return the prompt: of --prompt, of a file, or of standard input."""
     if options.file is None and options.prompt != "-":
         return in_utf8(options.prompt or "")
-    source: Any = sys.stdin if options.file is None else Path(options.file)
+    source = "standard input" if options.file is None else options.file
     try:
-        text = source.read() if options.file is None else source.read_text(encoding="utf-8")
+        if options.file is None:
+            return sys.stdin.read()
+        return Path(options.file).read_text(encoding="utf-8")
     except OSError as error:
-        raise TunerError(
-            f"cannot read {options.file or 'standard input'}: {error.strerror}"
-        ) from error
+        raise TunerError(f"cannot read {source}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        where = options.file or "standard input"
-        raise TunerError(f"{where} is not UTF-8 text (byte {error.start})") from error
-    return str(text)
+        raise TunerError(f"{source} is not UTF-8 text (byte {error.start})") from error
 
 
 def _title(trained: TrainedTrial) -> str:
-    """`trial 7 of lm-3, val_loss 3.2145, run 1a2b3c4d`."""
+    """Return a title such as `trial 7 of lm-3, val_loss 3.2145, run 1a2b3c4d`."""
     trial = trained.trial
     loss = trial.metrics.get("val_loss")
     value = "" if loss is None else f"val_loss {loss:.4f}, "

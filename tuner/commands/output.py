@@ -1,39 +1,37 @@
-"""What commands share: where results and messages go, and what options name."""
+"""Functions that commands share: output streams, messages, and objects named by options."""
 
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
-
-from tuner.errors import TunerError
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from tuner.trained.load_trial import TrainedTrial
-
 import json
 import os
 import sys
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-if TYPE_CHECKING:
+from tuner.errors import TunerError
+
+if TYPE_CHECKING:  # `cli` imports this module at every start
     from rich.console import Console
 
     from tuner.home import Home
     from tuner.space.space import SearchSpace
+    from tuner.trained.load_trial import TrainedTrial
 
 INTERRUPTED = 130  # exit status
 _PIPE_WIDTH = 200
 
 
 def say(message: str) -> None:
-    """A line on standard error."""
+    """Print a line on standard error."""
     sys.stderr.write(f"{message}\n")
 
 
 def consoles(options: argparse.Namespace) -> tuple[Console, Console]:
-    """Where results and where progress go. With --json only the object goes to standard output."""
+    """Return the consoles for results and for progress.
+
+    Progress goes to standard error; with --json results do too, so that standard output holds
+    only the object.
+    """
     from rich.console import Console
 
     def console(stream: TextIO) -> Console:
@@ -46,57 +44,57 @@ def consoles(options: argparse.Namespace) -> tuple[Console, Console]:
 
 
 def print_json(options: argparse.Namespace, value: dict[str, Any]) -> None:
-    """The object that --json promises, if it was given."""
+    """Print the object of --json, if the option was given."""
     if options.json:
         sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def in_utf8(text: str) -> str:
-    """A text of the command line, where lone surrogates stand for what is no UTF-8."""
+    """Replace the lone surrogates by which Python marks arguments that are not UTF-8."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def home_of(options: argparse.Namespace) -> Home:
-    """Where the user's searches live."""
+    """Return the home of the searches, created if it is missing."""
     from tuner.home import Home
 
     return Home.at(options.home)
 
 
 def space_of(options: argparse.Namespace) -> SearchSpace:
-    """The space of --space, with what --set changes."""
+    """Load the space of --space, changed by --set."""
     from tuner.space_file.load import load_space
 
     return load_space(options.space, options.overrides)
 
 
 def check_run(options: argparse.Namespace) -> None:
-    """Raise TunerError if a trial is named twice."""
+    """Raise TunerError if both a run and --search name the trial."""
     if options.run and options.search:
         raise TunerError("give a run id or --search, not both")
 
 
-def loaded(options: argparse.Namespace, progress: Console, run: str | None) -> TrainedTrial:
-    """A trial with its weights; whoever waits for a retraining is told why.
+def load_weights(options: argparse.Namespace, progress: Console, run: str | None) -> TrainedTrial:
+    """Load a trial with its weights; if it must be retrained, say why and show the progress.
 
     Args:
         options: with `search` and `home`.
-        progress: where messages go.
-        run: id of its run; None for the best trial.
+        progress: console for messages.
+        run: id of the run; None for the best trial.
     """
-    from tuner.terminal.progress import shown
+    from tuner.terminal.progress import show_progress
     from tuner.trained.load_trial import load_trial
 
     def on_report(number: int, count: int, report: Any) -> None:
         if number == 1:
             which = f"run {run}" if run else "the best trial"
-            progress.print(f"{which}: its weights were not kept, so it is trained again")
+            progress.print(f"{which}: its weights were not kept, so the trial is retrained")
         progress.print(
             f"report {number}/{count}  step {report.step}  val_loss {report.val_loss:.6f}",
             highlight=False,
         )
 
-    with shown(progress) as on_progress:
+    with show_progress(progress) as on_progress:
         return load_trial(
             run,
             search=options.search,

@@ -1,23 +1,17 @@
-"""Write a search as a page to read, and its pictures."""
+"""`tuner report`: write a search as a page, and its pictures as PNGs."""
 
 from __future__ import annotations
 
 import argparse
+import webbrowser
 
 from tuner.commands.output import consoles, home_of, in_utf8, print_json
+from tuner.report.write import check_folder, check_output, samples_of, write_pictures, write_report
+from tuner.trained.load_search import load_search
 
 
-def report(options: argparse.Namespace) -> int:
+def run_report(options: argparse.Namespace) -> int:
     """Write the report of a search."""
-    from tuner.report.write import (
-        check_folder,
-        check_output,
-        samples_of,
-        write_pictures,
-        write_report,
-    )
-    from tuner.trained.load_search import load_search
-
     check_output(options.output)
     if options.png:
         check_folder(options.png)
@@ -27,13 +21,14 @@ def report(options: argparse.Namespace) -> int:
     pictures = write_pictures(result, options.png) if options.png else []
     results, _ = consoles(options)
     megabytes = page.stat().st_size / 1e6
-    told = f"wrote {page}: {result.name}, {len(result.trials)} trials, {megabytes:.1f} MB"
-    results.print(told, highlight=False, soft_wrap=True)
+    results.print(
+        f"wrote {page}: {result.name}, {len(result.trials)} trials, {megabytes:.1f} MB",
+        highlight=False,
+        soft_wrap=True,
+    )
     for path in pictures:
         results.print(f"wrote {path}", highlight=False, soft_wrap=True)
     if options.open:
-        import webbrowser
-
         webbrowser.open(page.resolve().as_uri())
     print_json(
         options,

@@ -1,29 +1,36 @@
-"""Commands that train: search and replay."""
+"""`tuner search` and `tuner replay`: the commands that train."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tuner.commands.output import INTERRUPTED, consoles, home_of, print_json, say
+from tuner.commands.output import (
+    INTERRUPTED,
+    check_run,
+    consoles,
+    home_of,
+    print_json,
+    say,
+)
 from tuner.errors import TunerError
 from tuner.formatting import short_run
+from tuner.journal.edit import edited
+from tuner.space.space import SearchSpace
+from tuner.space_file.load import read_space
+from tuner.terminal.progress import show_progress
 
-if TYPE_CHECKING:
-    from tuner.space.space import SearchSpace
 
-
-def search(options: argparse.Namespace) -> int:
+def run_search(options: argparse.Namespace) -> int:
     """Find the best hyperparameters."""
     if options.resume:
-        name, edit, space_text = options.resume, *_edit(options)
+        edit, space_text = _edit(options)
     else:
-        from tuner.space_file.load import read_space
-
         space, space_text = read_space(options.space, options.overrides)
     home = home_of(options)
 
+    # imported when the space is valid: a mistake in it is reported at once
     from tuner.driver.search import resume, search
     from tuner.terminal.live import LiveView, LogView
     from tuner.terminal.summary import print_summary
@@ -36,7 +43,7 @@ def search(options: argparse.Namespace) -> int:
         "fresh": options.fresh,
     }
     if options.resume:
-        result = resume(name, edit=edit, **common)
+        result = resume(options.resume, edit=edit, **common)
     else:
         result = search(space, name=options.name, **common)
     print_summary(results, result, options.home)
@@ -65,26 +72,20 @@ def search(options: argparse.Namespace) -> int:
 def _edit(
     options: argparse.Namespace,
 ) -> tuple[Callable[[SearchSpace], SearchSpace] | None, str | None]:
-    """How a resumed search changes the recorded space, and the file that says so."""
+    """Return the change of the recorded space of a resumed search, and the text of the new file."""
     if options.space:
-        from tuner.space_file.load import read_space
-
         space, space_text = read_space(options.space, options.overrides)
         return lambda recorded: space, space_text
     if not options.overrides:
         return None, None
-    from tuner.journal.edit import edited
-
     return lambda recorded: edited(recorded, options.overrides, options.resume), None
 
 
-def replay(options: argparse.Namespace) -> int:
-    """Retrain a trial and prove that it reproduces."""
-    from tuner.terminal.progress import shown
-    from tuner.trained.replay import Verdict, replay
+def run_replay(options: argparse.Namespace) -> int:
+    """Retrain a trial and verify that it reproduces."""
+    check_run(options)
+    from tuner.trained.replay import Verdict, replay  # loads torch
 
-    if options.run and options.search:
-        raise TunerError("give a run id or --search, not both")
     results, progress = consoles(options)
 
     def on_report(number: int, count: int, report: Any) -> None:
@@ -93,7 +94,7 @@ def replay(options: argparse.Namespace) -> int:
             highlight=False,
         )
 
-    with shown(progress) as on_progress:
+    with show_progress(progress) as on_progress:
         result = replay(
             options.run,
             search=options.search,

@@ -1,4 +1,4 @@
-"""Commands that only look: symbols, list, show. Each returns what --json prints."""
+"""`tuner list` and `tuner show`: past searches, the trials of a search, one trial in full."""
 
 from __future__ import annotations
 
@@ -6,84 +6,64 @@ import argparse
 import math
 import time
 from collections.abc import Mapping
-from typing import Any, Literal, cast, get_args, get_origin
+from statistics import median
+from typing import Any, cast
 
-from pydantic.fields import FieldInfo
 from rich.console import Console
 
 from model.engine.report import METRICS, SOME_METRICS
-from model.spec.architecture import Architecture
-from model.spec.hyperparameters import SYMBOL_TABLE
-from model.spec.symbol import FractionOf, Symbol, limits_of
+from model.spec.hyperparameters import SYMBOL_TABLE, find_symbol
+from model.spec.symbol import FractionOf
 from tuner.commands.output import consoles, home_of, print_json
 from tuner.errors import TunerError
-from tuner.formatting import metric_text, number, number_in, short_hash, short_run, shown
-from tuner.space.parameter import SIZES, symbol
+from tuner.formatting import (
+    did_you_mean,
+    metric_text,
+    number,
+    number_in,
+    short_hash,
+    short_run,
+    shown,
+)
+from tuner.space.objective import sign_of
+from tuner.space.parameter import SIZES, SPELLINGS, symbol
 from tuner.terminal.tables import table
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord, TrialRecord
 from tuner.tracking.tags import Tag
 
-# What follows from other entries would only widen a table.
-_FOLLOWING = ("cycle_steps", "d_ff", "epochs", "total_steps")
+# Derived from other parameters: in the table they would repeat them.
+_DERIVED = ("cycle_steps", "d_ff", "epochs", "total_steps")
 
 
-def print_symbols(console: Console) -> dict[str, Any]:
-    """The symbol table, and the entries of `model:`."""
-    rows = SYMBOL_TABLE.values()
-    console.print(
-        table(
-            "The symbol table",
-            ["symbol", "name", "default", "range", "meaning", "formula", "used with"],
-            [
-                [
-                    row.symbol, row.name, default_of(row), row.range, row.meaning, row.formula,
-                    "; ".join(f"{k} {', '.join(v)}" for k, v in row.used_when.items()),
-                ]
-                for row in rows
-            ],
-        )
-    )  # fmt: skip
-    for row in rows:
-        if row.choice_meanings:
-            console.print()
-            console.print(table(row.name, ["choice", "what it is"], row.choice_meanings.items()))
-    console.print(
-        "\nA space gives exactly one of T_total, N_epoch and budget.tokens; the others follow. "
-        "With schedule cosine the rate rises to α_max in T_warmup updates and falls to α_min at "
-        "T_cycle; with constant it is α after the warm-up; 'tuner validate --plot' draws it.",
-        highlight=False,
-    )
-    entries = {name: Architecture.model_fields[name] for name in SIZES}
-    console.print()
-    console.print(
-        table(
-            "Entries of model:",
-            ["name", "default", "range", "meaning"],
-            [[n, shown(e.default), range_of(e), e.description] for n, e in entries.items()],
-        )
-    )
-    model = {
-        name: {"default": entry.default, "range": range_of(entry), "meaning": entry.description}
-        for name, entry in entries.items()
-    }
-    return {"model": model} | {
-        row.name: {
-            "symbol": row.symbol,
-            "spellings": list(row.spellings),
-            "default": default_of(row),
-            "range": row.range,
-            "choices": {choice: row.choice_meanings.get(choice, "") for choice in row.choices},
-            "meaning": row.meaning,
-            "formula": row.formula,
-            "used_when": {k: list(v) for k, v in row.used_when.items()},
-        }
-        for row in rows
-    }
+def run_list(options: argparse.Namespace) -> int:
+    """List past searches."""
+    results, _ = consoles(options)
+    print_json(options, print_searches(results, Record(home_of(options).tracking_uri)))
+    return 0
+
+
+def run_show(options: argparse.Namespace) -> int:
+    """Show the trials of a search, or one trial in full."""
+    if options.run and options.by:
+        raise TunerError("give a run id or --by, not both")
+    results, _ = consoles(options)
+    record = Record(home_of(options).tracking_uri)
+    if options.by:
+        value = print_groups(results, record, record.search(options.search), options.by)
+    elif options.run:
+        value = print_trial(results, record, record.trial(options.run))
+    else:
+        value = print_search(results, record, record.search(options.search))
+    print_json(options, value)
+    return 0
+
+
+# tuner list --------------------------------------------------------------------------------------
 
 
 def print_searches(console: Console, record: Record) -> dict[str, Any]:
-    """Past searches, newest first."""
+    """Print past searches, newest first; return the object of --json."""
     searches = record.searches()
     if not searches:
         console.print(
@@ -94,7 +74,7 @@ def print_searches(console: Console, record: Record) -> dict[str, Any]:
             table(
                 None,
                 ["search", "started", "status", "trials", "best", "defaults", "tokens", "seconds"],
-                [_search_row(search) for search in searches],
+                [_search_cells(search) for search in searches],
             )
         )
     return {
@@ -105,7 +85,7 @@ def print_searches(console: Console, record: Record) -> dict[str, Any]:
     }
 
 
-def _search_row(search: SearchRecord) -> list[str]:
+def _search_cells(search: SearchRecord) -> list[str]:
     def metric(prefix: str, form: str) -> str:
         values = [v for k, v in search.metrics.items() if k.startswith(prefix)]
         return format(values[0], form) if values else ""
@@ -122,20 +102,26 @@ def _search_row(search: SearchRecord) -> list[str]:
     ]
 
 
-def print_search(console: Console, record: Record, search: SearchRecord) -> dict[str, Any]:
-    """The trials of one search, best first, with the hyperparameters in which they differ.
+# tuner show --------------------------------------------------------------------------------------
 
-    Those that confirm others come last, in the order of the trials that they confirm.
+
+def print_search(console: Console, record: Record, search: SearchRecord) -> dict[str, Any]:
+    """Print the trials of a search, best first, with the hyperparameters in which they differ.
+
+    Trials of the confirmation come last, ordered by the trials that they confirm.
+
+    Returns:
+        The object of --json.
     """
     trials = record.trials(search)
     searched = [t for t in trials if t.confirms is None]
     names = [n for t in trials[:1] for n in t.parameters]
     varied = [n for n in names if len({t.parameters.get(n) for t in searched}) > 1]
-    varied = [n for n in varied if n not in _FOLLOWING and not _copies(n, trials)]
+    varied = [n for n in varied if n not in _DERIVED and not _repeats_other(n, trials)]
     varied = [n for n in varied if any(is_used(n, t.parameters) for t in searched)]
     ranked = sorted(searched, key=lambda t: (t.status != "finished", t.rank(search.metric)))
-    again = [t for t in trials if t.confirms is not None]
-    ranked += sorted(again, key=lambda t: (cast(int, t.confirms), t.number))
+    confirming = [t for t in trials if t.confirms is not None]
+    ranked += sorted(confirming, key=lambda t: (cast(int, t.confirms), t.number))
     console.print(
         table(
             f"{search.name} ({search.status}), run {search.run_id}",
@@ -177,22 +163,24 @@ def print_search(console: Console, record: Record, search: SearchRecord) -> dict
 
 
 def _status(trial: TrialRecord) -> str:
-    """How a trial ended, and what it has to do with another one."""
+    """Return how a trial ended, and its relation to another trial."""
     if trial.confirms is not None:
         return f"{trial.status}, confirms {trial.confirms}"
-    return trial.status if trial.parent is None else f"{trial.status}, went on from {trial.parent}"
+    if trial.parent is not None:
+        return f"{trial.status}, continued trial {trial.parent}"
+    return trial.status
 
 
 def is_used(name: str, parameters: Mapping[str, str]) -> bool:
-    """Whether a hyperparameter has an effect beside the others of a trial; sizes always have."""
+    """Return whether a hyperparameter has an effect, given the others; a size always has."""
     if name.startswith("prune_"):
         return float(parameters.get("target_sparsity", 0)) > 0
     used_when = SYMBOL_TABLE[name].used_when if name in SYMBOL_TABLE else {}
     return all(parameters.get(other) in values for other, values in used_when.items())
 
 
-def _copies(name: str, trials: list[TrialRecord]) -> bool:
-    """Whether a row was the same as the one that it follows, in every trial."""
+def _repeats_other(name: str, trials: list[TrialRecord]) -> bool:
+    """Return whether, in every trial, a parameter equals the parameter that is its default."""
     default = SYMBOL_TABLE[name].default if name in SYMBOL_TABLE else None
     if not isinstance(default, FractionOf) or default.share != 1:
         return False
@@ -200,13 +188,16 @@ def _copies(name: str, trials: list[TrialRecord]) -> bool:
 
 
 def _loss(trial: TrialRecord, metric: str) -> str:
-    """As a cell of a table, empty before the first report."""
+    """Return a cell of a table, empty before the first report."""
     loss = trial.loss(metric)
     return metric_text(loss) if math.isfinite(loss) or metric in trial.metrics else ""
 
 
+# tuner show RUN ----------------------------------------------------------------------------------
+
+
 def print_trial(console: Console, record: Record, trial: TrialRecord) -> dict[str, Any]:
-    """One trial in full: parameters, environment, reports."""
+    """Print one trial in full: parameters, reports, environment; return the object of --json."""
     reports = record.reports(trial)
     spec = record.spec(trial)
     start = record.search(trial.search).tags.get(Tag.INIT_FROM)
@@ -256,57 +247,110 @@ def print_trial(console: Console, record: Record, trial: TrialRecord) -> dict[st
     }
 
 
-def range_of(entry: FieldInfo) -> str:
-    """What an entry of `model:` may be: `[1, 1024]`, `pre | post`, `true | false`."""
-    if entry.annotation is bool:
-        return "true | false"
-    if get_origin(entry.annotation) is Literal:
-        return " | ".join(get_args(entry.annotation))
-    limits = limits_of(entry)
-    left = f"({limits['gt']:g}" if "gt" in limits else f"[{limits['ge']}"
-    return f"{left}, {limits['le']:g}]" if "le" in limits else f"{left}, ∞)"
+# tuner show --by PARAMETER -----------------------------------------------------------------------
 
 
-def default_of(row: Symbol) -> str:
-    """A row's default as text: a number, `0.1·α_max`, or what the budget gives."""
-    if row.default is None:
-        return "from the budget"
-    if isinstance(row.default, FractionOf):
-        share = "" if row.default.share == 1 else f"{row.default.share:g}·"
-        return f"{share}{SYMBOL_TABLE[row.default.name].symbol}"
-    return f"{row.default:g}" if isinstance(row.default, float) else str(row.default)
+def print_groups(
+    console: Console, record: Record, search: SearchRecord, spelling: str
+) -> dict[str, Any]:
+    """Print, for each value of a parameter, its number of trials and the objective they reached.
+
+    Losses are compared at one budget. If all trials trained to the end, each of them counts, a
+    diverged one with an infinite loss; if trials were stopped early, only finished trials count.
+    Trial 0 has the defaults, which were not drawn: it counts only for a value that no other trial
+    has.
+
+    Args:
+        console: output.
+        record: tracking store.
+        search: record of the search.
+        spelling: of the parameter, as the user wrote it.
+
+    Returns:
+        The object of --json.
+
+    Raises:
+        TunerError: if no trial of the search has such a parameter.
+    """
+    row = find_symbol(spelling)
+    name = row.name if row else spelling
+    searched = [trial for trial in record.trials(search) if trial.confirms is None]
+    started = [trial for trial in searched if trial.parameters]  # a new run has none yet
+    trials = [trial for trial in started if name in trial.parameters]
+    if not started:
+        raise TunerError(f"--by: no trial of {search.name} has started; try again in a moment")
+    if not trials:
+        fix = did_you_mean(spelling, (*SPELLINGS, *SIZES)) or "; 'tuner symbols' lists all"
+        raise TunerError(f"--by: unknown parameter {shown(spelling)}{fix}")
+    groups: dict[str, list[TrialRecord]] = {}
+    for trial in trials:
+        groups.setdefault(trial.parameters[name], []).append(trial)
+    groups = {value: _without_defaults(members) for value, members in groups.items()}
+    counted = [trial for members in groups.values() for trial in members]
+    is_cut = any(trial.status not in {"finished", "diverged"} for trial in counted)
+    metric = search.metric
+    values = [_group(value, members, metric, is_cut=is_cut) for value, members in groups.items()]
+    sign = sign_of(metric)
+    values.sort(key=lambda v: math.inf if v["best"] is None else sign * v["best"])
+    console.print(
+        table(
+            f"{search.name} ({search.status}) by {symbol(name)}",
+            [symbol(name), "trials", "finished", f"best {metric}", f"median {metric}", "trial",
+             "run"],
+            [
+                [
+                    number_in(v["value"]), v["trials"], v["finished"],
+                    _group_loss(v, "best", is_cut=is_cut), _group_loss(v, "median", is_cut=is_cut),
+                    "" if v["best_trial"] is None else v["best_trial"],
+                    short_run(v["best_run"] or ""),
+                ]
+                for v in values
+            ],
+        )
+    )  # fmt: skip
+    notes = []
+    if is_cut:
+        notes.append("Best and median are of finished trials; the others had smaller budgets.")
+    if len(counted) < len(trials):
+        notes.append("Trial 0 (the defaults) is excluded: it was not drawn.")
+    if notes:
+        console.print(f"[dim]{' '.join(notes)}[/dim]", highlight=False, soft_wrap=True)
+    return {
+        "search": search.name,
+        "by": name,
+        "metric": metric,
+        "only_finished": is_cut,
+        "without_defaults": len(counted) < len(trials),
+        "values": values,
+    }
 
 
-def symbols(options: argparse.Namespace) -> int:
-    """Print the symbol table."""
-    results, _ = consoles(options)
-    print_json(options, print_symbols(results))
-    return 0
+def _without_defaults(trials: list[TrialRecord]) -> list[TrialRecord]:
+    """Return the trials except trial 0, unless there is no other.
+
+    In a grid trial 0 takes the place of a point, and each point may be trained once.
+    """
+    return [trial for trial in trials if trial.number > 0] or trials
 
 
-def searches(options: argparse.Namespace) -> int:
-    """List past searches."""
-    from tuner.tracking.record import Record
+def _group(value: str, trials: list[TrialRecord], metric: str, *, is_cut: bool) -> dict[str, Any]:
+    """Summarize the trials of one value; a loss is None if it is infinite or missing."""
+    finished = [trial for trial in trials if trial.status == "finished"]
+    compared = finished if is_cut else trials
+    best = min(compared, key=lambda trial: trial.rank(metric), default=None)
+    middle = median(trial.loss(metric) for trial in compared) if compared else math.inf
+    return {
+        "value": value,
+        "trials": len(trials),
+        "finished": len(finished),
+        "best": best.loss(metric) if best and math.isfinite(best.loss(metric)) else None,
+        "median": middle if math.isfinite(middle) else None,
+        "best_trial": best.number if best else None,
+        "best_run": best.run_id if best else None,
+    }
 
-    results, _ = consoles(options)
-    print_json(options, print_searches(results, Record(home_of(options).tracking_uri)))
-    return 0
 
-
-def show(options: argparse.Namespace) -> int:
-    """Show the trials of a search, or one in full."""
-    from tuner.commands.group import print_comparison
-    from tuner.tracking.record import Record
-
-    if options.run and options.by:
-        raise TunerError("give a run id or --by, not both")
-    results, _ = consoles(options)
-    record = Record(home_of(options).tracking_uri)
-    if options.by:
-        shown = print_comparison(results, record, record.search(options.search), options.by)
-    elif options.run:
-        shown = print_trial(results, record, record.trial(options.run))
-    else:
-        shown = print_search(results, record, record.search(options.search))
-    print_json(options, shown)
-    return 0
+def _group_loss(group: dict[str, Any], name: str, *, is_cut: bool) -> str:
+    if is_cut and not group["finished"]:
+        return ""
+    return "∞" if group[name] is None else f"{group[name]:.4f}"

@@ -1,4 +1,4 @@
-"""The command that sends to MLflow what it did not take while searches ran."""
+"""`tuner sync`: upload events that MLflow missed."""
 
 from __future__ import annotations
 
@@ -9,30 +9,38 @@ from typing import Any
 from rich.console import Console
 
 from tuner.commands.output import consoles, home_of, print_json
-from tuner.driver.sync import sync as sync_search
+from tuner.driver.sync import sync
 from tuner.errors import JournalInUse, StoreError, TunerError
 from tuner.home import Home
 from tuner.tracking.tags import JOURNAL_FILE
 
 
-def sync(options: argparse.Namespace) -> int:
-    """Send to MLflow what it did not take."""
+def run_sync(options: argparse.Namespace) -> int:
+    """Upload events that MLflow missed."""
     results, _ = consoles(options)
     print_json(options, print_synced(results, home_of(options), options.search))
     return 0
 
 
 def print_synced(console: Console, home: Home, name: str | None) -> dict[str, Any]:
-    """Sync one search, or all of a home, and say what was sent; for --json, the same by name.
+    """Sync one search, or all searches of a home, and print what was uploaded.
+
+    Args:
+        console: output.
+        home: the searches.
+        name: of the search; None for all.
+
+    Returns:
+        The object of --json: the store, and the number of uploads by name of the search.
 
     Raises:
-        TunerError: if the search, or any of them, cannot be synced.
+        TunerError: if a search cannot be synced. Of several searches, the others are synced first.
     """
-    sent: dict[str, Any] = {}
+    uploads: dict[str, Any] = {}
     errors: list[str] = []
     for each in [name] if name else _names(home):
         try:
-            done = sync_search(home, each)
+            done = sync(home, each)
         except TunerError as error:
             if name or isinstance(error, StoreError):
                 raise
@@ -42,12 +50,12 @@ def print_synced(console: Console, home: Home, name: str | None) -> dict[str, An
                 errors.append(str(error))
             continue
         console.print(f"{each}: {done.description}", highlight=False, soft_wrap=True)
-        sent[each] = {"runs": done.runs, "metrics": done.metrics, "files": list(done.files)}
+        uploads[each] = {"runs": done.runs, "metrics": done.metrics, "files": list(done.files)}
     if errors:
         raise TunerError("; ".join(errors))
-    if not sent and not name:
-        console.print(f"no search in {home.root} has anything to send", soft_wrap=True)
-    return {"store": home.tracking_uri, "sent": sent}
+    if not uploads and not name:
+        console.print(f"no search in {home.root} has anything to upload", soft_wrap=True)
+    return {"store": home.tracking_uri, "sent": uploads}
 
 
 def _names(home: Home) -> Sequence[str]:

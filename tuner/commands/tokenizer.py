@@ -1,4 +1,4 @@
-"""Commands about tokenizers."""
+"""`tuner tokenizer train`, `encode`, `decode` and `show`."""
 
 from __future__ import annotations
 
@@ -21,15 +21,19 @@ from model.tokenizer.tokenizer import Tokenizer
 from tuner.commands.output import consoles, print_json
 from tuner.errors import TunerError
 from tuner.formatting import short_hash
+from tuner.terminal.progress import show_progress
 from tuner.terminal.tables import table
 
+_IDS_PER_LINE = 32
+_MOST_SHOWN_TOKENS = 2_000
+_LONGEST_TOKENS = 8
+_BACKGROUNDS = ("color(24)", "color(94)", "color(22)", "color(89)", "color(60)")  # in turn
 
-def train(options: argparse.Namespace) -> int:
+
+def run_train(options: argparse.Namespace) -> int:
     """Train a tokenizer on text files."""
-    from tuner.terminal.progress import shown
-
     results, progress = consoles(options)
-    with shown(progress) as on_progress:
+    with show_progress(progress) as on_progress:
         tokenizer, files = train_on_files(
             options.files,
             options.output,
@@ -41,14 +45,14 @@ def train(options: argparse.Namespace) -> int:
             processes=options.processes,
             on_progress=on_progress,
         )
-    facts = describe(results, tokenizer)
+    facts = print_tokenizer(results, tokenizer)
     for path in files:
         results.print(f"wrote {path}", highlight=False, soft_wrap=True)
     print_json(options, {**facts, "files": [str(path) for path in files]})
     return 0
 
 
-def encode(options: argparse.Namespace) -> int:
+def run_encode(options: argparse.Namespace) -> int:
     """Turn text into token ids."""
     tokenizer = read_tokenizer(options.tokenizer, options.special, options.pattern)
     stream = sys.stderr if options.json else sys.stdout
@@ -56,7 +60,7 @@ def encode(options: argparse.Namespace) -> int:
     return 0
 
 
-def decode(options: argparse.Namespace) -> int:
+def run_decode(options: argparse.Namespace) -> int:
     """Turn token ids into text."""
     tokenizer = read_tokenizer(options.tokenizer, options.special, options.pattern)
     text = decode_file(tokenizer, options.file)
@@ -66,11 +70,11 @@ def decode(options: argparse.Namespace) -> int:
     return 0
 
 
-def show(options: argparse.Namespace) -> int:
+def run_show(options: argparse.Namespace) -> int:
     """Describe a tokenizer and colour the tokens of a text."""
     tokenizer = read_tokenizer(options.tokenizer, options.special, options.pattern)
     results, _ = consoles(options)
-    facts = describe(results, tokenizer)
+    facts = print_tokenizer(results, tokenizer)
     text = options.text
     if text is None and not (options.file == "-" and sys.stdin.isatty()):
         text = read_text(options.file)
@@ -80,16 +84,7 @@ def show(options: argparse.Namespace) -> int:
     return 0
 
 
-_IDS_PER_LINE = 32
-
-
-_MOST_SHOWN_TOKENS = 2_000
-
-
-_NEIGHBOURS_DIFFER = ("color(24)", "color(94)", "color(22)", "color(89)", "color(60)")
-
-
-_LONGEST_TOKENS = 8
+# files -------------------------------------------------------------------------------------------
 
 
 def train_on_files(
@@ -104,7 +99,7 @@ def train_on_files(
     processes: int | None,
     on_progress: OnProgress,
 ) -> tuple[Tokenizer, list[Path]]:
-    """Train a tokenizer on all documents of some files and write it.
+    """Train a tokenizer on all documents of the files and write it.
 
     Returns:
         The tokenizer and its files.
@@ -116,10 +111,10 @@ def train_on_files(
     data = DataConfig(files=tuple(files), **({"separator": separator} if separator else {}))
     special = [END_OF_TEXT] if special_tokens is None else special_tokens
     try:
-        made = train_tokenizer(
+        tokenizer = train_tokenizer(
             data, vocab_size, special, pattern, processes=processes, on_progress=on_progress
         )
-        return made, made.save(output, file_format)
+        return tokenizer, tokenizer.save(output, file_format)
     except ValueError as error:
         raise TunerError(str(error)) from error
     except OSError as error:
@@ -130,7 +125,7 @@ def read_tokenizer(path: str, special_tokens: Sequence[str] | None, pattern: str
     """Read a tokenizer of any format.
 
     Raises:
-        TunerError: if it cannot be read, or is of a kind that cannot be used.
+        TunerError: if the file cannot be read, or is of an unsupported kind.
     """
     try:
         return Tokenizer.from_file(path, special_tokens, pattern)
@@ -140,81 +135,11 @@ def read_tokenizer(path: str, special_tokens: Sequence[str] | None, pattern: str
         raise TunerError(f"{path}: {error}".replace(f"{path}: {path}", path)) from error
 
 
-def describe(console: Console, tokenizer: Tokenizer) -> dict[str, Any]:
-    """What a tokenizer is."""
-    longest = sorted(tokenizer.vocab.items(), key=lambda item: (-len(item[1]), item[0]))
-    facts = {
-        "vocab_size": tokenizer.vocab_size,
-        "merges": len(tokenizer.merges),
-        "pattern": tokenizer.pattern,
-        "special_tokens": list(tokenizer.special_tokens),
-        "fingerprint": tokenizer.fingerprint,
-    }
-    rows = [
-        ("vocabulary", f"{tokenizer.vocab_size:,} ids, {len(tokenizer.merges):,} merges"),
-        ("pattern", tokenizer.pattern),
-        ("special tokens", " ".join(tokenizer.special_tokens) or "none"),
-        ("longest tokens", " ".join(ascii_or_text(t) for _, t in longest[:_LONGEST_TOKENS])),
-        ("fingerprint", short_hash(tokenizer.fingerprint)),
-    ]
-    console.print(table(None, ["tokenizer", ""], rows))
-    return facts
-
-
-def ascii_or_text(token: bytes) -> str:
-    """A token as a quoted text, or its bytes where it is no text."""
-    try:
-        return repr(token.decode())
-    except UnicodeDecodeError:
-        return repr(token)[1:]
-
-
-def print_tokens(console: Console, tokenizer: Tokenizer, text: str) -> dict[str, Any]:
-    """A text with its tokens in colours, and how well it is compressed."""
-    ids = tokenizer.encode(text)
-    num_bytes = len(text.encode("utf-8", "surrogatepass"))
-    console.print()
-    console.print(coloured(tokenizer, ids[:_MOST_SHOWN_TOKENS]), soft_wrap=False)
-    left_out = len(ids) - _MOST_SHOWN_TOKENS
-    more = f" (the last {left_out:,} are not shown)" if left_out > 0 else ""
-    console.print(
-        f"\n{num_bytes:,} bytes, {len(text):,} characters, {len(ids):,} tokens{more}: "
-        f"{num_bytes / max(1, len(ids)):.2f} bytes per token",
-        highlight=False,
-    )
-    return {"bytes": num_bytes, "characters": len(text), "tokens": len(ids), "ids": ids}
-
-
-def coloured(tokenizer: Tokenizer, ids: Sequence[int]) -> Text:
-    """Tokens side by side, neighbours in different colours, special ones inverted.
-
-    White space is made visible: `·` for a space, `⏎` for a line break, `→` for a tab. Bytes that
-    are no character on their own are shown as `<e6>`.
-    """
-    special = {token.encode() for token in tokenizer.special_tokens}
-    text = Text()
-    for number, token in enumerate(map(tokenizer.vocab.__getitem__, ids)):
-        if token in special:
-            text.append(token.decode(), Style(reverse=True, bold=True))
-        else:
-            background = _NEIGHBOURS_DIFFER[number % len(_NEIGHBOURS_DIFFER)]
-            text.append(_visible(token), Style(color="white", bgcolor=background))
-    return text
-
-
-def _visible(token: bytes) -> str:
-    text = "".join(
-        f"<{ord(character) - 0xDC00:02x}>" if "\udc80" <= character <= "\udcff" else character
-        for character in token.decode("utf-8", "surrogateescape")
-    )
-    return text.translate({ord(" "): "·", ord("\t"): "→", ord("\r"): "␍", ord("\n"): "⏎\n"})
-
-
 def read_text(file: str) -> str:
-    """A whole text; `-` is standard input.
+    """Read a complete text; `-` is standard input.
 
     Raises:
-        CorpusError: if it cannot be read.
+        CorpusError: if the file cannot be read.
     """
     return "".join(_blocks(file))
 
@@ -226,7 +151,16 @@ def _blocks(file: str) -> Iterator[str]:
 def encode_file(
     tokenizer: Tokenizer, file: str, output: str | None, stream: TextIO
 ) -> dict[str, Any]:
-    """Encode a text as it is read; write the ids to a stream, or to a .npy file.
+    """Encode a text block by block and write the ids to a stream, or to a .npy file.
+
+    Args:
+        tokenizer: encoder.
+        file: path of the text; `-` is standard input.
+        output: path of the .npy file; None to write to `stream`.
+        stream: output of the ids as decimal numbers.
+
+    Returns:
+        The object of --json.
 
     Raises:
         CorpusError: if the text cannot be read.
@@ -246,8 +180,8 @@ def encode_file(
         array = np.fromiter(ids, tokenizer.dtype)
         count = len(array)
         try:
-            with Path(output).open("wb") as opened:
-                np.save(opened, array)
+            with Path(output).open("wb") as npy_file:
+                np.save(npy_file, array)
         except OSError as error:
             raise TunerError(f"cannot write {output}: {error.strerror}") from error
     else:
@@ -259,11 +193,11 @@ def encode_file(
 
 
 def decode_file(tokenizer: Tokenizer, file: str) -> str:
-    """The text of some ids, read as numbers or from a .npy file.
+    """Decode ids, read as decimal numbers or from a .npy file.
 
     Raises:
         CorpusError: if the file cannot be read.
-        TunerError: if it does not hold ids, or one is not in the vocabulary.
+        TunerError: if the file does not hold ids, or an id is not in the vocabulary.
     """
     try:
         if file.endswith(".npy"):
@@ -277,3 +211,76 @@ def decode_file(tokenizer: Tokenizer, file: str) -> str:
         raise TunerError(f"{file} does not hold token ids: {error}") from error
     except KeyError as error:
         raise TunerError(f"there is no token {error} in the vocabulary") from error
+
+
+# tuner tokenizer show ----------------------------------------------------------------------------
+
+
+def print_tokenizer(console: Console, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Print a description of a tokenizer; return the object of --json."""
+    longest = sorted(tokenizer.vocab.items(), key=lambda item: (-len(item[1]), item[0]))
+    facts = {
+        "vocab_size": tokenizer.vocab_size,
+        "merges": len(tokenizer.merges),
+        "pattern": tokenizer.pattern,
+        "special_tokens": list(tokenizer.special_tokens),
+        "fingerprint": tokenizer.fingerprint,
+    }
+    rows = [
+        ("vocabulary", f"{tokenizer.vocab_size:,} ids, {len(tokenizer.merges):,} merges"),
+        ("pattern", tokenizer.pattern),
+        ("special tokens", " ".join(tokenizer.special_tokens) or "none"),
+        ("longest tokens", " ".join(_quoted(t) for _, t in longest[:_LONGEST_TOKENS])),
+        ("fingerprint", short_hash(tokenizer.fingerprint)),
+    ]
+    console.print(table(None, ["tokenizer", ""], rows))
+    return facts
+
+
+def _quoted(token: bytes) -> str:
+    """Return a token as a quoted text, or as escaped bytes if it is not valid UTF-8."""
+    try:
+        return repr(token.decode())
+    except UnicodeDecodeError:
+        return repr(token)[1:]
+
+
+def print_tokens(console: Console, tokenizer: Tokenizer, text: str) -> dict[str, Any]:
+    """Print a text with its tokens in colours, and its bytes per token; return their numbers."""
+    ids = tokenizer.encode(text)
+    num_bytes = len(text.encode("utf-8", "surrogatepass"))
+    console.print()
+    console.print(coloured(tokenizer, ids[:_MOST_SHOWN_TOKENS]), soft_wrap=False)
+    num_hidden = len(ids) - _MOST_SHOWN_TOKENS
+    hidden = f" (the last {num_hidden:,} are not shown)" if num_hidden > 0 else ""
+    console.print(
+        f"\n{num_bytes:,} bytes, {len(text):,} characters, {len(ids):,} tokens{hidden}: "
+        f"{num_bytes / max(1, len(ids)):.2f} bytes per token",
+        highlight=False,
+    )
+    return {"bytes": num_bytes, "characters": len(text), "tokens": len(ids), "ids": ids}
+
+
+def coloured(tokenizer: Tokenizer, ids: Sequence[int]) -> Text:
+    """Return tokens side by side, neighbours in different colours, special tokens inverted.
+
+    White space is made visible: `·` for a space, `⏎` for a line break, `→` for a tab. Bytes that
+    are not a complete character are shown as `<e6>`.
+    """
+    special = {token.encode() for token in tokenizer.special_tokens}
+    text = Text()
+    for number, token in enumerate(map(tokenizer.vocab.__getitem__, ids)):
+        if token in special:
+            text.append(token.decode(), Style(reverse=True, bold=True))
+        else:
+            background = _BACKGROUNDS[number % len(_BACKGROUNDS)]
+            text.append(_visible(token), Style(color="white", bgcolor=background))
+    return text
+
+
+def _visible(token: bytes) -> str:
+    text = "".join(
+        f"<{ord(character) - 0xDC00:02x}>" if "\udc80" <= character <= "\udcff" else character
+        for character in token.decode("utf-8", "surrogateescape")
+    )
+    return text.translate({ord(" "): "·", ord("\t"): "→", ord("\r"): "␍", ord("\n"): "⏎\n"})

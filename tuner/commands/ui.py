@@ -1,4 +1,4 @@
-"""`tuner ui`: MLflow's server on the user's store, opened where the trials of a search are."""
+"""`tuner ui`: start MLflow's server and open it at the trials of a search."""
 
 from __future__ import annotations
 
@@ -27,14 +27,26 @@ from tuner.tracking.tags import Tag
 
 _FIRST_PORT = 5000
 _PORTS = 50
-_START_SECONDS = 120.0  # that the server may take
+_START_SECONDS = 120.0  # the longest that the server takes to start
 _COMPARED = 10  # trials side by side
 
-# Without these it starts 15 processes and reports its use; seen with MLflow 3.17.
+# Without these the server starts 15 processes and sends telemetry (seen with MLflow 3.17).
 _ENVIRONMENT = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
+
+
+def run_ui(options: argparse.Namespace) -> int:
+    """Compare the runs in MLflow."""
+    return serve(
+        home_of(options),
+        options.host,
+        options.port,
+        say,
+        search=options.search,
+        browser=options.browser and has_browser(),
+    )
 
 
 def serve(
@@ -46,18 +58,18 @@ def serve(
     search: str | None = None,
     browser: bool = False,
 ) -> int:
-    """Serve MLflow until it is interrupted; or say where the tracking server shows the search.
+    """Serve MLflow until Ctrl-C, or print where a remote tracking server shows the search.
 
     Args:
-        home: whose store.
+        home: home of the store.
         host: address to listen on.
-        port: None for the first free one from 5000.
-        say: is told the address.
-        search: whose trials to open on; by default the newest one.
-        browser: whether to open it.
+        port: port; None for the first free port from 5000.
+        say: called with each line of the message, addresses included.
+        search: name of the search to open; by default the newest search.
+        browser: open the page in the browser.
 
     Returns:
-        The server's exit status; 0 after Ctrl-C.
+        Exit status of the server; 0 after Ctrl-C.
 
     Raises:
         TunerError: if the port is taken.
@@ -82,7 +94,7 @@ def serve(
         "--backend-store-uri", home.tracking_uri,
         "--artifacts-destination", home.artifacts.as_uri(),
     ]  # fmt: skip
-    # a session of its own: the server starts processes that must end with it
+    # in its own session: the server starts processes, and killpg ends them together
     server = subprocess.Popen(command, env={**os.environ, **_ENVIRONMENT}, start_new_session=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if browser:
@@ -98,7 +110,7 @@ def serve(
 
 
 def has_browser() -> bool:
-    """Whether somebody sits before a screen: a terminal, and a desktop that it belongs to."""
+    """Return whether a graphical browser is likely available: a terminal of a local desktop."""
     has_screen = sys.platform in {"darwin", "win32"} or any(
         os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY")
     )
@@ -106,16 +118,16 @@ def has_browser() -> bool:
 
 
 def _pages(record: Record, name: str | None) -> tuple[str, list[str]]:
-    """What there is to see, and the pages that show it."""
+    """Return a title and the paths of the pages to open, the trials first."""
     try:
         search = record.search(name)
     except RecordError:
         if name is not None:
             raise
         return "There is no search yet.", [""]
-    which = f"The search {name}" if name else f"The newest search, {search.name}"
-    compared = comparison_page(record, search)
-    return f"{which}:", [trials_page(search), *([compared] if compared else [])]
+    title = f"The search {name}:" if name else f"The newest search, {search.name}:"
+    comparison = comparison_page(record, search)
+    return title, [trials_page(search), *([comparison] if comparison else [])]
 
 
 def _show(root: str, pages: Sequence[str], say: Callable[[str], None]) -> None:
@@ -124,7 +136,7 @@ def _show(root: str, pages: Sequence[str], say: Callable[[str], None]) -> None:
 
 
 def trials_page(search: SearchRecord) -> str:
-    """Path of the page that shows the curves of a search's trials, the best first."""
+    """Return the path of the page with the curves of the trials, the best first."""
     condition = (
         f"tags.`{Tag.SEARCH}` = '{search.name}' and tags.`{Tag.KIND}` = 'trial' "
         f"and tags.`{Tag.CONFIRMS}` IS NULL"
@@ -134,13 +146,13 @@ def trials_page(search: SearchRecord) -> str:
         "orderByKey": f"metrics.`{search.metric}`",
         "orderByAsc": "false" if sign_of(search.metric) < 0 else "true",
         "compareRunsMode": "CHART",
-        "workflowType": "machine_learning",  # MLflow's other face is for agents and prompts
+        "workflowType": "machine_learning",  # not the pages for agents and prompts
     }
     return f"#/experiments/{search.experiment_id}/runs?{urlencode(query, quote_via=quote)}"
 
 
 def comparison_page(record: Record, search: SearchRecord) -> str | None:
-    """Path of the page that sets the best trials side by side; None before there are two."""
+    """Return the path of the page that compares the best trials; None if there are fewer than 2."""
     trials = [trial for trial in record.trials(search) if trial.confirms is None]
     best = sorted(trials, key=lambda trial: trial.rank(search.metric))[:_COMPARED]
     if len(best) < 2:
@@ -154,9 +166,9 @@ def comparison_page(record: Record, search: SearchRecord) -> str | None:
 
 
 def _open(root: str, page: str) -> None:
-    """Open a page once the server answers."""
-    until = time.monotonic() + _START_SECONDS
-    while time.monotonic() < until:
+    """Open a page as soon as the server answers."""
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
         with contextlib.suppress(OSError), urllib.request.urlopen(f"{root}/health", timeout=5):
             webbrowser.open(f"{root}/{page}")
             return
@@ -177,15 +189,3 @@ def _free_port(host: str, port: int | None) -> int:
                 continue
             return candidate
     raise TunerError(f"no free port from {_FIRST_PORT} on; choose one with --port")
-
-
-def ui(options: argparse.Namespace) -> int:
-    """Compare the runs in MLflow."""
-    return serve(
-        home_of(options),
-        options.host,
-        options.port,
-        say,
-        search=options.search,
-        browser=options.browser and has_browser(),
-    )

@@ -1,9 +1,9 @@
-"""`tuner validate`: what a search space means, without running it."""
+"""`tuner validate`: explain a search space without running it."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +14,10 @@ from model.sources.registry import source_bytes
 from model.spec.architecture import Architecture
 from model.tokenizer.load import vocab_size_of
 from tuner.commands.output import consoles, print_json, space_of
-from tuner.commands.plot import draw_rates
 from tuner.errors import TunerError
 from tuner.formatting import clock, listed, number, shown
 from tuner.home import Home
+from tuner.report.learning_rates import draw_rates
 from tuner.space.conflicts import conflicts
 from tuner.space.data_facts import DataFacts
 from tuner.space.estimate import confirmations, expected_tokens
@@ -31,30 +31,87 @@ from tuner.trained.warm_start import warm_started
 if TYPE_CHECKING:
     from tuner.trained.find_start import WarmStart
 
-# Measured on the standard library at a vocabulary of 2,048; only for estimates.
+# Measured on the standard library with a vocabulary of 2,048; only for estimates.
 _BYTES_PER_TOKEN = 3.1
-_BYTES_PER_PAIR = 2_000  # of the standard library, most of which is in no pair
-# What is assumed of data whose size only reading can tell.
-_ASSUMED_BYTES = 1_000_000_000
+_BYTES_PER_PAIR = 2_000  # most of the library is in no pair
+_ASSUMED_BYTES = 1_000_000_000  # of data whose size is unknown before it is read
 _MOST_STACKS = 12  # in a table
 
 
-def describe_space(
+def run_validate(options: argparse.Namespace) -> int:
+    """Explain a search space."""
+    space = space_of(options)
+    results, _ = consoles(options)
+    home = Home.of(options.home)  # not created: validating writes nothing
+    print_json(options, print_space(results, space, options.space, home, options.plot))
+    return 0
+
+
+def print_space(
     console: Console, space: SearchSpace, file: str, home: Home, plot: str | None = None
 ) -> dict[str, Any]:
-    """What a search space means, in words and numbers; `plot` names a picture to draw as well."""
+    """Print what a search space searches, trains and costs.
+
+    Args:
+        console: output.
+        space: search space.
+        file: path of its file, for messages.
+        home: home of the prepared corpora and of the source of a warm start.
+        plot: path of a PNG of the learning rates; None to draw nothing.
+
+    Returns:
+        The object of --json.
+
+    Raises:
+        TunerError: if the space does not fit its data, or the warm start cannot be used.
+    """
     space, start = warm_started(space, home)
     facts, is_exact = _facts(space, home.corpora)
     if start is not None and is_exact:
         start.check_tokenizer(facts.tokenizer_fingerprint)
     about = "" if is_exact else "about "
-    what = "pairs" if facts.has_pairs else "tokens"
+    examples = "pairs" if facts.has_pairs else "tokens"
     for _, message in conflicts(space, facts.train_size):
-        raise TunerError(f"{file}: with {about}{facts.train_size:,} training {what}, {message}")
+        raise TunerError(f"{file}: with {about}{facts.train_size:,} training {examples}, {message}")
     shapes = space.shapes(facts.vocab_size)
-    searched = space.searched
     console.print(f"[bold]{space.name}[/bold]  {file}: a valid search space", highlight=False)
     console.print()
+    parameters = _print_parameters(console, space)
+    console.print()
+    stacks = _print_stacks(console, space, facts, shapes, about)
+    full, expected = expected_tokens(space, facts)
+    console.print()
+    lines = search_lines(space, facts)
+    for line in lines:
+        console.print(line, highlight=False)
+    if start is not None:
+        _print_start(console, start, shapes)
+    if not is_exact:
+        _print_estimate(console, space)
+    if plot is not None:
+        draw_rates(space, facts, Path(plot))
+        console.print(f"The learning rates are drawn in {plot}.", highlight=False)
+    return {
+        "name": space.name,
+        "plot": plot,
+        "init_from": start.description if start else None,
+        "parameters": parameters,
+        "stacks": stacks,
+        "micro_batch": space.micro_batch,
+        "budget_tokens": space.budget_tokens(facts),
+        "expected_tokens": expected,
+        "full_tokens": full,
+        "search": lines,
+        "exact": is_exact,
+    }
+
+
+# tables ------------------------------------------------------------------------------------------
+
+
+def _print_parameters(console: Console, space: SearchSpace) -> dict[str, str]:
+    """Print the parameters of a space; return their distributions as text, by label."""
+    searched = space.searched
     parameters = {p.label: p.describe() for p in space.parameters}
     defaults = space.defaults()
     first = {p.label: defaults[p.label] for p in searched if space.is_drawn(p, defaults)}
@@ -72,8 +129,13 @@ def describe_space(
             ],
         )
     )  # fmt: skip
-    console.print()
-    budget = space.budget_tokens(facts)
+    return parameters
+
+
+def _print_stacks(
+    console: Console, space: SearchSpace, facts: DataFacts, shapes: list[Architecture], about: str
+) -> dict[str, Any]:
+    """Print one row for each shape of a model; return the rows by name."""
     stacks: dict[str, Any] = {}
     rows = []
     named = ("n_layers", "d_model", "n_heads", "context_length")
@@ -108,70 +170,57 @@ def describe_space(
     )
     if len(rows) > _MOST_STACKS:
         console.print(f"[dim]and {len(rows) - _MOST_STACKS} more; --json lists all[/dim]")
-    full, expected = expected_tokens(space, facts)
-    console.print()
-    words = search_words(space, facts)
-    for line in words:
-        console.print(line, highlight=False)
-    if start is not None:
-        _print_start(console, start, shapes)
-    if not is_exact:
-        size = source_bytes(space.data)
-        console.print(
-            "[dim]The corpus has not been prepared yet; sequences are "
-            + (
-                f"those of {_ASSUMED_BYTES:,} bytes of text, because only reading tells how many "
-                f"it has.[/dim]"
-                if size is None
-                else f"estimated from its {size:,} bytes.[/dim]"
-            ),
-            highlight=False,
-        )
-    if plot is not None:
-        draw_rates(space, facts, Path(plot))
-        console.print(f"The learning rates are drawn in {plot}.", highlight=False)
-    return {
-        "name": space.name,
-        "plot": plot,
-        "init_from": start.description if start else None,
-        "parameters": parameters,
-        "stacks": stacks,
-        "micro_batch": space.micro_batch,
-        "budget_tokens": budget,
-        "expected_tokens": expected,
-        "full_tokens": full,
-        "search": words,
-        "exact": is_exact,
-    }
+    return stacks
+
+
+def _span(ends: tuple[int, int]) -> str:
+    low, high = ends
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def _print_start(console: Console, start: WarmStart, shapes: list[Architecture]) -> None:
-    """Where trials start, and what they do otherwise than the trial that they start from."""
+    """Print the checkpoint that trials start from, and where their models differ from it."""
     seen = start.init_from.optimizer_steps
     moments = f"those of {seen:,} updates" if seen else "zero"
     console.print(
         f"\nEvery trial starts from {start.description}, with its weights after "
-        f"{start.source.step:,} updates (val_loss {start.source.val_loss:.4f} on its own text); "
-        f"the moments are {moments}; schedule and data order begin anew. Shapes and tokenizer fit.",
+        f"{start.source.step:,} updates (val_loss {start.source.val_loss:.4f} on its own text); the moments are {moments}"
+        f"; schedule and data order restart. Shapes and tokenizer fit.",
         highlight=False,
     )
     differing = {
-        f"{name} {shown(here)} instead of {shown(there)}"
+        f"{name} {shown(new)} instead of {shown(old)}"
         for shape in shapes
-        for name, (here, there) in start.differing(shape).items()
+        for name, (new, old) in start.differing(shape).items()
     }
     if differing:
-        console.print(f"Otherwise than there: {', '.join(sorted(differing))}.", highlight=False)
+        console.print(
+            f"Different from that trial: {', '.join(sorted(differing))}.", highlight=False
+        )
+
+
+def _print_estimate(console: Console, space: SearchSpace) -> None:
+    """Print how the number of sequences was estimated."""
+    size = source_bytes(space.data)
+    basis = (
+        f"assume {_ASSUMED_BYTES:,} bytes of text: the size is unknown before the data is read"
+        if size is None
+        else f"are estimated from its {size:,} bytes"
+    )
+    console.print(
+        f"[dim]The corpus has not been prepared yet; numbers of sequences {basis}.[/dim]",
+        highlight=False,
+    )
 
 
 def _facts(space: SearchSpace, corpora: Path) -> tuple[DataFacts, bool]:
-    """Facts of the prepared corpus; estimated from the size of its files if there is none."""
+    """Return facts of the corpus and True; if it is not prepared, an estimate and False."""
     corpus = cached(space.data, space.tokenizer, corpora)
     if corpus is not None:
         return DataFacts.of(corpus), True
     size = source_bytes(space.data)
-    text = _ASSUMED_BYTES if size is None else size
-    amount = text / (_BYTES_PER_PAIR if space.data.pairs else _BYTES_PER_TOKEN)
+    num_bytes = _ASSUMED_BYTES if size is None else size
+    amount = num_bytes / (_BYTES_PER_PAIR if space.data.pairs else _BYTES_PER_TOKEN)
     held_out = space.data.validation_fraction
     vocab_size = vocab_size_of(space.tokenizer)
     longest = max(a.context_length for a in space.shapes(vocab_size))
@@ -185,29 +234,27 @@ def _facts(space: SearchSpace, corpora: Path) -> tuple[DataFacts, bool]:
     ), False
 
 
-def _span(ends: tuple[int, int]) -> str:
-    low, high = ends
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+# the search as text ------------------------------------------------------------------------------
 
 
-_ABOUT_SAMPLERS: Mapping[str, str] = {
-    "tpe": "models which configurations did well, and which did not (TPE)",
+_SAMPLER_TEXTS: Mapping[str, str] = {
+    "tpe": "models good and bad configurations (TPE)",
     "gp": "models the objective as a Gaussian process",
     "cmaes": "evolves a normal distribution (CMA-ES)",
     "qmc": "fills the space evenly (scrambled Sobol points)",
-    "random": "draws at random",
+    "random": "draws independently",
     "grid": "tries every combination once, in random order",
-    "nsga2": "breeds the best (NSGA-II)",
+    "nsga2": "recombines the best configurations (NSGA-II)",
 }
 
 
-def search_words(space: SearchSpace, facts: DataFacts) -> list[str]:
-    """Sentences about a search, each a line."""
+def search_lines(space: SearchSpace, facts: DataFacts) -> list[str]:
+    """Describe a search in sentences, one a line."""
     return [
         _trials(space, facts),
         _scheduler(space),
         *_hints(space),
-        _comparison(space),
+        _objective(space),
         *_limits(space),
         _devices(space),
         _cost(space, facts),
@@ -215,34 +262,35 @@ def search_words(space: SearchSpace, facts: DataFacts) -> list[str]:
 
 
 def _trials(space: SearchSpace, facts: DataFacts) -> str:
-    search, firsts = space.search, first_draws(space)
-    first = "the defaults" if len(firsts) == 1 else f"{len(firsts)} given points, defaults first"
+    search, points = space.search, first_draws(space)
+    first = "the defaults" if len(points) == 1 else f"{len(points)} given points, defaults first"
     priors = [p for p in space.searched if p.prior is not None]
-    about = _ABOUT_SAMPLERS[search.sampler]
+    sampler = _SAMPLER_TEXTS[search.sampler]
     if priors:
-        about += f"; drawn to the priors of {listed(map(_letter, priors), 'and')} at first"
-    each = f"{space.budget_tokens(facts):,} tokens and {space.budget.reports} reports"
+        sampler += f"; early draws follow the priors of {_symbols(priors)}"
+    budget = f"{space.budget_tokens(facts):,} tokens and {space.budget.reports} reports"
     return (
-        f"{search.trials} trials of at most {each}: {first}, then by sampler {search.sampler}, "
-        f"which {about}."
+        f"{search.trials} trials of at most {budget}: {first}, then sampler {search.sampler}, "
+        f"which {sampler}."
     )
 
 
 def _scheduler(space: SearchSpace) -> str:
     search = space.search
     name, eta = search.scheduler, search.reduction_factor
-    promoted = f"one in {eta} goes on from each rung ({_rungs(space)})"
-    about = {
+    rungs = f"one in {eta} trials is promoted at each rung ({_rungs(space)})"
+    description = {
         "none": "each trial trains to its end",
-        "asha": f"{promoted}, the others are "
-        + ("parked until they are among the best" if search.asha == "promote" else "stopped"),
-        "hyperband": f"{promoted}, in brackets that begin at different rungs",
-        "bohb": f"{promoted}, in brackets; TPE models the largest budget that enough have reached",
-        "median": "what was never as good as most others were on average is stopped",
+        "asha": f"{rungs}, the others are "
+        + ("paused until they are among the best" if search.asha == "promote" else "stopped"),
+        "hyperband": f"{rungs}, in brackets that start at different rungs",
+        "bohb": f"{rungs}, in brackets; TPE models the largest budget that enough trials reached",
+        "median": "a trial stops if its best value is worse than the median of the averages of the "
+        "others",
         "pbt": _population(space),
-        "pb2": _population(space) + " by a model of what helped",
+        "pb2": _population(space) + " by a model of the improvements",
     }[name]
-    return f"Scheduler {name}: {about}."
+    return f"Scheduler {name}: {description}."
 
 
 def _devices(space: SearchSpace) -> str:
@@ -262,8 +310,8 @@ def _devices(space: SearchSpace) -> str:
 
 def _cost(space: SearchSpace, facts: DataFacts) -> str:
     full, expected = expected_tokens(space, facts)
-    stopped = f" ({full:,} if none were stopped)" if expected < full else ""
-    return f"All in all about {expected:,} training tokens{stopped}."
+    without = f" ({full:,} without early stopping)" if expected < full else ""
+    return f"Expected total: {expected:,} training tokens{without}."
 
 
 def _rungs(space: SearchSpace) -> str:
@@ -273,42 +321,47 @@ def _rungs(space: SearchSpace) -> str:
 
 
 def _population(space: SearchSpace) -> str:
-    every, changing = space.search.perturb_reports, listed(map(_letter, space.explored), "and")
-    return f"every {every} reports the worst copy the best, and change {changing}"
+    reports, changed = space.search.perturb_reports, _symbols(space.explored)
+    return f"every {reports} reports the worst trials copy the best ones and change {changed}"
 
 
 def _hints(space: SearchSpace) -> list[str]:
-    """What a sampler or scheduler cannot do with this space."""
+    """Name the parameters that the sampler or scheduler cannot handle."""
     search, hints = space.search, []
     if search.sampler in ("cmaes", "gp"):
-        why = {"cmaes": "knows numbers that every trial has", "gp": "knows what every trial has"}
-        out = [
+        rule = {
+            "cmaes": "models numbers that every trial has",
+            "gp": "models parameters that every trial has",
+        }[search.sampler]
+        unmodelled = [
             p for p in space.searched
             if p.when or (search.sampler == "cmaes" and isinstance(p.distribution, Choice))
         ]  # fmt: skip
-        if out:
-            names = listed(map(_letter, out), "and")
-            hints.append(f"Sampler {search.sampler} {why[search.sampler]}; {names}: at random.")
+        if unmodelled:
+            names = _symbols(unmodelled)
+            hints.append(f"Sampler {search.sampler} {rule}; it draws {names} at random.")
     if search.scheduler in ("pbt", "pb2"):
         fixed = [p for p in space.searched if p not in space.explored]
         if fixed:
-            names = listed(map(_letter, fixed), "and")
-            hints.append(f"A trial keeps {names}, which cannot change in mid-training.")
+            hints.append(f"A trial keeps {_symbols(fixed)}, which cannot change during training.")
     return hints
 
 
-def _comparison(space: SearchSpace) -> str:
-    ends = {"min": "smallest", "max": "largest"}
-    names = [f"the {ends[o.mode]} {o.metric}" for o in space.objectives]
+def _objective(space: SearchSpace) -> str:
+    verbs = {"min": "minimize", "max": "maximize"}
+    names = [f"{verbs[o.mode]} {o.metric}" for o in space.objectives]
     if space.further_objectives:
-        return f"Sought: {listed(names, 'and')}; the result is every trial that none beats in all."
-    retrained = confirmations(space)
-    if not retrained:
-        return f"Sought: {names[0]}; the winner is not retrained (confirm: off)."
+        return (
+            f"Objectives: {listed(names, 'and')}; the result is the Pareto front: the trials that "
+            f"no other trial beats in every objective."
+        )
+    num_trials = confirmations(space)
+    if not num_trials:
+        return f"Objective: {names[0]}; the winner is not retrained (confirm: off)."
     top, seeds = min(space.confirm.top, space.search.trials), space.confirm.seeds
     return (
-        f"Sought: {names[0]}; then the best {top} are retrained with {seeds} fresh seeds each, "
-        f"{retrained} trials to the end."
+        f"Objective: {names[0]}; then the best {top} are retrained to the end with {seeds} fresh "
+        f"seeds each, {num_trials} trials in all."
     )
 
 
@@ -320,21 +373,10 @@ def _limits(space: SearchSpace) -> list[str]:
     if search.max_seconds is not None:
         limits.append(f"{clock(search.max_seconds)} of time")
     if search.patience is not None:
-        limits.append(f"{search.patience} trials without a better one")
-    return [f"It ends after {' or '.join(limits)}, if that comes first."] if limits else []
+        limits.append(f"{search.patience} trials without improvement")
+    return [f"The search ends early after {' or '.join(limits)}."] if limits else []
 
 
-def _letter(parameter: Parameter) -> str:
-    return symbol(parameter.name)
-
-
-def validate(options: argparse.Namespace) -> int:
-    """Say what a space means."""
-    from tuner.home import Home
-
-    space = space_of(options)
-    results, _ = consoles(options)
-    home = Home.of(options.home)  # not made: validating begins nothing
-    described = describe_space(results, space, options.space, home, options.plot)
-    print_json(options, described)
-    return 0
+def _symbols(parameters: Iterable[Parameter]) -> str:
+    """Return `α_max, γ and λ`."""
+    return listed((symbol(p.name) for p in parameters), "and")

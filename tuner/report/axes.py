@@ -1,7 +1,7 @@
-"""The searched parameters as axes: where each trial lies on them, and what is written there.
+"""Searched parameters as axes: ticks, and the place of each trial on each axis.
 
-A range goes from 0 to 1 as it is drawn from: by its logarithm where it is log-uniform. A choice has
-its values at even distances, numbers in rising order.
+A range maps to places from 0 to 1, by the logarithm if it is log-uniform. The values of a choice
+have equal distances; numbers are in ascending order.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from tuner.report.series import Ending, ReportData, ending
 from tuner.results.range_edit import condition, from_unit, numbers, unit
 from tuner.space.parameter import Choice, Parameter, Range, Value, symbol
 
-_NEAR = 0.16  # of an axis: ticks closer to its ends than this would be written over them
+_NEAR = 0.16  # of an axis: the label of a tick closer to an end would overlap the end's label
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One searched parameter.
+    """Axis of one searched parameter.
 
     Attributes:
-        label: its name in draws.
-        title: `α_max`, or `α_min / α_max` for a share.
-        when: under which condition it is drawn; empty if always.
-        ticks: place and text, in rising order.
+        label: name of the parameter in draws.
+        title: `α_max`, or `α_min / α_max` for a fraction.
+        when: condition of the parameter; empty if it is always drawn.
+        ticks: place and text of each tick, ascending.
         low: lower end; 0 for a choice.
-        high: upper end; for a choice, the place of its last value.
-        is_log: whether it is drawn from on a log scale.
-        values: of a choice, as texts in order; empty for a range.
+        high: upper end; for a choice, the index of its last value.
+        is_log: True for a log-uniform range.
+        values: values of a choice as texts, in order; empty for a range.
     """
 
     label: str
@@ -48,7 +48,7 @@ class Axis:
 
     @property
     def full_title(self) -> str:
-        """The title and the condition."""
+        """Title with the condition."""
         return f"{self.title} (if {self.when})" if self.when else self.title
 
 
@@ -57,12 +57,12 @@ class SlicePoint:
     """One trial on a slice.
 
     Attributes:
-        number: of the trial.
-        x: what was drawn; of a choice, the place of the value, a little aside so that trials do not
+        number: number of the trial.
+        x: drawn value; for a choice, the index of the value, with an offset so that trials do not
             hide each other.
-        value: the objective at its last report; None if it diverged or has none.
-        text: what was drawn, as text.
-        ending: how it ended.
+        value: objective at the last report; None if the trial diverged or has no report.
+        text: drawn value as text.
+        ending: how the trial ended.
     """
 
     number: int
@@ -73,7 +73,7 @@ class SlicePoint:
 
 
 class Mark(StrEnum):
-    """How a trial is marked on a slice, what matters most last."""
+    """Marker of a trial on a slice, the most important last."""
 
     STOPPED = "stopped"
     UNFINISHED = "unfinished"
@@ -85,22 +85,22 @@ class Mark(StrEnum):
 
 @dataclass(frozen=True)
 class Slice:
-    """The trials along one parameter."""
+    """Trials along one parameter."""
 
     axis: Axis
     points: tuple[SlicePoint, ...]
 
     def marked(self, winner: int | None) -> dict[Mark, list[SlicePoint]]:
-        """The points that are drawn, by how; one without a value is, if it diverged."""
-        found: dict[Mark, list[SlicePoint]] = {mark: [] for mark in Mark}
+        """Return the points by marker; of points without a value, only those that diverged."""
+        by_mark: dict[Mark, list[SlicePoint]] = {mark: [] for mark in Mark}
         for point in self.points:
             if point.value is None and point.ending is not Ending.DIVERGED:
                 continue
             mark = Mark(point.ending)
             if point.value is not None and point.number in (0, winner):
                 mark = Mark.WINNER if point.number == winner else Mark.DEFAULTS
-            found[mark].append(point)
-        return found
+            by_mark[mark].append(point)
+        return by_mark
 
 
 @dataclass(frozen=True)
@@ -108,11 +108,11 @@ class Line:
     """One trial across all axes.
 
     Attributes:
-        number: of the trial.
-        places: from 0 to 1 on each axis; None where the trial does not have the parameter.
-        texts: what was drawn; empty likewise.
-        value: the objective at its last report; None if it diverged.
-        ending: how it ended.
+        number: number of the trial.
+        places: place from 0 to 1 on each axis; None if the trial does not have the parameter.
+        texts: drawn value on each axis as text; "" if the trial does not have the parameter.
+        value: objective at the last report; None if the trial diverged.
+        ending: how the trial ended.
     """
 
     number: int
@@ -123,39 +123,39 @@ class Line:
 
 
 def axes_of(series: ReportData) -> list[Axis]:
-    """One axis for each searched parameter."""
+    """Return one axis for each searched parameter."""
     return [_axis(parameter) for parameter in series.result.space.searched]
 
 
 def slices(series: ReportData) -> list[Slice]:
-    """One for each searched parameter, with the trials that have it."""
+    """Return one slice for each searched parameter, with the trials that have it."""
     return [
         Slice(
             _axis(p),
-            tuple(_slice_point(series, p, row) for row in series.trials if p.label in row.draw),
+            tuple(_slice_point(series, p, t) for t in series.trials if p.label in t.draw),
         )
         for p in series.result.space.searched
     ]
 
 
 def lines(series: ReportData) -> list[Line]:
-    """The trials that have a finite value or diverged, by number."""
+    """Return the trials that have a finite value or diverged, by number."""
     searched = series.result.space.searched
     return [
         Line(
-            row.number,
-            tuple(place(p, row.draw[p.label]) if p.label in row.draw else None for p in searched),
-            tuple(_text(row.draw[p.label]) if p.label in row.draw else "" for p in searched),
-            value if math.isfinite(value := row.objective(series.metric)) else None,
-            ending(row),
+            t.number,
+            tuple(place(p, t.draw[p.label]) if p.label in t.draw else None for p in searched),
+            tuple(_text(t.draw[p.label]) if p.label in t.draw else "" for p in searched),
+            value if math.isfinite(value := t.objective(series.metric)) else None,
+            ending(t),
         )
-        for row in series.trials
-        if ending(row) is Ending.DIVERGED or math.isfinite(row.objective(series.metric))
+        for t in series.trials
+        if ending(t) is Ending.DIVERGED or math.isfinite(t.objective(series.metric))
     ]
 
 
 def place(parameter: Parameter, value: Value) -> float | None:
-    """Where a drawn value lies, from 0 to 1; None for one that can be drawn no longer."""
+    """Return the place of a drawn value, from 0 to 1; None if the space no longer has the value."""
     d = parameter.distribution
     if isinstance(d, Range):
         return unit(d, float(value))
@@ -179,7 +179,7 @@ def _axis(p: Parameter) -> Axis:
 
 
 def _tick_values(d: Range) -> list[float]:
-    """Both ends; between them powers of ten on a log scale, else the middle."""
+    """Return both ends, and between them powers of ten on a log scale, else the middle."""
     if d.high <= d.low:
         return [d.low]
     if d.is_log:
@@ -195,23 +195,23 @@ def _tick_values(d: Range) -> list[float]:
 
 
 def _values(d: Choice) -> list[Value]:
-    """In the order of the axis."""
-    ordered: Sequence[Value] = numbers(d) or list(dict.fromkeys(d.values))
-    return list(ordered)
+    """Return the values of a choice in the order of its axis."""
+    values: Sequence[Value] = numbers(d) or list(dict.fromkeys(d.values))
+    return list(values)
 
 
 def _text(value: Value) -> str:
     return value if isinstance(value, str) else number(value)
 
 
-def _slice_point(series: ReportData, p: Parameter, row: Trial) -> SlicePoint:
-    drawn, value = row.draw[p.label], row.objective(series.metric)
+def _slice_point(series: ReportData, p: Parameter, trial: Trial) -> SlicePoint:
+    drawn, value = trial.draw[p.label], trial.objective(series.metric)
     if isinstance(p.distribution, Choice):
         values = _values(p.distribution)
-        # one that was taken out when the search went on lies left of the others
+        # a value that an edit of the search removed is left of the others
         x = float(values.index(drawn)) if drawn in values else -1.0
-        x += 0.36 * (row.number * _GOLDEN % 1 - 0.5)
+        x += 0.36 * (trial.number * _GOLDEN % 1 - 0.5)
     else:
         x = float(drawn)
-    shown = value if math.isfinite(value) else None
-    return SlicePoint(row.number, x, shown, _text(drawn), ending(row))
+    finite = value if math.isfinite(value) else None
+    return SlicePoint(trial.number, x, finite, _text(drawn), ending(trial))

@@ -1,4 +1,4 @@
-"""What is to be seen on each picture, in sentences made of its numbers."""
+"""Captions of the plots, made of their numbers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tuner.formatting import clock
 from tuner.report.axes import Line, Slice, axes_of, lines, slices
 from tuner.report.figures import value_text
 from tuner.report.parallel import groups
-from tuner.report.series import BestSoFar, Ending, Front, ReportData, good_end, window
+from tuner.report.series import BestSoFar, Ending, Front, ReportData, better_direction, window
 from tuner.report.shares import METHODS, Shares
 from tuner.results.range_edit import unit
 from tuner.space.parameter import Range
@@ -19,137 +19,136 @@ _EDGE = 0.1  # of a range
 
 
 def best_so_far(best: BestSoFar, series: ReportData) -> str:
-    """How fast it went."""
+    """Caption of the best value so far: first and last value, and the speed of the improvement."""
     values, trial = best.values, best.trials[-1]
     at = f"after {best.tokens[-2]:,} training tokens of all trials"
     metric = series.metric
     if len(set(values)) == 1:
-        told = f"The first {metric} was the best, {value_text(values[0])} of trial {trial}, {at}."
+        text = f"The first value was the best: {value_text(values[0])} of trial {trial}, {at}."
     else:
         verb = "fell" if series.sign > 0 else "rose"
-        told = (
+        text = (
             f"The best {metric} {verb} from {value_text(values[0])} to {value_text(values[-1])}, "
             f"which trial {trial} reached {at}."
         )
         half = (values[0] + values[-1]) / 2
-        there = next(i for i, v in enumerate(values) if series.sign * v <= series.sign * half)
-        told += f" Half of that was there after {best.tokens[there]:,} tokens."
+        middle = next(i for i, v in enumerate(values) if series.sign * v <= series.sign * half)
+        text += f" Half of this change was reached after {best.tokens[middle]:,} tokens."
     if series.defaults is not None:
-        told += f" The dashed line is what the defaults reached, {value_text(series.defaults)}."
+        text += f" The dashed line shows the defaults, {value_text(series.defaults)}."
     if best.seconds is None:
-        told += " The record does not have all times, so trials are taken one after the other."
-    return told
+        text += " The record does not have all times, so trials are shown one after another."
+    return text
 
 
 def by_time(seconds: Sequence[float]) -> str:
-    """When the best came."""
+    """Caption of the best value over time."""
     last, end = clock(seconds[-2]), clock(seconds[-1])
-    return f"The same by the clock: the best came {last} into the search, the last report {end}."
+    return f"The same curve over time: best value after {last}, last report after {end}."
 
 
 def curves(series: ReportData, winner: int | None) -> str:
-    """Who came how far."""
+    """Caption of the learning curves: how many trials finished, were stopped or diverged."""
     counts = Counter((c.ending, c.level) for c in series.curves)
     finished = sum(n for (kind, _), n in counts.items() if kind is Ending.FINISHED)
     total = len(series.trials)
-    told = [f"{finished} of {_many(total, 'trial')} trained to the end"]
+    parts = [f"{finished} of {_many(total, 'trial')} trained to the end"]
     stopped = sorted((level, n) for (kind, level), n in counts.items() if kind is Ending.STOPPED)
     if stopped:
         where = _joined((f"{n} at report {level}" for level, n in stopped))
-        told.append(f"stopped were {where}")
+        parts.append(f"stopped: {where}")
     diverged = sum(n for (kind, _), n in counts.items() if kind is Ending.DIVERGED)
     if diverged:
-        told.append(f"{diverged} diverged (×)")
-    sentence = "; ".join(told) + "."
-    sentence += " The further a trial came, the stronger its colour."
+        parts.append(f"{diverged} diverged (×)")
+    text = "; ".join(parts) + ". A trial that trained longer has a stronger colour."
     if winner is not None:
-        sentence += " The thick line is the winner"
+        text += " The thick line is the winner"
         has_defaults = winner and any(c.number == 0 and c.tokens for c in series.curves)
-        sentence += ", the dashed one the defaults." if has_defaults else "."
+        text += ", the dashed line the defaults." if has_defaults else "."
     outside = _outside([v for c in series.curves for v in c.values], series.sign)
     if outside:
-        sentence += f" {_many(outside, 'value')} so bad as to flatten the rest {_lie(outside)} "
-        sentence += "outside the picture; a double click shows all."
-    return sentence
+        verb = "is" if outside == 1 else "are"
+        text += f" {_many(outside, 'bad value')} {verb} outside the plot; a double click shows all."
+    return text
 
 
 def rungs(series: ReportData) -> str:
-    """What early stopping did."""
-    found, result = series.rungs, series.result
-    first = found[0].came if found else 0
-    losses = sorted(((r.stopped, r.level) for r in found if r.stopped), reverse=True)
-    told = f"{first} of {_many(len(series.trials), 'trial')} came to the first report"
-    branched = sum(row.parent is not None for row in series.trials)
+    """Caption of the trials per report: how many were stopped, and the tokens saved."""
+    counts, result = series.rungs, series.result
+    first = counts[0].reached if counts else 0
+    stops = sorted(((r.stopped, r.level) for r in counts if r.stopped), reverse=True)
+    text = f"{first} of {_many(len(series.trials), 'trial')} reached the first report"
+    branched = sum(trial.parent is not None for trial in series.trials)
     if branched:
-        told += f", {branched} went on from another trial's state"
-    if losses:
-        (count, level), total = losses[0], sum(n for n, _ in losses)
-        most = ", most of them" if len(losses) > 1 and 2 * count > total else ""
-        where = f"{most} at report {level}" if most or len(losses) == 1 else ""
-        told += f"; {total} {'was' if total == 1 else 'were'} stopped{where}"
-    told += f"; {sum(r.finished for r in found)} finished. "
+        text += f", {branched} continued from the checkpoint of another trial"
+    if stops:
+        (count, level), total = stops[0], sum(n for n, _ in stops)
+        most = ", most of them" if len(stops) > 1 and 2 * count > total else ""
+        where = f"{most} at report {level}" if most or len(stops) == 1 else ""
+        text += f"; {total} {'was' if total == 1 else 'were'} stopped{where}"
+    text += f"; {sum(r.finished for r in counts)} finished. "
     spent, full = result.tokens_spent, result.tokens_full
     if not full:
-        return told + "Nothing was trained: all trials were taken from the record."
+        return text + "Nothing was trained: the results of all trials were reused."
     share = 100 * (1 - spent / full)
     if result.halted is not None:
-        return told + f"They were trained for {spent:,} tokens, of {full:,} of full budgets."
-    if not losses:
-        return told + f"No trial was stopped early: {spent:,} tokens were trained."
-    return told + (
-        f"Early stopping spared {full - spent:,} of {full:,} tokens, {share:.0f} % of the full "
+        return text + f"The trials trained {spent:,} tokens; the full budgets are {full:,}."
+    if not stops:
+        return text + f"No trial was stopped early: {spent:,} tokens were trained."
+    return text + (
+        f"Early stopping saved {full - spent:,} of {full:,} tokens, {share:.0f} % of the full "
         f"budgets."
     )
 
 
-def front(found: Front) -> str:
-    """How many trials are on it."""
-    on = [n for n, _, _, is_on in found.points if is_on]
-    x, y = found.metrics
-    shown = ", ".join(map(str, on[:12])) + (", …" if len(on) > 12 else "")
+def front(plane: Front) -> str:
+    """Caption of two objectives: the trials on the Pareto front."""
+    best = [n for n, _, _, is_on_front in plane.points if is_on_front]
+    x, y = plane.metrics
+    numbers = ", ".join(map(str, best[:12])) + (", …" if len(best) > 12 else "")
     return (
-        f"No other trial is better in every objective than {_many(len(on), 'trial')} of the "
-        f"{len(found.points)} that finished ({shown}). Along the horizontal axis {x}, "
-        f"{good_end(x)}; along the vertical one {y}, {good_end(y)}."
+        f"{len(best)} of the {len(plane.points)} finished trials are on the Pareto front "
+        f"({numbers}): no other trial is better in every objective. Horizontal axis: {x}, "
+        f"{better_direction(x)}; vertical axis: {y}, {better_direction(y)}."
     )
 
 
-def importances(found: Shares, metric: str) -> str:
-    """Which parameter leads, and how sure that is."""
+def importances(shares: Shares, metric: str) -> str:
+    """Caption of the importances: the most important parameters, and their uncertainty."""
     leads: dict[str, list[str]] = {}
     for method, name in METHODS.items():
-        known = [(*bar.shares[method], bar.title) for bar in found.bars if method in bar.shares]
-        if known:
-            mean, deviation, title = max(known)
+        values = [(*bar.shares[method], bar.title) for bar in shares.bars if method in bar.shares]
+        if values:
+            mean, deviation, title = max(values)
             share = f"{100 * mean:.0f} ± {100 * deviation:.0f} % by {name}"
             leads.setdefault(title, []).append(share)
-    told = [f"{title} ({', '.join(shares)})" for title, shares in leads.items()]
-    sentence = f"Most of {metric} is explained by {' or '.join(told)}"
-    if not found.is_clear:
-        sentence += ", but no parameter stands out clearly from its uncertainty"
+    parts = [f"{title} ({', '.join(texts)})" for title, texts in leads.items()]
+    text = f"Most of {metric} is explained by {' or '.join(parts)}"
+    if not shares.is_clear:
+        text += ", but no share is clearly larger than its uncertainty"
     return (
-        f"{sentence}. {found.trials} trials are compared at {found.tokens:,} tokens. fANOVA splits "
-        f"the differences between all trials, PED-ANOVA says what sets the best quarter apart; "
-        f"whiskers are one standard deviation over eight resamples of the trials (bootstrap)."
+        f"{text}. {shares.trials} trials are compared at {shares.tokens:,} tokens. fANOVA "
+        f"explains the variance over all trials, PED-ANOVA the difference between the best quarter "
+        f"and the rest; whiskers are one standard deviation over eight resamples of the trials "
+        f"(bootstrap)."
     )
 
 
 def parallel(series: ReportData) -> str:
-    """Where the best trials are closest together."""
-    found = lines(series)
-    ranked = groups(found, series.sign)
-    told = "Each line is a trial, thin if it was stopped; the better it is, the stronger its colour"
+    """Caption of the parallel coordinates: the parameter in which the best trials agree most."""
+    ranked = groups(lines(series), series.sign)
+    text = "Each line is a trial, thin if it was stopped; better trials have a stronger colour"
     best = ranked[-1] if ranked else []
     spans = [(span, title, ends) for span, title, ends in _spans(best, series) if span < 0.5]
     if len(best) > 1 and spans:
         _, title, (low, high) = min(spans)
         where = f"from {low} to {high}" if low != high else f"at {low}"
-        return f"{told}. The best {len(best)} trials are closest together in {title}, {where}."
-    return f"{told}."
+        return f"{text}. The best {len(best)} trials are closest together in {title}, {where}."
+    return f"{text}."
 
 
 def _spans(best: Sequence[Line], series: ReportData) -> list[tuple[float, str, tuple[str, str]]]:
-    """How much of each axis some trials take."""
+    """Return, for each axis, the share that the trials span, its title, and both ends as text."""
     spans = []
     for index, axis in enumerate(axes_of(series)):
         places = [(p, line.texts[index]) for line in best if (p := line.places[index]) is not None]
@@ -160,46 +159,47 @@ def _spans(best: Sequence[Line], series: ReportData) -> list[tuple[float, str, t
 
 
 def slices_of(series: ReportData, winner: int | None) -> str:
-    """Where the winner lies."""
-    told = (
-        f"{series.metric} at the last report of each trial, {good_end(series.metric)}, along one "
-        f"parameter at a time; what is grey lies outside of the range that was searched."
+    """Caption of the slices: the ranges in which the winner is near an end."""
+    text = (
+        f"{series.metric} at the last report of each trial, {better_direction(series.metric)}, "
+        f"along one parameter at a time; grey areas are outside the searched range."
     )
     near = [end for s in slices(series) for end in _near(s, series, winner)]
     if winner is None:
-        return told
+        return text
     if not near:
-        return f"{told} The winner lies in the outer tenth of no range."
-    return f"{told} The winner lies near {_joined(near)}."
+        return f"{text} The winner is not near an end of a range."
+    return f"{text} The winner is near {_joined(near)}."
 
 
-def _near(found: Slice, series: ReportData, winner: int | None) -> list[str]:
-    """`the lower end of α_max`, if the winner is in the outer tenth."""
-    p = next(p for p in series.result.space.searched if p.label == found.axis.label)
-    point = next((point for point in found.points if point.number == winner), None)
+def _near(piece: Slice, series: ReportData, winner: int | None) -> list[str]:
+    """Return `the lower end of α_max` if the winner is in the outer tenth of a range."""
+    p = next(p for p in series.result.space.searched if p.label == piece.axis.label)
+    point = next((point for point in piece.points if point.number == winner), None)
     if point is None or not isinstance(p.distribution, Range):
         return []
     place = unit(p.distribution, point.x)
     if _EDGE < place < 1 - _EDGE:
         return []
     end = "lower" if place <= _EDGE else "upper"
-    return [f"the {end} end of {found.axis.title}"]
+    return [f"the {end} end of {piece.axis.title}"]
 
 
-def confirmed(found: Confirmation, metric: str) -> str:
-    """What the points and whiskers are."""
-    seeds = max(len(entry.values) for entry in found.ranked)
-    with_seeds = f"trained again with the same {_many(seeds, 'fresh seed')}"
-    told = f"The best {len(found.ranked)} configurations, each {with_seeds}; the winner is on top."
-    if len(found.ranked) == 1:
-        told = f"The best configuration, {with_seeds}."
-    told += (
-        f" Whiskers are 95 % intervals of the mean {metric}; the upright mark is the value that a "
-        f"trial was selected by."
+def confirmed(confirmation: Confirmation, metric: str) -> str:
+    """Caption of the confirmation: the meaning of points and whiskers."""
+    ranked = confirmation.ranked
+    seeds = max(len(entry.values) for entry in ranked)
+    with_seeds = f"retrained with the same {_many(seeds, 'fresh seed')}"
+    text = f"The best {len(ranked)} configurations, each {with_seeds}; the winner is on top."
+    if len(ranked) == 1:
+        text = f"The best configuration, {with_seeds}."
+    text += (
+        f" Whiskers are 95 % intervals of the mean {metric}; the vertical mark is the value in the "
+        f"search."
     )
-    if any(entry.count == 1 for entry in found.ranked):
-        told += " A single value has no interval."
-    return told
+    if any(entry.count == 1 for entry in ranked):
+        text += " A single value has no interval."
+    return text
 
 
 def _outside(values: Sequence[float], sign: int) -> int:
@@ -211,11 +211,7 @@ def _many(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def _lie(count: int) -> str:
-    return "lies" if count == 1 else "lie"
-
-
 def _joined(texts: Iterable[str]) -> str:
-    """`a, b and c`."""
+    """Return `a, b and c`."""
     *before, end = texts
     return f"{', '.join(before)} and {end}" if before else end

@@ -1,10 +1,10 @@
-"""What the page says in words and tables."""
+"""Texts and tables of the page: the answer, the table of trials, commands, environment."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -22,7 +22,7 @@ from tuner.space.parameter import Range, symbol
 
 @dataclass(frozen=True)
 class Tile:
-    """One number of the answer: what it is, the number, and what it means."""
+    """One number of the answer: its title, the number, and a note."""
 
     title: str
     number: str
@@ -35,10 +35,10 @@ class Cell:
     """One cell of the table of trials.
 
     Attributes:
-        text: as it is shown.
-        key: number by which it is sorted; None for a text.
-        title: shown on request; the text in full.
-        is_number: whether it stands to the right.
+        text: text shown.
+        key: number to sort by; None for a text.
+        title: full text, shown on hover.
+        is_number: True if the cell is aligned right.
     """
 
     text: str
@@ -48,8 +48,8 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class TableRow:
-    """One trial of the table."""
+class TrialCells:
+    """Row of the table: one trial."""
 
     number: int
     ending: Ending
@@ -61,27 +61,27 @@ class TableRow:
 
 
 def headline(series: ReportData) -> str:
-    """The answer in one line."""
+    """Return the answer in one line."""
     result = series.result
     if len(result.space.objectives) > 1:
         count = len(_front(result))
-        return f"{count} trial{'' if count == 1 else 's'} that no other one beats in everything"
+        return f"{count} trial{'' if count == 1 else 's'} on the Pareto front"
     best, change = result.best, gain(series)
     so_far = "So far, " if result.halted or result.status == "running" else ""
     if best.number == 0:
-        told = "no trial beat the defaults"
+        answer = "no trial beat the defaults"
     elif change is None:
-        told = f"trial {best.number} has the best {result.metric}"
+        answer = f"trial {best.number} has the best {result.metric}"
     elif change < 0:
-        told = f"trial {best.number} is the best, but no better than the defaults"
+        answer = f"trial {best.number} is the best, but not better than the defaults"
     else:
         better = "lower" if series.sign > 0 else "higher"
-        told = f"trial {best.number}: {result.metric} {change:.1f} % {better} than the defaults"
-    return f"{so_far}{told}" if so_far else f"{told[0].upper()}{told[1:]}"
+        answer = f"trial {best.number}: {result.metric} {change:.1f} % {better} than the defaults"
+    return f"{so_far}{answer}" if so_far else f"{answer[0].upper()}{answer[1:]}"
 
 
 def gain(series: ReportData) -> float | None:
-    """By how much the best trial is better than the defaults, in percent of theirs."""
+    """Return the improvement of the best trial over the defaults, in percent; None if unknown."""
     value, base = series.result.best.objective(series.metric), series.defaults
     if base is None or not base or not math.isfinite(value):
         return None
@@ -89,18 +89,18 @@ def gain(series: ReportData) -> float | None:
 
 
 def tiles(series: ReportData) -> list[Tile]:
-    """The numbers that count."""
+    """Return the main numbers of the answer."""
     result = series.result
     several = len(result.space.objectives) > 1
-    shown = _best_of_each(result) if several else [_best(result), *_against(series)]
+    main = _best_of_each(result) if several else [_best(result), *_against(series)]
     if result.confirmation is not None and (winner := result.confirmation.winner) is not None:
         spread = (
             f" ±\N{NO-BREAK SPACE}{(winner.high - winner.low) / 2:.4f}" if winner.count > 1 else ""
         )
         seeds = f"mean of {winner.count} fresh seed{'' if winner.count == 1 else 's'}"
         note = f"{seeds}, 95 % interval" if winner.count > 1 else seeds
-        shown.append(Tile(f"Confirmed {result.metric}", f"{winner.mean:.4f}{spread}", note))
-    return [*shown, _cost(result)]
+        main.append(Tile(f"Confirmed {result.metric}", f"{winner.mean:.4f}{spread}", note))
+    return [*main, _cost(result)]
 
 
 def _best(result: SearchResult) -> Tile:
@@ -110,8 +110,9 @@ def _best(result: SearchResult) -> Tile:
     if metric == "val_loss" and math.isfinite(value):
         note += f", perplexity {math.exp(min(value, 700)):.1f}"
     sign = result.space.objective.sign
-    values = [sign * row.objective(metric) for row in result.trials if row.has_finished]
-    is_best = not best.has_finished or sign * value <= min(values)  # fresh seeds chose another one
+    values = [sign * trial.objective(metric) for trial in result.trials if trial.has_finished]
+    # fresh seeds may have chosen another trial
+    is_best = not best.has_finished or sign * value <= min(values)
     title = f"Best {metric}" if is_best else f"{metric} of the winner"
     return Tile(title, _value(value), note, is_winner=True)
 
@@ -119,27 +120,28 @@ def _best(result: SearchResult) -> Tile:
 def _against(series: ReportData) -> list[Tile]:
     base, change, best = series.defaults, gain(series), series.result.best
     if base is None:
-        return [Tile("The defaults", "∞", "trial 0 has no value to compare with")]
+        return [Tile("Defaults", "∞", "trial 0 has no value to compare with")]
     if change is None or best.number == 0:
-        return [Tile("The defaults", value_text(base), "trial 0, which no other one beat")]
+        return [Tile("Defaults", value_text(base), "trial 0; no other trial is better")]
     better = "lower" if (change >= 0) == (series.sign > 0) else "higher"
     first = series.result.trials[0]
     at = "" if first.has_finished else f" at {first.tokens:,} tokens"
-    note = f"they had {_value(base)}{at}"
-    return [Tile("Against the defaults", f"{abs(change):.1f} % {better}", note)]
+    note = f"defaults: {_value(base)}{at}"
+    return [Tile("Compared with the defaults", f"{abs(change):.1f} % {better}", note)]
 
 
 def _best_of_each(result: SearchResult) -> list[Tile]:
-    """The best value of each of several objectives."""
-    found = []
+    """Return the best value of each of several objectives."""
+    best_tiles = []
     for objective in result.space.objectives:
-        rows = [r for r in result.trials if r.has_finished]
-        rows = [r for r in rows if math.isfinite(r.objective(objective.metric))]
-        if rows:
-            best = min(rows, key=lambda r: objective.rank(r.objective(objective.metric)))
+        sign = objective.sign
+        trials = [t for t in result.trials if t.has_finished]
+        trials = [t for t in trials if math.isfinite(t.objective(objective.metric))]
+        if trials:
+            best = min(trials, key=lambda t: sign * t.objective(objective.metric))
             value = _value(best.objective(objective.metric))
-            found.append(Tile(f"Best {objective.metric}", value, f"trial {best.number}"))
-    return found
+            best_tiles.append(Tile(f"Best {objective.metric}", value, f"trial {best.number}"))
+    return best_tiles
 
 
 def _front(result: SearchResult) -> list[Trial]:
@@ -150,20 +152,20 @@ def _cost(result: SearchResult) -> Tile:
     spent, full = result.tokens_spent, result.tokens_full
     notes = [f"in {clock(result.wall_seconds)}"]
     if result.halted is None and full > spent:
-        notes.append(f"{100 * (1 - spent / full):.0f} % spared by stopping early")
+        notes.append(f"{100 * (1 - spent / full):.0f} % saved by early stopping")
     if result.confirmation_tokens:
-        notes.append(f"{result.confirmation_tokens:,} more to confirm")
+        notes.append(f"{result.confirmation_tokens:,} more for the confirmation")
     return Tile("Cost", f"{spent:,} tokens", ", ".join(notes))
 
 
 def winners(series: ReportData) -> dict[str, Any] | None:
-    """The winner's hyperparameters beside the defaults; None of several objectives."""
+    """Return the hyperparameters of the winner and the defaults; None for several objectives."""
     result = series.result
     space, best = result.space, result.best
     names = list(dict.fromkeys(p.name for p in space.searched))
     if len(space.objectives) > 1 or not names:
         return None
-    defaults = next((row for row in result.trials if row.number == 0), None)
+    defaults = next((trial for trial in result.trials if trial.number == 0), None)
     rows = []
     for name in names:
         ranges = [p.describe() for p in space.searched if p.name == name]
@@ -180,7 +182,7 @@ def winners(series: ReportData) -> dict[str, Any] | None:
 
 
 def about(result: SearchResult) -> list[str]:
-    """One line below the title."""
+    """Return the parts of the line below the title."""
     settings = result.space.search
     count = len(result.trials)
     line = [
@@ -198,107 +200,109 @@ def about(result: SearchResult) -> list[str]:
 # the table ----------------------------------------------------------------------------------------
 
 
-def table(series: ReportData) -> tuple[list[str], list[TableRow]]:
-    """All trials, those that confirm last: heads, and rows."""
+def table(series: ReportData) -> tuple[list[str], list[TrialCells]]:
+    """Return heads and rows of the table of all trials, those of the confirmation last."""
     result = series.result
     metrics = [o.metric for o in result.space.objectives]
     names = list(dict.fromkeys(p.name for p in result.space.searched))
     heads = ["trial", *metrics, "outcome", "reports", "tokens", *map(symbol, names), "run"]
-    best = {row.number for row in _front(result)} if len(metrics) > 1 else {result.best.number}
+    best = {trial.number for trial in _front(result)} if len(metrics) > 1 else {result.best.number}
     rows = [
-        TableRow(
-            row.number,
-            ending(row),
-            row.number in best,
+        TrialCells(
+            trial.number,
+            ending(trial),
+            trial.number in best,
             (
-                Cell(str(row.number), row.number),
-                *(_value_cell(row, metric) for metric in metrics),
-                Cell(_outcome(row), is_number=False),
-                Cell(str(len(row.reports)), len(row.reports)),
-                Cell(f"{row.tokens_trained:,}", row.tokens_trained),
-                *(_parameter_cell(row, series, name) for name in names),
-                _run_cell(result.run_ids.get(row.number)),
+                Cell(str(trial.number), trial.number),
+                *(_value_cell(trial, metric) for metric in metrics),
+                Cell(_outcome(trial), is_number=False),
+                Cell(str(len(trial.reports)), len(trial.reports)),
+                Cell(f"{trial.tokens_trained:,}", trial.tokens_trained),
+                *(_parameter_cell(trial, series, name) for name in names),
+                _run_cell(result.run_ids.get(trial.number)),
             ),
         )
-        for row in chain(series.trials, result.confirming)
+        for trial in chain(series.trials, result.confirming)
     ]
     return heads, rows
 
 
-def _value_cell(row: Trial, metric: str) -> Cell:
-    value = row.objective(metric)
-    return Cell(_value(value) if row.reports else "–", value if math.isfinite(value) else None)
+def _value_cell(trial: Trial, metric: str) -> Cell:
+    value = trial.objective(metric)
+    return Cell(_value(value) if trial.reports else "–", value if math.isfinite(value) else None)
 
 
-def _outcome(row: Trial) -> str:
-    told = str(row.outcome or "unfinished")
-    if row.reused and not row.is_duplicate:
-        told += ", recorded"
-    if row.parent is not None:
-        told += f", went on from {row.parent}"
-    return told if row.confirms is None else f"{told}, confirms {row.confirms}"
+def _outcome(trial: Trial) -> str:
+    text = str(trial.outcome or "unfinished")
+    if trial.reused and not trial.is_duplicate:
+        text += ", reused"
+    if trial.parent is not None:
+        text += f", continued trial {trial.parent}"
+    return text if trial.confirms is None else f"{text}, confirms {trial.confirms}"
 
 
-def _has(row: Trial, series: ReportData, name: str) -> bool:
-    """Whether a trial draws a parameter: its `when` may not hold."""
-    return any(p.label in row.draw for p in series.result.space.searched if p.name == name)
+def _has(trial: Trial, series: ReportData, name: str) -> bool:
+    """Return whether a trial has a parameter: its condition may not hold."""
+    return any(p.label in trial.draw for p in series.result.space.searched if p.name == name)
 
 
-def _parameter_cell(row: Trial, series: ReportData, name: str) -> Cell:
-    if not _has(row, series, name):
+def _parameter_cell(trial: Trial, series: ReportData, name: str) -> Cell:
+    if not _has(trial, series, name):
         return Cell("–", is_number=_is_number(series, name))
-    source = row.spec.hyperparameters if name in SYMBOL_TABLE else row.spec.architecture
+    source = trial.spec.hyperparameters if name in SYMBOL_TABLE else trial.spec.architecture
     value = getattr(source, name)
     if not _is_number(series, name):
-        return Cell(row.text_of(name), is_number=False)
-    return Cell(row.text_of(name), float(value))
+        return Cell(trial.text_of(name), is_number=False)
+    return Cell(trial.text_of(name), float(value))
 
 
 def _is_number(series: ReportData, name: str) -> bool:
-    """Whether a parameter's values have an order."""
-    found = [p.distribution for p in series.result.space.searched if p.name == name]
-    return all(isinstance(d, Range) or bool(numbers(d)) for d in found)
+    """Return whether the values of a parameter are numbers."""
+    distributions = [p.distribution for p in series.result.space.searched if p.name == name]
+    return all(isinstance(d, Range) or bool(numbers(d)) for d in distributions)
 
 
 def _run_cell(run_id: str | None) -> Cell:
     return Cell(short_run(run_id) if run_id else "–", title=run_id or "", is_number=False)
 
 
-# the fine print -----------------------------------------------------------------------------------
+# details -----------------------------------------------------------------------------------------
 
 
 def commands(result: SearchResult) -> list[tuple[str, str]]:
-    """What to type next, and what it does."""
+    """Return the next commands and their meanings."""
     best = f"{result.name}/{result.best.number}"
-    found = [
+    meanings = [
         ("tuner ui", "compare the trials in MLflow"),
-        (f"tuner replay --search {result.name}", "retrain the winner and prove that it reproduces"),
+        (
+            f"tuner replay --search {result.name}",
+            "retrain the winner and verify that it reproduces",
+        ),
         (
             f"tuner export {best} --format hf -o exported",
-            "take the winner to Hugging Face transformers",
+            "export the winner to Hugging Face transformers",
         ),
-        (f"tuner generate {best} --prompt 'def '", "let it write"),
+        (f"tuner generate {best} --prompt 'def '", "generate text with the winner"),
     ]
     if result.halted:
-        found.insert(0, (f"tuner search --resume {result.name}", "go on where it stopped"))
+        meanings.insert(0, (f"tuner search --resume {result.name}", "resume the search"))
     elif result.limit:
         option = f"--{result.limit.replace('_', '-')}"
-        goes_on = f"tuner search --resume {result.name} {option} N"
-        found.insert(0, (goes_on, "go on with a higher limit"))
-    return found
+        command = f"tuner search --resume {result.name} {option} N"
+        meanings.insert(0, (command, "resume with a higher limit"))
+    return meanings
 
 
 def environment(result: SearchResult) -> list[tuple[str, str]]:
-    """Where it ran, and on which data."""
+    """Return facts of the machine, the data and the winner."""
     best = result.best.spec
-    known: Mapping[str, Any] = result.environment
     facts: Iterable[tuple[str, Any]] = (
-        *known.items(),
+        *result.environment.items(),
         ("weights", f"{best.architecture.num_parameters:,}"),
         ("data", short_hash(best.data_fingerprint)),
         ("tokenizer", short_hash(best.tokenizer_fingerprint)),
         ("specification of the winner", short_hash(best.hash)),
-        ("inside training", f"{100 * result.training_share:.0f} % of the workers' time"),
+        ("time in training", f"{100 * result.training_share:.0f} % of the workers' time"),
     )
     return [(name, str(value)) for name, value in facts]
 

@@ -1,7 +1,7 @@
-"""The pictures of the page, drawn by Plotly in the colours of the light theme.
+"""Plots of the page, drawn by Plotly in the colours of the light theme.
 
-There are few traces, whatever the number of trials: those that look alike are one trace with gaps.
-Everything is SVG; parallel coordinates of Plotly's own would need WebGL, which phones limit and
+The number of traces does not grow with the number of trials: lines of one style are one trace with
+gaps. All plots are SVG; Plotly's own parallel coordinates need WebGL, which phones limit and
 machines without a screen lack.
 """
 
@@ -28,18 +28,27 @@ from tuner.report.palette import (
     WINNER,
     ordered,
 )
-from tuner.report.series import BestSoFar, Curve, Ending, Front, ReportData, Rung, is_wide, window
+from tuner.report.series import (
+    BestSoFar,
+    Curve,
+    Ending,
+    Front,
+    ReportData,
+    RungCounts,
+    is_wide,
+    window,
+)
 from tuner.space.objective import sign_of
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-NAMES = {"ticks": "outside", "ticklen": 8, "tickcolor": "rgba(0,0,0,0)"}  # a little off the axis
+NAMES = {"ticks": "outside", "ticklen": 8, "tickcolor": "rgba(0,0,0,0)"}  # distance to the axis
 _MARGIN = 0.05  # of an axis, beyond the values
 
 
-def figure(*, height: int, **layout: Any) -> go.Figure:
-    """An empty one in the style of the page, which writes the legends: there they wrap."""
-    drawn = go.Figure()
-    drawn.update_layout(
+def new_figure(*, height: int, **layout: Any) -> go.Figure:
+    """Return an empty figure in the style of the page, without legend: the page writes legends."""
+    figure = go.Figure()
+    figure.update_layout(
         template="none",
         autosize=True,
         height=height,
@@ -52,28 +61,29 @@ def figure(*, height: int, **layout: Any) -> go.Figure:
         hovermode="closest",
         uirevision="keep",
     )  # fmt: skip
-    drawn.update_layout(layout)
+    figure.update_layout(layout)
     axis = {
         "gridcolor": GRID, "linecolor": FAINT, "tickcolor": FAINT, "zeroline": False,
         "tickfont": {"color": FAINT, "size": 12},
         "title": {"font": {"color": INK, "size": 13}, "standoff": 10},
         "showline": False, "automargin": True, "ticks": "",
     }  # fmt: skip
-    drawn.update_xaxes(axis)
-    drawn.update_yaxes(axis)
-    return drawn
+    figure.update_xaxes(axis)
+    figure.update_yaxes(axis)
+    return figure
 
 
 def safe(text: str) -> str:
-    """A text that Plotly will not read as HTML."""
+    """Escape a text that Plotly would read as HTML."""
     return html.escape(text, quote=False)
 
 
 def value_axis(
     values: Sequence[float], metric: str, ends: tuple[float, float] | None = None
 ) -> dict[str, Any]:
-    """Scale and ends of an axis of objectives; without ends, those of usual values."""
-    ends = ends or window(values, sign_of(metric))
+    """Return the layout of an axis of objectives; without `ends`, outliers are outside of it."""
+    sign = sign_of(metric)
+    ends = ends or window(values, sign)
     title = {"title": {"text": safe(metric)}}
     if ends is None:
         return title
@@ -90,7 +100,7 @@ def value_axis(
 
 
 def round_values(low: float, high: float) -> list[float]:
-    """Some round numbers in a range: 1, 2, 5, 10, …; of many decades only powers of ten."""
+    """Return round numbers in a range: 1, 2, 5, 10, …; of many decades, only powers of ten."""
     digits = (1, 2, 5) if high < 1e3 * low else (1,)
     powers = range(floor(log10(low)), ceil(log10(high)) + 1)
     values = [float(f"{digit}e{power}") for power in powers for digit in digits]
@@ -101,16 +111,16 @@ def round_values(low: float, high: float) -> list[float]:
 
 
 def best_so_far(best: BestSoFar, series: ReportData, *, by_time: bool) -> go.Figure:
-    """Steps, and the defaults as a line."""
+    """Draw the best value so far as steps, and the defaults as a line."""
     unit, per_unit = time_unit(best.seconds[-1]) if by_time and best.seconds else ("tokens", 1.0)
     xs = [s / per_unit for s in best.seconds or ()] if by_time else list(best.tokens)
-    drawn = figure(height=320)
-    known = [*best.values, *([] if series.defaults is None else [series.defaults])]
+    figure = new_figure(height=320)
+    values = [*best.values, *([] if series.defaults is None else [series.defaults])]
     if series.defaults is not None:
-        # the curve ends there: then the label stands where it began
-        whole = max(known) - min(known)
-        is_low = abs(series.defaults - best.values[-1]) < 0.12 * whole
-        drawn.add_hline(
+        # the label must not cover the end of the curve: then it is at the start
+        span = max(values) - min(values)
+        is_low = abs(series.defaults - best.values[-1]) < 0.12 * span
+        figure.add_hline(
             y=series.defaults, line={"color": INK, "width": 1.5, "dash": "dash"},
             annotation={
                 "text": f"defaults {value_text(series.defaults)}", "font": {"color": INK},
@@ -118,77 +128,77 @@ def best_so_far(best: BestSoFar, series: ReportData, *, by_time: bool) -> go.Fig
                 "yanchor": "bottom", "showarrow": False,
             },
         )  # fmt: skip
-    drawn.add_scatter(
+    figure.add_scatter(
         x=xs, y=best.values, mode="lines+markers",
         line={"color": WINNER, "width": 3, "shape": "hv"},
         marker={"size": [7] * (len(xs) - 1) + [0], "color": WINNER},
         customdata=[[n] for n in best.trials],
         hovertemplate="%{y:.4f} by trial %{customdata[0]}<extra></extra>",
     )  # fmt: skip
-    first = best.trials[-1]
-    drawn.add_annotation(
-        x=xs[-1], y=best.values[-1], text=f"<b>{value_text(best.values[-1])}</b> trial {first}",
+    trial = best.trials[-1]
+    figure.add_annotation(
+        x=xs[-1], y=best.values[-1], text=f"<b>{value_text(best.values[-1])}</b> trial {trial}",
         showarrow=False, xanchor="right", yshift=-14 * series.sign, font={"color": WINNER},
     )  # fmt: skip
-    axis = value_axis(known, series.metric, (min(known), max(known)))
+    axis = value_axis(values, series.metric, (min(values), max(values)))
     low, high = axis["range"]  # the label needs room at the good end
     room = 0.08 * (high - low)
     axis["range"] = [low - room, high] if series.sign > 0 else [low, high + room]
     if axis.get("type") == "log":
-        _on_log_axis(drawn)
-    drawn.update_yaxes(axis)
-    title = f"{unit} since the search began" if by_time else "tokens trained by all trials"
-    drawn.update_xaxes(title_text=title, rangemode="tozero", tickformat="" if by_time else "~s")
-    return drawn
+        _on_log_axis(figure)
+    figure.update_yaxes(axis)
+    title = f"{unit} since the search started" if by_time else "tokens trained by all trials"
+    figure.update_xaxes(title_text=title, rangemode="tozero", tickformat="" if by_time else "~s")
+    return figure
 
 
-def _on_log_axis(drawn: go.Figure) -> None:
-    """Annotations, unlike lines, want logarithms."""
-    for note in drawn.layout.annotations:
+def _on_log_axis(figure: go.Figure) -> None:
+    """Convert annotations, which unlike lines need logarithms."""
+    for note in figure.layout.annotations:
         if note.y is not None:
             note.y = log10(note.y)
 
 
 def curves(series: ReportData, winner: int | None) -> go.Figure:
-    """Every trial: the further it came, the stronger its colour."""
-    drawn = figure(height=430)
+    """Draw the learning curves; trials that trained longer have a stronger colour."""
+    figure = new_figure(height=430)
     rest = [c for c in series.curves if c.number != winner and c.tokens]
     levels = sorted({c.level for c in rest if c.ending is not Ending.DIVERGED})
     for index, level in enumerate(levels):
         colour = ordered(index / (len(levels) - 1) if len(levels) > 1 else 1.0)
         members = [c for c in rest if c.level == level]
         for kind in (Ending.STOPPED, Ending.OTHER, Ending.FINISHED):
-            _add_curves(drawn, [c for c in members if c.ending is kind], kind, level, colour)
-    _add_diverged(drawn, [c for c in series.curves if c.diverged])
+            _add_curves(figure, [c for c in members if c.ending is kind], kind, level, colour)
+    _add_diverged(figure, [c for c in series.curves if c.diverged])
     for number, name, style in (
         (0, "defaults", {"color": INK, "width": 2, "dash": "dash"}),
         (winner, f"winner, trial {winner}", {"color": WINNER, "width": 4}),
     ):
         chosen = [c for c in series.curves if c.number == number and c.tokens]
         if chosen and (number == winner or winner != 0):
-            _add_lines(drawn, chosen, name=name, line=style)
-    drawn.update_yaxes(value_axis([v for c in series.curves for v in c.values], series.metric))
+            _add_lines(figure, chosen, name=name, line=style)
+    figure.update_yaxes(value_axis([v for c in series.curves for v in c.values], series.metric))
     tokens = [t for c in series.curves for t in c.tokens if t > 0]
-    wide = bool(tokens) and max(tokens) > 30 * min(tokens)
-    scale = {"type": "log"} if wide else {"range": [0, 1.01 * max(tokens, default=1)]}
-    drawn.update_xaxes(title_text="tokens that the trial has trained", tickformat="~s", **scale)
-    return drawn
+    is_log = bool(tokens) and max(tokens) > 30 * min(tokens)
+    scale = {"type": "log"} if is_log else {"range": [0, 1.01 * max(tokens, default=1)]}
+    figure.update_xaxes(title_text="tokens trained by the trial", tickformat="~s", **scale)
+    return figure
 
 
 def _add_curves(
-    drawn: go.Figure, members: list[Curve], kind: Ending, level: int, colour: str
+    figure: go.Figure, members: list[Curve], kind: Ending, level: int, colour: str
 ) -> None:
-    """Curves that look alike."""
-    members = [c for c in members if c.number != 0]  # the defaults have a line of their own
+    """Add curves of one style."""
+    members = [c for c in members if c.number != 0]  # the defaults have their own line
     if not members:
         return
     done = kind is Ending.FINISHED
     name = "finished" if done else f"{kind} at report {level}"
     line = {"color": colour, "width": 2 if done else 1.1}
-    _add_lines(drawn, members, name=name, line=line, opacity=0.95 if done else 0.75)
+    _add_lines(figure, members, name=name, line=line, opacity=0.95 if done else 0.75)
 
 
-def _add_lines(drawn: go.Figure, members: Iterable[Curve], **style: Any) -> None:
+def _add_lines(figure: go.Figure, members: Iterable[Curve], **style: Any) -> None:
     xs: list[int | None] = []
     ys: list[float | None] = []
     numbers: list[int | None] = []
@@ -198,43 +208,43 @@ def _add_lines(drawn: go.Figure, members: Iterable[Curve], **style: Any) -> None
         ys += [*curve.values, None]
         numbers += [*[curve.number] * len(curve.tokens), None]
         longest = max(longest, len(curve.tokens))
-    drawn.add_scatter(
+    figure.add_scatter(
         x=xs, y=ys, mode="lines" if longest > 1 else "markers", customdata=numbers,
         marker={"size": 4 + style["line"]["width"], "color": style["line"]["color"]},
         hovertemplate="trial %{customdata}: %{y:.4f} at %{x:,} tokens<extra></extra>", **style,
     )  # fmt: skip
 
 
-def _add_diverged(drawn: go.Figure, members: list[Curve]) -> None:
-    """Dotted curves, and a cross where they ended."""
+def _add_diverged(figure: go.Figure, members: list[Curve]) -> None:
+    """Add dotted curves, with a cross at the end of each."""
     marks = [(c.number, *c.diverged) for c in members if c.diverged]
     if not marks:
         return
     line = {"color": DIVERGED, "width": 1.2, "dash": "dot"}
-    _add_lines(drawn, members, name="diverged", line=line, showlegend=False)
+    _add_lines(figure, members, name="diverged", line=line, showlegend=False)
     numbers, xs, ys = zip(*marks, strict=True)
-    drawn.add_scatter(
+    figure.add_scatter(
         x=xs, y=ys, mode="markers", name="diverged", customdata=numbers,
         marker={"symbol": "x", "size": 9, "color": DIVERGED},
         hovertemplate="trial %{customdata} diverged at %{x:,} tokens<extra></extra>",
     )  # fmt: skip
 
 
-def rungs(found: Sequence[Rung]) -> go.Figure:
-    """How many came to each report, and what became of them there."""
-    drawn = figure(height=300, barmode="stack", bargap=0.25)
+def rungs(counts: Sequence[RungCounts]) -> go.Figure:
+    """Draw the number of trials that reached each report, by their further course."""
+    figure = new_figure(height=300, barmode="stack", bargap=0.25)
     parts = (
-        ("went on", PALE, "", [r.went_on for r in found]),
-        ("finished", FINISHED, "", [r.finished for r in found]),
-        ("stopped here", STOPPED, "/", [r.stopped for r in found]),
-        ("diverged on the way here", DIVERGED, "x", [r.diverged for r in found]),
-        ("unfinished", FAINT, ".", [r.other for r in found]),
+        ("continued", PALE, "", [r.continued for r in counts]),
+        ("finished", FINISHED, "", [r.finished for r in counts]),
+        ("stopped here", STOPPED, "/", [r.stopped for r in counts]),
+        ("diverged", DIVERGED, "x", [r.diverged for r in counts]),
+        ("unfinished", FAINT, ".", [r.other for r in counts]),
     )
-    levels = [r.level for r in found]
-    for name, colour, shape, counts in parts:
-        if any(counts):
-            drawn.add_bar(
-                x=levels, y=counts, name=name,
+    levels = [r.level for r in counts]
+    for name, colour, shape, numbers in parts:
+        if any(numbers):
+            figure.add_bar(
+                x=levels, y=numbers, name=name,
                 marker={
                     "color": colour, "pattern": {
                         "shape": shape, "bgcolor": colour, "fgcolor": PAPER, "size": 7,
@@ -243,51 +253,56 @@ def rungs(found: Sequence[Rung]) -> go.Figure:
                 },
                 hovertemplate="report %{x}: %{y} " + name + "<extra></extra>",
             )  # fmt: skip
-    few = len(found) <= 12
-    ticks = {"tickmode": "linear", "dtick": 1} if few else {}
-    drawn.update_xaxes(title_text="report", showgrid=False, **ticks)
-    drawn.update_yaxes(title_text="trials", rangemode="tozero", tickformat="d")
-    if max((r.came for r in found), default=0) <= 5:
-        drawn.update_yaxes(dtick=1)
-    return drawn
+    ticks = {"tickmode": "linear", "dtick": 1} if len(counts) <= 12 else {}
+    figure.update_xaxes(title_text="report", showgrid=False, **ticks)
+    figure.update_yaxes(title_text="trials", rangemode="tozero", tickformat="d")
+    if max((r.reached for r in counts), default=0) <= 5:
+        figure.update_yaxes(dtick=1)
+    return figure
 
 
-def front(found: Front) -> go.Figure:
-    """Two objectives, with the trials that no other one beats joined by a line."""
-    drawn = figure(height=400)
+def front(plane: Front) -> go.Figure:
+    """Draw two objectives; a line joins the trials on the Pareto front."""
+    figure = new_figure(height=400)
     for chosen, name, style in (
-        (False, "beaten", {"mode": "markers", "marker": {"color": STOPPED, "size": 8}}),
+        (False, "not on the front", {"mode": "markers", "marker": {"color": STOPPED, "size": 8}}),
         (True, "on the front", {
             "mode": "lines+markers", "line": {"color": WINNER, "width": 2, "shape": "linear"},
             "marker": {"color": WINNER, "size": 11, "symbol": "diamond"},
         }),
     ):  # fmt: skip
-        points = sorted((x, y, n) for n, x, y, is_on in found.points if is_on is chosen)
+        points = sorted((x, y, n) for n, x, y, is_on_front in plane.points if is_on_front is chosen)
         if points:
             xs, ys, numbers = zip(*points, strict=True)
-            drawn.add_scatter(
+            figure.add_scatter(
                 x=xs, y=ys, customdata=numbers, name=name, **style,
                 hovertemplate="trial %{customdata}<br>%{x:.5~g} / %{y:.5~g}<extra></extra>",
             )  # fmt: skip
-    drawn.update_xaxes(value_axis([p[1] for p in found.points], found.metrics[0]))
-    drawn.update_yaxes(value_axis([p[2] for p in found.points], found.metrics[1]))
-    return drawn
+    figure.update_xaxes(value_axis([p[1] for p in plane.points], plane.metrics[0]))
+    figure.update_yaxes(value_axis([p[2] for p in plane.points], plane.metrics[1]))
+    return figure
 
 
 # the confirmed comparison ----------------------------------------------------------------------
 
 
-def confirmed(found: Confirmation, selected: dict[int, float], metric: str) -> go.Figure:
-    """Each configuration: its seeds, their mean with the interval, and its value in the search."""
-    drawn = figure(height=86 + 54 * len(found.ranked))
-    names = {entry.number: f"trial {entry.number}" for entry in found.ranked}
-    winner = found.ranked[0].number
+def confirmed(confirmation: Confirmation, selected: dict[int, float], metric: str) -> go.Figure:
+    """Draw, for each configuration, its seeds, their mean with interval, and its selected value.
+
+    Args:
+        confirmation: retrained configurations.
+        selected: value of each trial in the search, by number.
+        metric: objective.
+    """
+    figure = new_figure(height=86 + 54 * len(confirmation.ranked))
+    names = {entry.number: f"trial {entry.number}" for entry in confirmation.ranked}
+    winner = confirmation.ranked[0].number
     for is_winner, colour in ((True, WINNER), (False, FINISHED)):
-        means = [e for e in found.ranked if e.count and (e.number == winner) is is_winner]
+        means = [e for e in confirmation.ranked if e.count and (e.number == winner) is is_winner]
         if not means:
             continue
         halves = [(e.high - e.low) / 2 if e.count > 1 else 0.0 for e in means]
-        drawn.add_scatter(
+        figure.add_scatter(
             x=[e.mean for e in means], y=[names[e.number] for e in means], mode="markers",
             name="mean and 95 % interval" + (" of the winner" if is_winner else ""),
             customdata=halves, marker={"symbol": "diamond", "size": 12, "color": colour},
@@ -296,34 +311,35 @@ def confirmed(found: Confirmation, selected: dict[int, float], metric: str) -> g
         )  # fmt: skip
     seeds = [
         (value, names[entry.number])
-        for entry in found.ranked for value in entry.values if value is not None and isfinite(value)
+        for entry in confirmation.ranked
+        for value in entry.values if value is not None and isfinite(value)
     ]  # fmt: skip
-    drawn.add_scatter(
+    figure.add_scatter(
         x=[value for value, _ in seeds], y=[name for _, name in seeds], mode="markers",
         name="one fresh seed",
         marker={"symbol": "circle-open", "size": 9, "color": FAINT, "line": {"width": 1.5}},
         hovertemplate="%{y}: %{x:.4f}<extra></extra>",
     )  # fmt: skip
-    known = [(v, names[n]) for n, v in selected.items() if n in names and isfinite(v)]
-    drawn.add_scatter(
-        x=[v for v, _ in known], y=[name for _, name in known], mode="markers",
+    marks = [(v, names[n]) for n, v in selected.items() if n in names and isfinite(v)]
+    figure.add_scatter(
+        x=[v for v, _ in marks], y=[name for _, name in marks], mode="markers",
         name="in the search",
         marker={"symbol": "line-ns-open", "size": 16, "color": INK, "line": {"width": 2}},
         hovertemplate="%{y} in the search: %{x:.4f}<extra></extra>",
     )  # fmt: skip
-    drawn.update_yaxes(
+    figure.update_yaxes(
         range=[len(names) - 0.5, -0.5], categoryorder="array", categoryarray=list(names.values()),
         tickfont={"color": INK, "size": 13}, **NAMES,
     )  # fmt: skip
-    drawn.update_xaxes(title_text=safe(metric))
-    return drawn
+    figure.update_xaxes(title_text=safe(metric))
+    return figure
 
 
-# words -----------------------------------------------------------------------------------------
+# texts -----------------------------------------------------------------------------------------
 
 
 def value_text(value: float) -> str:
-    """A value of an objective as it is written on pictures."""
+    """Format a value of an objective for plots."""
     size = abs(value)
     if size < 1e3:
         return metric_text(value)
@@ -331,7 +347,7 @@ def value_text(value: float) -> str:
 
 
 def time_unit(seconds: float) -> tuple[str, float]:
-    """The unit in which a time is told, and its seconds."""
+    """Return the unit in which a time is shown, and its seconds."""
     if seconds < 180:
         return "seconds", 1.0
     return ("minutes", 60.0) if seconds < 3 * 3600 else ("hours", 3600.0)

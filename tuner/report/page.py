@@ -1,4 +1,4 @@
-"""The report as one HTML file, which needs nothing from the network."""
+"""The report as one HTML file that works without a network."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Picture:
-    """One figure of the page.
+    """One plot of the page.
 
     Attributes:
-        key: its id.
-        title: above it.
-        caption: below it: what is to be seen.
-        figure: as Plotly has it.
-        narrowest: pixels that it needs; on a narrower screen it scrolls sideways. 0: any.
+        key: id of the element.
+        title: title above the plot.
+        caption: text below the plot.
+        figure: figure of Plotly.
+        min_width: pixels; on a narrower screen the plot scrolls sideways. 0 for no limit.
     """
 
     key: str
     title: str
     caption: str
     figure: Figure
-    narrowest: int = 0
+    min_width: int = 0
 
     @property
     def height(self) -> int:
-        """Pixels."""
+        """Height in pixels."""
         return int(self.figure.layout.height)
 
 
 def html_of(result: SearchResult, samples: Mapping[int, str] | None = None) -> str:
-    """The page as text; arguments as of `write_report`."""
+    """Return the page as text; for the arguments see `write_report`."""
     from plotly.offline import get_plotlyjs
 
     series = ReportData(result)
@@ -63,7 +63,7 @@ def html_of(result: SearchResult, samples: Mapping[int, str] | None = None) -> s
         "matters": _matters(series, shares, winner),
         "slices": _slices(series, winner),
     }
-    drawn = [picture for pictures in sections.values() for picture in pictures]
+    plots = [picture for pictures in sections.values() for picture in pictures]
     heads, rows = table(series)
     light, dark = css_variables()
     return (
@@ -86,7 +86,7 @@ def html_of(result: SearchResult, samples: Mapping[int, str] | None = None) -> s
             environment=environment(result),
             commands=commands(result),
             plotly=Markup(get_plotlyjs()),
-            figures=_embedded({p.key: json.loads(_json(p.figure)) for p in drawn}),
+            figures=_embedded({p.key: json.loads(_json(p.figure)) for p in plots}),
             dark=_embedded(dark_colours()),
             light_variables=Markup(light),
             dark_variables=Markup(dark),
@@ -99,22 +99,22 @@ def html_of(result: SearchResult, samples: Mapping[int, str] | None = None) -> s
 def _contents(
     sections: Mapping[str, list[Picture]], samples: Mapping[int, str] | None
 ) -> list[tuple[str, str]]:
-    """What there is to jump to: the ids of the sections, and their names."""
-    found = {
+    """Return the ids and titles of the sections, for navigation."""
+    titles = {
         "confirmation": ("Confirmed", sections["confirmed"]),
-        "went": ("How it went", sections["progress"] or sections["curves"]),
-        "matters": ("What matters", True),
+        "went": ("Progress", sections["progress"] or sections["curves"]),
+        "matters": ("Importance", True),
         "slices": ("Parameters", sections["slices"]),
-        "samples": ("What they write", samples),
+        "samples": ("Samples", samples),
         "trials": ("All trials", True),
-        "print": ("The fine print", True),
+        "print": ("Details", True),
     }
-    return [(key, title) for key, (title, is_there) in found.items() if is_there]
+    return [(key, title) for key, (title, has_content) in titles.items() if has_content]
 
 
 def _templates() -> jinja2.Environment:
-    """The files of the page; every text that they are given is escaped."""
-    loader = jinja2.PackageLoader("tuner.report.write", "page")
+    """Return the templates of the page, which escape every text."""
+    loader = jinja2.PackageLoader("tuner.report", "page")
     templates = jinja2.Environment(
         loader=loader,
         autoescape=True,
@@ -126,13 +126,13 @@ def _templates() -> jinja2.Environment:
     return templates
 
 
-def _json(drawn: Figure) -> str:
-    text: str = drawn.to_json(validate=False)
+def _json(figure: Figure) -> str:
+    text: str = figure.to_json(validate=False)
     return text
 
 
 def _embedded(value: Any) -> Markup:
-    """JSON that cannot end the script that it stands in."""
+    """Return JSON that cannot end the script element that contains it."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character, code in (("&", "0026"), ("<", "003c"), (">", "003e")):
         text = text.replace(character, f"\\u{code}")
@@ -142,7 +142,7 @@ def _embedded(value: Any) -> Markup:
 def _samples(
     result: SearchResult, samples: Mapping[int, str] | None
 ) -> list[tuple[int, bool, str]]:
-    """Trial, whether it is the winner, its text; in the given order."""
+    """Return the number of each trial, True for the winner, and its text, in the given order."""
     best = result.best.number if len(result.space.objectives) == 1 else None
     return [(n, n == best, text) for n, text in (samples or {}).items()]
 
@@ -162,42 +162,42 @@ def _progress(series: ReportData, winner: int | None) -> list[Picture]:
     best = series.best_so_far
     if best is None:
         return []
-    found = [
+    pictures = [
         Picture(
             "best-tokens", "Best so far, by tokens", captions.best_so_far(best, series),
             figures.best_so_far(best, series, by_time=False),
         )
     ]  # fmt: skip
     if best.seconds is not None:
-        found.append(
+        pictures.append(
             Picture(
                 "best-time", "Best so far, by time", captions.by_time(best.seconds),
                 figures.best_so_far(best, series, by_time=True),
             )
         )  # fmt: skip
-    return found
+    return pictures
 
 
 def _curves(series: ReportData, winner: int | None) -> list[Picture]:
-    found = []
+    pictures = []
     if any(curve.tokens for curve in series.curves):
         caption = captions.curves(series, winner)
-        drawn = figures.curves(series, winner)
-        found.append(Picture("curves", f"{series.metric} of every trial", caption, drawn))
+        figure = figures.curves(series, winner)
+        pictures.append(Picture("curves", f"{series.metric} of every trial", caption, figure))
     if series.rungs:
-        caption, drawn = captions.rungs(series), figures.rungs(series.rungs)
-        found.append(Picture("rungs", "How far trials came", caption, drawn))
-    return found
+        caption, figure = captions.rungs(series), figures.rungs(series.rungs)
+        pictures.append(Picture("rungs", "Trials at each report", caption, figure))
+    return pictures
 
 
 def _confirmed(series: ReportData) -> list[Picture]:
     result, confirmation = series.result, series.result.confirmation
     if confirmation is None or not any(entry.count for entry in confirmation.ranked):
         return []
-    selected = {row.number: row.objective(series.metric) for row in series.trials}
+    selected = {trial.number: trial.objective(series.metric) for trial in series.trials}
     return [
         Picture(
-            "confirmed", "The best, trained again",
+            "confirmed", "Retrained configurations",
             captions.confirmed(confirmation, result.metric),
             figures.confirmed(confirmation, selected, result.metric),
         )
@@ -205,20 +205,20 @@ def _confirmed(series: ReportData) -> list[Picture]:
 
 
 def _matters(series: ReportData, shares: Shares, winner: int | None) -> list[Picture]:
-    found = []
+    pictures = []
     if shares.bars:
         caption = captions.importances(shares, series.metric)
-        title = "Which parameters matter"
-        found.append(Picture("importance", title, caption, matters.importances(shares)))
+        title = "Importance of parameters"
+        pictures.append(Picture("importance", title, caption, matters.importances(shares)))
     searched = series.result.space.searched
     if searched and any(curve.values for curve in series.curves):
-        found.append(
+        pictures.append(
             Picture(
                 "parallel", "All parameters at once", captions.parallel(series),
                 parallel(series, winner), WIDTH_EACH * (len(searched) + 1),
             )
         )  # fmt: skip
-    return found
+    return pictures
 
 
 def _slices(series: ReportData, winner: int | None) -> list[Picture]:

@@ -1,8 +1,8 @@
-"""The colours of the report, light and dark; those of an order are viridis.
+"""Colours of the report, light and dark; an order is shown by viridis.
 
-Pictures are made in the light ones. Each has one dark counterpart, so that a script can turn a
-picture by exchanging colours. All can be told apart by people who confuse red and green (after
-Okabe and Ito 2008), and what matters most differs in shape or width as well.
+Plots are drawn in the light colours. Each has one dark counterpart, so that a script of the page
+can recolour a plot. People who confuse red and green can distinguish all colours (after Okabe and
+Ito 2008), and the most important marks differ in shape or width as well.
 """
 
 from __future__ import annotations
@@ -26,24 +26,23 @@ _DARK = {
     OUTSIDE: "rgba(163,173,186,0.13)",
     PAPER: "#15181d",
 }
-# Viridis at these places stands out from a white and from a dark page.
+# Ends of viridis that contrast with a white and with a dark page.
 _LIGHT_ENDS, _DARK_ENDS = (0.72, 0.06), (0.42, 0.97)
 _STEPS = 100
 
 
 def ordered(strength: float) -> str:
-    """A colour of viridis, for the light page.
+    """Return a colour of viridis for the light page.
 
     Args:
-        strength: from 0, close to the background, to 1, far from it.
+        strength: contrast with the background, from 0 (low) to 1 (high).
     """
     return _ordered(round(strength * _STEPS))[0]
 
 
 @cache
 def _ordered(step: int) -> tuple[str, str]:
-    # not imported with the module: it takes a while
-    from plotly.colors import sample_colorscale
+    from plotly.colors import sample_colorscale  # slow to import
 
     share = step / _STEPS
     places = [low + share * (high - low) for low, high in (_LIGHT_ENDS, _DARK_ENDS)]
@@ -52,12 +51,12 @@ def _ordered(step: int) -> tuple[str, str]:
 
 
 def dark_colours() -> dict[str, str]:
-    """Light colour → dark colour, of all."""
+    """Return the dark counterpart of every light colour."""
     return {**_DARK, **dict(_ordered(step) for step in range(_STEPS + 1))}
 
 
 def css_variables() -> tuple[str, str]:
-    """The same colours for the page's own parts, as CSS: light, and dark."""
+    """Return the colours as CSS variables for the page: light, and dark."""
     named = {
         "ink": INK, "faint": FAINT, "line": GRID, "winner": WINNER, "finished": FINISHED,
         "stopped": STOPPED, "diverged": DIVERGED, "paper": PAPER, "outside": OUTSIDE,

@@ -1,6 +1,6 @@
-"""The pictures of the report for papers: PNGs of 300 dots per inch, drawn by matplotlib.
+"""Plots of the report for papers: PNGs of 300 dots per inch, drawn by matplotlib.
 
-The numbers are those of the page. Plotly would need a Chrome to draw without one.
+The numbers are those of the page. Plotly could not draw PNGs without Chrome.
 """
 
 from __future__ import annotations
@@ -35,23 +35,22 @@ _LOOK = {
 
 
 def draw_all(result: SearchResult, folder: Path) -> list[Path]:
-    """Write a PNG for each picture that there is something to draw for; the files.
+    """Write a PNG for each plot that has data; return the paths.
 
     Raises:
-        OSError: if one cannot be written.
+        OSError: if a file cannot be written.
     """
-    # not imported with the module: it takes half a second
-    import matplotlib as mpl
+    import matplotlib as mpl  # takes half a second
 
     paths = []
     with mpl.rc_context(_LOOK):  # type: ignore[arg-type]
-        for name, figure in _drawn(result):
+        for name, figure in _figures(result):
             paths.append(folder / f"{name}.png")
             figure.savefig(paths[-1], format="png", dpi=_DPI)
     return paths
 
 
-def _drawn(result: SearchResult) -> Iterator[tuple[str, Figure]]:
+def _figures(result: SearchResult) -> Iterator[tuple[str, Figure]]:
     series = ReportData(result)
     winner = result.best.number if len(result.space.objectives) == 1 else None
     if winner is None:
@@ -62,11 +61,11 @@ def _drawn(result: SearchResult) -> Iterator[tuple[str, Figure]]:
         yield "best-by-tokens", _best(series, by_time=False)
         if series.best_so_far.seconds is not None:
             yield "best-by-time", _best(series, by_time=True)
-    yield from _came(series, winner)
+    yield from _progress(series, winner)
     yield from _matters(series, winner)
 
 
-def _came(series: ReportData, winner: int | None) -> Iterator[tuple[str, Figure]]:
+def _progress(series: ReportData, winner: int | None) -> Iterator[tuple[str, Figure]]:
     if any(curve.tokens for curve in series.curves):
         yield "curves", _curves(series, winner)
     if series.rungs:
@@ -86,7 +85,7 @@ def _matters(series: ReportData, winner: int | None) -> Iterator[tuple[str, Figu
 
 
 def _sheet(height: float, **grid: Any) -> tuple[Figure, Any]:
-    """A page-wide figure and its axes."""
+    """Return a figure of the width of a page, and its axes."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(_WIDTH, height), layout="constrained")
@@ -102,7 +101,7 @@ def _ordered(strength: float) -> Any:
 def _scale(
     ax: Axes, values: Sequence[float], series: ReportData, ends: tuple[float, float] | None = None
 ) -> None:
-    """The vertical axis of the objective; without ends, those of usual values."""
+    """Set the vertical axis of the objective; without `ends`, outliers are outside of it."""
     ends = ends or window(values, series.sign)
     ax.set_ylabel(series.metric)
     if ends is None:
@@ -127,10 +126,10 @@ def _tokens(ax: Axes, label: str) -> None:
 
 def _front(front: Front) -> Figure:
     figure, ax = _sheet(3.8)
-    for n, x, y, is_on in front.points:
-        look = {"color": WINNER, "marker": "D"} if is_on else {"color": STOPPED}
-        ax.scatter([x], [y], s=26, zorder=3 if is_on else 2, **look)
-        if is_on:
+    for n, x, y, is_on_front in front.points:
+        look = {"color": WINNER, "marker": "D"} if is_on_front else {"color": STOPPED}
+        ax.scatter([x], [y], s=26, zorder=3 if is_on_front else 2, **look)
+        if is_on_front:
             ax.annotate(f" {n}", (x, y), fontsize=7)
     ax.set(xlabel=front.metrics[0], ylabel=front.metrics[1])
     return figure
@@ -144,13 +143,13 @@ def _best(series: ReportData, *, by_time: bool) -> Figure:
     xs = [s / per_unit for s in best.seconds or ()] if by_time else list(best.tokens)
     ax.step(xs, best.values, where="post", color=WINNER, linewidth=2, label="best so far")
     if series.defaults is not None:
-        told = f"defaults {value_text(series.defaults)}"
-        ax.axhline(series.defaults, color=INK, linestyle="--", linewidth=1, label=told)
-    known = [*best.values, *([] if series.defaults is None else [series.defaults])]
-    _scale(ax, known, series, (min(known), max(known)))
+        label = f"defaults {value_text(series.defaults)}"
+        ax.axhline(series.defaults, color=INK, linestyle="--", linewidth=1, label=label)
+    values = [*best.values, *([] if series.defaults is None else [series.defaults])]
+    _scale(ax, values, series, (min(values), max(values)))
     ax.set_xlim(left=0)
     if by_time:
-        ax.set_xlabel(f"{unit} since the search began")
+        ax.set_xlabel(f"{unit} since the search started")
     else:
         _tokens(ax, "tokens trained by all trials")
     ax.legend()
@@ -161,14 +160,14 @@ def _curves(series: ReportData, winner: int | None) -> Figure:
     figure, ax = _sheet(3.8)
     others = [c for c in series.curves if c.number not in (0, winner) and c.tokens]
     levels = sorted({c.level for c in others if not c.diverged})
-    named: set[str] = set()
+    labelled: set[str] = set()
     for index, level in enumerate(levels):
         colour = _ordered(index / (len(levels) - 1) if len(levels) > 1 else 1.0)
         for c in (c for c in others if c.level == level and not c.diverged):
             done = c.ending is Ending.FINISHED
             name = "finished" if done else f"{c.ending} at report {level}"
-            label = f"_{name}" if name in named else name
-            named.add(name)
+            label = f"_{name}" if name in labelled else name
+            labelled.add(name)
             marker = "." if len(c.tokens) == 1 else ""
             ax.plot(
                 c.tokens, c.values, marker=marker, color=colour, label=label,
@@ -176,17 +175,17 @@ def _curves(series: ReportData, winner: int | None) -> Figure:
             )  # fmt: skip
     for c in series.curves:
         if c.number == winner:
-            told = f"winner, trial {winner}"
-            ax.plot(c.tokens, c.values, color=WINNER, linewidth=2.6, label=told, zorder=4)
+            label = f"winner, trial {winner}"
+            ax.plot(c.tokens, c.values, color=WINNER, linewidth=2.6, label=label, zorder=4)
         elif c.number == 0:
             ax.plot(c.tokens, c.values, "--", color=INK, linewidth=1.2, label="defaults")
         if c.diverged:
-            label = "_diverged" if "diverged" in named else "diverged"
-            named.add("diverged")
+            label = "_diverged" if "diverged" in labelled else "diverged"
+            labelled.add("diverged")
             ax.plot(c.tokens, c.values, ":", color=DIVERGED, linewidth=0.9)
             ax.plot(*c.diverged, "x", color=DIVERGED, markersize=5, zorder=3, label=label)
     _scale(ax, [v for c in series.curves for v in c.values], series)
-    _tokens(ax, "tokens that the trial has trained")
+    _tokens(ax, "tokens trained by the trial")
     ax.legend(ncols=2)
     return figure
 
@@ -196,10 +195,10 @@ def _rungs(series: ReportData) -> Figure:
     levels = [r.level for r in series.rungs]
     bottom = [0] * len(levels)
     parts: tuple[tuple[str, str, str, list[int]], ...] = (
-        ("went on", PALE, "", [r.went_on for r in series.rungs]),
+        ("continued", PALE, "", [r.continued for r in series.rungs]),
         ("finished", FINISHED, "", [r.finished for r in series.rungs]),
         ("stopped here", STOPPED, "////", [r.stopped for r in series.rungs]),
-        ("diverged on the way here", DIVERGED, "xxxx", [r.diverged for r in series.rungs]),
+        ("diverged", DIVERGED, "xxxx", [r.diverged for r in series.rungs]),
         ("unfinished", FAINT, "....", [r.other for r in series.rungs]),
     )
     for name, colour, hatch, counts in parts:
@@ -223,7 +222,7 @@ def _confirmed(series: ReportData) -> Figure:
     assert confirmation is not None
     ranked = confirmation.ranked
     figure, ax = _sheet(1.0 + 0.45 * len(ranked))
-    rows = {row.number: row for row in series.trials}
+    trials = {trial.number: trial for trial in series.trials}
     for y, entry in enumerate(ranked):
         if entry.count:
             half = (entry.high - entry.low) / 2 if entry.count > 1 else 0.0
@@ -233,7 +232,8 @@ def _confirmed(series: ReportData) -> Figure:
             )  # fmt: skip
         seeds = [v for v in entry.values if v is not None and math.isfinite(v)]
         ax.plot(seeds, [y] * len(seeds), "o", color=FAINT, fillstyle="none", markersize=5)
-        if entry.number in rows and math.isfinite(v := rows[entry.number].objective(series.metric)):
+        trial = trials.get(entry.number)
+        if trial is not None and math.isfinite(v := trial.objective(series.metric)):
             ax.plot([v], [y], "|", color=INK, markersize=12)
     ax.set_yticks(range(len(ranked)), [f"trial {entry.number}" for entry in ranked])
     ax.set_ylim(len(ranked) - 0.5, -0.5)
@@ -243,31 +243,31 @@ def _confirmed(series: ReportData) -> Figure:
 
 def _importance(shares: Shares) -> Figure:
     figure, ax = _sheet(0.9 + 0.38 * len(shares.bars))
-    for (method, name), colour, aside in zip(
+    for (method, name), colour, offset in zip(
         METHODS.items(), (FINISHED, STOPPED), (-0.19, 0.19), strict=True
     ):
-        known = [(y, b.shares[method]) for y, b in enumerate(shares.bars) if method in b.shares]
-        if known:
+        values = [(y, b.shares[method]) for y, b in enumerate(shares.bars) if method in b.shares]
+        if values:
             ax.barh(
-                [y + aside for y, _ in known], [100 * s[0] for _, s in known], 0.36, color=colour,
-                xerr=[100 * s[1] for _, s in known], error_kw={"ecolor": INK, "elinewidth": 1},
-                label=name,
+                [y + offset for y, _ in values], [100 * s[0] for _, s in values], 0.36,
+                color=colour, xerr=[100 * s[1] for _, s in values],
+                error_kw={"ecolor": INK, "elinewidth": 1}, label=name,
             )  # fmt: skip
     ax.set_yticks(range(len(shares.bars)), [bar.title for bar in shares.bars])
     ax.invert_yaxis()
     ax.set_xlim(left=0)
     ax.grid(axis="y", visible=False)
-    ax.set_xlabel("share of what the parameters explain, % (± one standard deviation)")
+    ax.set_xlabel("share explained, % (± one standard deviation)")
     ax.legend()
     return figure
 
 
 def _parallel(series: ReportData, winner: int | None) -> Figure:
-    axes, found = axes_of(series), lines(series)
-    scale, ranked = scale_of(found, series), groups(found, series.sign)
+    axes, trials = axes_of(series), lines(series)
+    scale, ranked = scale_of(trials, series), groups(trials, series.sign)
     figure, ax = _sheet(3.6)
     looks: list[tuple[Any, Any, float]] = [
-        (line, {"color": DIVERGED, "linestyle": ":"}, 0.8) for line in found if line.value is None
+        (line, {"color": DIVERGED, "linestyle": ":"}, 0.8) for line in trials if line.value is None
     ]
     for index, group in enumerate(ranked):
         colour = _ordered(index / max(len(ranked) - 1, 1))
@@ -275,7 +275,7 @@ def _parallel(series: ReportData, winner: int | None) -> Figure:
             (line, {"color": colour}, 1.2 if line.ending is Ending.FINISHED else 0.6)
             for line in group if line.number != winner
         ]  # fmt: skip
-    looks += [(line, {"color": WINNER}, 2.6) for line in found if line.number == winner]
+    looks += [(line, {"color": WINNER}, 2.6) for line in trials if line.number == winner]
     for line, look, width in looks:
         places = [-0.1 if p is None else p for p in line.places]
         ax.plot(range(len(places) + 1), [*places, scale.place(line.value)], lw=width, **look)
@@ -295,18 +295,18 @@ def _parallel(series: ReportData, winner: int | None) -> Figure:
 
 
 def _slices(series: ReportData, winner: int | None) -> Figure:
-    found = slices(series)
-    rows = -(-len(found) // _SLICES_ACROSS)
+    pieces = slices(series)
+    rows = -(-len(pieces) // _SLICES_ACROSS)
     figure, grid = _sheet(0.3 + 1.9 * rows, nrows=rows, ncols=_SLICES_ACROSS, squeeze=False)
     panels = grid.flatten()
-    for ax, s in zip(panels, found, strict=False):
+    for ax, s in zip(panels, pieces, strict=False):
         _slice(ax, s, series, winner)
-    for ax in panels[len(found) :]:
+    for ax in panels[len(pieces) :]:
         ax.set_axis_off()
     for ax in panels:
         if not ax.get_subplotspec().is_first_col():
             ax.set_ylabel("")
-    _legend(figure, found, winner)
+    _legend(figure, pieces, winner)
     return figure
 
 
@@ -320,44 +320,44 @@ _LOOKS: Mapping[Mark, dict[str, Any]] = {
 }
 
 
-def _legend(figure: Figure, found: Sequence[Slice], winner: int | None) -> None:
-    """One for all slices."""
-    there = {mark for s in found for mark, points in s.marked(winner).items() if points}
+def _legend(figure: Figure, pieces: Sequence[Slice], winner: int | None) -> None:
+    """Add one legend for all slices."""
+    present = {mark for s in pieces for mark, points in s.marked(winner).items() if points}
     marks = [
         figure.axes[0].scatter([], [], label=str(mark), **look)
-        for mark, look in _LOOKS.items() if mark in there
+        for mark, look in _LOOKS.items() if mark in present
     ]  # fmt: skip
     if marks:
         figure.legend(handles=marks, loc="outside upper center", ncols=len(marks))
 
 
-def _slice(ax: Axes, found: Slice, series: ReportData, winner: int | None) -> None:
-    _scale(ax, [p.value for p in found.points if p.value is not None], series)
+def _slice(ax: Axes, piece: Slice, series: ReportData, winner: int | None) -> None:
+    _scale(ax, [p.value for p in piece.points if p.value is not None], series)
     bad = ax.get_ylim()[1 if series.sign > 0 else 0]
-    _range(ax, found.axis)
-    for mark, points in found.marked(winner).items():
+    _range(ax, piece.axis)
+    for mark, points in piece.marked(winner).items():
         values = [bad if p.value is None else p.value for p in points]
         ax.scatter([p.x for p in points], values, clip_on=False, **_LOOKS[mark])
 
 
 def _range(ax: Axes, axis: Axis) -> None:
-    """The scale of a parameter, with its ends."""
+    """Set the scale of a parameter, with its ends and ticks."""
     ax.set_xlabel(axis.full_title)
     ax.grid(axis="x", visible=False)
     if axis.values:
         ax.set_xticks(range(len(axis.values)), list(axis.values))
         ax.set_xlim(-0.5, len(axis.values) - 0.5)
         return
-    forth: Callable[[float], float] = math.log10 if axis.is_log else float
-    low, high = forth(axis.low), forth(axis.high)
+    scaled: Callable[[float], float] = math.log10 if axis.is_log else float
+    low, high = scaled(axis.low), scaled(axis.high)
     margin = 0.07 * (high - low) or 0.5
-    back = (lambda v: 10**v) if axis.is_log else float
+    unscaled = (lambda v: 10**v) if axis.is_log else float
     if axis.is_log:
         ax.set_xscale("log")
-    ax.set_xticks([back(low + place * (high - low)) for place, _ in axis.ticks], minor=False)
+    ax.set_xticks([unscaled(low + place * (high - low)) for place, _ in axis.ticks], minor=False)
     ax.set_xticklabels([text for _, text in axis.ticks])
     ax.minorticks_off()
-    ax.set_xlim(back(low - margin), back(high + margin))
+    ax.set_xlim(unscaled(low - margin), unscaled(high + margin))
     for inner, outer in ((low, low - margin), (high, high + margin)):
-        ax.axvspan(back(inner), back(outer), color=FAINT, alpha=0.12, linewidth=0)
-        ax.axvline(back(inner), color=FAINT, linewidth=0.8)
+        ax.axvspan(unscaled(inner), unscaled(outer), color=FAINT, alpha=0.12, linewidth=0)
+        ax.axvline(unscaled(inner), color=FAINT, linewidth=0.8)

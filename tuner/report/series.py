@@ -1,7 +1,7 @@
-"""The numbers behind the pictures of a search, which page and PNGs draw alike.
+"""Numbers of the plots of a search, drawn both on the page and as PNGs.
 
 The *level* of a report is its number, counted from 1 at the first report of the full budget: a
-trial that goes on from another one's state begins above it.
+trial that continues from a checkpoint of another trial starts above level 1.
 """
 
 from __future__ import annotations
@@ -15,29 +15,28 @@ from functools import cached_property
 from statistics import quantiles
 
 from model.engine.report import Report, Status
-from tuner.conductor.outcome import DIVERGED
 from tuner.conductor.trial import Trial
 from tuner.results.pareto import pareto_front
 from tuner.results.result import SearchResult
 from tuner.space.objective import sign_of
 
-_FENCE = 3.0  # Tukey's outer one: beyond it a value would flatten the picture of all others
-_FEWEST_FENCED = 8  # values, to know what is usual
-_WIDE = 5.0  # from the least to the largest value: more is drawn on a log scale
+_FENCE = 3.0  # Tukey's outer fence: values beyond it would flatten the curves of all others
+_FEWEST_FENCED = 8  # values, to know the usual range
+_WIDE = 5.0  # largest / smallest value: above, the scale is logarithmic
 
 
 class Ending(StrEnum):
-    """How a trial ended, as far as pictures care."""
+    """How a trial ended, as plots distinguish it."""
 
     FINISHED = "finished"
     STOPPED = "stopped"  # by the scheduler, or by a limit of the search
     DIVERGED = "diverged"
-    OTHER = "unfinished"  # it failed, or the search was left before its end
+    OTHER = "unfinished"  # it failed, or the search was interrupted
 
 
 def ending(row: Trial) -> Ending:
-    """How a trial ended."""
-    if row.has_diverged or row.outcome == DIVERGED:
+    """Return how a trial ended."""
+    if row.has_diverged or row.outcome == str(Status.DIVERGED):
         return Ending.DIVERGED
     if row.has_finished:
         return Ending.FINISHED
@@ -46,16 +45,16 @@ def ending(row: Trial) -> Ending:
 
 @dataclass(frozen=True)
 class Curve:
-    """What one trial reported.
+    """Learning curve of one trial.
 
     Attributes:
-        number: of the trial.
-        level: of its last report; 0 if there is none.
-        ending: how it ended.
-        tokens: training tokens, those of a parent included; where it goes on from a parent, the
-            first point is the parent's.
-        values: the objective there, all finite.
-        diverged: where it diverged: tokens, and its last finite value; None if there is none.
+        number: number of the trial.
+        level: level of its last report; 0 if it has no report.
+        ending: how the trial ended.
+        tokens: training tokens of each point, those of a parent included; the curve of a trial
+            that continues a parent starts with a point of the parent.
+        values: objective at each point, all finite.
+        diverged: tokens at which the trial diverged, and its last finite value; else None.
     """
 
     number: int
@@ -68,13 +67,13 @@ class Curve:
 
 @dataclass(frozen=True)
 class BestSoFar:
-    """The best value that any trial had shown, each time it improved, and at the end.
+    """Best value of all trials: a point for each improvement, and one for the end.
 
     Attributes:
-        tokens: that the search had spent on all trials.
-        seconds: since it began; None if the record does not have all times.
-        values: the best objective so far.
-        trials: whose value it is.
+        tokens: tokens that all trials had trained.
+        seconds: time since the search started; None if the record does not have all times.
+        values: best objective so far.
+        trials: numbers of the trials that reached the values.
     """
 
     tokens: tuple[int, ...]
@@ -84,22 +83,22 @@ class BestSoFar:
 
 
 @dataclass(frozen=True)
-class Rung:
-    """What became of the trials that came to one report.
+class RungCounts:
+    """Number of trials that reached one report, and their further course.
 
     Attributes:
-        level: number of the report.
-        came: trials that reached it; the sum of the rest.
-        went_on: trials that trained further.
-        stopped: trials that were stopped here.
-        diverged: trials that had been fine until the report before, and diverged on the way here.
-        finished: trials whose budget ended here.
-        other: trials that failed after it, or were left here.
+        level: level of the report.
+        reached: trials that reached it; the sum of the other numbers.
+        continued: trials that trained further.
+        stopped: trials that were stopped at this report.
+        diverged: trials that diverged between the previous report and this one.
+        finished: trials whose budget ended at this report.
+        other: trials that failed after it, or were interrupted here.
     """
 
     level: int
-    came: int
-    went_on: int
+    reached: int
+    continued: int
     stopped: int
     diverged: int
     finished: int
@@ -108,11 +107,12 @@ class Rung:
 
 @dataclass(frozen=True)
 class Front:
-    """Two of several objectives.
+    """Trials in the plane of two objectives.
 
     Attributes:
-        metrics: along the horizontal and the vertical axis.
-        points: trial, its two values, and whether no other trial is better in every objective.
+        metrics: metrics of the horizontal and the vertical axis.
+        points: number of the trial, its two values, and True if it is on the Pareto front of all
+            objectives.
     """
 
     metrics: tuple[str, str]
@@ -120,10 +120,10 @@ class Front:
 
 
 class ReportData:
-    """The series of one search; each is computed when it is first asked for.
+    """Series of one search, each computed on first use.
 
     Args:
-        result: of the search.
+        result: result of the search.
     """
 
     def __init__(self, result: SearchResult) -> None:
@@ -135,63 +135,65 @@ class ReportData:
 
     @property
     def trials(self) -> list[Trial]:
-        """Those of the search, by number."""
+        """Trials of the search, by number."""
         return self.result.trials
 
     @property
     def defaults(self) -> float | None:
-        """The objective of the first trial, which has the defaults; None if it has none."""
-        first = next((row for row in self.trials if row.number == 0), None)
+        """Objective of trial 0, which has the defaults; None if it is not finite."""
+        first = next((trial for trial in self.trials if trial.number == 0), None)
         value = math.inf if first is None else first.objective(self.metric)
         return value if math.isfinite(value) else None
 
     @property
     def levels(self) -> int:
-        """Reports of a complete trial."""
-        return max((len(self._report_steps(row)) for row in self.trials), default=0)
+        """Number of reports of a complete trial."""
+        return max((len(self._report_steps(trial)) for trial in self.trials), default=0)
 
-    def level(self, row: Trial, report: Report) -> int:
-        """Number of a report; where a trial diverged on its way, that of the report it missed."""
-        steps = self._report_steps(row)
+    def level(self, trial: Trial, report: Report) -> int:
+        """Return the level of a report; of a divergence, that of the report it did not reach."""
+        steps = self._report_steps(trial)
         return min(bisect_left(steps, report.step) + 1, len(steps))
 
-    def reached(self, row: Trial) -> int:
-        """Level of the last report of a trial; 0 if there is none."""
-        return self.level(row, row.last) if row.last else 0
+    def reached(self, trial: Trial) -> int:
+        """Return the level of the last report of a trial; 0 if it has none."""
+        return self.level(trial, trial.last) if trial.last else 0
 
-    def _report_steps(self, row: Trial) -> tuple[int, ...]:
-        if row.number not in self._steps:  # the specification counts them anew each time
-            self._steps[row.number] = tuple(row.spec.report_steps)
-        return self._steps[row.number]
+    def _report_steps(self, trial: Trial) -> tuple[int, ...]:
+        if trial.number not in self._steps:  # the specification computes them each time
+            self._steps[trial.number] = tuple(trial.spec.report_steps)
+        return self._steps[trial.number]
 
     # curves ------------------------------------------------------------------------------------
 
     @cached_property
     def curves(self) -> list[Curve]:
-        """One for each trial that reported, by number."""
-        return [self._curve(row) for row in self.trials if row.reports]
+        """Curves of the trials that reported, by number."""
+        return [self._curve(trial) for trial in self.trials if trial.reports]
 
-    def _curve(self, row: Trial) -> Curve:
-        points = self._finite(row.reports, row)
-        parent = next((r for r in self.trials if r.number == row.parent), None)
+    def _curve(self, trial: Trial) -> Curve:
+        points = self._finite(trial.reports, trial)
+        parent = next((r for r in self.trials if r.number == trial.parent), None)
         if parent is not None:
-            before = [p for p in self._finite(parent.reports, parent) if p[0] <= row.tokens_before]
+            before = [
+                p for p in self._finite(parent.reports, parent) if p[0] <= trial.tokens_before
+            ]
             points = before[-1:] + points
         diverged = None
-        if row.has_diverged and points:
-            diverged = row.tokens, points[-1][1]
+        if trial.has_diverged and points:
+            diverged = trial.tokens, points[-1][1]
         return Curve(
-            row.number,
-            self.reached(row),
-            ending(row),
+            trial.number,
+            self.reached(trial),
+            ending(trial),
             tuple(tokens for tokens, _ in points),
             tuple(value for _, value in points),
             diverged,
         )
 
-    def _finite(self, reports: Sequence[Report], row: Trial) -> list[tuple[int, float]]:
+    def _finite(self, reports: Sequence[Report], trial: Trial) -> list[tuple[int, float]]:
         pairs = [
-            (report.tokens, row.value(self.metric, report))
+            (report.tokens, trial.value(self.metric, report))
             for report in reports
             if report.status is not Status.DIVERGED
         ]
@@ -199,26 +201,26 @@ class ReportData:
 
     @cached_property
     def best_so_far(self) -> BestSoFar | None:
-        """Over all reports in the order in which they came; None if no value is finite.
+        """Best value over all reports in the order of time; None if no value is finite.
 
-        Without times they are taken trial by trial.
+        Without recorded times the trials are taken one after another.
         """
         times = self.result.times
-        timed = all(len(row.times) == len(row.reports) for row in self.trials)
+        has_times = all(len(trial.times) == len(trial.reports) for trial in self.trials)
         events = []
-        for row in self.trials:
-            before = row.tokens_before
-            for index, report in enumerate(row.reports):
-                seconds = times[row.number][index] if timed else 0.0
-                spent = 0 if row.reused else report.tokens - before
+        for trial in self.trials:
+            before = trial.tokens_before
+            for index, report in enumerate(trial.reports):
+                seconds = times[trial.number][index] if has_times else 0.0
+                spent = 0 if trial.reused else report.tokens - before
                 before = report.tokens
-                events.append((seconds, row.number, index, spent, row, report))
-        events.sort(key=lambda event: event[:3])
+                events.append((seconds, trial.number, index, spent, trial, report))
+        events.sort(key=lambda event: event[:3])  # by time, trial and report
         points: list[tuple[int, float, float, int]] = []
         total, best, end = 0, math.inf, 0.0
-        for seconds, number, _, spent, row, report in events:
+        for seconds, number, _, spent, trial, report in events:
             total, end = total + spent, seconds
-            value = row.value(self.metric, report)
+            value = trial.value(self.metric, report)
             is_bad = report.status is Status.DIVERGED or not math.isfinite(value)
             if not is_bad and self.sign * value < best:
                 best = self.sign * value
@@ -227,27 +229,27 @@ class ReportData:
             return None
         points.append((total, end, *points[-1][2:]))
         tokens, clock, values, numbers = zip(*points, strict=True)
-        return BestSoFar(tokens, clock if timed and end > 0 else None, values, numbers)
+        return BestSoFar(tokens, clock if has_times and end > 0 else None, values, numbers)
 
     # rungs -------------------------------------------------------------------------------------
 
     @cached_property
-    def rungs(self) -> list[Rung]:
-        """One for each report of a complete trial."""
+    def rungs(self) -> list[RungCounts]:
+        """Counts of trials at each report of a complete trial."""
         return [self._rung(level) for level in range(1, self.levels + 1)]
 
-    def _rung(self, level: int) -> Rung:
+    def _rung(self, level: int) -> RungCounts:
         ends = dict.fromkeys(Ending, 0)
-        went_on = 0
-        for row in self.trials:
-            if not row.reports or self.level(row, row.reports[0]) > level:
-                continue  # it began above
-            if self.reached(row) > level:
-                went_on += 1
-            elif self.reached(row) == level:
-                ends[ending(row)] += 1
-        return Rung(
-            level, went_on + sum(ends.values()), went_on, ends[Ending.STOPPED],
+        continued = 0
+        for trial in self.trials:
+            if not trial.reports or self.level(trial, trial.reports[0]) > level:
+                continue  # it started above this level
+            if self.reached(trial) > level:
+                continued += 1
+            elif self.reached(trial) == level:
+                ends[ending(trial)] += 1
+        return RungCounts(
+            level, continued + sum(ends.values()), continued, ends[Ending.STOPPED],
             ends[Ending.DIVERGED], ends[Ending.FINISHED], ends[Ending.OTHER],
         )  # fmt: skip
 
@@ -255,19 +257,21 @@ class ReportData:
 
     @cached_property
     def fronts(self) -> list[Front]:
-        """The first objective with each of the others; empty if there is one."""
+        """Fronts of the first objective with each further one; empty for one objective."""
         first, *others = self.result.space.objectives
         objectives = {o.metric: o.mode for o in self.result.space.objectives}
-        on_front = {row.number for row in pareto_front(self.trials, objectives)} if others else ()
+        on_front = (
+            {trial.number for trial in pareto_front(self.trials, objectives)} if others else ()
+        )
         return [
             Front(
                 (first.metric, other.metric),
                 tuple(
-                    (row.number, x, y, row.number in on_front)
-                    for row in self.trials
-                    if row.has_finished
-                    and math.isfinite(x := row.objective(first.metric))
-                    and math.isfinite(y := row.objective(other.metric))
+                    (trial.number, x, y, trial.number in on_front)
+                    for trial in self.trials
+                    if trial.has_finished
+                    and math.isfinite(x := trial.objective(first.metric))
+                    and math.isfinite(y := trial.objective(other.metric))
                 ),
             )
             for other in others
@@ -277,20 +281,20 @@ class ReportData:
 # scales ------------------------------------------------------------------------------------------
 
 
-def good_end(metric: str) -> str:
-    """`lower is better`, or `higher is better`."""
+def better_direction(metric: str) -> str:
+    """Return `lower is better` or `higher is better`."""
     return "higher is better" if sign_of(metric) < 0 else "lower is better"
 
 
 def window(values: Sequence[float], sign: int = 1) -> tuple[float, float] | None:
-    """From where to where a picture of some values goes: bad outliers are left outside.
+    """Return the range of an axis of values; bad outliers are outside of it.
 
     Args:
-        values: finite.
-        sign: -1 if large ones are good.
+        values: finite values.
+        sign: -1 if large values are good, else 1.
 
     Returns:
-        The ends without any margin; None if there are no values.
+        Lower and upper end, without margin; None if there are no values.
     """
     if not values:
         return None
@@ -305,5 +309,5 @@ def window(values: Sequence[float], sign: int = 1) -> tuple[float, float] | None
 
 
 def is_wide(low: float, high: float) -> bool:
-    """Whether a range of values asks for a log scale."""
+    """Return whether a range of values needs a log scale."""
     return low > 0 and high > _WIDE * low

@@ -1,4 +1,4 @@
-"""What each parameter explains, by two methods, for the trials of a search."""
+"""Shares of the objective that each parameter explains, by two methods."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ METHODS: dict[Method, str] = {"fanova": "fANOVA", "ped-anova": "PED-ANOVA"}
 
 @dataclass(frozen=True)
 class Bar:
-    """One parameter.
+    """Shares of one parameter.
 
     Attributes:
-        title: of the parameter; with its condition, if only some trials have it.
-        shares: method → share of the main effects and its standard deviation over resamples of the
-            trials, both from 0 to 1.
+        title: symbol of the parameter, with its condition if only some trials have it.
+        shares: by method: share of the main effects, and its standard deviation over resamples of
+            the trials, both from 0 to 1.
     """
 
     title: str
@@ -29,14 +29,14 @@ class Bar:
 
 @dataclass(frozen=True)
 class Shares:
-    """All parameters, the most important first.
+    """Shares of all parameters, the most important first.
 
     Attributes:
-        bars: empty if nothing can be said.
-        trials: that were looked at.
-        tokens: training tokens at which they were compared.
-        reason: why nothing can be said, as a sentence; None if there are bars.
-        is_clear: whether fANOVA's first parameter stands out of its uncertainty.
+        bars: shares of the parameters; empty if they cannot be computed.
+        trials: number of trials compared.
+        tokens: training tokens at which the trials are compared.
+        reason: sentence that says why there are no bars; None if there are bars.
+        is_clear: True if the largest share by fANOVA is clearly larger than its uncertainty.
     """
 
     bars: tuple[Bar, ...]
@@ -47,27 +47,28 @@ class Shares:
 
 
 def shares_of(series: ReportData) -> Shares:
-    """Compare the trials that began from nothing, at a budget that half of them were trained for.
+    """Compare the trials without a parent, at a budget that half of them were trained for.
 
-    Parameters that only some trials have are judged among those, after the others.
+    Parameters that only some trials have are compared among those trials, after the others.
     """
     space = series.result.space
-    rows = [row for row in series.trials if row.parent is None and not row.is_duplicate]
-    points, tokens = comparable(space, rows)
-    found: dict[Method, list[Importance]] = {m: importance(space, points, m) for m in METHODS}
-    first = found["fanova"]
+    candidates = [
+        row for row in series.trials
+        if row.parent is None and not row.is_duplicate
+    ]  # fmt: skip
+    points, tokens = comparable(space, candidates)
+    importances: dict[Method, list[Importance]] = {m: importance(space, points, m) for m in METHODS}
+    first = importances["fanova"]
     if not first:
         return Shares((), len(points), tokens, _reason(series, len(points), tokens), False)
-    bars = tuple(
-        bar for group in first for bar in _bars(group, found["ped-anova"])
-    )  # each group of parameters is told once
+    bars = tuple(bar for group in first for bar in _bars(group, importances["ped-anova"]))
     return Shares(bars, first[0].count, tokens, None, first[0].stands_out)
 
 
 def _bars(group: Importance, others: list[Importance]) -> list[Bar]:
-    """Those that are told of one group of trials."""
+    """Return the bars that belong to one group of trials."""
     other = next((o for o in others if o.labels == group.labels), None)
-    known = {s.parameter.label: (s.mean, s.deviation) for s in other.shares} if other else {}
+    ped_anova = {s.parameter.label: (s.mean, s.deviation) for s in other.shares} if other else {}
     bars = []
     for share in group.shares:
         p = share.parameter
@@ -76,8 +77,8 @@ def _bars(group: Importance, others: list[Importance]) -> list[Bar]:
         title = f"{symbol(p.name)} / {symbol(p.fraction_of)}" if p.fraction_of else symbol(p.name)
         title = f"{title} (if {condition(p.when)})" if p.when else title
         shares: dict[Method, tuple[float, float]] = {"fanova": (share.mean, share.deviation)}
-        if p.label in known:
-            shares["ped-anova"] = known[p.label]
+        if p.label in ped_anova:
+            shares["ped-anova"] = ped_anova[p.label]
         bars.append(Bar(title, shares))
     return bars
 
@@ -85,11 +86,11 @@ def _bars(group: Importance, others: list[Importance]) -> list[Bar]:
 def _reason(series: ReportData, trials: int, tokens: int) -> str:
     searched = series.result.space.searched
     if not searched:
-        return "Nothing was searched, so nothing can be more important than anything else."
-    fewest = fewest_trials(max((len(row.draw) for row in series.trials), default=0))
+        return "No parameter was searched, so there are no importances."
+    fewest = fewest_trials(max((len(trial.draw) for trial in series.trials), default=0))
     if trials < fewest:
         return (
-            f"Too few trials to say which parameters matter: {trials} of them can be compared at "
-            f"{tokens:,} tokens, and at least {fewest} are needed for {len(searched)} parameters."
+            f"Too few trials to compute importances: {trials} of the trials can be compared at "
+            f"{tokens:,} tokens, and {len(searched)} parameters need at least {fewest}."
         )
-    return "All trials that can be compared have the same value, so no parameter explains anything."
+    return "All comparable trials have the same value, so there are no importances."

@@ -1,31 +1,24 @@
-"""The report of a search: one HTML page to read, and the same pictures as PNGs for papers.
-
-The numbers are in `series`, `axes` and `shares`; `figures` and `parallel` draw them for the page,
-`pictures` for papers; `captions` and `contents` say them in words; `page` puts it all together.
-"""
+"""Writing a report to files: the page, the PNGs, and the texts that trials write for the page."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from tuner.errors import RecordError, TunerError
 from tuner.home import Home
 from tuner.results.result import SearchResult
 from tuner.tracking.record import Record
 
-if TYPE_CHECKING:
-    from tuner.results.result import SearchResult
-
-__all__ = ["check_folder", "check_output", "write_pictures", "write_report"]
+_MOST_SAMPLES = 3
+_SAMPLE_TOKENS = 150
 
 
 def check_output(path: str | Path) -> None:
-    """Whether a report can be written there, before it is made.
+    """Check that a report can be written to a path, before the report is made.
 
     Raises:
-        TunerError: if its folder is not there, or it is a folder itself.
+        TunerError: if the folder of the path does not exist, or the path is a folder.
     """
     path = Path(path)
     try:
@@ -39,10 +32,10 @@ def check_output(path: str | Path) -> None:
 
 
 def check_folder(path: str | Path) -> None:
-    """Whether pictures can be written to a folder, which is made if need be.
+    """Create a folder for PNGs, if it does not exist.
 
     Raises:
-        TunerError: if it is something else, or cannot be made.
+        TunerError: if the path is not a folder, or cannot be created.
     """
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
@@ -56,15 +49,15 @@ def write_report(
     """Write a search as one HTML file that works without a network.
 
     Args:
-        result: of the search; it may be unfinished.
-        path: of the file.
-        samples: trial → a short text that it wrote; left out without.
+        result: result of a search, which may be unfinished.
+        path: path of the file.
+        samples: short texts by number of the trial that wrote them; None for no such section.
 
     Returns:
         The path.
 
     Raises:
-        TunerError: if it cannot be written.
+        TunerError: if the file cannot be written.
     """
     from tuner.report.page import html_of
 
@@ -78,17 +71,17 @@ def write_report(
 
 
 def write_pictures(result: SearchResult, folder: str | Path) -> list[Path]:
-    """Write the pictures of the report as PNGs of 300 dots per inch.
+    """Write the plots of the report as PNGs of 300 dots per inch.
 
     Args:
-        result: of the search.
-        folder: where to; made if need be.
+        result: result of a search.
+        folder: folder of the files, created if it does not exist.
 
     Returns:
-        The files.
+        Paths of the files.
 
     Raises:
-        TunerError: if they cannot be written.
+        TunerError: if a file cannot be written.
     """
     from tuner.report.pictures import draw_all
 
@@ -100,48 +93,43 @@ def write_pictures(result: SearchResult, folder: str | Path) -> list[Path]:
         raise TunerError(f"{folder} cannot be written: {error.strerror}") from error
 
 
-_MOST_TRIALS = 3
-
-
-_TOKENS = 150
-
-
 def samples_of(result: SearchResult, home: Home, prompt: str = "") -> dict[int, str]:
-    """A short text of each of the best trials whose weights were kept, the winner's first.
+    """Generate a short text with each of the best trials whose weights were kept.
 
     Args:
-        result: of the search.
-        home: where it lives.
-        prompt: what the texts begin with; by default they begin a document.
+        result: result of a search.
+        home: home of the search.
+        prompt: start of each text; by default a text starts a document.
 
     Returns:
-        Trial → its text, the prompt included. Empty if no weights were kept, and for
-        encoder–decoders, which would need something to read.
+        Texts by number of the trial, the prompt included, the winner's first. Empty if no weights
+        were kept, and for encoder–decoders, which need a source.
 
     Raises:
         StoreError: if the tracking store cannot be used.
     """
-    # not imported with the module: they load torch
+    # imported here because they load torch
     from model.generation.settings import GenerationSettings
     from tuner.trained.generate import check_finite_weights, sample
     from tuner.trained.load_trial import kept_trial
 
-    finished = [row for row in (result.best, *result.ranked) if row.has_finished]
-    rows = list({row.number: row for row in finished}.values())[:_MOST_TRIALS]
+    finished = [trial for trial in (result.best, *result.ranked) if trial.has_finished]
+    best = list({trial.number: trial for trial in finished}.values())[:_MOST_SAMPLES]
     record = Record(home.tracking_uri)
-    found = {}
-    for row in rows:
-        run = result.run_ids.get(row.number)
-        if run is None or row.spec.architecture.n_encoder_layers:
+    trained_by_number = {}
+    for trial in best:
+        run = result.run_ids.get(trial.number)
+        if run is None or trial.spec.architecture.n_encoder_layers:
             continue
         try:
             trained = kept_trial(record, record.trial(run), home)
             if trained is not None:
                 check_finite_weights(trained)
-                found[row.number] = trained
-        except RecordError:
+                trained_by_number[trial.number] = trained
+        except RecordError:  # a report is written without the texts that cannot be made
             continue
-    if not found:
+    if not trained_by_number:
         return {}
-    texts = sample(list(found.values()), prompt, settings=GenerationSettings(max_tokens=_TOKENS))
-    return {number: prompt + text for number, text in zip(found, texts, strict=True)}
+    settings = GenerationSettings(max_tokens=_SAMPLE_TOKENS)
+    texts = sample(list(trained_by_number.values()), prompt, settings=settings)
+    return {number: prompt + text for number, text in zip(trained_by_number, texts, strict=True)}

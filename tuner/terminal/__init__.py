@@ -1,1 +1,4 @@
-"""What a terminal shows: live view, progress, tables, the summary."""
+"""Output on a terminal: the live view of a search, progress, tables, the summary, growing texts.
+
+Main names: `LiveView`, `LogView`, `show_progress`, `table`, `print_summary`, `TextsView`.
+"""

@@ -1,4 +1,4 @@
-"""What a user sees while a search runs: a live view on a terminal, a line per event elsewhere."""
+"""Views of a running search: a live view on a terminal, a line per event in a pipe or file."""
 
 from __future__ import annotations
 
@@ -11,49 +11,50 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
+from typing_extensions import override
 
 from model.progress import OnProgress
 from tuner.conductor.board import Board
 from tuner.conductor.trial import Trial
 from tuner.driver.view import SilentView
 from tuner.formatting import clock
-from tuner.terminal import progress
+from tuner.terminal.progress import show_progress
 
 _MOST_ROWS = 12
 _BARS = " ▏▎▍▌▋▊▉█"
 _LEVELS = "▁▂▃▄▅▆▇█"
 _LONGEST_BAR = 40  # cells
-_NARROW = 50  # cells: less is shown
-_LINES_ABOVE = 6  # of the view, before the table; and one for the cursor
+_NARROW = 50  # cells; below, the table has fewer columns
+_LINES_ABOVE = 6  # of the view above the table, and the line of the cursor
 
 
 class LogView(SilentView):
-    """A plain line per event, for pipes and files."""
+    """Prints a plain line per event, for pipes and files."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._board: Board | None = None
 
+    @override
     def phase(self, message: str) -> None:
-        """Print it."""
         self._console.print(message, highlight=False, soft_wrap=True)
 
+    @override
     def progress(self) -> AbstractContextManager[OnProgress]:
-        """A line for each stage, and now and then how far it is."""
-        return progress.shown(self._console)
+        return show_progress(self._console)
 
+    @override
     def begin(self, board: Board, title: str) -> None:
-        """Print the title."""
         self._board = board
         self.phase(title)
 
-    def event(self, row: Trial, message: str) -> None:
-        """Print time, trial, message and how far the search is."""
+    @override
+    def event(self, trial: Trial, message: str) -> None:
         board = self._board
         assert board is not None
         left = "" if board.seconds_left is None else f", about {clock(board.seconds_left)} left"
         self._console.print(
-            f"{clock(board.seconds)}  trial {row.number:>3}  {message}  "
+            f"{clock(board.seconds)}  trial {trial.number:>3}  {message}  "
             f"[{len(board.ended)}/{board.num_trials} trials, "
             f"{board.tokens_per_second:,.0f} tokens/s{left}]",
             highlight=False,
@@ -63,7 +64,7 @@ class LogView(SilentView):
 
 
 class LiveView(SilentView):
-    """A view that redraws itself four times a second, with what matters told above it."""
+    """Redraws the state of the search four times a second and prints important events above."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -71,36 +72,36 @@ class LiveView(SilentView):
         self._board: Board | None = None
         self._title = ""
 
+    @override
     def phase(self, message: str) -> None:
-        """Print it above the view."""
         self._console.print(Text(message, style="dim"))
 
+    @override
     def progress(self) -> AbstractContextManager[OnProgress]:
-        """A bar that vanishes at the end."""
-        return progress.shown(self._console)
+        return show_progress(self._console)
 
+    @override
     def begin(self, board: Board, title: str) -> None:
-        """Start drawing."""
         self._board, self._title = board, title
         self._live = Live(
             get_renderable=self._draw, console=self._console, refresh_per_second=4, transient=True
         )
         self._live.start()
 
-    def event(self, row: Trial, message: str) -> None:
-        """Print above the view what a user would not like to miss."""
-        if row.has_diverged or row.has_failed or (row.last and row.last.problem):
+    @override
+    def event(self, trial: Trial, message: str) -> None:
+        if trial.has_diverged or trial.has_failed or (trial.last and trial.last.problem):
             style = "yellow"
-        elif self._board is not None and row is self._board.best and row.has_finished:
+        elif self._board is not None and trial is self._board.best and trial.has_finished:
             style = "green"
         else:
-            return
+            return  # the view shows it anyway
         assert self._board is not None
-        line = f"{clock(self._board.seconds)}  trial {row.number}  {message}"
+        line = f"{clock(self._board.seconds)}  trial {trial.number}  {message}"
         self._console.print(Text(line, style=style))
 
+    @override
     def end(self) -> None:
-        """Stop drawing and leave the screen as it was."""
         if self._live is not None:
             self._live.stop()
 
@@ -111,13 +112,13 @@ class LiveView(SilentView):
 
 
 def draw_board(board: Board, title: str, width: int, height: int = 40) -> list[RenderableType]:
-    """The live view as lines, none of which wraps: progress, best so far, rungs, and the trials.
+    """Return the lines of the live view, which never wrap: progress, best so far, rungs, trials.
 
     Args:
-        board: of the search.
-        title: its name.
-        width: of the terminal, in cells.
-        height: in lines.
+        board: board of the search.
+        title: name of the search.
+        width: width of the terminal, in cells.
+        height: height of the terminal, in lines.
     """
     rungs = _rung_lines(board, width)
     rows = max(1, min(_MOST_ROWS, height - _LINES_ABOVE - len(rungs)))
@@ -145,11 +146,11 @@ def _head(board: Board, title: str, width: int) -> Text:
 def _throughput(board: Board) -> Text:
     counts = {
         "training": len(board.training),
-        "waiting": len(board.paused),
-        "diverged": sum(row.has_diverged for row in board.trials.values()),
-        "confirming": sum(row.confirms is not None for row in board.training),
+        "paused": len(board.paused),
+        "diverged": sum(trial.has_diverged for trial in board.trials.values()),
+        "confirming": sum(trial.confirms is not None for trial in board.training),
     }
-    parts = [f"{count} {what}" for what, count in counts.items() if count]
+    parts = [f"{count} {state}" for state, count in counts.items() if count]
     return Text(" · ".join([f"{board.tokens_per_second:,.0f} tokens/s", *parts]), style="dim")
 
 
@@ -172,16 +173,16 @@ def _best_line(board: Board, width: int) -> Text:
 
 
 def sparkline(values: Sequence[float], cells: int, scale: Sequence[float] | None = None) -> str:
-    """A curve as a row of bars, the newest value last; what is not finite is left out.
+    """Draw a curve as a row of bars, the newest value last; values not finite are omitted.
 
     Args:
-        values: in the order of time.
-        cells: the most characters.
-        scale: values from the lowest to the highest of which the bars reach; by default these.
+        values: values in the order of time.
+        cells: largest number of characters.
+        scale: values whose minimum and maximum are the ends of the scale; by default `values`.
     """
     finite = [value for value in values if math.isfinite(value)]
     count = min(cells, len(finite))
-    # each cell shows the last value of its stretch, so that the end is the end
+    # a cell shows the last of its values, so that the last cell shows the newest value
     shown = [finite[(i + 1) * len(finite) // count - 1] for i in range(count)]
     scale = shown if scale is None else scale
     low, high = min(scale, default=0), max(scale, default=0)
@@ -190,13 +191,13 @@ def sparkline(values: Sequence[float], cells: int, scale: Sequence[float] | None
 
 
 def _rung_lines(board: Board, width: int) -> list[Text]:
-    """How many trials reached each report at which some were stopped."""
-    reached = Counter(len(row.reports) for row in board.searched)
-    over = board.ended + board.paused
-    stops = {len(r.reports) for r in over if not (r.has_finished or r.has_diverged)} - {0}
-    total = max((len(r.report_steps) for r in board.trials.values()), default=1)
+    """Return a bar for each report at which trials were stopped: the number that reached it."""
+    reached = Counter(len(trial.reports) for trial in board.searched)
+    stopped = [t for t in board.ended + board.paused if not (t.has_finished or t.has_diverged)]
+    stops = {len(trial.reports) for trial in stopped} - {0}
+    total = max((len(trial.report_steps) for trial in board.trials.values()), default=1)
     rungs = sorted(stops | {total})
-    if len(rungs) > 5:  # hyperband stops nearly everywhere
+    if len(rungs) > 5:  # hyperband stops trials at nearly every report
         rungs = rungs[:: math.ceil(len(rungs) / 5)] + [total] * (rungs[-1] != total)
     cells = max(4, min(_LONGEST_BAR, width - 20))
     lines = []
@@ -219,14 +220,14 @@ def _table(board: Board, rows: int, *, is_narrow: bool) -> Table:
     if not is_narrow:
         table.add_column("B", justify="right", style="dim", no_wrap=True)
         table.add_column("peak rate", justify="right", style="dim", no_wrap=True)
-    for row in board.training[:rows]:
-        h = row.spec.hyperparameters
+    for trial in board.training[:rows]:
+        h = trial.spec.hyperparameters
         peak = h.max_learning_rate if h.schedule == "cosine" else h.learning_rate
-        share = row.tokens / row.spec.budget_tokens
+        share = trial.tokens / trial.spec.budget_tokens
         cells = [
-            str(row.number),
+            str(trial.number),
             _bar(share, 6 if is_narrow else 16),
-            f"{row.objective(board.metric):.4f}" if row.last else "",
+            f"{trial.objective(board.metric):.4f}" if trial.last else "",
         ]
         table.add_row(*cells, *([] if is_narrow else [str(h.batch_size), f"{peak:.2g}"]))
     return table

@@ -1,4 +1,4 @@
-"""How far long work is: a bar with a rate and the time left, or a line now and then in a pipe."""
+"""Progress of long work: a bar with rate and time left; in a pipe, a line every ten seconds."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TextColumn
 from rich.progress import Progress as Bars
 from rich.text import Text
+from typing_extensions import override
 
 from model.progress import OnProgress, Progress
 from tuner.formatting import clock
@@ -19,8 +20,8 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 @contextmanager
-def shown(console: Console) -> Iterator[OnProgress]:
-    """Show what is reported, as long as the context lasts; bars vanish at its end."""
+def show_progress(console: Console) -> Iterator[OnProgress]:
+    """Show the progress that is reported within the context; bars vanish at its end."""
     if not console.is_terminal:
         yield _Lines(console)
         return
@@ -35,7 +36,7 @@ def shown(console: Console) -> Iterator[OnProgress]:
 
 
 class _Bars:
-    """One bar at a time, for the stage under way."""
+    """Shows one bar, for the current stage."""
 
     def __init__(self, bars: Bars) -> None:
         self._bars = bars
@@ -48,16 +49,16 @@ class _Bars:
             self._stage = progress.stage
             self._bars.add_task(progress.stage, total=None, unit=progress.unit)
         task = self._bars.task_ids[-1]
-        # without a total the bar only moves to and fro
+        # without a total the bar pulses
         total = progress.total if progress.done else None
         self._bars.update(task, completed=progress.done, total=total)
 
 
 class _Amount(ProgressColumn):
-    """`9.7/10.2 MB · 14.1 MB/s · 0:12 left`."""
+    """Column of a bar such as `9.7/10.2 MB · 14.1 MB/s · 0:12 left`."""
 
+    @override
     def render(self, task: Task) -> Text:
-        """What is known of a stage."""
         if not task.completed:
             return Text()
         rate = task.speed or (task.completed / task.elapsed if task.elapsed else None)
@@ -74,25 +75,25 @@ class _Amount(ProgressColumn):
 
 
 class _Lines:
-    """A line when a stage begins, and one every ten seconds while it lasts."""
+    """Prints a line when a stage starts, and one every ten seconds during the stage."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._stage = ""
-        self._began = self._said = 0.0
+        self._started = self._printed = 0.0
 
     def __call__(self, progress: Progress) -> None:
         now = time.monotonic()
         if progress.stage != self._stage:
-            self._stage, self._began, self._said = progress.stage, now, now
-            self._say(progress.stage)
-        elif now - self._said >= _SECONDS_BETWEEN_LINES and progress.done:
-            self._said = now
-            rate = progress.done / (now - self._began)
+            self._stage, self._started, self._printed = progress.stage, now, now
+            self._print(progress.stage)
+        elif now - self._printed >= _SECONDS_BETWEEN_LINES and progress.done:
+            self._printed = now
+            rate = progress.done / (now - self._started)
             left = None if progress.total is None else (progress.total - progress.done) / rate
-            self._say(f"{progress.stage}: {_amount(progress, rate, left)}")
+            self._print(f"{progress.stage}: {_amount(progress, rate, left)}")
 
-    def _say(self, message: str) -> None:
+    def _print(self, message: str) -> None:
         self._console.print(message, highlight=False, markup=False, soft_wrap=True)
 
 

@@ -1,4 +1,4 @@
-"""What is printed at the end of a search, and the tables of other commands."""
+"""Summary at the end of a search: the best trials, their gain, the cost, the next commands."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from tuner.space.objective import Metric, Mode
 from tuner.space.parameter import symbol
 from tuner.terminal.tables import table
 
-if TYPE_CHECKING:  # it would load torch for a table
+if TYPE_CHECKING:
     from tuner.results.result import SearchResult
 
 _MOST_FRONT = 20
 
 
 def print_summary(console: Console, result: SearchResult, home: str | None = None) -> None:
-    """The best trials, what they are worth, what they cost, and what to do next.
+    """Print the best trials, their gain, their cost, recommendations and the next commands.
 
     Args:
-        console: where to.
-        result: what the search found.
-        home: as the user gave it, for the next commands to find it.
+        console: output.
+        result: result of the search.
+        home: value of --home, repeated in the next commands.
     """
     objectives = {o.metric: o.mode for o in result.space.objectives}
     several = len(objectives) > 1
@@ -48,7 +48,7 @@ def print_summary(console: Console, result: SearchResult, home: str | None = Non
         console.print(line, soft_wrap=True, highlight=False)
     if result.advice:
         console.print()
-        console.print(Text("What the trials advise", style="bold"))
+        console.print(Text("Recommendations", style="bold"))
         console.print(_bullets(result.advice))
     console.print()
     for command in _next_commands(result, home):
@@ -62,24 +62,24 @@ def _searched(result: SearchResult) -> list[str]:
     return list(dict.fromkeys(p.name for p in result.space.searched))
 
 
-def _outcome(row: Trial) -> str:
-    """How a trial ended, as a cell; what failed is told below the table."""
-    if row.has_failed:
+def _outcome(trial: Trial) -> str:
+    """Return the outcome as a cell; reasons of failures stand below the table."""
+    if trial.has_failed:
         return "failed"
-    told = str(row.outcome or "")
-    return f"{told}, recorded" if row.reused and not row.is_duplicate else told
+    outcome = str(trial.outcome or "")
+    return f"{outcome}, reused" if trial.reused and not trial.is_duplicate else outcome
 
 
 def _best_trials(result: SearchResult, width: int) -> RenderableType:
     names = _searched(result)
     rows = [
         [
-            row.number,
-            metric_text(row.objective(result.metric)),
-            _outcome(row),
-            *(row.text_of(name) for name in names),
+            trial.number,
+            metric_text(trial.objective(result.metric)),
+            _outcome(trial),
+            *(trial.text_of(name) for name in names),
         ]
-        for row in result.ranked[:MOST_TRIALS]
+        for trial in result.ranked[:MOST_TRIALS]
     ]
     columns = ["trial", result.metric, "outcome", *map(symbol, names)]
     title = f"{result.name}: the best of {len(result.trials)} trials"
@@ -87,25 +87,25 @@ def _best_trials(result: SearchResult, width: int) -> RenderableType:
 
 
 def _front(result: SearchResult, objectives: Mapping[Metric, Mode], width: int) -> RenderableType:
-    """The trials of which no other is better in every objective."""
+    """Return the Pareto front: trials that no other trial beats in every objective."""
     names, front = _searched(result), pareto_front(result.trials, objectives)
     rows = [
         [
-            row.number,
-            *(number(row.objective(metric)) for metric in objectives),
-            *(row.text_of(name) for name in names),
+            trial.number,
+            *(number(trial.objective(metric)) for metric in objectives),
+            *(trial.text_of(name) for name in names),
         ]
-        for row in front[:_MOST_FRONT]
+        for trial in front[:_MOST_FRONT]
     ]
-    title = f"{result.name}: of {len(result.trials)} trials no other is better in every objective"
+    title = f"{result.name}: Pareto front of {len(result.trials)} trials"
     if len(front) > len(rows):
         title += f" ({len(rows)} of {len(front)})"
     return table(title, ["trial", *objectives, *map(symbol, names)], rows, width)
 
 
 def _confirmed(result: SearchResult, confirmation: Confirmation, width: int) -> RenderableType:
-    """The configurations that were retrained, the winner first."""
-    trials = {row.number: row for row in result.trials}
+    """Return the retrained configurations, the winner first."""
+    trials = {trial.number: trial for trial in result.trials}
     seeds = max(len(entry.values) for entry in confirmation.ranked)
     rows = [
         [
@@ -133,7 +133,7 @@ def _padded(values: Sequence[float | None], count: int) -> Sequence[float | None
     return (*values, *[None] * (count - len(values)))
 
 
-# sentences -----------------------------------------------------------------------------------
+# recommendations and commands ----------------------------------------------------------------
 
 
 def _bullets(lines: Sequence[str]) -> Table:
@@ -144,27 +144,30 @@ def _bullets(lines: Sequence[str]) -> Table:
 
 
 def _next_commands(result: SearchResult, home: str | None) -> list[Text]:
-    """What to type next, on lines that are never broken: they are there to be copied."""
-    at = f" --home {shlex.quote(home)}" if home else ""
+    """Return the next commands, one a line; lines never wrap, so that they can be copied."""
+    option = f" --home {shlex.quote(home)}" if home else ""
     replayed = "confirmed winner" if result.confirmation else "best trial"
     commands = [
         ("tuner ui", "compare the trials in MLflow"),
-        ("tuner replay", f"retrain the {replayed} and prove that it reproduces"),
-        (f"tuner show --search {result.name}", "see all trials here"),
-        (f"tuner report --search {result.name}", "write one page with pictures of all this"),
-        (f"tuner export --search {result.name} -o exported", "write the winner for Hugging Face"),
+        ("tuner replay", f"retrain the {replayed} and verify that it reproduces"),
+        (f"tuner show --search {result.name}", "list all trials"),
+        (f"tuner report --search {result.name}", "write a page with plots"),
+        (f"tuner export --search {result.name} -o exported", "export the winner to Hugging Face"),
     ]
     if result.halted:
-        commands.insert(0, (f"tuner search --resume {result.name}", "go on where it stopped"))
+        commands.insert(0, (f"tuner search --resume {result.name}", "resume the search"))
     elif result.limit:
-        option = f"--{result.limit.replace('_', '-')}"
+        limit = f"--{result.limit.replace('_', '-')}"
         commands.insert(
-            0, (f"tuner search --resume {result.name} {option} N", "go on with a higher limit")
+            0, (f"tuner search --resume {result.name} {limit} N", "resume with a higher limit")
         )
-    width = max(len(command) for command, _ in commands) + len(at)
+    width = max(len(command) for command, _ in commands) + len(option)
     return [
         Text.assemble(
-            (f"  {command + at:<{width}}", "bold cyan"), "   ", (meaning, "dim"), overflow="ignore"
+            (f"  {command + option:<{width}}", "bold cyan"),
+            "   ",
+            (meaning, "dim"),
+            overflow="ignore",
         )
         for command, meaning in commands
     ]

@@ -15,32 +15,32 @@ def table(
     rows: Iterable[Sequence[object]],
     width: int | None = None,
 ) -> RenderableType:
-    """A plain table, texts to the left and numbers to the right.
+    """Return a plain table, texts aligned left and numbers aligned right.
 
     Args:
-        title: above it.
-        columns: heads.
-        rows: cells of any kind, written with str().
-        width: if the table would be wider, its last columns are left out and a line says so;
-            None lets long cells wrap instead.
+        title: title above the table, or None.
+        columns: heads of the columns.
+        rows: cells, converted by str().
+        width: width of the terminal: if the table is wider, its last columns are hidden and a
+            line names them. None lets long cells wrap instead.
     """
-    lines = [[str(cell) for cell in row] for row in rows]
-    widths = [max(map(len, cells)) + 2 for cells in zip(columns, *lines, strict=True)]
-    shown = len(columns)
-    while width is not None and shown > 1 and sum(widths[:shown]) > width:
-        shown -= 1
+    cells = [[str(value) for value in row] for row in rows]
+    widths = [max(map(len, column)) + 2 for column in zip(columns, *cells, strict=True)]
+    count = len(columns)
+    while width is not None and count > 1 and sum(widths[:count]) > width:
+        count -= 1
     result = Table(title=title, box=None, title_justify="left", title_style="bold", pad_edge=False)
-    for index, column in enumerate(columns[:shown]):
-        numeric = bool(lines) and all(_is_numeric(line[index]) for line in lines)
+    for index, column in enumerate(columns[:count]):
+        is_numeric = bool(cells) and all(_is_numeric(row[index]) for row in cells)
         result.add_column(
-            Text(column), justify="right" if numeric else "left", no_wrap=width is not None
+            Text(column), justify="right" if is_numeric else "left", no_wrap=width is not None
         )
-    for line in lines:
-        result.add_row(*map(Text, line[:shown]))
-    if shown == len(columns):
+    for row in cells:
+        result.add_row(*map(Text, row[:count]))
+    if count == len(columns):
         return result
-    hidden = ", ".join(columns[shown:])
-    return Group(result, Text(f"not shown for want of width: {hidden}", style="dim"))
+    hidden = ", ".join(columns[count:])
+    return Group(result, Text(f"hidden columns (terminal too narrow): {hidden}", style="dim"))
 
 
 def _is_numeric(text: str) -> bool:

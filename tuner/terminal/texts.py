@@ -1,4 +1,4 @@
-"""Texts as they grow: streamed if there is one, side by side or one below the other if more."""
+"""Generated texts while they grow: one text is streamed, several are shown in panels."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from rich.text import Text
 
 from tuner.trained.generate import Piece
 
-_NARROWEST = 44  # columns of a text that has others beside it
-_FRAME = 4  # columns and lines of a panel that are no text
-_SHORTEST = 5  # lines of a text that grows
-_PER_SECOND = 8
-# What moves the cursor or changes colours stays a character: a model may write anything.
+_LEAST_COLUMNS = 44  # of a panel beside others
+_FRAME = 4  # columns and lines of a panel around its text
+_LEAST_LINES = 5  # of a panel while its text grows
+_REFRESHES_PER_SECOND = 8
+# A model may write anything: replace characters that move the cursor or change colours.
 _CONTROLS = {
     code: "\ufffd" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"
 }
 
 
 class TextsView:
-    """Shows texts while they are written.
+    """Shows texts while they are generated.
 
     Args:
-        console: where to.
-        titles: of the texts, in the order of their numbers.
-        prompts: what each begins with; "" for nothing.
+        console: output.
+        titles: titles of the texts, by number.
+        prompts: prompts of the texts, by number; "" to show none.
     """
 
     def __init__(self, console: Console, titles: Sequence[str], prompts: Sequence[str]) -> None:
@@ -43,14 +43,14 @@ class TextsView:
             self._write(self._prompts[0], "bold")
         elif self._console.is_terminal:
             self._live = Live(
-                console=self._console, transient=True, refresh_per_second=_PER_SECOND,
+                console=self._console, transient=True, refresh_per_second=_REFRESHES_PER_SECOND,
                 get_renderable=self._growing,
             )  # fmt: skip
             self._live.start()
         return self
 
     def add(self, number: int, piece: Piece) -> None:
-        """Show what was added to a text."""
+        """Append a piece to a text."""
         self.texts[number] += piece.text
         if self._streams:
             self._write(piece.text)
@@ -69,28 +69,28 @@ class TextsView:
             self._write(f"{self._prompts[number]}{self.texts[number]}\n")
 
     def _write(self, text: str, style: str = "") -> None:
-        """Write at once; colours, and no control characters, on a terminal only."""
+        """Write and flush; on a terminal, with style and without control characters."""
         file = self._console.file
         if self._console.is_terminal:
-            shown = text.translate(_CONTROLS)
-            if style and shown and not self._console.no_color:
-                shown = f"\x1b[1m{shown}\x1b[0m"
-            file.write(shown)
+            printable = text.translate(_CONTROLS)
+            if style and printable and not self._console.no_color:
+                printable = f"\x1b[1m{printable}\x1b[0m"
+            file.write(printable)
         else:
             file.write(text)
         file.flush()
 
     def _growing(self) -> RenderableType:
-        """The ends of all texts, as many lines as fit the screen."""
+        """Return the last lines of all texts, as many as fit the screen."""
         columns = self._columns()
         rows = -(-len(self.texts) // columns)
-        return self._grid(max(_SHORTEST, (self._console.height - 1) // rows - _FRAME // 2))
+        return self._grid(max(_LEAST_LINES, (self._console.height - 1) // rows - _FRAME // 2))
 
     def _columns(self) -> int:
-        return max(1, min(len(self.texts), self._console.width // _NARROWEST))
+        return max(1, min(len(self.texts), self._console.width // _LEAST_COLUMNS))
 
     def _grid(self, height: int | None) -> Table:
-        """All texts in panels; each cut to its last lines if a height is given."""
+        """Return all texts in panels, each cut to its last `height` lines if given."""
         columns = self._columns()
         grid = Table.grid(expand=True)
         for _ in range(columns):
@@ -111,16 +111,16 @@ class TextsView:
         return Panel(text, title=Text(self._titles[number]), title_align="left", border_style="dim")
 
 
-def texts_of(view: TextsView, pieces: Iterable[Piece], samples: int) -> tuple[int, list[int]]:
+def show_texts(view: TextsView, pieces: Iterable[Piece], samples: int) -> tuple[int, list[int]]:
     """Show pieces until they end, or until Ctrl-C.
 
     Args:
-        view: of texts that are numbered by trial, and by sample within a trial.
-        pieces: as `generate` yields them.
-        samples: texts of each trial.
+        view: view of the texts, numbered by trial and, within a trial, by sample.
+        pieces: pieces that `generate` yields.
+        samples: number of texts of each trial.
 
     Returns:
-        Tokens of all texts, and of each.
+        Number of tokens of all texts, and of each text.
     """
     tokens = [0] * len(view.texts)
     with view:

@@ -1,4 +1,4 @@
-"""`tuner ui`: where it leads, and when it opens a browser."""
+"""`tuner ui`: the pages of MLflow, and when a browser opens."""
 
 from __future__ import annotations
 
@@ -39,39 +39,37 @@ def runs(open_tracker: Open, make_spec: MakeSpec) -> list[str]:
         tracker.log_report(number, report(4, loss, status))
         tracker.end_trial(number, str(status))
     tracker.flush()
-    found = [str(tracker.run_of(number)) for number in range(4)]
-    tracker.finish("finished", {}, found[0])
-    return found
+    run_ids = [str(tracker.run_of(number)) for number in range(4)]
+    tracker.finish("finished", {}, run_ids[0])
+    return run_ids
 
 
 def query(page: str) -> dict[str, str]:
     return {name: values[0] for name, values in parse_qs(urlparse(page[2:]).query).items()}
 
 
-def test_trials_page_asks_mlflow_for_the_trials_best_first(home: Home, runs: list[str]) -> None:
-    """What the page asks for, MLflow answers as meant."""
+def test_trials_page_lists_trials_best_first(home: Home, runs: list[str]) -> None:
+    """MLflow answers the query of the page with the trials, best first."""
     record = Record(home.tracking_uri)
     search = record.search()
-    asked = query(trials_page(search))
-    order = f"{asked['orderByKey']} {'ASC' if asked['orderByAsc'] == 'true' else 'DESC'}"
-    found = record.client.search_runs(
-        [search.experiment_id], asked["searchFilter"], order_by=[order]
+    parameters = query(trials_page(search))
+    order = f"{parameters['orderByKey']} {'ASC' if parameters['orderByAsc'] == 'true' else 'DESC'}"
+    answer = record.client.search_runs(
+        [search.experiment_id], parameters["searchFilter"], order_by=[order]
     )
-    assert [run.info.run_id for run in found] == runs[:3]
-    assert asked["compareRunsMode"] == "CHART"
+    assert [run.info.run_id for run in answer] == runs[:3]
+    assert parameters["compareRunsMode"] == "CHART"
 
 
-def test_trials_page_begins_with_the_largest_where_more_is_better(
-    home: Home, runs: list[str]
-) -> None:
+def test_trials_page_lists_largest_first_if_larger_is_better(home: Home, runs: list[str]) -> None:
     record = Record(home.tracking_uri)
     search = record.search()
     search.tags[Tag.METRIC] = "bleu"
-    asked = query(trials_page(search))
-    assert (asked["orderByKey"], asked["orderByAsc"]) == ("metrics.`bleu`", "false")
+    parameters = query(trials_page(search))
+    assert (parameters["orderByKey"], parameters["orderByAsc"]) == ("metrics.`bleu`", "false")
 
 
-def test_comparison_page_has_the_best_trials(
+def test_comparison_page_lists_best_trials(
     home: Home, runs: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = Record(home.tracking_uri)
@@ -82,28 +80,28 @@ def test_comparison_page_has_the_best_trials(
     assert query(page)["runs"] == f'["{runs[0]}", "{runs[1]}"]'
 
 
-def test_ui_of_a_tracking_server_says_where_it_is(
+def test_ui_of_tracking_server_prints_address(
     home: Home, runs: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record, opened, said = Record(home.tracking_uri), list[str](), list[str]()
+    record, opened, lines = Record(home.tracking_uri), list[str](), list[str]()
     monkeypatch.setattr(ui, "Record", lambda uri: record)
     monkeypatch.setattr(webbrowser, "open", opened.append)
-    away = Home(home.root, "http://tracking:5000/")
-    assert serve(away, "", None, said.append, search="lm-1", browser=True) == 0
-    assert said[0] == "The tracking server http://tracking:5000 has the searches. The search lm-1:"
-    assert opened == said[1:2] == [f"http://tracking:5000/{trials_page(record.search())}"]
+    remote = Home(home.root, "http://tracking:5000/")
+    assert serve(remote, "", None, lines.append, search="lm-1", browser=True) == 0
+    assert lines[0] == "The tracking server http://tracking:5000 has the searches. The search lm-1:"
+    assert opened == lines[1:2] == [f"http://tracking:5000/{trials_page(record.search())}"]
     with pytest.raises(RecordError, match="no search is called lm-7; the newest are: lm-1"):
-        serve(away, "", None, said.append, search="lm-7")
+        serve(remote, "", None, lines.append, search="lm-7")
 
 
-def test_ui_of_a_server_that_is_not_there_says_so(home: Home) -> None:
-    away = Home(home.root, "http://127.0.0.1:9/")
+def test_ui_reports_unreachable_server(home: Home) -> None:
+    remote = Home(home.root, "http://127.0.0.1:9/")
     with pytest.raises(StoreError, match="it refuses connections"):
-        serve(away, "", None, print)
+        serve(remote, "", None, print)
 
 
 @pytest.mark.parametrize(
-    ("variables", "is_terminal", "has"),
+    ("variables", "is_terminal", "expected"),
     [
         ({"DISPLAY": ":0"}, True, True),
         ({"WAYLAND_DISPLAY": "wayland-0"}, True, True),
@@ -112,8 +110,8 @@ def test_ui_of_a_server_that_is_not_there_says_so(home: Home) -> None:
         ({}, True, False),
     ],
 )
-def test_browser_opens_only_before_somebodys_eyes(
-    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], is_terminal: bool, has: bool
+def test_ui_opens_browser_only_on_desktop(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], is_terminal: bool, expected: bool
 ) -> None:
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "SSH_CONNECTION"):
         monkeypatch.delenv(name, raising=False)
@@ -121,4 +119,4 @@ def test_browser_opens_only_before_somebodys_eyes(
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
     monkeypatch.setattr(sys, "platform", "linux")
-    assert has_browser() is has
+    assert has_browser() is expected

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tuner.commands.validate import search_words
+from tuner.commands.validate import search_lines
 from tuner.space.data_facts import DataFacts
 from tuner.space_file.load import load_space
 
@@ -19,37 +19,38 @@ budget: {tokens: 9000, reports: 9}
 """
 CASES = {
     "trials: 9": [
-        "9 trials of at most 9,000 tokens and 9 reports: 2 given points, defaults first, then by "
-        "sampler tpe, which models which configurations did well, and which did not (TPE); drawn "
-        "to the priors of α_max at first.",
-        "Scheduler asha: one in 3 goes on from each rung (after 1 and 3 of 9 reports), the others "
-        "are parked until they are among the best.",
-        "Sought: the smallest val_loss; then the best 3 are retrained with 3 fresh seeds each, 9 "
-        "trials to the end.",
-        "All in all about 108,667 training tokens (162,000 if none were stopped).",
+        "9 trials of at most 9,000 tokens and 9 reports: 2 given points, defaults first, then "
+        "sampler tpe, which models good and bad configurations (TPE); early draws follow the "
+        "priors of α_max.",
+        "Scheduler asha: one in 3 trials is promoted at each rung (after 1 and 3 of 9 reports), "
+        "the others are paused until they are among the best.",
+        "Objective: minimize val_loss; then the best 3 are retrained to the end with 3 fresh seeds "
+        "each, 9 trials in all.",
+        "Expected total: 108,667 training tokens (162,000 without early stopping).",
     ],
     "trials: 4, scheduler: pbt, sampler: cmaes": [
-        "Scheduler pbt: every 2 reports the worst copy the best, and change α_max, γ and λ.",
-        "Sampler cmaes knows numbers that every trial has; optimizer and γ: at random.",
-        "A trial keeps optimizer, which cannot change in mid-training.",
+        "Scheduler pbt: every 2 reports the worst trials copy the best ones and change α_max, "
+        "γ and λ.",
+        "Sampler cmaes models numbers that every trial has; it draws optimizer and γ at random.",
+        "A trial keeps optimizer, which cannot change during training.",
     ],
     "asha: stop, max_tokens: 5000, max_seconds: 90m, patience: 8": [
         "(after 1 and 3 of 9 reports), the others are stopped.",
-        "It ends after 5,000 training tokens or 1:30:00 of time or 8 trials without a better one, "
-        "if that comes first.",
-        "All in all about 86,000 training tokens (297,000 if none were stopped).",
+        "The search ends early after 5,000 training tokens or 1:30:00 of time or 8 trials without "
+        "improvement.",
+        "Expected total: 86,000 training tokens (297,000 without early stopping).",
     ],
     "scheduler: none, sampler: gp}\nconfirm: off\nobjective: {metric: train_loss": [
         "Scheduler none: each trial trains to its end.",
-        "Sampler gp knows what every trial has; γ: at random.",
-        "Sought: the smallest train_loss; the winner is not retrained (confirm: off).",
-        "All in all about 216,000 training tokens.",
+        "Sampler gp models parameters that every trial has; it draws γ at random.",
+        "Objective: minimize train_loss; the winner is not retrained (confirm: off).",
+        "Expected total: 216,000 training tokens.",
     ],
     "scheduler: none, sampler: nsga2}\nobjective: [{metric: perplexity}, {metric: parameters}]\n"
     "engine: {slots: 2": [
-        "by sampler nsga2, which breeds the best (NSGA-II); drawn to",
-        "Sought: the smallest perplexity and the smallest parameters; the result is every trial "
-        "that none beats in all.",
+        "then sampler nsga2, which recombines the best configurations (NSGA-II); early draws",
+        "Objectives: minimize perplexity and minimize parameters; the result is the Pareto front: "
+        "the trials that no other trial beats in every objective.",
     ],
 }
 
@@ -58,9 +59,9 @@ CASES = {
 def test_validate_describes_the_search(tmp_path: Path, search: str) -> None:
     file = tmp_path / "space.yaml"
     file.write_text(SPACE + f"search: {{{search}}}", encoding="utf-8")
-    words = search_words(load_space(file), FACTS)
+    lines = search_lines(load_space(file), FACTS)
     for sentence in CASES[search]:
-        assert any(sentence in line for line in words), words
+        assert any(sentence in line for line in lines), lines
 
 
 @pytest.mark.parametrize(
@@ -78,8 +79,8 @@ def test_validate_describes_the_search(tmp_path: Path, search: str) -> None:
         ("{device: mps}", "Trains on the GPU of a Mac, in float32; weights"),
     ],
 )
-def test_words_say_where_and_in_which_dtype(tmp_path: Path, engine: str, sentence: str) -> None:
+def test_search_lines_name_device_and_dtype(tmp_path: Path, engine: str, sentence: str) -> None:
     file = tmp_path / "lm.yaml"
     file.write_text(SPACE + f"engine: {engine}", encoding="utf-8")
-    words = search_words(load_space(file), FACTS)
-    assert any(line.startswith(sentence) for line in words), words
+    lines = search_lines(load_space(file), FACTS)
+    assert any(line.startswith(sentence) for line in lines), lines

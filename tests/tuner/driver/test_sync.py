@@ -346,7 +346,7 @@ def test_sync_of_a_home_says_what_it_did_with_each_search(
 
     assert say() == (
         {"store": store, "sent": {}},
-        [f"no search in {tmp_path} has anything to send"],
+        [f"no search in {tmp_path} has anything to upload"],
     )
     Driver(home, make_spec).whole_search()
     said, lines = say("lm-1")

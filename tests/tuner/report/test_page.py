@@ -1,4 +1,4 @@
-"""The page of a report as text, its pictures, and the searches that are hard to draw."""
+"""The page of a report as text, its plots, and searches that are hard to draw."""
 
 from __future__ import annotations
 
@@ -17,23 +17,22 @@ from model.engine.report import Report, Status
 from tests.tuner.results.finished_search import SPACE, result_in
 from tests.tuner.simulated_search import trained
 from tuner.cli import main
+from tuner.commands import report as report_command
 from tuner.conductor.outcome import Outcome
 from tuner.conductor.trial import Trial
 from tuner.errors import TunerError
 from tuner.home import Home
 from tuner.report import pictures
-from tuner.report import write as samples
 from tuner.report.page import html_of
 from tuner.report.write import write_pictures, write_report
 from tuner.results.result import SearchResult
-from tuner.trained import load_search as past
 
 EVIL = "</script><script>alert('x')</script><img src=x onerror=alert(1)>&amp;"
 FRONT = "objective: [{metric: val_loss}, {metric: parameters}]"
 
 
 class Texts(HTMLParser):
-    """What a reader sees: the texts of elements, and the script data by id."""
+    """Texts of the elements of a page, and the data of its scripts by id."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -71,29 +70,29 @@ def page(result: SearchResult) -> Texts:
     return Texts(html_of(result, {result.best.number: "def <b>close</b>(self):"}))
 
 
-def test_page_tells_the_answer_first(page: Texts, result: SearchResult) -> None:
+def test_page_starts_with_answer(page: Texts, result: SearchResult) -> None:
     best, confirmation = result.best, result.confirmation
     assert confirmation is not None
     assert confirmation.winner is not None
-    answer = page.text[: page.text.index("How the search went")]
-    for told in (
+    answer = page.text[: page.text.index("Progress of the search")]
+    for text in (
         f"Trial {best.number}: val_loss", f"{best.objective('val_loss'):.4f}",
         f"{confirmation.winner.mean:.4f} ±", f"{result.tokens_spent:,} tokens", "% lower",
         *result.advice,
     ):  # fmt: skip
-        assert told in answer, told
+        assert text in answer, text
 
 
-def test_page_tells_all_else(page: Texts, result: SearchResult) -> None:
-    for told in (
+def test_page_has_every_section(page: Texts, result: SearchResult) -> None:
+    for text in (
         "Best so far, by tokens", "Best so far, by time", "val_loss of every trial",
-        "How far trials came", "Early stopping spared", "Which parameters matter", "fANOVA",
-        "PED-ANOVA", "All parameters at once", "One parameter at a time", "What they write",
+        "Trials at each report", "Early stopping saved", "Importance of parameters", "fANOVA",
+        "PED-ANOVA", "All parameters at once", "One parameter at a time", "Samples",
         "def <b>close</b>(self):", "tuner replay --search made-up-1", "cpu: one of them",
         "α_max: {log: [1e-4, 1e-1]}", f"tuner export made-up-1/{result.best.number}",
         "2026-11-21 16:00 UTC",
     ):  # fmt: skip
-        assert told in page.text, told
+        assert text in page.text, text
     rows = page.tags.count("tr") - 2 - len(result.space.searched)
     assert rows == len(result.trials) + len(result.confirming)
 
@@ -106,7 +105,7 @@ def test_page_has_a_figure_for_each_parameter_and_few_traces(page: Texts) -> Non
     assert all(len(figure["data"]) <= 14 for figure in figures.values())
 
 
-def test_page_asks_no_network(result: SearchResult) -> None:
+def test_page_needs_no_network(result: SearchResult) -> None:
     page = html_of(result)
     without_plotly = re.sub(r"<script>.*?</script>", "", page, flags=re.S)
     assert not re.search(r"(src|href)=[\"']?(https?:)?//", without_plotly)
@@ -114,7 +113,7 @@ def test_page_asks_no_network(result: SearchResult) -> None:
     assert "default-src 'none'" in page
 
 
-def test_page_escapes_what_others_wrote(result: SearchResult) -> None:
+def test_page_escapes_texts_of_users(result: SearchResult) -> None:
     rows = [replace(row) for row in result.trials]
     rows[3].outcome = Outcome.failed(EVIL)
     evil = replace(
@@ -134,7 +133,7 @@ def test_json_of_a_page_cannot_end_its_script() -> None:
     assert not {"<", ">", "&"} & {*_embedded({EVIL: [EVIL]})}
 
 
-def test_labels_of_pictures_are_no_html() -> None:
+def test_labels_of_plots_are_escaped() -> None:
     from tuner.report.figures import safe
 
     assert safe("<b>a & b</b>") == "&lt;b&gt;a &amp; b&lt;/b&gt;"
@@ -205,7 +204,7 @@ CASES: dict[str, dict[str, Any]] = {
 def test_report_of_a_hard_search(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
-    monkeypatch.setattr(pictures, "_DPI", 30)  # the same drawing, sooner written
+    monkeypatch.setattr(pictures, "_DPI", 30)  # small files
     found = result_in(tmp_path, **CASES[case])
     page = Texts(write_report(found, tmp_path / "report.html").read_text(encoding="utf-8"))
     assert _title(page)
@@ -224,7 +223,7 @@ def _title(page: Texts) -> str:
 
 def _one(page: Texts, found: SearchResult) -> None:
     assert "No trial beat the defaults" in page.text
-    assert "Too few trials to say" in page.text
+    assert "Too few trials to compute importances" in page.text
 
 
 def _diverged(page: Texts, found: SearchResult) -> None:
@@ -233,7 +232,7 @@ def _diverged(page: Texts, found: SearchResult) -> None:
 
 
 def _wild(page: Texts, found: SearchResult) -> None:
-    assert "outside the picture" in page.text
+    assert "outside the plot" in page.text
     curves = json.loads(page.data["figures"])["curves"]
     assert curves["layout"]["yaxis"]["range"][1] < 100
 
@@ -242,11 +241,11 @@ def _left(page: Texts, found: SearchResult) -> None:
     assert _title(page).startswith("So far, ")
     assert "tuner search --resume made-up-1" in page.text
     assert "Confirmed" not in page.text
-    assert "Early stopping spared" not in page.text
+    assert "Early stopping saved" not in page.text
 
 
 def _front(page: Texts, found: SearchResult) -> None:
-    assert "that no other one beats in everything" in page.text
+    assert "on the Pareto front" in page.text
     assert "front-0" in json.loads(page.data["figures"])
     assert "Best so far" not in page.text
 
@@ -272,7 +271,7 @@ CHECKS: dict[str, Callable[[Texts, SearchResult], None]] = {
 # files -------------------------------------------------------------------------------------------
 
 
-def test_pictures_of_a_search_are_for_papers(tmp_path: Path, result: SearchResult) -> None:
+def test_pictures_have_width_and_resolution_of_paper(tmp_path: Path, result: SearchResult) -> None:
     from PIL import Image
 
     paths = write_pictures(result, tmp_path / "a" / "b")
@@ -286,7 +285,7 @@ def test_pictures_of_a_search_are_for_papers(tmp_path: Path, result: SearchResul
             assert round(picture.info["dpi"][0]) == 300
 
 
-def test_report_names_a_place_that_cannot_be_written(tmp_path: Path, result: SearchResult) -> None:
+def test_report_names_path_that_cannot_be_written(tmp_path: Path, result: SearchResult) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(TunerError, match=r"there is no folder .*/file to write report.html to"):
         write_report(result, tmp_path / "file" / "report.html")
@@ -300,20 +299,22 @@ def test_report_names_a_place_that_cannot_be_written(tmp_path: Path, result: Sea
         write_report(result, "/dev/full")
 
 
-def test_report_command_writes_the_page_and_the_pictures(
+def test_report_command_writes_page_and_pictures(
     tmp_path: Path,
     result: SearchResult,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    asked, prompts = [], []
+    names, prompts = [], []
 
     def samples_of(found: SearchResult, home: Home, prompt: str) -> dict[int, str]:
         prompts.append(prompt)
         return {found.best.number: f"{prompt}: of the winner"}
 
-    monkeypatch.setattr(samples, "samples_of", samples_of)
-    monkeypatch.setattr(past, "load_search", lambda name, home: asked.append(name) or result)
+    monkeypatch.setattr(report_command, "samples_of", samples_of)
+    monkeypatch.setattr(
+        report_command, "load_search", lambda name, home: names.append(name) or result
+    )
     monkeypatch.setattr(pictures, "_DPI", 30)
     opened = list[str]()
     monkeypatch.setattr("webbrowser.open", opened.append)
@@ -322,14 +323,14 @@ def test_report_command_writes_the_page_and_the_pictures(
     given = ["-o", str(page), "--png", str(folder), "--prompt", "One day", "--open", "--json"]
     assert main(["report", *home, *given]) == 0
     out, err = capsys.readouterr()
-    told = json.loads(out)
-    assert (asked, prompts) == (["lm-7"], ["One day"])
+    value = json.loads(out)
+    assert (names, prompts) == (["lm-7"], ["One day"])
     assert "One day: of the winner" in page.read_text(encoding="utf-8")
-    assert told["report"] == str(page)
-    assert told["pictures"] == [str(path) for path in told["pictures"] if Path(path).is_file()]
-    assert len(told["pictures"]) == 8
+    assert value["report"] == str(page)
+    assert value["pictures"] == [str(path) for path in value["pictures"] if Path(path).is_file()]
+    assert len(value["pictures"]) == 8
     assert f"wrote {page}: made-up-1, 24 trials, 4.9 MB" in err
     assert opened == [page.as_uri()]
     assert main(["report", *home, "-o", str(tmp_path / "no" / "r.html")]) == 2
     assert "tuner report: there is no folder" in capsys.readouterr().err
-    assert asked == ["lm-7"]  # it was not even read
+    assert names == ["lm-7"]  # the search was not loaded

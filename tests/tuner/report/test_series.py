@@ -1,4 +1,4 @@
-"""The numbers behind the pictures, against numbers worked out by hand."""
+"""Numbers of the plots, against numbers computed by hand."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tuner.conductor.outcome import Outcome
 from tuner.conductor.trial import Trial
 from tuner.report.axes import Mark, axes_of, lines, place, slices
 from tuner.report.parallel import Scale, groups
-from tuner.report.series import Curve, Ending, ReportData, Rung, is_wide, window
+from tuner.report.series import Curve, Ending, ReportData, RungCounts, is_wide, window
 from tuner.report.shares import shares_of
 from tuner.results.importance import importance
 from tuner.results.result import SearchResult
@@ -39,7 +39,7 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> SearchSpace:
     return load(tmp_path_factory.mktemp("space"), PARAMETERS)
 
 
-def row(
+def make_trial(
     space: SearchSpace, number: int, values: Sequence[float], times: Sequence[int] = (), **more: Any
 ) -> Trial:
     """A trial of B = 8 that reports every 4,000 tokens; NaN: it diverged."""
@@ -65,7 +65,10 @@ def series(space: SearchSpace, *rows: Trial, **more: Any) -> ReportData:
 
 
 def test_best_so_far_sums_the_tokens_of_all_trials_in_the_order_of_time(space: SearchSpace) -> None:
-    rows = row(space, 0, [5.0, 4.0], [1_000, 3_000]), row(space, 1, [6.0, 3.0], [2_000, 5_000])
+    rows = (
+        make_trial(space, 0, [5.0, 4.0], [1_000, 3_000]),
+        make_trial(space, 1, [6.0, 3.0], [2_000, 5_000]),
+    )
     best = series(space, *rows, started=500).best_so_far
     assert best is not None
     one, two = TOKENS[:2]
@@ -77,22 +80,27 @@ def test_best_so_far_sums_the_tokens_of_all_trials_in_the_order_of_time(space: S
     assert best.trials == (0, 0, 1, 1)
 
 
-def test_best_so_far_leaves_out_what_was_recorded_and_what_diverged(space: SearchSpace) -> None:
-    rows = row(space, 0, [5.0, math.nan], [1_000, 2_000]), row(space, 1, [4.0], [3_000])
-    rows[1].reused = rows[1].reports
+def test_best_so_far_excludes_reused_and_diverged_trials(space: SearchSpace) -> None:
+    rows = (
+        make_trial(space, 0, [5.0, math.nan], [1_000, 2_000]),
+        make_trial(space, 1, [4.0], [3_000]),
+    )
+    rows[1].recorded = rows[1].reports
     best = series(space, *rows).best_so_far
     assert best is not None
     assert best.tokens == (TOKENS[0], TOKENS[1], TOKENS[1])  # the recorded one cost nothing
     assert best.values == (5.0, 4.0, 4.0)
-    untimed = series(space, row(space, 0, [5.0, 4.0])).best_so_far
+    untimed = series(space, make_trial(space, 0, [5.0, 4.0])).best_so_far
     assert untimed is not None
     assert untimed.seconds is None
-    nothing = row(space, 0, [math.nan], [1])
+    nothing = make_trial(space, 0, [math.nan], [1])
     assert series(space, nothing).best_so_far is None
 
 
 def test_curves_end_where_a_trial_diverged(space: SearchSpace) -> None:
-    found = series(space, row(space, 0, [5.0, 4.5, math.nan]), row(space, 1, [4.0] * 5)).curves
+    found = series(
+        space, make_trial(space, 0, [5.0, 4.5, math.nan]), make_trial(space, 1, [4.0] * 5)
+    ).curves
     assert found == [
         Curve(0, 3, Ending.DIVERGED, TOKENS[:2], (5.0, 4.5), (TOKENS[2], 4.5)),
         Curve(1, 5, Ending.FINISHED, TOKENS, (4.0,) * 5),
@@ -116,19 +124,20 @@ def test_curve_of_a_branch_begins_at_its_parent(tmp_path: Path) -> None:
     assert best.tokens[-1] == result.tokens_spent
 
 
-def test_rungs_count_who_came_and_what_became_of_them(space: SearchSpace) -> None:
-    unfinished = row(space, 4, [5.0, 4.0], outcome=Outcome.failed("no memory"))
+def test_rungs_count_trials_by_course(space: SearchSpace) -> None:
+    unfinished = make_trial(space, 4, [5.0, 4.0], outcome="failed: no memory")
     found = series(
-        space, row(space, 0, [4.0] * 5), row(space, 1, [5.0]), row(space, 2, [5.0, 4.9, 4.8]),
-        row(space, 3, [5.0, math.nan]), unfinished,
+        space, make_trial(space, 0, [4.0] * 5), make_trial(space, 1, [5.0]),
+        make_trial(space, 2, [5.0, 4.9, 4.8]),
+        make_trial(space, 3, [5.0, math.nan]), unfinished,
     )  # fmt: skip
     assert found.rungs == [
-        #    level came went_on stopped diverged finished other
-        Rung(1, 5, 4, 1, 0, 0, 0),
-        Rung(2, 4, 2, 0, 1, 0, 1),
-        Rung(3, 2, 1, 1, 0, 0, 0),
-        Rung(4, 1, 1, 0, 0, 0, 0),
-        Rung(5, 1, 0, 0, 0, 1, 0),
+        # level reached continued stopped diverged finished other
+        RungCounts(1, 5, 4, 1, 0, 0, 0),
+        RungCounts(2, 4, 2, 0, 1, 0, 1),
+        RungCounts(3, 2, 1, 1, 0, 0, 0),
+        RungCounts(4, 1, 1, 0, 0, 0, 0),
+        RungCounts(5, 1, 0, 0, 0, 1, 0),
     ]
 
 
@@ -141,10 +150,10 @@ def test_rungs_of_a_search_agree_with_its_outcomes(tmp_path: Path) -> None:
     assert sum(stopped.values()) >= 10
 
 
-def test_window_leaves_out_bad_outliers_only() -> None:
+def test_window_excludes_bad_outliers_only() -> None:
     usual = [4.0, 4.1, 4.2, 4.3, 4.4, 4.5, 4.6, 4.7]
     assert window([*usual, 1e9]) == (4.0, 4.7)
-    assert window([*usual, 0.1]) == (0.1, 4.7)  # a good one is what is looked for
+    assert window([*usual, 0.1]) == (0.1, 4.7)  # a good outlier stays
     assert window([*usual, -50.0], sign=-1) == (4.0, 4.7)
     assert window([1.0, 100.0]) == (1.0, 100.0)  # too few to know what is usual
     assert window([5.0] * 9) == (5.0, 5.0)
@@ -158,7 +167,7 @@ def test_places_are_by_logarithm_and_by_order(space: SearchSpace) -> None:
     assert place(rate, 1e-3) == pytest.approx(0.5)
     assert place(beta, 0.82) == pytest.approx(0.2)
     assert [place(batch, b) for b in (8, 16, 32)] == [0.0, 1.0, None]
-    axes = axes_of(series(space, row(space, 0, [4.0])))
+    axes = axes_of(series(space, make_trial(space, 0, [4.0])))
     assert [a.title for a in axes] == ["α_max", "β1", "B"]
     assert [a.is_log for a in axes] == [True, False, False]
     assert [text for _, text in axes[0].ticks] == ["1e-4", "1e-3", "0.01"]
@@ -168,9 +177,10 @@ def test_places_are_by_logarithm_and_by_order(space: SearchSpace) -> None:
 
 def test_slices_mark_how_trials_ended(space: SearchSpace) -> None:
     rows = [
-        row(space, 0, [4.5] * 5), row(space, 1, [5.0]), row(space, 2, [math.nan]),
-        row(space, 3, [4.0] * 5), row(space, 4, [4.2] * 5),
-        row(space, 5, [5.0], outcome=None),
+        make_trial(space, 0, [4.5] * 5), make_trial(space, 1, [5.0]),
+        make_trial(space, 2, [math.nan]),
+        make_trial(space, 3, [4.0] * 5), make_trial(space, 4, [4.2] * 5),
+        make_trial(space, 5, [5.0], outcome=None),
     ]  # fmt: skip
     (rate, _, batch) = slices(series(space, *rows))
     marked = {mark: [p.number for p in points] for mark, points in rate.marked(3).items()}
@@ -180,7 +190,7 @@ def test_slices_mark_how_trials_ended(space: SearchSpace) -> None:
     }  # fmt: skip
     assert {p.x for p in rate.points} == {1e-3}
     assert rate.points[2].value is None
-    assert len({p.x for p in batch.points}) == len(rows)  # aside, so that none hides another
+    assert len({p.x for p in batch.points}) == len(rows)  # with offsets, so that none hides another
     assert all(abs(p.x - 0.0) < 0.25 for p in batch.points)
 
 
@@ -197,7 +207,9 @@ def test_conditional_parameters_are_missing_on_lines_and_slices(tmp_path: Path) 
 
 def test_groups_are_fifths_with_the_best_last(space: SearchSpace) -> None:
     losses = [4.0, 3.0, 2.0, 1.0, 9.0, 8.0, 7.0, 6.0, 5.0, 0.0]
-    found = lines(series(space, *(row(space, i, [loss] * 5) for i, loss in enumerate(losses))))
+    found = lines(
+        series(space, *(make_trial(space, i, [loss] * 5) for i, loss in enumerate(losses)))
+    )
     assert [[line.number for line in group] for group in groups(found, 1)] == [
         [4, 5], [6, 7], [8, 0], [1, 2], [3, 9],
     ]  # fmt: skip
@@ -212,7 +224,7 @@ def test_groups_are_fifths_with_the_best_last(space: SearchSpace) -> None:
     assert Scale(1.0, 3.0, -1).place(None) < 0
 
 
-def test_shares_are_those_of_optunas_evaluators(tmp_path: Path) -> None:
+def test_shares_equal_optunas(tmp_path: Path) -> None:
     result = result_in(tmp_path, "trials: 24, sampler: random, scheduler: none", SPACE)
     found = shares_of(ReportData(result))
     assert found.reason is None
@@ -225,7 +237,7 @@ def test_shares_are_those_of_optunas_evaluators(tmp_path: Path) -> None:
         assert max(whole) == found.bars[0].shares[method][0] > 0.4
 
 
-def test_ped_anova_is_optunas_own_on_the_same_trials(tmp_path: Path) -> None:
+def test_ped_anova_equals_optunas(tmp_path: Path) -> None:
     import optuna
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
@@ -252,13 +264,13 @@ def test_ped_anova_is_optunas_own_on_the_same_trials(tmp_path: Path) -> None:
         assert abs(ours[label].mean - share) < 3 * ours[label].deviation + 0.02
 
 
-@pytest.mark.parametrize(("trials", "words"), [(6, "6 of them"), (1, "1 of them")])
-def test_shares_say_that_there_are_too_few_trials(tmp_path: Path, trials: int, words: str) -> None:
+@pytest.mark.parametrize(("trials", "text"), [(6, "6 of the trials"), (1, "1 of the trials")])
+def test_shares_report_too_few_trials(tmp_path: Path, trials: int, text: str) -> None:
     found = shares_of(ReportData(result_in(tmp_path, f"trials: {trials}, scheduler: none")))
     assert found.bars == ()
     assert found.reason is not None
     assert found.reason.startswith("Too few trials")
-    assert words in found.reason
+    assert text in found.reason
 
 
 def test_front_pairs_the_first_objective_with_each_other(tmp_path: Path) -> None:
@@ -279,7 +291,7 @@ def test_front_pairs_the_first_objective_with_each_other(tmp_path: Path) -> None
         assert not (is_on and beaten)
 
 
-def test_recorded_reports_keep_their_level(space: SearchSpace) -> None:
-    late = row(space, 0, [5.0, 4.0])
+def test_divergence_has_level_of_missed_report(space: SearchSpace) -> None:
+    late = make_trial(space, 0, [5.0, 4.0])
     late.reports[-1] = replace(late.reports[-1], step=late.reports[-1].step - 3)
     assert series(space, late).reached(late) == 2  # it diverged on its way to report 2

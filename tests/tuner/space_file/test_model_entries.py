@@ -13,8 +13,8 @@ from rich.console import Console
 from model.corpus.prepare import prepare
 from model.spec.architecture import Architecture
 from model.spec.data import DataConfig, TokenizerConfig
-from tuner.commands.show import _copies
-from tuner.commands.validate import describe_space
+from tuner.commands.show import _repeats_other
+from tuner.commands.validate import print_space
 from tuner.errors import SpaceError
 from tuner.formatting import number
 from tuner.home import Home
@@ -194,7 +194,7 @@ def test_validate_tells_stacks_of_one_size_apart(tmp_path: Path) -> None:
     (tmp_path / "space.yaml").write_text(f"{BUDGET}model: {{{model}}}\ndata: {{files: [text/]}}\n")
     console = Console(width=200, record=True)
     space = load_space(tmp_path / "space.yaml")
-    about = describe_space(console, space, "space.yaml", Home.of(tmp_path / "home"))
+    about = print_space(console, space, "space.yaml", Home.of(tmp_path / "home"))
     assert list(about["stacks"])[1] == (
         "2 layers of 64, 4 heads, position rope, qk_norm true, context 64"
     )
@@ -208,11 +208,11 @@ def test_show_leaves_out_rows_that_only_follow_another_one() -> None:
                                             "min_learning_rate": "0.1"})
                 for p in attention]  # fmt: skip
 
-    assert _copies("attention_dropout", trials("0.1", "0.1"))
-    assert not _copies("attention_dropout", trials("0.1", "0.2"))
-    assert not _copies("dropout", trials("0.1"))
-    assert not _copies("min_learning_rate", trials("0.1"))
-    assert not _copies("n_heads", trials("0.1"))
+    assert _repeats_other("attention_dropout", trials("0.1", "0.1"))
+    assert not _repeats_other("attention_dropout", trials("0.1", "0.2"))
+    assert not _repeats_other("dropout", trials("0.1"))
+    assert not _repeats_other("min_learning_rate", trials("0.1"))
+    assert not _repeats_other("n_heads", trials("0.1"))
 
 
 def test_number_writes_booleans_as_yaml_does() -> None:

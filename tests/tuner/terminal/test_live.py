@@ -58,7 +58,7 @@ def test_live_view_fits_a_low_terminal(board: Board) -> None:
         ([3.0], 8, "▁"),
         ([8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0], 8, "█▇▆▅▄▃▂▁"),
         ([math.inf, 8.0, math.nan, 1.0], 8, "█▁"),
-        (list(range(8, 0, -1)), 4, "█▆▃▁"),  # each cell is the last of its two
+        (list(range(8, 0, -1)), 4, "█▆▃▁"),  # each cell is the last of two values
     ],
 )
 def test_sparkline(values: list[float], cells: int, expected: str) -> None:
@@ -78,7 +78,7 @@ def test_board_remembers_the_best_values(board: Board) -> None:
     assert accuracy.best_values == [0.2, 0.4, 0.4]
 
 
-def test_live_view_tells_above_itself_only_what_matters(board: Board) -> None:
+def test_live_view_prints_only_important_events(board: Board) -> None:
     console = Console(width=80, file=io.StringIO(), force_terminal=True)
     view = LiveView(console)
     view.begin(board, "lm-1")
@@ -111,7 +111,7 @@ def test_log_view_prints_a_line_per_event(board: Board) -> None:
     view.event(board.trials[1], "report 1/3  val_loss 3.2500  best so far")
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert lines[:2] == ["starting", "lm-1"]
-    assert len(lines) == 3  # however narrow
+    assert len(lines) == 3  # lines do not wrap
     assert "trial   1  report 1/3  val_loss 3.2500  best so far  [1/4 trials, " in lines[2]
     assert "left]" in lines[2]
 

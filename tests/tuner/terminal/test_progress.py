@@ -1,4 +1,4 @@
-"""How far long work is: lines in a pipe, bars on a terminal."""
+"""Progress of long work: lines in a pipe, bars on a terminal."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from rich.console import Console
 
 from model.progress import Progress
 from tuner.terminal import progress as progress_module
-from tuner.terminal.progress import shown
+from tuner.terminal.progress import show_progress
 
 
-def test_progress_in_a_pipe_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_in_pipe_prints_line_every_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     console = Console(file=io.StringIO(), width=100)
-    with shown(console) as report:
+    with show_progress(console) as report:
         for second in range(25):
             clock[0] = 100.0 + second
             report(Progress("encoding", second * 1_000_000, 50_000_000, "B"))
@@ -36,9 +36,9 @@ def test_progress_in_a_pipe_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPat
     ]
 
 
-def test_progress_on_a_terminal_is_one_bar_that_vanishes() -> None:
+def test_progress_on_terminal_is_one_transient_bar() -> None:
     console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None)
-    with shown(console) as report:
+    with show_progress(console) as report:
         report(Progress("reading", 0, None, "B"))
         report(Progress("encoding", 10_000_000, 50_000_000, "B"))
         time.sleep(0.15)

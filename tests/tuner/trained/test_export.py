@@ -127,9 +127,9 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Any:
         def unknown(name: str, **_: Any) -> Any:
             raise RecordError("its journal is not recorded")
 
-        monkeypatch.setattr("tuner.tracking.record.Record", Record)
+        monkeypatch.setattr("tuner.commands.export.Record", Record)
         monkeypatch.setattr("tuner.trained.load_trial.load_trial", load)
-        monkeypatch.setattr("tuner.trained.load_search.load_search", unknown)
+        monkeypatch.setattr("tuner.commands.export.load_search", unknown)
         return asked
 
     return make

@@ -22,7 +22,7 @@ from tests.tuner.trained.trained_trials import make_trial, speller
 from tuner import cli
 from tuner.arguments import parse
 from tuner.errors import RecordError, TunerError
-from tuner.terminal.texts import TextsView, texts_of
+from tuner.terminal.texts import TextsView, show_texts
 from tuner.trained.generate import Piece, cut_note, generate, sample
 
 GREEDY = GenerationSettings(temperature=0, max_tokens=30)
@@ -117,7 +117,7 @@ def shown(
         for character in text
     ]
     view = TextsView(console, [f"trial {n}" for n in range(len(texts))], [prompt] * len(texts))
-    assert texts_of(view, pieces, 1) == (len(pieces), [len(text) for text in texts])
+    assert show_texts(view, pieces, 1) == (len(pieces), [len(text) for text in texts])
     return out.getvalue(), view.texts
 
 
@@ -208,7 +208,7 @@ def command(make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch) -> Any:
         asked.append(run)
         return speller(make_spec, run)
 
-    monkeypatch.setattr("tuner.tracking.record.Record", Record)
+    monkeypatch.setattr("tuner.commands.generate.Record", Record)
     monkeypatch.setattr("tuner.trained.load_trial.load_trial", load)
 
     def run(*arguments: str) -> int:

@@ -1,5 +1,5 @@
 "use strict";
-// Pictures: drawn in the colours of the theme, and again when it or the width changes.
+// Plots: drawn in the colours of the theme, and redrawn when the theme or the width changes.
 (() => {
   const read = (id) => JSON.parse(document.getElementById(id).textContent);
   const figures = read("figures");
@@ -19,7 +19,7 @@
     return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, recoloured(item)]));
   }
 
-  // Plotly's own legend would take its room from the picture, most of it on a phone.
+  // Plotly's own legend would take space from the plot, most of it on a phone.
   const shapes = {
     bar: "M1 1h14v14H1z", x: "M3 3l10 10M13 3L3 13", diamond: "M8 1l7 7-7 7-7-7z",
     "circle-open": "M3 8a5 5 0 1 0 10 0a5 5 0 1 0-10 0z", "line-ns-open": "M8 0v16", line: "M0 8h32",
@@ -49,8 +49,8 @@
   }
 
   function draw(plot, dark) {
-    const made = figures[plot.dataset.figure];
-    const { data, layout } = dark ? recoloured(made) : structuredClone(made);
+    const figure = figures[plot.dataset.figure];
+    const { data, layout } = dark ? recoloured(figure) : structuredClone(figure);
     if (plot.clientWidth < narrow) {
       layout.margin.l = Math.min(layout.margin.l, 50);
       layout.margin.r = Math.min(layout.margin.r, 10);
@@ -58,7 +58,7 @@
     const legend = document.querySelector(`[data-legend="${plot.dataset.figure}"]`);
     const shown = data.filter((trace) => trace.name && trace.showlegend !== false);
     if (legend && shown.length > 1) legend.replaceChildren(...shown.map(entry));
-    if (byTouch) { // a finger scrolls the page
+    if (byTouch) { // touch scrolls the page
       layout.dragmode = false;
       Object.assign(layout.xaxis, { fixedrange: true });
       Object.assign(layout.yaxis, { fixedrange: true });
@@ -99,7 +99,7 @@
   drawAll().then(() => { root.dataset.drawn = "true"; });
 })();
 
-// The table: sorted by the button in a head, filtered by words.
+// The table: sorted by buttons in its heads, filtered by words.
 (() => {
   const table = document.getElementById("table");
   const body = table.tBodies[0];
@@ -110,7 +110,7 @@
     const [one, other] = [a.cells[column], b.cells[column]];
     const [x, y] = [one.dataset.key, other.dataset.key];
     if (x !== undefined && y !== undefined) return sign * (Number(x) - Number(y));
-    if (x !== undefined || y !== undefined) return x !== undefined ? -1 : 1; // what has no value is last
+    if (x !== undefined || y !== undefined) return x !== undefined ? -1 : 1; // cells without a value are last
     return sign * numbers.compare(one.textContent, other.textContent);
   }
 

@@ -1,4 +1,4 @@
-"""`tuner validate --plot`: the learning rates that a search space can draw, as a picture."""
+"""Picture of the learning rates that a search space can draw (`tuner validate --plot`)."""
 
 from __future__ import annotations
 
@@ -21,55 +21,55 @@ from tuner.space.space import SearchSpace
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_MOST_POINTS = 2_000  # of one curve
-_WIDE_RANGE = 20  # from the lowest to the highest peak: more is drawn on a log scale
-_DECADES = 3  # below the lowest peak at most, on a log scale
+_MOST_POINTS = 2_000  # of a curve
+_WIDE_RANGE = 20  # highest peak / lowest peak: above, the scale is logarithmic
+_DECADES = 3  # shown below the lowest peak on a log scale, at most
 _STYLES = ("--", "-", ":", "-.")
-# Sizes that change how many updates there are, or the rate of `noam`.
+# Parameters that change the number of updates, or the rate of `noam`.
 _SIZES = ("context_length", "d_model")
 _COUNTS = ("warmup_steps", "batch_size", "total_steps", "epochs")
 
 
 @dataclass(frozen=True)
-class Curve:
+class RateCurve:
     """The learning rate of one draw.
 
     Attributes:
-        label: "defaults", or the one value that differs from them.
-        number: which parameter that is, and which of its values.
-        steps: updates, int64.
-        rates: α_t of each, float64.
+        label: "defaults", or the value that differs from the defaults.
+        place: index of the differing parameter, and index of its value.
+        steps: updates, (points,), int64.
+        rates: α_t of each update, (points,), float64.
     """
 
     label: str
-    number: tuple[int, int]
+    place: tuple[int, int]
     steps: npt.NDArray[np.int64]
     rates: npt.NDArray[np.float64]
 
 
-def rate_curves(space: SearchSpace, facts: DataFacts) -> dict[str, list[Curve]]:
-    """For each schedule that a space can draw: the defaults, then each parameter at its ends.
+def rate_curves(space: SearchSpace, facts: DataFacts) -> dict[str, list[RateCurve]]:
+    """Return, by schedule, the curve of the defaults and those of each parameter at its ends.
 
-    One parameter at a time leaves its default, and a curve that looks like the defaults is left
-    out. A plateau is drawn without reports, so as if the loss never stopped falling.
+    One parameter at a time differs from its default; a curve equal to that of the defaults is
+    omitted. The schedule `plateau` is drawn without reports, as if the loss never stopped falling.
     """
     panels = {}
     for schedule in cast(list[str], space.possible("schedule")):
         base = {**space.defaults(), "schedule": schedule}
         curves = [_curve(space, base, facts, "defaults", (0, 0))]
-        matter = [p for p in space.searched if _matters(p, schedule) and space.is_drawn(p, base)]
-        for number, p in enumerate(matter):
-            for which, value in enumerate(_extremes(p)):
-                drawn = {**base, p.label: value}
-                curve = _curve(space, drawn, facts, _label(p, value), (number, which))
-                if not _same(curve, curves[0]):
+        varied = [p for p in space.searched if _matters(p, schedule) and space.is_drawn(p, base)]
+        for i, parameter in enumerate(varied):
+            for j, value in enumerate(_extremes(parameter)):
+                draw = {**base, parameter.label: value}
+                curve = _curve(space, draw, facts, _label(parameter, value), (i, j))
+                if not _are_equal(curve, curves[0]):
                     curves.append(curve)
         panels[schedule] = curves
     return panels
 
 
 def _matters(parameter: Parameter, schedule: str) -> bool:
-    """Whether a parameter changes the learning rate under a schedule."""
+    """Return whether a parameter changes the learning rate under a schedule."""
     row = SYMBOL_TABLE.get(parameter.name)
     if row is None:
         return parameter.name in _SIZES
@@ -77,7 +77,7 @@ def _matters(parameter: Parameter, schedule: str) -> bool:
 
 
 def _extremes(parameter: Parameter) -> Iterator[Value]:
-    """The smallest and the largest value; every one of names."""
+    """Yield the smallest and the largest value; of a choice of names, every value."""
     values = parameter.distribution.ends()
     if isinstance(values[0], str):
         yield from values
@@ -93,21 +93,21 @@ def _label(parameter: Parameter, value: Value) -> str:
 
 def _curve(
     space: SearchSpace,
-    drawn: Mapping[str, Value],
+    draw: Mapping[str, Value],
     facts: DataFacts,
     label: str,
-    number: tuple[int, int],
-) -> Curve:
-    h = space.derive(drawn, facts.train_size)
-    d_model = space.values(drawn).get("d_model", default_value("d_model"))
-    known = ScheduleContext(cast(int, d_model))
+    place: tuple[int, int],
+) -> RateCurve:
+    h = space.derive(draw, facts.train_size)
+    d_model = space.values(draw).get("d_model", default_value("d_model"))
+    context = ScheduleContext(cast(int, d_model))
     points = min(h.total_steps, _MOST_POINTS)
     steps = np.unique(np.linspace(1, h.total_steps, points).round().astype(np.int64))
-    rates = np.array([learning_rate(step, h, known) for step in steps.tolist()])
-    return Curve(label, number, steps, rates)
+    rates = np.array([learning_rate(step, h, context) for step in steps.tolist()])
+    return RateCurve(label, place, steps, rates)
 
 
-def _same(a: Curve, b: Curve) -> bool:
+def _are_equal(a: RateCurve, b: RateCurve) -> bool:
     return np.array_equal(a.steps, b.steps) and np.array_equal(a.rates, b.rates)
 
 
@@ -117,8 +117,7 @@ def draw_rates(space: SearchSpace, facts: DataFacts, path: Path) -> None:
     Raises:
         TunerError: if the file cannot be written.
     """
-    # not imported with the module: it takes half a second
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # takes half a second
 
     panels = rate_curves(space, facts)
     columns = min(2, len(panels))
@@ -138,18 +137,18 @@ def draw_rates(space: SearchSpace, facts: DataFacts, path: Path) -> None:
         raise TunerError(f"--plot {path}: cannot be written: {error.strerror}") from error
 
 
-def _draw_panel(ax: Axes, schedule: str, curves: list[Curve]) -> None:
-    """One schedule: a colour for each parameter, a style for each of its values."""
+def _draw_panel(ax: Axes, schedule: str, curves: list[RateCurve]) -> None:
+    """Draw one schedule: a colour for each parameter, a line style for each value."""
     for curve in curves[1:]:
-        parameter, which = curve.number
+        parameter, value = curve.place
         ax.plot(
-            curve.steps, curve.rates, f"C{parameter % 10}{_STYLES[which % len(_STYLES)]}",
+            curve.steps, curve.rates, f"C{parameter % 10}{_STYLES[value % len(_STYLES)]}",
             linewidth=1.3, label=curve.label,
         )  # fmt: skip
     default = curves[0]
     ax.plot(default.steps, default.rates, "k-", linewidth=2.4, label=default.label)
-    about = " (while val_loss falls)" if schedule == "plateau" else ""
-    ax.set(title=f"{schedule}{about}", xlabel="update t", ylabel="learning rate α_t")
+    note = " (while val_loss falls)" if schedule == "plateau" else ""
+    ax.set(title=f"{schedule}{note}", xlabel="update t", ylabel="learning rate α_t")
     peaks = [curve.rates.max() for curve in curves]
     if max(peaks) > _WIDE_RANGE * min(peaks):
         lowest = min(curve.rates[curve.rates > 0].min() for curve in curves)

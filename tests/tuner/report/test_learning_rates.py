@@ -1,4 +1,4 @@
-"""The picture of a search space: what its curves are, and that it is a picture."""
+"""Picture of a search space: its curves, and the PNG."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from model.spec.hyperparameters import SYMBOL_TABLE
 from model.spec.schedules import ScheduleContext, learning_rate
 from tuner.cli import main
-from tuner.commands.plot import rate_curves
+from tuner.report.learning_rates import rate_curves
 from tuner.space.data_facts import DataFacts
 from tuner.space_file.load import load_space
 
@@ -48,7 +48,7 @@ def test_rate_curves_are_the_defaults_and_the_ends(tmp_path: Path) -> None:
     assert sorted(labels["noam"]) == sorted(["defaults", "d_model = 32", *warmup, "B = 8"])
 
 
-def test_rate_curves_are_what_the_trials_will_use(tmp_path: Path) -> None:
+def test_rate_curves_equal_those_of_trials(tmp_path: Path) -> None:
     space = load_space(str(write(tmp_path, SPACE)))
     curves = {curve.label: curve for curve in rate_curves(space, FACTS)["noam"]}
     drawn = {**space.defaults(), "schedule": "noam", "d_model": 32}
@@ -68,7 +68,7 @@ def test_rate_curves_of_a_long_trial_are_sampled(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("schedules", [["cosine"], list(SYMBOL_TABLE["schedule"].choices)])
-def test_validate_draws_a_picture(
+def test_validate_writes_picture(
     tmp_path: Path, schedules: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = f"name: x\nhyperparameters: {{schedule: {{choice: [{', '.join(schedules)}]}}}}\n"
@@ -79,7 +79,7 @@ def test_validate_draws_a_picture(
     assert f"drawn in {picture}" in capsys.readouterr().out.replace("\n", "")
 
 
-def test_validate_says_where_it_cannot_draw(
+def test_validate_reports_path_it_cannot_write(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--space", str(write(tmp_path, SPACE)), "--home", str(tmp_path)]

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tuner.commands.group import print_comparison
-from tuner.commands.show import print_search
+from tuner.commands.show import print_groups, print_search
 from tuner.errors import TunerError
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord, TrialRecord
@@ -30,10 +29,10 @@ def record_of(*trials: TrialRecord) -> Record:
 
 
 def compare(spelling: str, *trials: TrialRecord) -> tuple[dict[str, Any], str]:
-    """What --json prints, and what is shown."""
+    """Return the object of --json and the printed text."""
     console = Console(width=200)
     with console.capture() as captured:
-        result = print_comparison(console, record_of(*trials), SEARCH, spelling)
+        result = print_groups(console, record_of(*trials), SEARCH, spelling)
     return result, captured.get()
 
 
@@ -41,8 +40,8 @@ def by_value(result: Mapping[str, Any], key: str) -> dict[str, Any]:
     return {v["value"]: v[key] for v in result["values"]}
 
 
-def test_comparison_takes_losses_of_one_budget() -> None:
-    """A trial stopped at a ninth has an early loss, which says nothing beside a final one."""
+def test_groups_compare_losses_of_one_budget() -> None:
+    """The early loss of a stopped trial is not compared with final losses."""
     result, text = compare(
         "B",
         trial(0, "finished", 5.0, batch_size="16"),
@@ -55,11 +54,11 @@ def test_comparison_takes_losses_of_one_budget() -> None:
     assert by_value(result, "median") == {"8": 4.0, "16": 4.5, "32": None}
     assert by_value(result, "best_trial") == {"8": 1, "16": 4, "32": None}
     assert by_value(result, "trials") == {"8": 2, "16": 2, "32": 1}
-    assert "Best and median are those of finished trials" in text
-    assert "Trial 0, the defaults, is left out" in text
+    assert "Best and median are of finished trials" in text
+    assert "Trial 0 (the defaults) is excluded" in text
 
 
-def test_comparison_counts_divergence_where_none_was_stopped() -> None:
+def test_groups_count_divergence_if_no_trial_was_stopped() -> None:
     result, text = compare(
         "optimizer",
         trial(1, "finished", 4.0, optimizer="sgd"),
@@ -73,8 +72,8 @@ def test_comparison_counts_divergence_where_none_was_stopped() -> None:
     assert "Trial 0" not in text
 
 
-def test_comparison_keeps_the_defaults_where_they_are_the_only_trial() -> None:
-    """A point of a grid that runs once: the first trial takes its turn."""
+def test_groups_keep_defaults_if_they_are_the_only_trial() -> None:
+    """In a grid trial 0 takes the place of a point, which is trained once."""
     result, text = compare(
         "B", trial(0, "finished", 5.0, batch_size="16"), trial(1, "finished", 4.0, batch_size="8")
     )
@@ -82,9 +81,9 @@ def test_comparison_keeps_the_defaults_where_they_are_the_only_trial() -> None:
     assert "Trial 0" not in text
 
 
-def test_comparison_passes_over_a_trial_without_parameters() -> None:
-    made_a_moment_ago = trial(2, "running", None)
-    trials = trial(1, "finished", 4.0, max_learning_rate="0.012345678"), made_a_moment_ago
+def test_groups_ignore_trials_without_parameters() -> None:
+    just_created = trial(2, "running", None)
+    trials = trial(1, "finished", 4.0, max_learning_rate="0.012345678"), just_created
     result, text = compare("α_max", *trials)
     assert by_value(result, "trials") == {"0.012345678": 1}
     assert "0.0123 " in text
@@ -94,23 +93,23 @@ def test_comparison_passes_over_a_trial_without_parameters() -> None:
     ("spelling", "known"),
     [("α_mx", "α_max"), ("batchsize", "batch_size"), ("n_head", "n_heads"), ("lr_mx", "lr_max")],
 )
-def test_comparison_suggests_every_spelling(spelling: str, known: str) -> None:
+def test_groups_suggest_every_spelling(spelling: str, known: str) -> None:
     with pytest.raises(TunerError, match=f"unknown parameter {spelling}; did you mean {known}"):
         compare(spelling, trial(1, "finished", 4.0, batch_size="8"))
 
 
-def test_comparison_of_nothing_says_so() -> None:
-    with pytest.raises(TunerError, match="no trial of lm-1 has begun; try again"):
+def test_groups_without_trials_are_an_error() -> None:
+    with pytest.raises(TunerError, match="no trial of lm-1 has started; try again"):
         compare("B", trial(0, "running", None))
     with pytest.raises(TunerError, match="unknown parameter zzzzz; 'tuner symbols' lists all"):
         compare("zzzzz", trial(0, "finished", 4.0, batch_size="8"))
 
 
 def test_search_ranks_diverged_trials_last() -> None:
-    """Comparing with NaN is always false, so that it stayed wherever it stood."""
+    """Comparisons with NaN are false, so that sorting left diverged trials in place."""
     console = Console(width=200)
     with console.capture() as captured:
-        shown = print_search(
+        value = print_search(
             console,
             record_of(
                 trial(1, "diverged", math.nan),
@@ -122,6 +121,6 @@ def test_search_ranks_diverged_trials_last() -> None:
             ),
             SEARCH,
         )
-    assert [t["trial"] for t in shown["trials"]] == [5, 4, 2, 1, 3, 6]
+    assert [t["trial"] for t in value["trials"]] == [5, 4, 2, 1, 3, 6]
     assert "∞" in captured.get()
     assert "nan" not in captured.get()
