@@ -297,7 +297,7 @@ def zeroed(data: bytes) -> bytes:
 
 # name of the file, its bytes, options, what is said
 MISTAKES: dict[str, tuple[str, bytes, dict[str, Any], str]] = {
-    "empty": ("a.txt", b"", {}, r"a\.txt is empty: there are no doc.*; leave it out or give it so"),
+    "empty": ("a.txt", b"", {}, r"a\.txt is empty: there are no doc.*; leave it out or add text"),
     "blank": ("a.md", b" \n\t", {}, r"a\.md is empty"),
     "separators": ("a.txt", b"\n\n \n\n", {"separator": "\n\n"}, r"only separators \('\\n\\n'\)"),
     "empty gz": ("a.txt.gz", COMPRESS[".gz"](b""), {}, r"a\.txt\.gz is empty"),
