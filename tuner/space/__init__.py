@@ -1,4 +1,4 @@
-"""Search spaces: parameters, conditions and settings, and the `TrialSpec` of a draw.
+"""Search spaces: parameters, conditions and settings, and the specification of a draw.
 
 Main names: `SearchSpace`, `Parameter`, `Objective`.
 """

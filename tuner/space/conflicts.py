@@ -52,7 +52,6 @@ def _message(error: ValueError) -> str:
 
 def _culprit(space: SearchSpace, rule: str) -> str:
     """Return the first parameter named in a rule that the space sets; empty if none."""
-    rows = [row for word in rule.split() if (row := find_symbol(word))]
-    names = [row.name for row in rows]
+    names = [entry.name for word in rule.split() if (entry := find_symbol(word))]
     in_space = {p.name for p in space.hyperparameters.values()}
     return next((name for name in names if name in in_space), "")

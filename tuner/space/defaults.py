@@ -31,8 +31,8 @@ class FirstTrial:
 
     def moves(self, parameter: Parameter) -> bool:
         """Return True if the default cannot be drawn, or is unknown."""
-        row = SYMBOL_TABLE.get(parameter.name)
-        if row is not None and row.default is None:  # T_total and N_epoch have no default
+        symbol = SYMBOL_TABLE.get(parameter.name)
+        if symbol is not None and symbol.default is None:  # T_total and N_epoch have no default
             return False
         return not _same(self.draw(parameter), self._wanted(parameter))
 
@@ -73,12 +73,12 @@ class FirstTrial:
         if name == "total_steps" and self._budget_tokens is not None:
             tokens = self._number("batch_size") * self._number("context_length")
             return math.nan if math.isnan(tokens) else math.ceil(self._budget_tokens / tokens)
-        row = SYMBOL_TABLE[name]
-        if not isinstance(row.default, FractionOf):
-            return math.nan if row.default is None else row.default
-        default = self._share(name, row.default.share, row.default.name)
+        symbol = SYMBOL_TABLE[name]
+        if not isinstance(symbol.default, FractionOf):
+            return math.nan if symbol.default is None else symbol.default
+        default = self._share(name, symbol.default.share, symbol.default.name)
         # as in `derive`: a default must not break the rules of a short trial
-        return max(default, cast(float, row.low)) if row.kind is int else default
+        return max(default, cast(float, symbol.low)) if symbol.kind is int else default
 
     def _default_entry(self, name: str) -> Value:
         """Return the default of an entry of `model:`; a default of 0 means derived."""

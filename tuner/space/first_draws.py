@@ -53,13 +53,13 @@ def named_point(
         PointError: if the point names a parameter or a value that cannot be drawn with it.
     """
     keys: dict[str, str] = {}  # name of a parameter → its spelling in the point
-    known = {p.name: p for p in space.parameters}
+    by_name = {p.name: p for p in space.parameters}
     for key in point:
-        row = find_symbol(key)
-        name = row.name if row else key
-        if name not in known:
-            spellings = [s for p in known.values() for s in (p.name, symbol(p.name))]
-            problem = "is not searched here" if row else "is unknown"
+        entry = find_symbol(key)
+        name = entry.name if entry else key
+        if name not in by_name:
+            spellings = [s for p in by_name.values() for s in (p.name, symbol(p.name))]
+            problem = "is not searched here" if entry else "is unknown"
             fix = did_you_mean(key, spellings) or f"; known are {listed(spellings, 'and')}"
             raise PointError(key, f"{key} {problem}{fix}")
         if name in keys:

@@ -158,9 +158,9 @@ class SpaceChecks:
         conditions: dict[str, list[str]] = {}
         fractions: dict[str, list[str]] = {}
         defaults = {
-            row.name: [row.default.name]
-            for row in SYMBOL_TABLE.values()
-            if isinstance(row.default, FractionOf)
+            entry.name: [entry.default.name]
+            for entry in SYMBOL_TABLE.values()
+            if isinstance(entry.default, FractionOf)
         }
         for p in self._all():
             conditions.setdefault(p.name, []).extend(p.when)
@@ -231,8 +231,8 @@ class SpaceChecks:
             message = f"{key} is never drawn, because its conditions exclude each other"
             self._file.note(self._place(parameter), f"{message}; change its when", at_key=True)
             return
-        row = SYMBOL_TABLE.get(parameter.name)
-        used_when = row.used_when if row else USED_WHEN.get(parameter.name, {})
+        entry = SYMBOL_TABLE.get(parameter.name)
+        used_when = entry.used_when if entry else USED_WHEN.get(parameter.name, {})
         for other, used in used_when.items():
             values = dict.fromkeys(self._space.settings(draw)[other] for draw in draws)
             if not set(values) & set(used):

@@ -94,26 +94,29 @@ class EntryReader:
             key, place, _without_off(data) if key in MAY_BE_OFF else data, self._one_size
         )
 
-    def row(self, key: str, data: Any) -> list[Parameter]:
+    def hyperparameter(self, key: str, data: Any) -> list[Parameter]:
         """Read an entry of `hyperparameters:`; return no parameter if the entry is wrong."""
         place: Place = ("hyperparameters", key)
-        row = find_symbol(key)
-        if row is None:
+        symbol = find_symbol(key)
+        if symbol is None:
             fix = did_you_mean(key, SPELLINGS) or "; 'tuner symbols' lists all"
             self._note(place, f"unknown hyperparameter {shown(key)}{fix}", at_key=True)
             return []
-        if row.name in self.places:
-            other = self.places[row.name][-1]
+        if symbol.name in self.places:
+            other = self.places[symbol.name][-1]
             message = f"{key} and {other} are the same hyperparameter; keep one"
             self._note(place, message, at_key=True)
             return []
-        self.places[row.name] = place
-        if row.name in _BUDGETS and _are_alternatives(data):
+        self.places[symbol.name] = place
+        if symbol.name in _BUDGETS and _are_alternatives(data):
             message = f"{key} is the budget, so it cannot be a list of alternatives"
             self._note(place, f"{message}; give one that always holds")
             return []
         return self._parameters(
-            key, place, _without_off(data) if row.name in MAY_BE_OFF else data, self._one_row
+            key,
+            place,
+            _without_off(data) if symbol.name in MAY_BE_OFF else data,
+            self._one_hyperparameter,
         )
 
     # one entry ------------------------------------------------------------------------------
@@ -145,14 +148,16 @@ class EntryReader:
         kind = str if get_origin(field.annotation) is Literal else cast(type, field.annotation)
         return self._parameter(entry, entry.key, _size_rule(entry.key, field), kind)
 
-    def _one_row(self, entry: _Entry) -> Parameter | None:
-        row = cast(Symbol, find_symbol(entry.key))
-        has_fractions = not row.choices and row.name not in _NO_FRACTIONS
+    def _one_hyperparameter(self, entry: _Entry) -> Parameter | None:
+        symbol = cast(Symbol, find_symbol(entry.key))
+        has_fractions = not symbol.choices and symbol.name not in _NO_FRACTIONS
         if self._refuses_fraction(entry, has_fractions=has_fractions):
             return None
         if "fraction_of" in entry.options:
-            return self._parameter(entry, row.name, _share_rule(entry.key), float)
-        return self._parameter(entry, row.name, _row_rule(entry.key, row), row.kind)
+            return self._parameter(entry, symbol.name, _share_rule(entry.key), float)
+        return self._parameter(
+            entry, symbol.name, _hyperparameter_rule(entry.key, symbol), symbol.kind
+        )
 
     def _refuses_fraction(self, entry: _Entry, *, has_fractions: bool) -> bool:
         if has_fractions or "fraction_of" not in entry.options:
@@ -236,14 +241,14 @@ class EntryReader:
         if "fraction_of" not in entry.options:
             return None
         spelled = entry.options["fraction_of"]
-        row = find_symbol(spelled) if isinstance(spelled, str) else None
-        if row is not None and not row.choices and row.name != name:
-            return row.name
+        symbol = find_symbol(spelled) if isinstance(spelled, str) else None
+        if symbol is not None and not symbol.choices and symbol.name != name:
+            return symbol.name
         numeric = [
             s for s in SPELLINGS if (r := find_symbol(s)) and not r.choices and r.name != name
         ]
-        why = "" if row is None else ", which is itself" if row.name == name else ", a name"
-        fix = did_you_mean(spelled, numeric) if row is None else ""
+        why = "" if symbol is None else ", which is itself" if symbol.name == name else ", a name"
+        fix = did_you_mean(spelled, numeric) if symbol is None else ""
         fix = fix or "; name a hyperparameter with numbers, such as T_total"
         message = f"{entry.key} cannot be a fraction of {shown(spelled)}{why}{fix}"
         self._note((*entry.place, "fraction_of"), message)
@@ -261,27 +266,31 @@ class EntryReader:
             return {}
         conditions: dict[str, tuple[Any, ...]] = {}
         for key, value in when.items():
-            row = find_symbol(key)
-            condition = row.name if row else key
+            symbol = find_symbol(key)
+            condition = symbol.name if symbol else key
             wanted = _without_off(value) if condition in MAY_BE_OFF else value
-            if row is None and key not in SIZES:
+            if symbol is None and key not in SIZES:
                 message = unknown("name in when:", key, (*SPELLINGS, *SIZES))
                 self._note((*place, key), message, at_key=True)
             elif condition == name:
                 message = f"{entry.key} cannot depend on itself; take this when away"
                 self._note((*place, key), message, at_key=True)
-            elif wrong := self._wrong_condition(key, row, wanted):
+            elif wrong := self._wrong_condition(key, symbol, wanted):
                 self._note((*place, key), wrong)
             else:
                 conditions[condition] = tuple(wanted) if isinstance(wanted, list) else (wanted,)
         return conditions
 
-    def _wrong_condition(self, key: str, row: Symbol | None, wanted: Any) -> str:
+    def _wrong_condition(self, key: str, symbol: Symbol | None, wanted: Any) -> str:
         """Return the mistake in the values of one condition; empty if they are valid."""
         values = wanted if isinstance(wanted, list) else [wanted]
         if not values or not all(isinstance(v, int | float | str) for v in values):
             return f"when: {key} takes a value or a list of values, got {shown(wanted)}"
-        rule = _row_rule(key, row) if row else _size_rule(key, Architecture.model_fields[key])
+        rule = (
+            _hyperparameter_rule(key, symbol)
+            if symbol
+            else _size_rule(key, Architecture.model_fields[key])
+        )
         return next((f"when: {message}" for v in values if (message := rule(v))), "")
 
 
@@ -344,14 +353,16 @@ def _listable(entry: _Entry, kind: Any) -> str:
     return kind if is_listed or entry.key not in SIZES else "choice"
 
 
-def _row_rule(key: str, row: Symbol) -> Rule:
-    kind = "one of" if row.choices else "a whole number in" if row.kind is int else "a number in"
+def _hyperparameter_rule(key: str, symbol: Symbol) -> Rule:
+    kind = (
+        "one of" if symbol.choices else "a whole number in" if symbol.kind is int else "a number in"
+    )
 
     def rule(value: object) -> str:
-        if row.accepts(value) and (row.choices or abs(cast(float, value)) <= _LARGEST_WHOLE):
+        if symbol.accepts(value) and (symbol.choices or abs(cast(float, value)) <= _LARGEST_WHOLE):
             return ""
-        hint = did_you_mean(value, row.choices)
-        return f"{key} must be {kind} {row.range}, got {shown(value)}{hint}"
+        hint = did_you_mean(value, symbol.choices)
+        return f"{key} must be {kind} {symbol.range}, got {shown(value)}{hint}"
 
     return rule
 

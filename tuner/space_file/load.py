@@ -78,10 +78,10 @@ def _as_spelled(path: tuple[str, ...], data: Any) -> tuple[str, ...]:
     """Return a path whose hyperparameter has the spelling that the file already uses."""
     if path[0] != "hyperparameters" or len(path) == 1 or not isinstance(data, dict):
         return path
-    row, entries = find_symbol(path[1]), data.get("hyperparameters")
-    if row is None or not isinstance(entries, dict):
+    symbol, entries = find_symbol(path[1]), data.get("hyperparameters")
+    if symbol is None or not isinstance(entries, dict):
         return path
-    same = [key for key in entries if find_symbol(key) is row]
+    same = [key for key in entries if find_symbol(key) is symbol]
     return ("hyperparameters", same[0], *path[2:]) if same else path
 
 
@@ -106,7 +106,7 @@ def _read(file: YamlFile, entries: EntryReader) -> SearchSpace | None:
             part = _section(file, (name,), kind, data[name])
             parts |= {name: part} if part is not None else {}
     parts["model"] = _parameters(file, "model", entries.size)
-    parts["hyperparameters"] = _parameters(file, "hyperparameters", entries.row)
+    parts["hyperparameters"] = _parameters(file, "hyperparameters", entries.hyperparameter)
     parts["name"] = _name(file, data.get("name"))
     return SearchSpace(**parts) if set(data) <= set(_KEYS) else None
 
