@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from model.export.registry import FORMATS
 from model.spec.hyperparameters import SYMBOL_TABLE
 from model.tokenizer.pretokenizer import PATTERNS
 from model.tokenizer.tokenizer import Tokenizer
-from tuner import arguments, errors
+from tuner import arguments, cli, errors
 from tuner.arguments import EXPORTS
 from tuner.cli import main
 from tuner.commands import symbols
@@ -47,6 +48,12 @@ def test_cli_symbols_prints_the_table(capsys: pytest.CaptureFixture[str]) -> Non
     assert ranges["n_heads"] == "[1, 1024]"
     assert ranges["rope_theta"] == "(1, ∞)"
     assert ranges["logit_soft_cap"] == "[0, 1e+06]"
+
+
+def test_cli_has_a_handler_for_each_command() -> None:
+    for target in cli._COMMANDS.values():
+        module, handler = target.split(".")
+        assert callable(getattr(import_module(f"tuner.commands.{module}"), handler))
 
 
 def test_cli_validate_explains_space(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """One module per command. Commands are thin: Python code can do the same without them.
 
-`cli` calls a function `run_…` with the parsed options and imports its module only when the command
-runs, so that `tuner --help` answers at once. What loads torch is imported after the options are
-checked.
+Main names: `run_search`, `run_validate`, `run_show`, `run_ui`, `consoles`, `print_json`.
+
+The command line calls the handler (run_…) of a command with the parsed options, and imports its
+module only then, so that --help answers at once. A handler imports modules that load torch after
+it has checked the options.
 """

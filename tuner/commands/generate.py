@@ -70,10 +70,10 @@ def run_generate(options: argparse.Namespace) -> int:
         for _ in range(samples)
     ]
     view = TextsView(results, titles, prompts)
-    began = time.monotonic()
+    started = time.monotonic()
     pieces = generate(trials, prompt, settings=settings, samples=samples)
     total, tokens = show_texts(view, pieces, samples)
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - started
     progress.print(
         f"{total:,} tokens, {total / seconds:,.0f} tokens/s", style="dim", highlight=False
     )

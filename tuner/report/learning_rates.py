@@ -32,7 +32,7 @@ _COUNTS = ("warmup_steps", "batch_size", "total_steps", "epochs")
 
 @dataclass(frozen=True)
 class RateCurve:
-    """The learning rate of one draw.
+    """Learning rate of one draw, by update.
 
     Attributes:
         label: "defaults", or the value that differs from the defaults.

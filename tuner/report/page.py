@@ -1,4 +1,4 @@
-"""The report as one HTML file that works without a network."""
+"""Report as one HTML file that works without a network."""
 
 from __future__ import annotations
 

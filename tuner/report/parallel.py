@@ -27,7 +27,7 @@ _NAMES = ("worst fifth", "fourth fifth", "middle fifth", "second fifth", "best f
 
 @dataclass(frozen=True)
 class Scale:
-    """The axis of the objective.
+    """Axis of the objective.
 
     Attributes:
         low: lower end.
