@@ -184,8 +184,8 @@ def _print_start(console: Console, start: WarmStart, shapes: list[Architecture])
     moments = f"those of {seen:,} updates" if seen else "zero"
     console.print(
         f"\nEvery trial starts from {start.description}, with its weights after "
-        f"{start.source.step:,} updates (val_loss {start.source.val_loss:.4f} on its own text); the "
-        f"moments are {moments}; schedule and data order restart. Shapes and tokenizer fit.",
+        f"{start.source.step:,} updates (val_loss {start.source.val_loss:.4f} on its own text); "
+        f"the moments are {moments}; schedule and data order restart. Shapes and tokenizer fit.",
         highlight=False,
     )
     differing = {
