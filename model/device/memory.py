@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import math
 import sys
+from collections.abc import Callable
 
 import torch
 
@@ -24,6 +25,21 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(message in str(error) for message in _MESSAGES)
+
+
+def oom_reason(work: Callable[[], None]) -> str | None:
+    """Do some work; return the device's message if memory ran out, otherwise None.
+
+    Callers recover only after this function has returned: the traceback of an error keeps the
+    tensors of its frames alive, and with them the memory that the recovery needs.
+    """
+    try:
+        work()
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return str(error)
+    return None
 
 
 def give_back(device: torch.device) -> None:

@@ -25,15 +25,14 @@ from model.checkpoints.writer import LIMITS, Writer
 from model.corpus.dataset import Dataset, TextDataset, Tokens
 from model.corpus.device_dataset import on_device
 from model.corpus.pairs import PairDataset
-from model.device.memory import give_back, is_out_of_memory, keep_freed
+from model.device.memory import give_back, keep_freed, oom_reason
 from model.device.precision import Precision
+from model.engine.active_stack import ActiveStack, shape_of
 from model.engine.calibration import Setup, slots_for
 from model.engine.evaluator import Evaluator, PendingReport
 from model.engine.occupancy import Occupancy
-from model.engine.planner import Planner
 from model.engine.report import Report, Status
-from model.engine.slot import Slot, TrialRequest, start_trial
-from model.spec.architecture import Architecture
+from model.engine.slot import TrialRequest, start_trial
 from model.spec.trial import TrialSpec
 from model.stack.plan import Floats, QuantumPlan
 from model.stack.stack import Stack
@@ -41,30 +40,6 @@ from model.stack.stack import Stack
 # Longest wait of a step for a checkpoint when no trial trains: the caller gives orders between
 # two steps, and should not wait long.
 _MAX_WAIT_SECONDS = 0.05
-
-
-class ActiveStack:
-    """A stack with its planner and its slots; an empty row has the slot None."""
-
-    def __init__(self, spec: TrialSpec, stack: Stack, train: Dataset) -> None:
-        self.shape, self.stack = _shape(spec), stack
-        self.planner = Planner(*self.shape, train, is_data_on_device=stack.data is not None)
-        self.slots: list[Slot | None] = [None] * stack.width
-
-    @property
-    def occupied(self) -> list[tuple[int, Slot]]:
-        """Rows that hold a trial, with their slots; a list, so that rows may be emptied."""
-        return [(row, slot) for row, slot in enumerate(self.slots) if slot is not None]
-
-    @property
-    def empty_row(self) -> int | None:
-        """First row without a trial; None if all rows hold one."""
-        return next((row for row, slot in enumerate(self.slots) if slot is None), None)
-
-
-def _shape(spec: TrialSpec) -> tuple[Architecture, int]:
-    """Return architecture and micro-batch: trials that agree on both can share a stack."""
-    return spec.architecture, spec.micro_batch
 
 
 class Engine:
@@ -346,7 +321,7 @@ class Engine:
             The message of the device if memory ran out, otherwise None.
         """
         try:
-            return _oom_reason(partial(self._place, request))
+            return oom_reason(partial(self._place, request))
         except (ValueError, OSError) as error:
             self.failures[request.trial_id] = error
             return None
@@ -374,7 +349,7 @@ class Engine:
 
     def _stack_with_room(self, spec: TrialSpec) -> ActiveStack:
         """Return a stack of the specification's shape with an empty row; make it if needed."""
-        shape = _shape(spec)
+        shape = shape_of(spec)
         with_room = (s for s in self._stacks if s.shape == shape and s.empty_row is not None)
         active = next(with_room, None)
         if active is None:
@@ -393,7 +368,7 @@ class Engine:
     def _train_last_stack(self) -> None:
         """Train the last stack for one quantum; if memory runs out, requeue its trials."""
         active = self._stacks[-1]
-        reason = _oom_reason(partial(self._train, active))
+        reason = oom_reason(partial(self._train, active))
         if reason is None:
             return
         self._stacks.pop()
@@ -428,21 +403,6 @@ class Engine:
         else:  # stacks cannot get narrower, so there must be fewer of them
             self.slots = max(1, min(self.slots - 1, self._num_training + len(requests) - 1))
         self._waiting.extendleft(reversed(requests))
-
-
-def _oom_reason(work: Callable[[], None]) -> str | None:
-    """Do some work; return the device's message if memory ran out, otherwise None.
-
-    Callers recover only after this function has returned: the traceback of an error keeps the
-    tensors of its frames alive, and with them the memory that the recovery needs.
-    """
-    try:
-        work()
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        return str(error)
-    return None
 
 
 def _dataset(data: Tokens | PairDataset) -> Dataset:
