@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from model.checkpoints import checkpoint, warm_start
+from model.checkpoints import warm_start
+from model.checkpoints.module import save_checkpoint
 from model.checkpoints.warm_start import WarmStartSource
 from model.engine.engine import Engine
 from model.errors import CheckpointError
@@ -181,7 +182,7 @@ def test_identity_is_what_a_trial_starts_with(
 def test_source_must_say_what_was_trained(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     model = torch.nn.Linear(2, 2)
-    checkpoint.save_checkpoint(model, torch.optim.SGD(model.parameters(), 0.1), 3, path)
+    save_checkpoint(model, torch.optim.SGD(model.parameters(), 0.1), 3, path)
     with pytest.raises(CheckpointError, match="does not contain a trial specification"):
         WarmStartSource.read(path)
 

@@ -85,7 +85,7 @@ def test_best_so_far_excludes_reused_and_diverged_trials(space: SearchSpace) -> 
         make_trial(space, 0, [5.0, math.nan], [1_000, 2_000]),
         make_trial(space, 1, [4.0], [3_000]),
     )
-    rows[1].recorded = rows[1].reports
+    rows[1].reused = rows[1].reports
     best = series(space, *rows).best_so_far
     assert best is not None
     assert best.tokens == (TOKENS[0], TOKENS[1], TOKENS[1])  # the recorded one cost nothing
@@ -125,7 +125,7 @@ def test_curve_of_a_branch_begins_at_its_parent(tmp_path: Path) -> None:
 
 
 def test_rungs_count_trials_by_course(space: SearchSpace) -> None:
-    unfinished = make_trial(space, 4, [5.0, 4.0], outcome="failed: no memory")
+    unfinished = make_trial(space, 4, [5.0, 4.0], outcome=Outcome.failed("no memory"))
     found = series(
         space, make_trial(space, 0, [4.0] * 5), make_trial(space, 1, [5.0]),
         make_trial(space, 2, [5.0, 4.9, 4.8]),

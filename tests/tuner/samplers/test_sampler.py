@@ -251,7 +251,7 @@ def test_sampler_grid_visits_every_combination_once(tmp_path: Path) -> None:
     half = [draw["weight_decay"] for draw in draws[: sampler.num_configurations // 2]]
     assert all(7 <= half.count(value) <= 20 for value in (0.1, 0.2, 0.5, 1))
     assert sampler.suggest(sampler.num_configurations) == draws[0]  # and then again
-    assert make(tmp_path, "tpe").most is None
+    assert make(tmp_path, "tpe").num_configurations is None
 
 
 def test_sampler_tries_named_points_first(tmp_path: Path) -> None:

@@ -217,7 +217,7 @@ MISTAKES = {
     ),
     "pairs of texts": (
         BUDGET + "data: ▲{files: small.txt, pairs: true}\nmodel: {n_encoder_layers: 1}",
-        "no table and so has no",
+        "is not a table and so has no",
     ),
     "pairs of the library": (BUDGET + "data: {pairs: ▲true}", "there are no pairs in python-stdl"),
     "text for pairs": (BUDGET + "data: {pairs: ▲yes}", "data.pairs must be true or false, got yes"),

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from tests.tuner.results.random_trials import draw, load, trained
 from tuner.conductor.confirmation import compare_retrained
+from tuner.conductor.outcome import Outcome
 from tuner.conductor.trial import Trial
 from tuner.results.pareto import pareto_front
 from tuner.results.result import SearchResult
@@ -31,7 +32,7 @@ def trials_of(space: SearchSpace, losses: Sequence[float] = LOSSES) -> list[Tria
     rng = random.Random(0)
     trials = [trained(space, i, draw(space, rng, {}), loss) for i, loss in enumerate(losses)]
     for trial in trials:
-        trial.outcome = str(trial.last.status) if trial.last else None
+        trial.outcome = Outcome.parse(str(trial.last.status)) if trial.last else None
     return trials
 
 
@@ -93,7 +94,7 @@ def test_summary_shows_the_confirmed_comparison(space: SearchSpace) -> None:
 def test_summary_savings_exclude_reused_and_confirming_trials(space: SearchSpace) -> None:
     trials = trials_of(space, [4.0] * 4)
     trials[3].reports = trials[3].reports[:1]
-    trials[2].recorded = trials[2].reports
+    trials[2].reused = trials[2].reports
     retrained = replace(trials[0], number=4, confirms=0)
     result = result_of(space, trials, confirming=[retrained, retrained])
     budgets = [trial.spec.budget_tokens for trial in trials]
@@ -146,12 +147,12 @@ def test_summary_names_limit_and_command_to_resume(
 
 def test_summary_names_reused_and_failed_trials(space: SearchSpace) -> None:
     trials = trials_of(space)
-    trials[3].recorded, trials[3].outcome = trials[3].reports, "same as trial 1"
-    trials[6].recorded = trials[6].reports
-    trials[5].outcome = trials[7].outcome = "failed: the worker died three times"
-    trials[1].outcome = "failed: out of memory"
+    trials[3].reused, trials[3].outcome = trials[3].reports, Outcome.same_as(1)
+    trials[6].reused = trials[6].reports
+    trials[5].outcome = trials[7].outcome = Outcome.failed("the worker died three times")
+    trials[1].outcome = Outcome.failed("out of memory")
     text = printed(result_of(space, trials))
-    assert "2 trials were taken from the record, not trained: 3 (same as trial 1), 6." in text
+    assert "2 trials were reused from the record, not trained: 3 (same as trial 1), 6." in text
     assert "2 trials (5, 7) failed: the worker died three times." in text
     assert "Trial 1 failed: out of memory." in text
     assert "finished, reused" in text
@@ -219,6 +220,6 @@ def test_summary_commands_repeat_home(space: SearchSpace) -> None:
 
 def test_summary_of_one_unfinished_trial(tmp_path: Path, space: SearchSpace) -> None:
     trials = trials_of(space, [4.0])
-    trials[0].reports, trials[0].outcome = trials[0].reports[:1], "stopped at report 1"
+    trials[0].reports, trials[0].outcome = trials[0].reports[:1], Outcome.stopped(1)
     text = printed(result_of(space, trials, halted="interrupted"))
     assert "No trial beat the defaults of the symbol table" in text

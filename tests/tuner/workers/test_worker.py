@@ -122,7 +122,7 @@ def test_worker_measures_the_best_number_of_slots(
     tmp_path: Path, make_spec: MakeSpec, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Real stacks on a CPU; the second call reads the file."""
-    monkeypatch.setattr(calibration, "_MOST", 4)
+    monkeypatch.setattr(calibration, "_MAX_WIDTH", 4)
     file = tmp_path / "calibration.json"
 
     async def scenario() -> None:
@@ -365,7 +365,7 @@ def test_worker_passes_the_error_of_the_engine_on_and_exits(
 
     async def scenario() -> None:
         worker = make_worker()
-        monkeypatch.setattr(worker._engine, "turn", explode)
+        monkeypatch.setattr(worker._engine, "step", explode)
         text = make_spec().model_dump_json()
         await start(worker, "a", text)
         for _ in range(2):  # a client that waits, and one that asks later
