@@ -159,6 +159,7 @@ def test_trial_ignores_its_neighbours(
         assert_same(alone, outcome)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", range(2, 9))
 @pytest.mark.parametrize("shape", SHAPES)
 def test_slot_does_not_matter(
@@ -196,6 +197,7 @@ def test_choices_side_by_side_change_nothing(
         assert outcome[0][-1][0] is Status.FINISHED
 
 
+@pytest.mark.slow
 def test_slot_forgets_the_trial_before(tmp_path: Path, tokens: Tokens, make_spec: MakeSpec) -> None:
     """A trial without a mean or a mask in the slot of one with them, and the other way round."""
     rich = make_spec(steps=6, ema_decay=0.9, target_sparsity=0.5, prune_interval_steps=1)
@@ -233,6 +235,7 @@ def assert_mix_ignores_its_neighbours(
 RANDOM_MIXES = given(mix=mixes(), data=st.lists(trials(), min_size=2, max_size=8))
 
 
+@pytest.mark.slow
 @settings(
     max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -270,6 +273,7 @@ def test_diverging_neighbour_changes_nothing(
     assert first[0][-1][0] is Status.DIVERGED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("late", [0, 1, 2])
 def test_refill_in_mid_flight_changes_nothing(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, late: int
@@ -285,6 +289,7 @@ def test_refill_in_mid_flight_changes_nothing(
         assert len(outcome[0]) == stop.get(number, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("after", [1, 2, 3])
 def test_resume_equals_uninterrupted(
@@ -316,6 +321,7 @@ def resume_anywhere(tmp_path: Path, tokens: Tokens, spec: TrialSpec, other: Tria
     return undisturbed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_resume_equals_uninterrupted_with_each_optimizer(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, optimizer: str
@@ -324,6 +330,7 @@ def test_resume_equals_uninterrupted_with_each_optimizer(
     resume_anywhere(tmp_path, tokens, spec, make_spec(seed=9, steps=7))
 
 
+@pytest.mark.slow
 def test_resume_remembers_the_plateau(tmp_path: Path, tokens: Tokens, make_spec: MakeSpec) -> None:
     """A rate so high that the loss rises: later rates depend on earlier reports."""
     spec = make_spec(
@@ -335,6 +342,7 @@ def test_resume_remembers_the_plateau(tmp_path: Path, tokens: Tokens, make_spec:
     assert len(rates) > 1
 
 
+@pytest.mark.slow
 def test_resume_keeps_mean_and_mask(tmp_path: Path, tokens: Tokens, make_spec: MakeSpec) -> None:
     spec = make_spec(
         steps=12, reports=6, ema_decay=0.9, target_sparsity=0.8, prune_interval_steps=2,

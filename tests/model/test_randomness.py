@@ -71,6 +71,7 @@ def test_permute_differs_between_keys() -> None:
     assert len(seen) == 500
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 5, 16, 17])
 def test_permute_sends_every_index_everywhere_equally_often(size: int) -> None:
     """Chi-square over keys, for each index; the limit is far outside chance."""

@@ -122,6 +122,7 @@ def test_cli_usage_errors_have_status_2(capsys: pytest.CaptureFixture[str]) -> N
         assert "error: " in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_cli_replay_without_search_prints_one_line(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,6 +200,7 @@ def test_home_store_is_local_by_default(tmp_path: Path, monkeypatch: pytest.Monk
     assert Home.at().root == tmp_path / "other"
 
 
+@pytest.mark.slow
 def test_public_functions_survive_import_of_modules() -> None:
     """No module of the package may have the name of a public function."""
     code = """
@@ -220,6 +222,7 @@ def test_cli_explains_range_of_numbers(capsys: pytest.CaptureFixture[str]) -> No
     assert "not both" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module",
     [

@@ -119,6 +119,7 @@ save(Path(sys.argv[1]), 20)
 """
 
 
+@pytest.mark.slow
 def test_kill_between_writing_and_renaming_leaves_the_state_before(tmp_path: Path) -> None:
     save(tmp_path, 10)
     done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)

@@ -79,6 +79,7 @@ def test_warm_start_ignores_its_neighbours(
     assert together[0][0] != together[1][0] != together[4][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("optimizer", "state"), [("adamw", False), *((name, True) for name in OPTIMIZERS)]
 )
@@ -101,6 +102,7 @@ def test_warm_start_resumes_as_if_uninterrupted(
 # tensors of a start ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", [False, True])
 @pytest.mark.parametrize("rows", [{}, {"beta2": 0.9, "eps": 1e-4}, {"ema_decay": 0.7}])
 def test_warm_start_equals_torch(

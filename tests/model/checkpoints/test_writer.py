@@ -104,6 +104,7 @@ def relative(reports: list[Report], folder: Path) -> list[str]:
     return [repr(report).replace(str(folder), "") for report in reports]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1, 3])
 def test_asynchronous_states_equal_synchronous_ones(
     tmp_path: Path,
@@ -358,6 +359,7 @@ def test_stop_after_a_report_comes_before_the_next_one(
     assert steps_of(tmp_path, "0") == [1, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [2, 4])
 def test_trial_that_comes_back_waits_for_its_states(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, disk: Disk, after: int
@@ -423,6 +425,7 @@ def test_copy_does_not_follow_its_original() -> None:
     assert copied()["y"].tolist() == [1, 2]
 
 
+@pytest.mark.slow
 def test_state_that_waits_does_not_keep_its_stack(make_spec: MakeSpec) -> None:
     """A stack is deleted when memory has run out."""
     stack = Stack(make_spec().architecture, 2, "cpu")

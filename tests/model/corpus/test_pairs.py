@@ -67,6 +67,7 @@ def reference(source: Ids, target: Ids, end: int, lengths: tuple[int, int]) -> t
 TEXTS = st.lists(st.integers(1, 40), max_size=9)
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(
     pairs=st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=6),

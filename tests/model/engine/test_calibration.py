@@ -147,6 +147,7 @@ def test_widest_fits_whenever_one_slot_does(
 # for real -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("averaged", [False, True])
 @pytest.mark.parametrize("is_there", [False, True])
 def test_meter_measures_stacks_on_a_cpu(
@@ -160,6 +161,7 @@ def test_meter_measures_stacks_on_a_cpu(
         assert measurement.peak_bytes == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("z_loss", [0.0, 0.1])
 def test_meter_runs_ticks_of_another_kind_as_well(
     tokens: Tokens, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch, z_loss: float

@@ -88,6 +88,7 @@ def by_hand(tokens: Tokens, folder: Path, chain: tuple[TrialSpec, ...]) -> list[
     return train(tokens, folder, f"h{len(chain) - 1}", chain[-1], before)
 
 
+@pytest.mark.slow
 def test_chain_equals_its_links_by_hand(
     tmp_path: Path, tokens: Tokens, chain: tuple[TrialSpec, ...]
 ) -> None:
@@ -109,6 +110,7 @@ def test_chain_trains_like_any_other_loop(tokens: Tokens, make_spec: MakeSpec) -
     assert of(train(tokens, None, "x", continued(root, 4))) == of(undisturbed)[2:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("have", [2, 4, 6, 8])
 def test_chain_goes_on_from_what_there_is(
     tmp_path: Path,
@@ -144,6 +146,7 @@ def test_chain_does_not_follow_a_link_past_its_end(
         train(tokens, tmp_path, "x", child, checkpoint_path(tmp_path, "root", 6))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [2, 3])
 def test_chain_ignores_its_neighbours(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, chain: tuple[TrialSpec, ...], width: int

@@ -195,6 +195,7 @@ def test_engine_equals_a_plain_training_loop(
     assert expected[0][0] - expected[-1][0] > 0.1, "the loop learned something"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [{}, {"label_smoothing": 0.2, "grad_clip": 0.3}])
 def test_accumulated_gradients_equal_one_batch(
     tokens: Tokens, make_spec: MakeSpec, rows: dict[str, Any]
@@ -209,6 +210,7 @@ def test_accumulated_gradients_equal_one_batch(
         )
 
 
+@pytest.mark.slow
 def test_engine_learns_to_count(tokens: Tokens, make_spec: MakeSpec) -> None:
     """A model that ignores the context has a loss of at least log 61 nats."""
     spec = make_spec(steps=400, batch_size=8, micro_batch=8, reports=4, max_learning_rate=0.02)
@@ -226,6 +228,7 @@ RATES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_engine_learns_with_each_optimizer(
     tokens: Tokens, make_spec: MakeSpec, optimizer: str
@@ -254,6 +257,7 @@ def test_dropout_is_for_training_only(tmp_path: Path, tokens: Tokens, make_spec:
     assert report.val_loss == pytest.approx(validation(model, tokens), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1, 2])
 def test_pruned_trial_reaches_its_sparsity_and_reports_it(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, width: int
@@ -346,6 +350,7 @@ def test_report_names_its_checkpoint(tmp_path: Path, tokens: Tokens, make_spec: 
 # data order -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(seed=st.integers(0, 2**63 - 1), size=st.integers(1, 200), batch=st.integers(1, 50))
 def test_data_order_reads_every_sequence_once_an_epoch(seed: int, size: int, batch: int) -> None:
@@ -365,6 +370,7 @@ def test_data_order_differs_between_epochs_and_seeds() -> None:
     assert len(set(epochs)) == 80
 
 
+@pytest.mark.slow
 def test_engine_reads_each_training_sequence_once(
     make_spec: MakeSpec, tokens: Tokens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -388,6 +394,7 @@ def test_engine_reads_each_training_sequence_once(
 # slots ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("slots", "width"), [(1, 1), (2, 1), (2, 2), (3, 2), (2, 4)])
 def test_engine_trains_more_trials_than_slots(
     tokens: Tokens, make_spec: MakeSpec, slots: int, width: int
@@ -409,6 +416,7 @@ def test_engine_trains_more_trials_than_slots(
     assert engine.training_seconds > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1, 2])
 def test_engine_listens_more_often_after_a_report_to_one_slot(
     tokens: Tokens, make_spec: MakeSpec, width: int
@@ -451,6 +459,7 @@ def test_engine_counts_seconds_without_a_trial(
     assert (full.seconds, full.free_slot_seconds, full.idle_seconds) == (30, 2 + 8 + 32, 16)
 
 
+@pytest.mark.slow
 def test_engine_trains_several_shapes_at_once(tokens: Tokens, make_spec: MakeSpec) -> None:
     shapes = [{}, {"d_model": 8}, {"context_length": 4}, {"n_layers": 1}]
     specs = [make_spec(model=shape, seed=i, steps=6) for i, shape in enumerate(shapes * 2)]
@@ -511,6 +520,7 @@ def test_stop_of_an_unknown_trial_changes_nothing(tokens: Tokens, make_spec: Mak
     assert engine.step() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1, 2])
 def test_diverged_trial_is_reported_once_and_its_slot_refilled(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, width: int

@@ -106,6 +106,7 @@ class Memory:
             raise self.error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("saved", [True, False])
 @pytest.mark.parametrize(
     ("where", "fits", "runs_before"),
@@ -157,6 +158,7 @@ def test_every_sign_of_lacking_memory_narrows(
     assert [r.status for r in reports].count(Status.FINISHED) == 2
 
 
+@pytest.mark.slow
 def test_small_stacks_make_room_for_each_other(
     tokens: Tokens, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,6 +180,7 @@ def test_small_stacks_make_room_for_each_other(
     assert len(refusals) == 1
 
 
+@pytest.mark.slow
 def test_trial_that_does_not_fit_fails_alone(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,6 +262,7 @@ def go_on(
     return reports
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [0, 2, 4, 6, 8])
 @pytest.mark.parametrize("damaged", [(), (2,), (4, 6), (2, 4, 6, 8)])
 def test_reports_up_to_a_step_are_not_repeated(
@@ -289,6 +293,7 @@ def test_newer_states_than_the_last_report_are_not_used(
     assert numbers(rest) == numbers(undisturbed[2:])
 
 
+@pytest.mark.slow
 def test_states_of_another_specification_are_not_used(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec
 ) -> None:
@@ -326,6 +331,7 @@ def test_engine_deletes_what_it_is_told_to(
 # gradients --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e30])
 @pytest.mark.parametrize("rows", [{}, {"grad_clip": 0.0}, {"optimizer": "momentum"}])
 def test_broken_gradient_harms_its_slot_only(

@@ -79,6 +79,7 @@ def test_micro_batch_changes_nothing_but_rounding(pairs: PairsOf, make_spec: Mak
     assert losses[0] == pytest.approx(losses[2], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_it_learns_to_write_backwards(pairs: PairsOf, make_spec: MakeSpec) -> None:
     model = {**PAIRED_MODEL, "d_model": 32, "source_length": 9, "context_length": 9, "d_ff": 64,
              "position": "learned"}  # fmt: skip
@@ -93,6 +94,7 @@ def test_it_learns_to_write_backwards(pairs: PairsOf, make_spec: MakeSpec) -> No
     assert last.status is Status.FINISHED
 
 
+@pytest.mark.slow
 def test_greedy_writes_the_most_probable_token_again_and_again(
     pairs: PairsOf, make_spec: MakeSpec
 ) -> None:
@@ -115,6 +117,7 @@ def test_greedy_writes_the_most_probable_token_again_and_again(
         assert ids == so_far[1:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [{}, {"ema_decay": 0.9}])
 def test_bleu_is_of_the_pairs_that_are_evaluated(
     tmp_path: Path, pairs: PairsOf, make_spec: MakeSpec, rows: dict[str, float]
@@ -161,6 +164,7 @@ def assert_each_is_alone(pairs: PairsOf, folder: Path, specs: list[TrialSpec]) -
         assert_same(alone, outcome)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", PAIRED)
 def test_slot_does_not_matter(
     tmp_path: Path, pairs: PairsOf, make_spec: MakeSpec, choice: str
@@ -170,6 +174,7 @@ def test_slot_does_not_matter(
     assert_each_is_alone(pairs, tmp_path, [spec] * 3)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -180,6 +185,7 @@ def test_mix_ignores_its_neighbours(
     assert_each_is_alone(pairs, tmp_path, [make_spec(model=mix, **trial) for trial in data])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reports", [1, 2])
 def test_resumed_equals_uninterrupted(
     tmp_path: Path, pairs: PairsOf, make_spec: MakeSpec, reports: int

@@ -105,6 +105,7 @@ def names(made: str) -> list[str]:
     return [f"{made} {name}" for name in LLAMAS if made == "hf" or name != "geglu"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*names("hf"), *names("gguf")])
 def test_transformers_gives_equal_results(
     name: str, exports: tuple[Path, dict[str, Any]], trained: Any, tokenizer: Tokenizer

@@ -73,6 +73,7 @@ def test_text_beyond_the_context_is_read_again_from_its_half(position: str, cont
     assert any(len(text) == 50 for (text,) in texts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", ["default", "original", "encoder"])
 def test_text_does_not_depend_on_other_texts(choice: str) -> None:
     """Of other models and of its own; one of them needs a larger cache."""
@@ -211,6 +212,7 @@ def test_filters_equal_transformers(
     torch.testing.assert_close(filtered(logits, seen, settings), expected, rtol=1e-12, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vary", ["place", "seed", "number"])
 def test_draws_have_the_probabilities(vary: str) -> None:
     """χ² of 20,000 draws that differ in one thing only; the threshold is one in a million."""

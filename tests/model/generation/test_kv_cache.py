@@ -90,6 +90,7 @@ def test_cache_equals_recompute_with_an_encoder(choice: str) -> None:
     assert_equals_recompute(Architecture(**{**SMALL, "context_length": LONG, **PAIRED[choice]}))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=20)
 @given(mix=st.one_of(mixes(), paired_mixes()))
 def test_cache_equals_recompute_of_any_mix(mix: dict[str, Any]) -> None:
@@ -116,6 +117,7 @@ def test_slot_ignores_its_neighbours(choice: str) -> None:
     assert_ignores_neighbours(a)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=20)
 @given(mix=st.one_of(mixes(), paired_mixes()))
 def test_slot_ignores_its_neighbours_in_any_mix(mix: dict[str, Any]) -> None:

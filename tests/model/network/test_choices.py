@@ -395,6 +395,7 @@ def test_documents_may_be_given() -> None:
 # gradients --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", SINGLE)
 def test_gradient_of_a_choice_equals_finite_differences(choice: str) -> None:
     """All weights of one block and the head, in float64; a narrow model, so that it is quick."""

@@ -72,6 +72,7 @@ def adamw_specs(make_spec: MakeSpec) -> list[Any]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_kernel_equals_torch(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, request: pytest.FixtureRequest, dtype: str
@@ -86,6 +87,7 @@ def test_kernel_equals_torch(
     assert {1, 3} <= set(launches), "some slots rest while others move"
 
 
+@pytest.mark.slow
 def test_neighbours_do_not_matter(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, with_kernel: list[int]
 ) -> None:
@@ -130,6 +132,7 @@ def test_kernel_decays_each_part_and_spares_what_rests(interpreted: Any) -> None
     assert not copy[1:].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_kernel_compiles_for_a_gpu_and_rounds_after_each_operation(dtype: str) -> None:
     """Compiling needs no GPU. Other rounding would show as `fma` or an approximate quotient."""

@@ -246,6 +246,7 @@ def test_every_optimizer_is_in_the_symbol_table_and_has_a_reference() -> None:
     assert set(OPTIMIZERS) == set(REFERENCES) == set(SYMBOL_TABLE["optimizer"].choices)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["cosine", "constant"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_optimizer_equals_its_reference(optimizer: str, schedule: str) -> None:
@@ -268,6 +269,7 @@ def test_optimizer_of_a_stack_equals_single_ones_bit_for_bit(optimizer: str) -> 
         assert all(torch.equal(a[slot], b[0]) for a, b in zip(together, alone, strict=True))
 
 
+@pytest.mark.slow
 def test_optimizers_mixed_in_a_stack_equal_single_ones_bit_for_bit() -> None:
     hs = [rows_of(name, slot) for slot in range(4) for name in OPTIMIZERS]
     together = run_rule(hs, start_row(len(hs)))
@@ -276,6 +278,7 @@ def test_optimizers_mixed_in_a_stack_equal_single_ones_bit_for_bit() -> None:
         assert all(torch.equal(a[slot], b[0]) for a, b in zip(together, alone, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("neighbour", OPTIMIZERS)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_optimizer_ignores_that_of_its_neighbour(optimizer: str, neighbour: str) -> None:

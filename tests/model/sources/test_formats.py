@@ -131,6 +131,7 @@ def test_every_format_gives_the_same_documents(
     assert read(tmp_path) == expected
 
 
+@pytest.mark.slow
 @settings(
     deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

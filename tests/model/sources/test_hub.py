@@ -221,6 +221,7 @@ def test_missing_datasets_package_is_one_sentence(
     assert fingerprint(config("TinyStories", revision=COMMIT)).digest, "nor does a commit"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pinned", [False, True])
 def test_unreachable_hub_is_one_sentence_within_seconds(tmp_path: Path, pinned: bool) -> None:
     """A hub at a port where nobody listens, asked by a process of its own."""

@@ -210,6 +210,7 @@ def total(found: Iterator[Document]) -> int:
     return sum(len(document.text) for document in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BIG)
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, name: str) -> None:
     lines = 60_000_000 // len(LINE)

@@ -153,6 +153,7 @@ def test_plain_and_gated_feed_forward_layers_are_equally_large(
     assert plain.d_ff % 32 == 0
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=30)
 @given(mix=mixes())
 def test_flops_per_token_equals_torch_counter(mix: dict[str, Any]) -> None:

@@ -38,6 +38,7 @@ def torch_rates(warmup: int, cycle: int, steps: int) -> list[float]:
     return rates + [FLOOR] * (steps - len(rates))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("warmup", "cycle"), [(0, 20), (5, 20), (1, 40), (19, 20)])
 def test_cosine_equals_torch(warmup: int, cycle: int) -> None:
     expected = torch_rates(warmup, cycle, 50)

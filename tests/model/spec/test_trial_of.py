@@ -74,6 +74,7 @@ def test_of_takes_the_other_fields(corpus: Corpus) -> None:
     assert large.micro_batch == 14, "the largest divisor up to 32"
 
 
+@pytest.mark.slow
 def test_of_makes_a_specification_that_trains(corpus: Corpus) -> None:
     rates = (1e-3, 1e-2)
     specs = [TrialSpec.of(corpus, {"lr_max": r, "B": 4, "T_total": 20}, SMALL) for r in rates]

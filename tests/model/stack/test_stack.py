@@ -79,6 +79,7 @@ def everything(make_spec: MakeSpec, **model: Any) -> list[Any]:
     return specs + [make(**each) for each in rows]
 
 
+@pytest.mark.slow
 def test_whole_matrices_equal_row_by_row(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, request: pytest.FixtureRequest
 ) -> None:
@@ -92,6 +93,7 @@ def test_whole_matrices_equal_row_by_row(
     assert recorded.captures > 0
 
 
+@pytest.mark.slow
 def test_slots_of_a_gpu_ignore_their_neighbours(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, as_on_a_gpu: Recorded
 ) -> None:
@@ -140,6 +142,7 @@ def test_slot_does_not_matter_in_bfloat16(
         assert_same(alone, outcome)
 
 
+@pytest.mark.slow
 def test_bfloat16_reaches_the_loss_of_float32(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -190,6 +190,7 @@ def test_train_bpe_refuses_an_unknown_pattern(tmp_path: Path) -> None:
         train_on(tmp_path, "text", 300, [], pattern="gpt3")
 
 
+@pytest.mark.slow
 def test_train_bpe_of_one_long_pretoken_is_not_quadratic(tmp_path: Path) -> None:
     text = "".join("function"[i * i % 8] for i in range(500_000))
     started = time.process_time()

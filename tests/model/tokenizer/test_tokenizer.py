@@ -118,6 +118,7 @@ def naive_tokens(text: str, tokenizer: Tokenizer, special_tokens: list[str]) -> 
     return tokens
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(text=TEXTS)
 def test_encode_equals_applying_the_merges_in_order(
@@ -127,6 +128,7 @@ def test_encode_equals_applying_the_merges_in_order(
     assert [special.vocab[i] for i in special.encode(text)] == naive_tokens(text, special, SPECIAL)
 
 
+@pytest.mark.slow
 @per_test_fixture
 @given(texts=st.lists(TEXTS | st.text(max_size=30), max_size=4), few=st.sampled_from([0, 5, 20]))
 def test_encode_equals_by_arrays_and_by_dictionary(
@@ -158,6 +160,7 @@ def test_decode_undoes_encode(special: Tokenizer, text: str) -> None:
     assert special.decode(special.encode(text)) == text
 
 
+@pytest.mark.slow
 @per_test_fixture
 @given(text=TEXTS, size=st.integers(1, 40))
 def test_encode_ignores_the_slices_of_a_long_text(special: Tokenizer, text: str, size: int) -> None:
@@ -258,6 +261,7 @@ def _ungathered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokenizer_module, "_GATHERED_CHARACTERS", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_ungathered")
 @per_test_fixture
 @given(text=TEXTS, cuts=st.lists(st.integers(0, 200), max_size=12))
@@ -270,6 +274,7 @@ def test_encode_iterable_equals_encode_wherever_it_is_cut(
     assert list(special.encode_iterable(pieces)) == special.encode(text)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_ungathered")
 @per_test_fixture
 @given(text=TEXTS)
@@ -279,6 +284,7 @@ def test_encode_iterable_equals_encode_character_by_character(
     assert list(special.encode_iterable(text)) == special.encode(text)
 
 
+@pytest.mark.slow
 @per_test_fixture
 @given(text=TEXTS, size=st.integers(1, 40))
 def test_encode_iterable_ignores_how_much_is_gathered(
@@ -314,6 +320,7 @@ def test_encode_iterable_is_lazy(plain: Tokenizer) -> None:
     assert plain.decode([next(ids) for _ in range(500)]).startswith("the rest of the text\nthe")
 
 
+@pytest.mark.slow
 def test_encode_iterable_of_one_long_line_needs_little_memory(plain: Tokenizer) -> None:
     line = "the long line, again and again " * 100_000
     expected = plain.encode(line)

@@ -83,6 +83,7 @@ def test_tokenizer_encode_and_decode_are_inverse(
     assert json.loads(capsys.readouterr().out) == {"text": text}
 
 
+@pytest.mark.slow
 def test_tokenizer_reads_standard_input(trained: Path) -> None:
     command = [sys.executable, "-m", "tuner", "tokenizer"]
     encoded = subprocess.run(

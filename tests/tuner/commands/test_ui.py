@@ -48,6 +48,7 @@ def query(page: str) -> dict[str, str]:
     return {name: values[0] for name, values in parse_qs(urlparse(page[2:]).query).items()}
 
 
+@pytest.mark.slow
 def test_trials_page_lists_trials_best_first(home: Home, runs: list[str]) -> None:
     """MLflow answers the query of the page with the trials, best first."""
     record = Record(home.tracking_uri)

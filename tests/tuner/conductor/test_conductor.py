@@ -32,6 +32,7 @@ def again(simulation: Simulation, count: int, slots: int) -> Simulation:
     return Simulation(conductor, events)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_conductor_resumed_after_any_event_ends_as_if_never_interrupted(
     tmp_path: Path, scheduler: str

@@ -78,6 +78,7 @@ def test_study_store_writes_what_the_dashboard_shows(tmp_path: Path) -> None:
     assert study.best_trial.number == 0
 
 
+@pytest.mark.slow
 def test_study_store_writes_no_trial_twice_after_a_resume(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/optuna.db"
     trials = make_trials(tmp_path)
@@ -121,6 +122,7 @@ def test_study_store_keeps_the_sign_of_metrics(tmp_path: Path) -> None:
     assert study.metric_names == ["val_loss", "bleu"]
 
 
+@pytest.mark.slow
 def test_study_store_retries_without_blocking(tmp_path: Path) -> None:
     """Another process locks the database: `add` returns at once, a retry writes the trials."""
     url = f"sqlite:///{tmp_path}/optuna.db?timeout=0.2"
@@ -150,6 +152,7 @@ def test_study_store_reports_missing_trials(tmp_path: Path) -> None:
     assert "\n" not in message
 
 
+@pytest.mark.slow
 def test_study_store_hides_password(tmp_path: Path) -> None:
     message = write("nosuchdb://me:secret@host/db", "lm-1", LOSS, {0: make_trials(tmp_path)[0]})
     assert message is not None

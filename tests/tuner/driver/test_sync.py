@@ -192,6 +192,7 @@ def test_sync_has_nothing_to_send_after_a_search_without_faults(
     assert contents(store) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent_reports", range(4))
 def test_sync_sends_the_rest_of_a_killed_search(
     home: Home, store: str, make_spec: MakeSpec, sent_reports: int

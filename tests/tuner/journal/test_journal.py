@@ -128,6 +128,7 @@ def test_journal_is_strict_json_by_line(tmp_path: Path) -> None:
     assert data.keys() == {"event", "status", "summary", "best", "time_ms", "crc"}
 
 
+@pytest.mark.slow
 def test_journal_survives_twenty_kills(tmp_path: Path) -> None:
     """Every line that was said to be written is there, in order, and none is there twice."""
     draw, said = random.Random(0), -1

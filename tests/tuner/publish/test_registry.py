@@ -103,6 +103,7 @@ def counts(client: MlflowClient) -> tuple[int, int]:
     return len(versions), len(client.search_logged_models(experiments))
 
 
+@pytest.mark.slow
 def test_best_trial_is_registered_once(
     home: Home, searched: Searched, client: MlflowClient
 ) -> None:
@@ -147,6 +148,7 @@ def test_resumed_search_brings_its_version_up_to_date(
     assert counts(client) == (1, 1)
 
 
+@pytest.mark.slow
 def test_registering_goes_on_where_it_was_cut_off(
     home: Home, searched: Searched, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,6 +173,7 @@ def test_weights_that_were_not_kept_are_not_registered(home: Home, searched: Sea
     assert register(home, searched(keep=False)) is None
 
 
+@pytest.mark.slow
 def test_champion_gives_way_to_the_better(
     home: Home, searched: Searched, client: MlflowClient
 ) -> None:
@@ -290,6 +293,7 @@ def greedy(home: Home, run: str, prompt: str, count: int) -> str:
     return trained.tokenizer.decode(ids[begun:])
 
 
+@pytest.mark.slow
 def test_champion_writes_what_its_weights_say(
     home: Home, searched: Searched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -312,6 +316,7 @@ def test_champion_writes_what_its_weights_say(
         model.predict(["abc"], params={"temperature": -1.0})
 
 
+@pytest.mark.slow
 def test_champion_loads_without_warnings_where_the_package_is(
     home: Home, searched: Searched
 ) -> None:

@@ -67,6 +67,7 @@ def test_rate_curves_of_a_long_trial_are_sampled(tmp_path: Path) -> None:
     assert (curve.steps[0], curve.steps[-1]) == (1, 1_000_000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedules", [["cosine"], list(SYMBOL_TABLE["schedule"].choices)])
 def test_validate_writes_picture(
     tmp_path: Path, schedules: list[str], capsys: pytest.CaptureFixture[str]
@@ -79,6 +80,7 @@ def test_validate_writes_picture(
     assert f"drawn in {picture}" in capsys.readouterr().out.replace("\n", "")
 
 
+@pytest.mark.slow
 def test_validate_reports_path_it_cannot_write(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -70,6 +70,7 @@ def page(result: SearchResult) -> Texts:
     return Texts(html_of(result, {result.best.number: "def <b>close</b>(self):"}))
 
 
+@pytest.mark.slow
 def test_page_starts_with_answer(page: Texts, result: SearchResult) -> None:
     best, confirmation = result.best, result.confirmation
     assert confirmation is not None
@@ -105,6 +106,7 @@ def test_page_has_a_figure_for_each_parameter_and_few_traces(page: Texts) -> Non
     assert all(len(figure["data"]) <= 14 for figure in figures.values())
 
 
+@pytest.mark.slow
 def test_page_needs_no_network(result: SearchResult) -> None:
     page = html_of(result)
     without_plotly = re.sub(r"<script>.*?</script>", "", page, flags=re.S)
@@ -113,6 +115,7 @@ def test_page_needs_no_network(result: SearchResult) -> None:
     assert "default-src 'none'" in page
 
 
+@pytest.mark.slow
 def test_page_escapes_texts_of_users(result: SearchResult) -> None:
     rows = [replace(row) for row in result.trials]
     rows[3].outcome = Outcome.failed(EVIL)
@@ -139,6 +142,7 @@ def test_labels_of_plots_are_escaped() -> None:
     assert safe("<b>a & b</b>") == "&lt;b&gt;a &amp; b&lt;/b&gt;"
 
 
+@pytest.mark.slow
 def test_page_names_a_winner_that_was_not_the_best(result: SearchResult) -> None:
     finished = [row for row in result.ranked if row.has_finished]
     page = Texts(html_of(replace(result, best=finished[1])))
@@ -200,6 +204,7 @@ CASES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_report_of_a_hard_search(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
@@ -271,6 +276,7 @@ CHECKS: dict[str, Callable[[Texts, SearchResult], None]] = {
 # files -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_pictures_have_width_and_resolution_of_paper(tmp_path: Path, result: SearchResult) -> None:
     from PIL import Image
 
@@ -299,6 +305,7 @@ def test_report_names_path_that_cannot_be_written(tmp_path: Path, result: Search
         write_report(result, "/dev/full")
 
 
+@pytest.mark.slow
 def test_report_command_writes_page_and_pictures(
     tmp_path: Path,
     result: SearchResult,

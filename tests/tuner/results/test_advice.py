@@ -39,6 +39,7 @@ def with_text(advice: Sequence[str], text: str) -> list[str]:
 # edges --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize(("optimum", "end"), [(1.0, "upper"), (1e-6, "lower")])
 def test_optimum_outside_of_the_range_moves_it_there(
@@ -54,6 +55,7 @@ def test_optimum_outside_of_the_range_moves_it_there(
     assert high > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_optimum_inside_of_the_range_is_left_alone(folder: Path, seed: int) -> None:
     made = Made(load(folder), bowl(2e-3), trials=60, seed=seed)
@@ -113,6 +115,7 @@ def test_edge_that_cannot_move_proposes_a_constant(folder: Path) -> None:
     assert edge.endswith("a constant would do: p_drop: 0.")
 
 
+@pytest.mark.slow
 def test_parameter_that_the_best_trial_lacks_is_not_moved(folder: Path) -> None:
     space = load(
         folder,
@@ -250,6 +253,7 @@ def test_importance_names_the_budget_as_it_was_given(folder: Path) -> None:
     assert "at 20,000 tokens" in with_text(made.advise(), "Share of the gain")[0]
 
 
+@pytest.mark.slow
 def test_importance_compares_equal_budgets_only(folder: Path) -> None:
     """Most trials stop at the first report: later losses are lower whatever the draw."""
     made = Made(load(folder), bowl(1e-2), reports=lambda i: 99 if i % 4 == 0 else 1)
@@ -271,6 +275,7 @@ def test_importance_counts_a_diverged_trial_as_bad(folder: Path) -> None:
     assert "tokens: α_max " in sentence
 
 
+@pytest.mark.slow
 def test_importance_is_silent_when_nothing_stands_out(folder: Path) -> None:
     space = load(folder)
     assert with_text(Made(space, lambda _: 3.0).advise(), "Share of the gain") == []
@@ -337,6 +342,7 @@ def test_too_few_trials_for_the_parameters_are_reported(folder: Path) -> None:
     assert with_text(Made(space, bowl(2e-3), trials=21).advise(), "are few for") == []
 
 
+@pytest.mark.slow
 def test_advice_is_short_and_always_the_same(folder: Path) -> None:
     made = Made(load(folder), bowl(1.0), trials=60)
     first = made.advise()
@@ -365,6 +371,7 @@ def test_several_objectives_have_no_best_to_advise_on(folder: Path) -> None:
     assert "trials diverged" in sentence
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("trials", "seconds"), [(24, 1.0), (1000, 3.0)])
 def test_advice_takes_little_time(folder: Path, trials: int, seconds: float) -> None:
     loss = bowl(1.0)
@@ -392,6 +399,7 @@ SPACES = [
 ]
 
 
+@pytest.mark.slow
 @given(st.data())
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 def test_advice_never_raises(folder: Path, data: st.DataObject) -> None:

@@ -131,6 +131,7 @@ def test_written_as_in_a_file(value: Value, text: str) -> None:
     assert written(value) == text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", sorted(p.name for p in Path("search_spaces").glob("*.yaml")))
 def test_every_moved_entry_is_one_that_a_space_may_have(file: str, tmp_path: Path) -> None:
     """What is proposed for any end of any range loads, and says the same when it is read back."""

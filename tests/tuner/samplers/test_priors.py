@@ -55,6 +55,7 @@ def losses(space: SearchSpace, seed: int, trials: int) -> list[float]:
     return found[1:]
 
 
+@pytest.mark.slow
 def test_right_prior_helps_and_wrong_prior_costs_little(tmp_path: Path) -> None:
     """Median regret over 15 searches, after 8 trials and after 40."""
 

@@ -133,6 +133,7 @@ TRIALS = dict.fromkeys([*ALL, "grid"], 50) | {
 }  # which takes a quarter of a second to think
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*ALL, "grid"])
 def test_sampler_repeats_itself(tmp_path: Path, name: str) -> None:
     script = events(TRIALS[name])
@@ -145,6 +146,7 @@ def test_sampler_repeats_itself(tmp_path: Path, name: str) -> None:
     assert all(first[number] != other[number] for number in (1, 10, 20))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*ALL, "grid"])
 def test_sampler_restores_to_the_next_suggestion(tmp_path: Path, name: str) -> None:
     """Wherever a search is cut, it goes on as if it had not been."""
@@ -294,6 +296,7 @@ def test_sampler_qmc_fills_the_space_evenly(tmp_path: Path) -> None:
     assert most_uneven("qmc") <= 1 < most_uneven("random")
 
 
+@pytest.mark.slow
 def test_sampler_with_several_objectives(tmp_path: Path) -> None:
     """NSGA-II and TPE come nearer to the front of two that pull apart than chance does."""
     text = SPACE.replace("sampler: %s", "sampler: %s, scheduler: none") + (
@@ -339,6 +342,7 @@ def test_sampler_makes_the_larger_better_where_it_is(tmp_path: Path) -> None:
     assert c.state is TrialState.FAIL
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tpe", "bohb", SLOW_GP])
 def test_sampler_stays_away_from_where_trials_diverged(tmp_path: Path, name: str) -> None:
     """After ten divergences above a learning rate fewer suggestions lie above it.
@@ -368,6 +372,7 @@ def test_sampler_stays_away_from_where_trials_diverged(tmp_path: Path, name: str
     assert with_them < (0.8 if name == "bohb" else 0.6) * without, (with_them, without)
 
 
+@pytest.mark.slow
 def test_sampler_suggests_the_same_in_another_process(tmp_path: Path) -> None:
     """Nothing depends on how this process happens to hash texts."""
     names = ["tpe", "cmaes", "nsga2", "bohb", "qmc", "grid"]

@@ -123,6 +123,7 @@ class Race:
         return self.values[number]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("best", [3e-3, 0.1])
 def test_pb2_learns_where_the_gain_is(best: float) -> None:
     """The later copies miss the best λ by far less than blind draws would."""

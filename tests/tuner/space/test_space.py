@@ -65,6 +65,7 @@ SIZES = ["", "d_model: {choice: [32, 64]}", "context_length: {choice: [8, 16]}, 
 BUDGETS = ["budget: {tokens: 50000}", "T_total: {int: [10, 50]}", "N_epoch: {choice: [1, 2]}"]
 
 
+@pytest.mark.slow
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -566,6 +566,7 @@ WORDS = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=2000, deadline=None)
 @given(st.randoms(use_true_random=False), st.lists(WORDS, min_size=1, max_size=4))
 def test_mutated_space_raises_only_space_errors(
@@ -593,6 +594,7 @@ ENTRY = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.dictionaries(WORDS, ENTRY, max_size=4), st.dictionaries(WORDS, ENTRY, max_size=3))
 def test_random_space_raises_only_space_errors(
@@ -603,6 +605,7 @@ def test_random_space_raises_only_space_errors(
     check_only_space_errors(tmp_path_factory.getbasetemp() / "random_space.yaml", text)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(st.text(max_size=100))
 def test_random_text_raises_only_space_errors(
@@ -611,6 +614,7 @@ def test_random_text_raises_only_space_errors(
     check_only_space_errors(tmp_path_factory.getbasetemp() / "random_text.yaml", text)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(ENTRY, ENTRY, ENTRY)
 def test_random_search_raises_only_space_errors(
@@ -622,6 +626,7 @@ def test_random_search_raises_only_space_errors(
     check_only_space_errors(tmp_path_factory.getbasetemp() / "random_search.yaml", text)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     st.lists(st.dictionaries(WORDS, ENTRY, max_size=3), max_size=3),

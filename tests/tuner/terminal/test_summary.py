@@ -91,6 +91,7 @@ def test_summary_shows_the_confirmed_comparison(space: SearchSpace) -> None:
     assert "retrain the confirmed winner" in text
 
 
+@pytest.mark.slow
 def test_summary_savings_exclude_reused_and_confirming_trials(space: SearchSpace) -> None:
     trials = trials_of(space, [4.0] * 4)
     trials[3].reports = trials[3].reports[:1]

@@ -437,6 +437,7 @@ def test_tracker_sends_many_reports_in_order(
     assert tracker.num_metrics == 1500
 
 
+@pytest.mark.slow
 def test_database_is_created_completely_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

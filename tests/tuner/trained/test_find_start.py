@@ -79,6 +79,7 @@ def started(space: SearchSpace, home: Home) -> tuple[SearchSpace, WarmStart]:
     return space, start
 
 
+@pytest.mark.slow
 def test_cold_space_stays_as_it_is(home: Home) -> None:
     space = SearchSpace()
     assert warm_started(space, home) == (space, None)

@@ -157,6 +157,7 @@ def searched(tokens: Tokens, specs: list[TrialSpec], stop: dict[str, int]) -> li
     return reports
 
 
+@pytest.mark.slow
 def test_replay_repeats_a_trial_of_a_refilled_slot(
     tokens: Tokens, make_spec: MakeSpec, tmp_path: Path
 ) -> None:

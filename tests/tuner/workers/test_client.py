@@ -180,6 +180,7 @@ def test_trainable_uses_its_worker_and_is_never_done() -> None:
     assert "stop" not in workers[0].calls + workers[1].calls
 
 
+@pytest.mark.slow
 def test_client_imports_no_torch() -> None:
     """A process without torch takes 116 MB instead of 244 MB."""
     heavy = {"torch", "model.spec.trial", "pydantic.main"}

@@ -205,6 +205,7 @@ def test_gate_holds_reports_of_a_diverged_trial_back(
     run(scenario())
 
 
+@pytest.mark.slow
 def test_new_worker_resumes_after_the_last_report(
     tokens: Tokens, make_spec: MakeSpec, make_worker: MakeWorker
 ) -> None:
@@ -225,6 +226,7 @@ def test_new_worker_resumes_after_the_last_report(
     run(scenario())
 
 
+@pytest.mark.slow
 def test_paused_trial_resumes_in_either_order_of_stop_and_start(
     tokens: Tokens, make_spec: MakeSpec, make_worker: MakeWorker
 ) -> None:
