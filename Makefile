@@ -10,7 +10,7 @@ help:
 	@echo "make search   set up and run a search: SPACE=$(SPACE), or another of search_spaces/:"
 	@echo "              $(notdir $(wildcard search_spaces/*.yaml))"
 	@echo "make ui       compare its trials in MLflow"
-	@echo "make replay   retrain its best trial and prove that it reproduces"
+	@echo "make replay   retrain its best trial and verify that it reproduces"
 	@echo "make test     set up and run lint, types and all tests, or those of TESTS=tests/…"
 	@echo "make docs     build the pages of docs/ into build/site"
 	@echo "make format   format the code"

@@ -79,7 +79,7 @@ def command(name: str, kind: str) -> str | None:
 
 def results(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
     """Read the results of a folder as (bench, kind of device) → result."""
-    found = {}
+    result_by_bench = {}
     for path in sorted(folder.glob("*.*.json")):
         name, kind = path.name.split(".")[:2]
         if kind not in KINDS:
@@ -88,18 +88,20 @@ def results(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
         if (result["bench"], result["about"]["kind"]) != (name, kind):
             measured = f"{result['bench']} on {result['about']['kind']}"
             raise SystemExit(f"{path} is a result of {measured}; call it so")
-        found[name, kind] = result
-    return found
+        result_by_bench[name, kind] = result
+    return result_by_bench
 
 
-def page(found: Mapping[tuple[str, str], Mapping[str, Any]], pictures: Sequence[str] = ()) -> str:
+def page(
+    result_by_bench: Mapping[tuple[str, str], Mapping[str, Any]], pictures: Sequence[str] = ()
+) -> str:
     """Return the page as Markdown.
 
     Args:
-        found: (bench, kind) → result.
+        result_by_bench: (bench, kind) → result.
         pictures: names of the picture files.
     """
-    names = [*BENCHES, *sorted({name for name, _ in found} - BENCHES.keys())]
+    names = [*BENCHES, *sorted({name for name, _ in result_by_bench} - BENCHES.keys())]
     elsewhere = ", ".join(f"[{what}]({where})" for what, where in ELSEWHERE.items())
     lines = [
         "# Benchmarks",
@@ -115,7 +117,10 @@ def page(found: Mapping[tuple[str, str], Mapping[str, Any]], pictures: Sequence[
         "|---|" + "---|" * len(KINDS),
     ]
     for name in names:
-        cells = [_in_short(found.get((name, kind)), command(name, kind), kind) for kind in KINDS]
+        cells = [
+            _in_short(result_by_bench.get((name, kind)), command(name, kind), kind)
+            for kind in KINDS
+        ]
         anchor = _title(name).lower().replace(" ", "-")
         lines.append(f"| [{_title(name)}](#{anchor}) | " + " | ".join(cells) + " |")
     for name in names:
@@ -124,7 +129,7 @@ def page(found: Mapping[tuple[str, str], Mapping[str, Any]], pictures: Sequence[
             lines += ["", BENCHES[name].what]
         for kind in KINDS:
             picture = f"{name}.{kind}.png"
-            lines += _section(name, kind, found.get((name, kind)), picture in pictures)
+            lines += _section(name, kind, result_by_bench.get((name, kind)), picture in pictures)
     return "\n".join([*lines, ""])
 
 

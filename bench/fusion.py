@@ -111,27 +111,27 @@ def widths(bench: Bench, size: Size, side: str, losses: Losses) -> tuple[dict[in
     """
     threads = 1 if side == STACK else bench.cores
     k, best, idle = (1 if side == STACK else 2), 0.0, 0
-    found: dict[int, list[float]] = {}
+    rates_by_width: dict[int, list[float]] = {}
     with closing(Group([bench.job(size, side, k, threads=threads)])) as group:
         while True:
             tell(f"{side} at K = {k}")
             try:
                 group.get_ready()
                 losses.check(f"{side} at K = {k}", group.losses)
-                found[k] = [group.rate(bench.seconds) for _ in range(bench.rounds)]
+                rates_by_width[k] = [group.rate(bench.seconds) for _ in range(bench.rounds)]
             except SideError as error:
-                return found, f"K = {k} failed: {error}"
-            reached = spread(found[k]).median
+                return rates_by_width, f"K = {k} failed: {error}"
+            reached = spread(rates_by_width[k]).median
             idle = 0 if reached > GAIN * best else idle + 1
             k, best = 2 * k, max(best, reached)
             if idle == 2 or k > size.most:
-                return found, "" if idle == 2 else f"more than {k // 2} were not tried"
+                return rates_by_width, "" if idle == 2 else f"more than {k // 2} were not tried"
             group.begin([bench.job(size, side, k, threads=threads)])
 
 
-def best_of(found: dict[int, list[float]]) -> int:
+def best_of(rates_by_width: dict[int, list[float]]) -> int:
     """Return the smallest K that is as fast as any."""
-    medians = {k: spread(rates).median for k, rates in found.items()}
+    medians = {k: spread(rates).median for k, rates in rates_by_width.items()}
     return min(k for k, rate in medians.items() if GAIN * rate >= max(medians.values()))
 
 
@@ -140,19 +140,19 @@ def sides(bench: Bench, size: Size, k: int, k_vmap: int) -> dict[str, list[Job]]
     job, all_cores = partial(bench.job, size), bench.cores
     several = PROCESSES if bench.on_gpu else (max(2, bench.cores),)
     if bench.on_gpu:
-        found = {STACK: [job(STACK, k)]}
+        jobs = {STACK: [job(STACK, k)]}
     else:  # as a search does: a process for each core
         p = several[0]
-        found = {f"{STACK}, {p} processes": [job(STACK, k, number) for number in range(p)]}
-    found["eager"] = [job("eager", threads=all_cores)]
+        jobs = {f"{STACK}, {p} processes": [job(STACK, k, number) for number in range(p)]}
+    jobs["eager"] = [job("eager", threads=all_cores)]
     if not bench.quick:
-        found["compiled"] = [job("compiled", threads=all_cores)]
+        jobs["compiled"] = [job("compiled", threads=all_cores)]
     if bench.on_gpu:
-        found["compiled, graphs"] = [job("compiled, graphs")]
+        jobs["compiled, graphs"] = [job("compiled, graphs")]
     for p in several:
-        found[f"eager, {p} processes"] = [job("eager", number=n) for n in range(p)]
-    found["vmap"] = [job("vmap", k_vmap, threads=all_cores)]
-    return found | {"peak": [job("peak", threads=all_cores)]}
+        jobs[f"eager, {p} processes"] = [job("eager", number=n) for n in range(p)]
+    jobs["vmap"] = [job("vmap", k_vmap, threads=all_cores)]
+    return jobs | {"peak": [job("peak", threads=all_cores)]}
 
 
 def rates_of(
@@ -276,8 +276,8 @@ def main() -> int:
             shared=shared,
             cores=cores or 1,
         )
-        found = {name: measure(bench, size) for name, size in sizes.items()}
-    result = result_of(found, where, [note] if note else [])
+        by_size = {name: measure(bench, size) for name, size in sizes.items()}
+    result = result_of(by_size, where, [note] if note else [])
     finish(result, options.out, partial(plot, result), options.plot)
     return 0
 

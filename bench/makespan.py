@@ -80,11 +80,11 @@ def main() -> int:
         measure = partial(one_search, options=options, folder=Path(folder))
         space = space_of(_setup(options, Path(folder)))
         prepare(space.data, space.tokenizer, Path(folder, "corpora"))
-        found = measuring.by_turns(
+        measurements = measuring.by_turns(
             {side: partial(measure, side) for side in options.sides}, options.rounds
         )
-    check(found)
-    result = result_of(found, options)
+    check(measurements)
+    result = result_of(measurements, options)
     measuring.finish(result, options.out, partial(plot, result), options.plot)
     return 0
 
@@ -143,14 +143,18 @@ def one_search(side: str, *, options: argparse.Namespace, folder: Path) -> dict[
         run = our_search if side in OURS else a_peers_search
         gpu = _GpuSamples(enabled=options.device == "cuda")
         began = time.time()
-        found = run(side, setup)
-        found["wall"] = time.time() - began
-        busy = gpu.stop() or found.pop("samples")
-        found["tokens_wasted"] = found["tokens"] - found.pop("reported_tokens")
-        found["first_training"] = min(low for part in busy for low, _, _ in spells(part)) - began
-        found["curve"] = curve(busy, began, found["wall"], gpu.devices or options.cores)
-        found["training"] = sum(found["curve"]) / len(found["curve"])
-        return found
+        measurements = run(side, setup)
+        measurements["wall"] = time.time() - began
+        busy = gpu.stop() or measurements.pop("samples")
+        measurements["tokens_wasted"] = measurements["tokens"] - measurements.pop("reported_tokens")
+        measurements["first_training"] = (
+            min(low for part in busy for low, _, _ in spells(part)) - began
+        )
+        measurements["curve"] = curve(
+            busy, began, measurements["wall"], gpu.devices or options.cores
+        )
+        measurements["training"] = sum(measurements["curve"]) / len(measurements["curve"])
+        return measurements
 
 
 def _output(module: str, arguments: list[str], log: Path) -> dict[str, Any]:
@@ -167,8 +171,8 @@ def _output(module: str, arguments: list[str], log: Path) -> dict[str, Any]:
         )
     if done.returncode:
         raise SystemExit(f"{' '.join([module, *arguments[:1]])} failed:\n{log.read_text()[-3000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    measurements: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return measurements
 
 
 def our_search(side: str, setup: Setup) -> dict[str, Any]:
@@ -181,17 +185,17 @@ def our_search(side: str, setup: Setup) -> dict[str, Any]:
     command += [str(watched), "search", "--json", "--home", str(home), "--space", setup.space]
     for override in setup.overrides:
         command += ["--set", override]
-    found = _output("parts.watched_search", command, folder / "log")
+    measurements = _output("parts.watched_search", command, folder / "log")
     watch = json.loads(watched.read_text())
     journal = read_journal(next((home / "searches").iterdir()))
     ends = [str(event.outcome) for event in journal if isinstance(event, TrialEnded)]
     first = next(e for e in journal if isinstance(e, Reported) and e.number == 0)
     return {
-        "trials": int(found["trials"]),
+        "trials": int(measurements["trials"]),
         "complete": ends.count("finished"),
-        "best": found["best_val_loss"],
+        "best": measurements["best_val_loss"],
         "defaults": first.report.val_loss,
-        "reported_tokens": int(found["tokens_spent"]),
+        "reported_tokens": int(measurements["tokens_spent"]),
         "tokens": int(sum(usage["tokens"] for usage in watch["usage"])),
         "samples": watch["samples"],
     }
@@ -201,7 +205,9 @@ def a_peers_search(side: str, setup: Setup) -> dict[str, Any]:
     """Run the search by another tool."""
     folder = Path(setup.folder)
     (folder / "setup.json").write_text(json.dumps(asdict(setup)))
-    found = _output("parts.makespan.peers", [side, str(folder / "setup.json")], folder / "log")
+    measurements = _output(
+        "parts.makespan.peers", [side, str(folder / "setup.json")], folder / "log"
+    )
     samples, tokens = [], 0
     for log in folder.glob("*.trained"):
         turns = [line.split() for line in log.read_text().splitlines()]
@@ -210,7 +216,7 @@ def a_peers_search(side: str, setup: Setup) -> dict[str, Any]:
         samples.append([(seconds[0][0] - seconds[0][1], 0.0), *seconds])
         tokens += int(turns[-1][2])
     samples.sort()
-    return {**found, "samples": samples, "tokens": tokens}
+    return {**measurements, "samples": samples, "tokens": tokens}
 
 
 class _GpuSamples(threading.Thread):
@@ -268,13 +274,13 @@ def curve(busy: list[Samples], began: float, wall: float, devices: int) -> list[
 # all of them ------------------------------------------------------------------------------------
 
 
-def check(found: dict[str, list[dict[str, Any]]]) -> None:
+def check(measurements: dict[str, list[dict[str, Any]]]) -> None:
     """Check that all sides train the same model.
 
     Raises:
         SystemExit: if the first report of the defaults differs between sides.
     """
-    runs = [(side, run) for side, several in found.items() for run in several]
+    runs = [(side, run) for side, several in measurements.items() for run in several]
     defaults = [run["defaults"] for _, run in runs]
     if max(defaults) - min(defaults) > 1e-6 * max(defaults):
         losses = ", ".join(f"{side} {run['defaults']}" for side, run in runs)
@@ -282,16 +288,16 @@ def check(found: dict[str, list[dict[str, Any]]]) -> None:
 
 
 def result_of(
-    found: dict[str, list[dict[str, Any]]], options: argparse.Namespace
+    measurements: dict[str, list[dict[str, Any]]], options: argparse.Namespace
 ) -> dict[str, Any]:
     """Return the result in the format of `parts.measuring`."""
-    walls = {side: [run["wall"] for run in runs] for side, runs in found.items()}
+    walls = {side: [run["wall"] for run in runs] for side, runs in measurements.items()}
 
     def of(side: str, what: str) -> measuring.Spread:
-        return measuring.spread(run[what] for run in found[side])
+        return measuring.spread(run[what] for run in measurements[side])
 
     rows = []
-    for side in found:
+    for side in measurements:
         slower = None
         if "ours" in walls:
             pairs = zip(walls[side], walls["ours"], strict=True)
@@ -305,7 +311,7 @@ def result_of(
     if "ours" in walls and "ray" in walls and not options.quick:
         faster = measuring.ratios(walls["ray"], walls["ours"]).median
         what = "times faster than Ray Tune with a process for each trial"
-        losses = {side: of(side, "best").median for side in found}
+        losses = {side: of(side, "best").median for side in measurements}
         against = losses["ours"] / min(losses.values())
         goals = [
             measuring.goal(what, faster, least=GOALS[options.device]),
@@ -331,7 +337,7 @@ def result_of(
             "training: share of the time of "
             + ("the GPU." if options.device == "cuda" else f"{options.cores} cores."),
         ],
-        "numbers": found,
+        "numbers": measurements,
     }  # fmt: skip
 
 

@@ -96,7 +96,7 @@ def run_one(options: argparse.Namespace) -> int:
     from tuner.driver.view import SilentView
     from tuner.home import Home
     from tuner.space_file.load import load_space
-    from tuner.workers import cluster as local_ray
+    from tuner.workers import cluster
 
     meter = Meter()
 
@@ -109,13 +109,13 @@ def run_one(options: argparse.Namespace) -> int:
             meter.sample()
             meter.ended = time.monotonic()
 
-    def start_stubs(on: local_ray.Devices, *_: Any, gated: bool = False) -> list[Any]:
+    def start_stubs(on: cluster.Devices, *_: Any, gated: bool = False) -> list[Any]:
         import ray
 
         actor: Any = ray.remote(StubWorker).options(num_cpus=0, max_concurrency=10_000)
         return [actor.remote(options.seconds, on.slots, gated) for _ in range(on.number)]
 
-    local_ray.start_workers = start_stubs  # the only part that is not real
+    cluster.start_workers = start_stubs  # the only part that is not real
 
     folder = Path(options.folder)
     (folder / "texts").mkdir()
@@ -149,8 +149,8 @@ def measured(trials: int, reports: int, seconds: float, sampler: str) -> dict[st
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
-    found = json.loads(done.stdout.splitlines()[-1])
-    samples = found["samples"]
+    results = json.loads(done.stdout.splitlines()[-1])
+    samples = results["samples"]
     begun = next((s for s in samples[:-1] if s["trials"] >= SLOTS), samples[0])
     half = next(s for s in samples if s["trials"] >= (begun["trials"] + trials) / 2)
     last = samples[-1]
@@ -160,7 +160,7 @@ def measured(trials: int, reports: int, seconds: float, sampler: str) -> dict[st
         "reports": reports,
         "sampler": sampler,
         "stub_seconds": seconds,
-        "wall_seconds": found["wall"],
+        "wall_seconds": results["wall"],
         "start_seconds": begun["seconds"],
         "idle_ms_per_trial": 1e3 * (seconds_taken * SLOTS / ended - seconds),
         "cpu_ms_per_trial": _between(begun, last, "cpu"),
@@ -204,27 +204,27 @@ def summary(runs: list[dict[str, Any]], one_report: dict[str, Any], cores: int) 
     }
 
 
-def page(found: dict[str, Any]) -> str:
+def page(results: dict[str, Any]) -> str:
     """Return the numbers as Markdown."""
-    names = [name for name in found["runs"][0] if name not in {"sampler", "trials", "reports"}]
+    names = [name for name in results["runs"][0] if name not in {"sampler", "trials", "reports"}]
     lines = [
         "# What a search costs beside training",
         "",
-        f"Made by `{found['command']}` on {found['date']} ({found['machine']}).",
+        f"Made by `{results['command']}` on {results['date']} ({results['machine']}).",
         "",
         *"\n\n".join((__doc__ or "").split("\n\n")[-2:]).splitlines(),
         "",
         "| trials | reports | sampler |" + "".join(f" {_spelled(n)} |" for n in names),
         "|---:|---:|---|" + "---:|" * len(names),
     ]
-    for run in [*found["runs"], found["one_report"]]:
+    for run in [*results["runs"], results["one_report"]]:
         cells = "".join(f" {_shown(n, run[n])} |" for n in names)
         lines.append(f"| {run['trials']:,} | {run['reports']} | {run['sampler']} |{cells}")
     lines += ["", "Of the largest search, for trials of 20 s:", ""]
-    lines += [f"- {_spelled(name)}: {_shown(name, v)}" for name, v in found["summary"].items()]
+    lines += [f"- {_spelled(name)}: {_shown(name, v)}" for name, v in results["summary"].items()]
     lines += ["", "Goals:", ""]
     for name, most in GOALS.items():
-        met = found["summary"][name] < most
+        met = results["summary"][name] < most
         wanted = f"{_spelled(name)} below {_shown(name, most)}"
         lines.append(f"- {'met' if met else '**missed**'}: {wanted}")
     return "\n".join([*lines, ""])
@@ -262,7 +262,7 @@ def main() -> int:
     runs = [measure(trials, options.reports) for trials in sorted(options.trials)]
     one_report = measure(runs[0]["trials"], 1)
     versions = ", ".join(f"{n} {metadata.version(n)}" for n in ("ray", "optuna", "mlflow"))
-    found = {
+    results = {
         "command": f"python bench/overhead.py --trials {' '.join(map(str, options.trials))} "
         f"--seconds {options.seconds:g}",
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
@@ -271,10 +271,10 @@ def main() -> int:
         "one_report": one_report,
         "summary": summary(runs, one_report, cores),
     }
-    text = page(found)
+    text = page(results)
     print(text)
     if options.out:
-        options.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        options.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     if options.page:
         options.page.write_text(text, encoding="utf-8")
     return 0

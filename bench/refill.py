@@ -56,9 +56,9 @@ def main() -> int:
     options.tokens = options.tokens or (20_000 if options.quick else None)
     with tempfile.TemporaryDirectory() as home:
         sides = {_name(n): partial(one_search, n, options, home) for n in options.slots or [None]}
-        found = measuring.by_turns(sides, options.rounds)
-    result = result_of(found, options)
-    measuring.finish(result, options.out, partial(plot, found), options.plot)
+        measurements = measuring.by_turns(sides, options.rounds)
+    result = result_of(measurements, options)
+    measuring.finish(result, options.out, partial(plot, measurements), options.plot)
     return 0
 
 
@@ -125,13 +125,15 @@ def shares(counts: Counts, before: Counts | None = None) -> dict[str, float]:
     }
 
 
-def result_of(found: Mapping[str, list[dict[str, float]]], options: argparse.Namespace) -> Any:
+def result_of(
+    measurements: Mapping[str, list[dict[str, float]]], options: argparse.Namespace
+) -> Any:
     """Return the result in the format of `parts.measuring`."""
 
     def rows(prefix: str, names: list[str]) -> list[list[Any]]:
         return [
             [side, *(measuring.brief([run[prefix + name] for run in runs]) for name in names)]
-            for side, runs in found.items()
+            for side, runs in measurements.items()
         ]
 
     parts = ["seconds", "idle", "none_left", "engine_idle", "training", "refills", "ms_per_refill"]
@@ -140,7 +142,9 @@ def result_of(found: Mapping[str, list[dict[str, float]]], options: argparse.Nam
         "ms a refill",
     ]  # fmt: skip
     costs = ["wall_seconds", "search_seconds", "tokens", "wasted", "best_val_loss"]
-    idle = max(measuring.spread(run["idle"] for run in runs).median for runs in found.values())
+    idle = max(
+        measuring.spread(run["idle"] for run in runs).median for runs in measurements.values()
+    )
     what = f"{options.trials} trials of {Path(options.space).name}"
     goals = [measuring.goal("share of slot-time that is idle", idle, most=GOAL)]
     return {
@@ -157,11 +161,11 @@ def result_of(found: Mapping[str, list[dict[str, float]]], options: argparse.Nam
         ],
         "goals": [] if options.quick else goals,
         "notes": ["Shares are of slot-time (idle, none left) or of time (engine idle, training)."],
-        "numbers": found,
+        "numbers": measurements,
     }
 
 
-def plot(found: Mapping[str, list[dict[str, float]]], path: Path) -> None:
+def plot(measurements: Mapping[str, list[dict[str, float]]], path: Path) -> None:
     """Draw a bar of slot-time for the first round of each search, and one for its tail."""
     import matplotlib as mpl
 
@@ -170,7 +174,7 @@ def plot(found: Mapping[str, list[dict[str, float]]], path: Path) -> None:
 
     bars = {
         f"{side}, {when}": (runs[0][prefix + "idle"], runs[0][prefix + "none_left"])
-        for side, runs in found.items()
+        for side, runs in measurements.items()
         for when, prefix in (("new trials begin", ""), ("tail", "tail_"))
     }
     figure, axes = plt.subplots(figsize=(8, 0.5 * len(bars) + 1.3))

@@ -106,12 +106,12 @@ def measured(trials: int, folder: Path) -> dict[str, Any]:
     }
 
 
-def page(found: dict[str, Any]) -> str:
+def page(measurements: dict[str, Any]) -> str:
     """Return the numbers as Markdown."""
     rows = [
         f"| {run['trials']} | {run['seconds']:.2f} | {run['first_seconds']:.2f} "
         f"| {run['bytes'] / 1e6:.2f} | {run['png_seconds']:.2f} |"
-        for run in found["runs"]
+        for run in measurements["runs"]
     ]
     lines = [
         "# What a report costs",
@@ -124,7 +124,7 @@ def page(found: dict[str, Any]) -> str:
         "|---:|---:|---:|---:|---:|",
         *rows,
         "",
-        f"`python bench/report.py`, {found['date']}, {found['machine']}.",
+        f"`python bench/report.py`, {measurements['date']}, {measurements['machine']}.",
         "",
     ]
     return "\n".join(lines)
@@ -152,17 +152,17 @@ def main() -> int:
         runs.append(json.loads(done.stdout.splitlines()[-1]))
     versions = ", ".join(f"{n} {metadata.version(n)}" for n in ("plotly", "optuna", "matplotlib"))
     cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
-    found = {
+    measurements = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "machine": f"{cores} cores, load {load:.2f}; {versions}",
         "runs": runs,
     }
-    text = page(found)
+    text = page(measurements)
     print(text)
     if options.page:
         options.page.write_text(text, encoding="utf-8")
     if options.out:
-        options.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        options.out.write_text(json.dumps(measurements, indent=2) + "\n", encoding="utf-8")
     return 0
 
 

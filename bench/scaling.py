@@ -9,7 +9,7 @@ Each row of a table is the least-squares line through the logarithms of cost and
 standard error of its slope. An exponent of 1 means proportional cost; below 1, part of the cost is
 paid once and shared.
 
-A tick trains each slot on one micro-batch. Turns of the engine are timed, except the first of each
+A tick trains each slot on one micro-batch. Steps of the engine are timed, except the first of each
 stack and those that end in a report; on a CPU in processor seconds, which other processes disturb
 less. Sizes alternate, and the line is fitted to the median of the rounds. Width, context and
 vocabulary are fitted on the FLOPs of a tick, because attention must grow with the square of the
@@ -175,12 +175,16 @@ def tick_rows(sizes: Mapping[str, Sequence[int]], rounds: int, device: str) -> l
     for name, field in FIELDS.items():
         for size in sizes[name]:
             sides[f"{name} {size}"] = partial(tick, architecture(**{field: size}), 1, 1, device)
-    found = by_turns(sides, rounds)
+    runs_by_side = by_turns(sides, rounds)
     for k in sizes["slots"]:
-        for wide, narrow in zip(found[f"wide {k}"], found[f"narrow {k}"], strict=True):
+        for wide, narrow in zip(
+            runs_by_side[f"wide {k}"], runs_by_side[f"narrow {k}"], strict=True
+        ):
             if not np.allclose(wide[1], narrow[1], rtol=TOLERANCE):
                 raise SystemExit(f"losses differ at K = {k}: {wide[1]} and {narrow[1]}")
-    seconds = {side: statistics.median(run[0] for run in runs) for side, runs in found.items()}
+    seconds = {
+        side: statistics.median(run[0] for run in runs) for side, runs in runs_by_side.items()
+    }
     rows = [
         Row(label, "seconds of a tick of all slots", "slots", slots, slots,
             [seconds[f"{side} {k}"] for k in slots])
@@ -207,21 +211,21 @@ def driver_rows(trials: int) -> tuple[list[Row], list[dict[str, Any]]]:
         command, environment = module_command("parts.scaling.driver", *settings)
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
         processes[f"trials of a search: {sampler}, {scheduler}"] = process
-    rows, all_found = [], []
+    rows, all_samples = [], []
     for name, process in processes.items():
         out, _ = process.communicate()
         if process.returncode:
             raise SystemExit(f"{name} failed")
-        found = json.loads(out)
-        n, seconds = found["trials"], found["seconds"]
+        samples = json.loads(out)
+        n, seconds = samples["trials"], samples["seconds"]
         first = next(i for i, trials_so_far in enumerate(n) if trials_so_far >= trials / 8)
         later = range(first + 1, len(n))
         x, y = [n[i] - n[first] for i in later], [seconds[i] - seconds[first] for i in later]
         rows.append(Row(name, "processor seconds of the driver", "later trials", n[first:], x, y))
-        all_found.append(
-            {**found, "kilobytes_per_trial": _slope(n[first:], found["bytes"][first:])}
+        all_samples.append(
+            {**samples, "kilobytes_per_trial": _slope(n[first:], samples["bytes"][first:])}
         )
-    return rows, all_found
+    return rows, all_samples
 
 
 def _slope(trials: Sequence[int], taken: Sequence[float]) -> float:
@@ -229,28 +233,28 @@ def _slope(trials: Sequence[int], taken: Sequence[float]) -> float:
     return float(np.polyfit(trials, taken, 1)[0]) / 1e3
 
 
-def driver_table(all_found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def driver_table(all_samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return a table of the cost of a trial by the number of trials before it."""
-    places = all_found[0]["trials"]
+    places = all_samples[0]["trials"]
     shown = [0, len(places) // 2, len(places) - 1]
     return {
         "title": "What a trial costs the driver",
         "columns": ["search", *(f"ms at {places[i]:,} trials" for i in shown), "kB of memory"],
         "rows": [
             [
-                f"{found['sampler']}, {found['scheduler']}, {found['reports']} reports",
-                *(_milliseconds(found, i) for i in shown),
-                found["kilobytes_per_trial"],
+                f"{samples['sampler']}, {samples['scheduler']}, {samples['reports']} reports",
+                *(_milliseconds(samples, i) for i in shown),
+                samples["kilobytes_per_trial"],
             ]
-            for found in all_found
+            for samples in all_samples
         ],
     }
 
 
-def _milliseconds(found: Mapping[str, Any], index: int) -> float:
+def _milliseconds(samples: Mapping[str, Any], index: int) -> float:
     """Return the milliseconds of a trial between a measured place and the one before it."""
-    before = [(0, 0.0), *zip(found["trials"], found["seconds"], strict=True)][index]
-    trials, seconds = found["trials"][index] - before[0], found["seconds"][index] - before[1]
+    before = [(0, 0.0), *zip(samples["trials"], samples["seconds"], strict=True)][index]
+    trials, seconds = samples["trials"][index] - before[0], samples["seconds"][index] - before[1]
     return float(1e3 * seconds / trials)
 
 
@@ -286,7 +290,7 @@ def result_of(
             ),
             goal(
                 "kB of the driver per trial",
-                max(found["kilobytes_per_trial"] for found in drivers),
+                max(samples["kilobytes_per_trial"] for samples in drivers),
                 most=50.0,
             ),
         ],

@@ -6,7 +6,7 @@
     python bench/search.py --out FILE.json  also write the numbers
 
 Memory is the proportional set size (PSS) of all processes of the search, Ray's included, summed
-every two seconds; Linux only. Training starts with the first turn of a worker's engine. With
+every two seconds; Linux only. Training starts with the first step of a worker's engine. With
 `--start`, a short search first prepares the data and creates the store, and three more are measured
 in its home.
 """

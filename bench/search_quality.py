@@ -249,7 +249,7 @@ def _rounded(value: Any) -> Any:
 
 
 def _with_infinity(value: Any) -> Any:
-    """What `_rounded` was given, but for the digits."""
+    """Replace the nulls of `_rounded` by infinity again."""
     if isinstance(value, dict):
         return {key: _with_infinity(item) for key, item in value.items()}
     if isinstance(value, list):

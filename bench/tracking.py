@@ -96,12 +96,12 @@ def measured(uri: str, folder: Path, trials: int) -> dict[str, float]:
     """Return the milliseconds of each trial and of each report."""
     record(uri, folder, "warm-up", 3, 1)
     one, ten = (record(uri, folder, f"{n}", trials, n) for n in (1, REPORTS))
-    found = {}
+    measurements = {}
     for what in one:
         per_report = (ten[what] - one[what]) / trials / (REPORTS - 1)
-        found[f"{what}_ms_per_report"] = 1e3 * per_report
-        found[f"{what}_ms_per_trial"] = 1e3 * (one[what] / trials - per_report)
-    return found
+        measurements[f"{what}_ms_per_report"] = 1e3 * per_report
+        measurements[f"{what}_ms_per_trial"] = 1e3 * (one[what] / trials - per_report)
+    return measurements
 
 
 def main() -> int:
@@ -111,26 +111,26 @@ def main() -> int:
     parser.add_argument("--no-server", action="store_true", help="SQLite alone")
     parser.add_argument("--out", type=Path, help="write the numbers as JSON")
     options = parser.parse_args()
-    found: dict[str, Any] = {}
+    measurements: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         stores = [f"sqlite:///{folder}/{name}.db" for name in ("direct", "served")]
         for store in stores:
             open_client(store)  # creates its tables
-        found["SQLite"] = measured(stores[0], folder / "artifacts", options.trials)
+        measurements["SQLite"] = measured(stores[0], folder / "artifacts", options.trials)
         if not options.no_server:
             with server(stores[1], folder / "served") as root:
-                found["HTTP, 1 worker"] = measured(root, folder, options.trials)
+                measurements["HTTP, 1 worker"] = measured(root, folder, options.trials)
     columns = [
         f"{what}_ms_per_{of}" for of in ("trial", "report") for what in ("caller", "cpu", "wall")
     ]
     print(f"{options.trials} trials of {REPORTS} reports; load {os.getloadavg()[0]:.1f}\n")
     print("| ms | " + " | ".join(c.replace("_ms_", " ").replace("_", " ") for c in columns) + " |")
     print("|---|" + "---:|" * len(columns))
-    for store, values in found.items():
+    for store, values in measurements.items():
         print(f"| {store} | " + " | ".join(f"{values[c]:.3f}" for c in columns) + " |")
     if options.out:
-        options.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        options.out.write_text(json.dumps(measurements, indent=2) + "\n", encoding="utf-8")
     return 0
 
 

@@ -143,7 +143,7 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
 def unknown(kind: str, word: object, known: Iterable[str]) -> str:
     """Return a message about an unknown name, with the closest known name or all of them."""
     names = list(known)
-    fix = did_you_mean(word, names) or f"; known are {', '.join(names)}"
+    fix = did_you_mean(word, names) or f"; valid names: {', '.join(names)}"
     return f"unknown {kind} {shown(word)}{fix}"
 
 

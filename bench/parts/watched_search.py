@@ -28,7 +28,7 @@ from typing import Any
 
 from tuner.conductor.conductor import Conductor
 from tuner.conductor.job import Job
-from tuner.workers import cluster as local_ray
+from tuner.workers import cluster
 
 PERIOD_SECONDS = 0.5
 
@@ -48,7 +48,7 @@ class Watch:
         self._updated = self._lacking = 0.0
         self._record: dict[str, Any] = {}
         self._samples: list[list[tuple[float, float]]] = []
-        self._start, self._fill = local_ray.start_workers, Conductor.fill
+        self._start, self._fill = cluster.start_workers, Conductor.fill
 
     def begin(self) -> None:
         """Replace `start_workers` and `Conductor.fill` by versions that record their calls."""
@@ -66,7 +66,7 @@ class Watch:
             self._note(conductor, new=any(not job.after for job in jobs))
             return jobs
 
-        local_ray.start_workers = start_workers
+        cluster.start_workers = start_workers
         Conductor.fill = fill  # type: ignore[method-assign, assignment]
 
     def _note(self, conductor: Conductor, *, new: bool) -> None:

@@ -22,17 +22,17 @@ def chart(search: Search, title: str, rungs: tuple[int, ...], rungs_are: str) ->
     """
     drawing = Drawing(_WIDTH, _HEIGHT, title)
     drawing.text(_LEFT, 22, title, bold=True, size=14)
-    words = f"{100 * search.share:.0f} % of the tokens of all trials to the end"
-    drawing.text(_WIDTH - _RIGHT, 22, words, "dim", anchor="end")
+    share = f"{100 * search.share:.0f} % of the tokens of all trials to the end"
+    drawing.text(_WIDTH - _RIGHT, 22, share, "dim", anchor="end")
     _axes(drawing, rungs)
-    step = (_WIDTH - _LEFT - _RIGHT) / len(search.rows)
+    step = (_WIDTH - _LEFT - _RIGHT) / len(search.trials)
     wide = 0.72 * step
-    middles = [_LEFT + (i + 0.5) * step for i in range(len(search.rows))]
-    for row, x in zip(search.rows, middles, strict=True):
-        _column(drawing, search, row, x, wide)
-    for row, x in zip(search.rows, middles, strict=True):
-        if row.parent is not None:  # from the side of the parent's column to the copy's foot
-            y, start = _y(row.tokens_before), middles[row.parent]
+    middles = [_LEFT + (i + 0.5) * step for i in range(len(search.trials))]
+    for trial, x in zip(search.trials, middles, strict=True):
+        _column(drawing, search, trial, x, wide)
+    for trial, x in zip(search.trials, middles, strict=True):
+        if trial.parent is not None:  # from the side of the parent's column to the copy's foot
+            y, start = _y(trial.tokens_before), middles[trial.parent]
             side = wide / 2 if start < x else -wide / 2
             drawing.line(start + side, y, x - side, y, "accent", width=1.5, arrow=True)
     _legend(drawing, search, rungs_are)
@@ -54,22 +54,22 @@ def _axes(drawing: Drawing, rungs: tuple[int, ...]) -> None:
     drawing.line(_LEFT - 4, _BOTTOM, _WIDTH - _RIGHT, _BOTTOM, "dim")
 
 
-def _column(drawing: Drawing, search: Search, row: Trial, x: float, wide: float) -> None:
+def _column(drawing: Drawing, search: Search, trial: Trial, x: float, wide: float) -> None:
     """Draw a trial from its start to its end, with a gap at each pause."""
-    colour = QUARTERS[search.quarter(row)]
-    legs = [leg for leg in search.legs if leg.number == row.number]
-    for before, leg in zip([None, *legs], legs, strict=False):
-        waited = 0 if before is None else 3
-        low, high = _y(leg.first) - waited, _y(leg.last)
+    colour = QUARTERS[search.quarter(trial)]
+    segments = [segment for segment in search.segments if segment.number == trial.number]
+    for before, segment in zip([None, *segments], segments, strict=False):
+        pause_gap = 0 if before is None else 3
+        low, high = _y(segment.first) - pause_gap, _y(segment.last)
         drawing.rect(x - wide / 2, high, wide, max(low - high, 0), colour)
-    if not row.reports:
+    if not trial.reports:
         return
-    top = _y(row.tokens)
-    if row.has_finished:
+    top = _y(trial.tokens)
+    if trial.has_finished:
         drawing.circle(x, top - 6, 3, "ink")
-    elif row.has_diverged:
+    elif trial.has_diverged:
         drawing.text(x, top - 4, "×", "accent", size=15, anchor="middle", bold=True)
-    drawing.text(x, _BOTTOM + 13, str(row.number), "dim", size=9, anchor="middle")
+    drawing.text(x, _BOTTOM + 13, str(trial.number), "dim", size=9, anchor="middle")
 
 
 def _legend(drawing: Drawing, search: Search, rungs_are: str) -> None:
@@ -83,18 +83,18 @@ def _legend(drawing: Drawing, search: Search, rungs_are: str) -> None:
     drawing.circle(x + 6, y - 4, 3, "ink")
     drawing.text(x + 14, y, "finished", "dim", size=11)
     x += 70
-    if any(row.has_diverged for row in search.rows):
+    if any(trial.has_diverged for trial in search.trials):
         drawing.text(x, y + 1, "×", "accent", size=15, bold=True)
         drawing.text(x + 12, y, "diverged", "dim", size=11)
         x += 70
-    if any(row.parent is not None for row in search.rows):
+    if any(trial.parent is not None for trial in search.trials):
         drawing.line(x, y - 4, x + 18, y - 4, "accent", width=1.5, arrow=True)
         drawing.text(x + 24, y, "copied", "dim", size=11)
         x += 70
-    if len({leg.number for leg in search.legs}) < len(search.legs):
+    if len({segment.number for segment in search.segments}) < len(search.segments):
         drawing.rect(x, y - 11, 9, 5, "dim")
         drawing.rect(x, y - 3, 9, 5, "dim")
-        drawing.text(x + 14, y, "waited", "dim", size=11)
+        drawing.text(x + 14, y, "paused", "dim", size=11)
         x += 58
     if rungs_are:
         drawing.line(x, y - 4, x + 18, y - 4, "dim", dashed=True)

@@ -35,16 +35,16 @@ _TOO_HIGH = 0.03  # a rate at which trials diverge
 
 
 @dataclass
-class Leg:
+class Segment:
     """Segment of a trial: its uninterrupted time in one slot.
 
     Attributes:
-        number: of the trial.
-        slot: where it trains.
-        start: the slot's clock, in tokens.
-        end: likewise.
+        number: number of the trial.
+        slot: index of the slot.
+        start: clock of the slot at the start, in tokens.
+        end: clock of the slot at the end, in tokens.
         first: tokens of the trial at the start.
-        last: likewise, at the end.
+        last: tokens of the trial at the end.
     """
 
     number: int
@@ -60,79 +60,81 @@ class Search:
     """A search that has ended.
 
     Attributes:
-        rows: the trials, by number.
-        legs: in the order in which they began.
-        slots: how many trained at one time.
+        trials: the trials, by number.
+        segments: the segments, in the order of their start.
+        slots: number of trials in training at one time.
     """
 
-    rows: list[Trial]
-    legs: list[Leg]
+    trials: list[Trial]
+    segments: list[Segment]
     slots: int
 
     @property
     def share(self) -> float:
         """Trained tokens as a share of the tokens of complete trials."""
-        started = sum(row.parent is None for row in self.rows)
-        return sum(row.tokens_trained for row in self.rows) / (started * TOKENS)
+        started = sum(trial.parent is None for trial in self.trials)
+        return sum(trial.tokens_trained for trial in self.trials) / (started * TOKENS)
 
-    def quarter(self, row: Trial) -> int:
+    def quarter(self, trial: Trial) -> int:
         """Return the quarter of a trial by its final loss: 0 is the best, 3 the worst."""
-        worths = sorted(worth(r) for r in self.rows)
-        return worths.index(worth(row)) * 4 // len(worths)
+        worths = sorted(worth(t) for t in self.trials)
+        return worths.index(worth(trial)) * 4 // len(worths)
 
 
-def worth(row: Trial) -> float:
+def worth(trial: Trial) -> float:
     """Return the final loss of a configuration: a bowl around a learning rate and a decay."""
-    h = row.spec.hyperparameters
+    h = trial.spec.hyperparameters
     if h.max_learning_rate > _TOO_HIGH:
         return math.inf
     rate = math.log10(h.max_learning_rate / _BEST_RATE)
     return 3.8 + 0.7 * rate**2 + 0.1 * math.log10(h.weight_decay / 0.1) ** 2
 
 
-def reported(row: Trial, step: int) -> Report:
+def report_at(trial: Trial, step: int) -> Report:
     """Return a report: a loss that falls towards the final loss, with decreasing noise."""
-    tokens = step * row.spec.tokens_per_step
+    tokens = step * trial.spec.tokens_per_step
     place = tokens / TOKENS
-    if math.isinf(worth(row)) and place > 0.2:
+    if math.isinf(worth(trial)) and place > 0.2:
         loss, status = math.nan, Status.DIVERGED
     else:
-        noise = random.Random(f"{row.number} {step}").uniform(-0.2, 0.2) * (1 - place)
-        end = min(worth(row), 4.5)
+        noise = random.Random(f"{trial.number} {step}").uniform(-0.2, 0.2) * (1 - place)
+        end = min(worth(trial), 4.5)
         loss = end + 2.5 * math.exp(-4 * place) + noise
-        is_last = step == row.spec.hyperparameters.total_steps
+        is_last = step == trial.spec.hyperparameters.total_steps
         status = Status.FINISHED if is_last else Status.TRAINING
-    return Report(str(row.number), status, step, tokens, loss, loss, 1.0, 0.01)
+    return Report(str(trial.number), status, step, tokens, loss, loss, 1.0, 0.01)
 
 
 def conduct(settings: str, slots: int = 4) -> Search:
     """Run a search to its end.
 
     Args:
-        settings: of `search:`, as YAML.
-        slots: trials in training at one time.
+        settings: content of `search:`, as YAML.
+        slots: number of trials in training at one time.
     """
     with TemporaryDirectory() as folder:
         file = Path(folder) / "space.yaml"
         file.write_text(f"{SPACE}search: {{{settings}}}\n", encoding="utf-8")
         conductor = Conductor(load_space(file), _FACTS, slots)
-    board, legs = conductor.board, []
-    training: dict[int, Leg] = {}
+    board = conductor.board
+    segments: list[Segment] = []
+    training: dict[int, Segment] = {}
     now = 0
     while True:
         for job in conductor.fill():
             first = job.after * board.trials[job.number].spec.tokens_per_step
-            training[job.number] = Leg(job.number, job.lane, now, now, first, first)
-            legs.append(training[job.number])
+            training[job.number] = Segment(job.number, job.lane, now, now, first, first)
+            segments.append(training[job.number])
         expected = conductor.expected
         if expected is None:
             conductor.close()
-            return Search(list(board.trials.values()), legs, slots)
+            return Search(list(board.trials.values()), segments, slots)
         number, step = expected
-        row, leg = board.trials[number], training[number]
-        report = reported(row, step)
-        leg.last, leg.end = report.tokens, leg.start + report.tokens - leg.first
-        now = max(now, leg.end)
+        trial, segment = board.trials[number], training[number]
+        report = report_at(trial, step)
+        segment.last = report.tokens
+        segment.end = segment.start + report.tokens - segment.first
+        now = max(now, segment.end)
         conductor.report(number, report)
-        if row.outcome is not None or row.is_paused:
+        if trial.outcome is not None or trial.is_paused:
             del training[number]

@@ -1,4 +1,4 @@
-"""Figure of docs/inside.md: a trial's way to a slot, and slots over time."""
+"""Figure of docs/inside.md: life of a trial, and slots over time."""
 
 from __future__ import annotations
 
@@ -9,27 +9,29 @@ _WIDTH, _HEIGHT = 760, 470
 
 
 def stack(search: Search) -> str:
-    """Draw the way of a trial, and the slots of a search over time."""
-    drawing = Drawing(_WIDTH, _HEIGHT, "A trial's way to a slot of a stack, and slots over time")
-    _way(drawing)
+    """Draw the life of a trial, and the slots of a search over time."""
+    drawing = Drawing(
+        _WIDTH, _HEIGHT, "Life of a trial, from the space to a slot of a stack, and slots over time"
+    )
+    _life(drawing)
     _slots(drawing, search)
     return str(drawing)
 
 
-def _way(drawing: Drawing) -> None:
+def _life(drawing: Drawing) -> None:
     """Draw boxes from the space to the stack and back."""
     drawing.text(20, 26, "The driver, one process", bold=True)
     drawing.text(400, 26, "Ray", bold=True)
     drawing.text(560, 26, "A worker for each device", bold=True)
     _box(drawing, 20, 40, 110, "space", "what may vary")
     _box(drawing, 170, 40, 170, "conductor", "sampler, scheduler, slots")
-    _box(drawing, 170, 120, 170, "driver", "carries out")
-    _box(drawing, 20, 120, 110, "journal", "first on the disk")
+    _box(drawing, 170, 120, 170, "driver", "carries out decisions")
+    _box(drawing, 20, 120, 110, "journal", "written first")
     _box(drawing, 20, 192, 110, "MLflow", "the record")
-    _box(drawing, 400, 120, 110, "trial", "a thin client")
+    _box(drawing, 400, 120, 110, "client", "of one segment")
     _box(drawing, 400, 40, 110, "Ray Tune", "one client a slot")
-    _box(drawing, 560, 40, 180, "worker", "orders in, reports out")
-    _box(drawing, 560, 120, 180, "engine", "turns the stacks")
+    _box(drawing, 560, 40, 180, "worker", "assignments in, reports out")
+    _box(drawing, 560, 120, 180, "engine", "steps the stacks")
     drawing.line(130, 62, 168, 62, "dim", width=1.5, arrow=True)
     drawing.line(230, 84, 230, 118, "dim", width=1.5, arrow=True)
     drawing.line(280, 120, 280, 86, "dim", width=1.5, arrow=True)
@@ -46,7 +48,7 @@ def _way(drawing: Drawing) -> None:
     drawing.line(630, 84, 630, 118, "dim", width=1.5, arrow=True)
     drawing.line(670, 120, 670, 86, "dim", width=1.5, arrow=True)
     drawing.path([(650, 164), (650, 238)], "dim", arrow=True)
-    drawing.text(642, 206, "admit, tick, report", "dim", size=11, anchor="end")
+    drawing.text(642, 206, "assign, tick, report", "dim", size=11, anchor="end")
 
 
 def _box(drawing: Drawing, x: float, y: float, width: float, name: str, about: str) -> None:
@@ -59,21 +61,23 @@ def _slots(drawing: Drawing, search: Search) -> None:
     """Draw a row for each slot; time is counted in training tokens."""
     left, top, high, gap = 66, 276, 34, 8
     drawing.text(20, 258, f"A stack of {search.slots} slots: one set of tensors [K, …]", bold=True)
-    scale = (_WIDTH - left - 20) / max(leg.end for leg in search.legs)
+    scale = (_WIDTH - left - 20) / max(segment.end for segment in search.segments)
     for slot in range(search.slots):
         y = top + slot * (high + gap)
         drawing.text(20, y + 22, f"k = {slot}", "dim", size=12)
         drawing.rect(left, y, _WIDTH - left - 20, high, "box")
-    for leg in search.legs:
-        row, y = search.rows[leg.number], top + leg.slot * (high + gap)
-        x, width = left + leg.start * scale, (leg.end - leg.start) * scale
-        quarter = search.quarter(row)
+    for segment in search.segments:
+        trial, y = search.trials[segment.number], top + segment.slot * (high + gap)
+        x, width = left + segment.start * scale, (segment.end - segment.start) * scale
+        quarter = search.quarter(trial)
         drawing.rect(x + 0.7, y, max(width - 1.4, 0.5), high, QUARTERS[quarter])
         colour = "page" if quarter < 1 else "ink"
         if width > 14:
-            drawing.text(x + width / 2, y + 21, str(leg.number), colour, size=11, anchor="middle")
+            drawing.text(
+                x + width / 2, y + 21, str(segment.number), colour, size=11, anchor="middle"
+            )
     bottom = top + search.slots * (high + gap) + 8
     drawing.line(left, bottom, _WIDTH - 20, bottom, "dim", width=1.5, arrow=True)
-    end, words = _WIDTH - 20, "dark ones would end best; a number that comes again was promoted"
+    end, note = _WIDTH - 20, "dark ones would end best; a number that comes again was promoted"
     drawing.text(end, bottom + 16, "time, in training tokens", "dim", size=11, anchor="end")
-    drawing.text(left, bottom + 16, f"numbers are trials; {words}", "dim", size=11)
+    drawing.text(left, bottom + 16, f"numbers are trials; {note}", "dim", size=11)

@@ -38,7 +38,7 @@ class Drawing:
         self, x1: float, y1: float, x2: float, y2: float, colour: str, *, width: float = 1,
         dashed: bool = False, arrow: bool = False,
     ) -> None:  # fmt: skip
-        """Add a line, with an arrow head if asked for."""
+        """Add a line, with an arrow head if `arrow` is true."""
         more = ' stroke-dasharray="3 3"' * dashed + ' marker-end="url(#head)"' * arrow
         style = f'class="s-{colour}" stroke-width="{width}"{more}'
         self._add("line", style, x1=x1, y1=y1, x2=x2, y2=y2)

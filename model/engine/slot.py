@@ -171,8 +171,9 @@ class Slot:
         Args:
             problem: reason, which the next report mentions.
         """
-        own = (CheckpointRef(self.trial_id, self.reported),) if self.reported else ()
-        checkpoints = own + tuple(ref for ref in self.request.checkpoints if ref not in own)
+        newest = (CheckpointRef(self.trial_id, self.reported),) if self.reported else ()
+        older = tuple(ref for ref in self.request.checkpoints if ref not in newest)
+        checkpoints = newest + older
         return replace(self.request, checkpoints=checkpoints, after=self.reported, problem=problem)
 
 

@@ -262,8 +262,8 @@ def _attend_explicitly(mask: Tensor | None, drop: DropoutMasks) -> Attend:
             scores = scores + allowed
         probabilities = softmax(scores, -1).view(drop.num_slots, -1, *scores.shape[1:])
         # a negative number: those from 0 on are the masks of embeddings and branches
-        kept = drop(probabilities, -1 - layer_index).flatten(0, 1).to(v.dtype)
-        return dense_gradient(kept @ v)
+        probabilities = drop(probabilities, -1 - layer_index).flatten(0, 1).to(v.dtype)
+        return dense_gradient(probabilities @ v)
 
     return attend
 

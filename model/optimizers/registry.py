@@ -1,6 +1,6 @@
 """Registry of the optimizers; each is a function that returns a row of coefficients.
 
-See `update_rule` for the rule and its coefficients.
+`update_rule` describes the rule and its coefficients.
 """
 
 from __future__ import annotations

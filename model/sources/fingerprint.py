@@ -184,13 +184,13 @@ def _save(memo: Path, new_entries: dict[str, _Entry]) -> None:
     """
     with suppress(OSError):
         memo.parent.mkdir(parents=True, exist_ok=True)
-        kept = {path: entry for path, entry in _load(memo).items() if os.path.exists(path)}  # noqa: PTH110 - strings, and many
+        entries = {path: entry for path, entry in _load(memo).items() if os.path.exists(path)}  # noqa: PTH110 - strings, and many
         with tempfile.NamedTemporaryFile(
             "w", dir=memo.parent, prefix=f".{memo.name}-", delete=False, encoding="utf-8"
         ) as file:
             temporary = Path(file.name)
             try:
-                json.dump(kept | new_entries, file)
+                json.dump(entries | new_entries, file)
                 file.close()
                 temporary.replace(memo)
             except BaseException:

@@ -93,8 +93,8 @@ def _resolve(name: str, values: Mapping[str, Value | FractionOf], path: tuple[st
         return value
     if name in path:
         raise ValueError(f"{name} is a fraction of itself: {' of '.join((*path, name))}")
-    whole = _resolve(value.name, values, (*path, name)) if value.name in values else None
-    share = value.share * whole if isinstance(whole, int | float) else math.nan
+    total = _resolve(value.name, values, (*path, name)) if value.name in values else None
+    share = value.share * total if isinstance(total, int | float) else math.nan
     if not math.isfinite(share):
         raise ValueError(f"{name} cannot be {value.share:g} of {value.name}")
     row = SYMBOL_TABLE[name]

@@ -249,11 +249,11 @@ class TrialSpec(BaseModel):
         parent, step = self.continues.spec, self.continues.step
         pairs = [(name, self, parent) for name in _KEPT_FIELDS]
         rows = [(name, self.hyperparameters, parent.hyperparameters) for name in KEPT_SYMBOLS]
-        for name, ours, theirs in (*pairs, *rows):
-            if getattr(ours, name) != getattr(theirs, name):
+        for name, child, source in (*pairs, *rows):
+            if getattr(child, name) != getattr(source, name):
                 raise ValueError(
                     f"{name} must be that of the trial that is continued, got "
-                    f"{getattr(ours, name)} instead of {getattr(theirs, name)}"
+                    f"{getattr(child, name)} instead of {getattr(source, name)}"
                 )
         parent_start = parent.continues.step if parent.continues else 0
         if step not in parent.report_steps[:-1] or step <= parent_start:

@@ -112,8 +112,8 @@ def _from_lines(lines: Sequence[str | Sequence[str]], path: Any) -> Merges:
 def _byte_characters() -> tuple[str, ...]:
     """Return GPT-2's printable character for each byte: itself, or a character from 256 on."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    spare = iter(range(256, 512))
-    return tuple(chr(byte if byte in printable else next(spare)) for byte in range(256))
+    substitutes = iter(range(256, 512))
+    return tuple(chr(byte if byte in printable else next(substitutes)) for byte in range(256))
 
 
 @lru_cache(maxsize=1)

@@ -92,7 +92,7 @@ def _python(program: str, page: str, folder: Path, environment: dict[str, str]) 
     with _settled(folder, environment) as (out, err):
         try:
             exec(compile(program, page, "exec"), {"__name__": "__main__"})
-        except Exception:  # noqa: BLE001 - likewise
+        except Exception:  # noqa: BLE001 - for the same reason
             status = 1
             traceback.print_exc()
     return Run(status, out.getvalue(), err.getvalue())

@@ -63,7 +63,7 @@ class Block:
 
     @property
     def commands(self) -> list[str]:
-        """What is typed, without comments. A line that ends in a backslash goes on in the next."""
+        """Typed commands, without comments; a backslash at the end continues a line."""
         text = self.text.replace("\\\n", " ")
         lines = [line[2:] for line in text.splitlines() if line.startswith("$ ")]
         return [re.split(r"\s+#\s", line)[0].strip() for line in lines]

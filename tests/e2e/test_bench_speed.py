@@ -60,7 +60,7 @@ def make_page(monkeypatch: pytest.MonkeyPatch) -> Any:
     return benchmarks_page
 
 
-def test_benchmarks_page_is_what_the_results_say() -> None:
+def test_benchmarks_page_is_up_to_date() -> None:
     bench("benchmarks_page.py", "--check")
 
 
@@ -98,9 +98,7 @@ def test_benchmarks_page_says_how_to_measure_on_a_gpu(
     assert "![" not in text  # there is no picture
 
 
-def test_benchmarks_page_shows_a_bench_that_it_does_not_know(
-    make_page: Any, result: dict[str, Any]
-) -> None:
+def test_benchmarks_page_shows_unknown_bench(make_page: Any, result: dict[str, Any]) -> None:
     result |= {"bench": "startup", "goals": []}
     text = make_page.page({("startup", "cpu"): result})
     assert "| [startup](#startup) | measured on 2026-01-02 | no GPU was available |" in text
@@ -147,5 +145,5 @@ def test_bench_fusion_has_a_quick_mode(tmp_path: Path) -> None:
         (["--rounds", "0"], "--rounds must be at least 1, got 0"),
     ],
 )
-def test_bench_fusion_refuses_what_makes_no_sense(options: list[str], message: str) -> None:
+def test_bench_fusion_refuses_invalid_options(options: list[str], message: str) -> None:
     assert message in bench("fusion.py", *options, status=2).stderr

@@ -38,11 +38,11 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Reader:
 
 
 @pytest.mark.parametrize("page", [name for name, blocks in BLOCKS.items() if blocks])
-def test_page_does_what_it_says(reader: Reader, page: str) -> None:
+def test_commands_of_page_run(reader: Reader, page: str) -> None:
     reader.follow(BLOCKS[page])
 
 
-def test_pages_say_something() -> None:
+def test_pages_have_blocks() -> None:
     """The pages above are no empty list."""
     assert {"README.md", FIRST, "docs/spaces.md", "docs/data.md"} <= BLOCKS.keys()
     languages = [block.language for blocks in BLOCKS.values() for block in blocks]
@@ -81,7 +81,7 @@ def test_every_reason_for_not_running_is_used() -> None:
         ("make serach", "No rule to make target"),
     ],
 )
-def test_command_that_is_not_run_must_be_right(command: str, message: str) -> None:
+def test_block_that_is_not_run_is_checked(command: str, message: str) -> None:
     with pytest.raises(AssertionError, match=message):
         check(command, "page.md:1")
 
@@ -95,9 +95,7 @@ def test_command_that_is_not_run_must_be_right(command: str, message: str) -> No
         ("python", "from tuner import serach\n", "has no attribute|cannot import"),
     ],
 )
-def test_page_that_is_wrong_is_found(
-    reader: Reader, language: str, text: str, message: str
-) -> None:
+def test_wrong_page_is_detected(reader: Reader, language: str, text: str, message: str) -> None:
     with pytest.raises(Exception, match=message):
         reader.follow([Block("made-up.md", 1, language, text, {})])
 
@@ -130,7 +128,7 @@ def test_readme_names_every_command() -> None:
     assert [command for command in commands if f"`tuner {command}" not in table] == []
 
 
-def test_links_lead_somewhere() -> None:
+def test_links_have_targets() -> None:
     """As GitHub follows them. MkDocs checks those of its pages, but not those in HTML."""
     targets = [
         (path, target)
@@ -180,7 +178,7 @@ def test_site_loads_nothing_from_elsewhere(site: Path) -> None:
         assert not re.search(r"(?:url\(|@import )[\"']?(https?:)?//", sheet.read_text()), sheet
 
 
-def test_pictures_are_those_of_the_code(tmp_path: Path) -> None:
+def test_pictures_are_up_to_date(tmp_path: Path) -> None:
     command = [sys.executable, "docs/figures/draw.py", "--out", tmp_path]
     subprocess.run(command, cwd=ROOT, check=True)
     drawn = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}

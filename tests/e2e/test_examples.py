@@ -36,7 +36,7 @@ def test_train_one_trains_side_by_side(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_search_and_use_goes_through(tmp_path: Path) -> None:
+def test_search_and_use_example_runs(tmp_path: Path) -> None:
     printed = run_example("search_and_use.py", tmp_path, "--trials", "4")
     found = re.search(r"<search (lm-1), finished: 4 trials, .* val_loss (\S+)>", printed)
     assert found, printed

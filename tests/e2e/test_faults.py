@@ -55,7 +55,7 @@ def _ancestors(pid: int) -> list[int]:
 
 
 def test_search_survives_the_death_of_a_worker(workplace: Workplace, tmp_path: Path) -> None:
-    """It is started anew, its trials go on from their last reports, and lose nothing."""
+    """The worker is restarted, and its trials continue from their last reports without loss."""
     with start(workplace, tmp_path, "--workers", "2", "--trials", "8") as process:
         wait_for(process, "report 2/")
         workers = descendants(process.pid, "ray::Worker")  # the name that Ray gives them

@@ -94,14 +94,14 @@ def test_record_is_complete(
     """Every report of the journal, and nothing that no journal knows."""
     events = read_journal(place.home / "searches" / "small-1")
     reported = [e for e in events if isinstance(e, Reported)]
-    told = [(e.number, e.report.step, e.report.val_loss) for e in reported]
+    sent = [(e.number, e.report.step, e.report.val_loss) for e in reported]
     children = record.trials(search)
     stored = [
         (trial.number, step, values["val_loss"])
         for trial in children
         for step, values in record.reports(trial).items()
     ]
-    assert sorted(stored) == sorted(told)
+    assert sorted(stored) == sorted(sent)
     assert counts(record.client).items() >= {
         "runs": 1 + len(children), "datasets": 2, "inputs": 2 + 2 * len(children),
         "versions": 1, "models": 1,

@@ -130,11 +130,11 @@ def test_table_is_filtered_by_words(desktop: Watched, result: SearchResult) -> N
     page = desktop.page
     page.get_by_label("Filter").fill("STOPPED 3")
     rows = page.locator("#table tbody tr:visible")
-    told = [row for row in rows.all_inner_texts()]
-    assert all("stopped" in row and "3" in row for row in told)
-    assert 0 < len(told) < len(result.trials)
+    shown_rows = [row for row in rows.all_inner_texts()]
+    assert all("stopped" in row and "3" in row for row in shown_rows)
+    assert 0 < len(shown_rows) < len(result.trials)
     total = len(result.trials) + len(result.confirming)
-    assert page.locator("output").inner_text() == f"{len(told)} of {total} trials"
+    assert page.locator("output").inner_text() == f"{len(shown_rows)} of {total} trials"
     page.get_by_label("Filter").fill("")
     assert rows.count() == total
 

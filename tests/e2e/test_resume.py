@@ -1,4 +1,4 @@
-"""A search goes on after anything, and ends as if nothing had happened."""
+"""A search resumes after any interruption, and ends as without it."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ def whole(place: Workplace) -> list[tuple[Any, ...]]:
 
 def story(home: Path, name: str) -> list[tuple[Any, ...]]:
     """All that a search decided and measured, in order: suggestions, reports, winner."""
-    told: list[tuple[Any, ...]] = []
+    events: list[tuple[Any, ...]] = []
     for event in read_journal(home / "searches" / name):
         if isinstance(event, TrialBegun):
-            told.append(("trial", event.number, event.draw, event.spec))
+            events.append(("trial", event.number, event.draw, event.spec))
         elif isinstance(event, Reported):
             numbers = ("step", "status", "val_loss", "train_loss", "grad_norm", "learning_rate")
-            told.append(("report", event.number, *(getattr(event.report, n) for n in numbers)))
+            events.append(("report", event.number, *(getattr(event.report, n) for n in numbers)))
         elif isinstance(event, SessionEnded) and event.status == "finished":
-            told.append(("end", event.best))
-    return told
+            events.append(("end", event.best))
+    return events
 
 
 def check_store(home: Path, name: str, best_run: str) -> None:

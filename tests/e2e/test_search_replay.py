@@ -61,7 +61,7 @@ def test_search_finds_better_than_the_defaults(searched: Run) -> None:
     assert 0 < result["training_share"] <= 1
 
 
-def test_search_prints_plain_lines_and_what_to_do_next(searched: Run) -> None:
+def test_search_prints_plain_lines_and_next_commands(searched: Run) -> None:
     """Nothing of Ray's or MLflow's, no escape codes, and only JSON on standard output."""
     assert len(searched.out.splitlines()) == 1
     assert "\x1b" not in searched.err
@@ -176,11 +176,13 @@ def test_trial_is_loaded_with_the_weights_of_its_last_report(
     """Those that were kept; and those of a trial that was stopped, by training it again."""
     home = Home.at(workplace.home)
     stopped = next(t for t in record.trials(record.search()) if t.status.startswith("stopped"))
-    told: list[int] = []
+    steps: list[int] = []
     best = load_trial(home=home)
-    again = load_trial(stopped.run_id[:8], home=home, on_report=lambda n, c, r: told.append(r.step))
+    again = load_trial(
+        stopped.run_id[:8], home=home, on_report=lambda n, c, r: steps.append(r.step)
+    )
     assert (best.origin, again.origin) == ("kept", "retrained")
-    assert told == list(record.reports(stopped))
+    assert steps == list(record.reports(stopped))
     for trained in (best, again):
         recorded = trained.trial.metrics["val_loss"]
         assert val_loss(trained, workplace.home) == pytest.approx(recorded, rel=1e-5)
@@ -196,8 +198,8 @@ def test_trials_are_compared_side_by_side(workplace: Workplace, record: Record) 
     assert "max_learning_rate" in run.json["differing"]
     assert run.json["differing"].keys() <= differing
     for trial, curve in zip((first, second), run.json["curves"], strict=True):
-        told = record.reports(trial).values()
-        assert curve == {f"{m['tokens']:.0f}": m["val_loss"] for m in told}
+        reports = record.reports(trial).values()
+        assert curve == {f"{m['tokens']:.0f}": m["val_loss"] for m in reports}
     assert "differences" in run.err
     assert workplace.tuner("compare", "small-1/0", "small-1/99").status == 2
     assert "of an earlier argument" in workplace.tuner("compare", "small-1/0", "small-1/0").err
@@ -268,7 +270,7 @@ def test_replay_refuses_changed_data(workplace: Workplace, searched: Run) -> Non
     assert "Traceback" not in run.err + gone.err
 
 
-def test_list_and_show_tell_about_searches(workplace: Workplace, searched: Run) -> None:
+def test_list_and_show_print_searches(workplace: Workplace, searched: Run) -> None:
     listed = workplace.tuner("list", "--json").json["searches"]
     assert [s["name"] for s in listed] == ["small-1"]
     shown = workplace.tuner("show", "--json").json
@@ -315,23 +317,23 @@ def test_search_name_is_unique(workplace: Workplace, searched: Run) -> None:
     assert "small-1 is recorded already" in run.err
 
 
-def test_report_tells_what_the_search_printed(
+def test_report_has_results_of_the_search(
     workplace: Workplace, searched: Run, record: Record
 ) -> None:
     given = ["--search", "small-1", "--prompt", "the quick", "--png", "pictures", "--json"]
     run = workplace.tuner("report", *given)
     assert run.status == 0, run.err
-    told = searched.json
+    printed = searched.json
     page = (workplace.folder / "report.html").read_text(encoding="utf-8")
-    for text in (f"{told['best_val_loss']:.4f}", told["best_run"], "Best so far"):
+    for text in (f"{printed['best_val_loss']:.4f}", printed["best_run"], "Best so far"):
         assert text in page
-    assert f"{told['tokens_spent']:,.0f} tokens" in page
+    assert f"{printed['tokens_spent']:,.0f} tokens" in page
     assert "  α_max: {log: [1e-3, 1e-1]}" in page  # the file as it was written
     written = re.findall(r'<pre class="sample"[^>]*>(the quick[^<]+)</pre>', page)
     trials = record.trials(record.search())
     kept = [trial for trial in trials if record.has(trial.run_id, CHECKPOINT_FILE)]
     assert len(written) == min(3, len(kept)) >= 1
-    assert f"<h3>Trial {told['best_trial']}, the winner</h3>" in page
+    assert f"<h3>Trial {printed['best_trial']}, the winner</h3>" in page
     assert all((workplace.folder / path).is_file() for path in run.json["pictures"])
 
 

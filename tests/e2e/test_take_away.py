@@ -68,16 +68,16 @@ def test_trials_write_side_by_side_what_they_write_alone(
     names = [f"{result.name}/{number}" for number in numbers]
     common = ["generate", "--home", str(home.root), "--prompt", "the quick", "--seed", "5"]
     assert cli.main([*common, "--json", "--runs", *names]) == 0
-    told: list[dict[str, Any]] = json.loads(capsys.readouterr().out)["texts"]
-    assert [text["trial"] for text in told] == numbers
-    assert len({text["text"] for text in told}) == len(numbers)
-    for name, text in zip(names, told, strict=True):
+    generated: list[dict[str, Any]] = json.loads(capsys.readouterr().out)["texts"]
+    assert [text["trial"] for text in generated] == numbers
+    assert len({text["text"] for text in generated}) == len(numbers)
+    for name, text in zip(names, generated, strict=True):
         assert cli.main([*common, name]) == 0
         assert capsys.readouterr().out == f"the quick{text['text']}\n"
 
 
 @pytest.mark.slow
-def test_command_streams_what_python_gives(workplace: Workplace, best: TrainedTrial) -> None:
+def test_command_streams_same_text_as_python(workplace: Workplace, best: TrainedTrial) -> None:
     command = [sys.executable, "-m", "tuner", "generate", "--prompt", "-", "--max-tokens", "30"]
     done = subprocess.run(
         command, cwd=workplace.folder, input="by night", capture_output=True, text=True, check=True

@@ -82,7 +82,7 @@ def test_width_matters_in_the_last_bits_at_most(
         assert_near(a, b, 1e-2 if dtype == "bfloat16" else 1e-3)
 
 
-def test_graphs_change_nothing(
+def test_cuda_graphs_change_no_bits(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     specs = [make_spec(seed=i, steps=20, batch_size=4) for i in range(6)]

@@ -107,7 +107,7 @@ def test_asynchronous_states_equal_synchronous_ones(
 
 
 @pytest.mark.parametrize("is_full", [False, True])
-def test_copy_is_ordered_before_what_overwrites_the_original(
+def test_copy_completes_before_original_is_overwritten(
     monkeypatch: pytest.MonkeyPatch, is_full: bool
 ) -> None:
     """Also where the GPU has no memory for a second copy."""
@@ -201,8 +201,8 @@ def test_calibration_ends_where_memory_does(
     meter = stack_meter(spec, trained(tokens, Precision()))
     limit = 1.2 * meter(4).peak_bytes
     memory(limit)
-    for told in (limit, free_bytes(CUDA)):
-        assert 1 <= widest_stack(meter, told) <= 5
+    for num_bytes in (limit, free_bytes(CUDA)):
+        assert 1 <= widest_stack(meter, num_bytes) <= 5
 
 
 # the worker -------------------------------------------------------------------------------------

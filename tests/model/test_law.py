@@ -258,7 +258,7 @@ def test_many_mixes_ignore_their_neighbours(
     assert_mix_ignores_its_neighbours(tmp_path, tokens, make_spec, mix, data)
 
 
-def test_diverging_neighbour_changes_nothing(
+def test_diverging_neighbour_changes_no_bits(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec
 ) -> None:
     calm = make_spec(steps=12, dropout=0.1)
@@ -275,7 +275,7 @@ def test_diverging_neighbour_changes_nothing(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("late", [0, 1, 2])
-def test_refill_in_mid_flight_changes_nothing(
+def test_refill_during_training_changes_no_bits(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, late: int
 ) -> None:
     """A slot freed by an early stop is refilled while slots are in the middle of an update."""

@@ -22,7 +22,6 @@ from tuner.tracking.record import Record
 from tuner.tracking.records import TrialRecord
 
 _CURVE = 30  # cells of the longest curve
-_SHOWN_LETTERS = 12  # letters of a fingerprint
 _IDENTIFIERS = ("seed", "starts from", "data", "tokenizer")
 
 

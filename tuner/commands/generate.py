@@ -25,8 +25,6 @@ from tuner.tracking.record import Record
 if TYPE_CHECKING:
     from tuner.trained.load_trial import TrainedTrial
 
-_SHOWN_LETTERS = 8  # of a run id
-
 
 def run_generate(options: argparse.Namespace) -> int:
     """Continue a prompt with one or several trained trials."""

@@ -69,16 +69,18 @@ def print_space(
     facts, is_exact = _facts(space, home.corpora)
     if start is not None and is_exact:
         start.check_tokenizer(facts.tokenizer_fingerprint)
-    about = "" if is_exact else "about "
+    approximately = "" if is_exact else "about "
     examples = "pairs" if facts.has_pairs else "tokens"
     for _, message in conflicts(space, facts.train_size):
-        raise TunerError(f"{file}: with {about}{facts.train_size:,} training {examples}, {message}")
+        raise TunerError(
+            f"{file}: with {approximately}{facts.train_size:,} training {examples}, {message}"
+        )
     shapes = space.shapes(facts.vocab_size)
     console.print(f"[bold]{space.name}[/bold]  {file}: a valid search space", highlight=False)
     console.print()
     parameters = _print_parameters(console, space)
     console.print()
-    stacks = _print_stacks(console, space, facts, shapes, about)
+    stacks = _print_stacks(console, space, facts, shapes, approximately)
     full, expected = expected_tokens(space, facts)
     console.print()
     lines = search_lines(space, facts)
@@ -133,7 +135,11 @@ def _print_parameters(console: Console, space: SearchSpace) -> dict[str, str]:
 
 
 def _print_stacks(
-    console: Console, space: SearchSpace, facts: DataFacts, shapes: list[Architecture], about: str
+    console: Console,
+    space: SearchSpace,
+    facts: DataFacts,
+    shapes: list[Architecture],
+    approximately: str,
 ) -> dict[str, Any]:
     """Print one row for each shape of a model; return the rows by name."""
     stacks: dict[str, Any] = {}
@@ -151,8 +157,8 @@ def _print_stacks(
             name += f", an encoder of {shape.n_encoder_layers} for {shape.source_length} tokens"
         name += "".join(f", {other} {shown(getattr(shape, other))}" for other in others)
         rows.append([
-            name, shape.context_length, f"{shape.num_parameters:,}", about + f"{sequences:,}",
-            _span(steps), about + _span(epochs),
+            name, shape.context_length, f"{shape.num_parameters:,}",
+            approximately + f"{sequences:,}", _span(steps), approximately + _span(epochs),
         ])  # fmt: skip
         stacks[f"{name}, context {shape.context_length}"] = {
             "parameters": shape.num_parameters,

@@ -1,12 +1,9 @@
-"""How a trial ended, and its text in the journal, in MLflow's tag and in tables."""
+"""Outcome of a trial, and its text in the journal, in MLflow's tag and in tables."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
-
-from typing_extensions import override
 
 
 class OutcomeKind(StrEnum):
@@ -32,11 +29,10 @@ _TEXTS = {
 _WITH_DETAIL = {OutcomeKind.STOPPED, OutcomeKind.FAILED, OutcomeKind.DUPLICATE}
 
 
-@dataclass(frozen=True, eq=False)
-class Outcome:
+class Outcome(str):
     """How one trial ended.
 
-    An outcome equals its text, because users of the Python API compare `trial.outcome` with text.
+    An outcome is its text, because users of the Python API compare and print `trial.outcome`.
 
     Attributes:
         kind: way in which the trial ended.
@@ -45,7 +41,16 @@ class Outcome:
     """
 
     kind: OutcomeKind
-    detail: str = ""
+    detail: str
+
+    def __new__(cls, kind: OutcomeKind, detail: str = "") -> Self:
+        outcome = super().__new__(cls, _TEXTS[kind] + detail)
+        outcome.kind, outcome.detail = kind, detail
+        return outcome
+
+    def __getnewargs__(self) -> tuple[OutcomeKind, str]:  # type: ignore[override]
+        """Return the arguments of `__new__`, for copies and pickles."""
+        return self.kind, self.detail
 
     @classmethod
     def stopped(cls, report: int) -> Self:
@@ -75,18 +80,6 @@ class Outcome:
             if text == start:
                 return cls(kind)
         raise ValueError(f"{text!r} is not the outcome of a trial")
-
-    @override
-    def __str__(self) -> str:
-        return _TEXTS[self.kind] + self.detail
-
-    @override
-    def __eq__(self, other: object) -> bool:
-        return str(self) == str(other) if isinstance(other, str | Outcome) else NotImplemented
-
-    @override
-    def __hash__(self) -> int:
-        return hash(str(self))  # equal to its text, so it has the text's hash
 
 
 FINISHED = Outcome(OutcomeKind.FINISHED)

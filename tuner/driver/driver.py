@@ -96,7 +96,7 @@ class Driver:
         #   running   a client has taken it. Only these trials can report; a report for any other
         #             number comes from a client that was given up or whose trial was paused, and
         #             is ignored. A halted search waits for no trial that is not running.
-        #   released  (without order) its worker has been told to release all its reports. Without
+        #   released  (without order) its worker has been asked to release all its reports. Without
         #             this set each report would repeat the call for all running trials.
         self._ready: deque[Assignment] = deque()
         self._running: dict[int, int] = {}  # trial → index of its worker

@@ -174,15 +174,15 @@ def _claim_name(
     record: Record, space: SearchSpace, name: str | None, home: Home
 ) -> tuple[str, Journal]:
     """Return a free name for the search, and its journal; creating the folder claims the name."""
-    taken = {search.name for search in record.searches()}
-    if name in taken:
+    used_names = {search.name for search in record.searches()}
+    if name in used_names:
         raise TunerError(
             f"a search called {name} is recorded already; choose another --name, or resume it by "
             f"--resume {name}"
         )
     candidates = [name] if name else (f"{space.name}-{i}" for i in itertools.count(1))
     for candidate in candidates:
-        if candidate not in taken:
+        if candidate not in used_names:
             with contextlib.suppress(FileExistsError):
                 home.search(candidate).mkdir(parents=True)
                 return candidate, Journal.open(home.search(candidate))

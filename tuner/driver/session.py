@@ -98,14 +98,14 @@ def _store_problem(step: Callable[[], None]) -> str | None:
 
 def _end(result: SearchResult, board: Board, first_turn: float) -> SessionEnded:
     """Return the journal's last event of a session that has a result."""
-    kept = [trial.number for trial in board.ranked[: result.space.search.keep]]
+    best_trials = [trial.number for trial in board.ranked[: result.space.search.keep]]
     best = result.best.number
     return SessionEnded(
         status=result.status,
         summary=result.summary(),
         first_turn=first_turn,
         best=best,
-        kept=list(dict.fromkeys([best, *kept])),
+        kept=list(dict.fromkeys([best, *best_trials])),
         limit=result.limit,
         halted=result.halted,
         advice=result.advice,

@@ -28,7 +28,7 @@ from tuner.tracking.tracker import Tracker
 
 @dataclass(frozen=True)
 class SyncResult:
-    """What `sync` added to the store.
+    """Numbers of runs and events that `sync` added to the store.
 
     Attributes:
         runs: number of runs of trials.

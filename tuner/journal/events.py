@@ -186,7 +186,8 @@ class Reported(_Event):
     @classmethod
     def of(cls, data: Json) -> Self:
         """Read the event from JSON; the numbers are equal to the last bit."""
-        values = {k: v for k, v in data.items() if k not in {"event", "number", "time_ms"}}
+        # fields that a later version has added say nothing to this one
+        values = {f.name: data[f.name] for f in fields(Report) if f.name in data}
         report = Report(**{**values, "status": Status(data["status"])})
         return cls(data["number"], report, time_ms=data["time_ms"])
 

@@ -26,7 +26,7 @@ _WIDE = 5.0  # largest / smallest value: above, the scale is logarithmic
 
 
 class Ending(StrEnum):
-    """How a trial ended, as plots distinguish it."""
+    """Ending of a trial, as plots distinguish it."""
 
     FINISHED = "finished"
     STOPPED = "stopped"  # by the scheduler, or by a limit of the search

@@ -16,7 +16,7 @@ Decided here, where the paper is silent:
   same point, so that all compared values come after equal training.
 * A member is judged once for each point, when all training members have reached the point; at the
   latest when the member reaches its next point, or resumes from a pause at this one. So with slots
-  in lockstep, the first member to arrive is not spared because the others arrive a moment later.
+  in lockstep, the first member to arrive can be replaced, although the others arrive later.
 * With more members than slots, members pause at exchange points, and the least trained member
   trains next, among equals first a member that is replaced: the population advances together. A
   member pauses only if another one waits that has not trained more; so with enough slots no member

@@ -44,10 +44,10 @@ class FirstTrial:
         if isinstance(default, FractionOf) and default.name == parameter.fraction_of:
             return default.share
         number = cast(float, self._default(parameter.name))
-        whole = cast(float, self._value(parameter.fraction_of))
-        if whole == 0:  # any share of 0 is 0
+        total = cast(float, self._value(parameter.fraction_of))
+        if total == 0:  # any share of 0 is 0
             return math.nan if number else parameter.nearest(math.nan)
-        return number / whole
+        return number / total
 
     def _value(self, name: str) -> Value:
         """Return the value of a parameter in the first trial; NaN if unknown."""

@@ -59,8 +59,8 @@ def named_point(
         name = entry.name if entry else key
         if name not in by_name:
             spellings = [s for p in by_name.values() for s in (p.name, symbol(p.name))]
-            problem = "is not searched here" if entry else "is unknown"
-            fix = did_you_mean(key, spellings) or f"; known are {listed(spellings, 'and')}"
+            problem = "is not set in this space" if entry else "is unknown"
+            fix = did_you_mean(key, spellings) or f"; valid names: {listed(spellings, 'and')}"
             raise PointError(key, f"{key} {problem}{fix}")
         if name in keys:
             raise PointError(key, f"{key} and {keys[name]} are the same; keep one")
@@ -93,7 +93,7 @@ def _named_value(parameter: Parameter, key: str, value: Value) -> Value:
 def _why_unused(space: SearchSpace, name: str, key: str) -> str:
     alternatives = [p for p in space.parameters if p.name == name]
     if all(p.is_constant for p in alternatives):
-        return f"{key} is constant: {' or '.join(p.describe() for p in alternatives)}; take it away"
+        return f"{key} is constant: {' or '.join(p.describe() for p in alternatives)}; remove it"
     conditions = {n: values for p in alternatives for n, values in p.when.items()}
     when = listed((f"{symbol(n)} {listed(values)}" for n, values in conditions.items()), "and")
-    return f"{key} is drawn only with {when}; add that to the point, or take {key} away"
+    return f"{key} is drawn only with {when}; add this to the point, or remove {key}"

@@ -59,10 +59,10 @@ class SearchChecks:
         for number, objective in enumerate(self._space.objectives):
             metric, place = objective.metric, (*self._objective_place(number), "metric")
             if metric in ("token_accuracy", "bleu") and not self._space.data.pairs:
-                message = f"{metric} is only known with data of pairs (data.pairs: true)"
+                message = f"{metric} is available only with data of pairs (data.pairs: true)"
                 self._file.note(place, f"{message}; choose another metric")
             elif metric == "sparsity" and not self._always_prunes():
-                message = "sparsity is only known of trials that prune"
+                message = "sparsity is available only for trials that prune"
                 self._file.note(place, f"{message}; give s_final values above 0 only, without when")
 
     def _always_prunes(self) -> bool:
@@ -75,7 +75,7 @@ class SearchChecks:
         if not self._space.further_objectives:
             return
         if self._search.scheduler != "none":
-            message = "no scheduler can compare trials by several objectives on their way"
+            message = "no scheduler can compare unfinished trials by several objectives"
             got = f"got {self._search.scheduler}"
             self._note("scheduler", f"search.scheduler: {message}; set it to none, {got}")
         elif self._search.sampler not in _MULTI_OBJECTIVE:
@@ -90,15 +90,15 @@ class SearchChecks:
         if scheduler == "none" or self._space.further_objectives:
             return
         if metric in ONLY_AT_THE_END:
-            message = f"{scheduler} compares trials on their way, where {metric} says nothing"
+            message = f"{scheduler} compares unfinished trials, for which {metric} has no meaning"
             self._note("scheduler", f"search.scheduler: {message}; set it to none")
         elif self._space.budget.reports < 2:
-            message = f"{scheduler} compares trials on their way, which takes 2 reports or more"
+            message = f"{scheduler} compares unfinished trials, which needs at least 2 reports"
             got = f"got {self._space.budget.reports}; or set search.scheduler: none"
             self._file.note(("budget", "reports"), f"budget.reports: {message}, {got}")
         elif scheduler == "bohb" and self._search.sampler != "tpe":
             message = f"bohb is a scheduler with its own sampler, tpe, got {self._search.sampler}"
-            self._note("sampler", f"search.sampler: {message}; set one of them otherwise")
+            self._note("sampler", f"search.sampler: {message}; change one of them")
 
     def _check_population(self) -> None:
         """Check that pbt and pb2 have enough trials, exchange points, and changeable parameters."""
@@ -107,13 +107,18 @@ class SearchChecks:
             return
         reports, perturb = self._space.budget.reports, self._search.perturb_reports
         if self._search.trials < _MIN_POPULATION:
-            message = f"search.trials must be at least {_MIN_POPULATION} with {name}"
-            self._note("trials", f"{message}, whose population it is, got {self._search.trials}")
+            message = (
+                f"search.trials, the size of the population, must be at least {_MIN_POPULATION}"
+            )
+            self._note("trials", f"{message} with {name}, got {self._search.trials}")
         if perturb >= reports:
             message = f"search.perturb_reports must be below budget.reports, {reports}"
-            self._note("perturb_reports", f"{message}, or {name} never copies, got {perturb}")
+            self._note(
+                "perturb_reports",
+                f"{message}, otherwise {name} never copies a trial, got {perturb}",
+            )
         if not self._space.explored:
-            message = f"{name} has nothing to change in mid-training"
+            message = f"{name} has no parameter that it can change during training"
             fix = "search a hyperparameter such as α_max or λ, not only B, sizes or optimizers"
             self._note("scheduler", f"search.scheduler: {message}; {fix}")
 
@@ -129,7 +134,7 @@ class SearchChecks:
             if values is None:
                 message = "every searched parameter must be a choice, a grid or a short int range"
                 got = f"got {self._spelled(p)} {p.describe()}"
-                self._note("sampler", f"search.sampler: with grid {message}, {got}")
+                self._note("sampler", f"search.sampler: with sampler grid {message}, {got}")
                 return
             if p.prior is not None:
                 message = "has no effect with sampler grid, which tries every value"
@@ -139,7 +144,7 @@ class SearchChecks:
         trials = self._search.trials
         points = len(list(islice(combinations(self._space.parameter_set, options), trials + 1)))
         if points > trials:
-            message = f"the grid has more points than the {trials} trials that may run"
+            message = f"the grid has more points than search.trials, {trials}"
             self._note("trials", f"{message}; raise search.trials, or give fewer values")
 
     def _spelled(self, parameter: Parameter) -> str:
@@ -157,5 +162,5 @@ class SearchChecks:
                 self._file.note(place, f"search.try_first: {error}", at_key=error.at_key)
         points = len(self._search.try_first)
         if points and self._search.trials < 1 + points:
-            message = f"try_first has {points} points, and the defaults come before them"
-            self._note("trials", f"{message}, but only {self._search.trials} trials may run")
+            message = f"try_first has {points} points, and trial 0 has the defaults"
+            self._note("trials", f"{message}, but search.trials is {self._search.trials}; raise it")

@@ -94,7 +94,7 @@ class SpaceChecks:
             self._file.note(("data",), str(error))
             return None
         if size is not None and size < 2:
-            self._file.note(("data",), "data: the files are empty; give them some text")
+            self._file.note(("data",), "data: the files are empty; add text to them")
             return None
         return size
 
@@ -127,7 +127,7 @@ class SpaceChecks:
                 budgets.append(self._spelled(name))
                 if parameter.when:
                     message = f"{budgets[-1]} is the budget, so it cannot depend on a when"
-                    self._note(name, f"{message}; give it always")
+                    self._note(name, f"{message}; remove the when")
         if len(budgets) != 1:
             got = in_words(budgets, "and") if budgets else "none"
             message = f"give exactly one of budget.tokens, T_total and N_epoch, got {got}"
@@ -167,12 +167,12 @@ class SpaceChecks:
             fractions.setdefault(p.name, []).extend([p.fraction_of] if p.fraction_of else [])
             fractions[p.name] += defaults.get(p.name, []) if p.when else []
         fractions = {**fractions, **{n: d for n, d in defaults.items() if n not in fractions}}
-        for edges, word in ((conditions, "depends on"), (fractions, "is a fraction of")):
+        for edges, relation in ((conditions, "depends on"), (fractions, "is a fraction of")):
             circle = _circle(edges)
             if circle:
-                path = f" {word} ".join(map(self._spelled, circle))
+                path = f" {relation} ".join(map(self._spelled, circle))
                 start = next(name for name in circle if name in self._places)
-                self._note(start, f"{path}; give one of them a value that does not")
+                self._note(start, f"{path}; give one of them a value without this dependency")
 
     def _all(self) -> Iterator[Parameter]:
         yield from self._space.model.values()
@@ -208,9 +208,11 @@ class SpaceChecks:
             message = ""
             if name in FOLLOWING and name not in self._places:
                 source = FOLLOWING[name]
-                message = f"follows from {source}; give its values, or ask about {source}"
+                message = (
+                    f"is derived from {source}; give its values, or use {source} in the condition"
+                )
             elif possible is None:
-                message = "is drawn from a range or derived; ask about a choice"
+                message = "is drawn from a range or derived; use a choice in the condition"
             elif not set(possible) & set(wanted):
                 message = f"is never {in_words(wanted)}; it is {in_words(dict.fromkeys(possible))}"
             if message:
@@ -220,9 +222,10 @@ class SpaceChecks:
     def _note_both(self, parameter: Parameter, other: int, drawn: Mapping[str, Value]) -> None:
         settings = self._space.settings(drawn)
         case = in_words([f"{self._spelled(n)} {shown(settings[n])}" for n in parameter.when], "and")
-        message = f"alternatives {other} and {parameter.alternative} both hold with {case}"
-        message = f"{self._spelled(parameter.name)}: {message}; let one when exclude the other"
-        self._file.note((*self._place(parameter), "when"), message)
+        message = f"alternatives {other} and {parameter.alternative} both apply with {case}"
+        message = f"{self._spelled(parameter.name)}: {message}"
+        fix = "change one when so that it excludes the other"
+        self._file.note((*self._place(parameter), "when"), f"{message}; {fix}")
 
     def _check_effect(self, parameter: Parameter, draws: list[dict[str, Value]]) -> None:
         """Check that a parameter is drawn, and used, in some draw."""
@@ -276,8 +279,8 @@ class SpaceChecks:
     def _check_grid(self) -> None:
         points, trials = len(self._space.grid), self._space.search.trials
         if points > trials:
-            message = f"the grid has {points} points, but only {trials} trials may run"
-            self._file.note(("search", "trials"), f"{message}; raise search.trials")
+            message = f"the grid has {points} points, but search.trials is {trials}"
+            self._file.note(("search", "trials"), f"{message}; raise it")
 
 
 def _circle(edges: Mapping[str, list[str]]) -> list[str]:

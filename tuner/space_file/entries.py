@@ -84,7 +84,9 @@ class EntryReader:
         """Read an entry of `model:`; return no parameter if the entry is wrong."""
         place: Place = ("model", key)
         if key == "vocab_size":
-            self._note(place, "vocab_size belongs under tokenizer:; move it there", at_key=True)
+            self._note(
+                place, "vocab_size belongs to the section tokenizer:; move it there", at_key=True
+            )
             return []
         if key not in SIZES:
             self._note(place, unknown("entry of model:", key, SIZES), at_key=True)
@@ -110,7 +112,7 @@ class EntryReader:
         self.places[symbol.name] = place
         if symbol.name in _BUDGETS and _are_alternatives(data):
             message = f"{key} is the budget, so it cannot be a list of alternatives"
-            self._note(place, f"{message}; give one that always holds")
+            self._note(place, f"{message}; give one value or range without when")
             return []
         return self._parameters(
             key,
@@ -136,7 +138,7 @@ class EntryReader:
             if parameter and not parameter.when:
                 message = f"{key}: alternative {number} of the list has no when"
                 example = "for instance when: {optimizer: momentum}"
-                self._note((*place, number - 1), f"{message}; say when it holds, {example}")
+                self._note((*place, number - 1), f"{message}; add one, {example}")
             elif parameter:
                 parameters.append(parameter.model_copy(update={"alternative": number}))
         return parameters
@@ -247,7 +249,13 @@ class EntryReader:
         numeric = [
             s for s in SPELLINGS if (r := find_symbol(s)) and not r.choices and r.name != name
         ]
-        why = "" if symbol is None else ", which is itself" if symbol.name == name else ", a name"
+        why = (
+            ""
+            if symbol is None
+            else ", which is itself"
+            if symbol.name == name
+            else ", whose values are names"
+        )
         fix = did_you_mean(spelled, numeric) if symbol is None else ""
         fix = fix or "; name a hyperparameter with numbers, such as T_total"
         message = f"{entry.key} cannot be a fraction of {shown(spelled)}{why}{fix}"
@@ -273,7 +281,7 @@ class EntryReader:
                 message = unknown("name in when:", key, (*SPELLINGS, *SIZES))
                 self._note((*place, key), message, at_key=True)
             elif condition == name:
-                message = f"{entry.key} cannot depend on itself; take this when away"
+                message = f"{entry.key} cannot depend on itself; remove this condition"
                 self._note((*place, key), message, at_key=True)
             elif wrong := self._wrong_condition(key, symbol, wanted):
                 self._note((*place, key), wrong)
@@ -339,7 +347,7 @@ def _range_mistake(entry: _Entry, kind: type) -> tuple[Place, str] | None:
     elif low > high:
         message = f"the range is reversed, got {shown(entry.value)}; write the low end first"
     elif low == high:
-        message = f"the range is empty, got {shown(entry.value)}; write the number itself"
+        message = f"the range is empty, got {shown(entry.value)}; give the number as a constant"
     elif entry.kind.endswith("log") and low <= 0:
         place = (*entry.value_place, 0)
         return place, f"the low end must be above 0 on a log scale, got {shown(low)}"

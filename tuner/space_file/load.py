@@ -92,7 +92,7 @@ def _read(file: YamlFile, entries: EntryReader) -> SearchSpace | None:
     """
     data = file.data
     if not isinstance(data, dict):
-        what = "the file is empty" if data is None else "the file holds no keys"
+        what = "the file is empty" if data is None else "the file has no keys"
         file.note((), f"{what}; a search space has the keys {', '.join(_KEYS)}")
         return None
     for key in data:
@@ -126,12 +126,12 @@ def _name(file: YamlFile, name: Any) -> str:
 def _objectives(file: YamlFile, data: list[Any]) -> dict[str, Any]:
     """Return several objectives as fields of the space; empty if one of them is wrong."""
     if not data:
-        file.note(("objective",), "objective must be a mapping, or a list of some, got []")
+        file.note(("objective",), "objective must be a mapping, or a list of mappings, got []")
     read = [_section(file, ("objective", i), Objective, one) for i, one in enumerate(data)]
     objectives = [one for one in read if isinstance(one, Objective)]
     for i, one in enumerate(objectives):
         if one.metric in [other.metric for other in objectives[:i]]:
-            file.note(("objective", i), f"{one.metric} is an objective twice; keep one")
+            file.note(("objective", i), f"{one.metric} is given twice as an objective; keep one")
     if file.is_wrong("objective"):
         return {}
     return {"objective": objectives[0], "further_objectives": tuple(objectives[1:])}
@@ -149,7 +149,9 @@ def _section(file: YamlFile, place: Place, kind: type[BaseModel], data: Any) -> 
         file.note(place, message)
         return None
     if section == "tokenizer" and "file" in data and len(data) > 1:
-        message = "tokenizer: a file has its vocab_size and pattern; leave out either"
+        message = (
+            "tokenizer: file already determines vocab_size and pattern; give either file or them"
+        )
         file.note(place, message)
         return None
     data = _prepared(file, section, data)

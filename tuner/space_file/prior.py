@@ -48,9 +48,9 @@ def read_prior(key: str, name: str, distribution: AnyDistribution, data: Any) ->
         PriorError: if the data are no prior for the distribution.
     """
     if distribution.kind == "value":
-        raise PriorError(f"{key}: a constant needs no prior; take it away")
+        raise PriorError(f"{key}: a constant needs no prior; remove it")
     if distribution.kind == "grid":
-        message = "each value of a grid has its turn, whatever the prior; use choice"
+        message = "a prior has no effect on a grid, which tries every value; use choice"
         raise PriorError(f"{key}: {message}")
     example = "for instance {centre: 1e-3, confidence: medium}"
     if not isinstance(data, dict):

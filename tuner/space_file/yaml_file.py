@@ -107,7 +107,7 @@ class YamlFile:
             self.data: Any = None if node is None else self._build(node, (), ())
         except yaml.reader.ReaderError as error:
             before = text[: error.position].split("\n")
-            message = f"not a text file: it holds the character U+{error.character:04X}"
+            message = f"not a text file: it contains the character U+{error.character:04X}"
             raise self._unreadable(message, len(before), len(before[-1]) + 1) from error
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
@@ -137,8 +137,9 @@ class YamlFile:
         for depth, key in enumerate(path):
             if not isinstance(inside, dict):
                 above = ".".join(path[:depth])
-                problem = f"{above} is {shown(inside)}" if above else "the file holds no keys"
-                self.note(place, f"{problem}, so there is no {key} in it; set {above} itself")
+                problem = f"{above} is {shown(inside)}" if above else "the file has no keys"
+                fix = f"set {above} itself" if above else "check the path of the file"
+                self.note(place, f"{problem}, so {key} cannot be set in it; {fix}")
                 return
             if depth == len(path) - 1:
                 inside[key] = value
@@ -190,7 +191,7 @@ class YamlFile:
             raise self._unreadable(reason) from error
         if len(data) > _MOST_BYTES:
             raise self._unreadable(
-                f"larger than {_MOST_BYTES // 1000} kB, which no search space needs; check the path"
+                f"larger than {_MOST_BYTES // 1000} kB, the limit of a search space; check the path"
             )
         try:
             return data.decode("utf-8-sig")
@@ -215,7 +216,7 @@ class YamlFile:
         try:
             return _SCALARS[node.tag](node.value)
         except ValueError:
-            self.note(place, f"{shown(node.value)} is not a number that can be used here")
+            self.note(place, f"{shown(node.value)} is not a valid number, or is too large")
             return None
 
     def _build_mapping(

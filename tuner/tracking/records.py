@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tuner.conductor.outcome import DIVERGED, Outcome
+from tuner.conductor.outcome import DIVERGED
 from tuner.space.objective import sign_of
 from tuner.tracking.metrics import SYSTEM
 from tuner.tracking.tags import ENVIRONMENT, Tag
@@ -56,15 +56,10 @@ class TrialRecord:
         tokens = self.checkpoint_tokens
         return tokens is not None and tokens == self.metrics.get("tokens")
 
-    @property
-    def outcome(self) -> Outcome | None:
-        """How the trial ended; None while its run is `running`."""
-        return None if self.status == "running" else Outcome.parse(self.status)
-
     def loss(self, metric: str) -> float:
         """Newest value of a metric; infinity if there is none or the trial diverged."""
         value = self.metrics.get(metric, math.inf)
-        return math.inf if math.isnan(value) or self.outcome == DIVERGED else value
+        return math.inf if math.isnan(value) or self.status == DIVERGED else value
 
     def rank(self, metric: str) -> float:
         """Newest value of a metric with the sign that makes smaller better; infinity if none."""

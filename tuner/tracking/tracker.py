@@ -403,8 +403,8 @@ class Tracker:
 
     def _delete_duplicates(self) -> None:
         for run in self.runs.children():
-            kept = self._trials.get(run.number)
-            if kept and kept.run_id != run.run_id and not run.parameters:
+            trial = self._trials.get(run.number)
+            if trial and trial.run_id != run.run_id and not run.parameters:
                 self.runs.delete(run.run_id)
         self._may_have_duplicates = False
 

@@ -95,9 +95,9 @@ def load_trial(
     home = home or Home.at()
     record = Record(home.tracking_uri)
     trial = record.trial_or_best(run, search)
-    kept = kept_trial(record, trial, home)
-    if kept is not None:
-        return kept
+    trained = kept_trial(record, trial, home)
+    if trained is not None:
+        return trained
     if trial.status == "diverged":
         raise RecordError(
             f"trial {trial.number} of {trial.search} diverged: its weights are not finite; choose "

@@ -80,19 +80,19 @@ class Ours:
 
     def losses(self) -> dict[int, float]:
         """Train the checked trials, then put the timed trials into the slots."""
-        job, found = self._job, {}
+        job, losses_by_slot = self._job, {}
         for seed in job.seeds[: job.checked]:
             self._engine.add_trial(f"checked {seed}", job.spec(seed, job.check))
         while self._engine.num_pending:
             reports = self._turn()
-            found |= {int(r.trial_id.split()[1]): r.train_loss for r in reports}
+            losses_by_slot |= {int(r.trial_id.split()[1]): r.train_loss for r in reports}
         for seed in job.seeds:
             self._engine.add_trial(f"timed {seed}", job.spec(seed, _ENDLESS))
         for _ in range(self._stacks):
             self._turn()
         if self._engine.slots < job.trials:
             raise MemoryError(f"out of memory: {job.trials} trials do not fit")
-        return found
+        return losses_by_slot
 
     @property
     def _stacks(self) -> int:

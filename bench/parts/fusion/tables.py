@@ -25,23 +25,23 @@ PEERS = {
 
 
 def result_of(
-    found: Mapping[str, Mapping[str, Any]], about: Mapping[str, Any], notes: Sequence[str]
+    results: Mapping[str, Mapping[str, Any]], about: Mapping[str, Any], notes: Sequence[str]
 ) -> dict[str, Any]:
     """Return the result in the format of `parts.measuring`.
 
     Args:
-        found: size → measurements of `fusion.measure`.
+        results: size → measurements of `fusion.measure`.
         about: device, versions and dtype of the measurement.
         notes: further notes.
     """
     return {
         "bench": "fusion",
         "about": dict(about),
-        "tables": [table for size in found.items() for table in _tables(*size)],
-        "goals": [each for size in found.items() for each in _goals(*size, about)],
+        "tables": [table for size in results.items() for table in _tables(*size)],
+        "goals": [each for size in results.items() for each in _goals(*size, about)],
         "notes": [*_explained(about["dtype"]), *notes]
-        + [note for size in found.items() for note in _notes(*size)],
-        "numbers": dict(found),
+        + [note for size in results.items() for note in _notes(*size)],
+        "numbers": dict(results),
     }
 
 

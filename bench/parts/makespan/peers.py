@@ -265,8 +265,8 @@ SIDES: Mapping[str, Callable[[Setup], dict[str, Any]]] = {
 def main() -> int:
     """Run one search of one side."""
     side, path = sys.argv[1:]
-    found = SIDES[side](Setup(**json.loads(Path(path).read_text())))
-    print(json.dumps(found))
+    outcome = SIDES[side](Setup(**json.loads(Path(path).read_text())))
+    print(json.dumps(outcome))
     return 0
 
 

@@ -75,7 +75,7 @@ def conducted(
         in_order=True, check_interrupt=lambda: None, watchdog=Watchdog([]),
     )  # fmt: skip
     places = sorted({round(trials / 2 ** (i / 2)) for i in range(11)})
-    found: dict[str, list[float]] = {"trials": [], "seconds": [], "bytes": []}
+    samples: dict[str, list[float]] = {"trials": [], "seconds": [], "bytes": []}
     began = time.process_time()
     driver.begin()
     driver.release_reports()
@@ -88,13 +88,13 @@ def conducted(
         row = conductor.board.trials[expected[0]]
         driver.record_report(row.number, report(row))
         if places and len(conductor.board.trials) >= places[0]:
-            found["trials"].append(places.pop(0))
-            found["seconds"].append(time.process_time() - began)
-            found["bytes"].append(pss_bytes([os.getpid()]))
+            samples["trials"].append(places.pop(0))
+            samples["seconds"].append(time.process_time() - began)
+            samples["bytes"].append(pss_bytes([os.getpid()]))
     driver.close()
     journal.close()
     assert len(conductor.board.searched) == trials
-    return {**found, "reports": reports, "sampler": sampler, "scheduler": scheduler}
+    return {**samples, "reports": reports, "sampler": sampler, "scheduler": scheduler}
 
 
 def main() -> int:
@@ -106,10 +106,10 @@ def main() -> int:
     parser.add_argument("--scheduler", default="none")
     options = parser.parse_args()
     with TemporaryDirectory() as folder:
-        found = conducted(
+        samples = conducted(
             options.trials, options.reports, options.sampler, options.scheduler, Path(folder)
         )
-    print(json.dumps(found))
+    print(json.dumps(samples))
     return 0
 
 

@@ -79,9 +79,9 @@ def table_of(methods: Mapping[str, Any]) -> str:
     return "\n".join([head, "|---|---:|---:|" + "---:|" * len(BUDGETS), *_rows(methods)])
 
 
-def goals(found: Mapping[str, Any]) -> list[tuple[str, bool]]:
+def goals(results: Mapping[str, Any]) -> list[tuple[str, bool]]:
     """Return the goals of the default combination as text, and True for those that are met."""
-    methods = found["methods"]
+    methods = results["methods"]
     mine, reference = methods[DEFAULT]["reach"][1], methods[REFERENCE]["reach"][1]
     share = math.inf if math.isinf(mine) else mine / reference
     wanted = [
@@ -93,7 +93,7 @@ def goals(found: Mapping[str, Any]) -> list[tuple[str, bool]]:
         )
     ]
     wanted += [_duel(methods[DEFAULT], methods[rival], rival) for rival in (TOP_K, STEP_LAW)]
-    ours, theirs = methods[AS_IT_IS], found["equal_tokens"]
+    ours, theirs = methods[AS_IT_IS], results["equal_tokens"]
     wanted.append(
         (
             f"{AS_IT_IS}, spends {ours['spent']:.1f} complete trials and ends at "
@@ -129,9 +129,9 @@ def _listed(numbers: Sequence[str]) -> str:
     return ", ".join(numbers) if numbers else "none"
 
 
-def page(found: Mapping[str, Any], picture: str) -> str:
+def page(results: Mapping[str, Any], picture: str) -> str:
     """Return the page as Markdown."""
-    about, table = found["about"], found["table"]
+    about, table = results["about"], results["table"]
     lines = [
         "# Does the search search well?",
         "",
@@ -144,17 +144,17 @@ def page(found: Mapping[str, Any], picture: str) -> str:
         "",
         "## Goals",
         "",
-        *(f"- {'met' if met else '**missed**'}: {words}." for words, met in goals(found)),
+        *(f"- {'met' if met else '**missed**'}: {words}." for words, met in goals(results)),
         "",
         "## Samplers and schedulers",
         "",
         "Median (quartiles) over the seeds. Tokens in complete trials; regret in % of the table's "
         "best loss; — : nothing had finished.",
         "",
-        table_of({n: m for n, m in found["methods"].items() if not m["variant"]}),
+        table_of({n: m for n, m in results["methods"].items() if not m["variant"]}),
         "",
     ]
-    variants = {n: m for n, m in found["methods"].items() if m["variant"]}
+    variants = {n: m for n, m in results["methods"].items() if m["variant"]}
     if variants:
         lines += ["## The default and variants of it", "", table_of(variants), ""]
     return "\n".join(lines)
@@ -181,7 +181,7 @@ Distances weigh each parameter by how much it tells about the loss
 ({", ".join(f"{k} {v:.3g}" for k, v in table["weights"].items())}): the regrets of a configuration
 and of its nearest neighbour then differ by a factor of {table["snap_error"]:.2f}, typically; by
 {table["snap_error_plain"]:.2f} with equal weights (regrets below 1 % counting as about equal).
-The sampler is told the configuration that was used, with its own losses.
+The sampler observes the configuration that was used, with its own losses.
 
 *sampler · scheduler* have the settings of `SearchConfig` otherwise, and no priors. *{DEFAULT}* is
 the file as it is, with its sampler, scheduler and priors, but with trials until the tokens are
@@ -198,14 +198,14 @@ this, not snapped."""
 # the picture ------------------------------------------------------------------------------------
 
 
-def plot(found: Mapping[str, Any], path: Path) -> None:
+def plot(results: Mapping[str, Any], path: Path) -> None:
     """Draw regret against tokens, a panel for each scheduler."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    methods = found["methods"]
+    methods = results["methods"]
     searches = {n: m for n, m in methods.items() if " · " in n and not m["variant"]}
     panels = list(dict.fromkeys(name.split(" · ")[1] for name in searches))
     figure, axes = plt.subplots(

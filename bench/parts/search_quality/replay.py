@@ -146,7 +146,7 @@ class TableSampler:
         self.rows: dict[int, int] = {}
 
     @property
-    def most(self) -> int | None:
+    def num_configurations(self) -> int | None:
         """Largest number of suggestions."""
         most, rows = self._sampler.num_configurations, len(self._table.draws)
         return rows if most is None else min(most, rows)
@@ -177,13 +177,9 @@ class TableSampler:
         distance[[row for row in self.rows.values() if row != LAW]] = np.inf
         return int(distance.argmin())
 
-    def tell(self, number: int, told: Observation) -> None:
+    def observe(self, number: int, observation: Observation) -> None:
         """Passed on."""
-        self._sampler.observe(number, told)
-
-    def forget(self, number: int) -> None:
-        """Passed on."""
-        self._sampler.forget(number)
+        self._sampler.observe(number, observation)
 
 
 class _TableConductor(Conductor):

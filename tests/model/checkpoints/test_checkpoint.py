@@ -73,7 +73,7 @@ def test_write_that_fails_leaves_the_old_file(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_write_refuses_what_json_cannot_say(tmp_path: Path) -> None:
+def test_write_refuses_values_without_json(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         checkpoint.write(tmp_path / "x", {}, {"loss": float("nan")})
     assert not list(tmp_path.iterdir())
@@ -137,7 +137,7 @@ def test_read_refuses_what_is_not_ours(tmp_path: Path) -> None:
         checkpoint.read(tmp_path)
 
 
-def test_digest_tells_contents_apart() -> None:
+def test_digest_distinguishes_contents() -> None:
     base = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([3.0])}
     others: list[tuple[dict[str, Tensor], str]] = [
         (base, ""),
@@ -206,7 +206,7 @@ def train(trained: Made, steps: range) -> None:
 
 @MAKERS
 @pytest.mark.parametrize("to", ["path", "text", "file"])
-def test_training_goes_on_bit_for_bit(tmp_path: Path, make: Callable[[int], Made], to: str) -> None:
+def test_training_resumes_bit_for_bit(tmp_path: Path, make: Callable[[int], Made], to: str) -> None:
     trained, other = make(0), make(1)
     train(trained, range(4))
     out: Any = {"path": tmp_path / "x", "text": str(tmp_path / "x"), "file": io.BytesIO()}[to]

@@ -71,7 +71,7 @@ def flip_what_it_is_about(data: bytes) -> bytes:
     "damage",
     [cut, flip_a_tensor, flip_what_it_is_about, lambda data: b"", lambda data: data + b"0"],
 )
-def test_damaged_newest_state_gives_way_to_the_one_before(
+def test_damaged_newest_checkpoint_falls_back_to_previous(
     tmp_path: Path, damage: Callable[[bytes], bytes]
 ) -> None:
     for step in (10, 20, 30):
@@ -93,7 +93,7 @@ def test_state_under_another_name_is_passed_over(tmp_path: Path) -> None:
     assert newest_step(tmp_path) == 10
 
 
-def test_newest_can_be_asked_to_fit(tmp_path: Path) -> None:
+def test_newest_checkpoint_can_be_required_to_fit(tmp_path: Path) -> None:
     save(tmp_path, 10)
     save(tmp_path, 20, spec_hash="other")
     state = store.read_newest(

@@ -136,7 +136,7 @@ def test_asynchronous_states_equal_synchronous_ones(
     assert {report.status for report in actual} == set(Status)
 
 
-def test_training_goes_on_while_the_disk_is_slow(
+def test_training_continues_on_slow_disk(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, disk: Disk
 ) -> None:
     """No report is returned before its checkpoint; a finished trial's slot is refilled at once."""
@@ -253,7 +253,7 @@ def test_state_larger_than_the_bound_is_saved(tmp_path: Path) -> None:
     assert (writer.num_pending, len(list(tmp_path.iterdir()))) == (0, 3)
 
 
-def test_failed_write_is_told_by_its_report_alone(
+def test_failed_write_is_reported_only_by_its_report(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, disk: Disk
 ) -> None:
     """Also when many reports wait."""
@@ -301,7 +301,7 @@ def test_bug_in_the_writer_is_raised_by_the_engine(
         list(Engine(*tokens, checkpoint_dir=tmp_path).run([make_spec(steps=2, reports=1)]))
 
 
-def test_forgotten_trial_leaves_no_state_although_one_is_being_written(
+def test_deleted_trial_leaves_no_checkpoint_during_write(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, disk: Disk
 ) -> None:
     engine = Engine(*tokens, slots=2, checkpoint_dir=tmp_path)
@@ -384,7 +384,7 @@ def test_trial_that_comes_back_waits_for_its_states(
     assert engine.tokens <= trained + (2 + 8 - after) * 32 + 64
 
 
-def test_trial_in_a_smaller_stack_goes_on_from_a_state_under_way(
+def test_trial_in_smaller_stack_resumes_from_pending_checkpoint(
     tmp_path: Path,
     tokens: Tokens,
     make_spec: MakeSpec,

@@ -259,9 +259,7 @@ def test_prepare_rebuilds_a_damaged_cache(texts: Path, tmp_path: Path) -> None:
     assert contents(folder) == before
 
 
-def test_prepare_keeps_its_corpus_whatever_happens_to_the_folder(
-    texts: Path, tmp_path: Path
-) -> None:
+def test_open_corpus_survives_deleted_files(texts: Path, tmp_path: Path) -> None:
     corpus = prepare(config(texts), SMALL, tmp_path / "cache")
     (folder,) = prepared(tmp_path / "cache")
     for path in folder.iterdir():

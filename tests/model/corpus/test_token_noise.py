@@ -36,7 +36,7 @@ def test_noise_replaces_the_requested_share(share: float) -> None:
 
 
 @pytest.mark.parametrize("end", [0, 3, 9])
-def test_noise_spares_the_end_of_text_whatever_its_id(end: int) -> None:
+def test_noise_never_replaces_end_of_text(end: int) -> None:
     ids = np.tile(np.arange(10), (2000, 1))
     noisy = replace_tokens(ids, 0.5, 10, end, 5, np.arange(2000))
     assert ((noisy == end) == (ids == end)).all()

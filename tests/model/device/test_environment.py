@@ -47,7 +47,7 @@ def test_auto_is_bfloat16_where_a_gpu_computes_in_it(
 
 
 @pytest.mark.parametrize("device", ["cpu", "mps"])
-def test_auto_is_float32_elsewhere(device: str) -> None:
+def test_auto_is_float32_on_other_devices(device: str) -> None:
     assert computing_dtype("auto", device) == "float32"
 
 

@@ -93,7 +93,7 @@ def test_widest_leaves_a_margin_and_never_measures_what_should_not_fit() -> None
     assert meter.measured == [1, 2, 4, 8]
 
 
-def test_widest_takes_what_lies_between_two_doublings() -> None:
+def test_widest_finds_width_between_two_doublings() -> None:
     meter = MadeUp(saturating(1000), base=5, each=10)
     assert widest_stack(meter, 160) == 13
     assert meter.measured == [1, 2, 4, 8, 13]
@@ -106,7 +106,7 @@ def test_widest_ends_before_the_width_at_which_memory_runs_out() -> None:
     assert meter.measured == [1, 2, 4, 8]
 
 
-def test_what_every_stack_needs_counts_once() -> None:
+def test_base_memory_counts_once() -> None:
     meter = MadeUp(saturating(1000), base=60, each=5)
     assert widest_stack(meter, 100) == 5
     assert meter.measured == [1, 2, 4, 5]
@@ -180,7 +180,7 @@ def test_meter_runs_ticks_of_another_kind_as_well(
     assert len(set(kinds[:-1])) == 1
 
 
-def test_slots_are_remembered_by_what_they_depend_on(
+def test_calibration_is_keyed_by_its_dependencies(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stacks: list[int] = []
@@ -206,7 +206,7 @@ def test_slots_are_remembered_by_what_they_depend_on(
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", '{"x": 3}', None])
-def test_damaged_memory_is_measured_anew(
+def test_damaged_calibration_file_is_measured_again(
     tmp_path: Path,
     tokens: Tokens,
     make_spec: MakeSpec,

@@ -112,7 +112,7 @@ def test_chain_trains_like_any_other_loop(tokens: Tokens, make_spec: MakeSpec) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("have", [2, 4, 6, 8])
-def test_chain_goes_on_from_what_there_is(
+def test_chain_continues_from_existing_checkpoints(
     tmp_path: Path,
     tokens: Tokens,
     chain: tuple[TrialSpec, ...],

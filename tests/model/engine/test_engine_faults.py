@@ -237,9 +237,7 @@ def test_full_disk_ends_no_training(
     assert all("problem" not in r.metrics() for r in reports)
 
 
-def test_disk_without_room_leaves_nothing_behind(
-    tmp_path: Path, tokens: Tokens, make_spec: MakeSpec
-) -> None:
+def test_full_disk_leaves_no_files(tmp_path: Path, tokens: Tokens, make_spec: MakeSpec) -> None:
     """A folder that cannot be made, as after the disk was mounted read-only."""
     (tmp_path / "0").write_text("in the way")
     reports = turn_all(Engine(*tokens, checkpoint_dir=tmp_path), [make_spec()])
@@ -303,9 +301,7 @@ def test_states_of_another_specification_are_not_used(
     assert numbers(go_on(tokens, tmp_path, spec, CheckpointRef("0", 8), 0)) == numbers(undisturbed)
 
 
-def test_trial_that_begins_tidies_its_folder(
-    tmp_path: Path, tokens: Tokens, make_spec: MakeSpec
-) -> None:
+def test_new_trial_cleans_its_folder(tmp_path: Path, tokens: Tokens, make_spec: MakeSpec) -> None:
     left = tmp_path / "0" / ".000000004.safetensors.x1y2"
     left.parent.mkdir()
     left.write_bytes(b"half a state")
@@ -315,7 +311,7 @@ def test_trial_that_begins_tidies_its_folder(
     ]
 
 
-def test_engine_deletes_what_it_is_told_to(
+def test_engine_deletes_requested_checkpoints(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec
 ) -> None:
     engine = Engine(*tokens, checkpoint_dir=tmp_path)

@@ -313,7 +313,7 @@ def test_sinusoids_let_a_rotation_shift_them() -> None:
 
 
 @pytest.mark.parametrize("position", ["rope", "sinusoidal", "learned", "alibi"])
-def test_model_tells_positions_apart(position: str) -> None:
+def test_model_distinguishes_positions(position: str) -> None:
     """Permuting the earlier tokens changes the last logits, except without positions."""
 
     def last(position: str, order: list[int]) -> Tensor:

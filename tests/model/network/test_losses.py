@@ -188,7 +188,7 @@ def test_clip_grads_of_zero_is_zero() -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_clip_grads_keeps_a_bad_slot_to_itself(bad: float) -> None:
+def test_clip_grads_isolates_non_finite_slot(bad: float) -> None:
     grads = gradients(3)
     alone = [grad[1:2].clone() for grad in grads]
     grads[0][0, 0] = bad

@@ -110,7 +110,7 @@ def test_kernel_is_for_adamw_alone(
     assert bool(with_kernel) == (optimizer == "adamw")
 
 
-def test_kernel_decays_each_part_and_spares_what_rests(interpreted: Any) -> None:
+def test_kernel_decays_each_part_and_skips_inactive_slots(interpreted: Any) -> None:
     """A step with m, v and g of zero only decays: θ − α·λ·θ, each kind of weight by its own λ."""
     layout = Layout((slice(64, 192),), (slice(0, 64),), (slice(192, 256),))
     theta = torch.randn(3, 256, generator=torch.Generator().manual_seed(0))

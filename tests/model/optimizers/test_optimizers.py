@@ -290,7 +290,7 @@ def test_optimizer_ignores_that_of_its_neighbour(optimizer: str, neighbour: str)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_idle_slot_does_not_move_and_disturbs_nobody(optimizer: str) -> None:
+def test_idle_slot_keeps_weights_and_affects_no_slot(optimizer: str) -> None:
     h = rows_of(optimizer, 0)
     theta, m, v = start_row(2), start_row(2) * 0.1, start_row(2).abs()
     row = coefficients(3, 0.01, h)
@@ -339,7 +339,7 @@ def test_trust_ratio_of_a_zero_tensor_or_gradient_is_one() -> None:
         assert torch.equal(moved[0, WIDTH : 2 * WIDTH], theta[0, WIDTH : 2 * WIDTH])
 
 
-def test_layout_knows_the_parts() -> None:
+def test_layout_has_the_parts() -> None:
     assert LAYOUT.matrices == (slice(0, 4 * WIDTH),)
     assert LAYOUT.embeddings == (slice(4 * WIDTH, 5 * WIDTH),)
     assert LAYOUT.gains == (slice(5 * WIDTH, 7 * WIDTH),)

@@ -118,5 +118,5 @@ def test_parts_holds_blank_pieces_back_until_there_is_text(
     ]
 
 
-def test_a_document_ends_unless_it_says_otherwise() -> None:
+def test_documents_get_end_of_text_by_default() -> None:
     assert Document("name", "text") == ("name", "text", True)

@@ -40,7 +40,7 @@ def test_a_folder_and_a_pattern_hold_every_format(
     assert named_files([str(tmp_path / "*")]) == expected
 
 
-def test_files_of_two_folders_are_told_apart(tree: Path) -> None:
+def test_files_of_two_folders_have_distinct_names(tree: Path) -> None:
     """By as many folders as it takes, so that moving them together changes nothing."""
     assert names(tree / "wiki", tree / "books") == [
         "wiki/0.txt",

@@ -97,7 +97,7 @@ def test_files_of_a_local_data_set_are_its_identity(folder: Path) -> None:
         ({"hub_config": "x"}, r"set cannot be loaded \(BuilderConfig 'x' not found.*\); check"),
     ],
 )
-def test_what_a_local_data_set_lacks_is_named(
+def test_missing_parts_of_local_data_set_are_named(
     folder: Path, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(CorpusError, match=message):

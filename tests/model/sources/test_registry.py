@@ -145,7 +145,7 @@ def test_source_files_and_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["b.parquet", "b.txt.gz", "b.jsonl.zst"])
-def test_source_bytes_is_none_if_only_reading_tells(tmp_path: Path, name: str) -> None:
+def test_source_bytes_is_none_if_unknown_before_reading(tmp_path: Path, name: str) -> None:
     (tmp_path / "a.txt").write_text("12345")
     (tmp_path / name).touch()
     assert source_bytes(config(tmp_path)) is None

@@ -117,7 +117,7 @@ def test_texts_is_the_whole_text_decoded(tmp_path: Path, data: list[bytes], size
 
 
 @ANY_SUFFIX
-def test_texts_says_where_a_long_file_is_not_utf8(tmp_path: Path, suffix: str) -> None:
+def test_texts_gives_position_of_invalid_utf8(tmp_path: Path, suffix: str) -> None:
     data = "é".encode() * 2_000_000 + b"\xe9" + b" and more" * 100
     path = write(tmp_path / f"a.txt{suffix}", data)
     inside = " of the decompressed text" if suffix else ""

@@ -169,7 +169,7 @@ def space(tmp_path: Path) -> Path:
     return tmp_path / "space.yaml"
 
 
-def test_data_prepare_and_info_say_what_there_is(
+def test_data_prepare_and_info_describe_corpus(
     space: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     where = ["--space", str(space), "--home", str(tmp_path / "home")]

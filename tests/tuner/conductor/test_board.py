@@ -44,7 +44,7 @@ def test_board_never_prefers_a_diverged_trial(board: Board) -> None:
     assert board.trials[1].objective("train_loss") == math.inf
 
 
-def test_board_tells_paused_trials_from_those_under_way(board: Board) -> None:
+def test_board_distinguishes_paused_from_training_trials(board: Board) -> None:
     board.trials[1].is_paused = True
     board.trials[2].outcome = Outcome.stopped(1)
     assert [row.number for row in board.training] == [0]
@@ -65,7 +65,7 @@ def test_board_ranks_neither_confirmations_nor_before_the_confirmed_winner(
     assert board.best is board.trials[1]
 
 
-def test_board_counts_what_was_trained_and_no_more(board: Board) -> None:
+def test_board_counts_trained_tokens(board: Board) -> None:
     board.trials[1].reused = [report(4, 3.0)]
     board.record_report(0, report(4, 3.0))
     board.record_report(1, report(4, 3.0))

@@ -80,7 +80,7 @@ def test_conductor_takes_reports_in_the_order_of_the_slots_clocks(tmp_path: Path
 
 
 def test_conductor_pauses_and_promotes(tmp_path: Path) -> None:
-    """27 trials, η 3, rungs at 1/9 and 1/3 of the budget: 9 should go on, a few do too early."""
+    """27 trials, η 3, rungs at 1/9 and 1/3 of the budget: 9 should continue, a few do too early."""
     simulation = conduct(tmp_path, "trials: 27, sampler: random", 4)
     board = simulation.run().board
     reached = [len(row.reports) for row in board.searched if not row.has_diverged]
@@ -111,7 +111,7 @@ def test_conductor_confirms_the_best_with_fresh_seeds(tmp_path: Path) -> None:
         assert row.spec == original.model_copy(update={"seed": row.spec.seed})
 
 
-def test_conductor_does_not_confirm_if_told_so(tmp_path: Path) -> None:
+def test_conductor_does_not_confirm_when_confirm_is_off(tmp_path: Path) -> None:
     text = SPACE.replace("confirm: {top: 2, seeds: 2}", "confirm: off")
     conductor = conduct(tmp_path, "trials: 6", text=text).run()
     assert conductor.confirmation is None
@@ -159,7 +159,7 @@ def test_conductor_ends_at_a_limit(tmp_path: Path, setting: str, limit: str) -> 
         assert 60_000 <= conductor.board.tokens < 60_000 + 3 * 27_000
 
 
-def test_conductor_goes_on_after_a_failure(tmp_path: Path) -> None:
+def test_conductor_continues_after_failure(tmp_path: Path) -> None:
     simulation = conduct(tmp_path, "trials: 6")
     simulation.step()
     simulation.conductor.fail(1, "the worker died")
@@ -170,7 +170,7 @@ def test_conductor_goes_on_after_a_failure(tmp_path: Path) -> None:
     assert board.best is not None
 
 
-def test_conductor_never_lets_what_is_not_finite_win(tmp_path: Path) -> None:
+def test_non_finite_trial_never_wins(tmp_path: Path) -> None:
     """Infinity is no result, whatever the report calls itself."""
 
     def train(row: Trial, step: int) -> Report:

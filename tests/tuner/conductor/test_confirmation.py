@@ -50,18 +50,18 @@ def test_difference_is_the_paired_t_test(pairs: list[tuple[float, float]]) -> No
             assert result.can_tell_apart is (p < 0.05)
 
 
-def test_pairing_tells_apart_what_the_intervals_alone_cannot() -> None:
+def test_paired_difference_is_significant_with_overlapping_intervals() -> None:
     """The seeds move both configurations alike; their difference is always near 0.01."""
     result = compare_retrained({7: [3.80, 3.90, 4.00], 2: [3.811, 3.909, 4.010]})
     assert result.ranked[0].high > result.ranked[1].mean
     assert result.can_tell_apart is True
-    told = summary(result, "val_loss", {7: 3.7, 2: 3.75})
-    assert told[0] == "Confirmed winner: trial 7, val_loss 3.9000 ± 0.2484 (3 seeds); " + (
+    text = summary(result, "val_loss", {7: 3.7, 2: 3.75})
+    assert text[0] == "Confirmed winner: trial 7, val_loss 3.9000 ± 0.2484 (3 seeds); " + (
         "it was selected with 3.7000."
     )
-    assert told[1].startswith("It can be told apart from trial 2: 0.0100 lower, 95 % interval 0.00")
-    assert told[1].endswith("over the same 3 seeds.")
-    assert len(told) == 2
+    assert text[1].startswith("It can be told apart from trial 2: 0.0100 lower, 95 % interval 0.00")
+    assert text[1].endswith("over the same 3 seeds.")
+    assert len(text) == 2
 
 
 def test_winner_is_the_smallest_or_the_largest_mean() -> None:
@@ -81,7 +81,7 @@ def test_selected_leader_that_loses_is_named() -> None:
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("mode", ["min", "max"])
-def test_diverged_retraining_ranks_behind_and_is_told(bad: float, mode: str) -> None:
+def test_diverged_retraining_ranks_last_and_is_reported(bad: float, mode: str) -> None:
     good = 1.0 if mode == "min" else 3.0
     result = compare_retrained({1: [good, bad, good], 2: [2.0, 2.1, 2.2]}, mode)  # type: ignore[arg-type]
     assert [c.number for c in result.ranked] == [2, 1]
@@ -90,7 +90,7 @@ def test_diverged_retraining_ranks_behind_and_is_told(bad: float, mode: str) -> 
     assert summary(result, "x")[-1] == "Trial 1 diverged in 1 of 3 retrainings, so it ranks behind."
 
 
-def test_equal_values_have_no_width_and_cannot_be_told_apart() -> None:
+def test_equal_values_have_zero_interval_and_no_significance() -> None:
     result = compare_retrained({3: [2.0, 2.0, 2.0], 1: [2.0, 2.0, 2.0]})
     assert result.ranked[0] == Confirmed(1, (2.0, 2.0, 2.0), 2.0, 2.0, 2.0, 0)
     assert result.can_tell_apart is False
@@ -98,11 +98,11 @@ def test_equal_values_have_no_width_and_cannot_be_told_apart() -> None:
     assert summary(result, "x")[1].endswith("take whichever is cheaper.")
 
 
-def test_constant_difference_can_be_told_apart() -> None:
+def test_constant_difference_is_significant() -> None:
     assert compare_retrained({1: [1.0, 2.0], 2: [1.5, 2.5]}).can_tell_apart is True
 
 
-def test_one_configuration_has_nothing_to_be_told_apart_from() -> None:
+def test_single_configuration_has_no_comparison() -> None:
     result = compare_retrained({3: [2.0, 2.2]})
     assert (result.difference, result.can_tell_apart) == (None, None)
     assert len(summary(result, "x")) == 1
@@ -125,11 +125,11 @@ def test_nothing_retrained_has_no_winner() -> None:
         assert summary(result, "x") == ["No winner is confirmed: no retraining has a value."]
 
 
-def test_seeds_that_are_proposed_would_tell_apart() -> None:
+def test_proposed_seeds_would_be_significant() -> None:
     result = compare_retrained({1: [1.0, 1.0, 1.0], 2: [1.0, 1.1, 1.2]})
-    told = summary(result, "x")[1]
-    assert "It cannot be told apart from trial 2: difference 0.1000" in told
-    needed = int(told.split("seeds: ")[1].split("}")[0])
+    text = summary(result, "x")[1]
+    assert "It cannot be told apart from trial 2: difference 0.1000" in text
+    needed = int(text.split("seeds: ")[1].split("}")[0])
     half = [float(stats.t.ppf(0.975, n - 1)) * 0.1 / math.sqrt(n) for n in (needed - 1, needed)]
     assert half[0] >= 0.1 > half[1]
 

@@ -197,7 +197,7 @@ def test_sync_has_nothing_to_send_after_a_search_without_faults(
 def test_sync_sends_the_rest_of_a_killed_search(
     home: Home, store: str, make_spec: MakeSpec, sent_reports: int
 ) -> None:
-    """Its parent and its trial were left running; the trial can go on."""
+    """Its parent and its trial were left running; the trial can continue."""
     driver = Driver(home, make_spec, open_tracker(home))
     driver.begin()
     driver.start(0)
@@ -235,7 +235,7 @@ def test_sync_sends_the_rest_of_a_killed_search(
     assert record.search().metrics == {"best_val_loss": 1.0}
 
 
-def test_catching_up_sends_what_a_killed_driver_could_not(
+def test_catch_up_sends_events_missed_by_killed_driver(
     home: Home, store: str, make_spec: MakeSpec
 ) -> None:
     """The server was down when it was killed: a resumed search brings the record up to date."""
@@ -321,7 +321,7 @@ def test_sync_refuses_a_search_that_is_being_run(home: Home, make_spec: MakeSpec
     driver.journal.close()
 
 
-def test_sync_says_what_it_cannot_read(home: Home, make_spec: MakeSpec) -> None:
+def test_sync_reports_unreadable_journal(home: Home, make_spec: MakeSpec) -> None:
     with pytest.raises(RecordError, match=r"there is no .*lm-1/journal.jsonl; 'tuner list'"):
         sync(home, "lm-1")
     assert not home.search("lm-1").exists()
@@ -336,7 +336,7 @@ def test_sync_says_what_it_cannot_read(home: Home, make_spec: MakeSpec) -> None:
             sync(home, "lm-1")
 
 
-def test_sync_of_a_home_says_what_it_did_with_each_search(
+def test_sync_of_home_reports_each_search(
     home: Home, store: str, make_spec: MakeSpec, tmp_path: Path
 ) -> None:
     console = Console(file=io.StringIO(), width=200)

@@ -223,7 +223,7 @@ def test_journal_is_free_once_its_process_was_killed(tmp_path: Path) -> None:
         Journal.open(tmp_path).close()
 
 
-def test_journal_says_what_it_cannot_open(tmp_path: Path) -> None:
+def test_journal_names_file_that_cannot_open(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(JournalError, match=r"cannot open .*: Not a directory"):
         Journal.open(tmp_path / "file" / "lm-1")
@@ -255,7 +255,7 @@ def failing(call: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[None]]:
 
 
 @pytest.mark.parametrize("call", ["pwrite", "fsync", "ftruncate"])
-def test_journal_keeps_what_a_full_disk_refuses(
+def test_journal_keeps_events_on_full_disk(
     tmp_path: Path, call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [100.0]
@@ -282,7 +282,7 @@ def test_journal_keeps_what_a_full_disk_refuses(
     assert numbers(tmp_path) == list(range(8))
 
 
-def test_journal_says_what_it_loses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_journal_reports_lost_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = filled(tmp_path)
     with failing("pwrite", monkeypatch):
         journal.append(TrialFailed(4, ""))

@@ -75,7 +75,7 @@ def test_check_edit_names_what_cannot_change(
         ("trials: 12", "trials: 30, max_tokens: 1_000_000"),
     ],
 )
-def test_search_goes_on_with_an_allowed_edit(tmp_path: Path, old: str, new: str) -> None:
+def test_search_resumes_with_allowed_edit(tmp_path: Path, old: str, new: str) -> None:
     """And a journal with the edit in it repeats like any other."""
     text = SPACE.replace("%s", "trials: 12")
     space, other = (space_of(tmp_path, "", t) for t in (text, text.replace(old, new)))
@@ -97,7 +97,7 @@ def test_search_goes_on_with_an_allowed_edit(tmp_path: Path, old: str, new: str)
     ]
 
 
-def test_repeat_notices_another_way_of_deciding(space: SearchSpace) -> None:
+def test_repeat_detects_different_decisions(space: SearchSpace) -> None:
     simulation = Simulation(Conductor(space, FACTS, 3))
     simulation.run()
     events = [e for e in simulation.events if not (isinstance(e, Reported) and e.number == 2)]

@@ -149,7 +149,7 @@ def test_resumed_search_brings_its_version_up_to_date(
 
 
 @pytest.mark.slow
-def test_registering_goes_on_where_it_was_cut_off(
+def test_interrupted_registration_continues(
     home: Home, searched: Searched, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     result = searched()
@@ -174,7 +174,7 @@ def test_weights_that_were_not_kept_are_not_registered(home: Home, searched: Sea
 
 
 @pytest.mark.slow
-def test_champion_gives_way_to_the_better(
+def test_champion_moves_to_better_version(
     home: Home, searched: Searched, client: MlflowClient
 ) -> None:
     """Seeds differ in their losses; another context length is another measure."""
@@ -260,9 +260,7 @@ def test_champion_does_not_move_back_but_for_its_own_search() -> None:
     assert takes_place(ALIKE | worse, ALIKE, is_newer=False, is_own=True)
 
 
-def test_card_says_what_was_found_and_how_to_use_it(
-    home: Home, searched: Searched, client: MlflowClient
-) -> None:
+def test_card_has_result_and_usage(home: Home, searched: Searched, client: MlflowClient) -> None:
     result = searched()
     register(home, result)
     card = client.get_model_version("lm", "1").description
@@ -294,7 +292,7 @@ def greedy(home: Home, run: str, prompt: str, count: int) -> str:
 
 
 @pytest.mark.slow
-def test_champion_writes_what_its_weights_say(
+def test_champion_generates_text_of_its_weights(
     home: Home, searched: Searched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     result = searched()

@@ -145,8 +145,8 @@ def test_rungs_of_a_search_agree_with_its_outcomes(tmp_path: Path) -> None:
     result = result_in(tmp_path, "trials: 24")
     stopped = {r.level: r.stopped for r in ReportData(result).rungs}
     for level, count in stopped.items():
-        told = [r for r in result.trials if r.outcome == f"stopped at report {level}"]
-        assert len(told) == count
+        stopped_trials = [r for r in result.trials if r.outcome == f"stopped at report {level}"]
+        assert len(stopped_trials) == count
     assert sum(stopped.values()) >= 10
 
 

@@ -62,7 +62,7 @@ def test_optimum_inside_of_the_range_is_left_alone(folder: Path, seed: int) -> N
     assert with_text(made.advise(), " lie at ") == []
 
 
-def test_one_good_trial_at_the_edge_is_no_crowd(folder: Path) -> None:
+def test_single_good_trial_at_the_edge_gives_no_advice(folder: Path) -> None:
     fixed = [{RATE: 0.0299}, *({RATE: 10 ** -(2.2 + i / 20)} for i in range(23))]
     made = Made(load(folder), bowl(1.0), fixed=fixed)
     assert with_text(made.advise(), " lie at ") == []
@@ -276,7 +276,7 @@ def test_importance_counts_a_diverged_trial_as_bad(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_importance_is_silent_when_nothing_stands_out(folder: Path) -> None:
+def test_importance_gives_no_advice_without_clear_parameter(folder: Path) -> None:
     space = load(folder)
     assert with_text(Made(space, lambda _: 3.0).advise(), "Share of the gain") == []
     noise = random.Random(1).random

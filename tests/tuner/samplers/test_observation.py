@@ -30,7 +30,7 @@ def test_as_they_are_ranks_stopped_trials_by_their_reports() -> None:
     assert 6 not in feedback
 
 
-def test_as_if_finished_goes_on_like_the_median() -> None:
+def test_as_if_finished_continues_like_the_median() -> None:
     """From report 1 the others gained 2, 2.1 and 0.6; from report 3 they gained 1, 0.6, 0.1."""
     feedback = extrapolated(TOLD, 10)
     assert feedback[2] == Feedback((3.4,))
@@ -55,7 +55,7 @@ def test_as_if_finished_without_a_finished_trial() -> None:
         (6, {0: 5.0, 1: 6.0, 2: 4.0, 3: 7.0, 4: 5.5}),  # too few anywhere: the lowest rung
     ],
 )
-def test_at_one_budget_takes_the_largest_that_enough_have_reached(
+def test_at_one_budget_uses_largest_budget_with_enough_trials(
     enough: int, values: dict[int, float]
 ) -> None:
     feedback = at_one_budget(TOLD, [10, 30, 90], 10, enough)
@@ -67,21 +67,21 @@ def test_at_one_budget_takes_the_largest_that_enough_have_reached(
 
 
 def test_trials_that_end_early_count_at_every_later_rung() -> None:
-    told = {
+    observations = {
         0: Observation("finished", {10: 5.0, 20: 4.0}),
         1: Observation("finished", {10: 4.0, 90: 2.0}),
     }
-    feedback = at_one_budget(told, [10, 30, 90], 10, 2)
+    feedback = at_one_budget(observations, [10, 30, 90], 10, 2)
     assert [feedback[n].values for n in (0, 1)] == [(4.0,), (2.0,)]
 
 
 def test_several_objectives_are_taken_as_they_ended() -> None:
-    told = {
+    observations = {
         0: Observation("finished", {9: 3.0}, (3.0, -20.0)),
         1: Observation("finished", {9: 2.0}, (2.0, -5.0)),
     }
-    assert with_stopped(told)[0] == Feedback((3.0, -20.0))
-    feedback = extrapolated({**told, 2: Observation("diverged", {})}, 9)
+    assert with_stopped(observations)[0] == Feedback((3.0, -20.0))
+    feedback = extrapolated({**observations, 2: Observation("diverged", {})}, 9)
     assert feedback[2] == Feedback((3.0, -5.0))
     broken = Observation("finished", {9: 3.0}, (3.0, float("nan")))
     assert with_stopped({0: broken})[0] == Feedback(None, {})

@@ -46,7 +46,7 @@ def test_tpe_looks_at_the_best_trials_and_at_the_newest(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("few")
-def test_tpe_that_looks_at_few_goes_on_as_if_undisturbed(tmp_path: Path) -> None:
+def test_tpe_with_limited_history_resumes_identically(tmp_path: Path) -> None:
     script = events(60)
     whole = play(make(tmp_path), script)
     for known in (35, 50):

@@ -137,7 +137,7 @@ RANGES = st.one_of(
 
 
 @given(RANGES, st.floats(0, 1))
-def test_place_of_what_lies_at_a_place(distribution: Range | Choice, place: float) -> None:
+def test_place_inverts_value(distribution: Range | Choice, place: float) -> None:
     parameter = Parameter(name="beta1", distribution=distribution)
     value = parameter.at(place)
     assert parameter.contains(value)

@@ -90,15 +90,15 @@ Event = tuple[str, int]
 
 
 def events(trials: int, slots: int = 4) -> list[Event]:
-    """What happens in a search in which several trials train at a time and some are parked."""
-    told: list[Event] = []
+    """Events of a search in which several trials train at a time and some are paused."""
+    events: list[Event] = []
     for number in range(trials):
-        told.append(("suggest", number))
+        events.append(("suggest", number))
         if number >= slots:
-            told.append(("tell", number - slots))
+            events.append(("tell", number - slots))
         if number >= slots and number % 5 == 4:
-            told.append(("tell", number - slots))
-    return told
+            events.append(("tell", number - slots))
+    return events
 
 
 def play(
@@ -149,7 +149,7 @@ def test_sampler_repeats_itself(tmp_path: Path, name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*ALL, "grid"])
 def test_sampler_restores_to_the_next_suggestion(tmp_path: Path, name: str) -> None:
-    """Wherever a search is cut, it goes on as if it had not been."""
+    """A search that is cut at any event continues as without the cut."""
     script = events(TRIALS[name])
     whole = play(make(tmp_path, name), script)
     for cut in (1, 13, 30, 48) if name == "gp" else (1, 13, 30, 49, 77, 103):
@@ -184,7 +184,7 @@ def trials_of(sampler: Sampler) -> list[FrozenTrial]:
     return sampler._study._study.trials
 
 
-def test_sampler_tells_how_trials_ended(tmp_path: Path) -> None:
+def test_observations_have_outcomes(tmp_path: Path) -> None:
     sampler = make(tmp_path)
     for number in range(6):
         sampler.suggest(number)
@@ -359,8 +359,8 @@ def test_sampler_stays_away_from_where_trials_diverged(tmp_path: Path, name: str
         for number in range(30):
             rate = 10 ** (-4 + 3 * (number + 0.5) / 30)
             sampler.restore(number, {**sampler.suggest(number), "max_learning_rate": rate})
-            told = Observation("finished", {BUDGET: 4.0 + rng.random()})
-            sampler.observe(number, Observation(state, {}) if rate > 0.01 else told)
+            finished = Observation("finished", {BUDGET: 4.0 + rng.random()})
+            sampler.observe(number, Observation(state, {}) if rate > 0.01 else finished)
         rates = [float(sampler.suggest(number)["max_learning_rate"]) for number in range(30, 40)]
         return sum(rate > 0.01 for rate in rates) / 10
 

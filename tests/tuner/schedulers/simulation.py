@@ -71,7 +71,7 @@ class Trial:
 
     draw: Draw
     tokens: int = 0
-    state: str = "training"  # or parked, stopped, finished, failed
+    state: str = "training"  # or paused, stopped, finished, failed
     parent: int | None = None
     trained: int = 0  # tokens of its own
 
@@ -147,16 +147,16 @@ class Search:
                 return
             if isinstance(choice, Resume):
                 trial = self.board[choice.number]
-                assert trial.state == "parked", f"{choice.number} is {trial.state}"
+                assert trial.state == "paused", f"{choice.number} is {trial.state}"
                 trial.state = "training"
                 continue
             number = len(self.board)
             if isinstance(choice, Branch):
                 parent, gone = self.board[choice.parent], self.board[choice.replaces]
-                assert parent.state in {"training", "parked"}, parent
+                assert parent.state in {"training", "paused"}, parent
                 assert parent.tokens > 0
-                assert gone.state in {"parked", "stopped", "failed"}
-                if gone.state == "parked":
+                assert gone.state in {"paused", "stopped", "failed"}
+                if gone.state == "paused":
                     gone.state = "stopped"
                 self.board[number] = Trial(choice.draw, parent.tokens, parent=choice.parent)
             else:
@@ -187,7 +187,7 @@ class Search:
         decision = self._call("judge", number, trial.tokens, value)
         if number in self.facts.never_stopped:
             assert decision is Decision.CONTINUE
-        states = {Decision.CONTINUE: "training", Decision.PAUSE: "parked", Decision.STOP: "stopped"}
+        states = {Decision.CONTINUE: "training", Decision.PAUSE: "paused", Decision.STOP: "stopped"}
         trial.state = states[decision]
 
 

@@ -54,7 +54,7 @@ def test_rungs_lie_at_powers_of_eta_below_the_budget(
     assert rungs_of(given) == [100 * rung for rung in rungs]
 
 
-def test_space_tells_the_form_of_asha() -> None:
+def test_space_describes_the_form_of_asha() -> None:
     assert isinstance(asha(facts()), AshaPromote)
     assert isinstance(asha(facts(asha="stop")), AshaStop)
 
@@ -121,7 +121,7 @@ def test_promote_brings_back_the_best_third_and_no_more() -> None:
     assert promoted(tested) == list(range(9))
 
 
-def test_promote_goes_on_in_place_and_from_the_highest_rung_first() -> None:
+def test_promote_continues_in_slot_and_from_highest_rung_first() -> None:
     tested = AshaPromote(plain())
     park, go_on = Decision.PAUSE, Decision.CONTINUE
     decisions = first_rung(tested, [5, 4, 3, 2, 1, 9, 8, 7, 6])
@@ -201,7 +201,7 @@ def test_asha_counts_a_report_on_the_highest_rung_that_it_passes(
 
 
 @pytest.mark.parametrize("form", [AshaStop, AshaPromote])
-def test_asha_forgets_a_trial_that_diverged_and_keeps_one_that_finished(
+def test_asha_removes_diverged_trials_and_keeps_finished_ones(
     form: type[AshaStop | AshaPromote],
 ) -> None:
     tested = form(plain())
@@ -219,7 +219,7 @@ def test_asha_forgets_a_trial_that_diverged_and_keeps_one_that_finished(
     assert tested.choose(may_start=False) == (Resume(1) if is_promoting else None)
 
 
-def test_asha_ignores_the_end_of_what_it_stopped() -> None:
+def test_asha_ignores_the_end_of_a_stopped_trial() -> None:
     tested = AshaStop(plain())
     assert first_rung(tested, [1.0, 2.0]) == [Decision.CONTINUE, Decision.STOP]
     tested.end(1, 100, None)

@@ -72,7 +72,7 @@ def test_median_waits_for_three_others_and_the_second_report() -> None:
     assert feed(lonely, 2, [9.0, 9.0]) is Decision.CONTINUE
 
 
-def test_median_forgets_what_diverged_and_keeps_what_was_stopped() -> None:
+def test_median_removes_diverged_and_keeps_stopped_trials() -> None:
     tested = MedianStopping(plain())
     for number in range(4):
         feed(tested, number, [1.0, 1.0])

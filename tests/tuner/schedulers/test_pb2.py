@@ -86,7 +86,7 @@ def test_fit_finds_what_the_values_were_drawn_from() -> None:
         assert 0.2 < fitted.variance < 5
 
 
-def test_fit_bears_few_and_equal_values() -> None:
+def test_fit_accepts_few_and_equal_values() -> None:
     x, t, _ = observations(8, 2)
     for n in (0, 1, 4, 8):
         process = fit(x[:n], t[:n], np.zeros(n))

@@ -71,7 +71,7 @@ def test_population_replaces_its_worst_quarter_by_its_best(name: str, slots: int
 
 
 @pytest.mark.parametrize("name", BOTH)
-def test_population_never_parks_if_there_are_slots_for_all(name: str) -> None:
+def test_population_never_pauses_with_enough_slots(name: str) -> None:
     for slots in (8, 20):
         for lockstep in (False, True):
             done = population(name, 8, slots, lockstep=lockstep).run()
@@ -91,7 +91,7 @@ def test_population_advances_together(name: str, slots: int) -> None:
         search.fill()
         if len(search.board) < 8:
             continue
-        waiting = [search.board[n].tokens for n in search.states("parked")]
+        waiting = [search.board[n].tokens for n in search.states("paused")]
         ahead = max((search.board[n].tokens for n in search.training), default=0)
         assert ahead - min(waiting, default=ahead) <= 2 * 200
     assert len(search.states("finished")) == 8
@@ -122,7 +122,7 @@ def test_population_replaces_what_diverged(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BOTH)
-def test_population_spares_the_chosen_and_copies_them(name: str) -> None:
+def test_population_keeps_never_stopped_trials_and_copies_them(name: str) -> None:
     def worth(number: int, draw: Draw, tokens: int) -> float:
         return (9.0 if worst else -9.0) if number == 0 else number + 100 / tokens
 
@@ -173,7 +173,7 @@ def test_population_explores_by_seed_and_number(name: str) -> None:
 # draws ---------------------------------------------------------------------------------------
 
 
-def test_pbt_multiplies_or_divides_or_draws_anew() -> None:
+def test_pbt_multiplies_divides_or_redraws() -> None:
     given = facts("pbt")
     tested, draw = PBT(given), drawn(given.space, random.Random(0))
     tested.add(0, draw | {"weight_decay": 0.03})

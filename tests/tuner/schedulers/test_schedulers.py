@@ -68,7 +68,7 @@ def test_scheduler_takes_more_trials_later(name: str, form: str) -> None:
 
 
 @each_case
-def test_scheduler_spares_budget(name: str, form: str) -> None:
+def test_scheduler_saves_budget(name: str, form: str) -> None:
     given = case_facts(name, form)
     for seed in range(1 if name == "pb2" else 4):
         done = search(given, 4, seed=seed).run()
@@ -80,7 +80,7 @@ def test_scheduler_spares_budget(name: str, form: str) -> None:
 
 
 @each_case
-def test_scheduler_bears_the_end_of_a_parked_trial(name: str, form: str) -> None:
+def test_scheduler_accepts_end_of_paused_trial(name: str, form: str) -> None:
     """Its state may be lost; it must not be brought back."""
     for value in (None, 0.0):
         busy = search(case_facts(name, form), 2)
@@ -89,7 +89,7 @@ def test_scheduler_bears_the_end_of_a_parked_trial(name: str, form: str) -> None
             if not busy.training:
                 break
             busy.step()
-            for number in busy.states("parked")[:1]:
+            for number in busy.states("paused")[:1]:
                 busy.board[number].state = "failed"
                 busy.scheduler.end(number, busy.board[number].tokens, value)
             busy.fill()

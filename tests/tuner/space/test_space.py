@@ -205,7 +205,7 @@ def test_space_micro_batch_divides_every_batch(tmp_path: Path) -> None:
     [
         ("none", 10 * 9),
         ("asha", 9 + 9 * 1 + 3 * 2 + 1 * 6),
-        # the n-th of nine goes on with the chance ⌈n/3⌉/n: 4.2 do, and 2.3 of these four
+        # the n-th of nine continues with the chance ⌈n/3⌉/n: 4.2 do, and 2.3 of these four
         ("asha, asha: stop", 9 + 9 * 1 + 4.2036 * 2 + 2.3333 * 6),
         # brackets: of 9 trials with rungs at 1 and 3, then of 1 with a rung at 3
         ("hyperband", 9 + 9 * 1 + 3 * 2 + 1 * 6),

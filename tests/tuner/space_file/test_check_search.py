@@ -66,11 +66,11 @@ MISTAKES = {
     "unknown name": (tried("[{B: 8}, {▲a_max: 1e-3}]"), "a_max is unknown; did you mean α_max?"),
     "not in the space": (
         tried("[{▲λ: 1}]"),
-        "search.try_first: λ is not searched here; known are max_learning_rate,",
+        "search.try_first: λ is not set in this space; valid names: max_learning_rate,",
     ),
     "size, not in the space": (
         tried("[{▲n_layers: 1}]"),
-        "n_layers is unknown; known are max_lear",
+        "n_layers is unknown; valid names: max_lear",
     ),
     "out of range": (tried("[{α_max: ▲1}]"), "α_max must be log-uniform 0.0001 … 0.1, got 1"),
     "share out of range": (
@@ -82,56 +82,56 @@ MISTAKES = {
         tried("[{α_max: ▲high}]"),
         "α_max must be log-uniform 0.0001 … 0.1, got hi",
     ),
-    "constant": (tried("[{▲p_drop: 0.1}]"), "p_drop is constant: 0.1; take it away"),
+    "constant": (tried("[{▲p_drop: 0.1}]"), "p_drop is constant: 0.1; remove it"),
     "one by two names": (tried("[{B: 8, ▲batch_size: 16}]"), "batch_size and B are the same; keep"),
     "not drawn there": (
         tried("[{▲γ: 0.9}]"),
-        "γ is drawn only with optimizer momentum; add that to the point, or take γ",
+        "γ is drawn only with optimizer momentum; add this to the point, or remove γ",
     ),
     "more points than trials": (
         HEAD + "search:\n  try_first: [{B: 8}, {B: 16}]\n  trials: ▲2",
-        "try_first has 2 points, and the defaults come before them, but only 2 trials may run",
+        "try_first has 2 points, and trial 0 has the defaults, but search.trials is 2; raise it",
     ),
     # schedulers
     "asha, one report": (
         "budget: {tokens: 9000, reports: ▲1}",
-        "budget.reports: asha compares trials on their way, which takes 2 reports or more, got 1; or",
+        "budget.reports: asha compares unfinished trials, which needs at least 2 reports, got 1; or",
     ),
     "bohb, one report": (
         "budget: {tokens: 9000, reports: ▲1}\nsearch: {scheduler: bohb}",
-        "bohb compares trials on",
+        "bohb compares unfinished",
     ),
     "bohb and gp": (
         HEAD + "search: {scheduler: bohb, sampler: ▲gp}",
-        "search.sampler: bohb is a scheduler with its own sampler, tpe, got gp; set one of them oth",
+        "search.sampler: bohb is a scheduler with its own sampler, tpe, got gp; change one of ",
     ),
     "small population": (
         HEAD + "search: {scheduler: pbt, trials: ▲3}",
-        "search.trials must be at least 4 with pbt, whose population it is, got 3",
+        "search.trials, the size of the population, must be at least 4 with pbt, got 3",
     ),
     "rare exchange": (
         HEAD + "search: {scheduler: pb2, perturb_reports: ▲9}",
-        "search.perturb_reports must be below budget.reports, 9, or pb2 never copies, got 9",
+        "search.perturb_reports must be below budget.reports, 9, otherwise pb2 never copies a trial, got 9",
     ),
     "rare exchange by default": (
         "budget: {tokens: 90, reports: 2}\nhyperparameters: {λ: {log: [0.1, 1]}}\n"
         "search: ▲{scheduler: pbt}",
-        "search.perturb_reports must be below budget.reports, 2, or pbt never copies, got 2",
+        "search.perturb_reports must be below budget.reports, 2, otherwise pbt never copies a trial, got 2",
     ),
     "nothing to explore": (
         SMALL.replace("λ: {choice: [0, 1]}", "optimizer: {choice: [adamw, lion]}")
         + "search: {scheduler: ▲pbt}",
-        "search.scheduler: pbt has nothing to change in mid-training; search a hyperparameter such",
+        "search.scheduler: pbt has no parameter that it can change during training; search a hyp",
     ),
     # samplers
     "range in a grid": (
         HEAD + "search: {sampler: ▲grid}",
-        "search.sampler: with grid every searched parameter must be a choice, a grid or a short int "
-        "range, got α_max log-uniform 0.0001 … 0.1",
+        "search.sampler: with sampler grid every searched parameter must be a choice, a grid or a "
+        "short int range, got α_max log-uniform 0.0001 … 0.1",
     ),
     "large grid": (
         SMALL + "search: {sampler: grid, trials: ▲3}",
-        "the grid has more points than the 3 trials that may run; raise search.trials, or give",
+        "the grid has more points than search.trials, 3; raise search.trials, or give",
     ),
     "prior in a grid": (
         SMALL.replace("[0, 1]", "[0, 1], ▲prior: {centre: 1}") + "search: {sampler: grid}",
@@ -152,19 +152,19 @@ MISTAKES = {
     ),
     "bleu without pairs": (
         HEAD + "objective: {metric: ▲bleu}",
-        "bleu is only known with data of pairs (data.pairs: true); choose another metric",
+        "bleu is available only with data of pairs (data.pairs: true); choose another metric",
     ),
-    "bleu on its way": (
+    "bleu before the end": (
         PAIRS + HEAD + "objective: {metric: bleu}\nsearch: {scheduler: ▲median}",
-        "search.scheduler: median compares trials on their way, where bleu says nothing; set it to",
+        "search.scheduler: median compares unfinished trials, for which bleu has no meaning; set it ",
     ),
     "sparsity of some": (
         HEAD + "  s_final: {choice: [0, 0.5]}\nobjective: {metric: ▲sparsity}",
-        "sparsity is only known of trials that prune; give s_final values above 0 only, without when",
+        "sparsity is available only for trials that prune; give s_final values above 0 only, without w",
     ),
     "no objectives": (
         HEAD + "objective: ▲[]",
-        "objective must be a mapping, or a list of some, got",
+        "objective must be a mapping, or a list of mappings, got",
     ),
     "objective as text": (
         HEAD + "objective: ▲val_loss",
@@ -176,15 +176,15 @@ MISTAKES = {
     ),
     "second objective": (
         HEAD + "objective: [{metric: val_loss}, {metric: ▲bleu}]\nsearch: {scheduler: none}",
-        "bleu is only known with data of pairs",
+        "bleu is available only with data of pairs",
     ),
     "twice the same": (
         HEAD + "objective: [{metric: val_loss}, ▲{metric: val_loss}]",
-        "val_loss is an objective twice",
+        "val_loss is given twice as an objective; keep one",
     ),
     "several and a scheduler": (
         HEAD + "objective: [{metric: val_loss}, {metric: parameters}]\nsearch: ▲{trials: 5}",
-        "no scheduler can compare trials by several objectives on their way; set it to none, got as",
+        "no scheduler can compare unfinished trials by several objectives; set it to none, got as",
     ),
     "several and gp": (
         HEAD + "objective: [{metric: val_loss}, {metric: parameters}]\n"
@@ -205,7 +205,7 @@ MISTAKES = {
     "prior": (one("▲1e-3"), "α_max: prior takes a mapping, for instance {centre: 1e-3, confidence"),
     "prior, key": (
         one("{centre: 1e-3, ▲weight: 1}"),
-        "α_max: unknown key in prior: weight; known a",
+        "α_max: unknown key in prior: weight; valid n",
     ),
     "no centre": (
         one("▲{confidence: low}"),
@@ -249,13 +249,13 @@ MISTAKES = {
     ),
     "prior of a grid": (
         one("▲{centre: 8}", "grid: [8, 16]", "B"),
-        "B: each value of a grid has its turn, whatever the prior; use choice",
+        "B: a prior has no effect on a grid, which tries every value; use choice",
     ),
 }
 
 
 @pytest.mark.parametrize("case", MISTAKES)
-def test_search_checks_tell_mistake(tmp_path: Path, case: str) -> None:
+def test_search_checks_report_mistake(tmp_path: Path, case: str) -> None:
     marked, message = MISTAKES[case]
     text, places = split_marks(marked)
     found = mistakes_of(tmp_path / "space.yaml", text)
@@ -283,7 +283,7 @@ def test_confirm_may_be_off(tmp_path: Path) -> None:
     assert load(tmp_path, HEAD).confirm == Confirm()
 
 
-def test_objectives_know_their_good_end(tmp_path: Path) -> None:
+def test_objectives_have_a_good_direction(tmp_path: Path) -> None:
     one = load(tmp_path, PAIRS + HEAD + "objective: {metric: token_accuracy}")
     assert [(o.metric, o.mode) for o in one.objectives] == [("token_accuracy", "max")]
     several = load(

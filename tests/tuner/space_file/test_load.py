@@ -54,7 +54,7 @@ def mistakes_of(path: Path, text: str) -> list[Mistake]:
 MISTAKES = {
     # keys
     "top key": ("▲budgt: {tokens: 1}", "unknown key budgt; did you mean budget?"),
-    "top key, strange": (BUDGET + "▲qqq: 1", "unknown key qqq; known are name, model,"),
+    "top key, strange": (BUDGET + "▲qqq: 1", "unknown key qqq; valid names: name, model,"),
     "section key": ("budget: {tokens: 9, ▲report: 3}", "key in budget: report; did you mean rep"),
     "search key": (BUDGET + "search: {▲sheduler: asha}", "did you mean scheduler?"),
     "name in hyperparameters": (hyper("▲learning_rat: 0.1"), "did you mean learning_rate?"),
@@ -64,7 +64,7 @@ MISTAKES = {
     "no near name": (hyper("▲zzzzzz: 1"), "unknown hyperparameter zzzzzz; 'tuner symbols' lists"),
     "merge key": (hyper("▲<<: {B: 8}"), "unknown hyperparameter <<"),
     "size": (BUDGET + "model: {▲n_layer: 2}", "unknown entry of model: n_layer; did"),
-    "vocab_size": (BUDGET + "model: {▲vocab_size: 300}", "belongs under tokenizer:"),
+    "vocab_size": (BUDGET + "model: {▲vocab_size: 300}", "belongs to the section tokenizer:"),
     "twice": (hyper("B: 8\n▲B: 16"), "B is given twice; keep one"),
     "two spellings": (hyper("α_max: 0.1\n▲max_lr: 0.2"), "max_lr and α_max are the same"),
     "distribution": (hyper("α_max: {▲loguniform: [1e-4, 1e-2]}"), "distribution loguniform; did"),
@@ -72,7 +72,7 @@ MISTAKES = {
     # the tokenizer
     "tokenizer and sizes": (
         BUDGET + "tokenizer: ▲{file: a.json, vocab_size: 300}",
-        "a file has its vocab_size and pattern; leave out either",
+        "file already determines vocab_size and pattern; give either file or",
     ),
     "no tokenizer": (BUDGET + "tokenizer: {file: ▲a.json}", "cannot read /"),
     "no tokenizer file": (BUDGET + "tokenizer: {file: ▲''}", "tokenizer.file must be a text that"),
@@ -99,17 +99,17 @@ MISTAKES = {
     "section as text": ("budget: ▲much", "budget must be a mapping with the keys tokens,"),
     "empty file": ("▲", "the file is empty; a search space has the keys name"),
     "only a comment": ("▲# nothing", "the file is empty"),
-    "a list": ("▲- 1", "the file holds no keys"),
+    "a list": ("▲- 1", "the file has no keys"),
     "a tag": (hyper("B: ▲!!python/object:os.x 8"), "the tag !!python/object:os.x is not supported"),
     "bad YAML": ("a: {b: 1\n▲", "not valid YAML: expected ',' or '}'"),
     # ranges
     "reversed": (hyper("α_max: {log: ▲[1e-2, 1e-4]}"), "reversed, got [0.01, 0.0001]; write"),
-    "empty": (hyper("α_max: {log: ▲[1e-2, 0.01]}"), "empty, got [0.01, 0.01]; write the number"),
+    "empty": (hyper("α_max: {log: ▲[1e-2, 0.01]}"), "empty, got [0.01, 0.01]; give the number"),
     "log of zero": (hyper("λ: {log: [▲0, 1]}"), "λ: the low end must be above 0 on a log scale, g"),
     "log of negative": (hyper("λ: {log: [▲-1, 1]}"), "above 0 on a log scale, got -1"),
     "int_log of zero": (hyper("T_warmup: {int_log: [▲0, 5]}"), "above 0 on a log scale"),
     "infinite": (hyper("α_max: {uniform: ▲[0.1, .inf]}"), "two numbers, [low, high], got [0.1, .i"),
-    "too large": (hyper("α_max: {uniform: [0.1, ▲1e999]}"), "1e999 is not a number"),
+    "too large": (hyper("α_max: {uniform: [0.1, ▲1e999]}"), "1e999 is not a valid number"),
     "outside": (hyper("α_max: {log: [1e-4, ▲1000]}"), "α_max must be a number in (0, 100], got 10"),
     "open end": (hyper("p_drop: {uniform: [0, ▲1]}"), "p_drop must be a number in [0, 1), got 1"),
     "constant outside": (hyper("β1: ▲1.5"), "β1 must be a number in [0, 1), got 1.5"),
@@ -131,7 +131,7 @@ MISTAKES = {
     "off for others": (hyper("λ: ▲off"), "λ must be a number in [0, 10], got off"),
     # fraction_of and when
     "fraction of unknown": (hyper("α_min: {fraction_of: ▲α_mx, value: 0.1}"), "did you mean α_max"),
-    "fraction of a name": (hyper("λ: {fraction_of: ▲optimizer, value: 1}"), "optimizer, a name; n"),
+    "fraction of a name": (hyper("λ: {fraction_of: ▲optimizer, value: 1}"), "optimizer, whose values are n"),
     "fraction of itself": (hyper("λ: {fraction_of: ▲wd, value: 1}"), "of wd, which is itself"),
     "fraction of no near name": (
         hyper("λ: {fraction_of: ▲optimiser, value: 1}"),
@@ -176,9 +176,9 @@ MISTAKES = {
     ),
     "when of a range": (
         hyper("λ: {value: 0.1, when: ▲{α_max: 0.1}}\nα_max: {log: [0.1, 1]}"),
-        "when: α_max is drawn from a range or derived; ask about a choice",
+        "when: α_max is drawn from a range or derived; use a choice in the cond",
     ),
-    "when of a derived row": (hyper("λ: {value: 0.1, when: ▲{T_warmup: 1}}"), "or derived; ask"),
+    "when of a derived row": (hyper("λ: {value: 0.1, when: ▲{T_warmup: 1}}"), "or derived; use"),
     "when excluded by another": (
         hyper(
             "optimizer: {choice: [adamw, sgd]}\nB: {choice: [8, 16], when: {optimizer: adamw}}\n"
@@ -281,7 +281,7 @@ MISTAKES = {
     ),
     "large grid": (
         hyper("B: {grid: [8, 16]}\nλ: {grid: [0, 1, 2]}") + "search: {trials: ▲5}",
-        "the grid has 6 points, but only 5 trials may run; raise search.trials",
+        "the grid has 6 points, but search.trials is 5; raise it",
     ),
     "α_min above α_max": (
         hyper("α_max: {log: [1e-3, 1e-1]}\nα_min: ▲{log: [1e-5, 1e-2]}"),
@@ -326,19 +326,19 @@ MISTAKES = {
     # lists of alternatives
     "alternative without when": (
         hyper("α_max: [{log: [1e-4, 1e-2], when: {optimizer: lion}}, ▲{log: [1e-3, 1e-1]}]"),
-        "α_max: alternative 2 of the list has no when; say when it holds",
+        "α_max: alternative 2 of the list has no when; add one, for instance",
     ),
     "alternatives that both hold": (
         hyper("optimizer: {choice: [sgd, lars, lion]}\nα_max:\n"
               "  - {log: [1e-4, 1e-2], when: {optimizer: [sgd, lion]}}\n"
               "  - {log: [1, 30], when: ▲{optimizer: [lars, sgd]}}"),
-        "α_max: alternatives 1 and 2 both hold with optimizer sgd; let one when exclude the other",
+        "α_max: alternatives 1 and 2 both apply with optimizer sgd; change one when so that it exc",
     ),
     "alternatives by two names": (
         hyper("optimizer: {choice: [sgd, lars]}\nschedule: {choice: [cosine, linear]}\nα_max:\n"
               "  - {log: [1e-4, 1e-2], when: {optimizer: lars}}\n"
               "  - {log: [1, 30], when: ▲{schedule: linear}}"),
-        "α_max: alternatives 1 and 2 both hold with schedule linear; let one when",
+        "α_max: alternatives 1 and 2 both apply with schedule linear; change one when",
     ),
     "alternative that never holds": (
         hyper("α_max:\n  - {log: [1e-4, 1e-2], when: {optimizer: adamw}}\n"
@@ -357,7 +357,7 @@ MISTAKES = {
     ),
     "alternatives of the budget": (
         "hyperparameters: {T_total: ▲[{value: 9, when: {optimizer: lars}}]}",
-        "T_total is the budget, so it cannot be a list of alternatives; give one that always",
+        "T_total is the budget, so it cannot be a list of alternatives; give one value or",
     ),
     "list of a mapping and a value": (
         hyper("α_max: [{log: [1e-4, 1e-2], when: {optimizer: lion}}, ▲0.1]"),
@@ -374,7 +374,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("case", MISTAKES)
-def test_space_file_tells_mistake(tmp_path: Path, case: str) -> None:
+def test_space_file_reports_mistake(tmp_path: Path, case: str) -> None:
     marked, message = MISTAKES[case]
     if case == "too many corners":  # the whole section is meant
         marked = marked.replace("hyperparameters:\n  ", "hyperparameters:\n  ▲")
@@ -389,7 +389,7 @@ def test_space_file_tells_mistake(tmp_path: Path, case: str) -> None:
     assert message in found[0].message
 
 
-def test_space_file_tells_all_mistakes_together(tmp_path: Path) -> None:
+def test_space_file_reports_all_mistakes_together(tmp_path: Path) -> None:
     marked = """
 ▲nam: study
 tokenizer: {vocab_size: ▲100}

@@ -87,7 +87,7 @@ def test_model_entry_reaches_the_specification(
         ("d_ff: {value: 96, when: {qk_norm: true}}", "qk_norm is never true; it is false"),
         (
             "n_heads: 2, qk_norm: {value: true, when: {n_kv_heads: 2}}",
-            "when: n_kv_heads follows from n_heads; give its values, or ask about n_heads",
+            "when: n_kv_heads is derived from n_heads; give its values, or use n_heads in",
         ),
         ("source_length: 9", "source_length has no effect without an encoder"),
         ("n_encoder_layers: 1, attend_across_documents: false", "sequences are never joined"),
@@ -186,7 +186,7 @@ def test_searcher_draws_names_and_booleans(tmp_path: Path) -> None:
     }
 
 
-def test_validate_tells_stacks_of_one_size_apart(tmp_path: Path) -> None:
+def test_validate_distinguishes_stacks_of_one_size(tmp_path: Path) -> None:
     (tmp_path / "text").mkdir()
     for name in "abc":
         (tmp_path / "text" / f"{name}.txt").write_text("some words to read\n" * 500)

@@ -79,7 +79,7 @@ def test_yaml_reads_values_as_in_version_1_2(read: Any, text: str, value: Any) -
         ("a" * 1_000_001, (1, 1), "larger than 200 kB"),
     ],
 )
-def test_yaml_refuses_what_it_cannot_read(
+def test_yaml_refuses_unreadable_files(
     read: Any, text: str, where: tuple[int, int], message: str
 ) -> None:
     with pytest.raises(SpaceError) as caught:
@@ -98,10 +98,10 @@ def test_yaml_refuses_what_it_cannot_read(
         ("a: !mine 1", (1, 4), "the tag !mine is not supported"),
         ("a: !!set {b}", (1, 4), "the tag !!set is not supported"),
         ("a: !!timestamp 2024-01-01", (1, 4), "the tag !!timestamp"),
-        ("a: !!int x", (1, 4), "x is not a number that can be used"),
-        ("a: 1e999", (1, 4), "1e999 is not a number that can be used"),
-        ("a: " + "9" * 5000, (1, 4), "is not a number that can be used"),
-        ("a: !!float nan", (1, 4), "nan is not a number that can be used"),
+        ("a: !!int x", (1, 4), "x is not a valid number, or is too large"),
+        ("a: 1e999", (1, 4), "1e999 is not a valid number, or is too"),
+        ("a: " + "9" * 5000, (1, 4), "is not a valid number, or is too large"),
+        ("a: !!float nan", (1, 4), "nan is not a valid number, or is too"),
         ("? [b]\n: 1", (1, 3), "a key must be a plain name"),
         ("? {b: 1}\n: 1", (1, 3), "a key must be a plain name"),
     ],
@@ -138,7 +138,7 @@ def test_yaml_ignores_a_byte_order_mark(read: Any) -> None:
     assert (file.mistakes[0].line, file.mistakes[0].column) == (1, 4)
 
 
-def test_note_finds_the_nearest_place_and_says_nothing_twice(read: Any) -> None:
+def test_note_uses_nearest_place_once(read: Any) -> None:
     file = read("a:\n  b: [1, 2]\nc: 3")
     file.note(("a", "b", 1), "the two")
     file.note(("a", "b"), "follows from the two")
@@ -188,11 +188,11 @@ def test_yaml_mistake_of_a_whole_names_the_overrides_inside(read: Any) -> None:
 @pytest.mark.parametrize(
     ("content", "path", "text", "message"),
     [
-        ("a: 1", "a.b", "2", "a is 1, so there is no b in it; set a itself"),
-        ("[1]", "a", "2", "the file holds no keys"),
+        ("a: 1", "a.b", "2", "a is 1, so b cannot be set in it; set a itself"),
+        ("[1]", "a", "2", "the file has no keys"),
         ("a: 1", "a", "[1, 2", "[1, 2 is not valid YAML; check brackets and quotes"),
         ("a: 1", "a", "x: y: z", "x: y: z is not valid YAML"),
-        ("a: 1", "a", "1e999", "1e999 is not a number that can be used here"),
+        ("a: 1", "a", "1e999", "1e999 is not a valid number, or is too large"),
         ("a: 1", "a", "!!set {}", "the tag !!set is not supported; remove it"),
         ("a: 1", "a", "\x07", "is not valid YAML"),
     ],

@@ -75,7 +75,7 @@ def test_record_returns_complete_reports(
     assert back[0] == finished
 
 
-def test_tracker_retries_what_the_store_refuses(
+def test_tracker_retries_refused_writes(
     open_tracker: Open, store: str, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every call fails at first; nothing is lost and nothing is stored twice."""

@@ -243,13 +243,13 @@ def cpu_seconds(
     tokens: tuple[np.ndarray, np.ndarray], spec: TrialSpec, on_report: Callable[[Report], None]
 ) -> tuple[float, float, float]:
     """Seconds of the training thread, of its calls of the tracker, and of other threads."""
-    whole, own, told = time.process_time(), time.thread_time(), 0.0
+    whole, own, logging_seconds = time.process_time(), time.thread_time(), 0.0
     for each in Engine(*tokens, slots=1).run([spec]):
         start = time.thread_time()
         on_report(each)
-        told += time.thread_time() - start
+        logging_seconds += time.thread_time() - start
     own = time.thread_time() - own
-    return own, told, time.process_time() - whole - own
+    return own, logging_seconds, time.process_time() - whole - own
 
 
 @pytest.mark.slow
@@ -269,13 +269,13 @@ def test_training_keeps_its_time_while_the_server_hangs(
     requests = server.num_requests
     tracker.start_trial(0, spec, ENVIRONMENT)
     wait_for(lambda: server.num_requests > requests)
-    own, told, others = cpu_seconds(tokens, spec, partial(tracker.log_report, 0))
+    own, logging_seconds, others = cpu_seconds(tokens, spec, partial(tracker.log_report, 0))
     assert server.num_requests == requests + 1  # it hung all the while
     server.mend()
     tracker.finish("finished", {}, None)
     assert tracker.num_metrics == 40 * 6
     sys.stdout.write(
-        f"{plain:.2f} s of CPU without a tracker, {own:.2f} s with one, {told / own:.4%} of it to "
-        f"tell; other threads {others / own:.4%}\n"
+        f"{plain:.2f} s of CPU without a tracker, {own:.2f} s with one, "
+        f"{logging_seconds / own:.4%} of it to log; other threads {others / own:.4%}\n"
     )
-    assert told + others < 0.01 * own
+    assert logging_seconds + others < 0.01 * own

@@ -162,10 +162,10 @@ def test_command_writes_a_folder(
     asked = recorded(trained)
     out = tmp_path / "out"
     assert cli.main(["export", "abcdefgh", "-o", str(out), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["trial"] == 3
-    assert told["files"] == sorted(path.name for path in out.iterdir())
-    assert told["bytes"] == sum(path.stat().st_size for path in out.iterdir())
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["trial"] == 3
+    assert printed["files"] == sorted(path.name for path in out.iterdir())
+    assert printed["bytes"] == sum(path.stat().st_size for path in out.iterdir())
     assert asked == [trained.trial.run_id]
     assert cli.main(["export", "abcdefgh", "-o", str(out), "--force", "--format", "torch"]) == 0
     assert "trial 3 of lm-1 is in" in capsys.readouterr().out

@@ -150,7 +150,7 @@ def test_several_texts_in_a_pipe_are_sections() -> None:
 
 
 @pytest.mark.parametrize(("width", "columns"), [(30, 1), (87, 1), (88, 2), (140, 3), (400, 3)])
-def test_several_texts_on_a_terminal_are_beside_each_other(width: int, columns: int) -> None:
+def test_several_texts_are_side_by_side_on_terminal(width: int, columns: int) -> None:
     """As many as fit; narrow terminals get one below the other."""
     texts = [f"text {number} " + "word " * 30 for number in range(3)]
     out, _ = shown(texts, width=width)
@@ -218,7 +218,7 @@ def command(make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch) -> Any:
     return run
 
 
-def test_command_looks_all_trials_up_before_it_loads_one(
+def test_command_finds_all_trials_before_loading(
     command: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command("--runs", "abc", "missing") == 2
@@ -260,12 +260,12 @@ def test_command_takes_the_prompt_from_anywhere(
 def test_command_prints_one_json_object(command: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("--runs", "abc", "xyz", "--samples", "2", "--seed", "4", "--json") == 0
     out, err = capsys.readouterr()
-    told = json.loads(out)
-    assert [(text["text"], text["sample"], text["tokens"]) for text in told["texts"]] == [
+    output = json.loads(out)
+    assert [(text["text"], text["sample"], text["tokens"]) for text in output["texts"]] == [
         ("abc", 0, 3), ("abc", 1, 3), ("xyz", 0, 3), ("xyz", 1, 3),
     ]  # fmt: skip
-    assert told["settings"]["seed"] == 4
-    assert told["settings"]["temperature"] == 0
+    assert output["settings"]["seed"] == 4
+    assert output["settings"]["temperature"] == 0
     assert "── trial 0 of lm-1, val_loss 2.5000, run 00000000, sample 2 ──\nxyz\n" in err
 
 
@@ -304,7 +304,7 @@ def test_command_checks_numbers(
     assert message in capsys.readouterr().err
 
 
-def test_command_help_tells_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_help_shows_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse(["generate", "--help"])
     words = " ".join(capsys.readouterr().out.split())

@@ -51,7 +51,7 @@ def conducted(tmp_path: Path, scheduler: str) -> Simulation:
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_search_read_back_is_the_one_that_was_conducted(tmp_path: Path, scheduler: str) -> None:
+def test_loaded_search_equals_conducted_search(tmp_path: Path, scheduler: str) -> None:
     simulation = conducted(tmp_path, scheduler)
     conductor, result = simulation.conductor, read(simulation)
     board = conductor.board
@@ -76,7 +76,7 @@ def test_search_read_back_is_the_one_that_was_conducted(tmp_path: Path, schedule
 
 
 def test_search_read_back_while_it_runs(tmp_path: Path) -> None:
-    """Trials under way have no outcome, and what was interrupted goes on in a later session."""
+    """Trials in training have no outcome; interrupted ones continue in a later session."""
     simulation = Simulation(Conductor(space_of(tmp_path, "trials: 12"), FACTS, 3))
     with pytest.raises(RecordError, match=r"no trial of lm-1 \(running\) has reported"):
         read(simulation)
@@ -93,7 +93,7 @@ def test_search_read_back_while_it_runs(tmp_path: Path) -> None:
     assert all(row.outcome != "interrupted" for row in read(simulation).trials)
 
 
-def test_end_tells_what_a_reader_asks(tmp_path: Path) -> None:
+def test_loaded_search_has_values_of_session_end(tmp_path: Path) -> None:
     simulation = conducted(tmp_path, "asha")
     summary = {"wall_seconds": 12.5, "training_share": 0.5}
     end = SessionEnded("finished", summary, 3, kept=[3], limit="patience", advice=["More."])
@@ -104,7 +104,7 @@ def test_end_tells_what_a_reader_asks(tmp_path: Path) -> None:
     assert result.advice == ["More."]
 
 
-def test_search_that_was_edited_is_not_confirmed_before_it_says_so(tmp_path: Path) -> None:
+def test_edited_search_has_no_confirmation_until_it_ends(tmp_path: Path) -> None:
     """Its old retrainings are of other finalists; the best is the one that the end names."""
     simulation = conducted(tmp_path, "asha")
     space = simulation.conductor.space
@@ -125,7 +125,7 @@ def test_search_that_was_edited_is_not_confirmed_before_it_says_so(tmp_path: Pat
     assert read(simulation).best.number == board.best.number
 
 
-def test_journal_here_is_taken_if_it_goes_on(tmp_path: Path) -> None:
+def test_local_journal_is_used_if_it_continues_the_recorded_one(tmp_path: Path) -> None:
     """NaN is no number, and no reason to take the older one that is recorded."""
 
     def lines(folder: Path, count: int) -> bytes:

@@ -44,7 +44,7 @@ def test_compare_sees_the_last_bit() -> None:
     assert 0 < difference.of_allowed < 1e-13
 
 
-def test_compare_knows_how_infinity_is_stored() -> None:
+def test_compare_reads_stored_infinity() -> None:
     """MLflow's databases keep it as the largest double."""
     record = recorded(report(1))
     record[1]["train_loss"] = sys.float_info.max
@@ -62,7 +62,7 @@ def test_compare_orders_by_step_and_misses_no_report() -> None:
     assert all(math.isinf(d.of_allowed) for d in missing)
 
 
-def test_judge_excuses_a_token_or_two_of_what_is_written() -> None:
+def test_judge_tolerates_few_different_tokens() -> None:
     """A score may be near zero, where any difference is a large share of it."""
     old = dataclasses.replace(report(1), token_accuracy=0.001, bleu=0.1)
     near = dataclasses.replace(old, token_accuracy=0.015, bleu=1.9)
@@ -71,7 +71,7 @@ def test_judge_excuses_a_token_or_two_of_what_is_written() -> None:
     assert judge(compare(recorded(old), [far]), is_elsewhere=True) is Verdict.DIFFERENT
 
 
-def test_judge_excuses_small_differences_elsewhere_only() -> None:
+def test_judge_tolerates_small_differences_on_other_device_only() -> None:
     near = compare(recorded(report(1, 3.0)), [report(1, 3.001)])
     far = compare(recorded(report(1, 3.0)), [report(1, 3.5)])
     assert judge([], is_elsewhere=True) is Verdict.BIT_EXACT
@@ -90,11 +90,16 @@ def fake_corpus(tokens: Tokens) -> Corpus:
 
 def replayed(tokens: Tokens, spec: TrialSpec, made: list[Report], folder: Path) -> list[Difference]:
     """What a replay finds of the reports of a search."""
-    told: list[int] = []
+    reported_steps: list[int] = []
     reports, _ = _retrain(
-        spec, len(made), CPU, fake_corpus(tokens), folder, lambda n, of, r: told.append(r.step)
+        spec,
+        len(made),
+        CPU,
+        fake_corpus(tokens),
+        folder,
+        lambda n, of, r: reported_steps.append(r.step),
     )
-    assert told == [r.step for r in made]
+    assert reported_steps == [r.step for r in made]
     return compare(recorded(*made), reports)
 
 
@@ -124,7 +129,7 @@ def test_replay_trains_as_recorded_if_the_machine_can(
     assert _where({"device": device, "dtype": dtype}) == expected
 
 
-def test_replay_of_another_dtype_is_told_by_its_environment(
+def test_replay_verdict_names_different_dtype(
     tokens: Tokens, make_spec: MakeSpec, tmp_path: Path
 ) -> None:
     spec = make_spec(steps=4, reports=2)
