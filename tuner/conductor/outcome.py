@@ -44,6 +44,7 @@ class Outcome(str):
     detail: str
 
     def __new__(cls, kind: OutcomeKind, detail: str = "") -> Self:
+        """Make the text of an outcome."""
         outcome = super().__new__(cls, _TEXTS[kind] + detail)
         outcome.kind, outcome.detail = kind, detail
         return outcome
