@@ -87,7 +87,7 @@ def test_events_come_back_from_a_journal(tmp_path: Path, make_spec: MakeSpec) ->
         (0, '\\"trials\\":', '\\"tries\\":'),  # the space is not valid
         (0, '"vocab_size":', '"words":'),
         (2, '\\"learning_rate\\":', '\\"rate\\":'),
-        (3, '"bleu":', '"rouge":'),  # a report has an unknown value
+        (3, '"val_loss":', '"loss":'),  # a report lacks a value
         (3, '"training"', '"sleeping"'),
         (4, "stopped at report 3", "halted at report 3"),
         (4, '"event":"outcome"', '"event":"verdict"'),  # an unknown event
