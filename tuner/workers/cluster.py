@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import sys
@@ -62,7 +63,15 @@ def local_ray(corpus_bytes: int) -> Iterator[None]:
     try:
         yield
     finally:
-        ray.shutdown()
+        # Ray Tune leaves cycles behind, and their destructors call Ray. If another thread collects
+        # them while Ray shuts down, Ray ends this process ("The core worker has already been
+        # shutdown"): seen once, on a busy machine, after a search that its time limit had halted.
+        gc.collect()
+        gc.disable()
+        try:
+            ray.shutdown()
+        finally:
+            gc.enable()
 
 
 def start_workers(
