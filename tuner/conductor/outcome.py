@@ -30,7 +30,7 @@ _WITH_DETAIL = {OutcomeKind.STOPPED, OutcomeKind.FAILED, OutcomeKind.DUPLICATE}
 
 
 class Outcome(str):
-    """How one trial ended.
+    """End of one trial, as text.
 
     An outcome is its text, because users of the Python API compare and print `trial.outcome`.
 
