@@ -57,6 +57,12 @@ class Workplace:
             return run_command(arguments, self.folder, self.environment, timeout)
         return self.fresh(*arguments, timeout=timeout)
 
+    def refused(self, *arguments: str) -> Run:
+        """Run a command that must be refused before Ray starts, in the shared process."""
+        run = run_command(arguments, self.folder, self.environment)
+        assert run.status == 2, run.err
+        return run
+
     def fresh(self, *arguments: str, timeout: float = 300) -> Run:
         """Run the command line in this folder, in a new process."""
         with self.start(*arguments, stdout=subprocess.PIPE) as process:

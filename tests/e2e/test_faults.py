@@ -118,8 +118,7 @@ def test_search_that_does_not_fit_its_data_leaves_no_record(
     checked = workplace.tuner("validate", "--space", "short.yaml")
     assert checked.status == 2
     assert "training tokens, T_warmup must not exceed" in checked.err
-    run = workplace.tuner("search", "--space", "short.yaml", "--home", str(tmp_path))
-    assert run.status == 2
+    run = workplace.refused("search", "--space", "short.yaml", "--home", str(tmp_path))
     assert "does not fit its data: T_warmup must not exceed" in run.err
     assert "Traceback" not in run.err
     assert workplace.tuner("list", "--home", str(tmp_path), "--json").json["searches"] == []
@@ -130,7 +129,6 @@ def test_search_on_bad_data_leaves_no_record(workplace: Workplace, tmp_path: Pat
     text = (workplace.folder / "small.yaml").read_text(encoding="utf-8")
     (workplace.folder / "latin.txt").write_bytes("caf\u00e9".encode("latin-1") * 400)
     space.write_text(text.replace("files: texts", "files: latin.txt"), encoding="utf-8")
-    run = workplace.tuner("search", "--space", "bad.yaml", "--home", str(tmp_path))
-    assert run.status == 2
+    run = workplace.refused("search", "--space", "bad.yaml", "--home", str(tmp_path))
     assert "latin.txt is not UTF-8 at byte 3" in run.err
     assert workplace.tuner("list", "--home", str(tmp_path), "--json").json["searches"] == []

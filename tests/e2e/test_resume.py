@@ -161,8 +161,7 @@ def test_search_grows_on_resume_and_trains_nothing_twice(
         (("--set", "budget.tokens=24000"), "cannot be changed"),
         (("--space", "small.yaml", "--set", "model.d_model=32"), "another model.d_model"),
     ):
-        refused = place.tuner("search", "--resume", "whole", "--home", home, *arguments)
-        assert refused.status == 2
+        refused = place.refused("search", "--resume", "whole", "--home", home, *arguments)
         assert reason in refused.err
         assert "allowed" in refused.err
 

@@ -312,8 +312,7 @@ def test_show_compares_the_values_of_a_parameter(
 
 
 def test_search_name_is_unique(workplace: Workplace, searched: Run) -> None:
-    run = workplace.tuner("search", "--space", "small.yaml", "--name", "small-1")
-    assert run.status == 2
+    run = workplace.refused("search", "--space", "small.yaml", "--name", "small-1")
     assert "small-1 is recorded already" in run.err
 
 
