@@ -61,6 +61,7 @@ def greedy_one(a: Architecture, weights: Weights, prompt: list[int], count: int)
     return text[len(prompt) :]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("position", ["rope", "learned", "alibi", "relative"])
 @pytest.mark.parametrize("context", [7, 40])
 def test_text_beyond_the_context_is_read_again_from_its_half(position: str, context: int) -> None:
@@ -146,6 +147,7 @@ def test_text_ends_at_the_end_of_text() -> None:
     assert [step[0, 2] for step in steps] == [ENDED] * 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", ["default", "relative", "original"])
 def test_encoder_decoder_equals_greedy_decoding(choice: str) -> None:
     a = small(**{**PAIRED[choice], "context_length": 12})

@@ -260,6 +260,7 @@ def test_optimizer_equals_its_reference(optimizer: str, schedule: str) -> None:
         assert all(part.max() > 1e-4 for _, part in split(moved))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_optimizer_of_a_stack_equals_single_ones_bit_for_bit(optimizer: str) -> None:
     hs = [rows_of(optimizer, slot) for slot in range(4)]

@@ -522,6 +522,7 @@ def test_off_and_whole_floats_become_numbers(tmp_path: Path) -> None:
     assert all(type(b) is int for b in space.batch_sizes)
 
 
+@pytest.mark.slow
 def test_reading_a_space_starts_nothing() -> None:
     code = """
 import sys
