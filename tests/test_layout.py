@@ -91,15 +91,18 @@ def circle(arrows: Mapping[str, set[str]]) -> list[str]:
     return []
 
 
+@pytest.mark.slow
 def test_every_room_has_a_floor() -> None:
     rooms = {room_of(module) for module in graph(ROOT)} - {("model", ""), ("tuner", "")}
     assert rooms == {(package, room) for package, floors in FLOORS.items() for room in floors}
 
 
+@pytest.mark.slow
 def test_imports_go_down() -> None:
     assert upward(graph(ROOT)) == []
 
 
+@pytest.mark.slow
 def test_imports_have_no_circle() -> None:
     assert circle(graph(ROOT)) == []
 

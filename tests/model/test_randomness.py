@@ -83,6 +83,7 @@ def test_permute_sends_every_index_everywhere_equally_often(size: int) -> None:
     assert (chi < freedom + 6 * math.sqrt(2 * freedom) + 12).all()
 
 
+@pytest.mark.slow
 def test_permute_neighbours_do_not_stay_neighbours() -> None:
     """Follow-ups of one index: the distance between images of i and i+1 is spread out."""
     size, keys = 101, 2000

@@ -10,6 +10,7 @@ import pytest
 _HEAVY = {"mlflow", "pandas", "pyarrow", "ray", "scipy", "torch"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "heavy"),
     [

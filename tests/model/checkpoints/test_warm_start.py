@@ -165,6 +165,7 @@ def test_take_counts_the_updates_of_the_moments(
     assert second.tensors_for(optimizer_state=False)[0].optimizer_steps == 0
 
 
+@pytest.mark.slow
 def test_identity_is_what_a_trial_starts_with(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, starts: Path
 ) -> None:

@@ -181,6 +181,7 @@ def decoded(corpus: Corpus, split: SplitName) -> list[tuple[str, str]]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize(("name", "text"), [("a.jsonl", jsonl(WORDS)), ("a.tsv", tsv(WORDS))])
 def test_prepared_pairs_are_the_texts_in_order(

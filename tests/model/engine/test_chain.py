@@ -103,6 +103,7 @@ def test_chain_equals_its_links_by_hand(
     assert of(alone)[4:] != of(reports), "the links matter"
 
 
+@pytest.mark.slow
 def test_chain_trains_like_any_other_loop(tokens: Tokens, make_spec: MakeSpec) -> None:
     """A child with the hyperparameters and the seed of its parent equals its parent."""
     root = make_spec(steps=12, reports=6, dropout=0.1)
@@ -134,6 +135,7 @@ def test_chain_continues_from_existing_checkpoints(
     assert sum(ticks) == 2 * (12 - have)
 
 
+@pytest.mark.slow
 def test_chain_does_not_follow_a_link_past_its_end(
     tmp_path: Path, tokens: Tokens, chain: tuple[TrialSpec, ...]
 ) -> None:

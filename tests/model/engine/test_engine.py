@@ -297,6 +297,7 @@ def test_averaged_trial_saves_its_mean(tmp_path: Path, tokens: Tokens, make_spec
 # reports ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["cosine", "constant"])
 @pytest.mark.parametrize("batch_size", [2, 4, 10])
 @pytest.mark.parametrize("width", [1, 2])
@@ -478,6 +479,7 @@ def test_engine_interleaves_stacks(tokens: Tokens, make_spec: MakeSpec) -> None:
     assert order == ["0", "1"] * 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1, 2])
 def test_stop_frees_a_running_trial(tokens: Tokens, make_spec: MakeSpec, width: int) -> None:
     specs = [make_spec(seed=i, steps=12, reports=6) for i in range(3)]

@@ -147,6 +147,7 @@ def test_stack_narrows_when_memory_runs_out(
     assert all("memory ran out" in r.problem for r in reports if r.problem)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", OUT_OF_MEMORY)
 def test_every_sign_of_lacking_memory_narrows(
     tokens: Tokens, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -212,6 +213,7 @@ def test_trial_that_does_not_fit_fails_alone(
 # disks ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_full_disk_ends_no_training(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -280,6 +282,7 @@ def test_reports_up_to_a_step_are_not_repeated(
             checkpoint.read(Path(report.checkpoint))
 
 
+@pytest.mark.slow
 def test_newer_states_than_the_last_report_are_not_used(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec
 ) -> None:

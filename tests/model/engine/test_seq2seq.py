@@ -68,6 +68,7 @@ def test_loss_is_a_mean_over_targets(pairs: PairsOf, make_spec: MakeSpec, micro_
     assert report.tokens == 6 * 8
 
 
+@pytest.mark.slow
 def test_micro_batch_changes_nothing_but_rounding(pairs: PairsOf, make_spec: MakeSpec) -> None:
     losses = [
         [r.val_loss for r in run(pairs, make_spec(

@@ -187,6 +187,7 @@ def test_gguf_holds_everything(
         assert torch.equal(tensors[f"{theirs}.weight"], ours[f"{name}.weight"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", [*SINGLE, *(f"encoder: {name}" for name in PAIRED)])
 def test_torch_loads_every_architecture(
     choice: str, trained: Any, tokenizer: Tokenizer, tmp_path: Path

@@ -80,11 +80,13 @@ def assert_equals_recompute(a: Architecture) -> None:
         assert logits.argmax() == wanted.argmax()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", SINGLE)
 def test_cache_equals_recompute(choice: str) -> None:
     assert_equals_recompute(Architecture(**{**SMALL, "context_length": LONG, **SINGLE[choice]}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", PAIRED)
 def test_cache_equals_recompute_with_an_encoder(choice: str) -> None:
     assert_equals_recompute(Architecture(**{**SMALL, "context_length": LONG, **PAIRED[choice]}))
@@ -110,6 +112,7 @@ def assert_ignores_neighbours(a: Architecture) -> None:
             assert torch.equal(logits, together[slot, length])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", SINGLE)
 def test_slot_ignores_its_neighbours(choice: str) -> None:
     a = Architecture(**{**SMALL, "context_length": LONG, **SINGLE[choice]})

@@ -201,6 +201,7 @@ def test_choice_equals_a_plain_model(choice: str) -> None:
     assert_equals_reference(Architecture(**{**SMALL, **SINGLE[choice]}))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=30)
 @given(mix=mixes())
 def test_mix_equals_a_plain_model(mix: dict[str, Any]) -> None:

@@ -105,6 +105,7 @@ def test_attention_dropout_equals_formula(kind: str, kv_heads: int, rate: list[f
                 assert_near(y[slot, b, h], (p * factors[slot][b, h]) @ values[row, g], 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [[0.5, 0.5], [0.0, 0.6]])
 def test_attention_dropout_gradient_equals_finite_differences(rate: list[float]) -> None:
     drop = masks(torch.arange(2), attention=rate).attention

@@ -51,6 +51,7 @@ def in_blocks(text: str, sizes: list[int]) -> Iterator[str]:
         text = text[size:]
 
 
+@pytest.mark.slow
 @settings(max_examples=500)
 @given(TEXTS, SEPARATORS, st.integers(1, 12), st.lists(st.integers(1, 30)))
 def test_parts_do_not_depend_on_the_blocks(

@@ -286,6 +286,7 @@ def test_every_schedule_is_in_the_symbol_table() -> None:
     assert set(SCHEDULES) == set(SYMBOL_TABLE["schedule"].choices)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @settings(deadline=None)
 @given(total=st.integers(1, 60), data=st.data(), floor=st.sampled_from([0.0, FLOOR, PEAK]))

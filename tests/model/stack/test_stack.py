@@ -106,6 +106,7 @@ def test_slots_of_a_gpu_ignore_their_neighbours(
         assert_same(alone, outcome)
 
 
+@pytest.mark.slow
 def test_graph_outlives_a_refill(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, as_on_a_gpu: Recorded
 ) -> None:
@@ -125,6 +126,7 @@ def test_graphs_that_are_too_many_are_dropped() -> None:
     assert recorded.captures == 1, "16 came twice, and the oldest were forgotten in between"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", SINGLE)
 def test_slot_does_not_matter_in_bfloat16(
     tmp_path: Path,

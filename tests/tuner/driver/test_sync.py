@@ -267,6 +267,7 @@ def saved(path: Path, step: int) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_sync_sends_the_states_of_the_best_trials(
     home: Home, store: str, make_spec: MakeSpec, tmp_path: Path
 ) -> None:

@@ -209,6 +209,7 @@ def test_journal_is_open_once(tmp_path: Path) -> None:
     Journal.open(tmp_path / "lm-1").close()
 
 
+@pytest.mark.slow
 def test_journal_is_free_once_its_process_was_killed(tmp_path: Path) -> None:
     with writer(tmp_path) as process:
         assert process.stdout is not None

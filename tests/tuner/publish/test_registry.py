@@ -133,6 +133,7 @@ def test_best_trial_is_registered_once(
     assert len(client.get_metric_history(result.run_ids[0], "val_loss")) == len(best.reports)
 
 
+@pytest.mark.slow
 def test_resumed_search_brings_its_version_up_to_date(
     home: Home, searched: Searched, client: MlflowClient
 ) -> None:
@@ -169,6 +170,7 @@ def test_interrupted_registration_continues(
     assert counts(client) == (1, 1)
 
 
+@pytest.mark.slow
 def test_weights_that_were_not_kept_are_not_registered(home: Home, searched: Searched) -> None:
     assert register(home, searched(keep=False)) is None
 
@@ -191,6 +193,7 @@ def test_champion_moves_to_better_version(
     assert register(home, best) == RegisteredVersion("lm", 2, is_new=False, is_champion=False)
 
 
+@pytest.mark.slow
 def test_name_may_have_dots(home: Home, searched: Searched, client: MlflowClient) -> None:
     """MLflow takes them in the name of a registered model, and not in that of a logged one."""
     result = searched()
@@ -201,6 +204,7 @@ def test_name_may_have_dots(home: Home, searched: Searched, client: MlflowClient
     assert client.get_model_version_by_alias("lm-0.5b", "champion").run_id == result.run_ids[0]
 
 
+@pytest.mark.slow
 def test_older_state_is_not_taken_for_the_newest(
     home: Home, searched: Searched, client: MlflowClient, open_tracker: Any
 ) -> None:

@@ -84,6 +84,7 @@ def test_page_starts_with_answer(page: Texts, result: SearchResult) -> None:
         assert text in answer, text
 
 
+@pytest.mark.slow
 def test_page_has_every_section(page: Texts, result: SearchResult) -> None:
     for text in (
         "Best so far, by tokens", "Best so far, by time", "val_loss of every trial",
@@ -291,6 +292,7 @@ def test_pictures_have_width_and_resolution_of_paper(tmp_path: Path, result: Sea
             assert round(picture.info["dpi"][0]) == 300
 
 
+@pytest.mark.slow
 def test_report_names_path_that_cannot_be_written(tmp_path: Path, result: SearchResult) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(TunerError, match=r"there is no folder .*/file to write report.html to"):

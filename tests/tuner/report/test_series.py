@@ -141,6 +141,7 @@ def test_rungs_count_trials_by_course(space: SearchSpace) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_rungs_of_a_search_agree_with_its_outcomes(tmp_path: Path) -> None:
     result = result_in(tmp_path, "trials: 24")
     stopped = {r.level: r.stopped for r in ReportData(result).rungs}

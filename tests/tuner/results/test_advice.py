@@ -70,6 +70,7 @@ def test_single_good_trial_at_the_edge_gives_no_advice(folder: Path) -> None:
     assert len(with_text(Made(load(folder), bowl(1.0), fixed=fixed).advise(), " lie at ")) == 1
 
 
+@pytest.mark.slow
 def test_best_of_all_is_among_the_crowd(folder: Path) -> None:
     """Four of the best five lie at the end; but the very best lies in the middle."""
     fixed = [{RATE: 2e-3}, *({RATE: 0.0299 - i / 1e4} for i in range(4))]
@@ -80,6 +81,7 @@ def test_best_of_all_is_among_the_crowd(folder: Path) -> None:
     assert with_text(last.advise(), "α_max: the best 4 trials lie at the upper end")
 
 
+@pytest.mark.slow
 def test_range_is_not_widened_to_where_trials_diverge(folder: Path) -> None:
     fixed = [{RATE: 0.0299 - i / 1e5} for i in range(6)]  # these diverge
     fixed += [{RATE: 0.022 - i / 1e4} for i in range(6)]  # the best: above 0.017 is the upper tenth
@@ -91,6 +93,7 @@ def test_range_is_not_widened_to_where_trials_diverge(folder: Path) -> None:
     assert with_text(Made(load(folder), bowl(1.0), fixed=fixed).advise(), " lie at ")
 
 
+@pytest.mark.slow
 def test_stopped_trials_are_not_among_the_best(folder: Path) -> None:
     """Early losses of stopped trials, however low, say nothing about the full budget."""
     fixed = [{RATE: 0.029 if i < 8 else 1e-2 / i} for i in range(24)]
@@ -108,6 +111,7 @@ def test_edge_of_a_choice_adds_a_value(folder: Path) -> None:
     assert edge.endswith("try B: {choice: [8, 16, 32, 64]}.")
 
 
+@pytest.mark.slow
 def test_edge_that_cannot_move_proposes_a_constant(folder: Path) -> None:
     space = load(folder, "hyperparameters: {p_drop: {uniform: [0, 0.3]}, α_max: {log: [1e-3, 1]}}")
     made = Made(space, lambda d: 3 + float(d["dropout"]), trials=80)
@@ -235,6 +239,7 @@ def test_progress_ignores_trials_that_were_stopped(folder: Path) -> None:
 # importance ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", [RATE, "weight_decay"])
 def test_importance_finds_the_one_parameter_that_matters(folder: Path, label: str) -> None:
     made = Made(load(folder), bowl(1e-2, label))
@@ -286,6 +291,7 @@ def test_importance_gives_no_advice_without_clear_parameter(folder: Path) -> Non
     assert sum(map(bool, sentences)) <= 2  # 5 of 100 were measured
 
 
+@pytest.mark.slow
 def test_importance_is_the_same_in_any_unit(folder: Path) -> None:
     """Perplexities reach 1e304, whose squares are beyond a double."""
     space = load(folder)
@@ -298,6 +304,7 @@ def test_importance_is_the_same_in_any_unit(folder: Path) -> None:
     assert plain == huge == tiny
 
 
+@pytest.mark.slow
 def test_importance_is_computed_once_for_equal_trials(folder: Path) -> None:
     """The recommendations and the report of a search ask for the same fANOVA."""
     first, second = (Made(load(folder), bowl(1e-2)) for _ in range(2))
@@ -333,6 +340,7 @@ def test_importance_of_a_conditional_parameter_counts_its_own_trials(folder: Pat
 # number of trials, form ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_too_few_trials_for_the_parameters_are_reported(folder: Path) -> None:
     space = load(folder)
     (few,) = with_text(Made(space, bowl(2e-3), trials=8).advise(), "are few for")
@@ -351,6 +359,7 @@ def test_advice_is_short_and_always_the_same(folder: Path) -> None:
     assert len(made.advise()) <= 6
 
 
+@pytest.mark.slow
 def test_maximized_metric_inverts_the_advice(folder: Path) -> None:
     """Sparsity is set by hand: the reports of made-up trials have none."""
     space = load(folder, SPACE + "  s_final: 0.5\nobjective: {metric: sparsity}\n")

@@ -167,6 +167,7 @@ def test_sampler_begins_with_the_defaults(tmp_path: Path, name: str) -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [SLOW_GP, *(name for name in ALL if name != "gp")])
 def test_sampler_draws_plain_values_where_conditions_hold(tmp_path: Path, name: str) -> None:
     searched = {p.label: p for p in space(tmp_path).searched}
@@ -200,6 +201,7 @@ def test_observations_have_outcomes(tmp_path: Path) -> None:
     assert (trials_of(sampler)[1].state, trials_of(sampler)[1].value) == (TrialState.COMPLETE, 2.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tpe", SLOW_GP, "cmaes", "nsga2", "bohb"])
 def test_sampler_learns(tmp_path: Path, name: str) -> None:
     """Later suggestions lie nearer to the best learning rate than random ones."""
@@ -228,6 +230,7 @@ def test_sampler_draws_one_alternative(tmp_path: Path) -> None:
     assert len(set(rates["adamw"])) > 3 < len(set(rates["momentum"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tpe", "random", "gp"])
 def test_sampler_takes_grid_parameters_in_turn(tmp_path: Path, name: str) -> None:
     text = SPACE.replace("{choice: [8, 16]}", "{grid: [8, 16, 32]}").replace(
@@ -391,6 +394,7 @@ def test_sampler_suggests_the_same_in_another_process(tmp_path: Path) -> None:
         assert json.loads(done.stdout) == json.loads(json.dumps(here))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_sampler_with_little_to_search(tmp_path: Path, name: str) -> None:
     for rows in ("{λ: {log: [0.1, 1]}}", "{optimizer: {choice: [adamw, lion]}}", "{}"):

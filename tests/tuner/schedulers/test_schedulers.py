@@ -27,6 +27,7 @@ def search(
     return Search(given, scheduler, slots, trials, noise(seed, levels), seed, failing)
 
 
+@pytest.mark.slow
 @each_case
 @pytest.mark.parametrize("slots", [1, 3, 8, 40])
 @pytest.mark.parametrize("failing", [0.0, 0.05, 0.4])
@@ -44,6 +45,7 @@ def test_scheduler_ends_the_search_and_starts_every_trial(
             assert len(done.states("finished")) > 2 or name == "median"
 
 
+@pytest.mark.slow
 @each_case
 def test_scheduler_repeats_its_answers(name: str, form: str) -> None:
     """Also without the calls of `choose` that returned nothing, which a journal does not keep."""
@@ -55,6 +57,7 @@ def test_scheduler_repeats_its_answers(name: str, form: str) -> None:
             assert getattr(again, call)(*args, **kwargs) == answer
 
 
+@pytest.mark.slow
 @each_case
 def test_scheduler_takes_more_trials_later(name: str, form: str) -> None:
     """A search that has ended is resumed with more trials: all of them are started."""

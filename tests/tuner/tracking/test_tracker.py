@@ -162,6 +162,7 @@ def test_record_finds_searches_and_trials(
         record.trial(parent)  # a search is none
 
 
+@pytest.mark.slow
 def test_record_lists_finished_trials(open_tracker: Open, store: str, make_spec: MakeSpec) -> None:
     specs = [make_spec(seed=seed) for seed in range(5)]
     elsewhere = {**ENVIRONMENT, "torch": "1"}

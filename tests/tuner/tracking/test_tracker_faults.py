@@ -167,6 +167,7 @@ def stored_steps_at_once(store: str) -> None:
         connection.execute("select * from metrics").fetchall()
 
 
+@pytest.mark.slow
 def test_tracker_outlasts_a_full_disk(
     tmp_path: Path, empty_store: Path, make_spec: MakeSpec
 ) -> None:

@@ -85,6 +85,7 @@ def test_cold_space_stays_as_it_is(home: Home) -> None:
     assert warm_started(space, home) == (space, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "search"), [("lm", "second"), ("lm-1", "lm-1"), ("else", "lm-3"), ("lm-3", "lm-3")]
 )

@@ -184,6 +184,7 @@ def test_replay_repeats_a_trial_of_a_refilled_slot(
     assert replayed(tokens, make_spec(seed=9, steps=9, **rich), made[4], tmp_path) != []
 
 
+@pytest.mark.slow
 def test_replay_follows_a_chain(tokens: Tokens, make_spec: MakeSpec, tmp_path: Path) -> None:
     """The child's own reports are compared; its ancestors are trained again on the way."""
     root = make_spec(steps=12, reports=6, dropout=0.1)

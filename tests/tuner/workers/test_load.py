@@ -14,6 +14,7 @@ from tests.tuner.workers.scripted_workers import Clock, FakeWorker, patch_ray
 from tuner.workers.load import MetricsPoller, ProcessMeter
 
 
+@pytest.mark.slow
 def test_meter_measures_its_process() -> None:
     meter = ProcessMeter("cpu")
     until = time.process_time() + 0.3

@@ -251,6 +251,7 @@ def test_paused_trial_resumes_in_either_order_of_stop_and_start(
     run(scenario())
 
 
+@pytest.mark.slow
 def test_stop_frees_the_slot_and_fails_waiting_clients(
     tmp_path: Path, make_spec: MakeSpec, make_worker: MakeWorker
 ) -> None:
@@ -309,6 +310,7 @@ def test_reports_of_an_equal_trial_are_delivered_instead(
     run(scenario())
 
 
+@pytest.mark.slow
 def test_child_resumes_from_the_parents_checkpoint(
     tokens: Tokens, make_spec: MakeSpec, make_worker: MakeWorker
 ) -> None:
