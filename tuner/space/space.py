@@ -18,7 +18,7 @@ from model.spec.data import DataConfig, TokenizerConfig
 from model.spec.derive import derive
 from model.spec.hyperparameters import SYMBOL_TABLE, Hyperparameters
 from model.spec.symbol import FractionOf
-from model.spec.trial import KEPT_SYMBOLS, TrialSpec
+from model.spec.trial import KEPT_SYMBOLS, LARGEST_MICRO_BATCH, TrialSpec
 from tuner.space.combinations import combinations, corners, listed
 from tuner.space.data_facts import DataFacts
 from tuner.space.defaults import FirstTrial
@@ -33,9 +33,6 @@ from tuner.space.parameter import (
 )
 from tuner.space.parameter_set import ParameterSet
 from tuner.space.settings import Budget, Confirm, EngineConfig, InitFromConfig, SearchConfig
-
-# Largest default micro-batch; larger ones are no faster on a CPU.
-_LARGEST_MICRO_BATCH = 32
 
 
 class SearchSpace(Frozen):
@@ -122,7 +119,7 @@ class SearchSpace(Frozen):
         if self.engine.micro_batch:
             return self.engine.micro_batch
         common = math.gcd(*(int(b) for b in self.batch_sizes))
-        return max(b for b in range(1, _LARGEST_MICRO_BATCH + 1) if common % b == 0)
+        return max(b for b in range(1, LARGEST_MICRO_BATCH + 1) if common % b == 0)
 
     # draws ---------------------------------------------------------------------------------
 
