@@ -160,12 +160,12 @@ class Driver:
         if number not in self._running:
             return False
         time_ms = self._journal.append(Reported(number, report))
-        trial, best_before = self._board.trials[number], self._board.best
+        trial = self._board.trials[number]
         trial.times.append(time_ms)
         decision = self.conductor.report(number, report)
-        is_best = self._board.best is trial and best_before is not trial
+        leads = trial.confirms is None and self._board.leads(trial)
         for observer in self._observers:
-            observer.reported(trial, report, time_ms, is_best=is_best)
+            observer.reported(trial, report, time_ms, leads=leads)
         self._prune_checkpoints(number, report.step)
         continues = decision is Decision.CONTINUE and not self.halted
         if not continues:

@@ -148,7 +148,7 @@ def _result(context: SearchContext, training: TrainingResult, started: float) ->
             f"no trial of {context.name} has a result: {outcomes}; if they diverged, lower the "
             f"learning rates; 'tuner show --search {context.name}' shows them"
         )
-    wall = time.monotonic() - started
+    wall, recorded = time.monotonic() - started, context.recorded
     run_ids = {n: r for n in board.trials if (r := context.tracker.run_of(n)) is not None}
     return SearchResult(
         name=context.name,
@@ -158,7 +158,7 @@ def _result(context: SearchContext, training: TrainingResult, started: float) ->
         best=best,
         run_ids=run_ids,
         experiment_id=context.tracker.experiment_id,
-        wall_seconds=wall,
+        wall_seconds=wall + (recorded.seconds if recorded else 0.0),
         training_share=training.training_seconds / (training.workers * wall),
         run_id=context.tracker.run_id,
         status="interrupted" if training.halted else "finished",
@@ -170,6 +170,7 @@ def _result(context: SearchContext, training: TrainingResult, started: float) ->
         limit=conductor.limit,
         halted=training.halted,
         advice=[] if training.halted else _advice(context, conductor),
+        sessions=1 + (len(recorded.sessions) if recorded else 0),
     )
 
 

@@ -20,6 +20,7 @@ from tuner.driver.optuna_dashboard import StudyStore, study_url
 from tuner.journal.events import SearchBegun, SessionBegun
 from tuner.journal.journaled_search import environment_changes
 from tuner.journal.repeat import repeat, restored_decisions
+from tuner.schedulers.scheduler import RULES
 from tuner.tracking.reuse import ReuseIndex
 
 if TYPE_CHECKING:
@@ -146,12 +147,15 @@ def _make_conductor(
     find = ReuseIndex(context.record, environment, context.facts.data_fingerprint)
     may_find = None if context.fresh else find
     if recorded is None or recorded.session is None:
-        conductor = Conductor(context.space, context.facts, slots, find=may_find)
+        rules = recorded.rules if recorded else RULES
+        conductor = Conductor(context.space, context.facts, slots, find=may_find, rules=rules)
     else:
         context.view.phase(f"reading the journal of {context.name}")
         restored = restored_decisions(journal.events, find)
         first_slots = recorded.sessions[0].slots
-        conductor = Conductor(recorded.first_space, context.facts, first_slots, restored, may_find)
+        conductor = Conductor(
+            recorded.first_space, context.facts, first_slots, restored, may_find, recorded.rules
+        )
         repeat(conductor, journal.events, context.name)
         if changed := environment_changes(recorded.session.environment, environment):
             context.view.phase(
@@ -160,7 +164,8 @@ def _make_conductor(
         if context.space != conductor.space or slots != recorded.session.slots:
             conductor.edit(context.space, slots)
     if recorded is not None and context.space != recorded.space:
-        journal.append(SearchBegun(context.space, context.space_text, context.facts))
+        edit = SearchBegun(context.space, context.space_text, context.facts, recorded.rules)
+        journal.append(edit)
     journal.append(SessionBegun(environment, slots, in_order))
     return conductor
 
