@@ -187,6 +187,60 @@ def test_journal_notices_every_flipped_bit(tmp_path: Path) -> None:
                     module._parse(journal.path, data)
 
 
+def _with_checksum(line: bytes) -> bytes:
+    """Return an edited line with the checksum that fits it."""
+    data = json.loads(line)
+    del data["crc"]
+    return module._line(data)
+
+
+def _edited(lines: list[bytes]) -> list[bytes]:
+    return [lines[0], _with_checksum(lines[1].replace(b"loss", b"gain")), *lines[2:]]
+
+
+@pytest.mark.parametrize(
+    ("forge", "noticed"),
+    [
+        (_edited, 3),
+        (lambda lines: [lines[0], lines[2], lines[1], lines[3]], 2),
+        (lambda lines: [lines[0], lines[2], lines[3]], 2),
+        (lambda lines: lines[1:], 1),
+        (lambda lines: [*lines, lines[2]], 5),
+    ],
+    ids=["edited", "swapped", "removed", "beheaded", "repeated"],
+)
+def test_journal_notices_lines_that_do_not_follow_each_other(
+    tmp_path: Path, forge: Callable[[list[bytes]], list[bytes]], noticed: int
+) -> None:
+    """Each line by itself fits its checksum."""
+    journal = filled(tmp_path)
+    journal.close()
+    lines = journal.path.read_bytes().splitlines(keepends=True)
+    journal.path.write_bytes(b"".join(forge(lines)))
+    for read in (read_journal, Journal.open):
+        with pytest.raises(JournalError, match=rf":{noticed} does not follow the lines before it"):
+            read(tmp_path)
+
+
+def test_journal_covers_lines_of_an_earlier_version(tmp_path: Path) -> None:
+    """They have no digests, but the first line of this version covers them."""
+    old = [
+        module._line({"event": "failure", "number": n, "reason": "", "time_ms": 1}) for n in (0, 1)
+    ]
+    path = tmp_path / JOURNAL_FILE
+    path.write_bytes(b"".join(old))
+    assert numbers(tmp_path) == [0, 1]
+    journal = Journal.open(tmp_path)
+    journal.append(TrialFailed(2, ""))
+    journal.close()
+    assert numbers(tmp_path) == [0, 1, 2]
+    assert module.digest_of(path) == journal.digest
+    new = path.read_bytes().splitlines(keepends=True)[2]
+    path.write_bytes(old[1] + old[0] + new)
+    with pytest.raises(JournalError, match=":3 does not follow"):
+        read_journal(tmp_path)
+
+
 def test_journal_names_the_damaged_line(tmp_path: Path) -> None:
     journal = filled(tmp_path)
     journal.close()
