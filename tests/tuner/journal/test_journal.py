@@ -139,7 +139,7 @@ def test_journal_survives_twenty_kills(tmp_path: Path) -> None:
             assert first in (said + 1, said + 2)  # the last one may have been written unsaid
             time.sleep(draw.random() * 0.05)
             process.send_signal(signal.SIGKILL)
-            said = max(first, *map(int, process.stdout.read().split()))
+            said = max([first, *map(int, process.stdout.read().split())])
             assert process.wait() == -signal.SIGKILL
         found = numbers(tmp_path)
         assert found == list(range(len(found)))
