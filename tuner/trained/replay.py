@@ -22,6 +22,7 @@ from tuner.tracking.metrics import as_stored
 from tuner.tracking.record import Record
 from tuner.tracking.records import TrialRecord
 from tuner.tracking.tags import ENVIRONMENT
+from tuner.trained.check_record import check_record
 
 # On another device or library version sums are rounded differently, and training amplifies this.
 RELATIVE_TOLERANCE = 0.02
@@ -124,7 +125,8 @@ def replay(
         The verdict, with the differences between the reports.
 
     Raises:
-        RecordError: if there is no such trial, or its data, tokenizer or warm start have changed.
+        RecordError: if there is no such trial, its record contradicts itself, or its data,
+            tokenizer or warm start have changed.
         CorpusError: if the data cannot be read.
         StoreError: if the tracking store cannot be used.
     """
@@ -136,6 +138,7 @@ def replay(
         raise RecordError(
             f"trial {trial.number} of {trial.search} ({trial.status}) has no report to compare with"
         )
+    check_record(trial, spec, recorded)
     if spec.init_from is not None:
         bring_start(record, record.search(trial.search), spec.init_from, home)
     corpus = _recorded_corpus(record, trial, spec, home, on_progress)
