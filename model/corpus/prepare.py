@@ -18,7 +18,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -31,9 +31,16 @@ from model.corpus.shards import (
     assemble,
     encode_shard,
     in_batches,
-    place,
     shards_of,
     utf8_size,
+)
+from model.corpus.split import (
+    DocumentSplit,
+    PositionSplit,
+    Split,
+    is_one_document,
+    place,
+    position_split,
 )
 from model.errors import CorpusError
 from model.parallel import ordered_map, processes_for
@@ -161,9 +168,9 @@ def train_tokenizer(
     """
     check_vocab_size(vocab_size, special_tokens)
     check_pattern(pattern)
-    no_validation = -1.0  # below the place of every document
     count = partial(_count_batch, pattern=pattern, special_tokens=special_tokens)
-    _, counts = _count(data, no_validation, count, _Work.on(data, processes, on_progress))
+    texts = (document.text for document in documents(data))
+    counts = _count(texts, count, _Work.on(data, processes, on_progress))
     trained = merge_pretokens(counts, vocab_size, special_tokens, on_progress=on_progress)
     return Tokenizer(*trained, special_tokens, pattern)
 
@@ -179,7 +186,9 @@ def _folder(
         chosen: Any = tokenizer.fingerprint  # the path of its file does not count
     else:
         chosen = tokenizer.model_dump(mode="json", exclude={"file"})
-    parts = (FORMAT, identity.digest, data.validation_fraction, chosen)
+    parts = [FORMAT, identity.digest, data.validation_fraction, chosen]
+    if data.split_by is not None:  # left to the documents, the split follows from the digest
+        parts.append(data.split_by)
     return cache_dir / hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 
 
@@ -226,14 +235,17 @@ def _build(
     if not limit_path.exists():
         # Written after the tokenizer: if the limit exists, the tokenizer is complete.
         if isinstance(chosen, Tokenizer):
-            limit, _ = _survey(data, _measure_batch, work)
+            split, _ = _survey(data, _measure_batch, work)
             chosen.save(building, "huggingface")
         else:
-            limit = _train(building, data, chosen, work)
-        _write_json(limit_path, limit)
+            split = _train(building, data, chosen, work)
+        _write_json(
+            limit_path, {"cut": split.cut} if isinstance(split, PositionSplit) else split[0]
+        )
     limit = json.loads(limit_path.read_text(encoding="utf-8"))
+    split = PositionSplit(**limit) if isinstance(limit, dict) else DocumentSplit(limit)
     tokenizer = Tokenizer.from_file(building)
-    pieces = shards_of(data, limit, building, shards, tokenizer.fingerprint)
+    pieces = shards_of(data, split, building, shards, tokenizer.fingerprint)
     count = done = 0
     for num_bytes in ordered_map(encode_shard, pieces, work.processes):
         count, done = count + 1, done + num_bytes
@@ -248,6 +260,7 @@ def _build(
         "data_fingerprint": identity.digest,
         "tokenizer_fingerprint": tokenizer.fingerprint,
         "has_pairs": data.pairs,
+        "split_by": "position" if isinstance(split, PositionSplit) else "document",
         "bytes": sizes,
         "sha256": {
             name: sha256_of(building / name) for name in (*names, "tokenizer.json", "files.json")
@@ -258,15 +271,15 @@ def _build(
     limit_path.unlink()
 
 
-def _train(building: Path, data: DataConfig, config: TokenizerConfig, work: _Work) -> float:
-    """Train and save the tokenizer; return the limit of the validation part."""
+def _train(building: Path, data: DataConfig, config: TokenizerConfig, work: _Work) -> Split:
+    """Train and save the tokenizer; return the split."""
     count = partial(_count_batch, pattern=config.pattern, special_tokens=())
-    limit, counts = _survey(data, count, work)
+    split, counts = _survey(data, count, work)
     trained = merge_pretokens(
         counts, config.vocab_size, [END_OF_TEXT], on_progress=work.on_progress
     )
     Tokenizer(*trained, [END_OF_TEXT], config.pattern).save(building, "huggingface")
-    return limit
+    return split
 
 
 def _write_json(path: Path, value: Any) -> None:
@@ -287,8 +300,8 @@ class _Survey:
         held_out: number of validation documents.
     """
 
-    def __init__(self, data: DataConfig, limit: float) -> None:
-        self._data, self._limit = data, limit
+    def __init__(self, data: DataConfig, split: DocumentSplit) -> None:
+        self._data, self._limit = data, split.limit
         self.lowest = 1.0
         self.train = self.held_out = 0
 
@@ -306,12 +319,42 @@ class _Survey:
                 yield document.text
 
 
-def _survey(data: DataConfig, count: _Count, work: _Work) -> tuple[float, dict[bytes, int]]:
-    """Return the limit of the validation part and the pre-token counts of the training part."""
-    survey, counts = _count(data, data.validation_fraction, count, work)
+def _survey(data: DataConfig, count: _Count, work: _Work) -> tuple[Split, dict[bytes, int]]:
+    """Return the split of a source and the pre-token counts of its training part."""
+    if data.split_by == "position" or (_may_be_one_text(data) and is_one_document(data)):
+        split = position_split(data)
+        parts = split.parts(documents(data))
+        return split, _count((each.text for part, each in parts if part == "train"), count, work)
+    return _survey_documents(data, count, work)
+
+
+def _may_be_one_text(data: DataConfig) -> bool:
+    """Return True if a single document shall be split by position.
+
+    Not with a separator of the user's own, which was meant to occur.
+    """
+    separator = DataConfig.model_fields["separator"].default
+    return bool(
+        data.files and not data.pairs and data.split_by is None and data.separator == separator
+    )
+
+
+def _survey_documents(
+    data: DataConfig, count: _Count, work: _Work
+) -> tuple[DocumentSplit, dict[bytes, int]]:
+    """Return the split by document and the pre-token counts of the training documents.
+
+    Raises:
+        CorpusError: if one of the parts would have no document.
+    """
+    split = DocumentSplit(data.validation_fraction)
+    survey = _Survey(data, split)
+    counts = _count(survey.training_texts(), count, work)
     if not survey.held_out and survey.train > 1:
         # Of few documents, none may lie below the fraction: then the lowest one is held out.
-        survey, counts = _count(data, survey.lowest, count, work)
+        split = DocumentSplit(survey.lowest)
+        survey = _Survey(data, split)
+        counts = _count(survey.training_texts(), count, work)
     if survey.train + survey.held_out == 0:
         raise CorpusError(
             f"data: there are no documents, only separators ({data.separator!r}); give files "
@@ -319,34 +362,31 @@ def _survey(data: DataConfig, count: _Count, work: _Work) -> tuple[float, dict[b
         )
     noun = "pair" if data.pairs else "document"
     if survey.train + survey.held_out == 1:
-        fix = 'files, or say what separates documents (for instance separator: "\\n\\n")'
+        files = 'files, another separator (for instance separator: "\\n\\n"), or split_by: position'
         raise CorpusError(
             f"data: the split is by {noun}, and there is only one; give several "
-            f"{'pairs' if data.pairs else fix}"
+            f"{'pairs' if data.pairs else files}"
         )
     if not survey.train:
+        position = "" if data.pairs else ", or set split_by: position"
         raise CorpusError(
             f"data: every {noun} falls into the validation part; lower validation_fraction"
+            f"{position}"
         )
-    return max(data.validation_fraction, survey.lowest), counts
+    return split, counts
 
 
-def _count(
-    data: DataConfig,
-    limit: float,
-    count: _Count,
-    work: _Work,
-) -> tuple[_Survey, dict[bytes, int]]:
-    """Count the documents on both sides of a limit, and the pre-tokens above the limit."""
-    survey = _Survey(data, limit)
+def _count(texts: Iterable[str], count: _Count, work: _Work) -> dict[bytes, int]:
+    """Count the pre-tokens of some texts."""
     done = 0
     with PretokenCounts() as counts:
-        batches = in_batches(survey.training_texts(), len, _COUNTED_CHARACTERS)
-        for counted, num_bytes in ordered_map(count, batches, work.processes):
+        for counted, num_bytes in ordered_map(
+            count, in_batches(texts, len, _COUNTED_CHARACTERS), work.processes
+        ):
             counts.add(counted)
             done += num_bytes
             work.on_progress(Progress("counting", done, work.num_bytes, "B"))
-        return survey, counts.most_frequent()
+        return counts.most_frequent()
 
 
 def _count_batch(

@@ -23,7 +23,7 @@ from model.corpus import prepare as preparation
 from model.corpus import shards
 from model.corpus.corpus import Corpus
 from model.corpus.prepare import cached, prepare
-from model.corpus.shards import place
+from model.corpus.split import place
 from model.errors import CorpusError
 from model.progress import Progress
 from model.sources.documents import Document
@@ -414,7 +414,13 @@ def test_prepare_at_once_in_several_threads(texts: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        (b"only one document", {}, "the split is by document, and there is only one; give several"),
+        (
+            b"only one document",
+            {"separator": "|"},
+            "the split is by document, and there is only one; give several files, another separ",
+        ),
+        (b"only one document", {"split_by": "document"}, "there is only one; give several files"),
+        (b"x", {}, "a text of one character cannot be split"),
         (b"\xff\xfe", {}, r"a\.txt is not UTF-8 at byte 0"),
         (b"a <|endoftext|> b\xff", {}, r"a\.txt is not UTF-8 at byte 17"),
         (b" \n", {}, r"a\.txt is empty"),
