@@ -17,52 +17,27 @@ import fcntl
 import hashlib
 import json
 import shutil
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from model.corpus.corpus import FORMAT, Corpus, load, sha256_of
-from model.corpus.shards import (
-    SPLITS,
-    assemble,
-    encode_shard,
-    in_batches,
-    shards_of,
-    utf8_size,
-)
-from model.corpus.split import (
-    DocumentSplit,
-    PositionSplit,
-    Split,
-    is_one_document,
-    place,
-    position_split,
-)
+from model.corpus.shards import SPLITS, assemble, encode_shard, shards_of
+from model.corpus.split import DocumentSplit, PositionSplit, Split
+from model.corpus.survey import Work, count_batch, count_texts, measure_batch, survey
 from model.errors import CorpusError
-from model.parallel import ordered_map, processes_for
+from model.parallel import ordered_map
 from model.progress import OnProgress, Progress, silent
 from model.sources.fingerprint import Fingerprint, fingerprint
-from model.sources.registry import documents, source_bytes
+from model.sources.registry import documents
 from model.spec.data import END_OF_TEXT, DataConfig, TokenizerConfig
-from model.tokenizer.bpe import (
-    PretokenCounts,
-    check_pattern,
-    check_vocab_size,
-    count_pretokens,
-    merge_pretokens,
-)
+from model.tokenizer.bpe import check_pattern, check_vocab_size, merge_pretokens
 from model.tokenizer.load import load_tokenizer
-from model.tokenizer.pretokenizer import special_pattern
 from model.tokenizer.tokenizer import Tokenizer
 
-# Texts → pre-token counts, and the bytes of the texts.
-_Count = Callable[[Sequence[str]], tuple[Counter[str], int]]
-
-_COUNTED_CHARACTERS = 1 << 20
 _MEMO = "digests.json"
 
 
@@ -104,7 +79,7 @@ def prepare(
                 return corpus
             building = cache_dir / f".building-{folder.name}"
             try:
-                work = _Work.on(data, processes, on_progress)
+                work = Work.on(data, processes, on_progress)
                 _build(building, data, chosen, identity, work)
                 if fingerprint(data, memo).digest != identity.digest:
                     raise CorpusError("data: it changed while it was prepared; start again")
@@ -168,9 +143,9 @@ def train_tokenizer(
     """
     check_vocab_size(vocab_size, special_tokens)
     check_pattern(pattern)
-    count = partial(_count_batch, pattern=pattern, special_tokens=special_tokens)
+    count = partial(count_batch, pattern=pattern, special_tokens=special_tokens)
     texts = (document.text for document in documents(data))
-    counts = _count(texts, count, _Work.on(data, processes, on_progress))
+    counts = count_texts(texts, count, Work.on(data, processes, on_progress))
     trained = merge_pretokens(counts, vocab_size, special_tokens, on_progress=on_progress)
     return Tokenizer(*trained, special_tokens, pattern)
 
@@ -190,20 +165,6 @@ def _folder(
     if data.split_by is not None:  # left to the documents, the split follows from the digest
         parts.append(data.split_by)
     return cache_dir / hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
-
-
-class _Work(NamedTuple):
-    """Size of the source, number of processes, and the progress callback."""
-
-    num_bytes: int | None
-    processes: int
-    on_progress: OnProgress
-
-    @classmethod
-    def on(cls, data: DataConfig, processes: int | None, on_progress: OnProgress) -> _Work:
-        """Measure a source and choose the number of processes."""
-        num_bytes = source_bytes(data)
-        return cls(num_bytes, processes_for(num_bytes, processes), on_progress)
 
 
 @contextmanager
@@ -226,7 +187,7 @@ def _build(
     data: DataConfig,
     chosen: TokenizerConfig | Tokenizer,
     identity: Fingerprint,
-    work: _Work,
+    work: Work,
 ) -> None:
     """Build a corpus in a folder, or resume where an interrupted process stopped."""
     shards = building / "shards"
@@ -235,7 +196,7 @@ def _build(
     if not limit_path.exists():
         # Written after the tokenizer: if the limit exists, the tokenizer is complete.
         if isinstance(chosen, Tokenizer):
-            split, _ = _survey(data, _measure_batch, work)
+            split, _ = survey(data, measure_batch, work)
             chosen.save(building, "huggingface")
         else:
             split = _train(building, data, chosen, work)
@@ -271,10 +232,10 @@ def _build(
     limit_path.unlink()
 
 
-def _train(building: Path, data: DataConfig, config: TokenizerConfig, work: _Work) -> Split:
+def _train(building: Path, data: DataConfig, config: TokenizerConfig, work: Work) -> Split:
     """Train and save the tokenizer; return the split."""
-    count = partial(_count_batch, pattern=config.pattern, special_tokens=())
-    split, counts = _survey(data, count, work)
+    count = partial(count_batch, pattern=config.pattern, special_tokens=())
+    split, counts = survey(data, count, work)
     trained = merge_pretokens(
         counts, config.vocab_size, [END_OF_TEXT], on_progress=work.on_progress
     )
@@ -286,118 +247,3 @@ def _write_json(path: Path, value: Any) -> None:
     temporary = path.with_name(f".{path.name}")
     temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
     temporary.replace(path)
-
-
-# survey ------------------------------------------------------------------------------------
-
-
-class _Survey:
-    """Counts the documents of a source on both sides of the split limit, as they are read.
-
-    Attributes:
-        lowest: smallest place of any document.
-        train: number of training documents.
-        held_out: number of validation documents.
-    """
-
-    def __init__(self, data: DataConfig, split: DocumentSplit) -> None:
-        self._data, self._limit = data, split.limit
-        self.lowest = 1.0
-        self.train = self.held_out = 0
-
-    def training_texts(self) -> Iterator[str]:
-        """Yield the texts of the training documents."""
-        previous = None
-        for document in documents(self._data):
-            where = place(document.name)
-            if document.name != previous:
-                previous = document.name
-                self.lowest = min(self.lowest, where)
-                self.train += where > self._limit
-                self.held_out += where <= self._limit
-            if where > self._limit:
-                yield document.text
-
-
-def _survey(data: DataConfig, count: _Count, work: _Work) -> tuple[Split, dict[bytes, int]]:
-    """Return the split of a source and the pre-token counts of its training part."""
-    if data.split_by == "position" or (_may_be_one_text(data) and is_one_document(data)):
-        split = position_split(data)
-        parts = split.parts(documents(data))
-        return split, _count((each.text for part, each in parts if part == "train"), count, work)
-    return _survey_documents(data, count, work)
-
-
-def _may_be_one_text(data: DataConfig) -> bool:
-    """Return True if a single document shall be split by position.
-
-    Not with a separator of the user's own, which was meant to occur.
-    """
-    separator = DataConfig.model_fields["separator"].default
-    return bool(
-        data.files and not data.pairs and data.split_by is None and data.separator == separator
-    )
-
-
-def _survey_documents(
-    data: DataConfig, count: _Count, work: _Work
-) -> tuple[DocumentSplit, dict[bytes, int]]:
-    """Return the split by document and the pre-token counts of the training documents.
-
-    Raises:
-        CorpusError: if one of the parts would have no document.
-    """
-    split = DocumentSplit(data.validation_fraction)
-    survey = _Survey(data, split)
-    counts = _count(survey.training_texts(), count, work)
-    if not survey.held_out and survey.train > 1:
-        # Of few documents, none may lie below the fraction: then the lowest one is held out.
-        split = DocumentSplit(survey.lowest)
-        survey = _Survey(data, split)
-        counts = _count(survey.training_texts(), count, work)
-    if survey.train + survey.held_out == 0:
-        raise CorpusError(
-            f"data: there are no documents, only separators ({data.separator!r}); give files "
-            f"with text between them, or another separator"
-        )
-    noun = "pair" if data.pairs else "document"
-    if survey.train + survey.held_out == 1:
-        files = 'files, another separator (for instance separator: "\\n\\n"), or split_by: position'
-        raise CorpusError(
-            f"data: the split is by {noun}, and there is only one; give several "
-            f"{'pairs' if data.pairs else files}"
-        )
-    if not survey.train:
-        position = "" if data.pairs else ", or set split_by: position"
-        raise CorpusError(
-            f"data: every {noun} falls into the validation part; lower validation_fraction"
-            f"{position}"
-        )
-    return split, counts
-
-
-def _count(texts: Iterable[str], count: _Count, work: _Work) -> dict[bytes, int]:
-    """Count the pre-tokens of some texts."""
-    done = 0
-    with PretokenCounts() as counts:
-        for counted, num_bytes in ordered_map(
-            count, in_batches(texts, len, _COUNTED_CHARACTERS), work.processes
-        ):
-            counts.add(counted)
-            done += num_bytes
-            work.on_progress(Progress("counting", done, work.num_bytes, "B"))
-        return counts.most_frequent()
-
-
-def _count_batch(
-    texts: Sequence[str], pattern: str, special_tokens: Sequence[str]
-) -> tuple[Counter[str], int]:
-    """Return the pre-token counts of some texts, and the bytes of the texts."""
-    special = special_pattern(special_tokens)
-    parts = [part for text in texts for part in special.split(text)[::2]] if special else texts
-    return count_pretokens(parts, pattern), sum(map(utf8_size, texts))
-
-
-def _measure_batch(texts: Sequence[str]) -> tuple[Counter[str], int]:
-    """Return the bytes of some texts without counts: a given tokenizer needs no training."""
-    return Counter(), sum(map(utf8_size, texts))

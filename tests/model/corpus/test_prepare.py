@@ -273,7 +273,7 @@ def test_open_corpus_survives_deleted_files(texts: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("module", "at", "redone"),
     [
-        (preparation, "_count_batch", ["survey", "encode"]),
+        (preparation, "count_batch", ["survey", "encode"]),
         (preparation, "merge_pretokens", ["survey", "encode"]),
         (shards, "_encode", ["encode"]),
         (preparation, "assemble", []),
@@ -296,7 +296,7 @@ def test_prepare_resumes_after_an_interruption(
 
     def interrupt(*args: Any, **kwargs: Any) -> Any:
         calls.append(args)
-        if len(calls) == 2 or at in {"merge_pretokens", "_count_batch"}:
+        if len(calls) == 2 or at in {"merge_pretokens", "count_batch"}:
             raise KeyboardInterrupt
         return real(*args, **kwargs)
 
@@ -306,7 +306,7 @@ def test_prepare_resumes_after_an_interruption(
             prepare(config(texts), SMALL, tmp_path / "cache")
     assert [path for path in (tmp_path / "cache").iterdir() if "building" in path.name]
     work: list[str] = []
-    stages = ((preparation, "_survey", "survey"), (shards, "_encode", "encode"))
+    stages = ((preparation, "survey", "survey"), (shards, "_encode", "encode"))
     for at_work, name, stage in stages:
         function = getattr(at_work, name)
 
