@@ -9,6 +9,7 @@ hyperparameters:
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -207,18 +208,19 @@ def _located_files(file: YamlFile, data: dict[str, Any]) -> dict[str, Any]:
     """Return `data:` with absolute paths.
 
     Relative paths begin at the folder of the search-space file, or at the working directory if
-    they come from the command line.
+    they come from the command line; `~` is the home folder.
     """
-    folder = file.folder(("data", "hub"))
     hub, files = data.get("hub"), data.get("files")
-    if isinstance(hub, str) and "\0" not in hub and (folder / hub).is_dir():
-        data = data | {"hub": str(folder / hub)}
+    if isinstance(hub, str) and "\0" not in hub:
+        path = _path(file, ("data", "hub"), hub)
+        data = data | {"hub": str(path)} if path.is_dir() else data
     if isinstance(files, str):
         files = [files]
     if not isinstance(files, list):
         return data
-    folder = file.folder(("data", "files"))
-    return data | {"files": tuple(str(folder / f) if isinstance(f, str) else f for f in files)}
+    place: Place = ("data", "files")
+    paths = (str(_path(file, place, f)) if isinstance(f, str) else f for f in files)
+    return data | {"files": tuple(paths)}
 
 
 def _located(file: YamlFile, section: str, data: dict[str, Any], key: str) -> dict[str, Any]:
@@ -226,7 +228,12 @@ def _located(file: YamlFile, section: str, data: dict[str, Any], key: str) -> di
     path = data.get(key)
     if not isinstance(path, str) or not path:
         return data
-    return data | {key: str(file.folder((section, key)) / path)}
+    return data | {key: str(_path(file, (section, key), path))}
+
+
+def _path(file: YamlFile, place: Place, path: str) -> Path:
+    """Return the absolute path of a path that the user wrote at a place."""
+    return file.folder(place) / os.path.expanduser(path)  # noqa: PTH111 - keeps ~ of no user
 
 
 def _parameters(
