@@ -15,6 +15,7 @@ import numpy as np
 
 from model.corpus.dataset import Ints, Tokens
 from model.corpus.split import Split
+from model.errors import CorpusError
 from model.sources.documents import Document
 from model.sources.registry import documents
 from model.spec.data import END_OF_TEXT, DataConfig, SplitName
@@ -104,12 +105,18 @@ def _encode(tokenizer: Tokenizer, pieces: Sequence[Document]) -> tuple[Tokens, I
     """Return the token ids of pieces of documents, and the ends of the documents that end in them.
 
     Text that looks like a special token is encoded as text; end_of_text is added after a document.
+
+    Raises:
+        CorpusError: if the tokenizer has no token for a byte of a text.
     """
     end = tokenizer.encode_numpy(END_OF_TEXT)
     encoded: list[Tokens] = [end[:0]]
     ends, size = [], 0
     for piece in pieces:
-        ids = tokenizer.encode_ordinary(piece.text)
+        try:
+            ids = tokenizer.encode_ordinary(piece.text)
+        except CorpusError as error:
+            raise CorpusError(f"data: {piece.name}: {error}") from error
         encoded += [ids, end] if piece.ends else [ids]
         size += len(ids) + piece.ends
         if piece.ends:

@@ -29,6 +29,7 @@ from model.progress import Progress
 from model.sources.documents import Document
 from model.sources.registry import documents
 from model.spec.data import END_OF_TEXT, DataConfig, TokenizerConfig
+from model.tokenizer.tokenizer import Tokenizer
 
 SMALL = TokenizerConfig(vocab_size=270)
 
@@ -512,3 +513,21 @@ def test_prepare_reports_errors_of_a_given_tokenizer(texts: Path, tmp_path: Path
     ):
         with pytest.raises(CorpusError, match=message):
             prepare(config(texts), TokenizerConfig(file=str(file)), tmp_path / "cache")
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_prepare_takes_a_tokenizer_without_all_bytes(tmp_path: Path, processes: int) -> None:
+    """If the text needs none of those that are missing."""
+    vocab = dict(enumerate([b"a", b"b", b" ", b"ab", END_OF_TEXT.encode()]))
+    Tokenizer(vocab, [(b"a", b"b")], [END_OF_TEXT]).save(tmp_path / "few", "huggingface")
+    few, cache = TokenizerConfig(file=str(tmp_path / "few")), tmp_path / "cache"
+    (tmp_path / "good.txt").write_text("ab a b " * 20)
+    corpus = prepare(config(tmp_path / "good.txt"), few, cache, processes=processes)
+    assert corpus.vocab_size == 5
+    assert corpus.train[:4].tolist() == [3, 2, 0, 2]
+    (tmp_path / "bad.txt").write_text("ab a b " * 20 + "ac")
+    with pytest.raises(
+        CorpusError, match=r"data: bad\.txt#0: .* no token for the byte 0x63 \('c'\)"
+    ):
+        prepare(config(tmp_path / "bad.txt"), few, cache, processes=processes)
+    assert len(prepared(cache)) == 1
