@@ -10,6 +10,7 @@ from tuner.commands.output import (
     INTERRUPTED,
     check_run,
     consoles,
+    data_errors,
     home_of,
     print_json,
     say,
@@ -45,7 +46,8 @@ def run_search(options: argparse.Namespace) -> int:
     if options.resume:
         result = resume(options.resume, edit=edit, **common)
     else:
-        result = search(space, name=options.name, **common)
+        with data_errors(options):
+            result = search(space, name=options.name, **common)
     print_summary(results, result, options.home)
     best = result.best
     print_json(

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
 
+from model.errors import CorpusError
 from model.spec.data import DataConfig, TokenizerConfig
 from model.spec.hyperparameters import find_symbol
 from tuner.errors import SpaceError
@@ -73,6 +75,36 @@ def read_space(path: str | Path, overrides: Sequence[Override] = ()) -> tuple[Se
     if space is None or file.mistakes:
         raise SpaceError(file.name, file.mistakes)
     return space, annotated(file.text, overrides)
+
+
+# Beginning of a message → place of what it is about in a file.
+_PLACES: Mapping[str, Place] = {
+    "data.files": ("data", "files"),
+    "data.hub": ("data", "hub"),
+    "data": ("data",),
+    "tokenizer.file": ("tokenizer", "file"),
+}
+
+
+@contextmanager
+def data_errors_located(path: str | Path, overrides: Sequence[Override]) -> Iterator[None]:
+    """Turn a CorpusError of valid spaces, whose data cannot be used, into one with a position.
+
+    Raises:
+        SpaceError: instead of a CorpusError about data or tokenizer, at their place in the file.
+    """
+    try:
+        yield
+    except CorpusError as error:
+        message = str(error)
+        place = _PLACES.get(message.partition(":")[0])
+        if place is None or not Path(path).is_file():  # a pipe has been read already
+            raise
+        file = YamlFile(path)
+        for override in overrides:
+            file.override(override.option, override.path, override.text)
+        file.note(place, message)
+        raise SpaceError(file.name, file.mistakes) from error
 
 
 def _as_spelled(path: tuple[str, ...], data: Any) -> tuple[str, ...]:

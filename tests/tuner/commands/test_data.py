@@ -98,3 +98,29 @@ def test_nul_bytes_in_a_text_are_said(tmp_path: Path, capsys: pytest.CaptureFixt
     options = space_of(tmp_path, "u\0t\0f\0001\0006\0" * 100, 0.4)
     assert main(["data", "prepare", *options]) == 0
     assert "NUL bytes, which no text has, are in input.txt; leave the file out" in said(capsys)
+
+
+@pytest.mark.parametrize(
+    ("change", "column", "message"),
+    [
+        ("data: {files: bad.txt}", "7", "data: {folder}/bad.txt is not UTF-8 at byte 1 (0xff)"),
+        (
+            "data: {files: bad.txt, hub: null, errors: replace, separator: \\xff}",
+            "7",
+            "data: the split is by document, and there is only one",
+        ),
+    ],
+)
+def test_an_error_of_the_data_has_a_place_in_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: str, column: str, message: str
+) -> None:
+    """Also if it is found only when the data is read."""
+    (tmp_path / "bad.txt").write_bytes(b"a\xff" * 99)
+    space = tmp_path / "space.yaml"
+    space.write_text(
+        f"{change}\nhyperparameters: {{α_max: {{log: [1e-3, 1e-2]}}}}\nbudget: {{tokens: 999}}\n"
+    )
+    options = ["--space", str(space), "--home", str(tmp_path / "home")]
+    assert main(["data", "prepare", *options]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"{space}:1:{column} {message.format(folder=tmp_path)}")
