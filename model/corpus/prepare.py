@@ -66,7 +66,7 @@ def prepare(
     chosen = load_tokenizer(tokenizer) or tokenizer
     memo = cache_dir / _MEMO
     identity = fingerprint(data, memo)
-    folder = _folder(cache_dir, data, chosen, identity)
+    folder = _folder(cache_dir, data, chosen, identity.digest)
     corpus = load(folder, data, tokenizer)
     if corpus is not None:
         return corpus
@@ -105,8 +105,17 @@ def prepare(
         ) from error
 
 
-def cached(data: DataConfig, tokenizer: TokenizerConfig, cache_dir: Path) -> Corpus | None:
+def cached(
+    data: DataConfig, tokenizer: TokenizerConfig, cache_dir: Path, *, digest: str | None = None
+) -> Corpus | None:
     """Load from the cache what `prepare` would load; return None if it would have to build.
+
+    Args:
+        data: source of the text.
+        tokenizer: as for `prepare`.
+        cache_dir: folder of the prepared corpora.
+        digest: fingerprint of an earlier state of the source, whose corpus is wanted; None reads
+            the source as it is.
 
     Raises:
         CorpusError: if the source or the tokenizer cannot be read.
@@ -114,8 +123,8 @@ def cached(data: DataConfig, tokenizer: TokenizerConfig, cache_dir: Path) -> Cor
     if not cache_dir.exists():
         return None
     chosen = load_tokenizer(tokenizer) or tokenizer
-    identity = fingerprint(data, cache_dir / _MEMO)
-    return load(_folder(cache_dir, data, chosen, identity), data, tokenizer)
+    digest = digest or fingerprint(data, cache_dir / _MEMO).digest
+    return load(_folder(cache_dir, data, chosen, digest), data, tokenizer)
 
 
 def train_tokenizer(
@@ -154,14 +163,14 @@ def _folder(
     cache_dir: Path,
     data: DataConfig,
     tokenizer: TokenizerConfig | Tokenizer,
-    identity: Fingerprint,
+    digest: str,
 ) -> Path:
     """Path of a corpus in the cache."""
     if isinstance(tokenizer, Tokenizer):
         chosen: Any = tokenizer.fingerprint  # the path of its file does not count
     else:
         chosen = tokenizer.model_dump(mode="json", exclude={"file"})
-    parts = [FORMAT, identity.digest, data.validation_fraction, chosen]
+    parts = [FORMAT, digest, data.validation_fraction, chosen]
     if data.split_by is not None:  # left to the documents, the split follows from the digest
         parts.append(data.split_by)
     return cache_dir / hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]

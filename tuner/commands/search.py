@@ -103,6 +103,7 @@ def run_replay(options: argparse.Namespace) -> int:
             home=home_of(options),
             on_report=on_report,
             on_progress=on_progress,
+            prepared=options.prepared,
         )
     trial = result.trial
     style = {"bit-exact": "bold green", "within tolerance": "yellow"}.get(
