@@ -85,6 +85,11 @@ def _parser() -> argparse.ArgumentParser:
     replay = command("replay", "retrain a trial and verify that it reproduces", common, home)
     replay.add_argument("run", nargs="?", metavar="RUN", help=_RUN)
     replay.add_argument("--search", metavar="NAME", help="take the best trial of this search")
+    replay.add_argument(
+        "--prepared",
+        action="store_true",
+        help="train on the prepared copy of the data, though the data has changed since or is gone",
+    )
     text = "upload events that MLflow missed"
     sync = command("sync", text, common, home)
     sync.add_argument(

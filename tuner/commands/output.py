@@ -6,6 +6,8 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from tuner.errors import TunerError
@@ -66,6 +68,15 @@ def space_of(options: argparse.Namespace) -> SearchSpace:
     from tuner.space_file.load import load_space
 
     return load_space(options.space, options.overrides)
+
+
+@contextmanager
+def data_errors(options: argparse.Namespace) -> Iterator[None]:
+    """Report data that cannot be used at its place in the file of --space."""
+    from tuner.space_file.load import data_errors_located
+
+    with data_errors_located(options.space, options.overrides):
+        yield
 
 
 def check_run(options: argparse.Namespace) -> None:

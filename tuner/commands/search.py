@@ -10,6 +10,7 @@ from tuner.commands.output import (
     INTERRUPTED,
     check_run,
     consoles,
+    data_errors,
     home_of,
     print_json,
     say,
@@ -45,7 +46,8 @@ def run_search(options: argparse.Namespace) -> int:
     if options.resume:
         result = resume(options.resume, edit=edit, **common)
     else:
-        result = search(space, name=options.name, **common)
+        with data_errors(options):
+            result = search(space, name=options.name, **common)
     print_summary(results, result, options.home)
     best = result.best
     print_json(
@@ -101,6 +103,7 @@ def run_replay(options: argparse.Namespace) -> int:
             home=home_of(options),
             on_report=on_report,
             on_progress=on_progress,
+            prepared=options.prepared,
         )
     trial = result.trial
     style = {"bit-exact": "bold green", "within tolerance": "yellow"}.get(

@@ -24,8 +24,9 @@ from tuner.journal.events import SearchBegun
 from tuner.journal.journal import Journal
 from tuner.journal.journaled_search import JournaledSearch
 from tuner.results.result import SearchResult
-from tuner.space.conflicts import conflicts
+from tuner.space.conflicts import check_contexts, conflicts
 from tuner.space.data_facts import DataFacts
+from tuner.space.data_notes import data_notes
 from tuner.space.space import SearchSpace
 from tuner.tracking.datasets import dataset_inputs
 from tuner.tracking.record import Record
@@ -72,6 +73,8 @@ def search(
     space_text = space_text or space.model_dump_json(indent=2)
     space, start = warm_started(space, home)
     corpus = _prepare(space, home, view)
+    for note in data_notes(corpus):
+        view.phase(note)
     facts = _check_facts(space, corpus, start)
     with deferred_interrupts() as check_interrupt, contextlib.ExitStack() as ray:
         record = _start_ray(ray, corpus, home, view)
@@ -217,11 +220,7 @@ def _check_facts(space: SearchSpace, corpus: Corpus, start: WarmStart | None) ->
     if start is not None:
         start.check_tokenizer(corpus.tokenizer_fingerprint)
         facts = replace(facts, init_from=start.init_from)
-    try:
-        for shape in space.shapes(facts.vocab_size):
-            facts.sequences(shape.context_length)
-    except ValueError as error:
-        raise TunerError(f"the space {space.name} does not fit its data: {error}") from error
+    check_contexts(space, facts)
     # Reading the file has reported all conflicts but those that depend on the number of tokens.
     for _, message in conflicts(space, facts.train_size):
         raise TunerError(f"the space {space.name} does not fit its data: {message}")

@@ -9,10 +9,11 @@ from enum import StrEnum
 from pathlib import Path
 
 from model.corpus.corpus import Corpus
-from model.corpus.prepare import prepare
+from model.corpus.prepare import cached, prepare
 from model.engine.report import METRICS, SOME_METRICS, Report
 from model.progress import OnProgress, silent
 from model.sources.fingerprint import difference, fingerprint
+from model.spec.data import TokenizerConfig
 from model.spec.trial import TrialSpec
 from tuner.errors import RecordError
 from tuner.formatting import short_hash
@@ -110,6 +111,7 @@ def replay(
     on_report: OnReport | None = None,
     on_progress: OnProgress = silent,
     states: Path | None = None,
+    prepared: bool = False,
 ) -> ReplayResult:
     """Retrain a recorded trial and compare its reports with the recorded ones.
 
@@ -120,6 +122,8 @@ def replay(
         on_report: called with the number of each replayed report, their count, and the report.
         on_progress: called with the progress of the preparation of the data.
         states: folder for checkpoints; None saves none.
+        prepared: True to train on the prepared copy of the data in the home, whatever has become
+            of the data itself.
 
     Returns:
         The verdict, with the differences between the reports.
@@ -141,7 +145,10 @@ def replay(
     check_record(trial, spec, recorded)
     if spec.init_from is not None:
         bring_start(record, record.search(trial.search), spec.init_from, home)
-    corpus = _recorded_corpus(record, trial, spec, home, on_progress)
+    if prepared:
+        corpus = _prepared_corpus(record, trial, spec, home)
+    else:
+        corpus = _recorded_corpus(record, trial, spec, home, on_progress)
     reports, present = _retrain(
         spec, len(recorded), trial.environment, corpus, home.starts, on_report, states
     )
@@ -172,13 +179,11 @@ def _recorded_corpus(
         changes = difference(record.data_files(trial), identity.files) or "its options changed"
         hint = "; python-stdlib differs between versions of Python" if spec.data.source else ""
         raise RecordError(
-            f"the data has changed: {changes}{hint}; restore it to replay (fingerprint "
+            f"the data has changed: {changes}{hint}; restore it to replay, or try 'tuner replay "
+            f"--prepared', which trains on the copy that was prepared for the search (fingerprint "
             f"{short_hash(identity.digest)}… instead of {short_hash(spec.data_fingerprint)}…)"
         )
-    tokenizer = spec.tokenizer
-    if tokenizer.file is not None:
-        search = record.search(trial.search)
-        tokenizer = recorded_tokenizer(record, search, spec.tokenizer_fingerprint, home)
+    tokenizer = _recorded_tokenizer(record, trial, spec, home)
     corpus = prepare(spec.data, tokenizer, home.corpora, on_progress=on_progress)
     if corpus.tokenizer_fingerprint != spec.tokenizer_fingerprint:
         raise RecordError(
@@ -187,6 +192,28 @@ def _recorded_corpus(
             f"{short_hash(spec.tokenizer_fingerprint)}…); replay with the recorded version"
         )
     return corpus
+
+
+def _prepared_corpus(record: Record, trial: TrialRecord, spec: TrialSpec, home: Home) -> Corpus:
+    """Load the corpus that was prepared for a trial; raise RecordError if it is gone."""
+    tokenizer = _recorded_tokenizer(record, trial, spec, home)
+    corpus = cached(spec.data, tokenizer, home.corpora, digest=spec.data_fingerprint)
+    if corpus is None or corpus.tokenizer_fingerprint != spec.tokenizer_fingerprint:
+        raise RecordError(
+            f"{home.corpora} has no prepared copy of the data of this trial; restore the data and "
+            f"replay without --prepared"
+        )
+    return corpus
+
+
+def _recorded_tokenizer(
+    record: Record, trial: TrialRecord, spec: TrialSpec, home: Home
+) -> TokenizerConfig:
+    """Return the configuration of a trial's tokenizer; a file is the recorded one."""
+    if spec.tokenizer.file is None:
+        return spec.tokenizer
+    search = record.search(trial.search)
+    return recorded_tokenizer(record, search, spec.tokenizer_fingerprint, home)
 
 
 def _retrain(
