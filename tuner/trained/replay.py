@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from model.corpus.corpus import Corpus
 from model.corpus.prepare import cached, prepare
@@ -72,6 +73,7 @@ class ReplayResult:
         differences: all numbers that differ, by step.
         changed: part of the environment → recorded and present value, where they differ.
         state: checkpoint at the last report, if `replay` got a folder for checkpoints.
+        prepared: True if it was trained on the prepared copy of the data in the home.
     """
 
     trial: TrialRecord
@@ -81,12 +83,15 @@ class ReplayResult:
     differences: list[Difference]
     changed: dict[str, tuple[str, str]]
     state: Path | None = None
+    prepared: bool = False
 
     @property
     def sentence(self) -> str:
         """The verdict as a message for the user."""
         if self.verdict is Verdict.BIT_EXACT:
-            return f"bit-exact: all {self.reports} reports are the same to the last bit"
+            on = ", on the prepared copy of the data, which was not compared with the data"
+            count = f"all {self.reports} reports are" if self.reports > 1 else "its report is"
+            return f"bit-exact: {count} the same to the last bit{on if self.prepared else ''}"
         environment = "; ".join(f"{k} {old} → {new}" for k, (old, new) in self.changed.items())
         worst = max(self.differences, key=lambda d: d.of_allowed)
         if self.verdict is Verdict.WITHIN_TOLERANCE:
@@ -145,13 +150,14 @@ def replay(
     check_record(trial, spec, recorded)
     if spec.init_from is not None:
         bring_start(record, record.search(trial.search), spec.init_from, home)
-    if prepared:
-        corpus = _prepared_corpus(record, trial, spec, home)
-    else:
-        corpus = _recorded_corpus(record, trial, spec, home, on_progress)
-    reports, present = _retrain(
-        spec, len(recorded), trial.environment, corpus, home.starts, on_report, states
-    )
+    with TemporaryDirectory(prefix="tuner-replay-") as folder:
+        if prepared:
+            corpus = _prepared_corpus(record, trial, spec, home)
+        else:
+            corpus = _recorded_corpus(record, trial, spec, home, Path(folder), on_progress)
+        reports, present = _retrain(
+            spec, len(recorded), trial.environment, corpus, home.starts, on_report, states
+        )
     changed = {
         name: (trial.environment[name], present[name])
         for name in ENVIRONMENT
@@ -167,13 +173,22 @@ def replay(
         differences,
         changed,
         Path(last) if last else None,
+        prepared,
     )
 
 
 def _recorded_corpus(
-    record: Record, trial: TrialRecord, spec: TrialSpec, home: Home, on_progress: OnProgress
+    record: Record,
+    trial: TrialRecord,
+    spec: TrialSpec,
+    home: Home,
+    folder: Path,
+    on_progress: OnProgress,
 ) -> Corpus:
-    """Prepare the data and the tokenizer of a trial; raise RecordError if they have changed."""
+    """Prepare the data and the tokenizer of a trial; raise RecordError if they have changed.
+
+    They are prepared anew in a folder: nothing shows that the copy in the home is of this data.
+    """
     identity = fingerprint(spec.data)  # reads all files: file times prove nothing
     if identity.digest != spec.data_fingerprint:
         changes = difference(record.data_files(trial), identity.files) or "its options changed"
@@ -184,7 +199,7 @@ def _recorded_corpus(
             f"{short_hash(identity.digest)}… instead of {short_hash(spec.data_fingerprint)}…)"
         )
     tokenizer = _recorded_tokenizer(record, trial, spec, home)
-    corpus = prepare(spec.data, tokenizer, home.corpora, on_progress=on_progress)
+    corpus = prepare(spec.data, tokenizer, folder, on_progress=on_progress)
     if corpus.tokenizer_fingerprint != spec.tokenizer_fingerprint:
         raise RecordError(
             f"this version of tuner trains another tokenizer from the same data (fingerprint "
