@@ -105,9 +105,10 @@ class _RaySession(threading.Thread):
 
     @override
     def run(self) -> None:
-        # Ray's processes inherit the mask. A terminal that closes sends SIGHUP to all processes of
-        # its group, and the search needs its workers until it has ended by itself.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+        # Ray's processes inherit the mask. A terminal that closes sends SIGHUP to all its processes,
+        # and systemd or Slurm SIGTERM to all of a job; but the search needs its workers until it
+        # has ended by itself.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGTERM})
         try:
             with ray_folder(keep=self._keep_logs) as self.folder:
                 with _ray_environment(self.folder):
@@ -120,6 +121,8 @@ class _RaySession(threading.Thread):
     def _run_ray(self) -> None:
         import ray
 
+        if self.ended.is_set():  # a signal came in the seconds of the import
+            return
         logging.getLogger("ray").setLevel(logging.ERROR)  # Ray notes that this is a thread
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the driver reports failures
         try:
@@ -142,6 +145,7 @@ class _RaySession(threading.Thread):
             gc.collect()
             gc.disable()
             try:
+                _kill_helpers(self.folder)
                 ray.shutdown()
             finally:
                 gc.enable()
@@ -168,6 +172,20 @@ def _ray_environment(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.environ.pop(_TOKEN_PATH, None)
+
+
+def _kill_helpers(folder: Path) -> None:
+    """Kill the processes of a Ray session that need not end in order: its monitors.
+
+    They do not receive SIGTERM, and Ray waits a second for each before it kills it.
+    """
+    import psutil
+
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            is_rays = any(str(folder) in argument for argument in child.cmdline())
+            if is_rays and child.name() not in {"raylet", "gcs_server"}:
+                child.kill()
 
 
 @cache
