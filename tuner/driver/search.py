@@ -198,14 +198,14 @@ def _start_ray(
         interrupts.check()
 
     view.phase("starting Ray and the workers")
-    with ThreadPoolExecutor(1) as pool:
-        opening = None if record else pool.submit(Record, home.tracking_uri)
-        ray = local_ray(corpus.nbytes, on_wait=wait, keep_logs=debug)
-        folder = stack.enter_context(ray)
-        interrupts.restore()
-        if debug:
-            view.phase(f"Ray's logs are kept in {folder}")
-        return record or cast("Future[Record]", opening).result()
+    pool = ThreadPoolExecutor(1)
+    opening = None if record else pool.submit(Record, home.tracking_uri)
+    pool.shutdown(wait=False)  # a signal need not wait for it
+    folder = stack.enter_context(local_ray(corpus.nbytes, on_wait=wait, keep_logs=debug))
+    interrupts.restore()
+    if debug:
+        view.phase(f"Ray's logs are kept in {folder}")
+    return record or cast("Future[Record]", opening).result()
 
 
 def _run(context: SearchContext, interrupts: Interrupts, started: float) -> SearchResult:

@@ -105,9 +105,9 @@ class _RaySession(threading.Thread):
 
     @override
     def run(self) -> None:
-        # Ray's processes inherit the mask. A terminal that closes sends SIGHUP to all its processes,
-        # and systemd or Slurm SIGTERM to all of a job; but the search needs its workers until it
-        # has ended by itself.
+        # Ray's processes inherit the mask. A terminal that closes sends SIGHUP to all its
+        # processes, and systemd or Slurm SIGTERM to all of a job; but the search needs its workers
+        # until it has ended by itself.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGTERM})
         try:
             with ray_folder(keep=self._keep_logs) as self.folder:
