@@ -56,7 +56,7 @@ def name_taken(name: str) -> TunerError:
 
 def _check_home(home: Home) -> None:
     """Check that what is in a home, perhaps another user's, can be written."""
-    for path in (home.search("").parent, home.corpora, home.starts, home.artifacts):
+    for path in (home.search(""), home.corpora, home.starts, home.artifacts):
         if path.exists() and not (path.is_dir() and os.access(path, os.W_OK | os.X_OK)):
             raise StoreError(
                 f"cannot write to {path}; make it a folder that you can write, or choose another "

@@ -10,6 +10,7 @@ import fcntl
 import os
 import shutil
 import stat
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,9 +19,9 @@ from pathlib import Path
 
 _PREFIX = "tuner-"
 _LOCK = "lock"
-# The path of a Unix socket has at most 103 bytes on macOS, 107 on Linux. Ray appends:
+# Ray appends this to the folder, and the path of a Unix socket has a limit, which includes a NUL.
 _SOCKET = "/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"
-_LONGEST_ROOT = 103 - len(f"/{_PREFIX}12345678{_SOCKET}")
+_LONGEST_ROOT = (104 if sys.platform == "darwin" else 108) - len(f"/{_PREFIX}12345678{_SOCKET}0")
 _REMOVE_ATTEMPTS = 20
 _REMOVE_SECONDS = 0.1  # between two attempts
 
