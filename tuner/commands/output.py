@@ -19,7 +19,6 @@ if TYPE_CHECKING:  # `cli` imports this module at every start
     from tuner.space.space import SearchSpace
     from tuner.trained.load_trial import TrainedTrial
 
-INTERRUPTED = 130  # exit status
 _PIPE_WIDTH = 200
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import Any
+from signal import SIGINT
+from typing import TYPE_CHECKING, Any
 
 from tuner.commands.output import (
-    INTERRUPTED,
     check_run,
     consoles,
     data_errors,
@@ -15,12 +15,15 @@ from tuner.commands.output import (
     print_json,
     say,
 )
-from tuner.errors import TunerError
+from tuner.errors import Interrupted, ResultError
 from tuner.formatting import short_run
 from tuner.journal.edit import edited
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import read_space
 from tuner.terminal.progress import show_progress
+
+if TYPE_CHECKING:
+    from tuner.results.result import SearchResult
 
 
 def run_search(options: argparse.Namespace) -> int:
@@ -32,6 +35,7 @@ def run_search(options: argparse.Namespace) -> int:
     home = home_of(options)
 
     # imported when the space is valid: a mistake in it is reported at once
+    from tuner.driver.interrupt import raised_interrupts
     from tuner.driver.search import resume, search
     from tuner.terminal.live import LiveView, LogView
     from tuner.terminal.summary import print_summary
@@ -42,12 +46,14 @@ def run_search(options: argparse.Namespace) -> int:
         "view": LiveView(progress) if progress.is_terminal else LogView(progress),
         "space_text": space_text,
         "fresh": options.fresh,
+        "debug": options.debug,
     }
-    if options.resume:
-        result = resume(options.resume, edit=edit, **common)
-    else:
-        with data_errors(options):
-            result = search(space, name=options.name, **common)
+    with raised_interrupts():
+        if options.resume:
+            result = resume(options.resume, edit=edit, **common)
+        else:
+            with data_errors(options):
+                result = search(space, name=options.name, **common)
     print_summary(results, result, options.home)
     best = result.best
     print_json(
@@ -63,12 +69,23 @@ def run_search(options: argparse.Namespace) -> int:
             "advice": result.advice,
             "limit": result.limit,
             "halted": result.halted,
+            "unsynced": result.problem is not None,
         },
     )
+    _warn(result)
+    if result.halted == "interrupted":
+        return Interrupted(result.signal or SIGINT).exit_status
+    return ResultError.exit_status if result.lost else 0
+
+
+def _warn(result: SearchResult) -> None:
+    """Print what could not be saved, and how to repair it."""
     if result.problem:
-        say(f"tuner search: {result.problem}")
-        return TunerError.exit_status
-    return INTERRUPTED if result.halted == "interrupted" else 0
+        sync = f"'tuner sync {result.name}'"
+        hint = "" if sync in result.problem else f"; {sync} sends what is missing"
+        say(f"tuner search: warning: {result.problem}{hint}")
+    if result.lost:
+        say(f"tuner search: {result.lost}; 'tuner search --resume {result.name}' repairs it")
 
 
 def _edit(

@@ -6,6 +6,7 @@ import argparse
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from statistics import median
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from tuner.commands.output import consoles, home_of, print_json
 from tuner.errors import TunerError
 from tuner.formatting import (
     did_you_mean,
+    listed,
     metric_text,
     number,
     number_in,
@@ -25,12 +27,14 @@ from tuner.formatting import (
     short_run,
     shown,
 )
+from tuner.home import Home
+from tuner.journal.journal import is_running
 from tuner.space.objective import sign_of
 from tuner.space.parameter import SIZES, SPELLINGS, symbol
 from tuner.terminal.tables import table
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord, TrialRecord
-from tuner.tracking.tags import Tag
+from tuner.tracking.tags import JOURNAL_FILE, Tag
 
 # Derived from other parameters: in the table they would repeat them.
 _DERIVED = ("cycle_steps", "d_ff", "epochs", "total_steps")
@@ -39,7 +43,8 @@ _DERIVED = ("cycle_steps", "d_ff", "epochs", "total_steps")
 def run_list(options: argparse.Namespace) -> int:
     """List past searches."""
     results, _ = consoles(options)
-    print_json(options, print_searches(results, Record(home_of(options).tracking_uri)))
+    home = home_of(options)
+    print_json(options, print_searches(results, Record(home.tracking_uri), home))
     return 0
 
 
@@ -48,13 +53,15 @@ def run_show(options: argparse.Namespace) -> int:
     if options.run and options.by:
         raise TunerError("give a run id or --by, not both")
     results, _ = consoles(options)
-    record = Record(home_of(options).tracking_uri)
+    home = home_of(options)
+    record = Record(home.tracking_uri)
     if options.by:
-        value = print_groups(results, record, record.search(options.search), options.by)
+        search = current(record.search(options.search), home)
+        value = print_groups(results, record, search, options.by)
     elif options.run:
         value = print_trial(results, record, record.trial(options.run))
     else:
-        value = print_search(results, record, record.search(options.search))
+        value = print_search(results, record, current(record.search(options.search), home))
     print_json(options, value)
     return 0
 
@@ -62,9 +69,10 @@ def run_show(options: argparse.Namespace) -> int:
 # tuner list --------------------------------------------------------------------------------------
 
 
-def print_searches(console: Console, record: Record) -> dict[str, Any]:
+def print_searches(console: Console, record: Record, home: Home) -> dict[str, Any]:
     """Print past searches, newest first; return the object of --json."""
-    searches = record.searches()
+    recorded = record.searches()
+    searches = [current(search, home) for search in recorded]
     if not searches:
         console.print(
             f"No search is recorded in {record.uri} yet; run 'tuner search'.", soft_wrap=True
@@ -77,12 +85,31 @@ def print_searches(console: Console, record: Record) -> dict[str, Any]:
                 [_search_cells(search) for search in searches],
             )
         )
+    dead = [s.name for s, before in zip(searches, recorded, strict=True) if s != before]
+    if dead:
+        console.print(
+            f"The process that ran {listed(dead, 'and')} was killed; 'tuner search --resume "
+            f"{dead[0]}' goes on.",
+            highlight=False,
+            soft_wrap=True,
+        )
     return {
         "searches": [
             {"name": s.name, "run": s.run_id, "status": s.status, "started": s.started, **s.metrics}
             for s in searches
         ]
     }
+
+
+def current(search: SearchRecord, home: Home) -> SearchRecord:
+    """Return a search with the status `interrupted` if it is recorded as running, but is not.
+
+    Only a journal in this home says so: others may run searches of a shared tracking store.
+    """
+    folder = home.search(search.name)
+    if search.status != "running" or not (folder / JOURNAL_FILE).is_file() or is_running(folder):
+        return search
+    return replace(search, status="interrupted")
 
 
 def _search_cells(search: SearchRecord) -> list[str]:

@@ -40,6 +40,7 @@ _FLOAT = "$float"
 _AFTER = "after"
 _DIGITS = 32  # hexadecimal, of a digest
 _RETRY_SECONDS = 1.0
+_LOCK_ATTEMPTS, _LOCK_SECONDS = 3, 0.05
 
 
 class Journal:
@@ -189,6 +190,21 @@ def digest_of(path: Path) -> str:
     return _parse(path, _data(path))[2]
 
 
+def is_running(folder: Path) -> bool:
+    """Return True if a process runs the search of a folder."""
+    try:
+        lock = os.open(folder / _LOCK, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
 # lines --------------------------------------------------------------------------------------
 
 
@@ -275,14 +291,17 @@ def _data(path: Path) -> bytes:
 
 def _take(lock: int, folder: Path) -> None:
     """Lock a file, and write the id of this process into it."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    for _ in range(_LOCK_ATTEMPTS):
+        with suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        time.sleep(_LOCK_SECONDS)  # `is_running` may hold the lock for an instant
+    else:
         pid = os.pread(lock, 20, 0).decode(errors="replace").strip()
         raise JournalInUse(
             f"the search {folder.name} is being run by {f'process {pid}' if pid else 'another'}; "
             "wait for it or stop it first"
-        ) from None
+        )
     with suppress(OSError):  # the disk may be full; the lock holds without the id
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)

@@ -44,7 +44,9 @@ class SearchResult:
         limit: name of the limit that ended the search, if one did.
         halted: reason why the search ended early; it can be resumed.
         advice: recommendations for the next search.
-        problem: reason why the record is incomplete, if it is.
+        problem: why the tracking store lacks data, which `tuner sync` sends; None if it has all.
+        lost: why the journal lacks its last events; None if it has all.
+        signal: number of the signal that interrupted the session; None if none did.
         sessions: number of times that the search was begun or resumed.
     """
 
@@ -68,6 +70,8 @@ class SearchResult:
     halted: str | None = None
     advice: list[str] = field(default_factory=list)
     problem: str | None = None
+    lost: str | None = None
+    signal: int | None = None
     sessions: int = 1
 
     @property

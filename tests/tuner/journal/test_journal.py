@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import math
 import os
@@ -9,6 +10,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +26,7 @@ from model.engine.report import Report, Status
 from tuner.errors import JournalError, JournalInUse
 from tuner.journal import journal as module
 from tuner.journal.events import Event, Reported, SessionEnded, TrialFailed
-from tuner.journal.journal import Journal, read_journal
+from tuner.journal.journal import Journal, is_running, read_journal
 from tuner.tracking.tags import JOURNAL_FILE
 
 FLOATS = st.floats(allow_nan=True, allow_infinity=True)
@@ -261,6 +263,25 @@ def test_journal_is_open_once(tmp_path: Path) -> None:
     journal.close()
     journal.close()
     Journal.open(tmp_path / "lm-1").close()
+
+
+def test_search_is_running_while_its_journal_is_open(tmp_path: Path) -> None:
+    assert not is_running(tmp_path / "lm-1")
+    journal = filled(tmp_path / "lm-1")
+    assert is_running(tmp_path / "lm-1")
+    journal.close()
+    assert not is_running(tmp_path / "lm-1")
+
+
+def test_journal_opens_although_its_lock_was_looked_at(tmp_path: Path) -> None:
+    """As `is_running` looks, for an instant."""
+    filled(tmp_path).close()
+    with (tmp_path / "lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        timer = threading.Timer(0.02, fcntl.flock, (lock, fcntl.LOCK_UN))
+        timer.start()
+        Journal.open(tmp_path).close()
+        timer.join()
 
 
 @pytest.mark.slow
