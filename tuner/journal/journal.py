@@ -17,12 +17,14 @@ not match its checksum is an error. JSON has no NaN: a number that is not finite
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import io
 import json
 import math
 import os
+import stat
 import time
 import zlib
 from collections.abc import Mapping
@@ -37,6 +39,8 @@ from tuner.tracking.tags import JOURNAL_FILE
 _LOCK = "lock"
 _CRC = len(b',"crc":"01234567"}')
 _FLOAT = "$float"
+_BEGINNING = b'{"event":'
+_LINK = "is a link, which tuner does not follow; replace it by what it leads to"
 _AFTER = "after"
 _DIGITS = 32  # hexadecimal, of a digest
 _RETRY_SECONDS = 1.0
@@ -63,7 +67,7 @@ class Journal:
         self._reason: str | None = None
         self.events, self._end, self.digest = _parse(self.path, _data(self.path))
         self.begun_ms: int = self.events[0].time_ms if self.events else 0
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        self._file = _open(self.path, os.O_RDWR | os.O_CREAT)
         os.ftruncate(self._file, self._end)
         _sync_folder(folder)
 
@@ -84,7 +88,9 @@ class Journal:
         lock = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+            if folder.is_symlink():
+                raise JournalError(f"{folder} {_LINK}")
+            lock = _open(folder / _LOCK, os.O_RDWR | os.O_CREAT)
             _take(lock, folder)
             return cls(folder, lock)
         except BaseException as error:
@@ -193,8 +199,8 @@ def digest_of(path: Path) -> str:
 def is_running(folder: Path) -> bool:
     """Return True if a process runs the search of a folder."""
     try:
-        lock = os.open(folder / _LOCK, os.O_RDONLY)
-    except OSError:
+        lock = _open(folder / _LOCK, os.O_RDONLY)
+    except (OSError, JournalError):
         return False
     try:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -244,7 +250,10 @@ def _parse(path: Path, data: bytes) -> tuple[list[Event], int, str]:
         values = _values(line[:-1]) if is_complete else None
         if values is None:
             # after a power failure, blocks that did not reach the disk read as zeros
-            if end + len(line) == len(data) and (not is_complete or b"\0" in line):
+            is_torn = end + len(line) == len(data) and (not is_complete or b"\0" in line)
+            if is_torn and not events and not _may_begin(line):
+                raise JournalError(f"{path} is no journal of a search; restore it or delete it")
+            if is_torn:
                 break
             raise JournalError(
                 f"{path}:{number} is damaged: it does not match its checksum; restore the file, or "
@@ -257,7 +266,7 @@ def _parse(path: Path, data: bytes) -> tuple[list[Event], int, str]:
             )
         try:
             events.append(read_event(values))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise JournalError(
                 f"the journal of {path.parent.name} is of another version of tuner, use that "
                 f"version for this search ({path}:{number})"
@@ -272,7 +281,17 @@ def _values(line: bytes) -> Json | None:
     body = line[:-_CRC]
     if line[-_CRC:] != b',"crc":"%08x"}' % zlib.crc32(body):
         return None
-    return cast(Json, json.loads(body + b"}", object_hook=_with_nan))
+    try:
+        values = json.loads(body + b"}", object_hook=_with_nan)
+    except (ValueError, RecursionError):
+        return None
+    return cast(Json, values) if isinstance(values, dict) else None
+
+
+def _may_begin(line: bytes) -> bool:
+    """Return True if a line may be a part of the first line of a journal."""
+    text = line.partition(b"\0")[0]
+    return _BEGINNING.startswith(text[: len(_BEGINNING)])
 
 
 def _with_nan(value: Json) -> Any:
@@ -282,9 +301,28 @@ def _with_nan(value: Json) -> Any:
 # files --------------------------------------------------------------------------------------
 
 
+def _open(path: Path, flags: int) -> int:
+    """Open a file, which must not be a link: in the home of somebody else, it may lead anywhere.
+
+    Raises:
+        JournalError: if the path is a link, or no regular file.
+    """
+    try:
+        handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise JournalError(f"{path} {_LINK}") from error
+        raise
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise JournalError(f"{path} is no regular file; delete it")
+    return handle
+
+
 def _data(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        with open(_open(path, os.O_RDONLY), "rb") as file:
+            return file.read()
     except FileNotFoundError:
         return b""
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -189,6 +190,51 @@ def test_journal_notices_every_flipped_bit(tmp_path: Path) -> None:
                     module._parse(journal.path, data)
 
 
+@pytest.mark.parametrize("name", ["lock", JOURNAL_FILE])
+def test_journal_follows_no_link(tmp_path: Path, name: str) -> None:
+    """A home from somebody else may have links to files of this user."""
+    folder, victim = tmp_path / "lm-1", tmp_path / "token"
+    victim.write_text("secret", encoding="utf-8")
+    folder.mkdir()
+    (folder / name).symlink_to(victim)
+    with pytest.raises(JournalError, match=rf"{name} is a link"):
+        Journal.open(folder)
+    assert victim.read_text(encoding="utf-8") == "secret"
+    (tmp_path / "lm-2").symlink_to(folder)
+    with pytest.raises(JournalError, match="lm-2 is a link"):
+        Journal.open(tmp_path / "lm-2")
+
+
+def test_journal_cuts_only_a_journal(tmp_path: Path) -> None:
+    path = tmp_path / JOURNAL_FILE
+    path.write_text("a token without newline", encoding="utf-8")
+    for read in (read_journal, Journal.open):
+        with pytest.raises(JournalError, match="is no journal of a search"):
+            read(tmp_path)
+    assert path.read_text(encoding="utf-8") == "a token without newline"
+    for torn in (b'{"ev', b'{"event":"search","space', b"\0" * 100, b'{"event"' + b"\0" * 9):
+        path.write_bytes(torn)
+        Journal.open(tmp_path).close()
+        assert path.read_bytes() == b""
+
+
+def test_journal_refuses_what_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / JOURNAL_FILE)
+    for read in (read_journal, Journal.open):
+        with pytest.raises(JournalError, match="is no regular file"):
+            read(tmp_path)
+
+
+@pytest.mark.parametrize("body", ["[1]", "[" * 9_000, '{"event":3}', '{"event":["x"]}', "3"])
+def test_journal_reports_lines_that_are_no_events(tmp_path: Path, body: str) -> None:
+    """Their checksums fit, but no version of tuner wrote them."""
+    text = body.removesuffix("}").encode()
+    line = b'%s,"crc":"%08x"}\n' % (text, zlib.crc32(text))
+    (tmp_path / JOURNAL_FILE).write_bytes(line)
+    with pytest.raises(JournalError, match=r"is damaged|of another version"):
+        read_journal(tmp_path)
+
+
 def _with_checksum(line: bytes) -> bytes:
     """Return an edited line with the checksum that fits it."""
     data = json.loads(line)
@@ -304,7 +350,7 @@ def test_journal_names_file_that_cannot_open(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match=r"cannot open .*: Not a directory"):
         Journal.open(tmp_path / "file" / "lm-1")
     (tmp_path / JOURNAL_FILE).mkdir()
-    with pytest.raises(JournalError, match=r"cannot read .*: Is a directory"):
+    with pytest.raises(JournalError, match=r"is no regular file|Is a directory"):
         read_journal(tmp_path)
     with pytest.raises(JournalError, match=r"cannot open .*: Is a directory"):
         Journal.open(tmp_path)
