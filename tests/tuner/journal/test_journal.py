@@ -352,7 +352,7 @@ def test_journal_names_file_that_cannot_open(tmp_path: Path) -> None:
     (tmp_path / JOURNAL_FILE).mkdir()
     with pytest.raises(JournalError, match=r"is no regular file|Is a directory"):
         read_journal(tmp_path)
-    with pytest.raises(JournalError, match=r"cannot open .*: Is a directory"):
+    with pytest.raises(JournalError, match=r"is no regular file|Is a directory"):
         Journal.open(tmp_path)
     (tmp_path / JOURNAL_FILE).rmdir()
     Journal.open(tmp_path).close()  # the failure did not keep the lock
