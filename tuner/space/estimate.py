@@ -71,14 +71,19 @@ def _asha(trials: float, levels: list[int], eta: int, budget: int, *, is_late: b
 def _hyperband(trials: int, eta: int, report: int, budget: int) -> float:
     """Return the tokens under `hyperband`: brackets repeat until no trials are left."""
     s_max = len(rungs(1, eta, -(-budget // report) + 1)) - 1
-    spent, s = 0.0, s_max
-    while trials > 0:
-        size = min(trials, -(-(s_max + 1) * eta**s // (s + 1)))
-        trials -= size
-        before = 0
+    sizes = {s: -(-(s_max + 1) * eta**s // (s + 1)) for s in range(s_max, -1, -1)}
+
+    def bracket(s: int, size: int) -> float:
+        spent, before = 0.0, 0
         for k in range(s_max - s, s_max):
             spent += size * (report * eta**k - before) / budget
             before, size = report * eta**k, max(1, size // eta)
-        spent += size * (budget - before) / budget
-        s = s - 1 if s else s_max
+        return spent + size * (budget - before) / budget
+
+    rounds, rest = divmod(trials, sum(sizes.values()))
+    spent = rounds * sum(bracket(s, size) for s, size in sizes.items())
+    for s, size in sizes.items():
+        last = min(rest, size)
+        spent += bracket(s, last) if last else 0
+        rest -= last
     return spent

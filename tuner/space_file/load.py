@@ -114,6 +114,8 @@ def _read(file: YamlFile, entries: EntryReader) -> SearchSpace | None:
 def _name(file: YamlFile, name: Any) -> str:
     """Return the name in the file, or one made from the file name."""
     if name is None:
+        if file.is_stream:
+            return "search"
         stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(file.name).stem)
         return stem.lstrip("_.-")[:64] or "search"
     try:

@@ -131,7 +131,7 @@ MISTAKES = {
     ),
     "large grid": (
         SMALL + "search: {sampler: grid, trials: ▲3}",
-        "the grid has more points than search.trials, 3; raise search.trials, or give",
+        "the grid has 4 points, but search.trials is 3; raise it, or give fewer",
     ),
     "prior in a grid": (
         SMALL.replace("[0, 1]", "[0, 1], ▲prior: {centre: 1}") + "search: {sampler: grid}",

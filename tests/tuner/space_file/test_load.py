@@ -62,7 +62,7 @@ MISTAKES = {
     "python name": (hyper("▲batchsize: 8"), "did you mean batch_size?"),
     "capitals": (hyper("▲TAU: 1"), "did you mean tau?"),
     "no near name": (hyper("▲zzzzzz: 1"), "unknown hyperparameter zzzzzz; 'tuner symbols' lists"),
-    "merge key": (hyper("▲<<: {B: 8}"), "unknown hyperparameter <<"),
+    "merge key": (hyper("<<: {▲qqq: 8}"), "unknown hyperparameter qqq"),
     "size": (BUDGET + "model: {▲n_layer: 2}", "unknown entry of model: n_layer; did"),
     "vocab_size": (BUDGET + "model: {▲vocab_size: 300}", "belongs to the section tokenizer:"),
     "twice": (hyper("B: 8\n▲B: 16"), "B is given twice; keep one"),
