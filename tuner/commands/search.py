@@ -17,6 +17,8 @@ from tuner.commands.output import (
 from tuner.errors import TunerError
 from tuner.formatting import short_run
 from tuner.journal.edit import edited
+from tuner.space.estimate import estimated_facts
+from tuner.space.remarks import remarks, without_copies
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import read_space
 from tuner.terminal.progress import show_progress
@@ -28,6 +30,9 @@ def run_search(options: argparse.Namespace) -> int:
         edit, space_text = _edit(options)
     else:
         space, space_text = read_space(options.space, options.overrides)
+        for remark in remarks(space, estimated_facts(space)):
+            say(f"tuner search: note: {remark}")
+        space = without_copies(space)
     home = home_of(options)
 
     # imported when the space is valid: a mistake in it is reported at once
@@ -75,7 +80,12 @@ def _edit(
     """Return the change of the recorded space of a resumed search, and the text of the new file."""
     if options.space:
         space, space_text = read_space(options.space, options.overrides)
-        return lambda recorded: space, space_text
+
+        def replaced(recorded: SearchSpace) -> SearchSpace:
+            # a search of an earlier version may have had copies, and cannot have fewer trials
+            return without_copies(space) if recorded.search.trials == 1 else space
+
+        return replaced, space_text
     if not options.overrides:
         return None, None
     return lambda recorded: edited(recorded, options.overrides, options.resume), None

@@ -1,7 +1,9 @@
-"""Estimate of the training tokens of a search, for the progress bar and `tuner validate`."""
+"""Estimates of a search before it runs: facts of unread data, and training tokens."""
 
 from __future__ import annotations
 
+from model.sources.registry import source_bytes
+from model.tokenizer.load import vocab_size_of
 from tuner.space.data_facts import DataFacts
 from tuner.space.rungs import rungs
 from tuner.space.space import SearchSpace
@@ -10,6 +12,32 @@ from tuner.space.space import SearchSpace
 # true shares depend on how much the curves cross.
 _MEDIAN_STOPS = 0.5
 _MEDIAN_STOPS_AFTER = 1 / 3
+# Measured on the standard library with a vocabulary of 2,048.
+_BYTES_PER_TOKEN = 3.1
+_BYTES_PER_PAIR = 2_000  # most of the library is in no pair
+ASSUMED_BYTES = 1_000_000_000  # of data whose size is unknown before it is read
+
+
+def estimated_facts(space: SearchSpace) -> DataFacts:
+    """Return facts of the data, estimated from the bytes of the source.
+
+    Raises:
+        CorpusError: if the source or the tokenizer cannot be read.
+    """
+    size = source_bytes(space.data)
+    num_bytes = ASSUMED_BYTES if size is None else size
+    amount = num_bytes / (_BYTES_PER_PAIR if space.data.pairs else _BYTES_PER_TOKEN)
+    held_out = space.data.validation_fraction
+    vocab_size = vocab_size_of(space.tokenizer)
+    longest = max(shape.context_length for shape in space.shapes(vocab_size))
+    return DataFacts(
+        vocab_size=vocab_size,
+        train_size=max(longest + 1, round(amount * (1 - held_out))),
+        validation_size=max(longest + 1, round(amount * held_out)),
+        data_fingerprint="",
+        tokenizer_fingerprint="",
+        has_pairs=space.data.pairs,
+    )
 
 
 def expected_tokens(space: SearchSpace, corpus: DataFacts) -> tuple[int, int]:

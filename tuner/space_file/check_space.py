@@ -24,6 +24,7 @@ from tuner.space.space import SearchSpace
 from tuner.space_file.yaml_file import Place, YamlFile
 
 _MOST_SHAPES = 256
+_MOST_TOKENS = 2**53  # from here on, whole numbers and floats differ
 
 
 class SpaceChecks:
@@ -121,6 +122,10 @@ class SpaceChecks:
             )
 
     def _check_budget(self) -> None:
+        tokens = self._space.budget.tokens or 0
+        if tokens > _MOST_TOKENS:
+            message = f"budget.tokens must be at most {_MOST_TOKENS:.1e}, got {tokens:.3g}"
+            self._file.note(("budget", "tokens"), message)
         budgets = ["budget.tokens"] if self._space.budget.tokens is not None else []
         for name in ("total_steps", "epochs"):
             parameter = self._space.hyperparameters.get(name)

@@ -21,7 +21,7 @@ from model.spec.hyperparameters import find_symbol
 from tuner.errors import SpaceError
 from tuner.formatting import broken_rule, shown, unknown
 from tuner.space.objective import Objective
-from tuner.space.parameter import Parameter
+from tuner.space.parameter import SIZES, Parameter
 from tuner.space.settings import Budget, Confirm, EngineConfig, InitFromConfig, SearchConfig
 from tuner.space.space import SearchSpace
 from tuner.space_file.check_search import SearchChecks
@@ -97,7 +97,9 @@ def _read(file: YamlFile, entries: EntryReader) -> SearchSpace | None:
         return None
     for key in data:
         if key not in _KEYS:
-            file.note((key,), unknown("key", key, _KEYS), at_key=True)
+            section = _section_of(key)
+            fix = f"unknown key {shown(key)}; did you mean {section}.{key}?" if section else ""
+            file.note((key,), fix or unknown("key", key, _KEYS), at_key=True)
     parts: dict[str, Any] = {}
     for name, kind in _SECTIONS.items():
         if name == "objective" and isinstance(data.get(name), list):
@@ -109,6 +111,15 @@ def _read(file: YamlFile, entries: EntryReader) -> SearchSpace | None:
     parts["hyperparameters"] = _parameters(file, "hyperparameters", entries.hyperparameter)
     parts["name"] = _name(file, data.get("name"))
     return SearchSpace(**parts) if set(data) <= set(_KEYS) else None
+
+
+def _section_of(key: str) -> str:
+    """Return the section that a key belongs to; empty if none has it."""
+    if find_symbol(key):
+        return "hyperparameters"
+    if key in SIZES:
+        return "model"
+    return next((name for name, kind in _SECTIONS.items() if key in kind.model_fields), "")
 
 
 def _name(file: YamlFile, name: Any) -> str:
