@@ -13,6 +13,7 @@ from tuner.commands.output import (
     home_of,
     print_json,
     say,
+    say_study,
 )
 from tuner.errors import TunerError
 from tuner.formatting import short_run
@@ -26,6 +27,8 @@ from tuner.terminal.progress import show_progress
 
 def run_search(options: argparse.Namespace) -> int:
     """Find the best hyperparameters."""
+    if options.space:
+        say_study(options)
     if options.resume:
         edit, space_text = _edit(options)
     else:

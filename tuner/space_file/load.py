@@ -47,7 +47,7 @@ def load_space(path: str | Path, overrides: Sequence[Override] = ()) -> SearchSp
     """Read a search-space file.
 
     Args:
-        path: path of the file.
+        path: path of the file, or name of a shipped study such as `lm`.
         overrides: values that replace those of the file.
 
     Raises:

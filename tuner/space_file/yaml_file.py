@@ -17,6 +17,7 @@ import yaml
 
 from tuner.errors import Mistake, SpaceError
 from tuner.formatting import shown
+from tuner.space_file.shipped import find_space, meaning_of
 
 Place = tuple[str | int, ...]  # keys and list indices on the way to a value
 
@@ -99,7 +100,7 @@ class YamlFile:
     """Contents of a YAML file, positions of its parts, and its mistakes.
 
     Attributes:
-        name: path of the file as the user wrote it.
+        name: path of the file as the user wrote it, or of the shipped study that the user named.
         text: text of the file.
         data: dicts, lists, finite numbers, texts, booleans and None.
         mistakes: noted mistakes; those of the YAML itself (repeated keys, tags) come first.
@@ -109,13 +110,15 @@ class YamlFile:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.name = str(path)
+        study = find_space(str(path))
+        self.name = str(study or path)
+        self._is_study = study is not None
         self.mistakes: list[Mistake] = []
         self._noted: list[Place] = []
         self._keys: dict[Place, yaml.Mark] = {}
         self._values: dict[Place, yaml.Mark] = {}
         self._options: dict[Place, str] = {}  # place of an override → its option
-        self.text = text = self._read(Path(path))
+        self.text = text = self._read(Path(self.name))
         try:
             node = _Loader(text).get_single_node()
             self.data: Any = None if node is None else self._build(node, (), ())
@@ -164,7 +167,8 @@ class YamlFile:
     def folder(self, place: Place) -> Path:
         """Return the folder of relative paths: that of the file, or for options the current one."""
         is_typed = any(place[: len(path)] == path for path in self._options)
-        return Path.cwd() if is_typed or self.is_stream else Path(self.name).parent.absolute()
+        is_elsewhere = is_typed or self.is_stream or self._is_study
+        return Path.cwd() if is_elsewhere else Path(self.name).parent.absolute()
 
     def note(self, place: Place, message: str, *, at_key: bool = False) -> None:
         """Note a mistake at the value (or key) of a place, or at the nearest place above.
@@ -216,7 +220,8 @@ class YamlFile:
             with path.open("rb") as file:
                 data = file.read(_MOST_BYTES + 1)
         except OSError as error:
-            reason = f"cannot read the search space: {error.strerror}; check the path"
+            fix = meaning_of(self.name) or "; check the path"
+            reason = f"cannot read the search space: {error.strerror}{fix}"
             raise self._unreadable(reason) from error
         except ValueError as error:  # NUL in the path
             raise self._unreadable("not a path; check it") from error
