@@ -58,8 +58,8 @@ def hidden_model() -> str:
         return ""
     file = (spec and spec.origin) or "a module"
     return (
-        f"{file} hides the package `model` of tuner; rename it, run from another folder, or use the "
-        f"command `tuner` or `python -P -m tuner`, which do not look for modules in this folder"
+        f"{file} hides the package `model` of tuner; rename it, run from another folder, or use "
+        f"the command `tuner` or `python -P -m tuner`, which do not look for modules in this folder"
     )
 
 

@@ -8,6 +8,6 @@ if problem := hidden_model():
     sys.stderr.write(f"tuner: {problem}\n")
     sys.exit(2)
 
-from tuner.cli import main  # noqa: E402 - imports the package `model`
+from tuner.cli import main
 
 sys.exit(main())

@@ -27,8 +27,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if getattr(options, "space", "") is None and not getattr(options, "resume", None):
         parser.error(
-            f"{options.command}: --space FILE is missing; 'tuner init' writes a file to begin with, "
-            f"and --space lm takes the shipped one"
+            f"{options.command}: --space FILE is missing; 'tuner init' writes a file to begin "
+            f"with, and --space lm takes the shipped one"
         )
     return options
 
@@ -100,12 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     validate.add_argument(
         "--plot", metavar="FILE.png", help="draw the learning rates of the space to this file"
     )
-    init = command("init", "write the commented space of a study to this folder", common)
-    init.add_argument(
-        "study", nargs="?", default="lm", metavar="STUDY", help="name of the study (default: lm)"
-    )
-    init.add_argument("--list", action="store_true", help="list the studies")
-    init.add_argument("--force", action="store_true", help="replace the file if it exists")
+    _add_init(command("init", "write the commented space of a study to this folder", common))
     command("symbols", "print the symbol table", common)
     command("list", "list past searches", common, home)
     show = command("show", "show the trials of a search", common, home)
@@ -133,6 +128,14 @@ def _parser() -> argparse.ArgumentParser:
     _add_export(command("export", "export a trained trial to other tools", common, home))
     command("doctor", "check the installation", common, home)
     return parser
+
+
+def _add_init(init: argparse.ArgumentParser) -> None:
+    init.add_argument(
+        "study", nargs="?", default="lm", metavar="STUDY", help="name of the study (default: lm)"
+    )
+    init.add_argument("--list", action="store_true", help="list the studies")
+    init.add_argument("--force", action="store_true", help="replace the file if it exists")
 
 
 def _add_generate(generate: argparse.ArgumentParser) -> None:

@@ -99,13 +99,14 @@ def _asha(trials: float, levels: list[int], eta: int, budget: int, *, is_late: b
 def _hyperband(trials: int, eta: int, report: int, budget: int) -> float:
     """Return the tokens under `hyperband`: brackets repeat until no trials are left."""
     s_max = len(rungs(1, eta, -(-budget // report) + 1)) - 1
-    sizes = {s: -(-(s_max + 1) * eta**s // (s + 1)) for s in range(s_max, -1, -1)}
+    sizes: dict[int, int] = {s: -(-(s_max + 1) * eta**s // (s + 1)) for s in range(s_max, -1, -1)}
 
     def bracket(s: int, size: int) -> float:
         spent, before = 0.0, 0
         for k in range(s_max - s, s_max):
-            spent += size * (report * eta**k - before) / budget
-            before, size = report * eta**k, max(1, size // eta)
+            rung = report * int(eta**k)
+            spent += size * (rung - before) / budget
+            before, size = rung, max(1, size // eta)
         return spent + size * (budget - before) / budget
 
     rounds, rest = divmod(trials, sum(sizes.values()))

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from model.spec.hyperparameters import find_symbol
 from tuner.formatting import as_typed, did_you_mean, listed, shown
-from tuner.space.parameter import MAY_BE_OFF, Parameter, Value, symbol
+from tuner.space.parameter import MAY_BE_OFF, Parameter, Range, Value, symbol
 from tuner.space.space import SearchSpace
 
 
@@ -94,7 +94,7 @@ def _rule(parameter: Parameter) -> str:
     """Return what a value of a parameter must be: `in its range, 0.0001 … 0.03`, `one of 8, 16`."""
     distribution = parameter.distribution
     unit = f" × {symbol(parameter.fraction_of)}" if parameter.fraction_of else ""
-    if distribution.kind in ("value", "choice", "grid"):
+    if not isinstance(distribution, Range):
         return distribution.describe(unit).replace("each of", "one of")
     low, high = distribution.ends()
     whole = "a whole number " if distribution.is_whole else ""

@@ -60,13 +60,13 @@ def _budget(space: SearchSpace, facts: DataFacts) -> list[str]:
             f"budget.tokens {tokens:.3g} is more than any language model was trained on; a trial "
             f"will not end"
         )
-    steps = 0
+    steps = 1
     with contextlib.suppress(ValueError):  # the facts may be an estimate that breaks a rule
         steps = max(space.steps_and_epochs(facts, length)[0][1] for length in lengths)
-    if 1 < steps < space.budget.reports or (steps == 1 < space.budget.reports and not found):
+    if 1 < steps < space.budget.reports and not found:
         found.append(
-            f"budget.reports {space.budget.reports:,} is more than the {steps:,} update{'s' * (steps > 1)} "
-            f"of the longest trial; a trial reports at most once an update"
+            f"budget.reports {space.budget.reports:,} is more than the {steps:,} updates of the "
+            f"longest trial; a trial reports at most once an update"
         )
     return found
 

@@ -56,14 +56,27 @@ def load_space(path: str | Path, overrides: Sequence[Override] = ()) -> SearchSp
     return read_space(path, overrides)[0]
 
 
-def read_space(path: str | Path, overrides: Sequence[Override] = ()) -> tuple[SearchSpace, str]:
+def read_space(
+    path: str | Path,
+    overrides: Sequence[Override] = (),
+    earlier: Callable[[YamlFile], Sequence[Override]] | None = None,
+) -> tuple[SearchSpace, str]:
     """Return the space of a file, and the text of the file with the overrides.
 
     The file is read once: it may be a pipe, or change while a search runs.
+
+    Args:
+        path: as for `load_space`.
+        overrides: as for `load_space`.
+        earlier: function from the file to overrides of an earlier session, which come first.
+
+    Raises:
+        SpaceError: with every mistake of the file and the overrides.
     """
     file = YamlFile(path)
+    overrides = [*(earlier(file) if earlier else ()), *overrides]
     for override in overrides:
-        file.override(override.option, _as_spelled(override.path, file.data), override.text)
+        file.override(override.option, as_spelled(override.path, file.data), override.text)
     entries = EntryReader(file)
     space = _read(file, entries)
     if space is not None:
@@ -74,7 +87,7 @@ def read_space(path: str | Path, overrides: Sequence[Override] = ()) -> tuple[Se
     return space, annotated(file.text, overrides)
 
 
-def _as_spelled(path: tuple[str, ...], data: Any) -> tuple[str, ...]:
+def as_spelled(path: tuple[str, ...], data: Any) -> tuple[str, ...]:
     """Return a path whose hyperparameter has the spelling that the file already uses."""
     if path[0] != "hyperparameters" or len(path) == 1 or not isinstance(data, dict):
         return path

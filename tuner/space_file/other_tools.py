@@ -81,7 +81,7 @@ def _named(data: Mapping[str, Any]) -> tuple[str, Any] | None:
 
 
 def _ends(data: Mapping[str, Any]) -> tuple[str, Any] | None:
-    """Return scale and value of `{distribution: …, min: 1, max: 2}`, `{low: 1, high: 2, log: true}`.
+    """Return scale and value of `{distribution: …, min: 1, max: 2}`, `{low: 1, high: 2}`, ….
 
     W&B's `log_uniform` has the exponents of e as its ends.
     """

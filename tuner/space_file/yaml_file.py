@@ -1,7 +1,7 @@
 """Read YAML safely, remembering the line and column of every key and value.
 
-YAML 1.2's scalars: `1e-4` is a number, and `on`, `off`, `yes`, `no` are texts. Merge keys, `<<: *a`,
-are those of YAML 1.1.
+YAML 1.2's scalars: `1e-4` is a number, and `on`, `off`, `yes`, `no` are texts. Merge keys,
+`<<: *a`, are those of YAML 1.1.
 """
 
 from __future__ import annotations
@@ -105,11 +105,15 @@ class YamlFile:
         data: dicts, lists, finite numbers, texts, booleans and None.
         mistakes: noted mistakes; those of the YAML itself (repeated keys, tags) come first.
 
+    Args:
+        path: path of the file, or name of a shipped study.
+        text: text of the file, if it has been read already.
+
     Raises:
         SpaceError: if the file is missing, too large, not UTF-8 or not YAML.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, text: str | None = None) -> None:
         study = find_space(str(path))
         self.name = str(study or path)
         self._is_study = study is not None
@@ -118,7 +122,7 @@ class YamlFile:
         self._keys: dict[Place, yaml.Mark] = {}
         self._values: dict[Place, yaml.Mark] = {}
         self._options: dict[Place, str] = {}  # place of an override → its option
-        self.text = text = self._read(Path(self.name))
+        self.text = text = self._read(Path(self.name)) if text is None else text
         try:
             node = _Loader(text).get_single_node()
             self.data: Any = None if node is None else self._build(node, (), ())
@@ -164,6 +168,13 @@ class YamlFile:
                 inside[key] = {}
             inside = inside[key]
 
+    def value_at(self, place: Place) -> Any:
+        """Return the value at a place; None if the file has none there."""
+        value = self.data
+        for key in place:
+            value = value.get(key) if isinstance(value, dict) else None
+        return value
+
     def folder(self, place: Place) -> Path:
         """Return the folder of relative paths: that of the file, or for options the current one."""
         is_typed = any(place[: len(path)] == path for path in self._options)
@@ -204,7 +215,7 @@ class YamlFile:
 
     @property
     def is_stream(self) -> bool:
-        """True for a stream of the shell, `<(…)` or /dev/stdin, which is in no folder of its own."""
+        """True for a stream of the shell, `<(…)` or /dev/stdin, which has no folder."""
         return self.name.startswith(_STREAMS)
 
     def _unreadable(self, message: str, line: int = 0, column: int = 0) -> SpaceError:
@@ -253,9 +264,7 @@ class YamlFile:
             return _SCALARS[node.tag](node.value)
         except ValueError as error:
             octal = str(error) if "octal" in str(error) else ""
-            self.note(
-                place, octal or f"{shown(node.value)} is not a valid number, or is too large"
-            )
+            self.note(place, octal or f"{shown(node.value)} is not a valid number, or is too large")
             return None
 
     def _build_mapping(
@@ -279,7 +288,6 @@ class YamlFile:
             own.add(key)
             result[key] = self._build(value_node, (*place, key), above)
         return result
-
 
     def _merge(
         self, result: dict[str, Any], node: yaml.Node, place: Place, above: tuple[yaml.Node, ...]

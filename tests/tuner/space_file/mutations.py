@@ -9,23 +9,27 @@ from typing import Any
 import yaml
 
 _NUMBERS = (
-    "0", "-1", "1", "2", "1e-320", "1e308", "1e309", "-1e30", "9007199254740993", "1_0", "010", "0x10",
-    "0.5", ".5", "1.", "1e6", "999999999999999999999999", ".nan", ".inf", "1e-5", "3", "64", "65536",
+    "0", "-1", "1", "2", "1e-320", "1e308", "1e309", "-1e30", "9007199254740993", "1_0", "010",
+    "0x10", "0.5", "1.", "1e6", "999999999999999999999999", ".nan", ".inf", "1e-5", "3", "64",
+    "65536",
 )  # fmt: skip
 _SCALARS = (
     "null", "~", "true", "off", "auto", "''", "'0.01'", "[]", "{}", "[[]]", "{a: 1}", "α_max", "B",
     "adamw", "cosine", "2024-01-01", "!!set {a}", "*a", "&a 1", "<<", "é", "\u200b", "\u202e", "💥",
-    "'\\0'", '"\\0"', "|", ">-", "? a", "%", "@", "`", "\t", "#", "- 1", "---", "...", "{{}}", "[1, 2",
+    "'\\0'", '"\\0"', "|", ">-", "? a", "%", "@", "`", "\t", "#", "- 1", "---", "...",
+    "{{}}", "[1, 2",
 )  # fmt: skip
 _KEYS = (
-    "α_max", "lr", "B", "when", "fraction_of", "log", "int_log", "choice", "grid", "prior", "<<", "value",
-    "optimizer", "schedule", "T_total", "N_epoch", "d_model", "n_heads", "context_length", "d_ff",
-    "min", "max", "low", "high", "values", "distribution", "trials", "tokens", "reports", "sampler",
-    "scheduler", "try_first", "seed", "metric", "foo", "", " ", "é", "\u202e", "0", "null", "1.5",
+    "α_max", "lr", "B", "when", "fraction_of", "log", "int_log", "choice", "grid", "prior", "<<",
+    "value", "optimizer", "schedule", "T_total", "N_epoch", "d_model", "n_heads", "context_length",
+    "d_ff", "min", "max", "low", "high", "values", "distribution", "trials", "tokens", "reports",
+    "sampler", "scheduler", "try_first", "seed", "metric", "foo", "", " ", "é", "\u202e", "0", "null",
+    "1.5",
 )  # fmt: skip
 _ENTRIES: tuple[Any, ...] = (
-    0, 1, 3, -1, 0.01, 1e-300, 1e300, 2**53, 10**30, None, True, "", "off", "0.01", "cosine", "adam",
-    [], {}, [1], [0.1, 0.2], [0.2, 0.1], [1, 1], ["a", "b"], {"log": [1e-4, 1e-2]}, {"log": [0, 1]},
+    0, 1, 3, -1, 0.01, 1e-300, 1e300, 2**53, 10**30, None, True, "", "off", "0.01", "cosine",
+    "adam", [], {}, [1], [0.1, 0.2], [0.2, 0.1], [1, 1], ["a", "b"], {"log": [1e-4, 1e-2]},
+    {"log": [0, 1]},
     {"choice": [1, 2, 4]}, {"grid": [0.1 * i for i in range(1, 400)]}, {"int": [1, 1000]},
     {"choice": [8, 16], "when": {"optimizer": "adam"}}, {"fraction_of": "α_max", "uniform": [0, 1]},
     [{"value": 0.1, "when": {"B": 8}}, {"value": 0.2, "when": {"B": [8, 16]}}],
