@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tuner.cli import main
 from tuner.commands.validate import search_lines
+from tuner.errors import TunerError
 from tuner.space.data_facts import DataFacts
+from tuner.space.space import SearchSpace
 from tuner.space_file.load import load_space
 
 FACTS = DataFacts(300, 100_000, 10_000, "data", "tokenizer")
@@ -133,3 +136,21 @@ def test_validate_counts_large_grids(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert "the grid has 996,005,996,001 points, but search.trials is 4" in (
             capsys.readouterr().err
         )
+
+
+def test_search_of_copies_says_so_and_trains_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spaces: list[SearchSpace] = []
+
+    def search(space: SearchSpace, **_: Any) -> None:
+        spaces.append(space)
+        raise TunerError("stopped by the test")
+
+    monkeypatch.setattr("tuner.driver.search.search", search)
+    file = tmp_path / "lm.yaml"
+    file.write_text("hyperparameters: {B: 8}\nbudget: {tokens: 512_000}")
+    assert main(["search", "--space", str(file), "--home", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("tuner search: note: nothing is searched, so all 24 trials would be")
+    assert [space.search.trials for space in spaces] == [1]

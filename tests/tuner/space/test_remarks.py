@@ -35,7 +35,7 @@ def load(folder: Path, text: str) -> SearchSpace:
         ),
         (
             SEARCHED + "budget: {tokens: 10240, validation_tokens: 10_000_000_000}",
-            "budget.validation_tokens 10,000,000,000 is more than the validation text of about 10,000",
+            "budget.validation_tokens 10,000,000,000 is more than the validation text of about",
         ),
         (
             SEARCHED + "budget: {tokens: 10240}\ntokenizer: {vocab_size: 3000}",

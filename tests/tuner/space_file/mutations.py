@@ -23,8 +23,8 @@ _KEYS = (
     "α_max", "lr", "B", "when", "fraction_of", "log", "int_log", "choice", "grid", "prior", "<<",
     "value", "optimizer", "schedule", "T_total", "N_epoch", "d_model", "n_heads", "context_length",
     "d_ff", "min", "max", "low", "high", "values", "distribution", "trials", "tokens", "reports",
-    "sampler", "scheduler", "try_first", "seed", "metric", "foo", "", " ", "é", "\u202e", "0", "null",
-    "1.5",
+    "sampler", "scheduler", "try_first", "seed", "metric", "foo", "", " ", "é", "\u202e", "0",
+    "null", "1.5",
 )  # fmt: skip
 _ENTRIES: tuple[Any, ...] = (
     0, 1, 3, -1, 0.01, 1e-300, 1e300, 2**53, 10**30, None, True, "", "off", "0.01", "cosine",
