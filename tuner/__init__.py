@@ -5,6 +5,8 @@ trial must not load torch.
 """
 
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 _HOME = {
@@ -35,7 +37,30 @@ def __getattr__(name: str) -> Any:
     """Import a public name from its module."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    problem = hidden_model()
+    if problem:
+        raise ImportError(problem)
     return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def hidden_model() -> str:
+    """Return what is wrong if a module of the user hides our package `model`; empty if none does.
+
+    Python seeks modules in the folder of a script, or in the working folder for `python -m`, before
+    it seeks them among the installed ones. The module of the user is not run.
+    """
+    try:
+        spec = find_spec("model")
+    except ValueError:  # a module that something else than an import has made
+        spec = None
+    folders = (spec.submodule_search_locations if spec else None) or ()
+    if any(Path(folder, "spec", "hyperparameters.py").is_file() for folder in folders):
+        return ""
+    file = (spec and spec.origin) or "a module"
+    return (
+        f"{file} hides the package `model` of tuner; rename it, run from another folder, or use "
+        f"the command `tuner` or `python -P -m tuner`, which do not look for modules in this folder"
+    )
 
 
 def __dir__() -> list[str]:

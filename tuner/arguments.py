@@ -27,7 +27,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if getattr(options, "space", "") is None and not getattr(options, "resume", None):
         parser.error(
-            f"{options.command}: --space FILE is missing, for instance search_spaces/lm.yaml"
+            f"{options.command}: --space FILE is missing; 'tuner init' writes a file to begin "
+            f"with, and --space lm takes the shipped one"
         )
     return options
 
@@ -53,7 +54,10 @@ def _parser() -> argparse.ArgumentParser:
         "--home", metavar="DIR", help="folder of the searches (default: TUNER_HOME or ./runs)"
     )
     file = argparse.ArgumentParser(add_help=False)
-    file.add_argument("--space", metavar="FILE", help="search-space file (YAML)")
+    file.add_argument(
+        "--space", metavar="FILE",
+        help="search-space file (YAML), or the name of a shipped study such as lm",
+    )  # fmt: skip
     file.add_argument(
         "--set", dest="overrides", action="append", default=[], type=_setting, metavar="KEY=VALUE",
         help="override a value of the file, such as budget.tokens=20000; may be repeated",
@@ -103,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     validate.add_argument(
         "--plot", metavar="FILE.png", help="draw the learning rates of the space to this file"
     )
+    _add_init(command("init", "write the commented space of a study to this folder", common))
     command("symbols", "print the symbol table", common)
     command("list", "list past searches", common, home)
     show = command("show", "show the trials of a search", common, home)
@@ -130,6 +135,14 @@ def _parser() -> argparse.ArgumentParser:
     _add_export(command("export", "export a trained trial to other tools", common, home))
     command("doctor", "check the installation", common, home)
     return parser
+
+
+def _add_init(init: argparse.ArgumentParser) -> None:
+    init.add_argument(
+        "study", nargs="?", default="lm", metavar="STUDY", help="name of the study (default: lm)"
+    )
+    init.add_argument("--list", action="store_true", help="list the studies")
+    init.add_argument("--force", action="store_true", help="replace the file if it exists")
 
 
 def _add_generate(generate: argparse.ArgumentParser) -> None:

@@ -25,6 +25,7 @@ _COMMANDS: Mapping[str, str] = {
     "sync": "sync.run_sync",
     "replay": "search.run_replay",
     "ui": "ui.run_ui",
+    "init": "init.run_init",
     "validate": "validate.run_validate",
     "symbols": "symbols.run_symbols",
     "list": "show.run_list",

@@ -45,8 +45,8 @@ class Mistake:
     """One mistake in a search-space file: its position and a message.
 
     Attributes:
-        line: line in the file, from 1; 0 for a mistake of an option.
-        column: column in the file, from 1; 0 for a mistake of an option.
+        line: line in the file, from 1; 0 for a mistake of an option or of the whole file.
+        column: column in the file, from 1; 0 if the line is 0.
         message: one sentence.
         option: option of the command line that caused the mistake; empty for the file.
     """
@@ -58,7 +58,7 @@ class Mistake:
 
     def at(self, path: str) -> str:
         """Return the message after its position in the file at `path`."""
-        where = f"{self.option}:" if self.option else f"{path}:{self.line}:{self.column}"
+        where = f"{path}:{self.line}:{self.column}" if self.line else f"{self.option or path}:"
         return f"{where} {self.message}"
 
 

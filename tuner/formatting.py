@@ -11,6 +11,7 @@ A message has the rule, the value that broke it, and a fix.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import math
 import re
@@ -57,6 +58,15 @@ def shown(value: object) -> str:
     else:
         text = "".join(c if c.isprintable() else " " for c in str(value)).strip() or "an empty text"
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+
+def as_typed(value: object) -> str:
+    """Return a value of a wrong type: as `shown`, but a quoted number says that it is a text."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            float(value)
+            return f"the text {shown(repr(value))} (remove the quotes)"
+    return shown(value)
 
 
 def written(value: bool | float | str) -> str:
@@ -156,6 +166,6 @@ def broken_rule(name: str, item: Mapping[str, Any]) -> str:
     rule = _RULES.get(kind, cast(str, item["msg"]).removeprefix("Input should be "))
     rule = rule.format_map(context) if kind in _RULES else rule
     if kind != "literal_error":
-        return f"{name} must be {rule}, got {shown(value)}"
+        return f"{name} must be {rule}, got {as_typed(value)}"
     choices = rule.replace("'", "").replace(" or ", ", ").split(", ")
     return f"{name} must be {listed(choices)}, got {shown(value)}{did_you_mean(value, choices)}"

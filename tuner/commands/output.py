@@ -66,6 +66,7 @@ def space_of(options: argparse.Namespace) -> SearchSpace:
     """Load the space of --space, changed by --set."""
     from tuner.space_file.load import load_space
 
+    say_study(options)
     return load_space(options.space, options.overrides)
 
 
@@ -76,6 +77,16 @@ def data_errors(options: argparse.Namespace) -> Iterator[None]:
 
     with data_errors_located(options.space, options.overrides):
         yield
+
+
+def say_study(options: argparse.Namespace) -> None:
+    """Say which file the name of a study in --space stands for."""
+    from tuner.space_file.shipped import find_space
+
+    path = find_space(options.space)
+    if path is not None:
+        where = "comes with tuner" if path.is_absolute() else "is in this folder"
+        say(f"--space {options.space}: {path}, which {where}")
 
 
 def check_run(options: argparse.Namespace) -> None:

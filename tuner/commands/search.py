@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from signal import SIGINT
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +14,20 @@ from tuner.commands.output import (
     home_of,
     print_json,
     say,
+    say_study,
 )
 from tuner.errors import Interrupted, ResultError
 from tuner.formatting import short_run
-from tuner.journal.edit import edited
+from tuner.home import Home
+from tuner.journal.edit import edited, kept_overrides
+from tuner.journal.journal import read_journal
+from tuner.journal.journaled_search import JournaledSearch
+from tuner.space.estimate import estimated_facts
+from tuner.space.remarks import remarks, without_copies
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import read_space
+from tuner.space_file.overrides import Override
+from tuner.space_file.yaml_file import YamlFile
 from tuner.terminal.progress import show_progress
 
 if TYPE_CHECKING:
@@ -28,10 +36,15 @@ if TYPE_CHECKING:
 
 def run_search(options: argparse.Namespace) -> int:
     """Find the best hyperparameters."""
+    if options.space:
+        say_study(options)
     if options.resume:
         edit, space_text = _edit(options)
     else:
         space, space_text = read_space(options.space, options.overrides)
+        for remark in remarks(space, estimated_facts(space)):
+            say(f"tuner search: note: {remark}")
+        space = without_copies(space)
     home = home_of(options)
 
     # imported when the space is valid: a mistake in it is reported at once
@@ -93,11 +106,33 @@ def _edit(
 ) -> tuple[Callable[[SearchSpace], SearchSpace] | None, str | None]:
     """Return the change of the recorded space of a resumed search, and the text of the new file."""
     if options.space:
-        space, space_text = read_space(options.space, options.overrides)
-        return lambda recorded: space, space_text
+        space, space_text = read_space(options.space, options.overrides, _kept(options))
+
+        def replaced(recorded: SearchSpace) -> SearchSpace:
+            # a search of an earlier version may have had copies, and cannot have fewer trials
+            return without_copies(space) if recorded.search.trials == 1 else space
+
+        return replaced, space_text
     if not options.overrides:
         return None, None
     return lambda recorded: edited(recorded, options.overrides, options.resume), None
+
+
+def _kept(options: argparse.Namespace) -> Callable[[YamlFile], Sequence[Override]]:
+    """Return a function from the new file to what earlier sessions were told and still holds."""
+    events = read_journal(Home.of(options.home).search(options.resume))
+    recorded = JournaledSearch.of(events)
+
+    def kept(file: YamlFile) -> Sequence[Override]:
+        if recorded is None:  # `resume` says why
+            return ()
+        told = kept_overrides(file, recorded.space_text, recorded.space, options.overrides)
+        if told:
+            settings = ", ".join(f"{'.'.join(o.path)}={o.text}" for o in told)
+            say(f"{options.resume} keeps {settings} of its earlier command line")
+        return told
+
+    return kept
 
 
 def run_replay(options: argparse.Namespace) -> int:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from model.corpus.prepare import cached
 from model.sources.registry import source_bytes
 from model.spec.architecture import Architecture
-from model.tokenizer.load import vocab_size_of
 from tuner.commands.output import consoles, data_errors, print_json, space_of
 from tuner.errors import TunerError
 from tuner.formatting import clock, listed, number, shown
@@ -21,21 +21,24 @@ from tuner.report.learning_rates import draw_rates
 from tuner.space.conflicts import check_contexts, conflicts
 from tuner.space.data_facts import DataFacts
 from tuner.space.data_notes import data_notes
-from tuner.space.estimate import confirmations, expected_tokens
+from tuner.space.estimate import (
+    ASSUMED_BYTES,
+    confirmations,
+    estimated_facts,
+    expected_tokens,
+)
 from tuner.space.first_draws import first_draws
 from tuner.space.parameter import Choice, Parameter, symbol
+from tuner.space.remarks import remarks, searches_nothing, without_copies
 from tuner.space.rungs import rungs
 from tuner.space.space import SearchSpace
 from tuner.terminal.tables import table
 from tuner.trained.warm_start import warm_started
+from tuner.workers.devices import has_nvidia_gpu
 
 if TYPE_CHECKING:
     from tuner.trained.find_start import WarmStart
 
-# Measured on the standard library with a vocabulary of 2,048; only for estimates.
-_BYTES_PER_TOKEN = 3.1
-_BYTES_PER_PAIR = 2_000  # most of the library is in no pair
-_ASSUMED_BYTES = 1_000_000_000  # of data whose size is unknown before it is read
 _MOST_STACKS = 12  # in a table
 
 
@@ -71,7 +74,7 @@ def print_space(
     space, start = warm_started(space, home)
     corpus = cached(space.data, space.tokenizer, home.corpora)
     is_exact = corpus is not None
-    facts = DataFacts.of(corpus) if corpus is not None else _estimated_facts(space)
+    facts = DataFacts.of(corpus) if corpus is not None else estimated_facts(space)
     check_contexts(space, facts)
     if start is not None and is_exact:
         start.check_tokenizer(facts.tokenizer_fingerprint)
@@ -81,6 +84,8 @@ def print_space(
         raise TunerError(
             f"{file}: with {approximately}{facts.train_size:,} training {examples}, {message}"
         )
+    notes = [*remarks(space, facts), *_device_remarks(space)]
+    space = without_copies(space)
     shapes = space.shapes(facts.vocab_size)
     console.print(f"[bold]{space.name}[/bold]  {file}: a valid search space", highlight=False)
     console.print()
@@ -98,6 +103,8 @@ def print_space(
         _print_estimate(console, space)
     for note in data_notes(corpus) if corpus is not None else []:
         console.print(note, highlight=False, markup=False)
+    for note in notes:
+        console.print(f"[yellow]Note:[/yellow] {escape(note)}.", highlight=False)
     if plot is not None:
         draw_rates(space, facts, Path(plot))
         console.print(f"The learning rates are drawn in {plot}.", highlight=False)
@@ -112,6 +119,7 @@ def print_space(
         "expected_tokens": expected,
         "full_tokens": full,
         "search": lines,
+        "notes": notes,
         "exact": is_exact,
     }
 
@@ -127,7 +135,8 @@ def _print_parameters(console: Console, space: SearchSpace) -> dict[str, str]:
     first = {p.label: defaults[p.label] for p in searched if space.is_drawn(p, defaults)}
     console.print(
         table(
-            f"{len(searched)} searched of {len(space.parameters)} given parameters",
+            f"{len(searched)} searched of {len(space.parameters)} given parameters"
+            + (": every trial is the same" if searches_nothing(space) else ""),
             ["parameter", "name", "drawn from", "first trial", "only when"],
             [
                 [
@@ -217,7 +226,7 @@ def _print_estimate(console: Console, space: SearchSpace) -> None:
     """Print how the number of sequences was estimated."""
     size = source_bytes(space.data)
     basis = (
-        f"assume {_ASSUMED_BYTES:,} bytes of text: the size is unknown before the data is read"
+        f"assume {ASSUMED_BYTES:,} bytes of text: the size is unknown before the data is read"
         if size is None
         else f"are estimated from its {size:,} bytes"
     )
@@ -227,22 +236,13 @@ def _print_estimate(console: Console, space: SearchSpace) -> None:
     )
 
 
-def _estimated_facts(space: SearchSpace) -> DataFacts:
-    """Return an estimate of the facts of data that has not been prepared."""
-    size = source_bytes(space.data)
-    num_bytes = _ASSUMED_BYTES if size is None else size
-    amount = num_bytes / (_BYTES_PER_PAIR if space.data.pairs else _BYTES_PER_TOKEN)
-    held_out = space.data.validation_fraction
-    vocab_size = vocab_size_of(space.tokenizer)
-    longest = max(a.context_length for a in space.shapes(vocab_size))
-    return DataFacts(
-        vocab_size=vocab_size,
-        train_size=max(longest + 1, round(amount * (1 - held_out))),
-        validation_size=max(longest + 1, round(amount * held_out)),
-        data_fingerprint="",
-        tokenizer_fingerprint="",
-        has_pairs=space.data.pairs,
-    )
+def _device_remarks(space: SearchSpace) -> list[str]:
+    if space.engine.device != "cuda" or has_nvidia_gpu():
+        return []
+    return [
+        "engine.device is cuda, and this machine has no GPU of NVIDIA, so that it can validate the "
+        "space but not run the search"
+    ]
 
 
 # the search as text ------------------------------------------------------------------------------
@@ -262,6 +262,7 @@ _SAMPLER_TEXTS: Mapping[str, str] = {
 def search_lines(space: SearchSpace, facts: DataFacts) -> list[str]:
     """Describe a search in sentences, one a line."""
     return [
+        _data(space),
         _trials(space, facts),
         _scheduler(space),
         *_hints(space),
@@ -270,6 +271,21 @@ def search_lines(space: SearchSpace, facts: DataFacts) -> list[str]:
         _devices(space),
         _cost(space, facts),
     ]
+
+
+def _data(space: SearchSpace) -> str:
+    data = space.data
+    names = {
+        "python-stdlib": "the source code of Python's standard library",
+        "python-docstrings": "functions of Python's standard library and their docstrings",
+    }
+    if data.source:
+        return f"Data: {names[data.source]}."
+    if data.hub:
+        return f"Data: {shown(data.hub)} of the Hugging Face hub, split {data.split}."
+    files = data.files or ()
+    more = f" and {len(files) - 3} more" if len(files) > 3 else ""
+    return f"Data: {', '.join(files[:3])}{more}."
 
 
 def _trials(space: SearchSpace, facts: DataFacts) -> str:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from tuner.errors import TunerError
+from tuner.errors import SpaceError, TunerError
 from tuner.formatting import broken_rule, listed
 from tuner.space.parameter import Parameter
 from tuner.space.space import SearchSpace
-from tuner.space_file.overrides import Override
+from tuner.space_file.load import as_spelled
+from tuner.space_file.overrides import Override, overrides_in
+from tuner.space_file.yaml_file import YamlFile
 
 # Settings of the amount and place of the search; none of them changes a specification.
 _FREE = {
@@ -58,6 +62,53 @@ def edited(space: SearchSpace, overrides: Sequence[Override], name: str) -> Sear
             ) from error
         space = space.model_copy(update={part: changed})
     return space
+
+
+def kept_overrides(
+    file: YamlFile, old_text: str, recorded: SearchSpace, overrides: Sequence[Override]
+) -> list[Override]:
+    """Return what earlier sessions were told on the command line, and still holds.
+
+    That is all but what the command line sets again, and what the new file gives another value than
+    the old one did.
+
+    Args:
+        file: new file of the space.
+        old_text: recorded text of the file, with the overrides of its session.
+        recorded: recorded space, with the changes of all sessions.
+        overrides: overrides of the new session.
+    """
+    try:
+        old = YamlFile("recorded.yaml", old_text)
+    except SpaceError:  # the text of a space that was made in Python
+        return []
+    told = {override.path: override for override in overrides_in(old_text)}
+    for part, keys in _FREE.items():
+        settings = getattr(recorded, part)
+        for key in keys if isinstance(file.value_at((part,)) or {}, dict) else ():
+            value = getattr(settings, key)
+            if value != _setting(type(settings), key, file.value_at((part, key))):
+                told[part, key] = Override.parse(f"{part}.{key}={json.dumps(value)}")
+    again = [as_spelled(override.path, file.data) for override in overrides]
+
+    def holds(override: Override) -> bool:
+        path = as_spelled(override.path, file.data)
+        is_told_again = any(
+            each == path[: len(each)] or path == each[: len(path)] for each in again
+        )
+        return not is_told_again and (
+            file.value_at(path) == old.value_at(as_spelled(override.path, old.data))
+        )
+
+    return [override for override in told.values() if holds(override)]
+
+
+def _setting(kind: type[BaseModel], key: str, value: Any) -> Any:
+    """Return the setting that a value of a file means, or its default."""
+    try:
+        return getattr(kind.model_validate({} if value is None else {key: value}), key)
+    except ValidationError:
+        return value  # reading the file reports the mistake
 
 
 def check_edit(old: SearchSpace, new: SearchSpace, name: str) -> None:

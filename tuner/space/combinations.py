@@ -5,6 +5,7 @@ A *draw* is a mapping from `Parameter.label` to the value drawn for it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import cast
@@ -19,6 +20,7 @@ _COUPLED = (
     "batch_size", "schedule", "context_length",
 )  # fmt: skip
 _MOST_COMBINATIONS = 4096
+_MOST_VALUES = 400_000  # of all combinations together, so that a check takes less than a second
 
 
 def combinations(
@@ -49,6 +51,29 @@ def combinations(
     return extend({}, ordered)
 
 
+def count(parameters: ParameterSet, options: Mapping[str, Sequence[Value]]) -> int:
+    """Return the number of `combinations`, of which only those of conditions are built.
+
+    Raises:
+        ValueError: if the number of combinations of the conditions is too large.
+    """
+    ordered = [p for p in parameters.ordered if p.label in options]
+    named = {name for p in ordered for name in p.when}
+    deciding = {p.label: options[p.label] for p in ordered if p.name in named}
+    always = [p for p in ordered if p.label not in deciding and not p.when]
+    sometimes = [p for p in ordered if p.label not in deciding and p.when]
+    open_ = {p.name for p in parameters.searched if p.label not in options}
+    number = 0
+    for drawn in _all(parameters, deciding):
+        settings = parameters.settings(drawn)
+        number += math.prod(
+            len(options[p.label])
+            for p in sometimes
+            if open_.intersection(p.when) or p.holds(settings)
+        )
+    return number * math.prod(len(options[p.label]) for p in always)
+
+
 def listed(parameters: ParameterSet, names: Iterable[str]) -> list[dict[str, Value]]:
     """Return every combination of some parameters and the parameters of their conditions.
 
@@ -70,7 +95,9 @@ def listed(parameters: ParameterSet, names: Iterable[str]) -> list[dict[str, Val
 
 
 def corners(
-    parameters: ParameterSet, wanted: Mapping[str, Value] | None = None
+    parameters: ParameterSet,
+    wanted: Mapping[str, Value] | None = None,
+    names: Iterable[str] | None = None,
 ) -> list[dict[str, Value]]:
     """Return the draws at which a rule between hyperparameters breaks, if it breaks anywhere.
 
@@ -81,13 +108,15 @@ def corners(
     Args:
         parameters: parameters of a search space.
         wanted: name → value to take, instead of the ends, wherever it can be drawn.
+        names: parameters to combine; by default all that rules and fractions connect.
 
     Raises:
         ValueError: if the number of corners is too large.
     """
-    fractions = [p for p in parameters.ordered if p.fraction_of]
-    tied = {*_COUPLED, *(n for p in fractions for n in (p.name, cast(str, p.fraction_of)))}
-    compared = _with_conditions(parameters, tied)
+    if names is None:
+        fractions = [p for p in parameters.ordered if p.fraction_of]
+        names = {*_COUPLED, *(n for p in fractions for n in (p.name, cast(str, p.fraction_of)))}
+    compared = _with_conditions(parameters, names)
     in_conditions = {name for p in compared for name in p.when}
     options = {
         p.label: _extremes(p, all_values=p.name in in_conditions)
@@ -129,10 +158,18 @@ def _all(
     Raises:
         ValueError: if the number of combinations is too large.
     """
-    draws = list(islice(combinations(parameters, options), _MOST_COMBINATIONS + 1))
-    if len(draws) > _MOST_COMBINATIONS:
+    most = min(_MOST_COMBINATIONS, _MOST_VALUES // max(1, len(parameters.ordered)))
+    draws = list(islice(combinations(parameters, options), most + 1))
+    if len(draws) > most:
         raise ValueError(
-            f"{', '.join(options)} can be combined in more than {_MOST_COMBINATIONS} ways, which "
-            f"cannot all be checked; give fewer values or take away a when"
+            f"{_first_of(options)} can be combined in more than {most} ways, which cannot all be "
+            f"checked; give fewer values or take away a when"
         )
     return draws
+
+
+def _first_of(labels: Iterable[str]) -> str:
+    """Return the first of some labels, and the number of the others."""
+    names = list(dict.fromkeys(label.partition("[")[0] for label in labels))
+    rest = len(names) - 8
+    return ", ".join(names[:8]) + (f" and {rest} more" if rest > 0 else "")

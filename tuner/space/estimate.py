@@ -1,7 +1,9 @@
-"""Estimate of the training tokens of a search, for the progress bar and `tuner validate`."""
+"""Estimates of a search before it runs: facts of unread data, and training tokens."""
 
 from __future__ import annotations
 
+from model.sources.registry import source_bytes
+from model.tokenizer.load import vocab_size_of
 from tuner.space.data_facts import DataFacts
 from tuner.space.rungs import rungs
 from tuner.space.space import SearchSpace
@@ -10,6 +12,32 @@ from tuner.space.space import SearchSpace
 # true shares depend on how much the curves cross.
 _MEDIAN_STOPS = 0.5
 _MEDIAN_STOPS_AFTER = 1 / 3
+# Measured on the standard library with a vocabulary of 2,048.
+_BYTES_PER_TOKEN = 3.1
+_BYTES_PER_PAIR = 2_000  # most of the library is in no pair
+ASSUMED_BYTES = 1_000_000_000  # of data whose size is unknown before it is read
+
+
+def estimated_facts(space: SearchSpace) -> DataFacts:
+    """Return facts of the data, estimated from the bytes of the source.
+
+    Raises:
+        CorpusError: if the source or the tokenizer cannot be read.
+    """
+    size = source_bytes(space.data)
+    num_bytes = ASSUMED_BYTES if size is None else size
+    amount = num_bytes / (_BYTES_PER_PAIR if space.data.pairs else _BYTES_PER_TOKEN)
+    held_out = space.data.validation_fraction
+    vocab_size = vocab_size_of(space.tokenizer)
+    longest = max(shape.context_length for shape in space.shapes(vocab_size))
+    return DataFacts(
+        vocab_size=vocab_size,
+        train_size=max(longest + 1, round(amount * (1 - held_out))),
+        validation_size=max(longest + 1, round(amount * held_out)),
+        data_fingerprint="",
+        tokenizer_fingerprint="",
+        has_pairs=space.data.pairs,
+    )
 
 
 def expected_tokens(space: SearchSpace, corpus: DataFacts) -> tuple[int, int]:
@@ -71,14 +99,20 @@ def _asha(trials: float, levels: list[int], eta: int, budget: int, *, is_late: b
 def _hyperband(trials: int, eta: int, report: int, budget: int) -> float:
     """Return the tokens under `hyperband`: brackets repeat until no trials are left."""
     s_max = len(rungs(1, eta, -(-budget // report) + 1)) - 1
-    spent, s = 0.0, s_max
-    while trials > 0:
-        size = min(trials, -(-(s_max + 1) * eta**s // (s + 1)))
-        trials -= size
-        before = 0
+    sizes: dict[int, int] = {s: -(-(s_max + 1) * eta**s // (s + 1)) for s in range(s_max, -1, -1)}
+
+    def bracket(s: int, size: int) -> float:
+        spent, before = 0.0, 0
         for k in range(s_max - s, s_max):
-            spent += size * (report * eta**k - before) / budget
-            before, size = report * eta**k, max(1, size // eta)
-        spent += size * (budget - before) / budget
-        s = s - 1 if s else s_max
+            rung = report * int(eta**k)
+            spent += size * (rung - before) / budget
+            before, size = rung, max(1, size // eta)
+        return spent + size * (budget - before) / budget
+
+    rounds, rest = divmod(trials, sum(sizes.values()))
+    spent = rounds * sum(bracket(s, size) for s, size in sizes.items())
+    for s, size in sizes.items():
+        last = min(rest, size)
+        spent += bracket(s, last) if last else 0
+        rest -= last
     return spent

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from model.spec.hyperparameters import find_symbol
-from tuner.formatting import did_you_mean, listed, shown
-from tuner.space.parameter import MAY_BE_OFF, Parameter, Value, symbol
+from tuner.formatting import as_typed, did_you_mean, listed, shown
+from tuner.space.parameter import MAY_BE_OFF, Parameter, Range, Value, symbol
 from tuner.space.space import SearchSpace
 
 
@@ -58,9 +58,10 @@ def named_point(
         entry = find_symbol(key)
         name = entry.name if entry else key
         if name not in by_name:
-            spellings = [s for p in by_name.values() for s in (p.name, symbol(p.name))]
+            symbols = [symbol(name) for name in by_name]
             problem = "is not set in this space" if entry else "is unknown"
-            fix = did_you_mean(key, spellings) or f"; valid names: {listed(spellings, 'and')}"
+            fix = did_you_mean(key, (*by_name, *symbols))
+            fix = fix or f"; the space sets {listed(symbols, 'and') or 'nothing'}"
             raise PointError(key, f"{key} {problem}{fix}")
         if name in keys:
             raise PointError(key, f"{key} and {keys[name]} are the same; keep one")
@@ -84,10 +85,20 @@ def _named_value(parameter: Parameter, key: str, value: Value) -> Value:
     if value == "off" and parameter.name in MAY_BE_OFF:
         value = 0
     if not parameter.contains(value):
-        rule = parameter.model_copy(update={"prior": None}).describe()
-        message = f"{key} must be {rule}, got {shown(value)}"
+        message = f"{key} must be {_rule(parameter)}, got {as_typed(value)}"
         raise PointError(key, message, at_key=False)
     return parameter.distribution.as_drawn(value)
+
+
+def _rule(parameter: Parameter) -> str:
+    """Return what a value of a parameter must be: `in its range, 0.0001 … 0.03`, `one of 8, 16`."""
+    distribution = parameter.distribution
+    unit = f" × {symbol(parameter.fraction_of)}" if parameter.fraction_of else ""
+    if not isinstance(distribution, Range):
+        return distribution.describe(unit).replace("each of", "one of")
+    low, high = distribution.ends()
+    whole = "a whole number " if distribution.is_whole else ""
+    return f"{whole}in its range, {shown(low)} … {shown(high)}{unit}"
 
 
 def _why_unused(space: SearchSpace, name: str, key: str) -> str:

@@ -42,10 +42,15 @@ class ParameterSet:
             waiting = [p for p in waiting if names.intersection(p.when)]
         return ordered
 
-    @property
+    @cached_property
     def searched(self) -> list[Parameter]:
         """The parameters that are not constant."""
         return [p for p in self.ordered if not p.is_constant]
+
+    @cached_property
+    def _defaults(self) -> dict[str, Value]:
+        names = (*Architecture.model_fields, *SYMBOL_TABLE)
+        return {n: value for n in names if (value := default_value(n)) is not None}
 
     def is_drawn(self, parameter: Parameter, drawn: Mapping[str, Value]) -> bool:
         """Return True if a parameter's `when` holds for the values drawn before it."""
@@ -53,8 +58,7 @@ class ParameterSet:
 
     def settings(self, drawn: Mapping[str, Value]) -> dict[str, Value]:
         """Return the value of every parameter that a `when` may name: name → value."""
-        names = (*Architecture.model_fields, *SYMBOL_TABLE)
-        settings = {n: value for n in names if (value := default_value(n)) is not None}
+        settings = self._defaults.copy()
         for p in self.ordered:
             if p.fraction_of or not p.holds(settings):
                 continue

@@ -19,7 +19,7 @@ from model.spec.derive import derive
 from model.spec.hyperparameters import SYMBOL_TABLE, Hyperparameters
 from model.spec.symbol import FractionOf
 from model.spec.trial import KEPT_SYMBOLS, LARGEST_MICRO_BATCH, TrialSpec
-from tuner.space.combinations import combinations, corners, listed
+from tuner.space.combinations import combinations, corners, count, listed
 from tuner.space.data_facts import DataFacts
 from tuner.space.defaults import FirstTrial
 from tuner.space.objective import Objective
@@ -155,12 +155,20 @@ class SearchSpace(Frozen):
 
         The combination of `defaults` comes first, because the first trial is a point of the grid.
         """
-        values = {
+        defaults = self.defaults()
+        points = list(combinations(self.parameter_set, self._grid_values))
+        return sorted(points, key=lambda point: any(point[k] != defaults[k] for k in point))
+
+    @property
+    def num_grid_points(self) -> int:
+        """Number of combinations in `grid`, which are counted and not built."""
+        return count(self.parameter_set, self._grid_values)
+
+    @property
+    def _grid_values(self) -> dict[str, tuple[Value, ...]]:
+        return {
             p.label: p.distribution.values for p in self.parameters if p.distribution.kind == "grid"
         }
-        defaults = self.defaults()
-        points = list(combinations(self.parameter_set, values))
-        return sorted(points, key=lambda point: any(point[k] != defaults[k] for k in point))
 
     # specifications ------------------------------------------------------------------------
 
@@ -258,9 +266,15 @@ class SearchSpace(Frozen):
         Raises:
             ValueError: if a draw breaks a rule of the symbol table with this corpus.
         """
-        draws = corners(self.parameter_set, {"context_length": context_length})
+        # Only these set the length of a trial; the others keep the values of the first trial.
+        draws = corners(
+            self.parameter_set,
+            {"context_length": context_length},
+            ("batch_size", "total_steps", "epochs", "context_length"),
+        )
+        defaults = self.defaults()
         complete = [
-            self.derive(drawn, corpus.train_size)
+            self.derive(self.only_drawn(defaults | drawn), corpus.train_size)
             for drawn in draws
             if self._context_length(drawn) == context_length
         ]

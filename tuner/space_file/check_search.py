@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from itertools import islice
 
 from tuner.formatting import listed as in_words
-from tuner.space.combinations import combinations
+from tuner.space.combinations import count
 from tuner.space.first_draws import PointError, named_point
 from tuner.space.objective import ONLY_AT_THE_END
 from tuner.space.parameter import Parameter, symbol
@@ -142,10 +141,10 @@ class SearchChecks:
                 self._file.note(place, f"{self._spelled(p)}: a prior {message}", at_key=True)
             options[p.label] = values
         trials = self._search.trials
-        points = len(list(islice(combinations(self._space.parameter_set, options), trials + 1)))
+        points = count(self._space.parameter_set, options)
         if points > trials:
-            message = f"the grid has more points than search.trials, {trials}"
-            self._note("trials", f"{message}; raise search.trials, or give fewer values")
+            message = f"the grid has {points:,} points, but search.trials is {trials}"
+            self._note("trials", f"{message}; raise it, or give fewer values")
 
     def _spelled(self, parameter: Parameter) -> str:
         place = self._places.get(parameter.name)

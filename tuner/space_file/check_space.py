@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import compress
 from pathlib import Path
 from typing import cast
 
@@ -23,6 +24,7 @@ from tuner.space.space import SearchSpace
 from tuner.space_file.yaml_file import Place, YamlFile
 
 _MOST_SHAPES = 256
+_MOST_TOKENS = 2**53  # from here on, whole numbers and floats differ
 
 
 class SpaceChecks:
@@ -120,6 +122,10 @@ class SpaceChecks:
             )
 
     def _check_budget(self) -> None:
+        tokens = self._space.budget.tokens or 0
+        if tokens > _MOST_TOKENS:
+            message = f"budget.tokens must be at most {_MOST_TOKENS:.1e}, got {tokens:.3g}"
+            self._file.note(("budget", "tokens"), message)
         budgets = ["budget.tokens"] if self._space.budget.tokens is not None else []
         for name in ("total_steps", "epochs"):
             parameter = self._space.hyperparameters.get(name)
@@ -192,14 +198,17 @@ class SpaceChecks:
         except ValueError as error:
             self._file.note(("hyperparameters",), str(error))
             return
-        held: dict[str, list[dict[str, Value]]] = {}  # key of a parameter → draws
+        cases = [self._space.settings(draw) for draw in draws]
+        held: dict[str, int] = {}  # key of a parameter → bits of the cases in which it is drawn
         for p in self._space.parameters:
-            held[p.key] = [d for d in draws if self._space.is_drawn(p, d)]
-            self._check_effect(p, held[p.key])
+            is_held = [p.holds(case) for case in cases]
+            held[p.key] = sum(1 << i for i, holds in enumerate(is_held) if holds)
+            self._check_effect(p, list(compress(cases, is_held)))
             for other in range(1, p.alternative):
-                both = [d for d in held.get(f"{p.name}[{other}]", ()) if d in held[p.key]]
+                both = held.get(f"{p.name}[{other}]", 0) & held[p.key]
                 if both:
-                    self._note_both(p, other, both[0])
+                    self._note_both(p, other, cases[(both & -both).bit_length() - 1])
+                    break
 
     def _check_when(self, parameter: Parameter) -> None:
         """Check that the parameters of a `when` can be listed, and have its values."""
@@ -219,25 +228,24 @@ class SpaceChecks:
                 place = (*self._place(parameter), "when")
                 self._file.note(place, f"when: {self._spelled(name)} {message}")
 
-    def _note_both(self, parameter: Parameter, other: int, drawn: Mapping[str, Value]) -> None:
-        settings = self._space.settings(drawn)
+    def _note_both(self, parameter: Parameter, other: int, settings: Mapping[str, Value]) -> None:
         case = in_words([f"{self._spelled(n)} {shown(settings[n])}" for n in parameter.when], "and")
         message = f"alternatives {other} and {parameter.alternative} both apply with {case}"
         message = f"{self._spelled(parameter.name)}: {message}"
         fix = "change one when so that it excludes the other"
         self._file.note((*self._place(parameter), "when"), f"{message}; {fix}")
 
-    def _check_effect(self, parameter: Parameter, draws: list[dict[str, Value]]) -> None:
-        """Check that a parameter is drawn, and used, in some draw."""
+    def _check_effect(self, parameter: Parameter, cases: list[dict[str, Value]]) -> None:
+        """Check that a parameter is drawn, and used, in some case."""
         key = self._spelled(parameter.name)
-        if not draws:
+        if not cases:
             message = f"{key} is never drawn, because its conditions exclude each other"
             self._file.note(self._place(parameter), f"{message}; change its when", at_key=True)
             return
         entry = SYMBOL_TABLE.get(parameter.name)
         used_when = entry.used_when if entry else USED_WHEN.get(parameter.name, {})
         for other, used in used_when.items():
-            values = dict.fromkeys(self._space.settings(draw)[other] for draw in draws)
+            values = dict.fromkeys(case[other] for case in cases)
             if not set(values) & set(used):
                 message = f"{key} has no effect with {other} {in_words(values)}"
                 peaked = SYMBOL_TABLE["max_learning_rate"].used_when["schedule"]
@@ -277,21 +285,22 @@ class SpaceChecks:
             self._note("n_encoder_layers", message)
 
     def _check_grid(self) -> None:
-        points, trials = len(self._space.grid), self._space.search.trials
+        points, trials = self._space.num_grid_points, self._space.search.trials
         if points > trials:
-            message = f"the grid has {points} points, but search.trials is {trials}"
-            self._file.note(("search", "trials"), f"{message}; raise it")
+            message = f"the grid has {points:,} points, but search.trials is {trials}"
+            self._file.note(("search", "trials"), f"{message}; raise it, or give fewer values")
 
 
 def _circle(edges: Mapping[str, list[str]]) -> list[str]:
-    """Return a circle in a graph, its first node repeated at the end; empty if none."""
+    """Return a shortest circle in a graph, its first node repeated at the end; empty if none."""
     for start in edges:
         paths = [[start]]
-        while paths:
-            path = paths.pop()
+        seen: set[str] = set()
+        for path in paths:  # grows; each node is visited once, because paths may be very many
             for name in edges.get(path[-1], ()):
                 if name == start:
                     return [*path, start]
-                if name not in path:
+                if name not in seen:
+                    seen.add(name)
                     paths.append([*path, name])
     return []

@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from model.spec.architecture import Architecture
 from model.spec.hyperparameters import find_symbol
 from model.spec.symbol import Symbol
-from tuner.formatting import broken_rule, did_you_mean, listed, shown, unknown
+from tuner.formatting import as_typed, broken_rule, did_you_mean, listed, shown, unknown
 from tuner.space.parameter import (
     MAY_BE_OFF,
     SIZES,
@@ -28,6 +28,7 @@ from tuner.space.parameter import (
     Parameter,
     Range,
 )
+from tuner.space_file.other_tools import unknown_keys as unknown_of_others
 from tuner.space_file.prior import PriorError, read_prior
 from tuner.space_file.yaml_file import Place, YamlFile, whole_if_equal
 
@@ -37,6 +38,7 @@ _OPTIONS = ("fraction_of", "when", "prior")
 _NO_FRACTIONS = ("batch_size", "total_steps", "epochs")
 _BUDGETS = ("total_steps", "epochs")  # cannot have a `when`
 _LARGEST_WHOLE = 2**53
+_SMALLEST = 1.2e-38  # of float32, in which the trainer computes; below are zeros
 
 Rule = Callable[[object], str]  # returns the mistake of a value; empty if the value is valid
 
@@ -185,8 +187,9 @@ class EntryReader:
         if not isinstance(data, dict):
             return _Entry(key, place, "value", data, place, {})
         unknown_keys = [k for k in data if k not in (*KINDS, *_OPTIONS)]
-        for kind in unknown_keys:
-            message = unknown("distribution", kind, (*KINDS, *_OPTIONS))
+        advice = unknown_of_others(key, unknown_keys, data) if unknown_keys else ""
+        for kind in unknown_keys[:1] if advice else unknown_keys:
+            message = advice or unknown("distribution", kind, (*KINDS, *_OPTIONS))
             self._note((*place, kind), message, at_key=True)
         kinds = [k for k in data if k in KINDS]
         if not unknown_keys and len(kinds) != 1:
@@ -278,7 +281,8 @@ class EntryReader:
             condition = symbol.name if symbol else key
             wanted = _without_off(value) if condition in MAY_BE_OFF else value
             if symbol is None and key not in SIZES:
-                message = unknown("name in when:", key, (*SPELLINGS, *SIZES))
+                fix = did_you_mean(key, (*SPELLINGS, *SIZES)) or "; 'tuner symbols' lists all"
+                message = f"unknown name in when: {shown(key)}{fix}"
                 self._note((*place, key), message, at_key=True)
             elif condition == name:
                 message = f"{entry.key} cannot depend on itself; remove this condition"
@@ -318,6 +322,7 @@ def _shape_mistake(entry: _Entry) -> tuple[Place, str] | None:
     elif entry.is_range:
         fits = isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))
         rule = f"{kind} takes two numbers, [low, high]"
+        value = list(map(as_typed, value)) if isinstance(value, list) else value
     else:
         fits = isinstance(value, list) and len(value) > 0
         fits = fits and not any(isinstance(v, list | dict) for v in value)
@@ -351,6 +356,9 @@ def _range_mistake(entry: _Entry, kind: type) -> tuple[Place, str] | None:
     elif entry.kind.endswith("log") and low <= 0:
         place = (*entry.value_place, 0)
         return place, f"the low end must be above 0 on a log scale, got {shown(low)}"
+    elif entry.kind == "log" and low < _SMALLEST:
+        place = (*entry.value_place, 0)
+        return place, f"the low end must be at least {_SMALLEST}, the smallest float32, got {low:g}"
     return (entry.value_place, message) if message else None
 
 
@@ -370,7 +378,7 @@ def _hyperparameter_rule(key: str, symbol: Symbol) -> Rule:
         if symbol.accepts(value) and (symbol.choices or abs(cast(float, value)) <= _LARGEST_WHOLE):
             return ""
         hint = did_you_mean(value, symbol.choices)
-        return f"{key} must be {kind} {symbol.range}, got {shown(value)}{hint}"
+        return f"{key} must be {kind} {symbol.range}, got {as_typed(value)}{hint}"
 
     return rule
 
@@ -379,7 +387,7 @@ def _share_rule(key: str) -> Rule:
     def rule(value: object) -> str:
         if _is_number(value) and value >= 0:
             return ""
-        return f"{key}: a fraction must be a number of at least 0, got {shown(value)}"
+        return f"{key}: a fraction must be a number of at least 0, got {as_typed(value)}"
 
     return rule
 

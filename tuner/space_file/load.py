@@ -24,7 +24,7 @@ from model.spec.hyperparameters import find_symbol
 from tuner.errors import SpaceError
 from tuner.formatting import broken_rule, shown, unknown
 from tuner.space.objective import Objective
-from tuner.space.parameter import Parameter
+from tuner.space.parameter import SIZES, Parameter
 from tuner.space.settings import Budget, Confirm, EngineConfig, InitFromConfig, SearchConfig
 from tuner.space.space import SearchSpace
 from tuner.space_file.check_search import SearchChecks
@@ -50,7 +50,7 @@ def load_space(path: str | Path, overrides: Sequence[Override] = ()) -> SearchSp
     """Read a search-space file.
 
     Args:
-        path: path of the file.
+        path: path of the file, or name of a shipped study such as `lm`.
         overrides: values that replace those of the file.
 
     Raises:
@@ -59,14 +59,27 @@ def load_space(path: str | Path, overrides: Sequence[Override] = ()) -> SearchSp
     return read_space(path, overrides)[0]
 
 
-def read_space(path: str | Path, overrides: Sequence[Override] = ()) -> tuple[SearchSpace, str]:
+def read_space(
+    path: str | Path,
+    overrides: Sequence[Override] = (),
+    earlier: Callable[[YamlFile], Sequence[Override]] | None = None,
+) -> tuple[SearchSpace, str]:
     """Return the space of a file, and the text of the file with the overrides.
 
     The file is read once: it may be a pipe, or change while a search runs.
+
+    Args:
+        path: as for `load_space`.
+        overrides: as for `load_space`.
+        earlier: function from the file to overrides of an earlier session, which come first.
+
+    Raises:
+        SpaceError: with every mistake of the file and the overrides.
     """
     file = YamlFile(path)
+    overrides = [*(earlier(file) if earlier else ()), *overrides]
     for override in overrides:
-        file.override(override.option, _as_spelled(override.path, file.data), override.text)
+        file.override(override.option, as_spelled(override.path, file.data), override.text)
     entries = EntryReader(file)
     space = _read(file, entries)
     if space is not None:
@@ -98,8 +111,8 @@ def data_errors_located(path: str | Path, overrides: Sequence[Override]) -> Iter
     except CorpusError as error:
         message = str(error)
         place = _PLACES.get(message.partition(":")[0])
-        if place is None or not Path(path).is_file():  # a pipe has been read already
-            raise
+        if place is None or not (find_space(str(path)) or Path(path)).is_file():
+            raise  # without a position: a pipe has been read already
         file = YamlFile(path)
         for override in overrides:
             file.override(override.option, override.path, override.text)
@@ -107,7 +120,7 @@ def data_errors_located(path: str | Path, overrides: Sequence[Override]) -> Iter
         raise SpaceError(file.name, file.mistakes) from error
 
 
-def _as_spelled(path: tuple[str, ...], data: Any) -> tuple[str, ...]:
+def as_spelled(path: tuple[str, ...], data: Any) -> tuple[str, ...]:
     """Return a path whose hyperparameter has the spelling that the file already uses."""
     if path[0] != "hyperparameters" or len(path) == 1 or not isinstance(data, dict):
         return path
@@ -130,7 +143,9 @@ def _read(file: YamlFile, entries: EntryReader) -> SearchSpace | None:
         return None
     for key in data:
         if key not in _KEYS:
-            file.note((key,), unknown("key", key, _KEYS), at_key=True)
+            section = _section_of(key)
+            fix = f"unknown key {shown(key)}; did you mean {section}.{key}?" if section else ""
+            file.note((key,), fix or unknown("key", key, _KEYS), at_key=True)
     parts: dict[str, Any] = {}
     for name, kind in _SECTIONS.items():
         if name == "objective" and isinstance(data.get(name), list):
@@ -144,9 +159,20 @@ def _read(file: YamlFile, entries: EntryReader) -> SearchSpace | None:
     return SearchSpace(**parts) if set(data) <= set(_KEYS) else None
 
 
+def _section_of(key: str) -> str:
+    """Return the section that a key belongs to; empty if none has it."""
+    if find_symbol(key):
+        return "hyperparameters"
+    if key in SIZES:
+        return "model"
+    return next((name for name, kind in _SECTIONS.items() if key in kind.model_fields), "")
+
+
 def _name(file: YamlFile, name: Any) -> str:
     """Return the name in the file, or one made from the file name."""
     if name is None:
+        if file.is_stream:
+            return "search"
         stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(file.name).stem)
         return stem.lstrip("_.-")[:64] or "search"
     try:

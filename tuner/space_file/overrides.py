@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+_TITLE = "# On the command line:"
+_LINE = "#   "
+
 
 @dataclass(frozen=True)
 class Override:
@@ -38,5 +41,13 @@ def annotated(text: str, overrides: Sequence[Override]) -> str:
     """Return the text of a search-space file, followed by the overrides as comments."""
     if not overrides:
         return text
-    lines = (f"#   {'.'.join(o.path)}={o.text}".replace("\n", " ") for o in overrides)
-    return "\n".join([text.rstrip("\n"), "", "# On the command line:", *lines, ""])
+    lines = (f"{_LINE}{'.'.join(o.path)}={o.text}".replace("\n", " ") for o in overrides)
+    return "\n".join([text.rstrip("\n"), "", _TITLE, *lines, ""])
+
+
+def overrides_in(text: str) -> list[Override]:
+    """Return the overrides in the comments that `annotated` wrote; the last of each key."""
+    _, title, comments = text.rpartition(f"\n{_TITLE}\n")
+    lines = [line.removeprefix(_LINE) for line in comments.splitlines() if line.startswith(_LINE)]
+    overrides = [Override.parse(line) for line in lines if title]
+    return list({override.path: override for override in overrides}.values())

@@ -29,6 +29,7 @@ from tuner.formatting import listed, short_hash, short_run, shown
 from tuner.home import Home
 from tuner.space.settings import InitFromConfig
 from tuner.space.space import SearchSpace
+from tuner.space_file.shipped import shipped_spaces
 from tuner.tracking.artifacts import kept_checkpoint, recorded_problem, recorded_tokenizer
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord
@@ -180,8 +181,8 @@ def _no_source(config: InitFromConfig, home: Home, names: list[str]) -> RecordEr
         return RecordError(
             f"init_from: no run {config.run} is recorded in {where}; run a search first"
         )
-    space = Path("search_spaces", f"{config.search}.yaml")
-    command = f"'tuner search --space {space}'" if space.is_file() else "that search"
+    is_shipped = config.search in shipped_spaces()
+    command = f"'tuner search --space {config.search}'" if is_shipped else "that search"
     others = f", or name one of: {', '.join(names[:_SHOWN_SEARCHES])}" if names else ""
     return RecordError(
         f"init_from: no search called {config.search} is recorded in {where}; run {command} "

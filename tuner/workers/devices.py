@@ -79,6 +79,20 @@ def _choose_devices(space: SearchSpace, gpus: int) -> Devices:
     return Devices(kind, number, engine.slots or _GPU_SLOTS, engine.dtype, engine.slots is None)
 
 
+def has_nvidia_gpu() -> bool:
+    """Return True if the driver of NVIDIA finds a GPU; needs neither Ray nor torch."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return False
+    try:
+        return bool(pynvml.nvmlDeviceGetCount() > 0)
+    finally:
+        pynvml.nvmlShutdown()
+
+
 def _num_gpus() -> int:
     """Return the number of GPUs that Ray has found."""
     import ray

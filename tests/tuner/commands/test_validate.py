@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tuner.cli import main
 from tuner.commands.validate import search_lines
+from tuner.errors import TunerError
 from tuner.space.data_facts import DataFacts
+from tuner.space.space import SearchSpace
 from tuner.space_file.load import load_space
 
 FACTS = DataFacts(300, 100_000, 10_000, "data", "tokenizer")
@@ -84,3 +89,68 @@ def test_search_lines_name_device_and_dtype(tmp_path: Path, engine: str, sentenc
     file.write_text(SPACE + f"engine: {engine}", encoding="utf-8")
     lines = search_lines(load_space(file), FACTS)
     assert any(line.startswith(sentence) for line in lines), lines
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        ("data:", "Data: the source code of Python's standard library."),
+        ("data: {}", "Data: the source code of Python's standard library."),
+        ("data: {files: [a.txt, b.txt, c.txt, d.txt, e.txt]}", "/c.txt and 2 more."),
+    ],
+)
+def test_search_lines_name_the_data(tmp_path: Path, data: str, sentence: str) -> None:
+    for letter in "abcde":
+        (tmp_path / f"{letter}.txt").write_text("one two " * 99)
+    file = tmp_path / "lm.yaml"
+    file.write_text(SPACE + data, encoding="utf-8")
+    line = search_lines(load_space(file), FACTS)[0]
+    assert line.startswith("Data: ")
+    assert line.endswith(sentence)
+
+
+def test_validate_of_copies_describes_the_one_trial(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "lm.yaml"
+    file.write_text("hyperparameters: {B: 8}\nbudget: {tokens: 512_000}\nengine: {device: cuda}")
+    assert main(["validate", "--space", str(file), "--home", str(tmp_path), "--json"]) == 0
+    output = capsys.readouterr()
+    assert "0 searched of 1 given parameters: every trial is the same" in output.err
+    assert "\n1 trials of at most" in output.err or "\n1 trial of at most" in output.err
+    notes = json.loads(output.out)["notes"]
+    assert notes[0].startswith("nothing is searched, so all 24 trials would be the same")
+    assert output.err.count("Note: ") == len(notes)
+
+
+def test_validate_counts_large_grids(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = ", ".join(f"0.{i:03}" for i in range(1, 1000))
+    rows = "".join(f"  {name}: {{grid: [{values}]}}\n" for name in ("α_max", "λ", "τ", "β1"))
+    for sampler in ("grid", "tpe"):
+        file = tmp_path / "lm.yaml"
+        file.write_text(
+            f"hyperparameters:\n{rows}budget: {{tokens: 512_000}}\n"
+            f"search: {{trials: 4, sampler: {sampler}}}"
+        )
+        assert main(["validate", "--space", str(file), "--home", str(tmp_path)]) == 2
+        assert "the grid has 996,005,996,001 points, but search.trials is 4" in (
+            capsys.readouterr().err
+        )
+
+
+def test_search_of_copies_says_so_and_trains_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spaces: list[SearchSpace] = []
+
+    def search(space: SearchSpace, **_: Any) -> None:
+        spaces.append(space)
+        raise TunerError("stopped by the test")
+
+    monkeypatch.setattr("tuner.driver.search.search", search)
+    file = tmp_path / "lm.yaml"
+    file.write_text("hyperparameters: {B: 8}\nbudget: {tokens: 512_000}")
+    assert main(["search", "--space", str(file), "--home", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("tuner search: note: nothing is searched, so all 24 trials would be")
+    assert [space.search.trials for space in spaces] == [1]

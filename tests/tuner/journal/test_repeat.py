@@ -7,12 +7,14 @@ import pytest
 from tests.tuner.simulated_search import FACTS, SPACE, Simulation, space_of
 from tuner.conductor.conductor import Conductor
 from tuner.errors import TunerError
-from tuner.journal.edit import check_edit, edited
+from tuner.journal.edit import check_edit, edited, kept_overrides
 from tuner.journal.events import Reported, SearchBegun, SessionBegun
 from tuner.journal.journaled_search import environment_changes
 from tuner.journal.repeat import repeat, restored_decisions
 from tuner.space.space import SearchSpace
+from tuner.space_file.load import read_space
 from tuner.space_file.overrides import Override
+from tuner.space_file.yaml_file import YamlFile
 
 
 @pytest.fixture
@@ -118,6 +120,45 @@ def test_repeat_keeps_the_rules_of_an_old_journal(tmp_path: Path) -> None:
             assert not other.is_over
     assert finished[1] == {0}
     assert len(finished[2]) == 2
+
+
+@pytest.mark.parametrize(
+    ("now", "old", "new", "kept"),
+    [
+        ([], "", "", ["search.seed=3", "hyperparameters.alpha_max=0.5", "search.trials=40"]),
+        (["search.trials=12"], "", "", ["search.seed=3", "hyperparameters.alpha_max=0.5"]),
+        (["hyperparameters.α_max=0.1"], "", "", ["search.seed=3", "search.trials=40"]),
+        (["search={trials: 9}"], "", "", ["hyperparameters.alpha_max=0.5"]),
+        # what the new file changes
+        ([], "trials: 12", "trials: 50", ["search.seed=3", "hyperparameters.alpha_max=0.5"]),
+        ([], "[1e-4, 1e-1]", "[1e-4, 1]", ["search.seed=3", "search.trials=40"]),
+    ],
+)
+def test_kept_overrides_are_those_of_earlier_sessions(
+    tmp_path: Path, now: list[str], old: str, new: str, kept: list[str]
+) -> None:
+    """Seed and rate are those of the first session, and trials of a resumed one."""
+    text = SPACE.replace("%s", "trials: 12, max_seconds: 10m")
+    told = [Override.parse(t) for t in ("search.seed=3", "hyperparameters.alpha_max=0.5")]
+    path = tmp_path / "space.yaml"
+    path.write_text(text)
+    space, recorded_text = read_space(path, told)
+    recorded = edited(space, [Override.parse("search.trials=40")], "lm-1")
+    path.write_text(text.replace(old, new) if old else text)
+    overrides = [Override.parse(each) for each in now]
+    found = kept_overrides(YamlFile(path), recorded_text, recorded, overrides)
+    assert [f"{'.'.join(o.path)}={o.text}" for o in found] == kept
+
+
+def test_kept_overrides_make_the_recorded_space(tmp_path: Path) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(SPACE.replace("%s", "trials: 12"))
+    told = [Override.parse(t) for t in ("search.seed=3", "hyperparameters.alpha_max=0.5")]
+    recorded, text = read_space(path, told)
+    again, text_again = read_space(path, (), lambda file: kept_overrides(file, text, recorded, ()))
+    assert again == recorded
+    assert text_again == text
+    assert kept_overrides(YamlFile(path), recorded.model_dump_json(), recorded, ()) == []
 
 
 def test_repeat_detects_different_decisions(space: SearchSpace) -> None:

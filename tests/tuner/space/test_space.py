@@ -11,9 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tuner.errors import SpaceError
+from tuner.space.combinations import combinations, count
 from tuner.space.data_facts import DataFacts
 from tuner.space.estimate import expected_tokens
 from tuner.space.parameter import Choice, Constant, Parameter, Range, Value
+from tuner.space.parameter_set import ParameterSet
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import load_space
 
@@ -255,6 +257,25 @@ def test_space_grid_begins_at_the_defaults(tmp_path: Path) -> None:
     assert len(space.grid) == 2 * (2 + 1)  # γ counts with momentum only
     assert len({tuple(point.items()) for point in space.grid}) == 6
     assert load(tmp_path, BUDGET).grid == [{}]
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=30)
+def test_count_is_the_number_of_combinations(data: st.DataObject) -> None:
+    """Also with conditions on what is drawn, is constant, or has no options."""
+    fields = ("beta1", "weight_decay", "grad_clip", "momentum", "label_smoothing")
+    parameters = []
+    for i, name in enumerate(fields):
+        values = tuple(data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=4, unique=True)))
+        before = data.draw(st.lists(st.sampled_from(fields[:i]), max_size=2)) if i else []
+        when = {n: tuple(data.draw(st.sets(st.integers(1, 4), min_size=1))) for n in before}
+        kind = data.draw(st.sampled_from(["choice", "grid"]))
+        distribution = Choice(kind=kind, values=values)
+        parameters.append(Parameter(name=name, distribution=distribution, when=when))
+    space = ParameterSet(parameters)
+    options = {p.label: p.distribution.possible_values() or [] for p in parameters}
+    chosen = {k: options[k] for k in data.draw(st.sets(st.sampled_from(sorted(options))))}
+    assert count(space, chosen) == len(list(combinations(space, chosen)))
 
 
 def test_space_shapes_follow_conditions(tmp_path: Path) -> None:

@@ -66,21 +66,21 @@ MISTAKES = {
     "unknown name": (tried("[{B: 8}, {▲a_max: 1e-3}]"), "a_max is unknown; did you mean α_max?"),
     "not in the space": (
         tried("[{▲λ: 1}]"),
-        "search.try_first: λ is not set in this space; valid names: max_learning_rate,",
+        "search.try_first: λ is not set in this space; the space sets α_max, α_min, optimizer, B,",
     ),
     "size, not in the space": (
         tried("[{▲n_layers: 1}]"),
-        "n_layers is unknown; valid names: max_lear",
+        "n_layers is unknown; the space sets α_max, α_min, opt",
     ),
-    "out of range": (tried("[{α_max: ▲1}]"), "α_max must be log-uniform 0.0001 … 0.1, got 1"),
+    "out of range": (tried("[{α_max: ▲1}]"), "α_max must be in its range, 0.0001 … 0.1, got 1"),
     "share out of range": (
         tried("[{α_min: ▲0.6}]"),
-        "α_min must be 0 … 0.5 × α_max, uniform, got 0.6",
+        "α_min must be in its range, 0 … 0.5 × α_max, got 0.6",
     ),
     "not a choice": (tried("[{B: ▲12}]"), "B must be one of 8, 16, got 12"),
     "text for number": (
         tried("[{α_max: ▲high}]"),
-        "α_max must be log-uniform 0.0001 … 0.1, got hi",
+        "α_max must be in its range, 0.0001 … 0.1, got hi",
     ),
     "constant": (tried("[{▲p_drop: 0.1}]"), "p_drop is constant: 0.1; remove it"),
     "one by two names": (tried("[{B: 8, ▲batch_size: 16}]"), "batch_size and B are the same; keep"),
@@ -131,7 +131,7 @@ MISTAKES = {
     ),
     "large grid": (
         SMALL + "search: {sampler: grid, trials: ▲3}",
-        "the grid has more points than search.trials, 3; raise search.trials, or give",
+        "the grid has 4 points, but search.trials is 3; raise it, or give fewer",
     ),
     "prior in a grid": (
         SMALL.replace("[0, 1]", "[0, 1], ▲prior: {centre: 1}") + "search: {sampler: grid}",

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from pathlib import Path
 
 import pytest
@@ -59,6 +58,7 @@ def test_override_accepts_every_spelling(tmp_path: Path, name: str) -> None:
             "search.trials.n=4",
             "--set search.trials.n: search.trials must be a whole number, got {n: 4}",
         ),
+        ("lr=0.1", "--set lr: unknown key lr; did you mean hyperparameters.lr?"),
         ("search.trials=1", "--set search.trials: the grid has 2 points, but search.trials is 1"),
         ("model.n_heads=3", "d_model must be a multiple of n_heads, got 64 and 3 (with --set mod"),
         ("budget.tokens=null", "give exactly one of budget.tokens, T_total and N_epoch, got none"),
@@ -124,15 +124,28 @@ def test_override_paths_are_those_of_the_shell(
 
 
 def test_space_is_read_once(tmp_path: Path) -> None:
-    """A pipe can be read only once, and a file may change while a search runs."""
-    pipe = tmp_path / "space.yaml"
-    os.mkfifo(pipe)
-    writer = threading.Thread(target=pipe.write_text, args=(SPACE,), daemon=True)
-    writer.start()
-    space, text = read_space(pipe, [Override.parse("search.trials=4")])
-    writer.join(10)
+    """The shell's `<(…)` can be read only once, and a file may change while a search runs."""
+    reading, writing = os.pipe()
+    os.write(writing, SPACE.encode())
+    os.close(writing)
+    space, text = read_space(f"/dev/fd/{reading}", [Override.parse("search.trials=4")])
+    os.close(reading)
     assert space.search.trials == 4
     assert text == f"{SPACE}\n# On the command line:\n#   search.trials=4\n"
+
+
+def test_relative_paths_in_a_stream_begin_at_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "notes.txt").write_text("text\n" * 99)
+    monkeypatch.chdir(tmp_path)
+    reading, writing = os.pipe()
+    os.write(writing, b"data: {files: notes.txt}\nbudget: {tokens: 999}")
+    os.close(writing)
+    space = read_space(f"/dev/fd/{reading}")[0]
+    os.close(reading)
+    assert space.data.files == (str(tmp_path / "notes.txt"),)
+    assert space.name == "search"
 
 
 def test_overrides_are_kept_with_the_text_of_the_space() -> None:

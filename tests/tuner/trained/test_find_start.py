@@ -154,15 +154,8 @@ def test_no_home_is_no_search(tmp_path: Path, load: Load) -> None:
     assert not list((tmp_path / "empty").iterdir())
 
 
-def test_missing_source_names_the_space_that_makes_it(
-    tmp_path: Path, load: Load, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "search_spaces").mkdir()
-    (tmp_path / "search_spaces" / "lm.yaml").write_text("")
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(
-        RecordError, match=r"run .tuner search --space search_spaces/lm\.yaml. first"
-    ):
+def test_missing_source_names_the_space_that_makes_it(tmp_path: Path, load: Load) -> None:
+    with pytest.raises(RecordError, match=r"run .tuner search --space lm. first"):
         started(load("{search: lm}"), Home.of(tmp_path / "absent"))
 
 

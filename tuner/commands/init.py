@@ -1,0 +1,59 @@
+"""`tuner init`: write the commented space of a shipped study to the working folder."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from tuner.commands.output import print_json, say
+from tuner.errors import TunerError
+from tuner.formatting import unknown
+from tuner.space_file.shipped import shipped_spaces
+
+
+def run_init(options: argparse.Namespace) -> int:
+    """Write a space, or list the studies."""
+    spaces = shipped_spaces()
+    if options.list:
+        return _list(options, spaces)
+    if options.study not in spaces:
+        raise TunerError(unknown("study", options.study, spaces))
+    path = Path(f"{options.study}.yaml")
+    # comments of the file name its path in the repository
+    text = spaces[options.study].read_text(encoding="utf-8").replace("search_spaces/", "")
+    try:
+        with path.open("w" if options.force else "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise TunerError(f"{path} exists already; --force replaces it") from error
+    except OSError as error:
+        message = f"cannot write {path.absolute()}: {error.strerror}; choose another folder"
+        raise TunerError(message) from error
+    say(f"wrote {path}; 'tuner validate --space {path}' explains it, 'tuner search --space {path}' "
+        f"runs it")  # fmt: skip
+    print_json(options, {"study": options.study, "file": str(path.absolute())})
+    return 0
+
+
+def _list(options: argparse.Namespace, spaces: dict[str, Path]) -> int:
+    """Print the studies with the first sentence of their comments."""
+    studies = {name: _subject(path) for name, path in spaces.items()}
+    out = sys.stderr if options.json else sys.stdout
+    width = max(map(len, studies), default=0)
+    for name, subject in studies.items():
+        out.write(f"{name:{width}}  {subject}\n")
+    print_json(options, {"studies": studies})
+    return 0
+
+
+def _subject(path: Path) -> str:
+    """Return the first sentence of a file's comments."""
+    words: list[str] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        words += line.lstrip("# ").split()
+    text = " ".join(words)
+    end = text.find(". ")
+    return text if end < 0 else text[:end]
