@@ -24,7 +24,7 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
         "generation", "export",
     ),
     "tuner": (
-        "errors", "formatting", "home", "space", "space_file", "samplers", "schedulers",
+        "errors", "formatting", "names", "home", "space", "space_file", "samplers", "schedulers",
         "conductor", "tracking", "journal", "results", "trained", "report", "publish", "served",
         "workers", "driver", "terminal", "commands", "arguments", "cli", "__main__",
     ),

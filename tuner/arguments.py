@@ -7,11 +7,15 @@ registries and with `GenerationSettings`.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import tuner
-from tuner.formatting import in_seconds
+from tuner.commands.output import in_utf8
+from tuner.errors import RecordError
+from tuner.formatting import in_seconds, real_number
+from tuner.names import check_name, check_new_name, check_run_name
 from tuner.space_file.overrides import Override
 
 PATTERNS = ("gpt2", "gpt4", "whitespace")
@@ -83,12 +87,18 @@ def _parser() -> argparse.ArgumentParser:
     search = command("search", "find the best hyperparameters", common, space, home)
     _add_search(search)
     replay = command("replay", "retrain a trial and verify that it reproduces", common, home)
-    replay.add_argument("run", nargs="?", metavar="RUN", help=_RUN)
-    replay.add_argument("--search", metavar="NAME", help="take the best trial of this search")
+    replay.add_argument("run", nargs="?", type=_run_name, metavar="RUN", help=_RUN)
+    replay.add_argument(
+        "--search", type=_search_name, metavar="NAME", help="take the best trial of this search"
+    )
     text = "upload events that MLflow missed"
     sync = command("sync", text, common, home)
     sync.add_argument(
-        "search", nargs="?", metavar="NAME", help="name of a search (default: all searches)"
+        "search",
+        nargs="?",
+        type=_search_name,
+        metavar="NAME",
+        help="name of a search (default: all searches)",
     )
     _add_ui(command("ui", "compare the runs in MLflow", debug, home))
     text = "explain a search space without running it"
@@ -99,8 +109,16 @@ def _parser() -> argparse.ArgumentParser:
     command("symbols", "print the symbol table", common)
     command("list", "list past searches", common, home)
     show = command("show", "show the trials of a search", common, home)
-    show.add_argument("run", nargs="?", metavar="RUN", help="show this trial in full (run id)")
-    show.add_argument("--search", metavar="NAME", help="name of the search (default: the newest)")
+    show.add_argument(
+        "run", nargs="?", type=_run_name, metavar="RUN",
+        help="show this trial in full: run id, or SEARCH/TRIAL such as lm-1/13",
+    )  # fmt: skip
+    show.add_argument(
+        "--search",
+        type=_search_name,
+        metavar="NAME",
+        help="name of the search (default: the newest)",
+    )
     show.add_argument(
         "--by",
         metavar="PARAMETER",
@@ -111,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument(
         "runs",
         nargs="+",
+        type=_run_name,
         metavar="RUN",
         help="two or more run ids, or SEARCH/TRIAL such as lm-1/13",
     )
@@ -126,10 +145,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_generate(generate: argparse.ArgumentParser) -> None:
-    generate.add_argument("run", nargs="?", metavar="RUN", help=_RUN)
-    generate.add_argument("--search", metavar="NAME", help="take the best trial of this search")
+    generate.add_argument("run", nargs="?", type=_run_name, metavar="RUN", help=_RUN)
     generate.add_argument(
-        "--runs", nargs="+", metavar="RUN", help="several trials, shown side by side"
+        "--search", type=_search_name, metavar="NAME", help="take the best trial of this search"
+    )
+    generate.add_argument(
+        "--runs",
+        nargs="+",
+        type=_run_name,
+        metavar="RUN",
+        help="several trials, shown side by side",
     )
     prompt = generate.add_mutually_exclusive_group()
     prompt.add_argument(
@@ -157,8 +182,10 @@ def _add_generate(generate: argparse.ArgumentParser) -> None:
 
 
 def _add_export(export: argparse.ArgumentParser) -> None:
-    export.add_argument("run", nargs="?", metavar="RUN", help=_RUN)
-    export.add_argument("--search", metavar="NAME", help="take the best trial of this search")
+    export.add_argument("run", nargs="?", type=_run_name, metavar="RUN", help=_RUN)
+    export.add_argument(
+        "--search", type=_search_name, metavar="NAME", help="take the best trial of this search"
+    )
     export.add_argument(
         "--format", choices=EXPORTS, default="hf",
         help="hf: a folder for Hugging Face transformers; gguf: for llama.cpp; torch: a plain "
@@ -177,7 +204,9 @@ def _add_ui(ui: argparse.ArgumentParser) -> None:
     ui.add_argument(
         "--port", type=_whole(1, 65535), help="port (default: the first free one from 5000)"
     )
-    ui.add_argument("--search", metavar="NAME", help="open this search (default: the newest)")
+    ui.add_argument(
+        "--search", type=_search_name, metavar="NAME", help="open this search (default: the newest)"
+    )
     ui.add_argument(
         "--no-browser",
         dest="browser",
@@ -189,10 +218,12 @@ def _add_ui(ui: argparse.ArgumentParser) -> None:
 def _add_search(search: argparse.ArgumentParser) -> None:
     identity = search.add_mutually_exclusive_group()
     identity.add_argument(
-        "--name", type=_name, help="name of the search (default: name of the space, and a number)"
+        "--name",
+        type=_new_name,
+        help="name of the search (default: name of the space, and a number)",
     )
     identity.add_argument(
-        "--resume", metavar="NAME",
+        "--resume", type=_search_name, metavar="NAME",
         help="resume a search that was interrupted or killed, or that needs more --trials",
     )  # fmt: skip
     search.add_argument(
@@ -200,7 +231,13 @@ def _add_search(search: argparse.ArgumentParser) -> None:
         help="do not reuse results of identical trials",
     )  # fmt: skip
     for option, name, metavar, parse_value, text in (
-        ("--max-time", "max_seconds", "TIME", _duration, "stop after this time: 90s, 10m, 2h"),
+        (
+            "--max-time",
+            "max_seconds",
+            "TIME",
+            _duration,
+            "stop after this time: 90s, 1h30m, 1:30:00",
+        ),
         ("--max-tokens", "max_tokens", "N", _whole(1, 2**53), "stop after N training tokens"),
         (
             "--patience",
@@ -217,7 +254,12 @@ def _add_search(search: argparse.ArgumentParser) -> None:
 
 
 def _add_report(report: argparse.ArgumentParser) -> None:
-    report.add_argument("--search", metavar="NAME", help="name of the search (default: the newest)")
+    report.add_argument(
+        "--search",
+        type=_search_name,
+        metavar="NAME",
+        help="name of the search (default: the newest)",
+    )
     report.add_argument(
         "-o",
         "--output",
@@ -327,10 +369,14 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
     """Return an argparse type: a whole number from `low` to `high`."""
 
     def parse_whole(text: str) -> int:
-        if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
+        value: float = real_number(text)
+        digits = text.replace("_", "")
+        if math.isfinite(value) and digits.isdecimal():
+            value = int(digits)  # a float has 53 bits
+        if not low <= value <= high or value != int(value):
             message = f"must be a whole number from {low} to {high}, got {text}"
             raise argparse.ArgumentTypeError(message)
-        return int(text)
+        return int(value)
 
     return parse_whole
 
@@ -339,10 +385,7 @@ def _real(low: float, high: float) -> Callable[[str], float]:
     """Return an argparse type: a number from `low` to `high`."""
 
     def parse_real(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = float("nan")
+        value = real_number(text)
         if not low <= value <= high:
             message = f"must be a number from {low:g} to {high:g}, got {text}"
             raise argparse.ArgumentTypeError(message)
@@ -359,13 +402,12 @@ def _setting(text: str) -> Override:
 
 
 def _duration(text: str) -> float:
-    """Return the seconds of `90`, `90s`, `10m` or `2h`."""
-    try:
-        seconds = float(cast(str, in_seconds(text)))
-    except ValueError:
-        seconds = 0.0
+    """Return the seconds of `90`, `90s`, `1h30m` or `1:30:00`."""
+    value = in_seconds(text)
+    seconds = value if isinstance(value, float) else real_number(text)
     if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a time such as 90s, 10m or 2h, got {text}")
+        message = f"must be a time such as 90s, 1h30m or 1:30:00, got {text}"
+        raise argparse.ArgumentTypeError(message)
     return seconds
 
 
@@ -380,7 +422,16 @@ def _override(
     return parse_override
 
 
-def _name(text: str) -> str:
-    if not text or not all(c.isalnum() or c in "-_." for c in text) or not text[0].isalnum():
-        raise argparse.ArgumentTypeError("use letters, digits, '-', '_' and '.', got " + repr(text))
-    return text
+def _checked(check: Callable[..., str]) -> Callable[[str], str]:
+    """Return an argparse type: a name that a function of `tuner.names` accepts."""
+
+    def parse_name(text: str) -> str:
+        try:
+            return check(in_utf8(text))
+        except RecordError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return parse_name
+
+
+_search_name, _new_name, _run_name = map(_checked, (check_name, check_new_name, check_run_name))

@@ -214,6 +214,34 @@ assert callable(tuner.export) and callable(tuner.generate) and callable(tuner.re
     assert done.returncode == 0, done.stderr.decode()
 
 
+@pytest.mark.parametrize(
+    ("option", "text", "value"),
+    [
+        ("--trials", "1e3", "1000"),
+        ("--max-tokens", "2_000_000", "2000000"),
+        ("--max-tokens", "9007199254740991", "9007199254740991"),
+        ("--max-tokens", "1.5e6", "1500000"),
+        ("--max-time", "1h30m", "5400.0"),
+        ("--max-time", "1:30:00", "5400.0"),
+        ("--max-time", "90", "90.0"),
+    ],
+)
+def test_cli_takes_numbers_as_spaces_do(option: str, text: str, value: str) -> None:
+    (override,) = arguments.parse(["search", "--space", LM, option, text]).overrides
+    assert override.text == value
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [("--trials", "1.5"), ("--trials", "1e400"), ("--seed", "1e-1"), ("--trials", "٣"),
+     ("--trials", "9" * 5000), ("--max-time", "1h30"), ("--max-time", "0s")],
+)  # fmt: skip
+def test_cli_refuses_other_numbers(option: str, text: str) -> None:
+    with pytest.raises(SystemExit) as stop:
+        arguments.parse(["search", "--space", LM, option, text])
+    assert stop.value.code == 2
+
+
 def test_cli_explains_range_of_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["search", "--space", LM, "--trials", "abc"])
