@@ -121,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     show.add_argument(
         "--by",
+        type=in_utf8,
         metavar="PARAMETER",
         help="group the trials by the value of a parameter, such as optimizer",
     )
@@ -396,7 +397,7 @@ def _real(low: float, high: float) -> Callable[[str], float]:
 
 def _setting(text: str) -> Override:
     try:
-        return Override.parse(text)
+        return Override.parse(in_utf8(text))
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 

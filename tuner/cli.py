@@ -1,18 +1,26 @@
 """The command line: parse it, run the command, turn errors into exit statuses.
 
-Exit statuses: 0 done; 1 the result is bad; 2 bad input or usage; 130 interrupted.
+Exit statuses: 0 done; 1 the result is bad; 2 bad input or usage; 130 interrupted; 141 the reader of
+the output left.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 
 from model.errors import ModelError
 from tuner.arguments import parse
-from tuner.commands.output import INTERRUPTED, say
+from tuner.commands.output import (
+    INTERRUPTED,
+    PIPE_CLOSED,
+    check_output,
+    discard_output,
+    output_problem,
+    prepare_streams,
+    say,
+)
 from tuner.errors import SpaceError, TunerError
 
 # Function of each command, in a module of `tuner.commands` that is imported when it runs.
@@ -42,17 +50,26 @@ _COMMANDS: Mapping[str, str] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
+    prepare_streams()
     options = parse(arguments)
     module, function = _COMMANDS[options.command].split(".")
     try:
+        check_output()
         run = getattr(import_module(f"tuner.commands.{module}"), function)
         status: int = run(options)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         say("interrupted; the recorded trials are kept ('tuner list')")
         return INTERRUPTED
-    except BrokenPipeError:  # `tuner list | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except BrokenPipeError:
+        discard_output()
+        return PIPE_CLOSED
+    except OSError:
+        problem = output_problem()
+        if problem is None:
+            raise
+        say(f"tuner {options.command}: cannot write to standard output: {problem.strerror}")
+        return TunerError.exit_status
     except (TunerError, ModelError) as error:
         if options.debug:
             raise

@@ -67,8 +67,8 @@ def test_durations_of_other_forms_stay_texts(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["7", "2_000_000", "1e6", "2.5E-3", ".5", "1.", "+3", "-4", "010", "1e", "0x10", "_1", "a", ".inf",
-     "nan", "1,000", "1__0", "٣"],
+    ["7", "2_000_000", "1e6", "2.5E-3", ".5", "1.", "+3", "-4", "010", "1e", "0x10", "_1", "a",
+     ".inf", "nan", "1,000", "1__0", "٣"],
 )  # fmt: skip
 def test_numbers_of_options_are_those_of_files(text: str, tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(f"x: {text}")

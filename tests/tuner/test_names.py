@@ -83,5 +83,5 @@ def test_python_refuses_bad_names(name: str, tmp_path: Path, store: str) -> None
         lambda: record.search(name),
     ]
     for call in calls:
-        with pytest.raises(TunerError, match="is empty; is a shell|has a path separator"):
+        with pytest.raises(TunerError, match=r"is empty; is a shell|has a path separator"):
             call()
