@@ -7,16 +7,22 @@ registries and with `GenerationSettings`.
 from __future__ import annotations
 
 import argparse
-import math
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 import tuner
 from tuner.commands.output import in_utf8
-from tuner.errors import RecordError
-from tuner.formatting import in_seconds, real_number
-from tuner.names import check_name, check_new_name, check_run_name
-from tuner.space_file.overrides import Override
+from tuner.option_types import (
+    duration,
+    new_name,
+    override,
+    real,
+    run_name,
+    search_name,
+    setting,
+    whole,
+)
 
 PATTERNS = ("gpt2", "gpt4", "whitespace")
 TOKENIZER_FORMATS = ("huggingface", "gpt2", "tiktoken")
@@ -29,10 +35,11 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; `command` in the namespace is such as `search` or `data info`."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    if not hasattr(options, "command"):  # `tuner` alone
+        parser.print_help(sys.stderr)
+        parser.exit(2, "\ntuner: error: give a COMMAND\n")
     if getattr(options, "space", "") is None and not getattr(options, "resume", None):
-        parser.error(
-            f"{options.command}: --space FILE is missing, for instance search_spaces/lm.yaml"
-        )
+        options.refuse("--space FILE is missing, for instance search_spaces/lm.yaml")
     return options
 
 
@@ -43,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
         "the winner replays bit for bit.",
     )
     parser.add_argument("--version", action="version", version=f"tuner {tuner.__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(metavar="COMMAND")
     debug = argparse.ArgumentParser(add_help=False)
     debug.add_argument("--debug", action="store_true", help="show tracebacks")
     common = argparse.ArgumentParser(add_help=False, parents=[debug])
@@ -57,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     file = argparse.ArgumentParser(add_help=False)
     file.add_argument("--space", metavar="FILE", help="search-space file (YAML)")
     file.add_argument(
-        "--set", dest="overrides", action="append", default=[], type=_setting, metavar="KEY=VALUE",
+        "--set", dest="overrides", action="append", default=[], type=setting, metavar="KEY=VALUE",
         help="override a value of the file, such as budget.tokens=20000; may be repeated",
     )  # fmt: skip
     space = argparse.ArgumentParser(add_help=False, parents=[file])
@@ -68,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     ):
         space.add_argument(
             f"--{name}", dest="overrides", action="append", default=[], metavar="N",
-            type=_override(part, name, _whole(low, high)), help=f"override {part}.{name}",
+            type=override(part, name, whole(low, high)), help=f"override {part}.{name}",
         )  # fmt: skip
 
     def command(
@@ -77,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         subparser: argparse.ArgumentParser = of.add_parser(
             name.split()[-1], help=text, description=text, parents=parents
         )
-        subparser.set_defaults(command=name)
+        subparser.set_defaults(command=name, refuse=subparser.error)
         return subparser
 
     def group(name: str, text: str) -> Any:
@@ -87,16 +94,16 @@ def _parser() -> argparse.ArgumentParser:
     search = command("search", "find the best hyperparameters", common, space, home)
     _add_search(search)
     replay = command("replay", "retrain a trial and verify that it reproduces", common, home)
-    replay.add_argument("run", nargs="?", type=_run_name, metavar="RUN", help=_RUN)
+    replay.add_argument("run", nargs="?", type=run_name, metavar="RUN", help=_RUN)
     replay.add_argument(
-        "--search", type=_search_name, metavar="NAME", help="take the best trial of this search"
+        "--search", type=search_name, metavar="NAME", help="take the best trial of this search"
     )
     text = "upload events that MLflow missed"
     sync = command("sync", text, common, home)
     sync.add_argument(
         "search",
         nargs="?",
-        type=_search_name,
+        type=search_name,
         metavar="NAME",
         help="name of a search (default: all searches)",
     )
@@ -110,12 +117,12 @@ def _parser() -> argparse.ArgumentParser:
     command("list", "list past searches", common, home)
     show = command("show", "show the trials of a search", common, home)
     show.add_argument(
-        "run", nargs="?", type=_run_name, metavar="RUN",
+        "run", nargs="?", type=run_name, metavar="RUN",
         help="show this trial in full: run id, or SEARCH/TRIAL such as lm-1/13",
     )  # fmt: skip
     show.add_argument(
         "--search",
-        type=_search_name,
+        type=search_name,
         metavar="NAME",
         help="name of the search (default: the newest)",
     )
@@ -125,12 +132,16 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PARAMETER",
         help="group the trials by the value of a parameter, such as optimizer",
     )
+    show.add_argument(
+        "--csv", action="store_true",
+        help="print the trials, the reports of RUN, or the groups of --by as CSV",
+    )  # fmt: skip
     text = "compare trials side by side: their differences and curves"
     compare = command("compare", text, common, home)
     compare.add_argument(
         "runs",
         nargs="+",
-        type=_run_name,
+        type=run_name,
         metavar="RUN",
         help="two or more run ids, or SEARCH/TRIAL such as lm-1/13",
     )
@@ -146,14 +157,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_generate(generate: argparse.ArgumentParser) -> None:
-    generate.add_argument("run", nargs="?", type=_run_name, metavar="RUN", help=_RUN)
+    generate.add_argument("run", nargs="?", type=run_name, metavar="RUN", help=_RUN)
     generate.add_argument(
-        "--search", type=_search_name, metavar="NAME", help="take the best trial of this search"
+        "--search", type=search_name, metavar="NAME", help="take the best trial of this search"
     )
     generate.add_argument(
         "--runs",
         nargs="+",
-        type=_run_name,
+        type=run_name,
         metavar="RUN",
         help="several trials, shown side by side",
     )
@@ -164,28 +175,28 @@ def _add_generate(generate: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     prompt.add_argument("--file", metavar="FILE", help="read the prompt from a file")
     for name, parse_value, metavar, text in (
-        ("temperature", _real(0, 1000), "T", "divide the logits by T; 0 takes the most "
+        ("temperature", real(0, 1000), "T", "divide the logits by T; 0 takes the most "
          "probable token (default: 0.8)"),
-        ("top-k", _whole(0, 2**31), "K", "draw from the K most probable tokens (default: 0, all)"),
-        ("top-p", _real(1e-9, 1), "P", "draw from the fewest tokens whose probabilities sum to P "
+        ("top-k", whole(0, 2**31), "K", "draw from the K most probable tokens (default: 0, all)"),
+        ("top-p", real(1e-9, 1), "P", "draw from the fewest tokens whose probabilities sum to P "
          "(default: 0.95)"),
-        ("repetition-penalty", _real(1e-3, 1000), "R", "above 1, make tokens less probable that "
+        ("repetition-penalty", real(1e-3, 1000), "R", "above 1, make tokens less probable that "
          "occurred before (default: 1)"),
-        ("max-tokens", _whole(1, 10**6), "N", "largest number of tokens to write (default: 200)"),
-        ("seed", _whole(0, 2**63 - 1), "N", "seed of the random numbers; an equal seed writes an "
+        ("max-tokens", whole(1, 10**6), "N", "largest number of tokens to write (default: 200)"),
+        ("seed", whole(0, 2**63 - 1), "N", "seed of the random numbers; an equal seed writes an "
          "equal text (default: 0)"),
     ):  # fmt: skip
         generate.add_argument(f"--{name}", type=parse_value, metavar=metavar, help=text)
     generate.add_argument(
-        "--samples", type=_whole(1, 64), default=1, metavar="N",
+        "--samples", type=whole(1, 64), default=1, metavar="N",
         help="number of texts of each trial (default: %(default)s)",
     )  # fmt: skip
 
 
 def _add_export(export: argparse.ArgumentParser) -> None:
-    export.add_argument("run", nargs="?", type=_run_name, metavar="RUN", help=_RUN)
+    export.add_argument("run", nargs="?", type=run_name, metavar="RUN", help=_RUN)
     export.add_argument(
-        "--search", type=_search_name, metavar="NAME", help="take the best trial of this search"
+        "--search", type=search_name, metavar="NAME", help="take the best trial of this search"
     )
     export.add_argument(
         "--format", choices=EXPORTS, default="hf",
@@ -203,10 +214,10 @@ def _add_ui(ui: argparse.ArgumentParser) -> None:
         "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
     )
     ui.add_argument(
-        "--port", type=_whole(1, 65535), help="port (default: the first free one from 5000)"
+        "--port", type=whole(1, 65535), help="port (default: the first free one from 5000)"
     )
     ui.add_argument(
-        "--search", type=_search_name, metavar="NAME", help="open this search (default: the newest)"
+        "--search", type=search_name, metavar="NAME", help="open this search (default: the newest)"
     )
     ui.add_argument(
         "--no-browser",
@@ -220,13 +231,14 @@ def _add_search(search: argparse.ArgumentParser) -> None:
     identity = search.add_mutually_exclusive_group()
     identity.add_argument(
         "--name",
-        type=_new_name,
+        type=new_name,
         help="name of the search (default: name of the space, and a number)",
     )
     identity.add_argument(
-        "--resume", type=_search_name, metavar="NAME",
+        "--resume", type=search_name, metavar="NAME",
         help="resume a search that was interrupted or killed, or that needs more --trials",
     )  # fmt: skip
+    search.add_argument("--quiet", action="store_true", help="show no progress, only the result")
     search.add_argument(
         "--fresh", action="store_true",
         help="do not reuse results of identical trials",
@@ -236,28 +248,28 @@ def _add_search(search: argparse.ArgumentParser) -> None:
             "--max-time",
             "max_seconds",
             "TIME",
-            _duration,
+            duration,
             "stop after this time: 90s, 1h30m, 1:30:00",
         ),
-        ("--max-tokens", "max_tokens", "N", _whole(1, 2**53), "stop after N training tokens"),
+        ("--max-tokens", "max_tokens", "N", whole(1, 2**53), "stop after N training tokens"),
         (
             "--patience",
             "patience",
             "N",
-            _whole(1, 10**6),
+            whole(1, 10**6),
             "stop after N trials without improvement",
         ),
     ):
         search.add_argument(
             option, dest="overrides", action="append", metavar=metavar, help=text,
-            type=_override("search", name, parse_value, option),
+            type=override("search", name, parse_value, option),
         )  # fmt: skip
 
 
 def _add_report(report: argparse.ArgumentParser) -> None:
     report.add_argument(
         "--search",
-        type=_search_name,
+        type=search_name,
         metavar="NAME",
         help="name of the search (default: the newest)",
     )
@@ -281,18 +293,18 @@ def _add_data(of: Any, command: Any, common: Any, file: Any, home: Any) -> None:
     prepare = command("data prepare", text, common, file, home, of=of)
     prepare.add_argument(
         "--processes",
-        type=_whole(1, 4096),
+        type=whole(1, 4096),
         metavar="N",
         help="number of processes (default: one per core)",
     )
     command("data info", "describe a prepared corpus", common, file, home, of=of)
     sample = command("data sample", "show the first training batch", common, file, home, of=of)
     sample.add_argument(
-        "--sequences", type=_whole(1, 1000), default=4, metavar="N",
+        "--sequences", type=whole(1, 1000), default=4, metavar="N",
         help="number of sequences (default: %(default)s)",
     )  # fmt: skip
     sample.add_argument(
-        "--seed", type=_whole(0, 2**32 - 1), default=0, metavar="N",
+        "--seed", type=whole(0, 2**32 - 1), default=0, metavar="N",
         help="seed of the data order (default: %(default)s)",
     )  # fmt: skip
 
@@ -310,7 +322,7 @@ def _add_tokenizer(of: Any, command: Any, common: Any) -> None:
         help="folder of the files (default: ./%(default)s)",
     )  # fmt: skip
     train.add_argument(
-        "--vocab-size", type=_whole(257, 1_000_000), default=2048, metavar="N",
+        "--vocab-size", type=whole(257, 1_000_000), default=2048, metavar="N",
         help="size of the vocabulary (default: %(default)s)",
     )  # fmt: skip
     train.add_argument(
@@ -330,7 +342,7 @@ def _add_tokenizer(of: Any, command: Any, common: Any) -> None:
     )
     train.add_argument(
         "--processes",
-        type=_whole(1, 4096),
+        type=whole(1, 4096),
         metavar="N",
         help="number of processes (default: one per core)",
     )
@@ -364,75 +376,3 @@ def _add_tokenizer(of: Any, command: Any, common: Any) -> None:
             )
         if name == "show":
             action.add_argument("--text", metavar="TEXT", help="text, instead of a file")
-
-
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    """Return an argparse type: a whole number from `low` to `high`."""
-
-    def parse_whole(text: str) -> int:
-        value: float = real_number(text)
-        digits = text.replace("_", "")
-        if math.isfinite(value) and digits.isdecimal():
-            value = int(digits)  # a float has 53 bits
-        if not low <= value <= high or value != int(value):
-            message = f"must be a whole number from {low} to {high}, got {text}"
-            raise argparse.ArgumentTypeError(message)
-        return int(value)
-
-    return parse_whole
-
-
-def _real(low: float, high: float) -> Callable[[str], float]:
-    """Return an argparse type: a number from `low` to `high`."""
-
-    def parse_real(text: str) -> float:
-        value = real_number(text)
-        if not low <= value <= high:
-            message = f"must be a number from {low:g} to {high:g}, got {text}"
-            raise argparse.ArgumentTypeError(message)
-        return value
-
-    return parse_real
-
-
-def _setting(text: str) -> Override:
-    try:
-        return Override.parse(in_utf8(text))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _duration(text: str) -> float:
-    """Return the seconds of `90`, `90s`, `1h30m` or `1:30:00`."""
-    value = in_seconds(text)
-    seconds = value if isinstance(value, float) else real_number(text)
-    if not 0 < seconds < float("inf"):
-        message = f"must be a time such as 90s, 1h30m or 1:30:00, got {text}"
-        raise argparse.ArgumentTypeError(message)
-    return seconds
-
-
-def _override(
-    part: str, name: str, parse_value: Callable[[str], float], option: str | None = None
-) -> Callable[[str], Override]:
-    """Return an argparse type: an override of `part.name` by an option of its own."""
-
-    def parse_override(text: str) -> Override:
-        return Override(option or f"--{name}", (part, name), str(parse_value(text)))
-
-    return parse_override
-
-
-def _checked(check: Callable[..., str]) -> Callable[[str], str]:
-    """Return an argparse type: a name that a function of `tuner.names` accepts."""
-
-    def parse_name(text: str) -> str:
-        try:
-            return check(in_utf8(text))
-        except RecordError as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
-
-    return parse_name
-
-
-_search_name, _new_name, _run_name = map(_checked, (check_name, check_new_name, check_run_name))

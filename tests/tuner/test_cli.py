@@ -122,6 +122,37 @@ def test_cli_usage_errors_have_status_2(capsys: pytest.CaptureFixture[str]) -> N
         assert "error: " in capsys.readouterr().err
 
 
+def test_cli_alone_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([])
+    assert stop.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "find the best hyperparameters" in err
+    assert err.splitlines()[-1] == "tuner: error: give a COMMAND"
+
+
+def test_cli_search_without_space_shows_its_own_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["search"])
+    error = capsys.readouterr().err
+    assert error.startswith("usage: tuner search ")
+    assert "tuner search: error: --space FILE is missing" in error
+
+
+def test_cli_quiet_search_has_no_view(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    views = []
+
+    def stop(*_: object, view: object, **__: object) -> None:
+        views.append(view)
+        raise errors.ResultError("no trial finished")
+
+    monkeypatch.setattr("tuner.driver.search.search", stop)
+    for options in ([], ["--quiet"]):
+        assert main(["search", "--space", LM, "--home", str(tmp_path), *options]) == 1
+    assert [view is None for view in views] == [False, True]
+
+
 @pytest.mark.slow
 def test_cli_replay_without_search_prints_one_line(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

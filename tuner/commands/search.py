@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tuner.commands.output import (
     INTERRUPTED,
@@ -21,6 +21,11 @@ from tuner.space.space import SearchSpace
 from tuner.space_file.load import read_space
 from tuner.terminal.progress import show_progress
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tuner.driver.view import View
+
 
 def run_search(options: argparse.Namespace) -> int:
     """Find the best hyperparameters."""
@@ -32,13 +37,12 @@ def run_search(options: argparse.Namespace) -> int:
 
     # imported when the space is valid: a mistake in it is reported at once
     from tuner.driver.search import resume, search
-    from tuner.terminal.live import LiveView, LogView
     from tuner.terminal.summary import print_summary
 
     results, progress = consoles(options)
     common: dict[str, Any] = {
         "home": home,
-        "view": LiveView(progress) if progress.is_terminal else LogView(progress),
+        "view": None if options.quiet else _view(progress),
         "space_text": space_text,
         "fresh": options.fresh,
     }
@@ -67,6 +71,13 @@ def run_search(options: argparse.Namespace) -> int:
         say(f"tuner search: {result.problem}")
         return TunerError.exit_status
     return INTERRUPTED if result.halted == "interrupted" else 0
+
+
+def _view(progress: Console) -> View:
+    """Return the view for a terminal, or for a pipe."""
+    from tuner.terminal.live import LiveView, LogView
+
+    return LiveView(progress) if progress.is_terminal else LogView(progress)
 
 
 def _edit(

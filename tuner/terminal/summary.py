@@ -59,7 +59,7 @@ def print_summary(console: Console, result: SearchResult, home: str | None = Non
 
 
 def _searched(result: SearchResult) -> list[str]:
-    return list(dict.fromkeys(p.name for p in result.space.searched))
+    return result.space.searched_names
 
 
 def _outcome(trial: Trial) -> str:
