@@ -26,7 +26,7 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
     "tuner": (
         "errors", "formatting", "names", "home", "space", "space_file", "samplers", "schedulers",
         "conductor", "tracking", "journal", "results", "trained", "report", "publish", "served",
-        "workers", "driver", "terminal", "commands", "option_types",
+        "workers", "driver", "housekeeping", "terminal", "commands", "option_types",
         "arguments", "cli", "__main__",
     ),
 }  # fmt: skip

@@ -150,6 +150,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_data(group("data", "prepare and inspect the data of a search space"), command, common,
               file, home)  # fmt: skip
     _add_tokenizer(group("tokenizer", "train, use and inspect a tokenizer"), command, common)
+    _add_delete(command("delete", "delete a search, its runs and its files", common, home))
+    _add_clean(command("clean", "delete files that no search needs", common, home))
     _add_generate(command("generate", "generate text with trained trials", common, home))
     _add_export(command("export", "export a trained trial to other tools", common, home))
     command("doctor", "check the installation", common, home)
@@ -264,6 +266,28 @@ def _add_search(search: argparse.ArgumentParser) -> None:
             option, dest="overrides", action="append", metavar=metavar, help=text,
             type=override("search", name, parse_value, option),
         )  # fmt: skip
+
+
+def _add_delete(delete: argparse.ArgumentParser) -> None:
+    delete.add_argument("search", type=search_name, metavar="SEARCH", help="name of the search")
+    _add_yes(delete)
+    delete.add_argument(
+        "--models", action="store_true",
+        help="delete the versions of registered models that come from the search, too",
+    )  # fmt: skip
+    delete.add_argument(
+        "--force", action="store_true",
+        help="delete the search although its space's champion comes from it",
+    )  # fmt: skip
+
+
+def _add_clean(clean: argparse.ArgumentParser) -> None:
+    _add_yes(clean)
+    clean.add_argument("--dry-run", action="store_true", help="delete nothing, say what would be")
+
+
+def _add_yes(command: argparse.ArgumentParser) -> None:
+    command.add_argument("-y", "--yes", action="store_true", help="do not ask")
 
 
 def _add_report(report: argparse.ArgumentParser) -> None:

@@ -42,6 +42,8 @@ _COMMANDS: Mapping[str, str] = {
     "tokenizer encode": "tokenizer.run_encode",
     "tokenizer decode": "tokenizer.run_decode",
     "tokenizer show": "tokenizer.run_show",
+    "delete": "delete.run_delete",
+    "clean": "clean.run_clean",
     "generate": "generate.run_generate",
     "export": "export.run_export",
     "doctor": "doctor.run_doctor",

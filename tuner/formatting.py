@@ -144,6 +144,11 @@ def short_hash(text: str) -> str:
 # messages ------------------------------------------------------------------------------------
 
 
+def counted(count: int, noun: str) -> str:
+    """Return `1 trial` or `1,200 trials`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def listed(values: Iterable[object], last: str = "or") -> str:
     """Return `a, b or c`."""
     texts = [shown(value) for value in values]

@@ -97,6 +97,26 @@ def print_json(options: argparse.Namespace, value: dict[str, Any]) -> None:
         sys.stdout.write(json.dumps(value, ensure_ascii=is_ascii, allow_nan=False) + "\n")
 
 
+def can_ask(options: argparse.Namespace) -> bool:
+    """Return True if a user at a terminal can answer a question."""
+    return not options.json and sys.stdin is not None and sys.stdin.isatty()
+
+
+def confirmed(options: argparse.Namespace, question: str) -> bool:
+    """Ask a question on a terminal; return True for yes, or if --yes was given.
+
+    Raises:
+        TunerError: if nobody can answer.
+    """
+    if options.yes:
+        return True
+    if not can_ask(options):
+        raise TunerError("nobody can be asked; give --yes to delete")
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+
 def in_utf8(text: str) -> str:
     """Replace the lone surrogates by which Python marks arguments that are not UTF-8."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

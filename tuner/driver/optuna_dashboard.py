@@ -15,6 +15,7 @@ from pathlib import Path
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from tuner.errors import StoreError
 from tuner.formatting import shown
 from tuner.results.optuna_export import _NUMBER, _directions, _name_metrics
 from tuner.space.objective import Objective
@@ -31,6 +32,39 @@ def study_url(home: Path) -> str | None:
     """
     url = os.environ.get(_VARIABLE) or f"sqlite:///{home}/{_FILE}"
     return None if url == "off" else url
+
+
+def study_names(home: Path) -> list[str]:
+    """Return the names of the studies in the database; none if there is no database or it fails."""
+    url = _existing_url(home)
+    try:
+        return [] if url is None else optuna.get_all_study_names(url)
+    except Exception:  # noqa: BLE001 - a copy must not keep a search from being deleted
+        return []
+
+
+def delete_study(home: Path, name: str) -> None:
+    """Delete a study from the database, if it is there.
+
+    Raises:
+        StoreError: if the database cannot be changed.
+    """
+    url = _existing_url(home)
+    if url is None:
+        return
+    try:
+        optuna.delete_study(study_name=name, storage=url)
+    except KeyError:
+        return
+    except Exception as error:
+        raise StoreError(f"cannot delete the study {name} of Optuna: {_reason(error)}") from error
+
+
+def _existing_url(home: Path) -> str | None:
+    """Return the URL of the database; None if it is switched off, or a file that does not exist."""
+    url = study_url(home)
+    is_missing = url == f"sqlite:///{home}/{_FILE}" and not (home / _FILE).is_file()
+    return None if is_missing else url
 
 
 class StudyStore:

@@ -113,6 +113,12 @@ class Record:
             )
         return None
 
+    def data_and_tokenizers(self) -> set[tuple[str, str]]:
+        """Return the fingerprints of data and tokenizer of all recorded trials."""
+        runs = self._runs(f"tags.`{Tag.KIND}` = 'trial'")
+        tags = [run.data.tags for run in runs]
+        return {(tag.get(Tag.DATA, ""), tag.get(Tag.TOKENIZER, "")) for tag in tags}
+
     def trials(self, search: SearchRecord) -> list[TrialRecord]:
         """Return the trials of a search by number."""
         return self.children(search.run_id)
