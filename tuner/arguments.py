@@ -26,6 +26,7 @@ from tuner.option_types import (
 
 PATTERNS = ("gpt2", "gpt4", "whitespace")
 TOKENIZER_FORMATS = ("huggingface", "gpt2", "tiktoken")
+SHELLS = ("bash", "zsh", "fish")
 EXPORTS = ("hf", "gguf", "torch")
 _END_OF_TEXT = "<|endoftext|>"
 _RUN = "run id, or SEARCH/TRIAL such as lm-1/13 (default: the best trial)"
@@ -115,7 +116,34 @@ def _parser() -> argparse.ArgumentParser:
     )
     command("symbols", "print the symbol table", common)
     command("list", "list past searches", common, home)
-    show = command("show", "show the trials of a search", common, home)
+    _add_show(command("show", "show the trials of a search", common, home))
+    text = "compare trials side by side: their differences and curves"
+    compare = command("compare", text, common, home)
+    compare.add_argument(
+        "runs",
+        nargs="+",
+        type=run_name,
+        metavar="RUN",
+        help="two or more run ids, or SEARCH/TRIAL such as lm-1/13",
+    )
+    report = command("report", "write a search as one HTML file with plots", common, home)
+    _add_report(report)
+    _add_data(group("data", "prepare and inspect the data of a search space"), command, common,
+              file, home)  # fmt: skip
+    _add_tokenizer(group("tokenizer", "train, use and inspect a tokenizer"), command, common)
+    _add_delete(command("delete", "delete a search, its runs and its files", common, home))
+    _add_clean(command("clean", "delete files that no search needs", common, home))
+    _add_generate(command("generate", "generate text with trained trials", common, home))
+    _add_export(command("export", "export a trained trial to other tools", common, home))
+    command("doctor", "check the installation", common, home)
+    text = "print a script with which a shell completes commands, options and names of searches"
+    completion = command("completion", text, debug)
+    completion.add_argument("shell", choices=SHELLS)
+    completion.set_defaults(parser=parser)
+    return parser
+
+
+def _add_show(show: argparse.ArgumentParser) -> None:
     show.add_argument(
         "run", nargs="?", type=run_name, metavar="RUN",
         help="show this trial in full: run id, or SEARCH/TRIAL such as lm-1/13",
@@ -136,26 +164,6 @@ def _parser() -> argparse.ArgumentParser:
         "--csv", action="store_true",
         help="print the trials, the reports of RUN, or the groups of --by as CSV",
     )  # fmt: skip
-    text = "compare trials side by side: their differences and curves"
-    compare = command("compare", text, common, home)
-    compare.add_argument(
-        "runs",
-        nargs="+",
-        type=run_name,
-        metavar="RUN",
-        help="two or more run ids, or SEARCH/TRIAL such as lm-1/13",
-    )
-    report = command("report", "write a search as one HTML file with plots", common, home)
-    _add_report(report)
-    _add_data(group("data", "prepare and inspect the data of a search space"), command, common,
-              file, home)  # fmt: skip
-    _add_tokenizer(group("tokenizer", "train, use and inspect a tokenizer"), command, common)
-    _add_delete(command("delete", "delete a search, its runs and its files", common, home))
-    _add_clean(command("clean", "delete files that no search needs", common, home))
-    _add_generate(command("generate", "generate text with trained trials", common, home))
-    _add_export(command("export", "export a trained trial to other tools", common, home))
-    command("doctor", "check the installation", common, home)
-    return parser
 
 
 def _add_generate(generate: argparse.ArgumentParser) -> None:

@@ -42,11 +42,12 @@ _COMMANDS: Mapping[str, str] = {
     "tokenizer encode": "tokenizer.run_encode",
     "tokenizer decode": "tokenizer.run_decode",
     "tokenizer show": "tokenizer.run_show",
-    "delete": "delete.run_delete",
-    "clean": "clean.run_clean",
+    "delete": "maintenance.delete.run_delete",
+    "clean": "maintenance.clean.run_clean",
     "generate": "generate.run_generate",
     "export": "export.run_export",
     "doctor": "doctor.run_doctor",
+    "completion": "maintenance.completion.run_completion",
 }
 
 
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     prepare_streams()
     options = parse(arguments)
-    module, function = _COMMANDS[options.command].split(".")
+    module, function = _COMMANDS[options.command].rsplit(".", 1)
     try:
         check_output()
         run = getattr(import_module(f"tuner.commands.{module}"), function)

@@ -52,7 +52,7 @@ def test_cli_symbols_prints_the_table(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_cli_has_a_handler_for_each_command() -> None:
     for target in cli._COMMANDS.values():
-        module, handler = target.split(".")
+        module, handler = target.rsplit(".", 1)
         assert callable(getattr(import_module(f"tuner.commands.{module}"), handler))
 
 
