@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tuner.formatting import (
+    counted,
     in_seconds,
     metric_text,
     number,
@@ -75,3 +76,9 @@ def test_numbers_of_options_are_those_of_files(text: str, tmp_path: Path) -> Non
     value = YamlFile(tmp_path / "a.yaml").data["x"]
     number = real_number(text)
     assert number == value if isinstance(value, int | float) else math.isnan(number)
+
+
+def test_counts_have_plurals() -> None:
+    assert [counted(n, "trial") for n in (0, 1, 2, 1200)] == [
+        "0 trials", "1 trial", "2 trials", "1,200 trials",
+    ]  # fmt: skip

@@ -20,6 +20,7 @@ from tuner.journal.edit import edited
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import read_space
 from tuner.terminal.progress import show_progress
+from tuner.tracking.metrics import with_counts
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,7 +61,7 @@ def run_search(options: argparse.Namespace) -> int:
             "best_run": result.run_ids.get(best.number),
             "hyperparameters": best.spec.hyperparameters.model_dump(),
             "architecture": best.spec.architecture.model_dump(),
-            **result.summary(),
+            **with_counts(result.summary()),
             "confirmation": result.confirmation.as_json if result.confirmation else None,
             "advice": result.advice,
             "limit": result.limit,

@@ -33,6 +33,7 @@ from tuner.journal.journaled_search import JournaledSearch
 from tuner.space.objective import sign_of
 from tuner.space.parameter import SIZES, SPELLINGS, symbol
 from tuner.terminal.tables import table
+from tuner.tracking.metrics import with_counts
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord, TrialRecord
 from tuner.tracking.tags import Tag
@@ -108,7 +109,13 @@ def print_searches(console: Console, record: Record) -> dict[str, Any]:
         )
     return {
         "searches": [
-            {"name": s.name, "run": s.run_id, "status": s.status, "started": s.started, **s.metrics}
+            {
+                "name": s.name,
+                "run": s.run_id,
+                "status": s.status,
+                "started": s.started,
+                **with_counts(s.metrics),
+            }
             for s in searches
         ]
     }
@@ -198,12 +205,17 @@ def print_search(
                 "status": t.status,
                 "parent": t.parent,
                 "confirms": t.confirms,
-                "metrics": {k: v for k, v in t.metrics.items() if v == v},  # noqa: PLR0124 - NaN
+                "metrics": _numbers(t.metrics),
                 "parameters": t.parameters,
             }
             for t in ranked
         ],
     }
+
+
+def _numbers(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return metrics for JSON, which has no NaN."""
+    return {k: v for k, v in with_counts(metrics).items() if v == v}  # noqa: PLR0124 - NaN
 
 
 def _status(trial: TrialRecord) -> str:
@@ -240,14 +252,15 @@ def _follows_other(name: str, trials: Sequence[TrialRecord]) -> bool:
     tolerance = 0.5 if row.kind is int else 1e-9  # whole numbers are rounded
     low = float(row.low or 0)
     return all(
-        math.isclose(
+        {name, other} <= t.parameters.keys()
+        and math.isclose(
             float(t.parameters[name]),
             max(share * float(t.parameters[other]), low),
             rel_tol=1e-9,
             abs_tol=tolerance,
         )
         for t in trials
-        if {name, other} <= t.parameters.keys()
+        if t.parameters  # a new run has none yet
     )
 
 
@@ -304,10 +317,7 @@ def print_trial(console: Console, record: Record, trial: TrialRecord) -> dict[st
         "spec_hash": spec.hash,
         "spec": spec.model_dump(mode="json"),
         "environment": trial.environment,
-        "reports": {
-            str(step): {k: v for k, v in m.items() if v == v}  # noqa: PLR0124 - NaN
-            for step, m in reports.items()
-        },
+        "reports": {str(step): _numbers(m) for step, m in reports.items()},
     }
 
 

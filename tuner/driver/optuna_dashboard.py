@@ -16,7 +16,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.errors import StoreError
-from tuner.formatting import shown
+from tuner.formatting import counted, shown
 from tuner.results.optuna_export import _NUMBER, _directions, _name_metrics
 from tuner.space.objective import Objective
 
@@ -116,12 +116,11 @@ class StudyStore:
             missing = len(self._waiting)
         if not missing:
             return None
-        trials = "1 trial" if missing == 1 else f"{missing} trials"
         reason = self._problem or f"it took more than {timeout:g} s"
         database = self._url.rpartition("@")[2]  # without a password
         return (
-            f"Optuna's study {self._name} in {database} lacks {trials}: {reason}; resuming the "
-            f"search writes them"
+            f"Optuna's study {self._name} in {database} lacks {counted(missing, 'trial')}: "
+            f"{reason}; resuming the search writes them"
         )
 
     # the thread --------------------------------------------------------------------------------

@@ -84,7 +84,8 @@ class ReplayResult:
     def sentence(self) -> str:
         """The verdict as a message for the user."""
         if self.verdict is Verdict.BIT_EXACT:
-            return f"bit-exact: all {self.reports} reports are the same to the last bit"
+            which = f"all {self.reports} reports are" if self.reports > 1 else "its report is"
+            return f"bit-exact: {which} the same to the last bit"
         environment = "; ".join(f"{k} {old} → {new}" for k, (old, new) in self.changed.items())
         worst = max(self.differences, key=lambda d: d.of_allowed)
         if self.verdict is Verdict.WITHIN_TOLERANCE:

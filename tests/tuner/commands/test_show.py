@@ -131,6 +131,11 @@ def test_search_ranks_diverged_trials_last() -> None:
     assert "nan" not in captured.get()
 
 
+def heads(width: int, trials: list[TrialRecord], names: list[str] | None) -> list[str]:
+    lines = printed(width, trials, names)
+    return next(line for line in lines if line.startswith("trial")).split()
+
+
 def printed(width: int, trials: list[TrialRecord], names: list[str] | None = None) -> list[str]:
     console = Console(width=width)
     with console.capture() as captured:
@@ -146,16 +151,12 @@ def test_search_hides_searched_columns_last() -> None:
               total_steps=str(500 // b), schedule="cosine")
         for n, b in enumerate((8, 16, 32))
     ]  # fmt: skip
-    wide = printed(200, trials, ["max_learning_rate", "batch_size"])
-    assert wide[1].split() == ["trial", "val_loss", "outcome", "α_max", "B", "run"]
-    unknown_space = printed(200, trials)
-    assert sorted(unknown_space[1].split()) == sorted(wide[1].split())
-    assert printed(50, trials, ["max_learning_rate", "batch_size"])[1].split()[-2:] == [
-        "α_max",
-        "B",
-    ]
-    narrow = printed(30, trials, ["max_learning_rate", "batch_size"])
-    assert narrow[2].split() == ["trial", "val_loss", "α_max", "B"]
+    names = ["max_learning_rate", "batch_size"]
+    wide = ["trial", "val_loss", "outcome", "α_max", "B", "run"]
+    assert heads(200, trials, names) == wide
+    assert sorted(heads(200, trials, None)) == sorted(wide)  # of a search without a journal
+    assert heads(50, trials, names) == wide[:-1]
+    assert heads(30, trials, names) == ["trial", "val_loss", "α_max", "B"]
 
 
 @pytest.mark.parametrize("width", [40, 60, 200])
