@@ -24,9 +24,10 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
         "generation", "export",
     ),
     "tuner": (
-        "errors", "formatting", "home", "space", "space_file", "samplers", "schedulers",
+        "errors", "formatting", "names", "home", "space", "space_file", "samplers", "schedulers",
         "conductor", "tracking", "journal", "results", "trained", "report", "publish", "served",
-        "workers", "driver", "terminal", "commands", "arguments", "cli", "__main__",
+        "workers", "driver", "housekeeping", "terminal", "commands", "option_types",
+        "arguments", "cli", "__main__",
     ),
 }  # fmt: skip
 MOST_FILES, MOST_LINES = 15, 420

@@ -19,6 +19,8 @@ _HOME = {
     "sample": "trained.generate",
     "generate": "trained.generate",
     "export": "trained.export",
+    "delete_search": "housekeeping.deletion",
+    "clean": "housekeeping.leftovers",
     "replay": "trained.replay",
     "write_report": "report.write",
     "write_pictures": "report.write",

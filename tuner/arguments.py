@@ -7,15 +7,26 @@ registries and with `GenerationSettings`.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
-from typing import Any, cast
+import sys
+from collections.abc import Sequence
+from typing import Any
 
 import tuner
-from tuner.formatting import in_seconds
-from tuner.space_file.overrides import Override
+from tuner.commands.output import in_utf8
+from tuner.option_types import (
+    duration,
+    new_name,
+    override,
+    real,
+    run_name,
+    search_name,
+    setting,
+    whole,
+)
 
 PATTERNS = ("gpt2", "gpt4", "whitespace")
 TOKENIZER_FORMATS = ("huggingface", "gpt2", "tiktoken")
+SHELLS = ("bash", "zsh", "fish")
 EXPORTS = ("hf", "gguf", "torch")
 _END_OF_TEXT = "<|endoftext|>"
 _RUN = "run id, or SEARCH/TRIAL such as lm-1/13 (default: the best trial)"
@@ -25,10 +36,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; `command` in the namespace is such as `search` or `data info`."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    if not hasattr(options, "command"):  # `tuner` alone
+        parser.print_help(sys.stderr)
+        parser.exit(2, "\ntuner: error: give a COMMAND\n")
     if getattr(options, "space", "") is None and not getattr(options, "resume", None):
-        parser.error(
-            f"{options.command}: --space FILE is missing; 'tuner init' writes a file to begin "
-            f"with, and --space lm takes the shipped one"
+        options.refuse(
+            "--space FILE is missing; 'tuner init' writes a file to begin with, and --space lm "
+            "takes the shipped one"
         )
     return options
 
@@ -40,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         "the winner replays bit for bit.",
     )
     parser.add_argument("--version", action="version", version=f"tuner {tuner.__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(metavar="COMMAND")
     debug = argparse.ArgumentParser(add_help=False)
     debug.add_argument(
         "--debug", action="store_true", help="show tracebacks; a search keeps Ray's logs"
@@ -59,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         help="search-space file (YAML), or the name of a shipped study such as lm",
     )  # fmt: skip
     file.add_argument(
-        "--set", dest="overrides", action="append", default=[], type=_setting, metavar="KEY=VALUE",
+        "--set", dest="overrides", action="append", default=[], type=setting, metavar="KEY=VALUE",
         help="override a value of the file, such as budget.tokens=20000; may be repeated",
     )  # fmt: skip
     space = argparse.ArgumentParser(add_help=False, parents=[file])
@@ -70,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     ):
         space.add_argument(
             f"--{name}", dest="overrides", action="append", default=[], metavar="N",
-            type=_override(part, name, _whole(low, high)), help=f"override {part}.{name}",
+            type=override(part, name, whole(low, high)), help=f"override {part}.{name}",
         )  # fmt: skip
 
     def command(
@@ -79,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         subparser: argparse.ArgumentParser = of.add_parser(
             name.split()[-1], help=text, description=text, parents=parents
         )
-        subparser.set_defaults(command=name)
+        subparser.set_defaults(command=name, refuse=subparser.error)
         return subparser
 
     def group(name: str, text: str) -> Any:
@@ -88,18 +102,15 @@ def _parser() -> argparse.ArgumentParser:
 
     search = command("search", "find the best hyperparameters", common, space, home)
     _add_search(search)
-    replay = command("replay", "retrain a trial and verify that it reproduces", common, home)
-    replay.add_argument("run", nargs="?", metavar="RUN", help=_RUN)
-    replay.add_argument("--search", metavar="NAME", help="take the best trial of this search")
-    replay.add_argument(
-        "--prepared",
-        action="store_true",
-        help="train on the prepared copy of the data, though the data has changed since or is gone",
-    )
+    _add_replay(command("replay", "retrain a trial and verify that it reproduces", common, home))
     text = "upload events that MLflow missed"
     sync = command("sync", text, common, home)
     sync.add_argument(
-        "search", nargs="?", metavar="NAME", help="name of a search (default: all searches)"
+        "search",
+        nargs="?",
+        type=search_name,
+        metavar="NAME",
+        help="name of a search (default: all searches)",
     )
     _add_ui(command("ui", "compare the runs in MLflow", debug, home))
     text = "explain a search space without running it"
@@ -110,19 +121,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_init(command("init", "write the commented space of a study to this folder", common))
     command("symbols", "print the symbol table", common)
     command("list", "list past searches", common, home)
-    show = command("show", "show the trials of a search", common, home)
-    show.add_argument("run", nargs="?", metavar="RUN", help="show this trial in full (run id)")
-    show.add_argument("--search", metavar="NAME", help="name of the search (default: the newest)")
-    show.add_argument(
-        "--by",
-        metavar="PARAMETER",
-        help="group the trials by the value of a parameter, such as optimizer",
-    )
+    _add_show(command("show", "show the trials of a search", common, home))
     text = "compare trials side by side: their differences and curves"
     compare = command("compare", text, common, home)
     compare.add_argument(
         "runs",
         nargs="+",
+        type=run_name,
         metavar="RUN",
         help="two or more run ids, or SEARCH/TRIAL such as lm-1/13",
     )
@@ -131,9 +136,15 @@ def _parser() -> argparse.ArgumentParser:
     _add_data(group("data", "prepare and inspect the data of a search space"), command, common,
               file, home)  # fmt: skip
     _add_tokenizer(group("tokenizer", "train, use and inspect a tokenizer"), command, common)
+    _add_delete(command("delete", "delete a search, its runs and its files", common, home))
+    _add_clean(command("clean", "delete files that no search needs", common, home))
     _add_generate(command("generate", "generate text with trained trials", common, home))
     _add_export(command("export", "export a trained trial to other tools", common, home))
     command("doctor", "check the installation", common, home)
+    text = "print a script with which a shell completes commands, options and names of searches"
+    completion = command("completion", text, debug)
+    completion.add_argument("shell", choices=SHELLS)
+    completion.set_defaults(parser=parser)
     return parser
 
 
@@ -145,11 +156,52 @@ def _add_init(init: argparse.ArgumentParser) -> None:
     init.add_argument("--force", action="store_true", help="replace the file if it exists")
 
 
+def _add_replay(replay: argparse.ArgumentParser) -> None:
+    replay.add_argument("run", nargs="?", type=run_name, metavar="RUN", help=_RUN)
+    replay.add_argument(
+        "--search", type=search_name, metavar="NAME", help="take the best trial of this search"
+    )
+    replay.add_argument(
+        "--prepared",
+        action="store_true",
+        help="train on the prepared copy of the data, though the data has changed since or is gone",
+    )
+
+
+def _add_show(show: argparse.ArgumentParser) -> None:
+    show.add_argument(
+        "run", nargs="?", type=run_name, metavar="RUN",
+        help="show this trial in full: run id, or SEARCH/TRIAL such as lm-1/13",
+    )  # fmt: skip
+    show.add_argument(
+        "--search",
+        type=search_name,
+        metavar="NAME",
+        help="name of the search (default: the newest)",
+    )
+    show.add_argument(
+        "--by",
+        type=in_utf8,
+        metavar="PARAMETER",
+        help="group the trials by the value of a parameter, such as optimizer",
+    )
+    show.add_argument(
+        "--csv", action="store_true",
+        help="print the trials, the reports of RUN, or the groups of --by as CSV",
+    )  # fmt: skip
+
+
 def _add_generate(generate: argparse.ArgumentParser) -> None:
-    generate.add_argument("run", nargs="?", metavar="RUN", help=_RUN)
-    generate.add_argument("--search", metavar="NAME", help="take the best trial of this search")
+    generate.add_argument("run", nargs="?", type=run_name, metavar="RUN", help=_RUN)
     generate.add_argument(
-        "--runs", nargs="+", metavar="RUN", help="several trials, shown side by side"
+        "--search", type=search_name, metavar="NAME", help="take the best trial of this search"
+    )
+    generate.add_argument(
+        "--runs",
+        nargs="+",
+        type=run_name,
+        metavar="RUN",
+        help="several trials, shown side by side",
     )
     prompt = generate.add_mutually_exclusive_group()
     prompt.add_argument(
@@ -158,27 +210,29 @@ def _add_generate(generate: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     prompt.add_argument("--file", metavar="FILE", help="read the prompt from a file")
     for name, parse_value, metavar, text in (
-        ("temperature", _real(0, 1000), "T", "divide the logits by T; 0 takes the most "
+        ("temperature", real(0, 1000), "T", "divide the logits by T; 0 takes the most "
          "probable token (default: 0.8)"),
-        ("top-k", _whole(0, 2**31), "K", "draw from the K most probable tokens (default: 0, all)"),
-        ("top-p", _real(1e-9, 1), "P", "draw from the fewest tokens whose probabilities sum to P "
+        ("top-k", whole(0, 2**31), "K", "draw from the K most probable tokens (default: 0, all)"),
+        ("top-p", real(1e-9, 1), "P", "draw from the fewest tokens whose probabilities sum to P "
          "(default: 0.95)"),
-        ("repetition-penalty", _real(1e-3, 1000), "R", "above 1, make tokens less probable that "
+        ("repetition-penalty", real(1e-3, 1000), "R", "above 1, make tokens less probable that "
          "occurred before (default: 1)"),
-        ("max-tokens", _whole(1, 10**6), "N", "largest number of tokens to write (default: 200)"),
-        ("seed", _whole(0, 2**63 - 1), "N", "seed of the random numbers; an equal seed writes an "
+        ("max-tokens", whole(1, 10**6), "N", "largest number of tokens to write (default: 200)"),
+        ("seed", whole(0, 2**63 - 1), "N", "seed of the random numbers; an equal seed writes an "
          "equal text (default: 0)"),
     ):  # fmt: skip
         generate.add_argument(f"--{name}", type=parse_value, metavar=metavar, help=text)
     generate.add_argument(
-        "--samples", type=_whole(1, 64), default=1, metavar="N",
+        "--samples", type=whole(1, 64), default=1, metavar="N",
         help="number of texts of each trial (default: %(default)s)",
     )  # fmt: skip
 
 
 def _add_export(export: argparse.ArgumentParser) -> None:
-    export.add_argument("run", nargs="?", metavar="RUN", help=_RUN)
-    export.add_argument("--search", metavar="NAME", help="take the best trial of this search")
+    export.add_argument("run", nargs="?", type=run_name, metavar="RUN", help=_RUN)
+    export.add_argument(
+        "--search", type=search_name, metavar="NAME", help="take the best trial of this search"
+    )
     export.add_argument(
         "--format", choices=EXPORTS, default="hf",
         help="hf: a folder for Hugging Face transformers; gguf: for llama.cpp; torch: a plain "
@@ -195,9 +249,11 @@ def _add_ui(ui: argparse.ArgumentParser) -> None:
         "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
     )
     ui.add_argument(
-        "--port", type=_whole(1, 65535), help="port (default: the first free one from 5000)"
+        "--port", type=whole(1, 65535), help="port (default: the first free one from 5000)"
     )
-    ui.add_argument("--search", metavar="NAME", help="open this search (default: the newest)")
+    ui.add_argument(
+        "--search", type=search_name, metavar="NAME", help="open this search (default: the newest)"
+    )
     ui.add_argument(
         "--no-browser",
         dest="browser",
@@ -209,35 +265,71 @@ def _add_ui(ui: argparse.ArgumentParser) -> None:
 def _add_search(search: argparse.ArgumentParser) -> None:
     identity = search.add_mutually_exclusive_group()
     identity.add_argument(
-        "--name", type=_name, help="name of the search (default: name of the space, and a number)"
+        "--name",
+        type=new_name,
+        help="name of the search (default: name of the space, and a number)",
     )
     identity.add_argument(
-        "--resume", metavar="NAME",
+        "--resume", type=search_name, metavar="NAME",
         help="resume a search that was interrupted or killed, or that needs more --trials",
     )  # fmt: skip
+    search.add_argument("--quiet", action="store_true", help="show no progress, only the result")
     search.add_argument(
         "--fresh", action="store_true",
         help="do not reuse results of identical trials",
     )  # fmt: skip
     for option, name, metavar, parse_value, text in (
-        ("--max-time", "max_seconds", "TIME", _duration, "stop after this time: 90s, 10m, 2h"),
-        ("--max-tokens", "max_tokens", "N", _whole(1, 2**53), "stop after N training tokens"),
+        (
+            "--max-time",
+            "max_seconds",
+            "TIME",
+            duration,
+            "stop after this time: 90s, 1h30m, 1:30:00",
+        ),
+        ("--max-tokens", "max_tokens", "N", whole(1, 2**53), "stop after N training tokens"),
         (
             "--patience",
             "patience",
             "N",
-            _whole(1, 10**6),
+            whole(1, 10**6),
             "stop after N trials without improvement",
         ),
     ):
         search.add_argument(
             option, dest="overrides", action="append", metavar=metavar, help=text,
-            type=_override("search", name, parse_value, option),
+            type=override("search", name, parse_value, option),
         )  # fmt: skip
 
 
+def _add_delete(delete: argparse.ArgumentParser) -> None:
+    delete.add_argument("search", type=search_name, metavar="SEARCH", help="name of the search")
+    _add_yes(delete)
+    delete.add_argument(
+        "--models", action="store_true",
+        help="delete the versions of registered models that come from the search, too",
+    )  # fmt: skip
+    delete.add_argument(
+        "--force", action="store_true",
+        help="delete the search although its space's champion comes from it",
+    )  # fmt: skip
+
+
+def _add_clean(clean: argparse.ArgumentParser) -> None:
+    _add_yes(clean)
+    clean.add_argument("--dry-run", action="store_true", help="delete nothing, say what would be")
+
+
+def _add_yes(command: argparse.ArgumentParser) -> None:
+    command.add_argument("-y", "--yes", action="store_true", help="do not ask")
+
+
 def _add_report(report: argparse.ArgumentParser) -> None:
-    report.add_argument("--search", metavar="NAME", help="name of the search (default: the newest)")
+    report.add_argument(
+        "--search",
+        type=search_name,
+        metavar="NAME",
+        help="name of the search (default: the newest)",
+    )
     report.add_argument(
         "-o",
         "--output",
@@ -258,18 +350,18 @@ def _add_data(of: Any, command: Any, common: Any, file: Any, home: Any) -> None:
     prepare = command("data prepare", text, common, file, home, of=of)
     prepare.add_argument(
         "--processes",
-        type=_whole(1, 4096),
+        type=whole(1, 4096),
         metavar="N",
         help="number of processes (default: one per core)",
     )
     command("data info", "describe a prepared corpus", common, file, home, of=of)
     sample = command("data sample", "show the first training batch", common, file, home, of=of)
     sample.add_argument(
-        "--sequences", type=_whole(1, 1000), default=4, metavar="N",
+        "--sequences", type=whole(1, 1000), default=4, metavar="N",
         help="number of sequences (default: %(default)s)",
     )  # fmt: skip
     sample.add_argument(
-        "--seed", type=_whole(0, 2**32 - 1), default=0, metavar="N",
+        "--seed", type=whole(0, 2**32 - 1), default=0, metavar="N",
         help="seed of the data order (default: %(default)s)",
     )  # fmt: skip
 
@@ -287,7 +379,7 @@ def _add_tokenizer(of: Any, command: Any, common: Any) -> None:
         help="folder of the files (default: ./%(default)s)",
     )  # fmt: skip
     train.add_argument(
-        "--vocab-size", type=_whole(257, 1_000_000), default=2048, metavar="N",
+        "--vocab-size", type=whole(257, 1_000_000), default=2048, metavar="N",
         help="size of the vocabulary (default: %(default)s)",
     )  # fmt: skip
     train.add_argument(
@@ -307,7 +399,7 @@ def _add_tokenizer(of: Any, command: Any, common: Any) -> None:
     )
     train.add_argument(
         "--processes",
-        type=_whole(1, 4096),
+        type=whole(1, 4096),
         metavar="N",
         help="number of processes (default: one per core)",
     )
@@ -341,66 +433,3 @@ def _add_tokenizer(of: Any, command: Any, common: Any) -> None:
             )
         if name == "show":
             action.add_argument("--text", metavar="TEXT", help="text, instead of a file")
-
-
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    """Return an argparse type: a whole number from `low` to `high`."""
-
-    def parse_whole(text: str) -> int:
-        if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
-            message = f"must be a whole number from {low} to {high}, got {text}"
-            raise argparse.ArgumentTypeError(message)
-        return int(text)
-
-    return parse_whole
-
-
-def _real(low: float, high: float) -> Callable[[str], float]:
-    """Return an argparse type: a number from `low` to `high`."""
-
-    def parse_real(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = float("nan")
-        if not low <= value <= high:
-            message = f"must be a number from {low:g} to {high:g}, got {text}"
-            raise argparse.ArgumentTypeError(message)
-        return value
-
-    return parse_real
-
-
-def _setting(text: str) -> Override:
-    try:
-        return Override.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _duration(text: str) -> float:
-    """Return the seconds of `90`, `90s`, `10m` or `2h`."""
-    try:
-        seconds = float(cast(str, in_seconds(text)))
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a time such as 90s, 10m or 2h, got {text}")
-    return seconds
-
-
-def _override(
-    part: str, name: str, parse_value: Callable[[str], float], option: str | None = None
-) -> Callable[[str], Override]:
-    """Return an argparse type: an override of `part.name` by an option of its own."""
-
-    def parse_override(text: str) -> Override:
-        return Override(option or f"--{name}", (part, name), str(parse_value(text)))
-
-    return parse_override
-
-
-def _name(text: str) -> str:
-    if not text or not all(c.isalnum() or c in "-_." for c in text) or not text[0].isalnum():
-        raise argparse.ArgumentTypeError("use letters, digits, '-', '_' and '.', got " + repr(text))
-    return text

@@ -1,13 +1,12 @@
 """The command line: parse it, run the command, turn errors into exit statuses.
 
-Exit statuses: 0 done; 1 the result is bad; 2 bad input or usage; 130, 143 and 129
-ended by Ctrl-C, SIGTERM and SIGHUP.
+Exit statuses: 0 done; 1 the result is bad; 2 bad input or usage; 130, 143 and 129 ended by Ctrl-C,
+SIGTERM and SIGHUP; 141 the reader of the output left.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,14 @@ from signal import SIGINT, Signals
 
 from model.errors import ModelError
 from tuner.arguments import parse
-from tuner.commands.output import say
+from tuner.commands.output import (
+    PIPE_CLOSED,
+    check_output,
+    discard_output,
+    output_problem,
+    prepare_streams,
+    say,
+)
 from tuner.errors import Interrupted, SpaceError, TunerError
 
 # Function of each command, in a module of `tuner.commands` that is imported when it runs.
@@ -39,26 +45,38 @@ _COMMANDS: Mapping[str, str] = {
     "tokenizer encode": "tokenizer.run_encode",
     "tokenizer decode": "tokenizer.run_decode",
     "tokenizer show": "tokenizer.run_show",
+    "delete": "maintenance.delete.run_delete",
+    "clean": "maintenance.clean.run_clean",
     "generate": "generate.run_generate",
     "export": "export.run_export",
     "doctor": "doctor.run_doctor",
+    "completion": "maintenance.completion.run_completion",
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
+    prepare_streams()
     options = parse(arguments)
-    module, function = _COMMANDS[options.command].split(".")
+    module, function = _COMMANDS[options.command].rsplit(".", 1)
     try:
+        check_output()
         run = getattr(import_module(f"tuner.commands.{module}"), function)
         status: int = run(options)
+        sys.stdout.flush()
     except KeyboardInterrupt as error:
         interrupted = error if isinstance(error, Interrupted) else Interrupted()
         say(_interrupted_text(interrupted, options))
         return interrupted.exit_status
-    except BrokenPipeError:  # `tuner list | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except BrokenPipeError:
+        discard_output()
+        return PIPE_CLOSED
+    except OSError:
+        problem = output_problem()
+        if problem is None:
+            raise
+        say(f"tuner {options.command}: cannot write to standard output: {problem.strerror}")
+        return TunerError.exit_status
     except (TunerError, ModelError) as error:
         if options.debug:
             raise

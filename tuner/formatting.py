@@ -21,6 +21,9 @@ from typing import Any, cast
 _LONGEST = 60  # letters of a value in a message
 _RUN_LETTERS = 8
 _HASH_LETTERS = 12
+_DECIMAL = r"[0-9]+(?:\.[0-9]+)?"
+_UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}  # of time, in seconds
+_REAL = re.compile(r"[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?")
 
 # Type of an error in pydantic → our rule; braces are filled from the error's context.
 _RULES: Mapping[str, str] = {
@@ -114,11 +117,25 @@ def clock(seconds: float) -> str:
 
 
 def in_seconds(value: object) -> object:
-    """Return `90s`, `10m`, `2h` or `1.5d` as seconds, and any other value unchanged."""
-    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([smhd])\s*", str(value))
-    if not isinstance(value, str) or match is None:
+    """Return a duration as seconds: `90s`, `1.5h`, `1h30m`, `1:30:00`; other values unchanged.
+
+    As in `clock`, two numbers with a colon are minutes and seconds.
+    """
+    if not isinstance(value, str):
         return value
-    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+    text = "".join(value.split())
+    if re.fullmatch(r"[0-9]+(:[0-5][0-9]){1,2}", text):
+        return float(sum(int(part) * 60**i for i, part in enumerate(reversed(text.split(":")))))
+    match = re.fullmatch("".join(rf"(?:({_DECIMAL}){unit})?" for unit in _UNITS), text)
+    if not text or match is None:
+        return value
+    counts = zip(match.groups(), _UNITS.values(), strict=True)
+    return sum(float(count) * seconds for count, seconds in counts if count)
+
+
+def real_number(text: str) -> float:
+    """Read a number in a form of search-space files: 2_000_000, 1e6, .5; NaN for another text."""
+    return float(text.replace("_", "")) if _REAL.fullmatch(text) else math.nan
 
 
 # ids -----------------------------------------------------------------------------------------
@@ -135,6 +152,11 @@ def short_hash(text: str) -> str:
 
 
 # messages ------------------------------------------------------------------------------------
+
+
+def counted(count: int, noun: str) -> str:
+    """Return `1 trial` or `1,200 trials`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def listed(values: Iterable[object], last: str = "or") -> str:

@@ -33,6 +33,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 # Why a block may be checked instead of run. Each is for a few blocks; docs/about.md lists them.
 REASONS = {
     "takes minutes",
+    "deletes a search",
     "changes the shell",
     "serves until Ctrl-C",
     "needs a GPU",

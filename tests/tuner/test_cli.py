@@ -52,7 +52,7 @@ def test_cli_symbols_prints_the_table(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_cli_has_a_handler_for_each_command() -> None:
     for target in cli._COMMANDS.values():
-        module, handler = target.split(".")
+        module, handler = target.rsplit(".", 1)
         assert callable(getattr(import_module(f"tuner.commands.{module}"), handler))
 
 
@@ -120,6 +120,37 @@ def test_cli_usage_errors_have_status_2(capsys: pytest.CaptureFixture[str]) -> N
             main(wrong)
         assert stop.value.code == 2
         assert "error: " in capsys.readouterr().err
+
+
+def test_cli_alone_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([])
+    assert stop.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "find the best hyperparameters" in err
+    assert err.splitlines()[-1] == "tuner: error: give a COMMAND"
+
+
+def test_cli_search_without_space_shows_its_own_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["search"])
+    error = capsys.readouterr().err
+    assert error.startswith("usage: tuner search ")
+    assert "tuner search: error: --space FILE is missing" in error
+
+
+def test_cli_quiet_search_has_no_view(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    views = []
+
+    def stop(*_: object, view: object, **__: object) -> None:
+        views.append(view)
+        raise errors.ResultError("no trial finished")
+
+    monkeypatch.setattr("tuner.driver.search.search", stop)
+    for options in ([], ["--quiet"]):
+        assert main(["search", "--space", LM, "--home", str(tmp_path), *options]) == 1
+    assert [view is None for view in views] == [False, True]
 
 
 @pytest.mark.slow
@@ -212,6 +243,34 @@ assert callable(tuner.export) and callable(tuner.generate) and callable(tuner.re
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "value"),
+    [
+        ("--trials", "1e3", "1000"),
+        ("--max-tokens", "2_000_000", "2000000"),
+        ("--max-tokens", "9007199254740991", "9007199254740991"),
+        ("--max-tokens", "1.5e6", "1500000"),
+        ("--max-time", "1h30m", "5400.0"),
+        ("--max-time", "1:30:00", "5400.0"),
+        ("--max-time", "90", "90.0"),
+    ],
+)
+def test_cli_takes_numbers_as_spaces_do(option: str, text: str, value: str) -> None:
+    (override,) = arguments.parse(["search", "--space", LM, option, text]).overrides
+    assert override.text == value
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [("--trials", "1.5"), ("--trials", "1e400"), ("--seed", "1e-1"), ("--trials", "٣"),
+     ("--trials", "9" * 5000), ("--max-time", "1h30"), ("--max-time", "0s")],
+)  # fmt: skip
+def test_cli_refuses_other_numbers(option: str, text: str) -> None:
+    with pytest.raises(SystemExit) as stop:
+        arguments.parse(["search", "--space", LM, option, text])
+    assert stop.value.code == 2
 
 
 def test_cli_explains_range_of_numbers(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 
-from tuner.formatting import metric_text, number, short_hash, short_run, shown, significant, written
+from tuner.formatting import (
+    counted,
+    in_seconds,
+    metric_text,
+    number,
+    real_number,
+    short_hash,
+    short_run,
+    shown,
+    significant,
+    written,
+)
+from tuner.space_file.yaml_file import YamlFile
 
 
 @pytest.mark.parametrize(
@@ -35,3 +48,37 @@ def test_short_ids_keep_the_first_letters() -> None:
         "01234567", "0123456789ab"
     )  # fmt: skip
     assert short_run("") == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90s", 90), ("45m", 2700), ("1.5h", 5400), ("1h30m", 5400), ("1d 2h", 93_600),
+        ("1:30", 90), ("1:30:00", 5400), ("90:00", 5400), ("1h 5s", 3605),
+    ],
+)  # fmt: skip
+def test_durations(text: str, seconds: float) -> None:
+    assert in_seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "h", "1m1h", "1h30", "1:75", "2 weeks", "-1s", "1:2:3:4"])
+def test_durations_of_other_forms_stay_texts(text: str) -> None:
+    assert in_seconds(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["7", "2_000_000", "1e6", "2.5E-3", ".5", "1.", "+3", "-4", "010", "1e", "0x10", "_1", "a",
+     ".inf", "nan", "1,000", "1__0", "٣"],
+)  # fmt: skip
+def test_numbers_of_options_are_those_of_files(text: str, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(f"x: {text}")
+    value = YamlFile(tmp_path / "a.yaml").data["x"]
+    number = real_number(text)
+    assert number == value if isinstance(value, int | float) else math.isnan(number)
+
+
+def test_counts_have_plurals() -> None:
+    assert [counted(n, "trial") for n in (0, 1, 2, 1200)] == [
+        "0 trials", "1 trial", "2 trials", "1,200 trials",
+    ]  # fmt: skip

@@ -14,7 +14,7 @@ from model.engine.report import METRICS, SOME_METRICS
 from tuner.commands.output import consoles, home_of, print_json
 from tuner.commands.show import is_used
 from tuner.errors import TunerError
-from tuner.formatting import number, number_in, short_hash, short_run
+from tuner.formatting import listed, number, number_in, short_hash, short_run
 from tuner.space.parameter import symbol
 from tuner.terminal.live import sparkline
 from tuner.terminal.tables import table
@@ -76,6 +76,12 @@ def print_comparison(console: Console, record: Record, names: Sequence[str]) -> 
         console.print(table("differences", ["", *heads], rows))
     else:
         console.print("The trials have the same hyperparameters, architecture, data and seed.")
+    reasons = [name for name in ("data", "tokenizer") if name in differing]
+    if reasons:
+        console.print()
+        console.print(
+            f"The losses cannot be compared: {listed(reasons, 'and')} differ.", style="yellow"
+        )
     reports = [record.reports(trial) for trial in trials]
     console.print()
     _print_curves(console, metric, heads, reports)
@@ -99,6 +105,7 @@ def print_comparison(console: Console, record: Record, names: Sequence[str]) -> 
             for t in trials
         ],
         "differing": differing,
+        "comparable": not reasons,
         "curves": [_points(curve, metric) for curve in reports],
     }
 
@@ -165,4 +172,6 @@ def _shown_all(name: str, values: Sequence[str]) -> Sequence[str]:
 def _shown(value: float | None) -> str:
     if value is None or math.isnan(value):
         return ""
-    return f"{value:.4f}" if abs(value) < 1000 and not float(value).is_integer() else number(value)
+    if math.isfinite(value) and float(value).is_integer():
+        return f"{value:,.0f}"
+    return f"{value:.4f}" if abs(value) < 1000 else number(value)

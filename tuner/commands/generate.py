@@ -105,7 +105,7 @@ def _prompt(options: argparse.Namespace) -> str:
     source = "standard input" if options.file is None else options.file
     try:
         if options.file is None:
-            return sys.stdin.read()
+            return in_utf8(sys.stdin.read())
         return Path(options.file).read_text(encoding="utf-8")
     except OSError as error:
         raise TunerError(f"cannot read {source}: {error.strerror}") from error

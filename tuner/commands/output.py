@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -19,7 +20,48 @@ if TYPE_CHECKING:  # `cli` imports this module at every start
     from tuner.space.space import SearchSpace
     from tuner.trained.load_trial import TrainedTrial
 
+PIPE_CLOSED = 141  # exit status: the reader of standard output left, as in `tuner list | head`
 _PIPE_WIDTH = 200
+
+
+def prepare_streams() -> None:
+    """Let the streams escape what their encoding lacks, and replace a closed standard error."""
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 - until the end
+    stream = sys.stdout
+    if hasattr(stream, "reconfigure") and (stream.errors == "strict" or not _is_unicode(stream)):
+        stream.reconfigure(errors="backslashreplace")
+
+
+def check_output() -> None:
+    """Raise TunerError if standard output is closed: other files would get its descriptor."""
+    if sys.stdout is None:
+        raise TunerError("standard output is closed; direct it to a file or to /dev/null")
+
+
+def output_problem() -> OSError | None:
+    """Return why standard output cannot be written, and discard all later output; None if it can.
+
+    The buffer of the stream may have lost the text that could not be written, so a line is added.
+    """
+    try:
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+    except OSError as error:
+        discard_output()
+        return error
+    return None
+
+
+def discard_output() -> None:
+    """Send standard output to nowhere, so that Python can flush it when it exits."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _is_unicode(stream: TextIO) -> bool:
+    """Return whether a stream can have any character; one in memory has no encoding."""
+    return (stream.encoding or "utf-8").lower().replace("_", "-").startswith("utf")
 
 
 def say(message: str) -> None:
@@ -35,19 +77,45 @@ def consoles(options: argparse.Namespace) -> tuple[Console, Console]:
     """
     from rich.console import Console
 
-    def console(stream: TextIO) -> Console:
-        # a pipe has no width, and tables need not be cut for it
-        width = None if stream.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
-        return Console(file=stream, width=width)
+    class Results(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # rich calls this in its handler; `cli` knows the exit status
 
-    progress = console(sys.stderr)
-    return (progress if options.json else console(sys.stdout)), progress
+    def width(stream: TextIO) -> int | None:
+        # a pipe has no width, and tables need not be cut for it
+        return None if stream.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
+
+    progress = Console(file=sys.stderr, width=width(sys.stderr))
+    if options.json:
+        return progress, progress
+    return Results(file=sys.stdout, width=width(sys.stdout)), progress
 
 
 def print_json(options: argparse.Namespace, value: dict[str, Any]) -> None:
     """Print the object of --json, if the option was given."""
     if options.json:
-        sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+        is_ascii = not _is_unicode(sys.stdout)
+        sys.stdout.write(json.dumps(value, ensure_ascii=is_ascii, allow_nan=False) + "\n")
+
+
+def can_ask(options: argparse.Namespace) -> bool:
+    """Return True if a user at a terminal can answer a question."""
+    return not options.json and sys.stdin is not None and sys.stdin.isatty()
+
+
+def confirmed(options: argparse.Namespace, question: str) -> bool:
+    """Ask a question on a terminal; return True for yes, or if --yes was given.
+
+    Raises:
+        TunerError: if nobody can answer.
+    """
+    if options.yes:
+        return True
+    if not can_ask(options):
+        raise TunerError("nobody can be asked; give --yes to delete")
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
 def in_utf8(text: str) -> str:

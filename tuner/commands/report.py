@@ -6,6 +6,7 @@ import argparse
 import webbrowser
 
 from tuner.commands.output import consoles, home_of, in_utf8, print_json
+from tuner.formatting import counted
 from tuner.report.write import check_folder, check_output, samples_of, write_pictures, write_report
 from tuner.trained.load_search import load_search
 
@@ -22,7 +23,7 @@ def run_report(options: argparse.Namespace) -> int:
     results, _ = consoles(options)
     megabytes = page.stat().st_size / 1e6
     results.print(
-        f"wrote {page}: {result.name}, {len(result.trials)} trials, {megabytes:.1f} MB",
+        f"wrote {page}: {result.name}, {counted(len(result.trials), 'trial')}, {megabytes:.1f} MB",
         highlight=False,
         soft_wrap=True,
     )

@@ -29,8 +29,12 @@ from tuner.space_file.load import read_space
 from tuner.space_file.overrides import Override
 from tuner.space_file.yaml_file import YamlFile
 from tuner.terminal.progress import show_progress
+from tuner.tracking.metrics import with_counts
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tuner.driver.view import View
     from tuner.results.result import SearchResult
 
 
@@ -50,13 +54,12 @@ def run_search(options: argparse.Namespace) -> int:
     # imported when the space is valid: a mistake in it is reported at once
     from tuner.driver.interrupt import raised_interrupts
     from tuner.driver.search import resume, search
-    from tuner.terminal.live import LiveView, LogView
     from tuner.terminal.summary import print_summary
 
     results, progress = consoles(options)
     common: dict[str, Any] = {
         "home": home,
-        "view": LiveView(progress) if progress.is_terminal else LogView(progress),
+        "view": None if options.quiet else _view(progress),
         "space_text": space_text,
         "fresh": options.fresh,
         "debug": options.debug,
@@ -77,7 +80,7 @@ def run_search(options: argparse.Namespace) -> int:
             "best_run": result.run_ids.get(best.number),
             "hyperparameters": best.spec.hyperparameters.model_dump(),
             "architecture": best.spec.architecture.model_dump(),
-            **result.summary(),
+            **with_counts(result.summary()),
             "confirmation": result.confirmation.as_json if result.confirmation else None,
             "advice": result.advice,
             "limit": result.limit,
@@ -99,6 +102,13 @@ def _warn(result: SearchResult) -> None:
         say(f"tuner search: warning: {result.problem}{hint}")
     if result.lost:
         say(f"tuner search: {result.lost}; 'tuner search --resume {result.name}' repairs it")
+
+
+def _view(progress: Console) -> View:
+    """Return the view for a terminal, or for a pipe."""
+    from tuner.terminal.live import LiveView, LogView
+
+    return LiveView(progress) if progress.is_terminal else LogView(progress)
 
 
 def _edit(

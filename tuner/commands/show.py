@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import math
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import median
 from typing import Any, cast
@@ -16,7 +18,7 @@ from model.engine.report import METRICS, SOME_METRICS
 from model.spec.hyperparameters import SYMBOL_TABLE, find_symbol
 from model.spec.symbol import FractionOf
 from tuner.commands.output import consoles, home_of, print_json
-from tuner.errors import TunerError
+from tuner.errors import JournalError, TunerError
 from tuner.formatting import (
     did_you_mean,
     listed,
@@ -28,10 +30,12 @@ from tuner.formatting import (
     shown,
 )
 from tuner.home import Home
-from tuner.journal.journal import is_running
+from tuner.journal.journal import is_running, read_journal
+from tuner.journal.journaled_search import JournaledSearch
 from tuner.space.objective import sign_of
 from tuner.space.parameter import SIZES, SPELLINGS, symbol
 from tuner.terminal.tables import table
+from tuner.tracking.metrics import with_counts
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord, TrialRecord
 from tuner.tracking.tags import JOURNAL_FILE, Tag
@@ -52,18 +56,39 @@ def run_show(options: argparse.Namespace) -> int:
     """Show the trials of a search, or one trial in full."""
     if options.run and options.by:
         raise TunerError("give a run id or --by, not both")
-    results, _ = consoles(options)
+    if options.csv and options.json:
+        raise TunerError("give --csv or --json, not both")
+    results = Console(quiet=True) if options.csv else consoles(options)[0]
     home = home_of(options)
     record = Record(home.tracking_uri)
     if options.by:
         search = current(record.search(options.search), home)
         value = print_groups(results, record, search, options.by)
+        rows = value["values"]
     elif options.run:
         value = print_trial(results, record, record.trial(options.run))
+        rows = [{"step": step, **report} for step, report in value["reports"].items()]
     else:
-        value = print_search(results, record, current(record.search(options.search), home))
+        search = current(record.search(options.search), home)
+        value = print_search(results, record, search, searched_names(home, search.name))
+        rows = [_flat(trial) for trial in value["trials"]]
+    if options.csv:
+        _print_csv(rows)
     print_json(options, value)
     return 0
+
+
+def _flat(trial: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a trial of --json without inner mappings."""
+    plain = {k: v for k, v in trial.items() if k not in {"metrics", "parameters"}}
+    return {**plain, **trial["metrics"], **trial["parameters"]}
+
+
+def _print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(sys.stdout, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
 
 
 # tuner list --------------------------------------------------------------------------------------
@@ -83,6 +108,8 @@ def print_searches(console: Console, record: Record, home: Home) -> dict[str, An
                 None,
                 ["search", "started", "status", "trials", "best", "defaults", "tokens", "seconds"],
                 [_search_cells(search) for search in searches],
+                console.width,
+                ["seconds", "tokens", "started", "defaults", "trials", "status"],
             )
         )
     dead = [s.name for s, before in zip(searches, recorded, strict=True) if s != before]
@@ -95,7 +122,13 @@ def print_searches(console: Console, record: Record, home: Home) -> dict[str, An
         )
     return {
         "searches": [
-            {"name": s.name, "run": s.run_id, "status": s.status, "started": s.started, **s.metrics}
+            {
+                "name": s.name,
+                "run": s.run_id,
+                "status": s.status,
+                "started": s.started,
+                **with_counts(s.metrics),
+            }
             for s in searches
         ]
     }
@@ -132,38 +165,53 @@ def _search_cells(search: SearchRecord) -> list[str]:
 # tuner show --------------------------------------------------------------------------------------
 
 
-def print_search(console: Console, record: Record, search: SearchRecord) -> dict[str, Any]:
-    """Print the trials of a search, best first, with the hyperparameters in which they differ.
+def searched_names(home: Home, search: str) -> list[str] | None:
+    """Return the searched parameters in the order of the space; None without a local journal."""
+    try:
+        journaled = JournaledSearch.of(read_journal(home.search(search)))
+    except JournalError:
+        return None
+    return journaled.space.searched_names if journaled else None
+
+
+def print_search(
+    console: Console, record: Record, search: SearchRecord, names: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """Print the trials of a search, best first, with their searched hyperparameters.
 
     Trials of the confirmation come last, ordered by the trials that they confirm.
+
+    Args:
+        console: output.
+        record: tracking store.
+        search: record of the search.
+        names: searched parameters; None for those in which the trials differ.
 
     Returns:
         The object of --json.
     """
     trials = record.trials(search)
     searched = [t for t in trials if t.confirms is None]
-    names = [n for t in trials[:1] for n in t.parameters]
-    varied = [n for n in names if len({t.parameters.get(n) for t in searched}) > 1]
-    varied = [n for n in varied if n not in _DERIVED and not _repeats_other(n, trials)]
-    varied = [n for n in varied if any(is_used(n, t.parameters) for t in searched)]
+    names = _varied(trials, searched) if names is None else names
     ranked = sorted(searched, key=lambda t: (t.status != "finished", t.rank(search.metric)))
     confirming = [t for t in trials if t.confirms is not None]
     ranked += sorted(confirming, key=lambda t: (cast(int, t.confirms), t.number))
     console.print(
         table(
             f"{search.name} ({search.status}), run {search.run_id}",
-            ["trial", search.metric, "outcome", "run", *map(symbol, varied)],
+            ["trial", search.metric, "outcome", *map(symbol, names), "run"],
             [
                 [
                     t.number,
                     _loss(t, search.metric),
                     _status(t),
+                    *(number_in(t.parameters.get(name, "")) for name in names),
                     short_run(t.run_id),
-                    *(number_in(t.parameters.get(name, "")) for name in varied),
                 ]
                 for t in ranked
             ],
             console.width,
+            ["run", *map(symbol, reversed(names[2:])), "outcome"],
         )
     )
     start = search.tags.get(Tag.INIT_FROM)
@@ -181,12 +229,17 @@ def print_search(console: Console, record: Record, search: SearchRecord) -> dict
                 "status": t.status,
                 "parent": t.parent,
                 "confirms": t.confirms,
-                "metrics": {k: v for k, v in t.metrics.items() if v == v},  # noqa: PLR0124 - NaN
+                "metrics": _numbers(t.metrics),
                 "parameters": t.parameters,
             }
             for t in ranked
         ],
     }
+
+
+def _numbers(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return metrics for JSON, which has no NaN."""
+    return {k: v for k, v in with_counts(metrics).items() if v == v}  # noqa: PLR0124 - NaN
 
 
 def _status(trial: TrialRecord) -> str:
@@ -206,12 +259,33 @@ def is_used(name: str, parameters: Mapping[str, str]) -> bool:
     return all(parameters.get(other) in values for other, values in used_when.items())
 
 
-def _repeats_other(name: str, trials: list[TrialRecord]) -> bool:
-    """Return whether, in every trial, a parameter equals the parameter that is its default."""
-    default = SYMBOL_TABLE[name].default if name in SYMBOL_TABLE else None
-    if not isinstance(default, FractionOf) or default.share != 1:
+def _varied(trials: Sequence[TrialRecord], searched: Sequence[TrialRecord]) -> list[str]:
+    """Return the parameters that differ between trials, without those that follow others."""
+    names = [n for t in trials[:1] for n in t.parameters]
+    varied = [n for n in names if len({t.parameters.get(n) for t in searched}) > 1]
+    varied = [n for n in varied if n not in _DERIVED and not _follows_other(n, searched)]
+    return [n for n in varied if any(is_used(n, t.parameters) for t in searched)]
+
+
+def _follows_other(name: str, trials: Sequence[TrialRecord]) -> bool:
+    """Return whether every trial has the default of a parameter, a share of another one."""
+    row = SYMBOL_TABLE.get(name)
+    if row is None or not isinstance(row.default, FractionOf):
         return False
-    return all(t.parameters.get(name) == t.parameters.get(default.name) for t in trials)
+    share, other = row.default.share, row.default.name
+    tolerance = 0.5 if row.kind is int else 1e-9  # whole numbers are rounded
+    low = float(row.low or 0)
+    return all(
+        {name, other} <= t.parameters.keys()
+        and math.isclose(
+            float(t.parameters[name]),
+            max(share * float(t.parameters[other]), low),
+            rel_tol=1e-9,
+            abs_tol=tolerance,
+        )
+        for t in trials
+        if t.parameters  # a new run has none yet
+    )
 
 
 def _loss(trial: TrialRecord, metric: str) -> str:
@@ -267,10 +341,7 @@ def print_trial(console: Console, record: Record, trial: TrialRecord) -> dict[st
         "spec_hash": spec.hash,
         "spec": spec.model_dump(mode="json"),
         "environment": trial.environment,
-        "reports": {
-            str(step): {k: v for k, v in m.items() if v == v}  # noqa: PLR0124 - NaN
-            for step, m in reports.items()
-        },
+        "reports": {str(step): _numbers(m) for step, m in reports.items()},
     }
 
 

@@ -15,7 +15,7 @@ from model.sources.registry import source_bytes
 from model.spec.architecture import Architecture
 from tuner.commands.output import consoles, data_errors, print_json, space_of
 from tuner.errors import TunerError
-from tuner.formatting import clock, listed, number, shown
+from tuner.formatting import clock, counted, listed, number, shown
 from tuner.home import Home
 from tuner.report.learning_rates import draw_rates
 from tuner.space.conflicts import check_contexts, conflicts
@@ -169,7 +169,8 @@ def _print_stacks(
     for shape in shapes:
         sequences, _ = facts.sequences(shape.context_length)
         steps, epochs = space.steps_and_epochs(facts, shape.context_length)
-        name = f"{shape.n_layers} layers of {shape.d_model}, {shape.n_heads} heads"
+        layers, heads = counted(shape.n_layers, "layer"), counted(shape.n_heads, "head")
+        name = f"{layers} of {shape.d_model}, {heads}"
         if shape.n_encoder_layers:
             name += f", an encoder of {shape.n_encoder_layers} for {shape.source_length} tokens"
         name += "".join(f", {other} {shown(getattr(shape, other))}" for other in others)
@@ -295,10 +296,10 @@ def _trials(space: SearchSpace, facts: DataFacts) -> str:
     sampler = _SAMPLER_TEXTS[search.sampler]
     if priors:
         sampler += f"; early draws follow the priors of {_symbols(priors)}"
-    budget = f"{space.budget_tokens(facts):,} tokens and {space.budget.reports} reports"
+    budget = f"{space.budget_tokens(facts):,} tokens and {counted(space.budget.reports, 'report')}"
     return (
-        f"{search.trials} trials of at most {budget}: {first}, then sampler {search.sampler}, "
-        f"which {sampler}."
+        f"{counted(search.trials, 'trial')} of at most {budget}: {first}, then sampler "
+        f"{search.sampler}, which {sampler}."
     )
 
 
@@ -349,7 +350,8 @@ def _rungs(space: SearchSpace) -> str:
 
 def _population(space: SearchSpace) -> str:
     reports, changed = space.search.perturb_reports, _symbols(space.explored)
-    return f"every {reports} reports the worst trials copy the best ones and change {changed}"
+    every = f"every {reports} reports" if reports > 1 else "at every report"
+    return f"{every} the worst trials copy the best ones and change {changed}"
 
 
 def _hints(space: SearchSpace) -> list[str]:
@@ -388,7 +390,7 @@ def _objective(space: SearchSpace) -> str:
     top, seeds = min(space.confirm.top, space.search.trials), space.confirm.seeds
     return (
         f"Objective: {names[0]}; then the best {top} are retrained to the end with {seeds} fresh "
-        f"seeds each, {num_trials} trials in all."
+        f"seeds each, {counted(num_trials, 'trial')} in all."
     )
 
 
@@ -400,7 +402,7 @@ def _limits(space: SearchSpace) -> list[str]:
     if search.max_seconds is not None:
         limits.append(f"{clock(search.max_seconds)} of time")
     if search.patience is not None:
-        limits.append(f"{search.patience} trials without improvement")
+        limits.append(f"{counted(search.patience, 'trial')} without improvement")
     return [f"The search ends early after {' or '.join(limits)}."] if limits else []
 
 

@@ -12,11 +12,11 @@ from model.engine.report import Report, Status
 from model.spec.hyperparameters import SYMBOL_TABLE
 from model.spec.trial import TrialSpec
 from tuner.conductor.outcome import Outcome, OutcomeKind
-from tuner.formatting import number
+from tuner.formatting import metric_text, number, shown
 from tuner.space.parameter import Value
 
 
-@dataclass
+@dataclass(repr=False)
 class Trial:
     """One trial of a search.
 
@@ -44,6 +44,12 @@ class Trial:
     reused: Sequence[Report] = ()
     parent: int | None = None
     confirms: int | None = None
+
+    def __repr__(self) -> str:
+        outcome = self.outcome or ("paused" if self.is_paused else "in training")
+        losses = "" if self.last is None else f", val_loss {metric_text(self.last.val_loss)}"
+        drawn = ", ".join(f"{name} {shown(value)}" for name, value in self.draw.items())
+        return f"<trial {self.number}, {outcome}{losses}{f': {drawn}' if drawn else ''}>"
 
     @property
     def last(self) -> Report | None:

@@ -15,7 +15,8 @@ from pathlib import Path
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from tuner.formatting import shown
+from tuner.errors import StoreError
+from tuner.formatting import counted, shown
 from tuner.results.optuna_export import _NUMBER, _directions, _name_metrics
 from tuner.space.objective import Objective
 
@@ -31,6 +32,39 @@ def study_url(home: Path) -> str | None:
     """
     url = os.environ.get(_VARIABLE) or f"sqlite:///{home}/{_FILE}"
     return None if url == "off" else url
+
+
+def study_names(home: Path) -> list[str]:
+    """Return the names of the studies in the database; none if there is no database or it fails."""
+    url = _existing_url(home)
+    try:
+        return [] if url is None else optuna.get_all_study_names(url)
+    except Exception:  # noqa: BLE001 - a copy must not keep a search from being deleted
+        return []
+
+
+def delete_study(home: Path, name: str) -> None:
+    """Delete a study from the database, if it is there.
+
+    Raises:
+        StoreError: if the database cannot be changed.
+    """
+    url = _existing_url(home)
+    if url is None:
+        return
+    try:
+        optuna.delete_study(study_name=name, storage=url)
+    except KeyError:
+        return
+    except Exception as error:
+        raise StoreError(f"cannot delete the study {name} of Optuna: {_reason(error)}") from error
+
+
+def _existing_url(home: Path) -> str | None:
+    """Return the URL of the database; None if it is switched off, or a file that does not exist."""
+    url = study_url(home)
+    is_missing = url == f"sqlite:///{home}/{_FILE}" and not (home / _FILE).is_file()
+    return None if is_missing else url
 
 
 class StudyStore:
@@ -82,12 +116,11 @@ class StudyStore:
             missing = len(self._waiting)
         if not missing:
             return None
-        trials = "1 trial" if missing == 1 else f"{missing} trials"
         reason = self._problem or f"it took more than {timeout:g} s"
         database = self._url.rpartition("@")[2]  # without a password
         return (
-            f"Optuna's study {self._name} in {database} lacks {trials}: {reason}; resuming the "
-            f"search writes them"
+            f"Optuna's study {self._name} in {database} lacks {counted(missing, 'trial')}: "
+            f"{reason}; resuming the search writes them"
         )
 
     # the thread --------------------------------------------------------------------------------

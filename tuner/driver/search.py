@@ -25,6 +25,7 @@ from tuner.journal.edit import check_edit
 from tuner.journal.events import SearchBegun
 from tuner.journal.journal import Journal
 from tuner.journal.journaled_search import JournaledSearch
+from tuner.names import check_name, check_new_name
 from tuner.results.result import SearchResult
 from tuner.space.conflicts import check_contexts, conflicts
 from tuner.space.data_facts import DataFacts
@@ -74,6 +75,8 @@ def search(
         Interrupted: if a signal ended the search before the first report.
     """
     started = time.monotonic()
+    if name is not None:
+        check_new_name(name)
     home, view = home or Home.at(), view or SilentView()
     space_text = space_text or space.model_dump_json(indent=2)
     early_record = check_early(space, home, name)
@@ -137,6 +140,7 @@ def resume(
         Interrupted: if a signal ended the search before the first report.
     """
     started = time.monotonic()
+    check_name(name)
     home, view = home or Home.at(), view or SilentView()
     if not home.search(name).is_dir():
         raise TunerError(f"there is no search {name} in {home.root}; 'tuner list' shows them")

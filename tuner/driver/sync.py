@@ -17,6 +17,7 @@ from tuner.home import Home
 from tuner.journal.events import SessionEnded
 from tuner.journal.journal import Journal
 from tuner.journal.journaled_search import JournaledSearch, JournaledTrial
+from tuner.names import check_name
 from tuner.space.space import SearchSpace
 from tuner.tracking.datasets import dataset_inputs
 from tuner.tracking.record import Record
@@ -69,7 +70,7 @@ def sync(home: Home, name: str) -> SyncResult:
         RecordError: if there is no such journal.
         StoreError: if the store does not accept the data.
     """
-    folder = home.search(name)
+    folder = home.search(check_name(name))
     path = folder / JOURNAL_FILE
     if not path.is_file():
         raise RecordError(f"there is no {path}; 'tuner list' lists the recorded searches")

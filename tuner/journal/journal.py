@@ -27,8 +27,8 @@ import os
 import stat
 import time
 import zlib
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -171,6 +171,25 @@ class Journal:
             f"cannot write {self.path}: {self._reason}; {count} "
             f"{'event waits' if count == 1 else 'events wait'} in memory until it can be written"
         )
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a search without reading its journal: no process can run it meanwhile.
+
+    Raises:
+        JournalInUse: if another process runs the search.
+        JournalError: if the lock cannot be opened.
+    """
+    try:
+        lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise JournalError(f"cannot open {folder / _LOCK}: {error.strerror}") from error
+    try:
+        _take(lock, folder)
+        yield
+    finally:
+        os.close(lock)
 
 
 def read_journal(folder: Path) -> list[Event]:

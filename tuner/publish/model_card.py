@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from tuner.conductor.confirmation import Confirmed, summary
-from tuner.formatting import short_hash, short_run
+from tuner.formatting import counted, short_hash, short_run
 from tuner.space.parameter import symbol
 from tuner.tracking.datasets import dataset_name
 
@@ -54,10 +54,12 @@ def _worth(result: SearchResult) -> str:
         f"by which it was selected{_defaults(result)}.",
     ]
     if confirmed:
-        noun = "fresh seed" if confirmed.count == 1 else "fresh seeds"
         span = f"; 95 % interval {confirmed.low:.4f} … {confirmed.high:.4f}"
         interval = span if math.isfinite(confirmed.low) else ""
-        lines[-1] += f" Mean of {confirmed.count} {noun}: **{confirmed.mean:.4f}**{interval}."
+        lines[-1] += (
+            f" Mean of {counted(confirmed.count, 'fresh seed')}: "
+            f"**{confirmed.mean:.4f}**{interval}."
+        )
     if result.confirmation:
         selected = {trial.number: trial.objective(result.metric) for trial in result.trials}
         lines += ["", *summary(result.confirmation, result.metric, selected)[1:]]
@@ -76,7 +78,7 @@ def _searched(result: SearchResult) -> str:
     confirmation = f", and {result.confirmation_tokens:,} to confirm" if result.confirming else ""
     return (
         f"## What was searched\n\n"
-        f"{len(result.trials)} trials of the space `{result.space.name}` by sampler "
+        f"{counted(len(result.trials), 'trial')} of the space `{result.space.name}` by sampler "
         f"{settings.sampler} and scheduler {settings.scheduler}, seed {settings.seed}; at most "
         f"{spec.budget_tokens:,} tokens each, {result.tokens_spent:,} in all{confirmation}. Data: "
         f"{dataset_name(spec.data)} (`{short_hash(spec.data_fingerprint)}`), tokenizer "

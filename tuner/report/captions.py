@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from tuner.conductor.confirmation import Confirmation
-from tuner.formatting import clock
+from tuner.formatting import clock, counted
 from tuner.report.axes import Line, Slice, axes_of, lines, slices
 from tuner.report.figures import value_text
 from tuner.report.parallel import groups
@@ -54,7 +54,7 @@ def curves(series: ReportData, winner: int | None) -> str:
     counts = Counter((c.ending, c.level) for c in series.curves)
     finished = sum(n for (kind, _), n in counts.items() if kind is Ending.FINISHED)
     total = len(series.trials)
-    parts = [f"{finished} of {_many(total, 'trial')} trained to the end"]
+    parts = [f"{finished} of {counted(total, 'trial')} trained to the end"]
     stopped = sorted((level, n) for (kind, level), n in counts.items() if kind is Ending.STOPPED)
     if stopped:
         where = _joined((f"{n} at report {level}" for level, n in stopped))
@@ -70,7 +70,9 @@ def curves(series: ReportData, winner: int | None) -> str:
     outside = _outside([v for c in series.curves for v in c.values], series.sign)
     if outside:
         verb = "is" if outside == 1 else "are"
-        text += f" {_many(outside, 'bad value')} {verb} outside the plot; a double click shows all."
+        text += (
+            f" {counted(outside, 'bad value')} {verb} outside the plot; a double click shows all."
+        )
     return text
 
 
@@ -79,7 +81,7 @@ def rungs(series: ReportData) -> str:
     counts, result = series.rungs, series.result
     first = counts[0].reached if counts else 0
     stops = sorted(((r.stopped, r.level) for r in counts if r.stopped), reverse=True)
-    text = f"{first} of {_many(len(series.trials), 'trial')} reached the first report"
+    text = f"{first} of {counted(len(series.trials), 'trial')} reached the first report"
     branched = sum(trial.parent is not None for trial in series.trials)
     if branched:
         text += f", {branched} continued from the checkpoint of another trial"
@@ -191,7 +193,7 @@ def confirmed(confirmation: Confirmation, metric: str) -> str:
     """Caption of the confirmation: the meaning of points and whiskers."""
     ranked = confirmation.ranked
     seeds = max(len(entry.values) for entry in ranked)
-    with_seeds = f"retrained with the same {_many(seeds, 'fresh seed')}"
+    with_seeds = f"retrained with the same {counted(seeds, 'fresh seed')}"
     text = f"The best {len(ranked)} configurations, each {with_seeds}; the winner is on top."
     if len(ranked) == 1:
         text = f"The best configuration, {with_seeds}."
@@ -207,10 +209,6 @@ def confirmed(confirmation: Confirmation, metric: str) -> str:
 def _outside(values: Sequence[float], sign: int) -> int:
     ends = window(values, sign)
     return sum(not ends[0] <= v <= ends[1] for v in values) if ends else 0
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _joined(texts: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ from typing import cast
 
 from model.engine.report import Status
 from tuner.conductor.trial import Trial
-from tuner.formatting import shown, written
+from tuner.formatting import counted, shown, written
 from tuner.results.divergence import divergence
 from tuner.results.importance import Importance, Point, Share, importance
 from tuner.results.range_edit import (
@@ -365,7 +365,8 @@ def _too_few(table: _Table) -> list[str]:
         else "the learning rate, β1, ε and then β2"
     )
     return [
-        f"{count} trials are few for {searched} searched parameters: with {count} trials the "
+        f"{counted(count, 'trial')} {'is' if count == 1 else 'are'} few for {searched} searched "
+        f"parameters: with {counted(count, 'trial')} the "
         f"tuning playbook tunes {rule}; make the others constants, or use --trials "
         f"{_FEWEST_EACH * searched}."
     ]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tuner.conductor.confirmation import Confirmation
 from tuner.conductor.trial import Trial
+from tuner.formatting import counted
 from tuner.space.parameter import symbol
 from tuner.space.space import SearchSpace
 
@@ -162,8 +163,8 @@ class SearchResult:
     def __repr__(self) -> str:
         value = self.best.objective(self.metric)
         return (
-            f"<search {self.name}, {self.status}: {len(self.trials)} trials, the best is trial "
-            f"{self.best.number} with {self.metric} {value:.4f}>"
+            f"<search {self.name}, {self.status}: {counted(len(self.trials), 'trial')}, the best "
+            f"is trial {self.best.number} with {self.metric} {value:.4f}>"
         )
 
     def _repr_html_(self) -> str:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from tuner.conductor.confirmation import summary
 from tuner.conductor.trial import Trial
-from tuner.formatting import clock
+from tuner.formatting import clock, counted
 from tuner.results.comparison import compare_with_defaults, cut_leader
 from tuner.space.parameter import symbol
 
@@ -132,8 +132,7 @@ def _cost(result: SearchResult) -> list[Text]:
         trained += f"; early stopping saved {share:.0f} % of {full:,} tokens"
     if result.confirmation_tokens:
         trained += f"; the confirmation took another {result.confirmation_tokens:,} tokens"
-    noun = "trial" if diverged == 1 else "trials"
-    lines = [Text(f"{trained}." + (f" {diverged} {noun} diverged." if diverged else ""))]
+    lines = [Text(f"{trained}." + (f" {counted(diverged, 'trial')} diverged." if diverged else ""))]
     if result.training_share:  # otherwise the last session had nothing to train
         period = "the time" if result.sessions == 1 else "the last session"
         percent = f"{100 * result.training_share:.0f} %"
@@ -148,7 +147,8 @@ def _endings(result: SearchResult) -> list[Text]:
     limit = {
         "max_tokens": f"--max-tokens: {settings.max_tokens or 0:,} tokens were trained",
         "max_seconds": f"--max-time: {clock(settings.max_seconds or 0)} are over",
-        "patience": f"--patience: {settings.patience} trials ended without a better one",
+        "patience": f"--patience: {counted(settings.patience or 0, 'trial')} ended without a "
+        "better one",
     }
     if reason:
         num_ended = sum(trial.outcome is not None for trial in result.trials)

@@ -81,6 +81,11 @@ class SearchSpace(Frozen):
         return self.parameter_set.searched
 
     @property
+    def searched_names(self) -> list[str]:
+        """Names of the searched parameters, each once: columns of tables."""
+        return list(dict.fromkeys(p.name for p in self.searched))
+
+    @property
     def explored(self) -> list[Parameter]:
         """The searched parameters that may change during the training of a trial."""
         searched = [p for p in self.hyperparameters.values() if not p.is_constant]

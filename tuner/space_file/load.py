@@ -31,6 +31,7 @@ from tuner.space_file.check_search import SearchChecks
 from tuner.space_file.check_space import SpaceChecks
 from tuner.space_file.entries import EntryReader
 from tuner.space_file.overrides import Override, annotated
+from tuner.space_file.shipped import find_space
 from tuner.space_file.yaml_file import Place, YamlFile, whole_if_equal
 
 _SECTIONS: Mapping[str, type[BaseModel]] = {

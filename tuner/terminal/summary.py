@@ -12,7 +12,7 @@ from rich.text import Text
 
 from tuner.conductor.confirmation import Confirmation
 from tuner.conductor.trial import Trial
-from tuner.formatting import metric_text, number
+from tuner.formatting import counted, metric_text, number
 from tuner.results.pareto import pareto_front
 from tuner.results.sentences import MOST_TRIALS, summary_texts
 from tuner.space.objective import Metric, Mode
@@ -59,7 +59,7 @@ def print_summary(console: Console, result: SearchResult, home: str | None = Non
 
 
 def _searched(result: SearchResult) -> list[str]:
-    return list(dict.fromkeys(p.name for p in result.space.searched))
+    return result.space.searched_names
 
 
 def _outcome(trial: Trial) -> str:
@@ -82,8 +82,7 @@ def _best_trials(result: SearchResult, width: int) -> RenderableType:
         for trial in result.ranked[:MOST_TRIALS]
     ]
     columns = ["trial", result.metric, "outcome", *map(symbol, names)]
-    count = len(result.trials)
-    title = f"{result.name}: the best of {count} trials" if count > 1 else f"{result.name}: 1 trial"
+    title = f"{result.name}: the best of {counted(len(result.trials), 'trial')}"
     return table(title, columns, rows, width)
 
 
@@ -98,7 +97,7 @@ def _front(result: SearchResult, objectives: Mapping[Metric, Mode], width: int) 
         ]
         for trial in front[:_MOST_FRONT]
     ]
-    title = f"{result.name}: Pareto front of {len(result.trials)} trials"
+    title = f"{result.name}: Pareto front of {counted(len(result.trials), 'trial')}"
     if len(front) > len(rows):
         title += f" ({len(rows)} of {len(front)})"
     return table(title, ["trial", *objectives, *map(symbol, names)], rows, width)

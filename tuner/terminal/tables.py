@@ -14,33 +14,43 @@ def table(
     columns: Sequence[str],
     rows: Iterable[Sequence[object]],
     width: int | None = None,
+    hidden_first: Sequence[str] = (),
 ) -> RenderableType:
     """Return a plain table, texts aligned left and numbers aligned right.
 
     Args:
-        title: title above the table, or None.
+        title: title above the table, or None; it may be wider than the table.
         columns: heads of the columns.
         rows: cells, converted by str().
         width: width of the terminal: if the table is wider, its last columns are hidden and a
             line names them. None lets long cells wrap instead.
+        hidden_first: columns that are hidden before the last ones, in this order; the first column
+            is never hidden.
     """
     cells = [[str(value) for value in row] for row in rows]
     widths = [max(map(len, column)) + 2 for column in zip(columns, *cells, strict=True)]
-    count = len(columns)
-    while width is not None and count > 1 and sum(widths[:count]) > width:
-        count -= 1
-    result = Table(title=title, box=None, title_justify="left", title_style="bold", pad_edge=False)
-    for index, column in enumerate(columns[:count]):
+    kept = list(range(len(columns)))
+    waiting = [*map(columns.index, hidden_first), *reversed(kept[1:])]
+    for index in dict.fromkeys(waiting):
+        if width is not None and sum(widths[i] for i in kept) - 2 > width:
+            kept.remove(index)
+    result = Table(box=None, pad_edge=False)
+    for index in kept:
         is_numeric = bool(cells) and all(_is_numeric(row[index]) for row in cells)
         result.add_column(
-            Text(column), justify="right" if is_numeric else "left", no_wrap=width is not None
+            Text(columns[index]),
+            justify="right" if is_numeric else "left",
+            no_wrap=width is not None,
         )
     for row in cells:
-        result.add_row(*map(Text, row[:count]))
-    if count == len(columns):
-        return result
-    hidden = ", ".join(columns[count:])
-    return Group(result, Text(f"hidden columns (terminal too narrow): {hidden}", style="dim"))
+        result.add_row(*(Text(row[index]) for index in kept))
+    hidden = ", ".join(column for i, column in enumerate(columns) if i not in kept)
+    note = f"hidden columns (terminal too narrow): {hidden}"
+    return Group(
+        *([Text(title, style="bold")] if title else []),
+        result,
+        *([Text(note, style="dim")] if hidden else []),
+    )
 
 
 def _is_numeric(text: str) -> bool:

@@ -7,6 +7,9 @@ import sys
 from collections.abc import Mapping
 from typing import NamedTuple
 
+_COUNTS = frozenset({
+    "trials", "diverged", "tokens", "tokens_spent", "tokens_spared", "confirmation_tokens",
+})  # fmt: skip
 SYSTEM = "system/"  # prefix of the metrics that MLflow shows as system metrics
 
 
@@ -30,3 +33,8 @@ def as_stored(value: float) -> float:
 def as_reported(value: float) -> float:
     """Return a stored metric as it was reported; the inverse of `as_stored`."""
     return math.copysign(math.inf, value) if abs(value) == sys.float_info.max else value
+
+
+def with_counts(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return metrics with counts as whole numbers: MLflow stores all numbers as floats."""
+    return {k: int(v) if k in _COUNTS and math.isfinite(v) else v for k, v in metrics.items()}

@@ -17,6 +17,7 @@ from model.engine.report import METRICS, SOME_METRICS, Report, Status
 from model.sources.fingerprint import FileDigest
 from model.spec.trial import TrialSpec
 from tuner.errors import RecordError
+from tuner.names import check_name, check_run_name
 from tuner.tracking.metrics import as_reported
 from tuner.tracking.records import SearchRecord, TrialRecord, search_record, trial_record
 from tuner.tracking.store import open_client, store_errors
@@ -87,6 +88,7 @@ class Record:
                 return search
         if name is None:
             raise RecordError(f"no search is recorded in {self.uri}; run 'tuner search' first")
+        check_name(name)
         names = ", ".join(s.name for s in searches[:5]) or "none"
         raise RecordError(f"no search is called {name}; the newest are: {names}")
 
@@ -110,6 +112,12 @@ class Record:
                 f"the search {named[0].name} ({named[0].status}) has no best trial; let it finish"
             )
         return None
+
+    def data_and_tokenizers(self) -> set[tuple[str, str]]:
+        """Return the fingerprints of data and tokenizer of all recorded trials."""
+        runs = self._runs(f"tags.`{Tag.KIND}` = 'trial'")
+        tags = [run.data.tags for run in runs]
+        return {(tag.get(Tag.DATA, ""), tag.get(Tag.TOKENIZER, "")) for tag in tags}
 
     def trials(self, search: SearchRecord) -> list[TrialRecord]:
         """Return the trials of a search by number."""
@@ -150,6 +158,7 @@ class Record:
         Raises:
             RecordError: if no trial matches, or several do.
         """
+        check_run_name(run_id)
         if "/" in run_id:
             return self._numbered(*run_id.rsplit("/", 1))
         if not run_id.isalnum():
@@ -212,7 +221,7 @@ class Record:
         Raises:
             RecordError: if there is no such trial.
         """
-        return self.trial(run_id) if run_id else self.best(self.search(search))
+        return self.best(self.search(search)) if run_id is None else self.trial(run_id)
 
     def spec(self, trial: TrialRecord) -> TrialSpec:
         """Return the specification of a trial.

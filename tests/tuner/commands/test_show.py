@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,6 +14,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from tuner.cli import main
+from tuner.commands import show
 from tuner.commands.show import current, print_groups, print_search, print_searches
 from tuner.errors import TunerError
 from tuner.home import Home
@@ -144,3 +148,68 @@ def test_search_ranks_diverged_trials_last() -> None:
     assert [t["trial"] for t in value["trials"]] == [5, 4, 2, 1, 3, 6]
     assert "∞" in captured.get()
     assert "nan" not in captured.get()
+
+
+def heads(width: int, trials: list[TrialRecord], names: list[str] | None) -> list[str]:
+    lines = printed(width, trials, names)
+    return next(line for line in lines if line.startswith("trial")).split()
+
+
+def printed(width: int, trials: list[TrialRecord], names: list[str] | None = None) -> list[str]:
+    console = Console(width=width)
+    with console.capture() as captured:
+        print_search(console, record_of(*trials), SEARCH, names)
+    return [line.rstrip() for line in captured.get().splitlines()]
+
+
+def test_search_hides_searched_columns_last() -> None:
+    """At 60 columns, show once printed T_warmup, which followed B, and hid both searched rows."""
+    trials = [
+        trial(n, "stopped at report 2", 5.0 + n, warmup_steps=str(round(25 / b)), batch_size=str(b),
+              max_learning_rate=str(0.01 * (n + 1)), min_learning_rate=str(0.001 * (n + 1)),
+              total_steps=str(500 // b), schedule="cosine")
+        for n, b in enumerate((8, 16, 32))
+    ]  # fmt: skip
+    names = ["max_learning_rate", "batch_size"]
+    wide = ["trial", "val_loss", "outcome", "α_max", "B", "run"]
+    assert heads(200, trials, names) == wide
+    assert sorted(heads(200, trials, None)) == sorted(wide)  # of a search without a journal
+    assert heads(50, trials, names) == wide[:-1]
+    assert heads(30, trials, names) == ["trial", "val_loss", "α_max", "B"]
+
+
+@pytest.mark.parametrize("width", [40, 60, 200])
+def test_search_without_trials_keeps_its_run_id_whole(width: int) -> None:
+    assert any(line.endswith(SEARCH.run_id) for line in printed(width, []))
+
+
+@pytest.mark.parametrize("width", [20, 30, 40, 200])
+def test_list_drops_columns_instead_of_letters(width: int) -> None:
+    metrics = {"trials": 4.0, "best_val_loss": 3.9, "defaults_val_loss": 5.1, "tokens_spent": 2e6}
+    search = SearchRecord("s" * 32, "1", "small-1", "interrupted", 0.0, None, metrics, {})
+    record: Any = SimpleNamespace(searches=lambda: [search], uri="")
+    console = Console(width=width)
+    with console.capture() as captured:
+        value = print_searches(console, record)
+    text = captured.get()
+    assert "…" not in text
+    assert "small-1" in text
+    assert "3.9000" in text
+    assert ("seconds" in text.splitlines()[0]) == (width == 200)
+    assert value["searches"][0]["trials"] == 4
+
+
+def test_show_prints_csv(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trials = [trial(0, "finished", 5.0, batch_size="8"), trial(1, "diverged", None, batch_size="9")]
+    record = record_of(*trials)
+    record.search = lambda name: SEARCH  # type: ignore[method-assign, assignment, misc]
+    monkeypatch.setattr(show, "Record", lambda uri: record)
+    assert main(["show", "--csv", "--home", str(tmp_path)]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [(row["trial"], row["status"], row["batch_size"]) for row in rows] == [
+        ("0", "finished", "8"), ("1", "diverged", "9"),
+    ]  # fmt: skip
+    assert rows[1]["val_loss"] == ""
+    assert main(["show", "--csv", "--json", "--home", str(tmp_path)]) == 2

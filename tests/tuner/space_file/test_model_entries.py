@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from rich.console import Console
@@ -13,7 +13,7 @@ from rich.console import Console
 from model.corpus.prepare import prepare
 from model.spec.architecture import Architecture
 from model.spec.data import DataConfig, TokenizerConfig
-from tuner.commands.show import _repeats_other
+from tuner.commands.show import _follows_other
 from tuner.commands.validate import print_space
 from tuner.errors import SpaceError
 from tuner.formatting import number
@@ -208,11 +208,15 @@ def test_show_leaves_out_rows_that_only_follow_another_one() -> None:
                                             "min_learning_rate": "0.1"})
                 for p in attention]  # fmt: skip
 
-    assert _repeats_other("attention_dropout", trials("0.1", "0.1"))
-    assert not _repeats_other("attention_dropout", trials("0.1", "0.2"))
-    assert not _repeats_other("dropout", trials("0.1"))
-    assert not _repeats_other("min_learning_rate", trials("0.1"))
-    assert not _repeats_other("n_heads", trials("0.1"))
+    assert _follows_other("attention_dropout", trials("0.1", "0.1"))
+    assert not _follows_other("attention_dropout", trials("0.1", "0.2"))
+    assert not _follows_other("dropout", trials("0.1"))
+    assert not _follows_other("min_learning_rate", trials("0.1"))
+    assert not _follows_other("n_heads", trials("0.1"))
+    shares = [{"warmup_steps": w, "total_steps": t} for w, t in (("3", "62"), ("2", "31"))]
+    assert _follows_other(
+        "warmup_steps", cast(Any, [SimpleNamespace(parameters=p) for p in shares])
+    )
 
 
 def test_number_writes_booleans_as_yaml_does() -> None:

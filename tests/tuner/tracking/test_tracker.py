@@ -154,7 +154,7 @@ def test_record_finds_searches_and_trials(
     for wrong in ("f" * 32, trial.run_id[:3], "' OR 1=1"):
         with pytest.raises(RecordError, match="run id"):
             record.trial(wrong)
-    with pytest.raises(RecordError, match=r"no search is called \.\.; the newest are"):
+    with pytest.raises(RecordError, match="begins with a dot"):
         record.trial("../x")
     assert record.trial(trial.run_id) == trial
     parent = record.search("lm-1").run_id

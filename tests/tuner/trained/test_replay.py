@@ -17,7 +17,8 @@ from model.engine.engine import Engine
 from model.engine.report import METRICS, Report, Status
 from model.spec.trial import Continues, TrialSpec
 from tests.conftest import MakeSpec
-from tuner.trained.replay import Difference, Verdict, _retrain, _where, compare, judge
+from tuner.tracking.records import TrialRecord
+from tuner.trained.replay import Difference, ReplayResult, Verdict, _retrain, _where, compare, judge
 
 Tokens = tuple[np.ndarray, np.ndarray]
 CPU = {"device": "cpu: any", "dtype": "float32"}
@@ -207,3 +208,10 @@ def test_replay_follows_a_chain(tokens: Tokens, make_spec: MakeSpec, tmp_path: P
     assert replayed(tokens, spec, made, tmp_path) == []
     other = spec.model_copy(update={"seed": 8})
     assert replayed(tokens, other, made, tmp_path) != []
+
+
+@pytest.mark.parametrize(("count", "which"), [(1, "its report is"), (2, "all 2 reports are")])
+def test_sentence_of_a_bit_exact_replay(make_spec: MakeSpec, count: int, which: str) -> None:
+    trial = TrialRecord("0" * 32, 0, "lm-1", "finished", {}, {}, {}, "")
+    result = ReplayResult(trial, make_spec(), Verdict.BIT_EXACT, count, [], {})
+    assert result.sentence == f"bit-exact: {which} the same to the last bit"

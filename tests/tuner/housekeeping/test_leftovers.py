@@ -1,0 +1,217 @@
+"""Files that no search needs, among files that one does."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from model.engine.report import Report, Status
+from model.spec.trial import InitFrom
+from tests.conftest import MakeSpec
+from tests.tuner.simulated_search import FACTS
+from tests.tuner.tracking.recorded import ENVIRONMENT, Open
+from tuner.cli import main
+from tuner.conductor.outcome import Outcome
+from tuner.home import Home
+from tuner.housekeeping.leftovers import clean, find_leftovers
+from tuner.journal.events import (
+    Event,
+    Reported,
+    SearchBegun,
+    SessionBegun,
+    SessionEnded,
+    TrialBegun,
+    TrialEnded,
+)
+from tuner.journal.journal import Journal, locked
+from tuner.space.space import SearchSpace
+from tuner.tracking.record import Record
+
+SPACE = SearchSpace(name="lm")
+START = InitFrom(sha256="a" * 64)
+
+
+@pytest.fixture
+def home(tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> Home:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return Home(tmp_path, store)
+
+
+def write(path: Path, text: str = "x" * 1000) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def corpus(home: Home, name: str, data: str, tokenizer: str = "tokenizer") -> None:
+    meta = {"data_fingerprint": data, "tokenizer_fingerprint": tokenizer}
+    write(home.corpora / name / "meta.json", json.dumps(meta))
+    write(home.corpora / f".{name}.lock", "")
+
+
+def search(home: Home, name: str, *events: Event) -> Path:
+    """A search with prepared data, start weights, checkpoints and what Ray Tune left."""
+    folder = home.search(name)
+    with closing(Journal.open(folder)) as journal:
+        for event in (SearchBegun(SPACE, "", replace(FACTS, init_from=START)), *events):
+            journal.append(event)
+    write(folder / "checkpoints" / "0" / "000000012.safetensors")
+    write(folder / "tune" / "state.json")
+    return folder
+
+
+def age(home: Home, *names: str) -> None:
+    """Make all files of a home two hours old, or some of them."""
+    then = time.time() - 7200
+    for path in [home.root / name for name in names] or home.root.rglob("*"):
+        os.utime(path, (then, then))
+
+
+def found(home: Home) -> list[str]:
+    return [item.path.relative_to(home.root).as_posix() for item in find_leftovers(home).items]
+
+
+def test_leftovers_of_an_unfinished_search_are_few(home: Home) -> None:
+    """Its journal, checkpoints, data and start weights are what it resumes from."""
+    search(home, "lm-1", SessionBegun(ENVIRONMENT, 1, in_order=True))
+    corpus(home, "used", "data")
+    write(home.starts / f"{START.sha256}.safetensors")
+    write(home.starts / "tokenizer.tokenizer.json")
+    write(home.corpora / "digests.json", "{}")
+    age(home)
+    assert found(home) == ["searches/lm-1/tune"]
+    with locked(home.search("lm-1")):
+        pass  # finding has released the lock
+
+
+def test_leftovers_are_found_and_deleted(home: Home) -> None:
+    search(home, "lm-1")
+    corpus(home, "used", "data")
+    corpus(home, "unused", "other data")
+    corpus(home, "another", "data", "another tokenizer")
+    write(home.corpora / "damaged" / "train.npy")
+    write(home.corpora / ".building-1" / "shards" / "0.npz")
+    write(home.starts / f"{'b' * 64}.safetensors")
+    write(home.starts / "other.tokenizer.json")
+    write(home.artifacts / ("0" * 32) / "artifacts" / "spec.json")
+    write(home.artifacts / "mine" / "notes.txt")  # of the user
+    write(home.root / ".new-1" / "mlflow.db")
+    with closing(Journal.open(home.search("lm-2"))):
+        pass  # killed before it began
+    age(home)
+    expected = [
+        ".new-1", f"artifacts/{'0' * 32}", "corpora/.building-1", "corpora/another",
+        "corpora/damaged", "corpora/unused", "searches/lm-1/tune", "searches/lm-2",
+        f"starts/{'b' * 64}.safetensors", "starts/other.tokenizer.json",
+    ]  # fmt: skip
+    assert found(home) == expected
+    assert len(clean(home).items) == len(expected)
+    assert found(home) == []
+    assert (home.artifacts / "mine" / "notes.txt").exists()
+    assert (home.search("lm-1") / "journal.jsonl").exists()
+    assert (home.corpora / "used").exists()
+
+
+def test_leftovers_are_at_least_an_hour_old(home: Home) -> None:
+    corpus(home, "unused", "other data")
+    assert found(home) == []
+    age(home, "corpora/unused")
+    assert found(home) == ["corpora/unused"]
+
+
+def test_leftovers_are_not_in_use(home: Home) -> None:
+    search(home, "lm-1")
+    corpus(home, "unused", "other data")
+    age(home)
+    with locked(home.search("lm-1")), (home.corpora / ".unused.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert found(home) == []
+
+
+def test_unreadable_journal_keeps_all_data(home: Home) -> None:
+    """A journal of another version may need any data and any start."""
+    write(home.search("lm-1") / "journal.jsonl", '{"event":"new","crc":"00000000"}\n{}\n')
+    corpus(home, "unused", "other data")
+    write(home.starts / f"{'b' * 64}.safetensors")
+    age(home)
+    leftovers = find_leftovers(home)
+    assert leftovers.items == ()
+    (note,) = leftovers.notes
+    assert note.startswith("prepared data and start weights are left alone: ")
+
+
+@pytest.mark.slow
+def test_recorded_search_without_journal_keeps_its_data(
+    home: Home, open_tracker: Open, make_spec: MakeSpec
+) -> None:
+    with closing(open_tracker()) as tracker:
+        tracker.start_trial(0, make_spec(), ENVIRONMENT)
+        tracker.flush()
+    corpus(home, "used", "data")
+    corpus(home, "unused", "other data")
+    age(home)
+    assert found(home) == ["corpora/unused"]
+    # the files of active runs are no leftovers; those of deleted runs are
+    (run,) = Record(home.tracking_uri).trials(Record(home.tracking_uri).search("lm-1"))
+    Record(home.tracking_uri).client.delete_run(run.run_id)
+    age(home)
+    assert f"artifacts/{run.run_id}" in found(home)
+
+
+def finished(make_spec: MakeSpec, kept: Sequence[int] = (0,)) -> list[Event]:
+    report = Report("0", Status.FINISHED, 12, 384, 3.0, 3.1, 0.5, 0.01, checkpoint="0/12")
+    return [
+        SessionBegun(ENVIRONMENT, 1, in_order=True),
+        TrialBegun(0, {}, make_spec()),
+        Reported(0, report),
+        TrialEnded(0, Outcome.parse("finished")),
+        SessionEnded("finished", best=0, kept=kept),
+    ]
+
+
+@pytest.mark.slow
+def test_checkpoints_wait_until_mlflow_has_the_kept_ones(
+    home: Home, open_tracker: Open, make_spec: MakeSpec
+) -> None:
+    """The store failed at the end of a search: 'tuner sync' sends the checkpoints later."""
+    folder = search(home, "lm-1", *finished(make_spec))
+    report = Report("0", Status.FINISHED, 12, 384, 3.0, 3.1, 0.5, 0.01)
+    with closing(open_tracker()) as tracker:
+        tracker.start_trial(0, make_spec(), ENVIRONMENT)
+        tracker.log_report(0, report)
+        tracker.end_trial(0, "finished")
+        tracker.flush()
+        age(home)
+        assert found(home) == ["searches/lm-1/tune"]
+        tracker.keep_checkpoint(0, folder / "checkpoints" / "0" / "000000012.safetensors", 384)
+        tracker.flush()
+    age(home)
+    assert found(home) == ["searches/lm-1/checkpoints", "searches/lm-1/tune"]
+
+
+def test_clean_says_what_it_would_delete(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    corpus(home, "unused", "other data")
+    age(home)
+    for options in (["--dry-run"], []):  # nobody can be asked
+        assert main(["clean", "--home", str(home.root), *options]) == 0
+        out = capsys.readouterr().out
+        assert "prepared data of no search" in out
+        assert "would delete 1 leftover, 1 kB" in out
+    assert main(["clean", "--home", str(home.root), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["deleted"] is False
+    assert (home.corpora / "unused").exists()
+    assert main(["clean", "--home", str(home.root), "--json", "--yes"]) == 0
+    value = json.loads(capsys.readouterr().out)
+    assert value["deleted"] is True
+    assert [file["reason"] for file in value["files"]] == ["prepared data of no search"]
+    assert not (home.corpora / "unused").exists()
+    assert main(["clean", "--home", str(home.root)]) == 0
+    assert "has no files that no search needs" in capsys.readouterr().out

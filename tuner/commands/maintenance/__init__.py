@@ -1,0 +1,1 @@
+"""Commands that keep a home and a shell in order: delete, clean, completion."""

@@ -1,0 +1,52 @@
+"""`tuner clean`: delete files that no search needs."""
+
+from __future__ import annotations
+
+import argparse
+
+from tuner.commands.output import can_ask, confirmed, consoles, home_of, print_json, say
+from tuner.formatting import counted
+from tuner.housekeeping.leftovers import delete_leftovers, find_leftovers
+from tuner.housekeeping.sizes import size_text
+from tuner.terminal.tables import table
+
+
+def run_clean(options: argparse.Namespace) -> int:
+    """Say what no search needs, and delete it after asking."""
+    home = home_of(options)
+    leftovers = find_leftovers(home)
+    results, _ = consoles(options)
+    for note in leftovers.notes:
+        say(note)
+    summary = f"{counted(len(leftovers.items), 'leftover')}, {size_text(leftovers.bytes)}"
+    is_deleted = False
+    if not leftovers.items:
+        results.print(f"{home.root} has no files that no search needs", soft_wrap=True)
+    else:
+        rows = [
+            [size_text(item.bytes), item.path.relative_to(home.root), item.reason]
+            for item in leftovers.items
+        ]
+        results.print(table(None, ["size", f"in {home.root}", "not needed"], rows))
+        if options.dry_run or not (options.yes or can_ask(options)):
+            hint = "" if options.dry_run else "; give --yes to delete"
+            results.print(f"would delete {summary}{hint}", highlight=False)
+        elif confirmed(options, f"Delete {summary}?"):
+            delete_leftovers(leftovers)
+            is_deleted = True
+            results.print(f"deleted {summary}", highlight=False)
+        else:
+            results.print("nothing was deleted")
+    print_json(
+        options,
+        {
+            "deleted": is_deleted,
+            "bytes": leftovers.bytes,
+            "files": [
+                {"path": str(item.path), "reason": item.reason, "bytes": item.bytes}
+                for item in leftovers.items
+            ],
+            "notes": list(leftovers.notes),
+        },
+    )
+    return 0

@@ -1,0 +1,37 @@
+"""`tuner completion`: a script with which a shell completes commands, options and names."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+
+import shtab
+
+# The searches of the default home, without starting Python: TAB must answer at once.
+_SEARCHES = {
+    **shtab.cmd('ls "${TUNER_HOME:-runs}/searches" 2>/dev/null'),
+    "fish": "(ls (set -q TUNER_HOME; and echo $TUNER_HOME; or echo runs)/searches 2>/dev/null)",
+}
+_BY_METAVAR = {"FILE": shtab.FILE, "FILE.png": shtab.FILE, "DIR": shtab.DIRECTORY}
+_OF_SEARCHES = {"search", "resume"}  # destinations of options
+
+
+def run_completion(options: argparse.Namespace) -> int:
+    """Print the script of a shell."""
+    for action in _actions(options.parser):
+        if action.dest in _OF_SEARCHES:
+            action.complete = _SEARCHES  # type: ignore[attr-defined]
+        elif isinstance(action.metavar, str) and action.metavar in _BY_METAVAR:
+            action.complete = _BY_METAVAR[action.metavar]  # type: ignore[attr-defined]
+    sys.stdout.write(shtab.complete(options.parser, options.shell) + "\n")
+    return 0
+
+
+def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    """Yield the arguments of a parser and of the parsers of its commands."""
+    for action in parser._actions:  # argparse has no public list of them
+        yield action
+        if isinstance(action.choices, dict):
+            for command in action.choices.values():
+                yield from _actions(command)

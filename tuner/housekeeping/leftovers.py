@@ -1,0 +1,293 @@
+"""Finds and deletes files of a home that no search of it needs.
+
+A kept search needs: its journal; its checkpoints until it has finished and MLflow has the kept
+ones; the prepared data and the start weights of its trials, which a replay or a resume reads. Files
+of the last hour are left alone, because another process may be about to use them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tuner.errors import JournalError, JournalInUse
+from tuner.home import Home
+from tuner.housekeeping.sizes import remove, size_of
+from tuner.journal.journal import locked, read_journal
+from tuner.journal.journaled_search import JournaledSearch
+from tuner.tracking.record import Record
+from tuner.tracking.store import store_errors
+from tuner.tracking.tags import TOKENIZER_FILE
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_YOUNG_SECONDS = 3600
+_RUN_ID = re.compile(r"[0-9a-f]{32}")
+_BUILDING = ".building-"
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """Files that no search needs.
+
+    Attributes:
+        path: file or folder.
+        reason: why it is not needed.
+        bytes: its size.
+    """
+
+    path: Path
+    reason: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Leftovers:
+    """Files of a home that no search needs, and what could not be judged.
+
+    Attributes:
+        items: the files, by path.
+        notes: sentences about files that were left alone because a search could not be read.
+    """
+
+    items: tuple[Leftover, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        """Size of all files."""
+        return sum(item.bytes for item in self.items)
+
+
+def clean(home: Home | None = None) -> Leftovers:
+    """Delete the files of a home that no search needs.
+
+    Returns:
+        What was deleted.
+
+    Raises:
+        StoreError: if the tracking store cannot be read, or a file cannot be deleted.
+    """
+    home = home or Home.at()
+    leftovers = find_leftovers(home)
+    delete_leftovers(leftovers)
+    return leftovers
+
+
+def delete_leftovers(leftovers: Leftovers) -> None:
+    """Delete files that `find_leftovers` returned.
+
+    Raises:
+        StoreError: if a file cannot be deleted.
+    """
+    for item in leftovers.items:
+        remove(item.path)
+
+
+def find_leftovers(home: Home) -> Leftovers:
+    """Return the files of a home that no search needs, without deleting them.
+
+    Raises:
+        StoreError: if the tracking store cannot be read.
+    """
+    # listed before the store is read: what a search adds meanwhile is not among them
+    artifacts = _listed(home.artifacts) + _listed(home.artifacts / "models")
+    searches = _Searches(home)
+    found = [
+        *searches.leftovers(),
+        *_corpora(home, searches),
+        *_starts(home, searches),
+        *_artifacts(home, searches.record, artifacts),
+        *((path, "left by an interrupted start") for path in home.root.glob(".new-*")),
+    ]
+    now = time.time()
+    items = [
+        Leftover(path, reason, size_of(path))
+        for path, reason in found
+        if now - path.lstat().st_mtime > _YOUNG_SECONDS
+    ]
+    return Leftovers(tuple(sorted(items, key=lambda item: item.path)), tuple(searches.notes))
+
+
+def _listed(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+_Found = Iterator[tuple[Path, str]]
+
+
+class _Searches:
+    """The searches of a home: their folders, and what they need.
+
+    Attributes:
+        record: tracking store.
+        notes: sentences about searches that cannot be read.
+        data: (fingerprint of the data, fingerprint of the tokenizer) of each search.
+        starts: SHA-256 of start weights that searches need.
+    """
+
+    def __init__(self, home: Home) -> None:
+        self.record = Record(home.tracking_uri)
+        self.notes: list[str] = []
+        self.data = self.record.data_and_tokenizers()
+        self.starts: set[str] = set()
+        self._recorded = {search.name: search for search in self.record.searches()}
+        self._journals: dict[Path, JournaledSearch | None] = {}
+        for folder in _listed(home.root / "searches"):
+            if not folder.is_dir() or folder.is_symlink():
+                continue
+            try:
+                search = JournaledSearch.of(read_journal(folder))
+            except JournalError as error:
+                self.notes.append(f"prepared data and start weights are left alone: {error}")
+                continue
+            self._journals[folder] = search
+            if search is not None:
+                facts = search.facts
+                self.data.add((facts.data_fingerprint, facts.tokenizer_fingerprint))
+                if facts.init_from is not None:
+                    self.starts.add(facts.init_from.sha256)
+
+    @property
+    def are_known(self) -> bool:
+        """True if every journal could be read."""
+        return not self.notes
+
+    def leftovers(self) -> _Found:
+        """Yield files in the folders of searches that do not run."""
+        for folder, search in self._journals.items():
+            try:
+                with locked(folder):
+                    yield from self._of(folder, search)
+            except (JournalInUse, JournalError):
+                continue
+
+    def _of(self, folder: Path, search: JournaledSearch | None) -> _Found:
+        if search is None:
+            if folder.name not in self._recorded:
+                yield folder, "a search that ended before it began"
+            return
+        tune, checkpoints = folder / "tune", folder / "checkpoints"
+        if tune.exists():
+            yield tune, "files of Ray Tune of a killed process"
+        has_finished = search.end is not None and search.end.status == "finished"
+        if checkpoints.exists() and has_finished and self._has_kept(folder, search):
+            yield checkpoints, "checkpoints of a finished search; MLflow has the kept ones"
+
+    def _has_kept(self, folder: Path, search: JournaledSearch) -> bool:
+        """Return True if MLflow has every checkpoint that a finished search keeps."""
+        recorded = self._recorded.get(folder.name)
+        if recorded is None or search.end is None:
+            return False
+        trials = {trial.number: trial for trial in self.record.trials(recorded)}
+        reports = {n: t.reports[-1].report for n, t in search.trials.items() if t.reports}
+        return all(
+            number in trials and trials[number].keeps_checkpoint
+            for number in search.end.kept
+            if number in reports and reports[number].checkpoint is not None
+        )
+
+
+def _corpora(home: Home, searches: _Searches) -> _Found:
+    """Yield prepared data that no search uses, and what interrupted preparations left."""
+    if not searches.are_known:
+        return
+    for folder in _listed(home.corpora):
+        if not folder.is_dir() or folder.is_symlink():
+            continue
+        name = folder.name.removeprefix(_BUILDING)
+        if _is_locked(home.corpora / f".{name}.lock"):
+            continue
+        if folder.name.startswith(_BUILDING):
+            yield folder, "an interrupted preparation of data"
+        elif not folder.name.startswith(".") and _data_of(folder) not in searches.data:
+            yield folder, "prepared data of no search"
+
+
+def _data_of(folder: Path) -> tuple[str, str]:
+    """Return the fingerprints of the data and the tokenizer of a corpus; empty if it is damaged."""
+    try:
+        meta: dict[str, Any] = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        return str(meta["data_fingerprint"]), str(meta["tokenizer_fingerprint"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "", ""
+
+
+def _is_locked(path: Path) -> bool:
+    """Return True if a process holds the lock of a corpus."""
+    with contextlib.suppress(FileNotFoundError), path.open("r") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _starts(home: Home, searches: _Searches) -> _Found:
+    """Yield start weights, and copies of tokenizers, that no search needs."""
+    if not searches.are_known:
+        return
+    tokenizers = {tokenizer for _, tokenizer in searches.data}
+    for path in _listed(home.starts):
+        name = path.name
+        if name.endswith(".safetensors") and path.stem not in searches.starts:
+            yield path, "start weights of no search"
+        elif name.endswith(f".{TOKENIZER_FILE}"):
+            if name.removesuffix(f".{TOKENIZER_FILE}") not in tokenizers:
+                yield path, "tokenizer of no search"
+
+
+def _artifacts(home: Home, record: Record, paths: Iterable[Path]) -> _Found:
+    """Yield the files of runs and logged models that were deleted from the store of this home."""
+    if not home.is_local:
+        return
+    registered = None
+    for path in paths:
+        if _RUN_ID.fullmatch(path.name):
+            if not _exists(record, partial(_is_active, record.client, path.name)):
+                yield path, "files of a deleted run"
+        elif path.name.startswith("m-") and path.parent.name == "models":
+            if not _exists(record, partial(record.client.get_logged_model, path.name)):
+                registered = _sources(record) if registered is None else registered
+                if not any(path.name in source for source in registered):
+                    yield path, "files of a deleted model"
+
+
+def _is_active(client: MlflowClient, run_id: str) -> bool:
+    return str(client.get_run(run_id).info.lifecycle_stage) == "active"
+
+
+def _exists(record: Record, ask: Callable[[], object]) -> bool:
+    """Return the truth of a store's answer; False if the store says that there is no such thing."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+
+    with store_errors(record.uri):
+        try:
+            return bool(ask())
+        except MlflowException as error:
+            if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                raise
+            return False
+
+
+def _sources(record: Record) -> list[str]:
+    """Return the places of the files of all registered versions."""
+    sources: list[str] = []
+    token = None
+    with store_errors(record.uri):
+        while True:
+            page = record.client.search_model_versions(page_token=token)
+            sources += [str(version.source) for version in page]
+            token = page.token
+            if not token:
+                return sources
