@@ -14,6 +14,7 @@ from model.errors import ModelError
 from tuner.arguments import parse
 from tuner.commands.output import INTERRUPTED, say
 from tuner.errors import SpaceError, TunerError
+from tuner.secrets import mask_output
 
 # Function of each command, in a module of `tuner.commands` that is imported when it runs.
 _COMMANDS: Mapping[str, str] = {
@@ -42,6 +43,7 @@ _COMMANDS: Mapping[str, str] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
+    mask_output()
     options = parse(arguments)
     module, function = _COMMANDS[options.command].split(".")
     try:

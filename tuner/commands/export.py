@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tuner.commands.output import check_run, consoles, home_of, load_weights, print_json, say
+from tuner.commands.output import check_run, consoles, load_weights, print_json, recorded_home, say
 from tuner.errors import StoreError, TunerError
 from tuner.tracking.record import Record
 from tuner.trained.load_search import load_search
@@ -16,7 +16,7 @@ def run_export(options: argparse.Namespace) -> int:
     check_run(options)
     from tuner.trained.export import check_export, export  # loads torch
 
-    home = home_of(options)
+    home = recorded_home(options)
     record = Record(home.tracking_uri)
     trial = record.trial(options.run) if options.run else record.best(record.search(options.search))
     # fail before weights are loaded or the trial is retrained

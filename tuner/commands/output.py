@@ -6,9 +6,10 @@ import argparse
 import json
 import os
 import sys
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from tuner.errors import TunerError
+from tuner.secrets import MaskedStream, masked
 
 if TYPE_CHECKING:  # `cli` imports this module at every start
     from rich.console import Console
@@ -23,7 +24,7 @@ _PIPE_WIDTH = 200
 
 def say(message: str) -> None:
     """Print a line on standard error."""
-    sys.stderr.write(f"{message}\n")
+    sys.stderr.write(f"{masked(message)}\n")
 
 
 def consoles(options: argparse.Namespace) -> tuple[Console, Console]:
@@ -37,7 +38,7 @@ def consoles(options: argparse.Namespace) -> tuple[Console, Console]:
     def console(stream: TextIO) -> Console:
         # a pipe has no width, and tables need not be cut for it
         width = None if stream.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
-        return Console(file=stream, width=width)
+        return Console(file=cast(TextIO, MaskedStream(stream)), width=width)
 
     progress = console(sys.stderr)
     return (progress if options.json else console(sys.stdout)), progress
@@ -46,7 +47,7 @@ def consoles(options: argparse.Namespace) -> tuple[Console, Console]:
 def print_json(options: argparse.Namespace, value: dict[str, Any]) -> None:
     """Print the object of --json, if the option was given."""
     if options.json:
-        sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+        sys.stdout.write(masked(json.dumps(value, ensure_ascii=False, allow_nan=False)) + "\n")
 
 
 def in_utf8(text: str) -> str:
@@ -58,7 +59,14 @@ def home_of(options: argparse.Namespace) -> Home:
     """Return the home of the searches, created if it is missing."""
     from tuner.home import Home
 
-    return Home.at(options.home)
+    return Home.at(options.home, say)
+
+
+def recorded_home(options: argparse.Namespace) -> Home:
+    """Return the home of the searches to read them; raise RecordError if there is none."""
+    from tuner.home import Home
+
+    return Home.recorded(options.home, say)
 
 
 def space_of(options: argparse.Namespace) -> SearchSpace:
@@ -98,7 +106,7 @@ def load_weights(options: argparse.Namespace, progress: Console, run: str | None
         return load_trial(
             run,
             search=options.search,
-            home=home_of(options),
+            home=recorded_home(options),
             on_report=on_report,
             on_progress=on_progress,
         )

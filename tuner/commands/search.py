@@ -12,6 +12,7 @@ from tuner.commands.output import (
     consoles,
     home_of,
     print_json,
+    recorded_home,
     say,
 )
 from tuner.errors import TunerError
@@ -98,7 +99,7 @@ def run_replay(options: argparse.Namespace) -> int:
         result = replay(
             options.run,
             search=options.search,
-            home=home_of(options),
+            home=recorded_home(options),
             on_report=on_report,
             on_progress=on_progress,
         )

@@ -14,7 +14,7 @@ from rich.console import Console
 from model.engine.report import METRICS, SOME_METRICS
 from model.spec.hyperparameters import SYMBOL_TABLE, find_symbol
 from model.spec.symbol import FractionOf
-from tuner.commands.output import consoles, home_of, print_json
+from tuner.commands.output import consoles, print_json, recorded_home
 from tuner.errors import TunerError
 from tuner.formatting import (
     did_you_mean,
@@ -39,7 +39,7 @@ _DERIVED = ("cycle_steps", "d_ff", "epochs", "total_steps")
 def run_list(options: argparse.Namespace) -> int:
     """List past searches."""
     results, _ = consoles(options)
-    print_json(options, print_searches(results, Record(home_of(options).tracking_uri)))
+    print_json(options, print_searches(results, Record(recorded_home(options).tracking_uri)))
     return 0
 
 
@@ -48,7 +48,7 @@ def run_show(options: argparse.Namespace) -> int:
     if options.run and options.by:
         raise TunerError("give a run id or --by, not both")
     results, _ = consoles(options)
-    record = Record(home_of(options).tracking_uri)
+    record = Record(recorded_home(options).tracking_uri)
     if options.by:
         value = print_groups(results, record, record.search(options.search), options.by)
     elif options.run:

@@ -13,7 +13,7 @@ from model.corpus.prepare import cached
 from model.sources.registry import source_bytes
 from model.spec.architecture import Architecture
 from model.tokenizer.load import vocab_size_of
-from tuner.commands.output import consoles, print_json, space_of
+from tuner.commands.output import consoles, print_json, say, space_of
 from tuner.errors import TunerError
 from tuner.formatting import clock, listed, number, shown
 from tuner.home import Home
@@ -42,7 +42,7 @@ def run_validate(options: argparse.Namespace) -> int:
     """Explain a search space."""
     space = space_of(options)
     results, _ = consoles(options)
-    home = Home.of(options.home)  # not created: validating writes nothing
+    home = Home.of(options.home).readable(say)  # not created: validating writes nothing
     print_json(options, print_space(results, space, options.space, home, options.plot))
     return 0
 

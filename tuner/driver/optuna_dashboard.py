@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tuner.formatting import shown
 from tuner.results.optuna_export import _NUMBER, _directions, _name_metrics
+from tuner.secrets import masked
 from tuner.space.objective import Objective
 
 _VARIABLE = "TUNER_OPTUNA_STORAGE"
@@ -84,9 +85,8 @@ class StudyStore:
             return None
         trials = "1 trial" if missing == 1 else f"{missing} trials"
         reason = self._problem or f"it took more than {timeout:g} s"
-        database = self._url.rpartition("@")[2]  # without a password
-        return (
-            f"Optuna's study {self._name} in {database} lacks {trials}: {reason}; resuming the "
+        return masked(
+            f"Optuna's study {self._name} in {self._url} lacks {trials}: {reason}; resuming the "
             f"search writes them"
         )
 

@@ -59,7 +59,7 @@ def train(context: SearchContext, check_interrupt: Callable[[], None]) -> Traini
 
     with context.ray:
         check_interrupt()
-        folders = str(context.folder / "checkpoints"), str(context.home.starts)
+        folders = str(context.checkpoints), str(context.home.starts)
         devices, in_order = choose_devices(context)
         if devices.needs_calibration:
             devices = calibrate(devices, context)

@@ -12,7 +12,7 @@ from model.corpus.corpus import Corpus
 from model.corpus.prepare import prepare
 from model.engine.report import METRICS, SOME_METRICS, Report
 from model.progress import OnProgress, silent
-from model.sources.fingerprint import difference, fingerprint
+from model.sources.fingerprint import difference
 from model.spec.trial import TrialSpec
 from tuner.errors import RecordError
 from tuner.formatting import short_hash
@@ -22,6 +22,7 @@ from tuner.tracking.metrics import as_stored
 from tuner.tracking.record import Record
 from tuner.tracking.records import TrialRecord
 from tuner.tracking.tags import ENVIRONMENT
+from tuner.trained.moved_data import find_data
 
 # On another device or library version sums are rounded differently, and training amplifies this.
 RELATIVE_TOLERANCE = 0.02
@@ -128,7 +129,7 @@ def replay(
         CorpusError: if the data cannot be read.
         StoreError: if the tracking store cannot be used.
     """
-    home = home or Home.at()
+    home = home or Home.recorded()
     record = Record(home.tracking_uri)
     trial = record.trial_or_best(run_id, search)
     spec, recorded = record.spec(trial), record.reports(trial)
@@ -164,7 +165,7 @@ def _recorded_corpus(
     record: Record, trial: TrialRecord, spec: TrialSpec, home: Home, on_progress: OnProgress
 ) -> Corpus:
     """Prepare the data and the tokenizer of a trial; raise RecordError if they have changed."""
-    identity = fingerprint(spec.data)  # reads all files: file times prove nothing
+    data, identity = find_data(spec.data, spec.data_fingerprint, home)
     if identity.digest != spec.data_fingerprint:
         changes = difference(record.data_files(trial), identity.files) or "its options changed"
         hint = "; python-stdlib differs between versions of Python" if spec.data.source else ""
@@ -176,7 +177,7 @@ def _recorded_corpus(
     if tokenizer.file is not None:
         search = record.search(trial.search)
         tokenizer = recorded_tokenizer(record, search, spec.tokenizer_fingerprint, home)
-    corpus = prepare(spec.data, tokenizer, home.corpora, on_progress=on_progress)
+    corpus = prepare(data, tokenizer, home.corpora, on_progress=on_progress)
     if corpus.tokenizer_fingerprint != spec.tokenizer_fingerprint:
         raise RecordError(
             f"this version of tuner trains another tokenizer from the same data (fingerprint "
