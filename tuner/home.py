@@ -38,10 +38,12 @@ class Home:
     Attributes:
         root: absolute path of the folder.
         tracking_uri: URI of the MLflow store: MLFLOW_TRACKING_URI, or a SQLite file in the folder.
+        is_copy: True if the store is a temporary copy, only to be read.
     """
 
     root: Path
     tracking_uri: str
+    is_copy: bool = False
 
     @classmethod
     def of(cls, path: str | Path | None = None) -> Home:
@@ -50,19 +52,24 @@ class Home:
         return cls(root, os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{root}/{_STORE}")
 
     @classmethod
-    def at(cls, path: str | Path | None = None, say: Say = _warn) -> Home:
-        """Return the home at a path, at TUNER_HOME, or at ./runs, and create its folder.
+    def at(cls, path: str | Path | None = None, say: Say = _warn, *, create: bool = True) -> Home:
+        """Return the home at a path, at TUNER_HOME, or at ./runs, to write to it.
 
         Args:
             path: the folder.
             say: called with one sentence if the home has moved and its store was corrected.
+            create: create the folder if it is missing.
 
         Raises:
+            RecordError: if there is no home, and none is to be created.
             StoreError: if the folder cannot be created or written, or its artifacts are elsewhere.
         """
         home = cls.of(path)
         root = home.root
-        home._check_path()
+        if not create:
+            home._check_exists()
+        if home._has_odd_path:
+            raise StoreError(f"the path {root} has one of % ? # in it; choose another --home")
         try:
             root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -94,20 +101,14 @@ class Home:
             StoreError: if the store cannot be read, or its artifacts are elsewhere.
         """
         home = cls.of(path)
-        root = home.root
-        if home.is_local and not home.has_store and not (root / "searches").is_dir():
-            reason = f"it has no {_STORE}" if root.is_dir() else "there is no such folder"
-            raise RecordError(
-                f"no search is recorded in {root}: {reason}; start one with 'tuner search', or "
-                f"name the folder of your searches with --home"
-            )
+        home._check_exists()
         return home.readable(say)
 
     def readable(self, say: Say = _warn) -> Home:
         """Return this home with a store whose artifacts can be read, also after the home moved.
 
-        A home that cannot be written, or that a search of another process uses at its former
-        place, gets a temporary copy of its store.
+        A home gets a temporary copy of its store if it cannot be written, if a search of another
+        process uses it at its former place, or if MLflow cannot open its path.
 
         Args:
             say: called with one sentence if the home has moved and its store was corrected.
@@ -118,21 +119,30 @@ class Home:
         root = self.root
         if not self.is_local or not self.has_store:
             return self
-        self._check_path()
         formers = former_homes(root / _STORE, root)
         is_writable = os.access(root, os.W_OK) and os.access(root / _STORE, os.W_OK)
-        if is_writable and not (formers and self._is_in_use()):
+        if is_writable and not self._has_odd_path and not (formers and self._is_in_use()):
             return self._corrected(formers, say)
         folder = Path(mkdtemp(prefix="tuner-home-"))
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         copy_database(root / _STORE, folder / _STORE)
         correct_locations(folder / _STORE, root)
         check_locations(folder / _STORE, root)
-        return replace(self, tracking_uri=f"{_SQLITE}{folder}/{_STORE}")
+        return replace(self, tracking_uri=f"{_SQLITE}{folder}/{_STORE}", is_copy=True)
 
-    def _check_path(self) -> None:
-        if any(character in str(self.root) for character in "%?#"):
-            raise StoreError(f"the path {self.root} has one of % ? # in it; choose another --home")
+    def _check_exists(self) -> None:
+        """Raise RecordError if the store should be in the folder, and there was no search yet."""
+        if self.is_local and not self.has_store and not (self.root / "searches").is_dir():
+            reason = f"it has no {_STORE}" if self.root.is_dir() else "there is no such folder"
+            raise RecordError(
+                f"no search is recorded in {self.root}: {reason}; start one with 'tuner search', "
+                f"or name the folder of your searches with --home"
+            )
+
+    @property
+    def _has_odd_path(self) -> bool:
+        """True if the URI of the store would mean another path."""
+        return any(character in str(self.root) for character in "%?#")
 
     def _corrected(self, formers: list[Path], say: Say) -> Home:
         """Correct and check the locations of artifacts in the store."""

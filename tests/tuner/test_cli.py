@@ -125,7 +125,17 @@ def test_cli_usage_errors_have_status_2(capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
-    ["list", "show", "compare lm-1/0", "replay", "report", "generate", "export -o x", "ui", "sync"],
+    [
+        "list",
+        "show",
+        "compare lm-1/0 lm-1/1",
+        "replay",
+        "report",
+        "generate",
+        "export -o x",
+        "ui",
+        "sync",
+    ],
 )
 def test_cli_refuses_a_home_that_is_none_and_creates_nothing(
     command: str,

@@ -134,6 +134,23 @@ def test_read_only_home_is_read_from_a_corrected_copy(
     assert (new / "mlflow.db").read_bytes() == before
     with pytest.raises(StoreError, match="cannot write to the folder"):
         Home.at(new)
+    with pytest.raises(StoreError, match="cannot write to the folder"):
+        Home.at(new, create=False)
+
+
+@pytest.mark.parametrize("name", ["50% ü", "a%41", "x#1", "what?"])
+def test_home_at_a_path_that_urls_cannot_have_is_read(
+    home: Path, tmp_path: Path, name: str
+) -> None:
+    """MLflow's URIs of SQLite cannot be quoted; those of artifacts are."""
+    new = tmp_path / name
+    home.rename(new)
+    reading = Home.recorded(new, pytest.fail)
+    assert reading.is_copy
+    copied = Path(reading.tracking_uri.removeprefix("sqlite:///")).parent
+    assert (new / "artifacts").as_uri() in locations(copied)
+    with pytest.raises(StoreError, match=r"one of % \? # in it"):
+        Home.at(new)
 
 
 def test_running_search_keeps_its_store(home: Path, tmp_path: Path) -> None:

@@ -55,11 +55,11 @@ def in_utf8(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def home_of(options: argparse.Namespace) -> Home:
-    """Return the home of the searches, created if it is missing."""
+def home_of(options: argparse.Namespace, *, create: bool = True) -> Home:
+    """Return the home of the searches to write to it, created if it is missing."""
     from tuner.home import Home
 
-    return Home.at(options.home, say)
+    return Home.at(options.home, say, create=create)
 
 
 def recorded_home(options: argparse.Namespace) -> Home:

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from tuner.commands.output import consoles, print_json, recorded_home
+from tuner.commands.output import consoles, home_of, print_json
 from tuner.driver.sync import sync
 from tuner.errors import JournalInUse, StoreError, TunerError
 from tuner.home import Home
@@ -18,7 +18,7 @@ from tuner.tracking.tags import JOURNAL_FILE
 def run_sync(options: argparse.Namespace) -> int:
     """Upload events that MLflow missed."""
     results, _ = consoles(options)
-    print_json(options, print_synced(results, recorded_home(options), options.search))
+    print_json(options, print_synced(results, home_of(options, create=False), options.search))
     return 0
 
 

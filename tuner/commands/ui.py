@@ -87,6 +87,8 @@ def serve(
         return 0
     port = _free_port(host, port)
     root = f"http://{host}:{port}"
+    if home.is_copy:
+        say("The store cannot be written now: changes made on these pages are lost.")
     say(f"MLflow is starting on {root} (Ctrl-C ends it). {title}")
     _show(root, pages, say)
     command = [
