@@ -26,7 +26,8 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
     "tuner": (
         "secrets", "errors", "formatting", "artifact_locations", "home", "space", "space_file",
         "samplers", "schedulers", "conductor", "tracking", "journal", "results", "trained",
-        "report", "publish", "served", "workers", "driver", "terminal", "commands", "arguments", "cli", "__main__",
+        "report", "publish", "served", "workers", "driver", "terminal", "commands",
+        "arguments", "cli", "__main__",
     ),
 }  # fmt: skip
 MOST_FILES, MOST_LINES = 15, 420
