@@ -24,9 +24,10 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
         "generation", "export",
     ),
     "tuner": (
-        "errors", "formatting", "names", "home", "space", "space_file", "samplers", "schedulers",
-        "conductor", "tracking", "journal", "results", "trained", "report", "publish", "served",
-        "workers", "driver", "housekeeping", "terminal", "commands", "option_types",
+        "secrets", "errors", "formatting", "names", "artifact_locations", "home", "space",
+        "space_file", "samplers", "schedulers", "conductor", "tracking", "journal", "results",
+        "trained", "report", "publish", "served", "workers", "driver", "housekeeping", "terminal",
+        "commands", "option_types",
         "arguments", "cli", "__main__",
     ),
 }  # fmt: skip

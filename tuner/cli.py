@@ -24,6 +24,7 @@ from tuner.commands.output import (
     say,
 )
 from tuner.errors import Interrupted, SpaceError, TunerError
+from tuner.secrets import mask_output
 
 # Function of each command, in a module of `tuner.commands` that is imported when it runs.
 _COMMANDS: Mapping[str, str] = {
@@ -56,6 +57,7 @@ _COMMANDS: Mapping[str, str] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
+    mask_output()
     prepare_streams()
     options = parse(arguments)
     module, function = _COMMANDS[options.command].rsplit(".", 1)

@@ -33,11 +33,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from signal import SIGINT
 
+from tuner.secrets import masked
+
 
 class TunerError(Exception):
-    """An error the user can fix; printed without a traceback."""
+    """An error the user can fix; printed without a traceback, and without secrets of URLs."""
 
     exit_status = 2
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(masked(message))
 
 
 @dataclass(frozen=True, order=True)

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+import atexit
+import fcntl
+import logging
 import os
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import mkdtemp
 
-from tuner.errors import StoreError
+from tuner.artifact_locations import (
+    check_locations,
+    copy_database,
+    correct_locations,
+    former_homes,
+)
+from tuner.errors import RecordError, StoreError
 
 DEFAULT_HOME = "runs"
 _STORE = "mlflow.db"
+_SQLITE = "sqlite:///"
+
+Say = Callable[[str], None]
+
+
+def _warn(message: str) -> None:
+    logging.getLogger("tuner").warning(message)
 
 
 @dataclass(frozen=True)
@@ -19,27 +38,37 @@ class Home:
     Attributes:
         root: absolute path of the folder.
         tracking_uri: URI of the MLflow store: MLFLOW_TRACKING_URI, or a SQLite file in the folder.
+        is_copy: True if the store is a temporary copy, only to be read.
     """
 
     root: Path
     tracking_uri: str
+    is_copy: bool = False
 
     @classmethod
     def of(cls, path: str | Path | None = None) -> Home:
         """Return the home at a path, at TUNER_HOME, or at ./runs; the folder need not exist."""
         root = Path(path or os.environ.get("TUNER_HOME") or DEFAULT_HOME).absolute()
-        return cls(root, os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root}/{_STORE}")
+        return cls(root, os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{root}/{_STORE}")
 
     @classmethod
-    def at(cls, path: str | Path | None = None) -> Home:
-        """Return the home at a path, at TUNER_HOME, or at ./runs, and create its folder.
+    def at(cls, path: str | Path | None = None, say: Say = _warn, *, create: bool = True) -> Home:
+        """Return the home at a path, at TUNER_HOME, or at ./runs, to write to it.
+
+        Args:
+            path: the folder.
+            say: called with one sentence if the home has moved and its store was corrected.
+            create: create the folder if it is missing.
 
         Raises:
-            StoreError: if the folder cannot be created or written.
+            RecordError: if there is no home, and none is to be created.
+            StoreError: if the folder cannot be created or written, or its artifacts are elsewhere.
         """
         home = cls.of(path)
         root = home.root
-        if any(character in str(root) for character in "%?#"):
+        if not create:
+            home._check_exists()
+        if home._has_odd_path:
             raise StoreError(f"the path {root} has one of % ? # in it; choose another --home")
         try:
             root.mkdir(parents=True, exist_ok=True)
@@ -49,12 +78,107 @@ class Home:
             ) from error
         if not os.access(root, os.W_OK):
             raise StoreError(f"cannot write to the folder {root}; choose another with --home")
-        return home
+        if not home.is_local or not home.has_store:
+            return home
+        formers = former_homes(root / _STORE, root)
+        if formers and home._is_in_use():
+            raise StoreError(
+                f"the home {root} was recorded at {formers[0]}, and a search runs in it; wait "
+                f"for it to end, or name the home as that search does"
+            )
+        return home._corrected(formers, say)
+
+    @classmethod
+    def recorded(cls, path: str | Path | None = None, say: Say = _warn) -> Home:
+        """Return the home at a path, at TUNER_HOME, or at ./runs, to read its searches.
+
+        Args:
+            path: the folder.
+            say: called with one sentence if the home has moved and its store was corrected.
+
+        Raises:
+            RecordError: if there is no home; nothing is created.
+            StoreError: if the store cannot be read, or its artifacts are elsewhere.
+        """
+        home = cls.of(path)
+        home._check_exists()
+        return home.readable(say)
+
+    def readable(self, say: Say = _warn) -> Home:
+        """Return this home with a store whose artifacts can be read, also after the home moved.
+
+        A home gets a temporary copy of its store if it cannot be written, if a search of another
+        process uses it at its former place, or if MLflow cannot open its path.
+
+        Args:
+            say: called with one sentence if the home has moved and its store was corrected.
+
+        Raises:
+            StoreError: if the store cannot be read, or its artifacts are elsewhere.
+        """
+        root = self.root
+        if not self.is_local or not self.has_store:
+            return self
+        formers = former_homes(root / _STORE, root)
+        is_writable = os.access(root, os.W_OK) and os.access(root / _STORE, os.W_OK)
+        if is_writable and not self._has_odd_path and not (formers and self._is_in_use()):
+            return self._corrected(formers, say)
+        folder = Path(mkdtemp(prefix="tuner-home-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        copy_database(root / _STORE, folder / _STORE)
+        correct_locations(folder / _STORE, root)
+        check_locations(folder / _STORE, root)
+        return replace(self, tracking_uri=f"{_SQLITE}{folder}/{_STORE}", is_copy=True)
+
+    def _check_exists(self) -> None:
+        """Raise RecordError if the store should be in the folder, and there was no search yet."""
+        if self.is_local and not self.has_store and not (self.root / "searches").is_dir():
+            reason = f"it has no {_STORE}" if self.root.is_dir() else "there is no such folder"
+            raise RecordError(
+                f"no search is recorded in {self.root}: {reason}; start one with 'tuner search', "
+                f"or name the folder of your searches with --home"
+            )
+
+    @property
+    def _has_odd_path(self) -> bool:
+        """True if the URI of the store would mean another path."""
+        return any(character in str(self.root) for character in "%?#")
+
+    def _corrected(self, formers: list[Path], say: Say) -> Home:
+        """Correct and check the locations of artifacts in the store."""
+        database = self.root / _STORE
+        if formers and (count := correct_locations(database, self.root)):
+            say(
+                f"the home {self.root} was at {formers[0]} before: corrected {count} paths in its "
+                f"{_STORE}"
+            )
+        check_locations(database, self.root)
+        return self
+
+    def _is_in_use(self) -> bool:
+        """Return True if a process runs a search in this home: it has locked the journal."""
+        for lock in self.root.glob("searches/*/lock"):
+            try:
+                handle = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW)
+            except OSError:
+                continue
+            try:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            finally:
+                os.close(handle)
+        return False
 
     @property
     def is_local(self) -> bool:
         """True if the MLflow store is in the folder."""
-        return self.tracking_uri == f"sqlite:///{self.root}/{_STORE}"
+        if not self.tracking_uri.startswith(_SQLITE):
+            return False
+        database = Path(self.tracking_uri.removeprefix(_SQLITE)).absolute()
+        return database == self.root / _STORE or database.resolve() == (
+            (self.root / _STORE).resolve()
+        )
 
     @property
     def has_store(self) -> bool:

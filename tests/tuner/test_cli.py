@@ -154,16 +154,40 @@ def test_cli_quiet_search_has_no_view(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 
 @pytest.mark.slow
-def test_cli_replay_without_search_prints_one_line(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "command",
+    [
+        "list",
+        "show",
+        "compare lm-1/0 lm-1/1",
+        "replay",
+        "report",
+        "generate",
+        "export -o x",
+        "ui",
+        "sync",
+    ],
+)
+def test_cli_refuses_a_home_that_is_none_and_creates_nothing(
+    command: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert main(["replay", "--home", str(tmp_path)]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("tuner replay: no search is recorded")
-    assert len(error.splitlines()) == 1
-    assert main(["list", "--home", str(tmp_path)]) == 0
-    assert "No search is recorded" in capsys.readouterr().out
+    monkeypatch.delenv("TUNER_HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    for home, reason in ((tmp_path / "empty", "it has no mlflow.db"), (None, "no such folder")):
+        options = ["--home", str(home)] if home else []
+        assert main([*command.split(), *options]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"tuner {command.split()[0]}: no search is recorded in {tmp_path}")
+        assert reason in error
+        assert "start one with 'tuner search'" in error
+        assert "--home" in error
+        assert len(error.splitlines()) == 1
+    assert [path.name for path in tmp_path.rglob("*")] == ["empty"]
 
 
 def test_choices_of_options_are_those_of_the_registries(tmp_path: Path) -> None:

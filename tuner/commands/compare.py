@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from model.engine.report import METRICS, SOME_METRICS
-from tuner.commands.output import consoles, home_of, print_json
+from tuner.commands.output import consoles, print_json, recorded_home
 from tuner.commands.show import is_used
 from tuner.errors import TunerError
 from tuner.formatting import listed, number, number_in, short_hash, short_run
@@ -30,7 +30,7 @@ def run_compare(options: argparse.Namespace) -> int:
     if len(options.runs) < 2:
         raise TunerError("give two or more trials; 'tuner show' lists their run ids")
     results, _ = consoles(options)
-    record = Record(home_of(options).tracking_uri)
+    record = Record(recorded_home(options).tracking_uri)
     print_json(options, print_comparison(results, record, options.runs))
     return 0
 

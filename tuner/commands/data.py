@@ -15,7 +15,7 @@ from model.corpus.dataset import Ints, sequences
 from model.corpus.prepare import cached, prepare
 from model.progress import OnProgress
 from model.spec.data import END_OF_TEXT, SplitName
-from tuner.commands.output import consoles, data_errors, home_of, print_json, space_of
+from tuner.commands.output import consoles, data_errors, home_of, print_json, say, space_of
 from tuner.commands.tokenizer import coloured
 from tuner.errors import TunerError
 from tuner.formatting import short_hash
@@ -48,7 +48,7 @@ def run_info(options: argparse.Namespace) -> int:
     space = space_of(options)
     results, _ = consoles(options)
     with data_errors(options):
-        corpus = cached_corpus(space, options.space, Home.of(options.home))
+        corpus = cached_corpus(space, options.space, Home.of(options.home).readable(say))
     print_json(options, print_corpus(results, space, corpus))
     return 0
 

@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
+from tempfile import TemporaryDirectory
 
 from rich.console import Console
 from rich.text import Text
@@ -86,8 +87,13 @@ def _ray(home: Home) -> str:
 
 
 def _store(home: Home) -> str:
+    mlflow = f"MLflow {version('mlflow')}"
+    if home.is_local and not home.has_store:  # a store is made elsewhere: checking creates none
+        with TemporaryDirectory() as folder:
+            Record(f"sqlite:///{folder}/mlflow.db").searches()
+        return f"{mlflow}, no search yet in {home.root}"
     searches = Record(home.tracking_uri).searches()
-    return f"MLflow {version('mlflow')}, {len(searches)} searches in {home.tracking_uri}"
+    return f"{mlflow}, {len(searches)} searches in {home.tracking_uri}"
 
 
 def _corpus(home: Home) -> str:

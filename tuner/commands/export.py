@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from model.export.folder import check_target
-from tuner.commands.output import check_run, consoles, home_of, load_weights, print_json, say
+from tuner.commands.output import check_run, consoles, load_weights, print_json, recorded_home, say
 from tuner.errors import StoreError, TunerError
 from tuner.tracking.record import Record
 from tuner.trained.load_search import load_search
@@ -18,7 +18,7 @@ def run_export(options: argparse.Namespace) -> int:
     check_target(Path(options.output), force=options.force)
     from tuner.trained.export import check_export, export  # loads torch
 
-    home = home_of(options)
+    home = recorded_home(options)
     record = Record(home.tracking_uri)
     trial = record.trial(options.run) if options.run else record.best(record.search(options.search))
     # fail before weights are loaded or the trial is retrained

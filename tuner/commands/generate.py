@@ -12,10 +12,10 @@ from model.generation.settings import GenerationSettings
 from tuner.commands.output import (
     check_run,
     consoles,
-    home_of,
     in_utf8,
     load_weights,
     print_json,
+    recorded_home,
     say,
 )
 from tuner.errors import TunerError
@@ -40,7 +40,7 @@ def run_generate(options: argparse.Namespace) -> int:
     values = {name: getattr(options, name) for name in GenerationSettings.model_fields}
     settings = GenerationSettings(**{k: v for k, v in values.items() if v is not None})
     # look up all trials before the first one is retrained
-    record = Record(home_of(options).tracking_uri)
+    record = Record(recorded_home(options).tracking_uri)
     runs = options.runs or ([options.run] if options.run else [])
     records = [record.trial(run) for run in runs] or [record.best(record.search(options.search))]
     for trial in records:

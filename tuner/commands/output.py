@@ -9,9 +9,10 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from tuner.errors import TunerError
+from tuner.secrets import MaskedStream, masked
 
 if TYPE_CHECKING:  # `cli` imports this module at every start
     from rich.console import Console
@@ -66,7 +67,7 @@ def _is_unicode(stream: TextIO) -> bool:
 
 def say(message: str) -> None:
     """Print a line on standard error."""
-    sys.stderr.write(f"{message}\n")
+    sys.stderr.write(f"{masked(message)}\n")
 
 
 def consoles(options: argparse.Namespace) -> tuple[Console, Console]:
@@ -81,21 +82,23 @@ def consoles(options: argparse.Namespace) -> tuple[Console, Console]:
         def on_broken_pipe(self) -> None:
             raise  # rich calls this in its handler; `cli` knows the exit status
 
-    def width(stream: TextIO) -> int | None:
+    def settings(stream: TextIO) -> dict[str, Any]:
         # a pipe has no width, and tables need not be cut for it
-        return None if stream.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
+        width = None if stream.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
+        return {"file": cast(TextIO, MaskedStream(stream)), "width": width}
 
-    progress = Console(file=sys.stderr, width=width(sys.stderr))
+    progress = Console(**settings(sys.stderr))
     if options.json:
         return progress, progress
-    return Results(file=sys.stdout, width=width(sys.stdout)), progress
+    return Results(**settings(sys.stdout)), progress
 
 
 def print_json(options: argparse.Namespace, value: dict[str, Any]) -> None:
     """Print the object of --json, if the option was given."""
     if options.json:
         is_ascii = not _is_unicode(sys.stdout)
-        sys.stdout.write(json.dumps(value, ensure_ascii=is_ascii, allow_nan=False) + "\n")
+        text = masked(json.dumps(value, ensure_ascii=is_ascii, allow_nan=False))
+        sys.stdout.write(text + "\n")
 
 
 def can_ask(options: argparse.Namespace) -> bool:
@@ -123,11 +126,18 @@ def in_utf8(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def home_of(options: argparse.Namespace) -> Home:
-    """Return the home of the searches, created if it is missing."""
+def home_of(options: argparse.Namespace, *, create: bool = True) -> Home:
+    """Return the home of the searches to write to it, created if it is missing."""
     from tuner.home import Home
 
-    return Home.at(options.home)
+    return Home.at(options.home, say, create=create)
+
+
+def recorded_home(options: argparse.Namespace) -> Home:
+    """Return the home of the searches to read them; raise RecordError if there is none."""
+    from tuner.home import Home
+
+    return Home.recorded(options.home, say)
 
 
 def space_of(options: argparse.Namespace) -> SearchSpace:
@@ -187,7 +197,7 @@ def load_weights(options: argparse.Namespace, progress: Console, run: str | None
         return load_trial(
             run,
             search=options.search,
-            home=home_of(options),
+            home=recorded_home(options),
             on_report=on_report,
             on_progress=on_progress,
         )

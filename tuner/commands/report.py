@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import webbrowser
 
-from tuner.commands.output import consoles, home_of, in_utf8, print_json
+from tuner.commands.output import consoles, in_utf8, print_json, recorded_home
 from tuner.formatting import counted
 from tuner.report.write import check_folder, check_output, samples_of, write_pictures, write_report
 from tuner.trained.load_search import load_search
@@ -16,7 +16,7 @@ def run_report(options: argparse.Namespace) -> int:
     check_output(options.output)
     if options.png:
         check_folder(options.png)
-    home = home_of(options)
+    home = recorded_home(options)
     result = load_search(options.search, home=home)
     page = write_report(result, options.output, samples_of(result, home, in_utf8(options.prompt)))
     pictures = write_pictures(result, options.png) if options.png else []

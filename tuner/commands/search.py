@@ -13,6 +13,7 @@ from tuner.commands.output import (
     data_errors,
     home_of,
     print_json,
+    recorded_home,
     say,
     say_study,
 )
@@ -162,7 +163,7 @@ def run_replay(options: argparse.Namespace) -> int:
         result = replay(
             options.run,
             search=options.search,
-            home=home_of(options),
+            home=recorded_home(options),
             on_report=on_report,
             on_progress=on_progress,
             prepared=options.prepared,

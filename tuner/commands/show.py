@@ -17,7 +17,7 @@ from rich.console import Console
 from model.engine.report import METRICS, SOME_METRICS
 from model.spec.hyperparameters import SYMBOL_TABLE, find_symbol
 from model.spec.symbol import FractionOf
-from tuner.commands.output import consoles, home_of, print_json
+from tuner.commands.output import consoles, print_json, recorded_home
 from tuner.errors import JournalError, TunerError
 from tuner.formatting import (
     did_you_mean,
@@ -47,7 +47,7 @@ _DERIVED = ("cycle_steps", "d_ff", "epochs", "total_steps")
 def run_list(options: argparse.Namespace) -> int:
     """List past searches."""
     results, _ = consoles(options)
-    home = home_of(options)
+    home = recorded_home(options)
     print_json(options, print_searches(results, Record(home.tracking_uri), home))
     return 0
 
@@ -59,7 +59,7 @@ def run_show(options: argparse.Namespace) -> int:
     if options.csv and options.json:
         raise TunerError("give --csv or --json, not both")
     results = Console(quiet=True) if options.csv else consoles(options)[0]
-    home = home_of(options)
+    home = recorded_home(options)
     record = Record(home.tracking_uri)
     if options.by:
         search = current(record.search(options.search), home)

@@ -18,7 +18,7 @@ from tuner.tracking.tags import JOURNAL_FILE
 def run_sync(options: argparse.Namespace) -> int:
     """Upload events that MLflow missed."""
     results, _ = consoles(options)
-    print_json(options, print_synced(results, home_of(options), options.search))
+    print_json(options, print_synced(results, home_of(options, create=False), options.search))
     return 0
 
 

@@ -17,9 +17,10 @@ import webbrowser
 from collections.abc import Callable, Sequence
 from urllib.parse import quote, urlencode
 
-from tuner.commands.output import home_of, say
+from tuner.commands.output import recorded_home, say
 from tuner.errors import RecordError, TunerError
 from tuner.home import Home
+from tuner.secrets import without_user_info
 from tuner.space.objective import sign_of
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord
@@ -40,7 +41,7 @@ _ENVIRONMENT = {
 def run_ui(options: argparse.Namespace) -> int:
     """Compare the runs in MLflow."""
     return serve(
-        home_of(options),
+        recorded_home(options),
         options.host,
         options.port,
         say,
@@ -78,7 +79,7 @@ def serve(
     """
     title, pages = _pages(Record(home.tracking_uri), search)
     if home.tracking_uri.startswith("http"):
-        root = home.tracking_uri.rstrip("/")
+        root = without_user_info(home.tracking_uri.rstrip("/"))  # the browser asks for them
         say(f"The tracking server {root} has the searches. {title}")
         _show(root, pages, say)
         if browser:
@@ -86,16 +87,19 @@ def serve(
         return 0
     port = _free_port(host, port)
     root = f"http://{host}:{port}"
+    if home.is_copy:
+        say("The store cannot be written now: changes made on these pages are lost.")
     say(f"MLflow is starting on {root} (Ctrl-C ends it). {title}")
     _show(root, pages, say)
     command = [
         sys.executable, "-m", "mlflow", "server",
         "--host", host, "--port", str(port), "--workers", "1",
-        "--backend-store-uri", home.tracking_uri,
         "--artifacts-destination", home.artifacts.as_uri(),
     ]  # fmt: skip
+    # the URI may hold a password, and every user of the machine can read a command line
+    environment = {**os.environ, **_ENVIRONMENT, "MLFLOW_BACKEND_STORE_URI": home.tracking_uri}
     # in its own session: the server starts processes, and killpg ends them together
-    server = subprocess.Popen(command, env={**os.environ, **_ENVIRONMENT}, start_new_session=True)
+    server = subprocess.Popen(command, env=environment, start_new_session=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if browser:
         threading.Thread(target=_open, args=(root, pages[0]), daemon=True).start()

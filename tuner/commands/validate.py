@@ -13,7 +13,7 @@ from rich.markup import escape
 from model.corpus.prepare import cached
 from model.sources.registry import source_bytes
 from model.spec.architecture import Architecture
-from tuner.commands.output import consoles, data_errors, print_json, space_of
+from tuner.commands.output import consoles, data_errors, print_json, say, space_of
 from tuner.errors import TunerError
 from tuner.formatting import clock, counted, listed, number, shown
 from tuner.home import Home
@@ -46,7 +46,7 @@ def run_validate(options: argparse.Namespace) -> int:
     """Explain a search space."""
     space = space_of(options)
     results, _ = consoles(options)
-    home = Home.of(options.home)  # not created: validating writes nothing
+    home = Home.of(options.home).readable(say)  # not created: validating writes nothing
     with data_errors(options):
         facts = print_space(results, space, options.space, home, options.plot)
     print_json(options, facts)

@@ -59,6 +59,11 @@ class SearchContext:
         """Folder of the journal and the checkpoints."""
         return self.home.search(self.name)
 
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints, by number of the trial."""
+        return self.folder / "checkpoints"
+
 
 def attach_inputs(context: SearchContext) -> None:
     """Attach the files to the parent run that a replay or another search needs."""

@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tuner.errors import StoreError
 from tuner.formatting import counted, shown
 from tuner.results.optuna_export import _NUMBER, _directions, _name_metrics
+from tuner.secrets import masked
 from tuner.space.objective import Objective
 
 _VARIABLE = "TUNER_OPTUNA_STORAGE"
@@ -117,9 +118,8 @@ class StudyStore:
         if not missing:
             return None
         reason = self._problem or f"it took more than {timeout:g} s"
-        database = self._url.rpartition("@")[2]  # without a password
-        return (
-            f"Optuna's study {self._name} in {database} lacks {counted(missing, 'trial')}: "
+        return masked(
+            f"Optuna's study {self._name} in {self._url} lacks {counted(missing, 'trial')}: "
             f"{reason}; resuming the search writes them"
         )
 

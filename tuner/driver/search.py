@@ -36,6 +36,7 @@ from tuner.tracking.record import Record
 from tuner.tracking.runs import RunSettings
 from tuner.tracking.tags import Tag
 from tuner.tracking.tracker import Tracker
+from tuner.trained.moved_data import present_space, with_recorded_paths
 from tuner.trained.warm_start import warm_started
 
 if TYPE_CHECKING:
@@ -149,13 +150,14 @@ def resume(
         with contextlib.closing(Journal.open(home.search(name))) as journal:
             recorded = JournaledSearch.of_name(journal.events, name)
             space = edit(recorded.space) if edit else recorded.space
+            space = with_recorded_paths(space, recorded.space, home)
             if space.init_from is not None and space.init_from == recorded.space.init_from:
                 # The recorded space has the tokenizer of its warm start already, and the edited
                 # file names only the warm start.
                 space = space.model_copy(update={"tokenizer": recorded.space.tokenizer})
             check_edit(recorded.space, space, name)
             early_record = check_early(space, home)
-            corpus = _prepare(space, home, view)
+            corpus = _prepare(present_space(space, home), home, view)
             facts = recorded.facts
             fingerprints = corpus.data_fingerprint, corpus.tokenizer_fingerprint
             if fingerprints != (facts.data_fingerprint, facts.tokenizer_fingerprint):

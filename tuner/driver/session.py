@@ -19,7 +19,6 @@ from tuner.journal.events import SessionEnded
 from tuner.publish.publish import attach_report, register_model
 from tuner.results.advice import advise
 from tuner.results.result import SearchResult
-from tuner.tracking.tracker import Tracker
 
 
 def run_search(
@@ -52,7 +51,7 @@ def run_search(
         end = _end(result, training.conductor.board, training.first_turn)
         best_run = tracker.run_of(result.best.number)
         context.view.phase("recording the best trials")
-        store.run(*(partial(_attach_checkpoint, tracker, result, n) for n in end.kept))
+        store.run(*(partial(_attach_checkpoint, context, result, n) for n in end.kept))
     except KeyboardInterrupt:
         status = "interrupted"
         raise
@@ -65,7 +64,7 @@ def run_search(
         tracker.close()
         shutil.rmtree(context.folder / "tune", ignore_errors=True)
         if store.problem is None and status == "finished":
-            shutil.rmtree(context.folder / "checkpoints", ignore_errors=True)
+            shutil.rmtree(context.checkpoints, ignore_errors=True)
     problem = store.problem or _publish(context, result)
     return replace(result, problem=problem, signal=interrupts.signal)
 
@@ -113,12 +112,15 @@ def _end(result: SearchResult, board: Board, first_turn: float) -> SessionEnded:
     )
 
 
-def _attach_checkpoint(tracker: Tracker, result: SearchResult, number: int) -> None:
+def _attach_checkpoint(context: SearchContext, result: SearchResult, number: int) -> None:
     """Attach the last checkpoint of a trial to its run, if this search has trained the trial."""
     trial = next(trial for trial in result.trials if trial.number == number)
     path = trial.reports[-1].checkpoint
-    if path and Path(path).is_file():
-        tracker.keep_checkpoint(number, Path(path), trial.tokens)
+    if path is None:
+        return
+    present = context.checkpoints.joinpath(*Path(path).parts[-2:])  # the home may have moved
+    if present.is_file():
+        context.tracker.keep_checkpoint(number, present, trial.tokens)
 
 
 def _publish(context: SearchContext, result: SearchResult) -> str | None:

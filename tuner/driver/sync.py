@@ -136,9 +136,8 @@ def _checkpoint(trial: JournaledTrial, folder: Path) -> Path | None:
     report = trial.reports[-1].report if trial.reports else None
     if report is None or report.checkpoint is None:
         return None
-    recorded_path = Path(report.checkpoint)
-    moved_path = folder.joinpath("checkpoints", *recorded_path.parts[-2:])  # of a moved home
-    path = recorded_path if recorded_path.is_file() else moved_path
+    # the home may have moved
+    path = folder.joinpath("checkpoints", *Path(report.checkpoint).parts[-2:])
     if not path.is_file():
         return None
 

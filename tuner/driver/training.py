@@ -65,7 +65,7 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
 
     with context.ray:
         interrupts.check()
-        folders = str(context.folder / "checkpoints"), str(context.home.starts)
+        folders = str(context.checkpoints), str(context.home.starts)
         devices, in_order = choose_devices(context)
         if devices.needs_calibration:
             devices = calibrate(devices, context, interrupts.check)

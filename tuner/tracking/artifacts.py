@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, mkdtemp
 
 from model.checkpoints.warm_start import read_start, start_path, write_start
 from model.errors import CheckpointError
@@ -11,7 +14,7 @@ from model.spec.data import TokenizerConfig
 from model.spec.trial import InitFrom
 from model.tokenizer import formats as tokenizer_files
 from model.tokenizer.load import load_tokenizer
-from tuner.errors import RecordError
+from tuner.errors import RecordError, StoreError
 from tuner.home import Home
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord, TrialRecord
@@ -57,7 +60,7 @@ def recorded_tokenizer(
                 f"cannot be used; run the search again"
             )
         name = f"{fingerprint}.{TOKENIZER_FILE}"
-        (copy,) = tokenizer_files.write(home.starts, {name: path.read_text(encoding="utf-8")})
+        copy = _copied(path.read_bytes().decode("utf-8"), name, home)
     config = TokenizerConfig(file=str(copy))
     tokenizer = load_tokenizer(config)
     if tokenizer is None or tokenizer.fingerprint != fingerprint:
@@ -68,11 +71,26 @@ def recorded_tokenizer(
     return config
 
 
+def _copied(text: str, name: str, home: Home) -> Path:
+    """Return a copy of a file in the home, or in a temporary folder if the home is read-only."""
+    with suppress(OSError):
+        if (home.starts / name).read_bytes() == text.encode():
+            return home.starts / name
+    try:
+        (copy,) = tokenizer_files.write(home.starts, {name: text})
+    except OSError:
+        folder = Path(mkdtemp(prefix="tuner-home-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        (copy,) = tokenizer_files.write(folder, {name: text})
+    return copy
+
+
 def bring_start(record: Record, search: SearchRecord, init_from: InitFrom, home: Home) -> None:
     """Copy the warm start of a recorded search to the home, unless the home has it.
 
     Raises:
         RecordError: if neither the home nor the record has it.
+        StoreError: if the home cannot be written.
     """
     try:
         read_start(home.starts, init_from)
@@ -90,7 +108,10 @@ def bring_start(record: Record, search: SearchRecord, init_from: InitFrom, home:
                 tensors = read_start(copy.parent, init_from)
             except CheckpointError as error:
                 raise RecordError(recorded_problem(search, copy, error)) from error
-        write_start(home.starts, init_from, tensors)
+        try:
+            write_start(home.starts, init_from, tensors)
+        except OSError as error:
+            raise StoreError(f"cannot write {path}: {error.strerror}") from error
 
 
 def recorded_problem(search: SearchRecord, path: Path, error: CheckpointError) -> str:

@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from model.engine.report import Report
 from model.spec.hyperparameters import SYMBOL_TABLE
 from model.spec.trial import TrialSpec
+from tuner.artifact_locations import is_inside
+from tuner.errors import StoreError
+from tuner.home import Home
 from tuner.tracking.metrics import SystemMetrics
 from tuner.tracking.record import Record
 from tuner.tracking.records import TrialRecord
@@ -124,6 +127,7 @@ class Runs:
     """
 
     def __init__(self, settings: RunSettings) -> None:
+        self._settings = settings
         self._inputs = list(settings.inputs)
         tags = settings.tags
         self._shared = {name: tags[name] for name in _SHARED_TAGS if name in tags}
@@ -151,8 +155,18 @@ class Runs:
     def _experiment(self, name: str, location: str | None) -> str:
         experiment = self._client.get_experiment_by_name(name)
         if experiment:
+            self._check_location(name, str(experiment.artifact_location))
             return str(experiment.experiment_id)
         return str(self._client.create_experiment(name, artifact_location=location))
+
+    def _check_location(self, name: str, location: str) -> None:
+        """Raise StoreError if an experiment in the store of a home keeps its files elsewhere."""
+        home = self._settings.artifacts.parent
+        if Home(home, self._settings.uri).is_local and not is_inside(location, home):
+            raise StoreError(
+                f"the experiment {name} in {home} keeps its files at {location}, outside of this "
+                f"home, where nothing is written; give the space another name"
+            )
 
     def _create_parent(self, tags: Mapping[str, str]) -> Run:
         all_tags = {

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from tuner.errors import StoreError
+from tuner.secrets import masked
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -59,14 +60,17 @@ def store_errors(uri: str) -> Iterator[None]:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return why a store cannot be used, in a few words if the error is a common one."""
+    """Return why a store cannot be used, in a few words if the error is a common one.
+
+    Secrets of URLs are masked.
+    """
     if isinstance(error, StoreError) and error.__cause__:
         error = error.__cause__
     text = str(error).strip() or type(error).__name__
     for pattern, reason in _REASONS:
         if match := re.search(pattern, text):
             return reason.format(*match.groups())
-    return text.splitlines()[0]
+    return masked(text.splitlines()[0])
 
 
 def open_client(uri: str) -> MlflowClient:

@@ -41,6 +41,7 @@ from tempfile import TemporaryDirectory
 from model.engine.report import Report
 from model.spec.trial import TrialSpec
 from tuner.errors import StoreError
+from tuner.secrets import masked
 from tuner.tracking.metrics import SystemMetrics
 from tuner.tracking.records import TrialRecord
 from tuner.tracking.runs import NO_TAGS, Runs, RunSettings, RunStart, TimedReport
@@ -275,8 +276,8 @@ class Tracker:
     def _reason(self) -> str:
         reason = reason_of(self._last_error) if self._last_error else "it does not answer"
         return (
-            f"the tracking store {self.uri} does not take all of the search {self._search}: "
-            f"{reason}; 'tuner sync {self._search}' sends it later"
+            f"the tracking store {masked(self.uri)} does not take all of the search "
+            f"{self._search}: {reason}; 'tuner sync {self._search}' sends it later"
         )
 
     # the writer thread ------------------------------------------------------------------------

@@ -36,7 +36,7 @@ def load_search(name: str | None = None, *, home: Home | None = None) -> SearchR
         JournalError: if the journal is damaged, or another version of tuner wrote it.
         StoreError: if the tracking store cannot be used.
     """
-    home = home or Home.at()
+    home = home or Home.recorded()
     record = Record(home.tracking_uri)
     search = record.search(name)
     run_ids = {trial.number: trial.run_id for trial in record.trials(search)}

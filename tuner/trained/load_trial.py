@@ -92,7 +92,7 @@ def load_trial(
             different reports.
         StoreError: if the tracking store cannot be used.
     """
-    home = home or Home.at()
+    home = home or Home.recorded()
     record = Record(home.tracking_uri)
     trial = record.trial_or_best(run, search)
     trained = kept_trial(record, trial, home)

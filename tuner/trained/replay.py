@@ -13,7 +13,7 @@ from model.corpus.corpus import Corpus
 from model.corpus.prepare import cached, prepare
 from model.engine.report import METRICS, SOME_METRICS, Report
 from model.progress import OnProgress, silent
-from model.sources.fingerprint import difference, fingerprint
+from model.sources.fingerprint import difference
 from model.spec.data import TokenizerConfig
 from model.spec.trial import TrialSpec
 from tuner.errors import RecordError
@@ -25,6 +25,7 @@ from tuner.tracking.record import Record
 from tuner.tracking.records import TrialRecord
 from tuner.tracking.tags import ENVIRONMENT
 from tuner.trained.check_record import check_record
+from tuner.trained.moved_data import find_data
 
 # On another device or library version sums are rounded differently, and training amplifies this.
 RELATIVE_TOLERANCE = 0.02
@@ -139,7 +140,7 @@ def replay(
         CorpusError: if the data cannot be read.
         StoreError: if the tracking store cannot be used.
     """
-    home = home or Home.at()
+    home = home or Home.recorded()
     record = Record(home.tracking_uri)
     trial = record.trial_or_best(run_id, search)
     spec, recorded = record.spec(trial), record.reports(trial)
@@ -189,7 +190,7 @@ def _recorded_corpus(
 
     They are prepared anew in a folder: nothing shows that the copy in the home is of this data.
     """
-    identity = fingerprint(spec.data)  # reads all files: file times prove nothing
+    data, identity = find_data(spec.data, spec.data_fingerprint, home)
     if identity.digest != spec.data_fingerprint:
         changes = difference(record.data_files(trial), identity.files) or "its options changed"
         hint = "; python-stdlib differs between versions of Python" if spec.data.source else ""
@@ -199,7 +200,7 @@ def _recorded_corpus(
             f"{short_hash(identity.digest)}… instead of {short_hash(spec.data_fingerprint)}…)"
         )
     tokenizer = _recorded_tokenizer(record, trial, spec, home)
-    corpus = prepare(spec.data, tokenizer, folder, on_progress=on_progress)
+    corpus = prepare(data, tokenizer, folder, on_progress=on_progress)
     if corpus.tokenizer_fingerprint != spec.tokenizer_fingerprint:
         raise RecordError(
             f"this version of tuner trains another tokenizer from the same data (fingerprint "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import subprocess
 import sys
 import webbrowser
 from pathlib import Path
@@ -93,6 +94,38 @@ def test_ui_of_tracking_server_prints_address(
     assert opened == lines[1:2] == [f"http://tracking:5000/{trials_page(record.search())}"]
     with pytest.raises(RecordError, match="no search is called lm-7; the newest are: lm-1"):
         serve(remote, "", None, lines.append, search="lm-7")
+
+
+def test_ui_of_tracking_server_shows_no_password(
+    home: Home, runs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record, opened, lines = Record(home.tracking_uri), list[str](), list[str]()
+    monkeypatch.setattr(ui, "Record", lambda uri: record)
+    monkeypatch.setattr(webbrowser, "open", opened.append)
+    remote = Home(home.root, "http://admin:hush@tracking:5000/")
+    assert serve(remote, "", None, lines.append, search="lm-1", browser=True) == 0
+    assert opened[0].startswith("http://tracking:5000/#/experiments/")
+    assert "hush" not in "".join(lines + opened)
+
+
+def test_ui_keeps_the_store_off_command_lines(
+    home: Home, runs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every user of a machine can read the command lines of all its processes."""
+    record, started = Record(home.tracking_uri), list[tuple[list[str], dict[str, str]]]()
+    uri = "postgresql://me:hush@db/runs"
+
+    def start(command: list[str], *, env: dict[str, str], **_: object) -> None:
+        started.append((command, env))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ui, "Record", lambda uri: record)
+    monkeypatch.setattr(subprocess, "Popen", start)
+    with pytest.raises(KeyboardInterrupt):
+        serve(Home(home.root, uri), "127.0.0.1", None, lambda line: None)
+    (command, environment) = started[0]
+    assert "hush" not in " ".join(command)
+    assert environment["MLFLOW_BACKEND_STORE_URI"] == uri
 
 
 def test_ui_reports_unreachable_server(home: Home) -> None:

@@ -158,7 +158,7 @@ def test_study_store_hides_password(tmp_path: Path) -> None:
     message = write("nosuchdb://me:secret@host/db", "lm-1", LOSS, {0: make_trials(tmp_path)[0]})
     assert message is not None
     assert "secret" not in message
-    assert "in host/db lacks 1 trial" in message
+    assert "in nosuchdb://me:***@host/db lacks 1 trial" in message
 
 
 def test_study_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

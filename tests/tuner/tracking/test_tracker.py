@@ -457,3 +457,15 @@ def test_database_is_created_completely_or_not_at_all(
     made = open_client(f"sqlite:///{path}").create_experiment("kept")
     assert list(path.parent.iterdir()) == [path]
     assert open_client(f"sqlite:///{path}").get_experiment(made).name == "kept"
+
+
+@pytest.mark.slow
+def test_tracker_writes_nothing_outside_of_the_home(
+    open_tracker: Open, store: str, tmp_path: Path
+) -> None:
+    """A handed-over store can have an experiment that leads elsewhere, without a run."""
+    elsewhere = (tmp_path.parent / "elsewhere").as_uri()
+    open_client(store).create_experiment("lm", artifact_location=elsewhere)
+    with pytest.raises(StoreError, match="outside of this home, where nothing is written"):
+        open_tracker()
+    assert Record(store).searches() == []
