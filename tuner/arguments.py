@@ -41,7 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"tuner {tuner.__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     debug = argparse.ArgumentParser(add_help=False)
-    debug.add_argument("--debug", action="store_true", help="show tracebacks; a search keeps Ray's logs")
+    debug.add_argument(
+        "--debug", action="store_true", help="show tracebacks; a search keeps Ray's logs"
+    )
     common = argparse.ArgumentParser(add_help=False, parents=[debug])
     common.add_argument(
         "--json", action="store_true", help="print one JSON object as the last line of output"
