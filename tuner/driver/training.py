@@ -59,8 +59,10 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
     """
     from tuner.workers.cluster import answer_of, start_workers, usage_of
 
+    announce = interrupts.announce
+
     def check_interrupt() -> None:
-        interrupts.announce = lambda number: None  # the driver says from now on that it ends
+        interrupts.announce = lambda number: None  # the driver says that the search ends
         interrupts.check()
 
     with context.ray:
@@ -97,6 +99,7 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
         except KeyboardInterrupt:
             driver.halt("interrupted")
         finally:
+            interrupts.announce = announce
             context.view.end()
             driver.close()
         usages = [usage_of(worker) for worker in workers]

@@ -125,16 +125,16 @@ class _RaySession(threading.Thread):
             return
         logging.getLogger("ray").setLevel(logging.ERROR)  # Ray notes that this is a thread
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the driver reports failures
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=self._object_store_bytes,
+            resources={SLOT: _MOST_SLOTS},
+            _temp_dir=str(self.folder / "ray"),
+        )
         try:
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                object_store_memory=self._object_store_bytes,
-                resources={SLOT: _MOST_SLOTS},
-                _temp_dir=str(self.folder / "ray"),
-            )
             self.started.set()
             self.ended.wait()
         finally:

@@ -6,8 +6,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.tune.execution import class_cache
 
 from tests.tuner.workers.scripted_workers import Clock
+from tuner.driver import ray_tune
 from tuner.driver.ray_tune import StartBarrier, TuneCallback, TuneScheduler, TuneSearcher
 from tuner.workers.assignment import Assignment
 
@@ -105,3 +107,12 @@ def test_reports_wait_two_minutes_for_the_first_clients(seconds: float, is_relea
     callback.on_step_begin(0, [])
     callback.on_step_begin(0, [])
     assert driver.calls.count(("release_reports",)) == is_released
+
+
+def test_tune_copies_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray logs what Tune copies into the settings of its trials."""
+    names = set(class_cache.ENV_VARS_TO_PROPAGATE) | {"AWS_SECRET_ACCESS_KEY", "OTHER"}
+    monkeypatch.setattr(class_cache, "ENV_VARS_TO_PROPAGATE", names)
+    ray_tune._hide_credentials()
+    assert not [name for name in names if name.startswith("AWS_")]
+    assert "OTHER" in names

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,12 +15,12 @@ from ray.exceptions import RayError
 
 from model.corpus.corpus import Corpus
 from tests.conftest import MakeSpec
-from tuner.errors import TunerError
+from tuner.errors import Interrupted, TunerError
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import load_space
 from tuner.workers import cluster
 from tuner.workers import devices as devices_module
-from tuner.workers.cluster import calibrated, start_workers
+from tuner.workers.cluster import calibrated, local_ray, start_workers
 from tuner.workers.devices import Devices, find_devices
 
 SPACE = Path(__file__).parents[3] / "search_spaces" / "lm.yaml"
@@ -138,6 +141,53 @@ def test_calibrated_asks_a_separate_worker(
     assert killed == [worker]
     (number, splits, _, device, _), options = machine.made
     assert (number, splits, device, options) == (1, ("t", "v"), "cuda", {"dtype": "bfloat16"})
+
+
+def test_session_is_private_while_it_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also its token, of which Ray would keep one in the user's home."""
+    modes: dict[str, int] = {}
+
+    def init(*, _temp_dir: str, **settings: Any) -> None:
+        token = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
+        assert token.parent == Path(_temp_dir).parent
+        modes["folder"], modes["token"] = (p.stat().st_mode & 0o777 for p in (token.parent, token))
+
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(cluster, "_token", lambda: "token")
+    with local_ray(0) as folder:
+        assert folder.is_dir()
+    assert modes == {"folder": 0o700, "token": 0o600}
+    assert not folder.exists()
+    assert "RAY_AUTH_TOKEN_PATH" not in os.environ
+
+
+def test_ray_that_does_not_start_is_not_shut_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be the program's own, and then another cannot be started."""
+    shut_down = []
+
+    def init(**settings: Any) -> None:
+        raise RuntimeError("ray.init was called twice")
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: shut_down.append(True))
+    with pytest.raises(RuntimeError, match="called twice"), local_ray(0):
+        pass
+    assert shut_down == []
+
+
+def test_signal_while_ray_starts_is_raised_by_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = threading.Event()
+
+    def check() -> None:
+        ends.set()
+        raise Interrupted(signal.SIGTERM)
+
+    monkeypatch.setattr(ray, "init", lambda **settings: ends.wait(10))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with pytest.raises(Interrupted), local_ray(0, on_wait=check):
+        pass
 
 
 @pytest.mark.parametrize("dtype", ["auto", "float32", "tf32", "bfloat16"])
