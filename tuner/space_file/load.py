@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
 
+from model.errors import CorpusError
 from model.spec.data import DataConfig, TokenizerConfig
 from model.spec.hyperparameters import find_symbol
 from tuner.errors import SpaceError
@@ -85,6 +86,31 @@ def read_space(
     if space is None or file.mistakes:
         raise SpaceError(file.name, file.mistakes)
     return space, annotated(file.text, overrides)
+
+
+def located(
+    error: CorpusError, path: str, overrides: Sequence[Override] = ()
+) -> CorpusError | SpaceError:
+    """Return an error of the data or the tokenizer with its place in the file of a space.
+
+    An error of something else, or of a stream, which cannot be read again, is returned unchanged.
+
+    Args:
+        error: error whose message begins with the key, `data.hub: …`.
+        path: as for `load_space`.
+        overrides: as for `load_space`.
+    """
+    key = re.match(r"(data|tokenizer)(?:\.(\w+))?: ", str(error))
+    try:
+        file = YamlFile(path)
+        if key is None or file.is_stream:
+            return error
+        for override in overrides:
+            file.override(override.option, as_spelled(override.path, file.data), override.text)
+    except SpaceError:
+        return error
+    file.note(tuple(filter(None, key.groups())), str(error))
+    return SpaceError(file.name, file.mistakes)
 
 
 def as_spelled(path: tuple[str, ...], data: Any) -> tuple[str, ...]:
