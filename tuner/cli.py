@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from signal import SIGINT, Signals
 
-from model.errors import ModelError
+from model.errors import CorpusError, ModelError
 from tuner.arguments import parse
 from tuner.commands.output import (
     PIPE_CLOSED,
@@ -82,6 +82,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (TunerError, ModelError) as error:
         if options.debug:
             raise
+        if isinstance(error, CorpusError) and getattr(options, "space", None):
+            from tuner.space_file.load import located  # loads pydantic
+
+            error = located(error, options.space, options.overrides)
         # the lines of a SpaceError start with file:line:column, which editors can follow
         say(str(error) if isinstance(error, SpaceError) else f"tuner {options.command}: {error}")
         return error.exit_status if isinstance(error, TunerError) else 2

@@ -15,7 +15,7 @@ from model.corpus.dataset import Ints, sequences
 from model.corpus.prepare import cached, prepare
 from model.progress import OnProgress
 from model.spec.data import END_OF_TEXT, SplitName
-from tuner.commands.output import consoles, data_errors, home_of, print_json, say, space_of
+from tuner.commands.output import consoles, home_of, print_json, say, space_of
 from tuner.commands.tokenizer import coloured
 from tuner.errors import TunerError
 from tuner.formatting import short_hash
@@ -37,7 +37,7 @@ def run_prepare(options: argparse.Namespace) -> int:
     """Prepare the data of a space."""
     space, home = space_of(options), home_of(options)
     results, progress = consoles(options)
-    with data_errors(options), show_progress(progress) as on_progress:
+    with show_progress(progress) as on_progress:
         corpus = prepare_corpus(space, home, options.processes, on_progress)
     print_json(options, print_corpus(results, space, corpus))
     return 0
@@ -47,8 +47,7 @@ def run_info(options: argparse.Namespace) -> int:
     """Describe a prepared corpus."""
     space = space_of(options)
     results, _ = consoles(options)
-    with data_errors(options):
-        corpus = cached_corpus(space, options.space, Home.of(options.home).readable(say))
+    corpus = cached_corpus(space, options.space, Home.of(options.home).readable(say))
     print_json(options, print_corpus(results, space, corpus))
     return 0
 
@@ -57,7 +56,7 @@ def run_sample(options: argparse.Namespace) -> int:
     """Show the first training batch."""
     space, home = space_of(options), home_of(options)
     results, progress = consoles(options)
-    with data_errors(options), show_progress(progress) as on_progress:
+    with show_progress(progress) as on_progress:
         corpus = prepare_corpus(space, home, None, on_progress)
     print_json(options, print_sample(results, space, corpus, options.sequences, options.seed))
     return 0

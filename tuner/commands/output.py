@@ -7,8 +7,6 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from tuner.errors import TunerError
@@ -146,15 +144,6 @@ def space_of(options: argparse.Namespace) -> SearchSpace:
 
     say_study(options)
     return load_space(options.space, options.overrides)
-
-
-@contextmanager
-def data_errors(options: argparse.Namespace) -> Iterator[None]:
-    """Report data that cannot be used at its place in the file of --space."""
-    from tuner.space_file.load import data_errors_located
-
-    with data_errors_located(options.space, options.overrides):
-        yield
 
 
 def say_study(options: argparse.Namespace) -> None:

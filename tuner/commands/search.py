@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from tuner.commands.output import (
     check_run,
     consoles,
-    data_errors,
     home_of,
     print_json,
     recorded_home,
@@ -69,8 +68,7 @@ def run_search(options: argparse.Namespace) -> int:
         if options.resume:
             result = resume(options.resume, edit=edit, **common)
         else:
-            with data_errors(options):
-                result = search(space, name=options.name, **common)
+            result = search(space, name=options.name, **common)
     print_summary(results, result, options.home)
     best = result.best
     print_json(

@@ -13,7 +13,7 @@ from rich.markup import escape
 from model.corpus.prepare import cached
 from model.sources.registry import source_bytes
 from model.spec.architecture import Architecture
-from tuner.commands.output import consoles, data_errors, print_json, say, space_of
+from tuner.commands.output import consoles, print_json, say, space_of
 from tuner.errors import TunerError
 from tuner.formatting import clock, counted, listed, number, shown
 from tuner.home import Home
@@ -47,9 +47,7 @@ def run_validate(options: argparse.Namespace) -> int:
     space = space_of(options)
     results, _ = consoles(options)
     home = Home.of(options.home).readable(say)  # not created: validating writes nothing
-    with data_errors(options):
-        facts = print_space(results, space, options.space, home, options.plot)
-    print_json(options, facts)
+    print_json(options, print_space(results, space, options.space, home, options.plot))
     return 0
 
 

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,7 +30,6 @@ from tuner.space_file.check_search import SearchChecks
 from tuner.space_file.check_space import SpaceChecks
 from tuner.space_file.entries import EntryReader
 from tuner.space_file.overrides import Override, annotated
-from tuner.space_file.shipped import find_space
 from tuner.space_file.yaml_file import Place, YamlFile, whole_if_equal
 
 _SECTIONS: Mapping[str, type[BaseModel]] = {
@@ -91,34 +89,29 @@ def read_space(
     return space, annotated(file.text, overrides)
 
 
-# Beginning of a message → place of what it is about in a file.
-_PLACES: Mapping[str, Place] = {
-    "data.files": ("data", "files"),
-    "data.hub": ("data", "hub"),
-    "data": ("data",),
-    "tokenizer.file": ("tokenizer", "file"),
-}
+def located(
+    error: CorpusError, path: str, overrides: Sequence[Override] = ()
+) -> CorpusError | SpaceError:
+    """Return an error of the data or the tokenizer with its place in the file of a space.
 
+    An error of something else, or of a stream, which cannot be read again, is returned unchanged.
 
-@contextmanager
-def data_errors_located(path: str | Path, overrides: Sequence[Override]) -> Iterator[None]:
-    """Turn a CorpusError of valid spaces, whose data cannot be used, into one with a position.
-
-    Raises:
-        SpaceError: instead of a CorpusError about data or tokenizer, at their place in the file.
+    Args:
+        error: error whose message begins with the key, `data.hub: …`.
+        path: as for `load_space`.
+        overrides: as for `load_space`.
     """
+    key = re.match(r"(data|tokenizer)(?:\.(\w+))?: ", str(error))
     try:
-        yield
-    except CorpusError as error:
-        message = str(error)
-        place = _PLACES.get(message.partition(":")[0])
-        if place is None or not (find_space(str(path)) or Path(path)).is_file():
-            raise  # without a position: a pipe has been read already
         file = YamlFile(path)
+        if key is None or file.is_stream:
+            return error
         for override in overrides:
-            file.override(override.option, override.path, override.text)
-        file.note(place, message)
-        raise SpaceError(file.name, file.mistakes) from error
+            file.override(override.option, as_spelled(override.path, file.data), override.text)
+    except SpaceError:
+        return error
+    file.note(tuple(filter(None, key.groups())), str(error))
+    return SpaceError(file.name, file.mistakes)
 
 
 def as_spelled(path: tuple[str, ...], data: Any) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import subprocess
 import sys
@@ -14,12 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.errors import CorpusError
 from model.tokenizer.tokenizer import Tokenizer
 from tests.shipped import shipped
 from tuner.errors import Mistake, SpaceError
 from tuner.space.conflicts import conflicts
 from tuner.space.space import SearchSpace
-from tuner.space_file.load import load_space
+from tuner.space_file.load import load_space, located
+from tuner.space_file.overrides import Override
 
 SHIPPED = sorted(Path(__file__).parents[3].glob("search_spaces/*.yaml"))
 LM = next(path for path in SHIPPED if path.name == "lm.yaml").read_text(encoding="utf-8")
@@ -444,6 +447,29 @@ search: {trials: ▲x}
     text, places = split_marks(marked)
     found = mistakes_of(tmp_path / "space.yaml", text)
     assert [(m.line, m.column) for m in found] == places
+
+
+@pytest.mark.parametrize("section", ["tokenizer: {file: ", "data: {files: "])
+def test_pipes_are_no_data(tmp_path: Path, section: str) -> None:
+    """Reading them would not end."""
+    os.mkfifo(tmp_path / "pipe.txt")
+    (mistake,) = mistakes_of(tmp_path / "space.yaml", f"{BUDGET}{section}pipe.txt}}")
+    assert f"{tmp_path}/pipe.txt is a pipe or a device; give a file" in mistake.message
+    assert mistake.line == 2
+
+
+def test_error_of_the_data_is_located_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(f"{BUDGET}data:\n  hub: nobody/nothing\n")
+
+    def at(message: str, *overrides: str) -> str:
+        told = [Override.parse(each) for each in overrides]
+        return str(located(CorpusError(message), str(path), told))
+
+    assert at("data.hub: no such set") == f"{path}:3:8 data.hub: no such set"
+    assert at("data: it is empty") == f"{path}:3:3 data: it is empty"
+    assert at("data.hub: no", "data.hub=other/one") == "--set data.hub: data.hub: no"
+    assert at("the corpus is damaged") == "the corpus is damaged"
 
 
 @pytest.mark.parametrize(
