@@ -27,7 +27,7 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
         "secrets", "errors", "formatting", "names", "artifact_locations", "home", "space",
         "space_file", "samplers", "schedulers", "conductor", "tracking", "journal", "results",
         "trained", "report", "publish", "served", "workers", "driver", "housekeeping", "terminal",
-        "commands", "option_types",
+        "commands", "option_types", "data_arguments",
         "arguments", "cli", "__main__",
     ),
 }  # fmt: skip
