@@ -18,7 +18,7 @@ from model.export.registry import FORMATS
 from model.spec.hyperparameters import SYMBOL_TABLE
 from model.tokenizer.pretokenizer import PATTERNS
 from model.tokenizer.tokenizer import Tokenizer
-from tuner import cli, data_arguments, errors
+from tuner import arguments, cli, data_arguments, errors
 from tuner.arguments import EXPORTS
 from tuner.cli import main
 from tuner.commands import symbols
