@@ -95,7 +95,7 @@ def check_locations(database: Path, home: Path) -> None:
         StoreError: if a location is elsewhere, where tuner must not read or write.
     """
     with _opened(database) as connection:
-        for location in _own_locations(connection):
+        for location in _other_locations(connection, home):
             if not is_inside(location, home):
                 raise StoreError(
                     f"{database} names {location} as a place of artifacts, outside of its home "
@@ -159,18 +159,20 @@ def _check_columns(connection: sqlite3.Connection, database: Path, former: Path)
             )
 
 
-def _own_locations(connection: sqlite3.Connection) -> Iterator[str]:
+def _other_locations(connection: sqlite3.Connection, home: Path) -> Iterator[str]:
+    """Yield the locations of our own that do not begin with the path of the home."""
+    inside = (f"{home.as_uri()}/", f"{home}/")  # compared as text: there may be many runs
     names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
     if not {"runs", "tags", "experiments", "logged_models"} <= names:
         return  # MLflow explains what is wrong with the database
     for query in _OWN:
         for (location,) in connection.execute(query):
-            if location:
+            if location and (not location.startswith(inside) or ".." in location):
                 yield location
 
 
 def _former_homes(connection: sqlite3.Connection, home: Path) -> set[Path]:
-    paths = map(_path, _own_locations(connection))
+    paths = map(_path, _other_locations(connection, home))
     matches = [_HOME_OF.fullmatch(str(path)) for path in paths if path is not None]
     places = {Path(match["home"]) for match in matches if match is not None}
     return {place for place in places if not _is_same(place, home)}

@@ -6,6 +6,7 @@ import fcntl
 import os
 import shutil
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -80,6 +81,16 @@ def test_moved_home_is_corrected_once_and_says_so(home: Path, tmp_path: Path) ->
     for again in (Home.recorded(new, said.append), Home.at(new, said.append)):
         assert again.root == new
     assert len(said) == 1
+
+
+def test_moved_home_is_corrected_by_one_of_many(home: Path, tmp_path: Path) -> None:
+    new = tmp_path / "new"
+    home.rename(new)
+    said = list[str]()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: Home.recorded(new, said.append), range(16)))
+    assert len(said) == 1
+    assert former_homes(new / "mlflow.db", new) == []
 
 
 def test_copied_home_leaves_the_original(home: Path, tmp_path: Path) -> None:
