@@ -27,7 +27,7 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
         "errors", "formatting", "names", "home", "space", "space_file", "samplers", "schedulers",
         "conductor", "tracking", "journal", "results", "trained", "report", "publish", "served",
         "workers", "driver", "housekeeping", "terminal", "commands", "option_types",
-        "arguments", "cli", "__main__",
+        "data_arguments", "arguments", "cli", "__main__",
     ),
 }  # fmt: skip
 MOST_FILES, MOST_LINES = 15, 420

@@ -13,6 +13,7 @@ from typing import Any
 
 import tuner
 from tuner.commands.output import in_utf8
+from tuner.data_arguments import add_data, add_tokenizer
 from tuner.option_types import (
     duration,
     new_name,
@@ -24,11 +25,8 @@ from tuner.option_types import (
     whole,
 )
 
-PATTERNS = ("gpt2", "gpt4", "whitespace")
-TOKENIZER_FORMATS = ("huggingface", "gpt2", "tiktoken")
 SHELLS = ("bash", "zsh", "fish")
 EXPORTS = ("hf", "gguf", "torch")
-_END_OF_TEXT = "<|endoftext|>"
 _RUN = "run id, or SEARCH/TRIAL such as lm-1/13 (default: the best trial)"
 
 
@@ -53,7 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"tuner {tuner.__version__}")
     commands = parser.add_subparsers(metavar="COMMAND")
     debug = argparse.ArgumentParser(add_help=False)
-    debug.add_argument("--debug", action="store_true", help="show tracebacks")
+    debug.add_argument(
+        "--debug", action="store_true", help="show tracebacks; a search keeps Ray's logs"
+    )
     common = argparse.ArgumentParser(add_help=False, parents=[debug])
     common.add_argument(
         "--json", action="store_true", help="print one JSON object as the last line of output"
@@ -94,11 +94,7 @@ def _parser() -> argparse.ArgumentParser:
 
     search = command("search", "find the best hyperparameters", common, space, home)
     _add_search(search)
-    replay = command("replay", "retrain a trial and verify that it reproduces", common, home)
-    replay.add_argument("run", nargs="?", type=run_name, metavar="RUN", help=_RUN)
-    replay.add_argument(
-        "--search", type=search_name, metavar="NAME", help="take the best trial of this search"
-    )
+    _add_replay(command("replay", "retrain a trial and verify that it reproduces", common, home))
     text = "upload events that MLflow missed"
     sync = command("sync", text, common, home)
     sync.add_argument(
@@ -128,9 +124,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     report = command("report", "write a search as one HTML file with plots", common, home)
     _add_report(report)
-    _add_data(group("data", "prepare and inspect the data of a search space"), command, common,
+    add_data(group("data", "prepare and inspect the data of a search space"), command, common,
               file, home)  # fmt: skip
-    _add_tokenizer(group("tokenizer", "train, use and inspect a tokenizer"), command, common)
+    add_tokenizer(group("tokenizer", "train, use and inspect a tokenizer"), command, common)
     _add_delete(command("delete", "delete a search, its runs and its files", common, home))
     _add_clean(command("clean", "delete files that no search needs", common, home))
     _add_generate(command("generate", "generate text with trained trials", common, home))
@@ -141,6 +137,18 @@ def _parser() -> argparse.ArgumentParser:
     completion.add_argument("shell", choices=SHELLS)
     completion.set_defaults(parser=parser)
     return parser
+
+
+def _add_replay(replay: argparse.ArgumentParser) -> None:
+    replay.add_argument("run", nargs="?", type=run_name, metavar="RUN", help=_RUN)
+    replay.add_argument(
+        "--search", type=search_name, metavar="NAME", help="take the best trial of this search"
+    )
+    replay.add_argument(
+        "--prepared",
+        action="store_true",
+        help="train on the prepared copy of the data, though the data has changed since or is gone",
+    )
 
 
 def _add_show(show: argparse.ArgumentParser) -> None:
@@ -318,93 +326,3 @@ def _add_report(report: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     report.add_argument("--png", metavar="DIR", help="also write the plots as PNGs to this folder")
     report.add_argument("--open", action="store_true", help="open the page in the browser")
-
-
-def _add_data(of: Any, command: Any, common: Any, file: Any, home: Any) -> None:
-    text = "read, split and encode the data of a space before a search"
-    prepare = command("data prepare", text, common, file, home, of=of)
-    prepare.add_argument(
-        "--processes",
-        type=whole(1, 4096),
-        metavar="N",
-        help="number of processes (default: one per core)",
-    )
-    command("data info", "describe a prepared corpus", common, file, home, of=of)
-    sample = command("data sample", "show the first training batch", common, file, home, of=of)
-    sample.add_argument(
-        "--sequences", type=whole(1, 1000), default=4, metavar="N",
-        help="number of sequences (default: %(default)s)",
-    )  # fmt: skip
-    sample.add_argument(
-        "--seed", type=whole(0, 2**32 - 1), default=0, metavar="N",
-        help="seed of the data order (default: %(default)s)",
-    )  # fmt: skip
-
-
-def _add_tokenizer(of: Any, command: Any, common: Any) -> None:
-    train = command("tokenizer train", "train a byte-level BPE on text files", common, of=of)
-    train.add_argument(
-        "files",
-        nargs="+",
-        metavar="FILE",
-        help="texts, tables, folders or glob patterns, as in data.files",
-    )
-    train.add_argument(
-        "-o", "--output", default="tokenizer", metavar="DIR",
-        help="folder of the files (default: ./%(default)s)",
-    )  # fmt: skip
-    train.add_argument(
-        "--vocab-size", type=whole(257, 1_000_000), default=2048, metavar="N",
-        help="size of the vocabulary (default: %(default)s)",
-    )  # fmt: skip
-    train.add_argument(
-        "--pattern", choices=PATTERNS, default="gpt2",
-        help="pre-tokenizer that splits the text (default: %(default)s)",
-    )  # fmt: skip
-    train.add_argument(
-        "--special", action="append", metavar="TEXT",
-        help=f"special token; may be repeated (default: {_END_OF_TEXT})",
-    )  # fmt: skip
-    train.add_argument(
-        "--format", choices=TOKENIZER_FORMATS, default="huggingface",
-        help="format of the files (default: %(default)s, tokenizer.json)",
-    )  # fmt: skip
-    train.add_argument(
-        "--separator", metavar="TEXT", help=f"text between documents (default: {_END_OF_TEXT})"
-    )
-    train.add_argument(
-        "--processes",
-        type=whole(1, 4096),
-        metavar="N",
-        help="number of processes (default: one per core)",
-    )
-    tokenizer = argparse.ArgumentParser(add_help=False)
-    tokenizer.add_argument(
-        "tokenizer", metavar="TOKENIZER",
-        help="tokenizer.json, a .tiktoken file, or a folder with tokenizer.json or with vocab.json "
-        "and merges.txt",
-    )  # fmt: skip
-    tokenizer.add_argument(
-        "--special", action="append", metavar="TEXT",
-        help="special token that the file does not name; may be repeated",
-    )  # fmt: skip
-    tokenizer.add_argument(
-        "--pattern", choices=PATTERNS, default="gpt2",
-        help="pre-tokenizer, if the file does not name it (default: %(default)s)",
-    )  # fmt: skip
-    for name, text, content in (
-        ("encode", "turn text into token ids", "text"),
-        ("decode", "turn token ids into text", "ids, separated by white space or commas, or .npy"),
-        ("show", "describe a tokenizer and colour the tokens of a text", "text"),
-    ):
-        action = command(f"tokenizer {name}", text, common, tokenizer, of=of)
-        action.add_argument(
-            "file", nargs="?", default="-", metavar="FILE",
-            help=f"{content} (default: standard input)",
-        )  # fmt: skip
-        if name == "encode":
-            action.add_argument(
-                "-o", "--output", metavar="FILE.npy", help="save the ids as a NumPy array"
-            )
-        if name == "show":
-            action.add_argument("--text", metavar="TEXT", help="text, instead of a file")

@@ -1,19 +1,21 @@
 """The command line: parse it, run the command, turn errors into exit statuses.
 
-Exit statuses: 0 done; 1 the result is bad; 2 bad input or usage; 130 interrupted; 141 the reader of
-the output left.
+Exit statuses: 0 done; 1 the result is bad; 2 bad input or usage; 130, 143 and 129
+ended by Ctrl-C, SIGTERM and SIGHUP; 141 the reader of the output left.
 """
 
 from __future__ import annotations
 
+import argparse
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from signal import SIGINT, Signals
 
 from model.errors import ModelError
 from tuner.arguments import parse
 from tuner.commands.output import (
-    INTERRUPTED,
     PIPE_CLOSED,
     check_output,
     discard_output,
@@ -21,7 +23,7 @@ from tuner.commands.output import (
     prepare_streams,
     say,
 )
-from tuner.errors import SpaceError, TunerError
+from tuner.errors import Interrupted, SpaceError, TunerError
 
 # Function of each command, in a module of `tuner.commands` that is imported when it runs.
 _COMMANDS: Mapping[str, str] = {
@@ -61,9 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run = getattr(import_module(f"tuner.commands.{module}"), function)
         status: int = run(options)
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        say("interrupted; the recorded trials are kept ('tuner list')")
-        return INTERRUPTED
+    except KeyboardInterrupt as error:
+        interrupted = error if isinstance(error, Interrupted) else Interrupted()
+        say(_interrupted_text(interrupted, options))
+        return interrupted.exit_status
     except BrokenPipeError:
         discard_output()
         return PIPE_CLOSED
@@ -80,3 +83,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(str(error) if isinstance(error, SpaceError) else f"tuner {options.command}: {error}")
         return error.exit_status if isinstance(error, TunerError) else 2
     return status
+
+
+def _interrupted_text(error: Interrupted, options: argparse.Namespace) -> str:
+    """Return what a signal has ended, and how to go on."""
+    event = "interrupted" if error.signal == SIGINT else f"ended by {Signals(error.signal).name}"
+    if error.search is not None:
+        home = f" --home {shlex.quote(options.home)}" if options.home else ""
+        return f"{event}; resume the search by 'tuner search --resume {error.search}{home}'"
+    if options.command == "search":
+        return f"{event} before the search began; nothing was recorded"
+    return event

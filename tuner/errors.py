@@ -17,6 +17,9 @@
     ├── TrialError          one trial cannot be trained; its outcome is `failed: …`
     └── WorkerError         the engine of a worker broke; Ray restarts the worker
 
+    KeyboardInterrupt       caught by the driver, or by `cli`
+    └── Interrupted         exit status 128 + signal: a signal ended the command
+
     ValueError              caught by `space_file`; a user sees a mistake of a SpaceError
     ├── PriorError          the `prior:` of an entry is invalid (space_file.prior)
     └── PointError          a point of `try_first` is invalid (space.first_draws)
@@ -28,6 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from signal import SIGINT
 
 
 class TunerError(Exception):
@@ -100,3 +104,21 @@ class TrialError(RuntimeError):
 
 class WorkerError(RuntimeError):
     """The engine of a worker broke; the worker ends, and Ray restarts it."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal ends the command: Ctrl-C, SIGTERM or SIGHUP.
+
+    Args:
+        signal: number of the signal.
+        search: name of the search that was running and can be resumed; None without one.
+    """
+
+    def __init__(self, signal: int = SIGINT, search: str | None = None) -> None:
+        super().__init__(signal, search)
+        self.signal, self.search = signal, search
+
+    @property
+    def exit_status(self) -> int:
+        """Exit status that a shell shows for a program that the signal ended."""
+        return 128 + self.signal

@@ -64,6 +64,9 @@ class WarmStartSource:
                 those that the moments belong to, and the moments' count of updates continues, also
                 through several warm starts. Otherwise the weights are those that the trial was
                 evaluated with: their running mean if it kept one.
+
+        Raises:
+            CheckpointError: if a tensor is missing, or has another shape than the specification.
         """
         kinds = {"weights": "weights", "m": "m", "v": "v"}
         if not optimizer_state:
@@ -73,7 +76,21 @@ class WarmStartSource:
             f"{kind}.{name}": self.tensors[f"{source_kind}.{name}"]
             for kind, source_kind in kinds.items()
             for name in parameter_shapes(self.spec.architecture)
+            if f"{source_kind}.{name}" in self.tensors
         }
+        for kind in kinds:
+            of_kind = {
+                name.replace(f"{kind}.", "weights.", 1): tensor
+                for name, tensor in tensors.items()
+                if name.startswith(f"{kind}.")
+            }
+            if mismatch := first_shape_mismatch(self.spec.architecture, of_kind):
+                name, shape, actual = mismatch
+                raise CheckpointError(
+                    f"the checkpoint does not fit its specification: {kind} of {name} "
+                    f"{shape_text(shape)} by the specification and {shape_text(actual)} in the "
+                    f"file; restore the original file"
+                )
         before = self.spec.init_from.optimizer_steps if self.spec.init_from else 0
         steps = before + self.step if optimizer_state else 0
         return InitFrom(sha256=checkpoint.digest(tensors), optimizer_steps=steps), tensors

@@ -18,7 +18,7 @@ from model.corpus.dataset import Ints, Tokens, num_sequences
 from model.corpus.pairs import PairDataset
 from model.errors import CorpusError
 from model.sources.fingerprint import FileDigest
-from model.spec.data import END_OF_TEXT, DataConfig, SplitName, TokenizerConfig
+from model.spec.data import END_OF_TEXT, DataConfig, SplitName, SplitRule, TokenizerConfig
 from model.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ class Corpus:
         has_pairs: True if the documents are the sources and targets of pairs.
         data: configuration of the source, as the caller gave it.
         tokenizer_config: configuration of the tokenizer, as the caller gave it.
+        split_by: rule that split the text.
     """
 
     train: Tokens
@@ -76,6 +77,7 @@ class Corpus:
     has_pairs: bool
     data: DataConfig
     tokenizer_config: TokenizerConfig
+    split_by: SplitRule = "document"
 
     @property
     def nbytes(self) -> int:
@@ -84,6 +86,11 @@ class Corpus:
             self.train, self.validation, self.train_documents, self.validation_documents,
         )  # fmt: skip
         return sum(array.nbytes for array in arrays)
+
+    @property
+    def validation_share(self) -> float:
+        """Share of the text, in bytes, that is the validation part."""
+        return self.validation_bytes / (self.train_bytes + self.validation_bytes)
 
     @property
     def vocab_size(self) -> int:
@@ -170,6 +177,7 @@ def load(folder: Path, data: DataConfig, tokenizer_config: TokenizerConfig) -> C
             has_pairs=meta["has_pairs"],
             data=data,
             tokenizer_config=tokenizer_config,
+            split_by=meta.get("split_by", "document"),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None

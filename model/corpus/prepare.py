@@ -17,45 +17,27 @@ import fcntl
 import hashlib
 import json
 import shutil
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from model.corpus.corpus import FORMAT, Corpus, load, sha256_of
-from model.corpus.shards import (
-    SPLITS,
-    assemble,
-    encode_shard,
-    in_batches,
-    place,
-    shards_of,
-    utf8_size,
-)
+from model.corpus.shards import SPLITS, assemble, encode_shard, shards_of
+from model.corpus.split import DocumentSplit, PositionSplit, Split
+from model.corpus.survey import Work, count_batch, count_texts, measure_batch, survey
 from model.errors import CorpusError
-from model.parallel import ordered_map, processes_for
+from model.parallel import ordered_map
 from model.progress import OnProgress, Progress, silent
 from model.sources.fingerprint import Fingerprint, fingerprint
-from model.sources.registry import documents, source_bytes
+from model.sources.registry import documents
 from model.spec.data import END_OF_TEXT, DataConfig, TokenizerConfig
-from model.tokenizer.bpe import (
-    PretokenCounts,
-    check_pattern,
-    check_vocab_size,
-    count_pretokens,
-    merge_pretokens,
-)
+from model.tokenizer.bpe import check_pattern, check_vocab_size, merge_pretokens
 from model.tokenizer.load import load_tokenizer
-from model.tokenizer.pretokenizer import special_pattern
 from model.tokenizer.tokenizer import Tokenizer
 
-# Texts → pre-token counts, and the bytes of the texts.
-_Count = Callable[[Sequence[str]], tuple[Counter[str], int]]
-
-_COUNTED_CHARACTERS = 1 << 20
 _MEMO = "digests.json"
 
 
@@ -84,7 +66,7 @@ def prepare(
     chosen = load_tokenizer(tokenizer) or tokenizer
     memo = cache_dir / _MEMO
     identity = fingerprint(data, memo)
-    folder = _folder(cache_dir, data, chosen, identity)
+    folder = _folder(cache_dir, data, chosen, identity.digest)
     corpus = load(folder, data, tokenizer)
     if corpus is not None:
         return corpus
@@ -97,7 +79,7 @@ def prepare(
                 return corpus
             building = cache_dir / f".building-{folder.name}"
             try:
-                work = _Work.on(data, processes, on_progress)
+                work = Work.on(data, processes, on_progress)
                 _build(building, data, chosen, identity, work)
                 if fingerprint(data, memo).digest != identity.digest:
                     raise CorpusError("data: it changed while it was prepared; start again")
@@ -123,8 +105,17 @@ def prepare(
         ) from error
 
 
-def cached(data: DataConfig, tokenizer: TokenizerConfig, cache_dir: Path) -> Corpus | None:
+def cached(
+    data: DataConfig, tokenizer: TokenizerConfig, cache_dir: Path, *, digest: str | None = None
+) -> Corpus | None:
     """Load from the cache what `prepare` would load; return None if it would have to build.
+
+    Args:
+        data: source of the text.
+        tokenizer: as for `prepare`.
+        cache_dir: folder of the prepared corpora.
+        digest: fingerprint of an earlier state of the source, whose corpus is wanted; None reads
+            the source as it is.
 
     Raises:
         CorpusError: if the source or the tokenizer cannot be read.
@@ -132,8 +123,8 @@ def cached(data: DataConfig, tokenizer: TokenizerConfig, cache_dir: Path) -> Cor
     if not cache_dir.exists():
         return None
     chosen = load_tokenizer(tokenizer) or tokenizer
-    identity = fingerprint(data, cache_dir / _MEMO)
-    return load(_folder(cache_dir, data, chosen, identity), data, tokenizer)
+    digest = digest or fingerprint(data, cache_dir / _MEMO).digest
+    return load(_folder(cache_dir, data, chosen, digest), data, tokenizer)
 
 
 def train_tokenizer(
@@ -161,9 +152,9 @@ def train_tokenizer(
     """
     check_vocab_size(vocab_size, special_tokens)
     check_pattern(pattern)
-    no_validation = -1.0  # below the place of every document
-    count = partial(_count_batch, pattern=pattern, special_tokens=special_tokens)
-    _, counts = _count(data, no_validation, count, _Work.on(data, processes, on_progress))
+    count = partial(count_batch, pattern=pattern, special_tokens=special_tokens)
+    texts = (document.text for document in documents(data))
+    counts = count_texts(texts, count, Work.on(data, processes, on_progress))
     trained = merge_pretokens(counts, vocab_size, special_tokens, on_progress=on_progress)
     return Tokenizer(*trained, special_tokens, pattern)
 
@@ -172,29 +163,17 @@ def _folder(
     cache_dir: Path,
     data: DataConfig,
     tokenizer: TokenizerConfig | Tokenizer,
-    identity: Fingerprint,
+    digest: str,
 ) -> Path:
     """Path of a corpus in the cache."""
     if isinstance(tokenizer, Tokenizer):
         chosen: Any = tokenizer.fingerprint  # the path of its file does not count
     else:
         chosen = tokenizer.model_dump(mode="json", exclude={"file"})
-    parts = (FORMAT, identity.digest, data.validation_fraction, chosen)
+    parts = [FORMAT, digest, data.validation_fraction, chosen]
+    if data.split_by is not None:  # left to the documents, the split follows from the digest
+        parts.append(data.split_by)
     return cache_dir / hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
-
-
-class _Work(NamedTuple):
-    """Size of the source, number of processes, and the progress callback."""
-
-    num_bytes: int | None
-    processes: int
-    on_progress: OnProgress
-
-    @classmethod
-    def on(cls, data: DataConfig, processes: int | None, on_progress: OnProgress) -> _Work:
-        """Measure a source and choose the number of processes."""
-        num_bytes = source_bytes(data)
-        return cls(num_bytes, processes_for(num_bytes, processes), on_progress)
 
 
 @contextmanager
@@ -217,7 +196,7 @@ def _build(
     data: DataConfig,
     chosen: TokenizerConfig | Tokenizer,
     identity: Fingerprint,
-    work: _Work,
+    work: Work,
 ) -> None:
     """Build a corpus in a folder, or resume where an interrupted process stopped."""
     shards = building / "shards"
@@ -226,14 +205,17 @@ def _build(
     if not limit_path.exists():
         # Written after the tokenizer: if the limit exists, the tokenizer is complete.
         if isinstance(chosen, Tokenizer):
-            limit, _ = _survey(data, _measure_batch, work)
+            split, _ = survey(data, measure_batch, work)
             chosen.save(building, "huggingface")
         else:
-            limit = _train(building, data, chosen, work)
-        _write_json(limit_path, limit)
+            split = _train(building, data, chosen, work)
+        _write_json(
+            limit_path, {"cut": split.cut} if isinstance(split, PositionSplit) else split[0]
+        )
     limit = json.loads(limit_path.read_text(encoding="utf-8"))
+    split = PositionSplit(**limit) if isinstance(limit, dict) else DocumentSplit(limit)
     tokenizer = Tokenizer.from_file(building)
-    pieces = shards_of(data, limit, building, shards, tokenizer.fingerprint)
+    pieces = shards_of(data, split, building, shards, tokenizer.fingerprint)
     count = done = 0
     for num_bytes in ordered_map(encode_shard, pieces, work.processes):
         count, done = count + 1, done + num_bytes
@@ -248,6 +230,7 @@ def _build(
         "data_fingerprint": identity.digest,
         "tokenizer_fingerprint": tokenizer.fingerprint,
         "has_pairs": data.pairs,
+        "split_by": "position" if isinstance(split, PositionSplit) else "document",
         "bytes": sizes,
         "sha256": {
             name: sha256_of(building / name) for name in (*names, "tokenizer.json", "files.json")
@@ -258,106 +241,18 @@ def _build(
     limit_path.unlink()
 
 
-def _train(building: Path, data: DataConfig, config: TokenizerConfig, work: _Work) -> float:
-    """Train and save the tokenizer; return the limit of the validation part."""
-    count = partial(_count_batch, pattern=config.pattern, special_tokens=())
-    limit, counts = _survey(data, count, work)
+def _train(building: Path, data: DataConfig, config: TokenizerConfig, work: Work) -> Split:
+    """Train and save the tokenizer; return the split."""
+    count = partial(count_batch, pattern=config.pattern, special_tokens=())
+    split, counts = survey(data, count, work)
     trained = merge_pretokens(
         counts, config.vocab_size, [END_OF_TEXT], on_progress=work.on_progress
     )
     Tokenizer(*trained, [END_OF_TEXT], config.pattern).save(building, "huggingface")
-    return limit
+    return split
 
 
 def _write_json(path: Path, value: Any) -> None:
     temporary = path.with_name(f".{path.name}")
     temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
     temporary.replace(path)
-
-
-# survey ------------------------------------------------------------------------------------
-
-
-class _Survey:
-    """Counts the documents of a source on both sides of the split limit, as they are read.
-
-    Attributes:
-        lowest: smallest place of any document.
-        train: number of training documents.
-        held_out: number of validation documents.
-    """
-
-    def __init__(self, data: DataConfig, limit: float) -> None:
-        self._data, self._limit = data, limit
-        self.lowest = 1.0
-        self.train = self.held_out = 0
-
-    def training_texts(self) -> Iterator[str]:
-        """Yield the texts of the training documents."""
-        previous = None
-        for document in documents(self._data):
-            where = place(document.name)
-            if document.name != previous:
-                previous = document.name
-                self.lowest = min(self.lowest, where)
-                self.train += where > self._limit
-                self.held_out += where <= self._limit
-            if where > self._limit:
-                yield document.text
-
-
-def _survey(data: DataConfig, count: _Count, work: _Work) -> tuple[float, dict[bytes, int]]:
-    """Return the limit of the validation part and the pre-token counts of the training part."""
-    survey, counts = _count(data, data.validation_fraction, count, work)
-    if not survey.held_out and survey.train > 1:
-        # Of few documents, none may lie below the fraction: then the lowest one is held out.
-        survey, counts = _count(data, survey.lowest, count, work)
-    if survey.train + survey.held_out == 0:
-        raise CorpusError(
-            f"data: there are no documents, only separators ({data.separator!r}); give files "
-            f"with text between them, or another separator"
-        )
-    noun = "pair" if data.pairs else "document"
-    if survey.train + survey.held_out == 1:
-        fix = 'files, or say what separates documents (for instance separator: "\\n\\n")'
-        raise CorpusError(
-            f"data: the split is by {noun}, and there is only one; give several "
-            f"{'pairs' if data.pairs else fix}"
-        )
-    if not survey.train:
-        raise CorpusError(
-            f"data: every {noun} falls into the validation part; lower validation_fraction"
-        )
-    return max(data.validation_fraction, survey.lowest), counts
-
-
-def _count(
-    data: DataConfig,
-    limit: float,
-    count: _Count,
-    work: _Work,
-) -> tuple[_Survey, dict[bytes, int]]:
-    """Count the documents on both sides of a limit, and the pre-tokens above the limit."""
-    survey = _Survey(data, limit)
-    done = 0
-    with PretokenCounts() as counts:
-        batches = in_batches(survey.training_texts(), len, _COUNTED_CHARACTERS)
-        for counted, num_bytes in ordered_map(count, batches, work.processes):
-            counts.add(counted)
-            done += num_bytes
-            work.on_progress(Progress("counting", done, work.num_bytes, "B"))
-        return survey, counts.most_frequent()
-
-
-def _count_batch(
-    texts: Sequence[str], pattern: str, special_tokens: Sequence[str]
-) -> tuple[Counter[str], int]:
-    """Return the pre-token counts of some texts, and the bytes of the texts."""
-    special = special_pattern(special_tokens)
-    parts = [part for text in texts for part in special.split(text)[::2]] if special else texts
-    return count_pretokens(parts, pattern), sum(map(utf8_size, texts))
-
-
-def _measure_batch(texts: Sequence[str]) -> tuple[Counter[str], int]:
-    """Return the bytes of some texts without counts: a given tokenizer needs no training."""
-    return Counter(), sum(map(utf8_size, texts))

@@ -6,7 +6,6 @@ little work and a process needs little memory.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from model.corpus.dataset import Ints, Tokens
+from model.corpus.split import Split
+from model.errors import CorpusError
 from model.sources.documents import Document
 from model.sources.registry import documents
 from model.spec.data import END_OF_TEXT, DataConfig, SplitName
@@ -24,11 +25,6 @@ Item = TypeVar("Item")
 
 SPLITS: tuple[SplitName, SplitName] = ("train", "validation")
 _SHARD_CHARACTERS = 1 << 21
-
-
-def place(name: str) -> float:
-    """Return the place of a document in the split, in [0, 1): a hash of its name."""
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest()) / 2**64
 
 
 def utf8_size(text: str) -> int:
@@ -56,23 +52,23 @@ def in_batches(
 
 
 class _Shard(NamedTuple):
-    """Documents to encode into one file, with the split limit and the tokenizer."""
+    """Documents to encode into one file, each with its part of the split, and the tokenizer."""
 
     path: Path
-    documents: list[Document]
-    limit: float
+    documents: list[tuple[SplitName, Document]]
     tokenizer_folder: Path
     tokenizer_fingerprint: str
 
 
 def shards_of(
-    data: DataConfig, limit: float, building: Path, shards: Path, tokenizer_fingerprint: str
+    data: DataConfig, split: Split, building: Path, shards: Path, tokenizer_fingerprint: str
 ) -> Iterator[_Shard]:
     """Yield the shards of a source, in the order of its documents."""
-    batches = in_batches(documents(data), lambda document: len(document.text), _SHARD_CHARACTERS)
+    parts = split.parts(documents(data))
+    batches = in_batches(parts, lambda part: len(part[1].text), _SHARD_CHARACTERS)
     for number, batch in enumerate(batches):
         path = shards / f"{number:06}.npz"
-        yield _Shard(path, batch, limit, building, tokenizer_fingerprint)
+        yield _Shard(path, batch, building, tokenizer_fingerprint)
 
 
 def encode_shard(shard: _Shard) -> int:
@@ -82,23 +78,19 @@ def encode_shard(shard: _Shard) -> int:
         UTF-8 bytes of the documents.
     """
     num_bytes = {split: 0 for split in SPLITS}
-    for document in shard.documents:
-        num_bytes[_split_of(document, shard.limit)] += utf8_size(document.text)
+    for split, document in shard.documents:
+        num_bytes[split] += utf8_size(document.text)
     if not shard.path.exists():
         arrays: dict[str, Any] = {}
         tokenizer = _tokenizer(shard.tokenizer_folder, shard.tokenizer_fingerprint)
         for split in SPLITS:
-            documents = [each for each in shard.documents if _split_of(each, shard.limit) == split]
+            documents = [document for part, document in shard.documents if part == split]
             arrays[split], arrays[f"{split}.documents"] = _encode(tokenizer, documents)
             arrays[f"{split}.bytes"] = np.array(num_bytes[split])
         temporary = shard.path.with_suffix(".writing.npz")
         np.savez(temporary, **arrays)
         temporary.replace(shard.path)
     return sum(num_bytes.values())
-
-
-def _split_of(document: Document, limit: float) -> SplitName:
-    return "train" if place(document.name) > limit else "validation"
 
 
 @lru_cache(maxsize=1)
@@ -113,12 +105,18 @@ def _encode(tokenizer: Tokenizer, pieces: Sequence[Document]) -> tuple[Tokens, I
     """Return the token ids of pieces of documents, and the ends of the documents that end in them.
 
     Text that looks like a special token is encoded as text; end_of_text is added after a document.
+
+    Raises:
+        CorpusError: if the tokenizer has no token for a byte of a text.
     """
     end = tokenizer.encode_numpy(END_OF_TEXT)
     encoded: list[Tokens] = [end[:0]]
     ends, size = [], 0
     for piece in pieces:
-        ids = tokenizer.encode_ordinary(piece.text)
+        try:
+            ids = tokenizer.encode_ordinary(piece.text)
+        except CorpusError as error:
+            raise CorpusError(f"data: {piece.name}: {error}") from error
         encoded += [ids, end] if piece.ends else [ids]
         size += len(ids) + piece.ends
         if piece.ends:

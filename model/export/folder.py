@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from model.errors import ExportError
 
@@ -24,6 +25,15 @@ def check_target(target: Path, *, force: bool) -> None:
     Raises:
         ExportError: if the folder may not be written.
     """
+    # The folder is renamed into its parent, or into the nearest folder above that exists.
+    parent = next(path for path in target.absolute().parents if path.exists())
+    if not parent.is_dir():
+        raise ExportError(f"{target} cannot be made, because {parent} is a file; give another path")
+    try:
+        TemporaryFile(dir=parent).close()
+    except OSError as error:
+        reason = error.strerror or error
+        raise ExportError(f"cannot write {target}: {reason} ({parent})") from error
     if not target.exists():
         return
     if not target.is_dir():

@@ -11,14 +11,23 @@ from pathlib import Path
 from typing import NamedTuple
 
 from model.errors import CorpusError
-from model.sources.formats import FORMATS
-from model.sources.streams import COMPRESSIONS, format_suffix, unreadable
+from model.sources.formats import FORMATS, NO_SUFFIX
+from model.sources.streams import COMPRESSIONS, format_suffix, has_nul, unreadable
 
 # The docstring of `library_files` says why.
 _NOT_LIBRARY_FOLDERS = {
     "__phello__", "__pycache__", "dist-packages", "distutils", "ensurepip", "idlelib", "lib2to3",
     "site-packages", "test", "tests", "tkinter", "turtledemo",
 }  # fmt: skip
+# Suffix of a common format that is not read → how to convert a file, named by its stem.
+_CONVERSIONS = {
+    ".json": "a .jsonl file with one object on each line is: rename it if it is one, or convert a "
+    'list with python3 -c "import json; [print(json.dumps(row)) for row in '
+    "json.load(open('{0}.json'))]\" > {0}.jsonl",
+    ".html": "convert it to text, for instance with pandoc {0}.html -t plain -o {0}.txt",
+    ".htm": "convert it to text, for instance with pandoc {0}.htm -t plain -o {0}.txt",
+    ".pdf": "convert it to text, for instance with pdftotext {0}.pdf {0}.txt",
+}
 _NOT_LIBRARY_FILES = ("_sysconfigdata", "_distutils_system_mod", "sitecustomize", "usercustomize")
 
 
@@ -95,11 +104,7 @@ def _matches(pattern: str) -> Iterator[SourceFile]:
         root = path
     elif path.exists() or not glob.has_magic(pattern):
         path.stat()  # a missing file is reported as missing, whatever its suffix
-        if not _has_format(path):
-            raise CorpusError(
-                f"data.files: {path} has no suffix that is known; it must be one of "
-                f"{_known_formats()}"
-            )
+        _check_file(path)
         yield SourceFile(path.name, path)
         return
     else:
@@ -126,6 +131,31 @@ def _inside(folder: Path) -> Iterator[Path]:
 
 def _has_format(path: Path) -> bool:
     return format_suffix(path) in FORMATS
+
+
+def _check_file(path: Path) -> None:
+    """Raise CorpusError if a file that the user named cannot be read as any format."""
+    suffix = format_suffix(path)
+    if not path.is_file():
+        raise CorpusError(f"data.files: {path} is not a regular file; copy its contents to one")
+    if suffix == NO_SUFFIX:
+        if has_nul(path):
+            raise CorpusError(
+                f"data.files: {path} has no suffix and is read as text, but it holds NUL bytes; "
+                f"convert it to UTF-8 text, or add the suffix of its format: {_known_formats()}"
+            )
+    elif suffix not in FORMATS:
+        conversion = _CONVERSIONS.get(suffix)
+        if conversion and path.suffix.lower() == suffix:
+            message = (
+                f"{path} is {suffix[1:].upper()}, which is not read; {conversion.format(path.stem)}"
+            )
+        else:
+            message = (
+                f"{path} has no suffix that is known; rename it to .txt if it is plain text, or "
+                f"convert it to one of {_known_formats()}"
+            )
+        raise CorpusError(f"data.files: {message}")
 
 
 def _known_formats() -> str:

@@ -36,7 +36,8 @@ def read(name: str, path: Path, config: DataConfig) -> Iterator[Document]:
     Raises:
         CorpusError: if the file cannot be read, or is not of the format of its suffix.
     """
-    return FORMATS[format_suffix(path)](name, path, config)
+    suffix = format_suffix(path)
+    return (_text if suffix == NO_SUFFIX else FORMATS[suffix])(name, path, config)
 
 
 def describe_emptiness(path: Path, config: DataConfig) -> str:
@@ -181,9 +182,12 @@ def _parquet(name: str, path: Path, config: DataConfig) -> Iterator[Document]:
     return _table(name, parquet_rows(path, _fields(config, "column"), config.errors), config)
 
 
-TEXT_FORMATS = (".txt", ".md", ".py")
+# A file without a suffix is a text if the user names the file itself; in folders it is left out.
+NO_SUFFIX = ""
+_TEXT_SUFFIXES = (".txt", ".md", ".py")
+TEXT_FORMATS = (*_TEXT_SUFFIXES, NO_SUFFIX)
 FORMATS: Mapping[str, Callable[[str, Path, DataConfig], Iterator[Document]]] = {
-    **dict.fromkeys(TEXT_FORMATS, _text),
+    **dict.fromkeys(_TEXT_SUFFIXES, _text),
     ".jsonl": _jsonl,
     ".csv": _csv,
     ".tsv": _tsv,

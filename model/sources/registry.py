@@ -81,6 +81,16 @@ def source_files(config: DataConfig) -> list[SourceFile]:
     return files
 
 
+def text_files(config: DataConfig) -> Iterator[SourceFile]:
+    """Yield the plain texts among the files that `files:` names.
+
+    Raises:
+        CorpusError: as `source_files`.
+    """
+    if config.files:
+        yield from (f for f in source_files(config) if format_suffix(f.path) in TEXT_FORMATS)
+
+
 def source_bytes(config: DataConfig) -> int | None:
     """Return the size of a source in bytes, an upper bound of its text, without reading it.
 

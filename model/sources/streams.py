@@ -16,6 +16,7 @@ from model.errors import CorpusError
 BLOCK = 2**20
 
 COMPRESSIONS = (".gz", ".zst")
+_INSPECTED = 2**13  # bytes of a file, as git inspects
 
 
 def format_suffix(path: Path) -> str:
@@ -50,6 +51,15 @@ def blocks(path: Path) -> Iterator[bytes]:
             f"data: {path} is damaged after {read:,} bytes of decompressed data ({message}); make "
             f"or download it again"
         ) from error
+
+
+def has_nul(path: Path) -> bool:
+    """Return True if a file begins with a NUL byte among others, as binary files and UTF-16 do.
+
+    Raises:
+        CorpusError: as `blocks`.
+    """
+    return b"\0" in next(blocks(path), b"")[:_INSPECTED]
 
 
 @contextmanager

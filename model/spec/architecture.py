@@ -68,7 +68,7 @@ class Architecture(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    vocab_size: int = Field(ge=257, description="ids of the tokenizer")
+    vocab_size: int = Field(ge=2, description="ids of the tokenizer")
     end_of_text: int = Field(default=0, ge=0, description="id of the token that ends a document")
     context_length: int = Field(default=64, ge=1, le=1_048_576, description="tokens per sequence")
     d_model: int = Field(

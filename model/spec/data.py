@@ -14,6 +14,7 @@ from pydantic import (
 )
 
 SplitName = Literal["train", "validation"]
+SplitRule = Literal["document", "position"]
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -52,11 +53,15 @@ class DataConfig(BaseModel):
         column: column of the text in .csv, .tsv and .parquet files and data sets.
         separator: text between documents inside a text file.
         errors: treatment of bytes that are not UTF-8: `strict` raises, `replace` reads U+FFFD.
-        validation_fraction: share of the documents that is held out, in (0, 1).
+        validation_fraction: share of the documents, or of the text, that is held out, in (0, 1).
+        split_by: `document` holds out documents, by a hash of their names; `position` holds out
+            the end of the text. None splits files with a single document by position, and
+            everything else by document.
 
     Raises:
         ValidationError: if not exactly one of `source`, `files` and `hub` is given, an option has
-            no effect on the source, or `pairs` is set for a source that has none.
+            no effect on the source, `pairs` is set for a source that has none, or pairs shall be
+            split by position.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -75,6 +80,8 @@ class DataConfig(BaseModel):
     separator: str = Field(default=END_OF_TEXT, min_length=1)
     errors: Literal["strict", "replace"] = "strict"
     validation_fraction: float = Field(default=0.05, gt=0, lt=1)
+    # Left out of JSON while it is None: specifications older than it keep their hashes.
+    split_by: SplitRule | None = Field(default=None, exclude_if=lambda rule: rule is None)
 
     @model_validator(mode="before")
     @classmethod
@@ -94,6 +101,15 @@ class DataConfig(BaseModel):
                 f".csv, .tsv or .parquet file"
             )
         return pairs
+
+    @field_validator("split_by")
+    @classmethod
+    def _pairs_stay_together(
+        cls, split_by: SplitRule | None, info: ValidationInfo
+    ) -> SplitRule | None:
+        if split_by == "position" and info.data.get("pairs"):
+            raise ValueError("pairs are split by document only; leave split_by out")
+        return split_by
 
     # A validator of fields and not of the model, so that the error is located at the field. If an
     # earlier field is invalid, only that error is reported.

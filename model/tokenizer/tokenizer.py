@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from model.errors import CorpusError
 from model.tokenizer import formats as tokenizer_files
 from model.tokenizer.bpe import Merges, Vocab, check_pattern
 from model.tokenizer.pretokenizer import (
@@ -37,20 +38,23 @@ _FEW_CHARACTERS = 1 << 12  # up to this length, a dictionary is faster than arra
 # Short pieces of a stream are joined up to this size: line by line takes three times as long.
 _GATHERED_CHARACTERS = 1 << 14
 _NEVER = 1 << 62  # rank of a pair that is not merged
+_SHOWN_BYTES = 20  # of a pre-token, on both sides of a byte that is named in a message
+_NO_TOKEN = -1  # id of a byte that is missing from the vocabulary
 
 
 class Tokenizer:
     """A byte-level BPE tokenizer.
 
     Args:
-        vocab: id → bytes.
+        vocab: id → bytes; without some of the 256 bytes, only texts that need none of these can be
+            encoded.
         merges: pairs, in the order of merging.
         special_tokens: texts that are one token each; those missing from the vocabulary are
             appended to it.
         pattern: name in `PATTERNS` of the rule that cuts text into pre-tokens.
 
     Raises:
-        ValueError: if a byte or the result of a merge is missing from the vocabulary, a special
+        ValueError: if the parts or the result of a merge are missing from the vocabulary, a special
             token is empty, or there is no such pattern.
     """
 
@@ -71,8 +75,9 @@ class Tokenizer:
             if token.encode() not in tokens:
                 self.vocab[max(self.vocab, default=-1) + 1] = token.encode()
         ids = {token: i for i, token in self.vocab.items()}
+        self._byte_ids = [ids.get(bytes([byte]), _NO_TOKEN) for byte in range(256)]
+        self._has_all_bytes = _NO_TOKEN not in self._byte_ids
         try:
-            self._byte_ids = [ids[bytes([byte])] for byte in range(256)]
             self._merged = [ids[a + b] for a, b in self.merges]
             pairs = [(ids[a], ids[b]) for a, b in self.merges]
         except KeyError as error:
@@ -205,6 +210,9 @@ class Tokenizer:
         """Return the token ids of a text.
 
         The merges are applied in their order.
+
+        Raises:
+            CorpusError: if the text has a byte that is missing from the vocabulary.
         """
         ids: list[int] = self.encode_numpy(text).tolist()
         return ids
@@ -287,6 +295,8 @@ class Tokenizer:
     def _merge(self, pretoken: bytes) -> list[int]:
         """Apply the merges to one pre-token, in their order."""
         ids = [self._byte_ids[byte] for byte in pretoken]
+        if not self._has_all_bytes and _NO_TOKEN in ids:
+            raise _missing(pretoken, ids.index(_NO_TOKEN))
         if len(ids) > _LONG_PRETOKEN:
             return self._merge_long(ids)
         rank_of = self._ranks.get
@@ -365,6 +375,17 @@ def _slices(text: str, size: int) -> Iterator[str]:
         yield piece[:cut]
         start += cut
     yield text[start:]
+
+
+def _missing(pretoken: bytes, place: int) -> CorpusError:
+    """Return the error for a byte without a token."""
+    text = pretoken[max(0, place - _SHOWN_BYTES) : place + _SHOWN_BYTES].decode("utf-8", "replace")
+    byte = pretoken[place]
+    spelled = f" ({chr(byte)!r})" if 0x20 <= byte < 0x7F else ""
+    return CorpusError(
+        f"the tokenizer has no token for the byte 0x{byte:02x}{spelled}, which {text!r} needs; use "
+        f"a tokenizer with all 256 bytes, or other text"
+    )
 
 
 def _to_bytes(text: str) -> bytes:

@@ -139,6 +139,7 @@ class Reader:
             (self.folder / "texts" / f"{number}.txt").write_text(f"text {number} and its words")
         (self.folder / "more" / "a.jsonl").write_text('{"body": "one more"}\n')
         (self.folder / "notes.txt").write_text("notes")
+        (self.folder / "input.txt").write_text("A line of a play.\n\n" * 400)
         (self.folder / "15.safetensors").touch()  # only looked for; tests of warm starts read one
         vocab, merges = train_bpe(self.folder / "notes.txt", 257, ["<|endoftext|>"])
         Tokenizer(vocab, merges, ["<|endoftext|>"]).save(self.folder, "huggingface")

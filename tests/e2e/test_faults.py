@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -23,11 +24,11 @@ def start(workplace: Workplace, home: Path, *options: str) -> subprocess.Popen[s
     return workplace.start(*command, *options, stdout=subprocess.PIPE)
 
 
-def wait_for(process: subprocess.Popen[str], text: str) -> None:
+def wait_for(process: subprocess.Popen[str], text: str) -> str:
     assert process.stderr is not None
     for line in process.stderr:
         if text in line:
-            return
+            return line
     raise AssertionError(f"the search never said {text}")
 
 
@@ -54,9 +55,41 @@ def _ancestors(pid: int) -> list[int]:
     return chain
 
 
+SECRET = "S3CRET"
+CREDENTIALS = (
+    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN",
+    "HF_TOKEN", "WANDB_API_KEY", "GOOGLE_APPLICATION_CREDENTIALS",
+)  # fmt: skip
+
+
+@pytest.fixture
+def hard_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment with credentials and without a home; commands started later get it."""
+    for name in CREDENTIALS:
+        monkeypatch.setenv(name, SECRET)
+    monkeypatch.setenv("HOME", "/proc/no-home")  # where not even root can make files
+
+
+def check_session(folder: Path) -> None:
+    """The session of a search that runs is private, and its token is its own."""
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert (folder / "token").stat().st_mode & 0o777 == 0o600
+    assert list(folder.glob("ray/session_*/sockets/plasma_store"))
+
+
+def has_secret(path: Path) -> bool:
+    return path.is_file() and SECRET.encode() in path.read_bytes()
+
+
+@pytest.mark.usefixtures("hard_place")
 def test_search_survives_the_death_of_a_worker(workplace: Workplace, tmp_path: Path) -> None:
-    """The worker is restarted, and its trials continue from their last reports without loss."""
-    with start(workplace, tmp_path, "--workers", "2", "--trials", "8") as process:
+    """The worker is restarted, and its trials continue from their last reports without loss.
+
+    No secret is on the disk afterwards, in Ray's logs or the home.
+    """
+    with start(workplace, tmp_path, "--workers", "2", "--trials", "8", "--debug") as process:
+        session = Path(wait_for(process, "Ray's logs are kept in").split()[-1])
+        check_session(session)
         wait_for(process, "report 2/")
         workers = descendants(process.pid, "ray::Worker")  # the name that Ray gives them
         assert len(workers) == 2
@@ -64,6 +97,9 @@ def test_search_survives_the_death_of_a_worker(workplace: Workplace, tmp_path: P
         out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
     assert "died and restarts" in err
+    assert list(session.rglob("runtime_env_agent.log"))  # which had the secrets
+    assert [path for path in (*session.rglob("*"), *tmp_path.rglob("*")) if has_secret(path)] == []
+    shutil.rmtree(session)
     result = json.loads(out.splitlines()[-1])
     shown = workplace.tuner("show", "--home", str(tmp_path), "--json").json
     assert {trial["status"].split(" at ")[0] for trial in shown["trials"]} <= {
@@ -85,25 +121,53 @@ def ray_starts(process: subprocess.Popen[str]) -> None:
         time.sleep(0.01)
 
 
+def leftovers() -> set[Path]:
+    return set(Path("/tmp").glob("tuner-*"))
+
+
 @pytest.mark.parametrize(
-    "wait",
+    ("wait", "number", "recorded"),
     [
-        pytest.param(lambda process: wait_for(process, "starting Ray"), id="before Ray"),
-        pytest.param(ray_starts, id="in Ray's start"),
-        pytest.param(lambda process: wait_for(process, "small-1"), id="as trials start"),
+        pytest.param(
+            lambda process: wait_for(process, "starting Ray"), signal.SIGTERM, [], id="before Ray"
+        ),
+        pytest.param(ray_starts, signal.SIGHUP, [], id="in Ray's start"),
+        pytest.param(
+            lambda process: wait_for(process, "small-1"), signal.SIGINT, ["interrupted"],
+            id="as trials start",
+        ),
     ],
-)
-def test_search_interrupted_before_any_report_is_recorded_as_such(
-    workplace: Workplace, tmp_path: Path, wait: Callable[[subprocess.Popen[str]], None]
+)  # fmt: skip
+def test_search_interrupted_before_any_report_answers_at_once(
+    workplace: Workplace,
+    tmp_path: Path,
+    wait: Callable[[subprocess.Popen[str]], None],
+    number: signal.Signals,
+    recorded: list[str],
 ) -> None:
+    """It is recorded once it has a name, and then says how to resume it."""
     with start(workplace, tmp_path, "--workers", "1") as process:
         wait(process)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
+        assert process.stderr is not None
+        answer = process.stderr.readline()
+        folders = {path for path in leftovers() if session_of(path, process.pid)}
         _, err = process.communicate(timeout=100)
-    assert process.returncode == 130, err
+    assert process.returncode == 128 + number, err
     assert "Traceback" not in err
+    if recorded:
+        assert f"tuner search --resume small-1 --home {tmp_path}" in err
+    else:
+        assert "ending the search, which takes some seconds" in answer
+        assert "nothing was recorded" in err
+    assert not any(folder.exists() for folder in folders)
     listed = workplace.tuner("list", "--home", str(tmp_path), "--json").json["searches"]
-    assert [s["status"] for s in listed] == ["interrupted"]
+    assert [s["status"] for s in listed] == recorded
+
+
+def session_of(folder: Path, pid: int) -> bool:
+    """Whether a driver has the session in a folder: Ray names it after the driver."""
+    return any(path.name.endswith(f"_{pid}") for path in folder.glob("ray/session_2*"))
 
 
 def test_search_that_does_not_fit_its_data_leaves_no_record(

@@ -7,12 +7,14 @@ import random
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.e2e.conftest import Workplace, make_workplace
+from tests.e2e.test_faults import descendants
 from tuner.journal.events import Reported, SessionEnded, TrialBegun
 from tuner.journal.journal import read_journal
 from tuner.tracking.record import Record
@@ -79,15 +81,21 @@ def wait_for_session(process: subprocess.Popen[str], journal: Path) -> None:
 
 
 def interrupt(process: subprocess.Popen[str]) -> None:
-    """Ctrl-C after a third report: the search takes the reports under way and ends."""
+    """SIGTERM after a third report: the search takes the reports under way and ends.
+
+    A job scheduler sends it to all processes, but Ray's are needed until the search has ended.
+    """
     assert process.stderr is not None
     for line in process.stderr:
         if "report 3/" in line:
             break
-    process.send_signal(signal.SIGINT)
+    for pid in (process.pid, *descendants(process.pid, "")):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
     err = process.stderr.read()
-    assert process.wait() == 130, err
-    assert "Ctrl-C again stops at once" in err
+    assert process.wait() == 143, err
+    assert "ended by SIGTERM: waiting for the reports under way" in err
+    assert "tuner search --resume it" in err
 
 
 def refuse_a_second_driver(place: Workplace, process: subprocess.Popen[str], *resume: str) -> None:
@@ -105,7 +113,7 @@ def test_search_that_is_killed_and_interrupted_ends_as_if_undisturbed(
 ) -> None:
     """One search meets all of it, so that one search has to be trained.
 
-    A second driver is refused; Ctrl-C ends the first; SIGKILL ends others, as they start and as
+    A second driver is refused; SIGTERM ends the first; SIGKILL ends others, as they start and as
     they train, and a limit of time ends one more.
     """
     home, draw = place.folder / "disturbed", random.Random(0)

@@ -261,13 +261,16 @@ def test_replay_refuses_changed_data(workplace: Workplace, searched: Run) -> Non
         run = workplace.tuner("replay")
         text.unlink()
         gone = workplace.tuner("replay")
+        prepared = workplace.tuner("replay", "--prepared", "--json")
     finally:
         text.write_text(before, encoding="utf-8")
         (workplace.folder / "texts" / "99.txt").unlink()
     assert run.status == gone.status == 2
     assert "the data has changed: 03.txt changed, 99.txt is new; restore it" in run.err
     assert "the data has changed: 03.txt is gone, 99.txt is new; restore it" in gone.err
+    assert "or try 'tuner replay --prepared'" in run.err
     assert "Traceback" not in run.err + gone.err
+    assert prepared.json["verdict"] == "bit-exact"
 
 
 def test_list_and_show_print_searches(workplace: Workplace, searched: Run) -> None:

@@ -11,22 +11,21 @@ from model.corpus.prepare import prepare
 from model.engine.engine import Engine
 from model.engine.report import Report
 from tests.e2e.conftest import Run, Workplace
+from tests.shipped import FOLDER, NAMES, load_shipped, shipped
 from tests.tuner.simulated_search import Simulation
 from tuner.conductor.conductor import Conductor
 from tuner.conductor.trial import Trial
 from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
-from tuner.space_file.load import load_space, read_space
+from tuner.space_file.load import read_space
 from tuner.space_file.overrides import Override
 from tuner.tracking.record import Record
 from tuner.tracking.tags import SPACE_FILE
 
 STARTS_FROM = {"finetune": "lm"}
-FOLDER = Path(__file__).parents[2] / "search_spaces"
 # By `tuner search`, also the one that it starts from: records, starts and overrides. Of the
 # others their own part is tested, without the half a minute in which all searches are alike.
 WHOLE = ("finetune",)
-SPACES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 QUICK = {
     "budget.tokens": "2048",
     "budget.reports": "2",
@@ -43,9 +42,9 @@ SMALLER = {
 }
 
 
-def quick(name: str) -> tuple[list[str], int]:
+def quick(name: str, folder: Path) -> tuple[list[str], int]:
     """Settings that make a shipped space quick, and how many trials it then has."""
-    trials = max(3, len(load_space(FOLDER / f"{name}.yaml").grid))
+    trials = max(3, len(load_shipped(name, folder).grid))
     settings = {**QUICK, "search.trials": str(trials), **SMALLER.get(name, {})}
     if name not in STARTS_FROM:  # the others share a size, so that each text is prepared once
         settings["tokenizer.vocab_size"] = "512"
@@ -54,7 +53,7 @@ def quick(name: str) -> tuple[list[str], int]:
 
 def run_quickly(workplace: Workplace, home: Path, name: str) -> tuple[Run, int]:
     """A quick search of a shipped space, and how many trials it has."""
-    path, (settings, trials) = FOLDER / f"{name}.yaml", quick(name)
+    path, (settings, trials) = shipped(name, workplace.folder), quick(name, workplace.folder)
     options = [text for setting in settings for text in ("--set", setting)]
     run = workplace.tuner("search", "--space", str(path), *options, "--home", str(home), "--json")
     assert run.status == 0, run.err
@@ -103,11 +102,11 @@ def conducted(space: SearchSpace, corpus: Corpus) -> Conductor:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in SPACES if name not in WHOLE])
-def test_shipped_space_trains(corpora: Path, name: str) -> None:
-    settings, trials = quick(name)
-    path, overrides = str(FOLDER / f"{name}.yaml"), [Override.parse(text) for text in settings]
-    space = read_space(path, overrides)[0]
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in WHOLE])
+def test_shipped_space_trains(corpora: Path, name: str, tmp_path: Path) -> None:
+    settings, trials = quick(name, tmp_path)
+    overrides = [Override.parse(text) for text in settings]
+    space = read_space(shipped(name, tmp_path), overrides)[0]
     corpus = prepare(space.data, space.tokenizer, corpora)
     board = conducted(space, corpus).board
     assert len(board.searched) == trials

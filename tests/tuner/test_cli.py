@@ -18,7 +18,7 @@ from model.export.registry import FORMATS
 from model.spec.hyperparameters import SYMBOL_TABLE
 from model.tokenizer.pretokenizer import PATTERNS
 from model.tokenizer.tokenizer import Tokenizer
-from tuner import arguments, cli, errors
+from tuner import arguments, cli, data_arguments, errors
 from tuner.arguments import EXPORTS
 from tuner.cli import main
 from tuner.commands import symbols
@@ -168,14 +168,14 @@ def test_cli_replay_without_search_prints_one_line(
 
 def test_choices_of_options_are_those_of_the_registries(tmp_path: Path) -> None:
     assert set(EXPORTS) == set(FORMATS)
-    assert set(arguments.PATTERNS) == set(PATTERNS)
+    assert set(data_arguments.PATTERNS) == set(PATTERNS)
     tokenizer = Tokenizer({i: bytes([i]) for i in range(256)}, [])
-    written = [tokenizer.save(tmp_path / name, name) for name in arguments.TOKENIZER_FORMATS]
+    written = [tokenizer.save(tmp_path / name, name) for name in data_arguments.TOKENIZER_FORMATS]
     assert all(path.exists() for paths in written for path in paths)
     with pytest.raises(ValueError, match="the format must be") as error:
         tokenizer.save(tmp_path, "none")
     names = set(re.findall(r"\w+", str(error.value).partition("must be ")[2]))
-    assert names - {"or", "got", "none"} == set(arguments.TOKENIZER_FORMATS)
+    assert names - {"or", "got", "none"} == set(data_arguments.TOKENIZER_FORMATS)
 
 
 class PairsError(CorpusError):

@@ -15,12 +15,14 @@ from model.corpus.dataset import Ints, sequences
 from model.corpus.prepare import cached, prepare
 from model.progress import OnProgress
 from model.spec.data import END_OF_TEXT, SplitName
-from tuner.commands.output import consoles, home_of, print_json, space_of
+from tuner.commands.output import consoles, data_errors, home_of, print_json, space_of
 from tuner.commands.tokenizer import coloured
 from tuner.errors import TunerError
 from tuner.formatting import short_hash
 from tuner.home import Home
+from tuner.space.conflicts import check_contexts
 from tuner.space.data_facts import DataFacts
+from tuner.space.data_notes import data_notes
 from tuner.space.space import SearchSpace
 from tuner.terminal.progress import show_progress
 from tuner.terminal.tables import table
@@ -35,7 +37,7 @@ def run_prepare(options: argparse.Namespace) -> int:
     """Prepare the data of a space."""
     space, home = space_of(options), home_of(options)
     results, progress = consoles(options)
-    with show_progress(progress) as on_progress:
+    with data_errors(options), show_progress(progress) as on_progress:
         corpus = prepare_corpus(space, home, options.processes, on_progress)
     print_json(options, print_corpus(results, space, corpus))
     return 0
@@ -45,7 +47,8 @@ def run_info(options: argparse.Namespace) -> int:
     """Describe a prepared corpus."""
     space = space_of(options)
     results, _ = consoles(options)
-    corpus = cached_corpus(space, options.space, Home.of(options.home))
+    with data_errors(options):
+        corpus = cached_corpus(space, options.space, Home.of(options.home))
     print_json(options, print_corpus(results, space, corpus))
     return 0
 
@@ -54,7 +57,7 @@ def run_sample(options: argparse.Namespace) -> int:
     """Show the first training batch."""
     space, home = space_of(options), home_of(options)
     results, progress = consoles(options)
-    with show_progress(progress) as on_progress:
+    with data_errors(options), show_progress(progress) as on_progress:
         corpus = prepare_corpus(space, home, None, on_progress)
     print_json(options, print_sample(results, space, corpus, options.sequences, options.seed))
     return 0
@@ -103,6 +106,8 @@ def print_corpus(console: Console, space: SearchSpace, corpus: Corpus) -> dict[s
     facts: dict[str, Any] = {
         "source": space.data.kind,
         "files": len(corpus.files),
+        "split_by": corpus.split_by,
+        "validation_share": corpus.validation_share,
         "vocab_size": corpus.tokenizer.vocab_size,
         "pattern": corpus.tokenizer.pattern,
         "data_fingerprint": corpus.data_fingerprint,
@@ -114,7 +119,11 @@ def print_corpus(console: Console, space: SearchSpace, corpus: Corpus) -> dict[s
     if corpus.has_pairs:
         facts |= _print_pair_sizes(console, title, corpus)
     else:
-        facts |= _print_document_sizes(console, title, space, corpus)
+        facts |= _print_document_sizes(console, title, corpus)
+    for note in data_notes(corpus):
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
+    if not corpus.has_pairs:
+        facts["sequences"] = _print_sequences(console, space, corpus)
     largest = sorted(corpus.files, key=lambda file: -file.bytes)[:_LARGEST_FILES]
     console.print(
         "largest files: " + ", ".join(f"{file.name} ({file.bytes:,} bytes)" for file in largest),
@@ -130,9 +139,7 @@ def print_corpus(console: Console, space: SearchSpace, corpus: Corpus) -> dict[s
     return facts
 
 
-def _print_document_sizes(
-    console: Console, title: str, space: SearchSpace, corpus: Corpus
-) -> dict[str, Any]:
+def _print_document_sizes(console: Console, title: str, corpus: Corpus) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     rows = []
     for split in _SPLITS:
@@ -149,13 +156,18 @@ def _print_document_sizes(
         ])  # fmt: skip
     columns = ["split", "documents", "bytes", "tokens", "bytes/token", "median tokens", "longest"]
     console.print(table(title, columns, rows))
-    context_lengths = {a.context_length for a in space.shapes(corpus.tokenizer.vocab_size)}
-    facts["sequences"] = {
-        str(length): DataFacts.of(corpus).sequences(length)[0] for length in sorted(context_lengths)
-    }
-    for length, count in facts["sequences"].items():
-        console.print(f"{count:,} training sequences of {length} tokens", highlight=False)
     return facts
+
+
+def _print_sequences(console: Console, space: SearchSpace, corpus: Corpus) -> dict[str, int]:
+    """Print how many training sequences each context length of a space gives, and return them."""
+    facts = DataFacts.of(corpus)
+    check_contexts(space, facts)
+    lengths = sorted({a.context_length for a in space.shapes(corpus.tokenizer.vocab_size)})
+    counts = {str(length): facts.sequences(length)[0] for length in lengths}
+    for length, count in counts.items():
+        console.print(f"{count:,} training sequences of {length} tokens", highlight=False)
+    return counts
 
 
 def _print_pair_sizes(console: Console, title: str, corpus: Corpus) -> dict[str, Any]:
@@ -210,6 +222,7 @@ def print_sample(
     """
     if corpus.has_pairs:
         return _print_pairs(console, corpus, count, seed)
+    check_contexts(space, DataFacts.of(corpus))
     length = max(a.context_length for a in space.shapes(corpus.tokenizer.vocab_size))
     size, _ = DataFacts.of(corpus).sequences(length)
     numbers = _first_numbers(seed, count, size)

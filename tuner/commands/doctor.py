@@ -15,8 +15,10 @@ from rich.text import Text
 from model.sources.registry import source_bytes
 from model.spec.data import DataConfig
 from tuner.commands.output import consoles, home_of, print_json
+from tuner.errors import TunerError
 from tuner.home import Home
 from tuner.tracking.record import Record
+from tuner.tracking.store import DOCTOR_HINT
 
 _LEAST_FREE_BYTES = 2e9
 
@@ -38,11 +40,17 @@ def run_checks(console: Console, home: Home) -> dict[str, Finding]:
         try:
             findings[name] = True, check(home)
         except Exception as error:  # noqa: BLE001 - report any failure and run the other checks
-            findings[name] = False, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            findings[name] = False, _explained(error)
         passed, text = findings[name]
         mark = ("✓ ", "green") if passed else ("✗ ", "bold red")
         console.print(Text.assemble(mark, (f"{name:<8}", "bold"), text), soft_wrap=True)
     return findings
+
+
+def _explained(error: Exception) -> str:
+    """Return the message of an error, without the advice to run this command."""
+    text = str(error).partition("\n")[0].removesuffix(DOCTOR_HINT)
+    return text if isinstance(error, TunerError) else f"{type(error).__name__}: {text}"
 
 
 def _python(home: Home) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from model.export.folder import check_target
 from tuner.commands.output import check_run, consoles, home_of, load_weights, print_json, say
 from tuner.errors import StoreError, TunerError
 from tuner.tracking.record import Record
@@ -14,6 +15,7 @@ from tuner.trained.load_search import load_search
 def run_export(options: argparse.Namespace) -> int:
     """Write a trained trial in another format."""
     check_run(options)
+    check_target(Path(options.output), force=options.force)
     from tuner.trained.export import check_export, export  # loads torch
 
     home = home_of(options)

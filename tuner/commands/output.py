@@ -7,6 +7,8 @@ import contextlib
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from tuner.errors import TunerError
@@ -18,7 +20,6 @@ if TYPE_CHECKING:  # `cli` imports this module at every start
     from tuner.space.space import SearchSpace
     from tuner.trained.load_trial import TrainedTrial
 
-INTERRUPTED = 130  # exit status
 PIPE_CLOSED = 141  # exit status: the reader of standard output left, as in `tuner list | head`
 _PIPE_WIDTH = 200
 
@@ -134,6 +135,15 @@ def space_of(options: argparse.Namespace) -> SearchSpace:
     from tuner.space_file.load import load_space
 
     return load_space(options.space, options.overrides)
+
+
+@contextmanager
+def data_errors(options: argparse.Namespace) -> Iterator[None]:
+    """Report data that cannot be used at its place in the file of --space."""
+    from tuner.space_file.load import data_errors_located
+
+    with data_errors_located(options.space, options.overrides):
+        yield
 
 
 def check_run(options: argparse.Namespace) -> None:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from signal import SIGINT
 from typing import TYPE_CHECKING, Any
 
 from tuner.commands.output import (
-    INTERRUPTED,
     check_run,
     consoles,
+    data_errors,
     home_of,
     print_json,
     say,
 )
-from tuner.errors import TunerError
+from tuner.errors import Interrupted, ResultError
 from tuner.formatting import short_run
 from tuner.journal.edit import edited
 from tuner.space.space import SearchSpace
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tuner.driver.view import View
+    from tuner.results.result import SearchResult
 
 
 def run_search(options: argparse.Namespace) -> int:
@@ -37,6 +39,7 @@ def run_search(options: argparse.Namespace) -> int:
     home = home_of(options)
 
     # imported when the space is valid: a mistake in it is reported at once
+    from tuner.driver.interrupt import raised_interrupts
     from tuner.driver.search import resume, search
     from tuner.terminal.summary import print_summary
 
@@ -46,11 +49,14 @@ def run_search(options: argparse.Namespace) -> int:
         "view": None if options.quiet else _view(progress),
         "space_text": space_text,
         "fresh": options.fresh,
+        "debug": options.debug,
     }
-    if options.resume:
-        result = resume(options.resume, edit=edit, **common)
-    else:
-        result = search(space, name=options.name, **common)
+    with raised_interrupts():
+        if options.resume:
+            result = resume(options.resume, edit=edit, **common)
+        else:
+            with data_errors(options):
+                result = search(space, name=options.name, **common)
     print_summary(results, result, options.home)
     best = result.best
     print_json(
@@ -66,12 +72,23 @@ def run_search(options: argparse.Namespace) -> int:
             "advice": result.advice,
             "limit": result.limit,
             "halted": result.halted,
+            "unsynced": result.problem is not None,
         },
     )
+    _warn(result)
+    if result.halted == "interrupted":
+        return Interrupted(result.signal or SIGINT).exit_status
+    return ResultError.exit_status if result.lost else 0
+
+
+def _warn(result: SearchResult) -> None:
+    """Print what could not be saved, and how to repair it."""
     if result.problem:
-        say(f"tuner search: {result.problem}")
-        return TunerError.exit_status
-    return INTERRUPTED if result.halted == "interrupted" else 0
+        sync = f"'tuner sync {result.name}'"
+        hint = "" if sync in result.problem else f"; {sync} sends what is missing"
+        say(f"tuner search: warning: {result.problem}{hint}")
+    if result.lost:
+        say(f"tuner search: {result.lost}; 'tuner search --resume {result.name}' repairs it")
 
 
 def _view(progress: Console) -> View:
@@ -113,6 +130,7 @@ def run_replay(options: argparse.Namespace) -> int:
             home=home_of(options),
             on_report=on_report,
             on_progress=on_progress,
+            prepared=options.prepared,
         )
     trial = result.trial
     style = {"bit-exact": "bold green", "within tolerance": "yellow"}.get(

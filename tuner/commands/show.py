@@ -8,35 +8,34 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from statistics import median
+from dataclasses import replace
 from typing import Any, cast
 
 from rich.console import Console
 
 from model.engine.report import METRICS, SOME_METRICS
-from model.spec.hyperparameters import SYMBOL_TABLE, find_symbol
+from model.spec.hyperparameters import SYMBOL_TABLE
 from model.spec.symbol import FractionOf
 from tuner.commands.output import consoles, home_of, print_json
 from tuner.errors import JournalError, TunerError
 from tuner.formatting import (
-    did_you_mean,
+    listed,
     metric_text,
     number,
     number_in,
     short_hash,
     short_run,
-    shown,
 )
 from tuner.home import Home
-from tuner.journal.journal import read_journal
+from tuner.journal.journal import is_running, read_journal
 from tuner.journal.journaled_search import JournaledSearch
-from tuner.space.objective import sign_of
-from tuner.space.parameter import SIZES, SPELLINGS, symbol
+from tuner.space.parameter import symbol
+from tuner.terminal.groups import print_groups
 from tuner.terminal.tables import table
 from tuner.tracking.metrics import with_counts
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord, TrialRecord
-from tuner.tracking.tags import Tag
+from tuner.tracking.tags import JOURNAL_FILE, Tag
 
 # Derived from other parameters: in the table they would repeat them.
 _DERIVED = ("cycle_steps", "d_ff", "epochs", "total_steps")
@@ -45,7 +44,8 @@ _DERIVED = ("cycle_steps", "d_ff", "epochs", "total_steps")
 def run_list(options: argparse.Namespace) -> int:
     """List past searches."""
     results, _ = consoles(options)
-    print_json(options, print_searches(results, Record(home_of(options).tracking_uri)))
+    home = home_of(options)
+    print_json(options, print_searches(results, Record(home.tracking_uri), home))
     return 0
 
 
@@ -59,13 +59,14 @@ def run_show(options: argparse.Namespace) -> int:
     home = home_of(options)
     record = Record(home.tracking_uri)
     if options.by:
-        value = print_groups(results, record, record.search(options.search), options.by)
+        search = current(record.search(options.search), home)
+        value = print_groups(results, record, search, options.by)
         rows = value["values"]
     elif options.run:
         value = print_trial(results, record, record.trial(options.run))
         rows = [{"step": step, **report} for step, report in value["reports"].items()]
     else:
-        search = record.search(options.search)
+        search = current(record.search(options.search), home)
         value = print_search(results, record, search, searched_names(home, search.name))
         rows = [_flat(trial) for trial in value["trials"]]
     if options.csv:
@@ -90,9 +91,10 @@ def _print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
 # tuner list --------------------------------------------------------------------------------------
 
 
-def print_searches(console: Console, record: Record) -> dict[str, Any]:
+def print_searches(console: Console, record: Record, home: Home) -> dict[str, Any]:
     """Print past searches, newest first; return the object of --json."""
-    searches = record.searches()
+    recorded = record.searches()
+    searches = [current(search, home) for search in recorded]
     if not searches:
         console.print(
             f"No search is recorded in {record.uri} yet; run 'tuner search'.", soft_wrap=True
@@ -107,6 +109,14 @@ def print_searches(console: Console, record: Record) -> dict[str, Any]:
                 ["seconds", "tokens", "started", "defaults", "trials", "status"],
             )
         )
+    dead = [s.name for s, before in zip(searches, recorded, strict=True) if s != before]
+    if dead:
+        console.print(
+            f"The process that ran {listed(dead, 'and')} was killed; 'tuner search --resume "
+            f"{dead[0]}' goes on.",
+            highlight=False,
+            soft_wrap=True,
+        )
     return {
         "searches": [
             {
@@ -119,6 +129,17 @@ def print_searches(console: Console, record: Record) -> dict[str, Any]:
             for s in searches
         ]
     }
+
+
+def current(search: SearchRecord, home: Home) -> SearchRecord:
+    """Return a search with the status `interrupted` if it is recorded as running, but is not.
+
+    Only a journal in this home says so: others may run searches of a shared tracking store.
+    """
+    folder = home.search(search.name)
+    if search.status != "running" or not (folder / JOURNAL_FILE).is_file() or is_running(folder):
+        return search
+    return replace(search, status="interrupted")
 
 
 def _search_cells(search: SearchRecord) -> list[str]:
@@ -319,112 +340,3 @@ def print_trial(console: Console, record: Record, trial: TrialRecord) -> dict[st
         "environment": trial.environment,
         "reports": {str(step): _numbers(m) for step, m in reports.items()},
     }
-
-
-# tuner show --by PARAMETER -----------------------------------------------------------------------
-
-
-def print_groups(
-    console: Console, record: Record, search: SearchRecord, spelling: str
-) -> dict[str, Any]:
-    """Print, for each value of a parameter, its number of trials and the objective they reached.
-
-    Losses are compared at one budget. If all trials trained to the end, each of them counts, a
-    diverged one with an infinite loss; if trials were stopped early, only finished trials count.
-    Trial 0 has the defaults, which were not drawn: it counts only for a value that no other trial
-    has.
-
-    Args:
-        console: output.
-        record: tracking store.
-        search: record of the search.
-        spelling: of the parameter, as the user wrote it.
-
-    Returns:
-        The object of --json.
-
-    Raises:
-        TunerError: if no trial of the search has such a parameter.
-    """
-    row = find_symbol(spelling)
-    name = row.name if row else spelling
-    searched = [trial for trial in record.trials(search) if trial.confirms is None]
-    started = [trial for trial in searched if trial.parameters]  # a new run has none yet
-    trials = [trial for trial in started if name in trial.parameters]
-    if not started:
-        raise TunerError(f"--by: no trial of {search.name} has started; try again in a moment")
-    if not trials:
-        fix = did_you_mean(spelling, (*SPELLINGS, *SIZES)) or "; 'tuner symbols' lists all"
-        raise TunerError(f"--by: unknown parameter {shown(spelling)}{fix}")
-    groups: dict[str, list[TrialRecord]] = {}
-    for trial in trials:
-        groups.setdefault(trial.parameters[name], []).append(trial)
-    groups = {value: _without_defaults(members) for value, members in groups.items()}
-    counted = [trial for members in groups.values() for trial in members]
-    is_cut = any(trial.status not in {"finished", "diverged"} for trial in counted)
-    metric = search.metric
-    values = [_group(value, members, metric, is_cut=is_cut) for value, members in groups.items()]
-    sign = sign_of(metric)
-    values.sort(key=lambda v: math.inf if v["best"] is None else sign * v["best"])
-    console.print(
-        table(
-            f"{search.name} ({search.status}) by {symbol(name)}",
-            [symbol(name), "trials", "finished", f"best {metric}", f"median {metric}", "trial",
-             "run"],
-            [
-                [
-                    number_in(v["value"]), v["trials"], v["finished"],
-                    _group_loss(v, "best", is_cut=is_cut), _group_loss(v, "median", is_cut=is_cut),
-                    "" if v["best_trial"] is None else v["best_trial"],
-                    short_run(v["best_run"] or ""),
-                ]
-                for v in values
-            ],
-        )
-    )  # fmt: skip
-    notes = []
-    if is_cut:
-        notes.append("Best and median are of finished trials; the others had smaller budgets.")
-    if len(counted) < len(trials):
-        notes.append("Trial 0 (the defaults) is excluded: it was not drawn.")
-    if notes:
-        console.print(f"[dim]{' '.join(notes)}[/dim]", highlight=False, soft_wrap=True)
-    return {
-        "search": search.name,
-        "by": name,
-        "metric": metric,
-        "only_finished": is_cut,
-        "without_defaults": len(counted) < len(trials),
-        "values": values,
-    }
-
-
-def _without_defaults(trials: list[TrialRecord]) -> list[TrialRecord]:
-    """Return the trials except trial 0, unless there is no other.
-
-    In a grid trial 0 takes the place of a point, and each point may be trained once.
-    """
-    return [trial for trial in trials if trial.number > 0] or trials
-
-
-def _group(value: str, trials: list[TrialRecord], metric: str, *, is_cut: bool) -> dict[str, Any]:
-    """Summarize the trials of one value; a loss is None if it is infinite or missing."""
-    finished = [trial for trial in trials if trial.status == "finished"]
-    compared = finished if is_cut else trials
-    best = min(compared, key=lambda trial: trial.rank(metric), default=None)
-    middle = median(trial.loss(metric) for trial in compared) if compared else math.inf
-    return {
-        "value": value,
-        "trials": len(trials),
-        "finished": len(finished),
-        "best": best.loss(metric) if best and math.isfinite(best.loss(metric)) else None,
-        "median": middle if math.isfinite(middle) else None,
-        "best_trial": best.number if best else None,
-        "best_run": best.run_id if best else None,
-    }
-
-
-def _group_loss(group: dict[str, Any], name: str, *, is_cut: bool) -> str:
-    if is_cut and not group["finished"]:
-        return ""
-    return "∞" if group[name] is None else f"{group[name]:.4f}"

@@ -13,13 +13,14 @@ from model.corpus.prepare import cached
 from model.sources.registry import source_bytes
 from model.spec.architecture import Architecture
 from model.tokenizer.load import vocab_size_of
-from tuner.commands.output import consoles, print_json, space_of
+from tuner.commands.output import consoles, data_errors, print_json, space_of
 from tuner.errors import TunerError
 from tuner.formatting import clock, counted, listed, number, shown
 from tuner.home import Home
 from tuner.report.learning_rates import draw_rates
-from tuner.space.conflicts import conflicts
+from tuner.space.conflicts import check_contexts, conflicts
 from tuner.space.data_facts import DataFacts
+from tuner.space.data_notes import data_notes
 from tuner.space.estimate import confirmations, expected_tokens
 from tuner.space.first_draws import first_draws
 from tuner.space.parameter import Choice, Parameter, symbol
@@ -43,7 +44,9 @@ def run_validate(options: argparse.Namespace) -> int:
     space = space_of(options)
     results, _ = consoles(options)
     home = Home.of(options.home)  # not created: validating writes nothing
-    print_json(options, print_space(results, space, options.space, home, options.plot))
+    with data_errors(options):
+        facts = print_space(results, space, options.space, home, options.plot)
+    print_json(options, facts)
     return 0
 
 
@@ -66,7 +69,10 @@ def print_space(
         TunerError: if the space does not fit its data, or the warm start cannot be used.
     """
     space, start = warm_started(space, home)
-    facts, is_exact = _facts(space, home.corpora)
+    corpus = cached(space.data, space.tokenizer, home.corpora)
+    is_exact = corpus is not None
+    facts = DataFacts.of(corpus) if corpus is not None else _estimated_facts(space)
+    check_contexts(space, facts)
     if start is not None and is_exact:
         start.check_tokenizer(facts.tokenizer_fingerprint)
     approximately = "" if is_exact else "about "
@@ -88,8 +94,10 @@ def print_space(
         console.print(line, highlight=False)
     if start is not None:
         _print_start(console, start, shapes)
-    if not is_exact:
+    if corpus is None:
         _print_estimate(console, space)
+    for note in data_notes(corpus) if corpus is not None else []:
+        console.print(note, highlight=False, markup=False)
     if plot is not None:
         draw_rates(space, facts, Path(plot))
         console.print(f"The learning rates are drawn in {plot}.", highlight=False)
@@ -220,11 +228,8 @@ def _print_estimate(console: Console, space: SearchSpace) -> None:
     )
 
 
-def _facts(space: SearchSpace, corpora: Path) -> tuple[DataFacts, bool]:
-    """Return facts of the corpus and True; if it is not prepared, an estimate and False."""
-    corpus = cached(space.data, space.tokenizer, corpora)
-    if corpus is not None:
-        return DataFacts.of(corpus), True
+def _estimated_facts(space: SearchSpace) -> DataFacts:
+    """Return an estimate of the facts of data that has not been prepared."""
     size = source_bytes(space.data)
     num_bytes = _ASSUMED_BYTES if size is None else size
     amount = num_bytes / (_BYTES_PER_PAIR if space.data.pairs else _BYTES_PER_TOKEN)
@@ -238,7 +243,7 @@ def _facts(space: SearchSpace, corpora: Path) -> tuple[DataFacts, bool]:
         data_fingerprint="",
         tokenizer_fingerprint="",
         has_pairs=space.data.pairs,
-    ), False
+    )
 
 
 # the search as text ------------------------------------------------------------------------------

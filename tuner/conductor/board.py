@@ -23,26 +23,36 @@ class Board:
         objectives: objectives of the search; trials are ranked by the first one.
         num_trials: number of trials that will run.
         expected_tokens: estimate of the training tokens of the search.
+        confirm: number of configurations to confirm, and of seeds for each.
 
     Attributes:
+        num_trials: number of trials that will run, as known so far.
+        confirm: number of configurations to confirm, and of seeds for each.
         winner: number of the trial whose configuration was confirmed as the best.
+        objective: objective by which trials are ranked.
         tokens: training tokens that the search spent, up to the newest reports.
-        best_values: best value of the objective in any report so far, after each report.
     """
 
     def __init__(
-        self, objectives: Sequence[Objective], num_trials: int, expected_tokens: int
+        self,
+        objectives: Sequence[Objective],
+        num_trials: int,
+        expected_tokens: int,
+        confirm: tuple[int, int] = (0, 0),
     ) -> None:
         self._objectives = objectives
+        self.objective = objectives[0]
         self.metric = objectives[0].metric
         self.num_trials = num_trials
         self.trials: dict[int, Trial] = {}
         self.winner: int | None = None
         self.tokens = 0
-        self.best_values: list[float] = []
+        self._leaders: dict[int, tuple[float, int, int]] = {}  # place → rank, trial, trials there
         self._best_finished: Trial | None = None
         self.started = time.monotonic()
         self._expected_tokens = expected_tokens
+        self.confirm = confirm
+        self._num_finished = 0
         self._recent: deque[tuple[float, int]] = deque()  # time of a report, its tokens
 
     def add(self, trial: Trial) -> None:
@@ -67,15 +77,27 @@ class Board:
         while self._recent[0][0] < now - _RATE_WINDOW_SECONDS:
             self._recent.popleft()
         if trial.confirms is None:
-            objective = self._objectives[0]
-            ranks = [objective.rank(value) for value in self.best_values[-1:]]
-            best = min([*ranks, self.rank(trial)])
-            self.best_values.append(objective.rank(best))
+            self._record_leader(trial)
         if trial.has_finished and trial.confirms is None:
+            self._num_finished += 1
             first = self._best_finished
             if self.rank(trial) < (math.inf if first is None else self.rank(first)):
                 self._best_finished = trial
         return self.best is trial and (best_before is not trial or len(trial.reports) == 1)
+
+    def _record_leader(self, trial: Trial) -> None:
+        rank, number, count = self._leaders.get(trial.place, (math.inf, trial.number, 0))
+        if self.rank(trial) < rank:
+            rank, number = self.rank(trial), trial.number
+        self._leaders[trial.place] = rank, number, count + 1
+
+    def leads(self, trial: Trial) -> bool:
+        """Return True if no trial is better at the newest report of a trial, and one is worse.
+
+        Losses after other numbers of tokens are not compared. The first trial that finishes leads.
+        """
+        _, number, count = self._leaders.get(trial.place, (math.inf, -1, 0))
+        return number == trial.number and (count > 1 or trial.has_finished)
 
     # values --------------------------------------------------------------------------------
 
@@ -85,12 +107,12 @@ class Board:
 
     def rank(self, trial: Trial) -> float:
         """Return the value by which trials are compared: smaller is better, infinity is worst."""
-        return self._objectives[0].rank(self.value(trial))
+        return self.objective.rank(self.value(trial))
 
     def curve(self, trial: Trial) -> list[tuple[Report, float]]:
         """Return the reports of a trial, each with the value by which trials are compared."""
         return [
-            (report, self._objectives[0].rank(trial.value(self.metric, report)))
+            (report, self.objective.rank(trial.value(self.metric, report)))
             for report in trial.reports
         ]
 
@@ -176,8 +198,24 @@ class Board:
         mean_tokens = self._expected_tokens / self.num_trials
         if len(over) >= max(1, self.num_trials // 3):
             mean_tokens = sum(t.tokens for t in over) / len(over)
-        remaining = sum(  # a trial beyond the mean will probably run to the end of its budget
-            (mean_tokens if t.tokens < mean_tokens else t.spec.budget_tokens) - t.tokens
+        # The first trial and retrainings run to the end of their budgets, and a trial beyond the
+        # mean probably does.
+        remaining = sum(
+            (t.spec.budget_tokens if t.tokens >= mean_tokens or _always_ends(t) else mean_tokens)
+            - t.tokens
             for t in self.training
         )
-        return (remaining + mean_tokens * (self.num_trials - len(self.trials))) / rate
+        remaining += mean_tokens * (self.num_trials - len(self.trials))
+        return (remaining + self._tokens_to_confirm) / rate
+
+    @property
+    def _tokens_to_confirm(self) -> int:
+        """Tokens of the retrainings that have not begun, of the configurations known so far."""
+        top, seeds = self.confirm
+        count = min(top, max(1, self._num_finished)) * seeds - len(self.confirming)
+        budget = next((trial.spec.budget_tokens for trial in self.trials.values()), 0)
+        return max(0, count) * budget
+
+
+def _always_ends(trial: Trial) -> bool:
+    return trial.number == 0 or trial.confirms is not None

@@ -26,7 +26,7 @@ from tuner.conductor.retraining import conclude, missing_pairs, retraining_of
 from tuner.conductor.trial import Trial
 from tuner.samplers.sampler import Sampler
 from tuner.schedulers.registry import SCHEDULERS
-from tuner.schedulers.scheduler import Branch, Decision, Resume, SchedulerContext
+from tuner.schedulers.scheduler import RULES, Branch, Decision, Resume, SchedulerContext
 from tuner.space.data_facts import DataFacts
 from tuner.space.estimate import expected_tokens
 from tuner.space.parameter import Value
@@ -57,6 +57,7 @@ class Conductor:
         slots: number of trials in training at one time; each has a lane.
         restored: decisions of a search that is repeated from its journal.
         find: returns the reports of a finished trial with a specification's hash, or none.
+        rules: version of the decisions.
 
     Attributes:
         board: all trials.
@@ -72,6 +73,7 @@ class Conductor:
         slots: int,
         restored: RestoredDecisions | None = None,
         find: Callable[[str], Sequence[Report]] | None = None,
+        rules: int = RULES,
     ) -> None:
         self._facts = facts
         self._restored = restored or RestoredDecisions()
@@ -90,9 +92,12 @@ class Conductor:
         self._by_hash: dict[str, int] = {}  # hash of a specification → first trial that has it
         self._lengths = space.report_tokens(facts), space.budget_tokens(facts)
         self._sampler = Sampler(space, *self._lengths)
-        context = SchedulerContext(space, *self._lengths, frozenset({DEFAULTS}), facts.train_size)
+        context = SchedulerContext(
+            space, *self._lengths, frozenset({DEFAULTS}), facts.train_size, rules
+        )
         self._scheduler = SCHEDULERS[space.search.scheduler](context)
-        self.board = Board(space.objectives, space.search.trials, expected_tokens(space, facts)[1])
+        tokens = expected_tokens(space, facts)[1]
+        self.board = Board(space.objectives, space.search.trials, tokens, _confirm(space))
         self.space = space
 
     def edit(self, space: SearchSpace, slots: int) -> None:
@@ -105,6 +110,7 @@ class Conductor:
         self._lanes += [Lane(index, self._now) for index in added]
         self.board.num_trials = max(space.search.trials, len(self.board.trials))
         self.limit, self.confirmation, self.board.winner = None, None, None
+        self.board.confirm = _confirm(space)
         self._without_gain = 0
         self._scheduler.edit(space)
         self._sampler = Sampler(space, *self._lengths)
@@ -326,3 +332,8 @@ class Conductor:
         if self.is_over:
             self.confirmation = conclude(self.board, self.space)
         return None
+
+
+def _confirm(space: SearchSpace) -> tuple[int, int]:
+    """Return the number of configurations to confirm, and of seeds for each."""
+    return (space.confirm.top, space.confirm.seeds) if len(space.objectives) == 1 else (0, 0)

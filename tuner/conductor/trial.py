@@ -84,6 +84,24 @@ class Trial:
         return [step for step in self.spec.report_steps if step > start_step]
 
     @property
+    def place(self) -> int:
+        """Number of the newest report among those of the complete budget; 0 without one."""
+        return self.num_places - len(self.report_steps) + len(self.reports) if self.reports else 0
+
+    @cached_property
+    def num_places(self) -> int:
+        """Number of reports of the complete budget, with those of the parent."""
+        return len(self.spec.report_steps)
+
+    def value_at(self, metric: str, place: int) -> float | None:
+        """Return the value of a metric at a report of this number; None if there is none."""
+        index = len(self.reports) - 1 - (self.place - place)
+        if not 0 <= index < len(self.reports):
+            return None
+        report = self.reports[index]
+        return None if report.status is Status.DIVERGED else self.value(metric, report)
+
+    @property
     def has_finished(self) -> bool:
         """True if the trial used its full budget."""
         return self.last is not None and self.last.status is Status.FINISHED

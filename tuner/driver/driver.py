@@ -18,6 +18,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from signal import SIGINT
 from typing import Any
 
 from model.engine.report import Report
@@ -25,6 +26,7 @@ from tuner.conductor.conductor import Conductor
 from tuner.conductor.job import Job
 from tuner.conductor.outcome import INTERRUPTED, Outcome
 from tuner.conductor.trial import Trial
+from tuner.driver.interrupt import signal_text
 from tuner.driver.observer import SearchObserver
 from tuner.journal.events import Reported, TrialBegun, TrialEnded, TrialFailed
 from tuner.journal.journal import Journal
@@ -160,12 +162,12 @@ class Driver:
         if number not in self._running:
             return False
         time_ms = self._journal.append(Reported(number, report))
-        trial, best_before = self._board.trials[number], self._board.best
+        trial = self._board.trials[number]
         trial.times.append(time_ms)
         decision = self.conductor.report(number, report)
-        is_best = self._board.best is trial and best_before is not trial
+        leads = trial.confirms is None and self._board.leads(trial)
         for observer in self._observers:
-            observer.reported(trial, report, time_ms, is_best=is_best)
+            observer.reported(trial, report, time_ms, leads=leads)
         self._prune_checkpoints(number, report.step)
         continues = decision is Decision.CONTINUE and not self.halted
         if not continues:
@@ -196,8 +198,8 @@ class Driver:
         now = time.monotonic()
         try:
             self._check_interrupt()
-        except KeyboardInterrupt:
-            self.halt("interrupted")
+        except KeyboardInterrupt as error:
+            self.halt("interrupted", getattr(error, "signal", SIGINT))
         max_seconds = self.conductor.space.search.max_seconds
         if max_seconds is not None and now - self._begun_at > max_seconds:
             self.halt("max_seconds")
@@ -217,12 +219,20 @@ class Driver:
             self._released.clear()
             self._release()
 
-    def halt(self, reason: str) -> None:
-        """Take the reports under way, then end the session; the search can be resumed."""
+    def halt(self, reason: str, signal: int = SIGINT) -> None:
+        """Take the reports under way, then end the session; the search can be resumed.
+
+        Args:
+            reason: `max_seconds` or `interrupted`.
+            signal: number of the signal that interrupts the search.
+        """
         if self.halted is None:
             self.halted = reason
-            text = "the time limit is reached" if reason == "max_seconds" else reason
-            hint = "; Ctrl-C again stops at once" if reason == "interrupted" else ""
+            if reason == "max_seconds":
+                text, hint = "the time limit is reached", ""
+            else:
+                again = "Ctrl-C again" if signal == SIGINT else "a second signal"
+                text, hint = signal_text(signal), f"; {again} stops at once"
             self._send_message(f"{text}: waiting for the reports under way{hint}")
 
     def close(self) -> None:

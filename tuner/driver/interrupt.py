@@ -1,39 +1,137 @@
-"""Defers Ctrl-C to the places where a search can end without damage."""
+"""Signals that end a search: Ctrl-C, SIGTERM (a job scheduler) and SIGHUP (a closed terminal).
+
+A signal at an arbitrary line would leave a record that says "running" forever, so a search defers
+signals to the places where it can end without damage.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
+import stat
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
+
+from tuner.errors import Interrupted
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# What a program does unless it, or whoever started it, has chosen otherwise: `nohup` and the
+# background jobs of a shell ignore some signals.
+_DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
+
+
+def signal_text(number: int) -> str:
+    """Return what a signal does, for a message: `interrupted`, or `ended by SIGTERM`."""
+    name = signal.Signals(number).name
+    return "interrupted" if number == signal.SIGINT else f"ended by {name}"
+
+
+class Interrupts:
+    """Signals that are deferred.
+
+    Args:
+        announce: function to call with the number of the first signal, at once, in another thread.
+
+    Attributes:
+        announce: that function; may be replaced.
+        signal: number of the first signal; None before it.
+    """
+
+    def __init__(self, announce: Callable[[int], None] = lambda number: None) -> None:
+        self.announce = announce
+        self.signal: int | None = None
+        self._deferred: list[int] = []
+
+    def check(self) -> None:
+        """Raise Interrupted if a signal has come."""
+        if self.signal is not None:
+            raise Interrupted(self.signal)
+
+    def restore(self) -> None:
+        """Install the handlers again, which Ray's start replaces in the kernel."""
+        for number in self._deferred:
+            signal.signal(number, self.handle)
+
+    def defer(self, number: int) -> None:
+        """Defer a signal from now on."""
+        self._deferred.append(number)
+        signal.signal(number, self.handle)
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Note the first signal; a later one is raised at once.
+
+        Raises:
+            Interrupted: if this is not the first signal.
+        """
+        if self.signal is not None:
+            raise Interrupted(number)
+        self.signal = number
+        if number == signal.SIGHUP:
+            _leave_terminal()
+        # Another thread, because this one may be in the middle of printing.
+        threading.Thread(target=self.announce, args=(number,), daemon=True).start()
 
 
 @contextmanager
-def deferred_interrupts() -> Iterator[Callable[[], None]]:
-    """Defer Ctrl-C: KeyboardInterrupt is raised only when the returned function is called.
+def deferred_interrupts(
+    announce: Callable[[int], None] = lambda number: None,
+) -> Iterator[Interrupts]:
+    """Defer signals that end a search: the first is raised only by `Interrupts.check`.
 
-    An interrupt at an arbitrary line crashes the interpreter while Ray starts, or leaves a record
-    that says "running" forever. A second Ctrl-C is raised at once. Nothing changes where Ctrl-C has
-    a handler of its own, and outside the main thread, which alone receives signals.
+    A second signal is raised at once. Nothing changes for a signal that has a handler of its own or
+    is ignored, and outside the main thread, which alone receives signals.
+
+    Args:
+        announce: function to call with the number of the first signal, at once, in another thread.
     """
-    is_pending = False
-
-    def defer(number: int, frame: FrameType | None) -> None:
-        nonlocal is_pending
-        is_pending = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    def check() -> None:
-        if is_pending:
-            raise KeyboardInterrupt
-
-    has_default_handler = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    can_defer = has_default_handler and threading.current_thread() is threading.main_thread()
-    if can_defer:
-        signal.signal(signal.SIGINT, defer)
+    interrupts, before = Interrupts(announce), {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.getsignal(number) for number in _SIGNALS}
+    before = {number: handler for number, handler in before.items() if _is_ours(handler)}
     try:
-        yield check
+        for number in before:
+            interrupts.defer(number)
+        yield interrupts
     finally:
-        if can_defer:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def raised_interrupts() -> Iterator[None]:
+    """Raise Interrupted at SIGTERM and SIGHUP, as KeyboardInterrupt at Ctrl-C.
+
+    So the files and processes of the command are cleaned up.
+    """
+    numbers = []
+    if threading.current_thread() is threading.main_thread():
+        numbers = [n for n in _SIGNALS[1:] if signal.getsignal(n) is signal.SIG_DFL]
+    try:
+        for number in numbers:
+            signal.signal(number, _raise)
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    raise Interrupted(number)
+
+
+def _leave_terminal() -> None:
+    """Write to nowhere instead of a terminal that is closed, where each write raises an error."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        with suppress(OSError):
+            if stat.S_ISCHR(os.fstat(stream).st_mode):
+                os.dup2(nowhere, stream)
+    os.close(nowhere)
+
+
+def _is_ours(handler: object) -> bool:
+    """Return True for a default handler and for a handler of this module."""
+    owner = getattr(handler, "__self__", None)
+    return handler in {*_DEFAULTS, _raise} or isinstance(owner, Interrupts)

@@ -54,14 +54,14 @@ class SearchObserver:
             time_ms: time of the event in the journal.
         """
 
-    def reported(self, trial: Trial, report: Report, time_ms: int, *, is_best: bool) -> None:
+    def reported(self, trial: Trial, report: Report, time_ms: int, *, leads: bool) -> None:
         """Called after the conductor has decided about a report.
 
         Args:
             trial: the trial, which is ended or paused if the conductor has decided so.
             report: its newest report.
             time_ms: time of the event in the journal.
-            is_best: True if the report has made the trial the best one.
+            leads: True if no other trial is better at its report of this number.
         """
 
     def trial_ended(self, trial: Trial, outcome: Outcome, time_ms: int) -> None:
@@ -118,7 +118,7 @@ class TrackerObserver(SearchObserver):
         self._tracker.start_trial(trial.number, trial.spec, self._environment, time_ms, tags)
 
     @override
-    def reported(self, trial: Trial, report: Report, time_ms: int, *, is_best: bool) -> None:
+    def reported(self, trial: Trial, report: Report, time_ms: int, *, leads: bool) -> None:
         self._tracker.log_report(trial.number, report, time_ms)
 
     @override
@@ -150,8 +150,8 @@ class ViewObserver(SearchObserver):
             self._view.event(trial, str(trial.outcome))
 
     @override
-    def reported(self, trial: Trial, report: Report, time_ms: int, *, is_best: bool) -> None:
-        self._view.event(trial, report_text(trial, self._metric, is_best=is_best))
+    def reported(self, trial: Trial, report: Report, time_ms: int, *, leads: bool) -> None:
+        self._view.event(trial, report_text(trial, self._metric, leads=leads))
 
     @override
     def message_sent(self, text: str) -> None:
@@ -191,12 +191,12 @@ class DashboardObserver(SearchObserver):
         return self._store.close()
 
 
-def report_text(trial: Trial, metric: str, *, is_best: bool) -> str:
-    """Format the newest report of a trial: `report 3/9  val_loss 4.1234  best so far`."""
+def report_text(trial: Trial, metric: str, *, leads: bool) -> str:
+    """Format the newest report of a trial: `report 3/9  val_loss 4.1234  best at this report`."""
     value = trial.objective(metric)
     parts = [f"report {len(trial.reports)}/{len(trial.report_steps)}  {metric} {value:.4f}"]
-    if is_best:
-        parts.append("best so far")
+    if leads:
+        parts.append("best so far" if trial.has_finished else "best at this report")
     if trial.outcome:
         parts.append(str(trial.outcome))
     elif trial.is_paused:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune.execution import class_cache
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 from typing_extensions import override
@@ -37,6 +38,7 @@ def run_ray_tune(driver: Driver, workers: Sequence[Any], slots: int, folder: Pat
     Raises:
         KeyboardInterrupt: if the search was halted or the user interrupted it.
     """
+    _hide_credentials()
     barrier = StartBarrier(driver)
     trainable = tune.with_resources(
         tune.with_parameters(TuneTrainable, workers=workers), {"cpu": 0, SLOT: 1}
@@ -59,6 +61,15 @@ def run_ray_tune(driver: Driver, workers: Sequence[Any], slots: int, folder: Pat
         ),
     )
     tuner.fit()
+
+
+def _hide_credentials() -> None:
+    """Keep Tune from copying credentials into the settings of its trials, which Ray logs.
+
+    MLflow uploads artifacts with these credentials from this process; the trials need none.
+    """
+    names = class_cache.ENV_VARS_TO_PROPAGATE
+    names.difference_update({name for name in names if name.startswith("AWS_")})
 
 
 class StartBarrier:

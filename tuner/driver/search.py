@@ -6,18 +6,20 @@ import contextlib
 import itertools
 import shutil
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from signal import SIGINT
+from typing import TYPE_CHECKING, cast
 
 from model.corpus.corpus import Corpus
 from model.corpus.prepare import prepare
 from tuner.driver.context import SearchContext
-from tuner.driver.interrupt import deferred_interrupts
+from tuner.driver.early_checks import check_early, name_taken
+from tuner.driver.interrupt import Interrupts, deferred_interrupts, signal_text
 from tuner.driver.session import run_search
 from tuner.driver.view import SilentView, View
-from tuner.errors import TunerError
+from tuner.errors import Interrupted, JournalError, TunerError
 from tuner.home import Home
 from tuner.journal.edit import check_edit
 from tuner.journal.events import SearchBegun
@@ -25,8 +27,9 @@ from tuner.journal.journal import Journal
 from tuner.journal.journaled_search import JournaledSearch
 from tuner.names import check_name, check_new_name
 from tuner.results.result import SearchResult
-from tuner.space.conflicts import conflicts
+from tuner.space.conflicts import check_contexts, conflicts
 from tuner.space.data_facts import DataFacts
+from tuner.space.data_notes import data_notes
 from tuner.space.space import SearchSpace
 from tuner.tracking.datasets import dataset_inputs
 from tuner.tracking.record import Record
@@ -47,6 +50,7 @@ def search(
     view: View | None = None,
     space_text: str | None = None,
     fresh: bool = False,
+    debug: bool = False,
 ) -> SearchResult:
     """Run a search and record it.
 
@@ -57,6 +61,7 @@ def search(
         view: view of the progress; by default nothing is shown.
         space_text: text of the file of the space, to be kept with the search.
         fresh: True to train trials again that another search has finished already.
+        debug: True to keep the folder of Ray's session, with its logs.
 
     Returns:
         The trials and the best one.
@@ -67,17 +72,22 @@ def search(
         StoreError: if the tracking store cannot be used; once trials have run, a store that fails
             is reported in the result's `problem` instead.
         ResultError: if no trial reached a report.
+        Interrupted: if a signal ended the search before the first report.
     """
     started = time.monotonic()
     if name is not None:
         check_new_name(name)
     home, view = home or Home.at(), view or SilentView()
     space_text = space_text or space.model_dump_json(indent=2)
+    early_record = check_early(space, home, name)
     space, start = warm_started(space, home)
     corpus = _prepare(space, home, view)
+    for note in data_notes(corpus):
+        view.phase(note)
     facts = _check_facts(space, corpus, start)
-    with deferred_interrupts() as check_interrupt, contextlib.ExitStack() as ray:
-        record = _start_ray(ray, corpus, home, view)
+    with deferred_interrupts(_announcing(view)) as interrupts, contextlib.ExitStack() as ray:
+        record = _start_ray(ray, corpus, home, view, interrupts, early_record, debug=debug)
+        interrupts.check()  # nothing is recorded yet
         name, journal = _claim_name(record, space, name, home)
         with contextlib.closing(journal):
             try:
@@ -92,7 +102,7 @@ def search(
                 name, space, space_text, home, view, corpus, facts, record, journal, tracker,
                 None, fresh, ray,
             )  # fmt: skip
-            return run_search(context, check_interrupt, started)
+            return _run(context, interrupts, started)
 
 
 def resume(
@@ -103,6 +113,7 @@ def resume(
     view: View | None = None,
     space_text: str | None = None,
     fresh: bool = False,
+    debug: bool = False,
 ) -> SearchResult:
     """Resume a search that was interrupted or killed, or shall have more trials.
 
@@ -114,6 +125,7 @@ def resume(
         view: view of the progress; by default nothing is shown.
         space_text: text of the file of the edited space.
         fresh: True to train trials again that another search has finished already.
+        debug: True to keep the folder of Ray's session, with its logs.
 
     Returns:
         The trials and the best one.
@@ -125,13 +137,15 @@ def resume(
         StoreError: if the tracking store cannot be used; once trials have run, a store that fails
             is reported in the result's `problem` instead.
         ResultError: if no trial reached a report.
+        Interrupted: if a signal ended the search before the first report.
     """
     started = time.monotonic()
     check_name(name)
     home, view = home or Home.at(), view or SilentView()
     if not home.search(name).is_dir():
         raise TunerError(f"there is no search {name} in {home.root}; 'tuner list' shows them")
-    with deferred_interrupts() as check_interrupt, contextlib.ExitStack() as ray:
+    announce = _announcing(view)
+    with _naming(name), deferred_interrupts(announce) as interrupts, contextlib.ExitStack() as ray:
         with contextlib.closing(Journal.open(home.search(name))) as journal:
             recorded = JournaledSearch.of_name(journal.events, name)
             space = edit(recorded.space) if edit else recorded.space
@@ -140,6 +154,7 @@ def resume(
                 # file names only the warm start.
                 space = space.model_copy(update={"tokenizer": recorded.space.tokenizer})
             check_edit(recorded.space, space, name)
+            early_record = check_early(space, home)
             corpus = _prepare(space, home, view)
             facts = recorded.facts
             fingerprints = corpus.data_fingerprint, corpus.tokenizer_fingerprint
@@ -148,14 +163,14 @@ def resume(
                     f"the data of {name} changed since it began; restore them to resume it, or "
                     f"start a new search"
                 )
-            record = _start_ray(ray, corpus, home, view)
+            record = _start_ray(ray, corpus, home, view, interrupts, early_record, debug=debug)
             tracker = _open_tracker(space, facts, name, home, None, resume=True)
             text = space_text or recorded.space_text
             context = SearchContext(
                 name, space, text, home, view, corpus, facts, record, journal, tracker, recorded,
                 fresh, ray,
             )  # fmt: skip
-            return run_search(context, check_interrupt, started)
+            return _run(context, interrupts, started)
 
 
 def _prepare(space: SearchSpace, home: Home, view: View) -> Corpus:
@@ -163,15 +178,62 @@ def _prepare(space: SearchSpace, home: Home, view: View) -> Corpus:
         return prepare(space.data, space.tokenizer, home.corpora, on_progress=on_progress)
 
 
-def _start_ray(stack: contextlib.ExitStack, corpus: Corpus, home: Home, view: View) -> Record:
+def _announcing(view: View) -> Callable[[int], None]:
+    """Return a function that shows that a signal has come while the search starts or ends."""
+
+    def announce(number: int) -> None:
+        view.phase(f"{signal_text(number)}: ending the search, which takes some seconds")
+
+    return announce
+
+
+def _start_ray(
+    stack: contextlib.ExitStack,
+    corpus: Corpus,
+    home: Home,
+    view: View,
+    interrupts: Interrupts,
+    record: Record | None,
+    *,
+    debug: bool,
+) -> Record:
     """Start Ray until the stack is closed, and open the store meanwhile: each takes seconds."""
     from tuner.workers.cluster import local_ray
 
+    def wait() -> None:
+        interrupts.restore()
+        interrupts.check()
+
     view.phase("starting Ray and the workers")
-    with ThreadPoolExecutor(1) as pool:
-        opening = pool.submit(Record, home.tracking_uri)
-        stack.enter_context(local_ray(corpus.nbytes))
-        return opening.result()
+    pool = ThreadPoolExecutor(1)
+    opening = None if record else pool.submit(Record, home.tracking_uri)
+    pool.shutdown(wait=False)  # a signal need not wait for it
+    folder = stack.enter_context(local_ray(corpus.nbytes, on_wait=wait, keep_logs=debug))
+    interrupts.restore()
+    if debug:
+        view.phase(f"Ray's logs are kept in {folder}")
+    return record or cast("Future[Record]", opening).result()
+
+
+def _run(context: SearchContext, interrupts: Interrupts, started: float) -> SearchResult:
+    """Run a search whose inputs are complete, and close its journal."""
+    with _naming(context.name):
+        result = run_search(context, interrupts, started)
+    try:
+        context.journal.close()
+    except JournalError as error:  # everything is trained, and the result is known
+        return replace(result, lost=str(error))
+    return result
+
+
+@contextlib.contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Add the name of a recorded search to the exception of a signal."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        number = error.signal if isinstance(error, Interrupted) else SIGINT
+        raise Interrupted(number, name) from error
 
 
 def _claim_name(
@@ -180,17 +242,14 @@ def _claim_name(
     """Return a free name for the search, and its journal; creating the folder claims the name."""
     used_names = {search.name for search in record.searches()}
     if name in used_names:
-        raise TunerError(
-            f"a search called {name} is recorded already; choose another --name, or resume it by "
-            f"--resume {name}"
-        )
+        raise name_taken(str(name))
     candidates = [name] if name else (f"{space.name}-{i}" for i in itertools.count(1))
     for candidate in candidates:
         if candidate not in used_names:
             with contextlib.suppress(FileExistsError):
                 home.search(candidate).mkdir(parents=True)
                 return candidate, Journal.open(home.search(candidate))
-    raise TunerError(f"{home.search(str(name))} exists already; choose another --name")
+    raise name_taken(str(name))
 
 
 def _open_tracker(
@@ -221,11 +280,7 @@ def _check_facts(space: SearchSpace, corpus: Corpus, start: WarmStart | None) ->
     if start is not None:
         start.check_tokenizer(corpus.tokenizer_fingerprint)
         facts = replace(facts, init_from=start.init_from)
-    try:
-        for shape in space.shapes(facts.vocab_size):
-            facts.sequences(shape.context_length)
-    except ValueError as error:
-        raise TunerError(f"the space {space.name} does not fit its data: {error}") from error
+    check_contexts(space, facts)
     # Reading the file has reported all conflicts but those that depend on the number of tokens.
     for _, message in conflicts(space, facts.train_size):
         raise TunerError(f"the space {space.name} does not fit its data: {message}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from tuner.conductor.board import Board
 from tuner.conductor.conductor import Conductor
 from tuner.driver.context import SearchContext
-from tuner.driver.interrupt import deferred_interrupts
+from tuner.driver.interrupt import Interrupts, deferred_interrupts
 from tuner.driver.training import TrainingResult, train
 from tuner.errors import ResultError, StoreError
 from tuner.journal.events import SessionEnded
@@ -24,7 +24,7 @@ from tuner.tracking.tracker import Tracker
 
 def run_search(
     context: SearchContext,
-    check_interrupt: Callable[[], None],
+    interrupts: Interrupts,
     started: float,
 ) -> SearchResult:
     """Train the trials of a search, record the result and publish it.
@@ -34,7 +34,7 @@ def run_search(
 
     Args:
         context: inputs of the session.
-        check_interrupt: function that raises KeyboardInterrupt once the user wants to end.
+        interrupts: deferred signals of the user.
         started: time of `time.monotonic` at which the session started.
 
     Raises:
@@ -45,7 +45,7 @@ def run_search(
     status, best_run, store = "failed", None, _StoreSteps()
     end = SessionEnded(status)
     try:
-        training = train(context, check_interrupt)
+        training = train(context, interrupts)
         store.run(tracker.flush)
         result = _result(context, training, started)
         status = result.status
@@ -66,7 +66,8 @@ def run_search(
         shutil.rmtree(context.folder / "tune", ignore_errors=True)
         if store.problem is None and status == "finished":
             shutil.rmtree(context.folder / "checkpoints", ignore_errors=True)
-    return replace(result, problem=store.problem or _publish(context, result))
+    problem = store.problem or _publish(context, result)
+    return replace(result, problem=problem, signal=interrupts.signal)
 
 
 class _StoreSteps:
@@ -148,7 +149,7 @@ def _result(context: SearchContext, training: TrainingResult, started: float) ->
             f"no trial of {context.name} has a result: {outcomes}; if they diverged, lower the "
             f"learning rates; 'tuner show --search {context.name}' shows them"
         )
-    wall = time.monotonic() - started
+    wall, recorded = time.monotonic() - started, context.recorded
     run_ids = {n: r for n in board.trials if (r := context.tracker.run_of(n)) is not None}
     return SearchResult(
         name=context.name,
@@ -158,7 +159,7 @@ def _result(context: SearchContext, training: TrainingResult, started: float) ->
         best=best,
         run_ids=run_ids,
         experiment_id=context.tracker.experiment_id,
-        wall_seconds=wall,
+        wall_seconds=wall + (recorded.seconds if recorded else 0.0),
         training_share=training.training_seconds / (training.workers * wall),
         run_id=context.tracker.run_id,
         status="interrupted" if training.halted else "finished",
@@ -170,6 +171,7 @@ def _result(context: SearchContext, training: TrainingResult, started: float) ->
         limit=conductor.limit,
         halted=training.halted,
         advice=[] if training.halted else _advice(context, conductor),
+        sessions=1 + (len(recorded.sessions) if recorded else 0),
     )
 
 

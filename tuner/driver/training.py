@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tuner.conductor.conductor import Conductor
 from tuner.driver.context import SearchContext, attach_inputs
 from tuner.driver.driver import Driver
+from tuner.driver.interrupt import Interrupts
 from tuner.driver.observer import (
     DashboardObserver,
     SearchObserver,
@@ -20,6 +21,7 @@ from tuner.driver.optuna_dashboard import StudyStore, study_url
 from tuner.journal.events import SearchBegun, SessionBegun
 from tuner.journal.journaled_search import environment_changes
 from tuner.journal.repeat import repeat, restored_decisions
+from tuner.schedulers.scheduler import RULES
 from tuner.tracking.reuse import ReuseIndex
 
 if TYPE_CHECKING:
@@ -48,29 +50,33 @@ class TrainingResult:
     first_turn: float
 
 
-def train(context: SearchContext, check_interrupt: Callable[[], None]) -> TrainingResult:
+def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
     """Train all trials of a search; return early if the search is halted.
 
     Args:
         context: inputs of the session.
-        check_interrupt: function that raises KeyboardInterrupt once the user wants to end.
+        interrupts: deferred signals of the user.
     """
-    from tuner.workers.cluster import start_workers, usage_of
+    from tuner.workers.cluster import answer_of, start_workers, usage_of
+
+    def check_interrupt() -> None:
+        interrupts.announce = lambda number: None  # the driver says from now on that it ends
+        interrupts.check()
 
     with context.ray:
-        check_interrupt()
+        interrupts.check()
         folders = str(context.folder / "checkpoints"), str(context.home.starts)
         devices, in_order = choose_devices(context)
         if devices.needs_calibration:
-            devices = calibrate(devices, context)
+            devices = calibrate(devices, context, interrupts.check)
         workers = start_workers(devices, context.corpus, folders, gated=True)
         attach_inputs(context)  # while the workers start
 
-        import ray
-
         from tuner.workers.watchdog import Watchdog
 
-        environment: dict[str, str] = ray.get(workers[0].environment.remote())
+        environment: dict[str, str] = answer_of(
+            workers[0].environment.remote(), on_wait=interrupts.check
+        )
         slots = devices.number * devices.slots
         conductor = _make_conductor(context, slots, environment, in_order=in_order)
         driver = Driver(
@@ -127,7 +133,9 @@ def choose_devices(context: SearchContext) -> tuple[Devices, bool]:
     return replace(devices, slots=slots, needs_calibration=False), last.in_order
 
 
-def calibrate(devices: Devices, context: SearchContext) -> Devices:
+def calibrate(
+    devices: Devices, context: SearchContext, check_interrupt: Callable[[], None]
+) -> Devices:
     """Return the devices with the number of slots that suits trials like the first one best."""
     from tuner.workers.cluster import calibrated
 
@@ -135,7 +143,8 @@ def calibrate(devices: Devices, context: SearchContext) -> Devices:
     space = context.space
     spec = space.spec(space.defaults(), context.facts, space.search.seed)
     most = math.ceil(space.search.trials / devices.number)
-    return calibrated(devices, context.corpus, spec, most, context.home.calibration)
+    file = context.home.calibration
+    return calibrated(devices, context.corpus, spec, most, file, on_wait=check_interrupt)
 
 
 def _make_conductor(
@@ -146,12 +155,15 @@ def _make_conductor(
     find = ReuseIndex(context.record, environment, context.facts.data_fingerprint)
     may_find = None if context.fresh else find
     if recorded is None or recorded.session is None:
-        conductor = Conductor(context.space, context.facts, slots, find=may_find)
+        rules = recorded.rules if recorded else RULES
+        conductor = Conductor(context.space, context.facts, slots, find=may_find, rules=rules)
     else:
         context.view.phase(f"reading the journal of {context.name}")
         restored = restored_decisions(journal.events, find)
         first_slots = recorded.sessions[0].slots
-        conductor = Conductor(recorded.first_space, context.facts, first_slots, restored, may_find)
+        conductor = Conductor(
+            recorded.first_space, context.facts, first_slots, restored, may_find, recorded.rules
+        )
         repeat(conductor, journal.events, context.name)
         if changed := environment_changes(recorded.session.environment, environment):
             context.view.phase(
@@ -160,7 +172,8 @@ def _make_conductor(
         if context.space != conductor.space or slots != recorded.session.slots:
             conductor.edit(context.space, slots)
     if recorded is not None and context.space != recorded.space:
-        journal.append(SearchBegun(context.space, context.space_text, context.facts))
+        edit = SearchBegun(context.space, context.space_text, context.facts, recorded.rules)
+        journal.append(edit)
     journal.append(SessionBegun(environment, slots, in_order))
     return conductor
 

@@ -22,6 +22,7 @@ from model.engine.report import Report, Status
 from model.spec.trial import InitFrom, TrialSpec
 from tuner.conductor.outcome import Outcome
 from tuner.conductor.trial import Trial
+from tuner.schedulers.scheduler import RULES
 from tuner.space.data_facts import DataFacts
 from tuner.space.parameter import Value
 from tuner.space.space import SearchSpace
@@ -50,12 +51,14 @@ class SearchBegun(_Event):
         space: space to search.
         space_text: text of the file that the space was read from.
         facts: facts of the data that specifications need.
+        rules: version of the conductor's decisions.
     """
 
     kind: ClassVar[str] = "search"
     space: SearchSpace
     space_text: str
     facts: DataFacts
+    rules: int = RULES
 
     @property
     def as_json(self) -> Json:
@@ -66,6 +69,7 @@ class SearchBegun(_Event):
             "space": self.space.model_dump_json(),
             "space_text": self.space_text,
             "facts": {**asdict(self.facts), "init_from": start.model_dump() if start else None},
+            **({} if self.rules == 1 else {"rules": self.rules}),
         }
 
     @classmethod
@@ -77,6 +81,7 @@ class SearchBegun(_Event):
             SearchSpace.model_validate_json(data["space"]),
             data["space_text"],
             DataFacts(**{**data["facts"], "init_from": init_from}),
+            data.get("rules", 1),  # journals of versions before 2 of the rules have no such key
             time_ms=data["time_ms"],
         )
 

@@ -2,7 +2,12 @@
 
 A line is a JSON object that ends in a checksum of the text before the checksum:
 
-    {"event":"report","number":3,…,"time_ms":1795276800000,"crc":"5d41402a"}
+    {"event":"report","number":3,…,"time_ms":1795276800000,"after":"9b74c989…","crc":"5d41402a"}
+
+The checksum shows accidents. `after` is the digest of all lines before this one, so that a line
+that was edited, removed, added or moved is noticed although its checksum fits. The digest of the
+whole journal is recorded with the search; whoever changes both can still forge a search. Lines of
+earlier versions have no `after`, and are covered by those that follow them.
 
 A search is resumed by reading its journal from the beginning. A last line that a kill or a power
 failure left incomplete is cut off, because its event was not carried out. Any other line that does
@@ -13,6 +18,7 @@ not match its checksum is an error. JSON has no NaN: a number that is not finite
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import io
 import json
 import math
@@ -31,7 +37,10 @@ from tuner.tracking.tags import JOURNAL_FILE
 _LOCK = "lock"
 _CRC = len(b',"crc":"01234567"}')
 _FLOAT = "$float"
+_AFTER = "after"
+_DIGITS = 32  # hexadecimal, of a digest
 _RETRY_SECONDS = 1.0
+_LOCK_ATTEMPTS, _LOCK_SECONDS = 3, 0.05
 
 
 class Journal:
@@ -42,6 +51,7 @@ class Journal:
         events: events that the journal had when it was opened.
         begun_ms: time of the first event; 0 without events.
         problem: why events wait in memory for the disk, in one sentence; None if none wait.
+        digest: digest of all lines, with those that wait, as hexadecimal digits.
     """
 
     def __init__(self, folder: Path, lock: int) -> None:
@@ -51,7 +61,7 @@ class Journal:
         self._waiting: list[bytes] = []  # lines
         self._next_try = 0.0
         self._reason: str | None = None
-        self.events, self._end = _parse(self.path, _data(self.path))
+        self.events, self._end, self.digest = _parse(self.path, _data(self.path))
         self.begun_ms: int = self.events[0].time_ms if self.events else 0
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
         os.ftruncate(self._file, self._end)
@@ -99,7 +109,9 @@ class Journal:
         """
         time_ms = time.time_ns() // 1_000_000
         self.begun_ms = self.begun_ms or time_ms
-        self._waiting.append(_line({**event.as_json, "time_ms": time_ms}))
+        line = _line({**event.as_json, "time_ms": time_ms, **_link(self.digest)})
+        self.digest = _digest(self.digest, line)
+        self._waiting.append(line)
         self._write()
         return time_ms
 
@@ -188,7 +200,40 @@ def read_journal(folder: Path) -> list[Event]:
         raise JournalError(f"cannot read {path}: {error.strerror}") from error
 
 
+def digest_of(path: Path) -> str:
+    """Return the digest of a journal; empty if there is none.
+
+    Raises:
+        JournalError: if the journal is damaged.
+    """
+    return _parse(path, _data(path))[2]
+
+
+def is_running(folder: Path) -> bool:
+    """Return True if a process runs the search of a folder."""
+    try:
+        lock = os.open(folder / _LOCK, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
 # lines --------------------------------------------------------------------------------------
+
+
+def _digest(before: str, line: bytes) -> str:
+    """Return the digest of some lines and one more."""
+    return hashlib.sha256(before.encode() + line).hexdigest()[:_DIGITS]
+
+
+def _link(digest: str) -> Json:
+    return {_AFTER: digest} if digest else {}
 
 
 def _line(data: Json) -> bytes:
@@ -209,10 +254,10 @@ def _without_nan(value: Any) -> Any:
     return value
 
 
-def _parse(path: Path, data: bytes) -> tuple[list[Event], int]:
-    """Return the events, and the number of their bytes."""
+def _parse(path: Path, data: bytes) -> tuple[list[Event], int, str]:
+    """Return the events, the number of their bytes, and their digest."""
     events: list[Event] = []
-    end = 0
+    end, digest = 0, ""
     for number, line in enumerate(io.BytesIO(data), start=1):
         is_complete = line.endswith(b"\n")
         values = _values(line[:-1]) if is_complete else None
@@ -224,6 +269,11 @@ def _parse(path: Path, data: bytes) -> tuple[list[Event], int]:
                 f"{path}:{number} is damaged: it does not match its checksum; restore the file, or "
                 "delete this line and all lines after it to continue from there"
             )
+        if values.get(_AFTER, digest) != digest:
+            raise JournalError(
+                f"{path}:{number} does not follow the lines before it: a line was edited, removed, "
+                f"added or moved; restore the file ('tuner show' says where its copy is recorded)"
+            )
         try:
             events.append(read_event(values))
         except (KeyError, TypeError, ValueError) as error:
@@ -232,7 +282,8 @@ def _parse(path: Path, data: bytes) -> tuple[list[Event], int]:
                 f"version for this search ({path}:{number})"
             ) from error
         end += len(line)
-    return events, end
+        digest = _digest(digest, line)
+    return events, end, digest
 
 
 def _values(line: bytes) -> Json | None:
@@ -259,14 +310,17 @@ def _data(path: Path) -> bytes:
 
 def _take(lock: int, folder: Path) -> None:
     """Lock a file, and write the id of this process into it."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    for _ in range(_LOCK_ATTEMPTS):
+        with suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        time.sleep(_LOCK_SECONDS)  # `is_running` may hold the lock for an instant
+    else:
         pid = os.pread(lock, 20, 0).decode(errors="replace").strip()
         raise JournalInUse(
             f"the search {folder.name} is being run by {f'process {pid}' if pid else 'another'}; "
             "wait for it or stop it first"
-        ) from None
+        )
     with suppress(OSError):  # the disk may be full; the lock holds without the id
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)

@@ -68,6 +68,7 @@ class JournaledSearch:
         space_text: text of the file that the space was read from.
         facts: facts of the data that specifications need.
         first_space: space of the first session.
+        rules: version of the conductor's decisions.
         is_edited: True if the space was edited.
         sessions: sessions of all drivers; none if the first driver was killed before its session.
         trials: trials by number.
@@ -75,12 +76,14 @@ class JournaledSearch:
         end: end of the newest session; None while the session runs, or if its driver was killed.
         started_ms: time of the first event.
         newest_ms: time of the newest event.
+        seconds: time of all sessions, each from its start to its end or last event.
     """
 
     space: SearchSpace
     space_text: str
     facts: DataFacts
     first_space: SearchSpace
+    rules: int
     is_edited: bool
     sessions: Sequence[SessionBegun]
     trials: Mapping[int, JournaledTrial]
@@ -88,6 +91,7 @@ class JournaledSearch:
     end: SessionEnded | None
     started_ms: int
     newest_ms: int
+    seconds: float
 
     @classmethod
     def of(cls, events: Sequence[Event]) -> Self | None:
@@ -99,18 +103,22 @@ class JournaledSearch:
         before = takewhile(lambda event: not isinstance(event, SessionBegun), events)
         first = [event for event in before if isinstance(event, SearchBegun)][-1]
         ends = [event for event in events if isinstance(event, SessionBegun | SessionEnded)]
+        end = ends[-1] if ends and isinstance(ends[-1], SessionEnded) else None
         return cls(
             space=searches[-1].space,
             space_text=searches[-1].space_text,
             facts=searches[-1].facts,
             first_space=first.space,
+            rules=first.rules,
             is_edited=len(searches) > 1,
             sessions=[event for event in events if isinstance(event, SessionBegun)],
             trials=_trials(events),
             reports=[event for event in events if isinstance(event, Reported)],
-            end=ends[-1] if ends and isinstance(ends[-1], SessionEnded) else None,
+            end=end,
             started_ms=events[0].time_ms,
             newest_ms=events[-1].time_ms,
+            # the summary also counts the time in which the first session read its data
+            seconds=max(_seconds(events), end.summary.get("wall_seconds", 0.0) if end else 0.0),
         )
 
     @classmethod
@@ -130,10 +138,22 @@ class JournaledSearch:
         """The newest session; None if no driver came to begin one."""
         return self.sessions[-1] if self.sessions else None
 
-    @property
-    def seconds(self) -> float:
-        """Seconds from the first event to the newest one."""
-        return (self.newest_ms - self.started_ms) / 1000
+
+def _seconds(events: Sequence[Event]) -> float:
+    """Return the time of all sessions, without the gaps between them."""
+    spans, is_open, num_sessions = [[events[0].time_ms, events[0].time_ms]], True, 0
+    for event in events:
+        match event:
+            case SessionBegun() if num_sessions:  # the first one is part of the first span
+                spans.append([event.time_ms, event.time_ms])
+                is_open = True
+            case SearchBegun():  # an edit, after which the next session begins
+                pass
+            case _ if is_open:
+                spans[-1][1] = event.time_ms
+        is_open = is_open and not isinstance(event, SessionEnded)
+        num_sessions += isinstance(event, SessionBegun)
+    return sum(end - start for start, end in spans) / 1000
 
 
 def _trials(events: Sequence[Event]) -> dict[int, JournaledTrial]:

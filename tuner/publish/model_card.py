@@ -51,8 +51,7 @@ def _worth(result: SearchResult) -> str:
     lines = [
         # MLflow's list of versions shows the first line as plain text
         f"Trial {result.best.number} of {result.name}: {result.metric} {value:.4f}, "
-        f"by which it was selected; the defaults have "
-        f"{result.trials[0].objective(result.metric):.4f}.",
+        f"by which it was selected{_defaults(result)}.",
     ]
     if confirmed:
         span = f"; 95 % interval {confirmed.low:.4f} … {confirmed.high:.4f}"
@@ -65,6 +64,13 @@ def _worth(result: SearchResult) -> str:
         selected = {trial.number: trial.objective(result.metric) for trial in result.trials}
         lines += ["", *summary(result.confirmation, result.metric, selected)[1:]]
     return "\n".join(lines)
+
+
+def _defaults(result: SearchResult) -> str:
+    """Return the value of the defaults, if they were trained to the end like the best trial."""
+    defaults = result.trials[0]
+    value = defaults.objective(result.metric)
+    return f"; the defaults have {value:.4f}" if defaults.has_finished else ""
 
 
 def _searched(result: SearchResult) -> str:

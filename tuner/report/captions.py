@@ -19,12 +19,14 @@ _EDGE = 0.1  # of a range
 
 
 def best_so_far(best: BestSoFar, series: ReportData) -> str:
-    """Caption of the best value so far: first and last value, and the speed of the improvement."""
+    """Caption of the best finished trial so far: first and last value, speed of the improvement."""
     values, trial = best.values, best.trials[-1]
     at = f"after {best.tokens[-2]:,} training tokens of all trials"
     metric = series.metric
     if len(set(values)) == 1:
-        text = f"The first value was the best: {value_text(values[0])} of trial {trial}, {at}."
+        text = (
+            f"The first finished trial was the best: {value_text(values[0])}, trial {trial}, {at}."
+        )
     else:
         verb = "fell" if series.sign > 0 else "rose"
         text = (

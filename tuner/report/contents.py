@@ -14,6 +14,7 @@ from tuner.conductor.trial import Trial
 from tuner.formatting import clock, short_hash, short_run
 from tuner.report.figures import value_text
 from tuner.report.series import Ending, ReportData, ending
+from tuner.results.comparison import compare_with_defaults
 from tuner.results.pareto import pareto_front
 from tuner.results.range_edit import numbers
 from tuner.results.result import SearchResult
@@ -68,7 +69,10 @@ def headline(series: ReportData) -> str:
         return f"{count} trial{'' if count == 1 else 's'} on the Pareto front"
     best, change = result.best, gain(series)
     so_far = "So far, " if result.halted or result.status == "running" else ""
-    if best.number == 0:
+    is_alone = not any(t.has_finished for t in result.trials if t.number)
+    if best.number == 0 and is_alone and len(result.trials) > 1:
+        answer = "no trial but the defaults was trained to the end"
+    elif best.number == 0:
         answer = "no trial beat the defaults"
     elif change is None:
         answer = f"trial {best.number} has the best {result.metric}"
@@ -81,11 +85,13 @@ def headline(series: ReportData) -> str:
 
 
 def gain(series: ReportData) -> float | None:
-    """Return the improvement of the best trial over the defaults, in percent; None if unknown."""
-    value, base = series.result.best.objective(series.metric), series.defaults
-    if base is None or not base or not math.isfinite(value):
-        return None
-    return 100 * series.sign * (base - value) / abs(base)
+    """Return the improvement of the best trial over the defaults, in percent.
+
+    Returns:
+        None if trial 0 is the best, has no finite value, or has no report after equal training.
+    """
+    comparison = compare_with_defaults(series.result)
+    return None if comparison is None else comparison.change
 
 
 def tiles(series: ReportData) -> list[Tile]:
@@ -109,25 +115,27 @@ def _best(result: SearchResult) -> Tile:
     note = f"trial {best.number}"
     if metric == "val_loss" and math.isfinite(value):
         note += f", perplexity {math.exp(min(value, 700)):.1f}"
-    sign = result.space.objective.sign
-    values = [sign * trial.objective(metric) for trial in result.trials if trial.has_finished]
+    if not best.has_finished:
+        title = f"{result.space.objective.lowest.capitalize()} {metric}"
+        note = f"trial {best.number} at report {best.place} of {best.num_places}"
+        return Tile(title, _value(value), note, is_winner=True)
+    ranks = [result.rank(trial) for trial in result.trials if trial.has_finished]
     # fresh seeds may have chosen another trial
-    is_best = not best.has_finished or sign * value <= min(values)
-    title = f"Best {metric}" if is_best else f"{metric} of the winner"
+    title = f"Best {metric}" if result.rank(best) <= min(ranks) else f"{metric} of the winner"
     return Tile(title, _value(value), note, is_winner=True)
 
 
 def _against(series: ReportData) -> list[Tile]:
-    base, change, best = series.defaults, gain(series), series.result.best
-    if base is None:
+    base, comparison = series.defaults, compare_with_defaults(series.result)
+    if comparison is None and series.result.best.number == 0:
+        return [Tile("Defaults", "–" if base is None else value_text(base), "trial 0 is the best")]
+    if comparison is None:
         return [Tile("Defaults", "∞", "trial 0 has no value to compare with")]
-    if change is None or best.number == 0:
-        return [Tile("Defaults", value_text(base), "trial 0; no other trial is better")]
-    better = "lower" if (change >= 0) == (series.sign > 0) else "higher"
-    first = series.result.trials[0]
-    at = "" if first.has_finished else f" at {first.tokens:,} tokens"
-    note = f"defaults: {_value(base)}{at}"
-    return [Tile("Compared with the defaults", f"{abs(change):.1f} % {better}", note)]
+    better = "lower" if (comparison.change >= 0) == (series.sign > 0) else "higher"
+    at = "" if comparison.is_final else f", both at report {comparison.place}"
+    note = f"defaults: {_value(comparison.defaults)}{at}"
+    value = f"{abs(comparison.change):.1f} % {better}"
+    return [Tile("Compared with the defaults", value, note)]
 
 
 def _best_of_each(result: SearchResult) -> list[Tile]:

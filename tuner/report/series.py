@@ -67,12 +67,12 @@ class Curve:
 
 @dataclass(frozen=True)
 class BestSoFar:
-    """Best value of all trials: a point for each improvement, and one for the end.
+    """Best value of the finished trials: a point for each improvement, and one for the end.
 
     Attributes:
         tokens: tokens that all trials had trained.
         seconds: time since the search started; None if the record does not have all times.
-        values: best objective so far.
+        values: best objective of a finished trial so far.
         trials: numbers of the trials that reached the values.
     """
 
@@ -140,9 +140,11 @@ class ReportData:
 
     @property
     def defaults(self) -> float | None:
-        """Objective of trial 0, which has the defaults; None if it is not finite."""
+        """Objective of trial 0, which has the defaults; None if it did not finish."""
         first = next((trial for trial in self.trials if trial.number == 0), None)
-        value = math.inf if first is None else first.objective(self.metric)
+        if first is None or not first.has_finished:
+            return None
+        value = first.objective(self.metric)
         return value if math.isfinite(value) else None
 
     @property
@@ -201,9 +203,10 @@ class ReportData:
 
     @cached_property
     def best_so_far(self) -> BestSoFar | None:
-        """Best value over all reports in the order of time; None if no value is finite.
+        """Best value of the finished trials in the order of time; None if there is none.
 
-        Without recorded times the trials are taken one after another.
+        Values after a part of the budget are not compared with values after all of it. Without
+        recorded times the trials are taken one after another.
         """
         times = self.result.times
         has_times = all(len(trial.times) == len(trial.reports) for trial in self.trials)
@@ -221,8 +224,9 @@ class ReportData:
         for seconds, number, _, spent, trial, report in events:
             total, end = total + spent, seconds
             value = trial.value(self.metric, report)
-            is_bad = report.status is Status.DIVERGED or not math.isfinite(value)
-            if not is_bad and self.sign * value < best:
+            if report.status is not Status.FINISHED or not math.isfinite(value):
+                continue
+            if self.sign * value < best:
                 best = self.sign * value
                 points.append((total, seconds, value, number))
         if not points:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from tuner.errors import RecordError, TunerError
 from tuner.home import Home
@@ -18,7 +19,8 @@ def check_output(path: str | Path) -> None:
     """Check that a report can be written to a path, before the report is made.
 
     Raises:
-        TunerError: if the folder of the path does not exist, or the path is a folder.
+        TunerError: if the folder of the path does not exist or cannot be written, or the path is a
+            folder.
     """
     path = Path(path)
     try:
@@ -29,16 +31,24 @@ def check_output(path: str | Path) -> None:
         raise TunerError(f"there is no folder {path.parent} to write {path.name} to")
     if is_folder:
         raise TunerError(f"{path} is a folder; name a file in it, such as report.html")
+    try:
+        if path.exists():
+            path.open("ab").close()
+        else:
+            TemporaryFile(dir=path.parent).close()  # it has no name, and leaves nothing behind
+    except OSError as error:
+        raise TunerError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def check_folder(path: str | Path) -> None:
     """Create a folder for PNGs, if it does not exist.
 
     Raises:
-        TunerError: if the path is not a folder, or cannot be created.
+        TunerError: if the path is not a folder, or cannot be created or written.
     """
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=path).close()
     except OSError as error:
         raise TunerError(f"{path} cannot be written: {error.strerror}") from error
 

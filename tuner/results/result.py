@@ -32,8 +32,9 @@ class SearchResult:
         best: the best trial; the confirmed winner if there is one.
         run_ids: trial number → MLflow run.
         experiment_id: of MLflow.
-        wall_seconds: time from start or resumption to the summary.
-        training_share: share of the workers' time spent inside training, from 0 to 1.
+        wall_seconds: time of all sessions, each from its start to its end or last report.
+        training_share: share of the workers' time that the last session spent inside training,
+            from 0 to 1.
         run_id: MLflow run of the search, the parent of the trials' runs.
         status: finished, interrupted, failed, or running.
         started: time of the start, in milliseconds since the epoch.
@@ -44,7 +45,10 @@ class SearchResult:
         limit: name of the limit that ended the search, if one did.
         halted: reason why the search ended early; it can be resumed.
         advice: recommendations for the next search.
-        problem: reason why the record is incomplete, if it is.
+        problem: why the tracking store lacks data, which `tuner sync` sends; None if it has all.
+        lost: why the journal lacks its last events; None if it has all.
+        signal: number of the signal that interrupted the session; None if none did.
+        sessions: number of times that the search was begun or resumed.
     """
 
     name: str
@@ -67,16 +71,26 @@ class SearchResult:
     halted: str | None = None
     advice: list[str] = field(default_factory=list)
     problem: str | None = None
+    lost: str | None = None
+    signal: int | None = None
+    sessions: int = 1
 
     @property
     def ranked(self) -> list[Trial]:
-        """The trials, best first; finished ones before the others."""
+        """The trials: finished ones, best first; then the others, the furthest trained first."""
 
-        def rank(trial: Trial) -> tuple[bool, float]:
-            value = trial.objective(self.metric)
-            return not trial.has_finished, self.space.objective.rank(value)
+        def order(trial: Trial) -> tuple[bool, int, float]:
+            place = 0 if trial.has_finished or trial.has_diverged else trial.place
+            return not trial.has_finished, -place, self.rank(trial)
 
-        return sorted(self.trials, key=rank)
+        return sorted(self.trials, key=order)
+
+    def rank(self, trial: Trial) -> float:
+        """Return the newest value of a trial for comparisons after equal training.
+
+        Smaller is better; infinity if the trial diverged or has no value.
+        """
+        return self.space.objective.rank(trial.objective(self.metric))
 
     @property
     def tokens_spent(self) -> int:

@@ -11,6 +11,7 @@ from rich.text import Text
 from tuner.conductor.confirmation import summary
 from tuner.conductor.trial import Trial
 from tuner.formatting import clock, counted
+from tuner.results.comparison import compare_with_defaults, cut_leader
 from tuner.space.parameter import symbol
 
 if TYPE_CHECKING:
@@ -31,39 +32,70 @@ def summary_sentences(result: SearchResult) -> list[str]:
     return [text.plain for text in summary_texts(result)]
 
 
-def _sign(result: SearchResult) -> int:
-    return result.space.objective.sign
-
-
 def _gain(result: SearchResult) -> list[Text]:
-    """Compare the best trial with the defaults of the symbol table."""
-    best, defaults, sign = result.best, result.trials[0], _sign(result)
-    value, base = best.objective(result.metric), defaults.objective(result.metric)
+    """Compare the best trial with trial 0, after equal training."""
+    best, defaults, metric = result.best, result.trials[0], result.metric
+    value = best.objective(metric)
     moved = [symbol(p.name) for p in result.space.moved()]
     note = f" (moved into your ranges: {', '.join(moved)})" if moved else ""
-    if best is defaults:
-        return [Text(f"No trial beat the defaults of the symbol table{note}: {value:.4f}.")]
-    if math.isinf(base):
-        return [Text(f"Best {result.metric} {value:.4f}; the defaults{note} {defaults.outcome}.")]
-    at = "" if defaults.has_finished else f" at {defaults.tokens:,} tokens"
-    values = [
-        sign * trial.objective(result.metric) for trial in result.trials if trial.has_finished
-    ]
-    is_best = not best.has_finished or sign * value <= min(values)
-    change = 100 * sign * (base - value) / abs(base) if base else 0.0
-    better = "lower" if sign == 1 else "higher"
-    worse = "higher" if sign == 1 else "lower"
-    line = Text.assemble(
-        ("Best " if is_best else f"Trial {best.number} has ", ""),
-        (f"{result.metric} {value:.4f}", "bold green"),
-        f" against {base:.4f}{at} of the defaults{note}: {abs(change):.1f} % "
-        f"{better if change >= 0 else worse}",
-    )
+    if not best.has_finished:
+        line = Text(
+            f"No trial was trained to the end. The {result.space.objective.lowest} {metric} is "
+            f"{value:.4f}, of trial {best.number} at report {best.place} of {best.num_places}"
+        )
+    elif best is defaults:
+        is_alone = not any(trial.has_finished for trial in result.trials[1:])
+        if is_alone and len(result.trials) > 1:
+            start = f"Only trial 0, the defaults{note}, was trained to the end"
+        else:
+            start = f"No trial beat trial 0, the defaults{note}"
+        line = Text(f"{start}: {metric} {value:.4f}")
+    else:
+        ranks = [result.rank(trial) for trial in result.trials if trial.has_finished]
+        # fresh seeds may have chosen another trial than the best one of the search
+        start = "Best " if result.rank(best) <= min(ranks) else f"Trial {best.number} has "
+        line = Text.assemble(start, (f"{metric} {value:.4f}", "bold green"))
+    line.append(_against(result, note)).append(".")
+    return [line, *_cut(result), *_translation(best)]
+
+
+def _against(result: SearchResult, note: str) -> str:
+    """Return the end of the sentence on the best trial: its comparison with the defaults."""
+    defaults, sign = result.trials[0], result.space.objective.sign
+    if result.best is defaults:
+        return ""
+    comparison = compare_with_defaults(result)
+    if comparison is None:
+        ended = defaults.has_diverged or defaults.has_failed
+        return f"; the defaults{note} {defaults.outcome}" if ended else ""
+    value, base = comparison.value, comparison.defaults
+    is_lower = (comparison.change >= 0) == (sign > 0)
+    change = f"{abs(comparison.change):.1f} % {'lower' if is_lower else 'higher'}"
+    if not comparison.is_final:
+        at = f"at report {comparison.place}"
+        return f"; {at} it had {value:.4f} against {base:.4f} of the defaults{note}: {change}"
+    text = f" against {base:.4f} of the defaults{note}: {change}"
     if result.metric == "val_loss":
-        line.append(
+        text += (
             f" (perplexity {math.exp(min(value, 700)):.1f} against {math.exp(min(base, 700)):.1f})"
         )
-    return [line.append("."), *_translation(best)]
+    return text
+
+
+def _cut(result: SearchResult) -> list[Text]:
+    """Name a trial that may be better than the best one, but was not trained to the end."""
+    trial = cut_leader(result)
+    if trial is None:
+        return []
+    value = result.best.value_at(result.metric, trial.place)
+    assert value is not None
+    return [
+        Text(
+            f"Trial {trial.number} may be better: it had {trial.objective(result.metric):.4f} at "
+            f"report {trial.place} of {trial.num_places}, where trial {result.best.number} had "
+            f"{value:.4f}, but the search ended before it was trained to the end."
+        )
+    ]
 
 
 def _translation(best: Trial) -> list[Text]:
@@ -93,16 +125,19 @@ def _cost(result: SearchResult) -> list[Text]:
     """Return the training tokens, the time and the number of diverged trials."""
     spent, full = result.tokens_spent, result.tokens_full
     diverged = sum(trial.has_diverged for trial in result.trials)
-    trained = f"Trained {spent:,} tokens in {clock(result.wall_seconds)}"
+    sessions = f" of {result.sessions} sessions" if result.sessions > 1 else ""
+    trained = f"Trained {spent:,} tokens in {clock(result.wall_seconds)}{sessions}"
     if result.halted is None and full:
         share = 100 * (1 - spent / full)
         trained += f"; early stopping saved {share:.0f} % of {full:,} tokens"
     if result.confirmation_tokens:
         trained += f"; the confirmation took another {result.confirmation_tokens:,} tokens"
-    return [
-        Text(f"{trained}." + (f" {counted(diverged, 'trial')} diverged." if diverged else "")),
-        Text(f"The workers spent {100 * result.training_share:.0f} % of the time inside training."),
-    ]
+    lines = [Text(f"{trained}." + (f" {counted(diverged, 'trial')} diverged." if diverged else ""))]
+    if result.training_share:  # otherwise the last session had nothing to train
+        period = "the time" if result.sessions == 1 else "the last session"
+        percent = f"{100 * result.training_share:.0f} %"
+        lines.append(Text(f"The workers spent {percent} of {period} inside training."))
+    return lines
 
 
 def _endings(result: SearchResult) -> list[Text]:

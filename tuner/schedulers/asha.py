@@ -23,13 +23,17 @@ Decided here, where the paper is silent:
   do not count in n. A place that they leave goes to the next best trial as the rung grows.
 * A trial that ended, at the full budget or at a shorter budget of its own, stays on its rungs.
 * Trials that are never stopped are ranked like others, and continue whatever their rank.
+* The leader of a rung is the best trial there that may be stopped. It continues although ⌊n/η⌋ is 0
+  or a trial that is never stopped has the place: in the form `promote` once no new trial is left to
+  start, so that slots without work train the leader; in the form `stop` at its report. So the
+  search ends with the apparent best trial at the full budget, however few trials it has.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tuner.schedulers.rungs import Ladder
+from tuner.schedulers.rungs import Ladder, RungResults
 from tuner.schedulers.scheduler import Choice, Decision, New, Resume, Scheduler, SchedulerContext
 from tuner.space.parameter import Value
 from tuner.space.rungs import rungs
@@ -47,6 +51,7 @@ class _Asha:
     def __init__(self, context: SchedulerContext) -> None:
         self._eta = context.space.search.reduction_factor
         self._never_stopped = context.never_stopped
+        self._leader_continues = context.leader_continues
         self._ladder = Ladder(rungs(context.report_tokens, self._eta, context.budget_tokens))
         self._open: set[int] = set()  # numbers of trials that may report again
 
@@ -68,6 +73,10 @@ class _Asha:
         else:
             self._ladder.climb(number, tokens, value)
 
+    def _leads(self, number: int, rung: RungResults) -> bool:
+        """Return True if a trial is the leader of a rung, and leaders continue."""
+        return self._leader_continues and rung.best(self._never_stopped) == number
+
 
 class AshaStop(_Asha):
     """Stopping form: stops a trial that is not among the best ⌈n/η⌋ when it reaches a rung.
@@ -85,7 +94,7 @@ class AshaStop(_Asha):
         rung = self._ladder.climb(number, tokens, value)
         if rung is None or number in self._never_stopped:
             return Decision.CONTINUE
-        if rung.rank(number) < -(-len(rung) // self._eta):
+        if rung.rank(number) < -(-len(rung) // self._eta) or self._leads(number, rung):
             return Decision.CONTINUE
         self._open.remove(number)
         return Decision.STOP
@@ -99,13 +108,23 @@ class AshaPromote(_Asha):
     """
 
     def choose(self, *, may_start: bool) -> Choice | None:
-        """Resume a trial from the highest rung with a promotion; otherwise start a new trial."""
+        """Resume a trial from the highest rung with a promotion; otherwise start a new trial.
+
+        If no new trial is left, resume the leader of the highest rung whose leader is paused.
+        """
         for rung in reversed(self._ladder.rungs):
             number = rung.best_paused
             if number is not None and rung.rank(number) < len(rung) // self._eta:
                 rung.unpause(number)
                 return Resume(number)
-        return New() if may_start else None
+        if may_start:
+            return New()
+        for rung in reversed(self._ladder.rungs):
+            number = rung.best_paused
+            if number is not None and self._leads(number, rung):
+                rung.unpause(number)
+                return Resume(number)
+        return None
 
     def judge(self, number: int, tokens: int, value: float) -> Decision:
         """Pause a trial at a rung, unless it is promoted at once."""

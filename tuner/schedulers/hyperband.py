@@ -22,7 +22,8 @@ Decided here, where the papers are silent:
   one trial continues. If more trials come later, they begin the next bracket.
 * A report that passes several rungs at once counts on each: unlike in asha the report keeps no
   other trial out, because the number of winners is fixed.
-* Trials that are never stopped are ranked like others, and continue in addition if they lose.
+* Trials that are never stopped are ranked like others, and continue in addition if they lose. If
+  they take all places of a rung, the best other trial continues in addition.
 """
 
 from __future__ import annotations
@@ -69,12 +70,21 @@ class Bracket:
         plan: size and rungs.
         eta: η, one in η trials continues at each rung.
         never_stopped: numbers of the trials that continue even if they lose.
+        leader_continues: True if one trial that may be stopped continues at each rung.
     """
 
-    def __init__(self, plan: BracketPlan, eta: int, never_stopped: frozenset[int]) -> None:
+    def __init__(
+        self,
+        plan: BracketPlan,
+        eta: int,
+        never_stopped: frozenset[int],
+        *,
+        leader_continues: bool = True,
+    ) -> None:
         self._plan = plan
         self._eta = eta
         self._never_stopped = never_stopped
+        self._leader_continues = leader_continues
         self._started = 0
         self._rung = 0  # index of the lowest undecided rung
         self._places = 0  # planned number of trials at this rung
@@ -172,7 +182,11 @@ class Bracket:
             return []
         results = self._results[self._rung]
         ranking = sorted(self._rivals & results.keys(), key=lambda number: results[number])
-        return ranking[: _share(places, self._eta)]
+        count = _share(places, self._eta)
+        winners = ranking[:count]
+        if self._leader_continues and self._never_stopped.issuperset(winners):
+            winners += [n for n in ranking[count:] if n not in self._never_stopped][:1]
+        return winners
 
     def _decide(self) -> None:
         """Decide every rung that all awaited trials have reached."""
@@ -205,6 +219,7 @@ class Hyperband:
     def __init__(self, context: SchedulerContext) -> None:
         self._eta = context.space.search.reduction_factor
         self._never_stopped = context.never_stopped
+        self._leader_continues = context.leader_continues
         self._plans = plans(context)
         self._begun = 0  # number of brackets begun
         self._brackets: list[Bracket] = []  # brackets that are not over
@@ -234,7 +249,11 @@ class Hyperband:
         if not self._brackets or not self._brackets[-1].is_open:
             plan = self._plans[self._begun % len(self._plans)]
             self._begun += 1
-            self._brackets.append(Bracket(plan, self._eta, self._never_stopped))
+            self._brackets.append(
+                Bracket(
+                    plan, self._eta, self._never_stopped, leader_continues=self._leader_continues
+                )
+            )
         bracket = self._bracket_of[number] = self._brackets[-1]
         bracket.add(number)
 

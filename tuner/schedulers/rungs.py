@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
+from collections.abc import Container
 
 # A result: value, number of earlier results on the rung, number of the trial. The order of results
 # is the ranking: the smaller value first, of equal values the earlier report.
@@ -61,6 +62,10 @@ class RungResults:
     def ranking(self) -> list[int]:
         """Numbers of the trials, best first."""
         return [number for _, _, number in self._ranked]
+
+    def best(self, without: Container[int]) -> int | None:
+        """Return the number of the best trial that is not among some trials; None without one."""
+        return next((number for _, _, number in self._ranked if number not in without), None)
 
     @property
     def values(self) -> list[float]:

@@ -5,14 +5,25 @@ from __future__ import annotations
 from pydantic import ValidationError
 
 from model.spec.hyperparameters import find_symbol
+from tuner.errors import TunerError
 from tuner.formatting import broken_rule, shown
 from tuner.formatting import listed as in_words
 from tuner.space.combinations import corners
+from tuner.space.data_facts import DataFacts
 from tuner.space.parameter import symbol
 from tuner.space.space import SearchSpace
 
 # A message gives the values of these parameters.
 _SHOWN = ("batch_size", "context_length", "total_steps", "epochs")
+
+
+def check_contexts(space: SearchSpace, facts: DataFacts) -> None:
+    """Raise TunerError if a part of the data is shorter than a context of the space."""
+    try:
+        for length in sorted({shape.context_length for shape in space.shapes(facts.vocab_size)}):
+            facts.sequences(length)
+    except ValueError as error:
+        raise TunerError(f"the space {space.name} does not fit its data: {error}") from error
 
 
 def conflicts(space: SearchSpace, train_size: int) -> list[tuple[str, str]]:

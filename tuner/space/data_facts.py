@@ -64,9 +64,10 @@ class DataFacts:
         parts = {"training": self.train_size, "validation": self.validation_size}
         for part, tokens in parts.items():
             if tokens <= context_length:
+                share = "" if part == "training" else ", or a larger data.validation_fraction"
                 raise ValueError(
                     f"context_length {context_length} is longer than the {part} text of {tokens} "
-                    f"tokens; use a shorter context or more text"
+                    f"tokens; use a shorter context or more text{share}"
                 )
         return (
             num_sequences(self.train_size, context_length),

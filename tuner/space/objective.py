@@ -66,6 +66,11 @@ class Objective(Frozen):
         """Factor that makes smaller values better: -1 if large values are good, else 1."""
         return SIGNS[self.mode]
 
+    @property
+    def lowest(self) -> str:
+        """The word for the best of several values: `lowest` or `highest`."""
+        return "lowest" if self.sign > 0 else "highest"
+
     def rank(self, value: float) -> float:
         """Return a value for comparisons: smaller is better, infinity if it is not finite."""
         return self.sign * value if math.isfinite(value) else math.inf

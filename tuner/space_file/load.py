@@ -9,13 +9,16 @@ hyperparameters:
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
 
+from model.errors import CorpusError
 from model.spec.data import DataConfig, TokenizerConfig
 from model.spec.hyperparameters import find_symbol
 from tuner.errors import SpaceError
@@ -72,6 +75,36 @@ def read_space(path: str | Path, overrides: Sequence[Override] = ()) -> tuple[Se
     if space is None or file.mistakes:
         raise SpaceError(file.name, file.mistakes)
     return space, annotated(file.text, overrides)
+
+
+# Beginning of a message → place of what it is about in a file.
+_PLACES: Mapping[str, Place] = {
+    "data.files": ("data", "files"),
+    "data.hub": ("data", "hub"),
+    "data": ("data",),
+    "tokenizer.file": ("tokenizer", "file"),
+}
+
+
+@contextmanager
+def data_errors_located(path: str | Path, overrides: Sequence[Override]) -> Iterator[None]:
+    """Turn a CorpusError of valid spaces, whose data cannot be used, into one with a position.
+
+    Raises:
+        SpaceError: instead of a CorpusError about data or tokenizer, at their place in the file.
+    """
+    try:
+        yield
+    except CorpusError as error:
+        message = str(error)
+        place = _PLACES.get(message.partition(":")[0])
+        if place is None or not Path(path).is_file():  # a pipe has been read already
+            raise
+        file = YamlFile(path)
+        for override in overrides:
+            file.override(override.option, override.path, override.text)
+        file.note(place, message)
+        raise SpaceError(file.name, file.mistakes) from error
 
 
 def _as_spelled(path: tuple[str, ...], data: Any) -> tuple[str, ...]:
@@ -207,18 +240,19 @@ def _located_files(file: YamlFile, data: dict[str, Any]) -> dict[str, Any]:
     """Return `data:` with absolute paths.
 
     Relative paths begin at the folder of the search-space file, or at the working directory if
-    they come from the command line.
+    they come from the command line; `~` is the home folder.
     """
-    folder = file.folder(("data", "hub"))
     hub, files = data.get("hub"), data.get("files")
-    if isinstance(hub, str) and "\0" not in hub and (folder / hub).is_dir():
-        data = data | {"hub": str(folder / hub)}
+    if isinstance(hub, str) and "\0" not in hub:
+        path = _path(file, ("data", "hub"), hub)
+        data = data | {"hub": str(path)} if path.is_dir() else data
     if isinstance(files, str):
         files = [files]
     if not isinstance(files, list):
         return data
-    folder = file.folder(("data", "files"))
-    return data | {"files": tuple(str(folder / f) if isinstance(f, str) else f for f in files)}
+    place: Place = ("data", "files")
+    paths = (str(_path(file, place, f)) if isinstance(f, str) else f for f in files)
+    return data | {"files": tuple(paths)}
 
 
 def _located(file: YamlFile, section: str, data: dict[str, Any], key: str) -> dict[str, Any]:
@@ -226,7 +260,12 @@ def _located(file: YamlFile, section: str, data: dict[str, Any], key: str) -> di
     path = data.get(key)
     if not isinstance(path, str) or not path:
         return data
-    return data | {key: str(file.folder((section, key)) / path)}
+    return data | {key: str(_path(file, (section, key), path))}
+
+
+def _path(file: YamlFile, place: Place, path: str) -> Path:
+    """Return the absolute path of a path that the user wrote at a place."""
+    return file.folder(place) / os.path.expanduser(path)  # noqa: PTH111 - keeps ~ of no user
 
 
 def _parameters(

@@ -17,7 +17,7 @@ from model.progress import OnProgress
 from tuner.conductor.board import Board
 from tuner.conductor.trial import Trial
 from tuner.driver.view import SilentView
-from tuner.formatting import clock
+from tuner.formatting import clock, metric_text
 from tuner.terminal.progress import show_progress
 
 _MOST_ROWS = 12
@@ -159,16 +159,21 @@ def _best_line(board: Board, width: int) -> Text:
     if best is None:
         return Text("waiting for the first report", style="dim")
     line = Text.assemble(
-        "best ",
-        (f"{board.metric} {best.objective(board.metric):.4f}", "bold green"),
+        "best " if best.has_finished else f"{board.objective.lowest} ",
+        (f"{board.metric} {metric_text(board.value(best))}", "bold green"),
         f"  trial {best.number}",
     )
+    if not best.has_finished:  # values after other numbers of tokens are not compared with it
+        line.append(f" at report {best.place}/{best.num_places}")
     defaults = board.trials.get(0)
-    if defaults and defaults is not best and defaults.last:
-        line.append(f"  (defaults {defaults.objective(board.metric):.4f})", style="dim")
+    if defaults and defaults is not best:
+        value = defaults.value_at(board.metric, best.place)
+        if value is not None:
+            line.append(f"  (defaults {metric_text(value)})", style="dim")
     room = min(_LONGEST_BAR, width - len(line) - 2)
     if room >= 8:
-        line.append("  ").append(sparkline(board.best_values, room), style="green")
+        values = [best.value(board.metric, report) for report in best.reports]
+        line.append("  ").append(sparkline(values, room), style="green")
     return line
 
 

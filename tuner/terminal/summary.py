@@ -75,14 +75,15 @@ def _best_trials(result: SearchResult, width: int) -> RenderableType:
     rows = [
         [
             trial.number,
-            metric_text(trial.objective(result.metric)),
+            metric_text(trial.objective(result.metric)) if trial.last else "",
             _outcome(trial),
             *(trial.text_of(name) for name in names),
         ]
         for trial in result.ranked[:MOST_TRIALS]
     ]
     columns = ["trial", result.metric, "outcome", *map(symbol, names)]
-    title = f"{result.name}: the best of {counted(len(result.trials), 'trial')}"
+    count = len(result.trials)
+    title = f"{result.name}: the best of {count} trials" if count > 1 else f"{result.name}: 1 trial"
     return table(title, columns, rows, width)
 
 

@@ -73,6 +73,17 @@ def trial_tags(
     return {**tags, Tag.ORIGIN: "recorded"} if recorded else tags
 
 
+def parameters_of(spec: TrialSpec) -> dict[str, str]:
+    """Return the parameters of a trial's run, as MLflow keeps them."""
+    values = {
+        **{name: getattr(spec.hyperparameters, name) for name in SYMBOL_TABLE},
+        **spec.architecture.model_dump(),
+        "micro_batch": spec.micro_batch,
+        "seed": spec.seed,
+    }
+    return {name: str(value) for name, value in values.items()}
+
+
 @dataclass(frozen=True)
 class RunSettings:
     """Place and description of a search in MLflow.
@@ -225,15 +236,9 @@ class Runs:
         """Write the data sets of a trial, then its specification, then its parameters."""
         from mlflow.entities import Param
 
-        parameters = {
-            **{name: getattr(spec.hyperparameters, name) for name in SYMBOL_TABLE},
-            **spec.architecture.model_dump(),
-            "micro_batch": spec.micro_batch,
-            "seed": spec.seed,
-        }
         self.log_inputs(run_id)
         self._client.log_text(run_id, spec.model_dump_json(indent=2), SPEC_FILE)
-        params = [Param(name, str(value)) for name, value in parameters.items()]
+        params = [Param(name, value) for name, value in parameters_of(spec).items()]
         self._client.log_batch(run_id, params=params)
 
     def log(self, run_id: str, reports: Sequence[TimedReport]) -> int:

@@ -28,11 +28,17 @@ _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
 _SQLITE = "sqlite:///"
+DOCTOR_HINT = "; check it with 'tuner doctor'"
 # Pattern of a store's error → explanation.
 _REASONS = (
     (r"Connection refused", "it refuses connections"),
     (r"timeout exception|timed out", "it does not answer"),
     (r"Name or service not known|Failed to resolve|name resolution", "its host is unknown"),
+    (
+        r"(?:error code|too many|failed with error code) (401|403)",
+        "it answers with error {}: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or "
+        "MLFLOW_TRACKING_TOKEN) to a user who may write",
+    ),
     (r"(?:error code|too many|failed with error code) (\d{3})", "it answers with error {}"),
     (r"database is locked", "the database is locked by another process"),
 )
@@ -48,8 +54,7 @@ def store_errors(uri: str) -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
         raise StoreError(
-            f"the tracking store {uri} cannot be used: {reason_of(error)}; check it with "
-            "'tuner doctor'"
+            f"the tracking store {uri} cannot be used: {reason_of(error)}{DOCTOR_HINT}"
         ) from error
 
 

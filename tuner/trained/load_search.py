@@ -96,7 +96,7 @@ def result_of(
         best=best,
         run_ids=run_ids,
         experiment_id=search.experiment_id,
-        wall_seconds=summary.get("wall_seconds", journaled.seconds),
+        wall_seconds=journaled.seconds,
         training_share=summary.get("training_share", 0.0),
         run_id=search.run_id,
         status=end.status if end else "running",
@@ -108,6 +108,7 @@ def result_of(
         limit=end.limit if end else None,
         halted=end.halted if end else None,
         advice=list(end.advice) if end else [],
+        sessions=len(journaled.sessions),
     )
 
 

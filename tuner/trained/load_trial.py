@@ -133,13 +133,15 @@ def _read(
     assert tokenizer is not None
     try:
         source = WarmStartSource.read(path)
+        _, tensors = source.tensors_for(optimizer_state=False)
+        if source.spec.hash != spec.hash:
+            raise CheckpointError("the checkpoint is of another trial")
     except CheckpointError as error:
         raise RecordError(
             f"the recorded weights of trial {trial.number} of {trial.search} cannot be used: "
             f"{str(error).replace(str(path), path.name)}; delete {CHECKPOINT_FILE} of its run "
             f"{short_run(trial.run_id)}, and the trial is trained again"
         ) from error
-    _, tensors = source.tensors_for(optimizer_state=False)
     weights = {name.removeprefix("weights."): tensor for name, tensor in tensors.items()}
     return TrainedTrial(trial, spec, source.step, weights, tokenizer, origin)
 

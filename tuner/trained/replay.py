@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from model.corpus.corpus import Corpus
-from model.corpus.prepare import prepare
+from model.corpus.prepare import cached, prepare
 from model.engine.report import METRICS, SOME_METRICS, Report
 from model.progress import OnProgress, silent
 from model.sources.fingerprint import difference, fingerprint
+from model.spec.data import TokenizerConfig
 from model.spec.trial import TrialSpec
 from tuner.errors import RecordError
 from tuner.formatting import short_hash
@@ -22,6 +24,7 @@ from tuner.tracking.metrics import as_stored
 from tuner.tracking.record import Record
 from tuner.tracking.records import TrialRecord
 from tuner.tracking.tags import ENVIRONMENT
+from tuner.trained.check_record import check_record
 
 # On another device or library version sums are rounded differently, and training amplifies this.
 RELATIVE_TOLERANCE = 0.02
@@ -70,6 +73,7 @@ class ReplayResult:
         differences: all numbers that differ, by step.
         changed: part of the environment → recorded and present value, where they differ.
         state: checkpoint at the last report, if `replay` got a folder for checkpoints.
+        prepared: True if it was trained on the prepared copy of the data in the home.
     """
 
     trial: TrialRecord
@@ -79,13 +83,15 @@ class ReplayResult:
     differences: list[Difference]
     changed: dict[str, tuple[str, str]]
     state: Path | None = None
+    prepared: bool = False
 
     @property
     def sentence(self) -> str:
         """The verdict as a message for the user."""
         if self.verdict is Verdict.BIT_EXACT:
-            which = f"all {self.reports} reports are" if self.reports > 1 else "its report is"
-            return f"bit-exact: {which} the same to the last bit"
+            on = ", on the prepared copy of the data, which was not compared with the data"
+            count = f"all {self.reports} reports are" if self.reports > 1 else "its report is"
+            return f"bit-exact: {count} the same to the last bit{on if self.prepared else ''}"
         environment = "; ".join(f"{k} {old} → {new}" for k, (old, new) in self.changed.items())
         worst = max(self.differences, key=lambda d: d.of_allowed)
         if self.verdict is Verdict.WITHIN_TOLERANCE:
@@ -110,6 +116,7 @@ def replay(
     on_report: OnReport | None = None,
     on_progress: OnProgress = silent,
     states: Path | None = None,
+    prepared: bool = False,
 ) -> ReplayResult:
     """Retrain a recorded trial and compare its reports with the recorded ones.
 
@@ -120,12 +127,15 @@ def replay(
         on_report: called with the number of each replayed report, their count, and the report.
         on_progress: called with the progress of the preparation of the data.
         states: folder for checkpoints; None saves none.
+        prepared: True to train on the prepared copy of the data in the home, whatever has become
+            of the data itself.
 
     Returns:
         The verdict, with the differences between the reports.
 
     Raises:
-        RecordError: if there is no such trial, or its data, tokenizer or warm start have changed.
+        RecordError: if there is no such trial, its record contradicts itself, or its data,
+            tokenizer or warm start have changed.
         CorpusError: if the data cannot be read.
         StoreError: if the tracking store cannot be used.
     """
@@ -137,12 +147,17 @@ def replay(
         raise RecordError(
             f"trial {trial.number} of {trial.search} ({trial.status}) has no report to compare with"
         )
+    check_record(trial, spec, recorded)
     if spec.init_from is not None:
         bring_start(record, record.search(trial.search), spec.init_from, home)
-    corpus = _recorded_corpus(record, trial, spec, home, on_progress)
-    reports, present = _retrain(
-        spec, len(recorded), trial.environment, corpus, home.starts, on_report, states
-    )
+    with TemporaryDirectory(prefix="tuner-replay-") as folder:
+        if prepared:
+            corpus = _prepared_corpus(record, trial, spec, home)
+        else:
+            corpus = _recorded_corpus(record, trial, spec, home, Path(folder), on_progress)
+        reports, present = _retrain(
+            spec, len(recorded), trial.environment, corpus, home.starts, on_report, states
+        )
     changed = {
         name: (trial.environment[name], present[name])
         for name in ENVIRONMENT
@@ -158,26 +173,33 @@ def replay(
         differences,
         changed,
         Path(last) if last else None,
+        prepared,
     )
 
 
 def _recorded_corpus(
-    record: Record, trial: TrialRecord, spec: TrialSpec, home: Home, on_progress: OnProgress
+    record: Record,
+    trial: TrialRecord,
+    spec: TrialSpec,
+    home: Home,
+    folder: Path,
+    on_progress: OnProgress,
 ) -> Corpus:
-    """Prepare the data and the tokenizer of a trial; raise RecordError if they have changed."""
+    """Prepare the data and the tokenizer of a trial; raise RecordError if they have changed.
+
+    They are prepared anew in a folder: nothing shows that the copy in the home is of this data.
+    """
     identity = fingerprint(spec.data)  # reads all files: file times prove nothing
     if identity.digest != spec.data_fingerprint:
         changes = difference(record.data_files(trial), identity.files) or "its options changed"
         hint = "; python-stdlib differs between versions of Python" if spec.data.source else ""
         raise RecordError(
-            f"the data has changed: {changes}{hint}; restore it to replay (fingerprint "
+            f"the data has changed: {changes}{hint}; restore it to replay, or try 'tuner replay "
+            f"--prepared', which trains on the copy that was prepared for the search (fingerprint "
             f"{short_hash(identity.digest)}… instead of {short_hash(spec.data_fingerprint)}…)"
         )
-    tokenizer = spec.tokenizer
-    if tokenizer.file is not None:
-        search = record.search(trial.search)
-        tokenizer = recorded_tokenizer(record, search, spec.tokenizer_fingerprint, home)
-    corpus = prepare(spec.data, tokenizer, home.corpora, on_progress=on_progress)
+    tokenizer = _recorded_tokenizer(record, trial, spec, home)
+    corpus = prepare(spec.data, tokenizer, folder, on_progress=on_progress)
     if corpus.tokenizer_fingerprint != spec.tokenizer_fingerprint:
         raise RecordError(
             f"this version of tuner trains another tokenizer from the same data (fingerprint "
@@ -185,6 +207,28 @@ def _recorded_corpus(
             f"{short_hash(spec.tokenizer_fingerprint)}…); replay with the recorded version"
         )
     return corpus
+
+
+def _prepared_corpus(record: Record, trial: TrialRecord, spec: TrialSpec, home: Home) -> Corpus:
+    """Load the corpus that was prepared for a trial; raise RecordError if it is gone."""
+    tokenizer = _recorded_tokenizer(record, trial, spec, home)
+    corpus = cached(spec.data, tokenizer, home.corpora, digest=spec.data_fingerprint)
+    if corpus is None or corpus.tokenizer_fingerprint != spec.tokenizer_fingerprint:
+        raise RecordError(
+            f"{home.corpora} has no prepared copy of the data of this trial; restore the data and "
+            f"replay without --prepared"
+        )
+    return corpus
+
+
+def _recorded_tokenizer(
+    record: Record, trial: TrialRecord, spec: TrialSpec, home: Home
+) -> TokenizerConfig:
+    """Return the configuration of a trial's tokenizer; a file is the recorded one."""
+    if spec.tokenizer.file is None:
+        return spec.tokenizer
+    search = record.search(trial.search)
+    return recorded_tokenizer(record, search, spec.tokenizer_fingerprint, home)
 
 
 def _retrain(

@@ -6,17 +6,25 @@ import contextlib
 import gc
 import logging
 import os
+import secrets
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+from typing_extensions import override
 
 from model.corpus.corpus import Corpus
 from model.spec.trial import TrialSpec
 from tuner.workers.devices import Devices
+from tuner.workers.ray_folder import ray_folder
 
 _ANSWER_SECONDS = 10.0
+_WAIT_SECONDS = 0.05  # between two calls of a function while Ray starts
 _MOST_CALLS = 10_000  # waiting in one worker at one time
 _SMALLEST_OBJECT_STORE = 100_000_000  # bytes
 # Custom Ray resource: each client of Tune takes one, so that Tune counts clients and not CPUs.
@@ -37,41 +45,156 @@ _RAY_ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune's handler works only while trials train
 }
+# Ray's settings of the token by which its processes know each other.
+_TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"
+_TOKENS = ("RAY_AUTH_TOKEN", _TOKEN_PATH)
 
 
 @contextlib.contextmanager
-def local_ray(corpus_bytes: int) -> Iterator[None]:
+def local_ray(
+    corpus_bytes: int, *, on_wait: Callable[[], None] = lambda: None, keep_logs: bool = False
+) -> Iterator[Path]:
     """Run a local Ray, without output, until the block ends.
 
     Args:
         corpus_bytes: size of the data that workers share through the object store.
+        on_wait: function to call about twenty times a second while Ray starts.
+        keep_logs: True to keep the folder of the session, with Ray's logs.
+
+    Yields:
+        The folder of the session.
+    """
+    session = _RaySession(max(_SMALLEST_OBJECT_STORE, 2 * corpus_bytes), keep_logs=keep_logs)
+    session.start()
+    try:
+        while not session.started.wait(_WAIT_SECONDS):
+            on_wait()
+        if session.error is not None:
+            raise session.error
+        yield session.folder
+    finally:
+        session.ended.set()
+        session.join()
+
+
+class _RaySession(threading.Thread):
+    """A thread that starts Ray, and shuts it down when `ended` is set.
+
+    In the main thread, Ray would install handlers of its own for signals, and an interrupt in
+    Ray's start would crash the interpreter. The thread lives as long as Ray, because the kernel
+    ends Ray's processes with the thread that started them.
+
+    Args:
+        object_store_bytes: size of the object store.
+        keep_logs: True to keep the folder of the session.
+
+    Attributes:
+        folder: folder of the session, once Ray has started.
+        started: set when Ray has started, or cannot.
+        error: why Ray cannot start; None if it can.
+        ended: set by the caller when Ray shall end.
+    """
+
+    folder: Path
+
+    def __init__(self, object_store_bytes: int, *, keep_logs: bool) -> None:
+        super().__init__(name="ray")
+        self._object_store_bytes, self._keep_logs = object_store_bytes, keep_logs
+        self.started, self.ended = threading.Event(), threading.Event()
+        self.error: BaseException | None = None
+
+    @override
+    def run(self) -> None:
+        # Ray's processes inherit the mask. A terminal that closes sends SIGHUP to all its
+        # processes, and systemd or Slurm SIGTERM to all of a job; but the search needs its workers
+        # until it has ended by itself.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGTERM})
+        try:
+            with ray_folder(keep=self._keep_logs) as self.folder:
+                with _ray_environment(self.folder):
+                    self._run_ray()
+        except BaseException as error:  # noqa: BLE001 - raised in the thread of the caller
+            self.error = error
+        finally:
+            self.started.set()
+
+    def _run_ray(self) -> None:
+        import ray
+
+        if self.ended.is_set():  # a signal came in the seconds of the import
+            return
+        logging.getLogger("ray").setLevel(logging.ERROR)  # Ray notes that this is a thread
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the driver reports failures
+        try:
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=self._object_store_bytes,
+                resources={SLOT: _MOST_SLOTS},
+                _temp_dir=str(self.folder / "ray"),
+            )
+            self.started.set()
+            self.ended.wait()
+        finally:
+            # Ray Tune leaves cycles behind, and their destructors call Ray. If another thread
+            # collects them while Ray shuts down, Ray ends this process ("The core worker has
+            # already been shutdown"): seen once, on a busy machine, after a search that its time
+            # limit had halted.
+            gc.collect()
+            gc.disable()
+            try:
+                _kill_helpers(self.folder)
+                ray.shutdown()
+            finally:
+                gc.enable()
+
+
+@contextlib.contextmanager
+def _ray_environment(folder: Path) -> Iterator[None]:
+    """Set Ray's settings, and keep the token of the session in its private folder.
+
+    By default Ray keeps one token for all sessions in `~/.ray`, where others may read it, and which
+    some machines do not have or cannot write.
     """
     if "ray" not in sys.modules:
         for key, value in _RAY_ENVIRONMENT.items():
             os.environ.setdefault(key, value)
-    import ray
-
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the driver reports failures
-    ray.init(
-        address="local",
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=max(_SMALLEST_OBJECT_STORE, 2 * corpus_bytes),
-        resources={SLOT: _MOST_SLOTS},
-    )
+    if not os.environ.keys().isdisjoint(_TOKENS):  # the user's own
+        yield
+        return
+    path = folder / "token"
+    path.touch(0o600, exist_ok=False)
+    path.write_text(_token(), encoding="ascii")
+    os.environ[_TOKEN_PATH] = str(path)
     try:
         yield
     finally:
-        # Ray Tune leaves cycles behind, and their destructors call Ray. If another thread collects
-        # them while Ray shuts down, Ray ends this process ("The core worker has already been
-        # shutdown"): seen once, on a busy machine, after a search that its time limit had halted.
-        gc.collect()
-        gc.disable()
-        try:
-            ray.shutdown()
-        finally:
-            gc.enable()
+        os.environ.pop(_TOKEN_PATH, None)
+
+
+def _kill_helpers(folder: Path) -> None:
+    """Kill the processes of a Ray session that need not end in order: its monitors.
+
+    They do not receive SIGTERM, and Ray waits a second for each before it kills it.
+    """
+    import psutil
+
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            is_rays = any(str(folder) in argument for argument in child.cmdline())
+            if is_rays and child.name() not in {"raylet", "gcs_server"}:
+                child.kill()
+
+
+@cache
+def _token() -> str:
+    """Return the token of all sessions of this process, because Ray reads a token only once."""
+    if "ray" in sys.modules:  # the program may have run Ray already, with its usual token
+        with contextlib.suppress(OSError, RuntimeError):  # no such file, no home
+            return (Path.home() / ".ray" / "auth_token").read_text(encoding="ascii").strip()
+    return secrets.token_hex(32)
 
 
 def start_workers(
@@ -101,7 +224,15 @@ def start_workers(
     )
 
 
-def calibrated(devices: Devices, corpus: Corpus, spec: TrialSpec, most: int, file: Path) -> Devices:
+def calibrated(
+    devices: Devices,
+    corpus: Corpus,
+    spec: TrialSpec,
+    most: int,
+    file: Path,
+    *,
+    on_wait: Callable[[], None] = lambda: None,
+) -> Devices:
     """Return the devices with the number of slots that one of them measures to be best.
 
     A separate worker measures; its end releases all GPU memory.
@@ -112,6 +243,7 @@ def calibrated(devices: Devices, corpus: Corpus, spec: TrialSpec, most: int, fil
         spec: specification of the first trial.
         most: largest useful number of slots of a device.
         file: file of earlier measurements.
+        on_wait: function to call about twenty times a second meanwhile.
     """
     import ray
     from ray.exceptions import RayError
@@ -119,7 +251,8 @@ def calibrated(devices: Devices, corpus: Corpus, spec: TrialSpec, most: int, fil
     no_folders = "", ""  # a measurement writes no checkpoints
     (worker,) = make_workers(1, corpus.splits, 1, devices.kind, no_folders, dtype=devices.dtype)
     try:
-        slots: int = ray.get(worker.slots_for.remote(spec.model_dump_json(), str(file)))
+        answer = worker.slots_for.remote(spec.model_dump_json(), str(file))
+        slots: int = answer_of(answer, on_wait=on_wait)
     except RayError:  # the trials will report whatever is broken
         slots = devices.slots
     ray.kill(worker)
@@ -194,6 +327,20 @@ def _actor_class() -> type:
 
     WorkerActor.__qualname__ = WorkerActor.__name__  # Ray names the process after it
     return WorkerActor
+
+
+def answer_of(reference: Any, *, on_wait: Callable[[], None]) -> Any:
+    """Wait for an answer of a worker.
+
+    Args:
+        reference: Ray reference to the answer.
+        on_wait: function to call about twenty times a second meanwhile.
+    """
+    import ray
+
+    while not ray.wait([reference], timeout=_WAIT_SECONDS)[0]:
+        on_wait()
+    return ray.get(reference)
 
 
 def usage_of(worker: Any) -> dict[str, float]:

@@ -32,19 +32,33 @@ class Devices:
     needs_calibration: bool = False
 
 
+def check_devices(space: SearchSpace) -> None:
+    """Check that this machine has the devices that a space names, before Ray starts.
+
+    Raises:
+        TunerError: as `find_devices`.
+    """
+    engine = space.engine
+    if engine.device in {"cuda", "mps"} or engine.dtype == "tf32":  # else torch is not needed
+        _choose_devices(space, _num_cuda_devices())
+
+
 def find_devices(space: SearchSpace) -> Devices:
     """Return the devices that a space asks for; Ray must have been started.
 
     Raises:
         TunerError: if the machine does not have them, or they cannot compute in the dtype.
     """
-    engine, gpus = space.engine, _num_gpus()
-    kind = engine.device
+    return _choose_devices(space, _num_gpus())
+
+
+def _choose_devices(space: SearchSpace, gpus: int) -> Devices:
+    engine, kind = space.engine, space.engine.device
     if kind == "auto":
         kind = "cuda" if gpus else "mps" if _has_mps() else "cpu"
     if kind == "cuda" and not gpus:
         raise TunerError(
-            "engine.device is cuda, but this machine has no GPU that Ray finds; use auto or cpu"
+            "engine.device is cuda, but this machine has no GPU that can be used; use auto or cpu"
         )
     if kind == "mps" and not _has_mps():
         raise TunerError(
@@ -71,6 +85,13 @@ def _num_gpus() -> int:
 
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return int(resources.get("GPU", 0))
+
+
+def _num_cuda_devices() -> int:
+    """Return the number of GPUs that PyTorch finds."""
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def _has_mps() -> bool:

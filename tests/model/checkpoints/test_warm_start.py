@@ -15,6 +15,7 @@ from model.checkpoints.warm_start import WarmStartSource
 from model.engine.engine import Engine
 from model.errors import CheckpointError
 from model.optimizers.registry import OPTIMIZERS
+from model.spec.architecture import parameter_shapes
 from model.spec.trial import InitFrom, TrialSpec
 from tests.conftest import MakeSpec, last_state
 from tests.model.engine.test_engine import (
@@ -26,6 +27,27 @@ from tests.model.engine.test_engine import (
 from tests.model.test_law import SHAPES, assert_same, train
 
 Tokens = tuple[np.ndarray, np.ndarray]
+
+
+@pytest.mark.parametrize("state", [False, True])
+@pytest.mark.parametrize("name", ["ln_final.weight", "layers.0.ffn.w1.weight"])
+def test_source_refuses_tensors_that_do_not_fit(
+    make_spec: MakeSpec, name: str, state: bool
+) -> None:
+    """As in a file that was edited: a tensor is missing or has another shape."""
+    spec = make_spec()
+    tensors = {
+        f"{kind}.{key}": torch.zeros(shape)
+        for kind in ("weights", "m", "v")
+        for key, shape in parameter_shapes(spec.architecture).items()
+    }
+    WarmStartSource(spec, 1, 3.0, tensors).tensors_for(optimizer_state=state)
+    kind = "v" if state else "weights"
+    other = {**tensors, f"{kind}.{name}": torch.zeros(3, 5)}
+    missing = {key: tensor for key, tensor in tensors.items() if key != f"{kind}.{name}"}
+    for damaged in (other, missing):
+        with pytest.raises(CheckpointError, match=rf"{kind} of {name} .* by the specification"):
+            WarmStartSource(spec, 1, 3.0, damaged).tensors_for(optimizer_state=state)
 
 
 @pytest.fixture

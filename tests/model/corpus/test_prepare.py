@@ -23,12 +23,13 @@ from model.corpus import prepare as preparation
 from model.corpus import shards
 from model.corpus.corpus import Corpus
 from model.corpus.prepare import cached, prepare
-from model.corpus.shards import place
+from model.corpus.split import place
 from model.errors import CorpusError
 from model.progress import Progress
 from model.sources.documents import Document
 from model.sources.registry import documents
 from model.spec.data import END_OF_TEXT, DataConfig, TokenizerConfig
+from model.tokenizer.tokenizer import Tokenizer
 
 SMALL = TokenizerConfig(vocab_size=270)
 
@@ -273,7 +274,7 @@ def test_open_corpus_survives_deleted_files(texts: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("module", "at", "redone"),
     [
-        (preparation, "_count_batch", ["survey", "encode"]),
+        (preparation, "count_batch", ["survey", "encode"]),
         (preparation, "merge_pretokens", ["survey", "encode"]),
         (shards, "_encode", ["encode"]),
         (preparation, "assemble", []),
@@ -296,7 +297,7 @@ def test_prepare_resumes_after_an_interruption(
 
     def interrupt(*args: Any, **kwargs: Any) -> Any:
         calls.append(args)
-        if len(calls) == 2 or at in {"merge_pretokens", "_count_batch"}:
+        if len(calls) == 2 or at in {"merge_pretokens", "count_batch"}:
             raise KeyboardInterrupt
         return real(*args, **kwargs)
 
@@ -306,7 +307,7 @@ def test_prepare_resumes_after_an_interruption(
             prepare(config(texts), SMALL, tmp_path / "cache")
     assert [path for path in (tmp_path / "cache").iterdir() if "building" in path.name]
     work: list[str] = []
-    stages = ((preparation, "_survey", "survey"), (shards, "_encode", "encode"))
+    stages = ((preparation, "survey", "survey"), (shards, "_encode", "encode"))
     for at_work, name, stage in stages:
         function = getattr(at_work, name)
 
@@ -414,7 +415,13 @@ def test_prepare_at_once_in_several_threads(texts: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        (b"only one document", {}, "the split is by document, and there is only one; give several"),
+        (
+            b"only one document",
+            {"separator": "|"},
+            "the split is by document, and there is only one; give several files, another separ",
+        ),
+        (b"only one document", {"split_by": "document"}, "there is only one; give several files"),
+        (b"x", {}, "a text of one character cannot be split"),
         (b"\xff\xfe", {}, r"a\.txt is not UTF-8 at byte 0"),
         (b"a <|endoftext|> b\xff", {}, r"a\.txt is not UTF-8 at byte 17"),
         (b" \n", {}, r"a\.txt is empty"),
@@ -506,3 +513,21 @@ def test_prepare_reports_errors_of_a_given_tokenizer(texts: Path, tmp_path: Path
     ):
         with pytest.raises(CorpusError, match=message):
             prepare(config(texts), TokenizerConfig(file=str(file)), tmp_path / "cache")
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_prepare_takes_a_tokenizer_without_all_bytes(tmp_path: Path, processes: int) -> None:
+    """If the text needs none of those that are missing."""
+    vocab = dict(enumerate([b"a", b"b", b" ", b"ab", END_OF_TEXT.encode()]))
+    Tokenizer(vocab, [(b"a", b"b")], [END_OF_TEXT]).save(tmp_path / "few", "huggingface")
+    few, cache = TokenizerConfig(file=str(tmp_path / "few")), tmp_path / "cache"
+    (tmp_path / "good.txt").write_text("ab a b " * 20)
+    corpus = prepare(config(tmp_path / "good.txt"), few, cache, processes=processes)
+    assert corpus.vocab_size == 5
+    assert corpus.train[:4].tolist() == [3, 2, 0, 2]
+    (tmp_path / "bad.txt").write_text("ab a b " * 20 + "ac")
+    with pytest.raises(
+        CorpusError, match=r"data: bad\.txt#0: .* no token for the byte 0x63 \('c'\)"
+    ):
+        prepare(config(tmp_path / "bad.txt"), few, cache, processes=processes)
+    assert len(prepared(cache)) == 1

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import os
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from pyarrow import parquet
 from model.errors import CorpusError
 from model.sources import documents as documents_module
 from model.sources import streams
-from model.sources.formats import FORMATS, TEXT_FORMATS
+from model.sources.formats import FORMATS, NO_SUFFIX, TEXT_FORMATS
 from model.sources.registry import documents
 from model.sources.streams import COMPRESSIONS
 from model.spec.data import DataConfig
@@ -111,7 +113,7 @@ PAIR_WRITERS: dict[str, Callable[[list[tuple[str, str]]], bytes]] = {
 
 
 def test_every_format_has_a_writer_here() -> None:
-    assert set(WRITERS) == set(FORMATS)
+    assert set(WRITERS) == {*FORMATS, NO_SUFFIX}
     assert set(PAIR_WRITERS) == set(FORMATS) - set(TEXT_FORMATS)
     assert set(COMPRESS) == {"", *COMPRESSIONS}
 
@@ -359,10 +361,15 @@ MISTAKES: dict[str, tuple[str, bytes, dict[str, Any], str]] = {
         "a.docx",
         b"x",
         {},
-        r"a\.docx has no suffix that is known; it must be one of \.txt, .*\.gz or \.zst$",
+        r"a\.docx has no suffix that is known; rename it to \.txt if it is plain text, or "
+        r"convert it to one of \.txt, .*\.gz or \.zst$",
     ),
-    "only compressed": ("a.gz", b"x", {}, r"a\.gz has no suffix that is known"),
-    "no suffix": ("a", b"x", {}, r"a has no suffix that is known"),
+    "html": ("a.html", b"<p>x", {}, r"a\.html is HTML.* with pandoc a\.html -t plain -o a\.txt$"),
+    "json": ("a.json", b"[]", {}, r"a\.json is JSON.*\.jsonl.* rename it .* > a\.jsonl$"),
+    "pdf": ("a.pdf", b"%PDF", {}, r"a\.pdf is PDF.* with pdftotext a\.pdf a\.txt$"),
+    "compressed json": ("a.json.gz", b"[]", {}, r"a\.json\.gz has no suffix that is known"),
+    "no gzip": ("a.gz", b"x", {}, r"a\.gz is damaged"),
+    "no text": ("a", b"\x7fELF\0", {}, r"a has no suffix and is read as text, but it holds NUL"),
 }  # fmt: skip
 
 
@@ -374,6 +381,32 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, case: str) -> None:
         read(path, **options)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_text_without_suffix_is_read_if_it_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "input", "a text é".encode())
+    assert read(path) == {"input#0": "a text é"}
+    assert read(write(tmp_path / "input.gz", gzip.compress(b"more"))) == {"input.gz#0": "more"}
+    write(tmp_path / "a.txt", b"in a folder")
+    for pattern in (tmp_path, tmp_path / "*"):
+        found = documents(DataConfig(files=(str(pattern),)))
+        assert [document.name for document in found] == ["a.txt#0"]
+
+
+def test_the_advice_for_a_list_in_json_works(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.json", b'[{"text": "one"}, {"text": "two \xc3\xa9\\n"}]')
+    with pytest.raises(CorpusError) as caught:
+        read(path)
+    command = str(caught.value).partition(" with ")[2]
+    command = command[command.index("python3") :]
+    subprocess.run(command, shell=True, cwd=tmp_path, check=True)
+    assert list(read(tmp_path / "a.jsonl").values()) == ["one", "two é\n"]
+
+
+def test_a_pipe_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.txt")
+    with pytest.raises(CorpusError, match=r"a\.txt is not a regular file; copy its contents"):
+        read(tmp_path / "a.txt")
 
 
 def test_half_a_character_is_replaced_on_demand(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import tiktoken
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from model.errors import CorpusError
 from model.tokenizer import tokenizer as tokenizer_module
 from model.tokenizer.bpe import Merges, Vocab, train_bpe
 from model.tokenizer.pretokenizer import PATTERNS
@@ -218,6 +219,47 @@ def test_encode_gives_the_ids_of_gpt2() -> None:
     assert gpt2.encode(text) == reference.encode(text, allowed_special={EOT})
 
 
+FEW = dict(enumerate(b" ,a,c,e,h,t,th, c, a,the, at".split(b",")))
+FEW_MERGES = [(b"t", b"h"), (b" ", b"c"), (b" ", b"a"), (b"th", b"e"), (b" a", b"t")]
+
+
+def test_vocabulary_without_all_bytes_encodes_what_it_can(tmp_path: Path) -> None:
+    """The example of many courses, in every format and by every way through the encoder."""
+    tokenizer = Tokenizer(FEW, FEW_MERGES)
+    paths = [tokenizer.save(tmp_path / name, name)[0] for name in ("gpt2", "huggingface")]
+    paths += tokenizer.save(tmp_path / "tiktoken", "tiktoken")
+    read = [Tokenizer.from_file(path.parent if path.stem == "vocab" else path) for path in paths]
+    text = "the cat ate"
+    for each in (tokenizer, *read):
+        assert each.encode(text) == [9, 7, 1, 5, 10, 3]
+        assert each.decode([9, 7, 1, 5, 10, 3]) == text
+        assert each.vocab == FEW
+        assert list(each.encode_iterable([text[:5], text[5:]])) == each.encode(text)
+        many = (text + " ") * 1000  # by arrays
+        assert each.decode(each.encode_numpy(many).tolist()) == many
+    ends = Tokenizer(FEW, FEW_MERGES, [EOT])
+    assert ends.encode(f"the{EOT}cat") == [9, 11, 2, 1, 5]
+
+
+@pytest.mark.parametrize(
+    "text", ["the bat", "the bat " * 1000, "b", "a" * _LONG_PRETOKEN + "b" + "a" * 100]
+)
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_byte_without_token_is_named(text: str, pattern: str) -> None:
+    """Also after it was met before, and what can be encoded still is."""
+    tokenizer = Tokenizer(FEW, FEW_MERGES, pattern=pattern)
+    message = r"has no token for the byte 0x62 \('b'\), which '.*b.*' needs; use a tokenizer with"
+    for encode in (tokenizer.encode, tokenizer.encode_ordinary, tokenizer.encode_numpy) * 2:
+        with pytest.raises(CorpusError, match=message) as caught:
+            encode(text)
+        assert len(str(caught.value)) < 200
+    with pytest.raises(CorpusError, match=message):
+        list(tokenizer.encode_iterable(text))
+    with pytest.raises(CorpusError, match=r"for the byte 0xc3, which 'é' needs"):
+        tokenizer.encode("é")
+    assert tokenizer.encode("the cat ate " * 1000)[:6] == [9, 7, 1, 5, 10, 3]
+
+
 def test_encode_gives_the_ids_of_the_vocabulary() -> None:
     """The worked example of GPT-2's rule, with ids that are not in order."""
     vocab = {900 - i: bytes([i]) for i in range(256)} | {7: b"th", 3: b"the", 5: b" t"}
@@ -372,7 +414,7 @@ def test_special_tokens_unknown_to_the_tokenizer_are_text(plain: Tokenizer) -> N
 @pytest.mark.parametrize(
     ("vocab", "merges"),
     [
-        ({i: bytes([i]) for i in range(255)}, []),
+        ({i: bytes([i]) for i in range(97)}, [(b"a", b"b")]),
         ({i: bytes([i]) for i in range(256)}, [(b"a", b"b")]),
         ({i: bytes([i]) for i in range(256)} | {256: b"abc"}, [(b"ab", b"c")]),
     ],

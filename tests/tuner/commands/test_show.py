@@ -6,6 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,8 +16,11 @@ from rich.console import Console
 
 from tuner.cli import main
 from tuner.commands import show
-from tuner.commands.show import print_groups, print_search, print_searches
+from tuner.commands.show import current, print_search, print_searches
 from tuner.errors import TunerError
+from tuner.home import Home
+from tuner.journal.journal import Journal
+from tuner.terminal.groups import print_groups
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord, TrialRecord
 
@@ -39,6 +43,22 @@ def compare(spelling: str, *trials: TrialRecord) -> tuple[dict[str, Any], str]:
     with console.capture() as captured:
         result = print_groups(console, record_of(*trials), SEARCH, spelling)
     return result, captured.get()
+
+
+def test_search_of_a_killed_driver_is_interrupted(tmp_path: Path) -> None:
+    """The store says `running` until a sync; the lock of the journal says who is right."""
+    home, running = Home.of(tmp_path), replace(SEARCH, status="running")
+    assert current(running, home) == running  # another home may run it
+    journal = Journal.open(home.search("lm-1"))
+    record: Any = SimpleNamespace(searches=lambda: [running], uri="")
+    console = Console(width=200)
+    assert print_searches(console, record, home)["searches"][0]["status"] == "running"
+    journal.close()
+    with console.capture() as captured:
+        listed = print_searches(console, record, home)
+    assert listed["searches"][0]["status"] == "interrupted"
+    assert "'tuner search --resume lm-1' goes on" in captured.get()
+    assert current(SEARCH, home) == SEARCH
 
 
 def by_value(result: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -171,7 +191,7 @@ def test_list_drops_columns_instead_of_letters(width: int) -> None:
     record: Any = SimpleNamespace(searches=lambda: [search], uri="")
     console = Console(width=width)
     with console.capture() as captured:
-        value = print_searches(console, record)
+        value = print_searches(console, record, Home(Path("/nowhere"), ""))
     text = captured.get()
     assert "…" not in text
     assert "small-1" in text

@@ -90,3 +90,37 @@ def test_board_estimates_a_search_of_one_trial(make_spec: MakeSpec) -> None:
     board.record_report(0, report(4, 3.0))
     board.record_report(0, report(8, 3.0))
     assert board.seconds_left is not None
+
+
+def test_board_leader_is_the_best_at_its_own_report(board: Board) -> None:
+    """No trial leads alone at a report, unless it is the first that finished."""
+    board.record_report(0, report(4, 5.0))
+    assert not board.leads(board.trials[0])
+    board.record_report(1, report(4, 4.0))
+    assert board.leads(board.trials[1])
+    board.record_report(0, report(8, 4.5))
+    assert not board.leads(board.trials[0])
+    board.record_report(1, report(8, 4.6))
+    board.record_report(2, report(4, 4.0))
+    assert not board.leads(board.trials[2])  # of equal values the earlier one leads
+    board.record_report(0, report(12, 4.4, Status.FINISHED))
+    assert board.leads(board.trials[0])
+    board.record_report(1, report(12, 4.3, Status.FINISHED))
+    assert board.leads(board.trials[1])
+    assert not board.leads(board.trials[0])
+
+
+def test_board_counts_retrainings_in_the_time_left(make_spec: MakeSpec) -> None:
+    def left(confirm: tuple[int, int]) -> float:
+        board = Board([Objective()], num_trials=1, expected_tokens=1000, confirm=confirm)
+        board.add(Trial(0, make_spec()))
+        board.record_report(0, report(4, 3.0))
+        board.started -= 10
+        board._recent[0] = (board._recent[0][0] - 10, 0)
+        board.record_report(0, report(8, 3.0))
+        assert board.seconds_left is not None
+        return board.seconds_left * board.tokens_per_second
+
+    budget = make_spec().budget_tokens
+    assert left((0, 0)) == pytest.approx(budget - 8 * 32, rel=0.05)
+    assert left((3, 2)) == pytest.approx(budget - 8 * 32 + 2 * budget, rel=0.05)

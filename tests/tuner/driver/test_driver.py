@@ -296,8 +296,8 @@ class EventRecorder(SearchObserver):
     def trial_started(self, trial: Trial, time_ms: int) -> None:
         self._add("started", trial)
 
-    def reported(self, trial: Trial, report: Report, time_ms: int, *, is_best: bool) -> None:
-        self._add("best" if is_best else "reported", trial)
+    def reported(self, trial: Trial, report: Report, time_ms: int, *, leads: bool) -> None:
+        self._add("leads" if leads else "reported", trial)
 
     def trial_ended(self, trial: Trial, outcome: str, time_ms: int) -> None:
         self._add(outcome, trial)
@@ -319,7 +319,7 @@ def test_driver_calls_observers_after_the_journal(tmp_path: Path, conductor: Con
     assert recorder.events[:5] == [
         ("started", 0, "trial"),
         ("started", 1, "trial"),
-        ("best", 0, "report"),
+        ("reported", 0, "report"),
         ("failed: the worker died", 1, "outcome"),
         ("started", 2, "trial"),
     ]

@@ -59,15 +59,19 @@ def test_slots_are_measured_for_the_first_trial(monkeypatch: pytest.MonkeyPatch)
     asked: list[Any] = []
     messages: list[str] = []
 
-    def calibrated(*arguments: Any) -> Devices:
-        asked.append(arguments)
+    def check() -> None:
+        pass
+
+    def calibrated(*arguments: Any, on_wait: Any) -> Devices:
+        asked.append((*arguments, on_wait))
         return Devices("cuda", 5, 4)
 
     monkeypatch.setattr(cluster, "calibrated", calibrated)
     facts = DataFacts(2048, 1_000_000, 10_000, "data", "tokenizer")
     home, view = SimpleNamespace(calibration=Path("x")), SimpleNamespace(phase=messages.append)
     on = Devices("cuda", 5, 8, "auto", True)
-    assert calibrate(on, context(facts=facts, corpus="c", home=home, view=view)).slots == 4
+    made = context(facts=facts, corpus="c", home=home, view=view)
+    assert calibrate(on, made, check).slots == 4
     spec = SPACE.spec(SPACE.defaults(), facts, SPACE.search.seed)
-    assert asked == [(on, "c", spec, 5, Path("x"))], "24 trials on 5 GPUs"
+    assert asked == [(on, "c", spec, 5, Path("x"), check)], "24 trials on 5 GPUs"
     assert messages == ["measuring how many trials the GPU should train at one time"]

@@ -51,7 +51,7 @@ def test_events_of_an_earlier_version_are_written_back_identically(tmp_path: Pat
 def test_events_of_an_earlier_version_have_typed_values(tmp_path: Path) -> None:
     search, session, trial, report, ended, end, *_ = read_journal(write(tmp_path, *LINES))
     assert isinstance(search, SearchBegun)
-    assert (search.space.name, search.facts.vocab_size) == ("small", 300)
+    assert (search.space.name, search.facts.vocab_size, search.rules) == ("small", 300, 1)
     assert isinstance(session, SessionBegun)
     assert (session.slots, session.in_order) == (1, True)
     assert isinstance(trial, TrialBegun)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import math
 import os
@@ -9,6 +10,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +26,7 @@ from model.engine.report import Report, Status
 from tuner.errors import JournalError, JournalInUse
 from tuner.journal import journal as module
 from tuner.journal.events import Event, Reported, SessionEnded, TrialFailed
-from tuner.journal.journal import Journal, read_journal
+from tuner.journal.journal import Journal, is_running, read_journal
 from tuner.tracking.tags import JOURNAL_FILE
 
 FLOATS = st.floats(allow_nan=True, allow_infinity=True)
@@ -139,7 +141,7 @@ def test_journal_survives_twenty_kills(tmp_path: Path) -> None:
             assert first in (said + 1, said + 2)  # the last one may have been written unsaid
             time.sleep(draw.random() * 0.05)
             process.send_signal(signal.SIGKILL)
-            said = max(first, *map(int, process.stdout.read().split()))
+            said = max([first, *map(int, process.stdout.read().split())])
             assert process.wait() == -signal.SIGKILL
         found = numbers(tmp_path)
         assert found == list(range(len(found)))
@@ -187,6 +189,60 @@ def test_journal_notices_every_flipped_bit(tmp_path: Path) -> None:
                     module._parse(journal.path, data)
 
 
+def _with_checksum(line: bytes) -> bytes:
+    """Return an edited line with the checksum that fits it."""
+    data = json.loads(line)
+    del data["crc"]
+    return module._line(data)
+
+
+def _edited(lines: list[bytes]) -> list[bytes]:
+    return [lines[0], _with_checksum(lines[1].replace(b"loss", b"gain")), *lines[2:]]
+
+
+@pytest.mark.parametrize(
+    ("forge", "noticed"),
+    [
+        (_edited, 3),
+        (lambda lines: [lines[0], lines[2], lines[1], lines[3]], 2),
+        (lambda lines: [lines[0], lines[2], lines[3]], 2),
+        (lambda lines: lines[1:], 1),
+        (lambda lines: [*lines, lines[2]], 5),
+    ],
+    ids=["edited", "swapped", "removed", "beheaded", "repeated"],
+)
+def test_journal_notices_lines_that_do_not_follow_each_other(
+    tmp_path: Path, forge: Callable[[list[bytes]], list[bytes]], noticed: int
+) -> None:
+    """Each line by itself fits its checksum."""
+    journal = filled(tmp_path)
+    journal.close()
+    lines = journal.path.read_bytes().splitlines(keepends=True)
+    journal.path.write_bytes(b"".join(forge(lines)))
+    for read in (read_journal, Journal.open):
+        with pytest.raises(JournalError, match=rf":{noticed} does not follow the lines before it"):
+            read(tmp_path)
+
+
+def test_journal_covers_lines_of_an_earlier_version(tmp_path: Path) -> None:
+    """They have no digests, but the first line of this version covers them."""
+    old = [
+        module._line({"event": "failure", "number": n, "reason": "", "time_ms": 1}) for n in (0, 1)
+    ]
+    path = tmp_path / JOURNAL_FILE
+    path.write_bytes(b"".join(old))
+    assert numbers(tmp_path) == [0, 1]
+    journal = Journal.open(tmp_path)
+    journal.append(TrialFailed(2, ""))
+    journal.close()
+    assert numbers(tmp_path) == [0, 1, 2]
+    assert module.digest_of(path) == journal.digest
+    new = path.read_bytes().splitlines(keepends=True)[2]
+    path.write_bytes(old[1] + old[0] + new)
+    with pytest.raises(JournalError, match=":3 does not follow"):
+        read_journal(tmp_path)
+
+
 def test_journal_names_the_damaged_line(tmp_path: Path) -> None:
     journal = filled(tmp_path)
     journal.close()
@@ -207,6 +263,25 @@ def test_journal_is_open_once(tmp_path: Path) -> None:
     journal.close()
     journal.close()
     Journal.open(tmp_path / "lm-1").close()
+
+
+def test_search_is_running_while_its_journal_is_open(tmp_path: Path) -> None:
+    assert not is_running(tmp_path / "lm-1")
+    journal = filled(tmp_path / "lm-1")
+    assert is_running(tmp_path / "lm-1")
+    journal.close()
+    assert not is_running(tmp_path / "lm-1")
+
+
+def test_journal_opens_although_its_lock_was_looked_at(tmp_path: Path) -> None:
+    """As `is_running` looks, for an instant."""
+    filled(tmp_path).close()
+    with (tmp_path / "lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        timer = threading.Timer(0.02, fcntl.flock, (lock, fcntl.LOCK_UN))
+        timer.start()
+        Journal.open(tmp_path).close()
+        timer.join()
 
 
 @pytest.mark.slow

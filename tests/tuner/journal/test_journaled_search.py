@@ -73,7 +73,23 @@ def test_journaled_search_knows_the_space_of_its_first_session(
     assert (search.first_space, search.space, search.space_text) == (more, most, "c")
     assert [session.slots for session in search.sessions] == [2, 4]
     assert search.is_edited
-    assert (search.started_ms, search.newest_ms, search.seconds) == (1000, 5000, 4.0)
+    assert (search.started_ms, search.newest_ms) == (1000, 5000)
+
+
+def test_journaled_search_sums_the_time_of_its_sessions(
+    space: SearchSpace, make_spec: MakeSpec
+) -> None:
+    """The hours between two sessions do not count, nor what is written between them."""
+    begun, session = SearchBegun(space, "", FACTS), SessionBegun({}, 2, in_order=True)
+    trial, end = TrialBegun(0, {}, make_spec()), SessionEnded("interrupted")
+    events = [
+        (1, begun), (11, session), (12, trial), (22, end),
+        (2_000, begun), (2_010, session), (2_040, TrialEnded(0, INTERRUPTED)),  # then it was killed
+        (9_000, begun), (9_010, session), (9_020, end), (9_500, TrialEnded(0, INTERRUPTED)),
+    ]  # fmt: skip
+    search = JournaledSearch.of([replace(event, time_ms=1000 * s) for s, event in events])
+    assert search is not None
+    assert search.seconds == (22 - 1) + (2_040 - 2_010) + (9_020 - 9_010)
 
 
 def test_journaled_search_follows_its_trials(space: SearchSpace, make_spec: MakeSpec) -> None:

@@ -97,6 +97,29 @@ def test_search_resumes_with_allowed_edit(tmp_path: Path, old: str, new: str) ->
     ]
 
 
+def test_repeat_keeps_the_rules_of_an_old_journal(tmp_path: Path) -> None:
+    """A search of few trials, of which the rules before version 2 finished the defaults only."""
+    space = space_of(tmp_path, "trials: 3", SPACE.replace("top: 2", "top: 0"))
+    finished: dict[int, set[int]] = {}
+    for rules in (1, 2):
+        simulation = Simulation(Conductor(space, FACTS, 1, rules=rules))
+        board = simulation.run().board
+        finished[rules] = {trial.number for trial in board.searched if trial.has_finished}
+        restored = restored_decisions(simulation.events, lambda _: ())
+        conductor = Conductor(space, FACTS, 1, restored, rules=rules)
+        repeat(conductor, simulation.events, "lm-1")
+        assert conductor.is_over
+        other = Conductor(space, FACTS, 1, restored, rules=3 - rules)
+        if rules == 2:
+            with pytest.raises(TunerError, match="decides otherwise"):
+                repeat(other, simulation.events, "lm-1")
+        else:
+            repeat(other, simulation.events, "lm-1")
+            assert not other.is_over
+    assert finished[1] == {0}
+    assert len(finished[2]) == 2
+
+
 def test_repeat_detects_different_decisions(space: SearchSpace) -> None:
     simulation = Simulation(Conductor(space, FACTS, 3))
     simulation.run()

@@ -65,32 +65,33 @@ def series(space: SearchSpace, *rows: Trial, **more: Any) -> ReportData:
 
 
 def test_best_so_far_sums_the_tokens_of_all_trials_in_the_order_of_time(space: SearchSpace) -> None:
+    """Only finished trials count: 2.0 of trial 1 is of another budget than 4.0 of trial 0."""
     rows = (
-        make_trial(space, 0, [5.0, 4.0], [1_000, 3_000]),
-        make_trial(space, 1, [6.0, 3.0], [2_000, 5_000]),
+        make_trial(space, 0, [5.0, 4.5, 4.3, 4.1, 4.0], [1_000, 3_000, 4_000, 5_000, 6_000]),
+        make_trial(space, 1, [2.0, 3.0], [2_000, 9_000]),
+        make_trial(space, 2, [6.0, 5.0, 4.0, 3.8, 3.7], [7_000, 7_100, 7_200, 7_300, 8_000]),
     )
     best = series(space, *rows, started=500).best_so_far
     assert best is not None
-    one, two = TOKENS[:2]
-    assert [r.tokens for r in rows[0].reports] == [one, two]
-    # 5.0 first, 6.0 is no better, then 4.0, then 3.0; and the end
-    assert best.tokens == (one, one + two, two + two, two + two)
-    assert best.seconds == (0.5, 2.5, 4.5, 4.5)
-    assert best.values == (5.0, 4.0, 3.0, 3.0)
-    assert best.trials == (0, 0, 1, 1)
+    one, two, end = TOKENS[0], TOKENS[1], TOKENS[-1]
+    assert [r.tokens for r in rows[1].reports] == [one, two]
+    assert best.tokens == (end + one, 2 * end + one, 2 * end + two)
+    assert best.seconds == (5.5, 7.5, 8.5)
+    assert best.values == (4.0, 3.7, 3.7)
+    assert best.trials == (0, 2, 2)
 
 
 def test_best_so_far_excludes_reused_and_diverged_trials(space: SearchSpace) -> None:
     rows = (
         make_trial(space, 0, [5.0, math.nan], [1_000, 2_000]),
-        make_trial(space, 1, [4.0], [3_000]),
+        make_trial(space, 1, [4.0] * 5, range(3_000, 8_000, 1_000)),
     )
     rows[1].reused = rows[1].reports
     best = series(space, *rows).best_so_far
     assert best is not None
-    assert best.tokens == (TOKENS[0], TOKENS[1], TOKENS[1])  # the recorded one cost nothing
-    assert best.values == (5.0, 4.0, 4.0)
-    untimed = series(space, make_trial(space, 0, [5.0, 4.0])).best_so_far
+    assert best.tokens == (TOKENS[1], TOKENS[1])  # the recorded one cost nothing
+    assert best.values == (4.0, 4.0)
+    untimed = series(space, make_trial(space, 0, [5.0, 4.9, 4.8, 4.7, 4.0])).best_so_far
     assert untimed is not None
     assert untimed.seconds is None
     nothing = make_trial(space, 0, [math.nan], [1])

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.spec.hyperparameters import SYMBOL_TABLE
+from tests.shipped import NAMES, load_shipped
 from tests.tuner.results.random_trials import FACTS, HEAD
 from tuner.formatting import written
 from tuner.results.range_edit import End, cut, entry, from_unit, is_possible, moved, unit
@@ -132,10 +133,10 @@ def test_written_as_in_a_file(value: Value, text: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("file", sorted(p.name for p in Path("search_spaces").glob("*.yaml")))
-def test_every_moved_entry_is_one_that_a_space_may_have(file: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_every_moved_entry_is_one_that_a_space_may_have(name: str, tmp_path: Path) -> None:
     """What is proposed for any end of any range loads, and says the same when it is read back."""
-    space = load_space(Path("search_spaces") / file)
+    space = load_shipped(name, tmp_path / "shipped")
     proposals = 0
     for p in space.searched:
         for end in ENDS:
@@ -159,7 +160,7 @@ def test_every_moved_entry_is_one_that_a_space_may_have(file: str, tmp_path: Pat
             assert read.distribution == new
             assert read.when == p.when
             proposals += 1
-    assert proposals >= (0 if file in {"attention.yaml"} else 3)
+    assert proposals >= (0 if name in {"attention"} else 3)
 
 
 def _lines(space: SearchSpace, names: set[str]) -> list[str]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -137,11 +138,19 @@ def test_promote_continues_in_slot_and_from_highest_rung_first() -> None:
     assert tested.choose(may_start=False) is None
 
 
-def brute_force(table: list[dict[int, float]], gone: list[set[int]], eta: int) -> int | None:
+def brute_force(
+    table: list[dict[int, float]],
+    gone: list[set[int]],
+    eta: int,
+    never_stopped: frozenset[int],
+    *,
+    may_start: bool,
+) -> int | None:
     """Algorithm 2 of Li et al. 2018, `get_job`, over a table of results in order of arrival.
 
     Returns:
-        The trial to promote, marked as promoted; None if there is none.
+        The trial to promote, marked as promoted; once no new trial may start, the leader of a rung
+        that has none to promote. None if there is none.
     """
     for results, promoted_before in reversed(list(zip(table, gone, strict=True))):
         ranking = sorted(results, key=lambda number: results[number])  # stable: earlier ones first
@@ -150,6 +159,12 @@ def brute_force(table: list[dict[int, float]], gone: list[set[int]], eta: int) -
         if promotable:
             promoted_before.add(promotable[0])
             return promotable[0]
+    for results, promoted_before in reversed(list(zip(table, gone, strict=True))):
+        ranking = sorted(results, key=lambda number: results[number])
+        leaders = [number for number in ranking if number not in never_stopped][:1]
+        if not may_start and leaders and leaders[0] not in promoted_before:
+            promoted_before.add(leaders[0])
+            return leaders[0]
     return None
 
 
@@ -167,9 +182,9 @@ def test_promote_agrees_with_the_published_algorithm(slots: int, eta: int) -> No
         done = Search(
             given, AshaPromote(given), slots, 60, noise(seed, ties), seed, failing=failing
         ).run()
-        for call, (args, _), answer in done.calls:
+        for call, (args, options), answer in done.calls:
             if call == "choose":
-                expected = brute_force(table, gone, eta)
+                expected = brute_force(table, gone, eta, given.never_stopped, **options)
                 assert answer == (New() if expected is None else Resume(expected))
                 promotions += expected is not None
             elif call == "end" and args[2] is None:
@@ -212,7 +227,7 @@ def test_asha_removes_diverged_trials_and_keeps_finished_ones(
     tested.add(3, {})
     tested.end(3, 310, 0.5)  # its own budget ends past the second rung
     assert [len(rung) for rung in tested._ladder.rungs] == [2, 1, 0]
-    assert tested.choose(may_start=False) is None  # 2 of 2, but ⌊2/3⌋ = 0
+    assert tested.choose(may_start=True) == New()  # 2 of 2, but ⌊2/3⌋ = 0
     tested.add(4, {})
     tested.judge(4, 100, 5.0)
     is_promoting = isinstance(tested, AshaPromote)
@@ -235,3 +250,50 @@ def test_promote_promotes_few_by_mistake() -> None:
         passed += tested.judge(number, 100, rng.random()) is Decision.CONTINUE
         passed += len(promoted(tested))
     assert 3333 <= passed < 3333 + 2 * 100
+
+
+# the leader ----------------------------------------------------------------------------------
+
+
+def test_promote_brings_the_best_of_few_trials_to_the_end() -> None:
+    """Trials 1 to 3 beat the defaults, but ⌊n/3⌋ promotes none of them beyond the second rung."""
+    tested = AshaPromote(facts(reports=9))
+    start(tested, 4)
+    assert [tested.judge(0, tokens, 9.0) for tokens in (100, 300)] == [Decision.CONTINUE] * 2
+    decisions = [tested.judge(n, 100, value) for n, value in ((1, 6.7), (2, 6.9), (3, 7.4))]
+    assert decisions == [Decision.PAUSE, Decision.PAUSE, Decision.PAUSE]
+    assert tested.choose(may_start=False) == Resume(1)
+    assert tested.judge(1, 300, 6.5) is Decision.PAUSE
+    assert tested.choose(may_start=True) == New()  # a new trial comes before the leader
+    assert tested.choose(may_start=False) == Resume(1)
+    tested.end(1, 900, 6.2)
+    assert tested.choose(may_start=False) is None
+
+
+def test_promote_replaces_a_leader_that_diverged() -> None:
+    tested = AshaPromote(facts(reports=9))
+    start(tested, 3)
+    assert [tested.judge(n, 100, value) for n, value in ((1, 1.0), (2, 2.0))] == ["pause", "pause"]
+    assert promoted(tested) == [1]
+    tested.end(1, 250, None)
+    assert promoted(tested) == [2]
+
+
+def test_stop_continues_the_best_drawn_trial_behind_the_defaults() -> None:
+    tested = AshaStop(facts(reports=9))
+    start(tested, 4)
+    decisions = [tested.judge(n, 100, value) for n, value in enumerate((1.0, 3.0, 4.0, 2.0))]
+    assert decisions == ["continue", "continue", "stop", "continue"]
+
+
+def test_asha_keeps_the_rules_that_a_search_began_with() -> None:
+    """Under the rules before version 2 the defaults may be the only trial at the end."""
+    old = replace(facts(reports=9), rules=1)
+    tested = AshaPromote(old)
+    start(tested, 3)
+    assert tested.judge(0, 100, 1.0) is Decision.CONTINUE
+    assert [tested.judge(n, 100, float(n)) for n in (2, 1)] == [Decision.PAUSE, Decision.PAUSE]
+    assert tested.choose(may_start=False) is None
+    stopping = AshaStop(old)
+    start(stopping, 2)
+    assert [stopping.judge(n, 100, float(n)) for n in (0, 1)] == ["continue", "stop"]

@@ -45,6 +45,23 @@ def test_scheduler_ends_the_search_and_starts_every_trial(
             assert len(done.states("finished")) > 2 or name == "median"
 
 
+@each_case
+@pytest.mark.parametrize("trials", [2, 3, 4, 5, 7])
+def test_scheduler_brings_a_drawn_trial_to_the_end(name: str, form: str, trials: int) -> None:
+    """However few trials; and no scheduler that pauses leaves the best trial of a report paused."""
+    for seed in range(4):
+        for slots in (1, 3):
+            given = case_facts(name, form, trials)
+            done = search(given, slots, seed=seed).run()
+            assert set(done.states("finished")) - {0}
+            if "paused" not in {trial.state for trial in done.board.values()}:
+                continue
+            for tokens in {done.board[n].tokens for n in done.states("paused")}:
+                reached = [n for n, trial in done.board.items() if n and trial.tokens >= tokens]
+                best = min(reached, key=lambda n: done.worth(n, {}, tokens))
+                assert done.board[best].tokens > tokens
+
+
 @pytest.mark.slow
 @each_case
 def test_scheduler_repeats_its_answers(name: str, form: str) -> None:

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.tokenizer.tokenizer import Tokenizer
+from tests.shipped import shipped
 from tuner.errors import Mistake, SpaceError
 from tuner.space.conflicts import conflicts
 from tuner.space.space import SearchSpace
@@ -455,7 +456,8 @@ def test_space_file_accepts(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
-def test_shipped_space_is_valid(path: Path) -> None:
+def test_shipped_space_is_valid(path: Path, tmp_path: Path) -> None:
+    path = shipped(path.stem, tmp_path)
     started = time.perf_counter()
     space = load_space(path)
     assert time.perf_counter() - started < 0.5
@@ -481,6 +483,31 @@ def test_space_file_means_paths_from_where_it_lies(tmp_path: Path) -> None:
         BUDGET + "data: {files: text/a.txt}\nmodel: {context_length: 4}"
     )
     assert load_space(tmp_path / "space.yaml").data.files == (str(tmp_path / "text" / "a.txt"),)
+
+
+def test_space_file_expands_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In every path; a name that only begins with ~ is a name."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("a.txt", "b.safetensors", "~no-such-user.txt"):
+        (tmp_path / name).write_text("some text " * 20, encoding="utf-8")
+    vocab = {byte: bytes([byte]) for byte in range(256)}
+    Tokenizer(vocab, [], ["<|endoftext|>"]).save(tmp_path, "huggingface")
+    path = tmp_path / "space.yaml"
+    path.write_text(
+        BUDGET
+        + "data: {files: [~/a.txt, ~no-such-user.txt]}\ntokenizer: {file: ~/tokenizer.json}\n"
+        "init_from: {checkpoint: ~/b.safetensors}"
+    )
+    space = load_space(path)
+    assert space.data.files == (str(tmp_path / "a.txt"), str(tmp_path / "~no-such-user.txt"))
+    assert space.tokenizer.file == str(tmp_path / "tokenizer.json")
+    assert space.init_from is not None
+    assert space.init_from.checkpoint == str(tmp_path / "b.safetensors")
+    (tmp_path / "set").mkdir()
+    path.write_text(BUDGET + "data: {hub: ~/set}")
+    assert load_space(path).data.hub == str(tmp_path / "set")
 
 
 def test_space_file_means_a_checkpoint_and_a_tokenizer_from_where_it_lies(tmp_path: Path) -> None:

@@ -65,17 +65,27 @@ def test_sparkline(values: list[float], cells: int, expected: str) -> None:
     assert sparkline(values, cells) == expected
 
 
-def test_board_remembers_the_best_values(board: Board) -> None:
-    for step, loss in ((5, 3.5), (6, 3.0), (7, math.nan), (8, 3.1)):
-        status = Status.DIVERGED if math.isnan(loss) else Status.TRAINING
-        board.record_report(1, Report("1", status, step, 32 * step, loss, 3.0, 1.0, 0.01))
-    assert board.best_values == [3.25] * 5 + [3.0] * 3
-    accuracy = Board([Objective(metric="token_accuracy", mode="max")], 4, 4000)
-    accuracy.add(board.trials[0])
-    for step, value in ((1, 0.2), (2, 0.4), (3, 0.3)):
-        made = Report("0", Status.TRAINING, step, step, 3.0, 3.0, 1.0, 0.01, token_accuracy=value)
-        accuracy.record_report(0, made)
-    assert accuracy.best_values == [0.2, 0.4, 0.4]
+def test_live_view_compares_values_of_one_report_only(board: Board) -> None:
+    """Trial 2 is far better after less training, which is no better result."""
+
+    def best_line() -> str:
+        console = Console(width=120, file=io.StringIO())
+        console.print(draw_board(board, "lm-1", 120)[2])
+        return console.file.getvalue().strip()  # type: ignore[attr-defined]
+
+    def add(number: int, step: int, loss: float, status: Status = Status.TRAINING) -> None:
+        report = Report(str(number), status, step, 32 * step, loss, 3.0, 1.0, 0.01)
+        board.record_report(number, report)
+
+    add(2, 8, 3.0)
+    assert best_line().startswith("lowest val_loss 3.0000  trial 2 at report 2/3  █▁")
+    add(0, 8, 3.1)
+    assert "trial 2 at report 2/3  (defaults 3.1000)" in best_line()
+    add(1, 8, 3.2)
+    add(1, 12, 3.1, Status.FINISHED)
+    assert best_line().startswith("best val_loss 3.1000  trial 1  █▆▁")
+    add(0, 12, 3.05, Status.FINISHED)
+    assert best_line().startswith("best val_loss 3.0500  trial 0  █▃▁")
 
 
 def test_live_view_prints_only_important_events(board: Board) -> None:
@@ -108,11 +118,11 @@ def test_log_view_prints_a_line_per_event(board: Board) -> None:
     view = LogView(console)
     view.phase("starting")
     view.begin(board, "lm-1")
-    view.event(board.trials[1], "report 1/3  val_loss 3.2500  best so far")
+    view.event(board.trials[1], "report 1/3  val_loss 3.2500  best at this report")
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert lines[:2] == ["starting", "lm-1"]
     assert len(lines) == 3  # lines do not wrap
-    assert "trial   1  report 1/3  val_loss 3.2500  best so far  [1/4 trials, " in lines[2]
+    assert "trial   1  report 1/3  val_loss 3.2500  best at this report  [1/4 trials, " in lines[2]
     assert "left]" in lines[2]
 
 

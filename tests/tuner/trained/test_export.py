@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -86,6 +87,21 @@ def test_export_refuses(make_spec: MakeSpec, tmp_path: Path) -> None:
     with pytest.raises(RecordError, match=r"trial 7 of lm-1 \(diverged\) has weights"):
         export(trained, tmp_path / "out", "torch")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [("/proc/x", "cannot write /proc/x"), ("file/out", "because .*file is a file")],
+)
+def test_target_that_cannot_be_written_is_refused_early(
+    tmp_path: Path, folder: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before the store is opened, which does not exist."""
+    (tmp_path / "file").touch()
+    home = str(tmp_path / "home")
+    assert cli.main(["export", "-o", str(tmp_path / folder), "--home", home]) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not Path(home).exists()
 
 
 def test_pattern_of_a_given_tokenizer_is_not_guessed(make_spec: MakeSpec, tmp_path: Path) -> None:

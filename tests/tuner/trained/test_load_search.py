@@ -95,12 +95,12 @@ def test_search_read_back_while_it_runs(tmp_path: Path) -> None:
 
 def test_loaded_search_has_values_of_session_end(tmp_path: Path) -> None:
     simulation = conducted(tmp_path, "asha")
-    summary = {"wall_seconds": 12.5, "training_share": 0.5}
+    summary = {"wall_seconds": 1e6, "training_share": 0.5}
     end = SessionEnded("finished", summary, 3, kept=[3], limit="patience", advice=["More."])
     simulation.note(end)
     result = read(simulation)
     assert (result.status, result.limit, result.halted) == ("finished", "patience", None)
-    assert (result.wall_seconds, result.training_share) == (12.5, 0.5)
+    assert (result.wall_seconds, result.training_share) == (1e6, 0.5)
     assert result.advice == ["More."]
 
 

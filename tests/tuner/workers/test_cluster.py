@@ -129,6 +129,7 @@ def test_calibrated_asks_a_separate_worker(
     worker = SimpleNamespace(slots_for=SimpleNamespace(remote=remote))
     machine.gpus, machine.handles = 2, [worker]
     monkeypatch.setattr(ray, "get", get)
+    monkeypatch.setattr(ray, "wait", lambda references, timeout: (references, []))
     monkeypatch.setattr(ray, "kill", killed.append)
     on, spec = find_devices(space(dtype="bfloat16")), make_spec()
     calibrated_devices = calibrated(on, corpus(), spec, most, Path("calibration.json"))

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tuner.simulated_search import space_of
+from tuner.driver import early_checks
+from tuner.driver.early_checks import check_early
+from tuner.errors import StoreError, TunerError
+from tuner.home import Home
+from tuner.space.space import SearchSpace
+from tuner.workers import devices
+
+SPACE = "hyperparameters: {α_max: {log: [1e-4, 1e-1]}}\nbudget: {tokens: 9000}\nsearch: {%s}\n"
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> SearchSpace:
+    return space_of(tmp_path, "trials: 3", SPACE)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return Home.at(tmp_path / "home")
+
+
+def test_local_store_is_not_opened(
+    space: SearchSpace, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(early_checks, "Record", None)
+    assert check_early(space, home, "lm-1") is None
+    assert not home.has_store
+
+
+def test_name_of_another_search_is_refused(space: SearchSpace, home: Home) -> None:
+    home.search("lm-1").mkdir(parents=True)
+    with pytest.raises(TunerError, match=r"lm-1 is recorded already; .* --resume lm-1"):
+        check_early(space, home, "lm-1")
+    check_early(space, home)
+
+
+def test_name_on_a_server_is_refused(
+    space: SearchSpace, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store of which more is known than the name of a file is opened before Ray starts."""
+    searches = [type("Search", (), {"name": "lm-1"})]
+    record: Any = type("Record", (), {"searches": lambda self: searches})()
+    monkeypatch.setattr(early_checks, "Record", lambda uri: record)
+    server = Home(tmp_path, "http://server")
+    assert check_early(space, server, "lm-2") is record
+    with pytest.raises(TunerError, match="lm-1 is recorded already"):
+        check_early(space, server, "lm-1")
+
+
+def test_server_that_is_down_is_noticed(space: SearchSpace, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="it refuses connections"):
+        check_early(space, Home(tmp_path, "http://127.0.0.1:9"))
+
+
+@pytest.mark.parametrize("folder", ["searches", "corpora", "starts", "artifacts"])
+def test_home_that_cannot_be_written_is_refused(
+    space: SearchSpace, home: Home, folder: str
+) -> None:
+    (home.root / folder).touch()  # a folder without permission would not stop root
+    with pytest.raises(StoreError, match=f"cannot write to {home.root / folder}; .* --home"):
+        check_early(space, home)
+
+
+def test_file_that_is_no_database_is_refused(space: SearchSpace, home: Home) -> None:
+    (home.root / "mlflow.db").write_text("not a database, but a text that is long enough\n" * 9)
+    with pytest.raises(StoreError, match="file is not a database"):
+        check_early(space, home)
+
+
+@pytest.mark.parametrize(
+    ("engine", "message"),
+    [
+        ({"device": "cuda"}, "engine.device is cuda, but this machine has no GPU"),
+        ({"dtype": "tf32"}, "only NVIDIA GPUs compute in tf32"),
+    ],
+)
+def test_missing_devices_are_noticed(
+    space: SearchSpace,
+    home: Home,
+    engine: dict[str, Any],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(devices, "_num_cuda_devices", lambda: 0)
+    changed = space.model_copy(update={"engine": space.engine.model_copy(update=engine)})
+    with pytest.raises(TunerError, match=message):
+        check_early(changed, home)

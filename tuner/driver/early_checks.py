@@ -1,0 +1,81 @@
+"""Checks before a search starts, so that what cannot work is refused within seconds."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from pathlib import Path
+from urllib.parse import quote
+
+from tuner.errors import StoreError, TunerError
+from tuner.home import Home
+from tuner.space.space import SearchSpace
+from tuner.tracking.record import Record
+from tuner.workers.devices import check_devices
+
+_SQLITE = "sqlite:///"
+
+
+def check_early(space: SearchSpace, home: Home, name: str | None = None) -> Record | None:
+    """Check home, tracking store, name and devices of a search, without Ray.
+
+    Args:
+        space: search space.
+        home: home of the search.
+        name: name of a new search, if the user has chosen one.
+
+    Returns:
+        The tracking store, if it is on a server. A local file is opened while Ray starts, because
+        MLflow takes seconds to load and little can be wrong with the file.
+
+    Raises:
+        TunerError: if the name is taken, or this machine lacks the devices.
+        StoreError: if the home cannot be written, or the store cannot be used.
+    """
+    _check_home(home)
+    if name is not None and home.search(name).exists():
+        raise name_taken(name)
+    check_devices(space)
+    if home.tracking_uri.startswith(_SQLITE):
+        _check_database(Path(home.tracking_uri.removeprefix(_SQLITE)), home.tracking_uri)
+        return None
+    record = Record(home.tracking_uri)
+    if name is not None and name in {search.name for search in record.searches()}:
+        raise name_taken(name)
+    return record
+
+
+def name_taken(name: str) -> TunerError:
+    """Return the error for a name that another search has."""
+    return TunerError(
+        f"a search called {name} is recorded already; choose another --name, or resume it by "
+        f"--resume {name}"
+    )
+
+
+def _check_home(home: Home) -> None:
+    """Check that what is in a home, perhaps another user's, can be written."""
+    for path in (home.search(""), home.corpora, home.starts, home.artifacts):
+        if path.exists() and not (path.is_dir() and os.access(path, os.W_OK | os.X_OK)):
+            raise StoreError(
+                f"cannot write to {path}; make it a folder that you can write, or choose another "
+                f"home with --home"
+            )
+
+
+def _check_database(path: Path, uri: str) -> None:
+    """Check that a file is a database that can be written, if it exists."""
+    if not path.exists():
+        return
+    reason = None if os.access(path, os.W_OK) else "it cannot be written"
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)
+        ) as db:
+            db.execute("PRAGMA schema_version")
+    except sqlite3.DatabaseError as error:
+        if not isinstance(error, sqlite3.OperationalError):  # such as a lock of another process
+            reason = str(error)
+    if reason is not None:
+        raise StoreError(f"the tracking store {uri} cannot be used: {reason}")
