@@ -1,4 +1,7 @@
-"""Options of the commands `data …` and `tokenizer …`."""
+"""Options of `tuner data` and `tuner tokenizer`.
+
+As in `arguments`, choices are repeated here, and tests compare them with the registries.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ _END_OF_TEXT = "<|endoftext|>"
 
 
 def add_data(of: Any, command: Any, common: Any, file: Any, home: Any) -> None:
-    """Add the commands `data …`; the arguments are the functions and parents of `arguments`."""
+    """Add the commands of `tuner data`."""
     text = "read, split and encode the data of a space before a search"
     prepare = command("data prepare", text, common, file, home, of=of)
     prepare.add_argument(
@@ -35,7 +38,7 @@ def add_data(of: Any, command: Any, common: Any, file: Any, home: Any) -> None:
 
 
 def add_tokenizer(of: Any, command: Any, common: Any) -> None:
-    """Add the commands `tokenizer …`; the arguments are the function and parent of `arguments`."""
+    """Add the commands of `tuner tokenizer`."""
     train = command("tokenizer train", "train a byte-level BPE on text files", common, of=of)
     train.add_argument(
         "files",

@@ -82,7 +82,8 @@ def _best_trials(result: SearchResult, width: int) -> RenderableType:
         for trial in result.ranked[:MOST_TRIALS]
     ]
     columns = ["trial", result.metric, "outcome", *map(symbol, names)]
-    title = f"{result.name}: the best of {counted(len(result.trials), 'trial')}"
+    count = len(result.trials)
+    title = f"{result.name}: the best of {count} trials" if count > 1 else f"{result.name}: 1 trial"
     return table(title, columns, rows, width)
 
 

@@ -16,10 +16,11 @@ from rich.console import Console
 
 from tuner.cli import main
 from tuner.commands import show
-from tuner.commands.show import current, print_groups, print_search, print_searches
+from tuner.commands.show import current, print_search, print_searches
 from tuner.errors import TunerError
 from tuner.home import Home
 from tuner.journal.journal import Journal
+from tuner.terminal.groups import print_groups
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord, TrialRecord
 
@@ -190,7 +191,7 @@ def test_list_drops_columns_instead_of_letters(width: int) -> None:
     record: Any = SimpleNamespace(searches=lambda: [search], uri="")
     console = Console(width=width)
     with console.capture() as captured:
-        value = print_searches(console, record)
+        value = print_searches(console, record, Home(Path("/nowhere"), ""))
     text = captured.get()
     assert "…" not in text
     assert "small-1" in text

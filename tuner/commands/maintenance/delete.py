@@ -12,7 +12,7 @@ from tuner.housekeeping.sizes import size_text
 
 def run_delete(options: argparse.Namespace) -> int:
     """Delete a search after asking."""
-    home = home_of(options)
+    home = home_of(options, create=False)
     deletion = plan_deletion(options.search, home, force=options.force, models=options.models)
     results, progress = consoles(options)
     if not options.yes:
