@@ -17,6 +17,7 @@ from model.engine.report import METRICS, SOME_METRICS
 from model.spec.hyperparameters import SYMBOL_TABLE
 from model.spec.symbol import FractionOf
 from tuner.commands.output import consoles, print_json, recorded_home
+from tuner.conductor.outcome import Outcome, OutcomeKind
 from tuner.errors import JournalError, TunerError
 from tuner.formatting import (
     listed,
@@ -171,10 +172,25 @@ def searched_names(home: Home, search: str) -> list[str] | None:
     return journaled.space.searched_names if journaled else None
 
 
+def _progress(trial: TrialRecord) -> tuple[bool, int]:
+    """Return a key that puts finished trials first, then the stopped ones trained furthest.
+
+    Losses after other numbers of tokens are not compared.
+    """
+    try:
+        outcome = Outcome.parse(trial.status)
+    except ValueError:  # it is running
+        return True, 0
+    reports = int(outcome.detail) if outcome.kind is OutcomeKind.STOPPED else 0
+    return outcome.kind is not OutcomeKind.FINISHED, -reports
+
+
 def print_search(
     console: Console, record: Record, search: SearchRecord, names: Sequence[str] | None = None
 ) -> dict[str, Any]:
-    """Print the trials of a search, best first, with their searched hyperparameters.
+    """Print the trials of a search with their searched hyperparameters.
+
+    Finished trials come first, the best one on top, then the others, the furthest trained on top.
 
     Trials of the confirmation come last, ordered by the trials that they confirm.
 
@@ -190,7 +206,7 @@ def print_search(
     trials = record.trials(search)
     searched = [t for t in trials if t.confirms is None]
     names = _varied(trials, searched) if names is None else names
-    ranked = sorted(searched, key=lambda t: (t.status != "finished", t.rank(search.metric)))
+    ranked = sorted(searched, key=lambda t: (*_progress(t), t.rank(search.metric)))
     confirming = [t for t in trials if t.confirms is not None]
     ranked += sorted(confirming, key=lambda t: (cast(int, t.confirms), t.number))
     console.print(

@@ -146,7 +146,7 @@ def test_search_ranks_diverged_trials_last() -> None:
             ),
             SEARCH,
         )
-    assert [t["trial"] for t in value["trials"]] == [5, 4, 2, 1, 3, 6]
+    assert [t["trial"] for t in value["trials"]] == [5, 2, 4, 1, 3, 6]  # by progress
     assert "∞" in captured.get()
     assert "nan" not in captured.get()
 
@@ -207,6 +207,7 @@ def test_show_prints_csv(
     record = record_of(*trials)
     record.search = lambda name: SEARCH  # type: ignore[method-assign, assignment, misc]
     monkeypatch.setattr(show, "Record", lambda uri: record)
+    monkeypatch.setattr(show, "recorded_home", lambda options: Home.of(tmp_path))
     assert main(["show", "--csv", "--home", str(tmp_path)]) == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [(row["trial"], row["status"], row["batch_size"]) for row in rows] == [
