@@ -31,9 +31,14 @@ def table(
     widths = [max(map(len, column)) + 2 for column in zip(columns, *cells, strict=True)]
     kept = list(range(len(columns)))
     waiting = [*map(columns.index, hidden_first), *reversed(kept[1:])]
+    hidden: list[int] = []
     for index in dict.fromkeys(waiting):
         if width is not None and sum(widths[i] for i in kept) - 2 > width:
             kept.remove(index)
+            hidden.append(index)
+    for index in reversed(hidden):  # a narrow column may fit where a wide one did not
+        if width is not None and sum(widths[i] for i in (*kept, index)) - 2 <= width:
+            kept = sorted((*kept, index))
     result = Table(box=None, pad_edge=False)
     for index in kept:
         is_numeric = bool(cells) and all(_is_numeric(row[index]) for row in cells)
@@ -44,12 +49,12 @@ def table(
         )
     for row in cells:
         result.add_row(*(Text(row[index]) for index in kept))
-    hidden = ", ".join(column for i, column in enumerate(columns) if i not in kept)
-    note = f"hidden columns (terminal too narrow): {hidden}"
+    names = ", ".join(column for i, column in enumerate(columns) if i not in kept)
+    note = f"hidden columns (terminal too narrow): {names}"
     return Group(
         *([Text(title, style="bold")] if title else []),
         result,
-        *([Text(note, style="dim")] if hidden else []),
+        *([Text(note, style="dim")] if names else []),
     )
 
 

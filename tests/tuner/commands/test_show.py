@@ -177,6 +177,8 @@ def test_search_hides_searched_columns_last() -> None:
     assert sorted(heads(200, trials, None)) == sorted(wide)  # of a search without a journal
     assert heads(50, trials, names) == wide[:-1]
     assert heads(30, trials, names) == ["trial", "val_loss", "α_max", "B"]
+    names.append("warmup_steps")  # hidden before the outcome, and shown again in its place
+    assert heads(40, trials, names) == ["trial", "val_loss", "α_max", "B", "T_warmup"]
 
 
 @pytest.mark.parametrize("width", [40, 60, 200])
