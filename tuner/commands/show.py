@@ -28,7 +28,7 @@ from tuner.formatting import (
     short_run,
 )
 from tuner.home import Home
-from tuner.journal.journal import is_running, read_journal
+from tuner.journal.journal import is_running, read_journal, short_digest
 from tuner.journal.journaled_search import JournaledSearch
 from tuner.space.parameter import symbol
 from tuner.terminal.groups import print_groups
@@ -227,11 +227,17 @@ def print_search(
             ["run", *map(symbol, reversed(names[2:])), "outcome"],
         )
     )
-    start = search.tags.get(Tag.INIT_FROM)
+    start, journal = search.tags.get(Tag.INIT_FROM), search.tags.get(Tag.JOURNAL)
     if start:
         console.print(f"All trials started from {start}.", highlight=False)
+    if journal:
+        console.print(
+            f"Journal {short_digest(journal)}: the digest of every decision and report.",
+            highlight=False,
+        )
     return {
         "search": search.name,
+        "journal": journal,
         "init_from": start,
         "status": search.status,
         "best_run": search.best_run,

@@ -1,10 +1,17 @@
-"""Sends to a tracker the trials of a journal; the tracker skips what its store already has."""
+"""Sends to a tracker the trials of a journal; the tracker skips what its store already has.
+
+Before, the digest that the store has of the journal is compared with the journal.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tuner.conductor.outcome import INTERRUPTED
+from tuner.journal.journal import check_digest
 from tuner.journal.journaled_search import JournaledSearch
 from tuner.tracking.runs import RunStart, TimedReport, trial_tags
+from tuner.tracking.tags import Tag
 from tuner.tracking.tracker import Tracker
 
 
@@ -35,3 +42,13 @@ def send_trials(tracker: Tracker, search: JournaledSearch, *, unfinished: str) -
         has_ended = trial.outcome not in {None, INTERRUPTED}
         status = str(trial.outcome) if has_ended else unfinished
         tracker.add_trial(number, start, reports, status, trial.time_ms)
+
+
+def check_recorded(tracker: Tracker, name: str, digests: Sequence[str]) -> None:
+    """Check that the journal of a search begins with the lines that its record names.
+
+    Raises:
+        JournalError: if it does not.
+    """
+    previous = tracker.runs.previous
+    check_digest(name, digests, previous.tags.get(Tag.JOURNAL) if previous else None)

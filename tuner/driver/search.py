@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 
 from model.corpus.corpus import Corpus
 from model.corpus.prepare import prepare
+from tuner.driver.catch_up import check_recorded
 from tuner.driver.context import SearchContext
 from tuner.driver.early_checks import check_early, name_taken
 from tuner.driver.interrupt import Interrupts, deferred_interrupts, signal_text
@@ -167,6 +168,11 @@ def resume(
                 )
             record = _start_ray(ray, corpus, home, view, interrupts, early_record, debug=debug)
             tracker = _open_tracker(space, facts, name, home, None, resume=True)
+            try:
+                check_recorded(tracker, name, journal.digests)
+            except JournalError:
+                tracker.close()
+                raise
             text = space_text or recorded.space_text
             context = SearchContext(
                 name, space, text, home, view, corpus, facts, record, journal, tracker, recorded,

@@ -19,6 +19,7 @@ from tuner.journal.events import SessionEnded
 from tuner.publish.publish import attach_report, register_model
 from tuner.results.advice import advise
 from tuner.results.result import SearchResult
+from tuner.tracking.tags import Tag
 
 
 def run_search(
@@ -58,7 +59,8 @@ def run_search(
     finally:
         with deferred_interrupts():  # a second Ctrl-C must not leave a record that says "running"
             journal.append(replace(end, status=status))
-            attach_journal = partial(tracker.add_artifact, journal.path)
+            digest = {Tag.JOURNAL: journal.digest}
+            attach_journal = partial(tracker.add_artifact, journal.path, tags=digest)
             end_parent_run = partial(tracker.finish, status, end.summary, best_run)
             store.run(attach_journal, end_parent_run)
         tracker.close()

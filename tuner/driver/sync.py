@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tuner.driver.catch_up import send_trials
+from tuner.driver.catch_up import check_recorded, send_trials
 from tuner.errors import RecordError
 from tuner.formatting import listed
 from tuner.home import Home
@@ -75,7 +75,7 @@ def sync(home: Home, name: str) -> SyncResult:
     if not path.is_file():
         raise RecordError(f"there is no {path}; 'tuner list' lists the recorded searches")
     with closing(Journal.open(folder)) as journal:
-        search = JournaledSearch.of(journal.events)
+        search, digests = JournaledSearch.of(journal.events), journal.digests
     if search is None:  # the driver was killed before the search began
         return _NOTHING
     space = search.space
@@ -86,9 +86,10 @@ def sync(home: Home, name: str) -> SyncResult:
     )  # fmt: skip
     tracker = Tracker(settings)
     with closing(tracker):
+        check_recorded(tracker, name, digests)
         send_trials(tracker, search, unfinished="interrupted")
         tracker.flush()
-        files = _send_files(tracker, search, folder)
+        files = _send_files(tracker, search, folder, digests[-1])
         is_end_sent = _send_end(tracker, search)
     endings = tracker.num_endings + is_end_sent
     sent = SyncResult(tracker.num_created, tracker.num_metrics, endings, files)
@@ -105,7 +106,9 @@ def _tags(space: SearchSpace) -> dict[str, str]:
     }
 
 
-def _send_files(tracker: Tracker, search: JournaledSearch, folder: Path) -> tuple[str, ...]:
+def _send_files(
+    tracker: Tracker, search: JournaledSearch, folder: Path, digest: str
+) -> tuple[str, ...]:
     """Send the space, the journal, and the checkpoints of the best trials that still exist."""
     record = tracker.runs.record
     with store_errors(tracker.uri):
@@ -117,7 +120,7 @@ def _send_files(tracker: Tracker, search: JournaledSearch, folder: Path) -> tupl
         sent.append(SPACE_FILE)
     journal = folder / JOURNAL_FILE
     if sizes.get(JOURNAL_FILE) != journal.stat().st_size:
-        tracker.add_artifact(journal)
+        tracker.add_artifact(journal, tags={Tag.JOURNAL: digest})
         sent.append(JOURNAL_FILE)
     for number in search.end.kept if search.end else ():
         trial = search.trials[number]

@@ -27,7 +27,7 @@ import os
 import stat
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self, cast
@@ -55,7 +55,7 @@ class Journal:
         events: events that the journal had when it was opened.
         begun_ms: time of the first event; 0 without events.
         problem: why events wait in memory for the disk, in one sentence; None if none wait.
-        digest: digest of all lines, with those that wait, as hexadecimal digits.
+        digests: digest of the lines up to each line, with those that wait, as hexadecimal digits.
     """
 
     def __init__(self, folder: Path, lock: int) -> None:
@@ -65,7 +65,7 @@ class Journal:
         self._waiting: list[bytes] = []  # lines
         self._next_try = 0.0
         self._reason: str | None = None
-        self.events, self._end, self.digest = _parse(self.path, _data(self.path))
+        self.events, self._end, self.digests = _parse(self.path, _data(self.path))
         self.begun_ms: int = self.events[0].time_ms if self.events else 0
         self._file = _open(self.path, os.O_RDWR | os.O_CREAT)
         os.ftruncate(self._file, self._end)
@@ -116,10 +116,15 @@ class Journal:
         time_ms = time.time_ns() // 1_000_000
         self.begun_ms = self.begun_ms or time_ms
         line = _line({**event.as_json, "time_ms": time_ms, **_link(self.digest)})
-        self.digest = _digest(self.digest, line)
+        self.digests.append(_digest(self.digest, line))
         self._waiting.append(line)
         self._write()
         return time_ms
+
+    @property
+    def digest(self) -> str:
+        """Digest of the complete journal; empty without lines."""
+        return self.digests[-1] if self.digests else ""
 
     def retry(self) -> None:
         """Write the waiting events. Tries at most once a second, however often it is called."""
@@ -182,7 +187,7 @@ def locked(folder: Path) -> Iterator[None]:
         JournalError: if the lock cannot be opened.
     """
     try:
-        lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        lock = _open(folder / _LOCK, os.O_RDWR | os.O_CREAT)
     except OSError as error:
         raise JournalError(f"cannot open {folder / _LOCK}: {error.strerror}") from error
     try:
@@ -199,20 +204,48 @@ def read_journal(folder: Path) -> list[Event]:
         JournalError: if the journal cannot be read, a line is damaged, or another version of tuner
             wrote a line.
     """
-    path = folder / JOURNAL_FILE
-    try:
-        return _parse(path, _data(path))[0]
-    except OSError as error:
-        raise JournalError(f"cannot read {path}: {error.strerror}") from error
+    return read_chain(folder)[0]
 
 
-def digest_of(path: Path) -> str:
-    """Return the digest of a journal; empty if there is none.
+def read_chain(folder: Path) -> tuple[list[Event], list[str]]:
+    """Return the events of a search, and the digest of the lines up to each of them.
 
     Raises:
-        JournalError: if the journal is damaged.
+        JournalError: as for `read_journal`.
     """
-    return _parse(path, _data(path))[2]
+    path = folder / JOURNAL_FILE
+    try:
+        events, _, digests = _parse(path, _data(path))
+    except OSError as error:
+        raise JournalError(f"cannot read {path}: {error.strerror}") from error
+    return events, digests
+
+
+def check_digest(name: str, digests: Sequence[str], recorded: str | None) -> None:
+    """Check that a journal begins with the lines that were recorded with the search.
+
+    A journal may have more lines, of a session whose end the tracking store missed.
+
+    Args:
+        name: name of the search.
+        digests: digest of the lines up to each line.
+        recorded: digest that was recorded; None by earlier versions.
+
+    Raises:
+        JournalError: if the journal has other lines, or fewer.
+    """
+    if recorded is not None and recorded not in digests:
+        present = short_digest(digests[-1]) if digests else "none"
+        raise JournalError(
+            f"the journal of {name} is not the one that was recorded with the search: its digest "
+            f"is {present}, and {short_digest(recorded)} was recorded; it was edited or cut. "
+            f"Restore it: the artifacts of the search in MLflow have a copy"
+        )
+
+
+def short_digest(digest: str) -> str:
+    """Return the first 16 digits of a digest, to be read aloud: `3f9a-77b1-c2d4-88e0`."""
+    return "-".join(digest[i : i + 4] for i in range(0, 16, 4))
 
 
 def is_running(folder: Path) -> bool:
@@ -260,9 +293,10 @@ def _without_nan(value: Any) -> Any:
     return value
 
 
-def _parse(path: Path, data: bytes) -> tuple[list[Event], int, str]:
-    """Return the events, the number of their bytes, and their digest."""
+def _parse(path: Path, data: bytes) -> tuple[list[Event], int, list[str]]:
+    """Return the events, the number of their bytes, and the digest up to each event."""
     events: list[Event] = []
+    digests: list[str] = []
     end, digest = 0, ""
     for number, line in enumerate(io.BytesIO(data), start=1):
         is_complete = line.endswith(b"\n")
@@ -292,7 +326,8 @@ def _parse(path: Path, data: bytes) -> tuple[list[Event], int, str]:
             ) from error
         end += len(line)
         digest = _digest(digest, line)
-    return events, end, digest
+        digests.append(digest)
+    return events, end, digests
 
 
 def _values(line: bytes) -> Json | None:

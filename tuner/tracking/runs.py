@@ -178,9 +178,11 @@ class Runs:
         }
         return self._client.create_run(self.experiment_id, tags=all_tags, run_name=self._search)
 
-    def attach(self, path: Path, folder: str | None) -> None:
-        """Attach a file to the parent run."""
+    def attach(self, path: Path, folder: str | None, tags: Mapping[str, str] = NO_TAGS) -> None:
+        """Attach a file to the parent run, then set tags of the run."""
         self._client.log_artifact(self.run_id, str(path), folder)
+        for name, value in tags.items():
+            self._client.set_tag(self.run_id, name, value)
 
     def attach_text(self, text: str, name: str) -> None:
         """Attach a text to the parent run as a file."""

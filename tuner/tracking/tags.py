@@ -30,6 +30,7 @@ class Tag:
     BEST = "tuner.best_run"
     METRIC = "tuner.metric"
     INIT_FROM = "tuner.init_from"
+    JOURNAL = "tuner.journal"  # digest of the recorded journal
     SEED = "seed"
     SPEC_HASH = "spec_hash"
     DATA = "data_fingerprint"

@@ -184,14 +184,16 @@ class Tracker:
 
     # calls that wait for the store ------------------------------------------------------------
 
-    def add_artifact(self, path: Path, folder: str | None = None) -> None:
-        """Attach a file to the parent run, in a folder of its artifacts.
+    def add_artifact(
+        self, path: Path, folder: str | None = None, tags: Mapping[str, str] = NO_TAGS
+    ) -> None:
+        """Attach a file to the parent run, in a folder of its artifacts, and set tags of the run.
 
         Raises:
             StoreError: if the store makes no progress for half a minute.
         """
         seconds = path.stat().st_size / _BYTES_PER_SECOND
-        self._do(partial(self.runs.attach, path, folder), seconds)
+        self._do(partial(self.runs.attach, path, folder, tags), seconds)
 
     def keep_checkpoint(self, number: int, path: Path, tokens: int) -> None:
         """Attach the checkpoint of a trial to its run; all its reports must have been sent.

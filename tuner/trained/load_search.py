@@ -12,12 +12,12 @@ from tuner.conductor.trial import Trial
 from tuner.errors import RecordError
 from tuner.home import Home
 from tuner.journal.events import Event
-from tuner.journal.journal import read_journal
+from tuner.journal.journal import check_digest, read_chain
 from tuner.journal.journaled_search import JournaledSearch
 from tuner.results.result import SearchResult
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord
-from tuner.tracking.tags import JOURNAL_FILE
+from tuner.tracking.tags import JOURNAL_FILE, Tag
 
 
 def load_search(name: str | None = None, *, home: Home | None = None) -> SearchResult:
@@ -33,7 +33,8 @@ def load_search(name: str | None = None, *, home: Home | None = None) -> SearchR
     Raises:
         RecordError: if there is no such search, its journal is not recorded, or none of its trials
             has reported.
-        JournalError: if the journal is damaged, or another version of tuner wrote it.
+        JournalError: if the journal is damaged, is not the recorded one, or another version of
+            tuner wrote it.
         StoreError: if the tracking store cannot be used.
     """
     home = home or Home.recorded()
@@ -55,7 +56,9 @@ def _events(record: Record, search: SearchRecord, home: Home) -> list[Event]:
         local = local_path.read_bytes() if local_path.is_file() else b""
         # a journal that does not begin like the recorded one is of another search of this name
         is_same_search = local.startswith(recorded)
-        events = read_journal(local_folder if is_same_search else folder)
+        chosen = local_folder if is_same_search else folder
+        events, digests = read_chain(chosen)
+        check_digest(search.name, digests, search.tags.get(Tag.JOURNAL))
     if not events:
         raise RecordError(
             f"the journal of {search.name} is neither in {home.root} nor recorded; run 'tuner "

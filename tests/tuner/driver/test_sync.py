@@ -45,7 +45,7 @@ from tuner.tracking import tracker as tracking
 from tuner.tracking.datasets import dataset_inputs
 from tuner.tracking.record import Record
 from tuner.tracking.runs import RunSettings, RunStart, trial_tags
-from tuner.tracking.tags import CHECKPOINT_FILE
+from tuner.tracking.tags import CHECKPOINT_FILE, JOURNAL_FILE, Tag
 from tuner.tracking.tracker import Tracker
 
 SPACE = SearchSpace(name="lm", search=SearchConfig(sampler="tpe", scheduler="asha", seed=3))
@@ -109,7 +109,8 @@ class Driver:
         if self.tracker:
             self.tracker.flush()
             run = None if best is None else self.tracker.run_of(best)
-            self.tracker.add_artifact(self.journal.path)
+            digest = {Tag.JOURNAL: self.journal.digest}
+            self.tracker.add_artifact(self.journal.path, tags=digest)
             self.tracker.finish(status, summary, run)
 
     def whole_search(self) -> None:
@@ -190,6 +191,23 @@ def test_sync_has_nothing_to_send_after_a_search_without_faults(
     before = contents(store)
     assert sync(home, "lm-1") == SyncResult(0, 0, 0, ())
     assert contents(store) == before
+
+
+@pytest.mark.slow
+def test_sync_refuses_a_journal_that_was_cut_after_it_was_recorded(
+    home: Home, store: str, make_spec: MakeSpec
+) -> None:
+    """Each line that is left follows the one before it, as after a kill."""
+    Driver(home, make_spec).whole_search()
+    assert JOURNAL_FILE in sync(home, "lm-1").files
+    assert sync(home, "lm-1").description == "nothing was missing"
+    path = home.search("lm-1") / JOURNAL_FILE
+    whole = path.read_bytes()
+    path.write_bytes(b"".join(whole.splitlines(keepends=True)[:-2]))
+    with pytest.raises(JournalError, match="lm-1 is not the one that was recorded"):
+        sync(home, "lm-1")
+    path.write_bytes(whole)
+    assert sync(home, "lm-1").description == "nothing was missing"
 
 
 @pytest.mark.slow

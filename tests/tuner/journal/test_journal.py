@@ -6,6 +6,7 @@ import json
 import math
 import os
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -270,6 +271,20 @@ def test_journal_notices_lines_that_do_not_follow_each_other(
             read(tmp_path)
 
 
+def test_journal_is_compared_with_its_recorded_digest(tmp_path: Path) -> None:
+    """Lines may be added after the digest was recorded, but not cut; old records have none."""
+    journal = filled(tmp_path)
+    journal.close()
+    _, digests = module.read_chain(tmp_path)
+    assert digests == journal.digests
+    assert len(digests) == 4
+    for recorded in (digests[-1], digests[1], None):
+        module.check_digest("lm-1", digests, recorded)
+    with pytest.raises(JournalError, match=r"lm-1 is not the one that was recorded .* cut"):
+        module.check_digest("lm-1", digests[:-1], digests[-1])
+    assert re.fullmatch(r"(\w{4}-){3}\w{4}", module.short_digest(digests[-1]))
+
+
 def test_journal_covers_lines_of_an_earlier_version(tmp_path: Path) -> None:
     """They have no digests, but the first line of this version covers them."""
     old = [
@@ -282,7 +297,7 @@ def test_journal_covers_lines_of_an_earlier_version(tmp_path: Path) -> None:
     journal.append(TrialFailed(2, ""))
     journal.close()
     assert numbers(tmp_path) == [0, 1, 2]
-    assert module.digest_of(path) == journal.digest
+    assert module.read_chain(tmp_path)[1][-1] == journal.digest
     new = path.read_bytes().splitlines(keepends=True)[2]
     path.write_bytes(old[1] + old[0] + new)
     with pytest.raises(JournalError, match=":3 does not follow"):
