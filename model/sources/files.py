@@ -78,7 +78,7 @@ def named_files(patterns: Sequence[str]) -> list[SourceFile]:
             file of a known format.
     """
     files: dict[str, SourceFile] = {}
-    for pattern in patterns:
+    for pattern in map(os.path.expanduser, patterns):
         try:
             matches = list(_matches(pattern))
         except OSError as error:
@@ -94,7 +94,7 @@ def is_named(file: SourceFile, patterns: Sequence[str]) -> bool:
 
 
 def _absolute(path: Path | str) -> str:
-    return os.path.abspath(path)  # noqa: PTH100 - resolve() would follow links
+    return os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111 - resolve() follows links
 
 
 def _matches(pattern: str) -> Iterator[SourceFile]:

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.corpus import prepare as preparation
-from model.corpus import shards
+from model.corpus import shards, split, survey
 from model.corpus.corpus import Corpus
 from model.corpus.prepare import cached, prepare
 from model.corpus.split import place
@@ -133,10 +133,10 @@ def test_prepare_ignores_how_documents_are_cut(
     corpora = []
     for size, characters in ((10**9, 10**9), (piece, shard)):
         with pytest.MonkeyPatch.context() as patch:
-            for module in (preparation, shards):
+            for module in (split, survey, shards):
                 patch.setattr(module, "documents", lambda data, size=size: stream(size))
             patch.setattr(shards, "_SHARD_CHARACTERS", characters)
-            patch.setattr(preparation, "_COUNTED_CHARACTERS", characters)
+            patch.setattr(survey, "_COUNTED_CHARACTERS", characters)
             cache = folder / f"cache-{size}"
             corpora.append(prepare(config(folder / "a.txt"), SMALL, cache))
     for name in ("train", "validation", "train_documents", "validation_documents"):

@@ -84,6 +84,16 @@ def test_a_file_that_is_named_twice_is_read_once(
     ]
 
 
+def test_the_home_folder_may_be_written_as_a_tilde(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tree))
+    (found,) = named_files(["~/wiki/0.txt"])
+    assert found == SourceFile("0.txt", tree / "wiki/0.txt")
+    assert is_named(found, ["~/wiki/0.txt"])
+    assert names("~/books/deep") == ["0.txt"]
+
+
 def test_a_file_that_is_missing_is_named_before_its_suffix(tree: Path) -> None:
     with pytest.raises(CorpusError, match=r"cannot read .*texts: No such file or directory; check"):
         named_files([str(tree / "texts")])
