@@ -23,7 +23,8 @@ _RUN_LETTERS = 8
 _HASH_LETTERS = 12
 _DECIMAL = r"[0-9]+(?:\.[0-9]+)?"
 _UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}  # of time, in seconds
-_REAL = re.compile(r"[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?")
+# not 010, which is 8 to some programs and 10 to others
+_REAL = re.compile(r"[-+]?(?!0[0-9_])(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?")
 
 # Type of an error in pydantic → our rule; braces are filled from the error's context.
 _RULES: Mapping[str, str] = {

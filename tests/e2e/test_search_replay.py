@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import sqlite3
 import time
 import urllib.request
@@ -42,13 +41,15 @@ def record(workplace: Workplace, searched: Run) -> Record:
 @contextmanager
 def altered(workplace: Workplace, statement: str) -> Iterator[None]:
     """Run SQL on the store, and put the store back afterwards."""
-    store, kept = workplace.home / "mlflow.db", workplace.folder / "kept.db"
-    shutil.copy(store, kept)
+    store = workplace.home / "mlflow.db"
+    before = store.read_bytes()
     with sqlite3.connect(store) as connection:
         assert connection.execute(statement).rowcount == 1
     connection.close()
-    yield
-    shutil.copy(kept, store)
+    try:
+        yield
+    finally:
+        store.write_bytes(before)
 
 
 def test_search_finds_better_than_the_defaults(searched: Run) -> None:

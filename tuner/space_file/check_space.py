@@ -10,7 +10,7 @@ from typing import cast
 from pydantic import ValidationError
 
 from model.errors import CorpusError
-from model.sources.registry import source_bytes, source_files
+from model.sources.registry import source_bytes
 from model.spec.architecture import USED_WHEN
 from model.spec.hyperparameters import SYMBOL_TABLE
 from model.spec.symbol import FractionOf
@@ -92,15 +92,9 @@ class SpaceChecks:
         """
         try:
             size = source_bytes(self._space.data)
-            files = source_files(self._space.data) if self._space.data.files else []
         except (CorpusError, ValueError) as error:
             self._file.note(("data",), str(error))
             return None
-        for file in files:
-            if not file.path.is_file():  # reading it may never end
-                message = f"data.files: {file.path} is a pipe or a device; give a file"
-                self._file.note(("data",), message)
-                return None
         if size is not None and size < 2:
             self._file.note(("data",), "data: the files are empty; add text to them")
             return None

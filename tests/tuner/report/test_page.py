@@ -321,6 +321,7 @@ def test_report_command_writes_page_and_pictures(
         return {found.best.number: f"{prompt}: of the winner"}
 
     monkeypatch.setattr(report_command, "samples_of", samples_of)
+    monkeypatch.setattr(report_command, "recorded_home", lambda options: Home.of(options.home))
     monkeypatch.setattr(
         report_command, "load_search", lambda name, home: names.append(name) or result
     )

@@ -449,12 +449,18 @@ search: {trials: ▲x}
     assert [(m.line, m.column) for m in found] == places
 
 
-@pytest.mark.parametrize("section", ["tokenizer: {file: ", "data: {files: "])
-def test_pipes_are_no_data(tmp_path: Path, section: str) -> None:
+@pytest.mark.parametrize(
+    ("section", "problem"),
+    [
+        ("tokenizer: {file: ", "is a pipe or a device; give a file"),
+        ("data: {files: ", "is not a regular file; copy its contents to one"),
+    ],
+)
+def test_pipes_are_no_data(tmp_path: Path, section: str, problem: str) -> None:
     """Reading them would not end."""
     os.mkfifo(tmp_path / "pipe.txt")
     (mistake,) = mistakes_of(tmp_path / "space.yaml", f"{BUDGET}{section}pipe.txt}}")
-    assert f"{tmp_path}/pipe.txt is a pipe or a device; give a file" in mistake.message
+    assert f"{tmp_path}/pipe.txt {problem}" in mistake.message
     assert mistake.line == 2
 
 

@@ -22,6 +22,7 @@ from tuner import cli
 from tuner.arguments import EXPORTS
 from tuner.conductor.confirmation import compare_retrained
 from tuner.errors import RecordError, TunerError
+from tuner.home import Home
 from tuner.trained.export import check_export, export
 from tuner.trained.load_trial import TrainedTrial
 from tuner.trained.readme import card
@@ -144,6 +145,9 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Any:
             raise RecordError("its journal is not recorded")
 
         monkeypatch.setattr("tuner.commands.export.Record", Record)
+        for module in ("export", "output"):
+            name = f"tuner.commands.{module}.recorded_home"
+            monkeypatch.setattr(name, lambda options: Home.of())
         monkeypatch.setattr("tuner.trained.load_trial.load_trial", load)
         monkeypatch.setattr("tuner.commands.export.load_search", unknown)
         return asked

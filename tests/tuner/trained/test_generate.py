@@ -22,6 +22,7 @@ from tests.tuner.trained.trained_trials import make_trial, speller
 from tuner import cli
 from tuner.arguments import parse
 from tuner.errors import RecordError, TunerError
+from tuner.home import Home
 from tuner.terminal.texts import TextsView, show_texts
 from tuner.trained.generate import Piece, cut_note, generate, sample
 
@@ -209,6 +210,9 @@ def command(make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch) -> Any:
         return speller(make_spec, run)
 
     monkeypatch.setattr("tuner.commands.generate.Record", Record)
+    for module in ("generate", "output"):
+        name = f"tuner.commands.{module}.recorded_home"
+        monkeypatch.setattr(name, lambda options: Home.of())
     monkeypatch.setattr("tuner.trained.load_trial.load_trial", load)
 
     def run(*arguments: str) -> int:
