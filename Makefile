@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 SPACE  ?= search_spaces/lm.yaml
 
-.PHONY: search ui replay test lint format bench docs clean help
+.PHONY: search ui replay test lint format fuzz bench docs clean help
 
 help:
 	@echo "make search   set up and run a search: SPACE=$(SPACE), or another of search_spaces/:"
@@ -14,6 +14,7 @@ help:
 	@echo "make test     set up and run lint, types and all tests, or those of TESTS=tests/…"
 	@echo "make docs     build the pages of docs/ into build/site"
 	@echo "make format   format the code"
+	@echo "make fuzz     validate 2,000 mutations of the shipped spaces"
 	@echo "make bench    measure training and searches beside others, and how their cost grows"
 
 search: $(VENV)/.installed
@@ -41,6 +42,10 @@ lint: $(VENV)/.installed-dev
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# 2,000 mutations of the shipped spaces; the tests have the first 150 of them.
+fuzz: $(VENV)/.installed-dev
+	TUNER_FUZZ=1 $(BIN)/pytest tests/tuner/commands/test_validate_mutations.py
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python bench/fusion.py --out docs/bench/fusion.cpu.json --plot docs/bench/fusion.cpu.png

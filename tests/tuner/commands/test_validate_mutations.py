@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 from collections.abc import Iterator
@@ -120,5 +121,6 @@ def test_validate_of_some_mutations(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.slow
+@pytest.mark.skipif("TUNER_FUZZ" not in os.environ, reason="'make fuzz' runs it, for a minute")
 def test_validate_of_many_mutations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     check(range(150, 2000), tmp_path, capsys)
