@@ -154,11 +154,16 @@ def _add_init(init: argparse.ArgumentParser) -> None:
     init.add_argument("--force", action="store_true", help="replace the file if it exists")
 
 
-def _add_replay(replay: argparse.ArgumentParser) -> None:
-    replay.add_argument("run", nargs="?", type=run_name, metavar="RUN", help=_RUN)
-    replay.add_argument(
+def _add_trial(command: argparse.ArgumentParser) -> None:
+    """Add the two ways to name one trial."""
+    command.add_argument("run", nargs="?", type=run_name, metavar="RUN", help=_RUN)
+    command.add_argument(
         "--search", type=search_name, metavar="NAME", help="take the best trial of this search"
     )
+
+
+def _add_replay(replay: argparse.ArgumentParser) -> None:
+    _add_trial(replay)
     replay.add_argument(
         "--prepared",
         action="store_true",
@@ -190,10 +195,7 @@ def _add_show(show: argparse.ArgumentParser) -> None:
 
 
 def _add_generate(generate: argparse.ArgumentParser) -> None:
-    generate.add_argument("run", nargs="?", type=run_name, metavar="RUN", help=_RUN)
-    generate.add_argument(
-        "--search", type=search_name, metavar="NAME", help="take the best trial of this search"
-    )
+    _add_trial(generate)
     generate.add_argument(
         "--runs",
         nargs="+",
@@ -227,10 +229,7 @@ def _add_generate(generate: argparse.ArgumentParser) -> None:
 
 
 def _add_export(export: argparse.ArgumentParser) -> None:
-    export.add_argument("run", nargs="?", type=run_name, metavar="RUN", help=_RUN)
-    export.add_argument(
-        "--search", type=search_name, metavar="NAME", help="take the best trial of this search"
-    )
+    _add_trial(export)
     export.add_argument(
         "--format", choices=EXPORTS, default="hf",
         help="hf: a folder for Hugging Face transformers; gguf: for llama.cpp; torch: a plain "

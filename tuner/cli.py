@@ -11,7 +11,6 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from signal import SIGINT, Signals
 
 from model.errors import CorpusError, ModelError
 from tuner.arguments import parse
@@ -23,7 +22,7 @@ from tuner.commands.output import (
     prepare_streams,
     say,
 )
-from tuner.errors import Interrupted, SpaceError, TunerError
+from tuner.errors import Interrupted, SpaceError, TunerError, signal_text
 from tuner.secrets import mask_output
 
 # Function of each command, in a module of `tuner.commands` that is imported when it runs.
@@ -94,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _interrupted_text(error: Interrupted, options: argparse.Namespace) -> str:
     """Return what a signal has ended, and how to go on."""
-    event = "interrupted" if error.signal == SIGINT else f"ended by {Signals(error.signal).name}"
+    event = signal_text(error.signal)
     if error.search is not None:
         home = f" --home {shlex.quote(options.home)}" if options.home else ""
         return f"{event}; resume the search by 'tuner search --resume {error.search}{home}'"

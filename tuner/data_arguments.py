@@ -19,12 +19,7 @@ def add_data(of: Any, command: Any, common: Any, file: Any, home: Any) -> None:
     """Add the commands of `tuner data`."""
     text = "read, split and encode the data of a space before a search"
     prepare = command("data prepare", text, common, file, home, of=of)
-    prepare.add_argument(
-        "--processes",
-        type=whole(1, 4096),
-        metavar="N",
-        help="number of processes (default: one per core)",
-    )
+    _add_processes(prepare)
     command("data info", "describe a prepared corpus", common, file, home, of=of)
     sample = command("data sample", "show the first training batch", common, file, home, of=of)
     sample.add_argument(
@@ -69,12 +64,7 @@ def add_tokenizer(of: Any, command: Any, common: Any) -> None:
     train.add_argument(
         "--separator", metavar="TEXT", help=f"text between documents (default: {_END_OF_TEXT})"
     )
-    train.add_argument(
-        "--processes",
-        type=whole(1, 4096),
-        metavar="N",
-        help="number of processes (default: one per core)",
-    )
+    _add_processes(train)
     tokenizer = argparse.ArgumentParser(add_help=False)
     tokenizer.add_argument(
         "tokenizer", metavar="TOKENIZER",
@@ -105,3 +95,12 @@ def add_tokenizer(of: Any, command: Any, common: Any) -> None:
             )
         if name == "show":
             action.add_argument("--text", metavar="TEXT", help="text, instead of a file")
+
+
+def _add_processes(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--processes",
+        type=whole(1, 4096),
+        metavar="N",
+        help="number of processes (default: one per core)",
+    )

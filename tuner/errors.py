@@ -31,7 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from signal import SIGINT
+from signal import SIGINT, Signals
 
 from tuner.secrets import masked
 
@@ -127,3 +127,9 @@ class Interrupted(KeyboardInterrupt):
     def exit_status(self) -> int:
         """Exit status that a shell shows for a program that the signal ended."""
         return 128 + self.signal
+
+
+def signal_text(number: int) -> str:
+    """Return what a signal does, for a message: `interrupted`, or `ended by SIGTERM`."""
+    name = Signals(number).name
+    return "interrupted" if number == SIGINT else f"ended by {name}"

@@ -157,18 +157,7 @@ class Home:
 
     def _is_in_use(self) -> bool:
         """Return True if a process runs a search in this home: it has locked the journal."""
-        for lock in self.root.glob("searches/*/lock"):
-            try:
-                handle = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW)
-            except OSError:
-                continue
-            try:
-                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-            finally:
-                os.close(handle)
-        return False
+        return any(map(is_locked, self.root.glob("searches/*/lock")))
 
     @property
     def is_local(self) -> bool:
@@ -208,3 +197,19 @@ class Home:
     def search(self, name: str) -> Path:
         """Return the folder of one search: its checkpoints while it runs, and Ray Tune's files."""
         return self.root / "searches" / name
+
+
+def is_locked(path: Path) -> bool:
+    """Return True if a process holds the lock of a file; False if it cannot be opened."""
+    try:
+        # In the home of somebody else it may be a link, or a pipe, which would wait for a writer.
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False

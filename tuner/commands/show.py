@@ -17,7 +17,7 @@ from model.engine.report import METRICS, SOME_METRICS
 from model.spec.hyperparameters import SYMBOL_TABLE
 from model.spec.symbol import FractionOf
 from tuner.commands.output import consoles, print_json, recorded_home
-from tuner.conductor.outcome import Outcome, OutcomeKind
+from tuner.conductor.outcome import OutcomeKind
 from tuner.errors import JournalError, TunerError
 from tuner.formatting import (
     listed,
@@ -177,9 +177,8 @@ def _progress(trial: TrialRecord) -> tuple[bool, int]:
 
     Losses after other numbers of tokens are not compared.
     """
-    try:
-        outcome = Outcome.parse(trial.status)
-    except ValueError:  # it is running
+    outcome = trial.outcome
+    if outcome is None:
         return True, 0
     reports = int(outcome.detail) if outcome.kind is OutcomeKind.STOPPED else 0
     return outcome.kind is not OutcomeKind.FINISHED, -reports

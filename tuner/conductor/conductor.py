@@ -97,7 +97,8 @@ class Conductor:
         )
         self._scheduler = SCHEDULERS[space.search.scheduler](context)
         tokens = expected_tokens(space, facts)[1]
-        self.board = Board(space.objectives, space.search.trials, tokens, _confirm(space))
+        confirm = space.num_finalists, space.confirm.seeds
+        self.board = Board(space.objectives, space.search.trials, tokens, confirm)
         self.space = space
 
     def edit(self, space: SearchSpace, slots: int) -> None:
@@ -110,7 +111,7 @@ class Conductor:
         self._lanes += [Lane(index, self._now) for index in added]
         self.board.num_trials = max(space.search.trials, len(self.board.trials))
         self.limit, self.confirmation, self.board.winner = None, None, None
-        self.board.confirm = _confirm(space)
+        self.board.confirm = space.num_finalists, space.confirm.seeds
         self._without_gain = 0
         self._scheduler.edit(space)
         self._sampler = Sampler(space, *self._lengths)
@@ -332,8 +333,3 @@ class Conductor:
         if self.is_over:
             self.confirmation = conclude(self.board, self.space)
         return None
-
-
-def _confirm(space: SearchSpace) -> tuple[int, int]:
-    """Return the number of configurations to confirm, and of seeds for each."""
-    return (space.confirm.top, space.confirm.seeds) if len(space.objectives) == 1 else (0, 0)

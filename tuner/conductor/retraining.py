@@ -14,7 +14,7 @@ from tuner.space.space import SearchSpace
 
 def finalists(board: Board, space: SearchSpace) -> list[Trial]:
     """Return the best finished trials; none with several objectives, which have no single best."""
-    return [] if len(space.objectives) > 1 else board.ranked[: space.confirm.top]
+    return board.ranked[: space.num_finalists]
 
 
 def missing_pairs(board: Board, space: SearchSpace) -> Iterator[tuple[Trial, int]]:

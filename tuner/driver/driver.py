@@ -26,8 +26,8 @@ from tuner.conductor.conductor import Conductor
 from tuner.conductor.job import Job
 from tuner.conductor.outcome import INTERRUPTED, Outcome
 from tuner.conductor.trial import Trial
-from tuner.driver.interrupt import signal_text
 from tuner.driver.observer import SearchObserver
+from tuner.errors import signal_text
 from tuner.journal.events import Reported, TrialBegun, TrialEnded, TrialFailed
 from tuner.journal.journal import Journal
 from tuner.journal.journaled_search import JournaledSearch

@@ -22,12 +22,6 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
 
 
-def signal_text(number: int) -> str:
-    """Return what a signal does, for a message: `interrupted`, or `ended by SIGTERM`."""
-    name = signal.Signals(number).name
-    return "interrupted" if number == signal.SIGINT else f"ended by {name}"
-
-
 class Interrupts:
     """Signals that are deferred.
 

@@ -17,10 +17,10 @@ from model.corpus.prepare import prepare
 from tuner.driver.catch_up import check_recorded
 from tuner.driver.context import SearchContext
 from tuner.driver.early_checks import check_early, name_taken
-from tuner.driver.interrupt import Interrupts, deferred_interrupts, signal_text
+from tuner.driver.interrupt import Interrupts, deferred_interrupts
 from tuner.driver.session import run_search
 from tuner.driver.view import SilentView, View
-from tuner.errors import Interrupted, JournalError, TunerError
+from tuner.errors import Interrupted, JournalError, TunerError, signal_text
 from tuner.home import Home
 from tuner.journal.edit import check_edit
 from tuner.journal.events import SearchBegun

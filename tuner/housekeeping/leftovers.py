@@ -12,7 +12,7 @@ import fcntl
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from tuner.housekeeping.sizes import remove, size_of
 from tuner.journal.journal import locked, read_journal
 from tuner.journal.journaled_search import JournaledSearch
 from tuner.tracking.record import Record
-from tuner.tracking.store import store_errors
+from tuner.tracking.store import if_found, store_errors
 from tuner.tracking.tags import TOKENIZER_FILE
 
 if TYPE_CHECKING:
@@ -253,10 +253,10 @@ def _artifacts(home: Home, record: Record, paths: Iterable[Path]) -> _Found:
     registered = None
     for path in paths:
         if _RUN_ID.fullmatch(path.name):
-            if not _exists(record, partial(_is_active, record.client, path.name)):
+            if not if_found(record.uri, partial(_is_active, record.client, path.name)):
                 yield path, "files of a deleted run"
         elif path.name.startswith("m-") and path.parent.name == "models":
-            if not _exists(record, partial(record.client.get_logged_model, path.name)):
+            if not if_found(record.uri, partial(record.client.get_logged_model, path.name)):
                 registered = _sources(record) if registered is None else registered
                 if not any(path.name in source for source in registered):
                     yield path, "files of a deleted model"
@@ -264,20 +264,6 @@ def _artifacts(home: Home, record: Record, paths: Iterable[Path]) -> _Found:
 
 def _is_active(client: MlflowClient, run_id: str) -> bool:
     return str(client.get_run(run_id).info.lifecycle_stage) == "active"
-
-
-def _exists(record: Record, ask: Callable[[], object]) -> bool:
-    """Return the truth of a store's answer; False if the store says that there is no such thing."""
-    from mlflow.exceptions import MlflowException
-    from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
-
-    with store_errors(record.uri):
-        try:
-            return bool(ask())
-        except MlflowException as error:
-            if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
-                raise
-            return False
 
 
 def _sources(record: Record) -> list[str]:

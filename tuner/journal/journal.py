@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 from tuner.errors import JournalError, JournalInUse
+from tuner.home import is_locked
 from tuner.journal.events import Event, Json, read_event
 from tuner.tracking.tags import JOURNAL_FILE
 
@@ -250,17 +251,7 @@ def short_digest(digest: str) -> str:
 
 def is_running(folder: Path) -> bool:
     """Return True if a process runs the search of a folder."""
-    try:
-        lock = _open(folder / _LOCK, os.O_RDONLY)
-    except (OSError, JournalError):
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(lock)
-    return False
+    return is_locked(folder / _LOCK)
 
 
 # lines --------------------------------------------------------------------------------------

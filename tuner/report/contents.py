@@ -14,7 +14,11 @@ from tuner.conductor.trial import Trial
 from tuner.formatting import clock, short_hash, short_run
 from tuner.report.figures import value_text
 from tuner.report.series import Ending, ReportData, ending
-from tuner.results.comparison import compare_with_defaults
+from tuner.results.comparison import (
+    compare_with_defaults,
+    has_best_value,
+    only_defaults_finished,
+)
 from tuner.results.pareto import pareto_front
 from tuner.results.range_edit import numbers
 from tuner.results.result import SearchResult
@@ -69,8 +73,7 @@ def headline(series: ReportData) -> str:
         return f"{count} trial{'' if count == 1 else 's'} on the Pareto front"
     best, change = result.best, gain(series)
     so_far = "So far, " if result.halted or result.status == "running" else ""
-    is_alone = not any(t.has_finished for t in result.trials if t.number)
-    if best.number == 0 and is_alone and len(result.trials) > 1:
+    if best.number == 0 and only_defaults_finished(result):
         answer = "no trial but the defaults was trained to the end"
     elif best.number == 0:
         answer = "no trial beat the defaults"
@@ -119,9 +122,7 @@ def _best(result: SearchResult) -> Tile:
         title = f"{result.space.objective.lowest.capitalize()} {metric}"
         note = f"trial {best.number} at report {best.place} of {best.num_places}"
         return Tile(title, _value(value), note, is_winner=True)
-    ranks = [result.rank(trial) for trial in result.trials if trial.has_finished]
-    # fresh seeds may have chosen another trial
-    title = f"Best {metric}" if result.rank(best) <= min(ranks) else f"{metric} of the winner"
+    title = f"Best {metric}" if has_best_value(result) else f"{metric} of the winner"
     return Tile(title, _value(value), note, is_winner=True)
 
 

@@ -53,6 +53,21 @@ def compare_with_defaults(result: SearchResult) -> Comparison | None:
     return Comparison(value, base, place, is_final, change)
 
 
+def has_best_value(result: SearchResult) -> bool:
+    """Return True if no finished trial is better than the best one.
+
+    Fresh seeds may have confirmed another trial than the best one of the search.
+    """
+    best = result.rank(result.best)
+    return all(best <= result.rank(trial) for trial in result.trials if trial.has_finished)
+
+
+def only_defaults_finished(result: SearchResult) -> bool:
+    """Return True if a search has other trials than trial 0, and none was trained to the end."""
+    others = [trial for trial in result.trials if trial.number != 0]
+    return bool(others) and not any(trial.has_finished for trial in others)
+
+
 def cut_leader(result: SearchResult) -> Trial | None:
     """Return a trial that was better than the best one when it was cut, if a search was cut short.
 

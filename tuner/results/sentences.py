@@ -11,7 +11,12 @@ from rich.text import Text
 from tuner.conductor.confirmation import summary
 from tuner.conductor.trial import Trial
 from tuner.formatting import clock, counted
-from tuner.results.comparison import compare_with_defaults, cut_leader
+from tuner.results.comparison import (
+    compare_with_defaults,
+    cut_leader,
+    has_best_value,
+    only_defaults_finished,
+)
 from tuner.space.parameter import symbol
 
 if TYPE_CHECKING:
@@ -44,16 +49,13 @@ def _gain(result: SearchResult) -> list[Text]:
             f"{value:.4f}, of trial {best.number} at report {best.place} of {best.num_places}"
         )
     elif best is defaults:
-        is_alone = not any(trial.has_finished for trial in result.trials[1:])
-        if is_alone and len(result.trials) > 1:
+        if only_defaults_finished(result):
             start = f"Only trial 0, the defaults{note}, was trained to the end"
         else:
             start = f"No trial beat trial 0, the defaults{note}"
         line = Text(f"{start}: {metric} {value:.4f}")
     else:
-        ranks = [result.rank(trial) for trial in result.trials if trial.has_finished]
-        # fresh seeds may have chosen another trial than the best one of the search
-        start = "Best " if result.rank(best) <= min(ranks) else f"Trial {best.number} has "
+        start = "Best " if has_best_value(result) else f"Trial {best.number} has "
         line = Text.assemble(start, (f"{metric} {value:.4f}", "bold green"))
     line.append(_against(result, note)).append(".")
     return [line, *_cut(result), *_translation(best)]

@@ -56,13 +56,8 @@ def expected_tokens(space: SearchSpace, corpus: DataFacts) -> tuple[int, int]:
 
 
 def confirmations(space: SearchSpace) -> int:
-    """Return the number of trials of the confirmation; 0 for several objectives.
-
-    Several objectives have no single winner to confirm.
-    """
-    if space.further_objectives:
-        return 0
-    return min(space.confirm.top, space.search.trials) * space.confirm.seeds
+    """Return the number of trials of the confirmation; 0 for several objectives."""
+    return min(space.num_finalists, space.search.trials) * space.confirm.seeds
 
 
 def _spent(space: SearchSpace, trials: int, report: int, budget: int) -> float:

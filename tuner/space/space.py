@@ -59,6 +59,11 @@ class SearchSpace(Frozen):
         """All objectives; trials are ranked by the first one."""
         return (self.objective, *self.further_objectives)
 
+    @property
+    def num_finalists(self) -> int:
+        """Number of configurations to confirm; 0 for several objectives, which have no winner."""
+        return 0 if self.further_objectives else self.confirm.top
+
     # parameters ----------------------------------------------------------------------------
 
     @cached_property

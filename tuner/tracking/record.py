@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -20,7 +21,7 @@ from tuner.errors import RecordError
 from tuner.names import check_name, check_run_name
 from tuner.tracking.metrics import as_reported
 from tuner.tracking.records import SearchRecord, TrialRecord, search_record, trial_record
-from tuner.tracking.store import open_client, store_errors
+from tuner.tracking.store import if_found, open_client, store_errors
 from tuner.tracking.tags import DATA_FILE, ENVIRONMENT, SPEC_FILE, Tag
 
 if TYPE_CHECKING:
@@ -185,16 +186,9 @@ class Record:
 
     def _trial_run(self, run_id: str) -> list[Run]:
         """Return the run with a complete run id if it is a trial; else nothing."""
-        from mlflow.exceptions import MlflowException
-        from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
-
-        with store_errors(self.uri):
-            try:
-                run = self.client.get_run(run_id)
-            except MlflowException as error:
-                if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
-                    raise
-                return []
+        run = if_found(self.uri, partial(self.client.get_run, run_id))
+        if run is None:
+            return []
         is_trial = run.data.tags.get(Tag.KIND) == "trial"
         return [run] if is_trial and run.info.lifecycle_stage == "active" else []
 

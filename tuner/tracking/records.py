@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tuner.conductor.outcome import DIVERGED
+from tuner.conductor.outcome import DIVERGED, Outcome
 from tuner.space.objective import sign_of
 from tuner.tracking.metrics import SYSTEM
 from tuner.tracking.tags import ENVIRONMENT, Tag
@@ -46,6 +46,14 @@ class TrialRecord:
     parent: int | None = None
     confirms: int | None = None
     checkpoint_tokens: int | None = None
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the trial ended; None while it runs."""
+        try:
+            return Outcome.parse(self.status)
+        except ValueError:
+            return None
 
     @property
     def keeps_checkpoint(self) -> bool:

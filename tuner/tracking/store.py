@@ -6,17 +6,19 @@ import contextlib
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from tuner.errors import StoreError
 from tuner.secrets import masked
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+R = TypeVar("R")
 
 _SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -71,6 +73,24 @@ def reason_of(error: BaseException) -> str:
         if match := re.search(pattern, text):
             return reason.format(*match.groups())
     return masked(text.splitlines()[0])
+
+
+def if_found(uri: str, ask: Callable[[], R]) -> R | None:
+    """Return the answer of a store; None if the store says that there is no such thing.
+
+    Raises:
+        StoreError: if the store cannot be used.
+    """
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+
+    with store_errors(uri):
+        try:
+            return ask()
+        except MlflowException as error:
+            if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                raise
+            return None
 
 
 def open_client(uri: str) -> MlflowClient:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 
 from model.engine.report import METRICS, SOME_METRICS
 from model.spec.trial import TrialSpec
-from tuner.conductor.outcome import Outcome, OutcomeKind
+from tuner.conductor.outcome import OutcomeKind
 from tuner.errors import RecordError
 from tuner.formatting import short_hash
 from tuner.tracking.records import TrialRecord
@@ -61,9 +61,8 @@ def _contradictions(trial: TrialRecord, spec: TrialSpec, reports: Reports) -> It
 
 def _wrong_end(trial: TrialRecord, spec: TrialSpec, reports: Reports) -> Iterator[str]:
     """Compare the outcome with the number and the steps of the reports."""
-    try:
-        outcome = Outcome.parse(trial.status)
-    except ValueError:  # it is running
+    outcome = trial.outcome
+    if outcome is None:
         return
     count = len(reports)
     if outcome.kind is OutcomeKind.FINISHED and max(reports) != spec.hyperparameters.total_steps:

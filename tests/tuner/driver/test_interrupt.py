@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tuner.driver.interrupt import deferred_interrupts, raised_interrupts, signal_text
-from tuner.errors import Interrupted
+from tuner.driver.interrupt import deferred_interrupts, raised_interrupts
+from tuner.errors import Interrupted, signal_text
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 USUAL = (signal.default_int_handler, signal.SIG_DFL, signal.SIG_DFL)
