@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 SPACE  ?= search_spaces/lm.yaml
 
-.PHONY: search ui replay test lint format fuzz bench docs clean help
+.PHONY: search ui replay test lint format fuzz audit bench docs clean help
 
 help:
 	@echo "make search   set up and run a search: SPACE=$(SPACE), or another of search_spaces/:"
@@ -15,6 +15,7 @@ help:
 	@echo "make docs     build the pages of docs/ into build/site"
 	@echo "make format   format the code"
 	@echo "make fuzz     validate 2,000 mutations of the shipped spaces"
+	@echo "make audit    ask OSV for known vulnerabilities of what is installed; needs a network"
 	@echo "make bench    measure training and searches beside others, and how their cost grows"
 
 search: $(VENV)/.installed
@@ -46,6 +47,14 @@ format: $(VENV)/.installed-dev
 # 2,000 mutations of the shipped spaces; the tests have the first 150 of them.
 fuzz: $(VENV)/.installed-dev
 	TUNER_FUZZ=1 $(BIN)/pytest tests/tuner/commands/test_validate_mutations.py
+
+# OSV also knows builds such as torch 2.13.0+cpu; without a network the target fails. pip-audit has an
+# environment of its own, so that its dependencies are not among those that it asks for.
+audit: $(VENV)/.installed
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/pip install --quiet --disable-pip-version-check pip-audit
+	build/audit/bin/pip-audit --vulnerability-service osv --skip-editable \
+	  --path "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python bench/fusion.py --out docs/bench/fusion.cpu.json --plot docs/bench/fusion.cpu.png

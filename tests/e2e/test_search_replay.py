@@ -19,6 +19,7 @@ import torch
 
 from model import prepare
 from model.checkpoints import checkpoint
+from model.checkpoints.checkpoint import recorded_digest
 from model.engine.report import METRICS
 from model.keys import derive_key
 from model.randomness import permute
@@ -26,6 +27,8 @@ from model.spec.hyperparameters import SYMBOL_TABLE
 from tests.e2e.conftest import Run, Workplace
 from tuner import load_search, load_trial
 from tuner.home import Home
+from tuner.journal.journal import read_journal
+from tuner.journal.journaled_search import JournaledSearch
 from tuner.tracking.record import Record
 from tuner.tracking.tags import CHECKPOINT_FILE, Tag
 from tuner.trained.load_trial import TrainedTrial
@@ -130,8 +133,30 @@ def test_search_keeps_the_best_checkpoints(
     assert about["spec_hash"] == record.spec(best).hash
     assert about["val_loss"] == best.metrics["val_loss"]
     assert tensors["weights.lm_head.weight"].shape == (300, 16)
+    journal = JournaledSearch.of(read_journal(workplace.home / "searches" / "small-1"))
+    assert journal is not None and journal.end is not None
+    digests = journal.end.weights
+    assert digests.keys() == kept_states and digests[best.number] == recorded_digest(file)
     kept = {path.name for path in (workplace.home / "searches" / "small-1").iterdir()}
     assert kept == {"journal.jsonl", "lock"}  # the others are cleared away
+
+
+def test_weights_that_were_replaced_are_refused(record: Record, workplace: Workplace) -> None:
+    """Of the right trial, and with a checksum that fits: the journal names the kept ones."""
+    best = record.best(record.search())
+    file = next(workplace.home.glob(f"artifacts/**/{best.run_id}/artifacts/{CHECKPOINT_FILE}"))
+    original = file.read_bytes()
+    tensors, about = checkpoint.unpack(original, "")
+    try:
+        zeros = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
+        file.write_bytes(checkpoint.pack(zeros, about))
+        for command in (["generate", "--prompt", "a"], ["export", "--out", "exported"]):
+            run = workplace.tuner(*command)
+            assert run.status == 2
+            assert f"weights of trial {best.number} of small-1 are not those that the" in run.err
+        assert not (workplace.folder / "exported").exists()
+    finally:
+        file.write_bytes(original)
 
 
 def test_search_is_read_back_from_its_record(workplace: Workplace, searched: Run) -> None:

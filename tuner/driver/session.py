@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from tuner.conductor.board import Board
+from model.errors import CheckpointError
 from tuner.conductor.conductor import Conductor
+from tuner.conductor.trial import Trial
 from tuner.driver.context import SearchContext
 from tuner.driver.interrupt import Interrupts, deferred_interrupts
 from tuner.driver.training import TrainingResult, train
@@ -49,10 +51,10 @@ def run_search(
         store.run(tracker.flush)
         result = _result(context, training, started)
         status = result.status
-        end = _end(result, training.conductor.board, training.first_turn)
+        end = _end(context, result, training)
         best_run = tracker.run_of(result.best.number)
         context.view.phase("recording the best trials")
-        store.run(*(partial(_attach_checkpoint, context, result, n) for n in end.kept))
+        store.run(*(partial(_attach_checkpoint, context, result, n) for n in end.weights))
     except KeyboardInterrupt:
         status = "interrupted"
         raise
@@ -98,31 +100,49 @@ def _store_problem(step: Callable[[], None]) -> str | None:
     return None
 
 
-def _end(result: SearchResult, board: Board, first_turn: float) -> SessionEnded:
+def _end(context: SearchContext, result: SearchResult, training: TrainingResult) -> SessionEnded:
     """Return the journal's last event of a session that has a result."""
+    board, best = training.conductor.board, result.best.number
     best_trials = [trial.number for trial in board.ranked[: result.space.search.keep]]
-    best = result.best.number
+    kept = list(dict.fromkeys([best, *best_trials]))
     return SessionEnded(
         status=result.status,
         summary=result.summary(),
-        first_turn=first_turn,
+        first_turn=training.first_turn,
         best=best,
-        kept=list(dict.fromkeys([best, *best_trials])),
+        kept=kept,
         limit=result.limit,
         halted=result.halted,
         advice=result.advice,
+        weights={n: sha256 for n in kept if (sha256 := _weights_digest(context, board.trials[n]))},
     )
 
 
 def _attach_checkpoint(context: SearchContext, result: SearchResult, number: int) -> None:
-    """Attach the last checkpoint of a trial to its run, if this search has trained the trial."""
+    """Attach the last checkpoint of a trial to its run."""
     trial = next(trial for trial in result.trials if trial.number == number)
+    path = _last_checkpoint(context, trial)
+    assert path is not None
+    context.tracker.keep_checkpoint(number, path, trial.tokens)
+
+
+def _weights_digest(context: SearchContext, trial: Trial) -> str | None:
+    """Return the digest of a trial's last checkpoint; None if this search has none to keep."""
+    from model.checkpoints.checkpoint import recorded_digest  # imports torch
+
+    path = _last_checkpoint(context, trial)
+    with suppress(CheckpointError):
+        return recorded_digest(path) if path is not None else None
+    return None
+
+
+def _last_checkpoint(context: SearchContext, trial: Trial) -> Path | None:
+    """Return the checkpoint of a trial's last report; None if this search did not write it."""
     path = trial.reports[-1].checkpoint
     if path is None:
-        return
+        return None
     present = context.checkpoints.joinpath(*Path(path).parts[-2:])  # the home may have moved
-    if present.is_file():
-        context.tracker.keep_checkpoint(number, present, trial.tokens)
+    return present if present.is_file() else None
 
 
 def _publish(context: SearchContext, result: SearchResult) -> str | None:

@@ -135,7 +135,7 @@ def _send_files(
 
 
 def _checkpoint(trial: JournaledTrial, folder: Path) -> Path | None:
-    """Return the checkpoint of a trial's newest report; None if missing or damaged."""
+    """Return the checkpoint of a trial's newest report; None if missing, damaged or replaced."""
     report = trial.reports[-1].report if trial.reports else None
     if report is None or report.checkpoint is None:
         return None
@@ -149,9 +149,10 @@ def _checkpoint(trial: JournaledTrial, folder: Path) -> Path | None:
 
     try:
         metadata = checkpoint.read(path)[1]
+        is_kept = trial.weights in {None, checkpoint.recorded_digest(path)}
     except CheckpointError:
         return None
-    return path if metadata["step"] == report.step else None
+    return path if is_kept and metadata["step"] == report.step else None
 
 
 def _send_end(tracker: Tracker, search: JournaledSearch) -> bool:

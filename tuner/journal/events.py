@@ -259,6 +259,8 @@ class SessionEnded(_Event):
         limit: name of the limit that the search reached.
         halted: reason why the search halted before its end.
         advice: recommendations for the next search.
+        weights: number of a trial → SHA-256 of its kept checkpoint, of those that this session
+            has; journals of earlier versions have none.
     """
 
     kind: ClassVar[str] = "end"
@@ -270,6 +272,7 @@ class SessionEnded(_Event):
     limit: str | None = None
     halted: str | None = None
     advice: Sequence[str] = ()
+    weights: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def as_json(self) -> Json:
@@ -285,6 +288,7 @@ class SessionEnded(_Event):
             "limit": self.limit,
             "halted": self.halted,
             "advice": list(self.advice),
+            **({"weights": dict(self.weights)} if self.weights else {}),
         }
 
     @classmethod
@@ -292,9 +296,10 @@ class SessionEnded(_Event):
         """Read the event from JSON."""
         if data["best"] is None:
             return cls(data["status"], data["summary"], time_ms=data["time_ms"])
+        weights = {int(number): sha256 for number, sha256 in data.get("weights", {}).items()}
         return cls(
             data["status"], data["summary"], data["best"], data["first_turn"], data["kept"],
-            data["limit"], data["halted"], data["advice"], time_ms=data["time_ms"],
+            data["limit"], data["halted"], data["advice"], weights, time_ms=data["time_ms"],
         )  # fmt: skip
 
 

@@ -36,6 +36,8 @@ class JournaledTrial:
         outcome: how the trial ended; None if it has not ended, or continues after an interruption.
         written_outcome: outcome of the newest `TrialEnded`. It may lack `outcome`, if the driver
             was killed between the two events.
+        weights: SHA-256 of the checkpoint that was kept after the newest report; None if none was,
+            or by earlier versions.
     """
 
     begun: TrialBegun
@@ -44,6 +46,7 @@ class JournaledTrial:
     reports: list[Reported] = field(default_factory=list)
     outcome: Outcome | None = None
     written_outcome: Outcome | None = None
+    weights: str | None = None
 
     def add(self, event: Reported | TrialFailed | TrialEnded) -> None:
         """Add a later event of the trial."""
@@ -52,7 +55,7 @@ class JournaledTrial:
             case Reported():
                 self.reports.append(event)
                 # an edited search may resume a trial that counted as stopped when the search ended
-                self.outcome = None
+                self.outcome = self.weights = None
             case TrialFailed():
                 self.outcome = Outcome.failed(event.reason)
             case TrialEnded():
@@ -170,6 +173,9 @@ def _trials(events: Sequence[Event]) -> dict[int, JournaledTrial]:
                 trials[event.number] = JournaledTrial(event, environment, event.time_ms)
             case Reported() | TrialFailed() | TrialEnded():
                 trials[event.number].add(event)
+            case SessionEnded():
+                for number, sha256 in event.weights.items():
+                    trials[number].weights = sha256
     return trials
 
 

@@ -1,4 +1,4 @@
-"""Artifacts of recorded trials: kept checkpoints, tokenizers and warm starts."""
+"""Artifacts of recorded searches: tokenizers and warm starts."""
 
 from __future__ import annotations
 
@@ -17,31 +17,8 @@ from model.tokenizer.load import load_tokenizer
 from tuner.errors import RecordError, StoreError
 from tuner.home import Home
 from tuner.tracking.record import Record
-from tuner.tracking.records import SearchRecord, TrialRecord
-from tuner.tracking.tags import CHECKPOINT_FILE, START_FOLDER, TOKENIZER_FILE, Tag
-
-
-def kept_checkpoint(record: Record, trial: TrialRecord, folder: str) -> Path | None:
-    """Download the kept checkpoint of a trial, or of an equal finished trial.
-
-    Args:
-        record: the store.
-        trial: the trial.
-        folder: folder for the file.
-
-    Returns:
-        The file; None if no checkpoint is kept.
-    """
-    trials = [trial]
-    if trial.status == "finished":
-        trials += [
-            other
-            for other in record.equal(trial.spec_hash)
-            if other.status == "finished" and other.environment == trial.environment
-        ]
-    run_ids = [candidate.run_id for candidate in trials if candidate.keeps_checkpoint]
-    paths = (record.download(run_id, CHECKPOINT_FILE, folder) for run_id in run_ids)
-    return next((path for path in paths if path is not None), None)
+from tuner.tracking.records import SearchRecord
+from tuner.tracking.tags import START_FOLDER, TOKENIZER_FILE, Tag
 
 
 def recorded_tokenizer(

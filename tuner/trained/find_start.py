@@ -30,10 +30,11 @@ from tuner.home import Home
 from tuner.space.settings import InitFromConfig
 from tuner.space.space import SearchSpace
 from tuner.space_file.shipped import shipped_spaces
-from tuner.tracking.artifacts import kept_checkpoint, recorded_problem, recorded_tokenizer
+from tuner.tracking.artifacts import recorded_problem, recorded_tokenizer
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord
 from tuner.tracking.tags import TOKENIZER_FILE
+from tuner.trained.kept_checkpoint import kept_checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -149,7 +150,7 @@ def _find(config: InitFromConfig, home: Home) -> WarmStart:
     run = short_run(trial.run_id)
     description = f"trial {trial.number} of {trial.search} (run {run})"
     with TemporaryDirectory() as folder:
-        path = kept_checkpoint(record, trial, folder)
+        path = kept_checkpoint(record, trial, home, folder)
         if path is None:
             best = search.best_run
             fix = f"; use run {short_run(best)}" if best and best != trial.run_id else ""

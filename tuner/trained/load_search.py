@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from tuner.conductor.board import Board
 from tuner.conductor.retraining import conclude
@@ -12,12 +10,11 @@ from tuner.conductor.trial import Trial
 from tuner.errors import RecordError
 from tuner.home import Home
 from tuner.journal.events import Event
-from tuner.journal.journal import check_digest, read_chain
 from tuner.journal.journaled_search import JournaledSearch
 from tuner.results.result import SearchResult
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord
-from tuner.tracking.tags import JOURNAL_FILE, Tag
+from tuner.trained.recorded_journal import recorded_events
 
 
 def load_search(name: str | None = None, *, home: Home | None = None) -> SearchResult:
@@ -41,30 +38,13 @@ def load_search(name: str | None = None, *, home: Home | None = None) -> SearchR
     record = Record(home.tracking_uri)
     search = record.search(name)
     run_ids = {trial.number: trial.run_id for trial in record.trials(search)}
-    return result_of(_events(record, search, home), search, run_ids)
-
-
-def _events(record: Record, search: SearchRecord, home: Home) -> list[Event]:
-    """Return the events of the home's journal, which may be newer, or of the recorded journal."""
-    local_folder = home.search(search.name)
-    with TemporaryDirectory() as temporary:
-        folder = Path(temporary, search.name)  # errors name the search by its folder
-        folder.mkdir(parents=True)
-        path = record.download(search.run_id, JOURNAL_FILE, str(folder))
-        recorded = path.read_bytes() if path else b""
-        local_path = local_folder / JOURNAL_FILE
-        local = local_path.read_bytes() if local_path.is_file() else b""
-        # a journal that does not begin like the recorded one is of another search of this name
-        is_same_search = local.startswith(recorded)
-        chosen = local_folder if is_same_search else folder
-        events, digests = read_chain(chosen)
-        check_digest(search.name, digests, search.tags.get(Tag.JOURNAL))
+    events = recorded_events(record, search, home)
     if not events:
         raise RecordError(
             f"the journal of {search.name} is neither in {home.root} nor recorded; run 'tuner "
             f"sync {search.name}' where it was searched"
         )
-    return events
+    return result_of(events, search, run_ids)
 
 
 def result_of(

@@ -21,10 +21,11 @@ from model.tokenizer.tokenizer import Tokenizer
 from tuner.errors import RecordError
 from tuner.formatting import short_run
 from tuner.home import Home
-from tuner.tracking.artifacts import kept_checkpoint, recorded_tokenizer
+from tuner.tracking.artifacts import recorded_tokenizer
 from tuner.tracking.record import Record
 from tuner.tracking.records import TrialRecord
 from tuner.tracking.tags import CHECKPOINT_FILE
+from tuner.trained.kept_checkpoint import kept_checkpoint
 from tuner.trained.replay import OnReport, Verdict, replay
 
 
@@ -116,7 +117,7 @@ def kept_trial(record: Record, trial: TrialRecord, home: Home) -> TrainedTrial |
         StoreError: if the tracking store cannot be used.
     """
     with TemporaryDirectory() as folder:
-        path = kept_checkpoint(record, trial, folder)
+        path = kept_checkpoint(record, trial, home, folder)
         return None if path is None else _read(record, trial, home, path, "kept")
 
 

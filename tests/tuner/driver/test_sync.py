@@ -302,9 +302,11 @@ def test_sync_sends_the_states_of_the_best_trials(
         driver.report(number, 10, path=path)
     record = Record(store)
 
-    def files(*kept: int) -> tuple[str, ...]:
+    def files(*kept: int, **weights: str) -> tuple[str, ...]:
         if kept:
-            driver.journal.append(SessionEnded("finished", best=kept[0], kept=kept))
+            digests = {int(name[1:]): digest for name, digest in weights.items()}
+            end = SessionEnded("finished", best=kept[0], kept=kept, weights=digests)
+            driver.journal.append(end)
         driver.journal.close()
         sent = sync(home, "lm-1").files
         driver.journal = Journal.open(home.search("lm-1"))
@@ -312,7 +314,9 @@ def test_sync_sends_the_states_of_the_best_trials(
 
     assert files(0) == ("search_space.yaml", "journal.jsonl", "the checkpoint of trial 0")
     assert files() == ()
-    assert files(1, 0) == ("journal.jsonl", "the checkpoint of trial 1")
+    assert files(1, 0, t1="0" * 64) == ("journal.jsonl",)  # another file than the journal names
+    digest = checkpoint.recorded_digest(folder / "1" / "000000010.safetensors")
+    assert files(1, 0, t1=digest) == ("journal.jsonl", "the checkpoint of trial 1")
     trials = record.trials(record.search())
     assert [record.has(trial.run_id, CHECKPOINT_FILE) for trial in trials] == [
         True,

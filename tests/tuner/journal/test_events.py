@@ -72,6 +72,7 @@ def test_events_come_back_from_a_journal(tmp_path: Path, make_spec: MakeSpec) ->
         TrialBegun(0, {"α": 0.1}, make_spec(), parent=2, confirms=1, is_reused=True),
         TrialEnded(0, Outcome.same_as(2)),
         SessionEnded("finished", {"x": 1.0}, 0, 2.5, [0], "patience", "max_seconds", ["More."]),
+        SessionEnded("finished", {"x": 1.0}, 0, 2.5, [0], advice=["More."], weights={0: "ab"}),
     ]
     journal = Journal.open(tmp_path / "lm-1")
     times = [journal.append(event) for event in events]

@@ -28,7 +28,8 @@ from tuner.journal.events import (
 from tuner.journal.journal import Journal, _line
 from tuner.results.result import SearchResult
 from tuner.tracking.records import SearchRecord
-from tuner.trained.load_search import _events, result_of
+from tuner.trained.load_search import result_of
+from tuner.trained.recorded_journal import recorded_events
 
 SCHEDULERS = ("asha", "asha, asha: stop", "hyperband", "median", "pbt", "none")
 
@@ -145,10 +146,10 @@ def test_local_journal_is_used_if_it_continues_the_recorded_one(tmp_path: Path) 
         def download(self, run_id: str, name: str, folder: str) -> Path:
             return Path(shutil.copy(there / name, folder))
 
-    assert len(_events(cast(Any, Recorded()), search, home)) == 5
+    assert len(recorded_events(cast(Any, Recorded()), search, home)) == 5
     shutil.rmtree(home.search("lm-1"))
     lines(home.search("lm-1"), 4)  # of another search of this name
-    assert len(_events(cast(Any, Recorded()), search, home)) == 2
+    assert len(recorded_events(cast(Any, Recorded()), search, home)) == 2
 
 
 def test_journal_of_another_version_is_refused(tmp_path: Path) -> None:
@@ -168,7 +169,7 @@ def test_journal_of_another_version_is_refused(tmp_path: Path) -> None:
 
     search = SearchRecord("r", "1", "lm-1", "running", 0.0, None, {}, {})
     with pytest.raises(TunerError, match="the journal of lm-1 is of another version of tuner"):
-        _events(cast(Any, Unrecorded()), search, home)
+        recorded_events(cast(Any, Unrecorded()), search, home)
 
 
 # results for others --------------------------------------------------------------------------
