@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import math
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 from rich.console import Console
+from rich.text import Text
 
 from model.engine.report import METRICS, SOME_METRICS
 from model.spec.hyperparameters import SYMBOL_TABLE
 from model.spec.symbol import FractionOf
-from tuner.commands.output import consoles, print_json, recorded_home
+from tuner.commands.output import consoles, print_data, print_json, recorded_home
 from tuner.conductor.outcome import OutcomeKind
 from tuner.errors import JournalError, TunerError
 from tuner.formatting import (
@@ -84,9 +85,11 @@ def _flat(trial: Mapping[str, Any]) -> dict[str, Any]:
 
 def _print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
     names = list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(sys.stdout, names, lineterminator="\n")
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
+    print_data(text.getvalue())
 
 
 # tuner list --------------------------------------------------------------------------------------
@@ -321,9 +324,10 @@ def print_trial(console: Console, record: Record, trial: TrialRecord) -> dict[st
     spec = record.spec(trial)
     start = record.search(trial.search).tags.get(Tag.INIT_FROM)
     console.print(
-        f"[bold]trial {trial.number} of {trial.search}[/bold]  {trial.status}, run {trial.run_id}, "
-        f"spec {short_hash(spec.hash)}",
-        highlight=False,
+        Text.assemble(
+            (f"trial {trial.number} of {trial.search}", "bold"),
+            f"  {trial.status}, run {trial.run_id}, spec {short_hash(spec.hash)}",
+        )
     )
     if start:
         console.print(f"started from {start}", highlight=False)
