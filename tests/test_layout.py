@@ -24,8 +24,8 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
         "generation", "export",
     ),
     "tuner": (
-        "control_characters", "secrets", "errors", "formatting", "names", "artifact_locations", "home", "space",
-        "space_file", "samplers", "schedulers", "conductor", "tracking", "journal", "results",
+        "control_characters", "secrets", "errors", "formatting", "names", "artifact_locations",
+        "home", "space", "space_file", "samplers", "schedulers", "conductor", "tracking", "journal", "results",
         "trained", "report", "publish", "served", "workers", "driver", "housekeeping", "terminal",
         "commands", "option_types", "data_arguments",
         "arguments", "cli", "__main__",

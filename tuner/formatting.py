@@ -103,6 +103,14 @@ def number_in(text: str) -> str:
         return text
 
 
+def number_of(text: str) -> float:
+    """Return the number that a text of a store says; NaN for another text."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
 def metric_text(value: float) -> str:
     """Return a value of an objective with 4 decimals: 3.1416; ∞ for an infinite value."""
     return "∞" if math.isinf(value) else f"{value:.4f}"

@@ -19,12 +19,13 @@ from model.spec.hyperparameters import SYMBOL_TABLE
 from model.spec.symbol import FractionOf
 from tuner.commands.output import consoles, print_data, print_json, recorded_home
 from tuner.conductor.outcome import OutcomeKind
-from tuner.errors import JournalError, TunerError
+from tuner.errors import JournalError, RecordError, TunerError
 from tuner.formatting import (
     listed,
     metric_text,
     number,
     number_in,
+    number_of,
     short_hash,
     short_run,
 )
@@ -140,7 +141,10 @@ def current(search: SearchRecord, home: Home) -> SearchRecord:
 
     Only a journal in this home says so: others may run searches of a shared tracking store.
     """
-    folder = home.search(search.name)
+    try:
+        folder = home.search(search.name)
+    except RecordError:  # no name that a search of this home could have
+        return search
     if search.status != "running" or not (folder / JOURNAL_FILE).is_file() or is_running(folder):
         return search
     return replace(search, status="interrupted")
@@ -170,7 +174,7 @@ def searched_names(home: Home, search: str) -> list[str] | None:
     """Return the searched parameters in the order of the space; None without a local journal."""
     try:
         journaled = JournaledSearch.of(read_journal(home.search(search)))
-    except JournalError:
+    except (JournalError, RecordError):
         return None
     return journaled.space.searched_names if journaled else None
 
@@ -275,7 +279,7 @@ def _status(trial: TrialRecord) -> str:
 def is_used(name: str, parameters: Mapping[str, str]) -> bool:
     """Return whether a hyperparameter has an effect, given the others; a size always has."""
     if name.startswith("prune_"):
-        return float(parameters.get("target_sparsity", 0)) > 0
+        return number_of(parameters.get("target_sparsity", "0")) > 0
     used_when = SYMBOL_TABLE[name].used_when if name in SYMBOL_TABLE else {}
     return all(parameters.get(other) in values for other, values in used_when.items())
 
@@ -299,8 +303,8 @@ def _follows_other(name: str, trials: Sequence[TrialRecord]) -> bool:
     return all(
         {name, other} <= t.parameters.keys()
         and math.isclose(
-            float(t.parameters[name]),
-            max(share * float(t.parameters[other]), low),
+            number_of(t.parameters[name]),
+            max(share * number_of(t.parameters[other]), low),
             rel_tol=1e-9,
             abs_tol=tolerance,
         )
