@@ -24,9 +24,9 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
         "generation", "export",
     ),
     "tuner": (
-        "control_characters", "secrets", "errors", "formatting", "names", "artifact_locations",
-        "home", "space", "space_file", "samplers", "schedulers", "conductor", "tracking", "journal",
-        "results", "trained", "report", "publish", "served", "workers", "driver", "housekeeping",
+        "control_characters", "secrets", "errors", "formatting", "markdown", "names",
+        "artifact_locations", "home", "space", "space_file", "samplers", "schedulers",
+        "conductor", "tracking", "journal", "results", "trained", "report", "publish", "served", "workers", "driver", "housekeeping",
         "terminal", "commands", "option_types", "data_arguments", "arguments", "cli", "__main__",
     ),
 }  # fmt: skip

@@ -141,6 +141,8 @@ def trial_record(run: Run) -> TrialRecord:
         RecordError: if a value is not of the kind that tuner records.
     """
     tags = _texts(run.data.tags)
+    if not str(run.info.run_id).isalnum():  # it becomes a part of commands
+        raise _damaged(run, "id", run.info.run_id)
     number = _number(run, tags, Tag.TRIAL)
     return TrialRecord(
         run_id=str(run.info.run_id),
