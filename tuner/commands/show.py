@@ -33,6 +33,7 @@ from tuner.home import Home
 from tuner.journal.journal import is_running, read_journal, short_digest
 from tuner.journal.journaled_search import JournaledSearch
 from tuner.space.parameter import symbol
+from tuner.terminal.console import PlainConsole
 from tuner.terminal.groups import print_groups
 from tuner.terminal.tables import table
 from tuner.tracking.metrics import with_counts
@@ -58,7 +59,7 @@ def run_show(options: argparse.Namespace) -> int:
         raise TunerError("give a run id or --by, not both")
     if options.csv and options.json:
         raise TunerError("give --csv or --json, not both")
-    results = Console(quiet=True) if options.csv else consoles(options)[0]
+    results = PlainConsole(quiet=True) if options.csv else consoles(options)[0]
     home = recorded_home(options)
     record = Record(home.tracking_uri)
     if options.by:
