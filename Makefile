@@ -43,9 +43,10 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# 2,000 mutations of the shipped spaces; the tests have the first 150 of them.
+# 2,000 mutations of the shipped spaces and of records; the tests have the first 150 of them.
 fuzz: $(VENV)/.installed-dev
-	TUNER_FUZZ=1 $(BIN)/pytest tests/tuner/commands/test_validate_mutations.py
+	TUNER_FUZZ=1 $(BIN)/pytest tests/tuner/commands/test_validate_mutations.py \
+		tests/e2e/test_record_mutations.py
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python bench/fusion.py --out docs/bench/fusion.cpu.json --plot docs/bench/fusion.cpu.png

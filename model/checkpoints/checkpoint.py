@@ -23,6 +23,7 @@ from torch import Tensor
 from model.errors import CheckpointError
 
 _FORMAT = "tuner/1"
+_LONGEST_REASON = 200
 
 
 def digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
@@ -112,8 +113,9 @@ def unpack(data: bytes, source: str) -> tuple[dict[str, Tensor], dict[str, Any]]
         # a length of 8 bytes and then JSON.
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         fields = header.get("__metadata__", {})
-    except (SafetensorError, ValueError) as error:
-        raise CheckpointError(f"{source} is damaged or no safetensors file: {error}") from error
+    except (SafetensorError, ValueError, RecursionError) as error:
+        reason = str(error)[:_LONGEST_REASON]  # safetensors quotes what it could not read
+        raise CheckpointError(f"{source} is damaged or no safetensors file: {reason}") from error
     if fields.get("format") != _FORMAT:
         raise CheckpointError(f"{source} is a safetensors file, but not a checkpoint of tuner")
     text = fields.get("about", "")
