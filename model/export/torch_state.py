@@ -45,6 +45,7 @@ def load_exported(
         tokenizer = Tokenizer.from_file(folder)
     except (OSError, SafetensorError, ValueError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0][:_LONGEST_REASON]
+        reason = reason.encode("unicode_escape").decode()
         raise ExportError(f"{folder} is not an export of the format torch: {reason}") from error
     a = spec.architecture
     if {name: tuple(w.shape) for name, w in weights.items()} != parameter_shapes(a):

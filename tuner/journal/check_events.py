@@ -57,6 +57,10 @@ def check_event(event: Event) -> None:
             raise ValueError(f"{event.slots} slots")
         case Reported():
             _check_types(event.report)
+        case SessionEnded():
+            for seconds in (event.summary.get("wall_seconds"), event.first_turn):
+                if seconds is not None and not 0 <= seconds < _END_OF_TIME:
+                    raise ValueError(f"{seconds} seconds")
 
 
 def check_order(events: Sequence[Event]) -> None:
