@@ -69,6 +69,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
         (("show", "--search", EVIL), 2),
         (("export", EVIL, "-o", "x"), 2),
         (("sync", "--set", EVIL), 2),
+        (("generate", "--samples", EVIL), 2),
     ],
     ids=lambda value: "-".join(value).replace(EVIL, "EVIL") if isinstance(value, tuple) else "",
 )

@@ -98,7 +98,6 @@ def test_store_that_cannot_be_opened_is_one_sentence(uri: str, problem: str) -> 
     [
         "UPDATE alembic_version SET version_num = 'x'",
         "DROP TABLE tags",
-        "UPDATE runs SET status = 'odd'",
         "UPDATE runs SET lifecycle_stage = 'odd'",
         "UPDATE latest_metrics SET value = 'low'",
         "UPDATE metrics SET value = 'low', step = 'x'",
