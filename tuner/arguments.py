@@ -11,8 +11,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from typing_extensions import override
-
 import tuner
 from tuner.commands.output import in_utf8
 from tuner.control_characters import visible
@@ -51,8 +49,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 class _Parser(argparse.ArgumentParser):
     """A parser that shows the control characters of what it quotes; its commands have its class."""
 
-    @override
     def error(self, message: str) -> NoReturn:
+        """End with the usage and a message."""
         super().error(visible(message))
 
 
