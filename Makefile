@@ -44,9 +44,10 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# 2,000 mutations of the shipped spaces; the tests have the first 150 of them.
+# 2,000 mutations of the shipped spaces and of records; the tests have the first 150 of them.
 fuzz: $(VENV)/.installed-dev
-	TUNER_FUZZ=1 $(BIN)/pytest tests/tuner/commands/test_validate_mutations.py
+	TUNER_FUZZ=1 $(BIN)/pytest tests/tuner/commands/test_validate_mutations.py \
+		tests/e2e/test_record_mutations.py
 
 # OSV also knows builds such as torch 2.13.0+cpu; without a network the target fails. pip-audit has an
 # environment of its own, so that its dependencies are not among those that it asks for.

@@ -24,11 +24,11 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
         "generation", "export",
     ),
     "tuner": (
-        "secrets", "errors", "formatting", "names", "artifact_locations", "home", "space",
-        "space_file", "samplers", "schedulers", "conductor", "tracking", "journal", "results",
-        "trained", "report", "publish", "served", "workers", "driver", "housekeeping", "terminal",
-        "commands", "option_types", "data_arguments",
-        "arguments", "cli", "__main__",
+        "control_characters", "secrets", "errors", "formatting", "markdown", "names",
+        "artifact_locations", "home", "space", "space_file", "samplers", "schedulers",
+        "conductor", "tracking", "journal", "results", "trained", "report", "publish", "served",
+        "workers", "driver", "housekeeping", "terminal", "commands", "option_types",
+        "data_arguments", "arguments", "cli", "__main__",
     ),
 }  # fmt: skip
 MOST_FILES, MOST_LINES = 15, 420

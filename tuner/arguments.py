@@ -9,10 +9,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import tuner
 from tuner.commands.output import in_utf8
+from tuner.control_characters import visible
 from tuner.data_arguments import add_data, add_tokenizer
 from tuner.option_types import (
     duration,
@@ -45,8 +46,16 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that shows the control characters of what it quotes; its commands have its class."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with the usage and a message."""
+        super().error(visible(message))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="tuner",
         description="Hyperparameter search for Transformers: many trials train as one model, and "
         "the winner replays bit for bit.",

@@ -33,16 +33,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from signal import SIGINT, Signals
 
+from tuner.control_characters import visible
 from tuner.secrets import masked
 
 
 class TunerError(Exception):
-    """An error the user can fix; printed without a traceback, and without secrets of URLs."""
+    """An error the user can fix; printed without a traceback.
+
+    Its message has no secrets of URLs, and its control characters are shown.
+    """
 
     exit_status = 2
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(masked(message))
+        super().__init__(visible(masked(message)))
 
 
 @dataclass(frozen=True, order=True)

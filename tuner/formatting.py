@@ -18,6 +18,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
+from tuner.control_characters import visible
+
 _LONGEST = 60  # letters of a value in a message
 _RUN_LETTERS = 8
 _HASH_LETTERS = 12
@@ -60,7 +62,8 @@ def shown(value: object) -> str:
     elif isinstance(value, dict):
         text = f"{{{', '.join(f'{shown(k)}: {shown(v)}' for k, v in list(value.items())[:20])}}}"
     else:
-        text = "".join(c if c.isprintable() else " " for c in str(value)).strip() or "an empty text"
+        text = visible(str(value))
+        text = "".join(c if c.isprintable() else " " for c in text).strip() or "an empty text"
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
@@ -98,6 +101,14 @@ def number_in(text: str) -> str:
         return number(float(text))
     except ValueError:
         return text
+
+
+def number_of(text: str) -> float:
+    """Return the number that a text of a store says; NaN for another text."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def metric_text(value: float) -> str:

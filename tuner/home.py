@@ -19,6 +19,7 @@ from tuner.artifact_locations import (
     former_homes,
 )
 from tuner.errors import RecordError, StoreError
+from tuner.names import check_name
 
 DEFAULT_HOME = "runs"
 _STORE = "mlflow.db"
@@ -195,8 +196,12 @@ class Home:
         return self.root / "calibration.json"
 
     def search(self, name: str) -> Path:
-        """Return the folder of one search: its checkpoints while it runs, and Ray Tune's files."""
-        return self.root / "searches" / name
+        """Return the folder of one search: its checkpoints while it runs, and Ray Tune's files.
+
+        Raises:
+            RecordError: if the name, which a store may have from anybody, is a path.
+        """
+        return self.root / "searches" / (check_name(name) if name else "")
 
 
 def is_locked(path: Path) -> bool:

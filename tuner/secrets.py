@@ -1,7 +1,8 @@
 """Masks passwords and tokens in texts: in URLs, and where the environment holds them.
 
 `TunerError` masks its message. `mask_output` masks what Python itself prints: tracebacks, log
-messages and warnings. The streams of the commands mask every line (`commands.output`).
+messages and warnings, and shows their control characters. The streams of the commands mask every
+line (`commands.output`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, TextIO
 from urllib.parse import unquote
+
+from tuner.control_characters import visible
 
 MASK = "***"
 _SHORTEST = 8  # letters of a secret that is masked outside of URLs; a shorter one may be a word
@@ -107,8 +110,12 @@ _plain_log_record = logging.getLogRecordFactory()
 _plain_format_warning = warnings.formatwarning
 
 
+def _printable(text: str) -> str:
+    return visible(masked(text))
+
+
 def _print_exception(kind: Any, error: Any, trace: Any) -> None:
-    sys.stderr.write(masked("".join(traceback.format_exception(kind, error, trace))))
+    sys.stderr.write(_printable("".join(traceback.format_exception(kind, error, trace))))
 
 
 def _print_thread_exception(failed: threading.ExceptHookArgs) -> None:
@@ -121,13 +128,14 @@ def _print_thread_exception(failed: threading.ExceptHookArgs) -> None:
 def _log_record(*args: Any, **kwargs: Any) -> logging.LogRecord:
     record = _plain_log_record(*args, **kwargs)
     try:
-        record.msg, record.args = masked(record.getMessage()), None
+        record.msg, record.args = _printable(record.getMessage()), None
     except Exception:  # noqa: BLE001 - logging reports a message that does not fit its arguments
         return record
     if record.exc_info and record.exc_info[1]:
-        record.exc_text = masked("".join(traceback.format_exception(record.exc_info[1])).rstrip())
+        text = "".join(traceback.format_exception(record.exc_info[1]))
+        record.exc_text = _printable(text.rstrip())
     return record
 
 
 def _format_warning(*args: Any, **kwargs: Any) -> str:
-    return masked(_plain_format_warning(*args, **kwargs))
+    return _printable(_plain_format_warning(*args, **kwargs))

@@ -23,6 +23,7 @@ from torch import Tensor
 from model.errors import CheckpointError
 
 _FORMAT = "tuner/1"
+_LONGEST_REASON = 200
 
 
 def digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
@@ -124,12 +125,20 @@ def unpack(data: bytes, source: str) -> tuple[dict[str, Tensor], dict[str, Any]]
         # safetensors reads the metadata only of files on disk. By its specification the header is
         # a length of 8 bytes and then JSON.
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        fields = header.get("__metadata__", {})
-    except (SafetensorError, ValueError) as error:
-        raise CheckpointError(f"{source} is damaged or no safetensors file: {error}") from error
+        fields = header.get("__metadata__") or {}
+    except (SafetensorError, ValueError, RecursionError) as error:
+        # safetensors quotes what it could not read
+        reason = str(error)[:_LONGEST_REASON].encode("unicode_escape").decode()
+        raise CheckpointError(f"{source} is damaged or no safetensors file: {reason}") from error
     if fields.get("format") != _FORMAT:
         raise CheckpointError(f"{source} is a safetensors file, but not a checkpoint of tuner")
     text = fields.get("about", "")
     if digest(tensors, text) != fields.get("sha256"):
         raise CheckpointError(f"{source} is damaged: its checksum does not match its contents")
-    return tensors, json.loads(text)
+    try:
+        metadata = json.loads(text)
+    except (ValueError, RecursionError):
+        metadata = None
+    if not isinstance(metadata, dict):
+        raise CheckpointError(f"{source} is a checkpoint whose metadata are damaged")
+    return tensors, metadata

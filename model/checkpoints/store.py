@@ -62,8 +62,9 @@ def read(path: Path) -> SavedState:
     """
     tensors, metadata = checkpoint.read(path)
     try:
-        return SavedState(tensors, metadata["spec_hash"], metadata["step"], metadata["val_losses"])
-    except (KeyError, TypeError) as error:
+        losses = [float(loss) for loss in metadata["val_losses"]]
+        return SavedState(tensors, str(metadata["spec_hash"]), int(metadata["step"]), losses)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(f"{path} is a checkpoint, but not of a trial") from error
 
 

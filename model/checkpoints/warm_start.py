@@ -49,8 +49,8 @@ class WarmStartSource:
         tensors, metadata = checkpoint.read(path)
         try:
             spec = TrialSpec.model_validate(metadata["spec"])
-            return cls(spec, metadata["step"], metadata["val_loss"], tensors)
-        except (KeyError, ValueError) as error:
+            return cls(spec, int(metadata["step"]), float(metadata["val_loss"]), tensors)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise CheckpointError(
                 f"{path} does not contain a trial specification of this version of tuner; choose "
                 f"a checkpoint that a search has written"

@@ -188,7 +188,7 @@ def _read_cache(file: Path) -> dict[str, dict[str, Any]]:
     """Return the entries of the cache; none if the file cannot be read."""
     try:
         entries = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     if not isinstance(entries, dict):
         return {}

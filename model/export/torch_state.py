@@ -18,6 +18,7 @@ from model.tokenizer.pretokenizer import PATTERNS
 from model.tokenizer.tokenizer import Tokenizer
 
 WEIGHTS_FILE, SPEC_FILE = "model.safetensors", "spec.json"
+_LONGEST_REASON = 200  # letters of an error that may quote what it could not read
 
 
 def load_exported(
@@ -43,7 +44,8 @@ def load_exported(
         weights = load_file(folder / WEIGHTS_FILE)
         tokenizer = Tokenizer.from_file(folder)
     except (OSError, SafetensorError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0][:_LONGEST_REASON]
+        reason = reason.encode("unicode_escape").decode()
         raise ExportError(f"{folder} is not an export of the format torch: {reason}") from error
     a = spec.architecture
     if {name: tuple(w.shape) for name, w in weights.items()} != parameter_shapes(a):

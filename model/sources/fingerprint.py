@@ -172,7 +172,7 @@ def _load(memo: Path) -> dict[str, _Entry]:
             for path, (size, changed, sha256) in contents.items()
             if len(sha256) == 64
         }
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         return {}
 
 

@@ -18,6 +18,7 @@ from model.spec.symbol import FractionOf, Value
 
 LARGEST_MICRO_BATCH = 32  # sequences per tick, by default; more are no faster on a CPU
 _REPORTS = 10  # of a trial
+_MOST_REPORTS = 1_000_000
 _VALIDATION_TOKENS = 8_192  # of an evaluation
 
 
@@ -227,6 +228,11 @@ class TrialSpec(BaseModel):
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
         h = self.hyperparameters
+        if self.budget_tokens // self.report_tokens > _MOST_REPORTS:
+            raise ValueError(
+                f"a trial has at most {_MOST_REPORTS:,} reports, got {self.report_tokens:,} tokens "
+                f"between reports and {self.budget_tokens:,} in all"
+            )
         if self.data.pairs != (self.architecture.n_encoder_layers > 0):
             raise ValueError("an encoder needs data of pairs, and pairs need an encoder")
         if h.batch_size % self.micro_batch:

@@ -129,7 +129,7 @@ def _points(curve: Mapping[int, Mapping[str, float]], metric: str) -> dict[str, 
     return {
         f"{metrics['tokens']:.0f}": metrics[metric]
         for metrics in curve.values()
-        if math.isfinite(metrics.get(metric, math.nan))
+        if all(math.isfinite(metrics.get(name, math.nan)) for name in ("tokens", metric))
     }
 
 

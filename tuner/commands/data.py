@@ -120,14 +120,13 @@ def print_corpus(console: Console, space: SearchSpace, corpus: Corpus) -> dict[s
     else:
         facts |= _print_document_sizes(console, title, corpus)
     for note in data_notes(corpus):
-        console.print(note, highlight=False, markup=False, soft_wrap=True)
+        console.print(note, highlight=False, soft_wrap=True)
     if not corpus.has_pairs:
         facts["sequences"] = _print_sequences(console, space, corpus)
     largest = sorted(corpus.files, key=lambda file: -file.bytes)[:_LARGEST_FILES]
     console.print(
         "largest files: " + ", ".join(f"{file.name} ({file.bytes:,} bytes)" for file in largest),
         highlight=False,
-        markup=False,
     )
     console.print(
         f"vocabulary {corpus.tokenizer.vocab_size:,} ({corpus.tokenizer.pattern}), ids as "

@@ -9,6 +9,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
+from tuner.control_characters import in_json, visible
 from tuner.errors import TunerError
 from tuner.secrets import MaskedStream, masked
 
@@ -65,7 +66,7 @@ def _is_unicode(stream: TextIO) -> bool:
 
 def say(message: str) -> None:
     """Print a line on standard error."""
-    sys.stderr.write(f"{masked(message)}\n")
+    sys.stderr.write(f"{visible(masked(message))}\n")
 
 
 def consoles(options: argparse.Namespace) -> tuple[Console, Console]:
@@ -74,9 +75,9 @@ def consoles(options: argparse.Namespace) -> tuple[Console, Console]:
     Progress goes to standard error; with --json results do too, so that standard output holds
     only the object.
     """
-    from rich.console import Console
+    from tuner.terminal.console import PlainConsole  # loads rich
 
-    class Results(Console):
+    class Results(PlainConsole):
         def on_broken_pipe(self) -> None:
             raise  # rich calls this in its handler; `cli` knows the exit status
 
@@ -85,10 +86,18 @@ def consoles(options: argparse.Namespace) -> tuple[Console, Console]:
         width = None if stream.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
         return {"file": cast(TextIO, MaskedStream(stream)), "width": width}
 
-    progress = Console(**settings(sys.stderr))
+    progress = PlainConsole(**settings(sys.stderr))
     if options.json:
         return progress, progress
     return Results(**settings(sys.stdout)), progress
+
+
+def print_data(text: str) -> None:
+    """Print data on standard output: unchanged for a program, without control characters for eyes.
+
+    A program or a file wants the data as it is; a terminal would obey its escape sequences.
+    """
+    sys.stdout.write(visible(text) if sys.stdout.isatty() else text)
 
 
 def print_json(options: argparse.Namespace, value: dict[str, Any]) -> None:
@@ -96,7 +105,7 @@ def print_json(options: argparse.Namespace, value: dict[str, Any]) -> None:
     if options.json:
         is_ascii = not _is_unicode(sys.stdout)
         text = masked(json.dumps(value, ensure_ascii=is_ascii, allow_nan=False))
-        sys.stdout.write(text + "\n")
+        sys.stdout.write(in_json(text) + "\n")
 
 
 def can_ask(options: argparse.Namespace) -> bool:
@@ -114,7 +123,7 @@ def confirmed(options: argparse.Namespace, question: str) -> bool:
         return True
     if not can_ask(options):
         raise TunerError("nobody can be asked; give --yes to delete")
-    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.write(f"{visible(question)} [y/N] ")
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 

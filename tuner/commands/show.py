@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import math
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 from rich.console import Console
+from rich.text import Text
 
 from model.engine.report import METRICS, SOME_METRICS
 from model.spec.hyperparameters import SYMBOL_TABLE
 from model.spec.symbol import FractionOf
-from tuner.commands.output import consoles, print_json, recorded_home
+from tuner.commands.output import consoles, print_data, print_json, recorded_home
 from tuner.conductor.outcome import OutcomeKind
-from tuner.errors import JournalError, TunerError
+from tuner.errors import JournalError, RecordError, TunerError
 from tuner.formatting import (
     listed,
     metric_text,
     number,
     number_in,
+    number_of,
     short_hash,
     short_run,
 )
@@ -31,6 +33,7 @@ from tuner.home import Home
 from tuner.journal.journal import is_running, read_journal, short_digest
 from tuner.journal.journaled_search import JournaledSearch
 from tuner.space.parameter import symbol
+from tuner.terminal.console import PlainConsole
 from tuner.terminal.groups import print_groups
 from tuner.terminal.tables import table
 from tuner.tracking.metrics import with_counts
@@ -56,7 +59,7 @@ def run_show(options: argparse.Namespace) -> int:
         raise TunerError("give a run id or --by, not both")
     if options.csv and options.json:
         raise TunerError("give --csv or --json, not both")
-    results = Console(quiet=True) if options.csv else consoles(options)[0]
+    results = PlainConsole(quiet=True) if options.csv else consoles(options)[0]
     home = recorded_home(options)
     record = Record(home.tracking_uri)
     if options.by:
@@ -84,9 +87,11 @@ def _flat(trial: Mapping[str, Any]) -> dict[str, Any]:
 
 def _print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
     names = list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(sys.stdout, names, lineterminator="\n")
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
+    print_data(text.getvalue())
 
 
 # tuner list --------------------------------------------------------------------------------------
@@ -137,7 +142,10 @@ def current(search: SearchRecord, home: Home) -> SearchRecord:
 
     Only a journal in this home says so: others may run searches of a shared tracking store.
     """
-    folder = home.search(search.name)
+    try:
+        folder = home.search(search.name)
+    except RecordError:  # no name that a search of this home could have
+        return search
     if search.status != "running" or not (folder / JOURNAL_FILE).is_file() or is_running(folder):
         return search
     return replace(search, status="interrupted")
@@ -167,7 +175,7 @@ def searched_names(home: Home, search: str) -> list[str] | None:
     """Return the searched parameters in the order of the space; None without a local journal."""
     try:
         journaled = JournaledSearch.of(read_journal(home.search(search)))
-    except JournalError:
+    except (JournalError, RecordError):
         return None
     return journaled.space.searched_names if journaled else None
 
@@ -272,7 +280,7 @@ def _status(trial: TrialRecord) -> str:
 def is_used(name: str, parameters: Mapping[str, str]) -> bool:
     """Return whether a hyperparameter has an effect, given the others; a size always has."""
     if name.startswith("prune_"):
-        return float(parameters.get("target_sparsity", 0)) > 0
+        return number_of(parameters.get("target_sparsity", "0")) > 0
     used_when = SYMBOL_TABLE[name].used_when if name in SYMBOL_TABLE else {}
     return all(parameters.get(other) in values for other, values in used_when.items())
 
@@ -296,8 +304,8 @@ def _follows_other(name: str, trials: Sequence[TrialRecord]) -> bool:
     return all(
         {name, other} <= t.parameters.keys()
         and math.isclose(
-            float(t.parameters[name]),
-            max(share * float(t.parameters[other]), low),
+            number_of(t.parameters[name]),
+            max(share * number_of(t.parameters[other]), low),
             rel_tol=1e-9,
             abs_tol=tolerance,
         )
@@ -321,9 +329,10 @@ def print_trial(console: Console, record: Record, trial: TrialRecord) -> dict[st
     spec = record.spec(trial)
     start = record.search(trial.search).tags.get(Tag.INIT_FROM)
     console.print(
-        f"[bold]trial {trial.number} of {trial.search}[/bold]  {trial.status}, run {trial.run_id}, "
-        f"spec {short_hash(spec.hash)}",
-        highlight=False,
+        Text.assemble(
+            (f"trial {trial.number} of {trial.search}", "bold"),
+            f"  {trial.status}, run {trial.run_id}, spec {short_hash(spec.hash)}",
+        )
     )
     if start:
         console.print(f"started from {start}", highlight=False)

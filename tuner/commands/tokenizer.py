@@ -18,7 +18,8 @@ from model.progress import OnProgress
 from model.sources.streams import texts
 from model.spec.data import END_OF_TEXT, DataConfig
 from model.tokenizer.tokenizer import Tokenizer
-from tuner.commands.output import consoles, print_json
+from tuner.commands.output import consoles, print_data, print_json
+from tuner.control_characters import visible
 from tuner.errors import TunerError
 from tuner.formatting import short_hash
 from tuner.terminal.progress import show_progress
@@ -65,7 +66,7 @@ def run_decode(options: argparse.Namespace) -> int:
     tokenizer = read_tokenizer(options.tokenizer, options.special, options.pattern)
     text = decode_file(tokenizer, options.file)
     if not options.json:
-        sys.stdout.write(text)
+        print_data(text)
     print_json(options, {"text": text})
     return 0
 
@@ -271,7 +272,7 @@ def coloured(tokenizer: Tokenizer, ids: Sequence[int]) -> Text:
     text = Text()
     for number, token in enumerate(map(tokenizer.vocab.__getitem__, ids)):
         if token in special:
-            text.append(token.decode(), Style(reverse=True, bold=True))
+            text.append(visible(token.decode()), Style(reverse=True, bold=True))
         else:
             background = _BACKGROUNDS[number % len(_BACKGROUNDS)]
             text.append(_visible(token), Style(color="white", bgcolor=background))
@@ -283,4 +284,5 @@ def _visible(token: bytes) -> str:
         f"<{ord(character) - 0xDC00:02x}>" if "\udc80" <= character <= "\udcff" else character
         for character in token.decode("utf-8", "surrogateescape")
     )
-    return text.translate({ord(" "): "·", ord("\t"): "→", ord("\r"): "␍", ord("\n"): "⏎\n"})
+    text = text.translate({ord(" "): "·", ord("\t"): "→", ord("\r"): "␍", ord("\n"): "⏎\n"})
+    return visible(text)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from model.corpus.prepare import cached
 from model.sources.registry import source_bytes
@@ -85,7 +85,7 @@ def print_space(
     notes = [*remarks(space, facts), *_device_remarks(space)]
     space = without_copies(space)
     shapes = space.shapes(facts.vocab_size)
-    console.print(f"[bold]{space.name}[/bold]  {file}: a valid search space", highlight=False)
+    console.print(Text.assemble((space.name, "bold"), f"  {file}: a valid search space"))
     console.print()
     parameters = _print_parameters(console, space)
     console.print()
@@ -100,9 +100,9 @@ def print_space(
     if corpus is None:
         _print_estimate(console, space)
     for note in data_notes(corpus) if corpus is not None else []:
-        console.print(note, highlight=False, markup=False)
+        console.print(note, highlight=False)
     for note in notes:
-        console.print(f"[yellow]Note:[/yellow] {escape(note)}.", highlight=False)
+        console.print(Text.assemble(("Note:", "yellow"), f" {note}."))
     if plot is not None:
         draw_rates(space, facts, Path(plot))
         console.print(f"The learning rates are drawn in {plot}.", highlight=False)
@@ -191,7 +191,7 @@ def _print_stacks(
         )
     )
     if len(rows) > _MOST_STACKS:
-        console.print(f"[dim]and {len(rows) - _MOST_STACKS} more; --json lists all[/dim]")
+        console.print(f"and {len(rows) - _MOST_STACKS} more; --json lists all", style="dim")
     return stacks
 
 
@@ -230,7 +230,8 @@ def _print_estimate(console: Console, space: SearchSpace) -> None:
         else f"are estimated from its {size:,} bytes"
     )
     console.print(
-        f"[dim]The corpus has not been prepared yet; numbers of sequences {basis}.[/dim]",
+        f"The corpus has not been prepared yet; numbers of sequences {basis}.",
+        style="dim",
         highlight=False,
     )
 

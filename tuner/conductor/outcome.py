@@ -27,6 +27,7 @@ _TEXTS = {
     OutcomeKind.INTERRUPTED: "interrupted",
 }
 _WITH_DETAIL = {OutcomeKind.STOPPED, OutcomeKind.FAILED, OutcomeKind.DUPLICATE}
+_LONGEST_NUMBER = 18  # digits
 
 
 class Outcome(str):
@@ -77,7 +78,10 @@ class Outcome(str):
         """
         for kind, start in _TEXTS.items():
             if kind in _WITH_DETAIL and text.startswith(start):
-                return cls(kind, text.removeprefix(start))
+                detail = text.removeprefix(start)
+                is_number = detail.isdecimal() and len(detail) <= _LONGEST_NUMBER
+                if is_number or kind is OutcomeKind.FAILED:
+                    return cls(kind, detail)
             if text == start:
                 return cls(kind)
         raise ValueError(f"{text!r} is not the outcome of a trial")

@@ -34,6 +34,7 @@ from typing import Any, Self, cast
 
 from tuner.errors import JournalError, JournalInUse
 from tuner.home import is_locked
+from tuner.journal.check_events import check_event
 from tuner.journal.events import Event, Json, read_event
 from tuner.tracking.tags import JOURNAL_FILE
 
@@ -309,11 +310,13 @@ def _parse(path: Path, data: bytes) -> tuple[list[Event], int, list[str]]:
                 f"added or moved; restore the file ('tuner show' says where its copy is recorded)"
             )
         try:
-            events.append(read_event(values))
+            event = read_event(values)
+            check_event(event)
+            events.append(event)
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise JournalError(
                 f"the journal of {path.parent.name} is of another version of tuner, use that "
-                f"version for this search ({path}:{number})"
+                f"version for this search; or it was edited, restore it ({path}:{number})"
             ) from error
         end += len(line)
         digest = _digest(digest, line)
@@ -328,7 +331,7 @@ def _values(line: bytes) -> Json | None:
         return None
     try:
         values = json.loads(body + b"}", object_hook=_with_nan)
-    except (ValueError, RecursionError):
+    except (ValueError, TypeError, RecursionError):
         return None
     return cast(Json, values) if isinstance(values, dict) else None
 

@@ -9,6 +9,7 @@ from typing import Self
 
 from tuner.conductor.outcome import INTERRUPTED, Outcome
 from tuner.errors import TunerError
+from tuner.journal.check_events import check_order
 from tuner.journal.events import (
     Event,
     Reported,
@@ -98,10 +99,15 @@ class JournaledSearch:
 
     @classmethod
     def of(cls, events: Sequence[Event]) -> Self | None:
-        """Fold the events of a journal; None if no search begins in them."""
+        """Fold the events of a journal; None if no search begins in them.
+
+        Raises:
+            JournalError: if the events contradict each other.
+        """
         searches = [event for event in events if isinstance(event, SearchBegun)]
         if not searches:
             return None
+        check_order(events)
         # a search may be edited before its first driver begins a session
         before = takewhile(lambda event: not isinstance(event, SessionBegun), events)
         first = [event for event in before if isinstance(event, SearchBegun)][-1]

@@ -42,27 +42,29 @@ def repeat(conductor: Conductor, events: Sequence[Event], name: str) -> None:
         name: name of the search, for the error.
 
     Raises:
-        TunerError: if this version decides otherwise than the one that wrote the journal.
+        TunerError: if this version decides otherwise than the one that wrote the journal, or the
+            space and its draws contradict each other.
     """
     space, slots = conductor.space, None
-    for event in events:
-        match event:
-            case SearchBegun():
-                space = event.space
-            case SessionBegun():
-                # an edit takes effect when a driver begins its session, not before
-                if slots is not None and (space != conductor.space or event.slots != slots):
-                    conductor.edit(space, event.slots)
-                slots = event.slots
-                conductor.fill()
-            case TrialBegun() | Reported() | TrialFailed():
-                try:
+    for number, event in enumerate(events, start=1):
+        try:
+            match event:
+                case SearchBegun():
+                    space = event.space
+                case SessionBegun():
+                    # an edit takes effect when a driver begins its session, not before
+                    if slots is not None and (space != conductor.space or event.slots != slots):
+                        conductor.edit(space, event.slots)
+                    slots = event.slots
+                    conductor.fill()
+                case TrialBegun() | Reported() | TrialFailed():
                     _repeat_trial(conductor, event)
-                except (KeyError, StopIteration) as error:
-                    raise TunerError(
-                        f"this version of tuner decides otherwise than the one that wrote the "
-                        f"journal of {name} (at trial {event.number}); resume it with that version"
-                    ) from error
+        except (KeyError, StopIteration, ValueError) as error:
+            where = f"trial {event.number}" if hasattr(event, "number") else f"event {number}"
+            raise TunerError(
+                f"this version of tuner decides otherwise than the one that wrote the journal of "
+                f"{name} (at {where}); resume it with that version"
+            ) from error
 
 
 def _repeat_trial(conductor: Conductor, event: TrialBegun | Reported | TrialFailed) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tuner.conductor.confirmation import Confirmed, summary
 from tuner.formatting import counted, short_hash, short_run
+from tuner.markdown import cell, code, prose
 from tuner.space.parameter import symbol
 from tuner.tracking.datasets import dataset_name
 
@@ -50,7 +51,7 @@ def _worth(result: SearchResult) -> str:
     value, confirmed = result.best.objective(result.metric), confirmed_of(result)
     lines = [
         # MLflow's list of versions shows the first line as plain text
-        f"Trial {result.best.number} of {result.name}: {result.metric} {value:.4f}, "
+        f"Trial {result.best.number} of {prose(result.name)}: {result.metric} {value:.4f}, "
         f"by which it was selected{_defaults(result)}.",
     ]
     if confirmed:
@@ -81,8 +82,8 @@ def _searched(result: SearchResult) -> str:
         f"{counted(len(result.trials), 'trial')} of the space `{result.space.name}` by sampler "
         f"{settings.sampler} and scheduler {settings.scheduler}, seed {settings.seed}; at most "
         f"{spec.budget_tokens:,} tokens each, {result.tokens_spent:,} in all{confirmation}. Data: "
-        f"{dataset_name(spec.data)} (`{short_hash(spec.data_fingerprint)}`), tokenizer "
-        f"`{short_hash(spec.tokenizer_fingerprint)}`."
+        f"{code(dataset_name(spec.data))} ({code(short_hash(spec.data_fingerprint))}), tokenizer "
+        f"{code(short_hash(spec.tokenizer_fingerprint))}."
     )
 
 
@@ -91,7 +92,8 @@ def _won(result: SearchResult) -> str:
     for parameter in result.space.searched:
         ranges.setdefault(parameter.name, []).append(parameter.describe())
     rows = [
-        f"| {symbol(name)} | {name} | {' or '.join(descriptions)} | {result.best.text_of(name)} |"
+        f"| {symbol(name)} | {name} | {cell(prose(' or '.join(descriptions)))} | "
+        f"{result.best.text_of(name)} |"
         for name, descriptions in ranges.items()
     ]
     a = result.best.spec.architecture
@@ -113,7 +115,7 @@ def _won(result: SearchResult) -> str:
 
 def _use(result: SearchResult) -> str:
     run, name = result.run_ids[result.best.number], result.space.name
-    device, dtype, torch = (result.environment.get(name, "?") for name in _VERSIONS)
+    device, dtype, torch = (prose(result.environment.get(name, "?")) for name in _VERSIONS)
     return f"""\
 ## Replay
 

@@ -11,6 +11,7 @@ import jinja2
 from markupsafe import Markup
 
 import tuner
+from tuner.control_characters import visible
 from tuner.report import captions, figures, matters
 from tuner.report.axes import slices
 from tuner.report.contents import about, commands, environment, headline, table, tiles, winners
@@ -113,17 +114,27 @@ def _contents(
 
 
 def _templates() -> jinja2.Environment:
-    """Return the templates of the page, which escape every text."""
+    """Return the templates of the page, which escape every text and show its controls."""
     loader = jinja2.PackageLoader("tuner.report", "page")
     templates = jinja2.Environment(
         loader=loader,
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_visible,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     templates.globals["inlined"] = lambda name: Markup(loader.get_source(templates, name)[0])
     return templates
+
+
+def _visible(value: Any) -> Any:
+    """Return JSON with its control characters shown; other values, such as Markup, unchanged."""
+    if isinstance(value, dict):
+        return {_visible(key): _visible(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return list(map(_visible, value))
+    return visible(value) if type(value) is str else value
 
 
 def _json(figure: Figure) -> str:
@@ -133,7 +144,7 @@ def _json(figure: Figure) -> str:
 
 def _embedded(value: Any) -> Markup:
     """Return JSON that cannot end the script element that contains it."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(_visible(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character, code in (("&", "0026"), ("<", "003c"), (">", "003e")):
         text = text.replace(character, f"\\u{code}")
     return Markup(text)

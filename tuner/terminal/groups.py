@@ -82,7 +82,7 @@ def print_groups(
     if len(counted) < len(trials):
         notes.append("Trial 0 (the defaults) is excluded: it was not drawn.")
     if notes:
-        console.print(f"[dim]{' '.join(notes)}[/dim]", highlight=False, soft_wrap=True)
+        console.print(" ".join(notes), style="dim", highlight=False, soft_wrap=True)
     return {
         "search": search.name,
         "by": name,

@@ -58,7 +58,6 @@ class LogView(SilentView):
             f"[{len(board.ended)}/{board.num_trials} trials, "
             f"{board.tokens_per_second:,.0f} tokens/s{left}]",
             highlight=False,
-            markup=False,
             soft_wrap=True,
         )
 

@@ -27,7 +27,7 @@ def show_progress(console: Console) -> Iterator[OnProgress]:
         return
     columns = [
         SpinnerColumn(),
-        TextColumn("{task.description}", style="dim"),
+        TextColumn("{task.description}", style="dim", markup=False),
         BarColumn(bar_width=30),
         _Amount(),
     ]
@@ -94,7 +94,7 @@ class _Lines:
             self._print(f"{progress.stage}: {_amount(progress, rate, left)}")
 
     def _print(self, message: str) -> None:
-        self._console.print(message, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(message, highlight=False, soft_wrap=True)
 
 
 def _amount(progress: Progress, rate: float | None, left: float | None) -> str:

@@ -8,6 +8,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from tuner.control_characters import in_one_line, visible
+
 
 def table(
     title: str | None,
@@ -27,10 +29,11 @@ def table(
         hidden_first: columns that are hidden before the last ones, in this order; the first column
             is never hidden.
     """
-    cells = [[str(value) for value in row] for row in rows]
+    columns = list(map(in_one_line, columns))
+    cells = [[in_one_line(str(value)) for value in row] for row in rows]
     widths = [max(map(len, column)) + 2 for column in zip(columns, *cells, strict=True)]
     kept = list(range(len(columns)))
-    waiting = [*map(columns.index, hidden_first), *reversed(kept[1:])]
+    waiting = [*map(columns.index, map(in_one_line, hidden_first)), *reversed(kept[1:])]
     hidden: list[int] = []
     for index in dict.fromkeys(waiting):
         if width is not None and sum(widths[i] for i in kept) - 2 > width:
@@ -52,7 +55,7 @@ def table(
     names = ", ".join(column for i, column in enumerate(columns) if i not in kept)
     note = f"hidden columns (terminal too narrow): {names}"
     return Group(
-        *([Text(title, style="bold")] if title else []),
+        *([Text(visible(title), style="bold")] if title else []),
         result,
         *([Text(note, style="dim")] if names else []),
     )

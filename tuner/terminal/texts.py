@@ -11,16 +11,13 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from tuner.control_characters import visible
 from tuner.trained.generate import Piece
 
 _LEAST_COLUMNS = 44  # of a panel beside others
 _FRAME = 4  # columns and lines of a panel around its text
 _LEAST_LINES = 5  # of a panel while its text grows
 _REFRESHES_PER_SECOND = 8
-# A model may write anything: replace characters that move the cursor or change colours.
-_CONTROLS = {
-    code: "\ufffd" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"
-}
 
 
 class TextsView:
@@ -69,10 +66,10 @@ class TextsView:
             self._write(f"{self._prompts[number]}{self.texts[number]}\n")
 
     def _write(self, text: str, style: str = "") -> None:
-        """Write and flush; on a terminal, with style and without control characters."""
+        """Write and flush; on a terminal, with style, and control characters are shown."""
         file = self._console.file
         if self._console.is_terminal:
-            printable = text.translate(_CONTROLS)
+            printable = visible(text)
             if style and printable and not self._console.no_color:
                 printable = f"\x1b[1m{printable}\x1b[0m"
             file.write(printable)
@@ -103,8 +100,8 @@ class TextsView:
 
     def _panel(self, number: int, width: int, height: int | None) -> Panel:
         text = Text()
-        text.append(self._prompts[number].translate(_CONTROLS), "bold")
-        text.append(self.texts[number].translate(_CONTROLS))
+        text.append(visible(self._prompts[number]), "bold")
+        text.append(visible(self.texts[number]))
         if height is not None:
             lines = text.wrap(self._console, width, overflow="fold", tab_size=4)[-height:]
             text = Text("\n").join(lines)

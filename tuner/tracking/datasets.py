@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from model.sources.hub import hub_name
 from model.spec.data import DataConfig
+from tuner.control_characters import in_one_line
 from tuner.space.data_facts import DataFacts
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ def dataset_name(data: DataConfig) -> str:
     """Return the name of the data for people: source, data set, or names of files and folders."""
     if data.hub:
         return hub_name(data)
-    return data.source or ", ".join(Path(file).name for file in data.files or ())[:_LONGEST_NAME]
+    names = ", ".join(Path(file).name for file in data.files or ())
+    return data.source or in_one_line(names)[:_LONGEST_NAME]
 
 
 def _source(data: DataConfig) -> tuple[str, dict[str, Any]]:

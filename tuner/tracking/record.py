@@ -14,14 +14,23 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from pydantic import TypeAdapter
+
 from model.engine.report import METRICS, SOME_METRICS, Report, Status
 from model.sources.fingerprint import FileDigest
 from model.spec.trial import TrialSpec
 from tuner.errors import RecordError
+from tuner.formatting import short_run
 from tuner.names import check_name, check_run_name
 from tuner.tracking.metrics import as_reported
-from tuner.tracking.records import SearchRecord, TrialRecord, search_record, trial_record
-from tuner.tracking.store import if_found, open_client, store_errors
+from tuner.tracking.records import (
+    SearchRecord,
+    TrialRecord,
+    is_number,
+    search_record,
+    trial_record,
+)
+from tuner.tracking.store import if_found, open_client, reading_errors
 from tuner.tracking.tags import DATA_FILE, ENVIRONMENT, SPEC_FILE, Tag
 
 if TYPE_CHECKING:
@@ -33,6 +42,8 @@ R = TypeVar("R")
 _MOST_RUNS = 50_000
 _SHORTEST_RUN_ID = 8  # letters, as many as `tuner show` prints
 _LONGEST_RUN_ID = 32
+_LARGEST_TEXT = 64_000_000  # bytes of an attached JSON file
+_DIGESTS = TypeAdapter(tuple[FileDigest, ...])
 
 
 class Record:
@@ -50,7 +61,7 @@ class Record:
         self.client = open_client(uri)
 
     def _ask(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        with store_errors(self.uri):
+        with reading_errors(self.uri):
             return call(*args, **kwargs)
 
     def _runs(self, condition: str) -> list[Run]:
@@ -226,21 +237,38 @@ class Record:
         try:
             data = json.loads(self._text(trial.run_id, SPEC_FILE))
             return TrialSpec.model_validate(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RecordError(
                 f"the specification of trial {trial.number} of {trial.search} is damaged or of "
                 f"another version of tuner: {str(error).splitlines()[0]}"
             ) from error
 
     def data_files(self, trial: TrialRecord) -> tuple[FileDigest, ...]:
-        """Return the digests of the data files at the start of the trial's search."""
+        """Return the digests of the data files at the start of the trial's search.
+
+        Raises:
+            RecordError: if the recorded digests are damaged.
+        """
         text = self._text(self.search(trial.search).run_id, DATA_FILE)
-        return tuple(FileDigest(*file) for file in json.loads(text))
+        try:
+            return _DIGESTS.validate_json(text)
+        except ValueError as error:
+            raise RecordError(
+                f"the {DATA_FILE} that is recorded with {trial.search} is damaged; restore the file"
+            ) from error
 
     def _text(self, run_id: str, name: str) -> str:
         with TemporaryDirectory() as folder:
-            path = self._ask(self.client.download_artifacts, run_id, name, folder)
-            return Path(path).read_text(encoding="utf-8")
+            path = Path(self._ask(self.client.download_artifacts, run_id, name, folder))
+            try:
+                if path.stat().st_size > _LARGEST_TEXT:
+                    raise ValueError(f"it has {path.stat().st_size:,} bytes")
+                return path.read_text(encoding="utf-8")
+            except (OSError, ValueError) as error:
+                reason = error.strerror if isinstance(error, OSError) else error
+                raise RecordError(
+                    f"the {name} of run {short_run(run_id)} cannot be read: {reason}; restore it"
+                ) from error
 
     def has(self, run_id: str, name: str) -> bool:
         """Return True if a file is attached to a run."""
@@ -269,10 +297,16 @@ class Record:
         return [trial_record(run) for run in self._runs(condition)]
 
     def reports(self, trial: TrialRecord) -> dict[int, dict[str, float]]:
-        """Return the reports of a trial: step → metric → value, in the order of the steps."""
+        """Return the reports of a trial: step → metric → value, in the order of the steps.
+
+        Raises:
+            RecordError: if a value or a step is no number.
+        """
         reports: dict[int, dict[str, float]] = {}
         for name in (*METRICS, *SOME_METRICS):
             for metric in self._ask(self.client.get_metric_history, trial.run_id, name):
+                if not (is_number(metric.value) and isinstance(metric.step, int)):
+                    raise _damaged_reports(trial, name)
                 reports.setdefault(metric.step, {})[name] = metric.value
         return dict(sorted(reports.items()))
 
@@ -282,11 +316,17 @@ class Record:
         Args:
             trial: the trial.
             spec: its specification, which says at which step a trial is finished.
+
+        Raises:
+            RecordError: if a report lacks a value.
         """
         total = spec.hyperparameters.total_steps
         reports = []
         for step, metrics in self.reports(trial).items():
             values: dict[str, Any] = {k: as_reported(v) for k, v in metrics.items()}
+            for name in METRICS:
+                if name not in values or (name == "tokens" and not math.isfinite(values[name])):
+                    raise _damaged_reports(trial, name)
             del values["perplexity"]  # follows from the loss
             has_diverged = math.isnan(values["val_loss"])
             status = Status.FINISHED if step == total else Status.TRAINING
@@ -300,3 +340,10 @@ class Record:
                 )
             )
         return reports
+
+
+def _damaged_reports(trial: TrialRecord, metric: str) -> RecordError:
+    return RecordError(
+        f"the reports of trial {trial.number} of {trial.search} are damaged: {metric} is missing "
+        f"or no number; 'tuner sync {trial.search}' completes the record from the journal"
+    )

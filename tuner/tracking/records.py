@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tuner.conductor.outcome import DIVERGED, Outcome
+from tuner.errors import RecordError
+from tuner.formatting import short_run, shown
 from tuner.space.objective import sign_of
 from tuner.tracking.metrics import SYSTEM
 from tuner.tracking.tags import ENVIRONMENT, Tag
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
+
+_LARGEST = 2**63  # above all whole numbers of a database
+_WHOLE = re.compile(r"-?[0-9]{1,18}")
+_END_OF_TIME = 4_102_444_800_000  # the year 2100, in milliseconds since the epoch
 
 
 @dataclass(frozen=True)
@@ -106,38 +114,80 @@ class SearchRecord:
 
 
 def search_record(run: Run) -> SearchRecord:
-    """Read a search from its parent run."""
-    tags: dict[str, Any] = dict(run.data.tags)
+    """Read a search from its parent run.
+
+    Raises:
+        RecordError: if a value is not of the kind that tuner records.
+    """
+    tags, started = _texts(run.data.tags), run.info.start_time
+    if not isinstance(started, int) or not 0 <= started < _END_OF_TIME:
+        raise _damaged(run, "start time", started)
     return SearchRecord(
-        run_id=run.info.run_id,
-        experiment_id=run.info.experiment_id,
-        name=tags.get(Tag.SEARCH, run.info.run_name),
+        run_id=str(run.info.run_id),
+        experiment_id=str(run.info.experiment_id),
+        name=tags.get(Tag.SEARCH, str(run.info.run_name)),
         status=tags.get(Tag.STATUS, "running"),
-        started=run.info.start_time / 1000,
+        started=started / 1000,
         best_run=tags.get(Tag.BEST),
-        metrics={k: v for k, v in run.data.metrics.items() if not k.startswith(SYSTEM)},
+        metrics={k: v for k, v in _metrics(run).items() if not k.startswith(SYSTEM)},
         tags=tags,
     )
 
 
 def trial_record(run: Run) -> TrialRecord:
-    """Read a trial from its run."""
-    tags = run.data.tags
+    """Read a trial from its run.
+
+    Raises:
+        RecordError: if a value is not of the kind that tuner records.
+    """
+    tags = _texts(run.data.tags)
+    if not str(run.info.run_id).isalnum():  # it becomes a part of commands
+        raise _damaged(run, "id", run.info.run_id)
+    number = _number(run, tags, Tag.TRIAL)
     return TrialRecord(
-        run_id=run.info.run_id,
-        number=int(tags.get(Tag.TRIAL, -1)),
+        run_id=str(run.info.run_id),
+        number=-1 if number is None else number,
         search=tags.get(Tag.SEARCH, ""),
         status=tags.get(Tag.STATUS, "running"),
-        parameters=dict(run.data.params),
-        metrics=dict(run.data.metrics),
+        parameters=_texts(run.data.params),
+        metrics=_metrics(run),
         environment={name: tags.get(name, "unknown") for name in ENVIRONMENT},
-        artifact_uri=run.info.artifact_uri,
+        artifact_uri=str(run.info.artifact_uri),
         spec_hash=tags.get(Tag.SPEC_HASH, ""),
-        parent=_number(tags.get(Tag.PARENT_TRIAL)),
-        checkpoint_tokens=_number(tags.get(Tag.STATE)),
-        confirms=_number(tags.get(Tag.CONFIRMS)),
+        parent=_number(run, tags, Tag.PARENT_TRIAL),
+        checkpoint_tokens=_number(run, tags, Tag.STATE),
+        confirms=_number(run, tags, Tag.CONFIRMS),
     )
 
 
-def _number(text: str | None) -> int | None:
-    return None if text is None else int(text)
+def _texts(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return tags or parameters; a column of SQLite may hold anything in place of a text."""
+    return {str(name): str(value) for name, value in values.items() if value is not None}
+
+
+def _metrics(run: Run) -> dict[str, float]:
+    for name, value in run.data.metrics.items():
+        if not is_number(value):
+            raise _damaged(run, f"value of {shown(name)}", value)
+    return {str(name): float(value) for name, value in run.data.metrics.items()}
+
+
+def _number(run: Run, tags: Mapping[str, str], tag: str) -> int | None:
+    text = tags.get(tag)
+    if text is None:
+        return None
+    if not _WHOLE.fullmatch(text):
+        raise _damaged(run, f"tag {tag}", text)
+    return int(text)
+
+
+def is_number(value: object) -> bool:
+    """Return True for a number of a store; a column of SQLite may hold a text in its place."""
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < _LARGEST)
+
+
+def _damaged(run: Run, what: str, value: object) -> RecordError:
+    return RecordError(
+        f"the run {short_run(str(run.info.run_id))} is damaged: {shown(value)} cannot be its "
+        f"{what}; delete the run in MLflow, or restore the store"
+    )

@@ -56,9 +56,29 @@ def store_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise StoreError(
-            f"the tracking store {uri} cannot be used: {reason_of(error)}{DOCTOR_HINT}"
-        ) from error
+        raise _unusable(uri, reason_of(error)) from error
+
+
+@contextmanager
+def reading_errors(uri: str) -> Iterator[None]:
+    """Convert all errors of a call of MLflow to a StoreError.
+
+    MLflow trusts its database: it raises errors of any class on a URI, a driver or a row that it
+    does not expect.
+    """
+    try:
+        with store_errors(uri):
+            yield
+    except StoreError:
+        raise
+    except ModuleNotFoundError as error:
+        raise _unusable(uri, f"its driver {error.name} is not installed") from error
+    except Exception as error:
+        raise _unusable(uri, f"{type(error).__name__}: {reason_of(error)}") from error
+
+
+def _unusable(uri: str, reason: str) -> StoreError:
+    return StoreError(f"the tracking store {uri} cannot be used: {reason}{DOCTOR_HINT}")
 
 
 def reason_of(error: BaseException) -> str:
@@ -84,7 +104,7 @@ def if_found(uri: str, ask: Callable[[], R]) -> R | None:
     from mlflow.exceptions import MlflowException
     from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
-    with store_errors(uri):
+    with reading_errors(uri):
         try:
             return ask()
         except MlflowException as error:
@@ -112,7 +132,7 @@ def open_client(uri: str) -> MlflowClient:
         ("alembic", "ERROR"),
     ):
         logging.getLogger(name).setLevel(level)
-    with store_errors(uri):
+    with reading_errors(uri):
         database = Path(uri.removeprefix(_SQLITE))
         if uri.startswith(_SQLITE) and not database.exists():
             _create(database)

@@ -12,6 +12,7 @@ from model.spec.data import DataConfig
 from model.spec.hyperparameters import SYMBOL_TABLE
 from model.spec.trial import TrialSpec
 from tuner.conductor.confirmation import Confirmed
+from tuner.markdown import cell, code, prose
 from tuner.results.result import SearchResult
 from tuner.trained.load_trial import TrainedTrial
 
@@ -25,11 +26,12 @@ def card(trained: TrainedTrial, result: SearchResult | None) -> str:
     """
     trial, a = trained.trial, trained.spec.architecture
     kind = "An encoder–decoder" if a.n_encoder_layers else "A language model"
+    search = prose(trial.search)
     return f"""\
-# {trial.search}, trial {trial.number}
+# {search}, trial {trial.number}
 
-{kind} of {a.num_parameters:,} parameters: trial {trial.number} of the search {trial.search} \
-({trial.status}), found and trained by tuner {tuner.__version__}.
+{kind} of {a.num_parameters:,} parameters: trial {trial.number} of the search {search} \
+({prose(trial.status)}), found and trained by tuner {tuner.__version__}.
 
 ## Numbers
 
@@ -42,12 +44,12 @@ def details(trained: TrainedTrial) -> str:
     h, a = spec.hyperparameters, spec.architecture
     rows = ((row.symbol, name, getattr(h, name)) for name, row in SYMBOL_TABLE.items())
     entries = ((name, json.dumps(value).strip('"')) for name, value in a.model_dump().items())
-    versions = ", ".join(f"{name} {value}" for name, value in trial.environment.items())
+    versions = ", ".join(f"{name} {prose(value)}" for name, value in trial.environment.items())
     return f"""\
 ## Data
 
 {_data(spec.data)}, of which {spec.train_sequences:,} sequences are for training. SHA-256 of the \
-data `{spec.data_fingerprint}`, of the tokenizer `{spec.tokenizer_fingerprint}`.
+data {code(spec.data_fingerprint)}, of the tokenizer {code(spec.tokenizer_fingerprint)}.
 
 ## Hyperparameters
 
@@ -86,7 +88,7 @@ def _numbers(trained: TrainedTrial, result: SearchResult | None) -> Iterable[tup
             f"{confirmed.low:.4f} … {confirmed.high:.4f}",
         )
     if trained.note:
-        yield "these weights", "", trained.note
+        yield "these weights", "", prose(trained.note)
     yield "updates", f"{trained.step:,}", f"of {spec.hyperparameters.total_steps:,}"
     yield "tokens", f"{trained.step * spec.tokens_per_step:,}", "read in training"
 
@@ -102,15 +104,15 @@ def _confirmed(trained: TrainedTrial, result: SearchResult | None) -> Confirmed 
 
 def _data(data: DataConfig) -> str:
     if data.hub:
-        return f"The data set {data.hub} of the Hugging Face hub"
+        return f"The data set {code(data.hub)} of the Hugging Face hub"
     if data.files:
-        return f"The files {', '.join(f'`{name}`' for name in data.files)}"
-    return f"`{data.source}`"
+        return f"The files {', '.join(map(code, data.files))}"
+    return code(data.source)
 
 
 def _table(head: tuple[str, ...], rows: Iterable[Iterable[object]]) -> str:
     def line(cells: Iterable[object]) -> str:
-        return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |\n"
+        return "| " + " | ".join(cell(str(value)) for value in cells) + " |\n"
 
     return line(head) + line("---" for _ in head) + "".join(map(line, rows))
 

@@ -288,3 +288,22 @@ def test_load_checkpoint_refuses_damage_and_other_shapes(tmp_path: Path) -> None
     checkpoint.write(tmp_path / "x", {"weights.a": torch.ones(1)}, {"step": 1})
     with pytest.raises(CheckpointError, match="does not fit the model"):
         load_checkpoint(tmp_path / "x", *trained)
+
+
+@pytest.mark.parametrize("text", ["[1]", "x", "[" * 100_000], ids=["list", "text", "deep"])
+def test_metadata_of_another_kind_are_refused(tmp_path: Path, text: str) -> None:
+    path, values = tmp_path / "x.safetensors", {"a": torch.zeros(1)}
+    header = {"format": "tuner/1", "about": text, "sha256": checkpoint.digest(values, text)}
+    save_file(values, path, header)
+    with pytest.raises(CheckpointError, match="whose metadata are damaged"):
+        checkpoint.read(path)
+
+
+def test_reason_of_damage_is_short(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    header = b'{"__metadata__":"\\u001b%s"}' % (b"a" * 100_000)
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(CheckpointError, match="is damaged or no safetensors file") as error:
+        checkpoint.read(path)
+    assert len(str(error.value)) < 500
+    assert str(error.value).isprintable()

@@ -27,6 +27,7 @@ from tuner.report.page import html_of
 from tuner.report.write import write_pictures, write_report
 from tuner.results.result import SearchResult
 
+CONTROLS = "\x1b\x07\x9b\u202e"
 EVIL = "</script><script>alert('x')</script><img src=x onerror=alert(1)>&amp;"
 FRONT = "objective: [{metric: val_loss}, {metric: parameters}]"
 
@@ -121,10 +122,13 @@ def test_page_escapes_texts_of_users(result: SearchResult) -> None:
     rows = [replace(row) for row in result.trials]
     rows[3].outcome = Outcome.failed(EVIL)
     evil = replace(
-        result, trials=rows, space_text=EVIL, environment={EVIL: EVIL}, advice=[EVIL],
+        result, trials=rows, space_text=EVIL, environment={EVIL: EVIL}, advice=[EVIL, CONTROLS],
         run_ids={n: EVIL for n in result.run_ids},
     )  # fmt: skip
-    calm, page = Texts(html_of(result, {1: "a"})), Texts(html_of(evil, {1: EVIL}))
+    calm_html, html = html_of(result, {1: "a"}), html_of(evil, {1: f"{EVIL}{CONTROLS}"})
+    assert not {*CONTROLS} & ({*html} - {*calm_html})
+    assert r"\x1b\x07\x9b\u202e" in html
+    calm, page = Texts(calm_html), Texts(html)
     assert page.tags.count("script") == calm.tags.count("script")
     assert "img" not in page.tags
     assert page.text.count(EVIL) >= 6
@@ -134,6 +138,7 @@ def test_json_of_a_page_cannot_end_its_script() -> None:
     from tuner.report.page import _embedded
 
     assert json.loads(_embedded({EVIL: [EVIL]})) == {EVIL: [EVIL]}
+    assert json.loads(_embedded([CONTROLS])) == [r"\x1b\x07\x9b\u202e"]
     assert not {"<", ">", "&"} & {*_embedded({EVIL: [EVIL]})}
 
 

@@ -137,7 +137,7 @@ def test_one_text_is_streamed_as_it_comes(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_terminal_is_not_moved_by_a_text() -> None:
     text = "a\x1b[2Jb\x9bc\rd\x07\te\n"
-    assert shown([text])[0] == "It a\ufffd[2Jb\ufffdc\ufffdd\ufffd\te\n\n"
+    assert shown([text])[0] == "It a\\x1b[2Jb\\x9bc\\x0dd\\x07\te\n\n"
     assert shown([text], terminal=False)[0] == f"It {text}\n"
     both, kept = shown([text, text])
     assert "\x1b[2J" not in both
