@@ -22,8 +22,9 @@ def hidden_name(path: Path) -> Path:
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """Open a new file that replaces the file at a path when the block ends without an error."""
     temporary = hidden_name(path)
+    opened = temporary.open("xb")
     try:
-        with temporary.open("xb") as file:
+        with opened as file:
             yield file
         temporary.replace(path)
     except BaseException:

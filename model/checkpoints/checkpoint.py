@@ -58,8 +58,9 @@ def write(
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = hidden_name(path)
+    opened = temporary.open("xb")
     try:
-        with temporary.open("xb") as file:
+        with opened as file:
             file.write(pack(tensors, metadata))
             file.flush()
             os.fsync(file.fileno())

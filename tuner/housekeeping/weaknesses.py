@@ -39,7 +39,7 @@ def _folder(root: Path) -> Iterator[str]:
         verb = "change" if status.st_mode & stat.S_IWOTH else "read"
         who = "o" if is_of_team else "go"
         yield f"every user of this machine may {verb} {root}: chmod -R {who}-rwx {_quoted(root)}"
-    shares = is_of_team and status.st_gid in os.getgroups()
+    shares = is_of_team and status.st_gid in {os.getegid(), *os.getgroups()}
     if status.st_uid not in {0, os.getuid()} and not shares:
         yield (
             f"{root} belongs to {_user(status.st_uid)}, who may change every record in it: "
