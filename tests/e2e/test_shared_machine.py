@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import http.client
+import os
 import signal
 import socket
 import subprocess
@@ -52,9 +53,18 @@ def shows_secret(content: bytes) -> bool:
     return any(form in content for form in _FORMS)
 
 
+def below(folder: Path) -> list[Path]:
+    """What lies in a folder, while others delete in it."""
+    return [
+        Path(parent, name)
+        for parent, folders, files in os.walk(folder)
+        for name in (*folders, *files)
+    ]
+
+
 def files_with_secrets(folder: Path) -> list[str]:
     found = []
-    for path in folder.rglob("*"):
+    for path in below(folder):
         try:
             if path.is_file() and shows_secret(path.read_bytes()):
                 found.append(str(path))
@@ -109,7 +119,7 @@ class Machine:
         """Look at the command lines of all processes, and let the other user try what is new."""
         self.found += command_lines_with_secrets()
         paths = []
-        for path in (self.place.home, *self.place.home.rglob("*"), *self.temporary.rglob("*")):
+        for path in (self.place.home, *below(self.place.home), *below(self.temporary)):
             with contextlib.suppress(FileNotFoundError):
                 status = path.lstat()
                 version = (path, status.st_ino, status.st_mode)
