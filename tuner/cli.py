@@ -18,6 +18,7 @@ from tuner.commands.output import (
     PIPE_CLOSED,
     check_output,
     discard_output,
+    kept_umask,
     output_problem,
     prepare_streams,
     say,
@@ -54,6 +55,7 @@ _COMMANDS: Mapping[str, str] = {
 }
 
 
+@kept_umask()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     mask_output()

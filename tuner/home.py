@@ -7,6 +7,7 @@ import fcntl
 import logging
 import os
 import shutil
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -72,7 +73,7 @@ class Home:
         if home._has_odd_path:
             raise StoreError(f"the path {root} has one of % ? # in it; choose another --home")
         try:
-            root.mkdir(parents=True, exist_ok=True)
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)  # only the user may enter it
         except OSError as error:
             raise StoreError(
                 f"cannot make the folder {root}: {error.strerror}; choose another with --home"
@@ -130,6 +131,19 @@ class Home:
         correct_locations(folder / _STORE, root)
         check_locations(folder / _STORE, root)
         return replace(self, tracking_uri=f"{_SQLITE}{folder}/{_STORE}", is_copy=True)
+
+    def set_umask(self) -> None:
+        """Let files that this process makes have the permissions of the folder, or fewer.
+
+        A folder that its group may write is of a team: what one makes, the others may change,
+        whatever the umask. In any other folder the umask may only become stricter, and it stays if
+        the store is elsewhere: others may need its files, and the folder protects its own.
+        """
+        mode = self.root.stat().st_mode
+        if mode & stat.S_IWGRP:
+            os.umask(~mode & 0o077)
+        elif self.is_local:
+            os.umask(os.umask(0o077) | (~mode & 0o077))
 
     def _check_exists(self) -> None:
         """Raise RecordError if the store should be in the folder, and there was no search yet."""

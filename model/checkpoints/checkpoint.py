@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from safetensors.torch import save as save_bytes
 from torch import Tensor
 
 from model.errors import CheckpointError
+from model.files import hidden_name
 
 _FORMAT = "tuner/1"
 _LONGEST_REASON = 200
@@ -58,18 +58,19 @@ def write(
         True if the file was written, False if it was not wanted.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = hidden_name(path)
+    opened = temporary.open("xb")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with opened as file:
             file.write(pack(tensors, metadata))
             file.flush()
             os.fsync(file.fileno())
         if is_wanted():
-            Path(temporary).replace(path)
+            temporary.replace(path)
             return True
-        Path(temporary).unlink()
+        temporary.unlink()
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     return False
 

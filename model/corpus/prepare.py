@@ -16,6 +16,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor
@@ -29,6 +30,7 @@ from model.corpus.shards import SPLITS, assemble, encode_shard, shards_of
 from model.corpus.split import DocumentSplit, PositionSplit, Split
 from model.corpus.survey import Work, count_batch, count_texts, measure_batch, survey
 from model.errors import CorpusError
+from model.files import replacing
 from model.parallel import ordered_map
 from model.progress import OnProgress, Progress, silent
 from model.sources.fingerprint import Fingerprint, fingerprint
@@ -182,13 +184,16 @@ def _locked(path: Path, on_progress: OnProgress) -> Iterator[None]:
 
     The operating system releases the lock of a process that dies.
     """
-    with path.open("w") as file:
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)  # a link may lead anywhere
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             on_progress(Progress("waiting for another process to prepare it", 0, None, "B"))
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(lock)
 
 
 def _build(
@@ -199,6 +204,7 @@ def _build(
     work: Work,
 ) -> None:
     """Build a corpus in a folder, or resume where an interrupted process stopped."""
+    _tidy(building)
     shards = building / "shards"
     shards.mkdir(parents=True, exist_ok=True)
     limit_path = building / "limit.json"
@@ -241,6 +247,15 @@ def _build(
     limit_path.unlink()
 
 
+def _tidy(building: Path) -> None:
+    """Delete the temporary files of a killed process, and links, which may lead anywhere."""
+    if building.is_symlink():
+        building.unlink()
+    for path in building.rglob("*"):
+        if path.is_symlink() or path.name.startswith("."):
+            path.unlink()
+
+
 def _train(building: Path, data: DataConfig, config: TokenizerConfig, work: Work) -> Split:
     """Train and save the tokenizer; return the split."""
     count = partial(count_batch, pattern=config.pattern, special_tokens=())
@@ -253,6 +268,5 @@ def _train(building: Path, data: DataConfig, config: TokenizerConfig, work: Work
 
 
 def _write_json(path: Path, value: Any) -> None:
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
-    temporary.replace(path)
+    with replacing(path) as file:
+        file.write(json.dumps(value, indent=1).encode())

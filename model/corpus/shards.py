@@ -16,6 +16,7 @@ import numpy as np
 from model.corpus.dataset import Ints, Tokens
 from model.corpus.split import Split
 from model.errors import CorpusError
+from model.files import replacing
 from model.sources.documents import Document
 from model.sources.registry import documents
 from model.spec.data import END_OF_TEXT, DataConfig, SplitName
@@ -87,9 +88,8 @@ def encode_shard(shard: _Shard) -> int:
             documents = [document for part, document in shard.documents if part == split]
             arrays[split], arrays[f"{split}.documents"] = _encode(tokenizer, documents)
             arrays[f"{split}.bytes"] = np.array(num_bytes[split])
-        temporary = shard.path.with_suffix(".writing.npz")
-        np.savez(temporary, **arrays)
-        temporary.replace(shard.path)
+        with replacing(shard.path) as file:
+            np.savez(file, **arrays)
     return sum(num_bytes.values())
 
 
@@ -140,13 +140,14 @@ def assemble(building: Path, split: str, shards: Sequence[Path], tokenizer: Toke
             ends.append(shard[f"{split}.documents"] + num_tokens)
             num_tokens += len(shard[split])
             num_bytes += int(shard[f"{split}.bytes"])
-    np.save(building / f"{split}.documents.npy", np.concatenate(ends))
+    with replacing(building / f"{split}.documents.npy") as file:
+        np.save(file, np.concatenate(ends))
     header = {
         "descr": np.lib.format.dtype_to_descr(tokenizer.dtype),
         "fortran_order": False,
         "shape": (num_tokens,),
     }
-    with (building / f"{split}.npy").open("wb") as file:
+    with replacing(building / f"{split}.npy") as file:
         np.lib.format.write_array_header_1_0(file, header)
         for path in shards:
             with np.load(path) as shard:

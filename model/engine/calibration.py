@@ -13,9 +13,7 @@ import gc
 import hashlib
 import json
 import math
-import os
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -32,6 +30,7 @@ from model.device.memory import begin_peak, free_bytes, is_out_of_memory, peak_b
 from model.device.precision import Precision
 from model.engine.planner import QUANTUM_TICKS, plan_of
 from model.engine.slot import TrialRequest, start_trial
+from model.files import replacing
 from model.spec.trial import TrialSpec
 from model.stack.stack import Stack
 
@@ -200,10 +199,5 @@ def _add_to_cache(file: Path, key: str, value: Mapping[str, Any]) -> None:
     text = json.dumps({**_read_cache(file), key: value}, indent=1, sort_keys=True)
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as out:
-                out.write(text)
-            Path(temporary).replace(file)
-        except OSError:
-            Path(temporary).unlink(missing_ok=True)
+        with replacing(file) as out:
+            out.write(text.encode())

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryFile
 
 from model.errors import ExportError
+from model.files import hidden_name
 
 README_FILE, SUMS_FILE = "README.md", "SHA256SUMS"
 _BLOCK = 1 << 20  # bytes
@@ -75,8 +75,7 @@ def write_folder(target: Path, write: Callable[[Path], None], readme: str) -> li
         ExportError: if the files cannot be written; the target is then unchanged.
     """
     target = target.resolve()  # replace the folder behind a link, not the link
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    old = target.with_name(f".{target.name}.{os.getpid()}.old")
+    temporary, old = hidden_name(target), hidden_name(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from model.errors import CorpusError
+from model.files import replacing
 from model.sources.files import SourceFile
 from model.sources.formats import TEXT_FORMATS
 from model.sources.hub import commit, hub_name, local_files
@@ -185,14 +185,5 @@ def _save(memo: Path, new_entries: dict[str, _Entry]) -> None:
     with suppress(OSError):
         memo.parent.mkdir(parents=True, exist_ok=True)
         entries = {path: entry for path, entry in _load(memo).items() if os.path.exists(path)}  # noqa: PTH110 - strings, and many
-        with tempfile.NamedTemporaryFile(
-            "w", dir=memo.parent, prefix=f".{memo.name}-", delete=False, encoding="utf-8"
-        ) as file:
-            temporary = Path(file.name)
-            try:
-                json.dump(entries | new_entries, file)
-                file.close()
-                temporary.replace(memo)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
+        with replacing(memo) as file:
+            file.write(json.dumps(entries | new_entries).encode())

@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from model.files import replacing
 from model.tokenizer.bpe import Merges, Vocab
 from model.tokenizer.pretokenizer import PATTERNS
 
@@ -27,9 +28,8 @@ def write(folder: Path, contents: Mapping[str, str]) -> list[Path]:
     """Write texts as files of a folder, each atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in contents.items():
-        temporary = folder / f".{name}.{os.getpid()}"
-        temporary.write_text(text, encoding="utf-8", newline="")
-        temporary.replace(folder / name)
+        with replacing(folder / name) as file:
+            file.write(text.encode())
     return [folder / name for name in contents]
 
 

@@ -1,4 +1,4 @@
-"""`tuner doctor`: check that everything works that a search needs."""
+"""`tuner doctor`: check that everything works that a search needs, and what protects it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from model.spec.data import DataConfig
 from tuner.commands.output import consoles, home_of, print_json
 from tuner.errors import TunerError
 from tuner.home import Home
+from tuner.housekeeping.weaknesses import find_weaknesses
 from tuner.tracking.record import Record
 from tuner.tracking.store import DOCTOR_HINT
 
@@ -27,10 +28,14 @@ Finding = tuple[bool, str]  # passed, text
 
 
 def run_doctor(options: argparse.Namespace) -> int:
-    """Check the installation."""
+    """Check the installation; what weakens the protection of the home is a warning."""
     results, _ = consoles(options)
-    findings = run_checks(results, home_of(options))
-    print_json(options, {name: text for name, (_, text) in findings.items()})
+    home = home_of(options)
+    findings = run_checks(results, home)
+    warnings = find_weaknesses(home)
+    for text in warnings:
+        _print(results, ("! ", "yellow"), "trust", text)
+    print_json(options, {**{name: text for name, (_, text) in findings.items()}, "trust": warnings})
     return 0 if all(passed for passed, _ in findings.values()) else 1
 
 
@@ -44,8 +49,12 @@ def run_checks(console: Console, home: Home) -> dict[str, Finding]:
             findings[name] = False, _explained(error)
         passed, text = findings[name]
         mark = ("✓ ", "green") if passed else ("✗ ", "bold red")
-        console.print(Text.assemble(mark, (f"{name:<8}", "bold"), text), soft_wrap=True)
+        _print(console, mark, name, text)
     return findings
+
+
+def _print(console: Console, mark: tuple[str, str], name: str, text: str) -> None:
+    console.print(Text.assemble(mark, (f"{name:<8}", "bold"), text), soft_wrap=True)
 
 
 def _explained(error: Exception) -> str:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from tuner.control_characters import in_json, visible
@@ -108,6 +109,17 @@ def print_json(options: argparse.Namespace, value: dict[str, Any]) -> None:
         sys.stdout.write(in_json(text) + "\n")
 
 
+@contextlib.contextmanager
+def kept_umask() -> Iterator[None]:
+    """Restore the umask at the end, which a command sets for its home: `main` may be a call."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    try:
+        yield
+    finally:
+        os.umask(umask)
+
+
 def can_ask(options: argparse.Namespace) -> bool:
     """Return True if a user at a terminal can answer a question."""
     return not options.json and sys.stdin is not None and sys.stdin.isatty()
@@ -134,10 +146,15 @@ def in_utf8(text: str) -> str:
 
 
 def home_of(options: argparse.Namespace, *, create: bool = True) -> Home:
-    """Return the home of the searches to write to it, created if it is missing."""
+    """Return the home of the searches to write to it, created if it is missing.
+
+    New files of this command then have the permissions of the home.
+    """
     from tuner.home import Home
 
-    return Home.at(options.home, say, create=create)
+    home = Home.at(options.home, say, create=create)
+    home.set_umask()
+    return home
 
 
 def recorded_home(options: argparse.Namespace) -> Home:

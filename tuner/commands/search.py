@@ -157,11 +157,13 @@ def run_replay(options: argparse.Namespace) -> int:
             highlight=False,
         )
 
+    home = recorded_home(options)
+    home.set_umask()
     with show_progress(progress) as on_progress:
         result = replay(
             options.run,
             search=options.search,
-            home=recorded_home(options),
+            home=home,
             on_report=on_report,
             on_progress=on_progress,
             prepared=options.prepared,

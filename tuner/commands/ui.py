@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ipaddress
 import json
 import os
 import signal
@@ -40,8 +41,10 @@ _ENVIRONMENT = {
 
 def run_ui(options: argparse.Namespace) -> int:
     """Compare the runs in MLflow."""
+    home = recorded_home(options)
+    home.set_umask()  # of the server, too
     return serve(
-        recorded_home(options),
+        home,
         options.host,
         options.port,
         say,
@@ -89,6 +92,12 @@ def serve(
     root = f"http://{host}:{port}"
     if home.is_copy:
         say("The store cannot be written now: changes made on these pages are lost.")
+    if not _is_loopback(host):
+        say(
+            f"warning: whoever reaches {root} can read, change and delete what is recorded: MLflow "
+            f"has no login and no encryption here. For your own browser, leave out --host, and on "
+            f"its machine run 'ssh -L {port}:127.0.0.1:{port} {socket.gethostname()}'"
+        )
     say(f"MLflow is starting on {root} (Ctrl-C ends it). {title}")
     _show(root, pages, say)
     command = [
@@ -111,6 +120,14 @@ def serve(
         with contextlib.suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGTERM)
         server.wait()
+
+
+def _is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach an address to listen on."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def has_browser() -> bool:

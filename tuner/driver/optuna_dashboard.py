@@ -22,7 +22,7 @@ from tuner.secrets import masked
 from tuner.space.objective import Objective
 
 _VARIABLE = "TUNER_OPTUNA_STORAGE"
-_FILE = "optuna.db"
+_FILE, _SQLITE = "optuna.db", "sqlite:///"
 _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 0.5, 30.0
 
 
@@ -167,6 +167,9 @@ class StudyStore:
 
     def _open(self) -> optuna.Study:
         """Open the study, or create it, and read its trials."""
+        if self._url.startswith(_SQLITE) and self._url.endswith(f"/{_FILE}"):
+            # a new file has the permissions of the umask, and not those that SQLite chooses
+            Path(self._url.removeprefix(_SQLITE)).touch()
         study = optuna.create_study(
             storage=self._url,
             study_name=self._name,

@@ -7,8 +7,6 @@ of the last hour are left alone, because another process may be about to use the
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import re
 import time
@@ -19,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner.errors import JournalError, JournalInUse
-from tuner.home import Home
+from tuner.home import Home, is_locked
 from tuner.housekeeping.sizes import remove, size_of
 from tuner.journal.journal import locked, read_journal
 from tuner.journal.journaled_search import JournaledSearch
@@ -108,6 +106,7 @@ def find_leftovers(home: Home) -> Leftovers:
         *_starts(home, searches),
         *_artifacts(home, searches.record, artifacts),
         *((path, "left by an interrupted start") for path in home.root.glob(".new-*")),
+        *((path, "a file that was not written to its end") for path in _unfinished(home)),
     ]
     now = time.time()
     items = [
@@ -116,6 +115,13 @@ def find_leftovers(home: Home) -> Leftovers:
         if now - path.lstat().st_mtime > _YOUNG_SECONDS
     ]
     return Leftovers(tuple(sorted(items, key=lambda item: item.path)), tuple(searches.notes))
+
+
+def _unfinished(home: Home) -> Iterator[Path]:
+    """Yield temporary files of killed processes, beside the files that they should become."""
+    yield from home.root.glob(f".{home.calibration.name}.*")
+    yield from home.corpora.glob(".digests.json[.-]*")
+    yield from home.starts.glob(".*")
 
 
 def _listed(folder: Path) -> list[Path]:
@@ -205,7 +211,7 @@ def _corpora(home: Home, searches: _Searches) -> _Found:
         if not folder.is_dir() or folder.is_symlink():
             continue
         name = folder.name.removeprefix(_BUILDING)
-        if _is_locked(home.corpora / f".{name}.lock"):
+        if is_locked(home.corpora / f".{name}.lock"):
             continue
         if folder.name.startswith(_BUILDING):
             yield folder, "an interrupted preparation of data"
@@ -220,16 +226,6 @@ def _data_of(folder: Path) -> tuple[str, str]:
         return str(meta["data_fingerprint"]), str(meta["tokenizer_fingerprint"])
     except (OSError, ValueError, KeyError, TypeError):
         return "", ""
-
-
-def _is_locked(path: Path) -> bool:
-    """Return True if a process holds the lock of a corpus."""
-    with contextlib.suppress(FileNotFoundError), path.open("r") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
 
 
 def _starts(home: Home, searches: _Searches) -> _Found:

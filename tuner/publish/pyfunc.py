@@ -114,6 +114,7 @@ def save(folder: Path, trained: TrainedTrial, model_id: str) -> None:
     weights = {name: tensor.contiguous() for name, tensor in trained.weights.items()}
     save_file(weights, data / _WEIGHTS, {"format": "pt"})
     (data / _SPEC).write_text(trained.spec.model_dump_json(indent=2), encoding="utf-8")
+    (data / _WEIGHTS).chmod((data / _SPEC).stat().st_mode)  # safetensors makes it for one user
     trained.tokenizer.save(data, "huggingface")
     # a local version such as +cpu is not on the package index
     requirements = (f"{name}=={metadata.version(name).partition('+')[0]}" for name in _NEEDED)

@@ -152,6 +152,7 @@ def _create(database: Path) -> None:
     database.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".new-", dir=database.parent) as folder:
         temporary = Path(folder, database.name)
+        temporary.touch()  # with the permissions of the umask, and not those that SQLite chooses
         MlflowClient(f"{_SQLITE}{temporary}").search_experiments(max_results=1)
         with contextlib.suppress(FileExistsError):  # another process was faster
             os.link(temporary, database)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -320,6 +321,43 @@ def test_prepare_resumes_after_an_interruption(
     assert list(dict.fromkeys(work)) == redone
     (calm,), (resumed,) = prepared(tmp_path / "calm"), prepared(tmp_path / "cache")
     assert contents(calm) == contents(resumed)
+
+
+def test_prepare_follows_no_link_of_a_cache_of_others(texts: Path, tmp_path: Path) -> None:
+    prepare(config(texts), SMALL, tmp_path / "calm")
+    (calm,) = prepared(tmp_path / "calm")
+    victim, victims = tmp_path / "victim", tmp_path / "victims"
+    victim.write_bytes(b"mine")
+    victims.mkdir()
+    (victims / ".hidden").touch()
+    cache = tmp_path / "cache"
+    shards = cache / f".building-{calm.name}" / "shards"
+    shards.mkdir(parents=True)
+    for path in (shards / "000000.writing.npz", shards.parent / "train.npy"):
+        path.symlink_to(victim)
+    prepare(config(texts), SMALL, cache)
+    assert contents(cache / calm.name) == contents(calm)
+    shutil.rmtree(cache / calm.name)
+    shards.parent.symlink_to(victims)
+    prepare(config(texts), SMALL, cache)
+    assert contents(cache / calm.name) == contents(calm)
+    shutil.rmtree(cache / calm.name)
+    (cache / f".{calm.name}.lock").unlink()
+    (cache / f".{calm.name}.lock").symlink_to(victim)
+    with pytest.raises(CorpusError, match="cannot write the prepared corpus"):
+        prepare(config(texts), SMALL, cache)
+    assert victim.read_bytes() == b"mine"
+    assert [path.name for path in victims.iterdir()] == [".hidden"]
+
+
+def test_prepare_keeps_no_temporary_file_of_a_killed_process(texts: Path, tmp_path: Path) -> None:
+    prepare(config(texts), SMALL, tmp_path / "calm")
+    (calm,) = prepared(tmp_path / "calm")
+    building = tmp_path / "cache" / f".building-{calm.name}"
+    building.mkdir(parents=True)
+    (building / ".train.npy.0123abcd").touch()
+    prepare(config(texts), SMALL, tmp_path / "cache")
+    assert contents(tmp_path / "cache" / calm.name) == contents(calm)
 
 
 PREPARE = """

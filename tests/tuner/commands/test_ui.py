@@ -128,6 +128,25 @@ def test_ui_keeps_the_store_off_command_lines(
     assert environment["MLFLOW_BACKEND_STORE_URI"] == uri
 
 
+@pytest.mark.parametrize(
+    ("host", "warns"), [("127.0.0.1", False), ("localhost", False), ("0.0.0.0", True), ("", True)]
+)
+def test_ui_warns_of_a_host_that_others_reach(
+    home: Home, runs: list[str], monkeypatch: pytest.MonkeyPatch, host: str, warns: bool
+) -> None:
+    record, lines = Record(home.tracking_uri), list[str]()
+
+    def start(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ui, "Record", lambda uri: record)
+    monkeypatch.setattr(subprocess, "Popen", start)
+    with pytest.raises(KeyboardInterrupt):
+        serve(home, host, None, lines.append)
+    assert ("no login" in lines[0]) == warns
+    assert ("ssh -L" in lines[0]) == warns
+
+
 def test_ui_reports_unreachable_server(home: Home) -> None:
     remote = Home(home.root, "http://127.0.0.1:9/")
     with pytest.raises(StoreError, match="it refuses connections"):

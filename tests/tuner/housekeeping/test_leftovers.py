@@ -104,13 +104,19 @@ def test_leftovers_are_found_and_deleted(home: Home) -> None:
     write(home.artifacts / ("0" * 32) / "artifacts" / "spec.json")
     write(home.artifacts / "mine" / "notes.txt")  # of the user
     write(home.root / ".new-1" / "mlflow.db")
+    write(home.root / ".calibration.json.0123abcd")
+    write(home.corpora / ".digests.json-x")  # as earlier versions named it
+    write(home.corpora / ".digests.json.0123abcd")
+    write(home.starts / f".{'b' * 64}.safetensors.0123abcd")
     with closing(Journal.open(home.search("lm-2"))):
         pass  # killed before it began
     age(home)
     expected = [
-        ".new-1", f"artifacts/{'0' * 32}", "corpora/.building-1", "corpora/another",
+        ".calibration.json.0123abcd", ".new-1", f"artifacts/{'0' * 32}", "corpora/.building-1",
+        "corpora/.digests.json-x", "corpora/.digests.json.0123abcd", "corpora/another",
         "corpora/damaged", "corpora/unused", "searches/lm-1/tune", "searches/lm-2",
-        f"starts/{'b' * 64}.safetensors", "starts/other.tokenizer.json",
+        f"starts/.{'b' * 64}.safetensors.0123abcd", f"starts/{'b' * 64}.safetensors",
+        "starts/other.tokenizer.json",
     ]  # fmt: skip
     assert found(home) == expected
     assert len(clean(home).items) == len(expected)

@@ -1,0 +1,87 @@
+"""Files written in one piece, where somebody else may have laid links and names."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from model import files
+from model.checkpoints import checkpoint
+from model.export.folder import write_folder
+from model.files import hidden_name, replacing
+from model.tokenizer import formats
+
+
+@contextmanager
+def umask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def test_file_is_replaced_at_the_end_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    with pytest.raises(RuntimeError), replacing(path) as file:
+        file.write(b"ne")
+        raise RuntimeError
+    assert path.read_bytes() == b"old"
+    with replacing(path) as file:
+        file.write(b"new")
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_names_differ(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    names = {hidden_name(path) for _ in range(100)}
+    assert len(names) == 100
+    assert all(name.name.startswith(".a.") and name.parent == tmp_path for name in names)
+
+
+def test_link_is_not_followed_even_if_its_name_was_guessed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(secrets, "token_hex", lambda _: "guessed")
+    (tmp_path / "victim").write_bytes(b"mine")
+    files.hidden_name(tmp_path / "a").symlink_to(tmp_path / "victim")
+    with pytest.raises(FileExistsError), replacing(tmp_path / "a"):
+        pass
+    with pytest.raises(FileExistsError):
+        checkpoint.write(tmp_path / "a", {}, {})
+    assert (tmp_path / "victim").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o077, 0o600), (0o007, 0o660), (0o022, 0o644)])
+def test_checkpoint_has_the_permissions_of_the_umask(tmp_path: Path, mask: int, mode: int) -> None:
+    with umask(mask):
+        checkpoint.write(tmp_path / "a" / "1.safetensors", {"x": torch.ones(1)}, {})
+    assert (tmp_path / "a" / "1.safetensors").stat().st_mode & 0o777 == mode
+
+
+def test_tokenizer_is_not_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("mine")
+    (tmp_path / f".tokenizer.json.{os.getpid()}").symlink_to(tmp_path / "victim")
+    (tmp_path / "tokenizer.json").symlink_to(tmp_path / "victim")
+    formats.write(tmp_path, {"tokenizer.json": "{}"})
+    assert (tmp_path / "tokenizer.json").read_text() == "{}"
+    assert (tmp_path / "victim").read_text() == "mine"
+
+
+def test_export_does_not_meet_a_name_that_others_made(tmp_path: Path) -> None:
+    (tmp_path / f".lm.{os.getpid()}").mkdir()
+
+    def write(folder: Path) -> None:
+        (folder / "weights").write_text("x")
+
+    names = [path.name for path in write_folder(tmp_path / "lm", write, "")]
+    assert names == ["README.md", "SHA256SUMS", "weights"]
