@@ -14,7 +14,7 @@ help:
 	@echo "make test     set up and run lint, types and all tests, or those of TESTS=tests/…"
 	@echo "make docs     build the pages of docs/ into build/site"
 	@echo "make format   format the code"
-	@echo "make fuzz     validate 2,000 mutations of the shipped spaces"
+	@echo "make fuzz     read 2,000 mutations of each kind of file that others may have made"
 	@echo "make bench    measure training and searches beside others, and how their cost grows"
 
 search: $(VENV)/.installed
@@ -43,9 +43,9 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# 2,000 mutations of the shipped spaces; the tests have the first 150 of them.
+# 2,000 mutations of spaces and of every other kind of file; the tests have the first 150 of each.
 fuzz: $(VENV)/.installed-dev
-	TUNER_FUZZ=1 $(BIN)/pytest tests/tuner/commands/test_validate_mutations.py
+	TUNER_FUZZ=1 $(BIN)/pytest tests/tuner/commands/test_validate_mutations.py tests/model/test_foreign_files.py
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python bench/fusion.py --out docs/bench/fusion.cpu.json --plot docs/bench/fusion.cpu.png
