@@ -14,7 +14,7 @@ help:
 	@echo "make test     set up and run lint, types and all tests, or those of TESTS=tests/…"
 	@echo "make docs     build the pages of docs/ into build/site"
 	@echo "make format   format the code"
-	@echo "make fuzz     validate 2,000 mutations of the shipped spaces"
+	@echo "make fuzz     read 2,000 mutations of each kind of file that others may have made"
 	@echo "make audit    ask OSV for known vulnerabilities of what is installed; needs a network"
 	@echo "make bench    measure training and searches beside others, and how their cost grows"
 
@@ -44,10 +44,10 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# 2,000 mutations of the shipped spaces and of records; the tests have the first 150 of them.
+# 2,000 mutations of spaces and of every other kind of foreign file; the tests have the first 150.
 fuzz: $(VENV)/.installed-dev
 	TUNER_FUZZ=1 $(BIN)/pytest tests/tuner/commands/test_validate_mutations.py \
-		tests/e2e/test_record_mutations.py
+	  tests/model/test_foreign_files.py tests/e2e/test_record_mutations.py
 
 # OSV also knows builds such as torch 2.13.0+cpu; without a network the target fails. pip-audit has an
 # environment of its own, so that its dependencies are not among those that it asks for.

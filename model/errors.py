@@ -10,13 +10,24 @@ This module imports nothing, so that the command line can catch these types with
 
 from __future__ import annotations
 
+_LONGEST = 1500  # characters of a message
+
 
 class ModelError(ValueError):
     """An error of the trainer that the user can fix; the message is one sentence."""
 
 
 class CorpusError(ModelError):
-    """The data cannot be used; the message says what is wrong, where, and how to fix it."""
+    """The data cannot be used; the message says what is wrong, where, and how to fix it.
+
+    The message may quote data of others: it is one line of printable characters.
+    """
+
+    def __init__(self, message: str) -> None:
+        line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
+        if len(line) > _LONGEST:
+            line = f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"
+        super().__init__(line)
 
 
 class CheckpointError(ModelError):

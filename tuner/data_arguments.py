@@ -8,11 +8,12 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from tuner.option_types import whole
+from tuner.option_types import override, whole
 
 PATTERNS = ("gpt2", "gpt4", "whitespace")
 TOKENIZER_FORMATS = ("huggingface", "gpt2", "tiktoken")
 _END_OF_TEXT = "<|endoftext|>"
+_ROW = whole(1, 2**31)
 
 
 def add_data(of: Any, command: Any, common: Any, file: Any, home: Any) -> None:
@@ -20,6 +21,11 @@ def add_data(of: Any, command: Any, common: Any, file: Any, home: Any) -> None:
     text = "read, split and encode the data of a space before a search"
     prepare = command("data prepare", text, common, file, home, of=of)
     _add_processes(prepare)
+    prepare.add_argument(
+        "--max-row-characters", dest="overrides", action="append", default=[], metavar="N",
+        type=override("data", "max_row_characters", _ROW, "--max-row-characters"),
+        help="override data.max_row_characters, the longest row that is read",
+    )  # fmt: skip
     command("data info", "describe a prepared corpus", common, file, home, of=of)
     sample = command("data sample", "show the first training batch", common, file, home, of=of)
     sample.add_argument(
@@ -65,6 +71,9 @@ def add_tokenizer(of: Any, command: Any, common: Any) -> None:
         "--separator", metavar="TEXT", help=f"text between documents (default: {_END_OF_TEXT})"
     )
     _add_processes(train)
+    train.add_argument(
+        "--max-row-characters", type=_ROW, metavar="N", help="longest row that is read"
+    )
     tokenizer = argparse.ArgumentParser(add_help=False)
     tokenizer.add_argument(
         "tokenizer", metavar="TOKENIZER",

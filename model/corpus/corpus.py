@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     import torch
 
 FORMAT = 4  # of the folder
+FILES = (
+    "train.npy", "train.documents.npy", "validation.npy", "validation.documents.npy",
+    "tokenizer.json", "files.json",
+)  # fmt: skip
 
 
 class Split(NamedTuple):
@@ -152,10 +156,12 @@ def load(folder: Path, data: DataConfig, tokenizer_config: TokenizerConfig) -> C
         tokenizer_config: configuration of the tokenizer.
     """
     try:
+        if not all((folder / name).is_file() for name in ("meta.json", *FILES)):
+            return None
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         if meta["format"] != FORMAT:
             return None
-        if any(sha256_of(folder / name) != sha for name, sha in meta["sha256"].items()):
+        if any(sha256_of(folder / name) != meta["sha256"][name] for name in FILES):
             return None
         tokenizer = Tokenizer.from_file(folder)
         files = json.loads((folder / "files.json").read_text(encoding="utf-8"))
@@ -163,7 +169,7 @@ def load(folder: Path, data: DataConfig, tokenizer_config: TokenizerConfig) -> C
         def array(name: str) -> Any:
             return np.load(folder / f"{name}.npy", mmap_mode="r")
 
-        return Corpus(
+        corpus = Corpus(
             train=array("train"),
             validation=array("validation"),
             train_documents=array("train.documents"),
@@ -179,8 +185,42 @@ def load(folder: Path, data: DataConfig, tokenizer_config: TokenizerConfig) -> C
             tokenizer_config=tokenizer_config,
             split_by=meta.get("split_by", "document"),
         )
-    except (OSError, ValueError, KeyError, TypeError):
+        return corpus if _is_sound(corpus) else None
+    except Exception:  # noqa: BLE001 - damaged JSON and headers raise also errors of Python's parser
         return None
+
+
+def _is_sound(corpus: Corpus) -> bool:
+    """Return True if the parts of a corpus have their types and fit each other."""
+    names = (corpus.data_fingerprint, corpus.tokenizer_fingerprint)
+    facts = (*(file.bytes for file in corpus.files), corpus.train_bytes, corpus.validation_bytes)
+    return (
+        all(type(name) is str for name in names)
+        and all(type(fact) is int and fact >= 0 for fact in facts)
+        and all(type(t) is str for file in corpus.files for t in (file.name, file.sha256))
+        and type(corpus.has_pairs) is bool
+        and corpus.split_by in ("document", "position")
+        and END_OF_TEXT in corpus.tokenizer.special_tokens
+        and all(_fits(corpus.split(name), corpus) for name in ("train", "validation"))
+    )
+
+
+def _fits(split: Split, corpus: Corpus) -> bool:
+    """Return True if the ids of a split are those of its tokenizer, and its ends lie in it."""
+    tokens, ends = split.tokens, split.document_ends
+    return bool(
+        tokens.ndim == ends.ndim == 1
+        and tokens.dtype == corpus.tokenizer.dtype
+        and ends.dtype == np.int64
+        and len(tokens)
+        and len(ends)
+        and tokens.max() < corpus.vocab_size
+        and ends[0] >= 0
+        and ends[-1] <= len(tokens)
+        and (ends[1:] >= ends[:-1]).all()
+        and not (corpus.has_pairs and len(ends) % 2)
+        and split.num_bytes
+    )
 
 
 def sha256_of(path: Path) -> str:

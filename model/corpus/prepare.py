@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from model.corpus.corpus import FORMAT, Corpus, load, sha256_of
+from model.corpus.corpus import FILES, FORMAT, Corpus, load, sha256_of
 from model.corpus.shards import SPLITS, assemble, encode_shard, shards_of
 from model.corpus.split import DocumentSplit, PositionSplit, Split
 from model.corpus.survey import Work, count_batch, count_texts, measure_batch, survey
@@ -230,7 +230,6 @@ def _build(
     paths = [shards / f"{number:06}.npz" for number in range(count)]
     sizes = {split: assemble(building, split, paths, tokenizer) for split in SPLITS}
     _write_json(building / "files.json", identity.files)
-    names = [f"{split}{kind}.npy" for split in SPLITS for kind in ("", ".documents")]
     meta = {
         "format": FORMAT,
         "data_fingerprint": identity.digest,
@@ -238,9 +237,7 @@ def _build(
         "has_pairs": data.pairs,
         "split_by": "position" if isinstance(split, PositionSplit) else "document",
         "bytes": sizes,
-        "sha256": {
-            name: sha256_of(building / name) for name in (*names, "tokenizer.json", "files.json")
-        },
+        "sha256": {name: sha256_of(building / name) for name in FILES},
     }
     _write_json(building / "meta.json", meta)
     shutil.rmtree(shards)

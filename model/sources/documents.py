@@ -6,8 +6,11 @@ The documents are a function of the text alone and do not depend on the blocks i
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
+
+from model.sources.limits import TooLongError
 
 # Longest text of one item, in characters; it bounds the memory of every later step.
 PIECE = 2**22
@@ -46,18 +49,23 @@ class TextPart(NamedTuple):
     ends: bool
 
 
-def parts(texts: Iterable[str], separator: str) -> Iterator[TextPart]:
+def parts(texts: Iterable[str], separator: str, longest: int = sys.maxsize) -> Iterator[TextPart]:
     """Cut a stream of text at the separators, and long parts into pieces.
 
     Args:
         texts: the text in blocks of any size.
         separator: text between two parts.
+        longest: characters of white space at the begin of a part that may be kept. Equal pieces
+            count once: any number of spaces or line feeds is allowed.
 
     Yields:
         The parts that are not only white space, with the numbers that they have in
         `"".join(texts).split(separator)`.
+
+    Raises:
+        TooLongError: if a part begins with more white space.
     """
-    return _without_blank_parts(_all_parts(texts, separator))
+    return _without_blank_parts(_all_parts(texts, separator), longest)
 
 
 def _all_parts(texts: Iterable[str], separator: str) -> Iterator[TextPart]:
@@ -77,23 +85,30 @@ def _all_parts(texts: Iterable[str], separator: str) -> Iterator[TextPart]:
         yield TextPart(number, piece, ends)
 
 
-def _without_blank_parts(pieces_of_parts: Iterable[TextPart]) -> Iterator[TextPart]:
+def _without_blank_parts(pieces_of_parts: Iterable[TextPart], longest: int) -> Iterator[TextPart]:
     """Leave out parts that are only white space.
 
-    The first blank pieces of a part wait until a later piece has text, or the part ends.
+    The first blank pieces of a part wait until a later piece has text, or the part ends. Equal ones
+    are one text in memory.
     """
     blank: list[TextPart] = []
+    kept: dict[str, str] = {}
+    size = 0  # characters of the kept texts
     has_text = False  # the current part has had a piece with text
     for part in pieces_of_parts:
         if has_text or (part.text and not part.text.isspace()):
             yield from blank
             yield part
-            blank.clear()
             has_text = not part.ends
-        elif part.ends:
-            blank.clear()
-        else:
-            blank.append(part)
+        elif not part.ends:
+            text = kept.setdefault(part.text, part.text)
+            size += len(text) if text is part.text else 0
+            if size > longest:
+                raise TooLongError(part.number)
+            blank.append(part._replace(text=text))
+            continue
+        if blank:
+            blank, kept, size = [], {}, 0
 
 
 def pieces(text: str) -> Iterator[tuple[str, bool]]:

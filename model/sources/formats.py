@@ -8,21 +8,29 @@ Memory is bounded by the longest row, not by the file.
 from __future__ import annotations
 
 import csv
+import itertools
 import json
+import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from model.errors import CorpusError
 from model.sources import documents
 from model.sources.documents import Document, SourceRow
+from model.sources.limits import RAISE, TooLongError, too_long
 from model.sources.parquet import parquet_rows
-from model.sources.streams import format_suffix, lines, listed, no_column, texts
+from model.sources.streams import BLOCK, format_suffix, lines, listed, no_column, texts
 from model.spec.data import DataConfig
 
 # Option of `DataConfig` → name of the field or column that the option requests.
 Fields = Mapping[str, str]
+
+# A value of JSON takes up to a hundred times the memory of its spelling: a row of the longest size
+# may hold one for each so many characters.
+_VALUE_CHARACTERS = 32
+_STRING_OR_MARK = re.compile(r'"[^"]*"|([,\[{])')
 
 
 def read(name: str, path: Path, config: DataConfig) -> Iterator[Document]:
@@ -52,8 +60,15 @@ def describe_emptiness(path: Path, config: DataConfig) -> str:
 
 
 def _text(name: str, path: Path, config: DataConfig) -> Iterator[Document]:
-    for number, text, ends in documents.parts(texts(path, config.errors), config.separator):
-        yield Document(f"{name}#{number}", text, ends)
+    blocks = texts(path, config.errors)
+    try:
+        for number, text, ends in documents.parts(blocks, config.separator, config.longest_row):
+            yield Document(f"{name}#{number}", text, ends)
+    except TooLongError as error:
+        raise CorpusError(
+            f"data: {path}: document {error.number + 1} begins with more than "
+            f"{config.longest_row:,} characters of white space; remove them, or {RAISE}"
+        ) from error
 
 
 def _fields(config: DataConfig, option: str) -> Fields:
@@ -85,30 +100,57 @@ def _no_text(where: str, side: str, field: str) -> CorpusError:
 
 
 def _jsonl(name: str, path: Path, config: DataConfig) -> Iterator[Document]:
-    return _table(name, _jsonl_rows(path, _fields(config, "field"), config.errors), config)
+    return _table(name, _jsonl_rows(path, _fields(config, "field"), config), config)
 
 
-def _jsonl_rows(path: Path, fields: Fields, errors: str) -> Iterator[SourceRow]:
-    for number, line in enumerate(lines(texts(path, errors))):
-        if line.isspace():
-            continue
-        where = f"data: {path} line {number + 1}"
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            reason = str(error)
-            if isinstance(error, json.JSONDecodeError):
-                reason = f"{error.msg} at column {error.colno}"
-            raise CorpusError(
-                f"{where} is not JSON ({reason}); a .jsonl file has one object on each line"
-            ) from error
-        if not isinstance(row, dict):
-            raise CorpusError(f"{where} is not an object; each must be one with a field of text")
-        values = tuple(_value(row, option, field, where) for option, field in fields.items())
-        # JSON can escape half a surrogate pair, which is not a character.
-        if "\\ud" in line or "\\uD" in line:
-            values = tuple(text and _complete_characters(text, where, errors) for text in values)
-        yield SourceRow(number, where, values)
+def _jsonl_rows(path: Path, fields: Fields, config: DataConfig) -> Iterator[SourceRow]:
+    longest, errors = config.longest_row, config.errors
+    try:
+        for number, line in enumerate(lines(texts(path, errors), longest)):
+            if line.isspace():
+                continue
+            where = f"data: {path} line {number + 1}"
+            row = _object(line, where, longest // _VALUE_CHARACTERS)
+            values = tuple(_value(row, option, field, where) for option, field in fields.items())
+            # JSON can escape half a surrogate pair, which is not a character.
+            if "\\ud" in line or "\\uD" in line:
+                values = tuple(
+                    text and _complete_characters(text, where, errors) for text in values
+                )
+            yield SourceRow(number, where, values)
+    except TooLongError as error:
+        raise too_long(f"data: {path} line {error.number + 1}", longest) from error
+
+
+def _object(line: str, where: str, most_values: int) -> dict[str, Any]:
+    """Parse a line of a JSONL file."""
+    if len(line) > most_values and _has_more_values(line, most_values):
+        raise CorpusError(
+            f"{where} holds more than {most_values:,} values; leave out what is not text, or "
+            f"{RAISE}"
+        )
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        reason = str(error)
+        if isinstance(error, json.JSONDecodeError):
+            reason = f"{error.msg} at column {error.colno}"
+        raise CorpusError(
+            f"{where} is not JSON ({reason}); a .jsonl file has one object on each line"
+        ) from error
+    if not isinstance(row, dict):
+        raise CorpusError(f"{where} is not an object; each must be one with a field of text")
+    return row
+
+
+def _has_more_values(line: str, limit: int) -> bool:
+    """Return True if a line of JSON has more values than a limit, without parsing it."""
+    if sum(map(line.count, ",[{")) <= limit:
+        return False
+    # Commas and brackets inside of strings do not count.
+    without_escapes = line.replace("\\\\", "").replace('\\"', "")
+    marks = (mark for mark in _STRING_OR_MARK.finditer(without_escapes) if mark.lastindex)
+    return next(itertools.islice(marks, limit, None), None) is not None
 
 
 def _value(row: dict[str, Any], option: str, field: str, where: str) -> str | None:
@@ -145,16 +187,40 @@ def _tsv(name: str, path: Path, config: DataConfig) -> Iterator[Document]:
 
 
 def _delimited(name: str, path: Path, config: DataConfig, delimiter: str) -> Iterator[Document]:
-    rows = _csv_rows(path, _fields(config, "column"), config.errors, delimiter)
+    rows = _csv_rows(path, _fields(config, "column"), config, delimiter)
     return _table(name, rows, config)
 
 
-def _csv_rows(path: Path, fields: Fields, errors: str, delimiter: str) -> Iterator[SourceRow]:
+class _RowSize:
+    """Counts the characters of a row of a table, which may have several lines, block by block.
+
+    Attributes:
+        characters: read since the last complete row; the rest of the block of its end not counted.
+    """
+
+    def __init__(self) -> None:
+        self.characters = 0
+
+    def count(self, blocks: Iterable[str], longest: int) -> Iterator[str]:
+        """Pass blocks on; raise TooLongError if all characters since the last row are too many."""
+        for block in blocks:
+            self.characters += len(block)
+            if self.characters > longest + 2 * BLOCK:
+                raise TooLongError(0)
+            yield block
+
+
+def _csv_rows(
+    path: Path, fields: Fields, config: DataConfig, delimiter: str
+) -> Iterator[SourceRow]:
     csv.field_size_limit(sys.maxsize)
+    size, longest = _RowSize(), config.longest_row
+    blocks = size.count(texts(path, config.errors), longest)
     # Strict, because otherwise an unclosed quote silently swallows the rest of the file.
-    reader = csv.reader(lines(texts(path, errors)), delimiter=delimiter, strict=True)
+    reader = csv.reader(lines(blocks, longest), delimiter=delimiter, strict=True)
     try:
         header = next(reader, None)
+        size.characters = 0
         if header is None:
             return
         for option, column in fields.items():
@@ -163,6 +229,7 @@ def _csv_rows(path: Path, fields: Fields, errors: str, delimiter: str) -> Iterat
         places = [header.index(column) for column in fields.values()]
         last = max(places)
         for number, row in enumerate(reader):
+            size.characters = 0
             where = f"data: {path} line {reader.line_num}"
             if len(row) > last:
                 yield SourceRow(number, where, tuple(row[place] for place in places))
@@ -171,6 +238,8 @@ def _csv_rows(path: Path, fields: Fields, errors: str, delimiter: str) -> Iterat
                     f"{where} has {len(row)} fields, but column {header[last]!r} is number "
                     f"{last + 1}; correct the line"
                 )
+    except TooLongError as error:
+        raise too_long(f"data: {path} line {reader.line_num + 1}: a row", longest) from error
     except csv.Error as error:
         raise CorpusError(
             f"data: {path} line {reader.line_num} cannot be read ({error}); correct it, or save "
@@ -179,7 +248,7 @@ def _csv_rows(path: Path, fields: Fields, errors: str, delimiter: str) -> Iterat
 
 
 def _parquet(name: str, path: Path, config: DataConfig) -> Iterator[Document]:
-    return _table(name, parquet_rows(path, _fields(config, "column"), config.errors), config)
+    return _table(name, parquet_rows(path, _fields(config, "column"), config), config)
 
 
 # A file without a suffix is a text if the user names the file itself; in folders it is left out.

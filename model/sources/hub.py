@@ -14,6 +14,8 @@ from model.errors import CorpusError
 from model.sources import documents
 from model.sources.documents import Document
 from model.sources.files import SourceFile
+from model.sources.hub_folder import check_builder, folder_files
+from model.sources.limits import too_long
 from model.sources.streams import no_column
 from model.spec.data import DataConfig
 
@@ -49,16 +51,13 @@ def hub_name(config: DataConfig) -> str:
 
 
 def local_files(config: DataConfig) -> list[SourceFile] | None:
-    """Return the files of a data set that is a folder; None if the data set is on the hub."""
+    """Return the files of a data set that is a folder; None if the data set is on the hub.
+
+    Raises:
+        CorpusError: if a file of the folder names or links to something outside of it.
+    """
     root = Path(hub_name(config))
-    if not root.is_dir():
-        return None
-    inside = {path.relative_to(root): path for path in root.rglob("*") if path.is_file()}
-    return [
-        SourceFile(name.as_posix(), path)
-        for name, path in sorted(inside.items())
-        if not any(part.startswith(".") for part in name.parts)  # .git, .cache
-    ]
+    return folder_files(root) if root.is_dir() else None
 
 
 def commit(config: DataConfig) -> str:
@@ -143,6 +142,8 @@ def _rows(config: DataConfig) -> Iterator[tuple[int, str]]:
                     f"{where}: column {column!r} is not text but {type(text).__name__}; set "
                     f"data.column"
                 )
+            if len(text) > config.longest_row:
+                raise too_long(f"{where}: row {number + 1}", config.longest_row)
             yield number, text
         number += 1
 
@@ -156,18 +157,38 @@ def _stream(config: DataConfig) -> Iterator[dict[str, Any]]:
     # unreachable, while loading would retry for half a minute.
     revision = None if is_local else _resolve(name, commit(config))
     try:
+        if is_local:
+            folder_files(Path(name))  # checks them
         if is_local and Path(name, "state.json").is_file():  # written by save_to_disk
-            return iter(datasets.load_from_disk(name).to_iterable_dataset())
-        return iter(
-            datasets.load_dataset(
-                name, config.hub_config, split=config.split, revision=revision, streaming=True
-            )
+            return iter(_text_only(datasets.load_from_disk(name).to_iterable_dataset(), config))
+        if is_local:
+            builder = datasets.load_dataset_builder(name, config.hub_config)
+            check_builder(Path(name), builder, config.longest_row)
+        rows = datasets.load_dataset(
+            name, config.hub_config, split=config.split, revision=revision, streaming=True
         )
+        return iter(_text_only(rows, config))
+    except CorpusError:
+        raise
     except Exception as error:  # loaders raise the errors of their file formats
         raise CorpusError(
             f"data.hub: {name} cannot be loaded ({_first_line(error)}); check data.hub, hub_config "
             f"and split"
         ) from error
+
+
+def _text_only(rows: Any, config: DataConfig) -> Any:
+    """Leave out all columns but the text: those of images or sounds would open files."""
+    features = getattr(rows, "features", None)
+    if not features or config.column not in features:
+        return rows
+    kind = type(features[config.column]).__name__
+    if kind not in ("Value", "Json"):  # Json: texts among other values
+        raise CorpusError(
+            f"data.hub: {hub_name(config)}: column {config.column!r} is not text but {kind}; set "
+            f"data.column"
+        )
+    return rows.select_columns([config.column])
 
 
 def _first_line(error: Exception) -> str:

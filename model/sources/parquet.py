@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,30 +11,47 @@ from typing import IO, Any
 
 from model.errors import CorpusError
 from model.sources.documents import SourceRow
+from model.sources.limits import RAISE, too_long
+from model.sources.parquet_pages import PageSizes
 from model.sources.streams import blocks, is_compressed, no_column, unreadable
+from model.spec.data import DataConfig
 
-# Bytes of text decoded at a time, approximately.
+# Bytes of text decoded at a time, approximately, and the most if the texts differ much in length.
 _BATCH_BYTES = 2**22
+_LARGEST_BATCH_BYTES = 2**25
 _MOST_ROWS = 2**12
+# A compressed file is decompressed to disk if that takes at most so many times its size, and leaves
+# so many bytes free.
+_LARGEST_RATIO = 100
+_FREE_BYTES = 2**30
+_CHECKED_BYTES = 2**26  # written between two checks
+# A page is decompressed at once. Some programs write pages of 100 MB.
+_PAGE_BYTES_PER_CHARACTER = 2
+# With a buffer, the column of a row group is read in parts instead of at once.
+_OPTIONS: dict[str, Any] = {
+    "buffer_size": 2**20, "pre_buffer": False, "page_checksum_verification": True,
+}  # fmt: skip
 
 
-def parquet_rows(path: Path, columns: Mapping[str, str], errors: str) -> Iterator[SourceRow]:
+def parquet_rows(path: Path, columns: Mapping[str, str], config: DataConfig) -> Iterator[SourceRow]:
     """Yield the rows of a file.
 
     Args:
         path: a .parquet file, or a compressed .parquet file.
         columns: option of the data → name of a column of strings, or of bytes that hold UTF-8.
-        errors: `strict`, or `replace` to read U+FFFD for bytes that are not UTF-8.
+        config: the options `errors` and `max_row_characters`.
 
     Raises:
-        CorpusError: if the file cannot be read, is damaged, or has no such column.
+        CorpusError: if the file cannot be read, is damaged, has no such column, or a page or a text
+            is too large.
     """
     import pyarrow
 
+    errors, longest = config.errors, config.longest_row
     try:
         with _seekable(path) as file:
             number = 0
-            for batch in _batches(file, path, columns):
+            for batch in _batches(file, path, columns, longest):
                 # As bytes, so that `errors` decides about bytes that are not UTF-8.
                 values = [
                     batch.column(column).cast(pyarrow.large_binary()).to_pylist()
@@ -43,11 +61,13 @@ def parquet_rows(path: Path, columns: Mapping[str, str], errors: str) -> Iterato
                     where = f"data: {path} row {number + 1}"
                     named = zip(row, columns.values(), strict=True)
                     yield SourceRow(
-                        number, where, tuple(_text(v, where, c, errors) for v, c in named)
+                        number, where, tuple(_text(v, where, c, errors, longest) for v, c in named)
                     )
                     number += 1
-    # UnicodeDecodeError: pyarrow decodes the names of columns.
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+    except CorpusError:
+        raise
+    # ValueError: of `pages`, or UnicodeDecodeError, because pyarrow decodes the names of columns.
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise unreadable(path, error) from error
         message = " ".join(str(error).split())
@@ -64,21 +84,35 @@ def _seekable(path: Path) -> Generator[IO[bytes]]:
         with path.open("rb") as file:
             yield file
         return
+    packed = path.stat().st_size
     with tempfile.TemporaryFile() as copy:
+        written = checked = 0
         for block in blocks(path):
-            copy.write(block)
+            written += copy.write(block)
+            if written - checked < _CHECKED_BYTES:
+                continue
+            checked = written
+            if written > _LARGEST_RATIO * packed:
+                raise CorpusError(
+                    f"data: {path} is more than {_LARGEST_RATIO} times as large when it is "
+                    f"decompressed; decompress it yourself, and name the .parquet file"
+                )
+            if shutil.disk_usage(tempfile.gettempdir()).free < _FREE_BYTES:
+                raise CorpusError(
+                    f"data: {path} is decompressed to {tempfile.gettempdir()}, where no space is "
+                    f"left; decompress it yourself, or set TMPDIR to a folder with more space"
+                )
         copy.seek(0)
         yield copy
 
 
-def _batches(file: IO[bytes], path: Path, columns: Mapping[str, str]) -> Iterator[Any]:
+def _batches(
+    file: IO[bytes], path: Path, columns: Mapping[str, str], longest: int
+) -> Iterator[Any]:
     import pyarrow
     from pyarrow import parquet
 
-    # With a buffer, the column of a row group is read in parts instead of at once.
-    table = parquet.ParquetFile(
-        file, buffer_size=2**20, pre_buffer=False, page_checksum_verification=True
-    )
+    table = parquet.ParquetFile(file, **_OPTIONS)
     schema = table.schema_arrow
     for option, column in columns.items():
         if column not in schema.names:
@@ -90,26 +124,63 @@ def _batches(file: IO[bytes], path: Path, columns: Mapping[str, str]) -> Iterato
                 f"data: {path}: column {column!r} holds {kind} and not text; set data.{option}"
             )
     names = list(columns.values())
-    size = max(1, _row_bytes(table.metadata, names))
-    rows = min(_MOST_ROWS, max(1, _BATCH_BYTES // size))
-    yield from table.iter_batches(batch_size=rows, columns=names, use_threads=False)
+    for number in range(table.metadata.num_row_groups):
+        if not table.metadata.row_group(number).num_rows:
+            continue  # has no pages
+        rows = _batch_rows(file, path, table, number, names, longest)
+        yield from table.iter_batches(
+            batch_size=rows, row_groups=[number], columns=names, use_threads=False
+        )
 
 
-def _row_bytes(metadata: Any, columns: Collection[str]) -> int:
-    """Return the mean size of a row's texts in the row group with the longest texts."""
-    longest = 0
-    for group in map(metadata.row_group, range(metadata.num_row_groups)):
-        chunks = map(group.column, range(group.num_columns))
-        size = sum(c.total_uncompressed_size for c in chunks if c.path_in_schema in columns)
-        longest = max(longest, size // max(1, group.num_rows))
-    return longest
+def _batch_rows(
+    file: IO[bytes], path: Path, table: Any, number: int, names: Collection[str], longest: int
+) -> int:
+    """Return how many rows of a row group to decode at once; raise CorpusError for a large page."""
+    group = table.metadata.row_group(number)
+    chunks = [c for c in map(group.column, range(group.num_columns)) if c.path_in_schema in names]
+    mean = sum(c.total_uncompressed_size for c in chunks) // max(1, group.num_rows)
+    rows = min(_MOST_ROWS, max(1, _BATCH_BYTES // max(1, mean)))
+    for chunk in chunks:
+        sizes = PageSizes.of(file, chunk)
+        if sizes.largest > _PAGE_BYTES_PER_CHARACTER * longest:
+            raise CorpusError(
+                f"data: {path}: a page of column {chunk.path_in_schema!r} has {sizes.largest:,} "
+                f"bytes when it is decompressed; write the file with pages of a megabyte "
+                f"(data_page_size in pyarrow), or {RAISE}"
+            )
+        rows = sizes.batch_rows(rows, _LARGEST_BATCH_BYTES)
+        longest_text = sizes.longest_prefix
+        if sizes.dictionary * rows > _LARGEST_BATCH_BYTES:
+            known = _longest_in_dictionary(file, number, chunk.path_in_schema)
+            longest_text = max(longest_text, known or sizes.dictionary)
+        rows = max(1, min(rows, _LARGEST_BATCH_BYTES // max(1, longest_text)))
+    return rows
 
 
-def _text(value: bytes | None, where: str, column: str, errors: str) -> str | None:
+def _longest_in_dictionary(file: IO[bytes], number: int, column: str) -> int:
+    """Return the bytes of the longest text in the dictionary of a column; 0 if it is not known."""
+    import pyarrow
+    from pyarrow import compute, parquet
+
+    table = parquet.ParquetFile(file, read_dictionary=[column], **_OPTIONS)
+    batches = table.iter_batches(
+        batch_size=1, row_groups=[number], columns=[column], use_threads=False
+    )
+    texts = next(batches).column(column)
+    if not pyarrow.types.is_dictionary(texts.type):
+        return 0
+    return compute.max(compute.binary_length(texts.dictionary)).as_py() or 0
+
+
+def _text(value: bytes | None, where: str, column: str, errors: str, longest: int) -> str | None:
     try:
-        return None if value is None else value.decode("utf-8", errors)
+        text = None if value is None else value.decode("utf-8", errors)
     except UnicodeDecodeError as error:
         raise CorpusError(
             f"{where}: column {column!r} is not UTF-8 at byte {error.start} "
             f"(0x{error.object[error.start]:02x}); correct it, or set errors: replace"
         ) from error
+    if text and len(text) > longest:
+        raise too_long(f"{where}: column {column!r}", longest)
+    return text

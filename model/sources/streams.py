@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import sys
 import zlib
 from collections.abc import Collection, Generator, Iterable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from model.errors import CorpusError
+from model.sources.limits import TooLongError
 
 # Bytes read at a time.
 BLOCK = 2**20
@@ -125,17 +127,30 @@ def _with_end(data: Iterator[bytes]) -> Iterator[bytes]:
     yield b""
 
 
-def lines(blocks_of_text: Iterable[str]) -> Iterator[str]:
-    """Yield the lines of a stream of text, with their ends; only the line feed ends a line."""
+def lines(blocks_of_text: Iterable[str], longest: int = sys.maxsize) -> Iterator[str]:
+    """Yield the lines of a stream of text, with their ends; only the line feed ends a line.
+
+    Raises:
+        TooLongError: in place of a line with more than `longest` characters before its end.
+    """
     unfinished: list[str] = []
+    number = size = 0  # of the unfinished line
     for text in blocks_of_text:
         first, *more = text.split("\n")
         unfinished.append(first)
+        size += len(first)
+        if size > longest:
+            raise TooLongError(number)
+        if len(text) > longest:
+            for i, line in enumerate(more, number + 1):
+                if len(line) > longest:
+                    raise TooLongError(i)
         if more:
             yield "".join(unfinished) + "\n"
             for line in more[:-1]:
                 yield line + "\n"
-            unfinished = [more[-1]]
+            number += len(more)
+            unfinished, size = [more[-1]], len(more[-1])
     if last := "".join(unfinished):
         yield last
 

@@ -17,6 +17,8 @@ SplitName = Literal["train", "validation"]
 SplitRule = Literal["document", "position"]
 
 END_OF_TEXT = "<|endoftext|>"
+# By default: a row of 64 MB bounds the memory of its reader.
+LONGEST_ROW = 2**26
 
 _PAIRS = "files with pairs: true"
 # option → kinds of source on which it has an effect; with other kinds it is refused
@@ -30,6 +32,7 @@ _OPTION_KINDS = {
     "hub_config": ("hub",),
     "split": ("hub",),
     "revision": ("hub",),
+    "max_row_characters": ("files", _PAIRS, "hub"),
 }
 
 
@@ -57,6 +60,9 @@ class DataConfig(BaseModel):
         split_by: `document` holds out documents, by a hash of their names; `position` holds out
             the end of the text. None splits files with a single document by position, and
             everything else by document.
+        max_row_characters: longest row of a table, as it is written in the file, and longest white
+            space before a text; more is refused, which bounds the memory. None is `LONGEST_ROW`. It
+            changes no document, and is no part of a specification's hash.
 
     Raises:
         ValidationError: if not exactly one of `source`, `files` and `hub` is given, an option has
@@ -82,6 +88,9 @@ class DataConfig(BaseModel):
     validation_fraction: float = Field(default=0.05, gt=0, lt=1)
     # Left out of JSON while it is None: specifications older than it keep their hashes.
     split_by: SplitRule | None = Field(default=None, exclude_if=lambda rule: rule is None)
+    max_row_characters: int | None = Field(
+        default=None, ge=1, le=2**31, exclude_if=lambda limit: limit is None
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -151,6 +160,11 @@ class DataConfig(BaseModel):
     def kind(self) -> str:
         """Name of the kind of source in `SOURCES`."""
         return self.source or ("files" if self.files else "hub")
+
+    @property
+    def longest_row(self) -> int:
+        """Characters of the longest row that is read."""
+        return self.max_row_characters or LONGEST_ROW
 
 
 class TokenizerConfig(BaseModel):

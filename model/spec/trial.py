@@ -309,10 +309,13 @@ class TrialSpec(BaseModel):
     def hash(self) -> str:
         """Identity of the trial: SHA-256 of the canonical JSON, 64 hexadecimal digits.
 
-        The path of the tokenizer is left out: its fingerprint identifies it. A continued trial
-        enters with its own hash and the update.
+        The path of the tokenizer is left out: its fingerprint identifies it. So is the longest row
+        that is read, which changes no document. A continued trial enters with its own hash and the
+        update.
         """
-        left_out: dict[str, Any] = {"tokenizer": {"file"}, "continues": True}
+        left_out: dict[str, Any] = {
+            "tokenizer": {"file"}, "data": {"max_row_characters"}, "continues": True,
+        }  # fmt: skip
         identity = self.model_dump(mode="json", exclude=left_out)
         if self.continues is not None:
             step = self.continues.step

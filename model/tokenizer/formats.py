@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import io
 import json
 import os
+import stat
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
@@ -15,6 +17,8 @@ from typing import Any
 from model.files import replacing
 from model.tokenizer.bpe import Merges, Vocab
 from model.tokenizer.pretokenizer import PATTERNS
+
+_LARGEST_FILE = 2**27  # ten times those of the largest vocabularies
 
 # Other spellings of our patterns in tokenizer.json files → name of the pattern.
 _SPELLINGS = {
@@ -31,6 +35,16 @@ def write(folder: Path, contents: Mapping[str, str]) -> list[Path]:
         with replacing(folder / name) as file:
             file.write(text.encode())
     return [folder / name for name in contents]
+
+
+def _contents(path: str | os.PathLike[str]) -> bytes:
+    """Return the bytes of a file; raise ValueError for a pipe, a device or too large a file."""
+    status = Path(path).stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{path} is not a regular file")
+    if status.st_size > _LARGEST_FILE:
+        raise ValueError(f"{path} has more than {_LARGEST_FILE:,} bytes, which no tokenizer has")
+    return Path(path).read_bytes()
 
 
 # GPT-2 -------------------------------------------------------------------------------------
@@ -60,9 +74,13 @@ def read_gpt2(
         OSError: if a file cannot be read.
         ValueError: if a file is not in the format.
     """
-    entries = json.loads(Path(vocab_path).read_text(encoding="utf-8"))
+    try:
+        entries = json.loads(_contents(vocab_path).decode("utf-8"))
+    except RecursionError as error:
+        raise ValueError(f"{vocab_path} does not map tokens to ids") from error
     vocab = _from_names(entries, special_tokens, vocab_path)
-    header, *lines = Path(merges_path).read_text(encoding="utf-8").split("\n")
+    text = io.TextIOWrapper(io.BytesIO(_contents(merges_path)), encoding="utf-8").read()
+    header, *lines = text.split("\n")
     if not header.startswith("#version"):  # only in the first line: a token may begin like this
         lines.insert(0, header)
     return vocab, _from_lines([line for line in lines if line], merges_path)
@@ -197,7 +215,7 @@ def read_huggingface(
             lacks; the message names it.
     """
     try:
-        contents = json.loads(Path(path).read_text(encoding="utf-8"))
+        contents = json.loads(_contents(path).decode("utf-8"))
         model = contents["model"]
         kind = model.get("type", "BPE")
         if kind != "BPE":
@@ -219,7 +237,9 @@ def read_huggingface(
         vocab = _from_names(model["vocab"], added, path)
         vocab |= {token["id"]: text.encode() for text, token in added.items()}
         merges = _from_lines(model["merges"], path)
-    except (KeyError, TypeError, AttributeError, UnicodeError, json.JSONDecodeError) as error:
+    except (
+        KeyError, TypeError, AttributeError, UnicodeError, json.JSONDecodeError, RecursionError,
+    ) as error:  # fmt: skip
         raise ValueError(f"{path} is not a tokenizer.json of Hugging Face: {error}") from error
     return vocab, merges, tuple(added), pattern
 
@@ -271,7 +291,7 @@ def read_tiktoken(path: str | os.PathLike[str]) -> tuple[Vocab, Merges]:
         ValueError: if the file is not in the format.
     """
     ranks: dict[bytes, int] = {}
-    for number, line in enumerate(Path(path).read_bytes().splitlines(), 1):
+    for number, line in enumerate(_contents(path).splitlines(), 1):
         try:
             encoded, number_text = line.split()
             ranks[base64.b64decode(encoded, validate=True)] = int(number_text)

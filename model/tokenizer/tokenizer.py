@@ -39,6 +39,7 @@ _FEW_CHARACTERS = 1 << 12  # up to this length, a dictionary is faster than arra
 _GATHERED_CHARACTERS = 1 << 14
 _NEVER = 1 << 62  # rank of a pair that is not merged
 _SHOWN_BYTES = 20  # of a pre-token, on both sides of a byte that is named in a message
+_MOST_IDS = 1 << 24
 _NO_TOKEN = -1  # id of a byte that is missing from the vocabulary
 
 
@@ -54,8 +55,8 @@ class Tokenizer:
         pattern: name in `PATTERNS` of the rule that cuts text into pre-tokens.
 
     Raises:
-        ValueError: if the parts or the result of a merge are missing from the vocabulary, a special
-            token is empty, or there is no such pattern.
+        ValueError: if the parts or the result of a merge are missing from the vocabulary, an id is
+            no number below 2²⁴, a special token is empty, or there is no such pattern.
     """
 
     def __init__(
@@ -70,6 +71,8 @@ class Tokenizer:
         self.merges = list(merges)
         self.special_tokens = tuple(special_tokens or ())
         self.pattern = pattern
+        if any(type(i) is not int or not 0 <= i < _MOST_IDS for i in self.vocab):
+            raise ValueError(f"the id of a token is not a number from 0 to {_MOST_IDS - 1:,}")
         tokens = set(self.vocab.values())
         for token in self.special_tokens:
             if token.encode() not in tokens:

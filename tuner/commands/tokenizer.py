@@ -44,6 +44,7 @@ def run_train(options: argparse.Namespace) -> int:
             separator=options.separator,
             file_format=options.format,
             processes=options.processes,
+            max_row_characters=options.max_row_characters,
             on_progress=on_progress,
         )
     facts = print_tokenizer(results, tokenizer)
@@ -98,6 +99,7 @@ def train_on_files(
     separator: str | None,
     file_format: str,
     processes: int | None,
+    max_row_characters: int | None = None,
     on_progress: OnProgress,
 ) -> tuple[Tokenizer, list[Path]]:
     """Train a tokenizer on all documents of the files and write it.
@@ -109,7 +111,8 @@ def train_on_files(
         CorpusError: if a file cannot be read.
         TunerError: if the vocabulary is too small, or the tokenizer cannot be written.
     """
-    data = DataConfig(files=tuple(files), **({"separator": separator} if separator else {}))
+    options: dict[str, Any] = {"separator": separator} if separator else {}
+    data = DataConfig(files=tuple(files), max_row_characters=max_row_characters, **options)
     special = [END_OF_TEXT] if special_tokens is None else special_tokens
     try:
         tokenizer = train_tokenizer(
