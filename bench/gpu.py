@@ -36,6 +36,7 @@ import shlex
 import sys
 import time
 import tomllib
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -76,13 +77,8 @@ def missing(names: list[str]) -> list[str]:
     return [name for name in names if lacks(name)]
 
 
-def told(name: str, how: str, seconds: float) -> None:
-    """Say how a measurement went."""
-    print(f"{time.strftime('%H:%M:%S')} {seconds:6.1f} s  {name}: {how}", flush=True)
-
-
 def result_of(
-    part: str, record: Any, about: dict[str, Any], where: Where, unreached: list[str]
+    part: str, record: Any, about: dict[str, Any], where: Where, unreached: Sequence[str]
 ) -> dict[str, Any]:
     """Return the result of a part in the format of `parts.measuring`."""
     from parts.gpu.measurement import part_of
@@ -150,8 +146,9 @@ def main() -> int:
 
     options.out.mkdir(parents=True, exist_ok=True)
     name = f"gpu.{options.part}"
-    log, deadline = options.out / f"{name}.log", began + 60 * options.minutes
-    with ExitStack() as stack:
+    log, out = options.out / f"{name}.log", options.out / f"{name}.json"
+    deadline = began + 60 * options.minutes
+    with ExitStack() as stack:  # MPS ends with it
         if options.part == "fusion" and where.on_gpu:
             from parts.fusion.processes import multi_process_service
 
@@ -177,11 +174,19 @@ def main() -> int:
         if record.ignored:
             print(f"{record.ignored} lines are of other code or devices, and not used", flush=True)
         measurements = part_of(options.part).measurements(where)
+
+        def result(unreached: Sequence[str]) -> dict[str, Any]:
+            return result_of(options.part, record, about, where, unreached)
+
+        def told(measurement: str, how: str, seconds: float) -> None:
+            print(f"{time.strftime('%H:%M:%S')} {seconds:6.1f} s  {measurement}: {how}", flush=True)
+            done = record.numbers.keys() | record.failures.keys()
+            write(result([each for each in measurements if each not in done]), out)
+
         unreached = run(measurements, record, start, child, deadline, told)
-    result = result_of(options.part, record, about, where, unreached)
-    write(result, options.out / f"{name}.json")
+        write(result(unreached), out)
     print()
-    show(result)
+    show(result(unreached))
     return 1 if record.failures else 0
 
 
