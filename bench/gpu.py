@@ -1,4 +1,4 @@
-"""All measurements of a GPU, in five parts of less than nine minutes each.
+r"""All measurements of a GPU, in five parts of less than nine minutes each.
 
     python bench/gpu.py --part law --out DIR       is a trial a pure function of its specification?
     python bench/gpu.py --part kernel --out DIR    the kernel of AdamW: right, and how fast
@@ -23,7 +23,7 @@ brings; not the service. `search` needs the dependencies of the service (pyproje
 runs tests/gpu if pytest and hypothesis are there. What a machine without a network lacks can be
 carried there as wheels:
 
-    python -m pip download --dest wheels --python-version 3.12 --only-binary=:all: \\
+    python -m pip download --dest wheels --python-version 3.12 --only-binary=:all: \
         --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 pydantic safetensors
     python -m pip install --no-index --find-links wheels pydantic safetensors     # over there
 """
@@ -142,7 +142,7 @@ def main() -> int:
         return 2
     from parts.gpu.measurement import part_of
     from parts.gpu.record import Record, code_of
-    from parts.gpu.runner import Child, Refused, run
+    from parts.gpu.runner import Child, RefusedError, run
 
     options.out.mkdir(parents=True, exist_ok=True)
     name = f"gpu.{options.part}"
@@ -157,7 +157,7 @@ def main() -> int:
         start = partial(Child, options.part, where, log)
         try:
             child = start(deadline - time.monotonic())
-        except Refused as refused:
+        except RefusedError as refused:
             print(refused, file=sys.stderr)
             return 2
         about = dict(child.about)

@@ -2,10 +2,10 @@
 
     python -m parts.gpu.child PART '{"device": …, "quick": …}'
 
-Reads requests `{"name": …, "limit": seconds, "known": …}` from standard input, and answers each with a line of
-JSON on standard output: `{"numbers": …}` or `{"failure": …}`. The first line is `{"about": …}`, or
-`{"refused": …}` if there is no such device. A failure may leave a GPU's context unusable, so that
-the caller then starts another process.
+Reads requests `{"name": …, "limit": seconds, "known": …}` from standard input, and answers each
+with a line of JSON on standard output: `{"numbers": …}` or `{"failure": …}`. The first line is
+`{"about": …}`, or `{"refused": …}` if there is no such device. A failure may leave a GPU's context
+unusable, so that the caller then starts another process.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def main() -> int:
             numbers = measure(replace(where, limit=request["limit"], known=request["known"]))
             # encoded here, so that what is no JSON is a failure of the measurement
             message = {"numbers": json.loads(json.dumps(numbers, allow_nan=False))}
-        except (Exception, SystemExit) as error:  # recorded; the next measurements go on
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - recorded
             traceback.print_exc()
             message = {"failure": _failure(error)}
         reply(**message)

@@ -117,9 +117,7 @@ def beside(name: str, kind: str, where: Where) -> Numbers:
                 bench.job(size, "compiled", number=n) for n in range(p)
             ]
     else:
-        jobs["vmap"] = [
-            bench.job(size, "vmap", best_of(widths(quickly, size, "vmap", losses)[0]))
-        ]
+        jobs["vmap"] = [bench.job(size, "vmap", best_of(widths(quickly, size, "vmap", losses)[0]))]
     jobs["peak"] = [bench.job(size, "peak")]
     rates, failed = rates_of(bench, jobs, losses)
     return {
@@ -192,7 +190,10 @@ def notes(numbers: Mapping[str, Numbers]) -> list[str]:
         *dict.fromkeys(each["sharing"] for each in numbers.values() if each.get("sharing")),
     ]
     for name, each in numbers.items():
-        found += [f"{name}: {side} was not measured: {why}." for side, why in each.get("failed", {}).items()]
+        found += [
+            f"{name}: {side} was not measured: {why}."
+            for side, why in each.get("failed", {}).items()
+        ]
         if each.get("ended"):
             found.append(f"{name}: {each['ended']}.")
     largest = max((each["largest_difference"] for each in numbers.values()), default=0.0)

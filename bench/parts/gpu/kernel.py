@@ -137,9 +137,7 @@ def right(where: Where) -> Numbers:
     own = (x.theta, x.m, x.v)
     change = (exact[0] - before.double()).norm()
     return {
-        "differing_from_the_rule": sum(
-            int((a != b).sum()) for a, b in zip(own, rule, strict=True)
-        ),
+        "differing_from_the_rule": sum(int((a != b).sum()) for a, b in zip(own, rule, strict=True)),
         "gradients_left": int((x.grad != 0).sum()),
         "copy_differs": int((x.copy != x.theta.to(x.copy.dtype)).sum()),
         "error_of_theta": float((x.theta.double() - exact[0]).norm() / change),
@@ -177,7 +175,7 @@ def seconds_of(do: Callable[[], Any], where: Where) -> float:
     """Return the median time of a call, in spans of several calls after a warm-up."""
     spans, calls = (1, 1) if where.quick else (_SPANS, _CALLS)
     times = []
-    for number in range(spans + (0 if where.quick else 2)):
+    for _ in range(spans + (0 if where.quick else 2)):
         if where.on_gpu:
             begun, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             begun.record()
@@ -271,7 +269,10 @@ def tables(numbers: Mapping[str, Numbers]) -> list[dict[str, Any]]:
                 name.removeprefix("time, "),
                 each["slots"],
                 each["bytes"] / 2**20,
-                *(1e3 * each[side] for side in ("kernel", "rule", "torch, fused", "torch, foreach")),
+                *(
+                    1e3 * each[side]
+                    for side in ("kernel", "rule", "torch, fused", "torch, foreach")
+                ),
                 f"{100 * _share(each, bandwidth):.0f} %" if bandwidth else None,
             ]
             for name, each in timings.items()
@@ -308,6 +309,9 @@ def notes(numbers: Mapping[str, Numbers]) -> list[str]:
     """Return notes on this part."""
     if "copy" not in numbers:
         return []
-    speed = numbers["copy"]["bytes_per_second"] / 1e9
-    return [f"A copy of {numbers['copy']['bytes'] >> 21} MiB on the device moves {speed:,.0f} GB/s, counting bytes "
-            "read and written; so are the kernel's counted."]  # fmt: skip
+    each = numbers["copy"]
+    size, speed = each["bytes"] / 2**21, each["bytes_per_second"] / 1e9
+    return [
+        f"A copy of {size:.3g} MiB on the device moves {speed:,.0f} GB/s, counting bytes read and "
+        "written; so are the kernel's counted."
+    ]

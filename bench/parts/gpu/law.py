@@ -8,8 +8,6 @@ K = slots in a stack.
 from __future__ import annotations
 
 import json
-import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -17,7 +15,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +28,7 @@ from parts.fusion.jobs import SEQUENCES, SIZES, Size
 from parts.fusion.jobs import TINY as TINY_SIZE
 from parts.gpu.fusion import bench_of, losses_of
 from parts.gpu.measurement import Measurement, Numbers, Verdicts, Where
+from parts.gpu.pytests import TESTS, run_tests
 from parts.gpu.trials import (
     SMALL,
     TINY,
@@ -42,7 +40,7 @@ from parts.gpu.trials import (
     spec_of,
     ticks_of_a_gpu,
 )
-from parts.measuring import ROOT, module_command, ratios, spread
+from parts.measuring import module_command, ratios, spread
 
 K = 4
 WIDTHS = (1, 2, 4, 8, 16, 32, 64)
@@ -54,8 +52,6 @@ REAL = Size(
 )
 PRICED = {"1M": 64, "10M": 16, "50M": 4}  # size → K
 TOO_DEAR = 1.1  # times the time of a step without determinism
-_TESTS = ("tests/gpu/test_law.py", "tests/gpu/test_service.py")
-_TEST_LINE = re.compile(r"^(tests/\S+?::.+?) (PASSED|FAILED|ERROR|SKIPPED)", re.MULTILINE)
 
 
 def measurements(where: Where) -> dict[str, Measurement]:
@@ -88,7 +84,7 @@ def measurements(where: Where) -> dict[str, Measurement]:
     for name in of_dtype:
         for dtype in others:
             found |= in_dtype(name, dtype)
-    tests = _TESTS[:1] if where.quick else _TESTS
+    tests = TESTS[:1] if where.quick else TESTS
     return found | {file: Measurement(partial(run_tests, file), 45) for file in tests}
 
 
@@ -282,45 +278,6 @@ def real_size(dtype: str, where: Where) -> Numbers:
     }
 
 
-def run_tests(file: str, where: Where) -> Numbers:
-    """Run a file of tests/gpu with pytest, if it is there."""
-    lacking = [name for name in ("pytest", "hypothesis") if find_spec(name) is None]
-    if lacking:
-        return {"skipped": f"no {' and no '.join(lacking)}"}
-    command = [sys.executable, "-m", "pytest", file, "-v", "-p", "no:cacheprovider", "-o"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    environment.pop("TRITON_INTERPRET", None)
-    try:
-        done = subprocess.run(
-            [*command, "addopts=", "--tb=short"],
-            cwd=ROOT,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=max(10.0, where.limit - 10),
-            check=False,
-        )
-        output, ended = done.stdout, done.returncode in (0, 1)
-    except subprocess.TimeoutExpired as error:
-        output = error.stdout.decode() if isinstance(error.stdout, bytes) else error.stdout or ""
-        ended = False
-    print(output)  # to the log
-    found = dict(_TEST_LINE.findall(output))
-    if not found:
-        raise RuntimeError(f"pytest ran no test: {(output.strip().splitlines() or ['?'])[-1]}")
-    by_end: dict[str, list[str]] = {}
-    for name, end in found.items():
-        by_end.setdefault(end, []).append(name.partition("::")[2])
-    return {
-        "passed": len(by_end.get("PASSED", [])),
-        "skipped_tests": len(by_end.get("SKIPPED", [])),
-        "failed": [*by_end.get("FAILED", []), *by_end.get("ERROR", [])],
-        "ended": ended,
-    }
-
-
 # the result --------------------------------------------------------------------------------------
 
 
@@ -396,7 +353,7 @@ def verdicts(numbers: Mapping[str, Numbers]) -> Verdicts:
         each = numbers.get(f"price of determinism, {size}")
         reached = spread(each["ratio"]).median if each else None
         found.add(f"{size}: time of a step, times that without determinism", reached, most=TOO_DEAR)
-    tests = [numbers[file] for file in _TESTS if file in numbers]
+    tests = [numbers[file] for file in TESTS if file in numbers]
     tests = [each for each in tests if each.get("passed") or each.get("failed")]
     failed = sum(len(each["failed"]) for each in tests) if tests else None
     found.add("failed tests of tests/gpu", failed, most=0)
@@ -414,11 +371,11 @@ def notes(numbers: Mapping[str, Numbers]) -> list[str]:
         if "ends" in each:
             ends = ", ".join(f"{count} {end}" for end, count in each["ends"].items())
             found.append(f"{name}: {ends}; {each['ticks_of_graphs']} ticks were replayed graphs.")
-        if name in _TESTS and "passed" in each:
+        if name in TESTS and "passed" in each:
             failed = f"failed: {', '.join(each['failed'])}" if each["failed"] else "none failed"
             cut = "" if each["ended"] else "; the run was cut off"
             found.append(f"{name}: {each['passed']} tests passed, {failed}{cut}.")
-        elif name in _TESTS:
+        elif name in TESTS:
             found.append(f"{name} was not run: {each['skipped']}.")
     return found
 

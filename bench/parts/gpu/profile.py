@@ -40,13 +40,16 @@ MOST_GAPS, MOST_IDLE = 0.02, 0.03
 LEAST_OF_BEST = 0.95
 HOST_GAP = 50.0  # µs: a longer gap between two kernels is a wait for the host
 # weights and two moments in float32: 4 and 400 MB
-REPORTED = {
-    "4 MB": (Architecture(vocab_size=2048, d_model=64, n_layers=2, n_heads=4, context_length=128), 32),
+REPORTED = {  # state → architecture and K
+    "4 MB": (
+        Architecture(vocab_size=2048, d_model=64, n_layers=2, n_heads=4, context_length=128),
+        32,
+    ),
     "400 MB": (
         Architecture(vocab_size=8192, d_model=512, n_layers=8, n_heads=8, context_length=256),
         4,
     ),
-}  # fmt: skip
+}
 _REPORTS = 12  # measured reports
 _UPDATES = 32  # between two of them
 
@@ -55,7 +58,9 @@ def measurements(where: Where) -> dict[str, Measurement]:
     """Return the measurements of this part."""
     sizes = ["tiny"] if where.quick else PROFILED
     found = {f"ticks, {name}": Measurement(partial(ticks, name), 40) for name in sizes}
-    found |= {f"refills, {name}": Measurement(partial(refills, name), 60) for name in list(sizes)[:1]}
+    found |= {
+        f"refills, {name}": Measurement(partial(refills, name), 60) for name in list(sizes)[:1]
+    }
     states = ["tiny"] if where.quick else REPORTED
     found |= {f"reports, {state}": Measurement(partial(reports, state), 60) for state in states}
     names = ["tiny"] if where.quick else CALIBRATED
@@ -161,6 +166,11 @@ def gaps_of(events: list[tuple[str, float, float]]) -> dict[str, Any]:
     }
 
 
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """Return a folder of checkpoints, which may still be written when it is removed."""
+    return tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+
+
 # refills and reports -----------------------------------------------------------------------------
 
 
@@ -172,7 +182,7 @@ def refills(name: str, where: Where) -> Numbers:
     rate_of_endless = _rate(endless, where, 3.0)
     del endless
     give_back(torch.device(where.device))
-    with tempfile.TemporaryDirectory() as folder:
+    with _folder() as folder:
         engine = engine_of(
             size.architecture, where, slots=k, dtype=where.dtype, checkpoint_dir=Path(folder)
         )
@@ -209,7 +219,7 @@ def reports(state: str, where: Where) -> Numbers:
     count, updates = (2, 8) if where.quick else (_REPORTS, _UPDATES)
     batch = 4 if where.quick else 8
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder = Path(stack.enter_context(_folder()))
 
         def engine(reporting: bool, checkpoints: Path | None) -> Engine:
             made = engine_of(a, where, slots=k, dtype=where.dtype, checkpoint_dir=checkpoints)

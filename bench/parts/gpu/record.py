@@ -24,7 +24,14 @@ _SHARED = (
     "bench/parts/synthetic.py",
 )
 _SOURCES: Mapping[str, tuple[str, ...]] = {
-    "law": ("bench/fusion.py", "bench/parts/fusion", "bench/parts/gpu/trials.py", "tests/gpu"),
+    "law": (
+        "bench/fusion.py",
+        "bench/parts/fusion",
+        "bench/parts/gpu/fusion.py",
+        "bench/parts/gpu/trials.py",
+        "bench/parts/gpu/pytests.py",
+        "tests/gpu",
+    ),
     "kernel": ("bench/parts/fusion",),
     "fusion": ("bench/fusion.py", "bench/parts/fusion"),
     "profile": ("bench/parts/fusion", "bench/parts/gpu/trials.py"),
@@ -117,5 +124,3 @@ class Record:
 def log_of(folder: Path, part: str) -> Path:
     """Return the file with the messages of a part's processes."""
     return folder / f"gpu.{part}.log"
-
-

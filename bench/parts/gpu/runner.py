@@ -27,11 +27,11 @@ _HANGS = 4  # times the expected time, after which a measurement counts as hung 
 _AT_LEAST = 90.0  # … but not before so many seconds
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The device does not exist."""
 
 
-class TimeOver(Exception):
+class TimeOverError(Exception):
     """A process did not answer in time."""
 
 
@@ -48,8 +48,8 @@ class Child:
         about: device, versions and date, from the process.
 
     Raises:
-        Refused: if there is no such device.
-        TimeOver: if the process is not ready in time.
+        RefusedError: if there is no such device.
+        TimeOverError: if the process is not ready in time.
         ChildProcessError: if the process ends.
     """
 
@@ -70,7 +70,7 @@ class Child:
         try:
             hello = self._reply(min(seconds, _START_SECONDS))
             if "refused" in hello:
-                raise Refused(hello["refused"])
+                raise RefusedError(hello["refused"])
         except BaseException:
             self.kill()
             raise
@@ -88,7 +88,7 @@ class Child:
             The reply of the process: `numbers` or `failure`.
 
         Raises:
-            TimeOver: if it takes longer; the process must then be killed.
+            TimeOverError: if it takes longer; the process must then be killed.
             ChildProcessError: if the process ends.
         """
         assert self._process.stdin is not None
@@ -105,7 +105,7 @@ class Child:
         while b"\n" not in self._rest:
             left = ends - time.monotonic()
             if left <= 0 or not select.select([pipe], [], [], left)[0]:
-                raise TimeOver
+                raise TimeOverError
             chunk = os.read(pipe, 2**16)
             if not chunk:
                 status = self._process.wait()
@@ -147,34 +147,18 @@ def run(
     Returns:
         Names of the measurements for which no time was left.
     """
-    child: Child | None = first
+    runner = _Runner(record, start, first, deadline)
     unreached = []
     try:
         for name, (_, expected) in measurements.items():
             if name in record.numbers:
                 continue
-            began = time.monotonic()
-            left = deadline - began
-            if left < expected or left <= 0:
+            if deadline - time.monotonic() < max(expected, 0.1):
                 unreached.append(name)  # a later, shorter one may still have time
                 continue
-            longest = max(_AT_LEAST, _HANGS * expected)
-            try:
-                child = child or start(left)
-                left = deadline - time.monotonic()
-                reply = child.measure(name, min(left, longest), record.numbers)
-            except TimeOver:
-                if time.monotonic() < deadline - 1:
-                    reply = {"failure": f"took longer than {longest:.0f} s, and was ended"}
-                else:
-                    reply = None
-            except (ChildProcessError, Refused) as error:
-                reply = {"failure": str(error)}
+            began = time.monotonic()
+            reply = runner.reply(name, max(_AT_LEAST, _HANGS * expected))
             seconds = time.monotonic() - began
-            if reply is None or "failure" in reply:
-                if child is not None:
-                    child.kill()
-                child = None
             if reply is None:
                 unreached.append(name)
                 told(name, "cut off, time is over", seconds)
@@ -182,6 +166,38 @@ def run(
             record.add(name, seconds, numbers=reply.get("numbers"), failure=reply.get("failure"))
             told(name, reply.get("failure", "done"), seconds)
     finally:
-        if child is not None:
-            child.kill()
+        runner.end()
     return unreached
+
+
+class _Runner:
+    """The current process, which is replaced after a failure; arguments as for `run`."""
+
+    def __init__(
+        self, record: Record, start: Callable[[float], Child], first: Child, deadline: float
+    ) -> None:
+        self._record, self._start, self._deadline = record, start, deadline
+        self._child: Child | None = first
+
+    def reply(self, name: str, longest: float) -> dict[str, Any] | None:
+        """Make a measurement within some seconds; return None if the deadline came first."""
+        try:
+            self._child = self._child or self._start(self._deadline - time.monotonic())
+            left = self._deadline - time.monotonic()
+            reply = self._child.measure(name, min(left, longest), self._record.numbers)
+        except TimeOverError:
+            self.end()
+            if time.monotonic() >= self._deadline - 1:
+                return None
+            return {"failure": f"took longer than {longest:.0f} s, and was ended"}
+        except (ChildProcessError, RefusedError) as error:
+            reply = {"failure": str(error)}
+        if "failure" in reply:
+            self.end()
+        return reply
+
+    def end(self) -> None:
+        """End the process, if there is one."""
+        if self._child is not None:
+            self._child.kill()
+        self._child = None

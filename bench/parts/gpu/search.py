@@ -49,7 +49,7 @@ _SLOTS = (8, 32)  # of the searches in which idle slots are counted
 
 def measurements(where: Where) -> dict[str, Measurement]:
     """Return the measurements of this part."""
-    sides = ["ours"] if where.quick else [*SIDES]
+    sides = ["optuna-pool"] if where.quick else [*SIDES]
     found = {f"beside, {side}": Measurement(partial(beside, side), 100) for side in sides}
     found["real size"] = Measurement(real_size, 150)
     for k in () if where.quick else _SLOTS:
@@ -130,7 +130,7 @@ def idle_slots(k: int, where: Where) -> Numbers:
 
 
 def real_size(where: Where) -> Numbers:
-    """Train two short trials of lm_gpu.yaml's model by `tuner search`, and replay the better one."""
+    """Train two short trials of lm_gpu.yaml's model by `tuner search`; replay the better one."""
     with tempfile.TemporaryDirectory() as folder, _Memory(where) as memory:
         home, watched = Path(folder, "home"), Path(folder, "watch.json")
         space = _space(Path(folder), where) if where.quick else SPACE

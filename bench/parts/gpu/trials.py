@@ -64,7 +64,12 @@ def spec_of(a: Architecture, seed: int = 0, **rows: Any) -> TrialSpec:
 def mixed(a: Architecture) -> dict[str, TrialSpec]:
     """Return trials of every optimizer and regularizer, and one that diverges, by name."""
     rows: dict[str, dict[str, Any]] = {
-        "diverging": {"optimizer": "sgd", "max_learning_rate": 100.0, "weight_decay": 10.0, "grad_clip": 0.0},
+        "diverging": {
+            "optimizer": "sgd",
+            "max_learning_rate": 100.0,
+            "weight_decay": 10.0,
+            "grad_clip": 0.0,
+        },
         **{name: {"optimizer": name} for name in OPTIMIZERS},
         "z-loss": {"z_loss": 0.01},
         "mean of the weights": {"ema_decay": 0.9},
@@ -114,7 +119,9 @@ def outcomes(
     """
     with contextlib.ExitStack() as stack:
         if folder is None:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            folder = Path(
+                stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+            )
         a = specs[0].architecture
         engine = engine_of(a, where, slots=slots, dtype=dtype, checkpoint_dir=folder)
         for number, spec in enumerate(specs):
@@ -217,4 +224,3 @@ def ticks_of_a_gpu(
         yield _Counted
     finally:
         engine_module.Stack, engine_module.on_device, stack_module._kernel = before  # type: ignore[misc]
-
