@@ -3,8 +3,9 @@
     python bench/benchmarks_page.py            write the page
     python bench/benchmarks_page.py --check    fail if the page does not match the results
 
-A result is a file NAME.cpu.json or NAME.cuda.json in the format of parts/measuring.py; its
-picture, if there is one, is NAME.cpu.png beside it. The page has no number that was not measured.
+A result is a file NAME.cpu.json or NAME.cuda.json in the format of parts/measuring.py, or
+gpu.PART.json of bench/gpu.py; its picture, if there is one, is NAME.cpu.png beside it. The page has
+no number that was not measured.
 """
 
 from __future__ import annotations
@@ -56,7 +57,37 @@ BENCHES = {
         "a search.",
     ),
 }
+# Parts of bench/gpu.py; a part has a section once it has a result.
+GPU_PARTS = {
+    "law": Bench(
+        "The law on a GPU",
+        "Is a trial a pure function of its specification: beside others, in any slot, after a "
+        "refill, resumed, in a new process, without graphs, and in stacks of other widths? And "
+        "what does determinism cost?",
+    ),
+    "kernel": Bench(
+        "The update on a GPU",
+        "The Triton kernel of AdamW: its errors against float64, and the bytes that it moves, as a "
+        "share of what a large copy moves in the same time.",
+    ),
+    "fusion": Bench(
+        "Training steps on a GPU",
+        "Useful tokens a second of a stack beside plain loops, one and several processes that "
+        "share the GPU, eager and compiled, and `torch.func.vmap`.",
+    ),
+    "profile": Bench(
+        "Time of a tick on a GPU",
+        "The largest kernels, the gaps between kernels, what refills and reports cost, and the "
+        "calibrated number of slots beside the best one.",
+    ),
+    "search": Bench(
+        "Searches on a GPU",
+        "A shrunk `lm_gpu.yaml` beside Ray Tune and Optuna, its model at its real size, and a "
+        "replay.",
+    ),
+}
 KINDS = {"cpu": "CPU", "cuda": "GPU"}
+_GPU = "gpu."  # begins the names of the parts of bench/gpu.py
 ELSEWHERE = {
     "how well it searches": "bench/search_quality.md",
     "what a search costs beside training": "bench/overhead.md",
@@ -67,6 +98,10 @@ ELSEWHERE = {
 
 def command(name: str, kind: str) -> str | None:
     """Return the command that measures a bench and writes its result for this page."""
+    if name.startswith(_GPU):
+        part = name.removeprefix(_GPU)
+        how = f"python bench/gpu.py --part {part} --out docs/bench"
+        return how if kind == "cuda" else None
     words = ["python", f"bench/{name}.py"]
     if kind == "cuda":
         on_gpu = BENCHES[name].on_gpu if name in BENCHES else "--device cuda"
@@ -82,12 +117,16 @@ def results(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
     result_by_bench = {}
     for path in sorted(folder.glob("*.*.json")):
         name, kind = path.name.split(".")[:2]
+        if name == "gpu" and kind in GPU_PARTS:
+            name, kind = f"{_GPU}{kind}", "cuda"
         if kind not in KINDS:
             raise SystemExit(f"{path}: a result is called NAME.cpu.json or NAME.cuda.json")
         result = json.loads(path.read_text(encoding="utf-8"))
         if (result["bench"], result["about"]["kind"]) != (name, kind):
             measured = f"{result['bench']} on {result['about']['kind']}"
             raise SystemExit(f"{path} is a result of {measured}; call it so")
+        if result["about"].get("rehearsal"):
+            raise SystemExit(f"{path} is of a rehearsal, which says nothing; remove it")
         result_by_bench[name, kind] = result
     return result_by_bench
 
@@ -101,7 +140,9 @@ def page(
         result_by_bench: (bench, kind) → result.
         pictures: names of the picture files.
     """
-    names = [*BENCHES, *sorted({name for name, _ in result_by_bench} - BENCHES.keys())]
+    parts = [f"{_GPU}{part}" for part in GPU_PARTS if (f"{_GPU}{part}", "cuda") in result_by_bench]
+    others = {name for name, _ in result_by_bench} - BENCHES.keys() - {*parts}
+    names = [*BENCHES, *parts, *sorted(others)]
     elsewhere = ", ".join(f"[{what}]({where})" for what, where in ELSEWHERE.items())
     lines = [
         "# Benchmarks",
@@ -125,16 +166,32 @@ def page(
         lines.append(f"| [{_title(name)}](#{anchor}) | " + " | ".join(cells) + " |")
     for name in names:
         lines += ["", f"## {_title(name)}"]
-        if name in BENCHES:
-            lines += ["", BENCHES[name].what]
+        bench = _bench(name)
+        if bench is not None:
+            lines += ["", bench.what]
         for kind in KINDS:
             picture = f"{name}.{kind}.png"
             lines += _section(name, kind, result_by_bench.get((name, kind)), picture in pictures)
+    missing = [f"{_GPU}{part}" for part in GPU_PARTS if f"{_GPU}{part}" not in parts]
+    if missing:
+        lines += [
+            "",
+            "## More on a GPU",
+            "",
+            f"So far {_missing('cuda')}. These commands measure:",
+            "",
+        ]
+        lines += [f"- {_title(name)}: `{command(name, 'cuda')}`" for name in missing]
     return "\n".join([*lines, ""])
 
 
+def _bench(name: str) -> Bench | None:
+    return BENCHES.get(name) or GPU_PARTS.get(name.removeprefix(_GPU))
+
+
 def _title(name: str) -> str:
-    return BENCHES[name].title if name in BENCHES else name
+    bench = _bench(name)
+    return name if bench is None else bench.title
 
 
 def _in_short(result: Mapping[str, Any] | None, command: str | None, kind: str) -> str:

@@ -24,7 +24,8 @@ MakeSpec = Callable[..., TrialSpec]
 _LONGEST = (
     "test_resume.py", "test_docs.py", "test_finetune.py", "test_faults.py", "test_old_home.py",
     "test_bench.py", "test_spaces.py", "test_bench_makespan.py", "test_mlflow.py",
-    "test_search_replay.py", "test_seq2seq.py", "test_bench_speed.py", "test_worker_faults.py",
+    "test_search_replay.py", "test_seq2seq.py", "test_bench_speed.py", "test_bench_gpu.py",
+    "test_worker_faults.py",
     # none of these starts Ray
     "test_sampler.py", "test_law.py", "test_engine_faults.py", "test_engine.py", "test_pairs.py",
     "test_tokenizer.py", "test_prepare.py",

@@ -11,7 +11,7 @@ import torch
 
 from model.engine import engine
 from model.stack import stack
-from model.stack.cuda_graphs import Compute, Graphs, Result
+from model.stack.cuda_graphs import Compute, Graphs, Result, capturing
 from model.stack.plan import Tick
 from model.stack.stack import Stack
 from tests.conftest import MakeSpec
@@ -27,6 +27,7 @@ pytestmark = [
 
 DTYPES = ("float32", "tf32", "bfloat16")
 WIDTH = 4
+CUDA = torch.device("cuda")
 on_gpu = partial(train, slots=WIDTH, width=WIDTH, device="cuda")
 
 
@@ -45,6 +46,10 @@ class NoGraphs(Graphs):
 
     def run(self, kind: Any, compute: Compute, tick: Tick) -> Result:
         return compute(tick)
+
+
+def _stack(kind: type[Graphs], *arguments: Any, **options: Any) -> Stack:
+    return Stack(*arguments, **options, graphs=kind(capturing(CUDA)))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -86,10 +91,11 @@ def test_cuda_graphs_change_no_bits(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     specs = [make_spec(seed=i, steps=20, batch_size=4) for i in range(6)]
-    monkeypatch.setattr(engine, "Stack", lambda *a, **o: Stack(*a, **o, graphs=Counted()))
+    counted, plain = (partial(_stack, kind) for kind in (Counted, NoGraphs))
+    monkeypatch.setattr(engine, "Stack", counted)
     graphs = on_gpu(tokens, tmp_path, specs)
     assert Counted.replayed > 50
-    monkeypatch.setattr(engine, "Stack", lambda *a, **o: Stack(*a, **o, graphs=NoGraphs()))
+    monkeypatch.setattr(engine, "Stack", plain)
     for a, b in zip(graphs, on_gpu(tokens, tmp_path, specs), strict=True):
         assert_same(a, b)
 

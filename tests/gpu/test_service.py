@@ -26,8 +26,6 @@ from model.spec.trial import TrialSpec
 from model.stack import stack
 from tests.conftest import MakeSpec
 from tests.model.checkpoints.test_writer import states
-from tuner.workers.assignment import Assignment
-from tuner.workers.worker import Worker
 
 pytestmark = [
     pytest.mark.gpu,
@@ -211,6 +209,10 @@ def test_calibration_ends_where_memory_does(
 def test_worker_trains_on_the_gpu_in_the_dtype_that_it_says(
     tmp_path: Path, tokens: Tokens, make_spec: MakeSpec
 ) -> None:
+    pytest.importorskip("ray")
+    from tuner.workers.assignment import Assignment
+    from tuner.workers.worker import Worker
+
     spec = make_spec(steps=12, reports=3)
     dtype = computing_dtype("auto", "cuda")
 

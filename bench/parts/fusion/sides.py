@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -113,6 +114,15 @@ class Ours:
     def rate(self, seconds: float) -> float:
         """Measure an equal number of turns of every stack."""
         return timed(self._timed_turn, seconds, self._job.device, self._stacks)
+
+
+class NotDeterministic(Ours):
+    """Our engine without torch's deterministic mode, for its price. Trials are not reproducible."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)  # sets the mode; nothing has been computed yet
+        torch.use_deterministic_algorithms(False)
+        os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
 
 
 class Batches:
@@ -271,6 +281,7 @@ class Peak:
 
 SIDES: dict[str, Callable[[Job], Side]] = {
     "ours": Ours,
+    "not deterministic": NotDeterministic,
     "eager": Plain,
     "compiled": partial(Plain, mode="default"),
     "compiled, graphs": partial(Plain, mode="reduce-overhead"),

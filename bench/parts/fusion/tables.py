@@ -37,7 +37,7 @@ def result_of(
     return {
         "bench": "fusion",
         "about": dict(about),
-        "tables": [table for size in results.items() for table in _tables(*size)],
+        "tables": [table for size in results.items() for table in tables_of(*size)],
         "goals": [each for size in results.items() for each in _goals(*size, about)],
         "notes": [*_explained(about["dtype"]), *notes]
         + [note for size in results.items() for note in _notes(*size)],
@@ -56,7 +56,7 @@ def _sharing(rates: Mapping[str, Sequence[float]]) -> str | None:
     return max(names, key=lambda name: spread(rates[name]).median, default=None)
 
 
-def _tables(name: str, size: Mapping[str, Any]) -> list[dict[str, Any]]:
+def tables_of(name: str, size: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the tables of one size: all sides, and the stack by K."""
     rates, flops = size["rates"], size["flops_per_token"]
     peak, ours = rates["peak"], rates[ours_of(rates)]
