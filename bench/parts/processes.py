@@ -19,7 +19,13 @@ from parts.memory import descendants
 
 PERIOD_SECONDS = 0.25
 TICK = os.sysconf("SC_CLK_TCK")
-ACTORS = {"WorkerActor": "worker", "StubWorker": "worker", "IDLE": "idle worker"}
+ACTORS = {
+    "WorkerActor": "worker",
+    "StubWorker": "worker",
+    "IDLE": "idle worker",
+    "DashboardAgent": "agents",
+    "RuntimeEnvAgent": "agents",
+}
 
 
 def cpu_seconds(pid: int) -> float:

@@ -4,9 +4,9 @@ A Tune trial is one assignment, that is one segment of a trial of the search. A 
 Tune and is resumed as another Tune trial, from its checkpoint. So nothing of Tune's pausing, saving
 and restoring is used.
 
-A client whose slot has no assignment gets a Tune trial that waits for one. Without it Tune would end
-the process of the client, and start another for the next assignment, which takes two seconds of a
-core. While that process starts, Tune gives it up as soon as another client is free, and so starts
+A client whose slot has no assignment gets a Tune trial that waits for one. Without it Tune would
+end the process of the client, and start another for the next assignment, which takes two seconds of
+a core. While that process starts, Tune gives it up as soon as another client is free, and so starts
 a process for almost every assignment of a search with short trials.
 """
 
