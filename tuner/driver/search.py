@@ -19,7 +19,7 @@ from tuner.driver.catch_up import check_recorded
 from tuner.driver.context import SearchContext
 from tuner.driver.early_checks import check_early, name_taken
 from tuner.driver.interrupt import Interrupts, deferred_interrupts
-from tuner.driver.session import run_search
+from tuner.driver.session import OnResult, run_search
 from tuner.driver.team import Team, start_team
 from tuner.driver.view import SilentView, View
 from tuner.errors import Interrupted, JournalError, TunerError, signal_text
@@ -57,6 +57,7 @@ def search(
     space_text: str | None = None,
     fresh: bool = False,
     debug: bool = False,
+    on_result: OnResult = lambda result: None,
 ) -> SearchResult:
     """Run a search and record it.
 
@@ -68,6 +69,8 @@ def search(
         space_text: text of the file of the space, to be kept with the search.
         fresh: True to train trials again that another search has finished already.
         debug: True to keep the folder of Ray's session, with its logs.
+        on_result: function to call with the result when the record is complete, before the model is
+            registered and the report is written.
 
     Returns:
         The trials and the best one.
@@ -114,7 +117,7 @@ def search(
                 name, space, space_text, home, view, corpus, facts, record, journal, tracker,
                 team, None, fresh, ray,
             )  # fmt: skip
-            return _run(context, interrupts, started)
+            return _run(context, interrupts, started, on_result)
 
 
 def resume(
@@ -126,6 +129,7 @@ def resume(
     space_text: str | None = None,
     fresh: bool = False,
     debug: bool = False,
+    on_result: OnResult = lambda result: None,
 ) -> SearchResult:
     """Resume a search that was interrupted or killed, or shall have more trials.
 
@@ -138,6 +142,8 @@ def resume(
         space_text: text of the file of the edited space.
         fresh: True to train trials again that another search has finished already.
         debug: True to keep the folder of Ray's session, with its logs.
+        on_result: function to call with the result when the record is complete, before the model is
+            registered and the report is written.
 
     Returns:
         The trials and the best one.
@@ -193,7 +199,7 @@ def resume(
                 name, space, text, home, view, corpus, facts, record, journal, tracker, team,
                 recorded, fresh, ray,
             )  # fmt: skip
-            return _run(context, interrupts, started)
+            return _run(context, interrupts, started, on_result)
 
 
 def _prepare(space: SearchSpace, home: Home, view: View) -> Corpus:
@@ -257,10 +263,12 @@ def _start_ray(
     interrupts.check()
 
 
-def _run(context: SearchContext, interrupts: Interrupts, started: float) -> SearchResult:
+def _run(
+    context: SearchContext, interrupts: Interrupts, started: float, on_result: OnResult
+) -> SearchResult:
     """Run a search whose inputs are complete, and close its journal."""
     with _naming(context.name):
-        result = run_search(context, interrupts, started)
+        result = run_search(context, interrupts, started, on_result)
     try:
         context.journal.close()
     except JournalError as error:  # everything is trained, and the result is known

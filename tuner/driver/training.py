@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +23,7 @@ from tuner.driver.optuna_dashboard import StudyStore, study_url
 from tuner.journal.events import SearchBegun, SessionBegun
 from tuner.journal.journaled_search import environment_changes
 from tuner.journal.repeat import repeat, restored_decisions
+from tuner.results.advice import advise
 from tuner.schedulers.scheduler import RULES
 from tuner.tracking.reuse import ReuseIndex
 
@@ -37,6 +40,7 @@ class TrainingResult:
         training_seconds: seconds that the workers trained, summed over workers.
         first_turn: time at which the first trial started to train, in seconds since the epoch;
             infinity if no worker answered.
+        advice: recommendations for the next search; none if the session was halted.
     """
 
     conductor: Conductor
@@ -45,6 +49,7 @@ class TrainingResult:
     workers: int
     training_seconds: float
     first_turn: float
+    advice: list[str]
 
 
 def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
@@ -95,6 +100,10 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
             context.view.end()
             driver.close()
         usages = [usage_of(worker) for worker in workers]
+        with _ending(context.ray):
+            # Meanwhile, because both take a second or two. Nothing here calls Ray, and the
+            # variables of this function keep all that refers to Ray until it has ended.
+            advice = [] if driver.halted else _advice(context, conductor)
     return TrainingResult(
         conductor,
         driver.halted,
@@ -102,7 +111,28 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
         len(workers),
         sum(usage.get("training_seconds", 0.0) for usage in usages),
         min(usage.get("first_turn", math.inf) for usage in usages),
+        advice,
     )
+
+
+@contextmanager
+def _ending(ray: ExitStack) -> Iterator[None]:
+    """Shut Ray down in a thread while the block runs."""
+    thread = threading.Thread(target=ray.close, name="ray-end")
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+def _advice(context: SearchContext, conductor: Conductor) -> list[str]:
+    """Return recommendations for the next search."""
+    searched = conductor.board.searched
+    trials = [trial for trial in searched if trial.parent is None and not trial.is_duplicate]
+    confirmation = conductor.confirmation
+    spread = confirmation.spread if confirmation else None
+    return advise(conductor.space, trials, context.name, spread)
 
 
 def _make_conductor(
