@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load as load_bytes
 from safetensors.torch import save as save_bytes
 from torch import Tensor
@@ -88,19 +88,6 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return unpack(path.read_bytes(), str(path))
     except OSError as error:
         raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror}") from error
-
-
-def recorded_digest(path: Path) -> str:
-    """Return the SHA-256 in the header of a checkpoint, which `read` compares with the contents.
-
-    Raises:
-        CheckpointError: if the file is missing, damaged, or no checkpoint of tuner.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            return str(file.metadata()["sha256"])
-    except (OSError, SafetensorError, KeyError, TypeError) as error:
-        raise CheckpointError(f"cannot read the checkpoint {path}: {error}") from error
 
 
 def pack(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> bytes:

@@ -31,7 +31,7 @@ def environment(device: str, dtype: str = "float32", width: int = 1) -> dict[str
         "dtype": dtype,
         "width": "any" if torch.device(device).type == "cpu" else str(width),
         "trainer": TRAINER,
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # a plain text: to unpickle its own type imports torch
         "numpy": np.__version__,
         "python": platform.python_version(),
         "sacrebleu": metadata.version("sacrebleu"),

@@ -19,7 +19,7 @@ import torch
 
 from model import prepare
 from model.checkpoints import checkpoint
-from model.checkpoints.checkpoint import recorded_digest
+from model.checkpoints.header import recorded_digest
 from model.engine.report import METRICS
 from model.keys import derive_key
 from model.randomness import permute

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from functools import partial
 from signal import SIGINT
 from typing import TYPE_CHECKING, Any
 
@@ -63,13 +64,13 @@ def run_search(options: argparse.Namespace) -> int:
         "space_text": space_text,
         "fresh": options.fresh,
         "debug": options.debug,
+        "on_result": partial(print_summary, results, home=options.home),
     }
     with raised_interrupts():
         if options.resume:
             result = resume(options.resume, edit=edit, **common)
         else:
             result = search(space, name=options.name, **common)
-    print_summary(results, result, options.home)
     best = result.best
     print_json(
         options,
@@ -88,7 +89,7 @@ def run_search(options: argparse.Namespace) -> int:
         },
     )
     _warn(result)
-    if result.halted == "interrupted":
+    if result.halted == "interrupted" or (result.signal and result.problem):
         return Interrupted(result.signal or SIGINT).exit_status
     return ResultError.exit_status if result.lost else 0
 

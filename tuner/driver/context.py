@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from model.corpus.corpus import Corpus
+from tuner.driver.team import CHECKPOINTS, Team
 from tuner.driver.view import View
 from tuner.home import Home
 from tuner.journal.journal import Journal
@@ -35,6 +36,7 @@ class SearchContext:
         record: tracking store, to read.
         journal: journal of the search, open.
         tracker: tracking store, to write.
+        team: workers of the session.
         recorded: contents of the journal before this session; None if the search begins.
         fresh: True if finished trials of other searches are trained again, not reused.
         ray: exit stack that shuts Ray down.
@@ -50,6 +52,7 @@ class SearchContext:
     record: Record
     journal: Journal
     tracker: Tracker
+    team: Team
     recorded: JournaledSearch | None
     fresh: bool
     ray: ExitStack
@@ -62,7 +65,7 @@ class SearchContext:
     @property
     def checkpoints(self) -> Path:
         """Folder of the checkpoints, by number of the trial."""
-        return self.folder / "checkpoints"
+        return self.folder / CHECKPOINTS
 
 
 def attach_inputs(context: SearchContext) -> None:

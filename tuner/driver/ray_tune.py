@@ -3,6 +3,11 @@
 A Tune trial is one assignment, that is one segment of a trial of the search. A paused trial ends in
 Tune and is resumed as another Tune trial, from its checkpoint. So nothing of Tune's pausing, saving
 and restoring is used.
+
+A client whose slot has no assignment gets a Tune trial that waits for one. Without it Tune would
+end the process of the client, and start another for the next assignment, which takes two seconds of
+a core. While that process starts, Tune gives it up as soon as another client is free, and so starts
+a process for almost every assignment of a search with short trials.
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ from ray.tune.search import Searcher
 from typing_extensions import override
 
 from tuner.driver.driver import Driver
+from tuner.workers.assignment import Assignment
 from tuner.workers.client import TuneTrainable
 from tuner.workers.cluster import SLOT
 
@@ -118,11 +124,16 @@ class StartBarrier:
 
 
 class TuneSearcher(Searcher):
-    """Hands out the driver's assignments as configurations of Tune trials."""
+    """Hands out the driver's assignments as configurations of Tune trials.
+
+    A configuration without an assignment is for a client that waits.
+    """
 
     def __init__(self, driver: Driver, barrier: StartBarrier) -> None:
         super().__init__()
         self._driver, self._barrier = driver, barrier
+        self._live = 0  # Tune trials that were suggested and have not ended
+        self._clients = 0  # most of them at one time: so many clients have been started
 
     def __getstate__(self) -> dict[str, Any]:
         """Return nothing: Tune pickles its searcher for a restore that is not used."""
@@ -132,16 +143,22 @@ class TuneSearcher(Searcher):
     @override
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         assignment = self._driver.next_assignment()
-        if assignment is None:
-            return self.FINISHED if self._driver.is_over else None
-        self._barrier.client_requested(assignment.number)
+        if assignment is not None:
+            self._barrier.client_requested(assignment.number)
+        elif self._driver.is_over:
+            return self.FINISHED
+        elif self._live >= self._clients:  # no client is free
+            return None
+        self._live += 1
+        self._clients = max(self._clients, self._live)
         return {"assignment": assignment}
 
     @override
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Do nothing: the driver has decided about the trial already."""
+        """Note that a client is free; the driver has decided about the trial already."""
+        self._live -= 1
 
     @override
     def save(self, checkpoint_path: str) -> None:
@@ -165,7 +182,11 @@ class TuneScheduler(FIFOScheduler):
 
     @override
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        continues = self._driver.record_report(_number(trial), result["report"])
+        number, driver = _number(trial), self._driver
+        if number is None:
+            continues = not driver.has_ready_assignments and not driver.is_over
+        else:
+            continues = driver.record_report(number, result["report"])
         return str(self.CONTINUE if continues else self.STOP)
 
 
@@ -186,18 +207,20 @@ class TuneCallback(tune.Callback):
 
     @override
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._barrier.client_started(_number(trial))
+        if (number := _number(trial)) is not None:
+            self._barrier.client_started(number)
 
     @override
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._barrier.client_failed(_number(trial))
-        self._driver.fail(_number(trial), _reason(trial))
+        if (number := _number(trial)) is not None:
+            self._barrier.client_failed(number)
+            self._driver.fail(number, _reason(trial))
 
 
-def _number(trial: Any) -> int:
-    """Return the number of the trial that a Tune trial trains."""
-    number: int = trial.config["assignment"].number
-    return number
+def _number(trial: Any) -> int | None:
+    """Return the number of the trial that a Tune trial trains; None if it waits."""
+    assignment: Assignment | None = trial.config["assignment"]
+    return None if assignment is None else assignment.number
 
 
 def _reason(trial: Any) -> str:

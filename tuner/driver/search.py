@@ -6,11 +6,12 @@ import contextlib
 import itertools
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Container, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
+from functools import partial
 from signal import SIGINT
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from model.corpus.corpus import Corpus
 from model.corpus.prepare import prepare
@@ -18,7 +19,8 @@ from tuner.driver.catch_up import check_recorded
 from tuner.driver.context import SearchContext
 from tuner.driver.early_checks import check_early, name_taken
 from tuner.driver.interrupt import Interrupts, deferred_interrupts
-from tuner.driver.session import run_search
+from tuner.driver.session import OnResult, run_search
+from tuner.driver.team import Team, start_team
 from tuner.driver.view import SilentView, View
 from tuner.errors import Interrupted, JournalError, TunerError, signal_text
 from tuner.home import Home
@@ -43,6 +45,8 @@ from tuner.trained.warm_start import warm_started
 if TYPE_CHECKING:
     from tuner.trained.find_start import WarmStart
 
+_WAIT_SECONDS = 0.05  # between two checks for a signal
+
 
 def search(
     space: SearchSpace,
@@ -53,6 +57,7 @@ def search(
     space_text: str | None = None,
     fresh: bool = False,
     debug: bool = False,
+    on_result: OnResult = lambda result: None,
 ) -> SearchResult:
     """Run a search and record it.
 
@@ -64,6 +69,8 @@ def search(
         space_text: text of the file of the space, to be kept with the search.
         fresh: True to train trials again that another search has finished already.
         debug: True to keep the folder of Ray's session, with its logs.
+        on_result: function to call with the result when the record is complete, before the model is
+            registered and the report is written.
 
     Returns:
         The trials and the best one.
@@ -88,11 +95,17 @@ def search(
         view.phase(note)
     facts = _check_facts(space, corpus, start)
     with deferred_interrupts(_announcing(view)) as interrupts, contextlib.ExitStack() as ray:
-        record = _start_ray(ray, corpus, home, view, interrupts, early_record, debug=debug)
-        interrupts.check()  # nothing is recorded yet
-        name, journal = _claim_name(record, space, name, home)
+        store = _Store(home, early_record)
+        _start_ray(ray, corpus, view, interrupts, debug=debug)
+        make = partial(
+            start_team, space=space, home=home, corpus=corpus, facts=facts, last=None, view=view,
+            check_interrupt=interrupts.check,
+        )  # fmt: skip
+        name, journal, team = _claim(store, space, name, home, make, interrupts)
+        record = store.record
         with contextlib.closing(journal):
             try:
+                interrupts.check()  # nothing is recorded yet
                 if start is not None:
                     start.keep(home)
                 journal.append(SearchBegun(space, space_text, facts))
@@ -102,9 +115,9 @@ def search(
                 raise
             context = SearchContext(
                 name, space, space_text, home, view, corpus, facts, record, journal, tracker,
-                None, fresh, ray,
+                team, None, fresh, ray,
             )  # fmt: skip
-            return _run(context, interrupts, started)
+            return _run(context, interrupts, started, on_result)
 
 
 def resume(
@@ -116,6 +129,7 @@ def resume(
     space_text: str | None = None,
     fresh: bool = False,
     debug: bool = False,
+    on_result: OnResult = lambda result: None,
 ) -> SearchResult:
     """Resume a search that was interrupted or killed, or shall have more trials.
 
@@ -128,6 +142,8 @@ def resume(
         space_text: text of the file of the edited space.
         fresh: True to train trials again that another search has finished already.
         debug: True to keep the folder of Ray's session, with its logs.
+        on_result: function to call with the result when the record is complete, before the model is
+            registered and the report is written.
 
     Returns:
         The trials and the best one.
@@ -166,7 +182,12 @@ def resume(
                     f"the data of {name} changed since it began; restore them to resume it, or "
                     f"start a new search"
                 )
-            record = _start_ray(ray, corpus, home, view, interrupts, early_record, debug=debug)
+            store = _Store(home, early_record)
+            _start_ray(ray, corpus, view, interrupts, debug=debug)
+            team = start_team(
+                name, space, home, corpus, facts, recorded.session, view, interrupts.check
+            )
+            record = store.wait(interrupts)
             tracker = _open_tracker(space, facts, name, home, None, resume=True)
             try:
                 check_recorded(tracker, name, journal.digests)
@@ -175,10 +196,10 @@ def resume(
                 raise
             text = space_text or recorded.space_text
             context = SearchContext(
-                name, space, text, home, view, corpus, facts, record, journal, tracker, recorded,
-                fresh, ray,
+                name, space, text, home, view, corpus, facts, record, journal, tracker, team,
+                recorded, fresh, ray,
             )  # fmt: skip
-            return _run(context, interrupts, started)
+            return _run(context, interrupts, started, on_result)
 
 
 def _prepare(space: SearchSpace, home: Home, view: View) -> Corpus:
@@ -195,38 +216,59 @@ def _announcing(view: View) -> Callable[[int], None]:
     return announce
 
 
+class _Store:
+    """The tracking store, opened by a thread while Ray and the workers start: it takes seconds.
+
+    Args:
+        home: home of the search.
+        record: the store, if it is open already.
+        opened: function that opens a store.
+    """
+
+    def __init__(
+        self, home: Home, record: Record | None, opened: Callable[[str], Record] = Record
+    ) -> None:
+        pool = ThreadPoolExecutor(1)
+        self._opening = pool.submit(lambda: record or opened(home.tracking_uri))
+        pool.shutdown(wait=False)  # a signal need not wait for it
+
+    @property
+    def record(self) -> Record:
+        """The store."""
+        return self._opening.result()
+
+    def wait(self, interrupts: Interrupts) -> Record:
+        """Wait for the store, or for a signal."""
+        while not self._opening.done():
+            interrupts.check()
+            wait([self._opening], timeout=_WAIT_SECONDS)
+        return self.record
+
+
 def _start_ray(
-    stack: contextlib.ExitStack,
-    corpus: Corpus,
-    home: Home,
-    view: View,
-    interrupts: Interrupts,
-    record: Record | None,
-    *,
-    debug: bool,
-) -> Record:
-    """Start Ray until the stack is closed, and open the store meanwhile: each takes seconds."""
+    stack: contextlib.ExitStack, corpus: Corpus, view: View, interrupts: Interrupts, *, debug: bool
+) -> None:
+    """Start Ray until the stack is closed."""
     from tuner.workers.cluster import local_ray
 
-    def wait() -> None:
+    def on_wait() -> None:
         interrupts.restore()
         interrupts.check()
 
     view.phase("starting Ray and the workers")
-    pool = ThreadPoolExecutor(1)
-    opening = None if record else pool.submit(Record, home.tracking_uri)
-    pool.shutdown(wait=False)  # a signal need not wait for it
-    folder = stack.enter_context(local_ray(corpus.nbytes, on_wait=wait, keep_logs=debug))
+    folder = stack.enter_context(local_ray(corpus.nbytes, on_wait=on_wait, keep_logs=debug))
     interrupts.restore()
     if debug:
         view.phase(f"Ray's logs are kept in {folder}")
-    return record or cast("Future[Record]", opening).result()
+    interrupts.check()
 
 
-def _run(context: SearchContext, interrupts: Interrupts, started: float) -> SearchResult:
+def _run(
+    context: SearchContext, interrupts: Interrupts, started: float, on_result: OnResult
+) -> SearchResult:
     """Run a search whose inputs are complete, and close its journal."""
     with _naming(context.name):
-        result = run_search(context, interrupts, started)
+        result = run_search(context, interrupts, started, on_result)
     try:
         context.journal.close()
     except JournalError as error:  # everything is trained, and the result is known
@@ -244,16 +286,50 @@ def _naming(name: str) -> Iterator[None]:
         raise Interrupted(number, name) from error
 
 
+def _claim(
+    store: _Store,
+    space: SearchSpace,
+    name: str | None,
+    home: Home,
+    start: Callable[[str], Team],
+    interrupts: Interrupts,
+) -> tuple[str, Journal, Team]:
+    """Return a free name for the search, its journal, and its workers.
+
+    The workers start with the first name that is free in the home, while the store opens. If the
+    store has a search of that name, whose folder was removed or is in another home, they are
+    started again with the next name.
+    """
+    used: set[str] = set()
+    while True:
+        claimed, journal = _claim_name(used, space, name, home)
+        try:
+            team = start(claimed)
+            used = {search.name for search in store.wait(interrupts).searches()}
+            if claimed not in used:
+                return claimed, journal, team
+        except BaseException:
+            _free(journal)
+            raise
+        _free(journal)
+        team.end()
+
+
+def _free(journal: Journal) -> None:
+    """Free the name of a search that has not begun."""
+    journal.close()
+    shutil.rmtree(journal.path.parent)
+
+
 def _claim_name(
-    record: Record, space: SearchSpace, name: str | None, home: Home
+    used: Container[str], space: SearchSpace, name: str | None, home: Home
 ) -> tuple[str, Journal]:
-    """Return a free name for the search, and its journal; creating the folder claims the name."""
-    used_names = {search.name for search in record.searches()}
-    if name in used_names:
+    """Return a name for the search, and its journal; creating the folder claims the name."""
+    if name in used:
         raise name_taken(str(name))
     candidates = [name] if name else (f"{space.name}-{i}" for i in itertools.count(1))
     for candidate in candidates:
-        if candidate not in used_names:
+        if candidate not in used:
             with contextlib.suppress(FileExistsError):
                 home.search(candidate).mkdir(parents=True)
                 return candidate, Journal.open(home.search(candidate))

@@ -9,27 +9,34 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from signal import SIGINT
 
+from model.checkpoints.header import recorded_digest
 from model.errors import CheckpointError
-from tuner.conductor.conductor import Conductor
 from tuner.conductor.trial import Trial
 from tuner.driver.context import SearchContext
 from tuner.driver.interrupt import Interrupts, deferred_interrupts
 from tuner.driver.training import TrainingResult, train
-from tuner.errors import ResultError, StoreError
+from tuner.errors import ResultError, StoreError, signal_text
 from tuner.journal.events import SessionEnded
 from tuner.publish.publish import attach_report, register_model
-from tuner.results.advice import advise
 from tuner.results.result import SearchResult
 from tuner.tracking.tags import Tag
+
+OnResult = Callable[[SearchResult], None]
 
 
 def run_search(
     context: SearchContext,
     interrupts: Interrupts,
     started: float,
+    on_result: OnResult,
 ) -> SearchResult:
     """Train the trials of a search, record the result and publish it.
+
+    The user sees the result as soon as the record is complete: the model is registered and the
+    report written while the user reads. A signal meanwhile ends this after the step under way, and
+    `tuner sync` makes what is missing.
 
     A tracking store that fails after the training does not fail the search: the result's
     `problem` names the error.
@@ -38,6 +45,7 @@ def run_search(
         context: inputs of the session.
         interrupts: deferred signals of the user.
         started: time of `time.monotonic` at which the session started.
+        on_result: function to call with the result, before it is published.
 
     Raises:
         ResultError: if no trial has reached a report.
@@ -69,7 +77,11 @@ def run_search(
         shutil.rmtree(context.folder / "tune", ignore_errors=True)
         if store.problem is None and status == "finished":
             shutil.rmtree(context.checkpoints, ignore_errors=True)
-    problem = store.problem or _publish(context, result)
+    result = replace(result, problem=store.problem, signal=interrupts.signal)
+    try:
+        on_result(result)
+    finally:  # also if nobody reads the output any more
+        problem = store.problem or _publish(context, result, interrupts)
     return replace(result, problem=problem, signal=interrupts.signal)
 
 
@@ -128,8 +140,6 @@ def _attach_checkpoint(context: SearchContext, result: SearchResult, number: int
 
 def _weights_digest(context: SearchContext, trial: Trial) -> str | None:
     """Return the digest of a trial's last checkpoint; None if this search has none to keep."""
-    from model.checkpoints.checkpoint import recorded_digest  # imports torch
-
     path = _last_checkpoint(context, trial)
     with suppress(CheckpointError):
         return recorded_digest(path) if path is not None else None
@@ -145,7 +155,7 @@ def _last_checkpoint(context: SearchContext, trial: Trial) -> Path | None:
     return present if present.is_file() else None
 
 
-def _publish(context: SearchContext, result: SearchResult) -> str | None:
+def _publish(context: SearchContext, result: SearchResult, interrupts: Interrupts) -> str | None:
     """Register the model and attach the report; return a message about what failed, if any."""
 
     def register() -> None:
@@ -157,7 +167,16 @@ def _publish(context: SearchContext, result: SearchResult) -> str | None:
         context.view.phase("writing the report")
         attach_report(context.home, result)
 
-    problems = [problem for problem in map(_store_problem, (register, attach)) if problem]
+    problems = []
+    for step, what in ((register, "registering the model"), (attach, "writing the report")):
+        if interrupts.signal != result.signal:  # a new one
+            problems.append(
+                f"{signal_text(interrupts.signal or SIGINT)} before {what}; "
+                f"'tuner sync {context.name}' does it"
+            )
+            break
+        if problem := _store_problem(step):
+            problems.append(problem)
     return "; ".join(problems) or None
 
 
@@ -194,15 +213,6 @@ def _result(context: SearchContext, training: TrainingResult, started: float) ->
         confirmation=conductor.confirmation,
         limit=conductor.limit,
         halted=training.halted,
-        advice=[] if training.halted else _advice(context, conductor),
+        advice=training.advice,
         sessions=1 + (len(recorded.sessions) if recorded else 0),
     )
-
-
-def _advice(context: SearchContext, conductor: Conductor) -> list[str]:
-    """Return recommendations for the next search."""
-    searched = conductor.board.searched
-    trials = [trial for trial in searched if trial.parent is None and not trial.is_duplicate]
-    confirmation = conductor.confirmation
-    spread = confirmation.spread if confirmation else None
-    return advise(conductor.space, trials, context.name, spread)

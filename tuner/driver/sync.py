@@ -145,11 +145,12 @@ def _checkpoint(trial: JournaledTrial, folder: Path) -> Path | None:
         return None
 
     from model.checkpoints import checkpoint  # imports torch
+    from model.checkpoints.header import recorded_digest
     from model.errors import CheckpointError
 
     try:
         metadata = checkpoint.read(path)[1]
-        is_kept = trial.weights in {None, checkpoint.recorded_digest(path)}
+        is_kept = trial.weights in {None, recorded_digest(path)}
     except CheckpointError:
         return None
     return path if is_kept and metadata["step"] == report.step else None

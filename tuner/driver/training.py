@@ -1,11 +1,13 @@
-"""Trains the trials of a search: chooses devices, starts workers, runs conductor and driver."""
+"""Trains the trials of a search: runs conductor and driver with the workers of a session."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 from tuner.conductor.conductor import Conductor
 from tuner.driver.context import SearchContext, attach_inputs
@@ -21,11 +23,9 @@ from tuner.driver.optuna_dashboard import StudyStore, study_url
 from tuner.journal.events import SearchBegun, SessionBegun
 from tuner.journal.journaled_search import environment_changes
 from tuner.journal.repeat import repeat, restored_decisions
+from tuner.results.advice import advise
 from tuner.schedulers.scheduler import RULES
 from tuner.tracking.reuse import ReuseIndex
-
-if TYPE_CHECKING:
-    from tuner.workers.devices import Devices
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class TrainingResult:
         training_seconds: seconds that the workers trained, summed over workers.
         first_turn: time at which the first trial started to train, in seconds since the epoch;
             infinity if no worker answered.
+        advice: recommendations for the next search; none if the session was halted.
     """
 
     conductor: Conductor
@@ -48,6 +49,7 @@ class TrainingResult:
     workers: int
     training_seconds: float
     first_turn: float
+    advice: list[str]
 
 
 def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
@@ -57,9 +59,10 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
         context: inputs of the session.
         interrupts: deferred signals of the user.
     """
-    from tuner.workers.cluster import answer_of, start_workers, usage_of
+    from tuner.workers.cluster import answer_of, usage_of
 
-    announce = interrupts.announce
+    announce, team = interrupts.announce, context.team
+    workers, slots = team.workers, team.slots
 
     def check_interrupt() -> None:
         interrupts.announce = lambda number: None  # the driver says that the search ends
@@ -67,11 +70,6 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
 
     with context.ray:
         interrupts.check()
-        folders = str(context.checkpoints), str(context.home.starts)
-        devices, in_order = choose_devices(context)
-        if devices.needs_calibration:
-            devices = calibrate(devices, context, interrupts.check)
-        workers = start_workers(devices, context.corpus, folders, gated=True)
         attach_inputs(context)  # while the workers start
 
         from tuner.workers.watchdog import Watchdog
@@ -79,14 +77,13 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
         environment: dict[str, str] = answer_of(
             workers[0].environment.remote(), on_wait=interrupts.check
         )
-        slots = devices.number * devices.slots
-        conductor = _make_conductor(context, slots, environment, in_order=in_order)
+        conductor = _make_conductor(context, slots, environment, in_order=team.in_order)
         driver = Driver(
             conductor,
             context.journal,
             workers,
             _make_observers(context, conductor, workers, environment),
-            in_order=in_order,
+            in_order=team.in_order,
             check_interrupt=check_interrupt,
             watchdog=Watchdog(workers, context.space.engine.timeout_seconds),
         )
@@ -103,51 +100,39 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
             context.view.end()
             driver.close()
         usages = [usage_of(worker) for worker in workers]
+        with _ending(context.ray):
+            # Meanwhile, because both take a second or two. Nothing here calls Ray, and the
+            # variables of this function keep all that refers to Ray until it has ended.
+            advice = [] if driver.halted else _advice(context, conductor)
     return TrainingResult(
         conductor,
         driver.halted,
         environment,
-        devices.number,
+        len(workers),
         sum(usage.get("training_seconds", 0.0) for usage in usages),
         min(usage.get("first_turn", math.inf) for usage in usages),
+        advice,
     )
 
 
-def choose_devices(context: SearchContext) -> tuple[Devices, bool]:
-    """Return the devices, and True if reports are taken in the order of the lanes' clocks.
-
-    A resumed search keeps its number of slots, its order of reports and its dtype, because the
-    decisions in its journal depend on them.
-    """
-    from tuner.workers.devices import find_devices
-
-    devices, order = find_devices(context.space), context.space.search.order
-    last = context.recorded.session if context.recorded else None
-    if last is None:
-        return devices, order == "tokens" or (order == "auto" and devices.number == 1)
-    # The number of devices may have changed: each takes its share of the slots, rounded up.
-    slots = math.ceil(last.slots / devices.number)
-    if not devices.needs_calibration:
-        slots = max(devices.slots, slots)
-    before = last.environment
-    if devices.dtype == "auto" and before["device"].startswith(devices.kind):
-        # "auto" may mean another dtype in this version than when the search began.
-        devices = replace(devices, dtype=before["dtype"])
-    return replace(devices, slots=slots, needs_calibration=False), last.in_order
+@contextmanager
+def _ending(ray: ExitStack) -> Iterator[None]:
+    """Shut Ray down in a thread while the block runs."""
+    thread = threading.Thread(target=ray.close, name="ray-end")
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
 
 
-def calibrate(
-    devices: Devices, context: SearchContext, check_interrupt: Callable[[], None]
-) -> Devices:
-    """Return the devices with the number of slots that suits trials like the first one best."""
-    from tuner.workers.cluster import calibrated
-
-    context.view.phase("measuring how many trials the GPU should train at one time")
-    space = context.space
-    spec = space.spec(space.defaults(), context.facts, space.search.seed)
-    most = math.ceil(space.search.trials / devices.number)
-    file = context.home.calibration
-    return calibrated(devices, context.corpus, spec, most, file, on_wait=check_interrupt)
+def _advice(context: SearchContext, conductor: Conductor) -> list[str]:
+    """Return recommendations for the next search."""
+    searched = conductor.board.searched
+    trials = [trial for trial in searched if trial.parent is None and not trial.is_duplicate]
+    confirmation = conductor.confirmation
+    spread = confirmation.spread if confirmation else None
+    return advise(conductor.space, trials, context.name, spread)
 
 
 def _make_conductor(

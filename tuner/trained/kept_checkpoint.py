@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from model.checkpoints.checkpoint import recorded_digest
+from model.checkpoints.header import recorded_digest
 from model.errors import CheckpointError
 from tuner.errors import RecordError
 from tuner.formatting import short_hash, short_run

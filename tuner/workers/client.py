@@ -22,6 +22,7 @@ from tuner.workers.assignment import Assignment
 _MOST_DEATHS = 3  # of a worker before the next report of a trial: the trial may be the cause
 _RESTART_SECONDS = 600.0  # longest wait for a worker that Ray restarts
 _RETRY_SECONDS = 0.2  # between two pings of a worker that Ray restarts
+_IDLE_SECONDS = 0.2  # between two questions of a client without an assignment
 
 
 class TrialClient:
@@ -113,7 +114,7 @@ def _in_one_line(error: Exception) -> str:
 
 
 class TuneTrainable(tune.Trainable):
-    """One assignment as a Ray Tune trial.
+    """One assignment as a Ray Tune trial, or none: then it waits for the scheduler to end it.
 
     Only the driver calls `Worker.stop`: when Tune ends a client, the client does not know whether
     the driver has already assigned the next segment of its trial to another slot.
@@ -124,9 +125,10 @@ class TuneTrainable(tune.Trainable):
         self._workers = workers
         self._accept(config["assignment"])
 
-    def _accept(self, assignment: Assignment) -> None:
+    def _accept(self, assignment: Assignment | None) -> None:
         self._assignment = assignment
-        self._client = TrialClient(self._workers[assignment.worker], assignment)
+        if assignment is not None:
+            self._client = TrialClient(self._workers[assignment.worker], assignment)
 
     @override
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -137,6 +139,9 @@ class TuneTrainable(tune.Trainable):
     def step(self) -> dict[str, Any]:
         # Never "done": the scheduler says when to stop. The metrics stay inside the report,
         # because Tune keeps a history of each top-level metric for each trial.
+        if self._assignment is None:
+            time.sleep(_IDLE_SECONDS)
+            return {"report": None}
         report = self._client.next_report()
         return {
             "report": report,

@@ -22,6 +22,7 @@ from model.corpus.corpus import Corpus
 from model.spec.trial import TrialSpec
 from tuner.workers.devices import Devices
 from tuner.workers.ray_folder import ray_folder
+from tuner.workers.ray_helpers import without_helpers
 
 _ANSWER_SECONDS = 10.0
 _WAIT_SECONDS = 0.05  # between two calls of a function while Ray starts
@@ -125,15 +126,16 @@ class _RaySession(threading.Thread):
             return
         logging.getLogger("ray").setLevel(logging.ERROR)  # Ray notes that this is a thread
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the driver reports failures
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=self._object_store_bytes,
-            resources={SLOT: _MOST_SLOTS},
-            _temp_dir=str(self.folder / "ray"),
-        )
+        with without_helpers(self.folder):
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=self._object_store_bytes,
+                resources={SLOT: _MOST_SLOTS},
+                _temp_dir=str(self.folder / "ray"),
+            )
         try:
             self.started.set()
             self.ended.wait()
@@ -145,7 +147,6 @@ class _RaySession(threading.Thread):
             gc.collect()
             gc.disable()
             try:
-                _kill_helpers(self.folder)
                 ray.shutdown()
             finally:
                 gc.enable()
@@ -172,20 +173,6 @@ def _ray_environment(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.environ.pop(_TOKEN_PATH, None)
-
-
-def _kill_helpers(folder: Path) -> None:
-    """Kill the processes of a Ray session that need not end in order: its monitors.
-
-    They do not receive SIGTERM, and Ray waits a second for each before it kills it.
-    """
-    import psutil
-
-    for child in psutil.Process().children():
-        with contextlib.suppress(psutil.Error):
-            is_rays = any(str(folder) in argument for argument in child.cmdline())
-            if is_rays and child.name() not in {"raylet", "gcs_server"}:
-                child.kill()
 
 
 @cache

@@ -2,8 +2,8 @@
 
     python -m parts.makespan.peers SIDE SETUP.json       one search, for bench/makespan.py
 
-Every side trains with our engine, one slot wide, and reads the prepared corpus from disk. The sides
-follow the documentation of their tools:
+Every side but the last trains with our engine, one slot wide, and all read the prepared corpus from
+disk. The sides follow the documentation of their tools:
 
     ray           Ray Tune: a function that calls `tune.report`, ASHAScheduler, OptunaSearch with
                   TPE; one processor for each trial, and on a GPU a fraction of it
@@ -11,6 +11,7 @@ follow the documentation of their tools:
     optuna        Optuna: a study in shared storage, TPE and SuccessiveHalvingPruner, a pool of
                   processes that end with their trial
     optuna-pool   Optuna with processes that train one trial after the other
+    optuna-plain  as optuna-pool, with a training loop of torch's own parts (plain.py)
 
 Prints one JSON object as the last line of standard output.
 """
@@ -25,7 +26,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ class Setup:
         trials: number of trials.
         concurrent: number of trials at one time.
         device: "cpu" or "cuda".
+        plain: True to train with a plain loop, not with our engine.
     """
 
     space: str
@@ -54,6 +56,7 @@ class Setup:
     trials: int
     concurrent: int
     device: str
+    plain: bool = False
 
 
 def space_of(setup: Setup) -> Any:
@@ -67,7 +70,6 @@ def space_of(setup: Setup) -> Any:
 def train(setup: Setup, values: Values, report: Callable[[float, int], None]) -> None:
     """Train one trial; `report` takes validation loss and tokens, and may raise to stop it."""
     from model.corpus.corpus import load
-    from model.engine.engine import Engine
     from tuner.space.data_facts import DataFacts
 
     space = space_of(setup)
@@ -75,16 +77,37 @@ def train(setup: Setup, values: Values, report: Callable[[float, int], None]) ->
     assert corpus is not None
     draw = {parameter.label: values[parameter.name] for parameter in space.searched}
     spec = space.spec(draw, DataFacts.of(corpus), space.search.seed)
-    engine = Engine(*corpus.splits, slots=1, device=setup.device)
-    engine.add_trial("0", spec)
     path = Path(setup.folder, f"{os.getpid()}-{uuid.uuid4().hex[:8]}.trained")
-    with path.open("w") as log:
-        while engine.num_pending:
-            reports = engine.step()
-            log.write(f"{time.time()} {engine.training_seconds} {engine.tokens}\n")
-            log.flush()
-            for r in reports:
-                report(r.val_loss if math.isfinite(r.val_loss) else math.inf, r.tokens)
+    with path.open("w") as file:
+
+        def log(seconds: float, tokens: int) -> None:
+            file.write(f"{time.time()} {seconds} {tokens}\n")
+            file.flush()
+
+        if setup.plain:
+            from parts.makespan.plain import PlainTrial
+
+            PlainTrial(spec, corpus, setup.device).run(log, report)
+        else:
+            _train_with_engine(spec, corpus, setup.device, log, report)
+
+
+def _train_with_engine(
+    spec: Any,
+    corpus: Any,
+    device: str,
+    log: Callable[[float, int], None],
+    report: Callable[[float, int], None],
+) -> None:
+    from model.engine.engine import Engine
+
+    engine = Engine(*corpus.splits, slots=1, device=device)
+    engine.add_trial("0", spec)
+    while engine.num_pending:
+        reports = engine.step()
+        log(engine.training_seconds, engine.tokens)
+        for r in reports:
+            report(r.val_loss if math.isfinite(r.val_loss) else math.inf, r.tokens)
 
 
 def distributions(space: Any) -> dict[str, Any]:
@@ -259,6 +282,7 @@ SIDES: Mapping[str, Callable[[Setup], dict[str, Any]]] = {
     "ray-reuse": lambda setup: by_ray(setup, reuse=True),
     "optuna": lambda setup: by_optuna(setup, fresh=True),
     "optuna-pool": lambda setup: by_optuna(setup, fresh=False),
+    "optuna-plain": lambda setup: by_optuna(replace(setup, plain=True), fresh=False),
 }
 
 

@@ -20,6 +20,11 @@ def test_environment_names_device_and_dtype() -> None:
     assert environment("mps")["device"].startswith("mps: ")
 
 
+def test_environment_can_be_unpickled_without_torch() -> None:
+    """A worker sends it to the driver, which must not wait for the import of torch."""
+    assert {type(value) for value in environment("cpu").values()} == {str}
+
+
 def test_environment_has_the_width_on_gpus_only() -> None:
     assert environment("cpu", width=3)["width"] == "any"
     assert environment("mps", width=3)["width"] == "3"

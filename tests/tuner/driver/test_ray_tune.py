@@ -49,8 +49,9 @@ def make_adapter(driver: Any) -> tuple[TuneSearcher, TuneCallback, Clock]:
     return TuneSearcher(driver, barrier), TuneCallback(driver, barrier), clock
 
 
-def tune_trial(number: int) -> Any:
-    return SimpleNamespace(config={"assignment": Assignment(str(number), 0, "{}")}, error_file=None)
+def tune_trial(number: int | None) -> Any:
+    assignment = None if number is None else Assignment(str(number), 0, "{}")
+    return SimpleNamespace(config={"assignment": assignment}, error_file=None)
 
 
 def test_searcher_suggests_assignments_until_the_search_is_over() -> None:
@@ -60,6 +61,33 @@ def test_searcher_suggests_assignments_until_the_search_is_over() -> None:
     assert searcher.suggest("b") is None
     driver.is_over = True
     assert searcher.suggest("b") == searcher.FINISHED
+
+
+def test_a_client_without_assignment_waits_and_keeps_its_process() -> None:
+    driver = FakeDriver(0, 1)
+    searcher, _, _ = make_adapter(driver)
+    searcher.suggest("a")
+    searcher.suggest("b")
+    assert searcher.suggest("c") is None, "no client is free, and a third is not needed"
+    searcher.on_trial_complete("a")
+    assert searcher.suggest("c") == {"assignment": None}
+    assert searcher.suggest("d") is None
+    searcher.on_trial_complete("c")
+    driver.ready.append(Assignment("2", 0, "{}"))
+    assert searcher.suggest("d") == {"assignment": Assignment("2", 0, "{}")}
+
+
+@pytest.mark.parametrize(("ready", "is_over"), [(False, False), (True, False), (False, True)])
+def test_a_client_waits_until_there_is_an_assignment_or_the_end(ready: bool, is_over: bool) -> None:
+    driver: Any = FakeDriver(*([0] if ready else []))
+    driver.is_over = is_over
+    scheduler = TuneScheduler(driver)
+    verdict = scheduler.on_trial_result(None, tune_trial(None), {"report": None})
+    assert verdict == (scheduler.STOP if ready or is_over else scheduler.CONTINUE)
+    _, callback, _ = make_adapter(driver)
+    callback.on_trial_start(0, [], tune_trial(None))
+    callback.on_trial_error(0, [], tune_trial(None))
+    assert driver.calls == [], "a client that waits is no trial of the driver"
 
 
 def test_scheduler_stops_a_trial_as_the_driver_says() -> None:

@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 
 from model.checkpoints import checkpoint
+from model.checkpoints.header import recorded_digest
 from model.engine.report import Report, Status
 from model.spec.trial import InitFrom
 from tests.conftest import MakeSpec
@@ -315,7 +316,7 @@ def test_sync_sends_the_states_of_the_best_trials(
     assert files(0) == ("search_space.yaml", "journal.jsonl", "the checkpoint of trial 0")
     assert files() == ()
     assert files(1, 0, t1="0" * 64) == ("journal.jsonl",)  # another file than the journal names
-    digest = checkpoint.recorded_digest(folder / "1" / "000000010.safetensors")
+    digest = recorded_digest(folder / "1" / "000000010.safetensors")
     assert files(1, 0, t1=digest) == ("journal.jsonl", "the checkpoint of trial 1")
     trials = record.trials(record.search())
     assert [record.has(trial.run_id, CHECKPOINT_FILE) for trial in trials] == [

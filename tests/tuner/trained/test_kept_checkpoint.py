@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from model.checkpoints import checkpoint
+from model.checkpoints.header import recorded_digest
 from model.engine.report import Report, Status
 from tests.conftest import MakeSpec
 from tests.tuner.simulated_search import FACTS
@@ -45,7 +46,7 @@ class Recorded:
 
     def write_weights(self, value: float) -> str:
         checkpoint.write(self.file, {"weights.x": torch.full((2,), value)}, {"step": 4})
-        return checkpoint.recorded_digest(self.file)
+        return recorded_digest(self.file)
 
     def record(self, *events: Event) -> None:
         """Append events to the journal, and attach it."""

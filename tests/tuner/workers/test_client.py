@@ -176,6 +176,8 @@ def test_trainable_uses_its_worker_and_is_never_done() -> None:
     assert "done" not in result
     assert trial.reset_config({"assignment": replace(JOB, trial_id="8")})
     assert trial.step()["worker"] == 0
+    assert trial.reset_config({"assignment": None})
+    assert trial.step() == {"report": None}, "it waits"
     trial.cleanup()  # type: ignore[no-untyped-call]
     assert "stop" not in workers[0].calls + workers[1].calls
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tuner.driver.training import calibrate, choose_devices
+from tuner.driver.team import calibrate, choose_devices
 from tuner.journal.events import SessionBegun
 from tuner.space.data_facts import DataFacts
 from tuner.space_file.load import load_space
@@ -17,11 +17,6 @@ from tuner.workers import devices as devices_module
 from tuner.workers.devices import Devices
 
 SPACE = load_space(Path(__file__).parents[3] / "search_spaces" / "lm.yaml")
-
-
-def context(last: SessionBegun | None = None, **more: Any) -> Any:
-    recorded = None if last is None else SimpleNamespace(session=last)
-    return SimpleNamespace(space=SPACE, recorded=recorded, **more)
 
 
 @pytest.mark.parametrize(
@@ -51,13 +46,12 @@ def test_resumed_search_keeps_its_slots_and_dtype(
         device, dtype, slots = last
         environment = {"device": device, "dtype": dtype}
         recorded = SessionBegun(environment, slots, in_order=True)
-    on, _ = choose_devices(context(recorded))
+    on, _ = choose_devices(SPACE, recorded)
     assert (on.slots, on.dtype, on.needs_calibration) == expected
 
 
 def test_slots_are_measured_for_the_first_trial(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
-    messages: list[str] = []
 
     def check() -> None:
         pass
@@ -68,10 +62,9 @@ def test_slots_are_measured_for_the_first_trial(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(cluster, "calibrated", calibrated)
     facts = DataFacts(2048, 1_000_000, 10_000, "data", "tokenizer")
-    home, view = SimpleNamespace(calibration=Path("x")), SimpleNamespace(phase=messages.append)
+    home: Any = SimpleNamespace(calibration=Path("x"))
+    corpus: Any = "c"
     on = Devices("cuda", 5, 8, "auto", True)
-    made = context(facts=facts, corpus="c", home=home, view=view)
-    assert calibrate(on, made, check).slots == 4
+    assert calibrate(on, SPACE, home, corpus, facts, check).slots == 4
     spec = SPACE.spec(SPACE.defaults(), facts, SPACE.search.seed)
     assert asked == [(on, "c", spec, 5, Path("x"), check)], "24 trials on 5 GPUs"
-    assert messages == ["measuring how many trials the GPU should train at one time"]

@@ -1,0 +1,123 @@
+"""Workers of a session: chooses their devices and starts them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from model.corpus.corpus import Corpus
+from tuner.driver.view import View
+from tuner.home import Home
+from tuner.journal.events import SessionBegun
+from tuner.space.data_facts import DataFacts
+from tuner.space.space import SearchSpace
+
+if TYPE_CHECKING:
+    from tuner.workers.devices import Devices
+
+CHECKPOINTS = "checkpoints"  # folder in that of a search
+
+
+@dataclass(frozen=True)
+class Team:
+    """Workers of a session.
+
+    Attributes:
+        devices: devices of the workers.
+        workers: handles of the workers.
+        in_order: True if reports are taken in the order of the lanes' clocks.
+    """
+
+    devices: Devices
+    workers: list[Any]
+    in_order: bool
+
+    @property
+    def slots(self) -> int:
+        """Number of trials in training at one time."""
+        return self.devices.number * self.devices.slots
+
+    def end(self) -> None:
+        """End the workers, which have not trained yet."""
+        import ray
+
+        for worker in self.workers:
+            ray.kill(worker)
+
+
+def start_team(
+    name: str,
+    space: SearchSpace,
+    home: Home,
+    corpus: Corpus,
+    facts: DataFacts,
+    last: SessionBegun | None,
+    view: View,
+    check_interrupt: Callable[[], None],
+) -> Team:
+    """Start the workers of a search; Ray must have been started.
+
+    A worker takes seconds to import torch, so it is started before the tracking store is open.
+
+    Args:
+        name: name of the search.
+        space: search space.
+        home: home of the search.
+        corpus: prepared data.
+        facts: facts of the data that specifications depend on.
+        last: last session of a resumed search; None if the search begins.
+        view: view for the user.
+        check_interrupt: function that raises KeyboardInterrupt once the user wants to end.
+    """
+    from tuner.workers.cluster import start_workers
+
+    devices, in_order = choose_devices(space, last)
+    if devices.needs_calibration:
+        view.phase("measuring how many trials the GPU should train at one time")
+        devices = calibrate(devices, space, home, corpus, facts, check_interrupt)
+    folders = str(home.search(name) / CHECKPOINTS), str(home.starts)
+    return Team(devices, start_workers(devices, corpus, folders, gated=True), in_order)
+
+
+def choose_devices(space: SearchSpace, last: SessionBegun | None) -> tuple[Devices, bool]:
+    """Return the devices, and True if reports are taken in the order of the lanes' clocks.
+
+    A resumed search keeps its number of slots, its order of reports and its dtype, because the
+    decisions in its journal depend on them.
+
+    Args:
+        space: search space.
+        last: last session of a resumed search; None if the search begins.
+    """
+    from tuner.workers.devices import find_devices
+
+    devices, order = find_devices(space), space.search.order
+    if last is None:
+        return devices, order == "tokens" or (order == "auto" and devices.number == 1)
+    # The number of devices may have changed: each takes its share of the slots, rounded up.
+    slots = math.ceil(last.slots / devices.number)
+    if not devices.needs_calibration:
+        slots = max(devices.slots, slots)
+    before = last.environment
+    if devices.dtype == "auto" and before["device"].startswith(devices.kind):
+        # "auto" may mean another dtype in this version than when the search began.
+        devices = replace(devices, dtype=before["dtype"])
+    return replace(devices, slots=slots, needs_calibration=False), last.in_order
+
+
+def calibrate(
+    devices: Devices,
+    space: SearchSpace,
+    home: Home,
+    corpus: Corpus,
+    facts: DataFacts,
+    check_interrupt: Callable[[], None],
+) -> Devices:
+    """Return the devices with the number of slots that suits trials like the first one best."""
+    from tuner.workers.cluster import calibrated
+
+    spec = space.spec(space.defaults(), facts, space.search.seed)
+    most = math.ceil(space.search.trials / devices.number)
+    return calibrated(devices, corpus, spec, most, home.calibration, on_wait=check_interrupt)
