@@ -58,9 +58,8 @@ def check_event(event: Event) -> None:
         case Reported():
             _check_types(event.report)
         case SessionEnded():
-            for seconds in (event.summary.get("wall_seconds"), event.first_turn):
-                if seconds is not None and not 0 <= seconds < _END_OF_TIME:
-                    raise ValueError(f"{seconds} seconds")
+            if not 0 <= (seconds := event.summary.get("wall_seconds", 0.0)) < _END_OF_TIME:
+                raise ValueError(f"{seconds} seconds")
 
 
 def check_order(events: Sequence[Event]) -> None:
