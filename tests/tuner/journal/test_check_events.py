@@ -76,7 +76,6 @@ def lines(folder: Path, *values: Mapping[str, Any]) -> Path:
         ("end", {"kept": ["0"]}),
         ("end", {"summary": {"x": "y"}}),
         ("end", {"summary": {"wall_seconds": float("inf")}}),
-        ("end", {"first_turn": float("nan")}),
         ("end", {"event": None}),
     ],
 )
