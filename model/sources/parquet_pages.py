@@ -57,7 +57,8 @@ def pages(file: IO[bytes], chunk: Any) -> Iterator[Page]:
     while place < end:
         reader = _Compact(file, place)
         header = reader.struct()
-        data: Any = next((header[i] for i in _DATA_HEADERS if i in header), {})
+        structs = (header.get(i) for i in _DATA_HEADERS)
+        data = next((each for each in structs if isinstance(each, dict)), {})
         encoding = data.get(4 if 8 in header else 2, 0)
         kind, size, stored, num_values = (
             header.get(1), header.get(2), header.get(3), data.get(1, 0)
