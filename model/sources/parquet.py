@@ -170,7 +170,7 @@ def _longest_in_dictionary(file: IO[bytes], number: int, column: str) -> int:
     texts = next(batches).column(column)
     if not pyarrow.types.is_dictionary(texts.type):
         return 0
-    return compute.max(compute.binary_length(texts.dictionary)).as_py() or 0
+    return int(compute.max(compute.binary_length(texts.dictionary)).as_py() or 0)
 
 
 def _text(value: bytes | None, where: str, column: str, errors: str, longest: int) -> str | None:
