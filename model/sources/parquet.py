@@ -139,7 +139,7 @@ def _batch_rows(
     """Return how many rows of a row group to decode at once; raise CorpusError for a large page."""
     group = table.metadata.row_group(number)
     chunks = [c for c in map(group.column, range(group.num_columns)) if c.path_in_schema in names]
-    mean = sum(c.total_uncompressed_size for c in chunks) // max(1, group.num_rows)
+    mean: int = sum(c.total_uncompressed_size for c in chunks) // max(1, group.num_rows)
     rows = min(_MOST_ROWS, max(1, _BATCH_BYTES // max(1, mean)))
     for chunk in chunks:
         sizes = PageSizes.of(file, chunk)
