@@ -206,8 +206,10 @@ def _build(
     """Build a corpus in a folder, or resume where an interrupted process stopped."""
     _tidy(building)
     shards = building / "shards"
-    shards.mkdir(parents=True, exist_ok=True)
     limit_path = building / "limit.json"
+    if _saved_split(building) is None:
+        shutil.rmtree(building, ignore_errors=True)  # of a damaged or earlier step
+    shards.mkdir(parents=True, exist_ok=True)
     if not limit_path.exists():
         # Written after the tokenizer: if the limit exists, the tokenizer is complete.
         if isinstance(chosen, Tokenizer):
@@ -218,9 +220,9 @@ def _build(
         _write_json(
             limit_path, {"cut": split.cut} if isinstance(split, PositionSplit) else split[0]
         )
-    limit = json.loads(limit_path.read_text(encoding="utf-8"))
-    split = PositionSplit(**limit) if isinstance(limit, dict) else DocumentSplit(limit)
-    tokenizer = Tokenizer.from_file(building)
+    saved = _saved_split(building)
+    assert saved is not None
+    split, tokenizer = saved
     pieces = shards_of(data, split, building, shards, tokenizer.fingerprint)
     count = done = 0
     for num_bytes in ordered_map(encode_shard, pieces, work.processes):
@@ -251,6 +253,16 @@ def _tidy(building: Path) -> None:
     for path in building.rglob("*"):
         if path.is_symlink() or path.name.startswith("."):
             path.unlink()
+
+
+def _saved_split(building: Path) -> tuple[Split, Tokenizer] | None:
+    """Return the split and the tokenizer of an interrupted preparation; None if it has none."""
+    try:
+        limit = json.loads((building / "limit.json").read_text(encoding="utf-8"))
+        split = PositionSplit(int(limit["cut"])) if isinstance(limit, dict) else None
+        return split or DocumentSplit(float(limit)), Tokenizer.from_file(building)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
 
 
 def _train(building: Path, data: DataConfig, config: TokenizerConfig, work: Work) -> Split:

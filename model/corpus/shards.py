@@ -81,7 +81,7 @@ def encode_shard(shard: _Shard) -> int:
     num_bytes = {split: 0 for split in SPLITS}
     for split, document in shard.documents:
         num_bytes[split] += utf8_size(document.text)
-    if not shard.path.exists():
+    if not _is_whole(shard.path):
         arrays: dict[str, Any] = {}
         tokenizer = _tokenizer(shard.tokenizer_folder, shard.tokenizer_fingerprint)
         for split in SPLITS:
@@ -91,6 +91,22 @@ def encode_shard(shard: _Shard) -> int:
         with replacing(shard.path) as file:
             np.savez(file, **arrays)
     return sum(num_bytes.values())
+
+
+def _is_whole(path: Path) -> bool:
+    """Return True if an earlier run wrote a shard; False also for a damaged file."""
+    if not path.is_file():
+        return False
+    try:
+        # Opened here: NumPy leaves a damaged file open. Reading checks the sums.
+        with path.open("rb") as file, np.load(file) as arrays:
+            kinds = ("", ".documents", ".bytes")
+            found = [[arrays[split + kind] for kind in kinds] for split in SPLITS]
+    except Exception:  # noqa: BLE001 - damaged headers raise also errors of Python's parser
+        return False
+    return all(
+        tokens.ndim == ends.ndim == 1 and num_bytes.ndim == 0 for tokens, ends, num_bytes in found
+    )
 
 
 @lru_cache(maxsize=1)

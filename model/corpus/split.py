@@ -94,7 +94,8 @@ def _cut_in(data: DataConfig, begin: int, end: int) -> int:
     texts, ends, position = list[str](), list[int](), 0
     for piece in documents(data):
         stop = position + len(piece.text)
-        texts.append(piece.text[max(0, begin - position) : max(0, end - position)])
+        if stop > begin:
+            texts.append(piece.text[max(0, begin - position) : max(0, end - position)])
         if piece.ends and begin < stop <= end:
             ends.append(stop - begin)
         position = stop

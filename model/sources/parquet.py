@@ -139,7 +139,7 @@ def _batch_rows(
     """Return how many rows of a row group to decode at once; raise CorpusError for a large page."""
     group = table.metadata.row_group(number)
     chunks = [c for c in map(group.column, range(group.num_columns)) if c.path_in_schema in names]
-    mean = sum(c.total_uncompressed_size for c in chunks) // max(1, group.num_rows)
+    mean: int = sum(c.total_uncompressed_size for c in chunks) // max(1, group.num_rows)
     rows = min(_MOST_ROWS, max(1, _BATCH_BYTES // max(1, mean)))
     for chunk in chunks:
         sizes = PageSizes.of(file, chunk)
@@ -170,7 +170,7 @@ def _longest_in_dictionary(file: IO[bytes], number: int, column: str) -> int:
     texts = next(batches).column(column)
     if not pyarrow.types.is_dictionary(texts.type):
         return 0
-    return compute.max(compute.binary_length(texts.dictionary)).as_py() or 0
+    return int(compute.max(compute.binary_length(texts.dictionary)).as_py() or 0)
 
 
 def _text(value: bytes | None, where: str, column: str, errors: str, longest: int) -> str | None:

@@ -57,15 +57,20 @@ def pages(file: IO[bytes], chunk: Any) -> Iterator[Page]:
     while place < end:
         reader = _Compact(file, place)
         header = reader.struct()
-        data: Any = next((header[i] for i in _DATA_HEADERS if i in header), {})
-        encoding = data.get(4 if 8 in header else 2, 0)
-        kind, size, stored, num_values = (
-            header.get(1), header.get(2), header.get(3), data.get(1, 0)
-        )  # fmt: skip
-        if not all(type(x) is int and x >= 0 for x in (kind, size, stored, num_values, encoding)):
-            raise ValueError("the header of a page is damaged")
-        yield Page(kind == _DICTIONARY_PAGE, num_values, size, encoding)
+        structs = (header.get(i) for i in _DATA_HEADERS)
+        data: dict[int, Any] = next((each for each in structs if isinstance(each, dict)), {})
+        kind, size, stored = (_number(header, field) for field in (1, 2, 3))
+        encoding = _number(data, 4 if 8 in header else 2, 0)
+        yield Page(kind == _DICTIONARY_PAGE, _number(data, 1, 0), size, encoding)
         place = reader.place + stored
+
+
+def _number(fields: dict[int, Any], field: int, default: int | None = None) -> int:
+    """Return a field that must be a number from 0 on."""
+    value = fields.get(field, default)
+    if not isinstance(value, int) or value < 0:
+        raise ValueError("the header of a page is damaged")
+    return value
 
 
 class PageSizes:

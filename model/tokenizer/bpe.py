@@ -30,6 +30,8 @@ Merges = list[tuple[bytes, bytes]]
 
 _PIECE_CHARACTERS = 1 << 20  # characters counted at a time
 _MOST_PRETOKENS = 1 << 18  # limit of different pre-tokens in memory, and in the training
+_MOST_BYTES = 1 << 26  # of different pre-tokens; the training takes about 30 times the memory
+_LONG_PRETOKENS = 64  # characters on average, from which on the memory of counts is limited
 _MERGES_PER_REPORT = 256
 
 
@@ -45,7 +47,7 @@ def train_bpe(
     """Train a byte-level BPE on a UTF-8 text file of any size.
 
     The result does not depend on the number of processes. Memory is bounded: of more than 262,144
-    different pre-tokens, the rarest are left out of the merging.
+    different pre-tokens, or 64 MB of them, the rarest are left out of the merging.
 
     Args:
         input_path: the text.
@@ -115,6 +117,7 @@ class PretokenCounts:
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
+        self._characters = 0  # of pieces with long pre-tokens
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._database: sqlite3.Connection | None = None
 
@@ -134,7 +137,10 @@ class PretokenCounts:
     def add(self, counts: Mapping[str, int]) -> None:
         """Add the counts of one piece of text."""
         self._counts.update(counts)
-        if len(self._counts) > _MOST_PRETOKENS:
+        characters = sum(map(len, counts))
+        if characters > _LONG_PRETOKENS * len(counts):
+            self._characters += characters
+        if len(self._counts) > _MOST_PRETOKENS or self._characters > _MOST_BYTES:
             self._to_disk()
 
     def _to_disk(self) -> None:
@@ -152,18 +158,29 @@ class PretokenCounts:
         )
         self._database.commit()
         self._counts.clear()
+        self._characters = 0
 
     def most_frequent(self) -> dict[bytes, int]:
-        """Return counts by bytes: those of the 262,144 most frequent pre-tokens, ties by bytes."""
+        """Return counts by bytes: those of the most frequent pre-tokens, ties by bytes.
+
+        There are at most 262,144 of them, with at most 64 MB of text.
+        """
         if self._database is None:
-            return {_to_bytes(pretoken): n for pretoken, n in self._counts.items()}
+            counts = {_to_bytes(pretoken): n for pretoken, n in self._counts.items()}
+            if sum(map(len, counts)) <= _MOST_BYTES:
+                return counts
         self._to_disk()
-        return dict(
-            self._database.execute(
-                "SELECT pretoken, n FROM counts ORDER BY n DESC, pretoken LIMIT ?",
-                (_MOST_PRETOKENS,),
-            )
+        assert self._database is not None
+        rows = self._database.execute(
+            "SELECT pretoken, n FROM counts ORDER BY n DESC, pretoken LIMIT ?", (_MOST_PRETOKENS,)
         )
+        counts, size = {}, 0
+        for pretoken, n in rows:
+            size += len(pretoken)
+            if size > _MOST_BYTES:
+                break
+            counts[pretoken] = n
+        return counts
 
 
 def _to_bytes(text: str) -> bytes:

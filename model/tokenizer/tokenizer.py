@@ -37,6 +37,7 @@ _SLICE_CHARACTERS = 1 << 17  # of a long text encoded at a time: they fit the pr
 _FEW_CHARACTERS = 1 << 12  # up to this length, a dictionary is faster than arrays
 # Short pieces of a stream are joined up to this size: line by line takes three times as long.
 _GATHERED_CHARACTERS = 1 << 14
+_PLACES = 1 << 32  # bytes of a pre-token have lower places
 _NEVER = 1 << 62  # rank of a pair that is not merged
 _SHOWN_BYTES = 20  # of a pre-token, on both sides of a byte that is named in a message
 _MOST_IDS = 1 << 24
@@ -319,19 +320,21 @@ class Tokenizer:
     def _merge_long(self, ids: list[int]) -> list[int]:
         """Merge as `_merge` does, with a linked list and a heap: n·log n in the length."""
         end = len(ids)
-        after = [*range(1, end), -1]
-        before = [-1, *range(end - 1)]
+        after = array("q", range(1, end + 1))
+        after[-1] = -1
+        before = array("q", range(-1, end - 1))
         ranks = self._ranks
-        heap = [(ranks[pair], i) for i, pair in enumerate(pairwise(ids)) if pair in ranks]
+        # A rank and a place are one number: tuples would take four times the memory.
+        heap = [ranks[pair] * _PLACES + i for i, pair in enumerate(pairwise(ids)) if pair in ranks]
         heapq.heapify(heap)
 
         def push(i: int) -> None:
             rank = ranks.get((ids[i], ids[after[i]]))
             if rank is not None:
-                heapq.heappush(heap, (rank, i))
+                heapq.heappush(heap, rank * _PLACES + i)
 
         while heap:
-            rank, i = heapq.heappop(heap)
+            rank, i = divmod(heapq.heappop(heap), _PLACES)
             j = after[i]
             if ids[i] < 0 or j < 0 or ranks.get((ids[i], ids[j])) != rank:
                 continue  # outdated: one of the two has been merged

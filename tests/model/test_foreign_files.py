@@ -10,7 +10,7 @@ import io
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,11 +109,9 @@ def test_tokenizers(tmp_path: Path, tokenizer: Tokenizer, kind: str) -> None:
 
     for file in files:
         seed = file.read_bytes()
-        mutate: Callable[[int], bytes] = lambda n, seed=seed: mutated_bytes([seed], n)  # noqa: E731
-        mutations = [mutate]
+        mutations = [partial(mutated_bytes, [seed])]
         if file.suffix == ".json":
-            small = json.loads(seed)
-            mutations.append(lambda n, small=small: mutated_json([small], n))  # type: ignore[misc]
+            mutations.append(partial(mutated_json, [json.loads(seed)]))
         for each in mutations:
             check_reading(each, read, tmp_path, file.name, (CorpusError,))
         file.write_bytes(seed)
@@ -158,7 +156,7 @@ def test_prepared_corpora(corpus: Path, tmp_path: Path, name: str) -> None:
 
 def use(corpus: Corpus) -> None:
     for part in ("train", "validation"):
-        tokens, ends, num_bytes = corpus.split(part)  # type: ignore[arg-type]
+        tokens, ends, num_bytes = corpus.split(part)
         assert tokens.ndim == ends.ndim == 1
         assert len(tokens)
         assert int(np.max(tokens)) < corpus.vocab_size

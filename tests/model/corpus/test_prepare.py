@@ -272,6 +272,27 @@ def test_open_corpus_survives_deleted_files(texts: Path, tmp_path: Path) -> None
 # interruptions -----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", ["limit.json", "tokenizer.json", "shards/000000.npz"])
+def test_prepare_makes_damaged_parts_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "a.txt").write_text("<|endoftext|>".join(f"text {i}" for i in range(50)))
+    data, config = DataConfig(files=(str(tmp_path / "a.txt"),)), TokenizerConfig(vocab_size=260)
+    calm = prepare(data, config, tmp_path / "calm")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(preparation, "assemble", interrupted)
+        prepare(data, config, tmp_path / "cache")
+    (building,) = (tmp_path / "cache").glob(".building-*")
+    damaged = building / name
+    damaged.write_bytes(damaged.read_bytes()[:-5])
+    again = prepare(data, config, tmp_path / "cache")
+    assert again.train.tolist() == calm.train.tolist()
+
+
+def interrupted(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize(
     ("module", "at", "redone"),
     [

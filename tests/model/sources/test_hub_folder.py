@@ -45,7 +45,7 @@ def read(root: Path, **options: Any) -> list[str]:
     return [d.text for d in documents(DataConfig(hub=str(root), **options))]
 
 
-def named(path: str) -> Callable[[Path], None]:
+def named(path: Any) -> Callable[[Path], None]:
     return lambda root: card(root, path)
 
 
@@ -70,30 +70,30 @@ def saved(root: Path) -> None:
     (root / "state.json").write_text(json.dumps(state))
 
 
-REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
+REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "parent": (named("../outside/s.jsonl"), r"README.md names '../outside/s.jsonl', outside"),
     "absolute": (named("/etc/*.txt"), r"README.md names '/etc/\*.txt', outside of it"),
     "address": (named("https://localhost:9/s.jsonl"), r"names 'https://localhost:9/s.jsonl'"),
     "archive": (named("zip://s.jsonl::../a.zip"), r"names 'zip://s.jsonl::../a.zip'"),
     "splits": (
-        named([{"split": "train", "path": ["a.jsonl", "x/../../outside/*"]}]),  # type: ignore[arg-type]
+        named([{"split": "train", "path": ["a.jsonl", "x/../../outside/*"]}]),
         r"names 'x/../../outside/\*'",
     ),
     "folder": (lambda root: card(root, "*.jsonl", data_dir="/etc"), r"names '/etc'"),
     "hidden": (hidden, r"it names .*\.more/h.jsonl, which is hidden or not a file"),
     "settings": (
-        lambda root: (root / ".huggingface.yaml").write_text("configs: []") and None,
+        lambda root: (root / ".huggingface.yaml").write_text("configs: []"),
         r"\.huggingface\.yaml is a hidden file; move its contents to README.md",
     ),
     "link": (linked("b.jsonl", "../outside/s.jsonl"), r"b.jsonl is a link to .*s.jsonl, outside"),
     "link to a folder": (linked("sub", "../outside"), r"sub is a link to a folder; copy"),
     "state": (saved, r"state.json names '../outside/x.arrow', outside of it"),
     "kind": (
-        lambda root: (root / "a.jsonl").rename(root / "a.pkl") and None,
+        lambda root: (root / "a.jsonl").rename(root / "a.pkl"),
         r"cannot be loaded|would be read as",
     ),
     "head": (
-        lambda root: (root / "README.md").write_text(f"---\na: {'[' * 5000}\n---\n") and None,
+        lambda root: (root / "README.md").write_text(f"---\na: {'[' * 5000}\n---\n"),
         r"README.md has no valid head",
     ),
 }

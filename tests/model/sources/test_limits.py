@@ -32,8 +32,8 @@ def read(path: Path, longest: int | None = None, **options: Any) -> list[str]:
     return [document.text for document in documents(data)]
 
 
-def compressed(name: str, *parts: bytes) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).write_bytes(gzip.compress(b"".join(parts), 1)) and None
+def compressed(name: str, *parts: bytes) -> Callable[[Path], Any]:
+    return lambda folder: (folder / name).write_bytes(gzip.compress(b"".join(parts), 1))
 
 
 def columns(values: Any, **options: Any) -> Callable[[Path], None]:
@@ -49,7 +49,7 @@ def repeated() -> Any:
     return pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 40), texts)
 
 
-BOMBS: dict[str, tuple[Callable[[Path], None], str]] = {
+BOMBS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "row": (
         compressed("a.jsonl.gz", b'{"text": "', b"a" * UNPACKED * MEGABYTE, b'"}\n'),
         r"a.jsonl.gz line 1 has more than 4,194,304 characters; split the row, or raise data.max_r",
@@ -124,8 +124,8 @@ def test_the_longest_row_is_read(tmp_path: Path) -> None:
         assert read(tmp_path / name, size)
         with pytest.raises(CorpusError, match=rf"line [12](: a row)? has more than {size - 1} "):
             read(tmp_path / name, size - 1)
-    parquet.write_table(pyarrow.table({"text": ["a", "é" * 100]}), tmp_path / "a.parquet")
-    assert len(read(tmp_path / "a.parquet", 150)) == 2
+    parquet.write_table(pyarrow.table({"text": ["a", "a" * 100]}), tmp_path / "a.parquet")
+    assert len(read(tmp_path / "a.parquet", 100)) == 2
     with pytest.raises(CorpusError, match=r"row 2: column 'text' has more than 99 characters"):
         read(tmp_path / "a.parquet", 99)
     assert DataConfig(files=("a",)).longest_row == LONGEST_ROW

@@ -285,3 +285,15 @@ def test_report_steps_of_different_batches_are_at_the_same_tokens(make_spec: Mak
         for spec in (small, large)
     ]  # fmt: skip
     assert rungs[0] == rungs[1] == list(range(192, 961, 192))
+
+
+def test_hash_ignores_the_longest_row(spec: TrialSpec) -> None:
+    """It changes no document; a specification without it is written as before."""
+    data = DataConfig(files=("a.jsonl",))
+    assert "max_row_characters" not in data.model_dump_json()
+    plain, longer = (
+        spec.model_copy(update={"data": data.model_copy(update={"max_row_characters": limit})})
+        for limit in (None, 10**9)
+    )
+    assert plain.hash == longer.hash
+    assert TrialSpec.model_validate_json(longer.model_dump_json()) == longer

@@ -222,6 +222,22 @@ def test_pretoken_counts_are_exact_on_disk(pieces: list[dict[str, int]]) -> None
         assert found == expected if len(expected) <= most else [*found.items()] == by_rank[:most]
 
 
+@pytest.mark.parametrize("size", [10, 25, 10_000])
+def test_long_pretokens_are_counted_in_bounded_memory(
+    monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(bpe, "_MOST_BYTES", size)
+    monkeypatch.setattr(bpe, "_LONG_PRETOKENS", 4)
+    with PretokenCounts() as counts:
+        for number in range(1, 6):
+            counts.add({f"{n}" * 5: number for n in range(number)})
+            assert sum(map(len, counts._counts)) <= size + 25
+        found = counts.most_frequent()
+    totals = [(b"00000", 15), (b"11111", 14), (b"22222", 12), (b"33333", 9), (b"44444", 5)]
+    expected = totals[: size // 5]
+    assert found == dict(expected)
+
+
 def test_pretoken_counts_leave_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bpe, "_MOST_PRETOKENS", 1)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import tiktoken
 import tiktoken.load
 import tokenizers
 
+from model.tokenizer import formats
 from model.tokenizer import tokenizer as tokenizer_module
 from model.tokenizer.bpe import train_bpe
 from model.tokenizer.pretokenizer import PATTERNS
@@ -267,3 +269,27 @@ def test_gpt2_refuses_other_formats(tmp_path: Path, vocab: str, merges: str) -> 
         Tokenizer.from_files(tmp_path / "v", tmp_path / "m")
     with pytest.raises(OSError, match="missing"):
         Tokenizer.from_files(tmp_path / "missing", tmp_path / "m")
+
+
+def test_only_regular_files_of_a_bounded_size_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("tokenizer.json", "a.tiktoken"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(ValueError, match=rf"{name} is not a regular file"):
+            Tokenizer.from_file(tmp_path / name)
+    with pytest.raises(ValueError, match="/dev/zero is not a regular file"):
+        Tokenizer.from_file("/dev/zero")
+    path = tmp_path / "b.json"
+    path.write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=r"b.json is not a tokenizer.json of Hugging Face"):
+        Tokenizer.from_file(path)
+    monkeypatch.setattr(formats, "_LARGEST_FILE", 1000)
+    with pytest.raises(ValueError, match=r"b.json has more than 1,000 bytes"):
+        Tokenizer.from_file(path)
+
+
+@pytest.mark.parametrize("number", [-1, 2**24, 2**70, True])
+def test_ids_are_in_range(number: int) -> None:
+    with pytest.raises(ValueError, match="the id of a token is not a number from 0 to 16,777,215"):
+        Tokenizer({0: b"a", number: b"b"}, [])

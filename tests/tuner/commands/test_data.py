@@ -50,6 +50,22 @@ def test_one_text_is_split_by_position_and_that_is_said(
     assert facts["validation_share"] == pytest.approx(0.1, abs=0.01)
 
 
+def test_the_longest_row_is_an_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = space_of(tmp_path, "", 0.5)
+    rows = (json.dumps({"text": f"row {number} " * 9}) + "\n" for number in range(40))
+    (tmp_path / "input.txt").with_suffix(".jsonl").write_text("".join(rows))
+    space = (tmp_path / "space.yaml").read_text().replace(".txt", ".jsonl, max_row_characters: 50")
+    (tmp_path / "space.yaml").write_text(space)
+    assert main(["data", "prepare", *options]) == 2
+    error = capsys.readouterr().err
+    assert "line 1 has more than 50 characters; split the row, or raise data.max_row_cha" in error
+    assert main(["data", "prepare", *options, "--max-row-characters", "500"]) == 0
+    assert main(["data", "info", *options]) == 0, "the limit is no part of the fingerprint"
+    train = ["tokenizer", "train", str(tmp_path / "input.jsonl"), "-o", str(tmp_path / "t")]
+    assert main([*train, "--max-row-characters", "50", "--vocab-size", "260"]) == 2
+    assert main([*train, "--max-row-characters", "500", "--vocab-size", "260"]) == 0
+
+
 def test_a_split_far_from_the_fraction_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
