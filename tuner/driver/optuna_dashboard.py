@@ -7,6 +7,7 @@ says how many trials are missing from it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Sequence
@@ -168,8 +169,10 @@ class StudyStore:
     def _open(self) -> optuna.Study:
         """Open the study, or create it, and read its trials."""
         if self._url.startswith(_SQLITE) and self._url.endswith(f"/{_FILE}"):
-            # a new file has the permissions of the umask, and not those that SQLite chooses
-            Path(self._url.removeprefix(_SQLITE)).touch()
+            # A new file has the permissions of the umask, and not those that SQLite chooses. If it
+            # cannot be made, SQLite says why.
+            with contextlib.suppress(OSError):
+                Path(self._url.removeprefix(_SQLITE)).touch()
         study = optuna.create_study(
             storage=self._url,
             study_name=self._name,
