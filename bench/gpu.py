@@ -47,6 +47,7 @@ from typing import Any
 from parts.gpu.measurement import PARTS, Where
 from parts.measuring import ROOT, show, write
 
+sys.path.append(str(ROOT))  # `model` need not be installed
 NEEDED = (
     "torch", "numpy", "pydantic", "pydantic-core", "annotated-types", "typing-extensions",
     "typing-inspection", "safetensors",
