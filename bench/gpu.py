@@ -18,8 +18,8 @@ what equal code measured on an equal device. With `--out docs/bench`, benchmarks
 results. A measurement that fails, hangs or kills its process is recorded as such, and the next ones
 go on.
 
-All parts need torch, numpy, pydantic and safetensors, and on a GPU triton, which torch for CUDA
-brings; not the service. `search` needs the dependencies of the service (pyproject.toml). `law` also
+All parts need torch (2.11 is enough), numpy, pydantic and safetensors, and on a GPU triton, which
+torch for CUDA brings; not the service. `search` needs the dependencies of the service (pyproject.toml). `law` also
 runs tests/gpu if pytest and hypothesis are there. What a machine without a network lacks can be
 carried there as wheels:
 
@@ -33,6 +33,7 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+import signal
 import sys
 import time
 import tomllib
@@ -131,6 +132,7 @@ def main() -> int:
     """
     began = time.monotonic()
     options = options_of()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the processes as well
     where = Where(options.device, options.quick)
     absent = missing(needed(options.part, on_gpu=where.on_gpu))
     if absent:
