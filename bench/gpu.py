@@ -18,10 +18,10 @@ what equal code measured on an equal device. With `--out docs/bench`, benchmarks
 results. A measurement that fails, hangs or kills its process is recorded as such, and the next ones
 go on.
 
-All parts need torch, numpy, pydantic and safetensors, and on a GPU triton, which torch for CUDA
-brings; not the service. `search` needs the dependencies of the service (pyproject.toml). `law` also
-runs tests/gpu if pytest and hypothesis are there. What a machine without a network lacks can be
-carried there as wheels:
+All parts need torch (2.11 is enough), numpy, pydantic and safetensors, and on a GPU triton, which
+torch for CUDA brings; not the service. `search` needs the dependencies of the service
+(pyproject.toml). `law` also runs tests/gpu if pytest and hypothesis are there. What a machine
+without a network lacks can be carried there as wheels:
 
     python -m pip download --dest wheels --python-version 3.12 --only-binary=:all: \
         --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 pydantic safetensors
@@ -33,6 +33,7 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+import signal
 import sys
 import time
 import tomllib
@@ -47,6 +48,7 @@ from typing import Any
 from parts.gpu.measurement import PARTS, Where
 from parts.measuring import ROOT, show, write
 
+sys.path.append(str(ROOT))  # `model` need not be installed
 NEEDED = (
     "torch", "numpy", "pydantic", "pydantic-core", "annotated-types", "typing-extensions",
     "typing-inspection", "safetensors",
@@ -130,6 +132,7 @@ def main() -> int:
     """
     began = time.monotonic()
     options = options_of()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the processes as well
     where = Where(options.device, options.quick)
     absent = missing(needed(options.part, on_gpu=where.on_gpu))
     if absent:

@@ -24,6 +24,7 @@ from model.device.precision import Precision
 from model.engine.calibration import Measurement as Measured
 from model.engine.calibration import Setup, stack_meter, widest_stack
 from model.engine.engine import Engine
+from model.engine.report import Report, Status
 from model.spec.architecture import Architecture
 from model.spec.trial import TrialSpec
 from parts import synthetic
@@ -40,18 +41,16 @@ MOST_GAPS, MOST_IDLE = 0.02, 0.03
 LEAST_OF_BEST = 0.95
 HOST_GAP = 50.0  # µs: a longer gap between two kernels is a wait for the host
 # weights and two moments in float32: 4 and 400 MB
-REPORTED = {  # state → architecture and K
+REPORTED = {  # state → architecture, K, reports, and updates between two of them
     "4 MB": (
         Architecture(vocab_size=2048, d_model=64, n_layers=2, n_heads=4, context_length=128),
-        32,
+        (32, 12, 64),
     ),
     "400 MB": (
         Architecture(vocab_size=8192, d_model=512, n_layers=8, n_heads=8, context_length=256),
-        4,
+        (4, 5, 64),
     ),
 }
-_REPORTS = 12  # measured reports
-_UPDATES = 32  # between two of them
 
 
 def measurements(where: Where) -> dict[str, Measurement]:
@@ -62,7 +61,7 @@ def measurements(where: Where) -> dict[str, Measurement]:
         f"refills, {name}": Measurement(partial(refills, name), 60) for name in list(sizes)[:1]
     }
     states = ["tiny"] if where.quick else REPORTED
-    found |= {f"reports, {state}": Measurement(partial(reports, state), 60) for state in states}
+    found |= {f"reports, {state}": Measurement(partial(reports, state), 80) for state in states}
     names = ["tiny"] if where.quick else CALIBRATED
     return found | {f"slots, {name}": Measurement(partial(slots, name), 75) for name in names}
 
@@ -88,10 +87,14 @@ def _endless(size: Size, k: int, where: Where) -> Engine:
     return engine
 
 
-def _step(engine: Engine) -> None:
-    engine.step()
+def _step(engine: Engine) -> list[Report]:
+    """Train one quantum; delete older checkpoints, as a search does."""
+    reports = engine.step()
     for error in engine.failures.values():
         raise error
+    for report in reports:
+        engine.prune_checkpoints(report.trial_id, report.step)
+    return reports
 
 
 def _rate(engine: Engine, where: Where, seconds: float) -> float:
@@ -177,7 +180,7 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
 def refills(name: str, where: Where) -> Numbers:
     """Train many short trials with reports and checkpoints, beside trials without an end."""
     size = _size(name)
-    k, updates = (2, 8) if where.quick else (PROFILED[name], 256)
+    k, updates = (2, 8) if where.quick else (PROFILED[name], 1024)
     endless = _endless(size, k, where)
     rate_of_endless = _rate(endless, where, 3.0)
     del endless
@@ -195,11 +198,10 @@ def refills(name: str, where: Where) -> Numbers:
         before, tokens, began = engine.occupancy.now(), engine.tokens, time.perf_counter()
         ended: set[str] = set()
         while len(ended) < count - 2 * k:  # until then a trial waits for each slot
-            for report in engine.step():
-                if report.status != "training":
+            for report in _step(engine):
+                if report.status is not Status.TRAINING:
                     ended.add(report.trial_id)
-            for error in engine.failures.values():
-                raise error
+                    engine.delete_checkpoints(report.trial_id)
         seconds, after = time.perf_counter() - began, engine.occupancy.now()
         rate = (engine.tokens - tokens) / seconds
     return {
@@ -215,8 +217,8 @@ def refills(name: str, where: Where) -> Numbers:
 
 def reports(state: str, where: Where) -> Numbers:
     """Measure what a report of one trial costs its neighbours, with and without a checkpoint."""
-    a, k = (TINY.architecture, 2) if where.quick else REPORTED[state]
-    count, updates = (2, 8) if where.quick else (_REPORTS, _UPDATES)
+    a, counts = (TINY.architecture, (2, 2, 8)) if where.quick else REPORTED[state]
+    k, count, updates = counts
     batch = 4 if where.quick else 8
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(_folder()))
