@@ -46,8 +46,8 @@ BENCHES = {
     ),
     "makespan": Bench(
         "A whole search",
-        "Time of a complete search: ours beside Ray Tune with a process per "
-        "trial, and Optuna with a pool of processes.",
+        "Time of a complete search: ours beside Ray Tune with a process per trial, Optuna with a "
+        "pool of processes, and a plain training loop under Optuna.",
         "--device cuda --space search_spaces/lm_gpu.yaml",
     ),
     "refill": Bench("Idle slots", "The share of slot time in which no trial trains."),

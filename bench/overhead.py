@@ -35,23 +35,17 @@ from typing import Any
 import numpy as np
 from parts.memory import descendants, pss_bytes
 from parts.overhead.space import SPACE
+from parts.processes import cpu_seconds
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "bench" / "overhead.md"
 TRIAL_SECONDS = 20.0  # duration of the trials of the goal
 PERIOD_SECONDS = 0.5
-TICK = os.sysconf("SC_CLK_TCK")
 WORKERS, SLOTS = 2, 4  # two slots each, so that a worker's trials cross
 GOALS = {"overhead_share": 0.05, "driver_kilobytes_per_trial": 50.0}
 
 
 # one search -------------------------------------------------------------------------------------
-
-
-def _cpu_seconds(pid: int) -> float:
-    """Return the processor time of a process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICK
 
 
 class Meter(threading.Thread):
@@ -75,7 +69,7 @@ class Meter(threading.Thread):
         me = os.getpid()
         for pid in descendants(me):
             with contextlib.suppress(OSError):  # it has just ended
-                self._cpu[pid] = _cpu_seconds(pid)
+                self._cpu[pid] = cpu_seconds(pid)
         self.samples.append(
             {
                 "seconds": time.monotonic() - self.began,

@@ -7,7 +7,7 @@ import itertools
 import shutil
 import time
 from collections.abc import Callable, Container, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from functools import partial
 from signal import SIGINT
@@ -96,7 +96,7 @@ def search(
     facts = _check_facts(space, corpus, start)
     with deferred_interrupts(_announcing(view)) as interrupts, contextlib.ExitStack() as ray:
         store = _Store(home, early_record)
-        _start_ray(ray, corpus, view, interrupts, debug=debug)
+        _start_ray(ray, corpus, store, view, interrupts, debug=debug)
         make = partial(
             start_team, space=space, home=home, corpus=corpus, facts=facts, last=None, view=view,
             check_interrupt=interrupts.check,
@@ -183,7 +183,7 @@ def resume(
                     f"start a new search"
                 )
             store = _Store(home, early_record)
-            _start_ray(ray, corpus, view, interrupts, debug=debug)
+            _start_ray(ray, corpus, store, view, interrupts, debug=debug)
             team = start_team(
                 name, space, home, corpus, facts, recorded.session, view, interrupts.check
             )
@@ -219,6 +219,8 @@ def _announcing(view: View) -> Callable[[int], None]:
 class _Store:
     """The tracking store, opened by a thread while Ray and the workers start: it takes seconds.
 
+    Call `open` once.
+
     Args:
         home: home of the search.
         record: the store, if it is open already.
@@ -228,8 +230,13 @@ class _Store:
     def __init__(
         self, home: Home, record: Record | None, opened: Callable[[str], Record] = Record
     ) -> None:
+        self._open = lambda: record or opened(home.tracking_uri)
+        self._opening: Future[Record]
+
+    def open(self) -> None:
+        """Begin to open the store."""
         pool = ThreadPoolExecutor(1)
-        self._opening = pool.submit(lambda: record or opened(home.tracking_uri))
+        self._opening = pool.submit(self._open)
         pool.shutdown(wait=False)  # a signal need not wait for it
 
     @property
@@ -246,9 +253,15 @@ class _Store:
 
 
 def _start_ray(
-    stack: contextlib.ExitStack, corpus: Corpus, view: View, interrupts: Interrupts, *, debug: bool
+    stack: contextlib.ExitStack,
+    corpus: Corpus,
+    store: _Store,
+    view: View,
+    interrupts: Interrupts,
+    *,
+    debug: bool,
 ) -> None:
-    """Start Ray until the stack is closed."""
+    """Start Ray until the stack is closed, and begin to open the store."""
     from tuner.workers.cluster import local_ray
 
     def on_wait() -> None:
@@ -256,7 +269,10 @@ def _start_ray(
         interrupts.check()
 
     view.phase("starting Ray and the workers")
-    folder = stack.enter_context(local_ray(corpus.nbytes, on_wait=on_wait, keep_logs=debug))
+    # The store waits for the import of Ray: two imports at one time take turns, and Ray's processes
+    # are the ones to wait for.
+    starting = local_ray(corpus.nbytes, on_import=store.open, on_wait=on_wait, keep_logs=debug)
+    folder = stack.enter_context(starting)
     interrupts.restore()
     if debug:
         view.phase(f"Ray's logs are kept in {folder}")

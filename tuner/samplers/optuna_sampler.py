@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import warnings
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
@@ -25,6 +25,7 @@ from optuna.distributions import (
 )
 from optuna.trial import TrialState
 
+from model.device.threads import one_thread
 from tuner.samplers.observation import AllFeedback
 from tuner.samplers.optuna_storage import TrialTable, make_trial
 from tuner.space.parameter import Choice, Constant, Parameter, Value
@@ -138,7 +139,9 @@ class OptunaStudy:
         self._table.next_number = number
         self._study.sampler = method.make(seed)
         self._table.visible = self._visible(method.max_trials)
-        with _one_thread() if method.uses_torch else nullcontext():
+        # a suggestion after 50 trials with 11 parameters took 1.13 CPU-seconds with two threads,
+        # 0.20 with one
+        with one_thread() if method.uses_torch else nullcontext():
             trial, drawn = self._study.ask(), Draw()
             for p in self._space.searched:
                 if self._space.is_drawn(p, drawn):
@@ -233,23 +236,6 @@ def distribution_of(parameter: Parameter) -> BaseDistribution:
     if d.is_whole:
         return IntDistribution(int(d.low), int(d.high), log=d.is_log)
     return FloatDistribution(d.low, d.high, log=d.is_log)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Limit torch to one thread: small matrices gain nothing from more, and lose on busy cores.
-
-    A suggestion after 50 trials with 11 parameters took 1.13 CPU-seconds with two threads, 0.20
-    with one.
-    """
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _suggest(trial: optuna.trial.Trial, parameter: Parameter) -> Value:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from model.device.threads import one_thread
 from model.generation import generate as generation
 from model.generation.generate import ENDED
 from model.generation.settings import GenerationSettings
@@ -56,8 +57,9 @@ def sample(
         TunerError: if an encoder–decoder gets an empty prompt.
     """
     texts = [""] * len(trials)
-    for piece in generate(trials, prompt, settings=settings):
-        texts[piece.trial] += piece.text
+    with one_thread():
+        for piece in generate(trials, prompt, settings=settings):
+            texts[piece.trial] += piece.text
     return texts
 
 

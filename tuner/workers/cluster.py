@@ -41,6 +41,9 @@ _RAY_ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Workers get the priority of the command, so that `nice` works as for any program. By default
+    # Ray 2.60 lowers it by 15, and beside any other program a search would hardly train.
+    "RAY_worker_niceness": "0",
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # of calls by the driver: the clients receive the error
     "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints a table even with verbose=0
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -53,19 +56,25 @@ _TOKENS = ("RAY_AUTH_TOKEN", _TOKEN_PATH)
 
 @contextlib.contextmanager
 def local_ray(
-    corpus_bytes: int, *, on_wait: Callable[[], None] = lambda: None, keep_logs: bool = False
+    corpus_bytes: int,
+    *,
+    on_import: Callable[[], None] = lambda: None,
+    on_wait: Callable[[], None] = lambda: None,
+    keep_logs: bool = False,
 ) -> Iterator[Path]:
     """Run a local Ray, without output, until the block ends.
 
     Args:
         corpus_bytes: size of the data that workers share through the object store.
+        on_import: function to call when Ray is imported, before its processes start.
         on_wait: function to call about twenty times a second while Ray starts.
         keep_logs: True to keep the folder of the session, with Ray's logs.
 
     Yields:
         The folder of the session.
     """
-    session = _RaySession(max(_SMALLEST_OBJECT_STORE, 2 * corpus_bytes), keep_logs=keep_logs)
+    size = max(_SMALLEST_OBJECT_STORE, 2 * corpus_bytes)
+    session = _RaySession(size, on_import, keep_logs=keep_logs)
     session.start()
     try:
         while not session.started.wait(_WAIT_SECONDS):
@@ -87,6 +96,7 @@ class _RaySession(threading.Thread):
 
     Args:
         object_store_bytes: size of the object store.
+        on_import: function to call when Ray is imported.
         keep_logs: True to keep the folder of the session.
 
     Attributes:
@@ -98,9 +108,12 @@ class _RaySession(threading.Thread):
 
     folder: Path
 
-    def __init__(self, object_store_bytes: int, *, keep_logs: bool) -> None:
+    def __init__(
+        self, object_store_bytes: int, on_import: Callable[[], None], *, keep_logs: bool
+    ) -> None:
         super().__init__(name="ray")
         self._object_store_bytes, self._keep_logs = object_store_bytes, keep_logs
+        self._on_import = on_import
         self.started, self.ended = threading.Event(), threading.Event()
         self.error: BaseException | None = None
 
@@ -122,6 +135,7 @@ class _RaySession(threading.Thread):
     def _run_ray(self) -> None:
         import ray
 
+        self._on_import()
         if self.ended.is_set():  # a signal came in the seconds of the import
             return
         logging.getLogger("ray").setLevel(logging.ERROR)  # Ray notes that this is a thread

@@ -63,6 +63,7 @@ def test_workers_start_again_if_the_store_has_the_name(name: str | None, tmp_pat
 def test_signal_while_the_store_opens_frees_the_name(tmp_path: Path) -> None:
     home, interrupts, may_open = Home.at(tmp_path), Interrupts(), threading.Event()
     store = module._Store(home, None, opened=lambda uri: may_open.wait(30))  # type: ignore
+    store.open()
 
     def start(claimed: str) -> Any:
         interrupts.handle(signal.SIGTERM, None)
