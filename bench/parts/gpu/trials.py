@@ -69,6 +69,8 @@ def mixed(a: Architecture) -> dict[str, TrialSpec]:
             "max_learning_rate": 100.0,
             "weight_decay": 10.0,
             "grad_clip": 0.0,
+            "warmup_steps": 0,
+            "total_steps": 12,
         },
         **{name: {"optimizer": name} for name in OPTIMIZERS},
         "z-loss": {"z_loss": 0.01},
