@@ -137,12 +137,12 @@ class Home:
 
         A folder that its group may write is of a team: what one makes, the others may change,
         whatever the umask. In any other folder the umask may only become stricter, and it stays if
-        the store is elsewhere: others may need its files, and the folder protects its own.
+        the store may be in another folder: others may need its files, and the home is closed.
         """
         mode = self.root.stat().st_mode
         if mode & stat.S_IWGRP:
             os.umask(~mode & 0o077)
-        elif self.is_local:
+        elif self.is_local or self.tracking_uri.startswith("http"):
             os.umask(os.umask(0o077) | (~mode & 0o077))
 
     def _check_exists(self) -> None:

@@ -73,6 +73,8 @@ def test_umask_stays_for_a_store_elsewhere(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     Home(tmp_path, "sqlite:////elsewhere/mlflow.db").set_umask()
     assert current_umask() == 0o022
+    Home(tmp_path, "http://server").set_umask()  # which makes no files here
+    assert current_umask() == 0o077
 
 
 def test_command_gives_back_the_umask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
