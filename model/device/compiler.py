@@ -6,6 +6,7 @@ searches, which may come from others; and a folder that others could have writte
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import stat
@@ -19,6 +20,7 @@ from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from model.device.processor import processor_name
 from model.errors import CompileError
 
 _INSTALL = {
@@ -26,6 +28,11 @@ _INSTALL = {
     "linux": "install one, for example with 'apt install g++' or 'dnf install gcc-c++'",
 }
 _OPTIONS = ("-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-shared", "-fPIC")
+_PROBE = """
+#include <cmath>
+#include <vector>
+extern "C" float probe(float x) { return std::sqrt(std::vector<float>{x}.back()); }
+"""
 _TIMEOUT_SECONDS = 600.0
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
@@ -160,12 +167,25 @@ def compile_library(source: str) -> Path:
     return file
 
 
+def check_compiler() -> str:
+    """Check that this machine compiles and loads C++; needs no torch.
+
+    Returns:
+        Version of the compiler.
+
+    Raises:
+        CompileError: if it does not.
+    """
+    try:
+        ctypes.CDLL(str(compile_library(_PROBE)))
+    except OSError as error:
+        raise CompileError(f"compiled code cannot be loaded: {error}") from error
+    return find_compiler().version
+
+
 def machine(compiler: Compiler) -> tuple[str, ...]:
     """Return what compiled code depends on in addition to its source."""
-    from model.device.environment import environment
-
-    facts = environment("cpu")
-    return facts["device"], facts["torch"], compiler.path, compiler.version
+    return processor_name(), compiler.path, compiler.version
 
 
 def run_compiler(command: list[str], variables: dict[str, str] | None = None) -> None:

@@ -37,7 +37,6 @@ from model.spec.trial import TrialSpec
 from model.stack import compiled
 from model.stack.plan import Floats, QuantumPlan
 from model.stack.stack import Stack
-from model.stack.tick_kind import TickKind
 
 # Longest wait of a step for a checkpoint when no trial trains: the caller gives orders between
 # two steps, and should not wait long.
@@ -337,8 +336,7 @@ class Engine:
         """Load a trial into a row of a stack of its shape; make a stack if none has room."""
         self._wait_for_checkpoints(request)
         if self._is_compiled:
-            for spec in request.spec.chain:
-                compiled.prepare(TickKind.of(spec, self.precision.name))
+            compiled.prepare(request.spec, self.precision.name)
         slot, tensors = start_trial(request, self._checkpoint_dir, self._starts)
         active = self._stack_with_room(slot.spec)
         row = active.empty_row

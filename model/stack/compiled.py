@@ -20,7 +20,7 @@ from torch import Tensor
 import model
 from model.device.compiler import compiled_once, find_compiler, machine, run_compiler
 from model.errors import CompileError
-from model.optimizers.adamw_compiled import load_kernel
+from model.spec.trial import TrialSpec
 from model.stack.tick_kind import TickKind
 
 # rooms whose code the graph of a tick is made of
@@ -28,29 +28,18 @@ _ROOMS = ("spec", "device", "network", "optimizers", "stack")
 _VARIABLES = ("TORCH", "AOT_INDUCTOR", "AOTINDUCTOR", "PYTHON", "CXXFLAGS", "CPPFLAGS")
 
 
-def check_compiler() -> str:
-    """Check that this machine compiles and executes C++, by the loop of AdamW.
+def prepare(spec: TrialSpec, dtype: str) -> None:
+    """Compile the ticks of a trial, and of those it continues, unless this was done before.
 
-    Returns:
-        Version of the compiler.
-
-    Raises:
-        CompileError: if it does not.
-    """
-    try:
-        load_kernel()
-    except OSError as error:
-        raise CompileError(f"compiled code cannot be loaded: {error}") from error
-    return find_compiler().version
-
-
-def prepare(kind: TickKind) -> None:
-    """Compile a kind of ticks if no process of this machine has done so before.
+    Args:
+        spec: specification of the trial.
+        dtype: dtype of the computation.
 
     Raises:
-        CompileError: if it cannot be compiled.
+        CompileError: if they cannot be compiled.
     """
-    _load(kind)
+    for each in spec.chain:
+        _load(TickKind.of(each, dtype))
 
 
 def run(kind: TickKind, arguments: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
@@ -76,7 +65,9 @@ def _load(kind: TickKind) -> Callable[[list[Tensor]], list[Tensor]]:
 
 def _file_of(kind: TickKind) -> Path:
     compiler = find_compiler()
-    text = "\0".join((kind.to_json(), _code(), *machine(compiler)))
+    vectors = torch.backends.cpu.get_cpu_capability()
+    parts = kind.to_json(), _code(), torch.__version__, vectors, *machine(compiler)
+    text = "\0".join(parts)
     with compiled_once(f"{sha256(text.encode()).hexdigest()[:32]}.so") as (file, new):
         if new is not None:
             command = [sys.executable, "-P", "-m", "model.stack.compile_tick"]

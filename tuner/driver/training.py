@@ -22,7 +22,9 @@ from tuner.journal.events import SearchBegun, SessionBegun
 from tuner.journal.journaled_search import environment_changes
 from tuner.journal.repeat import repeat, restored_decisions
 from tuner.schedulers.scheduler import RULES
+from tuner.space.compilation import repays_compilation
 from tuner.tracking.reuse import ReuseIndex
+from tuner.tracking.tags import BEFORE
 
 if TYPE_CHECKING:
     from tuner.workers.devices import Devices
@@ -116,12 +118,13 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
 def choose_devices(context: SearchContext) -> tuple[Devices, bool]:
     """Return the devices, and True if reports are taken in the order of the lanes' clocks.
 
-    A resumed search keeps its number of slots, its order of reports and its dtype, because the
-    decisions in its journal depend on them.
+    A resumed search keeps its number of slots, its order of reports, its dtype, and whether its
+    ticks are compiled, because the decisions in its journal depend on them.
     """
     from tuner.workers.devices import find_devices
 
     devices, order = find_devices(context.space), context.space.search.order
+    devices = replace(devices, is_compiled=_is_compiled(context, devices))
     last = context.recorded.session if context.recorded else None
     if last is None:
         return devices, order == "tokens" or (order == "auto" and devices.number == 1)
@@ -134,6 +137,24 @@ def choose_devices(context: SearchContext) -> tuple[Devices, bool]:
         # "auto" may mean another dtype in this version than when the search began.
         devices = replace(devices, dtype=before["dtype"])
     return replace(devices, slots=slots, needs_calibration=False), last.in_order
+
+
+def _is_compiled(context: SearchContext, devices: Devices) -> bool:
+    """Return whether ticks are compiled: as asked for, as recorded, or if it saves time."""
+    from tuner.workers.devices import check_compilation, why_not_compiled
+
+    setting = context.space.engine.compile
+    if setting == "on":
+        check_compilation(devices.kind)
+        return True
+    if setting == "off" or devices.kind != "cpu":
+        return False
+    last = context.recorded.session if context.recorded else None
+    if last is not None:
+        wanted = {**BEFORE, **last.environment}["compiled"] != BEFORE["compiled"]
+    else:
+        wanted = repays_compilation(context.space, context.facts, devices.number)
+    return wanted and why_not_compiled() is None
 
 
 def calibrate(

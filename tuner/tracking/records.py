@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tuner.conductor.outcome import DIVERGED, Outcome
 from tuner.space.objective import sign_of
 from tuner.tracking.metrics import SYSTEM
-from tuner.tracking.tags import ENVIRONMENT, Tag
+from tuner.tracking.tags import BEFORE, ENVIRONMENT, Tag
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -130,7 +130,7 @@ def trial_record(run: Run) -> TrialRecord:
         status=tags.get(Tag.STATUS, "running"),
         parameters=dict(run.data.params),
         metrics=dict(run.data.metrics),
-        environment={name: tags.get(name, "unknown") for name in ENVIRONMENT},
+        environment={name: tags.get(name, BEFORE.get(name, "unknown")) for name in ENVIRONMENT},
         artifact_uri=run.info.artifact_uri,
         spec_hash=tags.get(Tag.SPEC_HASH, ""),
         parent=_number(tags.get(Tag.PARENT_TRIAL)),
