@@ -33,7 +33,7 @@ _PROBE = """
 #include <vector>
 extern "C" float probe(float x) { return std::sqrt(std::vector<float>{x}.back()); }
 """
-_TIMEOUT_SECONDS = 600.0
+_TIMEOUT_SECONDS = 1800.0
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 

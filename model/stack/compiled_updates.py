@@ -70,7 +70,7 @@ class CompiledUpdates(PerSlotUpdates):
             matrices.alive[0] = False
             return norm
         scale = most / length if length > most else 1.0
-        state = (matrix[0] for matrix in (matrices.theta, matrices.m, matrices.v))
-        self._adamw.apply_(*state, grads, c, scale)
+        theta, m, v = (matrix[0] for matrix in (matrices.theta, matrices.m, matrices.v))
+        self._adamw.apply_(theta, m, v, grads, c, scale)
         matrices.refresh(slot)
         return norm

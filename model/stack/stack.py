@@ -85,7 +85,7 @@ class Stack:
         if self.device.type == "cuda" and graphs is None:
             self._graphs = Graphs(capturing(self.device))
         self._compiled = CompiledUpdates(self._matrices) if is_compiled else None
-        self._per_slot = self._compiled
+        self._per_slot: PerSlotUpdates | None = self._compiled
         if self._per_slot is None and self._graphs is None:
             self._per_slot = PerSlotUpdates(self._matrices)
         self._kernel = _kernel(self._matrices)

@@ -35,4 +35,5 @@ def repays_compilation(space: SearchSpace, facts: DataFacts, workers: int) -> bo
     kinds = len(shapes) * 2 ** len(searched.intersection(_FEATURES))
     flops = sum(shape.flops_per_token for shape in shapes) / len(shapes)
     seconds = expected_tokens(space, facts)[1] * flops / _EAGER_FLOPS
-    return _SAVED * seconds / workers > _LEAST_GAIN * _COMPILE_SECONDS * kinds
+    cost: float = _COMPILE_SECONDS * kinds
+    return _SAVED * seconds / workers > _LEAST_GAIN * cost
