@@ -38,7 +38,10 @@ class EngineConfig(Frozen):
     micro_batch: int | None = Field(default=None, ge=1)
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     dtype: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
-    compile: Literal["auto", "on", "off"] = "auto"
+    # the default is left out of journals, so that those of earlier versions keep their bytes
+    compile: Literal["auto", "on", "off"] = Field(
+        default="auto", exclude_if=lambda value: value == "auto"
+    )
     timeout_seconds: float = Field(default=60.0, gt=0)
 
     @field_validator("compile", mode="before")

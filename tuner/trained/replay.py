@@ -308,7 +308,7 @@ def _compiler(recorded: Mapping[str, str], device: str) -> tuple[str, bool]:
     from model.device.compiler import check_compiler
     from model.device.environment import NOT_COMPILED
 
-    if device != "cpu" or recorded["compiled"] == NOT_COMPILED:
+    if device != "cpu" or recorded.get("compiled", NOT_COMPILED) == NOT_COMPILED:
         return NOT_COMPILED, False
     try:
         return check_compiler(), True
