@@ -12,8 +12,9 @@ import shutil
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
@@ -34,6 +35,8 @@ _PROBE = """
 extern "C" float probe(float x) { return std::sqrt(std::vector<float>{x}.back()); }
 """
 _TIMEOUT_SECONDS = 1800.0
+_BEGUN_SECONDS = 86_400.0  # after which a compilation is no longer under way
+_UNUSED_SECONDS = 90 * 86_400.0
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -139,6 +142,7 @@ def compiled_once(name: str) -> Iterator[tuple[Path, Path | None]]:
         with (folder / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not file.exists():
+                _tidy(folder)
                 with TemporaryDirectory(dir=folder, prefix="making-") as made:
                     new = Path(made) / name
                     yield file, new
@@ -149,6 +153,20 @@ def compiled_once(name: str) -> Iterator[tuple[Path, Path | None]]:
         raise CompileError(f"{reason}; remove it")
     os.utime(file)
     yield file, None
+
+
+def _tidy(folder: Path) -> None:
+    """Delete what was not used for a long time, and what killed processes left."""
+    now = time.time()
+    for entry in folder.iterdir():
+        with suppress(OSError):  # another process deletes it too
+            is_begun = entry.name.startswith("making-")
+            if now - entry.lstat().st_mtime < (_BEGUN_SECONDS if is_begun else _UNUSED_SECONDS):
+                continue
+            if is_begun:
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
 
 
 def compile_library(source: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -111,3 +112,16 @@ def test_others_wait_for_the_one_that_compiles() -> None:
     assert inside.is_set()
     assert len(makers) == 1
     assert (cache_folder() / "x.so").read_bytes() == b"code"
+
+
+def test_old_code_and_remains_of_killed_processes_are_deleted() -> None:
+    folder = cache_folder()
+    for name, days in (("old.so", 91), ("used.so", 89), ("old.so.lock", 91)):
+        (folder / name).touch()
+        os.utime(folder / name, (0, time.time() - days * 86_400))
+    for name, days in (("making-dead", 2), ("making-alive", 0)):
+        (folder / name / "inductor").mkdir(parents=True)
+        os.utime(folder / name, (0, time.time() - days * 86_400))
+    compile_library(SOURCE)
+    names = {entry.name for entry in folder.iterdir() if len(entry.name) < 20}
+    assert names == {"used.so", "making-alive"}
