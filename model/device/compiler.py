@@ -21,7 +21,7 @@ from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from model.device.processor import processor_name
+from model.device.processor import instruction_sets, processor_name
 from model.errors import CompileError
 
 _INSTALL = {
@@ -203,7 +203,7 @@ def check_compiler() -> str:
 
 def machine(compiler: Compiler) -> tuple[str, ...]:
     """Return what compiled code depends on in addition to its source."""
-    return processor_name(), compiler.path, compiler.version
+    return processor_name(), instruction_sets(), compiler.path, compiler.version
 
 
 def run_compiler(command: list[str], variables: dict[str, str] | None = None) -> None:

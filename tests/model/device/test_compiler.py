@@ -93,6 +93,13 @@ def test_library_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert compile_library(SOURCE) == file
 
 
+def test_library_is_compiled_for_each_kind_of_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A home on a network serves several: the code of one may be no code for another."""
+    file = compile_library(SOURCE)
+    monkeypatch.setattr(compiler, "instruction_sets", lambda: "x86_64 sse2")
+    assert compile_library(SOURCE) != file
+
+
 def test_others_wait_for_the_one_that_compiles() -> None:
     makers: list[int] = []
     inside = threading.Event()
