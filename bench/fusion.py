@@ -10,7 +10,8 @@ these sides alternate, each in processes of its own: the stack at its best K; a 
 of torch's own parts (fused AdamW), eager and compiled; P of these loops at one time; and vmap over
 a stack of such models, at its own best K. The bench counts useful tokens of all trials, after
 warm-up. All sides train the same trials, and the bench fails if their first losses differ. On a CPU
-the stack has a process for each core, as in a search.
+the stack has a process for each core, as in a search, with ticks that run operation by operation
+and, except in a quick test, with compiled ticks (`engine.compile`).
 """
 
 from __future__ import annotations
@@ -27,8 +28,11 @@ from typing import Any
 
 from parts.fusion.jobs import SIZES, TINY, Job, Size
 from parts.fusion.processes import Group, SideError, multi_process_service
-from parts.fusion.tables import STACK, ours_of, plot, result_of
+from parts.fusion.tables import COMPILED, STACK, ours_of, plot, result_of
 from parts.measuring import about, by_turns, finish, spread
+
+from model.device.compiler import check_compiler
+from model.errors import CompileError
 
 GAIN = 1.02  # a smaller ratio counts as no gain
 TOLERANCE = {"float32": 1e-3, "tf32": 5e-3, "bfloat16": 2e-2}  # of the losses, relative
@@ -142,17 +146,34 @@ def sides(bench: Bench, size: Size, k: int, k_vmap: int) -> dict[str, list[Job]]
     if bench.on_gpu:
         jobs = {STACK: [job(STACK, k)]}
     else:  # as a search does: a process for each core
-        p = several[0]
-        jobs = {f"{STACK}, {p} processes": [job(STACK, k, number) for number in range(p)]}
+        p, jobs = several[0], {}
+        ours = (COMPILED, STACK) if _may_compile(bench) else (STACK,)
+        for side in ours:
+            jobs[f"{side}, {p} processes"] = [job(side, k, number) for number in range(p)]
     jobs["eager"] = [job("eager", threads=all_cores)]
     if not bench.quick:
         jobs["compiled"] = [job("compiled", threads=all_cores)]
     if bench.on_gpu:
         jobs["compiled, graphs"] = [job("compiled, graphs")]
+    if not bench.on_gpu and not bench.quick:
+        p = several[0]
+        jobs[f"compiled, {p} processes"] = [job("compiled", number=n) for n in range(p)]
     for p in several:
         jobs[f"eager, {p} processes"] = [job("eager", number=n) for n in range(p)]
     jobs["vmap"] = [job("vmap", k_vmap, threads=all_cores)]
     return jobs | {"peak": [job("peak", threads=all_cores)]}
+
+
+def _may_compile(bench: Bench) -> bool:
+    """True if ticks of ours are measured compiled as well."""
+    if bench.quick:
+        return False
+    try:
+        check_compiler()
+    except CompileError as error:
+        print(f"ticks are not compiled: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 def rates_of(
@@ -226,7 +247,7 @@ def options_of() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--device", default="cpu", help="cpu (the default), cuda, cuda:1 …")
     parser.add_argument("--dtype", choices=TOLERANCE, help="float32, on a GPU bfloat16")
-    parser.add_argument("--sizes", nargs="+", choices=SIZES["cpu"], default=list(SIZES["cpu"]))
+    parser.add_argument("--sizes", nargs="+", choices=SIZES["cpu"], help="all of the device")
     parser.add_argument("--rounds", type=int, help="spans that each side is timed (3)")
     parser.add_argument("--seconds", type=float, help="of a span, at least (2)")
     parser.add_argument("--fresh", action="store_true", help="restart processes for each span: "
@@ -236,6 +257,10 @@ def options_of() -> argparse.Namespace:
     parser.add_argument("--plot", type=Path, help="draw them as PNG")
     options = parser.parse_args()
     on_gpu = options.device.startswith("cuda")
+    available = list(SIZES["cuda" if on_gpu else "cpu"])
+    options.sizes = options.sizes or available
+    if missing := [name for name in options.sizes if name not in available]:
+        parser.error(f"--sizes {missing[0]} is for a CPU")
     options.dtype = options.dtype or ("bfloat16" if on_gpu else "float32")
     if options.rounds is None:
         options.rounds = 1 if options.quick else 3

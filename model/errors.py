@@ -3,7 +3,8 @@
     ModelError
     ├── CorpusError         the data cannot be used
     ├── CheckpointError     a file is not a checkpoint, is damaged, or does not fit
-    └── ExportError         a format cannot express a model
+    ├── ExportError         a format cannot express a model
+    └── CompileError        ticks cannot be compiled
 
 This module imports nothing, so that the command line can catch these types without loading torch.
 """
@@ -36,3 +37,7 @@ class CheckpointError(ModelError):
 
 class ExportError(ModelError):
     """A format cannot express a model, or its files cannot be written; the message says why."""
+
+
+class CompileError(ModelError):
+    """Ticks cannot be compiled on this machine; the message says why."""

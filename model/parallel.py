@@ -33,8 +33,13 @@ def processes_for(num_bytes: int | None, processes: int | None = None) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _end_with(parent: int) -> None:
-    """End this process within a second of the end of its parent, even if the parent is killed."""
+def end_with_parent(parent: int | None = None) -> None:
+    """End this process within a second of the end of its parent, even if the parent is killed.
+
+    Args:
+        parent: process that counts as the parent; None for the present one.
+    """
+    parent = os.getppid() if parent is None else parent
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -62,7 +67,7 @@ def ordered_map(
         yield from map(function, items)
         return
     executor = get_reusable_executor(
-        max_workers=processes, initializer=_end_with, initargs=(os.getpid(),)
+        max_workers=processes, initializer=end_with_parent, initargs=(os.getpid(),)
     )
     pending = deque[Future[Result]]()
     try:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import platform
 from importlib import metadata
-from pathlib import Path
 
 import numpy as np
 import torch
+
+from model.device.processor import processor_name
 
 # Version of the arithmetic in model/: raised with every change that may change a trial's last bits.
 TRAINER = "2"
 
 
-def environment(device: str, dtype: str = "float32", width: int = 1) -> dict[str, str]:
+NOT_COMPILED = "no"  # entry "compiled" of an environment whose ticks run operation by operation
+
+
+def environment(
+    device: str, dtype: str = "float32", width: int = 1, compiled: str = NOT_COMPILED
+) -> dict[str, str]:
     """Describe device, dtype and versions; equal descriptions give bit-equal runs of one spec.
 
     Args:
@@ -22,14 +28,16 @@ def environment(device: str, dtype: str = "float32", width: int = 1) -> dict[str
         width: slots of the stacks. On a CPU no bit depends on the width, so that it is "any". The
             slot of a trial never matters; but the libraries of a GPU choose kernels by the sizes
             of their arguments, and different kernels may round differently.
+        compiled: version of the compiler that compiled the ticks.
 
     Returns:
-        Texts by name: device, dtype, width, trainer, torch, numpy, python and sacrebleu.
+        Texts by name: device, dtype, width, compiled, trainer, torch, numpy, python and sacrebleu.
     """
     return {
         "device": _device_name(torch.device(device)),
         "dtype": dtype,
         "width": "any" if torch.device(device).type == "cpu" else str(width),
+        "compiled": compiled,
         "trainer": TRAINER,
         "torch": str(torch.__version__),  # a plain text: to unpickle its own type imports torch
         "numpy": np.__version__,
@@ -62,15 +70,5 @@ def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return f"cuda: {torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
     if device.type == "mps":
-        return f"mps: {_processor()}, macOS {platform.mac_ver()[0]}"
-    return f"cpu: {_processor()}, {torch.backends.cpu.get_cpu_capability()}"
-
-
-def _processor() -> str:
-    """Return the name of the processor; its architecture if the system does not know the name."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+        return f"mps: {processor_name()}, macOS {platform.mac_ver()[0]}"
+    return f"cpu: {processor_name()}, {torch.backends.cpu.get_cpu_capability()}"

@@ -34,6 +34,7 @@ from model.engine.occupancy import Occupancy
 from model.engine.report import Report, Status
 from model.engine.slot import TrialRequest, start_trial
 from model.spec.trial import TrialSpec
+from model.stack import compiled
 from model.stack.plan import Floats, QuantumPlan
 from model.stack.stack import Stack
 
@@ -64,6 +65,7 @@ class Engine:
         width: slots per stack; by default 1 on a CPU and `slots` elsewhere.
         device: "cpu", "cuda", "cuda:1", "mps" …
         dtype: dtype of the computation, one of `precision.DTYPES`.
+        is_compiled: True to run compiled ticks, on a CPU; see `model.stack.compiled`.
         checkpoint_dir: folder for a checkpoint of each trial at each report, laid out as in
             `model.checkpoints.store`; they are written while training continues. None writes no
             checkpoints.
@@ -85,6 +87,7 @@ class Engine:
         width: int | None = None,
         device: str = "cpu",
         dtype: str = "float32",
+        is_compiled: bool = False,
         checkpoint_dir: Path | None = None,
         decode: Callable[[list[int]], str] | None = None,
         starts: Path | None = None,
@@ -100,6 +103,9 @@ class Engine:
         self.slots = slots
         self.width = width or (1 if self.device.type == "cpu" else slots)
         self._requested_size = self.slots, self.width
+        self._is_compiled = is_compiled
+        if is_compiled and (self.device.type, self.width) != ("cpu", 1):
+            raise ValueError("ticks are compiled on a CPU only, in stacks one slot wide")
         self._checkpoint_dir = checkpoint_dir
         self._writer = Writer(LIMITS.get(self.device.type, LIMITS["cpu"]))
         self._evaluator = Evaluator(self._validation_data, self._writer, checkpoint_dir, decode)
@@ -329,6 +335,8 @@ class Engine:
     def _place(self, request: TrialRequest) -> None:
         """Load a trial into a row of a stack of its shape; make a stack if none has room."""
         self._wait_for_checkpoints(request)
+        if self._is_compiled:
+            compiled.prepare(request.spec, self.precision.name)
         slot, tensors = start_trial(request, self._checkpoint_dir, self._starts)
         active = self._stack_with_room(slot.spec)
         row = active.empty_row
@@ -354,8 +362,10 @@ class Engine:
         active = next(with_room, None)
         if active is None:
             self._drop_empty_stacks()  # the new stack may need their memory
-            a, width = spec.architecture, self.width
-            stack = Stack(a, width, self.device, precision=self.precision, data=self._device_data)
+            stack = Stack(
+                spec.architecture, self.width, self.device, precision=self.precision,
+                data=self._device_data, is_compiled=self._is_compiled,
+            )  # fmt: skip
             active = ActiveStack(spec, stack, self._train_data)
             self._stacks.append(active)
         return active

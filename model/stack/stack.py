@@ -20,12 +20,16 @@ from model.device.async_copy import Copied, begin_copy
 from model.device.precision import Precision
 from model.network.dropout import Dropping
 from model.network.encoder_decoder import EncoderDecoder
-from model.network.transformer import LanguageModel, initial_weight
+from model.network.transformer import initial_weight
 from model.optimizers.pruning import OFF, sparsity
 from model.spec.architecture import Architecture
+from model.stack import compiled
+from model.stack.compiled_updates import CompiledUpdates
 from model.stack.cuda_graphs import Graphs, Result, capturing
+from model.stack.gradients import Gradients
 from model.stack.matrices import Matrices
 from model.stack.plan import ActiveFeatures, Floats, QuantumPlan, Tick, upload
+from model.stack.tick_kind import TickKind
 from model.stack.updates import BatchedUpdates, PerSlotUpdates, Updates
 
 if TYPE_CHECKING:  # imports triton, which not all machines have
@@ -56,6 +60,7 @@ class Stack:
         data: training data on the device; None if the host reads the token ids.
         graphs: runs ticks as CUDA graphs, with one update for all slots. None makes them on a GPU;
             elsewhere ticks run operation by operation, and slots are updated one by one.
+        is_compiled: True to run compiled ticks, which need a CPU and a width of 1.
     """
 
     def __init__(
@@ -67,19 +72,22 @@ class Stack:
         *,
         data: DeviceDataset | None = None,
         graphs: Graphs | None = None,
+        is_compiled: bool = False,
     ) -> None:
         self.architecture = architecture
         self.width = width
         self.device = torch.device(device)
         self.data = data
-        has_encoder = architecture.n_encoder_layers > 0
-        self._model = EncoderDecoder(architecture) if has_encoder else LanguageModel(architecture)
-        self._ignored = IGNORED if has_encoder else None
+        self._compute, self._precision = Gradients(architecture), precision
+        self._model, self._ignored = self._compute.model, self._compute.ignored
         self._matrices = Matrices(architecture, width, self.device, precision.compute)
         self._graphs = graphs
         if self.device.type == "cuda" and graphs is None:
             self._graphs = Graphs(capturing(self.device))
-        self._per_slot = PerSlotUpdates(self._matrices) if self._graphs is None else None
+        self._compiled = CompiledUpdates(self._matrices) if is_compiled else None
+        self._per_slot: PerSlotUpdates | None = self._compiled
+        if self._per_slot is None and self._graphs is None:
+            self._per_slot = PerSlotUpdates(self._matrices)
         self._kernel = _kernel(self._matrices)
         self._kinds: dict[ActiveFeatures, tuple[Updates, Dropping]] = {}
 
@@ -182,8 +190,12 @@ class Stack:
         # updates without pruning read the tick alone.
         def compute(tick: Tick) -> Result:
             updates, dropping = self._kinds[features]
-            loss, grads = self._gradients(tick, features, dropping)
-            updates.add(grads, plan.due[q])
+            if self._compiled is not None:
+                loss, row = self._compiled_gradients(tick, features)
+                self._compiled.add_row(row, plan.due[q])
+            else:
+                loss, grads = self._gradients(tick, features, dropping)
+                updates.add(grads, plan.due[q])
             if not is_due:
                 return (loss,)
             with torch.no_grad():
@@ -198,25 +210,42 @@ class Stack:
         self, tick: Tick, features: ActiveFeatures, dropping: Dropping
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Run the forward and the backward pass of a tick; return losses (K,) and gradients."""
-        matrices = self._matrices
-        if tick.host_batch:
-            inputs, targets, *sources = tick.host_batch
-        else:
+        ids = tick.host_batch
+        if not ids:
             assert self.data is not None
-            inputs, targets, *sources = self.data.batch(tick.indices, self.architecture)
-        drop = dropping.masks(tick.dropout_keys, tick.dropout)
-        x = self._model.activations(matrices.weights, inputs, *sources, drop=drop)
-        loss = self._model.head.loss(
-            matrices.weights,
-            x,
-            targets,
+            ids = self.data.batch(tick.indices, self.architecture)
+        loss, grads = self._compute(
+            self._matrices.weights,
+            ids,
+            tick.weight,
+            dropping.masks(tick.dropout_keys, tick.dropout),
             tick.label_smoothing if features.label_smoothing else None,
             tick.z_loss if features.z_loss else None,
-            ignore_index=self._ignored,
         )
-        grads = torch.autograd.grad(loss, list(matrices.weights.values()), tick.weight)
-        matrices.alive &= loss.detach().isfinite()
-        return loss.detach(), grads
+        self._matrices.alive &= loss.isfinite()
+        return loss, grads
+
+    def _compiled_gradients(self, tick: Tick, features: ActiveFeatures) -> tuple[Tensor, Tensor]:
+        """Do the work of `_gradients` by compiled code; the gradients are a row, (1, P)."""
+        kind = TickKind(
+            self.architecture,
+            tick.indices.shape[1],
+            self._precision.name,
+            features.label_smoothing,
+            features.z_loss,
+            features.embedding_dropout,
+            bool(features.attention_dropout),
+            features.residual_dropout,
+        )
+        loss, row = compiled.run(
+            kind,
+            (
+                self._matrices.copy.detach(), tick.weight, tick.label_smoothing, tick.z_loss,
+                tick.dropout, tick.dropout_keys, *tick.host_batch,
+            ),
+        )  # fmt: skip
+        self._matrices.alive &= loss.isfinite()
+        return loss, row
 
     @torch.no_grad()
     def evaluate(self, slots: list[int], rows: Batch, batch: int) -> Evaluation:

@@ -54,7 +54,7 @@ def run_checks(console: Console, home: Home) -> dict[str, Finding]:
 
 
 def _print(console: Console, mark: tuple[str, str], name: str, text: str) -> None:
-    console.print(Text.assemble(mark, (f"{name:<8}", "bold"), text), soft_wrap=True)
+    console.print(Text.assemble(mark, (f"{name:<9}", "bold"), text), soft_wrap=True)
 
 
 def _explained(error: Exception) -> str:
@@ -83,6 +83,17 @@ def _torch(home: Home) -> str:
     if not bool((product == 8).all()):
         raise RuntimeError("a matrix product is wrong")
     return f"{facts['torch']} on {facts['device']}, trains in {facts['dtype']}"
+
+
+def _compiler(home: Home) -> str:
+    """Describe the compiler of ticks; a search without it trains as well, only slower."""
+    from model.device.compiler import check_compiler
+    from model.errors import CompileError
+
+    try:
+        return f"{check_compiler()}, compiles the ticks of long searches on a CPU"
+    except CompileError as error:
+        return f"no ticks are compiled: {error}"
 
 
 def _ray(home: Home) -> str:
@@ -125,6 +136,7 @@ def _disk(home: Home) -> str:
 CHECKS: Mapping[str, Callable[[Home], str]] = {
     "python": _python,
     "torch": _torch,
+    "compiler": _compiler,
     "ray": _ray,
     "store": _store,
     "corpus": _corpus,

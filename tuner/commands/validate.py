@@ -332,7 +332,8 @@ def _devices(space: SearchSpace) -> str:
     if dtype == "auto":
         may_be_gpu = engine.device in ("auto", "cuda")
         dtype = "bfloat16 if a GPU computes in it, else float32" if may_be_gpu else "float32"
-    return f"Trains {where}, in {dtype}; weights and optimizer are float32."
+    ticks = {"auto": "", "on": " Ticks are compiled.", "off": " Ticks are not compiled."}
+    return f"Trains {where}, in {dtype}; weights and optimizer are float32.{ticks[engine.compile]}"
 
 
 def _cost(space: SearchSpace, facts: DataFacts) -> str:

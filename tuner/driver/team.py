@@ -11,8 +11,10 @@ from model.corpus.corpus import Corpus
 from tuner.driver.view import View
 from tuner.home import Home
 from tuner.journal.events import SessionBegun
+from tuner.space.compilation import repays_compilation
 from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
+from tuner.tracking.tags import BEFORE
 
 if TYPE_CHECKING:
     from tuner.workers.devices import Devices
@@ -73,7 +75,7 @@ def start_team(
     """
     from tuner.workers.cluster import start_workers
 
-    devices, in_order = choose_devices(space, last)
+    devices, in_order = choose_devices(space, facts, last)
     if devices.needs_calibration:
         view.phase("measuring how many trials the GPU should train at one time")
         devices = calibrate(devices, space, home, corpus, facts, check_interrupt)
@@ -81,19 +83,23 @@ def start_team(
     return Team(devices, start_workers(devices, corpus, folders, gated=True), in_order)
 
 
-def choose_devices(space: SearchSpace, last: SessionBegun | None) -> tuple[Devices, bool]:
+def choose_devices(
+    space: SearchSpace, facts: DataFacts, last: SessionBegun | None
+) -> tuple[Devices, bool]:
     """Return the devices, and True if reports are taken in the order of the lanes' clocks.
 
-    A resumed search keeps its number of slots, its order of reports and its dtype, because the
-    decisions in its journal depend on them.
+    A resumed search keeps its number of slots, its order of reports, its dtype, and whether its
+    ticks are compiled, because the decisions in its journal depend on them.
 
     Args:
         space: search space.
+        facts: facts of the data that specifications depend on.
         last: last session of a resumed search; None if the search begins.
     """
     from tuner.workers.devices import find_devices
 
     devices, order = find_devices(space), space.search.order
+    devices = replace(devices, is_compiled=_is_compiled(space, facts, last, devices))
     if last is None:
         return devices, order == "tokens" or (order == "auto" and devices.number == 1)
     # The number of devices may have changed: each takes its share of the slots, rounded up.
@@ -105,6 +111,25 @@ def choose_devices(space: SearchSpace, last: SessionBegun | None) -> tuple[Devic
         # "auto" may mean another dtype in this version than when the search began.
         devices = replace(devices, dtype=before["dtype"])
     return replace(devices, slots=slots, needs_calibration=False), last.in_order
+
+
+def _is_compiled(
+    space: SearchSpace, facts: DataFacts, last: SessionBegun | None, devices: Devices
+) -> bool:
+    """Return whether ticks are compiled: as asked for, as recorded, or if it saves time."""
+    from tuner.workers.devices import check_compilation, why_not_compiled
+
+    setting = space.engine.compile
+    if setting == "on":
+        check_compilation(devices.kind)
+        return True
+    if setting == "off" or devices.kind != "cpu":
+        return False
+    if last is not None:
+        wanted = {**BEFORE, **last.environment}["compiled"] != BEFORE["compiled"]
+    else:
+        wanted = repays_compilation(space, facts, devices.number)
+    return wanted and why_not_compiled() is None
 
 
 def calibrate(

@@ -22,7 +22,7 @@ from tuner.journal.events import (
 )
 from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
-from tuner.tracking.tags import ENVIRONMENT
+from tuner.tracking.tags import BEFORE, ENVIRONMENT
 
 
 @dataclass
@@ -187,5 +187,6 @@ def _trials(events: Sequence[Event]) -> dict[int, JournaledTrial]:
 
 def environment_changes(before: Mapping[str, str], now: Mapping[str, str]) -> str:
     """Describe the differences of two environments; empty if there are none."""
+    before, now = {**BEFORE, **before}, {**BEFORE, **now}
     changed = (k for k in ENVIRONMENT if before.get(k) != now.get(k))
     return "; ".join(f"{k} {before.get(k)} → {now.get(k)}" for k in changed)

@@ -29,6 +29,7 @@ class EngineConfig(Frozen):
         device: device of the workers.
         dtype: dtype of the computation; `auto` is bfloat16 on a GPU that supports it, otherwise
             float32.
+        compile: whether ticks on a CPU are compiled; `auto` compiles if the search is long enough.
         timeout_seconds: silence after which a worker counts as frozen and is restarted.
     """
 
@@ -37,7 +38,16 @@ class EngineConfig(Frozen):
     micro_batch: int | None = Field(default=None, ge=1)
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     dtype: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
+    # the default is left out of journals, so that those of earlier versions keep their bytes
+    compile: Literal["auto", "on", "off"] = Field(
+        default="auto", exclude_if=lambda value: value == "auto"
+    )
     timeout_seconds: float = Field(default=60.0, gt=0)
+
+    @field_validator("compile", mode="before")
+    @classmethod
+    def _as_word(cls, value: Any) -> Any:
+        return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
     @field_validator("slots", mode="before")
     @classmethod

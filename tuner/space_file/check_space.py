@@ -55,6 +55,7 @@ class SpaceChecks:
         if not wrong("hyperparameters", "engine"):
             self._check_batch()
             self._check_dtype()
+            self._check_compile()
         if wrong("model", "hyperparameters"):
             return
         self._check_circles()
@@ -156,6 +157,12 @@ class SpaceChecks:
         if engine.dtype == "tf32" and engine.device in ("cpu", "mps"):
             message = f"only GPUs of NVIDIA compute in tf32, and engine.device is {engine.device}"
             self._file.note(("engine", "dtype"), f"{message}; use auto or float32")
+
+    def _check_compile(self) -> None:
+        engine = self._space.engine
+        if engine.compile == "on" and engine.device in ("cuda", "mps"):
+            message = f"ticks are compiled on a CPU only, and engine.device is {engine.device}"
+            self._file.note(("engine", "compile"), f"{message}; use auto or off")
 
     # conditions, shapes and grid ------------------------------------------------------------
 

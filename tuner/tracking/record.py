@@ -31,7 +31,7 @@ from tuner.tracking.records import (
     trial_record,
 )
 from tuner.tracking.store import if_found, open_client, reading_errors
-from tuner.tracking.tags import DATA_FILE, ENVIRONMENT, SPEC_FILE, Tag
+from tuner.tracking.tags import BEFORE, DATA_FILE, ENVIRONMENT, SPEC_FILE, Tag
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -155,13 +155,14 @@ class Record:
         tags = {Tag.KIND: "trial", Tag.STATUS: "finished"}
         if data_fingerprint is not None:
             tags[Tag.DATA] = data_fingerprint
-        needed = {name: environment.get(name, "") for name in ENVIRONMENT}
-        tags |= {k: v for k, v in needed.items() if "'" not in v}  # a filter cannot quote these
+        needed = {name: environment.get(name, BEFORE.get(name, "")) for name in ENVIRONMENT}
+        # a filter can neither quote values with ' nor find runs without a tag
+        tags |= {k: v for k, v in needed.items() if "'" not in v and v != BEFORE.get(k)}
         runs = self._runs(" and ".join(f"tags.`{k}` = '{v}'" for k, v in tags.items()))
         return {
             run.data.tags[Tag.SPEC_HASH]: run.info.run_id
             for run in reversed(runs)
-            if all(run.data.tags.get(name) == value for name, value in needed.items())
+            if all(run.data.tags.get(k, BEFORE.get(k)) == value for k, value in needed.items())
         }
 
     def trial(self, run_id: str) -> TrialRecord:

@@ -8,7 +8,10 @@ START_FOLDER = "start"  # tensors from which warm-started trials start
 DATA_FILE = "data.json"  # files of the data, with their digests
 REPORT_FILE = "report.html"
 JOURNAL_FILE = "journal.jsonl"  # every decision and report of a search
-ENVIRONMENT = ("device", "dtype", "width", "trainer", "torch", "numpy", "python")  # tags
+ENVIRONMENT = (  # tags
+    "device", "dtype", "width", "compiled", "trainer", "torch", "numpy", "python",
+)  # fmt: skip
+BEFORE = {"compiled": "no"}  # entries of environments that were recorded before the entry existed
 
 
 class Tag:

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from model.corpus.corpus import Corpus
 from model.corpus.prepare import cached, prepare
 from model.engine.report import METRICS, SOME_METRICS, Report
+from model.errors import CompileError
 from model.progress import OnProgress, silent
 from model.sources.fingerprint import difference
 from model.spec.data import TokenizerConfig
@@ -261,6 +262,7 @@ def _retrain(
     from model.engine.engine import Engine
 
     device, dtype = _where(recorded)
+    compiled, is_compiled = _compiler(recorded, device)
     width = recorded.get("width", "any")
     decode = corpus.tokenizer.decode
     engine = Engine(
@@ -269,6 +271,7 @@ def _retrain(
         width=int(width) if width.isdecimal() else None,
         device=device,
         dtype=dtype,
+        is_compiled=is_compiled,
         starts=starts,
         decode=decode,
         checkpoint_dir=states,
@@ -280,7 +283,7 @@ def _retrain(
             on_report(len(reports), count, report)
         if len(reports) == count:
             break
-    return reports, environment(device, dtype, engine.width)
+    return reports, environment(device, dtype, engine.width, compiled)
 
 
 def _where(recorded: Mapping[str, str]) -> tuple[str, str]:
@@ -295,6 +298,22 @@ def _where(recorded: Mapping[str, str]) -> tuple[str, str]:
     if dtype not in DTYPES or (dtype == "tf32" and device != "cuda"):
         dtype = "float32"
     return device, dtype
+
+
+def _compiler(recorded: Mapping[str, str], device: str) -> tuple[str, bool]:
+    """Return the entry `compiled` of the replay's environment, and whether its ticks are compiled.
+
+    A trial whose ticks were compiled is replayed so where that is possible.
+    """
+    from model.device.compiler import check_compiler
+    from model.device.environment import NOT_COMPILED
+
+    if device != "cpu" or recorded.get("compiled", NOT_COMPILED) == NOT_COMPILED:
+        return NOT_COMPILED, False
+    try:
+        return check_compiler(), True
+    except CompileError as error:
+        return f"{NOT_COMPILED} ({error})", False
 
 
 def compare(recorded: Mapping[int, Mapping[str, float]], reports: list[Report]) -> list[Difference]:

@@ -220,6 +220,7 @@ def start_workers(
         devices.kind,
         folders,
         dtype=devices.dtype,
+        is_compiled=devices.is_compiled,
         decode=decode,
         gated=gated,
     )
@@ -268,6 +269,7 @@ def make_workers(
     folders: tuple[str, str],
     *,
     dtype: str = "float32",
+    is_compiled: bool = False,
     decode: Callable[[list[int]], str] | None = None,
     gated: bool = False,
 ) -> list[Any]:
@@ -280,6 +282,7 @@ def make_workers(
         device: device of each actor.
         folders: folder of the checkpoints, and folder of the warm starts.
         dtype: as for `Worker`.
+        is_compiled: as for `Worker`.
         decode: as for `Worker`.
         gated: as for `Worker`.
 
@@ -302,7 +305,8 @@ def make_workers(
         max_restarts=-1,
         max_task_retries=0,  # the client repeats calls: it knows which report it has
     )
-    return [actor.remote(data, slots, device, folders, dtype, gated) for _ in range(number)]
+    options = {"dtype": dtype, "is_compiled": is_compiled, "gated": gated}
+    return [actor.remote(data, slots, device, folders, options) for _ in range(number)]
 
 
 def _actor_class() -> type:
@@ -318,13 +322,10 @@ def _actor_class() -> type:
             slots: int,
             device: str,
             folders: tuple[str, str],
-            dtype: str,
-            gated: bool,
+            options: dict[str, Any],
         ) -> None:
             train, validation, decode = ray.get(ray.cloudpickle.loads(data))
-            super().__init__(
-                train, validation, slots, device, *folders, decode, dtype=dtype, gated=gated
-            )
+            super().__init__(train, validation, slots, device, *folders, decode, **options)
 
     WorkerActor.__qualname__ = WorkerActor.__name__  # Ray names the process after it
     return WorkerActor

@@ -6,6 +6,8 @@ import os
 import sys
 from dataclasses import dataclass
 
+from model.device.compiler import check_compiler
+from model.errors import CompileError
 from tuner.errors import TunerError
 from tuner.space.space import SearchSpace
 
@@ -22,6 +24,7 @@ class Devices:
         number: number of workers.
         slots: number of trials that each worker trains at one time.
         dtype: dtype in which the workers compute; "auto" lets each worker choose.
+        is_compiled: True if the ticks are compiled.
         needs_calibration: True if `slots` is a guess that a measurement should replace.
     """
 
@@ -30,6 +33,7 @@ class Devices:
     slots: int
     dtype: str = "auto"
     needs_calibration: bool = False
+    is_compiled: bool = False
 
 
 def check_devices(space: SearchSpace) -> None:
@@ -39,6 +43,8 @@ def check_devices(space: SearchSpace) -> None:
         TunerError: as `find_devices`.
     """
     engine = space.engine
+    if engine.compile == "on":
+        check_compilation(engine.device)
     if engine.device in {"cuda", "mps"} or engine.dtype == "tf32":  # else torch is not needed
         _choose_devices(space, _num_cuda_devices())
 
@@ -77,6 +83,30 @@ def _choose_devices(space: SearchSpace, gpus: int) -> Devices:
     if kind == "cpu":
         return Devices(kind, number, engine.slots or _CPU_SLOTS, engine.dtype)
     return Devices(kind, number, engine.slots or _GPU_SLOTS, engine.dtype, engine.slots is None)
+
+
+def check_compilation(kind: str) -> None:
+    """Check that ticks can be compiled on a kind of device, as `engine.compile: on` asks.
+
+    Raises:
+        TunerError: if they cannot.
+    """
+    if kind not in {"cpu", "auto"}:
+        raise TunerError(
+            f"engine.compile is on, but ticks are compiled on a CPU only, and the device of this "
+            f"search is {kind}; use auto or off"
+        )
+    if (reason := why_not_compiled()) is not None:
+        raise TunerError(f"engine.compile is on, but {reason}; or use auto or off")
+
+
+def why_not_compiled() -> str | None:
+    """Return why this machine cannot compile ticks; None if it can."""
+    try:
+        check_compiler()
+    except CompileError as error:
+        return str(error)
+    return None
 
 
 def has_nvidia_gpu() -> bool:

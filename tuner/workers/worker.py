@@ -79,6 +79,7 @@ class Worker:
         starts: folder of the weights that warm-started trials start from.
         decode: function from token ids to text, for the outputs of encoder–decoders.
         dtype: dtype of the computation; "auto" lets the device choose.
+        is_compiled: True to run compiled ticks.
         gated: True if reports are held back until `release_reports`.
     """
 
@@ -93,18 +94,22 @@ class Worker:
         decode: Callable[[list[int]], str] | None = None,
         *,
         dtype: str = "float32",
+        is_compiled: bool = False,
         gated: bool = False,
     ) -> None:
-        from model.device.environment import computing_dtype
+        from model.device.compiler import check_compiler
+        from model.device.environment import NOT_COMPILED, computing_dtype
         from model.engine.engine import Engine
 
         self._dtype = computing_dtype(dtype, device)
+        self._compiled = check_compiler() if is_compiled else NOT_COMPILED
         self._engine = Engine(
             train,
             validation,
             slots=slots,
             device=device,
             dtype=self._dtype,
+            is_compiled=is_compiled,
             checkpoint_dir=Path(checkpoint_dir),
             starts=Path(starts),
             decode=decode,
@@ -127,7 +132,7 @@ class Worker:
         """Return device, dtype and versions."""
         from model.device.environment import environment
 
-        return environment(self._device, self._dtype, self._engine.width)
+        return environment(self._device, self._dtype, self._engine.width, self._compiled)
 
     async def slots_for(self, spec: str, file: str) -> int:
         """Return the number of trials like `spec` that the device should train at one time.

@@ -73,10 +73,12 @@ def timed(step: Callable[[], float], seconds: float, device: str, group: int = 1
 class Ours:
     """`Engine`, called as a search calls it."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, *, is_compiled: bool = False) -> None:
         self._job = job
         tokens = text(job.architecture)
-        chosen = {} if job.dtype == "float32" else {"dtype": job.dtype}
+        chosen: dict[str, Any] = {} if job.dtype == "float32" else {"dtype": job.dtype}
+        if is_compiled:
+            chosen["is_compiled"] = True
         self._engine = Engine(tokens, tokens, slots=job.trials, device=job.device, **chosen)
 
     def losses(self) -> dict[int, float]:
@@ -282,6 +284,7 @@ class Peak:
 SIDES: dict[str, Callable[[Job], Side]] = {
     "ours": Ours,
     "not deterministic": NotDeterministic,
+    "ours, compiled": partial(Ours, is_compiled=True),
     "eager": Plain,
     "compiled": partial(Plain, mode="default"),
     "compiled, graphs": partial(Plain, mode="reduce-overhead"),

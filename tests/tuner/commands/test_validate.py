@@ -82,6 +82,14 @@ def test_validate_describes_the_search(tmp_path: Path, search: str) -> None:
         ),
         ("{device: cuda, dtype: tf32}", "Trains on a GPU, in tf32; weights and optimizer are floa"),
         ("{device: mps}", "Trains on the GPU of a Mac, in float32; weights"),
+        (
+            "{device: cpu, compile: on}",
+            "Trains on the cores, in float32; weights and optimizer are float32. Ticks are com",
+        ),
+        (
+            "{device: cpu, compile: off}",
+            "Trains on the cores, in float32; weights and optimizer are float32. Ticks are not com",
+        ),
     ],
 )
 def test_search_lines_name_device_and_dtype(tmp_path: Path, engine: str, sentence: str) -> None:

@@ -8,14 +8,18 @@ from typing import Any
 
 import pytest
 
+from tuner.driver import team
 from tuner.driver.team import calibrate, choose_devices
+from tuner.errors import TunerError
 from tuner.journal.events import SessionBegun
+from tuner.space.compilation import repays_compilation
 from tuner.space.data_facts import DataFacts
 from tuner.space_file.load import load_space
 from tuner.workers import cluster
 from tuner.workers import devices as devices_module
 from tuner.workers.devices import Devices
 
+FACTS = DataFacts(2048, 1_000_000, 10_000, "data", "tokenizer")
 SPACE = load_space(Path(__file__).parents[3] / "search_spaces" / "lm.yaml")
 
 
@@ -46,8 +50,69 @@ def test_resumed_search_keeps_its_slots_and_dtype(
         device, dtype, slots = last
         environment = {"device": device, "dtype": dtype}
         recorded = SessionBegun(environment, slots, in_order=True)
-    on, _ = choose_devices(SPACE, recorded)
+    on, _ = choose_devices(SPACE, FACTS, recorded)
     assert (on.slots, on.dtype, on.needs_calibration) == expected
+
+
+ELSEWHERE = "there is no C++ compiler (g++); install one"
+
+
+@pytest.mark.parametrize(
+    ("setting", "kind", "last", "is_long", "reason", "expected"),
+    [
+        ("auto", "cpu", None, True, None, True),
+        ("auto", "cpu", None, False, None, False),
+        ("auto", "cpu", None, True, ELSEWHERE, False),
+        ("auto", "cuda", None, True, None, False),
+        ("off", "cpu", "g++ 12", True, None, False),
+        ("on", "cpu", "no", False, None, True),
+        # a resumed search keeps what was decided; one of an earlier version says nothing
+        ("auto", "cpu", "g++ 12", False, None, True),
+        ("auto", "cpu", "g++ 12", False, ELSEWHERE, False),
+        ("auto", "cpu", "no", True, None, False),
+        ("auto", "cpu", "", True, None, False),
+    ],
+)
+def test_compilation_is_decided_once(
+    monkeypatch: pytest.MonkeyPatch,
+    setting: str,
+    kind: str,
+    last: str | None,
+    is_long: bool,
+    reason: str | None,
+    expected: bool,
+) -> None:
+    monkeypatch.setattr(devices_module, "find_devices", lambda space: Devices(kind, 1, 1))
+    monkeypatch.setattr(devices_module, "why_not_compiled", lambda: reason)
+    monkeypatch.setattr(team, "repays_compilation", lambda *arguments: is_long)
+    engine = SPACE.engine.model_copy(update={"compile": setting})
+    recorded = None
+    if last is not None:
+        entry = {"compiled": last} if last else {}
+        recorded = SessionBegun({"device": kind, "dtype": "float32", **entry}, 1, in_order=True)
+    space = SPACE.model_copy(update={"engine": engine})
+    assert choose_devices(space, FACTS, recorded)[0].is_compiled is expected
+
+
+def test_forced_compilation_needs_a_compiler_and_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices_module, "why_not_compiled", lambda: ELSEWHERE)
+    with pytest.raises(TunerError, match=r"engine\.compile is on, but there is no C\+\+ compiler"):
+        devices_module.check_compilation("cpu")
+    with pytest.raises(TunerError, match="on a CPU only, and the device of this search is cuda"):
+        devices_module.check_compilation("cuda")
+
+
+def test_only_long_searches_repay_compilation() -> None:
+    facts = DataFacts(2048, 100_000_000, 10_000, "data", "tokenizer")
+
+    def repays(workers: int = 2, **more: Any) -> bool:
+        space = SPACE.model_copy(update=more)
+        return repays_compilation(space, facts, workers)
+
+    long = SPACE.budget.model_copy(update={"tokens": 20_000_000})
+    assert not repays()  # lm.yaml takes two to three minutes
+    assert repays(budget=long)
+    assert not repays(budget=long, workers=200)
 
 
 def test_slots_are_measured_for_the_first_trial(monkeypatch: pytest.MonkeyPatch) -> None:

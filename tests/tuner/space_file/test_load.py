@@ -286,6 +286,11 @@ MISTAKES = {
     "slots": (BUDGET + "engine: {slots: ▲many}", "engine.slots must be a number, or auto, got many"),
     "no slots": (BUDGET + "engine: {slots: ▲0}", "engine.slots must be at least 1, got 0"),
     "dtype": (BUDGET + "engine: {dtype: ▲float16}", "engine.dtype must be"),
+    "compile": (BUDGET + "engine: {compile: ▲maybe}", "engine.compile must be"),
+    "compile on a GPU": (
+        BUDGET + "engine: {device: cuda, compile: ▲on}",
+        "ticks are compiled on a CPU only, and engine.device is cuda; use auto or off",
+    ),
     "tf32": (
         BUDGET + "engine: {device: cpu, dtype: ▲tf32}",
         "only GPUs of NVIDIA compute in tf32, and engine.device is cpu; use auto or float32",

@@ -14,8 +14,8 @@ from tuner.tracking.tracker import Tracker
 
 Open = Callable[..., Tracker]
 ENVIRONMENT = {
-    "device": "cpu: x", "dtype": "float32", "width": "any", "trainer": "2", "torch": "2",
-    "numpy": "2", "python": "3",
+    "device": "cpu: x", "dtype": "float32", "width": "any", "compiled": "no",
+    "trainer": "2", "torch": "2", "numpy": "2", "python": "3",
 }  # fmt: skip
 
 

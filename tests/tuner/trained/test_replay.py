@@ -13,12 +13,23 @@ import torch
 
 from model.checkpoints.store import CheckpointRef
 from model.corpus.corpus import Corpus
+from model.device import compiler
 from model.engine.engine import Engine
 from model.engine.report import METRICS, Report, Status
+from model.errors import CompileError
 from model.spec.trial import Continues, TrialSpec
 from tests.conftest import MakeSpec
 from tuner.tracking.records import TrialRecord
-from tuner.trained.replay import Difference, ReplayResult, Verdict, _retrain, _where, compare, judge
+from tuner.trained.replay import (
+    Difference,
+    ReplayResult,
+    Verdict,
+    _compiler,
+    _retrain,
+    _where,
+    compare,
+    judge,
+)
 
 Tokens = tuple[np.ndarray, np.ndarray]
 CPU = {"device": "cpu: any", "dtype": "float32"}
@@ -128,6 +139,35 @@ def test_replay_trains_as_recorded_if_the_machine_can(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: has_gpu)
     assert _where({"device": device, "dtype": dtype}) == expected
+
+
+@pytest.mark.parametrize(
+    ("device", "entry", "expected"),
+    [
+        ("cpu", {}, ("no", False)),  # recorded before ticks were compiled
+        ("cpu", {"compiled": "no"}, ("no", False)),
+        ("cpu", {"compiled": "g++ 11"}, ("g++ 12", True)),
+        ("cuda", {"compiled": "g++ 11"}, ("no", False)),
+    ],
+)
+def test_replay_compiles_ticks_that_were_compiled(
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    entry: dict[str, str],
+    expected: tuple[str, bool],
+) -> None:
+    monkeypatch.setattr(compiler, "check_compiler", lambda: "g++ 12")
+    assert _compiler(CPU | entry, device) == expected
+
+
+def test_replay_without_a_compiler_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def check() -> str:
+        raise CompileError("there is no C++ compiler (g++); install one")
+
+    monkeypatch.setattr(compiler, "check_compiler", check)
+    entry, is_compiled = _compiler(CPU | {"compiled": "g++ 12"}, "cpu")
+    assert not is_compiled
+    assert entry == "no (there is no C++ compiler (g++); install one)"
 
 
 def test_replay_verdict_names_different_dtype(

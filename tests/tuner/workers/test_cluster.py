@@ -74,7 +74,7 @@ def test_start_workers_makes_one_for_each_device(
     (number, splits, slots, device, folders), options = machine.made
     assert (number, slots, device) == expected
     assert (splits, folders) == (("t", "v"), ("states", "starts"))
-    assert options == {"dtype": "auto", "decode": None, "gated": False}
+    assert options == {"dtype": "auto", "is_compiled": False, "decode": None, "gated": False}
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_start_workers_passes_the_dtype(machine: Any, dtype: str) -> None:
 
 def test_start_workers_passes_gate_and_decoder(machine: Any) -> None:
     start_workers(find_devices(space()), corpus(has_pairs=True), ("states", "starts"), gated=True)
-    assert machine.made[1] == {"dtype": "auto", "decode": str, "gated": True}
+    assert machine.made[1] == {"dtype": "auto", "is_compiled": False, "decode": str, "gated": True}
 
 
 @pytest.mark.parametrize(

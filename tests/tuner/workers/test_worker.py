@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from model.device import compiler
 from model.engine import calibration
 from model.engine.engine import Engine
 from model.engine.report import Report, Status
@@ -114,6 +115,20 @@ def test_worker_reports_its_dtype(make_worker: MakeWorker, asked: str, dtype: st
         worker = make_worker(dtype=asked)
         assert (await worker.environment())["dtype"] == dtype
         assert worker._engine.precision.name == dtype
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(("is_compiled", "entry"), [(False, "no"), (True, "g++ 12")])
+def test_worker_reports_if_its_ticks_are_compiled(
+    make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch, is_compiled: bool, entry: str
+) -> None:
+    monkeypatch.setattr(compiler, "check_compiler", lambda: "g++ 12")
+
+    async def scenario() -> None:
+        worker = make_worker(is_compiled=is_compiled)
+        assert (await worker.environment())["compiled"] == entry
+        assert worker._engine._is_compiled is is_compiled
 
     run(scenario())
 

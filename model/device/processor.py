@@ -1,0 +1,27 @@
+"""Name and instruction sets of the processor; needs no torch."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+
+def processor_name() -> str:
+    """Return the name of the processor; its architecture if the system does not know the name."""
+    name = _cpuinfo("model name")
+    return name or platform.processor() or platform.machine()
+
+
+def instruction_sets() -> str:
+    """Return the architecture and instruction sets; processors of one name may differ in them."""
+    return f"{platform.machine()} {_cpuinfo('flags') or _cpuinfo('Features')}"
+
+
+def _cpuinfo(name: str) -> str:
+    """Return an entry of the first core in /proc/cpuinfo; empty if there is none."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith(name):
+                return line.partition(":")[2].strip()
+    return ""

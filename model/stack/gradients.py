@@ -1,0 +1,64 @@
+"""Forward and backward pass of a tick, as a function of weights, token ids and numbers.
+
+K = slots, b = sequences of a micro-batch, T = tokens, S = tokens of a source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from model.corpus.dataset import IGNORED
+from model.network.dropout import Dropout
+from model.network.encoder_decoder import EncoderDecoder
+from model.network.layers import Weights
+from model.network.transformer import LanguageModel
+from model.spec.architecture import Architecture
+
+
+class Gradients:
+    """Computes losses and gradients of a model.
+
+    Args:
+        architecture: architecture of the model.
+
+    Attributes:
+        model: the model.
+        ignored: target id that does not count; None counts all.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        has_encoder = architecture.n_encoder_layers > 0
+        self.model = EncoderDecoder(architecture) if has_encoder else LanguageModel(architecture)
+        self.ignored = IGNORED if has_encoder else None
+
+    def __call__(
+        self,
+        weights: Weights,
+        ids: Sequence[Tensor],
+        share: Tensor,
+        drop: Dropout,
+        label_smoothing: Tensor | None,
+        z_loss: Tensor | None,
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Run both passes.
+
+        Args:
+            weights: by the names of `parameter_shapes`, each with a leading K, which require grad.
+            ids: inputs and targets (K, b, T), and for an encoder–decoder sources (K, b, S).
+            share: factor of each slot's gradients, (K,).
+            drop: dropout masks of the tick.
+            label_smoothing: ε_ls, (K,); None for no smoothing.
+            z_loss: λ_z, (K,); None for no z-loss.
+
+        Returns:
+            Losses (K,), and gradients in the order of `weights`.
+        """
+        inputs, targets, *sources = ids
+        x = self.model.activations(weights, inputs, *sources, drop=drop)
+        loss = self.model.head.loss(
+            weights, x, targets, label_smoothing, z_loss, ignore_index=self.ignored
+        )
+        return loss.detach(), torch.autograd.grad(loss, list(weights.values()), share)
