@@ -30,6 +30,8 @@ from tuner.workers.cluster import SLOT
 
 _LONGEST_REASON = 300  # characters
 _LONGEST_START_SECONDS = 120.0  # of the first clients
+_WAIT = 0.2  # seconds that each waiting client adds to the time between two of its questions
+_LONGEST_WAIT = 3.0
 
 
 def run_ray_tune(driver: Driver, workers: Sequence[Any], slots: int, folder: Path) -> None:
@@ -126,13 +128,16 @@ class StartBarrier:
 class TuneSearcher(Searcher):
     """Hands out the driver's assignments as configurations of Tune trials.
 
-    A configuration without an assignment is for a client that waits.
+    A configuration without an assignment is for a client that waits, and says how long it waits
+    before it asks again. Each answer costs the driver some milliseconds, so the more clients wait,
+    the longer they do.
     """
 
     def __init__(self, driver: Driver, barrier: StartBarrier) -> None:
         super().__init__()
         self._driver, self._barrier = driver, barrier
         self._live = 0  # Tune trials that were suggested and have not ended
+        self._waiting: set[str] = set()  # those without an assignment
         self._clients = 0  # most of them at one time: so many clients have been started
 
     def __getstate__(self) -> dict[str, Any]:
@@ -149,9 +154,11 @@ class TuneSearcher(Searcher):
             return self.FINISHED
         elif self._live >= self._clients:  # no client is free
             return None
+        else:
+            self._waiting.add(trial_id)
         self._live += 1
         self._clients = max(self._clients, self._live)
-        return {"assignment": assignment}
+        return {"assignment": assignment, "wait": min(_WAIT * len(self._waiting), _LONGEST_WAIT)}
 
     @override
     def on_trial_complete(
@@ -159,6 +166,7 @@ class TuneSearcher(Searcher):
     ) -> None:
         """Note that a client is free; the driver has decided about the trial already."""
         self._live -= 1
+        self._waiting.discard(trial_id)
 
     @override
     def save(self, checkpoint_path: str) -> None:

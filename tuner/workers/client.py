@@ -22,7 +22,6 @@ from tuner.workers.assignment import Assignment
 _MOST_DEATHS = 3  # of a worker before the next report of a trial: the trial may be the cause
 _RESTART_SECONDS = 600.0  # longest wait for a worker that Ray restarts
 _RETRY_SECONDS = 0.2  # between two pings of a worker that Ray restarts
-_IDLE_SECONDS = 0.2  # between two questions of a client without an assignment
 
 
 class TrialClient:
@@ -123,16 +122,17 @@ class TuneTrainable(tune.Trainable):
     @override
     def setup(self, config: dict[str, Any], workers: Sequence[Any] = ()) -> None:
         self._workers = workers
-        self._accept(config["assignment"])
+        self._accept(config)
 
-    def _accept(self, assignment: Assignment | None) -> None:
-        self._assignment = assignment
-        if assignment is not None:
-            self._client = TrialClient(self._workers[assignment.worker], assignment)
+    def _accept(self, config: dict[str, Any]) -> None:
+        self._assignment: Assignment | None = config["assignment"]
+        self._wait_seconds: float = config["wait"]
+        if self._assignment is not None:
+            self._client = TrialClient(self._workers[self._assignment.worker], self._assignment)
 
     @override
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._accept(new_config["assignment"])
+        self._accept(new_config)
         return True  # otherwise Tune marks the trial as failed
 
     @override
@@ -140,7 +140,7 @@ class TuneTrainable(tune.Trainable):
         # Never "done": the scheduler says when to stop. The metrics stay inside the report,
         # because Tune keeps a history of each top-level metric for each trial.
         if self._assignment is None:
-            time.sleep(_IDLE_SECONDS)
+            time.sleep(self._wait_seconds)
             return {"report": None}
         report = self._client.next_report()
         return {
