@@ -139,7 +139,7 @@ class Home:
         whatever the umask. In any other folder the umask may only become stricter, and it stays if
         the store may be in another folder: others may need its files, and the home is closed.
         """
-        mode = self.root.stat().st_mode
+        mode = self.root.stat().st_mode if self.root.is_dir() else 0o700  # `at` makes it so
         if mode & stat.S_IWGRP:
             os.umask(~mode & 0o077)
         elif self.is_local or self.tracking_uri.startswith("http"):

@@ -105,7 +105,11 @@ def test_killed_part_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
     record = tmp_path / "gpu.kernel.jsonl"
     begun = subprocess.Popen(command("kernel", tmp_path, *REHEARSAL), start_new_session=True)
     ends = time.monotonic() + 300
-    while not record.exists() and time.monotonic() < ends and begun.poll() is None:
+
+    def has_begun() -> bool:
+        return record.exists() and record.read_bytes().endswith(b"\n")
+
+    while not has_begun() and time.monotonic() < ends and begun.poll() is None:
         time.sleep(0.02)
     os.killpg(begun.pid, signal.SIGKILL)
     begun.wait()

@@ -43,8 +43,26 @@ class Interrupts:
         if self.signal is not None:
             raise Interrupted(self.signal)
 
-    def restore(self) -> None:
-        """Install the handlers again, which Ray's start replaces in the kernel."""
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep signals pending while the block runs, until `receive`.
+
+        Ray's start replaces the handlers in the kernel: a signal then would be lost.
+        """
+        signal.pthread_sigmask(signal.SIG_BLOCK, self._deferred)
+        try:
+            yield
+        finally:
+            self._restore()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, self._deferred)
+
+    def receive(self) -> None:
+        """Handle the signals that have come while they were held."""
+        self._restore()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._deferred)
+        signal.pthread_sigmask(signal.SIG_BLOCK, self._deferred)
+
+    def _restore(self) -> None:
         for number in self._deferred:
             signal.signal(number, self.handle)
 

@@ -265,15 +265,15 @@ def _start_ray(
     from tuner.workers.cluster import local_ray
 
     def on_wait() -> None:
-        interrupts.restore()
+        interrupts.receive()
         interrupts.check()
 
     view.phase("starting Ray and the workers")
     # The store waits for the import of Ray: two imports at one time take turns, and Ray's processes
     # are the ones to wait for.
     starting = local_ray(corpus.nbytes, on_import=store.open, on_wait=on_wait, keep_logs=debug)
-    folder = stack.enter_context(starting)
-    interrupts.restore()
+    with interrupts.held():
+        folder = stack.enter_context(starting)
     if debug:
         view.phase(f"Ray's logs are kept in {folder}")
     interrupts.check()

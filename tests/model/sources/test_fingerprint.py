@@ -6,14 +6,16 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
 from model.errors import CorpusError
+from model.files import replacing
 from model.sources import fingerprint as fingerprints
 from model.sources.fingerprint import FileDigest, difference, fingerprint
 from model.spec.data import DataConfig
@@ -267,11 +269,14 @@ def test_a_memo_that_is_interrupted_stays_whole(
     fingerprint(config(texts / "a.txt"), memo)
     before = memo.read_text()
 
-    def interrupt(*args: object) -> None:
-        raise KeyboardInterrupt
+    @contextmanager
+    def interrupted(path: Path) -> Iterator[IO[bytes]]:
+        with replacing(path) as file:
+            yield file
+            raise KeyboardInterrupt  # all is written, but not yet under its name
 
     with monkeypatch.context() as patch:
-        patch.setattr(fingerprints.json, "dump", interrupt)
+        patch.setattr(fingerprints, "replacing", interrupted)
         with pytest.raises(KeyboardInterrupt):
             fingerprint(config(texts), memo)
     assert memo.read_text() == before

@@ -72,10 +72,23 @@ def test_first_signal_is_announced_at_once() -> None:
     assert signal_text(signal.SIGINT) == "interrupted"
 
 
+@pytest.mark.parametrize("number", SIGNALS)
+def test_signal_is_not_lost_while_ray_replaces_handlers(number: signal.Signals) -> None:
+    lost: list[int] = []
+    with deferred_interrupts() as interrupts:
+        with interrupts.held():
+            signal.signal(number, lambda number, frame: lost.append(number))
+            signal.raise_signal(number)
+            assert interrupts.signal is None
+            interrupts.receive()
+            assert interrupts.signal == number
+        assert lost == []
+
+
 def test_handlers_that_ray_replaces_are_restored() -> None:
     with deferred_interrupts() as interrupts:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        interrupts.restore()
+        with interrupts.held():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.raise_signal(signal.SIGTERM)
         assert interrupts.signal == signal.SIGTERM
 

@@ -171,4 +171,4 @@ def test_doctor_warns_and_keeps_its_status(
     printed = capsys.readouterr()
     (warning,) = json.loads(printed.out)["trust"]
     assert "chmod -R go-rwx" in warning
-    assert f"! trust   {warning}" in printed.err
+    assert f"! trust    {warning}" in printed.err
