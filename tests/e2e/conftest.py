@@ -29,9 +29,10 @@ confirm: {top: 2, seeds: 2}
 """
 
 
-def _hear_ctrl_c() -> None:
-    """As on a terminal; what runs in the background of a script inherits that it is ignored."""
+def _hear_signals() -> None:
+    """A background job of a shell ignores SIGINT and `nohup` SIGHUP, and so do their children."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Workplace:
             stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=_hear_ctrl_c,
+            preexec_fn=_hear_signals,
         )
 
 
