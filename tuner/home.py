@@ -25,6 +25,7 @@ from tuner.names import check_name
 DEFAULT_HOME = "runs"
 _STORE = "mlflow.db"
 _SQLITE = "sqlite:///"
+_PRIVATE = 0o700  # mode of a folder that only its user may enter
 
 Say = Callable[[str], None]
 
@@ -73,7 +74,7 @@ class Home:
         if home._has_odd_path:
             raise StoreError(f"the path {root} has one of % ? # in it; choose another --home")
         try:
-            root.mkdir(mode=0o700, parents=True, exist_ok=True)  # only the user may enter it
+            root.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(
                 f"cannot make the folder {root}: {error.strerror}; choose another with --home"
@@ -139,7 +140,7 @@ class Home:
         whatever the umask. In any other folder the umask may only become stricter, and it stays if
         the store may be in another folder: others may need its files, and the home is closed.
         """
-        mode = self.root.stat().st_mode if self.root.is_dir() else 0o700  # `at` makes it so
+        mode = self.root.stat().st_mode if self.root.is_dir() else _PRIVATE
         if mode & stat.S_IWGRP:
             os.umask(~mode & 0o077)
         elif self.is_local or self.tracking_uri.startswith("http"):

@@ -17,6 +17,7 @@ import platform
 import re
 import shlex
 import statistics
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -131,6 +132,30 @@ def module_command(module: str, *arguments: str) -> tuple[list[str], dict[str, s
     folders = [str(ROOT), str(BENCH), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, folders))}
     return [sys.executable, "-m", module, *arguments], environment
+
+
+def completed(
+    command: Sequence[str], environment: Mapping[str, str] | None, seconds: float
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end, whatever its status.
+
+    Raises:
+        subprocess.TimeoutExpired: if it takes longer than `seconds`.
+    """
+    return subprocess.run(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+
+
+def last_message(done: subprocess.CompletedProcess[str]) -> str:
+    """Return the last line that a program wrote to standard error."""
+    return (done.stderr.strip().splitlines() or ["without a message"])[-1]
 
 
 def goal(

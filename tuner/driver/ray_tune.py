@@ -30,8 +30,8 @@ from tuner.workers.cluster import SLOT
 
 _LONGEST_REASON = 300  # characters
 _LONGEST_START_SECONDS = 120.0  # of the first clients
-_WAIT = 0.2  # seconds that each waiting client adds to the time between two of its questions
-_LONGEST_WAIT = 3.0
+_WAIT_SECONDS = 0.2  # each waiting client adds so much to the time between two questions
+_LONGEST_WAIT_SECONDS = 3.0
 
 
 def run_ray_tune(driver: Driver, workers: Sequence[Any], slots: int, folder: Path) -> None:
@@ -158,7 +158,8 @@ class TuneSearcher(Searcher):
             self._waiting.add(trial_id)
         self._live += 1
         self._clients = max(self._clients, self._live)
-        return {"assignment": assignment, "wait": min(_WAIT * len(self._waiting), _LONGEST_WAIT)}
+        wait = min(_WAIT_SECONDS * len(self._waiting), _LONGEST_WAIT_SECONDS)
+        return {"assignment": assignment, "wait_seconds": wait}
 
     @override
     def on_trial_complete(

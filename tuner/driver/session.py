@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -13,6 +13,7 @@ from signal import SIGINT
 
 from model.checkpoints.header import recorded_digest
 from model.errors import CheckpointError
+from tuner.conductor.board import Board
 from tuner.conductor.trial import Trial
 from tuner.driver.context import SearchContext
 from tuner.driver.interrupt import Interrupts, deferred_interrupts
@@ -59,10 +60,13 @@ def run_search(
         store.run(tracker.flush)
         result = _result(context, training, started)
         status = result.status
-        end = _end(context, result, training)
+        kept = _kept_trials(result, training.conductor.board)
+        checkpoints = _checkpoints(context, kept)
+        end = _end(result, training, kept, checkpoints)
         best_run = tracker.run_of(result.best.number)
         context.view.phase("recording the best trials")
-        store.run(*(partial(_attach_checkpoint, context, result, n) for n in end.weights))
+        attach = tracker.keep_checkpoint
+        store.run(*(partial(attach, t.number, path, t.tokens) for t, path, _ in checkpoints))
     except KeyboardInterrupt:
         status = "interrupted"
         raise
@@ -112,47 +116,45 @@ def _store_problem(step: Callable[[], None]) -> str | None:
     return None
 
 
-def _end(context: SearchContext, result: SearchResult, training: TrainingResult) -> SessionEnded:
+def _kept_trials(result: SearchResult, board: Board) -> list[Trial]:
+    """Return the trials whose checkpoints are kept: the winner, and the best of the search."""
+    best = board.trials[result.best.number]
+    others = board.ranked[: result.space.search.keep]
+    return [best, *(trial for trial in others if trial.number != best.number)]
+
+
+def _checkpoints(context: SearchContext, kept: Sequence[Trial]) -> list[tuple[Trial, Path, str]]:
+    """Return the last checkpoint of each trial, and its digest, if this search wrote it."""
+    found = []
+    for trial in kept:
+        path = trial.reports[-1].checkpoint
+        if path is None:
+            continue
+        present = context.checkpoints.joinpath(*Path(path).parts[-2:])  # the home may have moved
+        if present.is_file():
+            with suppress(CheckpointError):  # a damaged one is not kept
+                found.append((trial, present, recorded_digest(present)))
+    return found
+
+
+def _end(
+    result: SearchResult,
+    training: TrainingResult,
+    kept: Sequence[Trial],
+    checkpoints: Sequence[tuple[Trial, Path, str]],
+) -> SessionEnded:
     """Return the journal's last event of a session that has a result."""
-    board, best = training.conductor.board, result.best.number
-    best_trials = [trial.number for trial in board.ranked[: result.space.search.keep]]
-    kept = list(dict.fromkeys([best, *best_trials]))
     return SessionEnded(
         status=result.status,
         summary=result.summary(),
         first_turn=training.first_turn,
-        best=best,
-        kept=kept,
+        best=result.best.number,
+        kept=[trial.number for trial in kept],
         limit=result.limit,
         halted=result.halted,
         advice=result.advice,
-        weights={n: sha256 for n in kept if (sha256 := _weights_digest(context, board.trials[n]))},
+        weights={trial.number: sha256 for trial, _, sha256 in checkpoints},
     )
-
-
-def _attach_checkpoint(context: SearchContext, result: SearchResult, number: int) -> None:
-    """Attach the last checkpoint of a trial to its run."""
-    trial = next(trial for trial in result.trials if trial.number == number)
-    path = _last_checkpoint(context, trial)
-    assert path is not None
-    context.tracker.keep_checkpoint(number, path, trial.tokens)
-
-
-def _weights_digest(context: SearchContext, trial: Trial) -> str | None:
-    """Return the digest of a trial's last checkpoint; None if this search has none to keep."""
-    path = _last_checkpoint(context, trial)
-    with suppress(CheckpointError):
-        return recorded_digest(path) if path is not None else None
-    return None
-
-
-def _last_checkpoint(context: SearchContext, trial: Trial) -> Path | None:
-    """Return the checkpoint of a trial's last report; None if this search did not write it."""
-    path = trial.reports[-1].checkpoint
-    if path is None:
-        return None
-    present = context.checkpoints.joinpath(*Path(path).parts[-2:])  # the home may have moved
-    return present if present.is_file() else None
 
 
 def _publish(context: SearchContext, result: SearchResult, interrupts: Interrupts) -> str | None:

@@ -126,7 +126,7 @@ class TuneTrainable(tune.Trainable):
 
     def _accept(self, config: dict[str, Any]) -> None:
         self._assignment: Assignment | None = config["assignment"]
-        self._wait_seconds: float = config["wait"]
+        self._wait_seconds: float = config["wait_seconds"]
         if self._assignment is not None:
             self._client = TrialClient(self._workers[self._assignment.worker], self._assignment)
 

@@ -8,7 +8,6 @@ K = slots in a stack.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -40,7 +39,7 @@ from parts.gpu.trials import (
     spec_of,
     ticks_of_a_gpu,
 )
-from parts.measuring import module_command, ratios, spread
+from parts.measuring import completed, last_message, module_command, ratios, spread
 
 K = 4
 WIDTHS = (1, 2, 4, 8, 16, 32, 64)
@@ -163,18 +162,9 @@ def in_a_new_process(case: str, dtype: str, where: Where) -> Numbers:
     command, environment = module_command(
         "parts.gpu.law", case, dtype, json.dumps(asdict(replace(where, known={})))
     )
-    done = subprocess.run(
-        command,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=where.limit,
-        check=False,
-    )
+    done = completed(command, environment, where.limit)
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["without a message"])[-1]
-        raise RuntimeError(f"the new process failed: {last}")
+        raise RuntimeError(f"the new process failed: {last_message(done)}")
     there = [
         Outcome(tuple(map(tuple, reports)), state)
         for reports, state in json.loads(done.stdout.splitlines()[-1])

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from parts.gpu.measurement import Measurement, Numbers, Verdicts, Where
-from parts.measuring import BENCH, ROOT, module_command
+from parts.measuring import BENCH, ROOT, completed, last_message, module_command
 
 SPACE = ROOT / "search_spaces" / "lm_gpu.yaml"
 # entry → its values in the shrunk space, and in that of a rehearsal
@@ -86,19 +86,11 @@ def _run(
     Raises:
         RuntimeError: if it ends with another status; its messages go to the log.
     """
-    done = subprocess.run(
-        command,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=where.limit,
-        check=False,
-    )
+    done = completed(command, environment, where.limit)
     print(done.stdout, done.stderr, sep="\n")  # to the log
     if done.returncode not in statuses:
-        last = (done.stderr.strip().splitlines() or ["without a message"])[-1]
-        raise RuntimeError(f"{Path(command[1]).name} ended with {done.returncode}: {last}")
+        name = Path(command[1]).name
+        raise RuntimeError(f"{name} ended with {done.returncode}: {last_message(done)}")
     return done.stdout
 
 

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import os
-import resource
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from model.spec.hyperparameters import SYMBOL_TABLE
+from tests.mutations import peak_megabytes, time_limit
 from tests.tuner.space_file.mutations import mutated
 from tuner.cli import main
 
@@ -26,22 +22,8 @@ SECONDS = 20  # validating takes less than one, on an idle machine
 MEGABYTES = 200
 
 
-@contextmanager
-def time_limit() -> Iterator[None]:
-    def stop(*_: Any) -> None:
-        raise TimeoutError(f"validate took longer than {SECONDS} s")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(SECONDS)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-
-
 def validate(file: Path, home: Path) -> int:
-    with time_limit():
+    with time_limit("validate", SECONDS):
         return main(["validate", "--space", str(file), "--home", str(home)])
 
 
@@ -49,7 +31,7 @@ def check(numbers: range, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     file = tmp_path / "space.yaml"
     file.write_text(TEXTS[0], encoding="utf-8")
     assert validate(file, tmp_path) == 0  # imports, before memory is measured
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_megabytes()
     statuses = []
     for number in numbers:
         file.write_text(mutated(TEXTS, number), encoding="utf-8")
@@ -65,8 +47,7 @@ def check(numbers: range, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
             lines = output.err.splitlines()
             assert all(line.startswith((f"{file}:", "tuner validate: ")) for line in lines), number
             assert max(map(len, lines)) < 1000, (number, max(lines, key=len))
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) / 1024
-    assert grown < MEGABYTES
+    assert peak_megabytes() - before < MEGABYTES
     assert {0, 2} == set(statuses)  # some mutations are harmless
 
 

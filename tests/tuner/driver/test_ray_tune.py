@@ -57,7 +57,7 @@ def tune_trial(number: int | None) -> Any:
 def test_searcher_suggests_assignments_until_the_search_is_over() -> None:
     driver = FakeDriver(3)
     searcher, _, _ = make_adapter(driver)
-    assert searcher.suggest("a") == {"assignment": Assignment("3", 0, "{}"), "wait": 0.0}
+    assert searcher.suggest("a") == {"assignment": Assignment("3", 0, "{}"), "wait_seconds": 0.0}
     assert searcher.suggest("b") is None
     driver.is_over = True
     assert searcher.suggest("b") == searcher.FINISHED
@@ -70,11 +70,11 @@ def test_a_client_without_assignment_waits_and_keeps_its_process() -> None:
     searcher.suggest("b")
     assert searcher.suggest("c") is None, "no client is free, and a third is not needed"
     searcher.on_trial_complete("a")
-    assert searcher.suggest("c") == {"assignment": None, "wait": 0.2}
+    assert searcher.suggest("c") == {"assignment": None, "wait_seconds": 0.2}
     assert searcher.suggest("d") is None
     searcher.on_trial_complete("c")
     driver.ready.append(Assignment("2", 0, "{}"))
-    assert searcher.suggest("d") == {"assignment": Assignment("2", 0, "{}"), "wait": 0.0}
+    assert searcher.suggest("d") == {"assignment": Assignment("2", 0, "{}"), "wait_seconds": 0.0}
 
 
 def test_many_waiting_clients_ask_seldom() -> None:
@@ -86,12 +86,12 @@ def test_many_waiting_clients_ask_seldom() -> None:
     waits = []
     for client in clients:
         searcher.on_trial_complete(client)
-        waits.append(searcher.suggest(f"{client}, next")["wait"])  # type: ignore[index]
+        waits.append(searcher.suggest(f"{client}, next")["wait_seconds"])  # type: ignore[index]
     assert waits[:3] == pytest.approx([0.2, 0.4, 0.6])
     assert waits[-1] == 3.0
     for client in clients[1:]:
         searcher.on_trial_complete(f"{client}, next")
-    assert searcher.suggest("the last one") == {"assignment": None, "wait": 0.4}
+    assert searcher.suggest("the last one") == {"assignment": None, "wait_seconds": 0.4}
 
 
 @pytest.mark.parametrize(("ready", "is_over"), [(False, False), (True, False), (False, True)])

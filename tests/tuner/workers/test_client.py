@@ -169,14 +169,14 @@ def test_client_raises_errors_that_no_restart_fixes(error: Exception) -> None:
 def test_trainable_uses_its_worker_and_is_never_done() -> None:
     workers = [FakeWorker(), FakeWorker()]
     trial = object.__new__(TuneTrainable)
-    trial.setup({"assignment": replace(JOB, worker=1), "wait": 0.0}, workers)
+    trial.setup({"assignment": replace(JOB, worker=1), "wait_seconds": 0.0}, workers)
     result = trial.step()
     assert result["report"] == report(2)
     assert (result["number"], result["worker"], result["report"].tokens) == (7, 1, 64)
     assert "done" not in result
-    assert trial.reset_config({"assignment": replace(JOB, trial_id="8"), "wait": 0.0})
+    assert trial.reset_config({"assignment": replace(JOB, trial_id="8"), "wait_seconds": 0.0})
     assert trial.step()["worker"] == 0
-    assert trial.reset_config({"assignment": None, "wait": 0.01})
+    assert trial.reset_config({"assignment": None, "wait_seconds": 0.01})
     assert trial.step() == {"report": None}, "it waits"
     trial.cleanup()  # type: ignore[no-untyped-call]
     assert "stop" not in workers[0].calls + workers[1].calls
