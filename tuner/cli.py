@@ -1,7 +1,7 @@
 """The command line: parse it, run the command, turn errors into exit statuses.
 
-Exit statuses: 0 done; 1 the result is bad; 2 bad input or usage; 130, 143 and 129 ended by Ctrl-C,
-SIGTERM and SIGHUP; 141 the reader of the output left.
+Exit statuses: 0 done; 1 the result is bad; 2 bad input or usage; 3 another driver has taken over
+the search; 130, 143 and 129 ended by Ctrl-C, SIGTERM and SIGHUP; 141 the reader of the output left.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tuner.commands.output import (
     prepare_streams,
     say,
 )
-from tuner.errors import Interrupted, SpaceError, TunerError, signal_text
+from tuner.errors import Interrupted, Replaced, SpaceError, TunerError, signal_text
 from tuner.secrets import mask_output
 
 # Function of each command, in a module of `tuner.commands` that is imported when it runs.
@@ -67,6 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run = getattr(import_module(f"tuner.commands.{module}"), function)
         status: int = run(options)
         sys.stdout.flush()
+    except Replaced as error:
+        say(f"tuner {options.command}: {error}")
+        return error.exit_status
     except KeyboardInterrupt as error:
         interrupted = error if isinstance(error, Interrupted) else Interrupted()
         say(_interrupted_text(interrupted, options))

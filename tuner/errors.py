@@ -18,7 +18,8 @@
     └── WorkerError         the engine of a worker broke; Ray restarts the worker
 
     KeyboardInterrupt       caught by the driver, or by `cli`
-    └── Interrupted         exit status 128 + signal: a signal ended the command
+    ├── Interrupted         exit status 128 + signal: a signal ended the command
+    └── Replaced            exit status 3: another driver has taken over the search
 
     ValueError              caught by `space_file`; a user sees a mistake of a SpaceError
     ├── PriorError          the `prior:` of an entry is invalid (space_file.prior)
@@ -131,6 +132,24 @@ class Interrupted(KeyboardInterrupt):
     def exit_status(self) -> int:
         """Exit status that a shell shows for a program that the signal ended."""
         return 128 + self.signal
+
+
+class Replaced(KeyboardInterrupt):
+    """Another driver has taken over the search of this one, which writes nothing more.
+
+    A KeyboardInterrupt, because Ray Tune catches every `Exception` of its callbacks.
+
+    Args:
+        search: name of the search.
+        by: which process of which machine the other driver is.
+    """
+
+    exit_status = 3
+
+    def __init__(self, search: str, by: str) -> None:
+        super().__init__(
+            visible(f"{by}, has taken over the search {search}; this driver writes nothing more")
+        )
 
 
 def signal_text(number: int) -> str:

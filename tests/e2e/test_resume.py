@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import time
@@ -13,11 +14,13 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.command_process import Run
 from tests.e2e.conftest import Workplace, make_workplace
 from tests.e2e.test_faults import descendants
 from tuner.journal.events import Reported, SessionEnded, TrialBegun
 from tuner.journal.journal import read_journal
 from tuner.tracking.record import Record
+from tuner.tracking.tags import JOURNAL_FILE
 
 pytestmark = pytest.mark.slow
 
@@ -107,25 +110,47 @@ def refuse_a_second_driver(place: Workplace, process: subprocess.Popen[str], *re
     assert f"process {process.pid}" in second.err
 
 
+def replace_a_stopped_driver(place: Workplace, folder: Path, *command: str) -> Run:
+    """The driver that comes next finishes the search; when the first wakes, it writes nothing."""
+    with place.start(*command) as stopped:
+        wait_for_session(stopped, folder)
+        stopped.send_signal(signal.SIGSTOP)
+        os.utime(newest_epoch(folder), (0, 0))  # as if it slept for years
+        run = place.tuner(*command)
+        assert run.status == 0, run.err
+        data, files = (folder / JOURNAL_FILE).read_bytes(), sorted(folder.rglob("*"))
+        stopped.send_signal(signal.SIGCONT)
+        assert stopped.stderr is not None
+        err = stopped.stderr.read()
+        assert stopped.wait() == 3, err
+    assert re.search(r"process \d+ on \S+, since .*, has taken over the search it; this", err)
+    assert (folder / JOURNAL_FILE).read_bytes() == data
+    assert sorted(folder.rglob("*")) == files
+    return run
+
+
+def newest_epoch(folder: Path) -> Path:
+    return max((folder / "epochs").iterdir())
+
+
 def test_search_that_is_killed_and_interrupted_ends_as_if_undisturbed(
     place: Workplace, whole: list[tuple[Any, ...]]
 ) -> None:
-    """One search meets all of it, so that one search has to be trained.
+    """One search meets all of it, so that one search has to be trained, by one command.
 
     A second driver is refused; SIGTERM ends the first; SIGKILL ends others, as they start and as
-    they train, and a limit of time ends one more.
+    they train, a limit of time ends one more, and the last but one sleeps.
     """
     home, draw = place.folder / "disturbed", random.Random(0)
-    began: tuple[str, ...] = (*ONE_WORKER, "--name", "it", "--home", str(home))
-    resume = ("search", "--resume", "it", "--home", str(home), "--json")
+    search: tuple[str, ...] = (*ONE_WORKER, "--name", "it", "--home", str(home), "--json")
     journal = home / "searches" / "it"
-    with place.start(*began) as process:
-        refuse_a_second_driver(place, process, *resume)
+    with place.start(*search) as process:
+        refuse_a_second_driver(place, process, *search)
         interrupt(process)
     before = story(home, "it")
     assert before == whole[: len(before)]
     for kill in range(KILLS):
-        with place.start(*resume) as process:
+        with place.start(*search) as process:
             if kill % 2:  # while it trains; else while it starts
                 wait_for_session(process, journal)
                 time.sleep(draw.uniform(0.0, 1.5))
@@ -133,14 +158,16 @@ def test_search_that_is_killed_and_interrupted_ends_as_if_undisturbed(
                 time.sleep(draw.uniform(0.0, 6.0))
             assert process.poll() is None, "it was done before it was killed often enough"
             process.send_signal(signal.SIGKILL)
-    limited = place.tuner(*resume, "--max-time", "1s")
+    limit = ("--max-time", "1s")
+    limited = place.tuner("search", "--resume", "it", "--home", str(home), "--json", *limit)
     assert limited.status == 0, limited.err
     assert "--max-time" in limited.err
+    assert "it goes on from its journal, with another search.max_seconds\n" in limited.err
     assert "tuner search --resume it" in limited.err
     before = story(home, "it")
     assert before == whole[: len(before)]
-    run = place.tuner(*resume, "--max-time", "1h")  # the journal keeps the limit before
-    assert run.status == 0, run.err
+    # the journal keeps the limit before
+    run = replace_a_stopped_driver(place, journal, *search, "--max-time", "1h")
     assert story(home, "it") == whole
     shown = place.tuner("show", "--search", "it", "--home", str(home), "--json").json
     numbers = [trial["trial"] for trial in shown["trials"]]

@@ -24,6 +24,7 @@ from model.engine.report import METRICS
 from model.keys import derive_key
 from model.randomness import permute
 from model.spec.hyperparameters import SYMBOL_TABLE
+from tests.e2e.command_process import run_command
 from tests.e2e.conftest import Run, Workplace
 from tuner import load_search, load_trial
 from tuner.home import Home
@@ -340,9 +341,16 @@ def test_show_compares_the_values_of_a_parameter(
     assert workplace.tuner("show", searched.json["best_run"], "--by", "B").status == 2
 
 
-def test_search_name_is_unique(workplace: Workplace, searched: Run) -> None:
-    run = workplace.refused("search", "--space", "small.yaml", "--name", "small-1")
-    assert "small-1 is recorded already" in run.err
+def test_search_that_has_finished_says_so(workplace: Workplace, searched: Run) -> None:
+    """The same command again, without Ray; and with a space that is another."""
+    again = ("search", "--space", "small.yaml", "--name", "small-1", "--json")
+    run = run_command(again, workplace.folder, workplace.environment)
+    assert run.status == 0, run.err
+    assert "small-1 has finished already: nothing is left to train" in run.err
+    assert "starting Ray" not in run.err
+    assert run.json == searched.json
+    other = workplace.refused(*again, "--set", "model.d_model=32")
+    assert "small-1 cannot be resumed with another model.d_model" in other.err
 
 
 def test_report_has_results_of_the_search(

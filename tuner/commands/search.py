@@ -21,8 +21,7 @@ from tuner.errors import Interrupted, ResultError
 from tuner.formatting import short_run
 from tuner.home import Home
 from tuner.journal.edit import edited, kept_overrides
-from tuner.journal.journal import read_journal
-from tuner.journal.journaled_search import JournaledSearch
+from tuner.journal.journaled_search import begun_search
 from tuner.space.estimate import estimated_facts
 from tuner.space.remarks import remarks, without_copies
 from tuner.space.space import SearchSpace
@@ -43,8 +42,9 @@ def run_search(options: argparse.Namespace) -> int:
     """Find the best hyperparameters."""
     if options.space:
         say_study(options)
-    if options.resume:
-        edit, space_text = _edit(options)
+    name = options.resume or _begun(options)
+    if name:
+        edit, space_text = _edit(options, name)
     else:
         space, space_text = read_space(options.space, options.overrides)
         for remark in remarks(space, estimated_facts(space)):
@@ -54,7 +54,7 @@ def run_search(options: argparse.Namespace) -> int:
 
     # imported when the space is valid: a mistake in it is reported at once
     from tuner.driver.interrupt import raised_interrupts
-    from tuner.driver.search import resume, search
+    from tuner.driver.search import go_on, resume, search
     from tuner.terminal.summary import print_summary
 
     results, progress = consoles(options)
@@ -69,6 +69,8 @@ def run_search(options: argparse.Namespace) -> int:
     with raised_interrupts():
         if options.resume:
             result = resume(options.resume, edit=edit, **common)
+        elif name and edit:
+            result = go_on(name, edit=edit, **common)
         else:
             result = search(space, name=options.name, **common)
     best = result.best
@@ -111,12 +113,18 @@ def _view(progress: Console) -> View:
     return LiveView(progress) if progress.is_terminal else LogView(progress)
 
 
+def _begun(options: argparse.Namespace) -> str | None:
+    """Return the --name if the home has a search of this name, which goes on."""
+    name: str | None = options.name
+    return name if name and begun_search(Home.of(options.home).search(name)) else None
+
+
 def _edit(
-    options: argparse.Namespace,
+    options: argparse.Namespace, name: str
 ) -> tuple[Callable[[SearchSpace], SearchSpace] | None, str | None]:
     """Return the change of the recorded space of a resumed search, and the text of the new file."""
     if options.space:
-        space, space_text = read_space(options.space, options.overrides, _kept(options))
+        space, space_text = read_space(options.space, options.overrides, _kept(options, name))
 
         def replaced(recorded: SearchSpace) -> SearchSpace:
             # a search of an earlier version may have had copies, and cannot have fewer trials
@@ -125,13 +133,12 @@ def _edit(
         return replaced, space_text
     if not options.overrides:
         return None, None
-    return lambda recorded: edited(recorded, options.overrides, options.resume), None
+    return lambda recorded: edited(recorded, options.overrides, name), None
 
 
-def _kept(options: argparse.Namespace) -> Callable[[YamlFile], Sequence[Override]]:
+def _kept(options: argparse.Namespace, name: str) -> Callable[[YamlFile], Sequence[Override]]:
     """Return a function from the new file to what earlier sessions were told and still holds."""
-    events = read_journal(Home.of(options.home).search(options.resume))
-    recorded = JournaledSearch.of(events)
+    recorded = begun_search(Home.of(options.home).search(name))
 
     def kept(file: YamlFile) -> Sequence[Override]:
         if recorded is None:  # `resume` says why
@@ -139,7 +146,7 @@ def _kept(options: argparse.Namespace) -> Callable[[YamlFile], Sequence[Override
         told = kept_overrides(file, recorded.space_text, recorded.space, options.overrides)
         if told:
             settings = ", ".join(f"{'.'.join(o.path)}={o.text}" for o in told)
-            say(f"{options.resume} keeps {settings} of its earlier command line")
+            say(f"{name} keeps {settings} of its earlier command line")
         return told
 
     return kept

@@ -30,7 +30,8 @@ from tuner.formatting import (
     short_run,
 )
 from tuner.home import Home
-from tuner.journal.journal import is_running, read_journal, short_digest
+from tuner.journal.claim import is_running
+from tuner.journal.journal import read_journal, short_digest
 from tuner.journal.journaled_search import JournaledSearch
 from tuner.space.parameter import symbol
 from tuner.terminal.console import PlainConsole

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from model.corpus.corpus import Corpus
 from tuner.driver.team import CHECKPOINTS, Team
@@ -16,9 +17,14 @@ from tuner.journal.journal import Journal
 from tuner.journal.journaled_search import JournaledSearch
 from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
+from tuner.tracking.datasets import dataset_inputs
 from tuner.tracking.record import Record
-from tuner.tracking.tags import DATA_FILE, SPACE_FILE, START_FOLDER
+from tuner.tracking.runs import RunSettings
+from tuner.tracking.tags import DATA_FILE, SPACE_FILE, START_FOLDER, Tag
 from tuner.tracking.tracker import Tracker
+
+if TYPE_CHECKING:
+    from tuner.trained.find_start import WarmStart
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,32 @@ class SearchContext:
     def checkpoints(self) -> Path:
         """Folder of the checkpoints, by number of the trial."""
         return self.folder / CHECKPOINTS
+
+
+def open_tracker(
+    space: SearchSpace,
+    facts: DataFacts,
+    name: str,
+    home: Home,
+    journal: Journal,
+    start: WarmStart | None,
+    *,
+    resume: bool = False,
+) -> Tracker:
+    """Open the tracking store, to record a search; a search that is resumed has a record."""
+    tags = {
+        Tag.SAMPLER: space.search.sampler,
+        Tag.SCHEDULER: space.search.scheduler,
+        "seed": str(space.search.seed),
+        Tag.METRIC: space.objective.metric,
+        **({Tag.INIT_FROM: start.description} if start else {}),
+    }
+    inputs = dataset_inputs(space.data, facts)
+    settings = RunSettings(
+        home.tracking_uri, home.artifacts, space.name, name, tags, resume, inputs,
+        journal.may_write,
+    )  # fmt: skip
+    return Tracker(settings)
 
 
 def attach_inputs(context: SearchContext) -> None:

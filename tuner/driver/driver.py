@@ -194,7 +194,9 @@ class Driver:
 
         Raises:
             SearchHalted: if the search is halted and no running trial can report any more.
+            Replaced: if another driver has taken over the search.
         """
+        self._journal.check_epoch()
         now = time.monotonic()
         try:
             self._check_interrupt()

@@ -5,14 +5,22 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from model.corpus.corpus import Corpus
 from tuner.errors import StoreError, TunerError
 from tuner.home import Home
+from tuner.space.conflicts import check_contexts, conflicts
+from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
 from tuner.tracking.record import Record
 from tuner.workers.devices import check_devices
+
+if TYPE_CHECKING:
+    from tuner.trained.find_start import WarmStart
 
 _SQLITE = "sqlite:///"
 
@@ -30,12 +38,10 @@ def check_early(space: SearchSpace, home: Home, name: str | None = None) -> Reco
         MLflow takes seconds to load and little can be wrong with the file.
 
     Raises:
-        TunerError: if the name is taken, or this machine lacks the devices.
+        TunerError: if the server has a search of the name, or this machine lacks the devices.
         StoreError: if the home cannot be written, or the store cannot be used.
     """
     _check_home(home)
-    if name is not None and home.search(name).exists():
-        raise name_taken(name)
     check_devices(space)
     if home.tracking_uri.startswith(_SQLITE):
         _check_database(Path(home.tracking_uri.removeprefix(_SQLITE)), home.tracking_uri)
@@ -47,11 +53,24 @@ def check_early(space: SearchSpace, home: Home, name: str | None = None) -> Reco
 
 
 def name_taken(name: str) -> TunerError:
-    """Return the error for a name that another search has."""
+    """Return the error for a name that the store has, and that no search of the home has."""
     return TunerError(
-        f"a search called {name} is recorded already; choose another --name, or resume it by "
-        f"--resume {name}"
+        f"a search called {name} is recorded already, and its journal is in another home; choose "
+        f"another --name, or name that home with --home to go on with it"
     )
+
+
+def check_facts(space: SearchSpace, corpus: Corpus, start: WarmStart | None) -> DataFacts:
+    """Return the facts of the data, after checking that the complete space fits them."""
+    facts = DataFacts.of(corpus)
+    if start is not None:
+        start.check_tokenizer(corpus.tokenizer_fingerprint)
+        facts = replace(facts, init_from=start.init_from)
+    check_contexts(space, facts)
+    # Reading the file has reported all conflicts but those that depend on the number of tokens.
+    for _, message in conflicts(space, facts.train_size):
+        raise TunerError(f"the space {space.name} does not fit its data: {message}")
+    return facts
 
 
 def _check_home(home: Home) -> None:

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from tuner.errors import Interrupted
+from tuner.driver.view import View
+from tuner.errors import Interrupted, Replaced, signal_text
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # What a program does unless it, or whoever started it, has chosen otherwise: `nohup` and the
@@ -127,6 +128,27 @@ def raised_interrupts() -> Iterator[None]:
     finally:
         for number in numbers:
             signal.signal(number, signal.SIG_DFL)
+
+
+def announcing(view: View) -> Callable[[int], None]:
+    """Return a function that shows that a signal has come while the search starts or ends."""
+
+    def announce(number: int) -> None:
+        view.phase(f"{signal_text(number)}: ending the search, which takes some seconds")
+
+    return announce
+
+
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Add the name of a recorded search to the exception of a signal."""
+    try:
+        yield
+    except Replaced:
+        raise
+    except KeyboardInterrupt as error:
+        number = error.signal if isinstance(error, Interrupted) else signal.SIGINT
+        raise Interrupted(number, name) from error
 
 
 def _raise(number: int, frame: FrameType | None) -> None:

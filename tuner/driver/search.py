@@ -6,44 +6,40 @@ import contextlib
 import itertools
 import shutil
 import time
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from functools import partial
-from signal import SIGINT
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from model.corpus.corpus import Corpus
 from model.corpus.prepare import prepare
 from tuner.driver.catch_up import check_recorded
-from tuner.driver.context import SearchContext
-from tuner.driver.early_checks import check_early, name_taken
-from tuner.driver.interrupt import Interrupts, deferred_interrupts
+from tuner.driver.context import SearchContext, open_tracker
+from tuner.driver.early_checks import check_early, check_facts, name_taken
+from tuner.driver.interrupt import Interrupts, announcing, deferred_interrupts, naming
 from tuner.driver.session import OnResult, run_search
 from tuner.driver.team import Team, start_team
 from tuner.driver.view import SilentView, View
-from tuner.errors import Interrupted, JournalError, TunerError, signal_text
+from tuner.errors import JournalError, JournalInUse, TunerError
+from tuner.formatting import listed
 from tuner.home import Home
-from tuner.journal.edit import check_edit
+from tuner.journal.edit import changes, check_edit
+from tuner.journal.epoch import Holder
 from tuner.journal.events import SearchBegun
-from tuner.journal.journal import Journal
-from tuner.journal.journaled_search import JournaledSearch
+from tuner.journal.journal import Journal, read_journal
+from tuner.journal.journaled_search import JournaledSearch, begun_search
 from tuner.names import check_name, check_new_name
 from tuner.results.result import SearchResult
-from tuner.space.conflicts import check_contexts, conflicts
-from tuner.space.data_facts import DataFacts
 from tuner.space.data_notes import data_notes
 from tuner.space.space import SearchSpace
-from tuner.tracking.datasets import dataset_inputs
 from tuner.tracking.record import Record
-from tuner.tracking.runs import RunSettings
-from tuner.tracking.tags import Tag
-from tuner.tracking.tracker import Tracker
+from tuner.trained.load_search import load_search
 from tuner.trained.moved_data import present_space, with_recorded_paths
 from tuner.trained.warm_start import warm_started
 
 if TYPE_CHECKING:
-    from tuner.trained.find_start import WarmStart
+    pass
 
 _WAIT_SECONDS = 0.05  # between two checks for a signal
 
@@ -59,11 +55,12 @@ def search(
     debug: bool = False,
     on_result: OnResult = lambda result: None,
 ) -> SearchResult:
-    """Run a search and record it.
+    """Run a search and record it; go on with it if one of this name has begun.
 
     Args:
         space: search space.
-        name: name of the search, unique in its store; by default the space's name and a number.
+        name: name of the search, unique in its store; by default the space's name and a number. If
+            the home has a search of this name, it is resumed, or its result returned (`go_on`).
         home: home of the search; by default ./runs.
         view: view of the progress; by default nothing is shown.
         space_text: text of the file of the space, to be kept with the search.
@@ -76,7 +73,8 @@ def search(
         The trials and the best one.
 
     Raises:
-        TunerError: if the space does not fit the data or this machine, or the name is taken.
+        TunerError: if the space does not fit the data or this machine, the name is taken, or the
+            search of this name was begun with a space that may not be edited so.
         CorpusError: if the data cannot be used.
         StoreError: if the tracking store cannot be used; once trials have run, a store that fails
             is reported in the result's `problem` instead.
@@ -87,14 +85,19 @@ def search(
     if name is not None:
         check_new_name(name)
     home, view = home or Home.at(), view or SilentView()
+    if name is not None and begun_search(home.search(name)) is not None:
+        return go_on(
+            name, edit=lambda recorded: space, home=home, view=view, space_text=space_text,
+            fresh=fresh, debug=debug, on_result=on_result,
+        )  # fmt: skip
     space_text = space_text or space.model_dump_json(indent=2)
     early_record = check_early(space, home, name)
     space, start = warm_started(space, home)
     corpus = _prepare(space, home, view)
     for note in data_notes(corpus):
         view.phase(note)
-    facts = _check_facts(space, corpus, start)
-    with deferred_interrupts(_announcing(view)) as interrupts, contextlib.ExitStack() as ray:
+    facts = check_facts(space, corpus, start)
+    with deferred_interrupts(announcing(view)) as interrupts, contextlib.ExitStack() as ray:
         store = _Store(home, early_record)
         _start_ray(ray, corpus, store, view, interrupts, debug=debug)
         make = partial(
@@ -109,15 +112,46 @@ def search(
                 if start is not None:
                     start.keep(home)
                 journal.append(SearchBegun(space, space_text, facts))
-                tracker = _open_tracker(space, facts, name, home, start)
+                tracker = open_tracker(space, facts, name, home, journal, start)
             except BaseException:
-                shutil.rmtree(home.search(name))  # this frees the name
+                _free(journal)
                 raise
             context = SearchContext(
                 name, space, space_text, home, view, corpus, facts, record, journal, tracker,
                 team, None, fresh, ray,
             )  # fmt: skip
             return _run(context, interrupts, started, on_result)
+
+
+def go_on(
+    name: str,
+    *,
+    edit: Callable[[SearchSpace], SearchSpace],
+    home: Home,
+    view: View | None = None,
+    on_result: OnResult = lambda result: None,
+    **options: Any,
+) -> SearchResult:
+    """Go on with a search that has begun: resume it, or return its result if it has finished.
+
+    Then the store gets what it lacks, and Ray is not started. The arguments are those of `resume`.
+
+    Raises:
+        TunerError, CorpusError, StoreError, ResultError, Interrupted: as `resume`.
+    """
+    view = view or SilentView()
+    recorded = JournaledSearch.of_name(read_journal(home.search(name)), name)
+    space = _edited(recorded, name, home, edit)
+    has_finished = recorded.end is not None and recorded.end.status == "finished"
+    if not has_finished or changes(recorded.space, space):
+        return resume(name, edit=edit, home=home, view=view, on_result=on_result, **options)
+    from tuner.driver.sync import sync
+
+    view.phase(f"{name} has finished already: nothing is left to train")
+    sync(home, name)  # its driver may have been killed before the store had everything
+    result = load_search(name, home=home)
+    on_result(result)
+    return result
 
 
 def resume(
@@ -162,17 +196,15 @@ def resume(
     home, view = home or Home.at(), view or SilentView()
     if not home.search(name).is_dir():
         raise TunerError(f"there is no search {name} in {home.root}; 'tuner list' shows them")
-    announce = _announcing(view)
-    with _naming(name), deferred_interrupts(announce) as interrupts, contextlib.ExitStack() as ray:
-        with contextlib.closing(Journal.open(home.search(name))) as journal:
+    announce = announcing(view)
+    with naming(name), deferred_interrupts(announce) as interrupts, contextlib.ExitStack() as ray:
+        waiting = partial(_wait, view=view, interrupts=interrupts)
+        with contextlib.closing(Journal.open(home.search(name), waiting)) as journal:
             recorded = JournaledSearch.of_name(journal.events, name)
-            space = edit(recorded.space) if edit else recorded.space
-            space = with_recorded_paths(space, recorded.space, home)
-            if space.init_from is not None and space.init_from == recorded.space.init_from:
-                # The recorded space has the tokenizer of its warm start already, and the edited
-                # file names only the warm start.
-                space = space.model_copy(update={"tokenizer": recorded.space.tokenizer})
-            check_edit(recorded.space, space, name)
+            space = _edited(recorded, name, home, edit)
+            edits = changes(recorded.space, space)
+            edited = f", with another {listed(edits, 'and')}" if edits else ""
+            view.phase(f"{name} goes on from its journal{edited}")
             early_record = check_early(space, home)
             corpus = _prepare(present_space(space, home), home, view)
             facts = recorded.facts
@@ -188,7 +220,7 @@ def resume(
                 name, space, home, corpus, facts, recorded.session, view, interrupts.check
             )
             record = store.wait(interrupts)
-            tracker = _open_tracker(space, facts, name, home, None, resume=True)
+            tracker = open_tracker(space, facts, name, home, journal, None, resume=True)
             try:
                 check_recorded(tracker, name, journal.digests)
             except JournalError:
@@ -202,18 +234,35 @@ def resume(
             return _run(context, interrupts, started, on_result)
 
 
+def _edited(
+    recorded: JournaledSearch,
+    name: str,
+    home: Home,
+    edit: Callable[[SearchSpace], SearchSpace] | None,
+) -> SearchSpace:
+    """Return the space of a session that resumes a search.
+
+    Raises:
+        TunerError: if the edit is not allowed.
+    """
+    space = edit(recorded.space) if edit else recorded.space
+    space = with_recorded_paths(space, recorded.space, home)
+    if space.init_from is not None and space.init_from == recorded.space.init_from:
+        # The recorded space has the tokenizer of its warm start already, and the edited file names
+        # only the warm start.
+        space = space.model_copy(update={"tokenizer": recorded.space.tokenizer})
+    check_edit(recorded.space, space, name)
+    return space
+
+
+def _wait(holder: Holder, view: View, interrupts: Interrupts) -> None:
+    view.phase(f"waiting whether {holder.text}, still runs the search")
+    interrupts.check()
+
+
 def _prepare(space: SearchSpace, home: Home, view: View) -> Corpus:
     with view.progress() as on_progress:
         return prepare(space.data, space.tokenizer, home.corpora, on_progress=on_progress)
-
-
-def _announcing(view: View) -> Callable[[int], None]:
-    """Return a function that shows that a signal has come while the search starts or ends."""
-
-    def announce(number: int) -> None:
-        view.phase(f"{signal_text(number)}: ending the search, which takes some seconds")
-
-    return announce
 
 
 class _Store:
@@ -283,23 +332,13 @@ def _run(
     context: SearchContext, interrupts: Interrupts, started: float, on_result: OnResult
 ) -> SearchResult:
     """Run a search whose inputs are complete, and close its journal."""
-    with _naming(context.name):
+    with naming(context.name):
         result = run_search(context, interrupts, started, on_result)
     try:
         context.journal.close()
     except JournalError as error:  # everything is trained, and the result is known
         return replace(result, lost=str(error))
     return result
-
-
-@contextlib.contextmanager
-def _naming(name: str) -> Iterator[None]:
-    """Add the name of a recorded search to the exception of a signal."""
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        number = error.signal if isinstance(error, Interrupted) else SIGINT
-        raise Interrupted(number, name) from error
 
 
 def _claim(
@@ -332,56 +371,32 @@ def _claim(
 
 
 def _free(journal: Journal) -> None:
-    """Free the name of a search that has not begun."""
+    """Free the name of a search that has not begun, unless another driver has taken it over."""
+    is_ours = journal.may_write()
     journal.close()
-    shutil.rmtree(journal.path.parent)
+    if is_ours:
+        shutil.rmtree(journal.path.parent)
 
 
 def _claim_name(
     used: Container[str], space: SearchSpace, name: str | None, home: Home
 ) -> tuple[str, Journal]:
-    """Return a name for the search, and its journal; creating the folder claims the name."""
+    """Return a name for the search, and its journal.
+
+    The journal claims a name that the user chose: its folder may exist, of a driver that was killed
+    before the search began. Creating the folder claims any other name.
+    """
     if name in used:
         raise name_taken(str(name))
-    candidates = [name] if name else (f"{space.name}-{i}" for i in itertools.count(1))
-    for candidate in candidates:
+    if name is not None:
+        journal = Journal.open(home.search(name), lambda holder: None)
+        if journal.events:  # another driver has begun it in the last seconds
+            journal.close()
+            raise JournalInUse(f"the search {name} has just begun; repeat the command to resume it")
+        return name, journal
+    for candidate in (f"{space.name}-{i}" for i in itertools.count(1)):
         if candidate not in used:
             with contextlib.suppress(FileExistsError):
                 home.search(candidate).mkdir(parents=True)
                 return candidate, Journal.open(home.search(candidate))
-    raise name_taken(str(name))
-
-
-def _open_tracker(
-    space: SearchSpace,
-    facts: DataFacts,
-    name: str,
-    home: Home,
-    start: WarmStart | None,
-    *,
-    resume: bool = False,
-) -> Tracker:
-    tags = {
-        Tag.SAMPLER: space.search.sampler,
-        Tag.SCHEDULER: space.search.scheduler,
-        "seed": str(space.search.seed),
-        Tag.METRIC: space.objective.metric,
-        **({Tag.INIT_FROM: start.description} if start else {}),
-    }
-    inputs = dataset_inputs(space.data, facts)
-    return Tracker(
-        RunSettings(home.tracking_uri, home.artifacts, space.name, name, tags, resume, inputs)
-    )
-
-
-def _check_facts(space: SearchSpace, corpus: Corpus, start: WarmStart | None) -> DataFacts:
-    """Return the facts of the data, after checking that the complete space fits them."""
-    facts = DataFacts.of(corpus)
-    if start is not None:
-        start.check_tokenizer(corpus.tokenizer_fingerprint)
-        facts = replace(facts, init_from=start.init_from)
-    check_contexts(space, facts)
-    # Reading the file has reported all conflicts but those that depend on the number of tokens.
-    for _, message in conflicts(space, facts.train_size):
-        raise TunerError(f"the space {space.name} does not fit its data: {message}")
-    return facts
+    raise AssertionError("names never end")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -51,6 +51,7 @@ def run_search(
     Raises:
         ResultError: if no trial has reached a report.
         KeyboardInterrupt: if the search was interrupted before the first report.
+        Replaced: if another driver has taken over the search; nothing is written or deleted then.
     """
     tracker, journal = context.tracker, context.journal
     status, best_run, store = "failed", None, _StoreSteps()
@@ -71,13 +72,14 @@ def run_search(
         status = "interrupted"
         raise
     finally:
-        with deferred_interrupts():  # a second Ctrl-C must not leave a record that says "running"
+        # a second Ctrl-C must not leave a record that says "running"
+        with closing(tracker), deferred_interrupts():
             journal.append(replace(end, status=status))
             digest = {Tag.JOURNAL: journal.digest}
             attach_journal = partial(tracker.add_artifact, journal.path, tags=digest)
             end_parent_run = partial(tracker.finish, status, end.summary, best_run)
             store.run(attach_journal, end_parent_run)
-        tracker.close()
+        journal.check_epoch()  # what follows belongs to a driver that came meanwhile
         shutil.rmtree(context.folder / "tune", ignore_errors=True)
         if store.problem is None and status == "finished":
             shutil.rmtree(context.checkpoints, ignore_errors=True)
@@ -177,6 +179,7 @@ def _publish(context: SearchContext, result: SearchResult, interrupts: Interrupt
                 f"'tuner sync {context.name}' does it"
             )
             break
+        context.journal.check_epoch()
         if problem := _store_problem(step):
             problems.append(problem)
     return "; ".join(problems) or None

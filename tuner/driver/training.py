@@ -20,6 +20,7 @@ from tuner.driver.observer import (
     ViewObserver,
 )
 from tuner.driver.optuna_dashboard import StudyStore, study_url
+from tuner.errors import Replaced
 from tuner.journal.events import SearchBegun, SessionBegun
 from tuner.journal.journaled_search import environment_changes
 from tuner.journal.repeat import repeat, restored_decisions
@@ -93,6 +94,8 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
 
         try:
             run_ray_tune(driver, workers, slots, context.folder)
+        except Replaced:
+            raise
         except KeyboardInterrupt:
             driver.halt("interrupted")
         finally:
@@ -162,7 +165,7 @@ def _make_conductor(
     if recorded is not None and context.space != recorded.space:
         edit = SearchBegun(context.space, context.space_text, context.facts, recorded.rules)
         journal.append(edit)
-    journal.append(SessionBegun(environment, slots, in_order))
+    journal.append(SessionBegun(environment, slots, in_order, journal.epoch))
     return conductor
 
 

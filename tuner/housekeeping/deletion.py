@@ -16,7 +16,7 @@ from tuner.errors import JournalInUse, RecordError, TunerError
 from tuner.formatting import counted, listed
 from tuner.home import Home
 from tuner.housekeeping.sizes import remove, size_of
-from tuner.journal.journal import locked
+from tuner.journal.claim import locked
 from tuner.names import check_name
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from tuner.errors import JournalError, JournalInUse
 from tuner.home import Home, is_locked
 from tuner.housekeeping.sizes import remove, size_of
-from tuner.journal.journal import locked, read_journal
+from tuner.journal.claim import locked
+from tuner.journal.journal import read_journal
 from tuner.journal.journaled_search import JournaledSearch
 from tuner.tracking.record import Record
 from tuner.tracking.store import if_found, store_errors

@@ -125,6 +125,23 @@ def check_edit(old: SearchSpace, new: SearchSpace, name: str) -> None:
         )
 
 
+def changes(old: SearchSpace, new: SearchSpace) -> list[str]:
+    """Return the names of the settings in which two spaces differ, such as `search.trials`."""
+    names = []
+    for part in SearchSpace.model_fields:
+        before, after = getattr(old, part), getattr(new, part)
+        if before == after:
+            continue
+        if isinstance(before, BaseModel) and isinstance(after, BaseModel):
+            before, after = dict(before), dict(after)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            keys = {**before, **after}
+            names += [f"{part}.{key}" for key in keys if before.get(key) != after.get(key)]
+        else:
+            names.append(part)
+    return names
+
+
 def _refused(old: SearchSpace, new: SearchSpace) -> Iterator[str]:
     for part in SearchSpace.model_fields:
         before, after = getattr(old, part), getattr(new, part)

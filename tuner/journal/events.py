@@ -94,12 +94,14 @@ class SessionBegun(_Event):
         environment: device and versions of the workers.
         slots: number of trials in training at one time.
         in_order: True if reports are taken in the order of the lanes' clocks.
+        epoch: number of the driver's epoch (`journal.epoch`); 0 by earlier versions.
     """
 
     kind: ClassVar[str] = "session"
     environment: Mapping[str, str]
     slots: int
     in_order: bool
+    epoch: int = 0
 
     @property
     def as_json(self) -> Json:
@@ -109,12 +111,16 @@ class SessionBegun(_Event):
             "environment": dict(self.environment),
             "slots": self.slots,
             "in_order": self.in_order,
+            **({"epoch": self.epoch} if self.epoch else {}),
         }
 
     @classmethod
     def of(cls, data: Json) -> Self:
         """Read the event from JSON."""
-        return cls(data["environment"], data["slots"], data["in_order"], time_ms=data["time_ms"])
+        return cls(
+            data["environment"], data["slots"], data["in_order"], data.get("epoch", 0),
+            time_ms=data["time_ms"],
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

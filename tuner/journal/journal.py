@@ -17,36 +17,32 @@ not match its checksum is an error. JSON has no NaN: a number that is not finite
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import io
 import json
 import math
 import os
-import stat
 import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self, cast
 
-from tuner.errors import JournalError, JournalInUse
-from tuner.home import is_locked
+from model.files import replacing
+from tuner.errors import JournalError, Replaced
 from tuner.journal.check_events import check_event
+from tuner.journal.claim import LINK, Claim, open_file
+from tuner.journal.epoch import Wait
 from tuner.journal.events import Event, Json, read_event
 from tuner.tracking.tags import JOURNAL_FILE
 
-_LOCK = "lock"
 _CRC = len(b',"crc":"01234567"}')
 _FLOAT = "$float"
 _BEGINNING = b'{"event":'
-_LINK = "is a link, which tuner does not follow; replace it by what it leads to"
 _AFTER = "after"
 _DIGITS = 32  # hexadecimal, of a digest
 _RETRY_SECONDS = 1.0
-_LOCK_ATTEMPTS, _LOCK_SECONDS = 3, 0.05
 
 
 class Journal:
@@ -60,44 +56,50 @@ class Journal:
         digests: digest of the lines up to each line, with those that wait, as hexadecimal digits.
     """
 
-    def __init__(self, folder: Path, lock: int) -> None:
+    def __init__(self, folder: Path, claim: Claim) -> None:
         self.path = folder / JOURNAL_FILE
         self.problem: str | None = None
-        self._lock: int | None = lock
+        self._claim = claim
+        self._is_open = True
         self._waiting: list[bytes] = []  # lines
         self._next_try = 0.0
         self._reason: str | None = None
-        self.events, self._end, self.digests = _parse(self.path, _data(self.path))
+        data = _data(self.path)
+        self.events, self._end, self.digests = _parse(self.path, data)
         self.begun_ms: int = self.events[0].time_ms if self.events else 0
-        self._file = _open(self.path, os.O_RDWR | os.O_CREAT)
+        if claim.follows_a_kill and data:
+            # The driver before may sleep in the middle of a write. Its open file will not be ours.
+            with replacing(self.path) as file:
+                file.write(data[: self._end])
+                file.flush()
+                os.fsync(file.fileno())
+        self._file = open_file(self.path, os.O_RDWR | os.O_CREAT)
         os.ftruncate(self._file, self._end)
         _sync_folder(folder)
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
-        """Open and lock the journal of a search.
-
-        The kernel holds the lock: the lock ends with this process, however the process dies.
+    def open(cls, folder: Path, on_wait: Wait | None = None) -> Self:
+        """Claim the folder of a search, and open its journal.
 
         Args:
             folder: folder of the search; created if missing.
+            on_wait: as for `Claim.of`.
 
         Raises:
             JournalInUse: if another process has the journal open.
             JournalError: if the journal cannot be read or written, a line is damaged, or another
                 version of tuner wrote a line.
         """
-        lock = None
+        claim = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if folder.is_symlink():
-                raise JournalError(f"{folder} {_LINK}")
-            lock = _open(folder / _LOCK, os.O_RDWR | os.O_CREAT)
-            _take(lock, folder)
-            return cls(folder, lock)
+                raise JournalError(f"{folder} {LINK}")
+            claim = Claim.of(folder, on_wait)
+            return cls(folder, claim)
         except BaseException as error:
-            if lock is not None:
-                os.close(lock)
+            if claim is not None:
+                claim.end()
             if isinstance(error, OSError):
                 raise JournalError(
                     f"cannot open {folder / JOURNAL_FILE}: {error.strerror}"
@@ -114,6 +116,9 @@ class Journal:
 
         Returns:
             Time of the event, `time_ms`.
+
+        Raises:
+            Replaced: if another driver has claimed the search; nothing is written.
         """
         time_ms = time.time_ns() // 1_000_000
         self.begun_ms = self.begun_ms or time_ms
@@ -122,6 +127,28 @@ class Journal:
         self._waiting.append(line)
         self._write()
         return time_ms
+
+    @property
+    def epoch(self) -> int:
+        """Number of the epoch of this driver."""
+        return self._claim.epoch.number
+
+    def check_epoch(self) -> None:
+        """Check that no other driver has claimed the search.
+
+        Raises:
+            Replaced: if another driver has.
+        """
+        with suppress(OSError):  # as long as nobody can tell, only writing has to wait
+            self._claim.epoch.check()
+
+    def may_write(self) -> bool:
+        """Return True if no other driver has claimed the search, or nobody can tell."""
+        try:
+            self.check_epoch()
+        except Replaced:
+            return False
+        return True
 
     @property
     def digest(self) -> str:
@@ -138,14 +165,17 @@ class Journal:
 
         Raises:
             JournalError: if events could not be written; those events are lost.
+            Replaced: if events wait, and another driver has claimed the search.
         """
-        if self._lock is None:
+        if not self._is_open:
             return
+        self._is_open = False
         self._next_try = 0.0
-        self.retry()
-        os.close(self._file)
-        os.close(self._lock)
-        self._lock = None
+        try:
+            self.retry()
+        finally:
+            os.close(self._file)
+            self._claim.end()
         if self.problem:
             raise JournalError(f"{self.problem}; the waiting events are lost")
 
@@ -155,6 +185,7 @@ class Journal:
             return
         data = b"".join(self._waiting)
         try:
+            self._claim.epoch.check()
             # an earlier attempt may have left part of a line, which must not stay between two lines
             os.ftruncate(self._file, self._end)
             done = 0
@@ -178,25 +209,6 @@ class Journal:
             f"cannot write {self.path}: {self._reason}; {count} "
             f"{'event waits' if count == 1 else 'events wait'} in memory until it can be written"
         )
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a search without reading its journal: no process can run it meanwhile.
-
-    Raises:
-        JournalInUse: if another process runs the search.
-        JournalError: if the lock cannot be opened.
-    """
-    try:
-        lock = _open(folder / _LOCK, os.O_RDWR | os.O_CREAT)
-    except OSError as error:
-        raise JournalError(f"cannot open {folder / _LOCK}: {error.strerror}") from error
-    try:
-        _take(lock, folder)
-        yield
-    finally:
-        os.close(lock)
 
 
 def read_journal(folder: Path) -> list[Event]:
@@ -248,11 +260,6 @@ def check_digest(name: str, digests: Sequence[str], recorded: str | None) -> Non
 def short_digest(digest: str) -> str:
     """Return the first 16 digits of a digest, to be read aloud: `3f9a-77b1-c2d4-88e0`."""
     return "-".join(digest[i : i + 4] for i in range(0, 16, 4))
-
-
-def is_running(folder: Path) -> bool:
-    """Return True if a process runs the search of a folder."""
-    return is_locked(folder / _LOCK)
 
 
 # lines --------------------------------------------------------------------------------------
@@ -349,48 +356,12 @@ def _with_nan(value: Json) -> Any:
 # files --------------------------------------------------------------------------------------
 
 
-def _open(path: Path, flags: int) -> int:
-    """Open a file, which must not be a link: in the home of somebody else, it may lead anywhere.
-
-    Raises:
-        JournalError: if the path is a link, or no regular file.
-    """
-    try:
-        handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise JournalError(f"{path} {_LINK}") from error
-        raise
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise JournalError(f"{path} is no regular file; delete it")
-    return handle
-
-
 def _data(path: Path) -> bytes:
     try:
-        with open(_open(path, os.O_RDONLY), "rb") as file:
+        with os.fdopen(open_file(path, os.O_RDONLY), "rb") as file:
             return file.read()
     except FileNotFoundError:
         return b""
-
-
-def _take(lock: int, folder: Path) -> None:
-    """Lock a file, and write the id of this process into it."""
-    for _ in range(_LOCK_ATTEMPTS):
-        with suppress(BlockingIOError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        time.sleep(_LOCK_SECONDS)  # `is_running` may hold the lock for an instant
-    else:
-        pid = os.pread(lock, 20, 0).decode(errors="replace").strip()
-        raise JournalInUse(
-            f"the search {folder.name} is being run by {f'process {pid}' if pid else 'another'}; "
-            "wait for it or stop it first"
-        )
-    with suppress(OSError):  # the disk may be full; the lock holds without the id
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
 
 
 def _sync_folder(folder: Path) -> None:

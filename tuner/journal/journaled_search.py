@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
+from pathlib import Path
 from typing import Self
 
 from tuner.conductor.outcome import INTERRUPTED, Outcome
@@ -20,6 +21,7 @@ from tuner.journal.events import (
     TrialEnded,
     TrialFailed,
 )
+from tuner.journal.journal import read_journal
 from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
 from tuner.tracking.tags import BEFORE, ENVIRONMENT
@@ -139,13 +141,27 @@ class JournaledSearch:
         """
         search = cls.of(events)
         if search is None:
-            raise TunerError(f"the journal of {name} is empty; begin a search of another --name")
+            raise TunerError(
+                f"the search {name} has not begun: its driver was ended before; begin it with "
+                f"'tuner search --space FILE --name {name}'"
+            )
         return search
 
     @property
     def session(self) -> SessionBegun | None:
         """The newest session; None if no driver came to begin one."""
         return self.sessions[-1] if self.sessions else None
+
+
+def begun_search(folder: Path) -> JournaledSearch | None:
+    """Return the search of a folder; None if none has begun there.
+
+    A folder may be empty, or have a journal without events: the driver was killed before it began.
+
+    Raises:
+        JournalError: as for `read_journal`.
+    """
+    return JournaledSearch.of(read_journal(folder))
 
 
 def _seconds(events: Sequence[Event]) -> float:

@@ -7,7 +7,7 @@ the contents of a run show which contents it lacks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -99,6 +99,7 @@ class RunSettings:
         tags: tags of the parent run; those in `_SHARED_TAGS` are set on its trials as well.
         resume: continue the runs of this search that the store has, and create the missing ones.
         inputs: training and validation data (`datasets.dataset_inputs`) of parent and trials.
+        may_write: returns False once another driver records the search; then nothing is sent.
     """
 
     uri: str
@@ -108,6 +109,7 @@ class RunSettings:
     tags: Mapping[str, str]
     resume: bool = False
     inputs: Sequence[DatasetInput] = ()
+    may_write: Callable[[], bool] = lambda: True
 
 
 class Runs:

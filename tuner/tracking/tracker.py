@@ -96,6 +96,7 @@ class Tracker:
     """
 
     def __init__(self, settings: RunSettings) -> None:
+        self._may_write = settings.may_write
         self.uri, self._search = settings.uri, settings.search
         self.runs = Runs(settings)
         self.experiment_id, self.run_id = self.runs.experiment_id, self.runs.run_id
@@ -350,6 +351,9 @@ class Tracker:
 
     def _try(self, action: Callable[[], None], failures: list[Exception]) -> bool:
         """Do an action; return True if the store took it, else note the failure."""
+        if not self._may_write():
+            self.close()
+            return False
         try:
             action()
         except Exception as error:  # noqa: BLE001 - whatever a store raises, try again

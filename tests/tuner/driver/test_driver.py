@@ -15,6 +15,8 @@ from tuner.conductor.trial import Trial
 from tuner.driver.driver import Driver, SearchHalted
 from tuner.driver.observer import SearchObserver, TrackerObserver, ViewObserver
 from tuner.driver.view import SilentView
+from tuner.errors import Replaced
+from tuner.journal.epoch import Epoch, newest
 from tuner.journal.events import SearchBegun, SessionBegun
 from tuner.journal.journal import Journal, read_journal
 from tuner.journal.repeat import repeat, restored_decisions
@@ -154,6 +156,24 @@ def test_driver_starts_the_assignments_of_its_clients(setting: Setting) -> None:
     driver.halt("interrupted")
     driver.fail(1, "the worker died")
     assert len(setting.calls("start")) == 3, "a halted search starts nothing"
+
+
+def test_driver_that_was_replaced_orders_nothing(setting: Setting, tmp_path: Path) -> None:
+    """Its workers delete no checkpoint, and its observers hear of nothing."""
+    driver = setting.driver
+    driver.begin()
+    driver.next_assignment()
+    driver.release_reports()
+    setting.report(0)
+    data = setting.journal.path.read_bytes()
+    Epoch.claim(tmp_path / "lm-1", newest(tmp_path / "lm-1")).end()
+    before = (*setting.worker_calls,), (*setting.tracker_calls,)
+    for act in (lambda: setting.report(0), lambda: driver.fail(0, "it died"), driver.tick):
+        with pytest.raises(Replaced):
+            act()
+    assert ((*setting.worker_calls,), (*setting.tracker_calls,)) == before
+    assert setting.journal.path.read_bytes() == data
+    setting.journal._waiting.clear()  # the fixture closes it
 
 
 def test_driver_ignores_a_report_of_a_client_that_was_given_up(setting: Setting) -> None:

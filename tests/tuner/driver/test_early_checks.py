@@ -35,13 +35,6 @@ def test_local_store_is_not_opened(
     assert not home.has_store
 
 
-def test_name_of_another_search_is_refused(space: SearchSpace, home: Home) -> None:
-    home.search("lm-1").mkdir(parents=True)
-    with pytest.raises(TunerError, match=r"lm-1 is recorded already; .* --resume lm-1"):
-        check_early(space, home, "lm-1")
-    check_early(space, home)
-
-
 def test_name_on_a_server_is_refused(
     space: SearchSpace, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -51,7 +44,7 @@ def test_name_on_a_server_is_refused(
     monkeypatch.setattr(early_checks, "Record", lambda uri: record)
     server = Home(tmp_path, "http://server")
     assert check_early(space, server, "lm-2") is record
-    with pytest.raises(TunerError, match="lm-1 is recorded already"):
+    with pytest.raises(TunerError, match=r"lm-1 is recorded already, .* another home"):
         check_early(space, server, "lm-1")
 
 

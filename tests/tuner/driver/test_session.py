@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,11 @@ import pytest
 from tests.tuner.results.finished_search import result_in
 from tuner.driver import session as module
 from tuner.driver.interrupt import Interrupts
+from tuner.errors import Interrupted, Replaced
+from tuner.journal.epoch import Epoch, newest
+from tuner.journal.journal import Journal
+
+FREE = SimpleNamespace(check_epoch=lambda: None)  # a journal that no other driver has claimed
 
 
 @pytest.mark.parametrize("number", [None, signal.SIGINT])
@@ -29,7 +35,7 @@ def test_signal_ends_the_publication_and_says_what_is_left(
     monkeypatch.setattr(module, "register_model", register)
     monkeypatch.setattr(module, "attach_report", lambda *_: done.append("report"))
     view = SimpleNamespace(phase=lambda message: None)
-    context: Any = SimpleNamespace(name="lm-1", home=None, view=view)
+    context: Any = SimpleNamespace(name="lm-1", home=None, view=view, journal=FREE)
     problem = module._publish(context, result_in(tmp_path), interrupts)
     if number is None:
         assert (done, problem) == (["model", "report"], None)
@@ -49,7 +55,37 @@ def test_search_that_was_interrupted_gets_its_report(
     interrupts.handle(signal.SIGTERM, None)
     result = module.replace(result_in(tmp_path), signal=signal.SIGTERM)
     context: Any = SimpleNamespace(
-        name="lm-1", home=None, view=SimpleNamespace(phase=lambda message: None)
+        name="lm-1", home=None, view=SimpleNamespace(phase=lambda message: None), journal=FREE
     )
     assert module._publish(context, result, interrupts) is None
     assert done == ["model", "report"]
+
+
+def test_driver_that_was_replaced_deletes_and_publishes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It learns so when its training has ended."""
+    checkpoints, calls = tmp_path / "lm-1" / "checkpoints", []
+    journal = Journal.open(tmp_path / "lm-1")
+    checkpoints.mkdir()
+    (tmp_path / "lm-1" / "tune").mkdir()
+    Epoch.claim(tmp_path / "lm-1", newest(tmp_path / "lm-1")).end()
+
+    def fail(context: Any, interrupts: Any) -> None:
+        raise Interrupted(signal.SIGTERM)
+
+    monkeypatch.setattr(module, "train", fail)
+    tracker = SimpleNamespace(
+        add_artifact=None, finish=None, close=lambda: calls.append("closed"), flush=None
+    )
+    context: Any = SimpleNamespace(
+        name="lm-1", folder=tmp_path / "lm-1", checkpoints=checkpoints, journal=journal,
+        tracker=tracker,
+    )  # fmt: skip
+    with pytest.raises(Replaced, match=f"process {os.getpid()} on .* has taken over the search"):
+        module.run_search(context, Interrupts(), 0.0, calls.append)
+    assert calls == ["closed"]
+    assert checkpoints.is_dir()
+    assert (tmp_path / "lm-1" / "tune").is_dir()
+    with pytest.raises(Replaced):
+        module._publish(context, result_in(tmp_path), Interrupts())

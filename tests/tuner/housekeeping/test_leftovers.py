@@ -22,6 +22,7 @@ from tuner.cli import main
 from tuner.conductor.outcome import Outcome
 from tuner.home import Home
 from tuner.housekeeping.leftovers import clean, find_leftovers
+from tuner.journal.claim import locked
 from tuner.journal.events import (
     Event,
     Reported,
@@ -31,7 +32,7 @@ from tuner.journal.events import (
     TrialBegun,
     TrialEnded,
 )
-from tuner.journal.journal import Journal, locked
+from tuner.journal.journal import Journal
 from tuner.space.space import SearchSpace
 from tuner.tracking.record import Record
 

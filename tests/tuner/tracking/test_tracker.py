@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -123,6 +124,24 @@ def test_tracker_reports_a_store_that_stays_unavailable(
         tracker.flush()
     assert tracker.problem is not None
     assert "disk I/O error" in tracker.problem
+
+
+def test_tracker_of_a_driver_that_was_replaced_sends_nothing(
+    open_tracker: Open, store: str, make_spec: MakeSpec
+) -> None:
+    """What it had noted before it fell asleep is left to the driver that came after it."""
+    tracker, has_next = open_tracker(), False
+    tracker._may_write = lambda: not has_next
+    tracker.start_trial(0, make_spec(), ENVIRONMENT)
+    tracker.flush()
+    has_next = True
+    tracker.log_report(0, report(4, 2.0))
+    tracker.end_trial(0, "interrupted")
+    while not tracker._is_closed:
+        time.sleep(0.01)
+    record = Record(store)
+    (trial,) = record.trials(record.search())
+    assert (trial.status, trial.metrics) == ("running", {})
 
 
 def test_tracker_refuses_an_unusable_store(tmp_path: Path) -> None:
