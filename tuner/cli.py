@@ -7,9 +7,11 @@ the search; 130, 143 and 129 ended by Ctrl-C, SIGTERM and SIGHUP; 141 the reader
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from importlib import import_module
 
 from model.errors import CorpusError, ModelError
@@ -23,6 +25,7 @@ from tuner.commands.output import (
     prepare_streams,
     say,
 )
+from tuner.driver.interrupt import raised_interrupts
 from tuner.errors import Interrupted, Replaced, SpaceError, TunerError, signal_text
 from tuner.secrets import mask_output
 
@@ -58,6 +61,13 @@ _COMMANDS: Mapping[str, str] = {
 @kept_umask()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
+    # The kernel drops a signal without a handler that is sent to process 1, as a container's
+    # command often is; any other process ends at once.
+    with raised_interrupts() if os.getpid() == 1 else nullcontext():
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     mask_output()
     prepare_streams()
     options = parse(arguments)

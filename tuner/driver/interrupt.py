@@ -13,9 +13,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import TYPE_CHECKING
 
-from tuner.driver.view import View
 from tuner.errors import Interrupted, Replaced, signal_text
+
+if TYPE_CHECKING:
+    from tuner.driver.view import View
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # What a program does unless it, or whoever started it, has chosen otherwise: `nohup` and the

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,16 @@ import pytest
 
 import tuner.driver.search as module
 from tests.tuner.results.finished_search import result_in
+from tests.tuner.simulated_search import FACTS
 from tuner.cli import main
-from tuner.errors import Interrupted
+from tuner.errors import Interrupted, Replaced
+from tuner.journal.edit import changes, edited
+from tuner.journal.events import SearchBegun
+from tuner.journal.journal import Journal
+from tuner.journal.journaled_search import begun_search
 from tuner.results.result import SearchResult
+from tuner.space.space import SearchSpace
+from tuner.space_file.overrides import Override
 
 LM = str(Path(__file__).parents[3] / "search_spaces" / "lm.yaml")
 DEAD = "the tracking store http://x does not take all of the search made-up-1: it does not answer"
@@ -81,6 +89,52 @@ def test_signal_is_the_exit_status(run: Any, number: int, expected: int) -> None
     status, _, err = run(Interrupted(number))
     assert status == expected
     assert err.endswith("before the search began; nothing was recorded\n")
+
+
+def test_driver_that_was_replaced_says_by_whom(run: Any) -> None:
+    status, value, err = run(Replaced("lm-1", "process 42 on gpu-7, since 2026-11-22 20:15:00"))
+    assert (status, value) == (3, None)
+    assert err == (
+        "tuner search: process 42 on gpu-7, since 2026-11-22 20:15:00, has taken over the search "
+        "lm-1; this driver writes nothing more\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("repeated", "edits"),
+    [
+        ((), []),
+        (("--trials", "9"), ["search.trials"]),
+        (("--max-time", "1h"), ["search.max_seconds"]),
+    ],
+)
+def test_same_command_goes_on(
+    repeated: tuple[str, ...], edits: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    result: SearchResult,
+) -> None:  # fmt: skip
+    """It keeps what a `--resume` between said, here the patience."""
+    command = ("search", "--space", LM, "--home", str(tmp_path), "--name", "it", "--trials", "6")
+    command += ("--set", "budget.tokens=20_000")
+    spaces: list[SearchSpace] = []
+
+    def begin(space: SearchSpace, name: str, space_text: str, **options: Any) -> SearchResult:
+        spaces.append(space)
+        patient = edited(space, [Override.parse("search.patience=5")], name)
+        with closing(Journal.open(tmp_path / "searches" / name)) as journal:
+            journal.append(SearchBegun(patient, space_text, FACTS))
+        return result
+
+    def resume(name: str, edit: Any, **options: Any) -> SearchResult:
+        recorded = begun_search(tmp_path / "searches" / name)
+        assert recorded is not None
+        spaces.append(edit(recorded.space))
+        return result
+
+    monkeypatch.setattr(module, "search", begin)
+    monkeypatch.setattr(module, "resume", resume)
+    assert main([*command]) == 0
+    assert main([*command, *repeated]) == 0
+    assert changes(*spaces) == [*edits, "search.patience"]
 
 
 def test_interrupt_by_python_itself_is_a_ctrl_c(run: Any) -> None:
