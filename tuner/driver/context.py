@@ -93,6 +93,7 @@ def open_tracker(
         **({Tag.INIT_FROM: start.description} if start else {}),
     }
     inputs = dataset_inputs(space.data, facts)
+    journal.check_epoch()
     settings = RunSettings(
         home.tracking_uri, home.artifacts, space.name, name, tags, resume, inputs,
         journal.may_write,

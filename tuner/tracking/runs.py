@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from model.engine.report import Report
 from model.spec.hyperparameters import SYMBOL_TABLE
@@ -26,6 +26,7 @@ from tuner.tracking.store import store_errors
 from tuner.tracking.tags import CHECKPOINT_FILE, SPEC_FILE, Tag
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities import DatasetInput, Run
 
 NO_TAGS: Mapping[str, str] = MappingProxyType({})
@@ -112,6 +113,18 @@ class RunSettings:
     may_write: Callable[[], bool] = lambda: True
 
 
+class _FencedClient:
+    """A client of MLflow that takes no request once another driver records the search."""
+
+    def __init__(self, client: MlflowClient, may_write: Callable[[], bool]) -> None:
+        self._client, self._may_write = client, may_write
+
+    def __getattr__(self, name: str) -> Any:
+        if not self._may_write():
+            raise StoreError("another driver records the search")
+        return getattr(self._client, name)
+
+
 class Runs:
     """The runs of one search.
 
@@ -134,7 +147,7 @@ class Runs:
         tags = settings.tags
         self._shared = {name: tags[name] for name in _SHARED_TAGS if name in tags}
         self.record = Record(settings.uri)
-        self._client = self.record.client
+        self._client: Any = _FencedClient(self.record.client, settings.may_write)
         self._search = settings.search
         searches = self.record.searches() if settings.resume else []
         self.previous = next((s for s in searches if s.name == settings.search), None)
