@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from model.engine.report import Report
 from model.spec.hyperparameters import SYMBOL_TABLE
@@ -147,7 +147,8 @@ class Runs:
         tags = settings.tags
         self._shared = {name: tags[name] for name in _SHARED_TAGS if name in tags}
         self.record = Record(settings.uri)
-        self._client: Any = _FencedClient(self.record.client, settings.may_write)
+        fenced = _FencedClient(self.record.client, settings.may_write)
+        self._client = cast("MlflowClient", fenced)
         self._search = settings.search
         searches = self.record.searches() if settings.resume else []
         self.previous = next((s for s in searches if s.name == settings.search), None)
