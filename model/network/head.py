@@ -41,7 +41,9 @@ class _HeadLoss(torch.autograd.Function):
     ) -> Tensor:
         with_slope = any(ctx.needs_input_grad[:2])
         dx = torch.empty_like(x) if with_slope else None
-        dw = torch.zeros_like(w, dtype=torch.float32) if with_slope else None
+        dw: Tensor | None = None
+        if with_slope and products == x.dtype:
+            dw = torch.zeros_like(w, dtype=torch.float32)
         losses = []
         size = _CHUNKS.get(x.device.type, _CHUNK)
         ctx.weight_dtype = w.dtype
@@ -53,7 +55,7 @@ class _HeadLoss(torch.autograd.Function):
                 capped, targets[:, chunk], smoothing, z_weight, with_slope=with_slope
             )
             losses.append(nll * share[:, chunk])
-            if slope is None or dx is None or dw is None:
+            if slope is None or dx is None:
                 continue
             if cap:
                 slope *= 1 - (capped.float() / cap).square()
@@ -62,7 +64,7 @@ class _HeadLoss(torch.autograd.Function):
                 -1
             )  # (K, n, 1), multiplied with D instead of V columns
             dx[:, chunk] = torch.bmm(slope, w) * each
-            _add_product(dw, slope.transpose(1, 2), (x[:, chunk] * each).to(products))
+            dw = _add_product(dw, slope.transpose(1, 2), (x[:, chunk] * each).to(products))
         ctx.save_for_backward(dx, dw)
         return torch.cat(losses, 1).sum(-1)  # (K,)
 
@@ -74,12 +76,14 @@ class _HeadLoss(torch.autograd.Function):
         return dx.mul_(up), dw.mul_(up).to(ctx.weight_dtype), *(None,) * 6
 
 
-def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """Add a @ b to a total, the sum in float32 whatever the operands are."""
+def _add_product(total: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
+    """Add a @ b to a total, None for zero; the sum is float32 whatever the operands are."""
+    if total is None:  # saves a pass over memory for zeros
+        return torch.bmm(a, b).float()
     if a.dtype == total.dtype:
-        total.baddbmm_(a, b)
-    else:
-        total += torch.bmm(a, b)
+        return total.baddbmm_(a, b)
+    total += torch.bmm(a, b)
+    return total
 
 
 @dataclass(frozen=True)

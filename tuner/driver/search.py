@@ -41,6 +41,7 @@ from tuner.tracking.tags import Tag
 from tuner.tracking.tracker import Tracker
 from tuner.trained.moved_data import present_space, with_recorded_paths
 from tuner.trained.warm_start import warm_started
+from tuner.workers.products import begin_measurement
 
 if TYPE_CHECKING:
     from tuner.trained.find_start import WarmStart
@@ -96,10 +97,13 @@ def search(
     facts = _check_facts(space, corpus, start)
     with deferred_interrupts(_announcing(view)) as interrupts, contextlib.ExitStack() as ray:
         store = _Store(home, early_record)
+        products = begin_measurement(space, facts, home.calibration)
+        if products is not None:
+            ray.callback(products.end)
         _start_ray(ray, corpus, store, view, interrupts, debug=debug)
         make = partial(
             start_team, space=space, home=home, corpus=corpus, facts=facts, last=None, view=view,
-            check_interrupt=interrupts.check,
+            check_interrupt=interrupts.check, products=products,
         )  # fmt: skip
         name, journal, team = _claim(store, space, name, home, make, interrupts)
         record = store.record
