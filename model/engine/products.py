@@ -79,7 +79,9 @@ def _synthetic(a: Architecture, number: int) -> Dataset:
     """Return random sequences, or pairs for an encoder–decoder, of full length."""
     rng = np.random.default_rng(0)
     if not a.n_encoder_layers:
-        return TextDataset(rng.integers(a.vocab_size, size=number * a.context_length + 1))
+        return TextDataset(
+            rng.integers(a.vocab_size, size=number * a.context_length + 1, dtype=np.uint32)
+        )
     lengths = np.tile([a.source_length, a.context_length], number)
     tokens, ends = rng.integers(a.vocab_size, size=lengths.sum()), lengths.cumsum()
     tokens[tokens == a.end_of_text] = (a.end_of_text + 1) % a.vocab_size

@@ -85,7 +85,7 @@ class _MixedLinear(torch.autograd.Function):
         ctx.save_for_backward(w, low)
         ctx.dtype = x.dtype
         y = torch.bmm(low, w.transpose(1, 2))  # (K, N, sum of o)
-        return tuple(part.to(x.dtype) for part in y.split(sizes, -1))
+        return tuple(part.to(x.dtype) for part in torch.split(y, sizes, -1))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
