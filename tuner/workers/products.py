@@ -51,10 +51,9 @@ class ProductsMeasurement:
         }
         text = json.dumps([self._facts, instruction_sets()], sort_keys=True)
         self._key = hashlib.sha256(text.encode()).hexdigest()[:16]
-        self._gain = read_measurements(file).get(self._key, {}).get("gain")
-        self._process: subprocess.Popen[str] | None = None
-        if not isinstance(self._gain, float):
-            self._process = _begin(spec)
+        kept = read_measurements(file).get(self._key, {}).get("gain")
+        self._gain = kept if isinstance(kept, float) else 0.0
+        self._process = None if self._gain else _begin(spec)
 
     def dtype(self, on_wait: Callable[[], None] = lambda: None) -> str:
         """Wait for the result; return mixed_bfloat16 if it is clearly faster, otherwise float32.
