@@ -44,6 +44,12 @@ BENCHES = {
         "they use: our stack beside a plain training loop, several such processes, and "
         "`torch.func.vmap`.",
     ),
+    "precision": Bench(
+        "Losses in bfloat16",
+        "Trials of lm.yaml in float32, with products in bfloat16, and in float32 with another "
+        "seed: what the dtype changes, beside what chance changes.",
+        None,
+    ),
     "makespan": Bench(
         "A whole search",
         "Time of a complete search: ours beside Ray Tune with a process per trial, Optuna with a "

@@ -11,7 +11,8 @@ of torch's own parts (fused AdamW), eager and compiled; P of these loops at one 
 a stack of such models, at its own best K. The bench counts useful tokens of all trials, after
 warm-up. All sides train the same trials, and the bench fails if their first losses differ. On a CPU
 the stack has a process for each core, as in a search, with ticks that run operation by operation
-and, except in a quick test, with compiled ticks (`engine.compile`).
+and, except in a quick test, with compiled ticks (`engine.compile`). There the stack is measured in
+mixed_bfloat16 as well (`engine.dtype`), beside plain loops under torch's autocast to bfloat16.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from typing import Any
 
 from parts.fusion.jobs import SIZES, TINY, Job, Size
 from parts.fusion.processes import Group, SideError, multi_process_service
-from parts.fusion.tables import COMPILED, STACK, ours_of, plot, result_of
+from parts.fusion.tables import COMPILED, STACK, low, ours_of, plot, result_of
 from parts.measuring import about, by_turns, finish, spread
 
 from model.device.compiler import check_compiler
@@ -57,7 +58,15 @@ class Bench:
         """True if the device is a GPU."""
         return self.device != "cpu"
 
-    def job(self, size: Size, side: str, trials: int = 1, number: int = 0, threads: int = 1) -> Job:
+    def job(
+        self,
+        size: Size,
+        side: str,
+        trials: int = 1,
+        number: int = 0,
+        threads: int = 1,
+        dtype: str | None = None,
+    ) -> Job:
         """Return the job of a process; `number` distinguishes the processes of one side."""
         return Job(
             side=side,
@@ -69,7 +78,7 @@ class Bench:
             checked=size.checked,
             threads=threads,
             device=self.device,
-            dtype=self.dtype,
+            dtype=dtype or self.dtype,
         )
 
 
@@ -87,8 +96,13 @@ class Losses:
         self.largest = 0.0  # relative difference so far
         self._first: dict[int, float] = {}
 
-    def check(self, name: str, losses: dict[int, float]) -> None:
+    def check(self, name: str, losses: dict[int, float], dtype: str | None = None) -> None:
         """Compare losses with the first ones of their seeds.
+
+        Args:
+            name: name of the side.
+            losses: training losses by seed.
+            dtype: dtype of the side, if it is not that of the others.
 
         Raises:
             SystemExit: if they differ by more than the tolerance, or one is not a number.
@@ -96,12 +110,13 @@ class Losses:
         for seed, loss in losses.items():
             first = self._first.setdefault(seed, loss)
             difference = abs(loss - first) / first
-            if not difference <= self.tolerance:
+            if not difference <= (TOLERANCE[dtype] if dtype else self.tolerance):
                 raise SystemExit(
                     f"{name}: the training loss of seed {seed} is {loss:.6g}, and {first:.6g} on "
                     f"another side; speeds of different trainings are not compared"
                 )
-            self.largest = max(self.largest, difference)
+            if dtype is None:
+                self.largest = max(self.largest, difference)
 
 
 def widths(bench: Bench, size: Size, side: str, losses: Losses) -> tuple[dict[int, Any], str]:
@@ -142,12 +157,12 @@ def best_of(rates_by_width: dict[int, list[float]]) -> int:
 def sides(bench: Bench, size: Size, k: int, k_vmap: int) -> dict[str, list[Job]]:
     """Return the jobs of each side, one for each process."""
     job, all_cores = partial(bench.job, size), bench.cores
+    ours = (COMPILED, STACK) if not bench.on_gpu and _may_compile(bench) else (STACK,)
     several = PROCESSES if bench.on_gpu else (max(2, bench.cores),)
     if bench.on_gpu:
         jobs = {STACK: [job(STACK, k)]}
     else:  # as a search does: a process for each core
         p, jobs = several[0], {}
-        ours = (COMPILED, STACK) if _may_compile(bench) else (STACK,)
         for side in ours:
             jobs[f"{side}, {p} processes"] = [job(side, k, number) for number in range(p)]
     jobs["eager"] = [job("eager", threads=all_cores)]
@@ -160,6 +175,14 @@ def sides(bench: Bench, size: Size, k: int, k_vmap: int) -> dict[str, list[Job]]
         jobs[f"compiled, {p} processes"] = [job("compiled", number=n) for n in range(p)]
     for p in several:
         jobs[f"eager, {p} processes"] = [job("eager", number=n) for n in range(p)]
+    if not bench.on_gpu and bench.dtype == "float32":
+        plain = ("eager",) if bench.quick else ("compiled", "eager")
+        for side in (*ours, *plain):
+            dtype = "mixed_bfloat16" if side in ours else "bfloat16"
+            name = low(side, several[0])
+            jobs[name] = [
+                job(side, k if side in ours else 1, n, dtype=dtype) for n in range(several[0])
+            ]
     jobs["vmap"] = [job("vmap", k_vmap, threads=all_cores)]
     return jobs | {"peak": [job("peak", threads=all_cores)]}
 
@@ -200,7 +223,8 @@ def rates_of(
             try:
                 with closing(begin(jobs)) if bench.fresh else nullcontext(begun[name]) as group:
                     group.get_ready()
-                    losses.check(name, group.losses)
+                    dtype = "bfloat16" if jobs[0].dtype != bench.dtype else None
+                    losses.check(name, group.losses, dtype)
             except SideError as error:
                 failed[name] = str(error)
                 continue

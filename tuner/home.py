@@ -207,7 +207,7 @@ class Home:
 
     @property
     def calibration(self) -> Path:
-        """Path of the measured numbers of slots per GPU."""
+        """Path of the measurements of devices: slots of a GPU, gain of bfloat16 on a CPU."""
         return self.root / "calibration.json"
 
     def search(self, name: str) -> Path:

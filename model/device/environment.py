@@ -51,7 +51,7 @@ def computing_dtype(setting: str, device: str) -> str:
 
     Args:
         setting: a name in `precision.DTYPES`; or "auto" for bfloat16 on a GPU that has it, and
-            float32 elsewhere.
+            float32 elsewhere. (On a CPU, what a driver has measured replaces "auto".)
         device: "cpu", "cuda", "mps" …
 
     Returns:

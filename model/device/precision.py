@@ -9,7 +9,14 @@ from typing import Self
 import torch
 
 # name → dtype of the activations, and of the copy of the weights that multiplies them
-DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {
+    "float32": torch.float32,
+    "tf32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "mixed_bfloat16": torch.float32,
+}
+# name → dtype of the operands of linear layers and head, where it differs
+PRODUCTS = {"mixed_bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -18,7 +25,8 @@ class Precision:
 
     Attributes:
         name: a name in `DTYPES`; tf32 is float32 with matrix products that a GPU may round to 10
-            bits of mantissa.
+            bits of mantissa; mixed_bfloat16 is float32 with linear layers and a head whose
+            products a CPU computes in bfloat16, with float32 sums.
     """
 
     name: str = "float32"
@@ -34,12 +42,19 @@ class Precision:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {name}")
         if name == "tf32" and device.type != "cuda":
             raise ValueError(f"only GPUs of NVIDIA compute in tf32, and the device is {device}")
+        if name in PRODUCTS and device.type != "cpu":
+            raise ValueError(f"only CPUs compute in {name}, and the device is {device}")
         return cls(name)
 
     @property
     def compute(self) -> torch.dtype:
         """Dtype of activations."""
         return DTYPES[self.name]
+
+    @property
+    def products(self) -> torch.dtype | None:
+        """Dtype to which linear layers and head convert their operands; None for no conversion."""
+        return PRODUCTS.get(self.name)
 
     def set_up(self, device: torch.device) -> None:
         """Set torch's precision of float32 matrix products, and its deterministic mode.

@@ -17,6 +17,12 @@ def instruction_sets() -> str:
     return f"{platform.machine()} {_cpuinfo('flags') or _cpuinfo('Features')}"
 
 
+def multiplies_bfloat16() -> bool:
+    """Return True if the processor has instructions for matrix products in bfloat16."""
+    names = {"avx512_bf16", "amx_bf16", "bf16"}  # the last one of ARM
+    return not names.isdisjoint(instruction_sets().split())
+
+
 def _cpuinfo(name: str) -> str:
     """Return an entry of the first core in /proc/cpuinfo; empty if there is none."""
     cpuinfo = Path("/proc/cpuinfo")

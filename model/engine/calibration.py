@@ -8,7 +8,6 @@ K = slots in a stack, Q = ticks of a quantum, b = sequences of a micro-batch, T 
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import hashlib
 import json
@@ -18,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,9 +27,9 @@ from model.corpus.device_dataset import DeviceDataset
 from model.device.environment import environment
 from model.device.memory import begin_peak, free_bytes, is_out_of_memory, peak_bytes
 from model.device.precision import Precision
+from model.engine.measurements import add_measurement, read_measurements
 from model.engine.planner import QUANTUM_TICKS, plan_of
 from model.engine.slot import TrialRequest, start_trial
-from model.files import replacing
 from model.spec.trial import TrialSpec
 from model.stack.stack import Stack
 
@@ -87,11 +86,11 @@ def slots_for(spec: TrialSpec, setup: Setup, file: Path) -> int:
     names = ("device", "dtype", "torch", "architecture", "micro_batch")
     facts = {name: facts[name] for name in names}
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-    slots = _read_cache(file).get(key, {}).get("slots")
+    slots = read_measurements(file).get(key, {}).get("slots")
     if isinstance(slots, int) and 1 <= slots <= _MAX_WIDTH:
         return slots
     slots = widest_stack(stack_meter(spec, setup), free_bytes(setup.device))
-    _add_to_cache(file, key, {"slots": slots, **facts})
+    add_measurement(file, key, {"slots": slots, **facts})
     return slots
 
 
@@ -178,26 +177,3 @@ def stack_meter(spec: TrialSpec, setup: Setup) -> Meter:
         return Measurement(tokens / statistics.median(seconds[1:]), peak_bytes(setup.device))
 
     return measure
-
-
-# cache of measurements ----------------------------------------------------------------------
-
-
-def _read_cache(file: Path) -> dict[str, dict[str, Any]]:
-    """Return the entries of the cache; none if the file cannot be read."""
-    try:
-        entries = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    if not isinstance(entries, dict):
-        return {}
-    return {key: value for key, value in entries.items() if isinstance(value, dict)}
-
-
-def _add_to_cache(file: Path, key: str, value: Mapping[str, Any]) -> None:
-    """Add an entry to the cache atomically; without a writable file nothing is cached."""
-    text = json.dumps({**_read_cache(file), key: value}, indent=1, sort_keys=True)
-    with contextlib.suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(file) as out:
-            out.write(text.encode())

@@ -16,7 +16,7 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor
 
 from model.network.dropout import SlotMasks
-from model.network.layers import Weights, dense_gradient, linear, softmax
+from model.network.layers import Weights, dense_gradient, linear, linears, softmax
 from model.network.norms import rmsnorm
 from model.network.positions import Position, Turn, rope_both
 from model.randomness import DropoutMasks
@@ -104,9 +104,13 @@ class Attention:
         """
         d = x.shape[-1] // self.num_heads
         lead, few = (*x.shape[:3], self.num_heads, d), (*context.shape[:3], self.num_kv_heads, d)
-        q = linear(w[f"{self.name}.q_proj.weight"], x).view(lead)  # (K, B, T, H, d)
-        k = linear(w[f"{self.name}.k_proj.weight"], context).view(few)  # (K, B, S, H′, d)
-        v = linear(w[f"{self.name}.v_proj.weight"], context).view(few)  # (K, B, S, H′, d)
+        wq, *wkv = (w[f"{self.name}.{part}_proj.weight"] for part in "qkv")
+        if context is x:
+            q, k, v = linears([wq, *wkv], x)
+        else:
+            q, (k, v) = linear(wq, x), linears(wkv, context)
+        q = q.view(lead)  # (K, B, T, H, d)
+        k, v = k.view(few), v.view(few)  # (K, B, S, H′, d)
         q, k = self.norm(w, self.name, q, k)
         q, k, v = (heads.flatten(0, 1).transpose(1, 2) for heads in (q, k, v))  # (KB, H, T, d)
         q, k = self.turn(q, k, positions)

@@ -27,18 +27,19 @@ class EncoderDecoder:
 
     Args:
         architecture: architecture with an encoder.
+        products: as for `LanguageModel`.
 
     Source: Vaswani et al. 2017, section 3 (arXiv:1706.03762).
     """
 
-    def __init__(self, architecture: Architecture) -> None:
+    def __init__(self, architecture: Architecture, products: torch.dtype | None = None) -> None:
         a = architecture
-        self._decoder = Trunk(a, a.decoder)
+        self._decoder = Trunk(a, a.decoder, products=products)
         first = self._decoder.num_layers
         # An index that no layer has: masks of layers begin at 1, and a block of the encoder has 2.
         input_mask = 1 + first + 2 * a.n_encoder_layers
-        self._encoder = Trunk(a, a.encoder, first, input_mask)
-        self.head = Head.of(a)
+        self._encoder = Trunk(a, a.encoder, first, input_mask, products)
+        self.head = Head.of(a, products)
         self._end_of_text = a.end_of_text
 
     def __call__(self, weights: Weights, ids: Tensor, sources: Tensor) -> Tensor:

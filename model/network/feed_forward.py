@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor
 
-from model.network.layers import Weights, linear
+from model.network.layers import Weights, linear, linears
 
 Activation = Callable[[Tensor], Tensor]
 FeedForward = Callable[[Weights, Tensor], Tensor]
@@ -45,12 +45,14 @@ def swiglu(w1: Tensor, w2: Tensor, w3: Tensor, x: Tensor) -> Tensor:
 
     Source: Shazeer 2020, equation 6 (arXiv:2002.05202).
     """
-    return linear(w2, silu(linear(w1, x)) * linear(w3, x))
+    gate, up = linears([w1, w3], x)
+    return linear(w2, silu(gate) * up)
 
 
 def geglu(w1: Tensor, w2: Tensor, w3: Tensor, x: Tensor) -> Tensor:
     """Apply the gated feed-forward layer w2·(gelu(w1·x) ⊙ w3·x); shapes as for `swiglu`."""
-    return linear(w2, gelu(linear(w1, x)) * linear(w3, x))
+    gate, up = linears([w1, w3], x)
+    return linear(w2, gelu(gate) * up)
 
 
 def _gated(layer: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> FeedForward:

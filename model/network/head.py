@@ -37,31 +37,35 @@ class _HeadLoss(torch.autograd.Function):
         z_weight: Tensor | None,
         share: Tensor,
         cap: float,
+        products: torch.dtype,
     ) -> Tensor:
         with_slope = any(ctx.needs_input_grad[:2])
         dx = torch.empty_like(x) if with_slope else None
-        dw = torch.zeros_like(w, dtype=torch.float32) if with_slope else None
+        dw: Tensor | None = None
+        if with_slope and products == x.dtype:
+            dw = torch.zeros_like(w, dtype=torch.float32)
         losses = []
         size = _CHUNKS.get(x.device.type, _CHUNK)
+        ctx.weight_dtype = w.dtype
+        w = w.to(products)
         for chunk in (slice(begin, begin + size) for begin in range(0, x.shape[1], size)):
-            logits = linear(w, x[:, chunk])  # (K, n, V)
+            logits = linear(w, x[:, chunk].to(products))  # (K, n, V)
             capped = soft_cap(logits, cap) if cap else logits
             nll, slope = nll_and_slope(
                 capped, targets[:, chunk], smoothing, z_weight, with_slope=with_slope
             )
             losses.append(nll * share[:, chunk])
-            if slope is None or dx is None or dw is None:
+            if slope is None or dx is None:
                 continue
             if cap:
                 slope *= 1 - (capped.float() / cap).square()
-            slope = slope.to(x.dtype)
+            slope = slope.to(products)
             each = share[:, chunk].unsqueeze(
                 -1
             )  # (K, n, 1), multiplied with D instead of V columns
             dx[:, chunk] = torch.bmm(slope, w) * each
-            _add_product(dw, slope.transpose(1, 2), (x[:, chunk] * each).to(x.dtype))
+            dw = _add_product(dw, slope.transpose(1, 2), (x[:, chunk] * each).to(products))
         ctx.save_for_backward(dx, dw)
-        ctx.weight_dtype = w.dtype
         return torch.cat(losses, 1).sum(-1)  # (K,)
 
     @staticmethod
@@ -69,15 +73,17 @@ class _HeadLoss(torch.autograd.Function):
         dx, dw = ctx.saved_tensors
         up = grads[0].view(-1, 1, 1)
         # in place: torch refuses a second backward pass, which would find changed values
-        return dx.mul_(up), dw.mul_(up).to(ctx.weight_dtype), *(None,) * 5
+        return dx.mul_(up), dw.mul_(up).to(ctx.weight_dtype), *(None,) * 6
 
 
-def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """Add a @ b to a total, the sum in float32 whatever the operands are."""
+def _add_product(total: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
+    """Add a @ b to a total, None for zero; the sum is float32 whatever the operands are."""
+    if total is None:  # saves a pass over memory for zeros
+        return torch.bmm(a, b).float()
     if a.dtype == total.dtype:
-        total.baddbmm_(a, b)
-    else:
-        total += torch.bmm(a, b)
+        return total.baddbmm_(a, b)
+    total += torch.bmm(a, b)
+    return total
 
 
 @dataclass(frozen=True)
@@ -88,26 +94,30 @@ class Head:
         table: name of the weights, (K, V, D).
         shrink: factor of the input.
         cap: bound of the logits; 0 for no bound.
+        products: dtype to which the operands of products are converted; None for no conversion.
     """
 
     table: str
     shrink: float
     cap: float
+    products: torch.dtype | None = None
 
     @classmethod
-    def of(cls, a: Architecture) -> Self:
+    def of(cls, a: Architecture, products: torch.dtype | None = None) -> Self:
         """Return the head of an architecture.
 
         A tied head divides its input by √D, because the rows of the embedding have unit variance.
 
         Source: Raffel et al. 2020 (T5, arXiv:1910.10683), in its published code.
         """
+        shrink = a.d_model**-0.5 if a.tied_embeddings else 1.0
         table = "token_embeddings.weight" if a.tied_embeddings else "lm_head.weight"
-        return cls(table, a.d_model**-0.5 if a.tied_embeddings else 1.0, a.logit_soft_cap)
+        return cls(table, shrink, a.logit_soft_cap, products)
 
     def __call__(self, w: Weights, x: Tensor) -> Tensor:
         """Return the logits (K, ..., V) of activations (K, ..., D)."""
-        logits = linear(w[self.table], self._shrunk(x))
+        table = w[self.table]
+        logits = linear(table.to(self.products or table.dtype), self._shrunk(x))
         return soft_cap(logits, self.cap) if self.cap else logits
 
     def _shrunk(self, x: Tensor) -> Tensor:
@@ -146,5 +156,6 @@ class Head:
             column("z_loss", z_loss, k, x.device),
             share,
             self.cap,
+            self.products or x.dtype,
         )
         return loss

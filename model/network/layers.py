@@ -6,7 +6,7 @@ no operation mixes slots, and a slot's bits do not depend on K.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,12 +22,14 @@ def linear(w: Tensor, x: Tensor) -> Tensor:
     """Apply a linear map without bias.
 
     Args:
-        w: (K, o, i).
+        w: (K, o, i); in a dtype of its own, it is that of the product.
         x: (K, ..., i).
 
     Returns:
-        (K, ..., o).
+        (K, ..., o) in the dtype of `x`.
     """
+    if w.dtype != x.dtype:
+        return _mixed([w], x)[0]
     flat = x.reshape(x.shape[0], -1, x.shape[-1])  # (K, N, i)
     y: Tensor = _Linear.apply(w, flat)  # type: ignore[no-untyped-call]
     return y.view(*x.shape[:-1], w.shape[1])
@@ -50,6 +52,49 @@ class _Linear(torch.autograd.Function):
         needs_w, needs_x = ctx.needs_input_grad
         grad_w = torch.bmm(slope.transpose(1, 2), x) if needs_w else None  # (K, o, i)
         return grad_w, torch.bmm(slope, w) if needs_x else None
+
+
+def linears(ws: Sequence[Tensor], x: Tensor) -> list[Tensor]:
+    """Apply several linear maps to one input; in a dtype of their own, they are one product.
+
+    Args:
+        ws: weights as for `linear`, (K, o, i) each.
+        x: (K, ..., i).
+
+    Returns:
+        (K, ..., o) for each.
+    """
+    return [linear(w, x) for w in ws] if ws[0].dtype == x.dtype else _mixed(ws, x)
+
+
+def _mixed(ws: Sequence[Tensor], x: Tensor) -> list[Tensor]:
+    """Apply linear maps in the dtype of their weights, with x and the results in that of x."""
+    w = ws[0] if len(ws) == 1 else torch.cat(list(ws), 1)
+    sizes = [each.shape[1] for each in ws]
+    flat = x.reshape(x.shape[0], -1, x.shape[-1])  # (K, N, i)
+    ys = _MixedLinear.apply(w, flat, sizes)  # type: ignore[no-untyped-call]
+    return [y.view(*x.shape[:-1], size) for y, size in zip(ys, sizes, strict=True)]
+
+
+class _MixedLinear(torch.autograd.Function):
+    """x·wᵀ in the dtype of w, split along its columns; the hardware sums in float32."""
+
+    @staticmethod
+    def forward(ctx: Any, w: Tensor, x: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:
+        low = x.to(w.dtype)
+        ctx.save_for_backward(w, low)
+        ctx.dtype = x.dtype
+        y = torch.bmm(low, w.transpose(1, 2))  # (K, N, sum of o)
+        return tuple(part.to(x.dtype) for part in torch.split(y, sizes, -1))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        w, low = ctx.saved_tensors
+        needs_w, needs_x, _ = ctx.needs_input_grad
+        slopes = [grad.to(w.dtype) for grad in grads]
+        slope = slopes[0] if len(slopes) == 1 else torch.cat(slopes, -1)
+        grad_w = torch.bmm(slope.transpose(1, 2), low) if needs_w else None  # (K, o, i)
+        return grad_w, torch.bmm(slope, w).to(ctx.dtype) if needs_x else None, None
 
 
 def embedding(w: Tensor, ids: Tensor) -> Tensor:

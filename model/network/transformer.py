@@ -74,12 +74,19 @@ class Trunk:
         tower: tower of the architecture.
         first_layer: index of the tower's first layer in the model.
         input_mask: index of the dropout mask of the tower's embeddings.
+        products: dtype to which linear layers convert their operands; None for no conversion.
     """
 
     def __init__(
-        self, architecture: Architecture, tower: Tower, first_layer: int = 0, input_mask: int = 0
+        self,
+        architecture: Architecture,
+        tower: Tower,
+        first_layer: int = 0,
+        input_mask: int = 0,
+        products: torch.dtype | None = None,
     ) -> None:
         a = architecture
+        self._products = products
         self.position = POSITIONS[a.position](a, tower)
         self._block = Block.of(a, tower, self.position)
         self.num_layers = tower.n_layers * len(self._block.layers)
@@ -108,10 +115,15 @@ class Trunk:
         if drop.embedding:
             x = drop.embedding(x, self._input_mask)
         for number, names in enumerate(self._names):
-            block = {short: weights[name] for short, name in names.items()}
+            block = {short: self._operand(weights[name]) for short, name in names.items()}
             layer_index = self._first_layer + number * len(self._block.layers)
             x = self._block(block, x, context, drop.residual, layer_index)
         return self._last_norm(weights, x)
+
+    def _operand(self, w: Tensor) -> Tensor:
+        """Return a weight of a block, a matrix in the dtype of products."""
+        is_matrix = w.dim() == 3  # (K, o, i)
+        return w if self._products is None or not is_matrix else w.to(self._products)
 
     def bias(self, weights: Weights, ids: Tensor) -> Tensor | None:
         """Return the positions' bias of the scores, (1 or KB, H, T, T); None for no bias."""
@@ -124,17 +136,21 @@ class LanguageModel:
 
     Args:
         architecture: architecture of the model.
+        products: dtype to which linear layers and head convert their operands, while everything
+            else keeps its own; None for no conversion.
+
+    Source: Micikevicius et al. 2018 (arXiv:1710.03740), with bfloat16 instead of float16.
     """
 
-    def __init__(self, architecture: Architecture) -> None:
+    def __init__(self, architecture: Architecture, products: torch.dtype | None = None) -> None:
         a = architecture
-        self._trunk = Trunk(a, a.decoder)
+        self._trunk = Trunk(a, a.decoder, products=products)
         self._documents: Callable[[Tensor], Tensor | None] = (
             _one_document
             if a.attend_across_documents
             else lambda ids: document_numbers(ids, a.end_of_text)
         )
-        self.head = Head.of(a)
+        self.head = Head.of(a, products)
 
     def __call__(self, weights: Weights, ids: Tensor) -> Tensor:
         """Return the logits of the next token at every position, (K, B, T, V).

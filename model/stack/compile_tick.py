@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from model.device.precision import DTYPES
+from model.device.precision import DTYPES, PRODUCTS
 from model.network.dropout import PLACES, Dropping
 from model.parallel import end_with_parent
 from model.stack.gradients import Gradients
@@ -34,7 +34,7 @@ def traceable(kind: TickKind) -> tuple[Function, tuple[Tensor, ...]]:
     """
     a, cpu = kind.architecture, torch.device("cpu")
     matrices = Matrices(a, 1, cpu, DTYPES[kind.dtype])
-    compute = Gradients(a)
+    compute = Gradients(a, PRODUCTS.get(kind.dtype))
     dropping = Dropping(
         kind.embedding_dropout, (0,) * kind.attention_dropout, kind.residual_dropout, 1, cpu
     )

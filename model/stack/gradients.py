@@ -23,15 +23,18 @@ class Gradients:
 
     Args:
         architecture: architecture of the model.
+        products: dtype to which linear layers and head convert their operands; None for no
+            conversion.
 
     Attributes:
         model: the model.
         ignored: target id that does not count; None counts all.
     """
 
-    def __init__(self, architecture: Architecture) -> None:
+    def __init__(self, architecture: Architecture, products: torch.dtype | None = None) -> None:
         has_encoder = architecture.n_encoder_layers > 0
-        self.model = EncoderDecoder(architecture) if has_encoder else LanguageModel(architecture)
+        kind = EncoderDecoder if has_encoder else LanguageModel
+        self.model = kind(architecture, products)
         self.ignored = IGNORED if has_encoder else None
 
     def __call__(

@@ -78,7 +78,7 @@ class Stack:
         self.width = width
         self.device = torch.device(device)
         self.data = data
-        self._compute, self._precision = Gradients(architecture), precision
+        self._compute, self._precision = Gradients(architecture, precision.products), precision
         self._model, self._ignored = self._compute.model, self._compute.ignored
         self._matrices = Matrices(architecture, width, self.device, precision.compute)
         self._graphs = graphs

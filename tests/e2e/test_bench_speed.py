@@ -129,11 +129,46 @@ def test_bench_fusion_has_a_quick_mode(tmp_path: Path) -> None:
     assert size["largest_difference"] < 1e-5  # the same trainings
     sides = {side.split(",")[0] for side in size["rates"]}
     assert sides == {"ours", "eager", "vmap", "peak"}
+    low = {side.rpartition(",")[0] for side in size["rates"] if "bfloat16" in side}
+    assert low == {"ours, mixed_bfloat16", "eager, bfloat16"}
     assert all(rate > 0 for own in size["rates"].values() for rate in own)
     assert result["about"]["dtype"] == "float32"
     assert result["goals"] == []  # a tiny model has none
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert "of the peak" in done.stdout
+
+
+def test_goals_compare_sides_of_one_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCH)
+    from parts.fusion import tables
+
+    rates = {
+        "ours, compiled, 2 processes": 60, "eager, 2 processes": 40, "compiled, 2 processes": 50,
+        tables.low("ours, compiled", 2): 90, tables.low("eager", 2): 70,
+        tables.low("compiled", 2): 80, "peak": 1000,
+    }  # fmt: skip
+    size = {"rates": {name: [float(rate)] for name, rate in rates.items()}}
+    goals = tables._goals("0.4M", size, {"kind": "cpu", "dtype": "float32"})
+    low = "ours, compiled, mixed_bfloat16, 2 processes"
+    assert {goal["what"]: (goal["reached"], goal["least"]) for goal in goals} == {
+        "0.4M: ours, compiled, 2 processes, times as fast as eager, 2 processes": (1.5, 1.3),
+        f"0.4M: {low}, times as fast as eager, 2 processes": (2.25, 2.0),
+        "0.4M: ours, compiled, 2 processes, times as fast as compiled, 2 processes": (1.2, 1.0),
+        f"0.4M: {low}, times as fast as compiled, bfloat16, 2 processes": (1.125, 1.0),
+    }
+
+
+@pytest.mark.slow
+def test_bench_precision_has_a_quick_mode(tmp_path: Path) -> None:
+    out = tmp_path / "numbers.json"
+    bench("precision.py", "--quick", "--out", out)
+    result = json.loads(out.read_text())
+    for trial in result["numbers"]:
+        exact, mixed, seed = trial["losses"].values()
+        assert exact != mixed
+        assert mixed == pytest.approx(exact, rel=1e-3)
+        assert seed != pytest.approx(exact, rel=1e-3)
+    assert "mixed_bfloat16" in result["tables"][0]["columns"]
 
 
 @pytest.mark.parametrize(

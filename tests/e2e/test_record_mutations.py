@@ -25,7 +25,7 @@ from safetensors.torch import save
 
 from model.checkpoints import checkpoint, store
 from model.checkpoints.warm_start import WarmStartSource
-from model.engine import calibration
+from model.engine.measurements import add_measurement, read_measurements
 from model.errors import ModelError
 from model.export.torch_state import load_exported
 from model.sources.fingerprint import fingerprint
@@ -244,10 +244,10 @@ def test_mutated_calibration_is_measured_again(tmp_path: Path) -> None:
     seed = {"ab": {"slots": 4, "device": "cuda", "torch": "2", "architecture": {"d_model": 4}}}
 
     def read(file: Path) -> None:
-        for entry in calibration._read_cache(file).values():
+        for entry in read_measurements(file).values():
             entry.get("slots")
-        calibration._add_to_cache(file, "cd", {"slots": 1})
-        assert calibration._read_cache(file)["cd"] == {"slots": 1}
+        add_measurement(file, "cd", {"slots": 1})
+        assert read_measurements(file)["cd"] == {"slots": 1}
 
     assert not check_reading(
         lambda number: mutated_json([seed], number), read, tmp_path, "calibration.json", ()

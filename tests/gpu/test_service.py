@@ -17,7 +17,7 @@ from model.corpus.device_dataset import on_device
 from model.device.async_copy import begin_copy
 from model.device.environment import computing_dtype, environment
 from model.device.memory import free_bytes, give_back
-from model.device.precision import DTYPES, Precision
+from model.device.precision import DTYPES, PRODUCTS, Precision
 from model.engine import calibration
 from model.engine.calibration import Setup, slots_for, stack_meter, widest_stack
 from model.engine.engine import Engine
@@ -169,7 +169,7 @@ def test_trial_that_does_not_fit_fails_alone(
 # calibration ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", [name for name in DTYPES if name not in PRODUCTS])
 def test_wider_stacks_are_faster_and_take_more_memory(
     tokens: Tokens, make_spec: MakeSpec, dtype: str
 ) -> None:

@@ -71,6 +71,7 @@ def _torch(home: Home) -> str:
     import torch
 
     from model.device.environment import computing_dtype, environment
+    from model.device.processor import multiplies_bfloat16
     from model.engine.engine import Engine  # noqa: F401 - its imports are part of the check
 
     device = "cpu"
@@ -82,7 +83,10 @@ def _torch(home: Home) -> str:
     product = torch.ones(8, 8) @ torch.ones(8, 8)
     if not bool((product == 8).all()):
         raise RuntimeError("a matrix product is wrong")
-    return f"{facts['torch']} on {facts['device']}, trains in {facts['dtype']}"
+    dtype = facts["dtype"]
+    if device == "cpu" and multiplies_bfloat16():
+        dtype += ", or in mixed_bfloat16 where that is faster"
+    return f"{facts['torch']} on {facts['device']}, trains in {dtype}"
 
 
 def _compiler(home: Home) -> str:

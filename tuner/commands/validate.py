@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from model.corpus.prepare import cached
+from model.device.processor import multiplies_bfloat16
 from model.sources.registry import source_bytes
 from model.spec.architecture import Architecture
 from tuner.commands.output import consoles, print_json, say, space_of
@@ -330,8 +331,12 @@ def _devices(space: SearchSpace) -> str:
     }[engine.device]
     dtype: str = engine.dtype
     if dtype == "auto":
-        may_be_gpu = engine.device in ("auto", "cuda")
-        dtype = "bfloat16 if a GPU computes in it, else float32" if may_be_gpu else "float32"
+        choices = []
+        if engine.device in ("auto", "cuda"):
+            choices.append("bfloat16 if a GPU computes in it")
+        if engine.device in ("auto", "cpu") and multiplies_bfloat16():
+            choices.append("mixed_bfloat16 if a CPU is faster with it")
+        dtype = ", ".join([*choices, "else float32"]) if choices else "float32"
     ticks = {"auto": "", "on": " Ticks are compiled.", "off": " Ticks are not compiled."}
     return f"Trains {where}, in {dtype}; weights and optimizer are float32.{ticks[engine.compile]}"
 

@@ -37,6 +37,7 @@ from tuner.tracking.record import Record
 from tuner.trained.load_search import load_search
 from tuner.trained.moved_data import present_space, with_recorded_paths
 from tuner.trained.warm_start import warm_started
+from tuner.workers.products import begin_measurement
 
 if TYPE_CHECKING:
     pass
@@ -99,10 +100,13 @@ def search(
     facts = check_facts(space, corpus, start)
     with deferred_interrupts(announcing(view)) as interrupts, contextlib.ExitStack() as ray:
         store = _Store(home, early_record)
+        products = begin_measurement(space, facts, home.calibration)
+        if products is not None:
+            ray.callback(products.end)
         _start_ray(ray, corpus, store, view, interrupts, debug=debug)
         make = partial(
             start_team, space=space, home=home, corpus=corpus, facts=facts, last=None, view=view,
-            check_interrupt=interrupts.check,
+            check_interrupt=interrupts.check, products=products,
         )  # fmt: skip
         name, journal, team = _claim(store, space, name, home, make, interrupts)
         record = store.record

@@ -18,6 +18,7 @@ from tuner.tracking.tags import BEFORE
 
 if TYPE_CHECKING:
     from tuner.workers.devices import Devices
+    from tuner.workers.products import ProductsMeasurement
 
 CHECKPOINTS = "checkpoints"  # folder in that of a search
 
@@ -58,6 +59,7 @@ def start_team(
     last: SessionBegun | None,
     view: View,
     check_interrupt: Callable[[], None],
+    products: ProductsMeasurement | None = None,
 ) -> Team:
     """Start the workers of a search; Ray must have been started.
 
@@ -72,10 +74,13 @@ def start_team(
         last: last session of a resumed search; None if the search begins.
         view: view for the user.
         check_interrupt: function that raises KeyboardInterrupt once the user wants to end.
+        products: measurement of products in bfloat16, if one was begun.
     """
     from tuner.workers.cluster import start_workers
 
     devices, in_order = choose_devices(space, facts, last)
+    if products is not None and devices.kind == "cpu":
+        devices = replace(devices, dtype=products.dtype(check_interrupt))
     if devices.needs_calibration:
         view.phase("measuring how many trials the GPU should train at one time")
         devices = calibrate(devices, space, home, corpus, facts, check_interrupt)

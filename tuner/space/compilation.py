@@ -1,4 +1,4 @@
-"""Estimate if compiled ticks repay their compilation in a search."""
+"""Estimate how long a search trains, and if compiled ticks repay their compilation."""
 
 from __future__ import annotations
 
@@ -33,7 +33,21 @@ def repays_compilation(space: SearchSpace, facts: DataFacts, workers: int) -> bo
         return False
     searched = {parameter.name for parameter in space.searched}
     kinds = len(shapes) * 2 ** len(searched.intersection(_FEATURES))
-    flops = sum(shape.flops_per_token for shape in shapes) / len(shapes)
-    seconds = expected_tokens(space, facts)[1] * flops / _EAGER_FLOPS
+    seconds = training_seconds(space, facts)
     cost: float = _COMPILE_SECONDS * kinds
     return _SAVED * seconds / workers > _LEAST_GAIN * cost
+
+
+def training_seconds(space: SearchSpace, facts: DataFacts) -> float:
+    """Return the expected seconds that one core of a CPU would train, without compilation.
+
+    Args:
+        space: space of the search.
+        facts: facts of its data.
+    """
+    try:
+        shapes = space.shapes(facts.vocab_size)
+    except ValueError:  # a range
+        shapes = [space.spec(space.defaults(), facts, 0).architecture]
+    flops = sum(shape.flops_per_token for shape in shapes) / len(shapes)
+    return expected_tokens(space, facts)[1] * flops / _EAGER_FLOPS

@@ -157,6 +157,9 @@ class SpaceChecks:
         if engine.dtype == "tf32" and engine.device in ("cpu", "mps"):
             message = f"only GPUs of NVIDIA compute in tf32, and engine.device is {engine.device}"
             self._file.note(("engine", "dtype"), f"{message}; use auto or float32")
+        if engine.dtype == "mixed_bfloat16" and engine.device in ("cuda", "mps"):
+            message = f"only CPUs compute in mixed_bfloat16, and engine.device is {engine.device}"
+            self._file.note(("engine", "dtype"), f"{message}; use auto or bfloat16")
 
     def _check_compile(self) -> None:
         engine = self._space.engine

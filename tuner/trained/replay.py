@@ -290,12 +290,14 @@ def _where(recorded: Mapping[str, str]) -> tuple[str, str]:
     """Return the recorded device kind and dtype; CPU and float32 replace unavailable ones."""
     import torch
 
-    from model.device.precision import DTYPES
+    from model.device.precision import Precision
 
     kind, dtype = recorded["device"].partition(":")[0], recorded["dtype"]
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     device = kind if available.get(kind) else "cpu"
-    if dtype not in DTYPES or (dtype == "tf32" and device != "cuda"):
+    try:
+        Precision.of(dtype, torch.device(device))
+    except ValueError:
         dtype = "float32"
     return device, dtype
 

@@ -45,7 +45,9 @@ def check_devices(space: SearchSpace) -> None:
     engine = space.engine
     if engine.compile == "on":
         check_compilation(engine.device)
-    if engine.device in {"cuda", "mps"} or engine.dtype == "tf32":  # else torch is not needed
+    is_gpu = engine.device in {"cuda", "mps"}
+    may_be_wrong = engine.dtype == "mixed_bfloat16" and engine.device != "cpu"
+    if is_gpu or engine.dtype == "tf32" or may_be_wrong:  # else torch is not needed
         _choose_devices(space, _num_cuda_devices())
 
 
@@ -76,7 +78,12 @@ def _choose_devices(space: SearchSpace, gpus: int) -> Devices:
             f"only NVIDIA GPUs compute in tf32, but the device of this search is {kind}; use auto "
             f"or float32 as engine.dtype"
         )
-    available = {"cuda": gpus, "mps": 1, "cpu": _num_cores()}[kind]
+    if engine.dtype == "mixed_bfloat16" and kind != "cpu":
+        raise TunerError(
+            f"only CPUs compute in mixed_bfloat16, but the device of this search is {kind}; use "
+            f"auto or bfloat16 as engine.dtype, or cpu as engine.device"
+        )
+    available = {"cuda": gpus, "mps": 1, "cpu": num_cores()}[kind]
     number = engine.workers or available
     if kind != "cpu" and number > available:
         raise TunerError(f"engine.workers is {number}, but this machine has only {available} GPUs")
@@ -147,7 +154,7 @@ def _has_mps() -> bool:
     return torch.backends.mps.is_available()
 
 
-def _num_cores() -> int:
+def num_cores() -> int:
     """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -75,7 +75,7 @@ class Job:
         checked: number of trials whose losses are compared.
         threads: threads of torch on a CPU; our engine takes one.
         device: "cpu", "cuda" …
-        dtype: type of matrix products: float32, tf32 or bfloat16.
+        dtype: dtype of the computation; of torch's loops that of their matrix products.
     """
 
     side: str

@@ -90,7 +90,7 @@ def multihead_one(
     return torch.cat(heads, -1) @ wo.T
 
 
-def block_one(w: dict[str, Tensor], x: Tensor, num_heads: int, theta: float) -> Tensor:
+def block_one(w: dict[str, Tensor], x: Tensor, num_heads: int, theta: float | None) -> Tensor:
     projections = [w[f"attn.{name}_proj.weight"] for name in ("q", "k", "v", "output")]
     x = x + multihead_one(*projections, rmsnorm_one(w["ln1.weight"], x), num_heads, theta)
     inner = [w[f"ffn.w{i}.weight"] for i in (1, 2, 3)]

@@ -41,13 +41,13 @@ def ids(k: int, batch: int = 3, length: int = 7) -> Tensor:
     return torch.randint(260, (k, batch, length), generator=torch.Generator().manual_seed(1))
 
 
-def logits_one(w: dict[str, Tensor], tokens: Tensor) -> Tensor:
+def logits_one(w: dict[str, Tensor], tokens: Tensor, theta: float | None = 50.0) -> Tensor:
     """One model, one sequence, in float64."""
     x = w["token_embeddings.weight"][tokens]
     for i in range(2):
         prefix = f"layers.{i}."
         block = {n.removeprefix(prefix): t for n, t in w.items() if n.startswith(prefix)}
-        x = block_one(block, x, 2, 50.0)
+        x = block_one(block, x, 2, theta)
     return rmsnorm_one(w["ln_final.weight"], x) @ w["lm_head.weight"].T
 
 

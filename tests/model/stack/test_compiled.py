@@ -41,7 +41,7 @@ from model.engine.engine import Engine
 from model.spec.trial import TrialSpec
 tokens = np.load(sys.argv[1]), np.load(sys.argv[2])
 spec = TrialSpec.model_validate_json(sys.argv[3])
-for report in Engine(*tokens, slots=1, is_compiled=True).run([spec]):
+for report in Engine(*tokens, slots=1, is_compiled=True, dtype=sys.argv[4]).run([spec]):
     print(list(report.metrics().values()))
 """
 
@@ -138,6 +138,8 @@ def test_compiled_resume_equals_uninterrupted(
 def test_cold_and_warm_processes_give_the_same_bits(
     tmp_path: Path, tokens: Tokens, make: MakeSpec, cache_home: Path
 ) -> None:
+    """With products in bfloat16; also beside others, and near to the numbers of eager ticks."""
+    dtype = "mixed_bfloat16"
     spec = make(batch_size=2, steps=6)
     for name, array in zip(("train.npy", "validation.npy"), tokens, strict=True):
         with (tmp_path / name).open("wb") as file:
@@ -146,7 +148,7 @@ def test_cold_and_warm_processes_give_the_same_bits(
     def outcome(home: Path) -> str:
         files = [str(tmp_path / "train.npy"), str(tmp_path / "validation.npy")]
         done = subprocess.run(
-            [sys.executable, "-c", CODE, *files, spec.model_dump_json()],
+            [sys.executable, "-c", CODE, *files, spec.model_dump_json(), dtype],
             env=os.environ | {"XDG_CACHE_HOME": str(home), "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
@@ -155,10 +157,19 @@ def test_cold_and_warm_processes_give_the_same_bits(
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    here = [
-        str(list(report.metrics().values()))
-        for report in Engine(*tokens, slots=1, is_compiled=True).run([spec])
-    ]
+    alone, eager, *others = (
+        [
+            [*report.metrics().values()]
+            for report in Engine(*tokens, slots=3, dtype=dtype, is_compiled=is_compiled).run(specs)
+            if report.trial_id == "0"
+        ]
+        for specs, is_compiled in (([spec], True), ([spec], False), ([spec] * 3, True))
+    )
+    assert others == [alone]
+    assert eager != alone
+    for old, new in zip(eager, alone, strict=True):
+        assert new == pytest.approx(old, rel=1e-2)
+    here = [str(row) for row in alone]
     before = {file: file.stat().st_ino for file in packages(cache_home)}
     assert outcome(cache_home).splitlines() == here  # warm
     assert {file: file.stat().st_ino for file in packages(cache_home)} == before

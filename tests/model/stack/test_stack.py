@@ -19,7 +19,7 @@ from model.engine import engine
 from model.optimizers.registry import OPTIMIZERS
 from model.stack.cuda_graphs import Graphs, Result
 from model.stack.stack import Stack
-from tests.conftest import MakeSpec
+from tests.conftest import MakeSpec, last_state
 from tests.model.architectures import SINGLE
 from tests.model.test_law import Outcome, Tokens, assert_same, train
 
@@ -142,6 +142,30 @@ def test_slot_does_not_matter_in_bfloat16(
     assert {tensor.dtype for tensor in (alone[1] or {}).values()} == {torch.float32}
     for outcome in train(tokens, tmp_path, [spec] * 3, slots=3, width=3):
         assert_same(alone, outcome)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("choice", ["shared kv heads", "original", "documents and relative"])
+def test_law_holds_in_mixed_bfloat16(
+    tmp_path: Path, tokens: Tokens, make_spec: MakeSpec, choice: str
+) -> None:
+    """In stacks of any width, in interleaved stacks, and resumed beside others: the same bits."""
+    run = partial(train, tokens, dtype="mixed_bfloat16")
+    make = partial(make_spec, model={**SIZES, **SINGLE[choice]}, dropout=0.1)
+    spec, other = make(steps=6, reports=3), make(seed=9, steps=7)
+    (alone,) = run(tmp_path / "alone", [spec], slots=1, width=1)
+    assert {tensor.dtype for tensor in (alone[1] or {}).values()} == {torch.float32}
+    for width in (1, 3):
+        _, last = run(tmp_path / f"{width}", [other, spec], slots=2, width=width)
+        assert_same(alone, last)
+    (begun,) = run(tmp_path / "begun", [spec], slots=1, width=1, stop={0: 1})
+    saved = last_state(tmp_path / "begun")
+    _, rest = run(tmp_path / "rest", [other, spec], slots=2, width=3, resume={1: saved})
+    assert_same(alone, (begun[0] + rest[0], rest[1]))
+    (exact,) = train(tokens, tmp_path / "exact", [spec], slots=1, width=1)
+    for old, new in zip(exact[0], alone[0], strict=True):
+        assert old[2:] != new[2:]
+        assert new[2] == pytest.approx(old[2], rel=0.01)
 
 
 @pytest.mark.slow

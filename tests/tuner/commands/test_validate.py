@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tuner.cli import main
+from tuner.commands import validate
 from tuner.commands.validate import search_lines
 from tuner.errors import TunerError
 from tuner.space.data_facts import DataFacts
@@ -80,6 +81,15 @@ def test_validate_describes_the_search(tmp_path: Path, search: str) -> None:
             "{slots: auto, device: cpu}",
             "Trains on the cores, in float32; weights and optimizer are",
         ),
+        (
+            "{}",
+            "Trains on a GPU if there is one, otherwise on the cores, in bfloat16 if a GPU computes"
+            " in it, mixed_bfloat16 if a CPU is faster with it, else float32; weights",
+        ),
+        (
+            "{device: cpu}",
+            "Trains on the cores, in mixed_bfloat16 if a CPU is faster with it, else float32; wei",
+        ),
         ("{device: cuda, dtype: tf32}", "Trains on a GPU, in tf32; weights and optimizer are floa"),
         ("{device: mps}", "Trains on the GPU of a Mac, in float32; weights"),
         (
@@ -92,7 +102,11 @@ def test_validate_describes_the_search(tmp_path: Path, search: str) -> None:
         ),
     ],
 )
-def test_search_lines_name_device_and_dtype(tmp_path: Path, engine: str, sentence: str) -> None:
+def test_search_lines_name_device_and_dtype(
+    tmp_path: Path, engine: str, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_mixed = "mixed" in sentence
+    monkeypatch.setattr(validate, "multiplies_bfloat16", lambda: is_mixed)
     file = tmp_path / "lm.yaml"
     file.write_text(SPACE + f"engine: {engine}", encoding="utf-8")
     lines = search_lines(load_space(file), FACTS)

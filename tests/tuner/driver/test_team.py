@@ -36,6 +36,7 @@ SPACE = load_space(Path(__file__).parents[3] / "search_spaces" / "lm.yaml")
         (Devices("cuda", 1, 8, "tf32"), ("cuda: H100", "tf32", 5), (8, "tf32", False)),
         (Devices("cpu", 2, 2, "auto"), ("cuda: H100", "bfloat16", 5), (3, "auto", False)),
         (Devices("cpu", 4, 2, "auto"), ("cpu: x", "float32", 4), (2, "float32", False)),
+        (Devices("cpu", 1, 1), ("cpu: x", "mixed_bfloat16", 1), (1, "mixed_bfloat16", False)),
     ],
 )
 def test_resumed_search_keeps_its_slots_and_dtype(
@@ -92,6 +93,21 @@ def test_compilation_is_decided_once(
         recorded = SessionBegun({"device": kind, "dtype": "float32", **entry}, 1, in_order=True)
     space = SPACE.model_copy(update={"engine": engine})
     assert choose_devices(space, FACTS, recorded)[0].is_compiled is expected
+
+
+def test_measurement_of_a_new_search_chooses_the_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU, which Ray may know and NVIDIA's driver not, the worker chooses."""
+    started: list[Devices] = []
+    found = [Devices("cpu", 1, 1), Devices("cuda", 1, 1)]
+    monkeypatch.setattr(devices_module, "find_devices", lambda space: found.pop(0))
+    monkeypatch.setattr(team, "_is_compiled", lambda *arguments: False)
+    monkeypatch.setattr(cluster, "start_workers", lambda on, *a, **o: started.append(on) or [])
+    products: Any = SimpleNamespace(dtype=lambda on_wait: "mixed_bfloat16")
+    home: Any = SimpleNamespace(search=Path, starts=Path("starts"))
+    nothing: Any = None
+    for _ in range(2):
+        team.start_team("lm-1", SPACE, home, nothing, FACTS, None, nothing, lambda: None, products)
+    assert [on.dtype for on in started] == ["mixed_bfloat16", "auto"]
 
 
 def test_forced_compilation_needs_a_compiler_and_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:

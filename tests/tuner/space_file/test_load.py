@@ -295,6 +295,10 @@ MISTAKES = {
         BUDGET + "engine: {device: cpu, dtype: ▲tf32}",
         "only GPUs of NVIDIA compute in tf32, and engine.device is cpu; use auto or float32",
     ),
+    "mixed_bfloat16": (
+        BUDGET + "engine: {device: cuda, dtype: ▲mixed_bfloat16}",
+        "only CPUs compute in mixed_bfloat16, and engine.device is cuda; use auto or bfloat16",
+    ),
     "B as long range": (hyper("B: ▲{int: [1, 1000]}"), "B must be a value, a choice or a grid"),
     "heads": (BUDGET + "model: ▲{n_heads: 5}", "d_model must be a multiple of n_heads"),
     "heads, choice": (BUDGET + "model: ▲{d_model: {choice: [64, 60]}, n_heads: 8}", "got 60 and 8"),

@@ -122,6 +122,8 @@ def replayed(tokens: Tokens, spec: TrialSpec, made: list[Report], folder: Path) 
         (False, "cpu: x, AVX2", "bfloat16", ("cpu", "bfloat16")),
         (False, "cuda: H100, CUDA 13", "bfloat16", ("cpu", "bfloat16")),
         (False, "cuda: H100, CUDA 13", "tf32", ("cpu", "float32")),
+        (False, "cpu: x", "mixed_bfloat16", ("cpu", "mixed_bfloat16")),
+        (True, "cuda: H100", "mixed_bfloat16", ("cuda", "float32")),
         (False, "mps: arm", "float32", ("cpu", "float32")),
         (False, "unknown", "unknown", ("cpu", "float32")),
         (True, "cuda: H100, CUDA 13", "tf32", ("cuda", "tf32")),

@@ -37,7 +37,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     monkeypatch.setattr(devices_module, "_num_gpus", lambda: machine.gpus)
     monkeypatch.setattr(devices_module, "_has_mps", lambda: machine.has_mps)
-    monkeypatch.setattr(devices_module, "_num_cores", lambda: 3)
+    monkeypatch.setattr(devices_module, "num_cores", lambda: 3)
     monkeypatch.setattr(cluster, "make_workers", make)
     return machine
 
@@ -217,6 +217,7 @@ def test_start_workers_passes_gate_and_decoder(machine: Any) -> None:
         ),
         (1, {"device": "mps"}, "engine.device is mps, but this machine is no Mac with a GPU"),
         (0, {"dtype": "tf32"}, "only NVIDIA GPUs compute in tf32, but the device of this search"),
+        (1, {"dtype": "mixed_bfloat16"}, "only CPUs compute in mixed_bfloat16, but the device of"),
     ],
 )
 def test_find_devices_refuses_missing_devices(
