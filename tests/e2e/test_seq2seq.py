@@ -38,7 +38,8 @@ def test_encoder_decoder_is_searched_replayed_and_served(
     (tmp_path / "pairs.jsonl").write_text("\n".join(rows), encoding="utf-8")
     (tmp_path / "space.yaml").write_text(SPACE, encoding="utf-8")
     workplace = Workplace(tmp_path)
-    run = workplace.tuner("search", "--space", "space.yaml", "--home", "runs", "--json")
+    search = ("search", "--space", "space.yaml", "--workers", "1", "--home", "runs", "--json")
+    run = workplace.tuner(*search)
     assert run.status == 0, run.err
     assert "of the target's tokens right; BLEU " in run.err
     shown = workplace.tuner("show", run.json["best_run"], "--home", "runs", "--json")

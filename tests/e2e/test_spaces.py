@@ -10,8 +10,7 @@ from model.corpus.corpus import Corpus
 from model.corpus.prepare import prepare
 from model.engine.engine import Engine
 from model.engine.report import Report
-from tests.e2e.conftest import Run, Workplace
-from tests.shipped import FOLDER, NAMES, load_shipped, shipped
+from tests.shipped import NAMES, load_shipped, shipped
 from tests.tuner.simulated_search import Simulation
 from tuner.conductor.conductor import Conductor
 from tuner.conductor.trial import Trial
@@ -19,13 +18,11 @@ from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import read_space
 from tuner.space_file.overrides import Override
-from tuner.tracking.record import Record
-from tuner.tracking.tags import SPACE_FILE
 
+# Starts from a search of another space. test_examples.py has one, and searches it from end to end:
+# records, starts and overrides. Of the others their own part is tested here, without the half a
+# minute in which all searches are alike.
 STARTS_FROM = {"finetune": "lm"}
-# By `tuner search`, also the one that it starts from: records, starts and overrides. Of the
-# others their own part is tested, without the half a minute in which all searches are alike.
-WHOLE = ("finetune",)
 QUICK = {
     "budget.tokens": "2048",
     "budget.reports": "2",
@@ -51,34 +48,6 @@ def quick(name: str, folder: Path) -> tuple[list[str], int]:
     return [f"{key}={value}" for key, value in settings.items()], trials
 
 
-def run_quickly(workplace: Workplace, home: Path, name: str) -> tuple[Run, int]:
-    """A quick search of a shipped space, and how many trials it has."""
-    path, (settings, trials) = shipped(name, workplace.folder), quick(name, workplace.folder)
-    options = [text for setting in settings for text in ("--set", setting)]
-    run = workplace.tuner("search", "--space", str(path), *options, "--home", str(home), "--json")
-    assert run.status == 0, run.err
-    return run, trials
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", WHOLE)
-def test_shipped_space_is_searched(workplace: Workplace, name: str, tmp_path: Path) -> None:
-    home = workplace.folder / "spaces"  # not that of the tests which read the newest search
-    if name in STARTS_FROM:
-        run_quickly(workplace, home, STARTS_FROM[name])
-    run, trials = run_quickly(workplace, home, name)
-    assert run.json["trials"] == trials
-    record = Record(f"sqlite:///{home}/mlflow.db")
-    search = record.search(run.json["search"])
-    assert search.best_run == run.json["best_run"]
-    for trial in record.trials(search):
-        assert trial.status == "finished" or trial.status.startswith("stopped at report")
-    kept = Path(record.client.download_artifacts(search.run_id, SPACE_FILE, str(tmp_path)))
-    text = kept.read_text(encoding="utf-8")
-    assert text.startswith((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
-    assert f"#   search.trials={trials}" in text
-
-
 @pytest.fixture(scope="module")
 def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("corpora")
@@ -102,7 +71,7 @@ def conducted(space: SearchSpace, corpus: Corpus) -> Conductor:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in WHOLE])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in STARTS_FROM])
 def test_shipped_space_trains(corpora: Path, name: str, tmp_path: Path) -> None:
     settings, trials = quick(name, tmp_path)
     overrides = [Override.parse(text) for text in settings]

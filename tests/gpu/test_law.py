@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from model.engine import engine
+from model.spec.trial import TrialSpec
 from model.stack import stack
 from model.stack.cuda_graphs import Compute, Graphs, Result, capturing
 from model.stack.plan import Tick
@@ -29,6 +30,16 @@ DTYPES = ("float32", "tf32", "bfloat16")
 WIDTH = 4
 CUDA = torch.device("cuda")
 on_gpu = partial(train, slots=WIDTH, width=WIDTH, device="cuda")
+
+
+@pytest.fixture
+def make_spec(make_spec: MakeSpec) -> MakeSpec:
+    """The specification with two layers; on a GPU they cost nothing."""
+
+    def make(*, model: dict[str, Any] | None = None, **options: Any) -> TrialSpec:
+        return make_spec(model={"n_layers": 2, **(model or {})}, **options)
+
+    return make
 
 
 class Counted(Graphs):

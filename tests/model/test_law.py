@@ -25,9 +25,10 @@ from tests.model.architectures import SINGLE, mixes
 Tokens = tuple[np.ndarray, np.ndarray]
 Outcome = tuple[list[tuple[Any, ...]], dict[str, torch.Tensor] | None]
 
-# The default shape, and small odd ones with unaligned rows and remainders of vectors.
+# The default shape with a second layer, and small odd ones with unaligned rows and remainders of
+# vectors.
 SHAPES = (
-    {},
+    {"n_layers": 2},
     {"d_model": 12, "n_layers": 1, "n_heads": 2, "context_length": 7, "d_ff": 32},
     {"d_model": 20, "n_layers": 3, "n_heads": 1, "context_length": 11, "d_ff": 96},
 )

@@ -222,7 +222,7 @@ def test_first_misfit_names_the_first_parameter(
 
     assert misfit(context_length=4, position="alibi", n_heads=4) is None
     assert misfit(d_ff=64) == ("layers.0.ffn.w1.weight", (64, 16), (32, 16))
-    assert misfit(n_layers=3) == ("layers.2.attn.q_proj.weight", (16, 16), None)
+    assert misfit(n_layers=2) == ("layers.1.attn.q_proj.weight", (16, 16), None)
     assert misfit(activation="gelu") == ("layers.0.ffn.w3.weight", None, (32, 16))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import shutil
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -259,7 +261,12 @@ def test_prepare_messages_name_pairs(
 
 
 @pytest.mark.slow
-def test_pairs_of_the_library_come_back(tmp_path: Path) -> None:
+def test_pairs_of_the_library_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of some of its packages: all of it takes half a minute."""
+    library = Path(sysconfig.get_paths()["stdlib"])
+    for name in ("asyncio", "email", "http", "importlib", "logging", "multiprocessing", "unittest"):
+        shutil.copytree(library / name, tmp_path / "library" / name)
+    monkeypatch.setattr(sysconfig, "get_paths", lambda: {"stdlib": str(tmp_path / "library")})
     data = DataConfig(source="python-docstrings", pairs=True)
     corpora = [
         prepare(data, TokenizerConfig(vocab_size=512), tmp_path / f"{n}", processes=n)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -183,9 +184,9 @@ def test_engine_equals_a_plain_training_loop(
     tokens: Tokens, make_spec: MakeSpec, rows: dict[str, Any], width: int
 ) -> None:
     """Torch's autograd, optimizer, loss and clipping, over twenty updates."""
-    made = make_spec(steps=20, reports=20, warmup_steps=5, **rows)
-    spec = all_validation(made, tokens)
-    other = make_spec(seed=4, steps=20, dropout=0.3)
+    make = partial(make_spec, model={"n_layers": 2}, steps=20)
+    spec = all_validation(make(reports=20, warmup_steps=5, **rows), tokens)
+    other = make(seed=4, dropout=0.3)
     (reports, *_) = run_all(tokens, [spec, other, other][:width], slots=width, width=width)
     model = plain_model(spec)
     expected = plain_training(spec, tokens, model, plain_optimizer(spec, model))
@@ -213,7 +214,10 @@ def test_accumulated_gradients_equal_one_batch(
 @pytest.mark.slow
 def test_engine_learns_to_count(tokens: Tokens, make_spec: MakeSpec) -> None:
     """A model that ignores the context has a loss of at least log 61 nats."""
-    spec = make_spec(steps=400, batch_size=8, micro_batch=8, reports=4, max_learning_rate=0.02)
+    spec = make_spec(
+        model={"n_layers": 2}, steps=400, batch_size=8, micro_batch=8, reports=4,
+        max_learning_rate=0.02,
+    )  # fmt: skip
     (reports,) = run_all(tokens, [spec])
     losses = [report.val_loss for report in reports]
     assert losses == sorted(losses, reverse=True)

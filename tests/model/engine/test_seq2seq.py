@@ -124,7 +124,9 @@ def test_bleu_is_of_the_pairs_that_are_evaluated(
     tmp_path: Path, pairs: PairsOf, make_spec: MakeSpec, rows: dict[str, float]
 ) -> None:
     """Each translation against its target, made with the weights of the validation loss."""
-    spec = make_spec(model=PAIRED_MODEL, batch_size=16, steps=120, reports=1, **rows)
+    spec = make_spec(
+        model=PAIRED_MODEL, batch_size=16, micro_batch=16, steps=120, reports=1, **rows
+    )
     (report,) = run(pairs, spec, checkpoint_dir=tmp_path)
     assert report.checkpoint is not None
     state, _ = checkpoint.read(Path(report.checkpoint))

@@ -40,7 +40,7 @@ def home(
     """Two searches of the space lm and one of another; trial 1 is the best of each."""
     home = Home.at(tmp_path_factory.mktemp("home"))
     folder = home.root / "states"
-    made = make_spec(steps=6, seed=3)
+    made = make_spec(model={"n_layers": 2}, steps=6, seed=3)
     spec = made.model_copy(update={"tokenizer_fingerprint": tokenizer.fingerprint})
     *_, last = Engine(*tokens, checkpoint_dir=folder).run([spec])
     (file,) = tokenizer.save(folder, "huggingface")
