@@ -10,7 +10,7 @@ from collections.abc import Callable, Container
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from model.corpus.corpus import Corpus
 from model.corpus.prepare import prepare
@@ -38,9 +38,6 @@ from tuner.trained.load_search import load_search
 from tuner.trained.moved_data import present_space, with_recorded_paths
 from tuner.trained.warm_start import warm_started
 from tuner.workers.products import begin_measurement
-
-if TYPE_CHECKING:
-    pass
 
 _WAIT_SECONDS = 0.05  # between two checks for a signal
 
