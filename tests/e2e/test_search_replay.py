@@ -139,7 +139,7 @@ def test_search_keeps_the_best_checkpoints(
     digests = journal.end.weights
     assert digests.keys() == kept_states and digests[best.number] == recorded_digest(file)
     kept = {path.name for path in (workplace.home / "searches" / "small-1").iterdir()}
-    assert kept == {"journal.jsonl", "lock"}  # the others are cleared away
+    assert kept == {"epochs", "journal.jsonl", "lock"}  # the others are cleared away
 
 
 def test_weights_that_were_replaced_are_refused(record: Record, workplace: Workplace) -> None:

@@ -84,8 +84,12 @@ def kept_overrides(
         return []
     told = {override.path: override for override in overrides_in(old_text)}
     for part, keys in _FREE.items():
+        if not isinstance(file.value_at((part,)) or {}, dict):
+            continue
+        if (part,) in told and not isinstance(yaml.safe_load(told[part,].text), dict):
+            del told[part,]  # `confirm=off`: nothing can be set in it, so its keys say the same
         settings = getattr(recorded, part)
-        for key in keys if isinstance(file.value_at((part,)) or {}, dict) else ():
+        for key in keys:
             value = getattr(settings, key)
             if value != _setting(type(settings), key, file.value_at((part, key))):
                 told[part, key] = Override.parse(f"{part}.{key}={json.dumps(value)}")

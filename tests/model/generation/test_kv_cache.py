@@ -145,10 +145,10 @@ def test_cache_on_a_gpu_equals_that_on_a_cpu(choice: str) -> None:
 
 def test_cross_attention_reads_the_source_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys of the source are projected in the first pass, and of nothing afterwards."""
-    import model.network.attention as attention  # noqa: PLR0402 - to watch its name of `linear`
+    import model.network.layers as layers  # noqa: PLR0402 - to watch its name of `linear`
 
     seen: list[int] = []
-    linear = attention.linear
+    linear = layers.linear
 
     def watched(w: Tensor, x: Tensor) -> Tensor:
         seen.append(x.shape[2])
@@ -157,7 +157,7 @@ def test_cross_attention_reads_the_source_once(monkeypatch: pytest.MonkeyPatch) 
     a = Architecture(**{**SMALL, "context_length": 9, **PAIRED["default"]})
     models, sources = single(a, 1), sources_of(a, 1)
     cached = CachedModel(a, stack_weights(a, models), CHUNK, sources)
-    monkeypatch.setattr(attention, "linear", watched)
+    monkeypatch.setattr(layers, "linear", watched)
     cached.restart({0: [0]})
     assert seen.count(a.source_length) == 2 * a.n_layers
     del seen[:]

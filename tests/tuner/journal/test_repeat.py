@@ -161,6 +161,18 @@ def test_kept_overrides_make_the_recorded_space(tmp_path: Path) -> None:
     assert kept_overrides(YamlFile(path), recorded.model_dump_json(), recorded, ()) == []
 
 
+def test_kept_overrides_keep_what_is_off(tmp_path: Path) -> None:
+    """Nothing can be set in `confirm=off`, so it is kept as the key that it sets."""
+    path = tmp_path / "space.yaml"
+    path.write_text(SPACE.replace("%s", "trials: 12"))
+    recorded, text = read_space(path, [Override.parse("confirm=off")])
+    again, _ = read_space(path, (), lambda file: kept_overrides(file, text, recorded, ()))
+    assert again == recorded
+    same = [Override.parse("confirm=off")]
+    told_again, _ = read_space(path, same, lambda f: kept_overrides(f, text, recorded, same))
+    assert told_again == recorded
+
+
 def test_repeat_detects_different_decisions(space: SearchSpace) -> None:
     simulation = Simulation(Conductor(space, FACTS, 3))
     simulation.run()
