@@ -69,7 +69,7 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
         interrupts.announce = lambda number: None  # the driver says that the search ends
         interrupts.check()
 
-    with context.ray:
+    with _open_until_end(context.ray) as kept:
         interrupts.check()
         attach_inputs(context)  # while the workers start
 
@@ -88,6 +88,7 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
             check_interrupt=check_interrupt,
             watchdog=Watchdog(workers, context.space.engine.timeout_seconds),
         )
+        kept.append(driver)
         context.view.begin(conductor.board, context.name)
         driver.begin()
         from tuner.driver.ray_tune import run_ray_tune  # takes a second; trials train already
@@ -103,10 +104,8 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
             context.view.end()
             driver.close()
         usages = [usage_of(worker) for worker in workers]
-        with _ending(context.ray):
-            # Meanwhile, because both take a second or two. Nothing here calls Ray, and the
-            # variables of this function keep all that refers to Ray until it has ended.
-            advice = [] if driver.halted else _advice(context, conductor)
+    if driver.halted:
+        context.ray.close()  # the workers train until then
     return TrainingResult(
         conductor,
         driver.halted,
@@ -114,19 +113,34 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
         len(workers),
         sum(usage.get("training_seconds", 0.0) for usage in usages),
         min(usage.get("first_turn", math.inf) for usage in usages),
-        advice,
+        [] if driver.halted else _advice(context, conductor),
     )
 
 
 @contextmanager
-def _ending(ray: ExitStack) -> Iterator[None]:
-    """Shut Ray down in a thread while the block runs."""
-    thread = threading.Thread(target=ray.close, name="ray-end")
-    thread.start()
+def _open_until_end(ray: ExitStack) -> Iterator[list[Any]]:
+    """Begin to shut Ray down at the end of the block: it takes seconds, and the user waits.
+
+    The stack waits for the end of Ray when it is closed; if the block fails, this does.
+
+    Yields:
+        A list for objects that refer to Ray: their destructors must not run until Ray has ended.
+    """
+    kept: list[Any] = []
     try:
-        yield
-    finally:
-        thread.join()
+        yield kept
+    except BaseException:
+        ray.close()
+        raise
+    ending = ray.pop_all()
+    thread = threading.Thread(target=ending.close, name="ray-end")
+    thread.start()
+    ray.callback(_join, thread, kept)
+
+
+def _join(thread: threading.Thread, kept: list[Any]) -> None:
+    thread.join()
+    kept.clear()
 
 
 def _advice(context: SearchContext, conductor: Conductor) -> list[str]:
