@@ -11,20 +11,17 @@ import os
 import sys
 from collections.abc import Callable
 from functools import cache
-from hashlib import sha256
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-import model
-from model.device.compiler import compiled_once, find_compiler, machine, run_compiler
+from model.device.compiler import compiled_once, find_compiler, run_compiler
 from model.errors import CompileError
 from model.spec.trial import TrialSpec
+from model.stack.compiled_file import file_name
 from model.stack.tick_kind import TickKind
 
-# rooms whose code the graph of a tick is made of
-_ROOMS = ("spec", "device", "network", "optimizers", "stack")
 _VARIABLES = ("TORCH", "AOT_INDUCTOR", "AOTINDUCTOR", "PYTHON", "CXXFLAGS", "CPPFLAGS")
 
 
@@ -64,15 +61,11 @@ def _load(kind: TickKind) -> Callable[[list[Tensor]], list[Tensor]]:
 
 
 def _file_of(kind: TickKind) -> Path:
-    compiler = find_compiler()
-    vectors = torch.backends.cpu.get_cpu_capability()
-    parts = kind.to_json(), _code(), torch.__version__, vectors, *machine(compiler)
-    text = "\0".join(parts)
-    with compiled_once(f"{sha256(text.encode()).hexdigest()[:32]}.so") as (file, new):
+    with compiled_once(file_name(kind)) as (file, new):
         if new is not None:
             command = [sys.executable, "-P", "-m", "model.stack.compile_tick"]
             command += [str(new), kind.to_json()]
-            variables = _environment(new.parent, compiler.path)
+            variables = _environment(new.parent, find_compiler().path)
             try:
                 run_compiler(command, variables | {"TORCHINDUCTOR_VEC_ISA_OK": "1"})
             except CompileError:
@@ -93,13 +86,3 @@ def _environment(folder: Path, compiler: str) -> dict[str, str]:
         "CXX": compiler,
         "OMP_NUM_THREADS": "1",
     }
-
-
-@cache
-def _code() -> str:
-    """Return the digest of the code that graphs are made of."""
-    root, digest = Path(str(model.__file__)).parent, sha256()
-    files = [root / "randomness.py", *(f for room in _ROOMS for f in (root / room).glob("*.py"))]
-    for file in sorted(files):
-        digest.update(file.read_bytes() + b"\0")
-    return digest.hexdigest()

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from model.corpus.corpus import Corpus
+from model.errors import CompileError
 from tuner.driver.view import View
 from tuner.home import Home
 from tuner.journal.events import SessionBegun
-from tuner.space.compilation import repays_compilation
+from tuner.space.compilation import num_missing, repays_compilation
 from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
 from tuner.tracking.tags import BEFORE
@@ -78,9 +80,10 @@ def start_team(
     """
     from tuner.workers.cluster import start_workers
 
-    devices, in_order = choose_devices(space, facts, last)
-    if products is not None and devices.kind == "cpu":
-        devices = replace(devices, dtype=products.dtype(check_interrupt))
+    measured = None if products is None else partial(products.dtype, check_interrupt)
+    devices, in_order = choose_devices(space, facts, last, measured)
+    if devices.is_compiled and num_missing(space, facts, _dtype(devices)):
+        view.phase("compiling the ticks, for this and later searches of the model: half a minute")
     if devices.needs_calibration:
         view.phase("measuring how many trials the GPU should train at one time")
         devices = calibrate(devices, space, home, corpus, facts, check_interrupt)
@@ -89,7 +92,10 @@ def start_team(
 
 
 def choose_devices(
-    space: SearchSpace, facts: DataFacts, last: SessionBegun | None
+    space: SearchSpace,
+    facts: DataFacts,
+    last: SessionBegun | None,
+    measured: Callable[[], str] | None = None,
 ) -> tuple[Devices, bool]:
     """Return the devices, and True if reports are taken in the order of the lanes' clocks.
 
@@ -100,10 +106,13 @@ def choose_devices(
         space: search space.
         facts: facts of the data that specifications depend on.
         last: last session of a resumed search; None if the search begins.
+        measured: function that returns the dtype which is faster on this machine's CPU.
     """
     from tuner.workers.devices import find_devices
 
     devices, order = find_devices(space), space.search.order
+    if measured is not None and devices.kind == "cpu":
+        devices = replace(devices, dtype=measured())
     devices = replace(devices, is_compiled=_is_compiled(space, facts, last, devices))
     if last is None:
         return devices, order == "tokens" or (order == "auto" and devices.number == 1)
@@ -133,8 +142,16 @@ def _is_compiled(
     if last is not None:
         wanted = {**BEFORE, **last.environment}["compiled"] != BEFORE["compiled"]
     else:
-        wanted = repays_compilation(space, facts, devices.number)
+        try:
+            wanted = repays_compilation(space, facts, devices.number, _dtype(devices))
+        except CompileError:
+            return False
     return wanted and why_not_compiled() is None
+
+
+def _dtype(devices: Devices) -> str:
+    """Return the dtype of a CPU: without a measurement, "auto" is float32."""
+    return "float32" if devices.dtype == "auto" else devices.dtype
 
 
 def calibrate(

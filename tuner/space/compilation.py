@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
+from model.stack.compiled_file import is_compiled
+from model.stack.tick_kind import TickKind
 from tuner.space.data_facts import DataFacts
 from tuner.space.estimate import expected_tokens
 from tuner.space.space import SearchSpace
 
 # Measured on two cores with models of 0.4 to 48 million parameters (`bench/fusion.py`).
 _COMPILE_SECONDS = 40.0  # of a kind of ticks, while other workers wait for it
-_EAGER_FLOPS = 25e9  # per second and core
-_SAVED = 0.25  # of the time of the ticks; most in small models
-_LEAST_GAIN = 2.0  # times the compilation: early stopping may end a search sooner than expected
+_LEAST_SECONDS = 5.0  # saved, before anything is compiled or loaded
+_EAGER_FLOPS = 50e9  # per second and core
+# dtype → share of the time of the ticks that is saved; most in small models
+_SAVED = {"float32": 0.2, "mixed_bfloat16": 0.35}
 
 # Rows that add code to a tick where they are not zero: trials with and without it differ.
 _FEATURES = (
@@ -19,23 +24,48 @@ _FEATURES = (
 )  # fmt: skip
 
 
-def repays_compilation(space: SearchSpace, facts: DataFacts, workers: int) -> bool:
-    """Return whether compiled ticks are expected to save clearly more time than they cost.
+def repays_compilation(space: SearchSpace, facts: DataFacts, workers: int, dtype: str) -> bool:
+    """Return whether compiled ticks are expected to save more time than their compilation takes.
 
     Args:
         space: space of the search.
         facts: facts of its data.
         workers: number of training processes.
+        dtype: dtype of the computation.
+
+    Raises:
+        CompileError: if this machine has no compiler.
+    """
+    saved = _SAVED.get(dtype, 0.0) * training_seconds(space, facts) / workers
+    if saved < _LEAST_SECONDS:
+        return False
+    return saved > _COMPILE_SECONDS * num_missing(space, facts, dtype)
+
+
+def num_missing(space: SearchSpace, facts: DataFacts, dtype: str) -> float:
+    """Return how many kinds of ticks a search has that no earlier search has compiled.
+
+    It is infinite if the model has a range: nearly every trial would have a shape of its own.
+
+    Kinds that differ from the defaults in what is not zero count as missing.
+
+    Args:
+        space: space of the search.
+        facts: facts of its data.
+        dtype: dtype of the computation.
+
+    Raises:
+        CompileError: if this machine has no compiler.
     """
     try:
         shapes = space.shapes(facts.vocab_size)
-    except ValueError:  # a range: nearly every trial would have a shape of its own
-        return False
+    except ValueError:  # a range
+        return math.inf
     searched = {parameter.name for parameter in space.searched}
-    kinds = len(shapes) * 2 ** len(searched.intersection(_FEATURES))
-    seconds = training_seconds(space, facts)
-    cost: float = _COMPILE_SECONDS * kinds
-    return _SAVED * seconds / workers > _LEAST_GAIN * cost
+    number: int = len(shapes) * 2 ** len(searched.intersection(_FEATURES))
+    spec = space.spec(space.defaults(), facts, space.search.seed)
+    kind = TickKind.of(spec, dtype)
+    return number - sum(is_compiled(kind._replace(architecture=shape)) for shape in shapes)
 
 
 def training_seconds(space: SearchSpace, facts: DataFacts) -> float:

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from model.stack.tick_kind import TickKind
 from tuner.driver import team
 from tuner.driver.team import calibrate, choose_devices
 from tuner.errors import TunerError
 from tuner.journal.events import SessionBegun
-from tuner.space.compilation import repays_compilation
+from tuner.space import compilation
+from tuner.space.compilation import num_missing, repays_compilation
 from tuner.space.data_facts import DataFacts
 from tuner.space_file.load import load_space
 from tuner.workers import cluster
@@ -20,7 +22,9 @@ from tuner.workers import devices as devices_module
 from tuner.workers.devices import Devices
 
 FACTS = DataFacts(2048, 1_000_000, 10_000, "data", "tokenizer")
-SPACE = load_space(Path(__file__).parents[3] / "search_spaces" / "lm.yaml")
+SPACES = Path(__file__).parents[3] / "search_spaces"
+SPACE = load_space(SPACES / "lm.yaml")
+REGULARISED = load_space(SPACES / "regularisation.yaml")
 
 
 @pytest.mark.parametrize(
@@ -118,17 +122,29 @@ def test_forced_compilation_needs_a_compiler_and_a_cpu(monkeypatch: pytest.Monke
         devices_module.check_compilation("cuda")
 
 
-def test_only_long_searches_repay_compilation() -> None:
+def test_only_long_searches_repay_compilation(monkeypatch: pytest.MonkeyPatch) -> None:
     facts = DataFacts(2048, 100_000_000, 10_000, "data", "tokenizer")
+    kept: set[TickKind] = set()
+    monkeypatch.setattr(compilation, "is_compiled", kept.__contains__)
 
-    def repays(workers: int = 2, **more: Any) -> bool:
+    def repays(workers: int = 2, dtype: str = "float32", **more: Any) -> bool:
         space = SPACE.model_copy(update=more)
-        return repays_compilation(space, facts, workers)
+        return repays_compilation(space, facts, workers, dtype)
 
-    long = SPACE.budget.model_copy(update={"tokens": 20_000_000})
-    assert not repays()  # lm.yaml takes two to three minutes
-    assert repays(budget=long)
-    assert not repays(budget=long, workers=200)
+    def budget(tokens: int) -> dict[str, Any]:
+        return {"budget": SPACE.budget.model_copy(update={"tokens": tokens})}
+
+    assert not repays()  # lm.yaml takes a minute and a half
+    assert repays(**budget(20_000_000))
+    assert not repays(workers=200, **budget(20_000_000))
+    # what is compiled costs nothing, but is of one dtype
+    kept.add(TickKind.of(SPACE.spec(SPACE.defaults(), facts, 0), "mixed_bfloat16"))
+    assert not repays()
+    assert repays(dtype="mixed_bfloat16")
+    assert not repays(dtype="mixed_bfloat16", **budget(10_000))
+    assert num_missing(SPACE, facts, "mixed_bfloat16") == 0
+    # trials with and without dropout, smoothed labels or z-loss run different code
+    assert num_missing(REGULARISED, facts, "mixed_bfloat16") >= 4
 
 
 def test_slots_are_measured_for_the_first_trial(monkeypatch: pytest.MonkeyPatch) -> None:

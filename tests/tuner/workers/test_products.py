@@ -21,7 +21,8 @@ from tuner.workers import products
 from tuner.workers.products import ProductsMeasurement, begin_measurement
 
 SPACES = Path(__file__).parents[3] / "search_spaces"
-SPACE = load_space(SPACES / "lm.yaml")
+LM = load_space(SPACES / "lm.yaml")  # itself too short to be worth a measurement
+SPACE = LM.model_copy(update={"budget": LM.budget.model_copy(update={"tokens": 2_400_000})})
 FACTS = DataFacts(2048, 1_000_000, 10_000, "data", "tokenizer")
 
 
@@ -70,6 +71,7 @@ def test_these_searches_need_no_measurement(
 ) -> None:
     """The dtype or the device is given, or each of the cores trains for seconds only."""
     assert begin_measurement(changed(**engine), FACTS, tmp_path / "x") is None
+    assert begin_measurement(LM, FACTS, tmp_path / "x") is None
     assert not machine
 
 
