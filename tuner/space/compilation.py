@@ -11,11 +11,12 @@ from tuner.space.estimate import expected_tokens
 from tuner.space.space import SearchSpace
 
 # Measured on two cores with models of 0.4 to 48 million parameters (`bench/fusion.py`).
-_COMPILE_SECONDS = 40.0  # of a kind of ticks, while other workers wait for it
+_COMPILE_SECONDS = 25.0  # of a kind of ticks, while other workers wait for it
 _LEAST_SECONDS = 5.0  # saved, before anything is compiled or loaded
-_EAGER_FLOPS = 50e9  # per second and core
+_EAGER_FLOPS = 35e9  # per second and core
 # dtype → share of the time of the ticks that is saved; most in small models
-_SAVED = {"float32": 0.2, "mixed_bfloat16": 0.35}
+_SAVED = {"float32": 0.2, "mixed_bfloat16": 0.4}
+_LEAST_GAIN = 1.25  # times the compilation: the user waits for it before the first report
 
 # Rows that add code to a tick where they are not zero: trials with and without it differ.
 _FEATURES = (
@@ -39,7 +40,7 @@ def repays_compilation(space: SearchSpace, facts: DataFacts, workers: int, dtype
     saved = _SAVED.get(dtype, 0.0) * training_seconds(space, facts) / workers
     if saved < _LEAST_SECONDS:
         return False
-    return saved > _COMPILE_SECONDS * num_missing(space, facts, dtype)
+    return saved > _LEAST_GAIN * _COMPILE_SECONDS * num_missing(space, facts, dtype)
 
 
 def num_missing(space: SearchSpace, facts: DataFacts, dtype: str) -> float:

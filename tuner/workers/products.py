@@ -27,7 +27,7 @@ from tuner.workers.devices import has_nvidia_gpu, num_cores
 
 MIXED = "mixed_bfloat16"
 LEAST_GAIN = 1.1  # times as fast as float32; measurements of a tick differ by a twentieth
-_LEAST_SECONDS = 60.0  # of expected training: a shorter search does not repay the measurement
+_LEAST_SECONDS = 80.0  # of expected training: a shorter search does not repay the measurement
 _TIMEOUT_SECONDS = 20.0  # on a machine that is too busy to measure
 _WAIT_SECONDS = 0.05
 
@@ -38,9 +38,10 @@ class ProductsMeasurement:
     Args:
         spec: specification of the first trial.
         file: file of measurements.
+        is_worth_it: False to take float32 if the file has no measurement.
     """
 
-    def __init__(self, spec: TrialSpec, file: Path) -> None:
+    def __init__(self, spec: TrialSpec, file: Path, *, is_worth_it: bool) -> None:
         self._file = file
         self._facts: dict[str, Any] = {
             "device": f"cpu: {processor_name()}",
@@ -53,7 +54,7 @@ class ProductsMeasurement:
         self._key = hashlib.sha256(text.encode()).hexdigest()[:16]
         kept = read_measurements(file).get(self._key, {}).get("gain")
         self._gain = kept if isinstance(kept, float) else 0.0
-        self._process = None if self._gain else _begin(spec)
+        self._process = _begin(spec) if is_worth_it and not self._gain else None
 
     def dtype(self, on_wait: Callable[[], None] = lambda: None) -> str:
         """Wait for the result; return mixed_bfloat16 if it is clearly faster, otherwise float32.
@@ -79,7 +80,7 @@ class ProductsMeasurement:
 def begin_measurement(
     space: SearchSpace, facts: DataFacts, file: Path
 ) -> ProductsMeasurement | None:
-    """Begin to measure; return None if the setting, the device or the search needs no measurement.
+    """Begin to measure, or find a measurement; return None if setting or device decide.
 
     Args:
         space: space of a new search.
@@ -89,11 +90,14 @@ def begin_measurement(
     engine = space.engine
     if engine.dtype != "auto" or engine.device not in {"auto", "cpu"} or not multiplies_bfloat16():
         return None
-    if training_seconds(space, facts) < _LEAST_SECONDS * (engine.workers or num_cores()):
-        return None
     if engine.device == "auto" and has_nvidia_gpu():
         return None
-    return ProductsMeasurement(space.spec(space.defaults(), facts, space.search.seed), file)
+    least = _LEAST_SECONDS * (engine.workers or num_cores())
+    return ProductsMeasurement(
+        space.spec(space.defaults(), facts, space.search.seed),
+        file,
+        is_worth_it=training_seconds(space, facts) >= least,
+    )
 
 
 def _begin(spec: TrialSpec) -> subprocess.Popen[str]:

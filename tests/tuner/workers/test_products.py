@@ -64,15 +64,30 @@ def test_new_search_measures_its_first_trial_once(tmp_path: Path, machine: list[
 
 
 @pytest.mark.parametrize(
-    "engine", [{"dtype": "float32"}, {"dtype": "bfloat16"}, {"device": "cuda"}, {"workers": 100}]
+    "engine", [{"dtype": "float32"}, {"dtype": "bfloat16"}, {"device": "cuda"}]
 )
-def test_these_searches_need_no_measurement(
+def test_these_settings_need_no_measurement(
     tmp_path: Path, machine: list[TrialSpec], engine: dict[str, Any]
 ) -> None:
-    """The dtype or the device is given, or each of the cores trains for seconds only."""
     assert begin_measurement(changed(**engine), FACTS, tmp_path / "x") is None
-    assert begin_measurement(LM, FACTS, tmp_path / "x") is None
     assert not machine
+
+
+def test_short_search_takes_what_was_measured(tmp_path: Path, machine: list[TrialSpec]) -> None:
+    """Its cores train for seconds only, so that it measures nothing itself."""
+    file = tmp_path / "calibration.json"
+    for space in (changed(workers=100), LM):
+        short = begin_measurement(space, FACTS, file)
+        assert short is not None
+        assert short.dtype() == "float32"
+    assert not machine
+    long = begin_measurement(SPACE, FACTS, file)
+    assert long is not None
+    assert long.dtype() == "mixed_bfloat16"
+    again = begin_measurement(changed(workers=100), FACTS, file)
+    assert again is not None
+    assert again.dtype() == "mixed_bfloat16"
+    assert len(machine) == 1
 
 
 @pytest.mark.parametrize(("name", "value"), [("multiplies_bfloat16", 0), ("has_nvidia_gpu", 1)])
@@ -110,7 +125,7 @@ def test_process_ends_with_the_search(
     code = "import time; time.sleep(60)"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     monkeypatch.setattr(products, "_begin", lambda spec: process)
-    measurement = ProductsMeasurement(make_spec(), tmp_path / "x")
+    measurement = ProductsMeasurement(make_spec(), tmp_path / "x", is_worth_it=True)
     measurement.end()
     assert process.returncode
     measurement.end()
@@ -130,7 +145,7 @@ def test_instructions_of_the_processor(
 @pytest.mark.slow
 def test_process_measures_the_ticks_of_a_trial(tmp_path: Path, make_spec: MakeSpec) -> None:
     spec = make_spec(batch_size=4, micro_batch=2, dropout=0.1)
-    measurement = ProductsMeasurement(spec, tmp_path / "calibration.json")
+    measurement = ProductsMeasurement(spec, tmp_path / "calibration.json", is_worth_it=True)
     measurement.dtype()
     (entry,) = json.loads((tmp_path / "calibration.json").read_text()).values()
     assert entry["gain"] > 0
