@@ -9,8 +9,6 @@ K = slots in a stack, Q = ticks of a quantum, b = sequences of a micro-batch, T 
 from __future__ import annotations
 
 import gc
-import hashlib
-import json
 import math
 import statistics
 import time
@@ -27,7 +25,7 @@ from model.corpus.device_dataset import DeviceDataset
 from model.device.environment import environment
 from model.device.memory import begin_peak, free_bytes, is_out_of_memory, peak_bytes
 from model.device.precision import Precision
-from model.engine.measurements import add_measurement, read_measurements
+from model.engine.measurements import add_measurement, key_of, read_measurements
 from model.engine.planner import QUANTUM_TICKS, plan_of
 from model.engine.slot import TrialRequest, start_trial
 from model.spec.trial import TrialSpec
@@ -85,7 +83,7 @@ def slots_for(spec: TrialSpec, setup: Setup, file: Path) -> int:
     }
     names = ("device", "dtype", "torch", "architecture", "micro_batch")
     facts = {name: facts[name] for name in names}
-    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    key = key_of(facts)
     slots = read_measurements(file).get(key, {}).get("slots")
     if isinstance(slots, int) and 1 <= slots <= _MAX_WIDTH:
         return slots

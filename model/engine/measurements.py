@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from model.files import replacing
+
+
+def key_of(facts: Any) -> str:
+    """Return the key of what a measurement depends on, as values of JSON."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read_measurements(file: Path) -> dict[str, dict[str, Any]]:

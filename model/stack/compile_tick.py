@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from model.device.precision import DTYPES, PRODUCTS
+from model.device.precision import Precision
 from model.network.dropout import PLACES, Dropping
 from model.parallel import end_with_parent
 from model.stack.gradients import Gradients
@@ -33,8 +33,9 @@ def traceable(kind: TickKind) -> tuple[Function, tuple[Tensor, ...]]:
     The gradients are one row, laid out as the weights and float32, so that one pass can update all.
     """
     a, cpu = kind.architecture, torch.device("cpu")
-    matrices = Matrices(a, 1, cpu, DTYPES[kind.dtype])
-    compute = Gradients(a, PRODUCTS.get(kind.dtype))
+    precision = Precision.of(kind.dtype, cpu)
+    matrices = Matrices(a, 1, cpu, precision.compute)
+    compute = Gradients(a, precision.products)
     dropping = Dropping(
         kind.embedding_dropout, (0,) * kind.attention_dropout, kind.residual_dropout, 1, cpu
     )

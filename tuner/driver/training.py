@@ -69,7 +69,7 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
         interrupts.announce = lambda number: None  # the driver says that the search ends
         interrupts.check()
 
-    with _open_until_end(context.ray) as kept:
+    with _closed_in_background(context.ray) as kept:
         interrupts.check()
         attach_inputs(context)  # while the workers start
 
@@ -118,7 +118,7 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
 
 
 @contextmanager
-def _open_until_end(ray: ExitStack) -> Iterator[list[Any]]:
+def _closed_in_background(ray: ExitStack) -> Iterator[list[Any]]:
     """Begin to shut Ray down at the end of the block: it takes seconds, and the user waits.
 
     The stack waits for the end of Ray when it is closed; if the block fails, this does.

@@ -37,7 +37,7 @@ def repays_compilation(space: SearchSpace, facts: DataFacts, workers: int, dtype
     Raises:
         CompileError: if this machine has no compiler.
     """
-    saved = _SAVED.get(dtype, 0.0) * training_seconds(space, facts) / workers
+    saved = _SAVED.get(dtype, 0.0) * expected_seconds(space, facts) / workers
     if saved < _LEAST_SECONDS:
         return False
     return saved > _LEAST_GAIN * _COMPILE_SECONDS * num_missing(space, facts, dtype)
@@ -69,7 +69,7 @@ def num_missing(space: SearchSpace, facts: DataFacts, dtype: str) -> float:
     return number - sum(is_compiled(kind._replace(architecture=shape)) for shape in shapes)
 
 
-def training_seconds(space: SearchSpace, facts: DataFacts) -> float:
+def expected_seconds(space: SearchSpace, facts: DataFacts) -> float:
     """Return the expected seconds that one core of a CPU would train, without compilation.
 
     Args:

@@ -6,8 +6,6 @@ model choose the same dtype at once.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import subprocess
 import sys
 import time
@@ -18,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from model.device.processor import instruction_sets, multiplies_bfloat16, processor_name
-from model.engine.measurements import add_measurement, read_measurements
+from model.engine.measurements import add_measurement, key_of, read_measurements
 from model.spec.trial import TrialSpec
-from tuner.space.compilation import training_seconds
+from tuner.space.compilation import expected_seconds
 from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
 from tuner.workers.devices import has_nvidia_gpu, num_cores
@@ -50,8 +48,7 @@ class ProductsMeasurement:
             "architecture": spec.architecture.model_dump(mode="json"),
             "micro_batch": spec.micro_batch,
         }
-        text = json.dumps([self._facts, instruction_sets()], sort_keys=True)
-        self._key = hashlib.sha256(text.encode()).hexdigest()[:16]
+        self._key = key_of([self._facts, instruction_sets()])
         kept = read_measurements(file).get(self._key, {}).get("gain")
         self._gain = kept if isinstance(kept, float) else 0.0
         self._process = _begin(spec) if is_worth_it and not self._gain else None
@@ -96,7 +93,7 @@ def begin_measurement(
     return ProductsMeasurement(
         space.spec(space.defaults(), facts, space.search.seed),
         file,
-        is_worth_it=training_seconds(space, facts) >= least,
+        is_worth_it=expected_seconds(space, facts) >= least,
     )
 
 
