@@ -13,10 +13,6 @@
     ├── CheckpointError     a checkpoint is damaged or does not fit
     └── ExportError         a model cannot be written in a format
 
-    RuntimeError            caught by the driver or the worker; a user sees an outcome or a message
-    ├── TrialError          one trial cannot be trained; its outcome is `failed: …`
-    └── WorkerError         the engine of a worker broke; Ray restarts the worker
-
     KeyboardInterrupt       caught by the driver, or by `cli`
     ├── Interrupted         exit status 128 + signal: a signal ended the command
     └── Replaced            exit status 3: another driver has taken over the search
@@ -106,14 +102,6 @@ class ResultError(TunerError):
     """The work was done, and its result is bad."""
 
     exit_status = 1
-
-
-class TrialError(RuntimeError):
-    """A trial cannot be trained; the message gives the reason."""
-
-
-class WorkerError(RuntimeError):
-    """The engine of a worker broke; the worker ends, and Ray restarts it."""
 
 
 class Interrupted(KeyboardInterrupt):

@@ -222,11 +222,13 @@ def test_worker_trains_on_the_gpu_in_the_dtype_that_it_says(
         assert await worker.slots_for(spec.model_dump_json(), folder + "/calibration.json") >= 1
         assert await worker.environment() == environment("cuda", dtype, worker._engine.width)
         await worker.start(Assignment("7", 0, spec.model_dump_json()))
-        report = await worker.next_report("7", 0)
-        while report.status is Status.TRAINING:
-            assert report.checkpoint
-            report = await worker.next_report("7", report.step)
-        assert (report.status, report.step) == (Status.FINISHED, 12)
-        await worker.stop("7")
+        reports: list[Report] = []
+        while not reports or reports[-1].status is Status.TRAINING:
+            last = {0: reports[-1].step} if reports else {}
+            reports += [report for _, report in (await worker.next_reports(last)).reports]
+            assert reports[-1].checkpoint
+        assert [report.step for report in reports] == [4, 8, 12]
+        assert reports[-1].status is Status.FINISHED
+        await worker.stop("7", 0)
 
     asyncio.run(asyncio.wait_for(scenario(), 120))

@@ -16,8 +16,8 @@ Outcomes and ends follow from the other events; `tuner sync` reads them.
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from signal import SIGINT
 from typing import Any
 
@@ -33,7 +33,9 @@ from tuner.journal.journal import Journal
 from tuner.journal.journaled_search import JournaledSearch
 from tuner.schedulers.scheduler import Decision
 from tuner.workers.assignment import Assignment
-from tuner.workers.watchdog import Watchdog, WorkerEvent
+from tuner.workers.batch import Batch
+from tuner.workers.orders import Orders
+from tuner.workers.watchdog import Watchdog, WorkerChange, WorkerEvent
 
 _EVENT_TEXTS = {
     WorkerEvent.LOST: "died and restarts; its trials will resume from their last reports",
@@ -41,8 +43,9 @@ _EVENT_TEXTS = {
     "their last reports",
     WorkerEvent.BACK: "has restarted",
 }
-_ALL_STEPS = 2**62  # more steps than any trial has
+_MOST_DEATHS = 3  # of a worker before the next report of a trial: the trial may be the cause
 _RELEASE_AGAIN_SECONDS = 1.0
+_SIGNAL_SECONDS = 1.0  # longest wait for reports under way after SIGTERM, whose sender soon kills
 
 
 class SearchHalted(KeyboardInterrupt):
@@ -57,8 +60,7 @@ class SearchHalted(KeyboardInterrupt):
 class Driver:
     """Runs a search on workers.
 
-    The caller starts a client for each assignment and passes the reports of the client to
-    `record_report`. No report is released before the caller has called `release_reports`.
+    The caller passes what the workers' clients read to `record`.
 
     Args:
         conductor: decides.
@@ -87,25 +89,16 @@ class Driver:
     ) -> None:
         self.conductor = conductor
         self._board = conductor.board
-        self._journal, self._workers, self._observers = journal, workers, observers
+        self._journal, self._observers = journal, observers
+        self._num_workers = len(workers)
         self._in_order = in_order
         self._check_interrupt = check_interrupt
         self._watchdog = watchdog
-        # The same trial number passes through several states, because workers, clients and the
-        # conductor learn of an assignment at different times:
-        #   ready     its worker trains already, but no client has asked for it yet. Clients start
-        #             slowly, and a free slot must not wait for them.
-        #   running   a client has taken it. Only these trials can report; a report for any other
-        #             number comes from a client that was given up or whose trial was paused, and
-        #             is ignored. A halted search waits for no trial that is not running.
-        #   released  (without order) its worker has been asked to release all its reports. Without
-        #             this set each report would repeat the call for all running trials.
-        self._ready: deque[Assignment] = deque()
-        self._running: dict[int, int] = {}  # trial → index of its worker
-        self._released: set[int] = set()
-        self._may_release = False
+        self._orders = Orders(workers)
+        self._reasons: dict[int, str] = {}  # worker → why it died last, as far as is known
         self._announced = 0  # number of trials that are in the journal
         self._begun_at = self._released_at = time.monotonic()
+        self._halt_deadline = float("inf")
         self._broken: set[str] = set()  # names of what cannot be written, as messages said
         self.halted: str | None = None
 
@@ -116,78 +109,53 @@ class Driver:
             observer.search_resumed(search)
         journaled = search.trials if search else {}
         self._announced = len(journaled)
-        for trial in list(self._board.trials.values())[: self._announced]:
-            written = journaled[trial.number].written_outcome
-            if trial.outcome is not None and written != trial.outcome:
-                # The previous driver was killed between the last report and this event.
-                self._end_trial(trial, trial.outcome)
-            else:
-                for observer in self._observers:
-                    observer.trial_restored(trial)
-        self._assign(self.conductor.under_way)
-        self._fill()
+        with self._recording():
+            for trial in list(self._board.trials.values())[: self._announced]:
+                written = journaled[trial.number].written_outcome
+                if trial.outcome is not None and written != trial.outcome:
+                    # The previous driver was killed between the last report and this event.
+                    self._end_trial(trial, trial.outcome)
+                else:
+                    for observer in self._observers:
+                        observer.trial_restored(trial)
+            self._assign(self.conductor.under_way)
+            self._fill()
 
     # calls of the clients ----------------------------------------------------------------------
 
-    def next_assignment(self) -> Assignment | None:
-        """Return the assignment for the next client; None if there is none at present."""
-        if not self._ready or self.halted:
-            return None
-        assignment = self._ready.popleft()
-        self._running[assignment.number] = assignment.worker
-        self._release()  # the search may be waiting for the report of this very trial
-        return assignment
-
-    @property
-    def has_ready_assignments(self) -> bool:
-        """True if there are assignments without a client."""
-        return bool(self._ready)
-
     @property
     def is_over(self) -> bool:
-        """True if there will be no further assignment."""
-        return bool(self.halted) or (not self._ready and self.conductor.is_over)
+        """True if no trial is left to train."""
+        return self.conductor.is_over
 
-    def release_reports(self) -> None:
-        """Let the workers release reports from now on."""
-        self._may_release = True
-        self._release()
+    def record(self, batches: Sequence[tuple[int, Batch]]) -> None:
+        """Record the reports of some workers, and carry out the decisions about their trials.
 
-    def record_report(self, number: int, report: Report) -> bool:
-        """Record a report and carry out the decision about its trial.
+        Args:
+            batches: news of the workers, each with the index of its worker.
 
-        Returns:
-            True if the trial continues.
+        Raises:
+            Replaced: if another driver has taken over the search; the workers hear of nothing.
         """
-        if number not in self._running:
-            return False
-        time_ms = self._journal.append(Reported(number, report))
-        trial = self._board.trials[number]
-        trial.times.append(time_ms)
-        decision = self.conductor.report(number, report)
-        leads = trial.confirms is None and self._board.leads(trial)
-        for observer in self._observers:
-            observer.reported(trial, report, time_ms, leads=leads)
-        self._prune_checkpoints(number, report.step)
-        continues = decision is Decision.CONTINUE and not self.halted
-        if not continues:
-            self._stop(number, keep=decision is not Decision.STOP or trial.has_finished)
-        if trial.outcome is not None:
-            self._end_trial(trial, trial.outcome)
-        self._fill()
-        return continues
+        with self._recording():
+            for worker, batch in batches:
+                if batch.broken:
+                    self._reasons[worker] = batch.broken
+                # news of any other assignment is of a trial that was paused meanwhile
+                for segment, report in batch.reports:
+                    if self._orders.is_current(segment, number := int(report.trial_id)):
+                        self._record(number, report)
+                for segment, trial_id, reason in batch.failures:
+                    if self._orders.is_current(segment, number := int(trial_id)):
+                        self._fail(number, reason)
+            if self.is_over:
+                self._orders.end_waiting()
 
-    def fail(self, number: int, reason: str) -> None:
-        """Record that a trial cannot continue, because its client failed."""
-        if number not in self._running:
-            return
-        self._journal.append(TrialFailed(number, reason))
-        self.conductor.fail(number, reason)
-        self._stop(number, keep=False)
-        trial = self._board.trials[number]
-        assert trial.outcome is not None
-        self._end_trial(trial, trial.outcome)
-        self._fill()
+    def fail_trials(self, workers: Sequence[int], reason: str) -> None:
+        """Record that the trials of some workers cannot continue."""
+        with self._recording():
+            for number in self._orders.of_worker(*workers):
+                self._fail(number, reason)
 
     def tick(self) -> None:
         """Check interrupts, limits, workers and observers; call this about ten times a second.
@@ -205,10 +173,10 @@ class Driver:
         max_seconds = self.conductor.space.search.max_seconds
         if max_seconds is not None and now - self._begun_at > max_seconds:
             self.halt("max_seconds")
-        if self.halted and not self._can_report():
+        if self.halted and (not self._can_report() or now > self._halt_deadline):
             raise SearchHalted
         for change in self._watchdog.check():
-            self._send_message(f"worker {change.worker} {_EVENT_TEXTS[change.event]}")
+            self._take_change(change)
         for observer in self._observers:
             observer.tick()
         self._journal.retry()
@@ -218,15 +186,16 @@ class Driver:
         if now - self._released_at > _RELEASE_AGAIN_SECONDS:
             # A worker that restarted since has lost its releases; another one ignores repeats.
             self._released_at = now
-            self._released.clear()
-            self._release()
+            with self._recording():
+                self._release(again=True)
 
     def halt(self, reason: str, signal: int = SIGINT) -> None:
         """Take the reports under way, then end the session; the search can be resumed.
 
         Args:
             reason: `max_seconds` or `interrupted`.
-            signal: number of the signal that interrupts the search.
+            signal: number of the signal that interrupts the search. Whoever sends another one than
+                SIGINT kills the process some seconds later, so the reports have a second.
         """
         if self.halted is None:
             self.halted = reason
@@ -235,23 +204,70 @@ class Driver:
             else:
                 again = "Ctrl-C again" if signal == SIGINT else "a second signal"
                 text, hint = signal_text(signal), f"; {again} stops at once"
+                if signal != SIGINT:
+                    self._halt_deadline = time.monotonic() + _SIGNAL_SECONDS
             self._send_message(f"{text}: waiting for the reports under way{hint}")
 
     def close(self) -> None:
         """End the session: end paused trials if the search is over, interrupt all others."""
-        if self.halted is None and self.conductor.is_over:
-            self.conductor.close()
-            for trial in self._board.paused:
-                assert trial.outcome is not None
-                self._end_trial(trial, trial.outcome)
-        for trial in self._board.trials.values():
-            if trial.outcome is None:
-                self._end_trial(trial, INTERRUPTED)
+        with self._recording():
+            if self.halted is None and self.conductor.is_over:
+                self.conductor.close()
+                for trial in self._board.paused:
+                    assert trial.outcome is not None
+                    self._end_trial(trial, trial.outcome)
+            for trial in self._board.trials.values():
+                if trial.outcome is None:
+                    self._end_trial(trial, INTERRUPTED)
         for observer in self._observers:
             if problem := observer.close():
                 self._send_message(problem)
 
-    # decisions to workers ----------------------------------------------------------------------
+    # decisions of the conductor ----------------------------------------------------------------
+
+    @contextmanager
+    def _recording(self) -> Iterator[None]:
+        """Write the events of the block to the journal at once, then give the orders to workers.
+
+        Raises:
+            Replaced: if another driver has taken over the search: then the block does not begin.
+        """
+        self._journal.check_epoch()
+        try:
+            with self._journal.together():
+                yield
+            self._orders.send()
+        finally:
+            self._orders.drop()  # of an error: the journal may lack the events
+
+    def _record(self, number: int, report: Report) -> None:
+        """Record a report of a running trial."""
+        time_ms = self._journal.append(Reported(number, report))
+        trial = self._board.trials[number]
+        trial.times.append(time_ms)
+        decision = self.conductor.report(number, report)
+        leads = trial.confirms is None and self._board.leads(trial)
+        for observer in self._observers:
+            observer.reported(trial, report, time_ms, leads=leads)
+        # no checkpoint is deleted that a job has yet to start from
+        sources = (job.source for job in self.conductor.under_way if job.source is not None)
+        may_prune = all(source != number or at >= report.step for source, at in sources)
+        self._orders.taken(number, report.step, may_prune=may_prune)
+        if decision is not Decision.CONTINUE or self.halted:
+            self._orders.stop(number, keep=decision is not Decision.STOP or trial.has_finished)
+        if trial.outcome is not None:
+            self._end_trial(trial, trial.outcome)
+        self._fill()
+
+    def _fail(self, number: int, reason: str) -> None:
+        """Record that a running trial cannot continue."""
+        self._journal.append(TrialFailed(number, reason))
+        self.conductor.fail(number, reason)
+        self._orders.stop(number, keep=False)
+        trial = self._board.trials[number]
+        assert trial.outcome is not None
+        self._end_trial(trial, trial.outcome)
+        self._fill()
 
     def _fill(self) -> None:
         """Assign jobs to the free lanes, and release the report that comes next."""
@@ -263,53 +279,58 @@ class Driver:
         self._release()
 
     def _assign(self, jobs: Sequence[Job]) -> None:
-        """Make assignments for clients, and let their workers start at once."""
+        """Let workers start jobs, unless the search is halted."""
+        if self.halted:
+            return
         for job in jobs:
             assignment = Assignment(
                 trial_id=str(job.number),
-                worker=job.lane % len(self._workers),
+                worker=job.lane % self._num_workers,
                 spec=self._board.trials[job.number].spec.model_dump_json(),
                 after=job.after,
                 source=None if job.source is None else (str(job.source[0]), job.source[1]),
                 reports=tuple(job.reports),
             )
-            self._ready.append(assignment)
-            if not self.halted:
-                self._workers[assignment.worker].start.remote(assignment)
+            self._orders.start(assignment)
 
-    def _stop(self, number: int, *, keep: bool) -> None:
-        """Free a slot of a worker at once, without waiting for the client."""
-        worker = self._workers[self._running.pop(number)]
-        # If the trial is paused, a later segment of it may start before this call arrives. The
-        # step tells the worker which of the two segments to stop.
-        worker.stop.remote(str(number), keep, self._board.trials[number].step if keep else None)
-
-    def _prune_checkpoints(self, number: int, step: int) -> None:
-        """Let a worker delete older checkpoints, unless a job has yet to start from one."""
-        sources = (job.source for job in self.conductor.under_way if job.source is not None)
-        if all(trial != number or at >= step for trial, at in sources):
-            self._workers[self._running[number]].prune_checkpoints.remote(str(number), step)
-
-    def _release(self) -> None:
+    def _release(self, *, again: bool = False) -> None:
         """Release the report that is expected next; without order, all reports."""
-        if not self._may_release:
-            return
         if not self._in_order:
-            for number in self._running.keys() - self._released:
-                self._workers[self._running[number]].release_reports.remote(str(number), _ALL_STEPS)
-            self._released = set(self._running)
-            return
-        expected = self.conductor.expected
-        if expected is not None and expected[0] in self._running:
-            number, step = expected
-            self._workers[self._running[number]].release_reports.remote(str(number), step)
+            self._orders.release_all(again=again)
+        elif self._can_report():
+            assert self.conductor.expected is not None
+            self._orders.release(*self.conductor.expected)
 
     def _can_report(self) -> bool:
         """Return True if a running trial may still report."""
         if not self._in_order:
-            return bool(self._running)
+            return bool(self._orders.running)
         expected = self.conductor.expected
-        return expected is not None and expected[0] in self._running
+        return expected is not None and expected[0] in self._orders.running
+
+    def _take_change(self, change: WorkerChange) -> None:
+        """Take note of a worker that died or is back; its trials resume when it is."""
+        worker, event, reason = change
+        if reason and event is not WorkerEvent.GONE:
+            self._reasons.setdefault(worker, reason)
+        why = self._reasons.get(worker, "its process ended")
+        trials = self._orders.of_worker(worker)
+        if event is not WorkerEvent.GONE:
+            self._send_message(f"worker {worker} {_EVENT_TEXTS[event]}")
+        if event not in {WorkerEvent.GONE, WorkerEvent.BACK}:
+            return
+        with self._recording():
+            for number in trials:
+                if event is WorkerEvent.GONE:
+                    text = f"{reason}; it died of: {why}"
+                else:
+                    deaths = self._orders.start_again(number, self._board.trials[number].step)
+                    if deaths < _MOST_DEATHS:
+                        continue
+                    text = f"died {_MOST_DEATHS} times before its next report: {why}"
+                self._fail(number, f"the worker of trial {number} {text}")
+            self._release()
+        self._reasons.pop(worker, None)
 
     # events to the journal and to observers ----------------------------------------------------
 

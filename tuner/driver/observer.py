@@ -1,6 +1,6 @@
 """Observers of a search: the tracker, the view and Optuna's dashboard.
 
-The driver writes an event to the journal, then calls the observers in the order of its list. An
+The driver adds an event to the journal, then calls the observers in the order of its list. An
 observer never decides anything, and a search runs equally well without any.
 """
 

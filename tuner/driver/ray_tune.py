@@ -1,19 +1,15 @@
-"""Adapter to Ray Tune: hands out assignments as Tune trials and passes reports to the driver.
+"""Adapter to Ray Tune: starts the clients of the workers and passes reports to the driver.
 
-A Tune trial is one assignment, that is one segment of a trial of the search. A paused trial ends in
-Tune and is resumed as another Tune trial, from its checkpoint. So nothing of Tune's pausing, saving
-and restoring is used.
-
-A client whose slot has no assignment gets a Tune trial that waits for one. Without it Tune would
-end the process of the client, and start another for the next assignment, which takes two seconds of
-a core. While that process starts, Tune gives it up as soon as another client is free, and so starts
-a process for almost every assignment of a search with short trials.
+A Tune trial is a client, which reads the reports of a group of workers until the search is over. It
+is no trial of the search: the driver starts, pauses and resumes those in the workers. So nothing of
+Tune's pausing, saving and restoring is used, a process of Tune serves many slots, and Tune handles
+one result for all reports that have come meanwhile.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +20,16 @@ from ray.tune.search import Searcher
 from typing_extensions import override
 
 from tuner.driver.driver import Driver
-from tuner.workers.assignment import Assignment
 from tuner.workers.client import TuneTrainable
 from tuner.workers.cluster import SLOT
 
+_MOST_SLOTS = 64  # of the workers of a client; its process costs 1.3 s of a core and some 60 MB
+_MOST_FAILURES = 3  # of a client in a row: then the trials of its workers fail
 _LONGEST_REASON = 300  # characters
-_LONGEST_START_SECONDS = 120.0  # of the first clients
-_WAIT_SECONDS = 0.2  # each waiting client adds so much to the time between two questions
-_LONGEST_WAIT_SECONDS = 3.0
 
 
 def run_ray_tune(driver: Driver, workers: Sequence[Any], slots: int, folder: Path) -> None:
-    """Run Ray Tune until the driver has no further assignment.
+    """Run Ray Tune until the search is over.
 
     Args:
         driver: the driver, begun.
@@ -47,23 +41,22 @@ def run_ray_tune(driver: Driver, workers: Sequence[Any], slots: int, folder: Pat
         KeyboardInterrupt: if the search was halted or the user interrupted it.
     """
     _hide_credentials()
-    barrier = StartBarrier(driver)
+    clients = Clients(driver, groups(len(workers), slots))
     trainable = tune.with_resources(
         tune.with_parameters(TuneTrainable, workers=workers), {"cpu": 0, SLOT: 1}
     )
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=TuneSearcher(driver, barrier),
+            search_alg=TuneSearcher(clients),
             scheduler=TuneScheduler(driver),
             num_samples=-1,  # until the searcher has finished
-            max_concurrent_trials=slots,
-            reuse_actors=True,
+            max_concurrent_trials=clients.number,
         ),
         run_config=tune.RunConfig(
             name="tune",
             storage_path=str(folder),
-            callbacks=[TuneCallback(driver, barrier)],
+            callbacks=[TuneCallback(clients)],
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=0,
         ),
@@ -80,65 +73,61 @@ def _hide_credentials() -> None:
     names.difference_update({name for name in names if name.startswith("AWS_")})
 
 
-class StartBarrier:
-    """Holds all reports back until the first clients are up, then calls `release_reports`.
-
-    Tune starts a process for each client, which takes seconds. When a trial ends meanwhile, Tune
-    gives its process to a client that still waits for its own, throws that half-started process
-    away, and continues so with the next. Therefore no trial may end, and no report may be released,
-    before all first clients are up. After `_LONGEST_START_SECONDS` the barrier opens anyway.
+def groups(workers: int, slots: int) -> list[tuple[int, ...]]:
+    """Return the workers of each client.
 
     Args:
-        driver: the driver whose reports are held back.
-        clock: monotonic clock in seconds.
+        workers: number of workers.
+        slots: number of slots of all workers.
+    """
+    size = max(1, _MOST_SLOTS * workers // slots)
+    return [tuple(range(workers)[first : first + size]) for first in range(0, workers, size)]
+
+
+class Clients:
+    """The groups of workers, and which of them have a client.
+
+    Args:
+        driver: the driver.
+        groups: indices of the workers of each group.
     """
 
-    def __init__(self, driver: Driver, clock: Callable[[], float] = time.monotonic) -> None:
-        self._driver, self._clock = driver, clock
-        self._deadline = clock() + _LONGEST_START_SECONDS
-        self._starting: set[int] = set()  # trials whose clients have been requested
-        self._is_open = False
+    def __init__(self, driver: Driver, groups: Sequence[tuple[int, ...]]) -> None:
+        self.driver, self.number = driver, len(groups)
+        self._free = deque(groups)
+        self._groups: dict[str, tuple[int, ...]] = {}  # Tune trial → workers
+        self._failures: Counter[tuple[int, ...]] = Counter()  # since the last result
 
-    def client_requested(self, number: int) -> None:
-        """Note that Tune starts a client for a trial."""
-        if not self._is_open:
-            self._starting.add(number)
+    def begin(self, tune_trial: str) -> tuple[int, ...] | None:
+        """Return a group for a client; None if all have one."""
+        if not self._free:
+            return None
+        group = self._groups[tune_trial] = self._free.popleft()
+        return group
 
-    def client_started(self, number: int) -> None:
-        """Open if this was the last of the first clients."""
-        self._starting.discard(number)
-        if not self._starting and not self._driver.has_ready_assignments:
-            self._open()
+    def reported(self, tune_trial: str) -> None:
+        """Note that a client works."""
+        self._failures.pop(self._groups[tune_trial], None)
 
-    def client_failed(self, number: int) -> None:
-        """Do not wait for this client any more."""
-        self._starting.discard(number)
+    def failed(self, tune_trial: str, reason: str) -> None:
+        """Note that a client failed: its group gets another.
 
-    def tick(self) -> None:
-        """Open when the first clients take too long."""
-        if self._clock() > self._deadline:
-            self._open()
-
-    def _open(self) -> None:
-        if not self._is_open:
-            self._is_open = True
-            self._driver.release_reports()
+        A new client receives all that the last one had and the driver did not take. If that is what
+        it dies of, the trials have to go.
+        """
+        group = self._groups.pop(tune_trial)
+        self._failures[group] += 1
+        if self._failures[group] >= _MOST_FAILURES:
+            self.driver.fail_trials(group, reason)
+        self._free.append(group)
 
 
 class TuneSearcher(Searcher):
-    """Hands out the driver's assignments as configurations of Tune trials.
+    """Hands out the groups of workers as configurations of Tune trials."""
 
-    A configuration without an assignment is for a client that waits, and says how long it waits
-    before it asks again. Each answer costs the driver some milliseconds, so the more clients wait,
-    the longer they do.
-    """
-
-    def __init__(self, driver: Driver, barrier: StartBarrier) -> None:
+    def __init__(self, clients: Clients) -> None:
         super().__init__()
-        self._driver, self._barrier = driver, barrier
-        self._live = 0  # Tune trials that were suggested and have not ended
-        self._waiting: set[str] = set()  # those without an assignment
-        self._clients = 0  # most of them at one time: so many clients have been started
+        self._clients = clients
 
     def __getstate__(self) -> dict[str, Any]:
         """Return nothing: Tune pickles its searcher for a restore that is not used."""
@@ -147,27 +136,16 @@ class TuneSearcher(Searcher):
     # Ray's annotation forgets FINISHED
     @override
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
-        assignment = self._driver.next_assignment()
-        if assignment is not None:
-            self._barrier.client_requested(assignment.number)
-        elif self._driver.is_over:
+        if self._clients.driver.is_over:
             return self.FINISHED
-        elif self._live >= self._clients:  # no client is free
-            return None
-        else:
-            self._waiting.add(trial_id)
-        self._live += 1
-        self._clients = max(self._clients, self._live)
-        wait = min(_WAIT_SECONDS * len(self._waiting), _LONGEST_WAIT_SECONDS)
-        return {"assignment": assignment, "wait_seconds": wait}
+        group = self._clients.begin(trial_id)
+        return None if group is None else {"workers": group}
 
     @override
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Note that a client is free; the driver has decided about the trial already."""
-        self._live -= 1
-        self._waiting.discard(trial_id)
+        """Do nothing: `TuneCallback` hears of a client that failed."""
 
     @override
     def save(self, checkpoint_path: str) -> None:
@@ -179,7 +157,7 @@ class TuneSearcher(Searcher):
 
 
 class TuneScheduler(FIFOScheduler):
-    """Passes reports to the driver, and ends a Tune trial when its assignment is done."""
+    """Passes reports to the driver, and ends the clients when the search is over."""
 
     def __init__(self, driver: Driver) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -191,19 +169,15 @@ class TuneScheduler(FIFOScheduler):
 
     @override
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        number, driver = _number(trial), self._driver
-        if number is None:
-            continues = not driver.has_ready_assignments and not driver.is_over
-        else:
-            continues = driver.record_report(number, result["report"])
-        return str(self.CONTINUE if continues else self.STOP)
+        self._driver.record(result["batches"])
+        return str(self.STOP if self._driver.is_over else self.CONTINUE)
 
 
 class TuneCallback(tune.Callback):
-    """Calls the driver regularly, and reports started and failed clients."""
+    """Calls the driver regularly, and notes the results and failures of clients."""
 
-    def __init__(self, driver: Driver, barrier: StartBarrier) -> None:
-        self._driver, self._barrier = driver, barrier
+    def __init__(self, clients: Clients) -> None:
+        self._clients = clients
 
     def __getstate__(self) -> dict[str, Any]:
         """Return nothing, as `TuneSearcher` does."""
@@ -211,25 +185,17 @@ class TuneCallback(tune.Callback):
 
     @override
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        self._driver.tick()  # about ten times a second
-        self._barrier.tick()
+        self._clients.driver.tick()  # about ten times a second
 
     @override
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        if (number := _number(trial)) is not None:
-            self._barrier.client_started(number)
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        self._clients.reported(trial.trial_id)
 
     @override
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        if (number := _number(trial)) is not None:
-            self._barrier.client_failed(number)
-            self._driver.fail(number, _reason(trial))
-
-
-def _number(trial: Any) -> int | None:
-    """Return the number of the trial that a Tune trial trains; None if it waits."""
-    assignment: Assignment | None = trial.config["assignment"]
-    return None if assignment is None else assignment.number
+        self._clients.failed(trial.trial_id, _reason(trial))
 
 
 def _reason(trial: Any) -> str:

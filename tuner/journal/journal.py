@@ -24,8 +24,8 @@ import math
 import os
 import time
 import zlib
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -62,6 +62,7 @@ class Journal:
         self._claim = claim
         self._is_open = True
         self._waiting: list[bytes] = []  # lines
+        self._is_together = False
         self._next_try = 0.0
         self._reason: str | None = None
         data = _data(self.path)
@@ -109,6 +110,8 @@ class Journal:
     def append(self, event: Event) -> int:
         """Add an event. On return it is on the disk, or `problem` says why not.
 
+        In a block of `together` it is so at the end of the block.
+
         An event that cannot be written waits in memory, before all later events.
 
         Args:
@@ -125,8 +128,26 @@ class Journal:
         line = _line({**event.as_json, "time_ms": time_ms, **_link(self.digest)})
         self.digests.append(_digest(self.digest, line))
         self._waiting.append(line)
-        self._write()
+        if not self._is_together:
+            self._write()
         return time_ms
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Write the events of a block at its end, because each write waits for the disk.
+
+        Blocks may be nested. Raises what `append` raises.
+        """
+        if self._is_together:
+            yield
+            return
+        self._is_together = True
+        try:
+            yield
+        finally:
+            self._is_together = False
+            if self._waiting:
+                self._write()
 
     @property
     def epoch(self) -> int:

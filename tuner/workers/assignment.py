@@ -1,4 +1,4 @@
-"""Order to train one segment of a trial; driver, client and worker pass it on."""
+"""Order of the driver to a worker to train one segment of a trial."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from model.engine.report import Report
 class Assignment:
     """One segment of a trial, assigned to one worker.
 
-    The specification is JSON text, because every process of a client unpickles assignments, and
-    parsing a `TrialSpec` would cost each of them the import of pydantic.
+    The specification is JSON text: a worker that cannot read it can still name the trial.
 
     Attributes:
         trial_id: number of the trial, as text.
@@ -21,6 +20,8 @@ class Assignment:
         after: step of the last recorded report; the segment begins with the report after it.
         source: trial and latest step of the checkpoint to resume from; None: train from step 0.
         reports: reports of an equal finished trial, delivered instead of training.
+        segment: number of the assignment in its session; of two assignments of a trial, a worker
+            follows the one with the larger number.
     """
 
     trial_id: str
@@ -29,6 +30,7 @@ class Assignment:
     after: int = 0
     source: tuple[str, int] | None = None
     reports: tuple[Report, ...] = ()
+    segment: int = 0
 
     @property
     def number(self) -> int:

@@ -1,4 +1,4 @@
-"""Ray Tune's trainable: a thin client of a worker.
+"""Ray Tune's trainable: a thin client of some workers, which reads the reports of all their trials.
 
 This module imports neither torch nor the trainer, so that a client's process stays small.
 """
@@ -6,145 +6,94 @@ This module imports neither torch nor the trainer, so that a client's process st
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
 from ray import tune
-from ray.exceptions import ActorDiedError, RayActorError
+from ray.exceptions import RayActorError
 from typing_extensions import override
 
-from model.engine.report import Report
-from tuner.errors import WorkerError
-from tuner.workers.assignment import Assignment
+from tuner.workers.batch import Batch
 
-_MOST_DEATHS = 3  # of a worker before the next report of a trial: the trial may be the cause
-_RESTART_SECONDS = 600.0  # longest wait for a worker that Ray restarts
-_RETRY_SECONDS = 0.2  # between two pings of a worker that Ray restarts
+_RETRY_SECONDS = 0.2  # between two calls of a worker that Ray restarts
+_BROKEN_SECONDS = 1.0  # until a worker whose engine broke has ended
+_LONGEST_STEP_SECONDS = 5.0  # without news: Tune can end a client only between two steps
 
 
-class TrialClient:
-    """Reads the reports of one assignment, also if its worker dies and is restarted.
+class BatchReader:
+    """Reads the batches of some workers, also of those that die and are restarted.
+
+    It only reads: the driver starts the trials of a worker again that was restarted.
 
     Args:
-        worker: handle of the worker.
-        assignment: the segment to train.
+        workers: handles of the workers, by index.
     """
 
-    def __init__(self, worker: Any, assignment: Assignment) -> None:
-        self._worker, self._assignment = worker, assignment
-        self._is_started = False
+    def __init__(self, workers: Mapping[int, Any]) -> None:
+        self._workers = workers
+        self._received: dict[int, dict[int, int]] = {index: {} for index in workers}
+        self._calls: dict[Any, int] = {}  # Ray reference to an answer → worker
+        self._not_before = dict.fromkeys(workers, 0.0)  # time of the next call
 
-    def next_report(self) -> Report:
-        """Return the report after the previous one; restart the segment if the worker died.
+    def next_batches(self) -> list[tuple[int, Batch]]:
+        """Wait until a worker has news, at most some seconds.
 
-        Raises:
-            TrialError: if the trial cannot be trained.
-            RuntimeError: if the worker died three times before this report, or does not restart;
-                the message has the reason.
+        Call this again only when the batches of the last call have been taken: it tells the workers
+        so.
+
+        Returns:
+            The batches that have come, each with the index of its worker.
         """
-        trial_id, reason = self._assignment.trial_id, ""
-        for death in range(_MOST_DEATHS):
-            if death:
-                self._wait_for_worker(reason)
-            try:
-                report = self._request_report()
-            except (RayActorError, WorkerError) as error:
-                reason = _in_one_line(error)
-                self._is_started = False
-            else:
-                # After a restart the worker resumes from the checkpoint of this report.
-                self._assignment = replace(
-                    self._assignment, after=report.step, source=(trial_id, report.step)
-                )
-                return report
-        raise RuntimeError(
-            f"the worker of trial {trial_id} died {_MOST_DEATHS} times before its next report: "
-            f"{reason}"
-        )
+        batches: list[tuple[int, Batch]] = []
+        until = time.monotonic() + _LONGEST_STEP_SECONDS
+        while not batches and time.monotonic() < until:
+            self._call()
+            if not self._calls:
+                time.sleep(_RETRY_SECONDS)
+                continue
+            calls = [*self._calls]
+            if ray.wait(calls, timeout=self._patience(until))[0]:
+                answers, _ = ray.wait(calls, num_returns=len(calls), timeout=0)
+                batches = [pair for answer in answers if (pair := self._take(answer)) is not None]
+        return batches
 
-    def _request_report(self) -> Report:
-        assignment = self._assignment
-        if not self._is_started:
-            ray.get(self._worker.start.remote(assignment))
-            self._is_started = True
-        report: Report = ray.get(
-            self._worker.next_report.remote(assignment.trial_id, assignment.after)
-        )
-        return report
+    def _patience(self, until: float) -> float:
+        """Return the seconds to wait for an answer: another worker may be to call before."""
+        is_paused = len(self._calls) < len(self._workers)
+        left = max(0.0, until - time.monotonic())
+        return min(left, _RETRY_SECONDS) if is_paused else left
 
-    def _wait_for_worker(self, reason: str) -> None:
-        """Return when the worker answers again.
+    def _call(self) -> None:
+        """Ask all workers that are not asked already."""
+        now, asked = time.monotonic(), set(self._calls.values())
+        for index, worker in self._workers.items():
+            if index not in asked and now >= self._not_before[index]:
+                self._calls[worker.next_reports.remote(self._received[index])] = index
 
-        Args:
-            reason: why the worker died, for the message of the error.
-
-        Raises:
-            RuntimeError: if the worker does not answer in time, or Ray has given it up.
-        """
-        trial_id = self._assignment.trial_id
-        deadline = time.monotonic() + _RESTART_SECONDS
-        while time.monotonic() < deadline:
-            try:
-                # A worker whose engine broke still answers until its process ends.
-                if ray.get(self._worker.ping.remote())["is_healthy"]:
-                    return
-            except ActorDiedError as error:  # Ray does not restart it any more
-                raise RuntimeError(
-                    f"the worker of trial {trial_id} cannot be restarted: "
-                    f"{_in_one_line(error)}; it died of: {reason}"
-                ) from error
-            except RayActorError:
-                pass  # Ray is restarting it
-            time.sleep(_RETRY_SECONDS)
-        raise RuntimeError(
-            f"the worker of trial {trial_id} did not restart within "
-            f"{_RESTART_SECONDS:.0f} seconds: {reason}"
-        )
-
-
-def _in_one_line(error: Exception) -> str:
-    """Join the first and the last line of Ray's message: the event and its cause."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if isinstance(error, WorkerError):
-        return lines[-1]
-    return " … ".join(dict.fromkeys([lines[0], lines[-1]]))
+    def _take(self, answer: Any) -> tuple[int, Batch] | None:
+        """Return the index and the batch of a worker that answered; None if it died."""
+        index = self._calls.pop(answer)
+        try:
+            batch: Batch = ray.get(answer)
+        except RayActorError:
+            self._not_before[index] = time.monotonic() + _RETRY_SECONDS
+            return None
+        if batch.broken:
+            self._not_before[index] = time.monotonic() + _BROKEN_SECONDS
+        self._received[index] = batch.received
+        return index, batch
 
 
 class TuneTrainable(tune.Trainable):
-    """One assignment as a Ray Tune trial, or none: then it waits for the scheduler to end it.
-
-    Only the driver calls `Worker.stop`: when Tune ends a client, the client does not know whether
-    the driver has already assigned the next segment of its trial to another slot.
-    """
+    """The client of some workers as a Ray Tune trial, which lasts as long as the search."""
 
     @override
     def setup(self, config: dict[str, Any], workers: Sequence[Any] = ()) -> None:
-        self._workers = workers
-        self._accept(config)
-
-    def _accept(self, config: dict[str, Any]) -> None:
-        self._assignment: Assignment | None = config["assignment"]
-        self._wait_seconds: float = config["wait_seconds"]
-        if self._assignment is not None:
-            self._client = TrialClient(self._workers[self._assignment.worker], self._assignment)
-
-    @override
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._accept(new_config)
-        return True  # otherwise Tune marks the trial as failed
+        self._reader = BatchReader({index: workers[index] for index in config["workers"]})
 
     @override
     def step(self) -> dict[str, Any]:
-        # Never "done": the scheduler says when to stop. The metrics stay inside the report,
-        # because Tune keeps a history of each top-level metric for each trial.
-        if self._assignment is None:
-            time.sleep(self._wait_seconds)
-            return {"report": None}
-        report = self._client.next_report()
-        return {
-            "report": report,
-            "number": self._assignment.number,
-            "worker": self._assignment.worker,
-        }
+        # Never "done": the scheduler says when to stop. The metrics stay inside the reports,
+        # because Tune keeps a history of each top-level metric.
+        return {"batches": self._reader.next_batches()}

@@ -8,6 +8,7 @@ restarts it and its trials resume from their last reports.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import platform
 import signal
@@ -20,6 +21,7 @@ from typing import Any, NamedTuple
 
 _PING_SECONDS = 1.0  # between an answer and the next ping
 _START_SECONDS = 600.0  # longest start of a worker: it imports torch and maps its data
+_RESTART_SECONDS = 600.0  # longest wait for a worker that Ray restarts
 
 
 class WorkerEvent(StrEnum):
@@ -28,13 +30,21 @@ class WorkerEvent(StrEnum):
     LOST = "lost"  # its process died; Ray is restarting it
     FROZEN = "frozen"  # it did not answer a ping, and the watchdog killed it
     BACK = "back"  # it answers again, in a new process that knows none of the earlier calls
+    GONE = "gone"  # it does not come back; the event comes again and again
 
 
 class WorkerChange(NamedTuple):
-    """Event of one worker, which is named by its index."""
+    """Event of one worker.
+
+    Attributes:
+        worker: index of the worker.
+        event: what happened.
+        reason: why it was lost, or that it cannot be restarted; empty if there is nothing to say.
+    """
 
     worker: int
     event: WorkerEvent
+    reason: str = ""
 
 
 @dataclass
@@ -48,6 +58,7 @@ class _WorkerHealth:
         pid: process that answered last.
         host: host name of that process.
         is_starting: True until the current process has answered once.
+        lost: time since which Ray restarts it; infinity if it does not.
     """
 
     handle: Any
@@ -56,6 +67,7 @@ class _WorkerHealth:
     pid: int | None = None
     host: str = ""
     is_starting: bool = True
+    lost: float = math.inf
 
 
 class Watchdog:
@@ -94,14 +106,14 @@ class Watchdog:
         for index, worker in enumerate(self._workers):
             if was_suspended and worker.ping is not None:
                 worker.since = now
-            event = self._check_worker(worker, now)
-            if event is not None:
-                changes.append(WorkerChange(index, event))
+            found = self._check_worker(worker, now)
+            if found is not None:
+                changes.append(WorkerChange(index, *found))
         return changes
 
-    def _check_worker(self, worker: _WorkerHealth, now: float) -> WorkerEvent | None:
+    def _check_worker(self, worker: _WorkerHealth, now: float) -> tuple[WorkerEvent, str] | None:
         import ray
-        from ray.exceptions import RayActorError
+        from ray.exceptions import ActorDiedError, RayActorError
 
         if worker.ping is None:
             if now - worker.since >= self._interval:
@@ -112,19 +124,24 @@ class Watchdog:
             return self._kill(worker, now) if now - worker.since > limit else None
         try:
             answer = ray.get(worker.ping)
-        except RayActorError:
+        except RayActorError as error:
             # Pings also fail while Ray restarts the worker: only the first failure is an event.
-            event = None if worker.is_starting else WorkerEvent.LOST
+            found = None if worker.is_starting else (WorkerEvent.LOST, _in_one_line(error))
             worker.is_starting = True
+            worker.lost = min(worker.lost, now)
+            if isinstance(error, ActorDiedError):  # Ray does not restart it any more
+                found = WorkerEvent.GONE, f"cannot be restarted: {_in_one_line(error)}"
+            elif now - worker.lost > _RESTART_SECONDS:
+                found = WorkerEvent.GONE, f"did not restart within {_RESTART_SECONDS:.0f} seconds"
         else:
             is_new_process = worker.pid is not None and answer["pid"] != worker.pid
-            event = WorkerEvent.BACK if is_new_process else None
+            found = (WorkerEvent.BACK, "") if is_new_process else None
             worker.pid, worker.host = answer["pid"], answer["host"]
-            worker.is_starting = False
+            worker.is_starting, worker.lost = False, math.inf
         worker.ping, worker.since = None, now
-        return event
+        return found
 
-    def _kill(self, worker: _WorkerHealth, now: float) -> WorkerEvent:
+    def _kill(self, worker: _WorkerHealth, now: float) -> tuple[WorkerEvent, str]:
         """Kill the process of a worker by SIGKILL: a stopped process cannot obey Ray."""
         import ray
 
@@ -134,7 +151,14 @@ class Watchdog:
         else:
             ray.kill(worker.handle, no_restart=False)
         worker.ping, worker.since, worker.is_starting = None, now, True
-        return WorkerEvent.FROZEN
+        worker.lost = min(worker.lost, now)
+        return WorkerEvent.FROZEN, f"it did not answer for {self._timeout:.0f} seconds"
+
+
+def _in_one_line(error: Exception) -> str:
+    """Join the first and the last line of Ray's message: the event and its cause."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " … ".join(dict.fromkeys([lines[0], lines[-1]]))
 
 
 def _is_ray_process(pid: int) -> bool:

@@ -3,8 +3,8 @@
 The engine runs in its own thread. The event loop of the actor sends commands to this thread and
 receives reports from it; neither thread touches the state of the other.
 
-Clients pull reports: a worker returns a report as often as a client asks for it, so that a lost
-answer loses nothing, and never sends one unasked.
+A client pulls the reports of all trials. A worker never sends one unasked, and sends it again until
+the client says that it has it, so that a lost answer loses nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import queue
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any
 
 from model.engine.report import Report, Status
 from model.spec.trial import TrialSpec
-from tuner.errors import TrialError, WorkerError
 from tuner.workers.assignment import Assignment
+from tuner.workers.batch import ALL_STEPS, Batch, Failure
 from tuner.workers.load import ProcessMeter
 
 if TYPE_CHECKING:  # these import torch, which the driver must not wait for
@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # these import torch, which the driver must not wait for
     from model.corpus.dataset import Tokens
     from model.corpus.pairs import PairDataset
 
-# Delay before a broken worker exits, so that waiting clients receive the error.
+# Delay before a broken worker exits, so that its client receives the reason.
 _EXIT_DELAY_SECONDS = 1.0
 
 
@@ -43,28 +43,18 @@ class _Segment:
     """Segment of a trial from its start on this worker to its stop; only for the event loop.
 
     Args:
-        after: step of the last report that the driver has recorded.
+        assignment: the order to train it.
     """
 
-    def __init__(self, after: int) -> None:
-        self.after = after
-        self.error: Exception | None = None  # raised in place of further reports
-        self.changed = asyncio.Event()  # a report, an error or a release has come
-        self._reports: dict[int, Report] = {}
+    def __init__(self, assignment: Assignment) -> None:
+        self.number = assignment.segment
+        self.sent = assignment.after  # step of the last report that the client has, or needs not
+        self.error = ""  # why it cannot be trained
 
-    def add(self, report: Report) -> None:
-        """Store a report."""
-        self._reports[report.step] = report
-        self.changed.set()
-
-    def fail(self, error: Exception) -> None:
-        """Store the error that ends the segment; the first one counts."""
-        self.error = self.error or error
-        self.changed.set()
-
-    def next(self, after: int) -> Report | None:
-        """Return the first report after a step; None if the engine has not made it yet."""
-        return next((self._reports[step] for step in sorted(self._reports) if step > after), None)
+    def continue_as(self, assignment: Assignment) -> None:
+        """Continue as a later assignment of the trial: the client asks from its beginning on."""
+        if assignment.segment > self.number:
+            self.number, self.sent = assignment.segment, assignment.after
 
 
 class Worker:
@@ -117,8 +107,12 @@ class Worker:
         self._device, self._gated = device, gated
         self._meter = ProcessMeter(device)
         self._segments: dict[str, _Segment] = {}
+        self._stopped: dict[str, int] = {}  # trial → number of its last assignment that was stopped
+        self._outbox: list[tuple[_Segment, Report]] = []  # until they are in the journal
         self._released: dict[str, int] = {}  # trial → step of its last released report
-        self._broken: Exception | None = None  # set when the engine's thread has died
+        self._changed = asyncio.Event()  # something may be ready to send
+        self._broken = ""  # why the engine's thread has died
+        self._is_over = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         # A queue from the event loop to the engine's thread; the rest belongs to that thread, and
@@ -149,53 +143,64 @@ class Worker:
     async def start(self, assignment: Assignment) -> None:
         """Queue a trial for the engine; a trial that is queued or in training continues.
 
-        Raises:
-            TrialError: if the specification is invalid.
-            WorkerError: if the engine broke, with the reason.
+        A specification that cannot be read fails the assignment, as `next_reports` says. An engine
+        that broke takes no trial: the driver starts it again when the worker is back.
         """
-        if self._broken is not None:
-            raise self._broken
         trial_id = assignment.trial_id
+        if self._broken or assignment.segment <= self._stopped.get(trial_id, -1):
+            return  # the stop of this very assignment has overtaken it
         segment = self._segments.get(trial_id)
         if segment is not None:
-            # The driver starts each segment, and its client once more (in whichever order their
-            # calls arrive), and again after a lost answer. `after` only grows: `stop` reads it.
-            segment.after = max(segment.after, assignment.after)
+            segment.continue_as(assignment)
+            self._changed.set()
             return
-        segment = _Segment(assignment.after)
+        segment = self._segments[trial_id] = _Segment(assignment)
         if assignment.reports:
             for report in assignment.reports:
-                segment.add(replace(report, trial_id=trial_id))
-        else:
-            try:
-                spec = TrialSpec.model_validate_json(assignment.spec)
-            except ValueError as error:
-                raise TrialError(f"invalid specification: {error}") from error
-            from model.checkpoints.store import CheckpointRef
+                self._send(segment, replace(report, trial_id=trial_id))
+            return
+        try:
+            spec = TrialSpec.model_validate_json(assignment.spec)
+        except ValueError as error:
+            self._refuse(segment, f"invalid specification: {error}")
+            return
+        from model.checkpoints.store import CheckpointRef
 
-            source = assignment.source
-            resume = None if source is None else CheckpointRef(*source)
-            self._submit(partial(self._admit, segment, trial_id, spec, resume, assignment.after))
-        self._segments[trial_id] = segment
+        source = assignment.source
+        resume = None if source is None else CheckpointRef(*source)
+        self._submit(partial(self._admit, segment, trial_id, spec, resume, assignment.after))
 
-    async def next_report(self, trial_id: str, after: int) -> Report:
-        """Wait for the first report of a trial after a step, and for its release.
+    async def next_reports(self, received: Mapping[int, int]) -> Batch:
+        """Wait until a trial has a report that is released, or cannot go on; return all such news.
 
-        Raises:
-            TrialError: if the trial cannot be trained, was stopped or was never started.
-            WorkerError: if the engine broke, with the reason.
+        Args:
+            received: what the caller has received from this worker (`Batch.received`). All that has
+                not been received is sent again, so that a lost answer loses nothing.
         """
-        segment = self._segments.get(trial_id)
-        if segment is None:
-            raise self._broken or TrialError(f"this worker does not train trial {trial_id}")
+        for segment in self._segments.values():
+            segment.sent = max(segment.sent, received.get(segment.number, 0))
         while True:
-            report = segment.next(after)
-            if report is not None and self._is_released(report):
-                return report
-            if segment.error is not None:
-                raise segment.error
-            segment.changed.clear()
-            await segment.changed.wait()
+            batch = self._batch()
+            if self._is_over or batch != Batch():
+                return batch
+            self._changed.clear()
+            await self._changed.wait()
+
+    def _batch(self) -> Batch:
+        """Return all news that can be sent."""
+        return Batch(
+            tuple(
+                (segment.number, report)
+                for segment, report in self._outbox
+                if report.step > segment.sent and self._is_released(report)
+            ),
+            tuple(
+                Failure(segment.number, trial_id, segment.error)
+                for trial_id, segment in self._segments.items()
+                if segment.error and segment.sent < ALL_STEPS
+            ),
+            self._broken,
+        )
 
     def _is_released(self, report: Report) -> bool:
         return not self._gated or report.step <= self._released.get(report.trial_id, 0)
@@ -203,45 +208,50 @@ class Worker:
     async def release_reports(self, trial_id: str, step: int) -> None:
         """Release the reports of a trial up to a step; may be called before `start`, and again."""
         self._released[trial_id] = max(step, self._released.get(trial_id, 0))
-        if trial_id in self._segments:
-            self._segments[trial_id].changed.set()
+        self._changed.set()
+
+    async def end_waiting(self) -> None:
+        """Let `next_reports` return at once from now on: the search is over."""
+        self._is_over = True
+        self._changed.set()
 
     async def prune_checkpoints(self, trial_id: str, step: int) -> None:
         """Delete checkpoints older than the one before `step`, whose report is recorded."""
+        self._outbox = [
+            (segment, report)
+            for segment, report in self._outbox
+            if report.trial_id != trial_id or report.step > step
+        ]
         self._submit(partial(self._engine.prune_checkpoints, trial_id, step))
 
-    async def stop(self, trial_id: str, keep: bool = True, step: int | None = None) -> None:
+    async def stop(self, trial_id: str, segment: int, keep: bool = True) -> None:
         """Free the slot of a trial and withdraw its releases; calling it again changes nothing.
 
         Args:
             trial_id: number of the trial.
+            segment: number of its assignment. The trial may be resumed at once, and the calls of
+                the driver may overtake each other: a later assignment is not stopped.
             keep: False to delete the checkpoints of the trial.
-            step: step of the report after which the trial was paused or stopped, if one was. The
-                trial may be resumed from this report at once, and the calls of driver and client
-                may overtake each other: if a segment after `step` has started, this call refers to
-                the previous segment and is ignored.
         """
-        segment = self._segments.get(trial_id)
-        if segment is not None and step is not None and segment.after >= step:
+        self._stopped[trial_id] = max(segment, self._stopped.get(trial_id, -1))
+        current = self._segments.get(trial_id)
+        if current is not None and current.number > segment:
             return
         self._segments.pop(trial_id, None)
         self._released.pop(trial_id, None)
-        if segment is not None:
-            segment.fail(TrialError(f"trial {trial_id} was stopped"))
+        self._outbox = [pair for pair in self._outbox if pair[0] is not current]
         self._submit(partial(self._free, trial_id, keep))
 
     async def ping(self) -> dict[str, Any]:
         """Answer as long as the process lives.
 
         Returns:
-            pid and host; engine_steps, number of steps of the engine; is_healthy, False once the
-            engine is broken.
+            pid and host; engine_steps, number of steps of the engine.
         """
         return {
             "pid": os.getpid(),
             "host": platform.node(),
             "engine_steps": self._engine_steps,
-            "is_healthy": self._broken is None,
         }
 
     async def measure_load(self) -> dict[str, float]:
@@ -295,7 +305,7 @@ class Worker:
                     self._first_turn = time.time()
                 for report in self._engine.step():
                     segment = self._in_engine[report.trial_id]
-                    self._call_in_loop(segment.add, report)
+                    self._call_in_loop(self._send, segment, report)
                     if report.status is not Status.TRAINING:
                         del self._in_engine[report.trial_id]
                 while self._engine.failures:
@@ -326,7 +336,7 @@ class Worker:
 
     def _fail(self, trial_id: str, error: Exception) -> None:
         segment = self._in_engine.pop(trial_id)
-        self._call_in_loop(segment.fail, TrialError(str(error)))
+        self._call_in_loop(self._refuse, segment, str(error))
 
     def _call_in_loop(self, function: Callable[..., None], *arguments: Any) -> None:
         """Call a function in the event loop; do nothing if the loop is closed."""
@@ -342,12 +352,22 @@ class Worker:
 
     # the event loop again -------------------------------------------------------------------
 
+    def _send(self, segment: _Segment, report: Report) -> None:
+        """Put a report into the outbox, unless its trial was stopped meanwhile."""
+        if self._segments.get(report.trial_id) is segment:
+            self._outbox.append((segment, report))
+            self._changed.set()
+
+    def _refuse(self, segment: _Segment, reason: str) -> None:
+        """Note that an assignment cannot be trained; the first reason counts."""
+        segment.error = segment.error or " ".join(reason.split())
+        self._changed.set()
+
     def _break(self, error: Exception) -> None:
-        """Pass the error to every client, then exit: Ray restarts the worker."""
+        """Let the client know, then exit: Ray restarts the worker."""
         assert self._loop is not None
-        self._broken = WorkerError(f"the engine broke: {type(error).__name__}: {error}")
-        for segment in self._segments.values():
-            segment.fail(self._broken)
+        self._broken = f"the engine broke: {type(error).__name__}: {' '.join(str(error).split())}"
+        self._changed.set()
         self._loop.call_later(_EXIT_DELAY_SECONDS, _exit_process)
 
 

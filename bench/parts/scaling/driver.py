@@ -28,10 +28,27 @@ from tuner.journal.events import SearchBegun, SessionBegun
 from tuner.journal.journal import Journal
 from tuner.space.data_facts import DataFacts
 from tuner.space_file.load import load_space
+from tuner.workers.assignment import Assignment
+from tuner.workers.batch import Batch
 from tuner.workers.watchdog import Watchdog
 
 SLOTS = 4
 FACTS = DataFacts(300, 1_000_000, 20_000, "data", "tokenizer")
+
+
+class Starts:
+    """Worker that only notes which assignment of a trial is the newest."""
+
+    def __init__(self) -> None:
+        self.segments: dict[int, int] = {}
+
+    def __getattr__(self, name: str) -> Starts:
+        return self
+
+    def remote(self, *arguments: Any) -> None:
+        """Take the call of any method."""
+        if arguments and isinstance(arguments[0], Assignment):
+            self.segments[arguments[0].number] = arguments[0].segment
 
 
 class Ignore:
@@ -69,8 +86,9 @@ def conducted(
     journal.append(SearchBegun(space, "", FACTS))
     journal.append(SessionBegun({}, SLOTS, in_order=True))
     conductor = Conductor(space, FACTS, SLOTS)
+    starts = Starts()
     driver = Driver(
-        conductor, journal, [ignore, ignore],
+        conductor, journal, [starts, starts],
         [TrackerObserver(ignore, {}), ViewObserver(SilentView(), conductor.board.metric)],
         in_order=True, check_interrupt=lambda: None, watchdog=Watchdog([]),
     )  # fmt: skip
@@ -78,15 +96,9 @@ def conducted(
     samples: dict[str, list[float]] = {"trials": [], "seconds": [], "bytes": []}
     began = time.process_time()
     driver.begin()
-    driver.release_reports()
-    while True:
-        while driver.next_assignment() is not None:
-            pass
-        expected = conductor.expected
-        if expected is None:
-            break
+    while (expected := conductor.expected) is not None:
         row = conductor.board.trials[expected[0]]
-        driver.record_report(row.number, report(row))
+        driver.record([(0, Batch(((starts.segments[row.number], report(row)),)))])
         if places and len(conductor.board.trials) >= places[0]:
             samples["trials"].append(places.pop(0))
             samples["seconds"].append(time.process_time() - began)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import pytest
 
 from model.engine.report import Report
 from tests.tuner.simulated_search import FACTS, space_of, trained
+from tests.tuner.workers.scripted_workers import Clock
 from tuner.conductor.conductor import Conductor
 from tuner.conductor.trial import Trial
+from tuner.driver import driver as driver_module
 from tuner.driver.driver import Driver, SearchHalted
 from tuner.driver.observer import SearchObserver, TrackerObserver, ViewObserver
 from tuner.driver.view import SilentView
@@ -21,7 +24,8 @@ from tuner.journal.events import SearchBegun, SessionBegun
 from tuner.journal.journal import Journal, read_journal
 from tuner.journal.repeat import repeat, restored_decisions
 from tuner.workers.assignment import Assignment
-from tuner.workers.watchdog import Watchdog
+from tuner.workers.batch import Batch, Failure
+from tuner.workers.watchdog import Watchdog, WorkerChange, WorkerEvent
 
 
 class Recorder:
@@ -91,11 +95,36 @@ class Setting:
     def calls(self, name: str) -> list[tuple[Any, ...]]:
         return [call[1:] for call in self.worker_calls if call[0] == name]
 
+    def running(self) -> dict[int, Assignment]:
+        """The assignments that were started and not stopped since, by number of the trial."""
+        running: dict[int, Assignment] = {}
+        for name, *arguments in self.worker_calls:
+            if name == "start":
+                running[arguments[0].number] = arguments[0]
+            elif name == "stop" and running[int(arguments[0])].segment == arguments[1]:
+                del running[int(arguments[0])]
+        return running
+
+    def batch(self, *numbers: int) -> Batch:
+        """Return the next reports of some trials; a trial that is named twice makes two."""
+        steps = {n: trial.step for n, trial in self.driver.conductor.board.trials.items()}
+        reports = []
+        for number in numbers:
+            trial = self.driver.conductor.board.trials[number]
+            steps[number] = next(s for s in trial.spec.report_steps if s > steps[number])
+            segment = self.running()[number].segment if number in self.running() else 0
+            reports.append((segment, trained(trial, steps[number])))
+        return Batch(tuple(reports))
+
     def report(self, number: int) -> bool:
-        """Pass the next report of a trial to the driver."""
-        trial = self.driver.conductor.board.trials[number]
-        step = next(s for s in trial.spec.report_steps if s > trial.step)
-        return self.driver.record_report(number, trained(trial, step))
+        """Pass the next report of a trial to the driver; return True if the trial continues."""
+        self.driver.record([(0, self.batch(number))])
+        return number in self.running()
+
+    def fail(self, number: int, reason: str) -> None:
+        """Pass it to the driver that the worker cannot train a trial."""
+        segment = self.running()[number].segment
+        self.driver.record([(0, Batch(failures=(Failure(segment, str(number), reason),)))])
 
 
 @pytest.fixture
@@ -110,51 +139,56 @@ def setting(tmp_path: Path, conductor: Conductor) -> Iterator[Setting]:
     setting.journal.close()
 
 
-def test_driver_hands_out_assignments_and_releases_the_expected_report(setting: Setting) -> None:
+def test_driver_starts_assignments_and_releases_the_expected_report(setting: Setting) -> None:
     driver = setting.driver
     driver.begin()
-    first, second = driver.next_assignment(), driver.next_assignment()
-    assert first is not None
-    assert second is not None
+    first, second = setting.running().values()
     assert (first.number, first.after, first.source) == (0, 0, None)
     assert second.number == 1
-    assert driver.next_assignment() is None
+    assert first.segment != second.segment
     assert not driver.is_over
-    assert setting.calls("release_reports") == []  # `release_reports` has not been called
-    driver.release_reports()
-    assert setting.calls("release_reports")[0] == (
-        "0",
-        driver.conductor.board.trials[0].spec.report_steps[0],
-    )
-    assert setting.report(0)
     trials = driver.conductor.board.trials
+    assert setting.calls("release_reports") == [("0", trials[0].spec.report_steps[0])]
+    assert setting.report(0)
     assert setting.calls("release_reports")[-1] == ("1", trials[1].spec.report_steps[0])
     assert setting.calls("prune_checkpoints") == [("0", trials[0].step)]
 
 
-def test_driver_journals_before_it_acts(setting: Setting, tmp_path: Path) -> None:
-    driver = setting.driver
+def test_driver_journals_before_it_acts(
+    setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also several reports that come together: one write of the journal, then the orders."""
+    driver, journal = setting.driver, setting.journal
+    lengths: list[tuple[int, int]] = []
+    send = driver._orders.send
+    monkeypatch.setattr(
+        driver._orders,
+        "send",
+        lambda: (
+            lengths.append((len(setting.worker_calls), len(read_journal(journal.path.parent)))),
+            send(),
+        ),
+    )
     driver.begin()
-    kinds = [e.kind for e in read_journal(tmp_path / "lm-1")]
-    assert kinds == ["search", "session", "trial", "trial"]
-    # no client has asked for an assignment yet, but the workers start
-    calls = [(name, started.trial_id) for name, started in setting.worker_calls]
-    assert calls == [("start", "0"), ("start", "1")]
-    driver.next_assignment()
-    setting.report(0)
-    assert [e.kind for e in read_journal(tmp_path / "lm-1")][-1] == "report"
+    assert [e.kind for e in read_journal(tmp_path / "lm-1")] == [
+        "search", "session", "trial", "trial",
+    ]  # fmt: skip
+    assert lengths == [(0, 4)]
+    before = len(setting.worker_calls)
+    driver.record([(0, setting.batch(0, 0))])
+    assert lengths[1] == (before, 6)
+    assert [e.kind for e in read_journal(tmp_path / "lm-1")][4:] == ["report"] * 2
+    assert len(setting.worker_calls) > before
 
 
-def test_driver_starts_the_assignments_of_its_clients(setting: Setting) -> None:
+def test_driver_fills_the_slot_of_a_trial_that_cannot_be_trained(setting: Setting) -> None:
     driver = setting.driver
     driver.begin()
-    for (started,) in setting.calls("start"):
-        assert driver.next_assignment() is started
-    driver.release_reports()
-    driver.fail(0, "the worker died")
+    setting.fail(0, "out of memory")
+    assert driver.conductor.board.trials[0].outcome == "failed: out of memory"
     assert [started.number for (started,) in setting.calls("start")] == [0, 1, 2]
     driver.halt("interrupted")
-    driver.fail(1, "the worker died")
+    setting.fail(1, "out of memory")
     assert len(setting.calls("start")) == 3, "a halted search starts nothing"
 
 
@@ -162,13 +196,11 @@ def test_driver_that_was_replaced_orders_nothing(setting: Setting, tmp_path: Pat
     """Its workers delete no checkpoint, and its observers hear of nothing."""
     driver = setting.driver
     driver.begin()
-    driver.next_assignment()
-    driver.release_reports()
     setting.report(0)
     data = setting.journal.path.read_bytes()
     Epoch.claim(tmp_path / "lm-1", newest(tmp_path / "lm-1")).end()
     before = (*setting.worker_calls,), (*setting.tracker_calls,)
-    for act in (lambda: setting.report(0), lambda: driver.fail(0, "it died"), driver.tick):
+    for act in (lambda: setting.report(0), lambda: setting.fail(0, "it died"), driver.tick):
         with pytest.raises(Replaced):
             act()
     assert ((*setting.worker_calls,), (*setting.tracker_calls,)) == before
@@ -176,34 +208,47 @@ def test_driver_that_was_replaced_orders_nothing(setting: Setting, tmp_path: Pat
     setting.journal._waiting.clear()  # the fixture closes it
 
 
-def test_driver_ignores_a_report_of_a_client_that_was_given_up(setting: Setting) -> None:
+def test_driver_ignores_news_of_an_assignment_that_was_stopped(setting: Setting) -> None:
     driver = setting.driver
     driver.begin()
-    driver.next_assignment()
-    driver.next_assignment()
-    driver.fail(1, "the worker died")
+    late = setting.batch(1)
+    failure = Batch(failures=(Failure(setting.running()[1].segment, "1", "again"),))
+    setting.fail(1, "out of memory")
     before = len(read_journal(setting.journal.path.parent))
-    assert not setting.report(1)
-    driver.fail(1, "again")
+    driver.record([(0, late), (0, failure)])
     assert len(read_journal(setting.journal.path.parent)) == before
-    assert driver.conductor.board.trials[1].outcome == "failed: the worker died"
-    assert ("1", False, None) in setting.calls("stop")
+    assert driver.conductor.board.trials[1].outcome == "failed: out of memory"
+    assert [(trial, keep) for trial, _, keep in setting.calls("stop")] == [("1", False)]
+
+
+def test_a_report_after_the_pause_of_its_trial_is_not_taken(
+    tmp_path: Path, conductor: Conductor
+) -> None:
+    """A worker sends what comes after the pause; a resumed trial sends it again."""
+    setting = Setting(tmp_path, conductor, in_order=False)
+    driver = setting.driver
+    driver.begin()
+    board = driver.conductor.board
+    setting.report(0)
+    driver.record([(0, setting.batch(1, 1))])
+    assert [trial.number for trial in board.paused] == [1]
+    assert [r.step for r in board.trials[1].reports] == board.trials[1].report_steps[:1]
+    setting.journal.close()
 
 
 def test_driver_pauses_and_resumes_trials(setting: Setting) -> None:
     driver = setting.driver
     driver.begin()
-    resumed: list[Assignment] = []
     while not driver.is_over:
-        while assignment := driver.next_assignment():
-            if assignment.after:
-                resumed.append(assignment)
         expected = driver.conductor.expected
         assert expected is not None
         setting.report(expected[0])
     driver.close()
+    resumed = [started for (started,) in setting.calls("start") if started.after]
+    assert resumed
     assert all(each.source == (each.trial_id, each.after) for each in resumed)
-    kept = {int(number): keep for number, keep, _ in setting.calls("stop")}
+    assert setting.calls("end_waiting") == [()], "the clients may return"
+    kept = {int(number): keep for number, _, keep in setting.calls("stop")}
     board = driver.conductor.board
     assert all(kept[trial.number] for trial in board.trials.values() if trial.has_finished)
     assert all(trial.outcome for trial in board.trials.values())
@@ -217,8 +262,6 @@ def test_driver_halts_when_no_trial_can_report(setting: Setting) -> None:
 
     driver = setting.driver
     driver.begin()
-    driver.next_assignment()
-    driver.next_assignment()
     driver.tick()
     setting.interrupt = interrupt
     driver.tick()
@@ -229,12 +272,123 @@ def test_driver_halts_when_no_trial_can_report(setting: Setting) -> None:
     assert not setting.report(1)
     with pytest.raises(SearchHalted):
         driver.tick()
-    assert driver.is_over
-    assert driver.next_assignment() is None
+    assert setting.running() == {}
     driver.close()
     ended = {call[1]: call[2] for call in setting.tracker_calls if call[0] == "end_trial"}
     assert ended[0] == "interrupted"
-    assert all(keep for _, keep, _ in setting.calls("stop"))
+    assert all(keep for _, _, keep in setting.calls("stop"))
+
+
+def test_after_sigterm_the_reports_under_way_have_a_second(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`ray job stop` and `docker stop` kill soon afterwards."""
+    driver, clock = setting.driver, Clock()
+    monkeypatch.setattr(driver_module.time, "monotonic", clock)
+    driver.begin()
+    driver.halt("interrupted", signal.SIGTERM)
+    assert setting.view.texts[-1].startswith("ended by SIGTERM")
+    clock.now += 0.9
+    driver.tick()
+    clock.now += 0.2
+    with pytest.raises(SearchHalted):
+        driver.tick()
+
+
+class ScriptedWatchdog:
+    """A watchdog that finds what a test says."""
+
+    def __init__(self) -> None:
+        self.changes: list[WorkerChange] = []
+
+    def check(self) -> list[WorkerChange]:
+        changes, self.changes = self.changes, []
+        return changes
+
+
+@pytest.fixture
+def faults(setting: Setting) -> ScriptedWatchdog:
+    setting.driver._watchdog = dog = ScriptedWatchdog()  # type: ignore[assignment]
+    return dog
+
+
+LOST = WorkerChange(0, WorkerEvent.LOST, "the worker died")
+BACK = WorkerChange(0, WorkerEvent.BACK)
+
+
+def test_trials_of_a_worker_that_died_go_on_from_their_last_reports(
+    setting: Setting, faults: ScriptedWatchdog
+) -> None:
+    driver = setting.driver
+    driver.begin()
+    setting.report(0)
+    late = setting.batch(0)
+    before = setting.running()
+    faults.changes = [LOST]
+    driver.tick()
+    assert setting.running() == before, "there is no process to start them in"
+    faults.changes = [BACK]
+    driver.tick()
+    step = driver.conductor.board.trials[0].step
+    again = setting.running()
+    assert (again[0].after, again[0].source) == (step, ("0", step))
+    assert (again[1].after, again[1].source) == (0, None), "it had no report"
+    assert all(again[n].segment > before[n].segment for n in (0, 1))
+    events = len(read_journal(setting.journal.path.parent))
+    driver.record([(0, late)])
+    assert len(read_journal(setting.journal.path.parent)) == events, "of the process before"
+    assert setting.report(0)
+    assert "worker 0 has restarted" in setting.view.texts
+
+
+@pytest.mark.parametrize("broken", ["", "the engine broke: ValueError: no luck"])
+def test_a_trial_fails_when_its_worker_has_died_three_times(
+    setting: Setting, faults: ScriptedWatchdog, broken: str
+) -> None:
+    """A report resets the count."""
+    driver = setting.driver
+    driver.begin()
+    trials = driver.conductor.board.trials
+    for _ in range(2):
+        faults.changes = [LOST, BACK]
+        driver.tick()
+    setting.report(0)
+    for _ in range(2):
+        if broken:
+            driver.record([(0, Batch(broken=broken))])
+        faults.changes = [LOST, BACK]
+        driver.tick()
+        reason = broken or "the worker died"
+        assert trials[1].outcome == (
+            f"failed: the worker of trial 1 died 3 times before its next report: {reason}"
+        )
+    assert trials[0].outcome is None
+    faults.changes = [LOST, BACK]
+    driver.tick()
+    assert trials[0].outcome is not None
+
+
+def test_trials_of_a_worker_that_does_not_come_back_fail(
+    setting: Setting, faults: ScriptedWatchdog
+) -> None:
+    driver = setting.driver
+    driver.begin()
+    faults.changes = [LOST, WorkerChange(0, WorkerEvent.GONE, "cannot be restarted: no memory")]
+    driver.tick()
+    assert driver.conductor.board.trials[0].outcome == (
+        "failed: the worker of trial 0 cannot be restarted: no memory; it died of: the worker died"
+    )
+    assert sorted(setting.running()) == [2, 3]
+
+
+def test_trials_fail_whose_client_fails(setting: Setting) -> None:
+    driver = setting.driver
+    driver.begin()
+    driver.fail_trials([1], "another client")
+    assert sorted(setting.running()) == [0, 1]
+    driver.fail_trials([0], "no memory")
+    assert driver.conductor.board.trials[1].outcome == "failed: no memory"
+    assert sorted(setting.running()) == [2, 3]
 
 
 def test_driver_resumes_where_the_journal_ends(
@@ -243,8 +397,6 @@ def test_driver_resumes_where_the_journal_ends(
     driver = setting.driver
     driver.begin()
     for _ in range(5):
-        while driver.next_assignment():
-            pass
         expected = driver.conductor.expected
         assert expected is not None
         setting.report(expected[0])
@@ -257,9 +409,8 @@ def test_driver_resumes_where_the_journal_ends(
     other = Setting(tmp_path, again)
     other.driver.begin()
     trials = again.board.trials
-    for _ in range(2):
-        resumed = other.driver.next_assignment()
-        assert resumed is not None
+    assert len(other.running()) == 2
+    for resumed in other.running().values():
         assert resumed.after == trials[resumed.number].step
         assert resumed.source == ((resumed.trial_id, resumed.after) if resumed.after else None)
     caught_up = [call for call in other.tracker_calls if call[0] == "add_trial"]
@@ -274,10 +425,6 @@ def test_driver_without_order_takes_reports_as_they_come(
 ) -> None:
     setting = Setting(tmp_path, conductor, in_order=False)
     setting.driver.begin()
-    setting.driver.next_assignment()
-    setting.driver.next_assignment()
-    assert setting.calls("release_reports") == []
-    setting.driver.release_reports()
     assert {number for number, _ in setting.calls("release_reports")} == {"0", "1"}
     setting.report(1)
     assert setting.report(0)
@@ -289,7 +436,6 @@ def test_driver_reports_a_journal_that_cannot_be_written(
 ) -> None:
     driver = setting.driver
     driver.begin()
-    driver.next_assignment()
     monkeypatch.setattr(setting.journal, "problem", "cannot write the journal: no space left")
     monkeypatch.setattr(setting.journal, "retry", lambda: None)
     driver.tick()
@@ -301,14 +447,15 @@ def test_driver_reports_a_journal_that_cannot_be_written(
 
 
 class EventRecorder(SearchObserver):
-    """Records the events of a search, each with the last event of the journal at its time."""
+    """Records the events of a search, each with the number of the journal's events until then."""
 
-    def __init__(self, folder: Path) -> None:
-        self.events: list[tuple[str, int, str]] = []
-        self._folder = folder
+    journal: Journal
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, int, int]] = []
 
     def _add(self, name: str, trial: Trial) -> None:
-        self.events.append((name, trial.number, read_journal(self._folder)[-1].kind))
+        self.events.append((name, trial.number, len(self.journal.digests)))
 
     def trial_restored(self, trial: Trial) -> None:
         self._add("restored", trial)
@@ -327,44 +474,35 @@ class EventRecorder(SearchObserver):
 
 
 def test_driver_calls_observers_after_the_journal(tmp_path: Path, conductor: Conductor) -> None:
-    recorder = EventRecorder(tmp_path / "lm-1")
+    recorder = EventRecorder()
     setting = Setting(tmp_path, conductor, observers=[recorder])
+    recorder.journal = setting.journal
     setting.driver.begin()
-    setting.driver.next_assignment()
-    setting.driver.next_assignment()
     setting.report(0)
-    setting.driver.fail(1, "the worker died")
+    setting.fail(1, "the worker died")
     setting.driver.halt("interrupted")
     setting.driver.close()
-    assert recorder.events[:5] == [
-        ("started", 0, "trial"),
-        ("started", 1, "trial"),
-        ("reported", 0, "report"),
-        ("failed: the worker died", 1, "outcome"),
-        ("started", 2, "trial"),
+    assert recorder.events == [
+        ("started", 0, 3),
+        ("started", 1, 4),
+        ("reported", 0, 5),
+        ("failed: the worker died", 1, 7),
+        ("started", 2, 8),
+        ("interrupted", 0, 9),
+        ("interrupted", 2, 10),
     ]
-    assert recorder.events[5:] == [("interrupted", n, "outcome") for n in (0, 2)]
     assert setting.view.texts[-1] == "one trial is missing"
     setting.journal.close()
 
 
 def test_search_runs_without_observers(tmp_path: Path, conductor: Conductor) -> None:
-    journal = Journal.open(tmp_path / "lm-1")
-    driver = Driver(
-        conductor,
-        journal,
-        [Recorder([])],
-        in_order=True,
-        check_interrupt=lambda: None,
-        watchdog=Watchdog([]),
-    )
-    driver.begin()
-    while not driver.is_over:
-        while driver.next_assignment():
-            pass
+    setting = Setting(tmp_path, conductor)
+    setting.driver._observers = ()
+    setting.driver.begin()
+    while not setting.driver.is_over:
         expected = conductor.expected
         assert expected is not None
-        driver.record_report(expected[0], trained(conductor.board.trials[expected[0]], expected[1]))
-    driver.close()
-    journal.close()
+        setting.report(expected[0])
+    setting.driver.close()
+    setting.journal.close()
     assert all(trial.outcome for trial in conductor.board.trials.values())

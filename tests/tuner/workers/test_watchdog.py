@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import ray
+from ray.exceptions import ActorDiedError
 
 from tests.tuner.workers.scripted_workers import Clock, FakeWorker, patch_ray
 from tuner.workers import watchdog as watchdog_module
@@ -23,6 +24,17 @@ def killed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.setattr(os, "kill", lambda pid, number: calls.append((pid, number)))
     monkeypatch.setattr(watchdog_module, "_is_ray_process", lambda pid: pid != 99)
     return calls
+
+
+FROZEN = WorkerEvent.FROZEN, "it did not answer for 60 seconds"
+
+
+LOST = WorkerChange(
+    1,
+    WorkerEvent.LOST,
+    f"The actor {b'0'.hex() * 16} is unavailable: gone. The task may or may not have been executed "
+    f"on the actor.",
+)
 
 
 class Watch:
@@ -58,7 +70,7 @@ def test_watchdog_leaves_workers_that_answer(watch: Watch, killed: list[Any]) ->
 def test_watchdog_kills_frozen_workers(watch: Watch, killed: list[Any]) -> None:
     watch.pass_time(10, {0: 11, 1: 12})
     assert watch.pass_time(59, {0: 11}) == []
-    assert watch.pass_time(5, {0: 11}) == [WorkerChange(1, WorkerEvent.FROZEN)]
+    assert watch.pass_time(5, {0: 11}) == [WorkerChange(1, *FROZEN)]
     assert killed == [(12, 9)]
     assert watch.pass_time(100, {0: 11}) == [], "the new one has time to start"
     assert watch.pass_time(5, {0: 11, 1: 13}) == [WorkerChange(1, WorkerEvent.BACK)]
@@ -71,8 +83,8 @@ def test_watchdog_kills_through_ray_on_another_machine(watch: Watch, killed: lis
     watch.workers[0].answer(11, "elsewhere")
     watch.workers[1].answer(99)  # a pid that another process has by now
     assert watch.pass_time(64, {}) == [
-        WorkerChange(0, WorkerEvent.FROZEN),
-        WorkerChange(1, WorkerEvent.FROZEN),
+        WorkerChange(0, *FROZEN),
+        WorkerChange(1, *FROZEN),
     ]
     assert killed == [(worker, False) for worker in watch.workers]
 
@@ -81,7 +93,7 @@ def test_watchdog_reports_lost_workers_and_their_return(watch: Watch, killed: li
     watch.pass_time(10, {0: 11, 1: 12})
     watch.pass_time(2, {0: 11})
     watch.workers[1].die()
-    assert watch.pass_time(2, {0: 11}) == [WorkerChange(1, WorkerEvent.LOST)]
+    assert watch.pass_time(2, {0: 11}) == [LOST]
     for _ in range(3):  # Ray is restarting it
         watch.workers[1].die()
         assert watch.pass_time(2, {0: 11}) == []
@@ -89,9 +101,31 @@ def test_watchdog_reports_lost_workers_and_their_return(watch: Watch, killed: li
     assert killed == []
 
 
+def test_watchdog_gives_a_worker_up_that_does_not_restart(watch: Watch, killed: list[Any]) -> None:
+    """It may restart later: the event comes as long as it does not."""
+    watch.pass_time(10, {0: 11, 1: 12})
+    changes = []
+    for _ in range(305):
+        changes += watch.pass_time(2, {0: 11})
+        watch.workers[1].die()
+    gone = WorkerChange(1, WorkerEvent.GONE, "did not restart within 600 seconds")
+    assert changes == [LOST, *[gone] * (len(changes) - 1)]
+    assert 2 <= len(changes) < 8
+    assert watch.pass_time(2, {0: 11, 1: 13}) == [WorkerChange(1, WorkerEvent.BACK)]
+
+
+def test_watchdog_gives_a_worker_up_that_ray_gave_up(watch: Watch, killed: list[Any]) -> None:
+    watch.pass_time(10, {0: 11, 1: 12})
+    watch.pass_time(2, {0: 11})
+    watch.workers[1].asked[-1].value = ActorDiedError()
+    (change,) = watch.pass_time(1, {0: 11})
+    assert (change.worker, change.event) == (1, WorkerEvent.GONE)
+    assert change.reason.startswith("cannot be restarted: The actor died")
+
+
 def test_watchdog_gives_workers_time_to_start(watch: Watch, killed: list[Any]) -> None:
     assert watch.pass_time(590, {0: 11}) == []
-    assert watch.pass_time(20, {0: 11}) == [WorkerChange(1, WorkerEvent.FROZEN)]
+    assert watch.pass_time(20, {0: 11}) == [WorkerChange(1, *FROZEN)]
     assert killed == [(watch.workers[1], False)], "the pid is unknown"
 
 

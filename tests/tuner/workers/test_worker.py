@@ -21,9 +21,9 @@ from model.engine.engine import Engine
 from model.engine.report import Report, Status
 from model.spec.trial import Continues, TrialSpec
 from tests.conftest import MakeSpec
-from tuner.errors import TrialError, WorkerError
 from tuner.workers import worker as worker_module
 from tuner.workers.assignment import Assignment
+from tuner.workers.batch import Batch, Failure
 from tuner.workers.worker import Worker
 
 Tokens = tuple[np.ndarray, np.ndarray]
@@ -56,8 +56,35 @@ async def start(
     after: int = 0,
     source: tuple[str, int] | None = None,
     reports: tuple[Report, ...] = (),
+    segment: int = 0,
 ) -> None:
-    await worker.start(Assignment(trial_id, 0, spec, after, source, reports))
+    await worker.start(Assignment(trial_id, 0, spec, after, source, reports, segment))
+
+
+class Client:
+    """Asks a worker for batches, and says what it has received."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._received: dict[int, int] = {}
+        self.reports: list[tuple[int, Report]] = []
+        self.failures: list[Failure] = []
+
+    async def read(self) -> Batch:
+        batch = await self._worker.next_reports(self._received)
+        self._received = batch.received
+        self.reports += batch.reports
+        self.failures += batch.failures
+        return batch
+
+    def of(self, trial_id: str) -> list[Report]:
+        return [report for _, report in self.reports if report.trial_id == trial_id]
+
+    async def rest(self, trial_id: str) -> list[Report]:
+        """Read until a trial has ended; return all its reports."""
+        while not self.of(trial_id) or self.of(trial_id)[-1].status is Status.TRAINING:
+            await self.read()
+        return self.of(trial_id)
 
 
 async def comes_soon(awaitable: Awaitable[Any]) -> bool:
@@ -67,14 +94,6 @@ async def comes_soon(awaitable: Awaitable[Any]) -> bool:
     except TimeoutError:
         return False
     return True
-
-
-async def rest(worker: Worker, trial_id: str, after: int = 0) -> list[Report]:
-    """Return the reports of a trial up to its last one."""
-    reports = [await worker.next_report(trial_id, after)]
-    while reports[-1].status is Status.TRAINING:
-        reports.append(await worker.next_report(trial_id, reports[-1].step))
-    return reports
 
 
 def alone(tokens: Tokens, spec: TrialSpec) -> list[dict[str, float]]:
@@ -90,7 +109,7 @@ def test_worker_reports_what_the_engine_reports(
     async def scenario() -> None:
         worker = make_worker()
         await start(worker, "7", spec.model_dump_json())
-        reports = await rest(worker, "7")
+        reports = await Client(worker).rest("7")
         assert [r.metrics() for r in reports] == alone(tokens, spec)
         assert (await worker.environment())["device"].startswith("cpu: ")
         usage = await worker.usage()
@@ -104,7 +123,6 @@ def test_worker_reports_what_the_engine_reports(
         ping = await worker.ping()
         assert ping["pid"] == os.getpid()
         assert ping["engine_steps"] >= 3
-        assert ping["is_healthy"]
 
     run(scenario())
 
@@ -151,31 +169,54 @@ def test_worker_measures_the_best_number_of_slots(
     assert file.is_file()
 
 
-def test_report_can_be_requested_again(make_spec: MakeSpec, make_worker: MakeWorker) -> None:
-    """A lost answer is repeated, and a repeated start does not start a second segment."""
+def test_reports_are_sent_again_until_they_are_received(
+    make_spec: MakeSpec, make_worker: MakeWorker
+) -> None:
+    """A lost answer is repeated, also to another client, and a repeated start starts nothing."""
 
     async def scenario() -> None:
         worker, spec = make_worker(), make_spec(steps=12, reports=3)
-        await start(worker, "7", spec.model_dump_json())
-        first = await worker.next_report("7", 0)
-        assert await worker.next_report("7", 0) is first
-        third = await worker.next_report("7", 8)
-        assert third.step == 12
-        await start(worker, "7", spec.model_dump_json(), 4, ("7", 4))
-        assert [r.step for r in await rest(worker, "7")] == [4, 8, 12]
-        assert (await worker.usage())["tokens"] == spec.budget_tokens
+        await start(worker, "7", spec.model_dump_json(), segment=3)
+        lost = await worker.next_reports({})
+        client = Client(worker)
+        assert [r.step for r in await client.rest("7")] == [4, 8, 12]
+        assert {segment for segment, _ in client.reports} == {3}
+        assert client.reports[: len(lost.reports)] == [*lost.reports]
+        await start(worker, "7", spec.model_dump_json(), segment=3)
+        assert not await comes_soon(client.read())
 
     run(scenario())
 
 
-def test_two_clients_may_wait_for_one_report(make_spec: MakeSpec, make_worker: MakeWorker) -> None:
-    """A client that counted as dead, and its successor."""
+def test_later_assignment_of_a_trial_gets_its_reports_from_its_beginning_on(
+    make_spec: MakeSpec, make_worker: MakeWorker
+) -> None:
+    """The trial was paused after its first report, and its client has received more by then."""
 
     async def scenario() -> None:
+        worker, spec = make_worker(), make_spec(steps=12, reports=3)
+        await start(worker, "7", spec.model_dump_json(), segment=3)
+        client = Client(worker)
+        await client.rest("7")
+        await start(worker, "7", spec.model_dump_json(), 4, ("7", 4), segment=4)
+        await start(worker, "7", spec.model_dump_json(), 0, segment=3)  # repeated, and late
+        again = await worker.next_reports({3: 12})
+        assert [(segment, r.step) for segment, r in again.reports] == [(4, 8), (4, 12)]
+        assert (await worker.usage())["tokens"] == spec.budget_tokens, "nothing is trained again"
+        await worker.prune_checkpoints("7", 8)
+        again = await worker.next_reports({})
+        assert [(segment, r.step) for segment, r in again.reports] == [(4, 12)]
+
+    run(scenario())
+
+
+def test_waiting_ends_with_the_search(make_worker: MakeWorker) -> None:
+    async def scenario() -> None:
         worker = make_worker()
-        await start(worker, "7", make_spec().model_dump_json())
-        both = await asyncio.gather(*(worker.next_report("7", 4) for _ in range(2)))
-        assert [r.step for r in both] == [8, 8]
+        waits = asyncio.ensure_future(worker.next_reports({}))
+        assert not await comes_soon(waits)
+        await worker.end_waiting()
+        assert await waits == await worker.next_reports({}) == Batch()
 
     run(scenario())
 
@@ -183,22 +224,23 @@ def test_two_clients_may_wait_for_one_report(make_spec: MakeSpec, make_worker: M
 def test_gate_holds_reports_back(make_spec: MakeSpec, make_worker: MakeWorker) -> None:
     async def scenario() -> None:
         worker, spec = make_worker(gated=True), make_spec(steps=12, reports=3)
+        client = Client(worker)
         await worker.release_reports("7", 4)  # before it has started
-        await start(worker, "7", spec.model_dump_json())
-        assert (await worker.next_report("7", 0)).step == 4
-        second = asyncio.ensure_future(worker.next_report("7", 4))
+        await start(worker, "7", spec.model_dump_json(), segment=1)
+        assert [r.step for _, r in (await client.read()).reports] == [4]
+        second = asyncio.ensure_future(client.read())
         assert not await comes_soon(second)
         await worker.release_reports("7", 2)  # an earlier step withdraws nothing
         await worker.release_reports("7", 8)
         await worker.release_reports("7", 8)
-        assert (await second).step == 8
-        third = asyncio.ensure_future(worker.next_report("7", 8))
+        assert [r.step for _, r in (await second).reports] == [8]
+        third = asyncio.ensure_future(client.read())
         assert not await comes_soon(third)
         await worker.release_reports("7", 100)
-        assert (await third).status is Status.FINISHED
-        await worker.stop("7")
-        await start(worker, "7", spec.model_dump_json())
-        assert not await comes_soon(worker.next_report("7", 0)), "stop withdrew the releases"
+        assert (await third).reports[0][1].status is Status.FINISHED
+        await worker.stop("7", 1)
+        await start(worker, "7", spec.model_dump_json(), segment=2)
+        assert not await comes_soon(client.read()), "stop withdrew the releases"
 
     run(scenario())
 
@@ -214,7 +256,7 @@ def test_gate_holds_reports_of_a_diverged_trial_back(
         )  # fmt: skip
         await start(worker, "7", wild.model_dump_json())
         await worker.release_reports("7", 40)
-        reports = await rest(worker, "7")
+        reports = await Client(worker).rest("7")
         assert reports[-1].status is Status.DIVERGED
 
     run(scenario())
@@ -230,10 +272,10 @@ def test_new_worker_resumes_after_the_last_report(
     async def scenario() -> None:
         first = make_worker()
         await start(first, "7", spec.model_dump_json())
-        await first.next_report("7", 4)
+        await Client(first).rest("7")
         again = make_worker()
         await start(again, "7", spec.model_dump_json(), 4, ("7", 4))
-        reports = await rest(again, "7", 4)
+        reports = await Client(again).rest("7")
         assert [r.step for r in reports] == [6, 8, 10, 12]
         assert [r.metrics() for r in reports] == expected[2:]
         assert (await again.usage())["tokens"] == 8 * spec.tokens_per_step
@@ -252,43 +294,57 @@ def test_paused_trial_resumes_in_either_order_of_stop_and_start(
         worker = make_worker()
         for overtaken in (False, True):
             name, text = f"7{overtaken}", spec.model_dump_json()
-            await start(worker, name, text)
-            await worker.next_report(name, 2)
+            await start(worker, name, text, segment=1)
+            await Client(worker).rest(name)
             if not overtaken:
-                await worker.stop(name, step=4)
-                with pytest.raises(TrialError, match="this worker does not train trial"):
-                    await worker.next_report(name, 4)
-            await start(worker, name, text, 4, (name, 4))
+                await worker.stop(name, 1)
+                assert not await comes_soon(worker.next_reports({}))
+            await start(worker, name, text, 4, (name, 4), segment=2)
             if overtaken:
-                await worker.stop(name, step=4)
-            assert [r.metrics() for r in await rest(worker, name, 4)] == expected[2:]
+                await worker.stop(name, 1)
+            client = Client(worker)
+            assert [r.metrics() for r in await client.rest(name)] == expected[2:]
+            assert {segment for segment, _ in client.reports} == {2}
+            await worker.stop(name, 2)
+
+    run(scenario())
+
+
+def test_stop_that_overtakes_its_start_counts(make_spec: MakeSpec, make_worker: MakeWorker) -> None:
+    async def scenario() -> None:
+        worker, text = make_worker(), make_spec().model_dump_json()
+        await worker.stop("7", 2)
+        await start(worker, "7", text, segment=2)
+        assert not await comes_soon(worker.next_reports({}))
+        await start(worker, "7", text, segment=3)
+        await Client(worker).rest("7")
 
     run(scenario())
 
 
 @pytest.mark.slow
-def test_stop_frees_the_slot_and_fails_waiting_clients(
+def test_stop_frees_the_slot_and_withdraws_reports(
     tmp_path: Path, make_spec: MakeSpec, make_worker: MakeWorker
 ) -> None:
     async def scenario() -> None:
         worker = make_worker(slots=1, gated=True)
         await start(worker, "7", make_spec(steps=4000, reports=1000).model_dump_json())
-        waits = asyncio.ensure_future(worker.next_report("7", 0))
-        await start(worker, "8", make_spec(steps=12, reports=3).model_dump_json())
+        await start(worker, "8", make_spec(steps=12, reports=3).model_dump_json(), segment=1)
         await worker.release_reports("8", 12)
-        assert not await comes_soon(worker.next_report("8", 0)), "there is one slot"
-        await worker.stop("7", keep=False)
-        with pytest.raises(TrialError, match="trial 7 was stopped"):
-            await waits
-        await worker.stop("7")
-        await worker.prune_checkpoints("8", 8)
-        assert [r.step for r in await rest(worker, "8")] == [4, 8, 12]
+        assert not await comes_soon(worker.next_reports({})), "there is one slot"
+        await worker.stop("7", 0, keep=False)
+        await worker.release_reports("7", 4000)
+        await worker.stop("7", 0)
+        await worker.prune_checkpoints("8", 3)
+        client = Client(worker)
+        assert [r.step for r in await client.rest("8")] == [4, 8, 12]
+        assert not client.of("7")
         assert not (tmp_path / "7").exists()
         await worker.prune_checkpoints("8", 12)
-        await worker.stop("8")
-        await start(worker, "9", make_spec(steps=3).model_dump_json())
+        await worker.stop("8", 1)
+        await start(worker, "9", make_spec(steps=3).model_dump_json(), segment=2)
         await worker.release_reports("9", 3)
-        await rest(worker, "9")
+        await client.rest("9")
         assert sorted(p.name for p in (tmp_path / "8").iterdir()) == [
             "000000008.safetensors",
             "000000012.safetensors",
@@ -312,15 +368,17 @@ def test_reports_of_an_equal_trial_are_delivered_instead(
     async def scenario() -> None:
         worker = make_worker(gated=True)
         await start(worker, "7", spec.model_dump_json(), reports=tuple(reports))
-        first = asyncio.ensure_future(worker.next_report("7", 0))
-        assert not await comes_soon(first)
+        client = Client(worker)
+        news = asyncio.ensure_future(client.read())
+        assert not await comes_soon(news)
         await worker.release_reports("7", 11)
-        assert await first == dataclasses.replace(reports[0], trial_id="7")
-        last = (await rest(worker, "7", 4))[-1]
+        await news
+        first, second, last = client.of("7")
+        assert (first, second.step) == (dataclasses.replace(reports[0], trial_id="7"), 8)
         assert (last.status, last.step) == (Status.DIVERGED, 11)
         assert math.isnan(last.val_loss)
         assert (await worker.usage())["tokens"] == 0
-        await worker.stop("7")
+        await worker.stop("7", 0)
 
     run(scenario())
 
@@ -336,11 +394,12 @@ def test_child_resumes_from_the_parents_checkpoint(
 
     async def scenario() -> None:
         worker = make_worker()
-        await start(worker, "1", parent.model_dump_json())
-        await rest(worker, "1")
+        client = Client(worker)
+        await start(worker, "1", parent.model_dump_json(), segment=1)
+        await client.rest("1")
         before = (await worker.usage())["tokens"]
-        await start(worker, "2", child.model_dump_json(), 0, ("1", 4))
-        reports = await rest(worker, "2")
+        await start(worker, "2", child.model_dump_json(), 0, ("1", 4), segment=2)
+        reports = await client.rest("2")
         assert [r.step for r in reports] == [6, 8, 10, 12]
         assert [r.metrics() for r in reports] == expected
         assert (await worker.usage())["tokens"] == before + 8 * child.tokens_per_step
@@ -354,20 +413,21 @@ def test_trial_that_cannot_be_trained_fails_alone(
     async def scenario() -> None:
         worker = make_worker()
         good = make_spec(steps=12, reports=3)
-        await start(worker, "good", good.model_dump_json())
-        with pytest.raises(TrialError, match="invalid specification"):
-            await start(worker, "broken", "{}")
         too_large = good.model_copy(update={"validation_sequences": 10**6})
-        await start(worker, "large", too_large.model_dump_json())
-        for _ in range(2):
-            with pytest.raises(TrialError, match="reads 1000000 validation sequences"):
-                await worker.next_report("large", 0)
-        await start(worker, "over", good.model_dump_json(), 12)
-        with pytest.raises(TrialError, match="has made its last report, at update 12"):
-            await worker.next_report("over", 12)
-        with pytest.raises(TrialError, match="this worker does not train trial x"):
-            await worker.next_report("x", 0)
-        assert (await rest(worker, "good"))[-1].status is Status.FINISHED
+        await start(worker, "good", good.model_dump_json(), segment=1)
+        await start(worker, "broken", "{}", segment=2)
+        await start(worker, "large", too_large.model_dump_json(), segment=3)
+        await start(worker, "over", good.model_dump_json(), 12, segment=4)
+        client = Client(worker)
+        assert (await client.rest("good"))[-1].status is Status.FINISHED
+        while len(client.failures) < 3:
+            await client.read()
+        assert not await comes_soon(client.read()), "each is sent once"
+        reasons = {(f.segment, f.trial_id): f.reason for f in client.failures}
+        assert "invalid specification: " in reasons[2, "broken"]
+        assert "reads 1000000 validation sequences" in reasons[3, "large"]
+        assert "has made its last report, at update 12" in reasons[4, "over"]
+        assert not any("\n" in reason for reason in reasons.values())
 
     run(scenario())
 
@@ -386,16 +446,14 @@ def test_worker_passes_the_error_of_the_engine_on_and_exits(
         worker = make_worker()
         monkeypatch.setattr(worker._engine, "step", explode)
         text = make_spec().model_dump_json()
-        await start(worker, "a", text)
-        for _ in range(2):  # a client that waits, and one that asks later
-            with pytest.raises(WorkerError, match="RuntimeError: out of luck"):
-                await worker.next_report("a", 0)
-        with pytest.raises(WorkerError, match="out of luck"):  # and takes no more trials
-            await start(worker, "b", text)
-        with pytest.raises(WorkerError, match="out of luck"):
-            await worker.next_report("b", 0)
-        assert not (await worker.ping())["is_healthy"]
-        assert not ended.is_set(), "waiting clients receive the error first"
+        await start(worker, "a", text, segment=1)
+        assert await worker.next_reports({}) == Batch(
+            broken="the engine broke: RuntimeError: out of luck"
+        )
+        await start(worker, "b", text, segment=2)
+        assert worker._commands.empty(), "it takes no more trials"
+        assert (await worker.next_reports({})).broken
+        assert not ended.is_set(), "the client receives the error first"
         await asyncio.sleep(0.3)
         assert ended.is_set()
 

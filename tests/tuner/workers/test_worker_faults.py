@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,10 @@ from model.engine.report import Report, Status
 from model.spec.trial import TrialSpec
 from tests.conftest import MakeSpec
 from tuner.workers.assignment import Assignment
-from tuner.workers.client import TrialClient
+from tuner.workers.batch import Batch
+from tuner.workers.client import BatchReader
 from tuner.workers.cluster import local_ray, make_workers
+from tuner.workers.orders import Orders
 from tuner.workers.watchdog import Watchdog, WorkerChange, WorkerEvent
 
 pytestmark = pytest.mark.slow
@@ -48,41 +51,70 @@ def undisturbed(data: Any, spec: TrialSpec) -> list[dict[str, float]]:
 
 
 class Search:
-    """Some trials on one worker, one client for each trial, and a watchdog."""
+    """Some trials on one worker, with client and watchdog, and a driver that only collects.
+
+    Attributes:
+        reports: reports of each trial.
+        failures: reasons of the trials that cannot be trained.
+        broken: reasons of the worker for its ends.
+    """
 
     def __init__(
         self, workers: list[Any], specs: Sequence[TrialSpec], timeout: float = 60.0
     ) -> None:
-        self.worker, self._specs = workers[0], specs
+        self.worker = workers[0]
         self.dog = Watchdog(workers, timeout)
         self.changes: list[WorkerChange] = []
         self.reports: dict[int, list[Report]] = {number: [] for number in range(len(specs))}
-        pool = ThreadPoolExecutor(len(specs))
-        self._futures: list[Future[None]] = [
-            pool.submit(self._follow, number) for number in self.reports
-        ]
-        pool.shutdown(wait=False)
+        self.broken: list[str] = []
+        self.deaths = 0
+        self.orders = Orders(workers)
+        for number, spec in enumerate(specs):
+            self.orders.start(Assignment(str(number), 0, spec.model_dump_json()))
+        self.orders.send()
+        self._reader = BatchReader(dict(enumerate(workers)))
+        self._batches: Queue[tuple[int, Batch]] = Queue()
+        self._is_over = False
+        threading.Thread(target=self._read, daemon=True).start()
 
-    def _follow(self, number: int) -> None:
-        assignment = Assignment(str(number), 0, self._specs[number].model_dump_json())
-        client = TrialClient(self.worker, assignment)
-        reports = self.reports[number]
-        while not reports or reports[-1].status is Status.TRAINING:
-            reports.append(client.next_report())
-        self.worker.stop.remote(str(number))
+    def _read(self) -> None:
+        while not self._is_over:
+            for pair in self._reader.next_batches():
+                self._batches.put(pair)
+
+    def _step(self) -> None:
+        """Take news and changes, as a driver does."""
+        while not self._batches.empty():
+            batch = self._batches.get()[1]
+            self.broken += [batch.broken] * bool(batch.broken)
+            assert not batch.failures
+            for segment, report in batch.reports:
+                number = int(report.trial_id)
+                if self.orders.is_current(segment, number):
+                    self.reports[number].append(report)
+                    self.orders.taken(number, report.step, may_prune=True)
+                    if report.status is not Status.TRAINING:
+                        self.orders.stop(number, keep=True)
+        for change in self.dog.check():
+            self.changes.append(change)
+            if change.event is WorkerEvent.BACK:
+                for number in list(self.orders.running):
+                    last = self.reports[number][-1].step if self.reports[number] else 0
+                    self.deaths = self.orders.start_again(number, last)
+        self.orders.send()
 
     def until(self, is_so: Callable[[], bool]) -> None:
         """Check the workers all the time, as the driver does."""
         deadline = time.monotonic() + 300  # only a hang takes so long
         while not is_so():
             assert time.monotonic() < deadline, (self.changes, self.reports)
-            self.changes += self.dog.check()
+            self._step()
             time.sleep(0.02)
 
-    def to_the_end(self) -> list[BaseException | None]:
-        """Wait for all clients; return their errors."""
-        self.until(lambda: all(future.done() for future in self._futures))
-        return [future.exception() for future in self._futures]
+    def to_the_end(self) -> None:
+        """Wait until all trials have ended."""
+        self.until(lambda: not self.orders.running)
+        self._is_over = True
 
     def pid(self) -> int:
         import ray
@@ -121,7 +153,7 @@ def test_killed_worker_costs_no_report(
     search = make_search(specs)
     search.until(lambda: len(search.reports[0]) >= 2)
     os.kill(search.pid(), signal.SIGKILL)
-    assert search.to_the_end() == [None] * 3
+    search.to_the_end()
     for number, spec in enumerate(specs):
         assert [r.step for r in search.reports[number]] == list(spec.report_steps)
         assert [r.metrics() for r in search.reports[number]] == expected[number]
@@ -140,7 +172,7 @@ def test_frozen_worker_is_replaced_and_reports_nothing_twice(
     search.until(lambda: WorkerEvent.FROZEN in search.events())
     with contextlib.suppress(ProcessLookupError):
         os.kill(frozen, signal.SIGCONT)
-    assert search.to_the_end() == [None] * 2
+    search.to_the_end()
     for number, spec in enumerate(specs):
         assert [r.step for r in search.reports[number]] == list(spec.report_steps)
         assert [r.metrics() for r in search.reports[number]] == expected[number]
@@ -161,7 +193,8 @@ def test_frozen_worker_that_resumes_beside_the_new_one_reports_nothing_twice(
     os.kill(frozen, signal.SIGSTOP)
     new = make_search(specs)
     os.kill(frozen, signal.SIGCONT)
-    assert old.to_the_end() == new.to_the_end() == [None] * 2
+    old.to_the_end()
+    new.to_the_end()
     for search in (old, new):
         for number in range(2):
             assert [r.metrics() for r in search.reports[number]] == expected[number]
@@ -171,18 +204,15 @@ def test_frozen_worker_that_resumes_beside_the_new_one_reports_nothing_twice(
         assert (state.step, state.spec_hash) == (160, spec.hash)
 
 
-@pytest.mark.parametrize("luck", [1, 99])
-def test_broken_engine_is_restarted_three_times(
+@pytest.mark.parametrize("luck", [1, 3])
+def test_broken_engine_is_restarted(
     pairs: tuple[PairDataset, PairDataset],
     make_spec: MakeSpec,
     make_search: Callable[..., Search],
     tmp_path: Path,
     luck: int,
 ) -> None:
-    """Decoding translations fails: once, or always, and when the reports before have arrived.
-
-    A process that ends while its client does not have them yet costs one attempt more.
-    """
+    """Decoding translations fails some times, when the reports before have arrived."""
     spec = make_spec(model={"n_encoder_layers": 1, "source_length": 8}, steps=40, reports=4)
     expected = undisturbed(pairs, spec)
     count, arrived = tmp_path / "count", tmp_path / "arrived"
@@ -199,14 +229,7 @@ def test_broken_engine_is_restarted_three_times(
     search = make_search([spec], pairs, decode=decode)
     search.until(lambda: len(search.reports[0]) == 3)
     arrived.touch()
-    (error,) = search.to_the_end()
-    metrics = [r.metrics() for r in search.reports[0]]
-    if luck == 1:
-        assert error is None
-        assert metrics == expected
-    else:
-        assert metrics == expected[:3]
-        assert isinstance(error, RuntimeError)
-        assert "died 3 times before its next report" in str(error)
-        assert "the engine broke: LookupError: no such token" in str(error)
-        assert count.read_text() == "xxx"
+    search.to_the_end()
+    assert [r.metrics() for r in search.reports[0]] == expected
+    assert set(search.broken) == {"the engine broke: LookupError: no such token"}
+    assert search.deaths == luck

@@ -1,0 +1,118 @@
+"""Orders to the workers of a session: which of them trains which trial."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from tuner.workers.assignment import Assignment
+from tuner.workers.batch import ALL_STEPS
+
+
+class Orders:
+    """Assigns trials to workers; each order waits until `send`.
+
+    Args:
+        workers: handles of the workers.
+
+    Attributes:
+        running: the assignments in training, by number of the trial.
+    """
+
+    def __init__(self, workers: Sequence[Any]) -> None:
+        self._workers = workers
+        self.running: dict[int, Assignment] = {}
+        self._segments = 0  # number of assignments so far
+        self._deaths: Counter[int] = Counter()  # of a trial's worker, since its last report
+        # Trials whose worker has been asked to release all reports. Without this set each report
+        # would repeat the call for all running trials.
+        self._released: set[int] = set()
+        self._waiting: list[Callable[[], Any]] = []
+
+    def is_current(self, segment: int, number: int) -> bool:
+        """Return True if an assignment is the one that trains a trial at present."""
+        assignment = self.running.get(number)
+        return assignment is not None and assignment.segment == segment
+
+    def of_worker(self, *workers: int) -> list[int]:
+        """Return the trials that some workers train."""
+        return [number for number, order in self.running.items() if order.worker in workers]
+
+    def start(self, assignment: Assignment) -> None:
+        """Let a worker start an assignment, or go on with its trial from there."""
+        self._segments += 1
+        assignment = replace(assignment, segment=self._segments)
+        self.running[assignment.number] = assignment
+        self._add(assignment.number, "start", assignment)
+
+    def start_again(self, number: int, step: int) -> int:
+        """Let a worker that died train a trial again.
+
+        Args:
+            number: number of the trial.
+            step: step of its last report; 0 before the first.
+
+        Returns:
+            How often its worker has died since that report.
+        """
+        assignment = self.running[number]
+        if step > assignment.after and not assignment.reports:
+            assignment = replace(assignment, source=(assignment.trial_id, step))
+        self.start(replace(assignment, after=max(step, assignment.after)))
+        self._released.discard(number)
+        self._deaths[number] += 1
+        return self._deaths[number]
+
+    def taken(self, number: int, step: int, *, may_prune: bool) -> None:
+        """Note that a report of a trial is in the journal.
+
+        Args:
+            number: number of the trial.
+            step: step of the report.
+            may_prune: True if the worker may delete older checkpoints.
+        """
+        self._deaths.pop(number, None)
+        if may_prune:
+            self._add(number, "prune_checkpoints", str(number), step)
+
+    def stop(self, number: int, *, keep: bool) -> None:
+        """Free the slot of a trial; keep its checkpoints, or delete them."""
+        assignment = self.running[number]
+        self._add(number, "stop", assignment.trial_id, assignment.segment, keep)
+        del self.running[number]
+        self._released.discard(number)
+
+    def release(self, number: int, step: int) -> None:
+        """Release the reports of a trial up to a step."""
+        self._add(number, "release_reports", str(number), step)
+
+    def release_all(self, *, again: bool = False) -> None:
+        """Release all reports of all trials.
+
+        Args:
+            again: True to repeat earlier calls: a worker that restarted has lost its releases.
+        """
+        for number in self.running.keys() - (set() if again else self._released):
+            self.release(number, ALL_STEPS)
+        self._released = set(self.running)
+
+    def end_waiting(self) -> None:
+        """Let the clients of all workers return, because the search is over."""
+        self._waiting += [worker.end_waiting.remote for worker in self._workers]
+
+    def send(self) -> None:
+        """Send the orders that wait."""
+        waiting, self._waiting = self._waiting, []
+        for call in waiting:
+            call()
+
+    def drop(self) -> None:
+        """Forget the orders that wait."""
+        self._waiting = []
+
+    def _add(self, number: int, method: str, *arguments: Any) -> None:
+        worker = self._workers[self.running[number].worker]
+        self._waiting.append(partial(getattr(worker, method).remote, *arguments))
