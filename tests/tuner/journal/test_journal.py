@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -118,6 +119,28 @@ def test_journal_gives_back_what_it_was_given(tmp_path: Path) -> None:
     (back,) = Journal.open(tmp_path / "deep" / "lm-1").events
     assert before <= time_ms <= time.time_ns() // 1_000_000
     assert repr(back) == repr(replace(event, time_ms=time_ms))
+
+
+def test_events_of_a_block_are_written_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each write waits for the disk. A block that fails has written what happened before."""
+    syncs: list[int] = []
+    with contextlib.closing(Journal.open(tmp_path)) as journal:
+        monkeypatch.setattr(os, "fsync", syncs.append)
+        with journal.together():
+            journal.append(TrialFailed(1, "a"))
+            with journal.together():
+                journal.append(TrialFailed(2, "b"))
+            assert read_journal(tmp_path) == []
+        assert len(syncs) == 1
+        with pytest.raises(ValueError, match="an accident"), journal.together():
+            journal.append(TrialFailed(3, "c"))
+            raise ValueError("an accident")
+        journal.append(TrialFailed(4, "d"))
+        assert len(syncs) == 3
+    numbers = [event.number for event in read_journal(tmp_path) if isinstance(event, TrialFailed)]
+    assert numbers == [1, 2, 3, 4]
 
 
 def test_journal_is_strict_json_by_line(tmp_path: Path) -> None:
