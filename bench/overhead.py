@@ -2,6 +2,7 @@
 
     python bench/overhead.py                           100 and 1,000 trials of ten reports
     python bench/overhead.py --trials 100 1000 10000   and ten thousand, most of an hour
+    python bench/overhead.py --slots 16 64 256         and so many slots (the default)
     python bench/overhead.py --quick                   a dozen short ones, as a test of the bench
     python bench/overhead.py --out FILE.json           also write the numbers
 
@@ -11,8 +12,11 @@ workers are stubs (parts/overhead/stub.py). Each search runs in a process of its
 *Idle*: time in which a slot waits, beyond the sleep of its trials. *CPU*: processor time of all
 processes, Ray's included. Both are counted from the moment when each slot has ended a trial,
 because Ray starts its processes before that, once in a search. The cost of a report is a ninth of
-the difference between trials of ten reports and of one. If a trial ended before all processes of
-Ray ran, Ray Tune would start another process for every trial; *processes started* would show it.
+the difference between trials of ten reports and of one.
+
+*Many slots*: four workers with a quarter of the slots each; a trial takes 0.2 s for ten reports, so
+that the driver is what limits them; all processes share the cores. *Clients* are the processes of
+Ray Tune that read the reports: their time until each slot has ended a trial, and their memory.
 """
 
 from __future__ import annotations
@@ -35,14 +39,17 @@ from typing import Any
 import numpy as np
 from parts.memory import descendants, pss_bytes
 from parts.overhead.space import SPACE
-from parts.processes import cpu_seconds
+from parts.processes import cpu_seconds, kind_of
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "bench" / "overhead.md"
 TRIAL_SECONDS = 20.0  # duration of the trials of the goal
 PERIOD_SECONDS = 0.5
 WORKERS, SLOTS = 2, 4  # two slots each, so that a worker's trials cross
+MANY_WORKERS, MANY_SECONDS, MANY_TRIALS = 4, 0.2, 8  # of many slots; trials for each slot
 GOALS = {"overhead_share": 0.05, "driver_kilobytes_per_trial": 50.0}
+LEAST = {"reports_per_second": 300.0}
+MOST = {"client_seconds_per_slot": 0.3, "megabytes_per_slot": 20.0}
 
 
 # one search -------------------------------------------------------------------------------------
@@ -57,6 +64,7 @@ class Meter(threading.Thread):
         self.began = self.ended = 0.0
         self.samples: list[dict[str, float]] = []
         self._cpu: dict[int, float] = {}  # process → processor seconds when last seen
+        self._clients: set[int] = set()
 
     def run(self) -> None:
         """Sample for as long as the search trains."""
@@ -70,6 +78,8 @@ class Meter(threading.Thread):
         for pid in descendants(me):
             with contextlib.suppress(OSError):  # it has just ended
                 self._cpu[pid] = cpu_seconds(pid)
+                if pid not in self._clients and kind_of(pid) == "client":
+                    self._clients.add(pid)
         self.samples.append(
             {
                 "seconds": time.monotonic() - self.began,
@@ -78,6 +88,9 @@ class Meter(threading.Thread):
                 "driver_cpu": self._cpu[me],
                 "cpu": sum(self._cpu.values()),
                 "processes": float(len(self._cpu)),
+                "clients": float(len(self._clients)),
+                "clients_cpu": sum(self._cpu[pid] for pid in self._clients),
+                "clients_bytes": float(pss_bytes([*self._clients])),
             }
         )
 
@@ -122,6 +135,8 @@ def run_one(options: argparse.Namespace) -> int:
             trials=options.trials[0],
             sampler=options.sampler,
             reports=options.reports,
+            workers=options.workers,
+            slots=options.slots[0] // options.workers,
         ),
         encoding="utf-8",
     )
@@ -135,17 +150,53 @@ def run_one(options: argparse.Namespace) -> int:
 # several ----------------------------------------------------------------------------------------
 
 
-def measured(trials: int, reports: int, seconds: float, sampler: str) -> dict[str, Any]:
-    """Run one search in a process of its own, and return its cost."""
+def one_search(
+    trials: int,
+    reports: int,
+    seconds: float,
+    sampler: str,
+    workers: int = WORKERS,
+    slots: int = SLOTS,
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """Run one search in a process of its own.
+
+    Returns:
+        What it printed, and the first sample after which each slot had ended a trial.
+    """
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, __file__, "--one", "--folder", folder, "--trials", str(trials)]
         command += ["--reports", str(reports), "--seconds", str(seconds), "--sampler", sampler]
+        command += ["--workers", str(workers), "--slots", str(slots)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
     results = json.loads(done.stdout.splitlines()[-1])
     samples = results["samples"]
-    begun = next((s for s in samples[:-1] if s["trials"] >= SLOTS), samples[0])
+    return results, next((s for s in samples[:-1] if s["trials"] >= slots), samples[0])
+
+
+def many_slots(slots: int, reports: int, trials: int, seconds: float) -> dict[str, float]:
+    """Return what a search with many slots takes, for trials that report at once."""
+    results, begun = one_search(trials, reports, seconds, "random", MANY_WORKERS, slots)
+    last = results["samples"][-1]
+    taken = (last["trials"] - begun["trials"]) * reports
+    return {
+        "slots": float(slots),
+        "trials": float(trials),
+        "start_seconds": begun["seconds"],
+        "reports_per_second": taken / (last["seconds"] - begun["seconds"]),
+        "driver_ms_per_report": 1e3 * (last["driver_cpu"] - begun["driver_cpu"]) / max(1.0, taken),
+        "clients": last["clients"],
+        "client_seconds_per_slot": begun["clients_cpu"] / slots,
+        "megabytes_per_slot": last["clients_bytes"] / 1e6 / slots,
+        "driver_bytes": last["driver_bytes"],
+    }
+
+
+def measured(trials: int, reports: int, seconds: float, sampler: str) -> dict[str, Any]:
+    """Run one search with few slots, and return its cost."""
+    results, begun = one_search(trials, reports, seconds, sampler)
+    samples = results["samples"]
     half = next(s for s in samples if s["trials"] >= (begun["trials"] + trials) / 2)
     last = samples[-1]
     ended, seconds_taken = trials - begun["trials"], last["seconds"] - begun["seconds"]
@@ -221,6 +272,16 @@ def page(results: dict[str, Any]) -> str:
         met = results["summary"][name] < most
         wanted = f"{_spelled(name)} below {_shown(name, most)}"
         lines.append(f"- {'met' if met else '**missed**'}: {wanted}")
+    many = results["many_slots"]
+    lines += ["", "## Many slots", "", "|" + "".join(f" {_spelled(n)} |" for n in many[0])]
+    lines += ["|" + "---:|" * len(many[0])]
+    lines += ["|" + "".join(f" {_shown(n, v)} |" for n, v in run.items()) for run in many]
+    lines += ["", f"Goals, with {many[-1]['slots']:.0f} slots:", ""]
+    for name, limit in (LEAST | MOST).items():
+        value = many[-1][name]
+        met = value >= limit if name in LEAST else value <= limit
+        wanted = f"{_spelled(name)} at {'least' if name in LEAST else 'most'} {limit:g}"
+        lines.append(f"- {'met' if met else '**missed**'}: {wanted}, measured {value:.3g}")
     return "\n".join([*lines, ""])
 
 
@@ -231,6 +292,10 @@ def _spelled(name: str) -> str:
 def _shown(name: str, value: float) -> str:
     if name.endswith("share"):
         return f"{100 * value:.2f} %"
+    if name in {"slots", "trials", "clients"}:
+        return f"{value:,.0f}"
+    if name in MOST:
+        return f"{value:.3f}"
     return f"{value / 1e6:,.0f}" if name.endswith("bytes") else f"{value:,.1f}"
 
 
@@ -241,20 +306,26 @@ def main() -> int:
     parser.add_argument("--reports", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=1.5, help="sleep of a trial")
     parser.add_argument("--sampler", default="tpe")
+    parser.add_argument("--slots", type=int, nargs="+", default=[16, 64, 256])
     parser.add_argument("--quick", action="store_true", help="a dozen short trials")
     parser.add_argument("--out", type=Path, help="write the numbers as JSON")
     parser.add_argument("--page", type=Path, help=f"write {PAGE.relative_to(ROOT)}, or another")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
+    parser.add_argument("--workers", type=int, default=WORKERS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         return run_one(options)
     if options.quick:
-        options.trials, options.seconds = [12], 0.2
+        options.trials, options.seconds, options.slots = [12], 0.2, [8]
     cores = len(os.sched_getaffinity(0))
     measure = partial(measured, seconds=options.seconds, sampler=options.sampler)
     runs = [measure(trials, options.reports) for trials in sorted(options.trials)]
     one_report = measure(runs[0]["trials"], 1)
+    many = [
+        many_slots(slots, options.reports, MANY_TRIALS * slots, MANY_SECONDS)
+        for slots in sorted(options.slots)
+    ]
     versions = ", ".join(f"{n} {metadata.version(n)}" for n in ("ray", "optuna", "mlflow"))
     results = {
         "command": f"python bench/overhead.py --trials {' '.join(map(str, options.trials))} "
@@ -263,6 +334,7 @@ def main() -> int:
         "machine": f"{cores} cores, load {os.getloadavg()[2]:.2f}; {versions}",
         "runs": runs,
         "one_report": one_report,
+        "many_slots": many,
         "summary": summary(runs, one_report, cores),
     }
     text = page(results)

@@ -130,6 +130,10 @@ def test_bench_overhead_has_a_quick_mode(tmp_path: Path) -> None:
     assert run["driver_bytes"] > 5e7
     assert found["one_report"]["reports"] == 1
     assert found["summary"]["overhead_share"] > 0
+    (many,) = found["many_slots"]
+    assert (many["slots"], many["clients"]) == (8, 1)
+    assert many["reports_per_second"] > 10
+    assert 0 < many["client_seconds_per_slot"] < 5
     assert "| 12 | 10 | tpe |" in page.read_text()
 
 

@@ -49,11 +49,16 @@ class Board:
         self.tokens = 0
         self._leaders: dict[int, tuple[float, int, int]] = {}  # place → rank, trial, trials there
         self._best_finished: Trial | None = None
-        self.started = time.monotonic()
         self._expected_tokens = expected_tokens
         self.confirm = confirm
         self._num_finished = 0
-        self._recent: deque[tuple[float, int]] = deque()  # time of a report, its tokens
+        self.begin_session()
+
+    def begin_session(self) -> None:
+        """Count seconds and rates from now on."""
+        self.started = time.monotonic()
+        # time of a report and its tokens; the first one only begins the time of the others
+        self._recent = deque([(self.started, 0)])
 
     def add(self, trial: Trial) -> None:
         """Add a trial that was suggested."""
@@ -74,7 +79,7 @@ class Board:
         self.tokens += tokens
         now = time.monotonic()
         self._recent.append((now, tokens))
-        while self._recent[0][0] < now - _RATE_WINDOW_SECONDS:
+        while self._recent[1][0] < now - _RATE_WINDOW_SECONDS:
             self._recent.popleft()
         if trial.confirms is None:
             self._record_leader(trial)
@@ -177,9 +182,7 @@ class Board:
 
     @property
     def tokens_per_second(self) -> float:
-        """Training tokens per second, over the last 20 seconds."""
-        if len(self._recent) < 2:
-            return 0.0
+        """Training tokens per second, over the last 20 seconds or since the report before."""
         span = time.monotonic() - self._recent[0][0]
         return sum(tokens for _, tokens in list(self._recent)[1:]) / max(span, 1e-9)
 

@@ -108,6 +108,7 @@ class Driver:
         for observer in self._observers:
             observer.search_resumed(search)
         journaled = search.trials if search else {}
+        self._board.begin_session()
         self._announced = len(journaled)
         with self._recording():
             for trial in list(self._board.trials.values())[: self._announced]:
@@ -211,6 +212,8 @@ class Driver:
     def close(self) -> None:
         """End the session: end paused trials if the search is over, interrupt all others."""
         with self._recording():
+            for number in list(self._orders.running):
+                self._orders.stop(number, keep=True)
             if self.halted is None and self.conductor.is_over:
                 self.conductor.close()
                 for trial in self._board.paused:

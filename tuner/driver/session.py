@@ -55,26 +55,31 @@ def run_search(
     """
     tracker, journal = context.tracker, context.journal
     status, best_run, store = "failed", None, _StoreSteps()
-    end = SessionEnded(status)
+    end: SessionEnded | None = None
     try:
         training = train(context, interrupts)
-        store.run(tracker.flush)
         result = _result(context, training, started)
         status = result.status
         kept = _kept_trials(result, training.conductor.board)
         checkpoints = _checkpoints(context, kept)
         end = _end(result, training, kept, checkpoints)
+        journal.append(end)  # before the store, which may be slow: SIGKILL often follows SIGTERM
+        store.run(tracker.flush)
+        runs = {n: run for n in training.conductor.board.trials if (run := tracker.run_of(n))}
+        result = replace(result, run_ids=runs)
         best_run = tracker.run_of(result.best.number)
         context.view.phase("recording the best trials")
         attach = tracker.keep_checkpoint
         store.run(*(partial(attach, t.number, path, t.tokens) for t, path, _ in checkpoints))
     except KeyboardInterrupt:
-        status = "interrupted"
+        status = end.status if end else "interrupted"
         raise
     finally:
         # a second Ctrl-C must not leave a record that says "running"
         with closing(tracker), deferred_interrupts():
-            journal.append(replace(end, status=status))
+            if end is None:
+                end = SessionEnded(status)
+                journal.append(end)
             digest = {Tag.JOURNAL: journal.digest}
             attach_journal = partial(tracker.add_artifact, journal.path, tags=digest)
             end_parent_run = partial(tracker.finish, status, end.summary, best_run)
@@ -198,14 +203,13 @@ def _result(context: SearchContext, training: TrainingResult, started: float) ->
             f"learning rates; 'tuner show --search {context.name}' shows them"
         )
     wall, recorded = time.monotonic() - started, context.recorded
-    run_ids = {n: r for n in board.trials if (r := context.tracker.run_of(n)) is not None}
     return SearchResult(
         name=context.name,
         space=conductor.space,
         metric=board.metric,
         trials=trials,
         best=best,
-        run_ids=run_ids,
+        run_ids={},  # until the store has them
         experiment_id=context.tracker.experiment_id,
         wall_seconds=wall + (recorded.seconds if recorded else 0.0),
         training_share=training.training_seconds / (training.workers * wall),

@@ -104,8 +104,6 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
             context.view.end()
             driver.close()
         usages = [usage_of(worker) for worker in workers]
-    if driver.halted:
-        context.ray.close()  # the workers train until then
     return TrainingResult(
         conductor,
         driver.halted,

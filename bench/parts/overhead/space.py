@@ -1,6 +1,6 @@
 """Search space of overhead.py: its trials are stubs, so that sizes do not matter.
 
-Format it with `texts`, `reports`, `trials` and `sampler`.
+Format it with `texts`, `reports`, `trials`, `sampler`, and the `slots` of each of some `workers`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ hyperparameters:
   B:         {{choice: [8, 16, 32]}}
   optimizer: adamw
 budget: {{tokens: 240_000, reports: {reports}}}
-engine: {{workers: 2, slots: 2, device: cpu}}
+engine: {{workers: {workers}, slots: {slots}, device: cpu}}
 search: {{trials: {trials}, sampler: {sampler}, scheduler: none}}
 confirm: off
 """

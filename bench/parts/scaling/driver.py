@@ -77,7 +77,9 @@ def conducted(
     trials: int, reports: int, sampler: str, scheduler: str, folder: Path
 ) -> dict[str, Any]:
     """Run one search; return seconds and memory after so many trials, at places √2 apart."""
-    text = SPACE.format(texts=folder, trials=trials, reports=reports, sampler=sampler)
+    text = SPACE.format(
+        texts=folder, trials=trials, reports=reports, sampler=sampler, workers=2, slots=2
+    )
     (folder / "text.txt").write_text("nobody reads this\n" * 1000)
     (folder / "space.yaml").write_text(text.replace("scheduler: none", f"scheduler: {scheduler}"))
     space = load_space(folder / "space.yaml")

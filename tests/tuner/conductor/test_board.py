@@ -6,6 +6,8 @@ import pytest
 
 from model.engine.report import Report, Status
 from tests.conftest import MakeSpec
+from tests.tuner.workers.scripted_workers import Clock
+from tuner.conductor import board as board_module
 from tuner.conductor.board import Board
 from tuner.conductor.outcome import Outcome
 from tuner.conductor.trial import Trial
@@ -81,6 +83,25 @@ def test_board_counts_tokens_and_time(board: Board) -> None:
     left = board.seconds_left
     assert left is not None
     assert left > 0
+
+
+def test_rate_is_that_of_the_last_seconds(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports may come together, or seldom; those of earlier sessions do not count."""
+    clock = Clock()
+    monkeypatch.setattr(board_module.time, "monotonic", clock)
+    board.record_report(0, report(4, 3.0))
+    board.begin_session()
+    assert board.tokens_per_second == 0
+    clock.now += 4
+    board.record_report(0, report(8, 3.0))
+    board.record_report(1, report(4, 3.0))
+    assert board.tokens_per_second == 2 * 128 / 4
+    clock.now += 60
+    board.record_report(1, report(8, 3.0))
+    assert board.tokens_per_second == 128 / 60
+    clock.now += 1
+    board.record_report(1, report(12, 3.0, Status.FINISHED))
+    assert board.tokens_per_second == 2 * 128 / 61
 
 
 def test_board_estimates_a_search_of_one_trial(make_spec: MakeSpec) -> None:
