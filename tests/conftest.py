@@ -17,7 +17,7 @@ from model.spec.data import DataConfig, TokenizerConfig
 from model.spec.derive import derive
 from model.spec.trial import TrialSpec
 
-# `local_ray` sets this, but not if a test has imported Ray before. Ray's workers would have the
+# `ray_session` sets this, but not if a test has imported Ray before. Ray's workers would have the
 # lowest priority, and hardly train while other tests keep the cores busy.
 os.environ.setdefault("RAY_worker_niceness", "0")
 

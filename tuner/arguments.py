@@ -279,6 +279,11 @@ def _add_search(search: argparse.ArgumentParser) -> None:
         "--resume", type=search_name, metavar="NAME",
         help="resume a search that was interrupted or killed, or that needs more --trials",
     )  # fmt: skip
+    search.add_argument(
+        "--address", metavar="ADDRESS",
+        help="Ray cluster to train on: HOST:PORT of its head, or auto for that of this machine "
+        "(default: RAY_ADDRESS, or no cluster)",
+    )  # fmt: skip
     search.add_argument("--quiet", action="store_true", help="show no progress, only the result")
     search.add_argument(
         "--fresh", action="store_true",

@@ -101,9 +101,9 @@ def _compiler(home: Home) -> str:
 
 
 def _ray(home: Home) -> str:
-    from tuner.workers.cluster import local_ray
+    from tuner.workers.ray_session import ray_session
 
-    with local_ray(0):
+    with ray_session(None):
         import ray
 
         answer = ray.get(ray.remote(platform.python_version).remote())

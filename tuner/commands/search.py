@@ -64,6 +64,7 @@ def run_search(options: argparse.Namespace) -> int:
         "space_text": space_text,
         "fresh": options.fresh,
         "debug": options.debug,
+        "address": options.address,
         "on_result": partial(print_summary, results, home=options.home),
     }
     with raised_interrupts():

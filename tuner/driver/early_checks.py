@@ -25,13 +25,16 @@ if TYPE_CHECKING:
 _SQLITE = "sqlite:///"
 
 
-def check_early(space: SearchSpace, home: Home, name: str | None = None) -> Record | None:
+def check_early(
+    space: SearchSpace, home: Home, name: str | None = None, *, is_cluster: bool = False
+) -> Record | None:
     """Check home, tracking store, name and devices of a search, without Ray.
 
     Args:
         space: search space.
         home: home of the search.
         name: name of a new search, if the user has chosen one.
+        is_cluster: True if a Ray cluster trains, whose devices only Ray knows.
 
     Returns:
         The tracking store, if it is on a server. A local file is opened while Ray starts, because
@@ -42,7 +45,8 @@ def check_early(space: SearchSpace, home: Home, name: str | None = None) -> Reco
         StoreError: if the home cannot be written, or the store cannot be used.
     """
     _check_home(home)
-    check_devices(space)
+    if not is_cluster:
+        check_devices(space)
     if home.tracking_uri.startswith(_SQLITE):
         _check_database(Path(home.tracking_uri.removeprefix(_SQLITE)), home.tracking_uri)
         return None

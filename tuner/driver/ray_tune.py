@@ -9,7 +9,7 @@ one result for all reports that have come meanwhile.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,19 @@ from typing_extensions import override
 
 from tuner.driver.driver import Driver
 from tuner.workers.client import TuneTrainable
-from tuner.workers.cluster import SLOT
 
 _MOST_SLOTS = 64  # of the workers of a client; its process costs 1.3 s of a core and some 60 MB
 _MOST_FAILURES = 3  # of a client in a row: then the trials of its workers fail
 _LONGEST_REASON = 300  # characters
 
 
-def run_ray_tune(driver: Driver, workers: Sequence[Any], slots: int, folder: Path) -> None:
+def run_ray_tune(
+    driver: Driver,
+    workers: Sequence[Any],
+    slots: int,
+    folder: Path,
+    client_resources: Mapping[str, float],
+) -> None:
     """Run Ray Tune until the search is over.
 
     Args:
@@ -36,6 +41,7 @@ def run_ray_tune(driver: Driver, workers: Sequence[Any], slots: int, folder: Pat
         workers: handles of the workers.
         slots: number of trials in training at one time.
         folder: folder of the search; Tune writes to `tune` in it.
+        client_resources: what Tune asks for each client (`RaySession`).
 
     Raises:
         KeyboardInterrupt: if the search was halted or the user interrupted it.
@@ -43,7 +49,7 @@ def run_ray_tune(driver: Driver, workers: Sequence[Any], slots: int, folder: Pat
     _hide_credentials()
     clients = Clients(driver, groups(len(workers), slots))
     trainable = tune.with_resources(
-        tune.with_parameters(TuneTrainable, workers=workers), {"cpu": 0, SLOT: 1}
+        tune.with_parameters(TuneTrainable, workers=workers), {"cpu": 0, **client_resources}
     )
     tuner = tune.Tuner(
         trainable,

@@ -19,7 +19,7 @@ from tuner.driver.context import SearchContext, open_tracker
 from tuner.driver.early_checks import check_early, check_facts, name_taken
 from tuner.driver.interrupt import Interrupts, announcing, deferred_interrupts, naming
 from tuner.driver.session import OnResult, run_search
-from tuner.driver.team import Team, start_team
+from tuner.driver.team import Team, start_ray, start_team
 from tuner.driver.view import SilentView, View
 from tuner.errors import JournalError, JournalInUse, TunerError
 from tuner.formatting import listed
@@ -38,6 +38,7 @@ from tuner.trained.load_search import load_search
 from tuner.trained.moved_data import present_space, with_recorded_paths
 from tuner.trained.warm_start import warm_started
 from tuner.workers.products import begin_measurement
+from tuner.workers.ray_session import cluster_address
 
 _WAIT_SECONDS = 0.05  # between two checks for a signal
 
@@ -51,6 +52,7 @@ def search(
     space_text: str | None = None,
     fresh: bool = False,
     debug: bool = False,
+    address: str | None = None,
     on_result: OnResult = lambda result: None,
 ) -> SearchResult:
     """Run a search and record it; go on with it if one of this name has begun.
@@ -64,6 +66,8 @@ def search(
         space_text: text of the file of the space, to be kept with the search.
         fresh: True to train trials again that another search has finished already.
         debug: True to keep the folder of Ray's session, with its logs.
+        address: address of a Ray cluster, HOST:PORT or auto, or local; by default RAY_ADDRESS or
+            this machine alone.
         on_result: function to call with the result when the record is complete, before the model is
             registered and the report is written.
 
@@ -86,10 +90,11 @@ def search(
     if name is not None and begun_search(home.search(name)) is not None:
         return go_on(
             name, edit=lambda recorded: space, home=home, view=view, space_text=space_text,
-            fresh=fresh, debug=debug, on_result=on_result,
+            fresh=fresh, debug=debug, address=address, on_result=on_result,
         )  # fmt: skip
     space_text = space_text or space.model_dump_json(indent=2)
-    early_record = check_early(space, home, name)
+    address = cluster_address(address)
+    early_record = check_early(space, home, name, is_cluster=address is not None)
     space, start = warm_started(space, home)
     corpus = _prepare(space, home, view)
     for note in data_notes(corpus):
@@ -100,10 +105,10 @@ def search(
         products = begin_measurement(space, facts, home.calibration)
         if products is not None:
             ray.callback(products.end)
-        _start_ray(ray, corpus, store, view, interrupts, debug=debug)
+        session = start_ray(ray, address, corpus, home, store.open, view, interrupts, debug=debug)
         make = partial(
             start_team, space=space, home=home, corpus=corpus, facts=facts, last=None, view=view,
-            check_interrupt=interrupts.check, products=products,
+            check_interrupt=interrupts.check, ray=session, products=products,
         )  # fmt: skip
         name, journal, team = _claim(store, space, name, home, make, interrupts)
         record = store.record
@@ -164,6 +169,7 @@ def resume(
     space_text: str | None = None,
     fresh: bool = False,
     debug: bool = False,
+    address: str | None = None,
     on_result: OnResult = lambda result: None,
 ) -> SearchResult:
     """Resume a search that was interrupted or killed, or shall have more trials.
@@ -177,6 +183,8 @@ def resume(
         space_text: text of the file of the edited space.
         fresh: True to train trials again that another search has finished already.
         debug: True to keep the folder of Ray's session, with its logs.
+        address: address of a Ray cluster, HOST:PORT or auto, or local; by default RAY_ADDRESS or
+            this machine alone.
         on_result: function to call with the result when the record is complete, before the model is
             registered and the report is written.
 
@@ -206,7 +214,8 @@ def resume(
             edits = changes(recorded.space, space)
             edited = f", with another {listed(edits, 'and')}" if edits else ""
             view.phase(f"{name} goes on from its journal{edited}")
-            early_record = check_early(space, home)
+            address = cluster_address(address)
+            early_record = check_early(space, home, is_cluster=address is not None)
             corpus = _prepare(present_space(space, home), home, view)
             facts = recorded.facts
             fingerprints = corpus.data_fingerprint, corpus.tokenizer_fingerprint
@@ -216,9 +225,11 @@ def resume(
                     f"start a new search"
                 )
             store = _Store(home, early_record)
-            _start_ray(ray, corpus, store, view, interrupts, debug=debug)
+            session = start_ray(
+                ray, address, corpus, home, store.open, view, interrupts, debug=debug
+            )
             team = start_team(
-                name, space, home, corpus, facts, recorded.session, view, interrupts.check
+                name, space, home, corpus, facts, recorded.session, view, interrupts.check, session
             )
             record = store.wait(interrupts)
             tracker = open_tracker(space, facts, name, home, journal, None, resume=True)
@@ -300,33 +311,6 @@ class _Store:
             interrupts.check()
             wait([self._opening], timeout=_WAIT_SECONDS)
         return self.record
-
-
-def _start_ray(
-    stack: contextlib.ExitStack,
-    corpus: Corpus,
-    store: _Store,
-    view: View,
-    interrupts: Interrupts,
-    *,
-    debug: bool,
-) -> None:
-    """Start Ray until the stack is closed, and begin to open the store."""
-    from tuner.workers.cluster import local_ray
-
-    def on_wait() -> None:
-        interrupts.receive()
-        interrupts.check()
-
-    view.phase("starting Ray and the workers")
-    # The store waits for the import of Ray: two imports at one time take turns, and Ray's processes
-    # are the ones to wait for.
-    starting = local_ray(corpus.nbytes, on_import=store.open, on_wait=on_wait, keep_logs=debug)
-    with interrupts.held():
-        folder = stack.enter_context(starting)
-    if debug:
-        view.phase(f"Ray's logs are kept in {folder}")
-    interrupts.check()
 
 
 def _run(

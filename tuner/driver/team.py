@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from model.corpus.corpus import Corpus
 from model.errors import CompileError
+from tuner.driver.interrupt import Interrupts
 from tuner.driver.view import View
 from tuner.home import Home
 from tuner.journal.events import SessionBegun
@@ -21,6 +23,7 @@ from tuner.tracking.tags import BEFORE
 if TYPE_CHECKING:
     from tuner.workers.devices import Devices
     from tuner.workers.products import ProductsMeasurement
+    from tuner.workers.ray_session import RaySession
 
 CHECKPOINTS = "checkpoints"  # folder in that of a search
 
@@ -33,11 +36,13 @@ class Team:
         devices: devices of the workers.
         workers: handles of the workers.
         in_order: True if reports are taken in the order of the lanes' clocks.
+        client_resources: what Ray Tune asks for each client of them.
     """
 
     devices: Devices
     workers: list[Any]
     in_order: bool
+    client_resources: Mapping[str, float]
 
     @property
     def slots(self) -> int:
@@ -52,6 +57,59 @@ class Team:
             ray.kill(worker)
 
 
+def start_ray(
+    stack: ExitStack,
+    address: str | None,
+    corpus: Corpus,
+    home: Home,
+    on_import: Callable[[], None],
+    view: View,
+    interrupts: Interrupts,
+    *,
+    debug: bool,
+) -> RaySession:
+    """Start or join Ray until the stack is closed.
+
+    Args:
+        stack: stack that ends Ray.
+        address: address of a cluster; None for a local Ray.
+        corpus: prepared data.
+        home: home of the search, which all nodes of a cluster must see.
+        on_import: function to call when Ray is imported: two imports at one time take turns, and
+            Ray's processes are the ones to wait for.
+        view: view for the user.
+        interrupts: deferred signals of the user.
+        debug: True to keep the folder of a local Ray's session.
+
+    Raises:
+        TunerError: if the cluster cannot be joined, or one of its nodes cannot train trials.
+    """
+    from tuner.workers.ray_session import ray_session
+
+    def on_wait() -> None:
+        interrupts.receive()
+        interrupts.check()
+
+    if address:
+        view.phase(f"joining the Ray cluster at {address}")
+    else:
+        view.phase("starting Ray and the workers")
+    starting = ray_session(
+        address, corpus.nbytes, on_import=on_import, on_wait=on_wait, keep_logs=debug
+    )
+    with interrupts.held():
+        session = stack.enter_context(starting)
+    if debug and not address:
+        view.phase(f"Ray's logs are kept in {session.folder}")
+    interrupts.check()
+    if address:
+        from tuner.workers.nodes import check_nodes
+
+        home.search("").mkdir(parents=True, exist_ok=True)
+        check_nodes(home.search(""), on_wait=interrupts.check)
+    return session
+
+
 def start_team(
     name: str,
     space: SearchSpace,
@@ -61,6 +119,7 @@ def start_team(
     last: SessionBegun | None,
     view: View,
     check_interrupt: Callable[[], None],
+    ray: RaySession,
     products: ProductsMeasurement | None = None,
 ) -> Team:
     """Start the workers of a search; Ray must have been started.
@@ -76,19 +135,22 @@ def start_team(
         last: last session of a resumed search; None if the search begins.
         view: view for the user.
         check_interrupt: function that raises KeyboardInterrupt once the user wants to end.
+        ray: Ray, as it was started or joined.
         products: measurement of products in bfloat16, if one was begun.
     """
     from tuner.workers.cluster import start_workers
 
     measured = None if products is None else partial(products.dtype, check_interrupt)
-    devices, in_order = choose_devices(space, facts, last, measured)
+    is_cluster = ray.address is not None
+    devices, in_order = choose_devices(space, facts, last, measured, is_cluster=is_cluster)
     if devices.is_compiled and num_missing(space, facts, _dtype(devices)):
         view.phase("compiling the ticks, for this and later searches of the model: half a minute")
     if devices.needs_calibration:
         view.phase("measuring how many trials the GPU should train at one time")
         devices = calibrate(devices, space, home, corpus, facts, check_interrupt)
     folders = str(home.search(name) / CHECKPOINTS), str(home.starts)
-    return Team(devices, start_workers(devices, corpus, folders, gated=True), in_order)
+    workers = start_workers(devices, corpus, folders, gated=True)
+    return Team(devices, workers, in_order, ray.client_resources)
 
 
 def choose_devices(
@@ -96,6 +158,8 @@ def choose_devices(
     facts: DataFacts,
     last: SessionBegun | None,
     measured: Callable[[], str] | None = None,
+    *,
+    is_cluster: bool = False,
 ) -> tuple[Devices, bool]:
     """Return the devices, and True if reports are taken in the order of the lanes' clocks.
 
@@ -107,11 +171,12 @@ def choose_devices(
         facts: facts of the data that specifications depend on.
         last: last session of a resumed search; None if the search begins.
         measured: function that returns the dtype which is faster on this machine's CPU.
+        is_cluster: True to train on a cluster: its CPUs may be others than this machine's.
     """
     from tuner.workers.devices import find_devices
 
-    devices, order = find_devices(space), space.search.order
-    if measured is not None and devices.kind == "cpu":
+    devices, order = find_devices(space, is_cluster=is_cluster), space.search.order
+    if measured is not None and devices.kind == "cpu" and not is_cluster:
         devices = replace(devices, dtype=measured())
     devices = replace(devices, is_compiled=_is_compiled(space, facts, last, devices))
     if last is None:
@@ -137,7 +202,7 @@ def _is_compiled(
     if setting == "on":
         check_compilation(devices.kind)
         return True
-    if setting == "off" or devices.kind != "cpu":
+    if setting == "off" or devices.kind != "cpu" or (devices.is_cluster and last is None):
         return False
     if last is not None:
         wanted = {**BEFORE, **last.environment}["compiled"] != BEFORE["compiled"]

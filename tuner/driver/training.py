@@ -76,7 +76,7 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
         from tuner.workers.watchdog import Watchdog
 
         environment: dict[str, str] = answer_of(
-            workers[0].environment.remote(), on_wait=interrupts.check
+            *(worker.environment.remote() for worker in workers), on_wait=interrupts.check
         )
         conductor = _make_conductor(context, slots, environment, in_order=team.in_order)
         driver = Driver(
@@ -94,7 +94,7 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
         from tuner.driver.ray_tune import run_ray_tune  # takes a second; trials train already
 
         try:
-            run_ray_tune(driver, workers, slots, context.folder)
+            run_ray_tune(driver, workers, slots, context.folder, team.client_resources)
         except Replaced:
             raise
         except KeyboardInterrupt:

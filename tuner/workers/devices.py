@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from model.device.compiler import check_compiler
 from model.errors import CompileError
 from tuner.errors import TunerError
 from tuner.space.space import SearchSpace
+from tuner.workers.nodes import live_nodes
 
 _CPU_SLOTS = 1  # two slots would each take twice as long, so early stopping would see less
 _GPU_SLOTS = 8  # until the device is measured
@@ -26,6 +27,7 @@ class Devices:
         dtype: dtype in which the workers compute; "auto" lets each worker choose.
         is_compiled: True if the ticks are compiled.
         needs_calibration: True if `slots` is a guess that a measurement should replace.
+        is_cluster: True if they belong to the nodes of a Ray cluster of the user's.
     """
 
     kind: str
@@ -34,10 +36,11 @@ class Devices:
     dtype: str = "auto"
     needs_calibration: bool = False
     is_compiled: bool = False
+    is_cluster: bool = False
 
 
 def check_devices(space: SearchSpace) -> None:
-    """Check that this machine has the devices that a space names, before Ray starts.
+    """Check that this machine has the devices that a space names, before a local Ray starts.
 
     Raises:
         TunerError: as `find_devices`.
@@ -51,27 +54,44 @@ def check_devices(space: SearchSpace) -> None:
         _choose_devices(space, _num_cuda_devices())
 
 
-def find_devices(space: SearchSpace) -> Devices:
+def find_devices(space: SearchSpace, *, is_cluster: bool = False) -> Devices:
     """Return the devices that a space asks for; Ray must have been started.
+
+    Args:
+        space: search space.
+        is_cluster: True if Ray is a cluster of the user's.
 
     Raises:
         TunerError: if the machine does not have them, or they cannot compute in the dtype.
     """
-    return _choose_devices(space, _num_gpus())
+    if not is_cluster:
+        return _choose_devices(space, _num_gpus())
+    nodes = live_nodes()
+    gpus, cores = sum(node.gpus for node in nodes), sum(node.cores for node in nodes)
+    return replace(_choose_devices(space, gpus, max(1, cores)), is_cluster=True)
 
 
-def _choose_devices(space: SearchSpace, gpus: int) -> Devices:
+def _choose_devices(space: SearchSpace, gpus: int, cores: int | None = None) -> Devices:
+    """Return the devices that a space asks for.
+
+    Args:
+        space: search space.
+        gpus: number of GPUs.
+        cores: number of cores of a cluster, which may get more of both; None for this machine.
+    """
     engine, kind = space.engine, space.engine.device
+    where = "this machine" if cores is None else "the cluster"
     if kind == "auto":
-        kind = "cuda" if gpus else "mps" if _has_mps() else "cpu"
-    if kind == "cuda" and not gpus:
+        kind = "cuda" if gpus else "mps" if cores is None and _has_mps() else "cpu"
+    if kind == "cuda" and not gpus and not (cores and engine.workers):
+        hint = "" if cores is None else "; with engine.workers a search waits for GPUs that come"
         raise TunerError(
-            "engine.device is cuda, but this machine has no GPU that can be used; use auto or cpu"
+            f"engine.device is cuda, but {where} has no GPU that can be used; use auto or cpu{hint}"
         )
-    if kind == "mps" and not _has_mps():
+    if kind == "mps" and (cores or not _has_mps()):
         raise TunerError(
-            "engine.device is mps, but this machine is no Mac with a GPU that PyTorch can use; "
-            "use auto or cpu"
+            f"engine.device is mps, but {where} is no Mac with a GPU that PyTorch can use; use "
+            f"auto or cpu"
         )
     if engine.dtype == "tf32" and kind != "cuda":
         raise TunerError(
@@ -83,9 +103,9 @@ def _choose_devices(space: SearchSpace, gpus: int) -> Devices:
             f"only CPUs compute in mixed_bfloat16, but the device of this search is {kind}; use "
             f"auto or bfloat16 as engine.dtype, or cpu as engine.device"
         )
-    available = {"cuda": gpus, "mps": 1, "cpu": num_cores()}[kind]
+    available = {"cuda": gpus, "mps": 1, "cpu": cores or num_cores()}[kind]
     number = engine.workers or available
-    if kind != "cpu" and number > available:
+    if kind != "cpu" and number > available and cores is None:
         raise TunerError(f"engine.workers is {number}, but this machine has only {available} GPUs")
     if kind == "cpu":
         return Devices(kind, number, engine.slots or _CPU_SLOTS, engine.dtype)

@@ -20,8 +20,10 @@ from tuner.space.space import SearchSpace
 from tuner.space_file.load import load_space
 from tuner.workers import cluster
 from tuner.workers import devices as devices_module
-from tuner.workers.cluster import calibrated, local_ray, start_workers
+from tuner.workers import ray_session as session_module
+from tuner.workers.cluster import calibrated, start_workers
 from tuner.workers.devices import Devices, find_devices
+from tuner.workers.ray_session import ray_session
 
 SPACE = Path(__file__).parents[3] / "search_spaces" / "lm.yaml"
 
@@ -155,8 +157,8 @@ def test_session_is_private_while_it_lasts(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
-    monkeypatch.setattr(cluster, "_token", lambda: "token")
-    with local_ray(0) as folder:
+    monkeypatch.setattr(session_module, "_token", lambda: "token")
+    with ray_session(None) as folder:
         assert folder.is_dir()
     assert modes == {"folder": 0o700, "token": 0o600}
     assert not folder.exists()
@@ -172,7 +174,7 @@ def test_ray_that_does_not_start_is_not_shut_down(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(ray, "shutdown", lambda: shut_down.append(True))
-    with pytest.raises(RuntimeError, match="called twice"), local_ray(0):
+    with pytest.raises(RuntimeError, match="called twice"), ray_session(None):
         pass
     assert shut_down == []
 
@@ -186,7 +188,7 @@ def test_signal_while_ray_starts_is_raised_by_the_caller(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(ray, "init", lambda **settings: ends.wait(10))
     monkeypatch.setattr(ray, "shutdown", lambda: None)
-    with pytest.raises(Interrupted), local_ray(0, on_wait=check):
+    with pytest.raises(Interrupted), ray_session(None, on_wait=check):
         pass
 
 

@@ -25,8 +25,9 @@ from tests.conftest import MakeSpec
 from tuner.workers.assignment import Assignment
 from tuner.workers.batch import Batch
 from tuner.workers.client import BatchReader
-from tuner.workers.cluster import local_ray, make_workers
+from tuner.workers.cluster import make_workers
 from tuner.workers.orders import Orders
+from tuner.workers.ray_session import ray_session
 from tuner.workers.watchdog import Watchdog, WorkerChange, WorkerEvent
 
 pytestmark = pytest.mark.slow
@@ -35,7 +36,7 @@ Tokens = tuple[np.ndarray, np.ndarray]
 
 @pytest.fixture(scope="module")
 def _ray() -> Iterator[None]:
-    with local_ray(0):
+    with ray_session(None):
         yield
 
 
