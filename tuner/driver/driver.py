@@ -42,7 +42,9 @@ _EVENT_TEXTS = {
     WorkerEvent.FROZEN: "did not answer, was killed and restarts; its trials will resume from "
     "their last reports",
     WorkerEvent.BACK: "has restarted",
+    WorkerEvent.MISSING: "is missing; its trials go on in other workers",
 }
+_ALONE = "is missing, and no other worker is left: waiting for one"
 _MOST_DEATHS = 3  # of a worker before the next report of a trial: the trial may be the cause
 _RELEASE_AGAIN_SECONDS = 1.0
 _SIGNAL_SECONDS = 1.0  # longest wait for reports under way after SIGTERM, whose sender soon kills
@@ -90,7 +92,6 @@ class Driver:
         self.conductor = conductor
         self._board = conductor.board
         self._journal, self._observers = journal, observers
-        self._num_workers = len(workers)
         self._in_order = in_order
         self._check_interrupt = check_interrupt
         self._watchdog = watchdog
@@ -288,7 +289,7 @@ class Driver:
         for job in jobs:
             assignment = Assignment(
                 trial_id=str(job.number),
-                worker=job.lane % self._num_workers,
+                worker=self._orders.worker_of(job.lane),
                 spec=self._board.trials[job.number].spec.model_dump_json(),
                 after=job.after,
                 source=None if job.source is None else (str(job.source[0]), job.source[1]),
@@ -313,21 +314,33 @@ class Driver:
 
     def _take_change(self, change: WorkerChange) -> None:
         """Take note of a worker that died or is back; its trials resume when it is."""
-        worker, event, reason = change
+        worker, event, reason, is_elsewhere = change
         if reason and event is not WorkerEvent.GONE:
             self._reasons.setdefault(worker, reason)
         why = self._reasons.get(worker, "its process ended")
         trials = self._orders.of_worker(worker)
+        if event is WorkerEvent.MISSING:
+            steps = {number: self._board.trials[number].step for number in trials}
+            with self._recording():
+                has_others = self._orders.miss(worker, steps)
+                self._release()
+            text = _EVENT_TEXTS[event] if has_others else _ALONE
+            self._send_message(f"worker {worker} {text}")
+            return
         if event is not WorkerEvent.GONE:
             self._send_message(f"worker {worker} {_EVENT_TEXTS[event]}")
         if event not in {WorkerEvent.GONE, WorkerEvent.BACK}:
             return
         with self._recording():
+            if event is WorkerEvent.BACK:
+                self._orders.welcome(worker)
             for number in trials:
                 if event is WorkerEvent.GONE:
                     text = f"{reason}; it died of: {why}"
                 else:
-                    deaths = self._orders.start_again(number, self._board.trials[number].step)
+                    deaths = self._orders.start_again(
+                        number, self._board.trials[number].step, is_charged=not is_elsewhere
+                    )
                     if deaths < _MOST_DEATHS:
                         continue
                     text = f"died {_MOST_DEATHS} times before its next report: {why}"

@@ -86,7 +86,11 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
             _make_observers(context, conductor, workers, environment),
             in_order=team.in_order,
             check_interrupt=check_interrupt,
-            watchdog=Watchdog(workers, context.space.engine.timeout_seconds),
+            watchdog=Watchdog(
+                workers,
+                context.space.engine.timeout_seconds,
+                is_patient=team.devices.is_cluster,
+            ),
         )
         kept.append(driver)
         context.view.begin(conductor.board, context.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -30,7 +30,17 @@ class Orders:
         # Trials whose worker has been asked to release all reports. Without this set each report
         # would repeat the call for all running trials.
         self._released: set[int] = set()
+        self._missing: set[int] = set()  # workers
         self._waiting: list[Callable[[], Any]] = []
+
+    def worker_of(self, lane: int) -> int:
+        """Return the worker for a lane: always the same one, unless it is missing."""
+        own = lane % len(self._workers)
+        present = [index for index in range(len(self._workers)) if index not in self._missing]
+        if own in present or not present:
+            return own
+        load = Counter(assignment.worker for assignment in self.running.values())
+        return min(present, key=lambda index: load[index])
 
     def is_current(self, segment: int, number: int) -> bool:
         """Return True if an assignment is the one that trains a trial at present."""
@@ -48,23 +58,49 @@ class Orders:
         self.running[assignment.number] = assignment
         self._add(assignment.number, "start", assignment)
 
-    def start_again(self, number: int, step: int) -> int:
-        """Let a worker that died train a trial again.
+    def start_again(self, number: int, step: int, *, is_charged: bool = True) -> int:
+        """Let a worker that is back train a trial from its last report on.
 
         Args:
             number: number of the trial.
             step: step of its last report; 0 before the first.
+            is_charged: False if the trial cannot be the reason of the worker's death.
 
         Returns:
             How often its worker has died since that report.
         """
-        assignment = self.running[number]
+        self._start_from(number, step, self.running[number].worker)
+        self._deaths[number] += is_charged
+        return self._deaths[number]
+
+    def miss(self, worker: int, steps: Mapping[int, int]) -> bool:
+        """Let other workers train the trials of one that does not come back.
+
+        Args:
+            worker: index of the worker.
+            steps: step of the last report of each of its trials.
+
+        Returns:
+            True if there are other workers.
+        """
+        self._missing.add(worker)
+        for number, step in steps.items():
+            other = self.worker_of(worker)
+            if other in self._missing:
+                return False
+            self._start_from(number, step, other)
+        return len(self._missing) < len(self._workers)
+
+    def welcome(self, worker: int) -> None:
+        """Assign trials to a worker again that was missing."""
+        self._missing.discard(worker)
+
+    def _start_from(self, number: int, step: int, worker: int) -> None:
+        assignment = replace(self.running[number], worker=worker)
         if step > assignment.after and not assignment.reports:
             assignment = replace(assignment, source=(assignment.trial_id, step))
         self.start(replace(assignment, after=max(step, assignment.after)))
         self._released.discard(number)
-        self._deaths[number] += 1
-        return self._deaths[number]
 
     def taken(self, number: int, step: int, *, may_prune: bool) -> None:
         """Note that a report of a trial is in the journal.

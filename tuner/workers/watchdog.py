@@ -13,7 +13,7 @@ import os
 import platform
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 
 _PING_SECONDS = 1.0  # between an answer and the next ping
 _START_SECONDS = 600.0  # longest start of a worker: it imports torch and maps its data
-_RESTART_SECONDS = 600.0  # longest wait for a worker that Ray restarts
+_MISSING_SECONDS = 15.0  # of a restart, before other workers take the trials
+_RESTART_SECONDS = 600.0  # longest wait for a worker that Ray restarts on this machine
 
 
 class WorkerEvent(StrEnum):
@@ -30,6 +31,7 @@ class WorkerEvent(StrEnum):
     LOST = "lost"  # its process died; Ray is restarting it
     FROZEN = "frozen"  # it did not answer a ping, and the watchdog killed it
     BACK = "back"  # it answers again, in a new process that knows none of the earlier calls
+    MISSING = "missing"  # it is not back after a while: perhaps its node was lost
     GONE = "gone"  # it does not come back; the event comes again and again
 
 
@@ -40,11 +42,13 @@ class WorkerChange(NamedTuple):
         worker: index of the worker.
         event: what happened.
         reason: why it was lost, or that it cannot be restarted; empty if there is nothing to say.
+        is_elsewhere: True if it is back on another node than before.
     """
 
     worker: int
     event: WorkerEvent
     reason: str = ""
+    is_elsewhere: bool = False
 
 
 @dataclass
@@ -59,6 +63,7 @@ class _WorkerHealth:
         host: host name of that process.
         is_starting: True until the current process has answered once.
         lost: time since which Ray restarts it; infinity if it does not.
+        is_missing: True if it was said that it is missing.
     """
 
     handle: Any
@@ -68,6 +73,7 @@ class _WorkerHealth:
     host: str = ""
     is_starting: bool = True
     lost: float = math.inf
+    is_missing: bool = False
 
 
 class Watchdog:
@@ -77,6 +83,7 @@ class Watchdog:
         workers: handles of the workers.
         timeout_seconds: time without an answer after which a worker counts as frozen.
         clock: monotonic clock in seconds.
+        is_patient: True to wait for ever for a worker that Ray restarts: a cluster may get nodes.
     """
 
     def __init__(
@@ -84,7 +91,10 @@ class Watchdog:
         workers: Sequence[Any],
         timeout_seconds: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        is_patient: bool = False,
     ) -> None:
+        self._restart_seconds = math.inf if is_patient else _RESTART_SECONDS
         self._timeout, self._clock = timeout_seconds, clock
         self._interval = min(_PING_SECONDS, timeout_seconds / 4)
         # Dated back by one interval, so that the first check pings every worker.
@@ -106,14 +116,14 @@ class Watchdog:
         for index, worker in enumerate(self._workers):
             if was_suspended and worker.ping is not None:
                 worker.since = now
-            found = self._check_worker(worker, now)
-            if found is not None:
-                changes.append(WorkerChange(index, *found))
+            change = self._check_worker(index, worker, now)
+            if change is not None:
+                changes.append(change)
         return changes
 
-    def _check_worker(self, worker: _WorkerHealth, now: float) -> tuple[WorkerEvent, str] | None:
+    def _check_worker(self, index: int, worker: _WorkerHealth, now: float) -> WorkerChange | None:
         import ray
-        from ray.exceptions import ActorDiedError, RayActorError
+        from ray.exceptions import RayActorError
 
         if worker.ping is None:
             if now - worker.since >= self._interval:
@@ -121,44 +131,80 @@ class Watchdog:
             return None
         if not ray.wait([worker.ping], timeout=0)[0]:
             limit = max(_START_SECONDS, self._timeout) if worker.is_starting else self._timeout
-            return self._kill(worker, now) if now - worker.since > limit else None
+            if now - worker.since <= limit:
+                return None
+            self._kill(worker, now)
+            text = f"it did not answer for {self._timeout:.0f} seconds"
+            return WorkerChange(index, WorkerEvent.FROZEN, text)
         try:
             answer = ray.get(worker.ping)
         except RayActorError as error:
-            # Pings also fail while Ray restarts the worker: only the first failure is an event.
-            found = None if worker.is_starting else (WorkerEvent.LOST, _in_one_line(error))
-            worker.is_starting = True
-            worker.lost = min(worker.lost, now)
-            if isinstance(error, ActorDiedError):  # Ray does not restart it any more
-                found = WorkerEvent.GONE, f"cannot be restarted: {_in_one_line(error)}"
-            elif now - worker.lost > _RESTART_SECONDS:
-                found = WorkerEvent.GONE, f"did not restart within {_RESTART_SECONDS:.0f} seconds"
+            change = self._note_loss(index, worker, error, now)
         else:
-            is_new_process = worker.pid is not None and answer["pid"] != worker.pid
-            found = (WorkerEvent.BACK, "") if is_new_process else None
-            worker.pid, worker.host = answer["pid"], answer["host"]
-            worker.is_starting, worker.lost = False, math.inf
+            change = _note_answer(index, worker, answer)
         worker.ping, worker.since = None, now
-        return found
+        return change
 
-    def _kill(self, worker: _WorkerHealth, now: float) -> tuple[WorkerEvent, str]:
+    def _note_loss(
+        self, index: int, worker: _WorkerHealth, error: Exception, now: float
+    ) -> WorkerChange | None:
+        """Note that a worker has died, or that Ray still restarts it: pings fail meanwhile."""
+        from ray.exceptions import ActorDiedError
+
+        text, was_up = _in_one_line(error), not worker.is_starting
+        worker.is_starting = True
+        worker.lost = min(worker.lost, now)
+        if isinstance(error, ActorDiedError):  # Ray does not restart it any more
+            return WorkerChange(index, WorkerEvent.GONE, f"cannot be restarted: {text}")
+        if was_up:
+            return WorkerChange(index, WorkerEvent.LOST, text)
+        if now - worker.lost > self._restart_seconds:
+            text = f"did not restart within {self._restart_seconds:.0f} seconds"
+            return WorkerChange(index, WorkerEvent.GONE, text)
+        if now - worker.lost > _MISSING_SECONDS and not worker.is_missing:
+            worker.is_missing = True
+            return WorkerChange(index, WorkerEvent.MISSING)
+        return None
+
+    def _kill(self, worker: _WorkerHealth, now: float) -> None:
         """Kill the process of a worker by SIGKILL: a stopped process cannot obey Ray."""
         import ray
 
-        if worker.host == platform.node() and worker.pid and _is_ray_process(worker.pid):
+        if worker.host == node_id() and worker.pid and _is_ray_process(worker.pid):
             with contextlib.suppress(OSError):
                 os.kill(worker.pid, signal.SIGKILL)
         else:
             ray.kill(worker.handle, no_restart=False)
         worker.ping, worker.since, worker.is_starting = None, now, True
         worker.lost = min(worker.lost, now)
-        return WorkerEvent.FROZEN, f"it did not answer for {self._timeout:.0f} seconds"
+
+
+def _note_answer(
+    index: int, worker: _WorkerHealth, answer: Mapping[str, Any]
+) -> WorkerChange | None:
+    """Note that a worker is up, perhaps in another process or on another node than before."""
+    before, now = (worker.pid, worker.host), (answer["pid"], answer["host"])
+    worker.pid, worker.host = now
+    worker.is_starting, worker.is_missing, worker.lost = False, False, math.inf
+    if before[0] is None or before == now:
+        return None
+    return WorkerChange(index, WorkerEvent.BACK, is_elsewhere=before[1] != now[1])
 
 
 def _in_one_line(error: Exception) -> str:
     """Join the first and the last line of Ray's message: the event and its cause."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " … ".join(dict.fromkeys([lines[0], lines[-1]]))
+
+
+def node_id() -> str:
+    """Return the id of this process's node in Ray; two nodes may have one host name."""
+    import ray
+
+    if not ray.is_initialized():
+        return platform.node()
+    identity: str = ray.get_runtime_context().get_node_id()
+    return identity
 
 
 def _is_ray_process(pid: int) -> bool:

@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import math
 import os
-import platform
 import queue
 import threading
 import time
@@ -29,6 +28,7 @@ from model.spec.trial import TrialSpec
 from tuner.workers.assignment import Assignment
 from tuner.workers.batch import ALL_STEPS, Batch, Failure
 from tuner.workers.load import ProcessMeter
+from tuner.workers.watchdog import node_id
 
 if TYPE_CHECKING:  # these import torch, which the driver must not wait for
     from model.checkpoints.store import CheckpointRef
@@ -246,11 +246,11 @@ class Worker:
         """Answer as long as the process lives.
 
         Returns:
-            pid and host; engine_steps, number of steps of the engine.
+            pid; host, id of its node in Ray; engine_steps, number of steps of the engine.
         """
         return {
             "pid": os.getpid(),
-            "host": platform.node(),
+            "host": node_id(),
             "engine_steps": self._engine_steps,
         }
 

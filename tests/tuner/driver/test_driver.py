@@ -68,6 +68,7 @@ class Setting:
         *,
         in_order: bool = True,
         observers: Sequence[SearchObserver] = (),
+        num_workers: int = 1,
     ) -> None:
         self.journal = Journal.open(folder / "lm-1")
         self.worker_calls: list[tuple[Any, ...]] = []
@@ -81,7 +82,7 @@ class Setting:
         self.driver = Driver(
             conductor,
             self.journal,
-            [Recorder(self.worker_calls)],
+            [Recorder(self.worker_calls) for _ in range(num_workers)],
             [
                 TrackerObserver(tracker, {"torch": "2.13.0"}),
                 ViewObserver(self.view, conductor.board.metric),
@@ -379,6 +380,49 @@ def test_trials_of_a_worker_that_does_not_come_back_fail(
         "failed: the worker of trial 0 cannot be restarted: no memory; it died of: the worker died"
     )
     assert sorted(setting.running()) == [2, 3]
+
+
+def test_trials_of_a_missing_worker_go_on_in_another(tmp_path: Path, conductor: Conductor) -> None:
+    """They are not charged with it, and new trials go to the worker when it is back."""
+    setting = Setting(tmp_path, conductor, in_order=False, num_workers=2)
+    driver = setting.driver
+    driver._watchdog = dog = ScriptedWatchdog()  # type: ignore[assignment]
+    driver.begin()
+    assert {n: each.worker for n, each in setting.running().items()} == {0: 0, 1: 1}
+    setting.report(0)
+    late = setting.batch(0)
+    step = driver.conductor.board.trials[0].step
+    dog.changes = [LOST, WorkerChange(0, WorkerEvent.MISSING)]
+    driver.tick()
+    moved = setting.running()[0]
+    assert (moved.worker, moved.after, moved.source) == (1, step, ("0", step))
+    assert "worker 0 is missing; its trials go on in other workers" in setting.view.texts
+    events = len(read_journal(setting.journal.path.parent))
+    driver.record([(0, late)])
+    assert len(read_journal(setting.journal.path.parent)) == events
+    setting.fail(1, "out of memory")
+    assert setting.running()[2].worker == 1
+    dog.changes = [WorkerChange(0, WorkerEvent.BACK, is_elsewhere=True)]
+    driver.tick()
+    setting.fail(0, "out of memory")
+    assert setting.running()[3].worker == 0
+    setting.journal.close()
+
+
+def test_search_waits_for_a_worker_if_none_is_left(
+    setting: Setting, faults: ScriptedWatchdog
+) -> None:
+    driver = setting.driver
+    driver.begin()
+    for _ in range(4):
+        faults.changes = [
+            LOST, WorkerChange(0, WorkerEvent.MISSING),
+            WorkerChange(0, WorkerEvent.BACK, is_elsewhere=True),
+        ]  # fmt: skip
+        driver.tick()
+    assert sorted(setting.running()) == [0, 1], "the node was lost, not the trial's fault"
+    text = "worker 0 is missing, and no other worker is left: waiting for one"
+    assert text in setting.view.texts
 
 
 def test_trials_fail_whose_client_fails(setting: Setting) -> None:

@@ -40,9 +40,9 @@ LOST = WorkerChange(
 class Watch:
     """A watchdog over two workers, and a fake clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_patient: bool = False) -> None:
         self.workers, self.clock = [FakeWorker(), FakeWorker()], Clock()
-        self.dog = Watchdog(self.workers, 60.0, self.clock)
+        self.dog = Watchdog(self.workers, 60.0, self.clock, is_patient=is_patient)
 
     def pass_time(self, seconds: float, answering: dict[int, int]) -> list[WorkerChange]:
         """Check each half second; some workers answer, with their pids."""
@@ -109,9 +109,24 @@ def test_watchdog_gives_a_worker_up_that_does_not_restart(watch: Watch, killed: 
         changes += watch.pass_time(2, {0: 11})
         watch.workers[1].die()
     gone = WorkerChange(1, WorkerEvent.GONE, "did not restart within 600 seconds")
-    assert changes == [LOST, *[gone] * (len(changes) - 1)]
-    assert 2 <= len(changes) < 8
+    missing = WorkerChange(1, WorkerEvent.MISSING)
+    assert changes == [LOST, missing, *[gone] * (len(changes) - 2)]
+    assert 3 <= len(changes) < 8
     assert watch.pass_time(3, {0: 11, 1: 13})[-1] == WorkerChange(1, WorkerEvent.BACK)
+
+
+def test_watchdog_waits_for_a_node_of_a_cluster(killed: list[Any]) -> None:
+    """It says that the worker is missing, and where it is back."""
+    watch = Watch(is_patient=True)
+    watch.pass_time(10, {0: 11, 1: 12})
+    changes = []
+    for _ in range(500):
+        changes += watch.pass_time(2, {0: 11})
+        watch.workers[1].die()
+    assert changes == [LOST, WorkerChange(1, WorkerEvent.MISSING)]
+    watch.pass_time(2, {0: 11})
+    watch.workers[1].answer(12, "another node")
+    assert watch.pass_time(2, {0: 11}) == [WorkerChange(1, WorkerEvent.BACK, is_elsewhere=True)]
 
 
 def test_watchdog_gives_a_worker_up_that_ray_gave_up(watch: Watch, killed: list[Any]) -> None:
