@@ -73,6 +73,7 @@ class Driver:
             search does not depend on timing; False to take them as they come.
         check_interrupt: function that raises KeyboardInterrupt once the user wants to end.
         watchdog: watchdog of the workers.
+        orders: orders to the workers; by default all are up, and have a slot each.
 
     Attributes:
         halted: reason why the search ends early and can be resumed; None if it does not.
@@ -88,6 +89,7 @@ class Driver:
         in_order: bool,
         check_interrupt: Callable[[], None],
         watchdog: Watchdog,
+        orders: Orders | None = None,
     ) -> None:
         self.conductor = conductor
         self._board = conductor.board
@@ -95,7 +97,7 @@ class Driver:
         self._in_order = in_order
         self._check_interrupt = check_interrupt
         self._watchdog = watchdog
-        self._orders = Orders(workers)
+        self._orders = orders or Orders(workers)
         self._reasons: dict[int, str] = {}  # worker → why it died last, as far as is known
         self._announced = 0  # number of trials that are in the journal
         self._begun_at = self._released_at = time.monotonic()
@@ -319,8 +321,13 @@ class Driver:
             self._reasons.setdefault(worker, reason)
         why = self._reasons.get(worker, "its process ended")
         trials = self._orders.of_worker(worker)
+        if event is WorkerEvent.UP:
+            with self._recording():
+                self._orders.welcome(worker, self._step_of)
+                self._release()
+            return
         if event is WorkerEvent.MISSING:
-            steps = {number: self._board.trials[number].step for number in trials}
+            steps = {number: self._step_of(number) for number in trials}
             with self._recording():
                 has_others = self._orders.miss(worker, steps)
                 self._release()
@@ -333,13 +340,13 @@ class Driver:
             return
         with self._recording():
             if event is WorkerEvent.BACK:
-                self._orders.welcome(worker)
+                self._orders.welcome(worker, self._step_of)
             for number in trials:
                 if event is WorkerEvent.GONE:
                     text = f"{reason}; it died of: {why}"
                 else:
                     deaths = self._orders.start_again(
-                        number, self._board.trials[number].step, is_charged=not is_elsewhere
+                        number, self._step_of(number), is_charged=not is_elsewhere
                     )
                     if deaths < _MOST_DEATHS:
                         continue
@@ -347,6 +354,9 @@ class Driver:
                 self._fail(number, f"the worker of trial {number} {text}")
             self._release()
         self._reasons.pop(worker, None)
+
+    def _step_of(self, number: int) -> int:
+        return self._board.trials[number].step
 
     # events to the journal and to observers ----------------------------------------------------
 

@@ -60,7 +60,7 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
         context: inputs of the session.
         interrupts: deferred signals of the user.
     """
-    from tuner.workers.cluster import answer_of, usage_of
+    from tuner.workers.cluster import first_answer, usages_of
 
     announce, team = interrupts.announce, context.team
     workers, slots = team.workers, team.slots
@@ -73,11 +73,13 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
         interrupts.check()
         attach_inputs(context)  # while the workers start
 
+        from tuner.workers.orders import Orders
         from tuner.workers.watchdog import Watchdog
 
-        environment: dict[str, str] = answer_of(
-            *(worker.environment.remote() for worker in workers), on_wait=interrupts.check
-        )
+        answers = [worker.environment.remote() for worker in workers]
+        first, environment = first_answer(answers, on_wait=interrupts.check)
+        orders = Orders(workers, team.devices.slots, are_up=not team.devices.is_cluster)
+        orders.welcome(first)
         conductor = _make_conductor(context, slots, environment, in_order=team.in_order)
         driver = Driver(
             conductor,
@@ -91,6 +93,7 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
                 context.space.engine.timeout_seconds,
                 is_patient=team.devices.is_cluster,
             ),
+            orders=orders,
         )
         kept.append(driver)
         context.view.begin(conductor.board, context.name)
@@ -107,14 +110,14 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
             interrupts.announce = announce
             context.view.end()
             driver.close()
-        usages = [usage_of(worker) for worker in workers]
+        usages = usages_of(workers)
     return TrainingResult(
         conductor,
         driver.halted,
         environment,
         len(workers),
         sum(usage.get("training_seconds", 0.0) for usage in usages),
-        min(usage.get("first_turn", math.inf) for usage in usages),
+        min((usage.get("first_turn", math.inf) for usage in usages), default=math.inf),
         [] if driver.halted else _advice(context, conductor),
     )
 

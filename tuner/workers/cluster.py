@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ def calibrated(
     )  # fmt: skip
     try:
         answer = worker.slots_for.remote(spec.model_dump_json(), str(file))
-        slots: int = answer_of(answer, on_wait=on_wait)
+        slots: int = first_answer([answer], on_wait=on_wait)[1]
     except RayError:  # the trials will report whatever is broken
         slots = devices.slots
     ray.kill(worker)
@@ -157,27 +158,32 @@ def _actor_class() -> type:
     return WorkerActor
 
 
-def answer_of(*references: Any, on_wait: Callable[[], None]) -> Any:
+def first_answer(references: Sequence[Any], *, on_wait: Callable[[], None]) -> tuple[int, Any]:
     """Wait for the first answer of some workers.
 
     Args:
         references: Ray references to the answers.
         on_wait: function to call about twenty times a second meanwhile.
+
+    Returns:
+        The index of the worker that answered, and its answer.
     """
     import ray
 
     while not (ready := ray.wait([*references], timeout=_WAIT_SECONDS)[0]):
         on_wait()
-    return ray.get(ready[0])
+    return references.index(ready[0]), ray.get(ready[0])
 
 
-def usage_of(worker: Any) -> dict[str, float]:
-    """Return `Worker.usage` of a worker; an empty dict if the worker does not answer."""
+def usages_of(workers: Sequence[Any]) -> list[dict[str, float]]:
+    """Return `Worker.usage` of each worker that answers."""
     import ray
     from ray.exceptions import RayError
 
-    try:
-        usage: dict[str, float] = ray.get(worker.usage.remote(), timeout=_ANSWER_SECONDS)
-    except RayError:
-        return {}
-    return usage
+    answers = [worker.usage.remote() for worker in workers]
+    answers, _ = ray.wait(answers, num_returns=len(answers), timeout=_ANSWER_SECONDS)
+    usages: list[dict[str, float]] = []
+    for answer in answers:
+        with suppress(RayError):
+            usages.append(ray.get(answer))
+    return usages

@@ -17,20 +17,22 @@ class Orders:
 
     Args:
         workers: handles of the workers.
+        slots: number of trials that each of them trains at one time.
+        are_up: False if each worker is missing until it is welcome: a cluster may get nodes.
 
     Attributes:
         running: the assignments in training, by number of the trial.
     """
 
-    def __init__(self, workers: Sequence[Any]) -> None:
-        self._workers = workers
+    def __init__(self, workers: Sequence[Any], slots: int = 1, *, are_up: bool = True) -> None:
+        self._workers, self._slots = workers, slots
         self.running: dict[int, Assignment] = {}
         self._segments = 0  # number of assignments so far
         self._deaths: Counter[int] = Counter()  # of a trial's worker, since its last report
         # Trials whose worker has been asked to release all reports. Without this set each report
         # would repeat the call for all running trials.
         self._released: set[int] = set()
-        self._missing: set[int] = set()  # workers
+        self._missing = set[int]() if are_up else set(range(len(workers)))  # workers
         self._waiting: list[Callable[[], Any]] = []
 
     def worker_of(self, lane: int) -> int:
@@ -91,9 +93,25 @@ class Orders:
             self._start_from(number, step, other)
         return len(self._missing) < len(self._workers)
 
-    def welcome(self, worker: int) -> None:
-        """Assign trials to a worker again that was missing."""
+    def welcome(self, worker: int, step_of: Callable[[int], int] = lambda number: 0) -> None:
+        """Assign trials to a worker that was missing, first those that wait in other workers.
+
+        Args:
+            worker: index of the worker.
+            step_of: function that returns the step of a trial's last report.
+        """
+        if worker not in self._missing:
+            return
         self._missing.discard(worker)
+        load = Counter(assignment.worker for assignment in self.running.values())
+        # the last that came wait for a slot
+        for number, assignment in reversed([*self.running.items()]):
+            own = assignment.worker
+            if load[own] > self._slots and load[worker] < self._slots and own != worker:
+                self._add(number, "stop", assignment.trial_id, assignment.segment, True)
+                self._start_from(number, step_of(number), worker)
+                load[own] -= 1
+                load[worker] += 1
 
     def _start_from(self, number: int, step: int, worker: int) -> None:
         assignment = replace(self.running[number], worker=worker)

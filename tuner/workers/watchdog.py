@@ -28,6 +28,7 @@ _RESTART_SECONDS = 600.0  # longest wait for a worker that Ray restarts on this 
 class WorkerEvent(StrEnum):
     """Event in the life of a worker."""
 
+    UP = "up"  # it answers for the first time
     LOST = "lost"  # its process died; Ray is restarting it
     FROZEN = "frozen"  # it did not answer a ping, and the watchdog killed it
     BACK = "back"  # it answers again, in a new process that knows none of the earlier calls
@@ -83,7 +84,7 @@ class Watchdog:
         workers: handles of the workers.
         timeout_seconds: time without an answer after which a worker counts as frozen.
         clock: monotonic clock in seconds.
-        is_patient: True to wait for ever for a worker that Ray restarts: a cluster may get nodes.
+        is_patient: True to wait for ever for a worker that starts: a cluster may get nodes.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class Watchdog:
         *,
         is_patient: bool = False,
     ) -> None:
+        self._start_seconds = math.inf if is_patient else _START_SECONDS
         self._restart_seconds = math.inf if is_patient else _RESTART_SECONDS
         self._timeout, self._clock = timeout_seconds, clock
         self._interval = min(_PING_SECONDS, timeout_seconds / 4)
@@ -130,7 +132,7 @@ class Watchdog:
                 worker.ping, worker.since = worker.handle.ping.remote(), now
             return None
         if not ray.wait([worker.ping], timeout=0)[0]:
-            limit = max(_START_SECONDS, self._timeout) if worker.is_starting else self._timeout
+            limit = max(self._start_seconds, self._timeout) if worker.is_starting else self._timeout
             if now - worker.since <= limit:
                 return None
             self._kill(worker, now)
@@ -186,7 +188,9 @@ def _note_answer(
     before, now = (worker.pid, worker.host), (answer["pid"], answer["host"])
     worker.pid, worker.host = now
     worker.is_starting, worker.is_missing, worker.lost = False, False, math.inf
-    if before[0] is None or before == now:
+    if before[0] is None:
+        return WorkerChange(index, WorkerEvent.UP)
+    if before == now:
         return None
     return WorkerChange(index, WorkerEvent.BACK, is_elsewhere=before[1] != now[1])
 

@@ -45,11 +45,15 @@ class Watch:
         self.dog = Watchdog(self.workers, 60.0, self.clock, is_patient=is_patient)
 
     def pass_time(self, seconds: float, answering: dict[int, int]) -> list[WorkerChange]:
-        """Check each half second; some workers answer, with their pids."""
+        """Check each half second; some workers answer, with their pids.
+
+        Returns:
+            The changes but the first answers.
+        """
         changes = []
         for _ in range(round(seconds * 2)):
             self.clock.now += 0.5
-            changes += self.dog.check()
+            changes += [c for c in self.dog.check() if c.event is not WorkerEvent.UP]
             for worker, pid in answering.items():
                 if self.workers[worker].asked:
                     self.workers[worker].answer(pid)
@@ -65,6 +69,15 @@ def test_watchdog_leaves_workers_that_answer(watch: Watch, killed: list[Any]) ->
     assert watch.pass_time(600, {0: 11, 1: 12}) == []
     assert killed == []
     assert 200 < len(watch.workers[0].asked) <= 600, "about once a second"
+
+
+def test_watchdog_says_when_a_worker_is_up(watch: Watch) -> None:
+    watch.dog.check()
+    watch.clock.now += 1
+    watch.dog.check()
+    watch.workers[1].answer(12)
+    assert watch.dog.check() == [WorkerChange(1, WorkerEvent.UP)]
+    assert watch.pass_time(10, {1: 12}) == []
 
 
 def test_watchdog_kills_frozen_workers(watch: Watch, killed: list[Any]) -> None:
