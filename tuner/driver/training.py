@@ -60,7 +60,7 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
         context: inputs of the session.
         interrupts: deferred signals of the user.
     """
-    from tuner.workers.cluster import first_answer, usages_of
+    from tuner.workers.cluster import first_environment, usages_of
 
     announce, team = interrupts.announce, context.team
     workers, slots = team.workers, team.slots
@@ -76,8 +76,7 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
         from tuner.workers.orders import Orders
         from tuner.workers.watchdog import Watchdog
 
-        answers = [worker.environment.remote() for worker in workers]
-        first, environment = first_answer(answers, on_wait=interrupts.check)
+        first, environment = first_environment(workers, on_wait=interrupts.check)
         orders = Orders(workers, team.devices.slots, are_up=not team.devices.is_cluster)
         orders.welcome(first)
         conductor = _make_conductor(context, slots, environment, in_order=team.in_order)

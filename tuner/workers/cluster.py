@@ -77,7 +77,7 @@ def calibrated(
     )  # fmt: skip
     try:
         answer = worker.slots_for.remote(spec.model_dump_json(), str(file))
-        slots: int = first_answer([answer], on_wait=on_wait)[1]
+        slots: int = ray.get(_first([answer], on_wait))
     except RayError:  # the trials will report whatever is broken
         slots = devices.slots
     ray.kill(worker)
@@ -158,21 +158,32 @@ def _actor_class() -> type:
     return WorkerActor
 
 
-def first_answer(references: Sequence[Any], *, on_wait: Callable[[], None]) -> tuple[int, Any]:
-    """Wait for the first answer of some workers.
+def first_environment(
+    workers: Sequence[Any], *, on_wait: Callable[[], None]
+) -> tuple[int, dict[str, str]]:
+    """Wait for the first worker that is up.
 
     Args:
-        references: Ray references to the answers.
+        workers: handles of the workers.
         on_wait: function to call about twenty times a second meanwhile.
 
     Returns:
-        The index of the worker that answered, and its answer.
+        The index of the worker, and its `Worker.environment`.
     """
     import ray
 
-    while not (ready := ray.wait([*references], timeout=_WAIT_SECONDS)[0]):
+    answers = [worker.environment.remote() for worker in workers]
+    answer = _first(answers, on_wait)
+    return answers.index(answer), ray.get(answer)
+
+
+def _first(answers: Sequence[Any], on_wait: Callable[[], None]) -> Any:
+    """Wait for an answer; return its Ray reference."""
+    import ray
+
+    while not (ready := ray.wait([*answers], timeout=_WAIT_SECONDS)[0]):
         on_wait()
-    return references.index(ready[0]), ray.get(ready[0])
+    return ready[0]
 
 
 def usages_of(workers: Sequence[Any]) -> list[dict[str, float]]:
