@@ -29,6 +29,9 @@ from tuner.schedulers.scheduler import RULES
 from tuner.tracking.reuse import ReuseIndex
 
 
+_IMPORT_SECONDS = 10.0  # from the first trial on: its processes start before
+
+
 @dataclass(frozen=True)
 class TrainingResult:
     """Result of the training of a session.
@@ -93,6 +96,9 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
         driver.begin()
         from tuner.driver.ray_tune import run_ray_tune  # takes a second; trials train already
 
+        imports = threading.Timer(_IMPORT_SECONDS, _import_early)
+        imports.daemon = True
+        imports.start()
         try:
             run_ray_tune(driver, workers, slots, context.folder)
         except Replaced:
@@ -100,6 +106,7 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
         except KeyboardInterrupt:
             driver.halt("interrupted")
         finally:
+            imports.cancel()
             interrupts.announce = announce
             context.view.end()
             driver.close()
@@ -113,6 +120,11 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
         min(usage.get("first_turn", math.inf) for usage in usages),
         [] if driver.halted else _advice(context, conductor),
     )
+
+
+def _import_early() -> None:
+    """Import what the end of a search needs while its trials train, so that nobody waits for it."""
+    import sklearn.ensemble  # noqa: F401 - for the recommendations
 
 
 @contextmanager
