@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from tuner.conductor.conductor import Conductor
@@ -27,7 +28,6 @@ from tuner.journal.repeat import repeat, restored_decisions
 from tuner.results.advice import advise
 from tuner.schedulers.scheduler import RULES
 from tuner.tracking.reuse import ReuseIndex
-
 
 _IMPORT_SECONDS = 10.0  # from the first trial on: its processes start before
 
@@ -124,7 +124,7 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
 
 def _import_early() -> None:
     """Import what the end of a search needs while its trials train, so that nobody waits for it."""
-    import sklearn.ensemble  # noqa: F401 - for the recommendations
+    import_module("sklearn.ensemble")  # for the recommendations
 
 
 @contextmanager
