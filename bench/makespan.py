@@ -70,7 +70,7 @@ from tuner.journal.journal import read_journal
 ROOT = measuring.ROOT
 OURS = ("ours", "ours-auto", "no-refill")
 NAMES = {
-    "ours": "tuner search in float32",
+    "ours": "tuner search, float32 on a CPU",
     "ours-auto": "tuner search",
     "no-refill": "tuner search, no refill",
     "ray": "Ray Tune, process per trial",
@@ -358,10 +358,8 @@ def goals_of(
     for own in ("ours", "ours-auto"):
         for side, least in GOALS[options.device].items():
             if {own, side} <= measurements.keys():
-                pair = measurements[side], measurements[own]
-                goals += _goals_of_pair(
-                    pair, f"{NAMES[own]}: times as fast as {NAMES[side]}", least
-                )
+                text = f"{NAMES[own]}: times as fast as {NAMES[side]}"
+                goals += _goals_of_pair((measurements[side], measurements[own]), text, least)
     losses = {s: measuring.spread(r["best"] for r in runs) for s, runs in measurements.items()}
     if len(losses) > 1:
         against = losses["ours"].median / min(loss.median for loss in losses.values())
