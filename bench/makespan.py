@@ -70,8 +70,8 @@ from tuner.journal.journal import read_journal
 ROOT = measuring.ROOT
 OURS = ("ours", "ours-auto", "no-refill")
 NAMES = {
-    "ours": "tuner search",
-    "ours-auto": "tuner search, dtype: auto",
+    "ours": "tuner search, float32 on a CPU",
+    "ours-auto": "tuner search",
     "no-refill": "tuner search, no refill",
     "ray": "Ray Tune, process per trial",
     "ray-reuse": "Ray Tune, processes reused",
@@ -355,15 +355,11 @@ def goals_of(
 ) -> list[Any]:
     """Return the goals of the measured sides."""
     goals, ours = [], measurements["ours"]
-    for side, least in GOALS[options.device].items():
-        for what, name in (
-            ("wall", "wall time"),
-            ("seconds_per_million", "time per trained token"),
-        ):
-            if side in measurements:
-                pair = ([run[what] for run in runs] for runs in (measurements[side], ours))
-                text = f"times as fast as {NAMES[side]}, in {name}"
-                goals.append(measuring.goal(text, measuring.ratios(*pair).median, least=least))
+    for own in ("ours", "ours-auto"):
+        for side, least in GOALS[options.device].items():
+            if {own, side} <= measurements.keys():
+                text = f"{NAMES[own]}: times as fast as {NAMES[side]}"
+                goals += _goals_of_pair((measurements[side], measurements[own]), text, least)
     losses = {s: measuring.spread(r["best"] for r in runs) for s, runs in measurements.items()}
     if len(losses) > 1:
         against = losses["ours"].median / min(loss.median for loss in losses.values())
@@ -373,6 +369,17 @@ def goals_of(
     if options.processes and (options.tokens or 0) >= LONG * (space.budget.tokens or math.inf):
         beside = measuring.spread(run["beside"] for run in ours).median
         goals.append(measuring.goal("share beside the workers", beside, most=MOST_BESIDE))
+    return goals
+
+
+def _goals_of_pair(
+    pair: tuple[list[dict[str, Any]], list[dict[str, Any]]], text: str, least: float
+) -> list[Any]:
+    """Return the goals of a side beside one of ours."""
+    goals = []
+    for what, name in (("wall", "wall time"), ("seconds_per_million", "time per trained token")):
+        times = measuring.ratios(*([run[what] for run in runs] for runs in pair)).median
+        goals.append(measuring.goal(f"{text}, in {name}", times, least=least))
     return goals
 
 

@@ -26,7 +26,7 @@ from model.spec.architecture import Architecture
 from model.spec.trial import TrialSpec
 from model.stack.stack import Stack
 
-_SECONDS = 1.0
+_SECONDS = 0.5
 _LEAST_TURNS = 3
 
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from tuner.conductor.conductor import Conductor
@@ -27,6 +28,8 @@ from tuner.journal.repeat import repeat, restored_decisions
 from tuner.results.advice import advise
 from tuner.schedulers.scheduler import RULES
 from tuner.tracking.reuse import ReuseIndex
+
+_IMPORT_SECONDS = 10.0  # from the first trial on: its processes start before
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,9 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
         driver.begin()
         from tuner.driver.ray_tune import run_ray_tune  # takes a second; trials train already
 
+        imports = threading.Timer(_IMPORT_SECONDS, _import_early)
+        imports.daemon = True
+        imports.start()
         try:
             run_ray_tune(driver, workers, slots, context.folder, team.client_resources)
         except Replaced:
@@ -106,6 +112,7 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
         except KeyboardInterrupt:
             driver.halt("interrupted")
         finally:
+            imports.cancel()
             interrupts.announce = announce
             context.view.end()
             driver.close()
@@ -119,6 +126,11 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
         min((usage.get("first_turn", math.inf) for usage in usages), default=math.inf),
         [] if driver.halted else _advice(context, conductor),
     )
+
+
+def _import_early() -> None:
+    """Import what the end of a search needs while its trials train, so that nobody waits for it."""
+    import_module("sklearn.ensemble")  # for the recommendations
 
 
 @contextmanager

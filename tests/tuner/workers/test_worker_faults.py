@@ -76,7 +76,8 @@ class Search:
         self._reader = BatchReader(dict(enumerate(workers)))
         self._batches: Queue[tuple[int, Batch]] = Queue()
         self._is_over = False
-        threading.Thread(target=self._read, daemon=True).start()
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
 
     def _read(self) -> None:
         while not self._is_over:
@@ -115,7 +116,12 @@ class Search:
     def to_the_end(self) -> None:
         """Wait until all trials have ended."""
         self.until(lambda: not self.orders.running)
+
+    def close(self) -> None:
+        """End the thread: Ray must not end while another thread calls it."""
         self._is_over = True
+        self.worker.end_waiting.remote()
+        self._thread.join()
 
     def pid(self) -> int:
         import ray
@@ -131,18 +137,19 @@ class Search:
 def make_search(_ray: None, tokens: Tokens, tmp_path: Path) -> Iterator[Callable[..., Search]]:
     import ray
 
-    created: list[list[Any]] = []
+    searches: list[Search] = []
 
     def make(
         specs: Sequence[TrialSpec], data: Any = tokens, timeout: float = 60.0, **more: Any
     ) -> Search:
-        created.append(make_workers(1, data, 2, "cpu", (str(tmp_path), str(tmp_path)), **more))
-        return Search(created[-1], specs, timeout)
+        workers = make_workers(1, data, 2, "cpu", (str(tmp_path), str(tmp_path)), **more)
+        searches.append(Search(workers, specs, timeout))
+        return searches[-1]
 
     yield make
-    for workers in created:
-        for handle in workers:
-            ray.kill(handle)
+    for search in searches:
+        search.close()
+        ray.kill(search.worker)
 
 
 def test_killed_worker_costs_no_report(
