@@ -20,6 +20,7 @@ from tuner.space_file.load import load_space
 from tuner.workers import cluster
 from tuner.workers import devices as devices_module
 from tuner.workers.devices import Devices
+from tuner.workers.ray_session import RaySession
 
 FACTS = DataFacts(2048, 1_000_000, 10_000, "data", "tokenizer")
 SPACES = Path(__file__).parents[3] / "search_spaces"
@@ -49,7 +50,7 @@ def test_resumed_search_keeps_its_slots_and_dtype(
     last: tuple[str, str, int] | None,
     expected: tuple[int, str, bool],
 ) -> None:
-    monkeypatch.setattr(devices_module, "find_devices", lambda space: now)
+    monkeypatch.setattr(devices_module, "find_devices", lambda space, **_: now)
     recorded = None
     if last is not None:
         device, dtype, slots = last
@@ -87,7 +88,7 @@ def test_compilation_is_decided_once(
     reason: str | None,
     expected: bool,
 ) -> None:
-    monkeypatch.setattr(devices_module, "find_devices", lambda space: Devices(kind, 1, 1))
+    monkeypatch.setattr(devices_module, "find_devices", lambda space, **_: Devices(kind, 1, 1))
     monkeypatch.setattr(devices_module, "why_not_compiled", lambda: reason)
     monkeypatch.setattr(team, "repays_compilation", lambda *arguments: is_long)
     engine = SPACE.engine.model_copy(update={"compile": setting})
@@ -103,14 +104,18 @@ def test_measurement_of_a_new_search_chooses_the_dtype(monkeypatch: pytest.Monke
     """On a GPU, which Ray may know and NVIDIA's driver not, the worker chooses."""
     started: list[Devices] = []
     found = [Devices("cpu", 1, 1), Devices("cuda", 1, 1)]
-    monkeypatch.setattr(devices_module, "find_devices", lambda space: found.pop(0))
+    monkeypatch.setattr(devices_module, "find_devices", lambda space, **_: found.pop(0))
     monkeypatch.setattr(team, "_is_compiled", lambda *arguments: False)
     monkeypatch.setattr(cluster, "start_workers", lambda on, *a, **o: started.append(on) or [])
     products: Any = SimpleNamespace(dtype=lambda on_wait: "mixed_bfloat16")
     home: Any = SimpleNamespace(search=Path, starts=Path("starts"))
     nothing: Any = None
+    ray = RaySession(None, Path(), {"tune_slot": 1})
     for _ in range(2):
-        team.start_team("lm-1", SPACE, home, nothing, FACTS, None, nothing, lambda: None, products)
+        made = team.start_team(
+            "lm-1", SPACE, home, nothing, FACTS, None, nothing, lambda: None, ray, products
+        )
+        assert made.client_resources == {"tune_slot": 1}
     assert [on.dtype for on in started] == ["mixed_bfloat16", "auto"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 from pathlib import Path
@@ -11,19 +12,20 @@ from typing import Any
 
 import pytest
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import AuthenticationError, GetTimeoutError, RayError
 
 from model.corpus.corpus import Corpus
 from tests.conftest import MakeSpec
 from tuner.errors import Interrupted, TunerError
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import load_space
-from tuner.workers import cluster
+from tuner.workers import cluster, nodes
 from tuner.workers import devices as devices_module
 from tuner.workers import ray_session as session_module
 from tuner.workers.cluster import calibrated, start_workers
 from tuner.workers.devices import Devices, find_devices
-from tuner.workers.ray_session import ray_session
+from tuner.workers.nodes import Node
+from tuner.workers.ray_session import cluster_address, ray_session
 
 SPACE = Path(__file__).parents[3] / "search_spaces" / "lm.yaml"
 
@@ -76,7 +78,9 @@ def test_start_workers_makes_one_for_each_device(
     (number, splits, slots, device, folders), options = machine.made
     assert (number, slots, device) == expected
     assert (splits, folders) == (("t", "v"), ("states", "starts"))
-    assert options == {"dtype": "auto", "is_compiled": False, "decode": None, "gated": False}
+    assert options == {
+        "dtype": "auto", "is_compiled": False, "decode": None, "gated": False, "is_cluster": False,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -142,7 +146,8 @@ def test_calibrated_asks_a_separate_worker(
     assert asked == [(spec.model_dump_json(), "calibration.json")]
     assert killed == [worker]
     (number, splits, _, device, _), options = machine.made
-    assert (number, splits, device, options) == (1, ("t", "v"), "cuda", {"dtype": "bfloat16"})
+    assert (number, splits, device) == (1, ("t", "v"), "cuda")
+    assert options == {"dtype": "bfloat16", "is_cluster": False}
 
 
 def test_session_is_private_while_it_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,10 +163,11 @@ def test_session_is_private_while_it_lasts(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     monkeypatch.setattr(session_module, "_token", lambda: "token")
-    with ray_session(None) as folder:
-        assert folder.is_dir()
+    with ray_session(None) as session:
+        assert session.folder.is_dir()
+        assert (session.address, session.client_resources) == (None, {"tune_slot": 1})
     assert modes == {"folder": 0o700, "token": 0o600}
-    assert not folder.exists()
+    assert not session.folder.exists()
     assert "RAY_AUTH_TOKEN_PATH" not in os.environ
 
 
@@ -201,7 +207,125 @@ def test_start_workers_passes_the_dtype(machine: Any, dtype: str) -> None:
 
 def test_start_workers_passes_gate_and_decoder(machine: Any) -> None:
     start_workers(find_devices(space()), corpus(has_pairs=True), ("states", "starts"), gated=True)
-    assert machine.made[1] == {"dtype": "auto", "is_compiled": False, "decode": str, "gated": True}
+    assert (machine.made[1]["decode"], machine.made[1]["gated"]) == (str, True)
+
+
+# a cluster --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("nodes", "engine", "expected"),
+    [
+        ([(2, 0), (4, 0)], {}, ("cpu", 6)),
+        ([(2, 0), (4, 0)], {"workers": 20}, ("cpu", 20)),
+        ([(2, 0), (4, 1)], {}, ("cuda", 1)),
+        ([(2, 0), (4, 1)], {"device": "cpu"}, ("cpu", 6)),
+        ([(2, 0)], {"device": "cuda", "workers": 8}, ("cuda", 8)),
+    ],
+)
+def test_cluster_has_the_devices_of_its_nodes(
+    machine: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    nodes: list[tuple[int, int]],
+    engine: dict[str, Any],
+    expected: tuple[str, int],
+) -> None:
+    """Named workers may be more than it has: Ray starts them when nodes come."""
+    live = [Node(f"{i}", f"node {i}", cores, gpus) for i, (cores, gpus) in enumerate(nodes)]
+    monkeypatch.setattr(devices_module, "live_nodes", lambda: live)
+    machine.has_mps = True
+    on = find_devices(space(**engine), is_cluster=True)
+    assert (on.kind, on.number, on.is_cluster) == (*expected, True)
+    start_workers(on, corpus(), ("states", "starts"))
+    assert machine.made[1]["is_cluster"]
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_cluster_without_the_device_is_refused(
+    machine: Any, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    monkeypatch.setattr(devices_module, "live_nodes", lambda: [Node("0", "node 0", 2, 0)])
+    machine.has_mps = True
+    with pytest.raises(TunerError, match=f"engine.device is {device}, but the cluster"):
+        find_devices(space(device=device), is_cluster=True)
+
+
+@pytest.mark.parametrize(
+    ("argument", "variable", "expected"),
+    [
+        (None, None, None),
+        ("local", "head:6379", None),
+        (None, "local", None),
+        ("auto", None, "auto"),
+        (None, "auto", "auto"),
+    ],
+)
+def test_address_comes_from_the_command_or_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+    argument: str | None,
+    variable: str | None,
+    expected: str | None,
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("RAY_ADDRESS", variable)
+    assert cluster_address(argument) == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (AuthenticationError("bad token"), "asks for another token; put that of its head"),
+        (ConnectionError("no node"), "this machine must be a node of it .*no node"),
+        (RuntimeError("Version mismatch:\n ray 2.59"), "Version mismatch: ray 2.59"),
+    ],
+)
+def test_cluster_that_cannot_be_joined_is_explained(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, text: str
+) -> None:
+    def init(**settings: Any) -> None:
+        assert settings["address"] == "head:6379"
+        raise error
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(TunerError, match=text), ray_session("head:6379"):
+        pass
+
+
+PROBE = {**nodes._versions(), "sees": "yes", "unwritable": ""}
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        ({**PROBE, "sees": ""}, "does not see .*; put the home on a file system"),
+        ({**PROBE, "unwritable": "Read-only file system"}, "cannot write to .*: Read-only file"),
+        (PROBE, "another file system at this path"),
+        (RayError("a\nModuleNotFoundError: No module named 'tuner'"), "cannot run tuner .*install"),
+        (GetTimeoutError(), "did not answer within 60 seconds"),
+    ],
+)
+def test_node_that_cannot_train_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: Any, text: str
+) -> None:
+    def get(reference: Any, timeout: float) -> Any:
+        if isinstance(answer, Exception):
+            raise answer
+        return dict(answer)
+
+    monkeypatch.setattr(ray, "get", get)
+    with pytest.raises(TunerError, match=f"node b \\(10.0.0.2\\) .*{text}"):
+        nodes._check_answer(Node("1", "b (10.0.0.2)", 2, 0), None, tmp_path, tmp_path / "probe")
+
+
+@pytest.mark.parametrize("what", ["Python", "torch", "tuner"])
+def test_node_with_another_version_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(ray, "get", lambda reference, timeout: {**PROBE, what: "1.0"})
+    own = re.escape(PROBE[what])
+    with pytest.raises(TunerError, match=f"has {what} 1.0, and this machine has {own}"):
+        nodes._check_answer(Node("1", "b", 2, 0), None, tmp_path, tmp_path)
 
 
 @pytest.mark.parametrize(
