@@ -68,11 +68,13 @@ def check_nodes(folder: Path, *, on_wait: Callable[[], None] = lambda: None) -> 
     name = f".probe-{secrets.token_hex(8)}"
     written = [folder / f"{name}-{number}" for number in range(len(nodes))]
     (folder / name).touch()
-    probe: Any = ray.remote(_probe).options(num_cpus=0, max_retries=0)
+    probe: Any = ray.remote(_probe)
     try:
         answers = [
             probe.options(
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)
+                num_cpus=0,
+                max_retries=0,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
             ).remote(str(folder), name, path.name)
             for node, path in zip(nodes, written, strict=True)
         ]

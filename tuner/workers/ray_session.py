@@ -9,6 +9,7 @@ import os
 import secrets
 import signal
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -186,7 +187,8 @@ class _RayThread(threading.Thread):
                     with _local_environment(folder):
                         self._run_ray(folder)
                 else:
-                    _set_cluster_environment()
+                    mode = "token" if _asks_for_token(self._address) else "disabled"
+                    _set_environment({**_RAY_ENVIRONMENT, "RAY_AUTH_MODE": mode})
                     self._run_ray(folder)
         except BaseException as error:  # noqa: BLE001 - raised in the thread of the caller
             self.error = error
@@ -275,13 +277,20 @@ def _set_environment(values: Mapping[str, str]) -> None:
             os.environ.setdefault(key, value)
 
 
-def _set_cluster_environment() -> None:
-    """Set Ray's settings for a cluster, which may ask for a token."""
-    has_token = (Path.home() / ".ray" / "auth_token").is_file()
-    if has_token or not os.environ.keys().isdisjoint(_TOKENS):
-        _set_environment({**_RAY_ENVIRONMENT, "RAY_AUTH_MODE": "token"})
-    else:
-        _set_environment(_RAY_ENVIRONMENT)
+def _asks_for_token(address: str) -> bool:
+    """Return True if a cluster answers only to processes that have its token.
+
+    Ray reads the mode once in a process, and a process that asks others for a token in a cluster
+    without one is taken for dead: its actors never start. So another process finds out.
+    """
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
+    if address != _AUTO:
+        command += ["--address", address]
+    done = subprocess.run(
+        command, env={**os.environ, "RAY_AUTH_MODE": "disabled"}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    return done.returncode != 0 and "AuthenticationError" in done.stderr
 
 
 @contextlib.contextmanager
