@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
 def cluster() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    fast = {"health_check_period_ms": 500, "health_check_failure_threshold": 3}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "_system_config": fast})
     cluster.add_node(num_cpus=1)
     yield cluster
     cluster.shutdown()
@@ -57,6 +60,45 @@ def test_search_on_a_cluster_gives_the_bits_of_a_local_one(place: Workplace, clu
     assert len(trained(place.home, "there")) == 6
     again = place.tuner(*SEARCH, "--name", "there", "--address", cluster.address)
     assert "there has finished already" in again.err
+
+
+def test_trials_of_a_lost_node_go_on_elsewhere(place: Workplace, cluster: Any) -> None:
+    """A node is lost, and another joins: the search has the bits of an undisturbed one."""
+    longer = (*SEARCH, "--set", "budget.tokens=150_000")
+    assert place.tuner(*longer, "--name", "calm").status == 0
+    node = cluster.list_all_nodes()[-1]
+    with place.start(*longer, "--name", "storm", "--fresh", "--address", cluster.address) as run:
+        wait_for_reports(place.home, "storm", 4)
+        cluster.remove_node(node, allow_graceful=False)
+        seen = lines_until(run, "worker 1 is missing; its trials go on in other workers")
+        cluster.add_node(num_cpus=1)
+        seen += lines_until(run, "worker 1 has restarted")
+        _, rest = run.communicate(timeout=300)
+    assert run.returncode == 0, rest
+    assert any("worker 1 died and restarts" in line for line in seen)
+    assert trained(place.home, "storm") == trained(place.home, "calm")
+
+
+def wait_for_reports(home: Path, name: str, number: int) -> None:
+    deadline = time.monotonic() + 120
+    while sum(isinstance(event, Reported) for event in journal(home, name)) < number:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def journal(home: Path, name: str) -> list[Any]:
+    folder = home / "searches" / name
+    return read_journal(folder) if folder.is_dir() else []
+
+
+def lines_until(run: subprocess.Popen[str], text: str) -> list[str]:
+    """Read the progress of a search up to a line."""
+    lines: list[str] = []
+    assert run.stderr is not None
+    while not lines or text not in lines[-1]:
+        lines.append(run.stderr.readline())
+        assert lines[-1], lines
+    return lines
 
 
 def test_address_that_is_no_cluster_is_refused(place: Workplace) -> None:
