@@ -174,8 +174,8 @@ class Worker:
         """Wait until a trial has a report that is released, or cannot go on; return all such news.
 
         Args:
-            received: what the caller has received from this worker (`ReportBatch.received`). All that has
-                not been received is sent again, so that a lost answer loses nothing.
+            received: what the caller has received from this worker (`ReportBatch.received`). All
+                that has not been received is sent again, so that a lost answer loses nothing.
         """
         for segment in self._segments.values():
             segment.sent = max(segment.sent, received.get(segment.number, 0))
