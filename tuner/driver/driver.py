@@ -33,7 +33,7 @@ from tuner.journal.journal import Journal
 from tuner.journal.journaled_search import JournaledSearch
 from tuner.schedulers.scheduler import Decision
 from tuner.workers.assignment import Assignment
-from tuner.workers.batch import Batch
+from tuner.workers.batch import ReportBatch
 from tuner.workers.orders import Orders
 from tuner.workers.watchdog import Watchdog, WorkerChange, WorkerEvent
 
@@ -132,7 +132,7 @@ class Driver:
         """True if no trial is left to train."""
         return self.conductor.is_over
 
-    def record(self, batches: Sequence[tuple[int, Batch]]) -> None:
+    def record(self, batches: Sequence[tuple[int, ReportBatch]]) -> None:
         """Record the reports of some workers, and carry out the decisions about their trials.
 
         Args:

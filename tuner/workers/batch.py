@@ -25,7 +25,7 @@ class Failure(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Batch:
+class ReportBatch:
     """News of one worker.
 
     Attributes:

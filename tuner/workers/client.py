@@ -14,7 +14,7 @@ from ray import tune
 from ray.exceptions import RayActorError
 from typing_extensions import override
 
-from tuner.workers.batch import Batch
+from tuner.workers.batch import ReportBatch
 
 _RETRY_SECONDS = 0.2  # between two calls of a worker that Ray restarts
 _BROKEN_SECONDS = 1.0  # until a worker whose engine broke has ended
@@ -36,7 +36,7 @@ class BatchReader:
         self._calls: dict[Any, int] = {}  # Ray reference to an answer → worker
         self._not_before = dict.fromkeys(workers, 0.0)  # time of the next call
 
-    def next_batches(self) -> list[tuple[int, Batch]]:
+    def next_batches(self) -> list[tuple[int, ReportBatch]]:
         """Wait until a worker has news, at most some seconds.
 
         Call this again only when the batches of the last call have been taken: it tells the workers
@@ -45,7 +45,7 @@ class BatchReader:
         Returns:
             The batches that have come, each with the index of its worker.
         """
-        batches: list[tuple[int, Batch]] = []
+        batches: list[tuple[int, ReportBatch]] = []
         until = time.monotonic() + _LONGEST_STEP_SECONDS
         while not batches and time.monotonic() < until:
             self._call()
@@ -71,11 +71,11 @@ class BatchReader:
             if index not in asked and now >= self._not_before[index]:
                 self._calls[worker.next_reports.remote(self._received[index])] = index
 
-    def _take(self, answer: Any) -> tuple[int, Batch] | None:
+    def _take(self, answer: Any) -> tuple[int, ReportBatch] | None:
         """Return the index and the batch of a worker that answered; None if it died."""
         index = self._calls.pop(answer)
         try:
-            batch: Batch = ray.get(answer)
+            batch: ReportBatch = ray.get(answer)
         except RayActorError:
             self._not_before[index] = time.monotonic() + _RETRY_SECONDS
             return None

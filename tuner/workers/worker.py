@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from model.engine.report import Report, Status
 from model.spec.trial import TrialSpec
 from tuner.workers.assignment import Assignment
-from tuner.workers.batch import ALL_STEPS, Batch, Failure
+from tuner.workers.batch import ALL_STEPS, Failure, ReportBatch
 from tuner.workers.load import ProcessMeter
 from tuner.workers.watchdog import node_id
 
@@ -170,25 +170,25 @@ class Worker:
         resume = None if source is None else CheckpointRef(*source)
         self._submit(partial(self._admit, segment, trial_id, spec, resume, assignment.after))
 
-    async def next_reports(self, received: Mapping[int, int]) -> Batch:
+    async def next_reports(self, received: Mapping[int, int]) -> ReportBatch:
         """Wait until a trial has a report that is released, or cannot go on; return all such news.
 
         Args:
-            received: what the caller has received from this worker (`Batch.received`). All that has
-                not been received is sent again, so that a lost answer loses nothing.
+            received: what the caller has received from this worker (`ReportBatch.received`). All
+                that has not been received is sent again, so that a lost answer loses nothing.
         """
         for segment in self._segments.values():
             segment.sent = max(segment.sent, received.get(segment.number, 0))
         while True:
             batch = self._batch()
-            if self._is_over or batch != Batch():
+            if self._is_over or batch != ReportBatch():
                 return batch
             self._changed.clear()
             await self._changed.wait()
 
-    def _batch(self) -> Batch:
+    def _batch(self) -> ReportBatch:
         """Return all news that can be sent."""
-        return Batch(
+        return ReportBatch(
             tuple(
                 (segment.number, report)
                 for segment, report in self._outbox

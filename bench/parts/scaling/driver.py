@@ -29,7 +29,7 @@ from tuner.journal.journal import Journal
 from tuner.space.data_facts import DataFacts
 from tuner.space_file.load import load_space
 from tuner.workers.assignment import Assignment
-from tuner.workers.batch import Batch
+from tuner.workers.batch import ReportBatch
 from tuner.workers.watchdog import Watchdog
 
 SLOTS = 4
@@ -100,7 +100,7 @@ def conducted(
     driver.begin()
     while (expected := conductor.expected) is not None:
         row = conductor.board.trials[expected[0]]
-        driver.record([(0, Batch(((starts.segments[row.number], report(row)),)))])
+        driver.record([(0, ReportBatch(((starts.segments[row.number], report(row)),)))])
         if places and len(conductor.board.trials) >= places[0]:
             samples["trials"].append(places.pop(0))
             samples["seconds"].append(time.process_time() - began)

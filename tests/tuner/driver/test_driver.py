@@ -24,7 +24,7 @@ from tuner.journal.events import SearchBegun, SessionBegun
 from tuner.journal.journal import Journal, read_journal
 from tuner.journal.repeat import repeat, restored_decisions
 from tuner.workers.assignment import Assignment
-from tuner.workers.batch import Batch, Failure
+from tuner.workers.batch import Failure, ReportBatch
 from tuner.workers.watchdog import Watchdog, WorkerChange, WorkerEvent
 
 
@@ -106,7 +106,7 @@ class Setting:
                 del running[int(arguments[0])]
         return running
 
-    def batch(self, *numbers: int) -> Batch:
+    def batch(self, *numbers: int) -> ReportBatch:
         """Return the next reports of some trials; a trial that is named twice makes two."""
         steps = {n: trial.step for n, trial in self.driver.conductor.board.trials.items()}
         reports = []
@@ -115,7 +115,7 @@ class Setting:
             steps[number] = next(s for s in trial.spec.report_steps if s > steps[number])
             segment = self.running()[number].segment if number in self.running() else 0
             reports.append((segment, trained(trial, steps[number])))
-        return Batch(tuple(reports))
+        return ReportBatch(tuple(reports))
 
     def report(self, number: int) -> bool:
         """Pass the next report of a trial to the driver; return True if the trial continues."""
@@ -125,7 +125,7 @@ class Setting:
     def fail(self, number: int, reason: str) -> None:
         """Pass it to the driver that the worker cannot train a trial."""
         segment = self.running()[number].segment
-        self.driver.record([(0, Batch(failures=(Failure(segment, str(number), reason),)))])
+        self.driver.record([(0, ReportBatch(failures=(Failure(segment, str(number), reason),)))])
 
 
 @pytest.fixture
@@ -213,7 +213,7 @@ def test_driver_ignores_news_of_an_assignment_that_was_stopped(setting: Setting)
     driver = setting.driver
     driver.begin()
     late = setting.batch(1)
-    failure = Batch(failures=(Failure(setting.running()[1].segment, "1", "again"),))
+    failure = ReportBatch(failures=(Failure(setting.running()[1].segment, "1", "again"),))
     setting.fail(1, "out of memory")
     before = len(read_journal(setting.journal.path.parent))
     driver.record([(0, late), (0, failure)])
@@ -356,7 +356,7 @@ def test_a_trial_fails_when_its_worker_has_died_three_times(
     setting.report(0)
     for _ in range(2):
         if broken:
-            driver.record([(0, Batch(broken=broken))])
+            driver.record([(0, ReportBatch(broken=broken))])
         faults.changes = [LOST, BACK]
         driver.tick()
         reason = broken or "the worker died"

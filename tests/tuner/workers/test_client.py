@@ -13,26 +13,26 @@ from ray.exceptions import ActorUnavailableError
 
 from model.engine.report import Report, Status
 from tuner.workers import client as client_module
-from tuner.workers.batch import ALL_STEPS, Batch, Failure
+from tuner.workers.batch import ALL_STEPS, Failure, ReportBatch
 from tuner.workers.client import BatchReader, TuneTrainable
 
 
-def batch(*steps: int, segment: int = 5) -> Batch:
+def batch(*steps: int, segment: int = 5) -> ReportBatch:
     reports = [Report("7", Status.TRAINING, step, step * 32, 3.0, 3.5, 1.0, 0.01) for step in steps]
-    return Batch(tuple((segment, report) for report in reports))
+    return ReportBatch(tuple((segment, report) for report in reports))
 
 
 class Answer:
     """Reference to the answer of a worker; None: it does not come."""
 
-    def __init__(self, value: Batch | Exception | None) -> None:
+    def __init__(self, value: ReportBatch | Exception | None) -> None:
         self.value = value
 
 
 class FakeWorker:
     """Answers each call with the next entry of its script, then not any more."""
 
-    def __init__(self, *script: Batch | Exception | None) -> None:
+    def __init__(self, *script: ReportBatch | Exception | None) -> None:
         self.script = list(script)
         self.calls: list[Mapping[int, int]] = []
 
@@ -88,7 +88,7 @@ def reader_of(*workers: FakeWorker) -> BatchReader:
 
 
 def test_client_says_what_it_has_received() -> None:
-    failures = Batch(failures=(Failure(6, "8", "out of memory"),))
+    failures = ReportBatch(failures=(Failure(6, "8", "out of memory"),))
     worker = FakeWorker(batch(2, 4), failures, batch(6))
     reader = reader_of(worker)
     for expected in (batch(2, 4), failures, batch(6)):
@@ -127,7 +127,7 @@ def test_client_asks_a_worker_that_died_again_until_it_is_back(
 
 def test_client_leaves_a_broken_worker_alone_until_it_has_ended(clock: FakeTime) -> None:
     """It answers for another second, and each answer would be a result for Ray Tune."""
-    broken = Batch(broken="the engine broke: ValueError: no luck")
+    broken = ReportBatch(broken="the engine broke: ValueError: no luck")
     worker = FakeWorker(broken, batch(2))
     reader = reader_of(worker)
     assert reader.next_batches() == [(0, broken)]

@@ -23,7 +23,7 @@ from model.spec.trial import Continues, TrialSpec
 from tests.conftest import MakeSpec
 from tuner.workers import worker as worker_module
 from tuner.workers.assignment import Assignment
-from tuner.workers.batch import Batch, Failure
+from tuner.workers.batch import Failure, ReportBatch
 from tuner.workers.worker import Worker
 
 Tokens = tuple[np.ndarray, np.ndarray]
@@ -70,7 +70,7 @@ class Client:
         self.reports: list[tuple[int, Report]] = []
         self.failures: list[Failure] = []
 
-    async def read(self) -> Batch:
+    async def read(self) -> ReportBatch:
         batch = await self._worker.next_reports(self._received)
         self._received = batch.received
         self.reports += batch.reports
@@ -216,7 +216,7 @@ def test_waiting_ends_with_the_search(make_worker: MakeWorker) -> None:
         waits = asyncio.ensure_future(worker.next_reports({}))
         assert not await comes_soon(waits)
         await worker.end_waiting()
-        assert await waits == await worker.next_reports({}) == Batch()
+        assert await waits == await worker.next_reports({}) == ReportBatch()
 
     run(scenario())
 
@@ -447,7 +447,7 @@ def test_worker_passes_the_error_of_the_engine_on_and_exits(
         monkeypatch.setattr(worker._engine, "step", explode)
         text = make_spec().model_dump_json()
         await start(worker, "a", text, segment=1)
-        assert await worker.next_reports({}) == Batch(
+        assert await worker.next_reports({}) == ReportBatch(
             broken="the engine broke: RuntimeError: out of luck"
         )
         await start(worker, "b", text, segment=2)

@@ -23,7 +23,7 @@ from model.engine.report import Report, Status
 from model.spec.trial import TrialSpec
 from tests.conftest import MakeSpec
 from tuner.workers.assignment import Assignment
-from tuner.workers.batch import Batch
+from tuner.workers.batch import ReportBatch
 from tuner.workers.client import BatchReader
 from tuner.workers.cluster import make_workers
 from tuner.workers.orders import Orders
@@ -74,7 +74,7 @@ class Search:
             self.orders.start(Assignment(str(number), 0, spec.model_dump_json()))
         self.orders.send()
         self._reader = BatchReader(dict(enumerate(workers)))
-        self._batches: Queue[tuple[int, Batch]] = Queue()
+        self._batches: Queue[tuple[int, ReportBatch]] = Queue()
         self._is_over = False
         self._thread = threading.Thread(target=self._read)
         self._thread.start()
