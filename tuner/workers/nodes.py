@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import secrets
 from collections.abc import Callable
@@ -134,13 +135,24 @@ def _check_answer(node: Node, answer: Any, folder: Path, written: Path) -> None:
 
 
 def _versions() -> dict[str, str]:
-    versions = {"Python": platform.python_version()}
+    """Return what decides the bits of a trial: versions, and a digest of tuner's own code."""
+    versions = {"Python": platform.python_version(), "code of tuner": _code_digest()}
     for package in _PACKAGES:
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             versions[package] = ""
     return versions
+
+
+def _code_digest() -> str:
+    digest = hashlib.sha256()
+    package = Path(__file__).parents[1]
+    for folder in (package.parent / "model", package):
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(path.relative_to(package.parent).as_posix().encode() + b"\0")
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def _probe(folder: str, seen: str, written: str) -> dict[str, str]:
