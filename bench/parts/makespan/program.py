@@ -11,6 +11,8 @@ from typing import Any
 from parts import measuring
 from parts.processes import ProcessTimes
 
+_LEAST_SECONDS = 1.0
+
 
 class Program:
     """Runs modules as programs.
@@ -75,6 +77,8 @@ def tables(
 ) -> list[Any]:
     """Return the table of processor time by process, of the first round of each side, if measured.
 
+    Kinds of processes with less than a second are left out.
+
     Args:
         measurements: side → its measurements.
         names: side → its name.
@@ -84,6 +88,8 @@ def tables(
     for side, (run, *_) in measurements.items():
         kinds = sorted(run.get("processes", {}).items(), key=lambda kind: -kind[1]["seconds"])
         for kind, spent in kinds:
+            if spent["seconds"] < _LEAST_SECONDS:
+                continue
             share = spent["seconds"] / (cores * run["wall"])
             rows.append([names[side], kind, *spent.values(), share])
     columns = ["side", "process", "number", "s until training", "s", "of the cores"]
