@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from signal import SIGINT
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from model.engine.report import Report
 from tuner.conductor.conductor import Conductor
@@ -37,14 +37,16 @@ from tuner.workers.batch import ReportBatch
 from tuner.workers.orders import Orders
 from tuner.workers.watchdog import Watchdog, WorkerChange, WorkerEvent
 
+if TYPE_CHECKING:
+    from tuner.workers.cluster import Environments
+
 _EVENT_TEXTS = {
     WorkerEvent.LOST: "died and restarts; its trials will resume from their last reports",
     WorkerEvent.FROZEN: "did not answer, was killed and restarts; its trials will resume from "
     "their last reports",
     WorkerEvent.BACK: "has restarted",
-    WorkerEvent.MISSING: "is missing; its trials go on in other workers",
 }
-_ALONE = "is missing, and no other worker is left: waiting for one"
+_NO_REASON = "its process ended"
 _MOST_DEATHS = 3  # of a worker before the next report of a trial: the trial may be the cause
 _RELEASE_AGAIN_SECONDS = 1.0
 _SIGNAL_SECONDS = 1.0  # longest wait for reports under way after SIGTERM, whose sender soon kills
@@ -74,6 +76,7 @@ class Driver:
         check_interrupt: function that raises KeyboardInterrupt once the user wants to end.
         watchdog: watchdog of the workers.
         orders: orders to the workers; by default all are up, and have a slot each.
+        environments: devices and versions of the workers; None if they are all alike.
 
     Attributes:
         halted: reason why the search ends early and can be resumed; None if it does not.
@@ -90,6 +93,7 @@ class Driver:
         check_interrupt: Callable[[], None],
         watchdog: Watchdog,
         orders: Orders | None = None,
+        environments: Environments | None = None,
     ) -> None:
         self.conductor = conductor
         self._board = conductor.board
@@ -98,6 +102,7 @@ class Driver:
         self._check_interrupt = check_interrupt
         self._watchdog = watchdog
         self._orders = orders or Orders(workers)
+        self._environments = environments
         self._reasons: dict[int, str] = {}  # worker → why it died last, as far as is known
         self._announced = 0  # number of trials that are in the journal
         self._begun_at = self._released_at = time.monotonic()
@@ -277,11 +282,10 @@ class Driver:
 
     def _fill(self) -> None:
         """Assign jobs to the free lanes, and release the report that comes next."""
-        jobs = self.conductor.fill()
+        self._assign(self.conductor.fill())
         for number in range(self._announced, len(self._board.trials)):
             self._start_trial(self._board.trials[number])
         self._announced = len(self._board.trials)
-        self._assign(jobs)
         self._release()
 
     def _assign(self, jobs: Sequence[Job]) -> None:
@@ -315,45 +319,48 @@ class Driver:
         return expected is not None and expected[0] in self._orders.running
 
     def _take_change(self, change: WorkerChange) -> None:
-        """Take note of a worker that died or is back; its trials resume when it is."""
+        """Take note of a worker that came, died or is back."""
         worker, event, reason, is_elsewhere = change
-        if reason and event is not WorkerEvent.GONE:
-            self._reasons.setdefault(worker, reason)
-        why = self._reasons.get(worker, "its process ended")
-        trials = self._orders.of_worker(worker)
-        if event is WorkerEvent.UP:
-            with self._recording():
-                self._orders.welcome(worker, self._step_of)
-                self._release()
-            return
-        if event is WorkerEvent.MISSING:
-            steps = {number: self._step_of(number) for number in trials}
-            with self._recording():
-                has_others = self._orders.miss(worker, steps)
-                self._release()
-            text = _EVENT_TEXTS[event] if has_others else _ALONE
-            self._send_message(f"worker {worker} {text}")
-            return
-        if event is not WorkerEvent.GONE:
+        if event in _EVENT_TEXTS:
             self._send_message(f"worker {worker} {_EVENT_TEXTS[event]}")
-        if event not in {WorkerEvent.GONE, WorkerEvent.BACK}:
-            return
         with self._recording():
-            if event is WorkerEvent.BACK:
-                self._orders.welcome(worker, self._step_of)
-            for number in trials:
-                if event is WorkerEvent.GONE:
-                    text = f"{reason}; it died of: {why}"
-                else:
-                    deaths = self._orders.start_again(
-                        number, self._step_of(number), is_charged=not is_elsewhere
-                    )
-                    if deaths < _MOST_DEATHS:
-                        continue
-                    text = f"died {_MOST_DEATHS} times before its next report: {why}"
-                self._fail(number, f"the worker of trial {number} {text}")
+            match event:
+                case WorkerEvent.UP:
+                    self._orders.welcome(worker, self._step_of)
+                case WorkerEvent.LOST | WorkerEvent.FROZEN:
+                    self._reasons.setdefault(worker, reason)
+                case WorkerEvent.BACK:
+                    self._start_again(worker, is_charged=not is_elsewhere)
+                case WorkerEvent.MISSING:
+                    self._move_trials(worker)
+                case WorkerEvent.GONE:
+                    why = self._reasons.get(worker, _NO_REASON)
+                    for number in self._orders.of_worker(worker):
+                        text = f"the worker of trial {number} {reason}; it died of: {why}"
+                        self._fail(number, text)
             self._release()
-        self._reasons.pop(worker, None)
+
+    def _start_again(self, worker: int, *, is_charged: bool) -> None:
+        """Start the trials of a worker that is back, but those that it may have died of."""
+        why = self._reasons.pop(worker, _NO_REASON)
+        if self._environments is not None:
+            self._environments.ask_again(worker)
+        self._orders.welcome(worker, self._step_of)
+        for number in self._orders.of_worker(worker):
+            step = self._step_of(number)
+            if self._orders.start_again(number, step, is_charged=is_charged) == _MOST_DEATHS:
+                self._fail(
+                    number,
+                    f"the worker of trial {number} died {_MOST_DEATHS} times before its next "
+                    f"report: {why}",
+                )
+
+    def _move_trials(self, worker: int) -> None:
+        """Let other workers train the trials of one that is missing."""
+        steps = {number: self._step_of(number) for number in self._orders.of_worker(worker)}
+        has_others = self._orders.miss(worker, steps)
+        text = "its trials go on in other workers" if has_others else "no other worker is left"
+        self._send_message(f"worker {worker} is missing; {text}")
 
     def _step_of(self, number: int) -> int:
         return self._board.trials[number].step
@@ -361,9 +368,12 @@ class Driver:
     # events to the journal and to observers ----------------------------------------------------
 
     def _start_trial(self, trial: Trial) -> None:
-        time_ms = self._journal.append(TrialBegun.of_trial(trial))
+        assignment, environment = self._orders.running.get(trial.number), None
+        if self._environments is not None and assignment is not None:
+            environment = self._environments.other_of(assignment.worker)
+        time_ms = self._journal.append(TrialBegun.of_trial(trial, environment))
         for observer in self._observers:
-            observer.trial_started(trial, time_ms)
+            observer.trial_started(trial, time_ms, environment)
         if trial.outcome is not None:  # it equals another trial of the search
             self._end_trial(trial, trial.outcome)
 

@@ -46,12 +46,15 @@ class SearchObserver:
     def trial_restored(self, trial: Trial) -> None:
         """Called for each trial of a resumed search whose state is in the journal already."""
 
-    def trial_started(self, trial: Trial, time_ms: int) -> None:
+    def trial_started(
+        self, trial: Trial, time_ms: int, environment: Mapping[str, str] | None
+    ) -> None:
         """Called for a new trial; `trial.outcome` is set if it equals another and is not trained.
 
         Args:
             trial: the trial.
             time_ms: time of the event in the journal.
+            environment: device and versions of its worker, if they differ from those of the search.
         """
 
     def reported(self, trial: Trial, report: Report, time_ms: int, *, leads: bool) -> None:
@@ -113,9 +116,12 @@ class TrackerObserver(SearchObserver):
         catch_up(self._tracker, search)  # the previous driver may have died before it sent them
 
     @override
-    def trial_started(self, trial: Trial, time_ms: int) -> None:
+    def trial_started(
+        self, trial: Trial, time_ms: int, environment: Mapping[str, str] | None
+    ) -> None:
         tags = trial_tags(trial.parent, trial.confirms, recorded=bool(trial.reused))
-        self._tracker.start_trial(trial.number, trial.spec, self._environment, time_ms, tags)
+        own = environment or self._environment
+        self._tracker.start_trial(trial.number, trial.spec, own, time_ms, tags)
 
     @override
     def reported(self, trial: Trial, report: Report, time_ms: int, *, leads: bool) -> None:
@@ -145,7 +151,9 @@ class ViewObserver(SearchObserver):
         self._view, self._metric = view, metric
 
     @override
-    def trial_started(self, trial: Trial, time_ms: int) -> None:
+    def trial_started(
+        self, trial: Trial, time_ms: int, environment: Mapping[str, str] | None
+    ) -> None:
         if trial.outcome is not None:  # no report will show that it equals another trial
             self._view.event(trial, str(trial.outcome))
 

@@ -63,7 +63,7 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
         context: inputs of the session.
         interrupts: deferred signals of the user.
     """
-    from tuner.workers.cluster import first_environment, usages_of
+    from tuner.workers.cluster import Environments, usages_of
 
     announce, team = interrupts.announce, context.team
     workers, slots = team.workers, team.slots
@@ -79,9 +79,10 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
         from tuner.workers.orders import Orders
         from tuner.workers.watchdog import Watchdog
 
-        first, environment = first_environment(workers, on_wait=interrupts.check)
+        environments = Environments(workers)
         orders = Orders(workers, team.devices.slots, are_up=not team.devices.is_cluster)
-        orders.welcome(first)
+        orders.welcome(environments.wait(interrupts.check))
+        environment = environments.first
         conductor = _make_conductor(context, slots, environment, in_order=team.in_order)
         driver = Driver(
             conductor,
@@ -96,6 +97,7 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
                 is_patient=team.devices.is_cluster,
             ),
             orders=orders,
+            environments=environments if team.devices.is_cluster else None,
         )
         kept.append(driver)
         context.view.begin(conductor.board, context.name)

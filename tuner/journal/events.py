@@ -134,6 +134,8 @@ class TrialBegun(_Event):
         parent: number of the trial whose checkpoint the trial continues from.
         confirms: number of the trial whose configuration the trial repeats.
         is_reused: True if the reports of an equal finished trial are reused.
+        environment: device and versions of its worker, if they differ from those of the session;
+            None if they do not.
     """
 
     kind: ClassVar[str] = "trial"
@@ -143,13 +145,15 @@ class TrialBegun(_Event):
     parent: int | None = None
     confirms: int | None = None
     is_reused: bool = False
+    environment: Mapping[str, str] | None = None
 
     @classmethod
-    def of_trial(cls, trial: Trial) -> Self:
+    def of_trial(cls, trial: Trial, environment: Mapping[str, str] | None = None) -> Self:
         """Return the event that a trial begins."""
         return cls(
-            trial.number, trial.draw, trial.spec, trial.parent, trial.confirms, bool(trial.reused)
-        )
+            trial.number, trial.draw, trial.spec, trial.parent, trial.confirms,
+            bool(trial.reused), environment,
+        )  # fmt: skip
 
     @property
     def as_json(self) -> Json:
@@ -162,6 +166,7 @@ class TrialBegun(_Event):
             "parent": self.parent,
             "confirms": self.confirms,
             "recorded": self.is_reused,
+            **({} if self.environment is None else {"environment": dict(self.environment)}),
         }
 
     @classmethod
@@ -170,7 +175,7 @@ class TrialBegun(_Event):
         spec = TrialSpec.model_validate_json(data["spec"])
         return cls(
             data["number"], data["draw"], spec, data["parent"], data["confirms"], data["recorded"],
-            time_ms=data["time_ms"],
+            data.get("environment"), time_ms=data["time_ms"],
         )  # fmt: skip
 
 

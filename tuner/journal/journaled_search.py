@@ -33,7 +33,7 @@ class JournaledTrial:
 
     Attributes:
         begun: event with which the trial began.
-        environment: device and versions of the session in which the trial began.
+        environment: device and versions of the worker on which the trial began.
         time_ms: time of the trial's newest event.
         reports: reports that were taken.
         outcome: how the trial ended; None if it has not ended, or continues after an interruption.
@@ -192,7 +192,8 @@ def _trials(events: Sequence[Event]) -> dict[int, JournaledTrial]:
                     if trial.outcome == INTERRUPTED:  # the session continues the trial
                         trial.outcome = None
             case TrialBegun():
-                trials[event.number] = JournaledTrial(event, environment, event.time_ms)
+                own = event.environment or environment
+                trials[event.number] = JournaledTrial(event, own, event.time_ms)
             case Reported() | TrialFailed() | TrialEnded():
                 trials[event.number].add(event)
             case SessionEnded():

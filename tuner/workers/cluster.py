@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -158,23 +158,50 @@ def _actor_class() -> type:
     return WorkerActor
 
 
-def first_environment(
-    workers: Sequence[Any], *, on_wait: Callable[[], None]
-) -> tuple[int, dict[str, str]]:
-    """Wait for the first worker that is up.
+class Environments:
+    """Device and versions of each worker, as soon as it has answered.
 
     Args:
         workers: handles of the workers.
-        on_wait: function to call about twenty times a second meanwhile.
 
-    Returns:
-        The index of the worker, and its `Worker.environment`.
+    Attributes:
+        first: environment of the worker that answered first.
     """
-    import ray
 
-    answers = [worker.environment.remote() for worker in workers]
-    answer = _first(answers, on_wait)
-    return answers.index(answer), ray.get(answer)
+    first: Mapping[str, str]
+
+    def __init__(self, workers: Sequence[Any]) -> None:
+        self._workers = workers
+        self._answers = [worker.environment.remote() for worker in workers]
+        self._known: dict[int, Mapping[str, str]] = {}
+
+    def wait(self, on_wait: Callable[[], None]) -> int:
+        """Wait for the first worker that answers; return its index.
+
+        Args:
+            on_wait: function to call about twenty times a second meanwhile.
+        """
+        import ray
+
+        answer = _first(self._answers, on_wait)
+        self.first = ray.get(answer)
+        return self._answers.index(answer)
+
+    def ask_again(self, worker: int) -> None:
+        """Ask a worker that is back, perhaps on another node."""
+        self._known.pop(worker, None)
+        self._answers[worker] = self._workers[worker].environment.remote()
+
+    def other_of(self, worker: int) -> Mapping[str, str] | None:
+        """Return the environment of a worker if it has answered, and differs from the first."""
+        import ray
+        from ray.exceptions import RayError
+
+        if worker not in self._known and ray.wait([self._answers[worker]], timeout=0)[0]:
+            with suppress(RayError):  # it died: the next one of its place is asked
+                self._known[worker] = ray.get(self._answers[worker])
+        known = self._known.get(worker)
+        return None if known == self.first else known
 
 
 def _first(answers: Sequence[Any], on_wait: Callable[[], None]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from tuner.errors import Replaced
 from tuner.journal.epoch import Epoch, newest
 from tuner.journal.events import SearchBegun, SessionBegun
 from tuner.journal.journal import Journal, read_journal
+from tuner.journal.journaled_search import JournaledSearch
 from tuner.journal.repeat import repeat, restored_decisions
 from tuner.workers.assignment import Assignment
 from tuner.workers.batch import Failure, ReportBatch
@@ -409,6 +410,22 @@ def test_trials_of_a_missing_worker_go_on_in_another(tmp_path: Path, conductor: 
     setting.journal.close()
 
 
+def test_trial_of_another_kind_of_node_records_it(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the journal, too, from which `tuner sync` makes its run."""
+    environments: list[Mapping[str, str] | None] = [None, {"device": "another"}]
+    other: Any = Recorder([])
+    other.other_of = lambda worker: environments.pop(0)
+    setting.driver._environments = other
+    setting.driver.begin()
+    search = JournaledSearch.of(read_journal(setting.journal.path.parent))
+    assert search is not None
+    assert [trial.environment for trial in search.trials.values()] == [{}, {"device": "another"}]
+    started = [call[3] for call in setting.tracker_calls if call[0] == "start_trial"]
+    assert started == [{"torch": "2.13.0"}, {"device": "another"}]
+
+
 def test_search_waits_for_a_worker_if_none_is_left(
     setting: Setting, faults: ScriptedWatchdog
 ) -> None:
@@ -421,8 +438,7 @@ def test_search_waits_for_a_worker_if_none_is_left(
         ]  # fmt: skip
         driver.tick()
     assert sorted(setting.running()) == [0, 1], "the node was lost, not the trial's fault"
-    text = "worker 0 is missing, and no other worker is left: waiting for one"
-    assert text in setting.view.texts
+    assert "worker 0 is missing; no other worker is left" in setting.view.texts
 
 
 def test_trials_fail_whose_client_fails(setting: Setting) -> None:
@@ -504,7 +520,9 @@ class EventRecorder(SearchObserver):
     def trial_restored(self, trial: Trial) -> None:
         self._add("restored", trial)
 
-    def trial_started(self, trial: Trial, time_ms: int) -> None:
+    def trial_started(
+        self, trial: Trial, time_ms: int, environment: Mapping[str, str] | None
+    ) -> None:
         self._add("started", trial)
 
     def reported(self, trial: Trial, report: Report, time_ms: int, *, leads: bool) -> None:
