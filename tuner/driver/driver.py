@@ -274,7 +274,12 @@ class Driver:
         """Record that a running trial cannot continue."""
         self._journal.append(TrialFailed(number, reason))
         self.conductor.fail(number, reason)
+        left_out = self._orders.failed(number)
         self._orders.stop(number, keep=False)
+        if left_out is not None:
+            self._move_trials(
+                left_out, f"left out, since trials in a row failed on it alone ({reason})"
+            )
         trial = self._board.trials[number]
         assert trial.outcome is not None
         self._end_trial(trial, trial.outcome)
@@ -332,7 +337,7 @@ class Driver:
                 case WorkerEvent.BACK:
                     self._start_again(worker, is_charged=not is_elsewhere)
                 case WorkerEvent.MISSING:
-                    self._move_trials(worker)
+                    self._move_trials(worker, "missing")
                 case WorkerEvent.GONE:
                     why = self._reasons.get(worker, _NO_REASON)
                     for number in self._orders.of_worker(worker):
@@ -355,12 +360,12 @@ class Driver:
                     f"report: {why}",
                 )
 
-    def _move_trials(self, worker: int) -> None:
-        """Let other workers train the trials of one that is missing."""
+    def _move_trials(self, worker: int, how: str) -> None:
+        """Let other workers train the trials of one that is missing or left out."""
         steps = {number: self._step_of(number) for number in self._orders.of_worker(worker)}
         has_others = self._orders.miss(worker, steps)
         text = "its trials go on in other workers" if has_others else "no other worker is left"
-        self._send_message(f"worker {worker} is missing; {text}")
+        self._send_message(f"worker {worker} is {how}; {text}")
 
     def _step_of(self, number: int) -> int:
         return self._board.trials[number].step

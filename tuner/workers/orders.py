@@ -11,6 +11,8 @@ from typing import Any
 from tuner.workers.assignment import Assignment
 from tuner.workers.batch import ALL_STEPS
 
+_MOST_FAILURES = 3  # of different trials in a row on one worker
+
 
 class Orders:
     """Assigns trials to workers; each order waits until `send`.
@@ -33,16 +35,22 @@ class Orders:
         # would repeat the call for all running trials.
         self._released: set[int] = set()
         self._missing = set[int]() if are_up else set(range(len(workers)))  # workers
+        self._left_out: set[int] = set()  # workers
+        self._failures: Counter[int] = Counter()  # of trials in a row, by worker
         self._waiting: list[Callable[[], Any]] = []
 
     def worker_of(self, lane: int) -> int:
         """Return the worker for a lane: always the same one, unless it is missing."""
         own = lane % len(self._workers)
-        present = [index for index in range(len(self._workers)) if index not in self._missing]
+        present = self._present()
         if own in present or not present:
             return own
         load = Counter(assignment.worker for assignment in self.running.values())
         return min(present, key=lambda index: load[index])
+
+    def _present(self) -> list[int]:
+        absent = self._missing | self._left_out
+        return [index for index in range(len(self._workers)) if index not in absent]
 
     def is_current(self, segment: int, number: int) -> bool:
         """Return True if an assignment is the one that trains a trial at present."""
@@ -87,11 +95,25 @@ class Orders:
         """
         self._missing.add(worker)
         for number, step in steps.items():
-            other = self.worker_of(worker)
-            if other in self._missing:
-                return False
-            self._start_from(number, step, other)
-        return len(self._missing) < len(self._workers)
+            if self._present():
+                self._stop_here(number)  # it may live
+                self._start_from(number, step, self.worker_of(worker))
+        return bool(self._present())
+
+    def failed(self, number: int) -> int | None:
+        """Note that a trial failed; return its worker if that is left out from now on.
+
+        A worker is left out when several trials in a row failed on it, while others train: then its
+        node is broken, and not the trials.
+        """
+        worker = self.running[number].worker
+        self._failures[worker] += 1
+        present = self._present()
+        others_train = any(self._failures[other] == 0 for other in present if other != worker)
+        if self._failures[worker] < _MOST_FAILURES or worker not in present or not others_train:
+            return None
+        self._left_out.add(worker)
+        return worker
 
     def welcome(self, worker: int, step_of: Callable[[int], int] = lambda number: 0) -> None:
         """Assign trials to a worker that was missing, first those that wait in other workers.
@@ -103,12 +125,14 @@ class Orders:
         if worker not in self._missing:
             return
         self._missing.discard(worker)
+        if worker in self._left_out:
+            return
         load = Counter(assignment.worker for assignment in self.running.values())
         # the last that came wait for a slot
         for number, assignment in reversed([*self.running.items()]):
             own = assignment.worker
             if load[own] > self._slots and load[worker] < self._slots and own != worker:
-                self._add(number, "stop", assignment.trial_id, assignment.segment, True)
+                self._stop_here(number)
                 self._start_from(number, step_of(number), worker)
                 load[own] -= 1
                 load[worker] += 1
@@ -129,13 +153,13 @@ class Orders:
             may_prune: True if the worker may delete older checkpoints.
         """
         self._deaths.pop(number, None)
+        self._failures.pop(self.running[number].worker, None)
         if may_prune:
             self._add(number, "prune_checkpoints", str(number), step)
 
     def stop(self, number: int, *, keep: bool) -> None:
         """Free the slot of a trial; keep its checkpoints, or delete them."""
-        assignment = self.running[number]
-        self._add(number, "stop", assignment.trial_id, assignment.segment, keep)
+        self._stop_here(number, keep=keep)
         del self.running[number]
         self._released.discard(number)
 
@@ -166,6 +190,10 @@ class Orders:
     def drop(self) -> None:
         """Forget the orders that wait."""
         self._waiting = []
+
+    def _stop_here(self, number: int, *, keep: bool = True) -> None:
+        assignment = self.running[number]
+        self._add(number, "stop", assignment.trial_id, assignment.segment, keep)
 
     def _add(self, number: int, method: str, *arguments: Any) -> None:
         worker = self._workers[self.running[number].worker]
