@@ -12,7 +12,8 @@ workers are stubs (parts/overhead/stub.py). Each search runs in a process of its
 *Idle*: time in which a slot waits, beyond the sleep of its trials. *CPU*: processor time of all
 processes, Ray's included. Both are counted from the moment when each slot has ended a trial,
 because Ray starts its processes before that, once in a search. The cost of a report is a ninth of
-the difference between trials of ten reports and of one.
+the difference between trials of ten reports and of one. *Processes started* counts those that Ray
+starts meanwhile: none should.
 
 *Many slots*: four workers with a quarter of the slots each; a trial takes 0.2 s for ten reports, so
 that the driver is what limits them; all processes share the cores. *Clients* are the processes of
