@@ -1,4 +1,6 @@
-"""Carries out the conductor's decisions: in the journal first, then in observers and workers.
+"""Carries out the conductor's decisions: in the journal, in observers, then in workers.
+
+Observers hear of an event when it is added to the journal, workers when it is on the disk.
 
 The journal of a search holds one event a line:
 
@@ -15,6 +17,7 @@ Outcomes and ends follow from the other events; `tuner sync` reads them.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -106,7 +109,7 @@ class Driver:
         self._reasons: dict[int, str] = {}  # worker → why it died last, as far as is known
         self._announced = 0  # number of trials that are in the journal
         self._begun_at = self._released_at = time.monotonic()
-        self._halt_deadline = float("inf")
+        self._halt_deadline = math.inf
         self._broken: set[str] = set()  # names of what cannot be written, as messages said
         self.halted: str | None = None
 

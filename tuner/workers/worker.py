@@ -360,15 +360,19 @@ class Worker:
 
     def _refuse(self, segment: _Segment, reason: str) -> None:
         """Note that an assignment cannot be trained; the first reason counts."""
-        segment.error = segment.error or " ".join(reason.split())
+        segment.error = segment.error or _in_one_line(reason)
         self._changed.set()
 
     def _break(self, error: Exception) -> None:
         """Let the client know, then exit: Ray restarts the worker."""
         assert self._loop is not None
-        self._broken = f"the engine broke: {type(error).__name__}: {' '.join(str(error).split())}"
+        self._broken = f"the engine broke: {type(error).__name__}: {_in_one_line(str(error))}"
         self._changed.set()
         self._loop.call_later(_EXIT_DELAY_SECONDS, _exit_process)
+
+
+def _in_one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _exit_process() -> None:
