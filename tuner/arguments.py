@@ -34,7 +34,9 @@ _RUN = "run id, or SEARCH/TRIAL such as lm-1/13 (default: the best trial)"
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line; `command` in the namespace is such as `search` or `data info`."""
     parser = _parser()
-    options = parser.parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    options = parser.parse_args(given)
+    options.given = given[1:]  # what follows the command
     if not hasattr(options, "command"):  # `tuner` alone
         parser.print_help(sys.stderr)
         parser.exit(2, "\ntuner: error: give a COMMAND\n")
@@ -109,6 +111,15 @@ def _parser() -> argparse.ArgumentParser:
 
     search = command("search", "find the best hyperparameters", common, space, home)
     _add_search(search)
+    text = "begin or go on with a search in a process of its own, which outlives the terminal"
+    _add_search(command("submit", text, common, space, home))
+    for name, text in (
+        ("status", "say how far searches are"),
+        ("attach", "show the live view of a search that another process runs"),
+        ("logs", "print what a submitted search has printed"),
+        ("stop", "end a search that another process runs; it can go on later"),
+    ):
+        _add_job(command(name, text, common, home), name)
     _add_replay(command("replay", "retrain a trial and verify that it reproduces", common, home))
     text = "upload events that MLflow missed"
     sync = command("sync", text, common, home)
@@ -310,6 +321,22 @@ def _add_search(search: argparse.ArgumentParser) -> None:
             option, dest="overrides", action="append", metavar=metavar, help=text,
             type=override("search", name, parse_value, option),
         )  # fmt: skip
+
+
+def _add_job(job: argparse.ArgumentParser, name: str) -> None:
+    """Add the options of a command for a search that another process runs."""
+    job.add_argument(
+        "search", type=search_name, metavar="NAME", nargs="?" if name == "status" else None,
+        help="name of the search" + (" (default: all searches)" if name == "status" else ""),
+    )  # fmt: skip
+    if name == "logs":
+        job.add_argument(
+            "-f", "--follow", action="store_true", help="go on until the search ends"
+        )
+    if name == "stop":
+        job.add_argument(
+            "--now", action="store_true", help="do not wait for the reports under way"
+        )
 
 
 def _add_delete(delete: argparse.ArgumentParser) -> None:

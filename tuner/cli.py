@@ -32,6 +32,11 @@ from tuner.secrets import mask_output
 # Function of each command, in a module of `tuner.commands` that is imported when it runs.
 _COMMANDS: Mapping[str, str] = {
     "search": "search.run_search",
+    "submit": "jobs.submit.run_submit",
+    "status": "jobs.status.run_status",
+    "attach": "jobs.attach.run_attach",
+    "logs": "jobs.attach.run_logs",
+    "stop": "jobs.stop.run_stop",
     "sync": "sync.run_sync",
     "replay": "search.run_replay",
     "ui": "ui.run_ui",

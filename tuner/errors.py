@@ -108,7 +108,7 @@ class Interrupted(KeyboardInterrupt):
     """A signal ends the command: Ctrl-C, SIGTERM or SIGHUP.
 
     Args:
-        signal: number of the signal.
+        signal: number of the signal; 0 if 'tuner stop' ended the command, which is no failure.
         search: name of the search that was running and can be resumed; None without one.
     """
 
@@ -119,7 +119,7 @@ class Interrupted(KeyboardInterrupt):
     @property
     def exit_status(self) -> int:
         """Exit status that a shell shows for a program that the signal ended."""
-        return 128 + self.signal
+        return 128 + self.signal if self.signal else 0
 
 
 class Replaced(KeyboardInterrupt):
@@ -141,6 +141,11 @@ class Replaced(KeyboardInterrupt):
 
 
 def signal_text(number: int) -> str:
-    """Return what a signal does, for a message: `interrupted`, or `ended by SIGTERM`."""
+    """Return what a signal does, for a message: `interrupted`, or `ended by SIGTERM`.
+
+    The number 0 is the request of 'tuner stop'.
+    """
+    if number == 0:
+        return "stopped by 'tuner stop'"
     name = Signals(number).name
     return "interrupted" if number == SIGINT else f"ended by {name}"

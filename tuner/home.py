@@ -218,6 +218,10 @@ class Home:
         """
         return self.root / "searches" / (check_name(name) if name else "")
 
+    def log(self, name: str) -> Path:
+        """Return the path of what the drivers of a submitted search have printed."""
+        return self.root / "logs" / f"{check_name(name)}.log"
+
 
 def is_locked(path: Path) -> bool:
     """Return True if a process holds the lock of a file; False if it cannot be opened."""

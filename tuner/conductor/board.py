@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from model.engine.report import Report
 from tuner.conductor.outcome import OutcomeKind
@@ -31,6 +31,7 @@ class Board:
         winner: number of the trial whose configuration was confirmed as the best.
         objective: objective by which trials are ranked.
         tokens: training tokens that the search spent, up to the newest reports.
+        clock: clock of the session, in seconds; begin a session after it is replaced.
     """
 
     def __init__(
@@ -52,11 +53,12 @@ class Board:
         self._expected_tokens = expected_tokens
         self.confirm = confirm
         self._num_finished = 0
+        self.clock: Callable[[], float] = time.monotonic
         self.begin_session()
 
     def begin_session(self) -> None:
         """Count seconds and rates from now on."""
-        self.started = time.monotonic()
+        self.started = self.clock()
         # time of a report and its tokens; the first one only begins the time of the others
         self._recent = deque([(self.started, 0)])
 
@@ -77,7 +79,7 @@ class Board:
         trial.reports.append(report)
         tokens = trial.tokens_trained - tokens_before
         self.tokens += tokens
-        now = time.monotonic()
+        now = self.clock()
         self._recent.append((now, tokens))
         while self._recent[1][0] < now - _RATE_WINDOW_SECONDS:
             self._recent.popleft()
@@ -183,13 +185,13 @@ class Board:
     @property
     def tokens_per_second(self) -> float:
         """Training tokens per second, over the last 20 seconds or since the report before."""
-        span = time.monotonic() - self._recent[0][0]
+        span = self.clock() - self._recent[0][0]
         return sum(tokens for _, tokens in list(self._recent)[1:]) / max(span, 1e-9)
 
     @property
     def seconds(self) -> float:
         """Seconds since the search began."""
-        return time.monotonic() - self.started
+        return self.clock() - self.started
 
     @property
     def seconds_left(self) -> float | None:

@@ -31,6 +31,7 @@ from tuner.conductor.outcome import INTERRUPTED, Outcome
 from tuner.conductor.trial import Trial
 from tuner.driver.observer import SearchObserver
 from tuner.errors import signal_text
+from tuner.journal.epoch import StopRequest
 from tuner.journal.events import Reported, TrialBegun, TrialEnded, TrialFailed
 from tuner.journal.journal import Journal
 from tuner.journal.journaled_search import JournaledSearch
@@ -52,6 +53,7 @@ _EVENT_TEXTS = {
 _NO_REASON = "its process ended"
 _MOST_DEATHS = 3  # of a worker before the next report of a trial: the trial may be the cause
 _RELEASE_AGAIN_SECONDS = 1.0
+_STOP_SECONDS = 1.0  # between two looks for a request to stop
 _SIGNAL_SECONDS = 1.0  # longest wait for reports under way after SIGTERM, whose sender soon kills
 
 
@@ -108,7 +110,7 @@ class Driver:
         self._environments = environments
         self._reasons: dict[int, str] = {}  # worker → why it died last, as far as is known
         self._announced = 0  # number of trials that are in the journal
-        self._begun_at = self._released_at = time.monotonic()
+        self._begun_at = self._released_at = self._looked_at = time.monotonic()
         self._halt_deadline = math.inf
         self._broken: set[str] = set()  # names of what cannot be written, as messages said
         self.halted: str | None = None
@@ -185,6 +187,9 @@ class Driver:
         max_seconds = self.conductor.space.search.max_seconds
         if max_seconds is not None and now - self._begun_at > max_seconds:
             self.halt("max_seconds")
+        if now - self._looked_at > _STOP_SECONDS:
+            self._looked_at = now
+            self._obey(self._journal.stop_request())
         if self.halted and (not self._can_report() or now > self._halt_deadline):
             raise SearchHalted
         for change in self._watchdog.check():
@@ -205,7 +210,7 @@ class Driver:
         """Take the reports under way, then end the session; the search can be resumed.
 
         Args:
-            reason: `max_seconds` or `interrupted`.
+            reason: `max_seconds`, `interrupted`, or `stopped` by a request of another process.
             signal: number of the signal that interrupts the search. Whoever sends another one than
                 SIGINT kills the process some seconds later, so the reports have a second.
         """
@@ -213,12 +218,21 @@ class Driver:
             self.halted = reason
             if reason == "max_seconds":
                 text, hint = "the time limit is reached", ""
+            elif reason == "stopped":
+                text, hint = "'tuner stop' was called", ""
             else:
                 again = "Ctrl-C again" if signal == SIGINT else "a second signal"
                 text, hint = signal_text(signal), f"; {again} stops at once"
                 if signal != SIGINT:
                     self._halt_deadline = time.monotonic() + _SIGNAL_SECONDS
             self._send_message(f"{text}: waiting for the reports under way{hint}")
+
+    def _obey(self, request: StopRequest | None) -> None:
+        """End the session if another process has asked for it."""
+        if request is not None:
+            self.halt("stopped")
+        if request is StopRequest.NOW:
+            self._halt_deadline = 0.0
 
     def close(self) -> None:
         """End the session: end paused trials if the search is over, interrupt all others."""

@@ -18,7 +18,7 @@ from tuner.conductor.trial import Trial
 from tuner.driver.context import SearchContext
 from tuner.driver.interrupt import Interrupts, deferred_interrupts
 from tuner.driver.training import TrainingResult, train
-from tuner.errors import ResultError, StoreError, signal_text
+from tuner.errors import Interrupted, ResultError, StoreError, signal_text
 from tuner.journal.events import SessionEnded
 from tuner.publish.publish import attach_report, register_model
 from tuner.results.result import SearchResult
@@ -194,6 +194,8 @@ def _result(context: SearchContext, training: TrainingResult, started: float) ->
     conductor = training.conductor
     board = conductor.board
     best, trials = board.best, board.searched
+    if best is None and training.halted == "stopped":
+        raise Interrupted(0)
     if best is None and training.halted:
         raise KeyboardInterrupt
     if best is None:

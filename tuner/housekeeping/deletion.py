@@ -179,6 +179,8 @@ def carry_out(deletion: Deletion, home: Home) -> None:
             _delete_study(home, deletion.study)
         for path in deletion.folders:
             remove(path)
+        if folder is not None:
+            remove(home.log(folder.name))
 
 
 @contextmanager

@@ -106,6 +106,7 @@ def find_leftovers(home: Home) -> Leftovers:
         *_corpora(home, searches),
         *_starts(home, searches),
         *_artifacts(home, searches.record, artifacts),
+        *((path, "what a search that is gone has printed") for path in _logs(home)),
         *((path, "left by an interrupted start") for path in home.root.glob(".new-*")),
         *((path, "a file that was not written to its end") for path in _unfinished(home)),
     ]
@@ -123,6 +124,13 @@ def _unfinished(home: Home) -> Iterator[Path]:
     yield from home.root.glob(f".{home.calibration.name}.*")
     yield from home.corpora.glob(".digests.json[.-]*")
     yield from home.starts.glob(".*")
+
+
+def _logs(home: Home) -> Iterator[Path]:
+    """Yield the logs of drivers whose search is not in the home."""
+    for path in home.root.glob("logs/*.log"):
+        if not (home.root / "searches" / path.stem).exists():
+            yield path
 
 
 def _listed(folder: Path) -> list[Path]:

@@ -5,6 +5,8 @@ search. Only one process can create a file, on every file system. A driver whose
 was replaced, and writes nothing more. So a driver that sleeps, or that is cut off for a while, does
 no harm when it wakes.
 
+A file beside it, `0001.stop-soon` or `0001.stop-now`, asks the driver to end the search.
+
 A file says who claimed the epoch. Its time of modification is a heartbeat, and its text says when
 the driver has ended. The lock of the journal is better proof of life on one machine, but network
 file systems may refuse locks or, worse, grant them to everybody.
@@ -21,6 +23,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
@@ -83,6 +86,18 @@ class Holder:
         return f"process {self.pid} on {shown(self.host)}, since {shown(self.since)}"
 
 
+class StopRequest(StrEnum):
+    """How a driver is asked to end its search, in the order in which it looks for requests."""
+
+    NOW = "now"  # without waiting
+    SOON = "soon"  # after the reports under way
+
+    @property
+    def suffix(self) -> str:
+        """What the name of the file of a request adds to that of the epoch."""
+        return f".stop-{self}"
+
+
 class Epoch:
     """The epoch of a driver, which it holds until it ends or is replaced; made by `claim`.
 
@@ -139,6 +154,20 @@ class Epoch:
         by = newest(self._folder.parent)
         raise Replaced(self._search, by.text if by else "another driver")
 
+    def stop_request(self) -> StopRequest | None:
+        """Return how `request_stop` has asked this driver to end; None if it has not."""
+        with suppress(OSError):  # as long as nobody can tell, the search goes on
+            parent = _open_folder(self._folder.parent)
+            try:
+                for request in StopRequest:
+                    with suppress(FileNotFoundError):
+                        name = _name(self.number) + request.suffix
+                        os.stat(name, dir_fd=parent, follow_symlinks=False)
+                        return request
+            finally:
+                os.close(parent)
+        return None
+
     def end(self) -> None:
         """Note that this driver has ended, so that the next one need not wait."""
         self._has_ended.set()
@@ -171,6 +200,25 @@ def newest(folder: Path) -> Holder | None:
         with os.scandir(parent) as files:
             numbers = [int(file.name) for file in files if _NAME.fullmatch(file.name)]
         return _holder(parent, max(numbers)) if numbers else None
+    finally:
+        os.close(parent)
+
+
+def request_stop(folder: Path, holder: Holder, request: StopRequest) -> None:
+    """Ask the driver of a search to end it, wherever it runs: it looks once a second.
+
+    Args:
+        folder: folder of the search.
+        holder: newest driver of the search.
+        request: how.
+
+    Raises:
+        OSError: if the request cannot be written.
+    """
+    parent = _open_folder(folder)
+    try:
+        name = _name(holder.epoch) + request.suffix
+        os.close(os.open(name, os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW, 0o666, dir_fd=parent))
     finally:
         os.close(parent)
 

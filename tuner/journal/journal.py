@@ -17,31 +17,21 @@ not match its checksum is an error. JSON has no NaN: a number that is not finite
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
-import math
 import os
 import time
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Self
 
 from model.files import replacing
 from tuner.errors import JournalError, Replaced
-from tuner.journal.check_events import check_event
 from tuner.journal.claim import LINK, Claim, open_file
-from tuner.journal.epoch import Wait
-from tuner.journal.events import Event, Json, read_event
+from tuner.journal.epoch import StopRequest, Wait
+from tuner.journal.events import Event
+from tuner.journal.lines import digest_with, line_of, link_to, parse_lines
 from tuner.tracking.tags import JOURNAL_FILE
 
-_CRC = len(b',"crc":"01234567"}')
-_FLOAT = "$float"
-_BEGINNING = b'{"event":'
-_AFTER = "after"
-_DIGITS = 32  # hexadecimal, of a digest
 _RETRY_SECONDS = 1.0
 
 
@@ -66,7 +56,7 @@ class Journal:
         self._next_try = 0.0
         self._reason: str | None = None
         data = _data(self.path)
-        self.events, self._end, self.digests = _parse(self.path, data)
+        self.events, self._end, self.digests = parse_lines(self.path, data)
         self.begun_ms: int = self.events[0].time_ms if self.events else 0
         if claim.follows_a_kill and data:
             # The driver before may sleep in the middle of a write. Its open file will not be ours.
@@ -125,8 +115,8 @@ class Journal:
         """
         time_ms = time.time_ns() // 1_000_000
         self.begun_ms = self.begun_ms or time_ms
-        line = _line({**event.as_json, "time_ms": time_ms, **_link(self.digest)})
-        self.digests.append(_digest(self.digest, line))
+        line = line_of({**event.as_json, "time_ms": time_ms, **link_to(self.digest)})
+        self.digests.append(digest_with(self.digest, line))
         self._waiting.append(line)
         if not self._is_together:
             self._write()
@@ -162,6 +152,10 @@ class Journal:
         """
         with suppress(OSError):  # as long as nobody can tell, only writing has to wait
             self._claim.epoch.check()
+
+    def stop_request(self) -> StopRequest | None:
+        """Return how another process has asked this driver to end the search; None if none has."""
+        return self._claim.epoch.stop_request()
 
     def may_write(self) -> bool:
         """Return True if no other driver has claimed the search, or nobody can tell."""
@@ -250,10 +244,38 @@ def read_chain(folder: Path) -> tuple[list[Event], list[str]]:
     """
     path = folder / JOURNAL_FILE
     try:
-        events, _, digests = _parse(path, _data(path))
+        events, _, digests = parse_lines(path, _data(path))
     except OSError as error:
         raise JournalError(f"cannot read {path}: {error.strerror}") from error
     return events, digests
+
+
+class JournalTail:
+    """Reads what a driver adds to the journal of a search.
+
+    Args:
+        folder: folder of the search.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / JOURNAL_FILE
+        self._count, self._end, self._digest = 0, 0, ""
+
+    def read(self) -> list[Event]:
+        """Return the events that were added since the last call; at first, all of them.
+
+        Raises:
+            JournalError: as for `read_journal`.
+        """
+        try:
+            data = _data(self._path, self._end)
+        except OSError as error:
+            raise JournalError(f"cannot read {self._path}: {error.strerror}") from error
+        events, length, digests = parse_lines(self._path, data, self._count, self._digest)
+        if events:
+            self._count, self._end = self._count + len(events), self._end + length
+            self._digest = digests[-1]
+        return events
 
 
 def check_digest(name: str, digests: Sequence[str], recorded: str | None) -> None:
@@ -283,103 +305,13 @@ def short_digest(digest: str) -> str:
     return "-".join(digest[i : i + 4] for i in range(0, 16, 4))
 
 
-# lines --------------------------------------------------------------------------------------
-
-
-def _digest(before: str, line: bytes) -> str:
-    """Return the digest of some lines and one more."""
-    return hashlib.sha256(before.encode() + line).hexdigest()[:_DIGITS]
-
-
-def _link(digest: str) -> Json:
-    return {_AFTER: digest} if digest else {}
-
-
-def _line(data: Json) -> bytes:
-    text = json.dumps(
-        _without_nan(data), ensure_ascii=False, allow_nan=False, separators=(",", ":")
-    ).encode()
-    return b'%s,"crc":"%08x"}\n' % (text[:-1], zlib.crc32(text[:-1]))
-
-
-def _without_nan(value: Any) -> Any:
-    """Return a value with its floats that are not finite as JSON objects."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return {_FLOAT: str(float(value))}
-    if isinstance(value, Mapping):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return value
-
-
-def _parse(path: Path, data: bytes) -> tuple[list[Event], int, list[str]]:
-    """Return the events, the number of their bytes, and the digest up to each event."""
-    events: list[Event] = []
-    digests: list[str] = []
-    end, digest = 0, ""
-    for number, line in enumerate(io.BytesIO(data), start=1):
-        is_complete = line.endswith(b"\n")
-        values = _values(line[:-1]) if is_complete else None
-        if values is None:
-            # after a power failure, blocks that did not reach the disk read as zeros
-            is_torn = end + len(line) == len(data) and (not is_complete or b"\0" in line)
-            if is_torn and not events and not _may_begin(line):
-                raise JournalError(f"{path} is no journal of a search; restore it or delete it")
-            if is_torn:
-                break
-            raise JournalError(
-                f"{path}:{number} is damaged: it does not match its checksum; restore the file, or "
-                "delete this line and all lines after it to continue from there"
-            )
-        if values.get(_AFTER, digest) != digest:
-            raise JournalError(
-                f"{path}:{number} does not follow the lines before it: a line was edited, removed, "
-                f"added or moved; restore the file ('tuner show' says where its copy is recorded)"
-            )
-        try:
-            event = read_event(values)
-            check_event(event)
-            events.append(event)
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            raise JournalError(
-                f"the journal of {path.parent.name} is of another version of tuner, use that "
-                f"version for this search; or it was edited, restore it ({path}:{number})"
-            ) from error
-        end += len(line)
-        digest = _digest(digest, line)
-        digests.append(digest)
-    return events, end, digests
-
-
-def _values(line: bytes) -> Json | None:
-    """Return the values of a line; None if the line does not match its checksum."""
-    body = line[:-_CRC]
-    if line[-_CRC:] != b',"crc":"%08x"}' % zlib.crc32(body):
-        return None
-    try:
-        values = json.loads(body + b"}", object_hook=_with_nan)
-    except (ValueError, TypeError, RecursionError):
-        return None
-    return cast(Json, values) if isinstance(values, dict) else None
-
-
-def _may_begin(line: bytes) -> bool:
-    """Return True if a line may be a part of the first line of a journal."""
-    text = line.partition(b"\0")[0]
-    return _BEGINNING.startswith(text[: len(_BEGINNING)])
-
-
-def _with_nan(value: Json) -> Any:
-    return float(value[_FLOAT]) if value.keys() == {_FLOAT} else value
-
-
 # files --------------------------------------------------------------------------------------
 
 
-def _data(path: Path) -> bytes:
+def _data(path: Path, start: int = 0) -> bytes:
     try:
         with os.fdopen(open_file(path, os.O_RDONLY), "rb") as file:
+            file.seek(start)
             return file.read()
     except FileNotFoundError:
         return b""

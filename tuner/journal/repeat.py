@@ -42,29 +42,58 @@ def repeat(conductor: Conductor, events: Sequence[Event], name: str) -> None:
         name: name of the search, for the error.
 
     Raises:
-        TunerError: if this version decides otherwise than the one that wrote the journal, or the
-            space and its draws contradict each other.
+        TunerError: as `Repetition.add`.
     """
-    space, slots = conductor.space, None
-    for number, event in enumerate(events, start=1):
+    repetition = Repetition(conductor, name)
+    for event in events:
+        repetition.add(event)
+
+
+class Repetition:
+    """Repeats the calls of a journal one after another, as `repeat` does.
+
+    Args:
+        conductor: has the first space and the slots of the first session.
+        name: name of the search, for the error.
+    """
+
+    def __init__(self, conductor: Conductor, name: str) -> None:
+        self._conductor, self._name = conductor, name
+        self._space, self._slots = conductor.space, 0
+        self._count = 0
+
+    def add(self, event: Event) -> None:
+        """Repeat the call of the next event.
+
+        Raises:
+            TunerError: if this version decides otherwise than the one that wrote the journal, or
+                the space and its draws contradict each other.
+        """
+        self._count += 1
         try:
-            match event:
-                case SearchBegun():
-                    space = event.space
-                case SessionBegun():
-                    # an edit takes effect when a driver begins its session, not before
-                    if slots is not None and (space != conductor.space or event.slots != slots):
-                        conductor.edit(space, event.slots)
-                    slots = event.slots
-                    conductor.fill()
-                case TrialBegun() | Reported() | TrialFailed():
-                    _repeat_trial(conductor, event)
+            self._repeat(event)
         except (KeyError, StopIteration, ValueError) as error:
-            where = f"trial {event.number}" if hasattr(event, "number") else f"event {number}"
+            number = getattr(event, "number", None)
+            where = f"event {self._count}" if number is None else f"trial {number}"
             raise TunerError(
                 f"this version of tuner decides otherwise than the one that wrote the journal of "
-                f"{name} (at {where}); resume it with that version"
+                f"{self._name} (at {where}); resume it with that version"
             ) from error
+
+    def _repeat(self, event: Event) -> None:
+        conductor = self._conductor
+        match event:
+            case SearchBegun():
+                self._space = event.space
+            case SessionBegun():
+                # an edit takes effect when a driver begins its session, not before
+                edited = self._space != conductor.space or event.slots != self._slots
+                if self._slots and edited:
+                    conductor.edit(self._space, event.slots)
+                self._slots = event.slots
+                conductor.fill()
+            case TrialBegun() | Reported() | TrialFailed():
+                _repeat_trial(conductor, event)
 
 
 def _repeat_trial(conductor: Conductor, event: TrialBegun | Reported | TrialFailed) -> None:

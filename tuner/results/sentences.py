@@ -149,6 +149,7 @@ def _endings(result: SearchResult) -> list[Text]:
     limit = {
         "max_tokens": f"--max-tokens: {settings.max_tokens or 0:,} tokens were trained",
         "max_seconds": f"--max-time: {clock(settings.max_seconds or 0)} are over",
+        "stopped": "'tuner stop'",
         "patience": f"--patience: {counted(settings.patience or 0, 'trial')} ended without a "
         "better one",
     }

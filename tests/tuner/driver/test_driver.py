@@ -19,7 +19,7 @@ from tuner.driver.driver import Driver, SearchHalted
 from tuner.driver.observer import SearchObserver, TrackerObserver, ViewObserver
 from tuner.driver.view import SilentView
 from tuner.errors import Replaced
-from tuner.journal.epoch import Epoch, newest
+from tuner.journal.epoch import Epoch, StopRequest, newest, request_stop
 from tuner.journal.events import SearchBegun, SessionBegun
 from tuner.journal.journal import Journal, read_journal
 from tuner.journal.journaled_search import JournaledSearch
@@ -568,3 +568,27 @@ def test_search_runs_without_observers(tmp_path: Path, conductor: Conductor) -> 
     setting.driver.close()
     setting.journal.close()
     assert all(trial.outcome for trial in conductor.board.trials.values())
+
+
+@pytest.mark.parametrize("request_", [StopRequest.SOON, StopRequest.NOW])
+def test_driver_ends_when_another_process_asks(
+    setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request_: StopRequest
+) -> None:
+    driver, clock, folder = setting.driver, Clock(), tmp_path / "lm-1"
+    monkeypatch.setattr(driver_module.time, "monotonic", clock)
+    driver._looked_at = clock()
+    driver.begin()
+    holder = newest(folder)
+    assert holder is not None
+    request_stop(folder, holder, request_)
+    clock.now += 1.1  # it looks once a second
+    if request_ is StopRequest.NOW:
+        with pytest.raises(SearchHalted):
+            driver.tick()
+    else:
+        driver.tick()
+        assert setting.report(0) is setting.report(1) is False
+        with pytest.raises(SearchHalted):
+            driver.tick()
+    assert driver.halted == "stopped"
+    assert "'tuner stop' was called" in setting.view.texts[-1 if request_ is StopRequest.NOW else -3]

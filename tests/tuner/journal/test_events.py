@@ -12,7 +12,6 @@ from tests.tuner.journal.journal_of_61b80c3 import LINES
 from tests.tuner.simulated_search import FACTS, space_of
 from tuner.conductor.outcome import Outcome
 from tuner.errors import JournalError
-from tuner.journal import journal as module
 from tuner.journal.events import (
     Event,
     Reported,
@@ -24,6 +23,8 @@ from tuner.journal.events import (
     TrialFailed,
 )
 from tuner.journal.journal import Journal, read_journal
+from tuner.journal.lines import _CRC
+from tuner.journal.lines import line_of as text_of
 
 KINDS = (
     SearchBegun, SessionBegun, TrialBegun, Reported, TrialEnded, SessionEnded, Reported,
@@ -38,7 +39,7 @@ def write(folder: Path, *lines: str) -> Path:
 
 
 def line_of(event: Event) -> str:
-    return module._line({**event.as_json, "time_ms": event.time_ms}).decode().rstrip("\n")
+    return text_of({**event.as_json, "time_ms": event.time_ms}).decode().rstrip("\n")
 
 
 def test_events_of_an_earlier_version_are_written_back_identically(tmp_path: Path) -> None:
@@ -97,9 +98,9 @@ def test_events_come_back_from_a_journal(tmp_path: Path, make_spec: MakeSpec) ->
 def test_events_of_another_version_are_refused_in_one_sentence(
     tmp_path: Path, line: int, old: str, new: str
 ) -> None:
-    body = LINES[line][: -module._CRC] + "}"
+    body = LINES[line][: -_CRC] + "}"
     assert old in body
-    changed = module._line(json.loads(body.replace(old, new))).decode().rstrip("\n")
+    changed = text_of(json.loads(body.replace(old, new))).decode().rstrip("\n")
     folder = write(tmp_path / "lm-1", LINES[1], changed)
     for read in (read_journal, Journal.open):
         with pytest.raises(JournalError, match="journal of lm-1 is of another version") as error:

@@ -31,6 +31,7 @@ from tuner.journal import journal as module
 from tuner.journal.claim import is_running
 from tuner.journal.events import Event, Reported, SessionEnded, TrialFailed
 from tuner.journal.journal import Journal, read_journal
+from tuner.journal.lines import _values, line_of, parse_lines
 from tuner.tracking.tags import JOURNAL_FILE
 
 FLOATS = st.floats(allow_nan=True, allow_infinity=True)
@@ -96,8 +97,8 @@ def numbers(folder: Path) -> list[int]:
 @given(REPORTS)
 def test_reports_come_back_to_the_last_bit(report: Report) -> None:
     event = Reported(3, report)
-    line = module._line({**event.as_json, "time_ms": 7})
-    values = module._values(line.removesuffix(b"\n"))
+    line = line_of({**event.as_json, "time_ms": 7})
+    values = _values(line.removesuffix(b"\n"))
     assert values is not None
     back = Reported.of(values)
     assert repr(back) == repr(Reported(3, report, time_ms=7))  # NaN is not equal to itself
@@ -212,7 +213,7 @@ def test_journal_notices_every_flipped_bit(tmp_path: Path) -> None:
             if flipped:  # zeros are what a power failure leaves
                 data = b"%s%c%s" % (whole[:place], flipped, whole[place + 1 :])
                 with pytest.raises(JournalError, match="is damaged"):
-                    module._parse(journal.path, data)
+                    parse_lines(journal.path, data)
 
 
 @pytest.mark.parametrize("name", ["lock", JOURNAL_FILE])
@@ -264,7 +265,7 @@ def _with_checksum(line: bytes) -> bytes:
     """Return an edited line with the checksum that fits it."""
     data = json.loads(line)
     del data["crc"]
-    return module._line(data)
+    return line_of(data)
 
 
 def _edited(lines: list[bytes]) -> list[bytes]:
@@ -312,7 +313,7 @@ def test_journal_is_compared_with_its_recorded_digest(tmp_path: Path) -> None:
 def test_journal_covers_lines_of_an_earlier_version(tmp_path: Path) -> None:
     """They have no digests, but the first line of this version covers them."""
     old = [
-        module._line({"event": "failure", "number": n, "reason": "", "time_ms": 1}) for n in (0, 1)
+        line_of({"event": "failure", "number": n, "reason": "", "time_ms": 1}) for n in (0, 1)
     ]
     path = tmp_path / JOURNAL_FILE
     path.write_bytes(b"".join(old))

@@ -1,0 +1,70 @@
+"""A search that is handed over: submitted, looked at, stopped, submitted again."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Workplace, make_workplace
+
+pytestmark = pytest.mark.slow
+
+SEARCH = ("--space", "small.yaml", "--workers", "1", "--trials", "4")
+LONG = ("--set", "budget.tokens=60_000", "--set", "confirm.top=0")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    return make_workplace(tmp_path_factory.mktemp("jobs"))
+
+
+def test_search_outlives_who_submits_it_and_goes_on(place: Workplace) -> None:
+    submitted = place.tuner("submit", *SEARCH, *LONG, "--json")
+    assert submitted.status == 0, submitted.err
+    assert submitted.json["search"] == "small-1"
+    again = place.tuner("submit", "--resume", "small-1")
+    assert again.status == 2
+    assert "is running already, by process" in again.err
+    with place.start("attach", "small-1", stdout=subprocess.PIPE) as attached:
+        assert attached.stderr is not None
+        for line in attached.stderr:
+            if " report 1/" in line:
+                break
+        running = place.tuner("status", "small-1", "--json").json
+        assert (running["state"], running["trials"]) == ("running", 4)
+        stopped = place.tuner("stop", "small-1", "--json")
+        assert stopped.status == 0, stopped.err
+        assert stopped.json["state"] == "interrupted"
+        attached.communicate(timeout=60)
+        assert attached.returncode == 0
+    logs = place.tuner("logs", "small-1").out
+    assert "'tuner stop' was called: waiting for the reports under way" in logs
+    assert "Stopped by 'tuner stop'" in logs
+    on = place.tuner("submit", *SEARCH, *LONG, "--name", "small-1")
+    assert on.status == 0, on.err
+    followed = place.tuner("logs", "small-1", "-f")
+    assert "goes on from its journal" in followed.out
+    wait_for_state(place, "small-1", "finished")
+    ended = place.tuner("attach", "small-1")
+    assert "small-1: finished, 4/4 trials" in ended.out
+    # with no terminal there is nothing to hang up; the driver has a session of its own
+    place.tuner("delete", "small-1", "--yes")
+    assert not (place.home / "logs" / "small-1.log").exists()
+
+
+def test_driver_that_cannot_begin_is_reported(place: Workplace) -> None:
+    data = Path("nowhere").name
+    run = place.tuner("submit", *SEARCH, "--set", f"data.files={data}", "--name", "none")
+    assert run.status == 2
+    assert data in run.err
+    assert "none has not begun: process" in run.err
+
+
+def wait_for_state(place: Workplace, name: str, state: str) -> None:
+    until = time.monotonic() + 120
+    while place.tuner("status", name, "--json").json["state"] != state:
+        assert time.monotonic() < until
+        time.sleep(0.5)

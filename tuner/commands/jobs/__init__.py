@@ -1,0 +1,1 @@
+"""Commands for searches that run in other processes: submit, status, attach, logs, stop."""

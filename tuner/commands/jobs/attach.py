@@ -1,0 +1,103 @@
+"""`tuner attach` and `tuner logs`: look at a search that another process runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from codecs import getincrementaldecoder
+from pathlib import Path
+
+from tuner.commands.output import consoles, print_data, print_json, say
+from tuner.driver.view import View
+from tuner.errors import TunerError
+from tuner.home import Home
+from tuner.jobs.followed_search import FollowedSearch
+from tuner.jobs.status import SearchStatus, no_search
+from tuner.journal.claim import is_running
+from tuner.terminal.live import LiveView, LogView
+
+_POLL_SECONDS = 0.5
+_READ_BYTES = 1 << 20
+
+
+def run_attach(options: argparse.Namespace) -> int:
+    """Show the live view of a search until it ends; Ctrl-C leaves it, and it goes on."""
+    _, progress = consoles(options)
+    home, name = Home.of(options.home), options.search
+    folder = _folder(home, name)
+    view: View = LiveView(progress) if progress.is_terminal else LogView(progress)
+    followed = FollowedSearch(folder)
+    followed.update()
+    if not is_running(folder):
+        say(f"tuner attach: nothing runs {name} at present")
+        return _say_end(options, home, name)
+    if followed.board is None:
+        view.phase(f"{name} is starting")
+    followed.view = view
+    try:
+        _follow(followed, folder, view, name)
+    except KeyboardInterrupt:
+        say(f"left {name}, which goes on; 'tuner stop {name}' would end it")
+        return 0
+    return _say_end(options, home, name)
+
+
+def _follow(followed: FollowedSearch, folder: Path, view: View, name: str) -> None:
+    """Show a search until its driver ends."""
+    board = None
+    try:
+        is_on = True
+        while is_on:
+            is_on = is_running(folder)  # before the last look
+            followed.update()
+            if followed.board is not board:
+                view.end()
+                board = followed.board
+                if board is not None:
+                    view.begin(board, name)
+            if is_on:
+                time.sleep(_POLL_SECONDS)
+    finally:
+        view.end()
+
+
+def _say_end(options: argparse.Namespace, home: Home, name: str) -> int:
+    results, _ = consoles(options)
+    status = SearchStatus.of(home, name)
+    best = "" if status.best is None else f"; best {status.metric} {status.best:.4f}"
+    results.print(
+        f"{name}: {status.state}, {status.ended}/{status.trials} trials{best}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    print_json(options, status.as_json)
+    return 0
+
+
+def run_logs(options: argparse.Namespace) -> int:
+    """Print what the drivers of a submitted search have printed."""
+    home, name = Home.of(options.home), options.search
+    folder, log = _folder(home, name), home.log(name)
+    if not log.is_file():
+        raise TunerError(
+            f"{name} was not submitted, so its output went to its terminal; 'tuner attach {name}' "
+            f"and 'tuner show --search {name}' read its journal"
+        )
+    decoder = getincrementaldecoder("utf-8")(errors="replace")
+    with log.open("rb") as file:
+        while True:
+            is_on = options.follow and is_running(folder)
+            while data := file.read(_READ_BYTES):
+                print_data(decoder.decode(data))
+            sys.stdout.flush()
+            if not is_on:
+                return 0
+            time.sleep(_POLL_SECONDS)
+
+
+def _folder(home: Home, name: str) -> Path:
+    folder = home.search(name)
+    if not folder.is_dir() and not home.log(name).is_file():
+        raise no_search(name, home)
+    return folder

@@ -1,0 +1,74 @@
+"""`tuner status`: how far the searches of a home are."""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from tuner.commands.output import consoles, print_json
+from tuner.formatting import clock, metric_text
+from tuner.home import Home
+from tuner.jobs.status import SearchStatus, searches_of
+from tuner.terminal.tables import table
+
+_HEAD = ("search", "state", "trials", "best", "tokens", "tokens/s", "left", "newest report")
+
+
+def run_status(options: argparse.Namespace) -> int:
+    """Say how far one search is, or all of a home."""
+    results, _ = consoles(options)
+    home = Home.of(options.home)
+    if options.search:
+        status = SearchStatus.of(home, options.search)
+        for line in _lines(status):
+            results.print(line, highlight=False, soft_wrap=True)
+        print_json(options, status.as_json)
+        return 0
+    statuses = [SearchStatus.of(home, name) for name in reversed(searches_of(home))]
+    if statuses:
+        hidden = ["newest report", "tokens", "tokens/s", "best", "left"]
+        results.print(table(None, _HEAD, map(_cells, statuses), results.width, hidden))
+    else:
+        results.print(f"No search has begun in {home.root}.", soft_wrap=True)
+    print_json(options, {"searches": [status.as_json for status in statuses]})
+    return 0
+
+
+def _cells(status: SearchStatus) -> list[str]:
+    return [
+        status.name,
+        status.state,
+        _trials(status),
+        "" if status.best is None else f"{metric_text(status.best)}",
+        f"{status.tokens:,}" if status.trials else "",
+        "" if status.tokens_per_second is None else f"{status.tokens_per_second:,.0f}",
+        "" if status.seconds_left is None else clock(status.seconds_left),
+        _ago(status),
+    ]
+
+
+def _lines(status: SearchStatus) -> list[str]:
+    """Return the status of one search, a line for each subject."""
+    lines = [f"{status.name}: {status.state}" + (f", {status.driver}" if status.driver else "")]
+    if status.problem:
+        lines.append(f"no numbers: {status.problem}")
+    if status.trials:
+        lines.append(f"{_trials(status)} trials have ended, {status.tokens:,} tokens trained")
+    if status.best is not None:
+        lines.append(f"best {status.metric} {metric_text(status.best)}, trial {status.best_trial}")
+    if status.tokens_per_second is not None:
+        left = "" if status.seconds_left is None else f", about {clock(status.seconds_left)} left"
+        lines.append(f"{status.tokens_per_second:,.0f} tokens/s{left}")
+    if status.newest:
+        lines.append(f"newest report {_ago(status)} ago")
+    if status.state == "interrupted":
+        lines.append(f"'tuner submit --resume {status.name}' goes on")
+    return lines
+
+
+def _trials(status: SearchStatus) -> str:
+    return f"{status.ended}/{status.trials}" if status.trials else ""
+
+
+def _ago(status: SearchStatus) -> str:
+    return clock(max(0.0, time.time() - status.newest)) if status.newest else ""

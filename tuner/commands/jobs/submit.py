@@ -1,0 +1,44 @@
+"""`tuner submit`: hand a search over to a process that outlives the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+
+from tuner.commands.output import consoles, home_of, print_json, say, say_study
+from tuner.errors import TunerError
+from tuner.jobs.submit import free_name, submit, submit_to_ray
+from tuner.space_file.load import read_space
+
+
+def run_submit(options: argparse.Namespace) -> int:
+    """Begin or go on with a search in a process of its own."""
+    name = options.name or options.resume
+    home = home_of(options)
+    if options.space and not options.resume:
+        say_study(options)
+        space, _ = read_space(options.space, options.overrides)  # a mistake is reported at once
+        name = name or free_name(space.name, home)
+    # of two equal options the last one counts
+    arguments = [*options.given, *([] if options.resume else ["--name", name])]
+    if options.address and "://" in options.address:
+        submission = submit_to_ray(name, home, arguments, options.address)
+    else:
+        submission = submit(name, home, arguments)
+    status = submission.wait(say)
+    if status:
+        raise TunerError(
+            f"{name} has not begun: {submission.who} ended with status {status}; its lines above, "
+            f"and 'tuner logs {name}', say why"
+        )
+    option = f" --home {shlex.quote(options.home)}" if options.home else ""
+    results, _ = consoles(options)
+    results.print(f"{name} is run by {submission.who}.", highlight=False, soft_wrap=True)
+    for command, meaning in (
+        ("attach", "look at it"), ("status", "how far it is"), ("logs", "what it has printed"),
+        ("stop", "end it; submitting it again goes on"),
+    ):  # fmt: skip
+        line = f"  tuner {command} {name}{option}"
+        results.print(f"{line:<44} {meaning}", highlight=False, soft_wrap=True)
+    print_json(options, {"search": name, "driver": submission.who, "log": str(home.log(name))})
+    return 0

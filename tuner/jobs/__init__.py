@@ -1,0 +1,4 @@
+"""Searches that run in other processes: handed over, followed by their journals, stopped.
+
+Main names: `FollowedSearch`, `SearchStatus`, `submit`, `stop`.
+"""

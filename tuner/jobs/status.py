@@ -1,0 +1,123 @@
+"""Says how far a search is, from its folder alone: the tracking store need not answer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tuner.conductor.board import Board
+from tuner.errors import TunerError
+from tuner.home import Home
+from tuner.jobs.followed_search import FollowedSearch
+from tuner.journal.claim import is_running
+from tuner.journal.epoch import newest
+from tuner.tracking.tags import JOURNAL_FILE
+
+
+@dataclass(frozen=True)
+class SearchStatus:
+    """How far a search is.
+
+    Attributes:
+        name: name of the search.
+        state: `running`, `starting` (a driver has it, and no session has begun), `finished`,
+            `interrupted` (it goes on when it is submitted again), `failed`, or `unknown`.
+        driver: which process of which machine runs it; empty if none does.
+        ended: number of its trials that have ended.
+        trials: number of trials that will run, as known so far.
+        metric: name of the objective's metric.
+        best: value of the best trial; None before the first report.
+        best_trial: number of that trial.
+        tokens: training tokens up to the newest reports.
+        tokens_per_second: training tokens per second of late; None unless it is running.
+        seconds_left: estimate of the remaining seconds; None unless it is running and has reported.
+        newest: time of the newest event, in seconds since the epoch; None without any.
+        problem: why there are no numbers; None if there are.
+    """
+
+    name: str
+    state: str
+    driver: str = ""
+    ended: int = 0
+    trials: int = 0
+    metric: str = ""
+    best: float | None = None
+    best_trial: int | None = None
+    tokens: int = 0
+    tokens_per_second: float | None = None
+    seconds_left: float | None = None
+    newest: float | None = None
+    problem: str | None = None
+
+    @classmethod
+    def of(cls, home: Home, name: str) -> SearchStatus:
+        """Return the status of a search of a home.
+
+        Raises:
+            TunerError: if the home has no search of this name.
+        """
+        folder = home.search(name)
+        if not folder.is_dir():
+            raise no_search(name, home)
+        is_on = is_running(folder)
+        holder = newest(folder)
+        driver = holder.text if is_on and holder else ""
+        followed = FollowedSearch(folder)
+        try:
+            followed.update()
+        except TunerError as error:
+            return cls(name, "running" if is_on else "unknown", driver, problem=str(error))
+        if followed.board is None:
+            return cls(name, "starting" if is_on else "interrupted", driver)
+        ended = followed.end.status if followed.end else "interrupted"
+        state = "running" if is_on else ended
+        return _of_board(followed.board, name, state, driver, followed.newest)
+
+    @property
+    def as_json(self) -> dict[str, Any]:
+        """The status as JSON."""
+        return asdict(self)
+
+
+def _of_board(
+    board: Board, name: str, state: str, driver: str, newest_time: float
+) -> SearchStatus:
+    is_on, best = state == "running", board.best
+    value = math.inf if best is None else board.value(best)
+    return SearchStatus(
+        name=name,
+        state=state,
+        driver=driver,
+        ended=len(board.ended),
+        trials=board.num_trials,
+        metric=board.metric,
+        best=value if math.isfinite(value) else None,
+        best_trial=None if best is None else best.number,
+        tokens=board.tokens,
+        tokens_per_second=board.tokens_per_second if is_on else None,
+        seconds_left=board.seconds_left if is_on else None,
+        newest=newest_time,
+    )
+
+
+def searches_of(home: Home) -> list[str]:
+    """Return the names of the searches that have a journal in a home, oldest first."""
+
+    def begun(folder: Path) -> float:
+        try:
+            return (folder / JOURNAL_FILE).stat().st_ctime
+        except OSError:
+            return 0.0
+
+    folders = home.search("").glob("*/") if home.search("").is_dir() else ()
+    return [f.name for f in sorted(folders, key=begun) if (f / JOURNAL_FILE).is_file()]
+
+
+def no_search(name: str, home: Home) -> TunerError:
+    """Return the error for a name that no search of a home has."""
+    return TunerError(
+        f"there is no search {name} in {home.root}; 'tuner status' shows them, and --home names "
+        f"another home"
+    )
