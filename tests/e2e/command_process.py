@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 SECONDS = 300
-OWN_PROCESS = ("search", "doctor", "ui")  # start Ray, set torch up, or serve until Ctrl-C
+# start Ray or another process, set torch up, or serve until Ctrl-C
+OWN_PROCESS = ("search", "submit", "doctor", "ui")
 
 
 @dataclass(frozen=True)
