@@ -48,6 +48,7 @@ TRIAL_SECONDS = 20.0  # duration of the trials of the goal
 PERIOD_SECONDS = 0.5
 WORKERS, SLOTS = 2, 4  # two slots each, so that a worker's trials cross
 MANY_WORKERS, MANY_SECONDS, MANY_TRIALS = 4, 0.2, 8  # of many slots; trials for each slot
+SLOTS_OF_A_CLIENT = 64  # `tuner.driver.ray_tune`
 GOALS = {"overhead_share": 0.05, "driver_kilobytes_per_trial": 50.0}
 LEAST = {"reports_per_second": 300.0}
 MOST = {"client_seconds_per_slot": 0.3, "megabytes_per_slot": 20.0}
@@ -284,7 +285,22 @@ def page(results: dict[str, Any]) -> str:
         met = value >= limit if name in LEAST else value <= limit
         wanted = f"{_spelled(name)} at {'least' if name in LEAST else 'most'} {limit:g}"
         lines.append(f"- {'met' if met else '**missed**'}: {wanted}, measured {value:.3g}")
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, "", *on_paper(many[-1]), ""])
+
+
+def on_paper(largest: dict[str, float], slots: int = 1024) -> list[str]:
+    """Return what a search with more slots than were measured would take, and from what."""
+    clients = -(-slots // SLOTS_OF_A_CLIENT)
+    seconds = largest["client_seconds_per_slot"] * largest["slots"] / largest["clients"]
+    megabytes = largest["megabytes_per_slot"] * largest["slots"] / largest["clients"]
+    per_second = 1e3 / largest["driver_ms_per_report"]
+    return [
+        f"On paper, {slots:,} slots: {clients} clients of {seconds:.1f} s and {megabytes:.0f} MB each, as "
+        f"measured with {largest['slots']:.0f} slots, are {clients * seconds:.0f} s of a core and "
+        f"{clients * megabytes / 1e3:.1f} GB; the driver, one thread with "
+        f"{largest['driver_ms_per_report']:.1f} ms a report, takes {per_second:,.0f} reports/s, so each "
+        f"slot may report every {slots / per_second:.1f} s.",
+    ]
 
 
 def _spelled(name: str) -> str:

@@ -381,3 +381,7 @@ def _add_report(report: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     report.add_argument("--png", metavar="DIR", help="also write the plots as PNGs to this folder")
     report.add_argument("--open", action="store_true", help="open the page in the browser")
+    report.add_argument(
+        "--watch", nargs="?", type=duration, const=30.0, metavar="TIME",
+        help="write it again every TIME while the search runs (default: 30s); the page reloads",
+    )  # fmt: skip

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import time
 import webbrowser
 
-from tuner.commands.output import consoles, in_utf8, print_json, recorded_home
+from tuner.commands.output import consoles, in_utf8, print_json, recorded_home, say
 from tuner.formatting import counted
+from tuner.home import Home
+from tuner.journal.claim import is_running
 from tuner.report.write import check_folder, check_output, samples_of, write_pictures, write_report
 from tuner.trained.load_search import load_search
+
+_POLL_SECONDS = 0.5
 
 
 def run_report(options: argparse.Namespace) -> int:
@@ -18,7 +23,10 @@ def run_report(options: argparse.Namespace) -> int:
         check_folder(options.png)
     home = recorded_home(options)
     result = load_search(options.search, home=home)
-    page = write_report(result, options.output, samples_of(result, home, in_utf8(options.prompt)))
+    is_on = options.watch is not None and is_running(home.search(result.name))
+    seconds = round(options.watch) if is_on else None
+    samples = {} if is_on else samples_of(result, home, in_utf8(options.prompt))
+    page = write_report(result, options.output, samples, reload_seconds=seconds)
     pictures = write_pictures(result, options.png) if options.png else []
     results, _ = consoles(options)
     megabytes = page.stat().st_size / 1e6
@@ -31,8 +39,26 @@ def run_report(options: argparse.Namespace) -> int:
         results.print(f"wrote {path}", highlight=False, soft_wrap=True)
     if options.open:
         webbrowser.open(page.resolve().as_uri())
+    if is_on:
+        _watch(options, home, result.name)
     print_json(
         options,
         {"search": result.name, "report": str(page), "pictures": [str(path) for path in pictures]},
     )
     return 0
+
+
+def _watch(options: argparse.Namespace, home: Home, name: str) -> None:
+    """Write the page again and again while a search runs, and once more when it has ended."""
+    folder = home.search(name)
+    is_on = True
+    while is_on:
+        until = time.monotonic() + options.watch
+        while is_running(folder) and time.monotonic() < until:
+            time.sleep(_POLL_SECONDS)
+        is_on = is_running(folder)
+        result = load_search(name, home=home)
+        samples = {} if is_on else samples_of(result, home, in_utf8(options.prompt))
+        seconds = round(options.watch) if is_on else None
+        write_report(result, options.output, samples, reload_seconds=seconds)
+    say(f"{name} has ended; {options.output} is complete")

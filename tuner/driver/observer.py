@@ -6,11 +6,13 @@ observer never decides anything, and a search runs equally well without any.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from typing_extensions import override
 
 from model.engine.report import Report
+from tuner.conductor.board import Board
 from tuner.conductor.conductor import Conductor
 from tuner.conductor.outcome import Outcome
 from tuner.conductor.trial import Trial
@@ -19,6 +21,7 @@ from tuner.driver.optuna_dashboard import StudyStore
 from tuner.driver.view import View
 from tuner.journal.journaled_search import JournaledSearch
 from tuner.results.optuna_export import study_trial
+from tuner.tracking.metrics import PROGRESS
 from tuner.tracking.runs import trial_tags
 from tuner.tracking.tracker import Tracker
 from tuner.workers.load import MetricsPoller
@@ -94,6 +97,7 @@ class TrackerObserver(SearchObserver):
         tracker: the open tracker of the search.
         environment: device and versions of the workers.
         poller: source of the system metrics.
+        board: trials of the search, whose progress is logged with them; None for no progress.
     """
 
     name = "the tracking store"
@@ -103,8 +107,10 @@ class TrackerObserver(SearchObserver):
         tracker: Tracker,
         environment: Mapping[str, str],
         poller: MetricsPoller | None = None,
+        board: Board | None = None,
     ) -> None:
         self._tracker, self._environment, self._poller = tracker, environment, poller
+        self._board = board
 
     @property
     @override
@@ -134,7 +140,24 @@ class TrackerObserver(SearchObserver):
     @override
     def tick(self) -> None:
         if self._poller is not None and (metrics := self._poller.poll()):
-            self._tracker.log_system_metrics(metrics)
+            values = {**metrics.values, **self._progress()}
+            self._tracker.log_system_metrics(metrics._replace(values=values))
+
+    def _progress(self) -> dict[str, float]:
+        """Return how far the search is, as metrics of its run: MLflow's page of it is live."""
+        board = self._board
+        if board is None:
+            return {}
+        values = {
+            "trials_ended": len(board.ended),
+            "trials": board.num_trials,
+            "tokens_per_second": board.tokens_per_second,
+        }
+        if board.seconds_left is not None:
+            values["seconds_left"] = board.seconds_left
+        if board.best is not None and math.isfinite(best := board.value(board.best)):
+            values[f"best_{board.metric}"] = best
+        return {f"{PROGRESS}{name}": float(value) for name, value in values.items()}
 
 
 class ViewObserver(SearchObserver):

@@ -210,7 +210,7 @@ def _make_observers(
     from tuner.workers.load import MetricsPoller
 
     observers: list[SearchObserver] = [
-        TrackerObserver(context.tracker, environment, MetricsPoller(workers)),
+        TrackerObserver(context.tracker, environment, MetricsPoller(workers), conductor.board),
         ViewObserver(context.view, conductor.board.metric),
     ]
     if url := study_url(context.home.root):

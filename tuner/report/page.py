@@ -50,7 +50,11 @@ class Picture:
         return int(self.figure.layout.height)
 
 
-def html_of(result: SearchResult, samples: Mapping[int, str] | None = None) -> str:
+def html_of(
+    result: SearchResult,
+    samples: Mapping[int, str] | None = None,
+    reload_seconds: int | None = None,
+) -> str:
     """Return the page as text; for the arguments see `write_report`."""
     from plotly.offline import get_plotlyjs
 
@@ -72,6 +76,7 @@ def html_of(result: SearchResult, samples: Mapping[int, str] | None = None) -> s
         .get_template("report.html")
         .render(
             result=result,
+            reload_seconds=reload_seconds,
             version=tuner.__version__,
             about=about(result),
             headline=headline(series),

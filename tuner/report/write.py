@@ -54,7 +54,11 @@ def check_folder(path: str | Path) -> None:
 
 
 def write_report(
-    result: SearchResult, path: str | Path, samples: Mapping[int, str] | None = None
+    result: SearchResult,
+    path: str | Path,
+    samples: Mapping[int, str] | None = None,
+    *,
+    reload_seconds: int | None = None,
 ) -> Path:
     """Write a search as one HTML file that works without a network.
 
@@ -62,6 +66,7 @@ def write_report(
         result: result of a search, which may be unfinished.
         path: path of the file.
         samples: short texts by number of the trial that wrote them; None for no such section.
+        reload_seconds: time after which a browser loads the page again; None for never.
 
     Returns:
         The path.
@@ -72,7 +77,7 @@ def write_report(
     from tuner.report.page import html_of
 
     check_output(path)
-    path, text = Path(path), html_of(result, samples)
+    path, text = Path(path), html_of(result, samples, reload_seconds)
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:

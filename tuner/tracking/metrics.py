@@ -11,10 +11,11 @@ _COUNTS = frozenset({
     "trials", "diverged", "tokens", "tokens_spent", "tokens_spared", "confirmation_tokens",
 })  # fmt: skip
 SYSTEM = "system/"  # prefix of the metrics that MLflow shows as system metrics
+PROGRESS = "progress/"  # prefix of the metrics that say how far a running search is
 
 
 class SystemMetrics(NamedTuple):
-    """Load of the workers at one time.
+    """Load of the workers at one time, and how far the search is.
 
     Attributes:
         values: metric → value.

@@ -24,6 +24,7 @@ from tuner.journal.events import SearchBegun, SessionBegun
 from tuner.journal.journal import Journal, read_journal
 from tuner.journal.journaled_search import JournaledSearch
 from tuner.journal.repeat import repeat, restored_decisions
+from tuner.tracking.metrics import SystemMetrics
 from tuner.workers.assignment import Assignment
 from tuner.workers.batch import Failure, ReportBatch
 from tuner.workers.watchdog import Watchdog, WorkerChange, WorkerEvent
@@ -592,3 +593,30 @@ def test_driver_ends_when_another_process_asks(
             driver.tick()
     assert driver.halted == "stopped"
     assert "'tuner stop' was called" in setting.view.texts[-1 if request_ is StopRequest.NOW else -3]
+
+
+def test_run_of_the_search_says_how_far_it_is(setting: Setting) -> None:
+    """Together with the load of the workers, so that it costs no request of its own."""
+
+    class Poller:
+        def poll(self) -> SystemMetrics:
+            return SystemMetrics({"system/worker_0/memory_megabytes": 1.0}, 7)
+
+    board = setting.driver.conductor.board
+    tracker: Any = Recorder(setting.tracker_calls)
+    poller: Any = Poller()
+    observer = TrackerObserver(tracker, {}, poller, board)
+    setting.driver.begin()
+    observer.tick()
+    (metrics,) = next(c[1:] for c in setting.tracker_calls if c[0] == "log_system_metrics")
+    assert metrics.values["progress/trials_ended"] == 0
+    assert "progress/best_val_loss" not in metrics.values
+    setting.tracker_calls.clear()
+    while not setting.driver.is_over:
+        setting.report(min(setting.running()))
+    observer.tick()
+    (metrics,) = next(c[1:] for c in setting.tracker_calls if c[0] == "log_system_metrics")
+    assert board.best is not None
+    assert metrics.values["progress/best_val_loss"] == board.value(board.best)
+    assert metrics.values["progress/trials_ended"] == len(board.ended)
+    assert metrics.values["system/worker_0/memory_megabytes"] == 1.0
