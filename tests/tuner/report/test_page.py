@@ -349,3 +349,28 @@ def test_report_command_writes_page_and_pictures(
     assert main(["report", *home, "-o", str(tmp_path / "no" / "r.html")]) == 2
     assert "tuner report: there is no folder" in capsys.readouterr().err
     assert names == ["lm-7"]  # the search was not loaded
+
+
+@pytest.mark.slow
+def test_report_is_written_again_while_the_search_runs(
+    tmp_path: Path,
+    result: SearchResult,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    page, reloads = tmp_path / "r.html", list[bool]()
+
+    def load_search(name: str, home: Home) -> SearchResult:
+        text = page.read_text(encoding="utf-8") if page.exists() else ""
+        reloads.append('http-equiv="refresh" content="1"' in text)
+        return result
+
+    monkeypatch.setattr(report_command, "samples_of", lambda *arguments: {})
+    monkeypatch.setattr(report_command, "recorded_home", lambda options: Home.of(options.home))
+    monkeypatch.setattr(report_command, "load_search", load_search)
+    monkeypatch.setattr(report_command, "is_running", lambda folder: len(reloads) < 2)
+    given = ["--search", "lm-7", "--home", str(tmp_path / "home"), "-o", str(page)]
+    assert main(["report", *given, "--watch", "1s"]) == 0
+    assert reloads == [False, True, True], "at first, again, and when the search has ended"
+    assert "refresh" not in page.read_text(encoding="utf-8").partition("<style>")[0]
+    assert "lm-7 has ended" in capsys.readouterr().err
