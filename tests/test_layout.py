@@ -27,7 +27,7 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
         "control_characters", "secrets", "errors", "formatting", "markdown", "names",
         "artifact_locations", "home", "space", "space_file", "samplers", "schedulers",
         "conductor", "tracking", "journal", "results", "trained", "report", "publish", "served",
-        "workers", "driver", "jobs", "housekeeping", "terminal", "commands", "option_types",
+        "notify", "workers", "driver", "jobs", "housekeeping", "terminal", "commands", "option_types",
         "data_arguments", "arguments", "cli", "__main__",
     ),
 }  # fmt: skip

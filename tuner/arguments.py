@@ -295,6 +295,10 @@ def _add_search(search: argparse.ArgumentParser) -> None:
         help="Ray cluster to train on: HOST:PORT of its head, or auto for that of this machine "
         "(default: RAY_ADDRESS, or no cluster)",
     )  # fmt: skip
+    search.add_argument(
+        "--notify", action="append", default=[], metavar="URL",
+        help="tell this webhook, or URL of Apprise, how the search ends; may be repeated",
+    )  # fmt: skip
     search.add_argument("--quiet", action="store_true", help="show no progress, only the result")
     search.add_argument(
         "--fresh", action="store_true",

@@ -65,6 +65,7 @@ def run_search(options: argparse.Namespace) -> int:
         "fresh": options.fresh,
         "debug": options.debug,
         "address": options.address,
+        "notify": options.notify,
         "on_result": partial(print_summary, results, home=options.home),
     }
     with raised_interrupts():

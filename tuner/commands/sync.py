@@ -8,10 +8,12 @@ from typing import Any
 
 from rich.console import Console
 
-from tuner.commands.output import consoles, home_of, print_json
+from tuner.commands.output import consoles, home_of, print_json, say
 from tuner.driver.sync import sync
 from tuner.errors import JournalInUse, StoreError, TunerError
 from tuner.home import Home
+from tuner.notify.notifier import notified
+from tuner.notify.targets import targets_of
 from tuner.tracking.tags import JOURNAL_FILE
 
 
@@ -36,6 +38,7 @@ def print_synced(console: Console, home: Home, name: str | None) -> dict[str, An
     Raises:
         TunerError: if a search cannot be synced. Of several searches, the others are synced first.
     """
+    targets = targets_of(())
     uploads: dict[str, Any] = {}
     errors: list[str] = []
     for each in [name] if name else _names(home):
@@ -49,6 +52,8 @@ def print_synced(console: Console, home: Home, name: str | None) -> dict[str, An
             else:
                 errors.append(str(error))
             continue
+        with notified(home.search(each), targets, say):
+            pass
         console.print(f"{each}: {done.description}", highlight=False, soft_wrap=True)
         uploads[each] = {"runs": done.runs, "metrics": done.metrics, "files": list(done.files)}
     if errors:

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import shutil
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from functools import partial
@@ -30,6 +30,8 @@ from tuner.journal.events import SearchBegun
 from tuner.journal.journal import Journal, read_journal
 from tuner.journal.journaled_search import JournaledSearch, begun_search
 from tuner.names import check_name, check_new_name
+from tuner.notify.notifier import notified
+from tuner.notify.targets import Target, targets_of
 from tuner.results.result import SearchResult
 from tuner.space.data_notes import data_notes
 from tuner.space.space import SearchSpace
@@ -53,6 +55,7 @@ def search(
     fresh: bool = False,
     debug: bool = False,
     address: str | None = None,
+    notify: Sequence[str] = (),
     on_result: OnResult = lambda result: None,
 ) -> SearchResult:
     """Run a search and record it; go on with it if one of this name has begun.
@@ -68,6 +71,8 @@ def search(
         debug: True to keep the folder of Ray's session, with its logs.
         address: address of a Ray cluster, HOST:PORT or auto, or local; by default RAY_ADDRESS or
             this machine alone.
+        notify: URLs of webhooks, or of Apprise, that hear how the search ends, besides those of the
+            user's file (`notify.targets`).
         on_result: function to call with the result when the record is complete, before the model is
             registered and the report is written.
 
@@ -90,8 +95,9 @@ def search(
     if name is not None and begun_search(home.search(name)) is not None:
         return go_on(
             name, edit=lambda recorded: space, home=home, view=view, space_text=space_text,
-            fresh=fresh, debug=debug, address=address, on_result=on_result,
+            fresh=fresh, debug=debug, address=address, notify=notify, on_result=on_result,
         )  # fmt: skip
+    targets = targets_of(notify)
     space_text = space_text or space.model_dump_json(indent=2)
     address = cluster_address(address)
     early_record = check_early(space, home, name, is_cluster=address is not None)
@@ -126,7 +132,7 @@ def search(
                 name, space, space_text, home, view, corpus, facts, record, journal, tracker,
                 team, None, fresh, ray,
             )  # fmt: skip
-            return _run(context, interrupts, started, on_result)
+            return _run(context, targets, interrupts, started, on_result)
 
 
 def go_on(
@@ -154,7 +160,10 @@ def go_on(
     from tuner.driver.sync import sync
 
     view.phase(f"{name} has finished already: nothing is left to train")
-    sync(home, name)  # its driver may have been killed before the store had everything
+    # its driver may have been killed before the store had everything, and everybody the news
+    sync(home, name)
+    with notified(home.search(name), targets_of(options.get("notify", ())), view.phase):
+        pass
     result = load_search(name, home=home)
     on_result(result)
     return result
@@ -170,6 +179,7 @@ def resume(
     fresh: bool = False,
     debug: bool = False,
     address: str | None = None,
+    notify: Sequence[str] = (),
     on_result: OnResult = lambda result: None,
 ) -> SearchResult:
     """Resume a search that was interrupted or killed, or shall have more trials.
@@ -185,6 +195,7 @@ def resume(
         debug: True to keep the folder of Ray's session, with its logs.
         address: address of a Ray cluster, HOST:PORT or auto, or local; by default RAY_ADDRESS or
             this machine alone.
+        notify: as for `search`.
         on_result: function to call with the result when the record is complete, before the model is
             registered and the report is written.
 
@@ -205,7 +216,7 @@ def resume(
     home, view = home or Home.at(), view or SilentView()
     if not home.search(name).is_dir():
         raise TunerError(f"there is no search {name} in {home.root}; 'tuner list' shows them")
-    announce = announcing(view)
+    announce, targets = announcing(view), targets_of(notify)
     with naming(name), deferred_interrupts(announce) as interrupts, contextlib.ExitStack() as ray:
         waiting = partial(_wait, view=view, interrupts=interrupts)
         with contextlib.closing(Journal.open(home.search(name), waiting)) as journal:
@@ -243,7 +254,7 @@ def resume(
                 name, space, text, home, view, corpus, facts, record, journal, tracker, team,
                 recorded, fresh, ray,
             )  # fmt: skip
-            return _run(context, interrupts, started, on_result)
+            return _run(context, targets, interrupts, started, on_result)
 
 
 def _edited(
@@ -314,10 +325,14 @@ class _Store:
 
 
 def _run(
-    context: SearchContext, interrupts: Interrupts, started: float, on_result: OnResult
+    context: SearchContext,
+    targets: Sequence[Target],
+    interrupts: Interrupts,
+    started: float,
+    on_result: OnResult,
 ) -> SearchResult:
     """Run a search whose inputs are complete, and close its journal."""
-    with naming(context.name):
+    with naming(context.name), notified(context.folder, targets, context.view.phase):
         result = run_search(context, interrupts, started, on_result)
     try:
         context.journal.close()

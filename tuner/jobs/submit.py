@@ -20,7 +20,6 @@ from tuner.home import Home
 from tuner.journal.claim import is_running
 from tuner.journal.epoch import newest
 from tuner.journal.journaled_search import begun_search
-from tuner.secrets import masked
 
 _POLL_SECONDS = 0.2
 
@@ -174,8 +173,7 @@ def _prepared(name: str, home: Home, arguments: Sequence[str]) -> tuple[Path, li
     try:
         log.parent.mkdir(exist_ok=True)
         with log.open("a", encoding="utf-8") as file:
-            line = f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {shlex.join(command[2:])}"
-            file.write(f"{masked(line)}\n")
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  tuner search, {name}\n")
     except OSError as error:
         raise TunerError(f"cannot write {log}: {error.strerror}") from error
     return log, command

@@ -255,14 +255,26 @@ class JournalTail:
 
     Args:
         folder: folder of the search.
+
+    Attributes:
+        digest: digest of the lines that were read.
     """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / JOURNAL_FILE
-        self._count, self._end, self._digest = 0, 0, ""
+        self._count, self._end = 0, 0
+        self.digest = ""
 
     def read(self) -> list[Event]:
         """Return the events that were added since the last call; at first, all of them.
+
+        Raises:
+            JournalError: as for `read_journal`.
+        """
+        return self.read_chain()[0]
+
+    def read_chain(self) -> tuple[list[Event], list[str]]:
+        """Return the events of `read`, and the digest of the journal up to each of them.
 
         Raises:
             JournalError: as for `read_journal`.
@@ -271,11 +283,11 @@ class JournalTail:
             data = _data(self._path, self._end)
         except OSError as error:
             raise JournalError(f"cannot read {self._path}: {error.strerror}") from error
-        events, length, digests = parse_lines(self._path, data, self._count, self._digest)
+        events, length, digests = parse_lines(self._path, data, self._count, self.digest)
         if events:
             self._count, self._end = self._count + len(events), self._end + length
-            self._digest = digests[-1]
-        return events
+            self.digest = digests[-1]
+        return events, digests
 
 
 def check_digest(name: str, digests: Sequence[str], recorded: str | None) -> None:

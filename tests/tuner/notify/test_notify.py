@@ -1,0 +1,225 @@
+"""Messages about searches, to a receiver that refuses, hangs or is not there."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from standardwebhooks import Webhook as Verifier
+from standardwebhooks import WebhookVerificationError
+
+from tests.tuner.simulated_search import FACTS, space_of
+from tuner.errors import TunerError
+from tuner.journal.events import SearchBegun, SessionBegun, SessionEnded, TrialFailed
+from tuner.journal.journal import Journal
+from tuner.notify import notifier as module
+from tuner.notify.notifier import OUTBOX, Notifier, notified
+from tuner.notify.targets import SECRET, NotDelivered, notify_file, targets_of
+
+KEY = "whsec_" + base64.b64encode(b"a key of thirty-two bytes or so.").decode()
+
+
+class Receiver:
+    """A server that answers with given statuses, then with 204."""
+
+    def __init__(self) -> None:
+        self.statuses: list[int] = []
+        self.got: list[tuple[dict[str, str], bytes]] = []
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                receiver.got.append(({k.lower(): v for k, v in self.headers.items()}, body))
+                self.send_response(receiver.statuses.pop(0) if receiver.statuses else 204)
+                self.end_headers()
+
+            def log_message(self, *arguments: Any) -> None:
+                pass
+
+        self._server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/hook?token=S3CRET"
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Receiver]:
+    monkeypatch.setenv(SECRET, KEY)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setattr(module, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(module, "_FIRST_DELAY_SECONDS", 0.01)
+    receiver = Receiver()
+    yield receiver
+    receiver.close()
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    journal = Journal.open(tmp_path / "lm-1")
+    journal.append(SearchBegun(space_of(tmp_path, "trials: 6"), "", FACTS))
+    journal.append(SessionBegun({}, 2, in_order=True))
+    yield journal
+    journal.close()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def outbox(journal: Journal) -> list[dict[str, Any]]:
+    path = journal.path.parent / OUTBOX
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_message_is_signed_as_the_standard_says(receiver: Receiver, journal: Journal) -> None:
+    notifier = Notifier(journal.path.parent, targets_of([receiver.url]))
+    wait_for(lambda: bool(outbox(journal)))
+    journal.append(SessionEnded("finished", {"best_val_loss": 3.25, "trials": 6.0}, best=4))
+    assert notifier.close() is None
+    ((headers, body),) = receiver.got
+    payload = Verifier(KEY).verify(body, headers)
+    assert payload["type"] == "search.finished"
+    assert payload["data"]["text"] == "lm-1 is finished: val_loss 3.2500 in trial 4."
+    assert payload["data"]["summary"]["trials"] == 6
+    with pytest.raises(WebhookVerificationError):
+        Verifier(KEY).verify(body.replace(b"finished", b"defeated"), headers)
+    assert b"S3CRET" not in (journal.path.parent / OUTBOX).read_bytes()
+
+
+def test_refused_message_is_sent_again_with_its_id_by_the_next_driver(
+    receiver: Receiver, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The receiver refuses three times, and the driver is killed in between."""
+    monkeypatch.setattr(module, "_END_SECONDS", 0.0)
+    receiver.statuses = [503] * 3
+    folder, targets = journal.path.parent, targets_of([receiver.url])
+    killed = Notifier(folder, targets)
+    wait_for(lambda: bool(outbox(journal)))
+    journal.append(SessionEnded("interrupted"))
+    wait_for(lambda: len(receiver.got) == 1)
+    killed._closing.set()  # it says nothing more
+    killed._thread.join(20)
+    monkeypatch.setattr(module, "_END_SECONDS", 20.0)
+    with notified(folder, targets, pytest.fail):
+        pass
+    ids = [headers["webhook-id"] for headers, _ in receiver.got]
+    assert len(ids) >= 4
+    assert len({*ids}) == 1
+    with notified(folder, targets, pytest.fail):
+        pass
+    assert len(receiver.got) == len(ids), "what was delivered is not sent again"
+
+
+def test_dead_receiver_holds_nothing_up(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setattr(module, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(module, "_END_SECONDS", 0.3)
+    said: list[str] = []
+    begun = time.monotonic()
+    with notified(journal.path.parent, targets_of(["http://127.0.0.1:1/S3CRET"]), said.append):
+        wait_for(lambda: bool(outbox(journal)))
+        journal.append(SessionEnded("failed"))
+    assert time.monotonic() - begun < 10
+    (line,) = said
+    assert line.startswith("not delivered: http://127.0.0.1/…: ")
+    assert "'tuner sync lm-1' tries again" in line
+    assert "S3CRET" not in line
+
+
+def test_new_target_hears_nothing_of_earlier_sessions(receiver: Receiver, journal: Journal) -> None:
+    journal.append(SessionEnded("interrupted"))
+    with notified(journal.path.parent, targets_of([receiver.url]), pytest.fail):
+        wait_for(lambda: bool(outbox(journal)))
+    assert receiver.got == []
+
+
+def test_search_without_news_has_stalled_once(
+    receiver: Receiver, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_STALL_SECONDS", 0.2)
+    monkeypatch.setattr(module, "_STALL_GAPS", 0.0)
+    notifier = Notifier(journal.path.parent, targets_of([receiver.url]))
+    wait_for(lambda: len(receiver.got) == 1)
+    time.sleep(0.3)
+    assert len(receiver.got) == 1
+    journal.append(TrialFailed(0, "news"))
+    wait_for(lambda: len(receiver.got) == 2)
+    assert notifier.close() is None
+    kinds = [json.loads(body)["type"] for _, body in receiver.got]
+    assert kinds == ["search.stalled"] * 2
+    assert len({headers["webhook-id"] for headers, _ in receiver.got}) == 2
+
+
+def test_targets_are_those_of_the_command_and_of_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.delenv(SECRET, raising=False)
+    assert targets_of(()) == []
+    path = notify_file()
+    assert path == tmp_path / "tuner" / "notify.yaml"
+    path.parent.mkdir()
+    path.write_text("notify: [https://a.example/x, http://b.example/y]\n")
+    names = [target.name for target in targets_of(["http://b.example/y", "https://c.example"])]
+    assert names == ["http://b.example/…", "https://c.example/…", "https://a.example/…"]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("notify: https://a.example", "must be a mapping with a list of URLs"),
+        ("- https://a.example", "must be a mapping with a list of URLs"),
+        ("notify: [7]", "must be a mapping with a list of URLs"),
+        ("notify: [", "cannot be read"),
+        ("notify: !!python/name:os.system", "cannot be read"),
+    ],
+)
+def test_bad_file_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str, reason: str
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    notify_file().parent.mkdir()
+    notify_file().write_text(content)
+    with pytest.raises(TunerError, match=reason) as caught:
+        targets_of(())
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_url_and_secret_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.delenv(SECRET, raising=False)
+    with pytest.raises(TunerError, match="Apprise"):
+        targets_of(["nonsense"])
+    monkeypatch.setenv(SECRET, "no secret")
+    with pytest.raises(TunerError, match=f"{SECRET} is no secret"):
+        targets_of(["https://a.example"])
+    monkeypatch.delenv(SECRET)
+    (target,) = targets_of(["http://a.example:99999/x"]) or [None]
+    assert target is not None
+    with pytest.raises(NotDelivered):
+        target.send(module.message_of_stall("lm-1", 60.0, 0.0, "d"))
+
+
+def test_apprise_delivers(receiver: Receiver, journal: Journal) -> None:
+    url = receiver.url.replace("http://", "json://").partition("?")[0]
+    with notified(journal.path.parent, targets_of([url]), pytest.fail):
+        wait_for(lambda: bool(outbox(journal)))
+        journal.append(SessionEnded("finished", {"best_val_loss": 3.25}, best=4))
+    ((_, body),) = receiver.got
+    assert json.loads(body)["message"] == "lm-1 is finished: val_loss 3.2500 in trial 4."

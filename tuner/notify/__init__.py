@@ -1,0 +1,4 @@
+"""Messages about searches to people and programs that do not look: webhooks, chat, mail.
+
+Main names: `Notifier`, `Message`, `targets_of`.
+"""

@@ -1,0 +1,92 @@
+"""What a message says: the event of a search that it follows from."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from tuner.formatting import metric_text
+from tuner.journal.events import SessionEnded
+
+
+class Subject(StrEnum):
+    """What a message is about."""
+
+    FINISHED = "search.finished"
+    INTERRUPTED = "search.interrupted"
+    FAILED = "search.failed"
+    STALLED = "search.stalled"
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message.
+
+    Attributes:
+        id: equal for equal messages, also of another driver: whoever gets two needs one.
+        subject: what it is about.
+        search: name of the search.
+        time: time of the event, in seconds since the epoch.
+        text: one sentence for people.
+        data: numbers for programs.
+    """
+
+    id: str
+    subject: Subject
+    search: str
+    time: float
+    text: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def as_json(self) -> dict[str, Any]:
+        """The payload of a webhook, as Standard Webhooks has it: type, timestamp, data."""
+        return {
+            "type": str(self.subject),
+            "timestamp": datetime.fromtimestamp(self.time, UTC).isoformat(),
+            "data": {"search": self.search, "text": self.text, **self.data},
+        }
+
+
+def message_of_end(search: str, end: SessionEnded, digest: str) -> Message:
+    """Return the message that a session has ended.
+
+    Args:
+        search: name of the search.
+        end: the event.
+        digest: digest of the journal up to the event.
+    """
+    subject = Subject(f"search.{end.status}")
+    numbers = dict(end.summary)
+    text = f"{search} {'has ' if subject is Subject.FAILED else 'is '}{end.status}"
+    best = next(((k, v) for k, v in numbers.items() if k.startswith("best_")), None)
+    if best is not None:
+        text += f": {best[0].removeprefix('best_')} {metric_text(best[1])} in trial {end.best}"
+    return Message(
+        _id_of(digest), subject, search, end.time_ms / 1000, f"{text}.",
+        {"best_trial": end.best, "limit": end.limit, "halted": end.halted, "summary": numbers},
+    )  # fmt: skip
+
+
+def message_of_stall(search: str, seconds: float, now: float, digest: str) -> Message:
+    """Return the message that a search has not reported for a while.
+
+    Args:
+        search: name of the search.
+        seconds: time since its newest event.
+        now: time of the message, in seconds since the epoch.
+        digest: digest of the journal up to the newest event.
+    """
+    text = (
+        f"{search} has had no news for {seconds / 60:.0f} minutes; its driver runs on "
+        f"{socket.gethostname()}."
+    )
+    return Message(_id_of(f"{digest}-stalled"), Subject.STALLED, search, now, text)
+
+
+def _id_of(text: str) -> str:
+    return f"msg_{text}"
