@@ -50,7 +50,13 @@ def test_search_outlives_who_submits_it_and_goes_on(place: Workplace) -> None:
     wait_for_state(place, "small-1", "finished")
     ended = place.tuner("attach", "small-1")
     assert "small-1: finished, 4/4 trials" in ended.out
-    # with no terminal there is nothing to hang up; the driver has a session of its own
+    (place.home / "mlflow.db").unlink()  # the journal is enough to make it again
+    synced = place.tuner("sync", "small-1")
+    assert synced.status == 0, synced.err
+    assert "4 runs" in synced.out
+    exported = place.tuner("export", "--search", "small-1", "-o", "exported")
+    assert exported.status == 0, exported.err
+    assert (place.folder / "exported" / "tokenizer.json").is_file()
     place.tuner("delete", "small-1", "--yes")
     assert not (place.home / "logs" / "small-1.log").exists()
 

@@ -46,6 +46,7 @@ from tuner.cli import main
 from tuner.conductor.conductor import Conductor
 from tuner.errors import TunerError
 from tuner.journal import journal as journals
+from tuner.journal import lines as journal_lines
 from tuner.journal.journaled_search import JournaledSearch
 from tuner.journal.repeat import repeat, restored_decisions
 from tuner.tracking.records import SearchRecord
@@ -86,7 +87,7 @@ def events_of(home: Path, search: str) -> list[dict[str, Any]]:
     """The lines of a journal as objects, also the JSON in them."""
     events = []
     for line in journal_of(home, search).read_text(encoding="utf-8").splitlines():
-        event = json.loads(line, object_hook=journals._with_nan)
+        event = json.loads(line, object_hook=journal_lines._with_nan)
         del event["crc"]
         nested = {key: json.loads(event[key]) for key in ("space", "spec") if key in event}
         events.append({**event, **nested})
@@ -102,8 +103,8 @@ def chained(events: Sequence[Mapping[str, Any]]) -> bytes:
             for key in ("space", "spec")
             if isinstance(event.get(key), dict)
         }
-        line = journals._line({**event, **texts, **journals._link(digest)})
-        data, digest = data + line, journals._digest(digest, line)
+        line = journal_lines.line_of({**event, **texts, **journal_lines.link_to(digest)})
+        data, digest = data + line, journal_lines.digest_with(digest, line)
     return data
 
 

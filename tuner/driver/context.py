@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from model.corpus.corpus import Corpus
+from model.spec.trial import InitFrom
 from tuner.driver.team import CHECKPOINTS, Team
 from tuner.driver.view import View
 from tuner.home import Home
@@ -103,8 +104,19 @@ def open_tracker(
 
 def attach_inputs(context: SearchContext) -> None:
     """Attach the files to the parent run that a replay or another search needs."""
-    tracker, corpus, start = context.tracker, context.corpus, context.facts.init_from
-    tracker.add_text(context.space_text, SPACE_FILE)
+    context.tracker.add_text(context.space_text, SPACE_FILE)
+    send_inputs(context.tracker, context.corpus, context.home, context.facts.init_from)
+
+
+def send_inputs(tracker: Tracker, corpus: Corpus, home: Home, start: InitFrom | None) -> None:
+    """Attach tokenizer and digests of the data to the parent run, and the start of the trials.
+
+    Args:
+        tracker: tracker of the search.
+        corpus: its prepared data.
+        home: its home.
+        start: checkpoint that its trials start from; None for random weights.
+    """
     tracker.add_text(json.dumps(corpus.files, indent=1), DATA_FILE)
     with TemporaryDirectory() as folder:
         (tokenizer,) = corpus.tokenizer.save(folder, "huggingface")
@@ -112,4 +124,4 @@ def attach_inputs(context: SearchContext) -> None:
     if start is not None:
         from model.checkpoints.warm_start import start_path  # imports torch
 
-        tracker.add_artifact(start_path(context.home.starts, start), START_FOLDER)
+        tracker.add_artifact(start_path(home.starts, start), START_FOLDER)

@@ -10,7 +10,10 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from model.corpus.corpus import Corpus
+from model.errors import CorpusError
 from tuner.driver.catch_up import check_recorded, send_trials
+from tuner.driver.context import send_inputs
 from tuner.errors import RecordError
 from tuner.formatting import listed
 from tuner.home import Home
@@ -23,8 +26,9 @@ from tuner.tracking.datasets import dataset_inputs
 from tuner.tracking.record import Record
 from tuner.tracking.runs import RunSettings
 from tuner.tracking.store import store_errors
-from tuner.tracking.tags import JOURNAL_FILE, REPORT_FILE, SPACE_FILE, Tag
+from tuner.tracking.tags import JOURNAL_FILE, REPORT_FILE, SPACE_FILE, TOKENIZER_FILE, Tag
 from tuner.tracking.tracker import Tracker
+from tuner.trained.moved_data import present_space
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ def sync(home: Home, name: str) -> SyncResult:
         check_recorded(tracker, name, digests)
         send_trials(tracker, search, unfinished="interrupted")
         tracker.flush()
-        files = _send_files(tracker, search, folder, digests[-1])
+        files = _send_files(tracker, search, home, folder, digests[-1])
         is_end_sent = _send_end(tracker, search)
     endings = tracker.num_endings + is_end_sent
     sent = SyncResult(tracker.num_created, tracker.num_metrics, endings, files)
@@ -107,9 +111,9 @@ def _tags(space: SearchSpace) -> dict[str, str]:
 
 
 def _send_files(
-    tracker: Tracker, search: JournaledSearch, folder: Path, digest: str
+    tracker: Tracker, search: JournaledSearch, home: Home, folder: Path, digest: str
 ) -> tuple[str, ...]:
-    """Send the space, the journal, and the checkpoints of the best trials that still exist."""
+    """Send the space, the journal, the tokenizer, and the kept checkpoints that still exist."""
     record = tracker.runs.record
     with store_errors(tracker.uri):
         artifacts = record.client.list_artifacts(tracker.run_id)
@@ -118,6 +122,9 @@ def _send_files(
     if search.space_text and SPACE_FILE not in sizes:
         tracker.add_text(search.space_text, SPACE_FILE)
         sent.append(SPACE_FILE)
+    if TOKENIZER_FILE not in sizes and (corpus := _corpus(search, home)) is not None:
+        send_inputs(tracker, corpus, home, search.facts.init_from)
+        sent.append(TOKENIZER_FILE)
     journal = folder / JOURNAL_FILE
     if sizes.get(JOURNAL_FILE) != journal.stat().st_size:
         tracker.add_artifact(journal, tags={Tag.JOURNAL: digest})
@@ -132,6 +139,21 @@ def _send_files(
             tracker.keep_checkpoint(number, path, tokens)
             sent.append(f"the checkpoint of trial {number}")
     return tuple(sent)
+
+
+def _corpus(search: JournaledSearch, home: Home) -> Corpus | None:
+    """Return the prepared data of a search; None if the home has them no more."""
+    from model.corpus.prepare import cached
+
+    space, facts = present_space(search.space, home), search.facts
+    try:
+        digest = facts.data_fingerprint
+        corpus = cached(space.data, space.tokenizer, home.corpora, digest=digest)
+    except CorpusError:  # the file of the tokenizer is gone
+        return None
+    if corpus is None or corpus.tokenizer_fingerprint != facts.tokenizer_fingerprint:
+        return None
+    return corpus
 
 
 def _checkpoint(trial: JournaledTrial, folder: Path) -> Path | None:

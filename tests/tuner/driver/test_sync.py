@@ -38,8 +38,9 @@ from tuner.journal.events import (
     TrialEnded,
     TrialFailed,
 )
-from tuner.journal.journal import Journal, _line, read_journal
+from tuner.journal.journal import Journal, read_journal
 from tuner.journal.journaled_search import JournaledSearch
+from tuner.journal.lines import line_of
 from tuner.space.settings import SearchConfig
 from tuner.space.space import SearchSpace
 from tuner.tracking import tracker as tracking
@@ -355,7 +356,7 @@ def test_sync_reports_unreadable_journal(home: Home, make_spec: MakeSpec) -> Non
     assert sync(home, "lm-1") == SyncResult(0, 0, 0, ())  # it never began
     for event in ({"event": "search"}, {"event": "trial", "number": 0, "spec": "{}"}):
         with journal.path.open("ab") as file:
-            file.write(_line({**event, "time_ms": 1}))
+            file.write(line_of({**event, "time_ms": 1}))
         with pytest.raises(JournalError, match="is of another version of tuner"):
             sync(home, "lm-1")
 

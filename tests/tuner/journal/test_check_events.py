@@ -26,7 +26,8 @@ from tuner.journal.events import (
     TrialEnded,
     TrialFailed,
 )
-from tuner.journal.journal import _line, read_journal
+from tuner.journal.journal import read_journal
+from tuner.journal.lines import line_of
 
 Write = Callable[..., Path]
 REPORT = Report("0", Status.TRAINING, 8, 64, 3.0, 3.0, 0.1, 0.01)

@@ -25,7 +25,11 @@ def run_submit(options: argparse.Namespace) -> int:
         submission = submit_to_ray(name, home, arguments, options.address)
     else:
         submission = submit(name, home, arguments)
-    status = submission.wait(say)
+    try:
+        status = submission.wait(say)
+    except KeyboardInterrupt:
+        say(f"{submission.who} goes on to begin {name}; 'tuner stop {name}' ends it")
+        raise
     if status:
         raise TunerError(
             f"{name} has not begun: {submission.who} ended with status {status}; its lines above, "
