@@ -17,7 +17,7 @@ from tuner.conductor.conductor import Conductor
 from tuner.conductor.outcome import Outcome
 from tuner.conductor.trial import Trial
 from tuner.driver.catch_up import catch_up
-from tuner.driver.optuna_dashboard import StudyStore
+from tuner.publish.optuna_dashboard import StudyStore
 from tuner.driver.view import View
 from tuner.journal.journaled_search import JournaledSearch
 from tuner.results.optuna_export import study_trial

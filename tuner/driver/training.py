@@ -20,7 +20,7 @@ from tuner.driver.observer import (
     TrackerObserver,
     ViewObserver,
 )
-from tuner.driver.optuna_dashboard import StudyStore, study_url
+from tuner.publish.optuna_dashboard import StudyStore, study_url
 from tuner.errors import Replaced
 from tuner.journal.events import SearchBegun, SessionBegun
 from tuner.journal.journaled_search import environment_changes

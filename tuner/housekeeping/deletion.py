@@ -267,12 +267,12 @@ def _delete_versions(client: MlflowClient, deletion: Deletion) -> None:
 
 def _study(home: Home, name: str) -> str | None:
     """Return the name of a study if the database of Optuna's dashboard has it."""
-    from tuner.driver.optuna_dashboard import study_names
+    from tuner.publish.optuna_dashboard import study_names
 
     return name if name in study_names(home.root) else None
 
 
 def _delete_study(home: Home, name: str) -> None:
-    from tuner.driver.optuna_dashboard import delete_study
+    from tuner.publish.optuna_dashboard import delete_study
 
     delete_study(home.root, name)

@@ -9,7 +9,7 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from tuner.driver.optuna_dashboard import StudyStore, study_url
+from tuner.publish.optuna_dashboard import StudyStore, study_url
 from tuner.results.optuna_export import study_trial
 from tuner.samplers.observation import Observation
 from tuner.samplers.sampler import Sampler
