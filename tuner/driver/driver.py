@@ -187,8 +187,12 @@ class Driver:
             self.halt("max_seconds")
         if self.halted and (not self._can_report() or now > self._halt_deadline):
             raise SearchHalted
-        for change in self._watchdog.check():
+        changes = self._watchdog.check()
+        for change in changes:
             self._take_change(change)
+        for observer in self._observers if changes else ():
+            up = self._watchdog.up - self._orders.left_out
+            observer.workers_changed(len(up), self._orders.num_workers)
         for observer in self._observers:
             observer.tick()
         self._journal.retry()
@@ -328,7 +332,7 @@ class Driver:
 
     def _take_change(self, change: WorkerChange) -> None:
         """Take note of a worker that came, died or is back."""
-        worker, event, reason, is_elsewhere = change
+        worker, event, reason, lost_node = change
         if event in _EVENT_TEXTS:
             self._send_message(f"worker {worker} {_EVENT_TEXTS[event]}")
         with self._recording():
@@ -338,14 +342,18 @@ class Driver:
                 case WorkerEvent.LOST | WorkerEvent.FROZEN:
                     self._reasons.setdefault(worker, reason)
                 case WorkerEvent.BACK:
-                    self._start_again(worker, is_charged=not is_elsewhere)
+                    self._start_again(worker, is_charged=not lost_node)
                 case WorkerEvent.MISSING:
-                    self._move_trials(worker, "missing")
+                    self._move_trials(worker, f"not used: {reason}" if reason else "missing")
                 case WorkerEvent.GONE:
-                    why = self._reasons.get(worker, _NO_REASON)
-                    for number in self._orders.of_worker(worker):
-                        text = f"the worker of trial {number} {reason}; it died of: {why}"
-                        self._fail(number, text)
+                    trials, why = self._orders.of_worker(worker), self._reasons.get(worker)
+                    if not self._orders.give_up(worker):
+                        if trials and not self._orders.is_missing(worker):
+                            self._move_trials(worker, f"gone: it {reason}")
+                        trials = []
+                    for number in trials:
+                        text = f"{reason}; it died of: {why or _NO_REASON}"
+                        self._fail(number, f"the worker of trial {number} {text}")
             self._release()
 
     def _start_again(self, worker: int, *, is_charged: bool) -> None:
@@ -353,8 +361,9 @@ class Driver:
         why = self._reasons.pop(worker, _NO_REASON)
         if self._environments is not None:
             self._environments.ask_again(worker)
+        own = self._orders.of_worker(worker)
         self._orders.welcome(worker, self._step_of)
-        for number in self._orders.of_worker(worker):
+        for number in own:
             step = self._step_of(number)
             if self._orders.start_again(number, step, is_charged=is_charged) == _MOST_DEATHS:
                 self._fail(
@@ -366,9 +375,12 @@ class Driver:
     def _move_trials(self, worker: int, how: str) -> None:
         """Let other workers train the trials of one that is missing or left out."""
         steps = {number: self._step_of(number) for number in self._orders.of_worker(worker)}
-        has_others = self._orders.miss(worker, steps)
-        text = "its trials go on in other workers" if has_others else "no other worker is left"
-        self._send_message(f"worker {worker} is {how}; {text}")
+        text = f"worker {worker} is {how}"
+        if not self._orders.miss(worker, steps):
+            text += "; no other worker is left"
+        elif steps:
+            text += "; its trials go on in other workers"
+        self._send_message(text)
 
     def _step_of(self, number: int) -> int:
         return self._board.trials[number].step
