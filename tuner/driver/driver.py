@@ -30,6 +30,7 @@ from tuner.conductor.job import Job
 from tuner.conductor.outcome import INTERRUPTED, Outcome
 from tuner.conductor.trial import Trial
 from tuner.driver.observer import SearchObserver
+from tuner.driver.worker_changes import WorkerChanges
 from tuner.errors import signal_text
 from tuner.journal.epoch import StopRequest
 from tuner.journal.events import Reported, TrialBegun, TrialEnded, TrialFailed
@@ -39,19 +40,11 @@ from tuner.schedulers.scheduler import Decision
 from tuner.workers.assignment import Assignment
 from tuner.workers.batch import ReportBatch
 from tuner.workers.orders import Orders
-from tuner.workers.watchdog import Watchdog, WorkerChange, WorkerEvent
+from tuner.workers.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from tuner.workers.cluster import Environments
 
-_EVENT_TEXTS = {
-    WorkerEvent.LOST: "died and restarts; its trials will resume from their last reports",
-    WorkerEvent.FROZEN: "did not answer, was killed and restarts; its trials will resume from "
-    "their last reports",
-    WorkerEvent.BACK: "has restarted",
-}
-_NO_REASON = "its process ended"
-_MOST_DEATHS = 3  # of a worker before the next report of a trial: the trial may be the cause
 _RELEASE_AGAIN_SECONDS = 1.0
 _STOP_SECONDS = 1.0  # between two looks for a request to stop
 _SIGNAL_SECONDS = 1.0  # longest wait for reports under way after SIGTERM, whose sender soon kills
@@ -108,7 +101,9 @@ class Driver:
         self._watchdog = watchdog
         self._orders = orders or Orders(workers)
         self._environments = environments
-        self._reasons: dict[int, str] = {}  # worker → why it died last, as far as is known
+        self._changes = WorkerChanges(
+            self._orders, environments, self._step_of, self._fail, self._send_message
+        )
         self._announced = 0  # number of trials that are in the journal
         self._begun_at = self._released_at = self._looked_at = time.monotonic()
         self._halt_deadline = math.inf
@@ -154,7 +149,7 @@ class Driver:
         with self._recording():
             for worker, batch in batches:
                 if batch.broken:
-                    self._reasons[worker] = batch.broken
+                    self._changes.broke(worker, batch.broken)
                 # news of any other assignment is of a trial that was paused meanwhile
                 for segment, report in batch.reports:
                     if self._orders.is_current(segment, number := int(report.trial_id)):
@@ -192,8 +187,14 @@ class Driver:
             self._obey(self._journal.stop_request())
         if self.halted and (not self._can_report() or now > self._halt_deadline):
             raise SearchHalted
-        for change in self._watchdog.check():
-            self._take_change(change)
+        changes = self._watchdog.check()
+        for change in changes:
+            with self._recording():
+                self._changes.take(change)
+                self._release()
+        for observer in self._observers if changes else ():
+            up = self._watchdog.up - self._orders.left_out
+            observer.workers_changed(len(up), self._orders.num_workers)
         for observer in self._observers:
             observer.tick()
         self._journal.retry()
@@ -294,7 +295,7 @@ class Driver:
         left_out = self._orders.failed(number)
         self._orders.stop(number, keep=False)
         if left_out is not None:
-            self._move_trials(
+            self._changes.move_trials(
                 left_out, f"left out, since trials in a row failed on it alone ({reason})"
             )
         trial = self._board.trials[number]
@@ -339,50 +340,6 @@ class Driver:
             return bool(self._orders.running)
         expected = self.conductor.expected
         return expected is not None and expected[0] in self._orders.running
-
-    def _take_change(self, change: WorkerChange) -> None:
-        """Take note of a worker that came, died or is back."""
-        worker, event, reason, is_elsewhere = change
-        if event in _EVENT_TEXTS:
-            self._send_message(f"worker {worker} {_EVENT_TEXTS[event]}")
-        with self._recording():
-            match event:
-                case WorkerEvent.UP:
-                    self._orders.welcome(worker, self._step_of)
-                case WorkerEvent.LOST | WorkerEvent.FROZEN:
-                    self._reasons.setdefault(worker, reason)
-                case WorkerEvent.BACK:
-                    self._start_again(worker, is_charged=not is_elsewhere)
-                case WorkerEvent.MISSING:
-                    self._move_trials(worker, "missing")
-                case WorkerEvent.GONE:
-                    why = self._reasons.get(worker, _NO_REASON)
-                    for number in self._orders.of_worker(worker):
-                        text = f"the worker of trial {number} {reason}; it died of: {why}"
-                        self._fail(number, text)
-            self._release()
-
-    def _start_again(self, worker: int, *, is_charged: bool) -> None:
-        """Start the trials of a worker that is back, but those that it may have died of."""
-        why = self._reasons.pop(worker, _NO_REASON)
-        if self._environments is not None:
-            self._environments.ask_again(worker)
-        self._orders.welcome(worker, self._step_of)
-        for number in self._orders.of_worker(worker):
-            step = self._step_of(number)
-            if self._orders.start_again(number, step, is_charged=is_charged) == _MOST_DEATHS:
-                self._fail(
-                    number,
-                    f"the worker of trial {number} died {_MOST_DEATHS} times before its next "
-                    f"report: {why}",
-                )
-
-    def _move_trials(self, worker: int, how: str) -> None:
-        """Let other workers train the trials of one that is missing or left out."""
-        steps = {number: self._step_of(number) for number in self._orders.of_worker(worker)}
-        has_others = self._orders.miss(worker, steps)
-        text = "its trials go on in other workers" if has_others else "no other worker is left"
-        self._send_message(f"worker {worker} is {how}; {text}")
 
     def _step_of(self, number: int) -> int:
         return self._board.trials[number].step

@@ -82,6 +82,14 @@ class SearchObserver:
     def message_sent(self, text: str) -> None:
         """Called with news about the complete search, such as the restart of a worker."""
 
+    def workers_changed(self, up: int, number: int) -> None:
+        """Called when workers came or were lost, also when their number is the same again.
+
+        Args:
+            up: number of workers that can train trials.
+            number: number of workers of the search.
+        """
+
     def tick(self) -> None:
         """Called about ten times a second while trials train."""
 
@@ -172,6 +180,7 @@ class ViewObserver(SearchObserver):
 
     def __init__(self, view: View, metric: str) -> None:
         self._view, self._metric = view, metric
+        self._workers: tuple[int, int] | None = None  # that are up, and all
 
     @override
     def trial_started(
@@ -187,6 +196,12 @@ class ViewObserver(SearchObserver):
     @override
     def message_sent(self, text: str) -> None:
         self._view.phase(text)
+
+    @override
+    def workers_changed(self, up: int, number: int) -> None:
+        if self._workers != (up, number):
+            self._workers = up, number
+            self._view.workers(up, number)
 
 
 class DashboardObserver(SearchObserver):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -36,13 +36,13 @@ class Team:
         devices: devices of the workers.
         workers: handles of the workers.
         in_order: True if reports are taken in the order of the lanes' clocks.
-        client_resources: what Ray Tune asks for each client of them.
+        session: the Ray on which they run.
     """
 
     devices: Devices
     workers: list[Any]
     in_order: bool
-    client_resources: Mapping[str, float]
+    session: RaySession
 
     @property
     def slots(self) -> int:
@@ -106,7 +106,8 @@ def start_ray(
         from tuner.workers.nodes import check_nodes
 
         home.search("").mkdir(parents=True, exist_ok=True)
-        check_nodes(home.search(""), on_wait=interrupts.check)
+        checked = check_nodes(home.search(""), on_wait=interrupts.check)
+        return replace(session, checked=checked)
     return session
 
 
@@ -150,7 +151,7 @@ def start_team(
         devices = calibrate(devices, space, home, corpus, facts, check_interrupt)
     folders = str(home.search(name) / CHECKPOINTS), str(home.starts)
     workers = start_workers(devices, corpus, folders, gated=True)
-    return Team(devices, workers, in_order, ray.client_resources)
+    return Team(devices, workers, in_order, ray)
 
 
 def choose_devices(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tuner.conductor.conductor import Conductor
 from tuner.driver.context import SearchContext, attach_inputs
@@ -20,15 +21,22 @@ from tuner.driver.observer import (
     TrackerObserver,
     ViewObserver,
 )
-from tuner.publish.optuna_dashboard import StudyStore, study_url
+from tuner.driver.view import View
 from tuner.errors import Replaced
 from tuner.journal.events import SearchBegun, SessionBegun
 from tuner.journal.journaled_search import environment_changes
 from tuner.journal.repeat import repeat, restored_decisions
+from tuner.publish.optuna_dashboard import StudyStore, study_url
 from tuner.results.advice import advise
 from tuner.schedulers.scheduler import RULES
 from tuner.tracking.reuse import ReuseIndex
 
+if TYPE_CHECKING:
+    from tuner.workers.cluster import Environments
+    from tuner.workers.watchdog import Watchdog
+
+_POLL_SECONDS = 0.05
+_WAITING_SECONDS = 10.0  # for a first worker, until the user hears of it
 _IMPORT_SECONDS = 10.0  # from the first trial on: its processes start before
 
 
@@ -76,12 +84,25 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
         interrupts.check()
         attach_inputs(context)  # while the workers start
 
+        from tuner.workers.nodes import NodeChecks, waiting_text
         from tuner.workers.orders import Orders
         from tuner.workers.watchdog import Watchdog
 
+        address, nodes = team.session.address, None
+        if address is not None:
+            nodes = NodeChecks(context.home.search(""), team.session.checked)
         environments = Environments(workers)
-        orders = Orders(workers, team.devices.slots, are_up=not team.devices.is_cluster)
-        orders.welcome(environments.wait(interrupts.check))
+        watchdog = Watchdog(workers, context.space.engine.timeout_seconds, nodes=nodes)
+        orders = Orders(workers, team.devices.slots, are_up=address is None)
+
+        def waiting() -> str:
+            return waiting_text(address, team.devices.kind) if address else ""
+
+        up = first_workers(
+            watchdog, environments, len(workers), interrupts.check, context.view, waiting
+        )
+        for worker in up:
+            orders.welcome(worker)
         environment = environments.first
         conductor = _make_conductor(context, slots, environment, in_order=team.in_order)
         driver = Driver(
@@ -91,13 +112,9 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
             _make_observers(context, conductor, workers, environment),
             in_order=team.in_order,
             check_interrupt=check_interrupt,
-            watchdog=Watchdog(
-                workers,
-                context.space.engine.timeout_seconds,
-                is_patient=team.devices.is_cluster,
-            ),
+            watchdog=watchdog,
             orders=orders,
-            environments=environments if team.devices.is_cluster else None,
+            environments=None if address is None else environments,
         )
         kept.append(driver)
         context.view.begin(conductor.board, context.name)
@@ -108,7 +125,7 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
         imports.daemon = True
         imports.start()
         try:
-            run_ray_tune(driver, workers, slots, context.folder, team.client_resources)
+            run_ray_tune(driver, workers, slots, context.folder, team.session.client_resources)
         except Replaced:
             raise
         except KeyboardInterrupt:
@@ -128,6 +145,47 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
         min((usage.get("first_turn", math.inf) for usage in usages), default=math.inf),
         [] if driver.halted else _advice(context, conductor),
     )
+
+
+def first_workers(
+    watchdog: Watchdog, environments: Environments, number: int, on_wait: Callable[[], None],
+    view: View, waiting: Callable[[], str],
+) -> list[int]:  # fmt: skip
+    """Wait until a worker is up, and choose its environment.
+
+    Args:
+        watchdog: watchdog of the workers.
+        environments: devices and versions of the workers.
+        number: number of workers.
+        on_wait: function to call about twenty times a second meanwhile.
+        view: view for the user.
+        waiting: function that says for what they wait, if it takes long; empty to say nothing.
+
+    Returns:
+        The workers that are up, at least one.
+
+    Raises:
+        RayError: if no worker can start.
+    """
+    from tuner.workers.watchdog import WorkerEvent
+
+    say_at, gone = time.monotonic() + _WAITING_SECONDS, set[int]()
+    while True:
+        on_wait()
+        changes = watchdog.check()
+        for change in changes:
+            if change.event is WorkerEvent.MISSING and change.reason:
+                view.phase(f"worker {change.worker} is not used: {change.reason}")
+        up = [each.worker for each in changes if each.event in {WorkerEvent.UP, WorkerEvent.BACK}]
+        gone = (gone | {each.worker for each in changes if each.event is WorkerEvent.GONE}) - {*up}
+        if up or len(gone) == number:
+            environments.choose((up or [*gone])[0])
+            return up
+        if time.monotonic() > say_at:
+            say_at = math.inf
+            if text := waiting():
+                view.phase(text)
+        time.sleep(_POLL_SECONDS)
 
 
 def _import_early() -> None:

@@ -27,6 +27,9 @@ class View(Protocol):
     def event(self, trial: Trial, message: str) -> None:
         """Show a message about a trial."""
 
+    def workers(self, up: int, number: int) -> None:
+        """Show how many workers of a search are up; none are while it waits for the cluster."""
+
     def end(self) -> None:
         """Show that training has ended."""
 
@@ -48,6 +51,10 @@ class SilentView(View):
 
     @override
     def event(self, trial: Trial, message: str) -> None:
+        pass
+
+    @override
+    def workers(self, up: int, number: int) -> None:
         pass
 
     @override

@@ -49,6 +49,11 @@ class LogView(SilentView):
         self.phase(title)
 
     @override
+    def workers(self, up: int, number: int) -> None:
+        if not up:
+            self.phase(waiting_text(number))
+
+    @override
     def event(self, trial: Trial, message: str) -> None:
         board = self._board
         assert board is not None
@@ -70,6 +75,7 @@ class LiveView(SilentView):
         self._live: Live | None = None
         self._board: Board | None = None
         self._title = ""
+        self._workers: tuple[int, int] | None = None  # that are up, and all
 
     @override
     def phase(self, message: str) -> None:
@@ -100,6 +106,10 @@ class LiveView(SilentView):
         self._console.print(Text(line, style=style))
 
     @override
+    def workers(self, up: int, number: int) -> None:
+        self._workers = up, number
+
+    @override
     def end(self) -> None:
         if self._live is not None:
             self._live.stop()
@@ -107,10 +117,19 @@ class LiveView(SilentView):
     def _draw(self) -> RenderableType:
         assert self._board is not None
         size = self._console.size
-        return Group(*draw_board(self._board, self._title, size.width, size.height))
+        return Group(
+            *draw_board(self._board, self._title, size.width, size.height, self._workers)
+        )
 
 
-def draw_board(board: Board, title: str, width: int, height: int = 40) -> list[RenderableType]:
+def waiting_text(number: int) -> str:
+    """Say that a search waits, because none of its workers is up."""
+    return f"waiting for workers: 0 of {number} are up"
+
+
+def draw_board(
+    board: Board, title: str, width: int, height: int = 40, workers: tuple[int, int] | None = None
+) -> list[RenderableType]:
     """Return the lines of the live view, which never wrap: progress, best so far, rungs, trials.
 
     Args:
@@ -118,10 +137,11 @@ def draw_board(board: Board, title: str, width: int, height: int = 40) -> list[R
         title: name of the search.
         width: width of the terminal, in cells.
         height: height of the terminal, in lines.
+        workers: number of workers that are up, and of all; None if that is not known.
     """
     rungs = _rung_lines(board, width)
     rows = max(1, min(_MOST_ROWS, height - _LINES_ABOVE - len(rungs)))
-    lines: list[RenderableType] = [_head(board, title, width), _throughput(board)]
+    lines: list[RenderableType] = [_head(board, title, width), _throughput(board, workers)]
     lines += [_best_line(board, width), *rungs]
     for line in lines:
         assert isinstance(line, Text)
@@ -142,7 +162,10 @@ def _head(board: Board, title: str, width: int) -> Text:
     return line.append(counts)
 
 
-def _throughput(board: Board) -> Text:
+def _throughput(board: Board, workers: tuple[int, int] | None) -> Text:
+    up, number = workers or (1, 1)
+    if not up:
+        return Text(waiting_text(number), style="yellow")
     counts = {
         "training": len(board.training),
         "paused": len(board.paused),
@@ -150,6 +173,8 @@ def _throughput(board: Board) -> Text:
         "confirming": sum(trial.confirms is not None for trial in board.training),
     }
     parts = [f"{count} {state}" for state, count in counts.items() if count]
+    if up < number:
+        parts.append(f"{up} of {number} workers are up")
     return Text(" · ".join([f"{board.tokens_per_second:,.0f} tokens/s", *parts]), style="dim")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.exceptions import RayActorError
+from ray.exceptions import ObjectLostError, RayActorError
 from typing_extensions import override
 
 from tuner.workers.batch import ReportBatch
@@ -76,7 +76,7 @@ class BatchReader:
         index = self._calls.pop(answer)
         try:
             batch: ReportBatch = ray.get(answer)
-        except RayActorError:
+        except (RayActorError, ObjectLostError):  # its node was lost, perhaps with a large answer
             self._not_before[index] = time.monotonic() + _RETRY_SECONDS
             return None
         if batch.broken:

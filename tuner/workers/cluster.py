@@ -165,7 +165,7 @@ class Environments:
         workers: handles of the workers.
 
     Attributes:
-        first: environment of the worker that answered first.
+        first: environment of the worker that was up first.
     """
 
     first: Mapping[str, str]
@@ -175,17 +175,21 @@ class Environments:
         self._answers = [worker.environment.remote() for worker in workers]
         self._known: dict[int, Mapping[str, str]] = {}
 
-    def wait(self, on_wait: Callable[[], None]) -> int:
-        """Wait for the first worker that answers; return its index.
+    def choose(self, worker: int) -> Mapping[str, str]:
+        """Return the environment of the first worker that is up.
 
-        Args:
-            on_wait: function to call about twenty times a second meanwhile.
+        Raises:
+            RayError: if it has died.
         """
         import ray
+        from ray.exceptions import ActorUnavailableError
 
-        answer = _first(self._answers, on_wait)
-        self.first = ray.get(answer)
-        return self._answers.index(answer)
+        try:
+            self.first = ray.get(self._answers[worker])
+        except ActorUnavailableError:  # of its process on a node that was lost
+            self.ask_again(worker)
+            self.first = ray.get(self._answers[worker])
+        return self.first
 
     def ask_again(self, worker: int) -> None:
         """Ask a worker that is back, perhaps on another node."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
@@ -52,33 +52,43 @@ def live_nodes() -> list[Node]:
     ]
 
 
-def check_nodes(folder: Path, *, on_wait: Callable[[], None] = lambda: None) -> None:
+def waiting_text(address: str, device: str) -> str:
+    """Say for what a search waits before its first worker is up.
+
+    Args:
+        address: address of the cluster.
+        device: "cpu" or "cuda".
+    """
+    import ray
+
+    what = "GPU" if device == "cuda" else "CPU"
+    free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+    if free.get(what, 0) >= 1:
+        return f"waiting for a worker: the cluster at {address} starts one"
+    return (
+        f"waiting for a worker: the cluster at {address} has no free {what} (each worker needs one)"
+    )
+
+
+def check_nodes(folder: Path, *, on_wait: Callable[[], None] = lambda: None) -> frozenset[str]:
     """Check that all nodes with a CPU or GPU see a folder and have the versions of this process.
 
     Args:
         folder: folder of the states of all trials; it exists.
         on_wait: function to call about twenty times a second meanwhile.
 
+    Returns:
+        Ids of the nodes.
+
     Raises:
         TunerError: if a node cannot train trials, with its name and what to do.
     """
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     nodes = [node for node in live_nodes() if node.cores or node.gpus]
-    name = f".probe-{secrets.token_hex(8)}"
-    written = [folder / f"{name}-{number}" for number in range(len(nodes))]
-    (folder / name).touch()
-    probe: Any = ray.remote(_probe)
+    probes = [_Probe(node, folder) for node in nodes]
+    answers = [probe.answer for probe in probes]
     try:
-        answers = [
-            probe.options(
-                num_cpus=0,
-                max_retries=0,
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
-            ).remote(str(folder), name, path.name)
-            for node, path in zip(nodes, written, strict=True)
-        ]
         waited = 0.0
         while (
             waited < _PROBE_SECONDS
@@ -86,10 +96,80 @@ def check_nodes(folder: Path, *, on_wait: Callable[[], None] = lambda: None) -> 
         ):
             waited += _WAIT_SECONDS
             on_wait()
-        for node, answer, path in zip(nodes, answers, written, strict=True):
-            _check_answer(node, answer, folder, path)
+        for probe in probes:
+            probe.check()
     finally:
-        for path in (folder / name, *written):
+        for probe in probes:
+            probe.close()
+    return frozenset(node.id for node in nodes)
+
+
+class NodeChecks:
+    """Checks nodes that join while a search runs, without waiting for their answers.
+
+    Args:
+        folder: folder of the states of all trials; it exists.
+        checked: ids of nodes that need no check.
+    """
+
+    def __init__(self, folder: Path, checked: Collection[str] = ()) -> None:
+        self._folder = folder
+        self._lacks = dict.fromkeys(checked, "")  # node → what it lacks
+        self._probes: dict[str, _Probe] = {}
+
+    def lack(self, node_id: str) -> str | None:
+        """Return why a node cannot train trials; empty if it can, None if that is not known yet."""
+        import ray
+
+        if node_id in self._lacks:
+            return self._lacks[node_id]
+        if node_id not in self._probes:
+            if node := next((node for node in live_nodes() if node.id == node_id), None):
+                self._probes[node_id] = _Probe(node, self._folder)
+            return None
+        probe = self._probes[node_id]
+        if not ray.wait([probe.answer], timeout=0)[0]:
+            return None
+        try:
+            probe.check()
+            self._lacks[node_id] = ""
+        except TunerError as error:
+            self._lacks[node_id] = str(error)
+        probe.close()
+        return self._lacks[node_id]
+
+
+class _Probe:
+    """A look at a node by a process on it.
+
+    Args:
+        node: the node.
+        folder: folder that it must see; the probe has two files there until `close`.
+
+    Attributes:
+        answer: Ray's reference to what the process found.
+    """
+
+    def __init__(self, node: Node, folder: Path) -> None:
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        self._node, self._folder = node, folder
+        self._seen = folder / f".probe-{secrets.token_hex(8)}"
+        self._written = folder / f"{self._seen.name}-written"
+        self._seen.touch()
+        there = NodeAffinitySchedulingStrategy(node.id, soft=False)
+        probe: Any = ray.remote(_probe)
+        probe = probe.options(num_cpus=0, max_retries=0, scheduling_strategy=there)
+        self.answer = probe.remote(str(folder), self._seen.name, self._written.name)
+
+    def check(self) -> None:
+        """Raise a `TunerError` if the node cannot train trials."""
+        _check_answer(self._node, self.answer, self._folder, self._written)
+
+    def close(self) -> None:
+        """Remove the files."""
+        for path in (self._seen, self._written):
             with suppress(OSError):
                 path.unlink()
 

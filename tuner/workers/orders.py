@@ -24,10 +24,12 @@ class Orders:
 
     Attributes:
         running: the assignments in training, by number of the trial.
+        left_out: workers on which trials failed in a row.
+        num_workers: number of workers.
     """
 
     def __init__(self, workers: Sequence[Any], slots: int = 1, *, are_up: bool = True) -> None:
-        self._workers, self._slots = workers, slots
+        self._workers, self._slots, self.num_workers = workers, slots, len(workers)
         self.running: dict[int, Assignment] = {}
         self._segments = 0  # number of assignments so far
         self._deaths: Counter[int] = Counter()  # of a trial's worker, since its last report
@@ -35,7 +37,8 @@ class Orders:
         # would repeat the call for all running trials.
         self._released: set[int] = set()
         self._missing = set[int]() if are_up else set(range(len(workers)))  # workers
-        self._left_out: set[int] = set()  # workers
+        self._gone: set[int] = set()  # workers of which nobody expects that they come back
+        self.left_out: set[int] = set()
         self._failures: Counter[int] = Counter()  # of trials in a row, by worker
         self._waiting: list[Callable[[], Any]] = []
 
@@ -49,7 +52,7 @@ class Orders:
         return min(present, key=lambda index: load[index])
 
     def _present(self) -> list[int]:
-        absent = self._missing | self._left_out
+        absent = self._missing | self.left_out
         return [index for index in range(len(self._workers)) if index not in absent]
 
     def is_current(self, segment: int, number: int) -> bool:
@@ -100,6 +103,15 @@ class Orders:
                 self._start_from(number, step, self.worker_of(worker))
         return bool(self._present())
 
+    def is_missing(self, worker: int) -> bool:
+        """Return True if a worker gets no trials until it is welcome."""
+        return worker in self._missing
+
+    def give_up(self, worker: int) -> bool:
+        """Note that a worker is gone until it is welcome; return True if all workers are."""
+        self._gone.add(worker)
+        return len(self._gone) == self.num_workers
+
     def failed(self, number: int) -> int | None:
         """Note that a trial failed; return its worker if that is left out from now on.
 
@@ -112,26 +124,29 @@ class Orders:
         others_train = any(self._failures[other] == 0 for other in present if other != worker)
         if self._failures[worker] < _MOST_FAILURES or worker not in present or not others_train:
             return None
-        self._left_out.add(worker)
+        self.left_out.add(worker)
         return worker
 
     def welcome(self, worker: int, step_of: Callable[[int], int] = lambda number: 0) -> None:
-        """Assign trials to a worker that was missing, first those that wait in other workers.
+        """Assign trials to a worker that was missing: those of missing workers, and waiting ones.
 
         Args:
             worker: index of the worker.
             step_of: function that returns the step of a trial's last report.
         """
+        self._gone.discard(worker)
         if worker not in self._missing:
             return
         self._missing.discard(worker)
-        if worker in self._left_out:
+        if worker in self.left_out:
             return
         load = Counter(assignment.worker for assignment in self.running.values())
+        present = self._present()
         # the last that came wait for a slot
         for number, assignment in reversed([*self.running.items()]):
             own = assignment.worker
-            if load[own] > self._slots and load[worker] < self._slots and own != worker:
+            waits = load[own] > self._slots and load[worker] < self._slots
+            if own != worker and (waits or own not in present):
                 self._stop_here(number)
                 self._start_from(number, step_of(number), worker)
                 load[own] -= 1

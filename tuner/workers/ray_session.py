@@ -63,11 +63,13 @@ class RaySession:
         address: address of the user's cluster; None if Ray runs on this machine for one search.
         folder: folder of the session of a local Ray, with its logs.
         client_resources: what Ray Tune asks for each client, which stays on this machine.
+        checked: ids of the nodes that can train trials, as far as they were checked.
     """
 
     address: str | None
     folder: Path
     client_resources: dict[str, float]
+    checked: frozenset[str] = frozenset()
 
 
 @contextlib.contextmanager

@@ -19,6 +19,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tuner.workers.nodes import NodeChecks, live_nodes
+
 _PING_SECONDS = 1.0  # between an answer and the next ping
 _START_SECONDS = 600.0  # longest start of a worker: it imports torch and maps its data
 _MISSING_SECONDS = 15.0  # of a restart, before other workers take the trials
@@ -32,7 +34,8 @@ class WorkerEvent(StrEnum):
     LOST = "lost"  # its process died; Ray is restarting it
     FROZEN = "frozen"  # it did not answer a ping, and the watchdog killed it
     BACK = "back"  # it answers again, in a new process that knows none of the earlier calls
-    MISSING = "missing"  # it is not back after a while: perhaps its node was lost
+    # it is not back after a while, because its node was lost, or is back on one that cannot train
+    MISSING = "missing"
     GONE = "gone"  # it does not come back; the event comes again and again
 
 
@@ -42,14 +45,15 @@ class WorkerChange(NamedTuple):
     Attributes:
         worker: index of the worker.
         event: what happened.
-        reason: why it was lost, or that it cannot be restarted; empty if there is nothing to say.
-        is_elsewhere: True if it is back on another node than before.
+        reason: why it was lost, that it cannot be restarted, or what its node lacks; empty if there
+            is nothing to say.
+        lost_node: True if it is back because the node that it was on is lost.
     """
 
     worker: int
     event: WorkerEvent
     reason: str = ""
-    is_elsewhere: bool = False
+    lost_node: bool = False
 
 
 @dataclass
@@ -65,6 +69,7 @@ class _WorkerHealth:
         is_starting: True until the current process has answered once.
         lost: time since which Ray restarts it; infinity if it does not.
         is_missing: True if it was said that it is missing.
+        unfit: last process, and its node, that was said to be on a node that cannot train trials.
     """
 
     handle: Any
@@ -75,6 +80,7 @@ class _WorkerHealth:
     is_starting: bool = True
     lost: float = math.inf
     is_missing: bool = False
+    unfit: tuple[int, str] | None = None
 
 
 class Watchdog:
@@ -84,7 +90,8 @@ class Watchdog:
         workers: handles of the workers.
         timeout_seconds: time without an answer after which a worker counts as frozen.
         clock: monotonic clock in seconds.
-        is_patient: True to wait for ever for a worker that starts: a cluster may get nodes.
+        nodes: checks of nodes that join later; None if all workers are on this machine. With
+            checks, it waits for ever for a worker that starts: a cluster may get nodes.
     """
 
     def __init__(
@@ -93,15 +100,21 @@ class Watchdog:
         timeout_seconds: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
         *,
-        is_patient: bool = False,
+        nodes: NodeChecks | None = None,
     ) -> None:
-        self._start_seconds = math.inf if is_patient else _START_SECONDS
-        self._restart_seconds = math.inf if is_patient else _RESTART_SECONDS
+        self._nodes = nodes
+        self._start_seconds = _START_SECONDS if nodes is None else math.inf
+        self._restart_seconds = _RESTART_SECONDS if nodes is None else math.inf
         self._timeout, self._clock = timeout_seconds, clock
         self._interval = min(_PING_SECONDS, timeout_seconds / 4)
         # Dated back by one interval, so that the first check pings every worker.
         self._workers = [_WorkerHealth(handle, since=-self._interval) for handle in workers]
         self._last_check = clock()
+
+    @property
+    def up(self) -> set[int]:
+        """Workers that answered and were not lost since."""
+        return {index for index, worker in enumerate(self._workers) if not worker.is_starting}
 
     def check(self) -> list[WorkerChange]:
         """Check all workers without waiting for any; called about ten times a second.
@@ -143,7 +156,7 @@ class Watchdog:
         except RayActorError as error:
             change = self._note_loss(index, worker, error, now)
         else:
-            change = _note_answer(index, worker, answer)
+            change = self._note_answer(index, worker, answer)
         worker.ping, worker.since = None, now
         return change
 
@@ -168,6 +181,28 @@ class Watchdog:
             return WorkerChange(index, WorkerEvent.MISSING)
         return None
 
+    def _note_answer(
+        self, index: int, worker: _WorkerHealth, answer: Mapping[str, Any]
+    ) -> WorkerChange | None:
+        """Note that a worker is up, perhaps in another process or on another node than before."""
+        before, now = (worker.pid, worker.host), (answer["pid"], answer["host"])
+        if self._nodes is not None:
+            lack = self._nodes.lack(answer["host"])
+            if lack is None:
+                return None  # the next answer tells it again
+            if lack:
+                was_said, worker.unfit = worker.unfit == now, now
+                worker.is_missing = True
+                return None if was_said else WorkerChange(index, WorkerEvent.MISSING, lack)
+        worker.pid, worker.host = now
+        worker.is_starting, worker.is_missing, worker.lost = False, False, math.inf
+        if before[0] is None:
+            return WorkerChange(index, WorkerEvent.UP)
+        if before == now:
+            return None
+        lost_node = before[1] != now[1] and all(node.id != before[1] for node in live_nodes())
+        return WorkerChange(index, WorkerEvent.BACK, lost_node=lost_node)
+
     def _kill(self, worker: _WorkerHealth, now: float) -> None:
         """Kill the process of a worker by SIGKILL: a stopped process cannot obey Ray."""
         import ray
@@ -179,20 +214,6 @@ class Watchdog:
             ray.kill(worker.handle, no_restart=False)
         worker.ping, worker.since, worker.is_starting = None, now, True
         worker.lost = min(worker.lost, now)
-
-
-def _note_answer(
-    index: int, worker: _WorkerHealth, answer: Mapping[str, Any]
-) -> WorkerChange | None:
-    """Note that a worker is up, perhaps in another process or on another node than before."""
-    before, now = (worker.pid, worker.host), (answer["pid"], answer["host"])
-    worker.pid, worker.host = now
-    worker.is_starting, worker.is_missing, worker.lost = False, False, math.inf
-    if before[0] is None:
-        return WorkerChange(index, WorkerEvent.UP)
-    if before == now:
-        return None
-    return WorkerChange(index, WorkerEvent.BACK, is_elsewhere=before[1] != now[1])
 
 
 def _in_one_line(error: Exception) -> str:

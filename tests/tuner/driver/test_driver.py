@@ -59,6 +59,9 @@ class TextView(SilentView):
     def event(self, trial: Trial, message: str) -> None:
         self.texts.append(f"{trial.number}: {message}")
 
+    def workers(self, up: int, number: int) -> None:
+        self.texts.append(f"{up} of {number}")
+
 
 class Setting:
     """A driver with its journal, and with workers, tracker and view that record their calls."""
@@ -303,6 +306,7 @@ class ScriptedWatchdog:
 
     def __init__(self) -> None:
         self.changes: list[WorkerChange] = []
+        self.up: set[int] = set()
 
     def check(self) -> list[WorkerChange]:
         changes, self.changes = self.changes, []
@@ -404,7 +408,7 @@ def test_trials_of_a_missing_worker_go_on_in_another(tmp_path: Path, conductor: 
     assert len(read_journal(setting.journal.path.parent)) == events
     setting.fail(1, "out of memory")
     assert setting.running()[2].worker == 1
-    dog.changes = [WorkerChange(0, WorkerEvent.BACK, is_elsewhere=True)]
+    dog.changes = [WorkerChange(0, WorkerEvent.BACK, lost_node=True)]
     driver.tick()
     setting.fail(0, "out of memory")
     assert setting.running()[3].worker == 0
@@ -430,16 +434,83 @@ def test_trial_of_another_kind_of_node_records_it(
 def test_search_waits_for_a_worker_if_none_is_left(
     setting: Setting, faults: ScriptedWatchdog
 ) -> None:
+    """However often its nodes are lost, as preempted ones are: no trial is charged with it."""
     driver = setting.driver
     driver.begin()
-    for _ in range(4):
+    for _ in range(5):
         faults.changes = [
             LOST, WorkerChange(0, WorkerEvent.MISSING),
-            WorkerChange(0, WorkerEvent.BACK, is_elsewhere=True),
+            WorkerChange(0, WorkerEvent.BACK, lost_node=True),
         ]  # fmt: skip
         driver.tick()
     assert sorted(setting.running()) == [0, 1], "the node was lost, not the trial's fault"
     assert "worker 0 is missing; no other worker is left" in setting.view.texts
+    for _ in range(3):  # on nodes that live
+        faults.changes = [LOST, BACK]
+        driver.tick()
+    assert sorted(setting.running()) == [2, 3]
+
+
+def test_view_hears_how_many_workers_are_up(setting: Setting, faults: ScriptedWatchdog) -> None:
+    driver = setting.driver
+    driver.begin()
+    faults.up, faults.changes = {0}, [WorkerChange(0, WorkerEvent.UP)]
+    driver.tick()
+    assert setting.view.texts[-1] == "1 of 1"
+    faults.up, faults.changes = set(), [LOST]
+    driver.tick()
+    assert setting.view.texts[-1] == "0 of 1"
+    faults.changes = [WorkerChange(0, WorkerEvent.MISSING)]
+    driver.tick()
+    assert setting.view.texts.count("0 of 1") == 1
+    faults.up, faults.changes = {0}, [WorkerChange(0, WorkerEvent.BACK, lost_node=True)]
+    driver.tick()
+    assert setting.view.texts[-1] == "1 of 1"
+
+
+def test_trials_of_a_worker_that_is_gone_go_on_in_others(
+    tmp_path: Path, conductor: Conductor
+) -> None:
+    """They fail when all workers are gone; until then they wait for those that are missing."""
+    setting = Setting(tmp_path, conductor, in_order=False, num_workers=2)
+    driver = setting.driver
+    driver._watchdog = dog = ScriptedWatchdog()  # type: ignore[assignment]
+    driver.begin()
+    gone = [WorkerChange(n, WorkerEvent.GONE, "cannot be restarted: no torch") for n in (0, 1)]
+    dog.changes = [gone[0]]
+    driver.tick()
+    dog.changes = [gone[0], WorkerChange(1, WorkerEvent.MISSING), gone[0]]
+    driver.tick()
+    assert {n: each.worker for n, each in setting.running().items()} == {0: 1, 1: 1}
+    texts = [text for text in setting.view.texts if text.startswith("worker")]
+    assert texts == [
+        "worker 0 is gone: it cannot be restarted: no torch; its trials go on in other workers",
+        "worker 1 is missing; no other worker is left",
+    ]
+    dog.changes = [gone[1]]
+    driver.tick()
+    assert driver.conductor.board.trials[1].has_failed
+    setting.journal.close()
+
+
+def test_worker_on_a_node_that_cannot_train_is_not_used(
+    tmp_path: Path, conductor: Conductor
+) -> None:
+    setting = Setting(tmp_path, conductor, in_order=False, num_workers=2)
+    driver = setting.driver
+    driver._watchdog = dog = ScriptedWatchdog()  # type: ignore[assignment]
+    driver.begin()
+    dog.changes = [WorkerChange(1, WorkerEvent.MISSING, "node b has torch 1.0")]
+    driver.tick()
+    assert {each.worker for each in setting.running().values()} == {0}
+    dog.changes = [WorkerChange(1, WorkerEvent.MISSING, "node c has torch 1.0")]
+    driver.tick()
+    assert setting.view.texts[-3:] == [
+        "worker 1 is not used: node b has torch 1.0; its trials go on in other workers",
+        "0 of 2",
+        "worker 1 is not used: node c has torch 1.0",
+    ]
+    setting.journal.close()
 
 
 def test_trials_fail_whose_client_fails(setting: Setting) -> None:

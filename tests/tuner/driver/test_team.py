@@ -115,7 +115,7 @@ def test_measurement_of_a_new_search_chooses_the_dtype(monkeypatch: pytest.Monke
         made = team.start_team(
             "lm-1", SPACE, home, nothing, FACTS, None, nothing, lambda: None, ray, products
         )
-        assert made.client_resources == {"tune_slot": 1}
+        assert made.session is ray
     assert [on.dtype for on in started] == ["mixed_bfloat16", "auto"]
 
 

@@ -44,6 +44,24 @@ def test_live_view_fits_any_width(board: Board, width: int) -> None:
             assert expected in text, expected
 
 
+@pytest.mark.parametrize(
+    ("workers", "text"),
+    [
+        ((0, 4), "waiting for workers: 0 of 4 are up"),
+        ((3, 4), "3 training · 3 of 4 workers are up"),
+        ((4, 4), "3 training"),
+        (None, "3 training"),
+    ],
+)
+def test_live_view_says_how_many_workers_are_up(
+    board: Board, workers: tuple[int, int] | None, text: str
+) -> None:
+    console = Console(width=80, file=io.StringIO())
+    console.print(draw_board(board, "lm-1", 80, workers=workers)[1])
+    line = console.file.getvalue()  # type: ignore[attr-defined]
+    assert line.strip().removesuffix(text) == ("" if workers == (0, 4) else "0 tokens/s · ")
+
+
 def test_live_view_fits_a_low_terminal(board: Board) -> None:
     assert len(board.training) == 3
     console = Console(width=80, file=io.StringIO())
@@ -111,6 +129,16 @@ def test_live_view_starts_and_ends(board: Board) -> None:
     view.begin(board, "lm-1")
     view.end()
     assert "starting" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_log_view_says_that_no_worker_is_up(board: Board) -> None:
+    console = Console(width=40, file=io.StringIO())
+    view = LogView(console)
+    for up in (4, 0, 3):
+        view.workers(up, 4)
+    assert console.file.getvalue() == (  # type: ignore[attr-defined]
+        "waiting for workers: 0 of 4 are up\n"
+    )
 
 
 def test_log_view_prints_a_line_per_event(board: Board) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import ray
-from ray.exceptions import ActorUnavailableError
+from ray.exceptions import ActorUnavailableError, ObjectLostError
 
 from model.engine.report import Report, Status
 from tuner.workers import client as client_module
@@ -123,6 +123,12 @@ def test_client_asks_a_worker_that_died_again_until_it_is_back(
     assert reader.next_batches() == [(0, batch(4, segment=6))]
     assert worker.calls[1:] == [{5: 2}] * 4
     assert clock.now - began == pytest.approx(0.6)
+
+
+def test_client_asks_again_for_an_answer_that_was_lost_with_its_node(clock: FakeTime) -> None:
+    worker = FakeWorker(ObjectLostError("0", None, ""), batch(2))
+    assert reader_of(worker).next_batches() == [(0, batch(2))]
+    assert len(worker.calls) == 2
 
 
 def test_client_leaves_a_broken_worker_alone_until_it_has_ended(clock: FakeTime) -> None:

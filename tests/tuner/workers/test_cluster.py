@@ -318,6 +318,55 @@ def test_node_that_cannot_train_is_named(
         nodes._check_answer(Node("1", "b (10.0.0.2)", 2, 0), None, tmp_path, tmp_path / "probe")
 
 
+def test_node_that_joins_later_is_checked_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class FakeProbe:
+        def __init__(self, node: Node, folder: Path) -> None:
+            assert folder == tmp_path
+            calls.append(f"ask {node.id}")
+            self.node, self.answer = node, None
+
+        def check(self) -> None:
+            if self.node.id == "foreign":
+                raise TunerError("node foreign has torch 1.0")
+
+        def close(self) -> None:
+            calls.append("close")
+
+    calls: list[str] = []
+    ready: list[Any] = []
+    live = [Node(name, name, 1, 0) for name in ("known", "foreign", "alike")]
+    monkeypatch.setattr(nodes, "live_nodes", lambda: live)
+    monkeypatch.setattr(nodes, "_Probe", FakeProbe)
+    monkeypatch.setattr(ray, "wait", lambda answers, timeout: (ready, []))
+    checks = nodes.NodeChecks(tmp_path, {"known"})
+    assert checks.lack("known") == ""
+    assert checks.lack("lost") is None
+    assert calls == []
+    assert [checks.lack("foreign"), checks.lack("foreign")] == [None, None]
+    assert calls == ["ask foreign"]
+    ready.append(None)
+    assert [checks.lack("foreign")] * 2 == ["node foreign has torch 1.0"] * 2
+    assert [checks.lack("alike"), checks.lack("alike")] == [None, ""]
+    assert calls == ["ask foreign", "close", "ask alike", "close"]
+
+
+@pytest.mark.parametrize(
+    ("free", "device", "text"),
+    [
+        ({"CPU": 0.5}, "cpu", "the cluster at h:1 has no free CPU (each worker needs one)"),
+        ({"CPU": 4.0}, "cuda", "the cluster at h:1 has no free GPU (each worker needs one)"),
+        ({"CPU": 1.0}, "cpu", "the cluster at h:1 starts one"),
+    ],
+)
+def test_waiting_names_what_the_cluster_lacks(
+    monkeypatch: pytest.MonkeyPatch, free: dict[str, float], device: str, text: str
+) -> None:
+    monkeypatch.setattr(ray, "available_resources", lambda: free)
+    assert nodes.waiting_text("h:1", device) == f"waiting for a worker: {text}"
+
+
 @pytest.mark.parametrize("what", ["Python", "torch", "tuner"])
 def test_node_with_another_version_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str

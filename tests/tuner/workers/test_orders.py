@@ -88,6 +88,19 @@ def test_trials_of_a_missing_worker_go_to_those_with_the_fewest() -> None:
     assert team.orders.worker_of(1) == 1
 
 
+def test_trials_of_missing_workers_go_to_the_first_that_comes() -> None:
+    """Also if it had none of them, and more than its slots: nobody knows who comes back."""
+    team = Team(3)
+    for number in range(3):
+        team.start(number, lane=number)
+    for worker in range(3):
+        team.orders.miss(worker, dict.fromkeys(team.orders.of_worker(worker), 0))
+    assert set(team.workers.values()) == {2}
+    team.orders.welcome(1, lambda number: 8)
+    assert set(team.workers.values()) == {1}
+    assert {order.after for order in team.orders.running.values()} == {8}
+
+
 @pytest.mark.parametrize("others_fail", [False, True])
 def test_worker_on_which_trials_fail_in_a_row_is_left_out(others_fail: bool) -> None:
     """Unless they fail on the others as well: then it is not the node."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from ray.exceptions import ActorDiedError
 
 from tests.tuner.workers.scripted_workers import Clock, FakeWorker, patch_ray
 from tuner.workers import watchdog as watchdog_module
+from tuner.workers.nodes import Node
 from tuner.workers.watchdog import Watchdog, WorkerChange, WorkerEvent
 
 
@@ -23,6 +25,7 @@ def killed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.setattr(ray, "kill", lambda handle, no_restart: calls.append((handle, no_restart)))
     monkeypatch.setattr(os, "kill", lambda pid, number: calls.append((pid, number)))
     monkeypatch.setattr(watchdog_module, "_is_ray_process", lambda pid: pid != 99)
+    monkeypatch.setattr(watchdog_module, "live_nodes", list)
     return calls
 
 
@@ -37,12 +40,26 @@ LOST = WorkerChange(
 )
 
 
+class FakeNodes:
+    """Nodes of a cluster: what each lacks; None if that is not known yet."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.lacks: dict[str, str | None] = {platform.node(): ""}
+        self.live = [platform.node()]
+        nodes = [Node(node, node, 1, 0) for node in self.live]
+        monkeypatch.setattr(watchdog_module, "live_nodes", lambda: nodes)
+
+    def lack(self, node_id: str) -> str | None:
+        return self.lacks[node_id]
+
+
 class Watch:
     """A watchdog over two workers, and a fake clock."""
 
-    def __init__(self, *, is_patient: bool = False) -> None:
+    def __init__(self, nodes: FakeNodes | None = None) -> None:
         self.workers, self.clock = [FakeWorker(), FakeWorker()], Clock()
-        self.dog = Watchdog(self.workers, 60.0, self.clock, is_patient=is_patient)
+        checks: Any = nodes
+        self.dog = Watchdog(self.workers, 60.0, self.clock, nodes=checks)
 
     def pass_time(self, seconds: float, answering: dict[int, int]) -> list[WorkerChange]:
         """Check each half second; some workers answer, with their pids.
@@ -128,18 +145,63 @@ def test_watchdog_gives_a_worker_up_that_does_not_restart(watch: Watch, killed: 
     assert watch.pass_time(3, {0: 11, 1: 13})[-1] == WorkerChange(1, WorkerEvent.BACK)
 
 
-def test_watchdog_waits_for_a_node_of_a_cluster(killed: list[Any]) -> None:
-    """It says that the worker is missing, and where it is back."""
-    watch = Watch(is_patient=True)
-    watch.pass_time(10, {0: 11, 1: 12})
+def test_watchdog_waits_for_a_node_of_a_cluster(
+    killed: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says that the worker is missing, and if it is back because its node is lost."""
+    nodes = FakeNodes(monkeypatch)
+    nodes.lacks |= dict.fromkeys(["lost", "another"], "")
+    watch = Watch(nodes)
+    watch.pass_time(10, {0: 11})
+    watch.workers[1].answer(12, "lost")
+    assert watch.pass_time(2, {0: 11}) == []
+    assert watch.dog.up == {0, 1}
     changes = []
     for _ in range(500):
-        changes += watch.pass_time(2, {0: 11})
         watch.workers[1].die()
+        changes += watch.pass_time(2, {0: 11})
     assert changes == [LOST, WorkerChange(1, WorkerEvent.MISSING)]
-    watch.pass_time(2, {0: 11})
-    watch.workers[1].answer(12, "another node")
-    assert watch.pass_time(2, {0: 11}) == [WorkerChange(1, WorkerEvent.BACK, is_elsewhere=True)]
+    assert watch.dog.up == {0}
+    watch.workers[1].answer(12, "another")
+    assert watch.pass_time(2, {0: 11}) == [WorkerChange(1, WorkerEvent.BACK, lost_node=True)]
+
+
+def test_worker_that_died_on_a_live_node_and_is_back_on_another_is_not_excused(
+    killed: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its trial may be the reason of its death."""
+    nodes = FakeNodes(monkeypatch)
+    nodes.lacks["another"] = ""
+    watch = Watch(nodes)
+    watch.pass_time(10, {0: 11, 1: 12})
+    watch.workers[1].answer(12, "another")
+    assert watch.pass_time(2, {0: 11}) == [WorkerChange(1, WorkerEvent.BACK)]
+
+
+def test_worker_on_a_node_that_cannot_train_is_not_up(
+    killed: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once its node is known; when Ray has moved it to another one, it is."""
+    nodes = FakeNodes(monkeypatch)
+    nodes.lacks["foreign"] = None
+    watch = Watch(nodes)
+    changes = []
+    for second in range(20):
+        if second == 10:
+            nodes.lacks["foreign"] = "has torch 1.0"
+        changes += watch.pass_time(2, {0: 11})
+        if watch.workers[1].asked:
+            watch.workers[1].answer(12, "foreign")
+    assert changes == [WorkerChange(1, WorkerEvent.MISSING, "has torch 1.0")]
+    assert watch.dog.up == {0}
+    for _ in range(20):
+        watch.workers[1].die()
+        assert watch.pass_time(2, {0: 11}) == []
+    watch.dog.check()
+    watch.workers[1].answer(13)
+    watch.clock.now += 1
+    assert watch.dog.check() == [WorkerChange(1, WorkerEvent.UP)]
+    assert watch.dog.up == {0, 1}
 
 
 def test_watchdog_gives_a_worker_up_that_ray_gave_up(watch: Watch, killed: list[Any]) -> None:

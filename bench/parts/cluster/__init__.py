@@ -1,0 +1,1 @@
+"""Ray clusters on one machine, and what a search did on them."""
