@@ -39,6 +39,7 @@ REASONS = {
     "needs a GPU",
     "needs a server",
     "needs Docker",
+    "needs several machines",
 }
 _NOTE = re.compile(r"<!-- (not run|exit|file|merged into):? (.+) -->")
 _SHELL_WORDS = set("|&;<>$`*")
