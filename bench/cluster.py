@@ -142,7 +142,7 @@ class Bench:
         """
         nodes = self.nodes(1, 1, 1)
         search = self.start(kind, workers)
-        search.reports(2 * workers)
+        search.reports(5 * workers)  # a quarter of a trial each
         victim = next(node for node in nodes[1:] if node.has_worker)
         at = fault(victim, search)
         equal = self.finish(search)
@@ -214,6 +214,7 @@ class Bench:
                     "--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "bench",
                     "--deadline-remaining-seconds", str(DEADLINE_SECONDS),
                 ],
+                {"RAY_AUTH_MODE": "token"},
             )  # fmt: skip
             if done.returncode:
                 raise RuntimeError(done.stderr)

@@ -135,7 +135,8 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
             interrupts.announce = announce
             context.view.end()
             driver.close()
-        usages = usages_of(workers)
+        # one that Ray has not started yet would let the user wait for its answer
+        usages = usages_of([workers[worker] for worker in sorted(watchdog.up)])
     return TrainingResult(
         conductor,
         driver.halted,

@@ -17,6 +17,7 @@ from tuner.errors import TunerError
 _PROBE_SECONDS = 60.0  # a node may have to start a process, which imports Ray
 _WAIT_SECONDS = 0.05
 _PACKAGES = ("tuner", "torch")
+_CODE = "code of tuner"
 
 
 @dataclass(frozen=True)
@@ -208,15 +209,16 @@ def _check_answer(node: Node, answer: Any, folder: Path, written: Path) -> None:
         )
     for what, own in _versions().items():
         if found[what] != own:
+            fix = f"install {what} {own}" if what != _CODE else "install this machine's tuner"
             raise TunerError(
                 f"node {node.name} of the cluster has {what} {found[what] or '(none)'}, and this "
-                f"machine has {own}: trials would have other bits; install {what} {own} there"
+                f"machine has {own}: trials would have other bits; {fix} there"
             )
 
 
 def _versions() -> dict[str, str]:
     """Return what decides the bits of a trial: versions, and a digest of tuner's own code."""
-    versions = {"Python": platform.python_version(), "code of tuner": _code_digest()}
+    versions = {"Python": platform.python_version(), _CODE: _code_digest()}
     for package in _PACKAGES:
         try:
             versions[package] = metadata.version(package)
