@@ -72,6 +72,7 @@ class Attention:
         num_kv_heads: H′, a divisor of H.
         norm: norm of queries and keys, before positions are applied.
         turn: applies positions to queries and keys.
+        query_factor: factor of the queries, and so of the scores.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Attention:
     num_kv_heads: int
     norm: HeadNorm
     turn: Turn
+    query_factor: float = 1.0
 
     def __call__(
         self,
@@ -112,6 +114,8 @@ class Attention:
         q = q.view(lead)  # (K, B, T, H, d)
         k, v = k.view(few), v.view(few)  # (K, B, S, H′, d)
         q, k = self.norm(w, self.name, q, k)
+        if self.query_factor != 1:
+            q = q * self.query_factor
         q, k, v = (heads.flatten(0, 1).transpose(1, 2) for heads in (q, k, v))  # (KB, H, T, d)
         q, k = self.turn(q, k, positions)
         y = attend(q, k, v, layer_index)  # (KB, H, T, d)

@@ -17,6 +17,7 @@ from model.network.norms import NORMS, Norm
 from model.network.positions import Position, rope_both
 from model.randomness import DropoutMasks
 from model.spec.architecture import Architecture, Tower
+from model.spec.multipliers import branch_multiplier, query_multiplier
 
 Branch = Callable[[Tensor], Tensor]
 # (norm, branch, x) → the residual stream after the branch
@@ -59,23 +60,27 @@ class Block:
         layers: name of a layer's norm → layer, in order.
         norm: norm of activations.
         placement: order of norm and residual connection.
+        branch_factor: factor of the values that layers add to the residual stream.
     """
 
     layers: Mapping[str, _Layer]
     norm: Norm
     placement: Placement
+    branch_factor: float = 1.0
 
     @classmethod
     def of(cls, a: Architecture, tower: Tower, position: Position) -> Block:
         """Return the block of an architecture's tower."""
         head_norm = qk_norm if a.qk_norm else no_head_norm
-        attention = Attention("attn", a.n_heads, a.n_kv_heads, head_norm, position.turn)
+        sizes, queries = (a.n_heads, a.n_kv_heads), query_multiplier(a)
+        attention = Attention("attn", *sizes, head_norm, position.turn, queries)
         layers = {"ln1": _self_attention(attention)}
         if tower.reads_memory:
-            cross = Attention("cross", a.n_heads, a.n_kv_heads, head_norm, Position().turn)
+            cross = Attention("cross", *sizes, head_norm, Position().turn, queries)
             layers["ln_cross"] = _cross_attention(cross)
         layers["ln2"] = _feed_forward(FEED_FORWARDS[a.activation])
-        return cls(layers, NORMS[a.norm], PLACEMENTS[a.norm_placement])
+        factor = branch_multiplier(a, tower)
+        return cls(layers, NORMS[a.norm], PLACEMENTS[a.norm_placement], factor)
 
     def __call__(
         self,
@@ -104,6 +109,7 @@ class Block:
 
             def branch(x: Tensor, layer: _Layer = layer, index: int = index) -> Tensor:
                 y = layer(w, x, context, index)
+                y = y if self.branch_factor == 1 else y * self.branch_factor
                 return drop(y, 1 + index) if drop else y  # 0 is the mask of the embedding
 
             x = self.placement(normalized, branch, x)

@@ -26,17 +26,29 @@ from model.network.norms import NORMS
 from model.network.positions import POSITIONS
 from model.randomness import truncated_normal
 from model.spec.architecture import Architecture, Tower, parameter_shapes
+from model.spec.multipliers import PLAIN, multipliers
 
 _BOUND = 3.0  # initial weights are cut at three standard deviations
 
 
 def initial_weight(
-    seed: int, name: str, shape: tuple[int, ...], device: torch.device | str = "cpu"
+    seed: int,
+    name: str,
+    shape: tuple[int, ...],
+    device: torch.device | str = "cpu",
+    std: float | None = None,
 ) -> Tensor:
     """Return the initial weight of a trial, a function of its seed and the weight's name.
 
     Gains are 1 and biases 0; an embedding is N(0, 1) and a matrix N(0, 2/(d_in + d_out)), both cut
     at three standard deviations. The table of the relative position bias counts as a matrix.
+
+    Args:
+        seed: seed of the trial.
+        name: name of the weight.
+        shape: its shape.
+        device: device of the result.
+        std: standard deviation of a matrix, instead of the one above.
 
     Returns:
         float32 of `shape`, on the device.
@@ -45,7 +57,8 @@ def initial_weight(
     """
     if len(shape) == 1:
         return torch.full(shape, 0.0 if name.endswith(".bias") else 1.0, device=device)
-    std = 1.0 if "_embeddings." in name else math.sqrt(2 / sum(shape))
+    if std is None:
+        std = 1.0 if "_embeddings." in name else math.sqrt(2 / sum(shape))
     key, exact = derive_key(seed, "weights", name), exact_device(torch.device(device))
     return truncated_normal(key, shape, std, _BOUND, exact).to(device)
 
@@ -278,8 +291,12 @@ class TransformerLM(nn.Module):
         seeds = (seed,) * k if isinstance(seed, int) else seed
         if len(seeds) != k:
             raise ValueError(f"seed needs {k} entries, one per slot, got {len(seeds)}")
+        factors = multipliers(self.architecture)
         for name, shape in parameter_shapes(self.architecture).items():
-            weight = torch.stack([initial_weight(slot_seed, name, shape) for slot_seed in seeds])
+            std = factors.get(name, PLAIN).initial_std
+            weight = torch.stack(
+                [initial_weight(slot_seed, name, shape, std=std) for slot_seed in seeds]
+            )
             place_parameter(self, name, nn.Parameter(weight))
 
     @classmethod
