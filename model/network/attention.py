@@ -195,6 +195,17 @@ def attend_to(mask: Tensor | None, drop: SlotMasks | None) -> Attend:
     return attend_causally if mask is None else attend_by(mask)
 
 
+def observed(attend: Attend, observe: Callable[[str, Tensor], None]) -> Attend:
+    """Return an attention that shows its scores q·kᵀ/√d, without mask and bias, (KB, H, T, S)."""
+
+    def attend_observed(q: Tensor, k: Tensor, v: Tensor, layer_index: int) -> Tensor:
+        keys = k.repeat_interleave(q.shape[1] // k.shape[1], 1)
+        observe("scores", q @ keys.mT * q.shape[-1] ** -0.5)
+        return attend(q, k, v, layer_index)
+
+    return attend_observed
+
+
 def attend_with_dropout(mask: Tensor | None, drop: SlotMasks) -> Attend:
     """Return the attention of a stack in which some slots drop probabilities.
 

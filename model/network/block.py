@@ -19,6 +19,7 @@ from model.randomness import DropoutMasks
 from model.spec.architecture import Architecture, Tower
 from model.spec.multipliers import branch_multiplier, query_multiplier
 
+Observe = Callable[[str, Tensor], None]  # of a quantity by name
 Branch = Callable[[Tensor], Tensor]
 # (norm, branch, x) → the residual stream after the branch
 Placement = Callable[[Branch, Branch, Tensor], Tensor]
@@ -89,6 +90,7 @@ class Block:
         context: AttentionContext,
         drop: DropoutMasks | None,
         layer_index: int,
+        observe: Observe | None = None,
     ) -> Tensor:
         """Apply attention, cross-attention if there is a source, and the feed-forward layer.
 
@@ -98,6 +100,7 @@ class Block:
             context: tokens to attend to.
             drop: dropout masks of the layers; None drops nothing.
             layer_index: index of the block's first layer in the model; no two layers share a mask.
+            observe: receives the value that each layer adds, by the name of its norm.
 
         Returns:
             (K, B, T, D).
@@ -107,9 +110,13 @@ class Block:
             def normalized(x: Tensor, norm: str = norm) -> Tensor:
                 return self.norm(w, norm, x)
 
-            def branch(x: Tensor, layer: _Layer = layer, index: int = index) -> Tensor:
+            def branch(
+                x: Tensor, layer: _Layer = layer, index: int = index, norm: str = norm
+            ) -> Tensor:
                 y = layer(w, x, context, index)
                 y = y if self.branch_factor == 1 else y * self.branch_factor
+                if observe:
+                    observe(norm, y)
                 return drop(y, 1 + index) if drop else y  # 0 is the mask of the embedding
 
             x = self.placement(normalized, branch, x)

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from model.device.precision import exact_device
 from model.keys import derive_key
-from model.network.attention import attend_to, of_each_sequence, within_documents
-from model.network.block import AttentionContext, Block
+from model.network.attention import attend_to, observed, of_each_sequence, within_documents
+from model.network.block import AttentionContext, Block, Observe
 from model.network.dropout import Dropout
 from model.network.head import Head
 from model.network.layers import Weights, embedding
@@ -120,7 +120,12 @@ class Trunk:
             self._last_norm = lambda w, x: norm(w, name, x)
 
     def __call__(
-        self, weights: Weights, ids: Tensor, context: AttentionContext, drop: Dropout
+        self,
+        weights: Weights,
+        ids: Tensor,
+        context: AttentionContext,
+        drop: Dropout,
+        observe: Observe | None = None,
     ) -> Tensor:
         """Return the activations (K, B, T, D) of token ids (K, B, T)."""
         x = embedding(weights["token_embeddings.weight"], ids)  # (K, B, T, D)
@@ -130,7 +135,9 @@ class Trunk:
         for number, names in enumerate(self._names):
             block = {short: self._operand(weights[name]) for short, name in names.items()}
             layer_index = self._first_layer + number * len(self._block.layers)
-            x = self._block(block, x, context, drop.residual, layer_index)
+            x = self._block(block, x, context, drop.residual, layer_index, observe)
+        if observe:
+            observe("stream", x)
         return self._last_norm(weights, x)
 
     def _operand(self, w: Tensor) -> Tensor:
@@ -179,6 +186,7 @@ class LanguageModel:
         *,
         drop: Dropout | None = None,
         documents: Tensor | None = None,
+        observe: Observe | None = None,
     ) -> Tensor:
         """Return the head's input at every position.
 
@@ -188,6 +196,8 @@ class LanguageModel:
             drop: dropout masks of this tick; None drops nothing.
             documents: number of each token's document, (K, B, T): attention stays within a
                 document, while positions count on. None: as the architecture says.
+            observe: receives the scores of attention, what layers add to the residual stream
+                (by the names of their norms), and the stream before its last norm.
 
         Returns:
             (K, B, T, D).
@@ -197,8 +207,9 @@ class LanguageModel:
         documents = self._documents(ids) if documents is None else documents
         if documents is not None:
             mask = within_documents(documents, mask)
-        context = AttentionContext(attend_to(mask, drop.attention))
-        return self._trunk(weights, ids, context, drop)
+        attend = attend_to(mask, drop.attention)
+        context = AttentionContext(observed(attend, observe) if observe else attend)
+        return self._trunk(weights, ids, context, drop, observe)
 
 
 def _one_document(ids: Tensor) -> Tensor | None:
