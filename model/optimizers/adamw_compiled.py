@@ -24,18 +24,19 @@ from model.optimizers.update_rule import Coefficients
 _SOURCE = """
 extern "C" void adamw(
     float* __restrict__ theta, float* __restrict__ m, float* __restrict__ v,
-    const float* __restrict__ g, const float* __restrict__ keep, const float* __restrict__ rate,
-    const float* __restrict__ eps, long units,
-    float scale, float a1, float b1, float a2, float b2, float root)
+    const float* __restrict__ g, const float* __restrict__ keep,
+    const float* __restrict__ rate_factors, const float* __restrict__ eps_factors, long units,
+    float scale, float a1, float b1, float a2, float b2, float rate, float root, float eps)
 {
     for (long unit = 0; unit < units; ++unit) {
         const long begin = 64 * unit;
+        const float own_rate = rate * rate_factors[unit], own_eps = eps * eps_factors[unit];
         for (long i = begin; i < begin + 64; ++i) {
             const float gradient = g[i] * scale;
             m[i] = a1 * m[i] + b1 * gradient;
             v[i] = a2 * v[i] + b2 * (gradient * gradient);
             theta[i] = theta[i] * keep[unit]
-                - rate[unit] * m[i] / (__builtin_sqrtf(v[i]) / root + eps[unit]);
+                - own_rate * m[i] / (__builtin_sqrtf(v[i]) / root + own_eps);
         }
     }
 }
@@ -52,7 +53,7 @@ def load_kernel() -> Callable[..., None]:
     """
     function = ctypes.CDLL(str(compile_library(_SOURCE))).adamw
     function.restype = None
-    function.argtypes = [*[ctypes.c_void_p] * 7, ctypes.c_long, *[ctypes.c_float] * 6]
+    function.argtypes = [*[ctypes.c_void_p] * 7, ctypes.c_long, *[ctypes.c_float] * 8]
     return function
 
 
@@ -72,6 +73,8 @@ class CompiledAdamW:
             for member in group.members:
                 numbers[layout.tensors[member]] = number
         self._numbers = numbers[::UNIT].clone()  # group of each unit, (P / 64,)
+        factors = [(each.rate, each.eps) for _, each, _ in layout.groups]
+        self._rates, self._eps = torch.tensor(factors)[self._numbers].T.contiguous()
 
     def apply_(
         self, theta: Tensor, m: Tensor, v: Tensor, g: Tensor, row: Coefficients, scale: float
@@ -89,13 +92,12 @@ class CompiledAdamW:
         Source: Loshchilov and Hutter 2017, algorithm 2 (arXiv:1711.05101).
         """
         decays = row.decoupled, row.decoupled_embeddings, row.decoupled_gains
-        numbers = []
-        for kind, factors, _ in self._groups:
-            rate = row.learning_rate * factors.rate
-            keep = 1 - rate * (decays[kind] * factors.decay)
-            numbers.append((keep, rate / row.c1, row.eps * factors.eps))
-        of_units = torch.tensor(numbers).T[:, self._numbers].contiguous()  # (3, P / 64)
+        keep = torch.tensor([
+            1 - row.learning_rate * each.rate * (decays[kind] * each.decay)
+            for kind, each, _ in self._groups
+        ])[self._numbers]  # fmt: skip
         self._kernel(
-            *(x.data_ptr() for x in (theta, m, v, g, *of_units)), self._units,
-            scale, row.a1, row.b1, row.a2, row.b2, math.sqrt(row.c2),
+            *(x.data_ptr() for x in (theta, m, v, g, keep, self._rates, self._eps)), self._units,
+            scale, row.a1, row.b1, row.a2, row.b2, row.learning_rate / row.c1,
+            math.sqrt(row.c2), row.eps,
         )  # fmt: skip

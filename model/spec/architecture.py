@@ -11,6 +11,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -220,8 +221,9 @@ class Architecture(BaseModel):
         )
         try:
             self.target_architecture  # noqa: B018 - checks the target's rules
-        except ValueError as error:
-            yield True, f"the target is no possible model: {error}"
+        except ValidationError as error:
+            rule = error.errors()[0]["msg"].removeprefix("Value error, ")
+            yield True, f"the target is no possible model: {rule}"
 
     @property
     def target_architecture(self) -> Architecture:
