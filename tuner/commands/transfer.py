@@ -45,8 +45,9 @@ def run_transfer(options: argparse.Namespace) -> int:
         progress.print(f"model {number}/{count}: {member.axis} {member.size}", highlight=False)
 
     found = check_coordinates(
-        spec, corpus, members, seeds=options.seeds, device=options.device, on_trained=on_trained
-    )
+        spec, corpus, members, seeds=options.seeds, steps=STEPS, device=options.device,
+        on_trained=on_trained,
+    )  # fmt: skip
     title = f"{result.name}: activations between proxy and target, {target_text(spec.architecture)}"
     draw_check(found, STEPS, output, title)
     rows = [

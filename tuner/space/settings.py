@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from model.spec.architecture import Architecture
 from model.spec.target import SIZES_OF_TARGET, BatchRule, Target, TokensRule
@@ -55,7 +55,7 @@ class Proxy(Frozen):
 
     @field_validator(*_SHARES, mode="before")
     @classmethod
-    def _as_number(cls, value: Any) -> Any:
+    def _as_number(cls, value: Any, info: ValidationInfo) -> Any:
         """Read a share that is written as a quotient, `1/8`."""
         if not isinstance(value, str):
             return value
@@ -63,7 +63,8 @@ class Proxy(Frozen):
             return float(Fraction(value.replace(" ", "")))
         except (ValueError, ZeroDivisionError) as error:
             raise ValueError(
-                f"a share of proxy: must be a number or a quotient such as 1/8, got {shown(value)}"
+                f"proxy.{info.field_name} must be a number or a quotient such as 1/8, got "
+                f"{shown(value)}"
             ) from error
 
     @field_validator("batch_rule", "tokens_rule", mode="before")

@@ -62,7 +62,9 @@ class ProxyChecks:
             message = "proxy.tokens is a share of budget.tokens; give the budget in tokens"
             self._file.note(("proxy", "tokens"), message)
         for parameter in self._space.hyperparameters.values():
-            if parameter.name in _STEPS and not parameter.fraction_of and proxy.steps != 1:
+            if parameter.name not in _STEPS or parameter.fraction_of or proxy.steps == 1:
+                continue
+            if any(parameter.distribution.ends()):  # 0 is 0 of the proxy, too
                 self._note(
                     parameter,
                     "a number of updates of the target is none of its proxy, which trains "

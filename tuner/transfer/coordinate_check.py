@@ -28,6 +28,7 @@ STEPS = (1, 3, 10, 50)
 # Bounds of OLMo-core's test for the ratio to the largest model.
 LOWEST, HIGHEST = 0.3, 2.0
 LARGEST_SLOPE = 0.1  # of log size over log width or depth, after the first updates
+_HUGE = 1e30  # size of the activations of a model that diverged
 _SETTLED = 10  # update from which slopes count; the first ones differ by design (a zero output)
 _TWO_SIDED = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}  # Student's t for 95 %, by number of seeds
 _SEQUENCES = 16  # on which activations are measured
@@ -159,7 +160,7 @@ def _measure(specs: Sequence[TrialSpec], corpus: Corpus, device: str, num_steps:
         engine = Engine(*corpus.splits, slots=1, device=device, checkpoint_dir=Path(folder))
         for report in engine.run(specs):
             if report.checkpoint is None:  # diverged
-                found[int(report.trial_id)] = dict.fromkeys(QUANTITIES, math.inf)
+                found[int(report.trial_id)] = dict.fromkeys(QUANTITIES, _HUGE)
                 continue
             state = checkpoint.read(Path(report.checkpoint))[0]
             weights = {name: state[f"weights.{name}"][None] for name in parameter_shapes(a)}
@@ -179,12 +180,11 @@ def _verdict(
 ) -> Verdict:
     """Judge one quantity of the models of one axis, which lie at some widths or depths."""
     values = np.array([size[quantity] for size in sizes])  # (models, seeds, steps)
-    with np.errstate(all="ignore"):
-        means = values.mean(1)
-        ratios = means[:-1] / means[-1]
-        slopes = np.polynomial.polynomial.polyfit(
-            np.log(at), np.log(values).reshape(len(at), -1), 1
-        )[1].reshape(values.shape[1:])  # (seeds, steps)
+    values = np.nan_to_num(values, nan=_HUGE, posinf=_HUGE)
+    means = values.mean(1)
+    ratios = means[:-1] / means[-1]
+    logs = np.log(values).reshape(len(at), -1)
+    slopes = np.polynomial.polynomial.polyfit(np.log(at), logs, 1)[1].reshape(values.shape[1:])
     late = [i for i, step in enumerate(steps) if step >= _SETTLED] or [len(steps) - 1]
     worst = max(late, key=lambda i: abs(float(slopes[:, i].mean())))
     own = [float(slope) for slope in slopes[:, worst]]
