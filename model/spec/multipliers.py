@@ -31,8 +31,8 @@ updates have a part that is aligned with their inputs.
   The gradient of the output of a matrix in a branch is Θ(ℓ⁻¹·n⁻¹): the residual stream's for
   n = w, and for a matrix inside of a branch the sum over w·d_model₀ outputs of the next matrix,
   aligned with Θ(1/fan_in) numbers of it, of which the fan-in is this fan-out. Its input is Θ(1), so
-  its gradient is Θ(ℓ⁻¹n⁻¹). The published tables have m for n; both agree wherever all widths have
-  one ratio, and differ here because d_ff is rounded. A gain is a sum over the outputs of the next
+  its gradient is Θ(ℓ⁻¹n⁻¹). CompleteP's equation 40 has one ratio of all widths for n; here d_ff is
+  rounded. A gain is a sum over the outputs of the next
   matrix: Θ(ℓ⁻¹w⁻¹); gains of queries and keys are sums over H heads too: Θ(ℓ⁻¹·(dh)⁻¹·h), which is
   constant in width if heads are kept wide, as in arXiv:2512.22382. The relative bias is a sum over
   all ℓ blocks, per head.

@@ -47,6 +47,7 @@ class ProxyChecks:
         if not wrong("hyperparameters", "budget"):
             self._check_lengths(proxy)
         if not wrong("hyperparameters"):
+            self._check_batch_rule(proxy)
             for parameter in self._space.hyperparameters.values():
                 self._check_values(parameter)
         if not wrong("hyperparameters", "model"):
@@ -70,6 +71,11 @@ class ProxyChecks:
                     "a number of updates of the target is none of its proxy, which trains "
                     "fewer or more; give a share, {fraction_of: T_total, …}",
                 )
+
+    def _check_batch_rule(self, proxy: Proxy) -> None:
+        if proxy.batch_rule != "off" and "muon" in (self._space.possible("optimizer") or []):
+            message = "is derived for adamw, and the space has muon; leave out one of them"
+            self._file.note(("proxy", "batch_rule"), f"proxy.batch_rule {message}")
 
     def _check_values(self, parameter: Parameter) -> None:
         """Check that a row has only values that the multipliers are known for."""

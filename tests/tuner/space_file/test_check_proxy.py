@@ -47,6 +47,10 @@ MISTAKES = {
         HEAD + "hyperparameters: {B: ▲{choice: [8, 12]}}\nproxy: {batch: 1/8}",
         "proxy.batch 1/8 does not divide B 12",
     ),
+    "rule for another optimizer": (
+        HEAD + "hyperparameters: {optimizer: muon}\nproxy: {batch: 1/2, batch_rule: ▲sqrt}",
+        "proxy.batch_rule is derived for adamw, and the space has muon",
+    ),
     "optimizer": (
         GIVEN + "hyperparameters: {optimizer: ▲{choice: [adamw, lion]}}",
         "optimizer: lion does not transfer from a proxy to its target; with proxy: it must be "
