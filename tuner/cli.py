@@ -37,7 +37,7 @@ _COMMANDS: Mapping[str, str] = {
     "attach": "jobs.attach.run_attach",
     "logs": "jobs.attach.run_logs",
     "stop": "jobs.stop.run_stop",
-    "sync": "sync.run_sync",
+    "sync": "maintenance.sync.run_sync",
     "replay": "search.run_replay",
     "ui": "ui.run_ui",
     "init": "init.run_init",
@@ -58,6 +58,7 @@ _COMMANDS: Mapping[str, str] = {
     "clean": "maintenance.clean.run_clean",
     "generate": "generate.run_generate",
     "export": "export.run_export",
+    "transfer": "transfer.run_transfer",
     "doctor": "doctor.run_doctor",
     "completion": "maintenance.completion.run_completion",
 }

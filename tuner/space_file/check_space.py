@@ -52,8 +52,9 @@ class SpaceChecks:
             self._check_context(size)
         if not wrong("hyperparameters", "budget"):
             self._check_budget()
-        if not wrong("hyperparameters", "engine"):
+        if not wrong("hyperparameters", "engine", "proxy"):
             self._check_batch()
+        if not wrong("hyperparameters", "engine"):
             self._check_dtype()
             self._check_compile()
         if wrong("model", "hyperparameters"):
@@ -62,11 +63,11 @@ class SpaceChecks:
         if wrong("model", "hyperparameters"):
             return
         self._check_conditions()
-        if not wrong("model", "hyperparameters", "tokenizer"):
+        if not wrong("model", "hyperparameters", "tokenizer", "proxy"):
             self._check_shapes()
         if not wrong("model", "hyperparameters", "search"):
             self._check_grid()
-        if size is not None and not wrong("model", "hyperparameters", "budget"):
+        if size is not None and not wrong("model", "hyperparameters", "budget", "proxy"):
             for name, message in conflicts(self._space, size):
                 self._note(name, message)
 
