@@ -303,13 +303,16 @@ def _finite(values: Sequence[float | None]) -> list[float]:
 def _quantile(count: int, finalists: int = 1) -> float:
     """Return the factor of the standard error in the interval of the mean of `count` values.
 
-    It is Student's t with the chance α/finalists in each tail, at most α/2. This covers the best of
-    the finalists: let each be better or worse than its true mean by at least this factor with
-    probability p in each direction. For two finalists i and j with equally distributed, symmetric
-    errors, P(i beats j | i looks that much better) + P(j beats i | j looks that much worse) = 1,
-    and so with the words exchanged. The chance of an error, the sum over the finalists of
-    p·P(selected | too good) + p·P(selected | too bad), is hence at most 2p for a pair, and p for
-    each finalist if all pairs are averaged. Of two nothing is lost, and more need p = α/finalists.
+    It is Student's t with the chance p = α/finalists in each tail, at most α/2, which covers the
+    one that is selected by its mean. Proof, for errors that are distributed symmetrically, and
+    equally in all finalists: let a mean be too good, or too bad, by at least this factor with the
+    chance p each. The selection of i among all is at most as likely as that i beats j, and
+
+        P(i beats j | i is too good) + P(j beats i | j is too bad) = 1 for all i ≠ j.
+
+    So p·Σ_i (P(i selected | too good) + P(i selected | too bad)), the chance of an error, is at
+    most 2p per pair of finalists; averaged over all pairings, p per finalist. Hence two finalists
+    need no correction.
 
     Args:
         count: number of values.
