@@ -197,9 +197,10 @@ def confirmed(confirmation: Confirmation, metric: str) -> str:
     text = f"The best {len(ranked)} configurations, each {with_seeds}; the winner is on top."
     if len(ranked) == 1:
         text = f"The best configuration, {with_seeds}."
+    chosen = f", valid also for the best of {len(ranked)}" if len(ranked) > 1 else ""
     text += (
-        f" Whiskers are 95 % intervals of the mean {metric}; the vertical mark is the value in the "
-        f"search."
+        f" Whiskers are 95 % intervals of the mean {metric}{chosen}; the vertical mark is the "
+        f"value in the search."
     )
     if any(entry.count == 1 for entry in ranked):
         text += " A single value has no interval."
