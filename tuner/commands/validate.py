@@ -291,15 +291,20 @@ def _data(space: SearchSpace) -> str:
 
 def _trials(space: SearchSpace, facts: DataFacts) -> str:
     search, points = space.search, first_draws(space)
-    first = "the defaults" if len(points) == 1 else f"{len(points)} given points, defaults first"
+    has_defaults = search.defaults != "off" or not space.searched
+    first = counted(len(points), "given point") + (", defaults first" if has_defaults else "")
+    if has_defaults and len(points) == 1:
+        first = "the defaults"
+    first = {"full": first, "raced": f"{first} (raced)", "off": first}[search.defaults]
+    start = f"{first}, then sampler" if points else "sampler"
     priors = [p for p in space.searched if p.prior is not None]
     sampler = _SAMPLER_TEXTS[search.sampler]
     if priors:
         sampler += f"; early draws follow the priors of {_symbols(priors)}"
     budget = f"{space.budget_tokens(facts):,} tokens and {counted(space.budget.reports, 'report')}"
     return (
-        f"{counted(search.trials, 'trial')} of at most {budget}: {first}, then sampler "
-        f"{search.sampler}, which {sampler}."
+        f"{counted(search.trials, 'trial')} of at most {budget}: {start} {search.sampler}, which "
+        f"{sampler}."
     )
 
 

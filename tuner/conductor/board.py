@@ -12,6 +12,7 @@ from tuner.conductor.outcome import OutcomeKind
 from tuner.conductor.trial import Trial
 from tuner.samplers.observation import Observation
 from tuner.space.objective import Objective
+from tuner.space.settings import DefaultsMode
 
 _RATE_WINDOW_SECONDS = 20.0
 
@@ -24,6 +25,7 @@ class Board:
         num_trials: number of trials that will run.
         expected_tokens: estimate of the training tokens of the search.
         confirm: number of configurations to confirm, and of seeds for each.
+        defaults: `search.defaults`.
 
     Attributes:
         num_trials: number of trials that will run, as known so far.
@@ -39,6 +41,7 @@ class Board:
         num_trials: int,
         expected_tokens: int,
         confirm: tuple[int, int] = (0, 0),
+        defaults: DefaultsMode = "full",
     ) -> None:
         self._objectives = objectives
         self.objective = objectives[0]
@@ -51,8 +54,14 @@ class Board:
         self._best_finished: Trial | None = None
         self._expected_tokens = expected_tokens
         self.confirm = confirm
+        self._defaults = defaults
         self._num_finished = 0
         self.begin_session()
+
+    @property
+    def defaults(self) -> Trial | None:
+        """Trial 0, if it has the defaults."""
+        return None if self._defaults == "off" else self.trials.get(0)
 
     def begin_session(self) -> None:
         """Count seconds and rates from now on."""
@@ -204,7 +213,7 @@ class Board:
         # The first trial and retrainings run to the end of their budgets, and a trial beyond the
         # mean probably does.
         remaining = sum(
-            (t.spec.budget_tokens if t.tokens >= mean_tokens or _always_ends(t) else mean_tokens)
+            (t.spec.budget_tokens if t.tokens >= mean_tokens or self._always_ends(t) else mean_tokens)
             - t.tokens
             for t in self.training
         )
@@ -219,6 +228,6 @@ class Board:
         budget = next((trial.spec.budget_tokens for trial in self.trials.values()), 0)
         return max(0, count) * budget
 
-
-def _always_ends(trial: Trial) -> bool:
-    return trial.number == 0 or trial.confirms is not None
+    def _always_ends(self, trial: Trial) -> bool:
+        is_first = trial.number == 0 and self._defaults == "full"
+        return is_first or trial.confirms is not None

@@ -32,7 +32,7 @@ from tuner.space.estimate import expected_tokens
 from tuner.space.parameter import Value
 from tuner.space.space import SearchSpace
 
-DEFAULTS = 0  # number of the trial with the defaults
+DEFAULTS = 0  # number of the trial with the defaults, unless `search.defaults` is off
 
 
 @dataclass(frozen=True)
@@ -92,13 +92,14 @@ class Conductor:
         self._by_hash: dict[str, int] = {}  # hash of a specification → first trial that has it
         self._lengths = space.report_tokens(facts), space.budget_tokens(facts)
         self._sampler = Sampler(space, *self._lengths)
-        context = SchedulerContext(
-            space, *self._lengths, frozenset({DEFAULTS}), facts.train_size, rules
-        )
+        never_stopped = frozenset({DEFAULTS} if space.search.defaults == "full" else ())
+        context = SchedulerContext(space, *self._lengths, never_stopped, facts.train_size, rules)
         self._scheduler = SCHEDULERS[space.search.scheduler](context)
         tokens = expected_tokens(space, facts)[1]
         confirm = space.num_finalists, space.confirm.seeds
-        self.board = Board(space.objectives, space.search.trials, tokens, confirm)
+        self.board = Board(
+            space.objectives, space.search.trials, tokens, confirm, space.search.defaults
+        )
         self.space = space
 
     def edit(self, space: SearchSpace, slots: int) -> None:

@@ -65,7 +65,10 @@ def curves(series: ReportData, winner: int | None) -> str:
     text = "; ".join(parts) + ". A trial that trained longer has a stronger colour."
     if winner is not None:
         text += " The thick line is the winner"
-        has_defaults = winner and any(c.number == 0 and c.tokens for c in series.curves)
+        first = series.defaults_number
+        has_defaults = winner != first and any(
+            c.number == first and c.tokens for c in series.curves
+        )
         text += ", the dashed line the defaults." if has_defaults else "."
     outside = _outside([v for c in series.curves for v in c.values], series.sign)
     if outside:

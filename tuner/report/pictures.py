@@ -158,7 +158,8 @@ def _best(series: ReportData, *, by_time: bool) -> Figure:
 
 def _curves(series: ReportData, winner: int | None) -> Figure:
     figure, ax = _sheet(3.8)
-    others = [c for c in series.curves if c.number not in (0, winner) and c.tokens]
+    first = series.defaults_number
+    others = [c for c in series.curves if c.number not in (first, winner) and c.tokens]
     levels = sorted({c.level for c in others if not c.diverged})
     labelled: set[str] = set()
     for index, level in enumerate(levels):
@@ -177,7 +178,7 @@ def _curves(series: ReportData, winner: int | None) -> Figure:
         if c.number == winner:
             label = f"winner, trial {winner}"
             ax.plot(c.tokens, c.values, color=WINNER, linewidth=2.6, label=label, zorder=4)
-        elif c.number == 0:
+        elif c.number == first:
             ax.plot(c.tokens, c.values, "--", color=INK, linewidth=1.2, label="defaults")
         if c.diverged:
             label = "_diverged" if "diverged" in labelled else "diverged"
