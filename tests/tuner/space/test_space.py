@@ -216,6 +216,9 @@ def test_space_micro_batch_divides_every_batch(tmp_path: Path) -> None:
         ("pbt", 10 * 9),
         ("pb2", 10 * 9),
         ("none, max_tokens: 5000", 5),
+        ("asha, trials: 9, defaults: raced", 9 * 1 + 3 * 2 + 1 * 6),
+        ("asha, trials: 9, defaults: off", 9 * 1 + 3 * 2 + 1 * 6),
+        ("asha, trials: 2, defaults: off", 9),  # one trains to the end
     ],
 )  # fmt: skip
 def test_space_expected_tokens(tmp_path: Path, scheduler: str, ninths: float) -> None:
@@ -226,7 +229,7 @@ def test_space_expected_tokens(tmp_path: Path, scheduler: str, ninths: float) ->
     )
     space = load(tmp_path, text + f"search: {{{trials}scheduler: {scheduler}}}")
     full, expected = expected_tokens(space, FACTS)
-    assert full == (15 if "15" in scheduler else 10) * 9000
+    assert full == space.search.trials * 9000
     assert expected == pytest.approx(1000 * ninths, rel=2e-3)
 
 

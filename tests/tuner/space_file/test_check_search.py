@@ -92,6 +92,11 @@ MISTAKES = {
         HEAD + "search:\n  try_first: [{B: 8}, {B: 16}]\n  trials: ▲2",
         "try_first has 2 points, and trial 0 has the defaults, but search.trials is 2; raise it",
     ),
+    "more points than trials, without defaults": (
+        HEAD + "search:\n  try_first: [{B: 8}, {B: 16}]\n  defaults: off\n  trials: ▲1",
+        "search.trials: try_first has 2 points, but search.trials is 1; raise it",
+    ),
+    "defaults": (HEAD + "search: {defaults: ▲none}", "search.defaults must be"),
     # schedulers
     "asha, one report": (
         "budget: {tokens: 9000, reports: ▲1}",
