@@ -167,7 +167,7 @@ def _print_stacks(
     ]  # fmt: skip
     for shape in shapes:
         sequences, _ = facts.sequences(shape.context_length)
-        steps, epochs = space.steps_and_epochs(facts, shape.context_length)
+        steps, epochs = space.steps_and_epochs(facts, shape.context_length, shape)
         layers, heads = counted(shape.n_layers, "layer"), counted(shape.n_heads, "head")
         name = f"{layers} of {shape.d_model}, {heads}"
         if shape.n_encoder_layers:

@@ -26,6 +26,7 @@ class Board:
         expected_tokens: estimate of the training tokens of the search.
         confirm: number of configurations to confirm, and of seeds for each.
         defaults: `search.defaults`.
+        in_flops: True if trials are compared after equal numbers of FLOPs.
 
     Attributes:
         num_trials: number of trials that will run, as known so far.
@@ -42,6 +43,8 @@ class Board:
         expected_tokens: int,
         confirm: tuple[int, int] = (0, 0),
         defaults: DefaultsMode = "full",
+        *,
+        in_flops: bool = False,
     ) -> None:
         self._objectives = objectives
         self.objective = objectives[0]
@@ -54,7 +57,7 @@ class Board:
         self._best_finished: Trial | None = None
         self._expected_tokens = expected_tokens
         self.confirm = confirm
-        self._defaults = defaults
+        self._defaults, self._in_flops = defaults, in_flops
         self._num_finished = 0
         self.begin_session()
 
@@ -130,9 +133,14 @@ class Board:
             for report in trial.reports
         ]
 
+    def spent(self, trial: Trial, tokens: int) -> int:
+        """Return what some tokens of a trial cost, in tokens or in FLOPs, as the budget is."""
+        return trial.flops(tokens) if self._in_flops else tokens
+
     def observation(self, trial: Trial) -> Observation:
         """Return the observation of an ended or paused trial for the sampler."""
-        values = {r.tokens: value for r, value in self.curve(trial) if math.isfinite(value)}
+        curve = self.curve(trial)
+        values = {self.spent(trial, r.tokens): v for r, v in curve if math.isfinite(v)}
         kind = trial.outcome.kind if trial.outcome else None
         # a value that is not finite ends a trial as diverged, even if its report does not say so
         if trial.has_diverged or kind is OutcomeKind.DIVERGED:

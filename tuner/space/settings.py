@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from tuner.formatting import in_seconds, listed, shown
+from tuner.formatting import in_flops, in_seconds, listed, shown
 from tuner.space.parameter import Frozen, Value
 
 
 class Budget(Frozen):
-    """`budget:`, training and evaluation of one complete trial."""
+    """`budget:`, training and evaluation of one complete trial.
+
+    Attributes:
+        tokens: training tokens of a trial.
+        flops: training operations of a trial (`Architecture.flops_per_token`), instead of tokens:
+            each architecture gets the tokens that it can afford.
+        reports: number of reports of a trial, at equal shares of the budget.
+        validation_tokens: tokens of the evaluation at each report.
+    """
 
     tokens: int | None = Field(default=None, ge=1)
+    # left out of journals, as `engine.compile`
+    flops: int | None = Field(default=None, ge=1, le=10**26, exclude_if=lambda value: value is None)
     reports: int = Field(default=10, ge=1, le=10_000)
     validation_tokens: int = Field(default=8_192, ge=1)
+
+
+    @field_validator("flops", mode="before")
+    @classmethod
+    def _as_number(cls, value: Any) -> Any:
+        flops = in_flops(value)
+        if isinstance(flops, str):
+            rule = "must be a number of operations, such as 2e15, 2P or 300T"
+            raise ValueError(f"budget.flops {rule}, got {shown(value)}")
+        return round(flops) if isinstance(flops, float) and math.isfinite(flops) else flops
 
 
 class EngineConfig(Frozen):
