@@ -301,9 +301,12 @@ def _trials(space: SearchSpace, facts: DataFacts) -> str:
     sampler = _SAMPLER_TEXTS[search.sampler]
     if priors:
         sampler += f"; early draws follow the priors of {_symbols(priors)}"
-    budget = f"{space.budget_tokens(facts):,} tokens and {counted(space.budget.reports, 'report')}"
+    budget = f"at most {space.budget_tokens(facts):,} tokens"
+    if space.budget.flops is not None:
+        budget = f"{space.budget.flops:.4g} FLOPs, {budget},"
     return (
-        f"{counted(search.trials, 'trial')} of at most {budget}: {start} {search.sampler}, which "
+        f"{counted(search.trials, 'trial')} of {budget} and "
+        f"{counted(space.budget.reports, 'report')}: {start} {search.sampler}, which "
         f"{sampler}."
     )
 

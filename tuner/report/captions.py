@@ -134,7 +134,7 @@ def importances(shares: Shares, metric: str) -> str:
     if not shares.is_clear:
         text += ", but no share is clearly larger than its uncertainty"
     return (
-        f"{text}. {shares.trials} trials are compared at {shares.tokens:,} tokens. fANOVA "
+        f"{text}. {shares.trials} trials are compared at {shares.budget}. fANOVA "
         f"explains the variance over all trials, PED-ANOVA the difference between the best quarter "
         f"and the rest; whiskers are one standard deviation over eight resamples of the trials "
         f"(bootstrap)."

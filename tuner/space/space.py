@@ -19,7 +19,6 @@ from model.spec.derive import derive
 from model.spec.hyperparameters import SYMBOL_TABLE, Hyperparameters
 from model.spec.symbol import FractionOf
 from model.spec.trial import KEPT_SYMBOLS, LARGEST_MICRO_BATCH, TrialSpec
-from model.tokenizer.load import vocab_size_of
 from tuner.space.combinations import combinations, corners, count, listed
 from tuner.space.data_facts import DataFacts
 from tuner.space.defaults import FirstTrial
@@ -233,6 +232,8 @@ class SearchSpace(Frozen):
 
     @cached_property
     def _vocab_size(self) -> int:
+        from model.tokenizer.load import vocab_size_of  # only a budget in FLOPs needs it
+
         return vocab_size_of(self.tokenizer)
 
     def _context_length(self, drawn: Mapping[str, Value]) -> int:

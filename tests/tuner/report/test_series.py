@@ -231,7 +231,7 @@ def test_shares_equal_optunas(tmp_path: Path) -> None:
     found = shares_of(ReportData(result))
     assert found.reason is None
     assert found.trials == 24
-    assert found.tokens == 27_000
+    assert found.budget == "27,000 tokens"
     assert found.bars[0].title == "α_max"  # the formula says so: a decade of it is worth 1.0
     for method in ("fanova", "ped-anova"):
         whole = [b.shares[method][0] for b in found.bars if "if" not in b.title]
