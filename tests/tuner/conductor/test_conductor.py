@@ -119,6 +119,27 @@ def test_recorded_space_names_the_defaults_only_if_they_are_not_trained_to_the_e
     assert SearchSpace.model_validate_json(raced).search.defaults == "raced"
 
 
+@pytest.mark.parametrize("scheduler", ["asha", "hyperband", "median", "none"])
+def test_conductor_compares_models_of_all_sizes_after_equal_compute(
+    tmp_path: Path, scheduler: str
+) -> None:
+    """In tokens, the rungs of small models would lie at early reports of theirs."""
+    text = SPACE.replace("context_length: 32", "context_length: 32, d_model: {choice: [16, 96]}")
+    text = text.replace("{tokens: 27_000, reports: 9}", "{flops: 9G, reports: 9}")
+    board = conduct(tmp_path, f"trials: 18, scheduler: {scheduler}", 4, text).run().board
+    trials = [t for t in board.searched if not t.has_diverged]
+    assert len({t.spec.report_tokens for t in trials}) == 2
+    assert all(t.spec.report_steps[t.place - 1] == t.step for t in trials)
+    for trial in trials:
+        flops = trial.value("flops", trial.reports[-1])
+        assert flops == pytest.approx(trial.place * 1e9, rel=0.05)
+        assert board.observation(trial).values.keys() == {
+            trial.flops(report.tokens) for report in trial.reports
+        }
+    if scheduler in ("asha", "hyperband"):
+        assert {t.place for t in trials} <= {1, 3, 9}
+
+
 def test_conductor_confirms_the_best_with_fresh_seeds(tmp_path: Path) -> None:
     conductor = conduct(tmp_path, "trials: 12").run()
     board, confirmation = conductor.board, conductor.confirmation
