@@ -211,8 +211,8 @@ def _comparison(confirmation: Confirmation) -> list[str]:
     verdict = f"It cannot be told apart from trial {second.number}"
     needed = _seeds_needed(pairs)
     fix = (
-        f"if the difference is real, confirm: {{seeds: {needed}}} would show it with a probability "
-        f"of {100 * _POWER:.0f} %"
+        f"if this is the true difference, confirm: {{seeds: {needed}}} would show it with a "
+        f"probability of {100 * _POWER:.0f} %"
         if needed
         else "take whichever is cheaper"
     )

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
+from tuner.conductor.trial import Trial
 from tuner.formatting import counted
 from tuner.report.figures import new_figure, value_axis
 from tuner.report.palette import WINNER, ordered
-from tuner.report.series import ReportData
+from tuner.report.series import Curve, ReportData
 
 
 @dataclass(frozen=True)
@@ -52,18 +53,17 @@ class Compute:
 def compute_of(series: ReportData) -> Compute | None:
     """Return losses against compute; None if all models have one size."""
     by_number = {trial.number: trial for trial in series.trials}
-    curves = tuple(
-        ComputeCurve(
-            curve.number,
-            by_number[curve.number].spec.architecture.num_parameters,
-            tuple(map(by_number[curve.number].flops, curve.tokens)),
-            curve.values,
-        )
-        for curve in series.curves
-        if curve.tokens
-    )
+    curves = tuple(_curve(by_number[c.number], c) for c in series.curves if c.tokens)
     found = Compute(curves, _front(curves, series.sign))
     return found if len(found.sizes) > 1 else None
+
+
+def _curve(trial: Trial, curve: Curve) -> ComputeCurve:
+    each = trial.flops(1)
+    flops = tuple(each * tokens for tokens in curve.tokens)
+    return ComputeCurve(
+        trial.number, trial.spec.architecture.num_parameters, flops, curve.values
+    )
 
 
 def _front(curves: Sequence[ComputeCurve], sign: int) -> tuple[tuple[int, float, int], ...]:
