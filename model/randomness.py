@@ -44,6 +44,10 @@ def permute(index: npt.NDArray[np.int64], size: int, key: int) -> npt.NDArray[np
     A Feistel network permutes the smallest even power of two that holds `size`; results outside
     [0, size) are permuted again until they are inside (cycle walking).
 
+    Below a size of about 50 the permutations of random keys are not uniform, because the halves of
+    so few bits have few functions: TODO. Recorded trials
+    depend on these permutations, so they stay as they are.
+
     Args:
         index: any shape, int64 in [0, size).
         size: length of the permutation, at least 1.

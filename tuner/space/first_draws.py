@@ -1,5 +1,7 @@
 """The first draws of a search: the defaults, the centres of the priors, and `try_first`.
 
+`search.defaults: off` leaves out the first of these, unless the space searches nothing.
+
 Each default is moved into the distribution of its parameter. Many defaults are derived from other
 values: T_warmup is 5 % of T_total, d_ff about 8/3 of d_model. So the default here is the value that
 the parameter would have if the space left it out, with all other values as in the first trial. Only
@@ -39,7 +41,11 @@ def first_draws(space: SearchSpace) -> list[dict[str, Value]]:
     """
     defaults = space.defaults()
     centres = {p.label: p.prior.centre for p in space.searched if p.prior is not None}
-    draws = [space.only_drawn(defaults), space.only_drawn(defaults | centres)]
+    draws = []
+    if space.search.defaults != "off" or not space.searched:
+        draws.append(space.only_drawn(defaults))
+    if centres:
+        draws.append(space.only_drawn(defaults | centres))
     draws += [named_point(space, point, defaults) for point in space.search.try_first]
     return [draw for i, draw in enumerate(draws) if draw not in draws[:i]]
 
