@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from signal import SIGINT
 from typing import TYPE_CHECKING, Any
 
 from tuner.conductor.conductor import Conductor
@@ -18,11 +19,13 @@ from tuner.driver.interrupt import Interrupts
 from tuner.driver.observer import (
     DashboardObserver,
     SearchObserver,
+    StorageObserver,
     TrackerObserver,
     ViewObserver,
 )
 from tuner.driver.view import View
 from tuner.errors import Replaced
+from tuner.formatting import counted
 from tuner.journal.events import SearchBegun, SessionBegun
 from tuner.journal.journaled_search import environment_changes
 from tuner.journal.repeat import repeat, restored_decisions
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
 _POLL_SECONDS = 0.05
 _WAITING_SECONDS = 10.0  # for a first worker, until the user hears of it
 _IMPORT_SECONDS = 10.0  # from the first trial on: its processes start before
+# Longest waits for states on their way to storage, at the end of a session.
+_FINISHED_SECONDS, _HALTED_SECONDS, _SIGNAL_SECONDS = 60.0, 10.0, 0.5
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,9 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
 
         address, nodes = team.session.address, None
         if address is not None:
-            nodes = NodeChecks(context.home.search(""), team.session.checked)
+            nodes = NodeChecks(
+                context.home.search(""), team.session.checked, context.space.engine.storage
+            )
         environments = Environments(workers)
         watchdog = Watchdog(workers, context.space.engine.timeout_seconds, nodes=nodes)
         orders = Orders(workers, team.devices.slots, are_up=address is None)
@@ -135,6 +142,8 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
             interrupts.announce = announce
             context.view.end()
             driver.close()
+        if context.storage is not None:
+            _send_states(context, workers, driver.halted, interrupts)
         # one that Ray has not started yet would let the user wait for its answer
         usages = usages_of([workers[worker] for worker in sorted(watchdog.up)])
     return TrainingResult(
@@ -192,6 +201,23 @@ def first_workers(
 def _import_early() -> None:
     """Import what the end of a search needs while its trials train, so that nobody waits for it."""
     import_module("sklearn.ensemble")  # for the recommendations
+
+
+def _send_states(
+    context: SearchContext, workers: list[Any], halted: str | None, interrupts: Interrupts
+) -> None:
+    """Wait until the states of all trials are in storage, less long if the user waits."""
+    from tuner.workers.cluster import send_states
+
+    seconds = _FINISHED_SECONDS if halted is None else _HALTED_SECONDS
+    if interrupts.signal not in (None, SIGINT):  # its sender soon kills
+        seconds = _SIGNAL_SECONDS
+    context.view.phase("sending the last states to the storage")
+    if missing := send_states(workers, seconds):
+        context.view.phase(
+            f"the storage lacks the newest states of {counted(missing, 'trial')}: where they are "
+            f"needed, the trial trains again from an earlier one"
+        )
 
 
 @contextmanager
@@ -272,6 +298,8 @@ def _make_observers(
         TrackerObserver(context.tracker, environment, MetricsPoller(workers), conductor.board),
         ViewObserver(context.view, conductor.board.metric),
     ]
+    if context.mirror is not None:
+        observers.append(StorageObserver(context.mirror))
     if url := study_url(context.home.root):
         store = StudyStore(url, context.name, context.space.objectives)
         observers.append(DashboardObserver(store, conductor))

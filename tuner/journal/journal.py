@@ -140,6 +140,11 @@ class Journal:
                 self._write()
 
     @property
+    def size(self) -> int:
+        """Number of bytes that are on the disk, all of complete lines."""
+        return self._end
+
+    @property
     def epoch(self) -> int:
         """Number of the epoch of this driver."""
         return self._claim.epoch.number
@@ -156,6 +161,10 @@ class Journal:
     def stop_request(self) -> StopRequest | None:
         """Return how another process has asked this driver to end the search; None if none has."""
         return self._claim.epoch.stop_request()
+
+    def lose(self, by: str) -> None:
+        """Write nothing more: another driver, as `by` says, has claimed the search in storage."""
+        self._claim.epoch.lose(by)
 
     def may_write(self) -> bool:
         """Return True if no other driver has claimed the search, or nobody can tell."""

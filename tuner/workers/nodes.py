@@ -12,7 +12,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from tuner.errors import TunerError
+from tuner.errors import StorageError, TunerError
+from tuner.storage.storage import Storage
 
 _PROBE_SECONDS = 60.0  # a node may have to start a process, which imports Ray
 _WAIT_SECONDS = 0.05
@@ -71,11 +72,14 @@ def waiting_text(address: str, device: str) -> str:
     )
 
 
-def check_nodes(folder: Path, *, on_wait: Callable[[], None] = lambda: None) -> frozenset[str]:
+def check_nodes(
+    folder: Path, *, storage: str | None = None, on_wait: Callable[[], None] = lambda: None
+) -> frozenset[str]:
     """Check that all nodes with a CPU or GPU see a folder and have the versions of this process.
 
     Args:
         folder: folder of the states of all trials; it exists.
+        storage: URL of `engine.storage`, which the nodes must reach instead; None without one.
         on_wait: function to call about twenty times a second meanwhile.
 
     Returns:
@@ -87,7 +91,7 @@ def check_nodes(folder: Path, *, on_wait: Callable[[], None] = lambda: None) -> 
     import ray
 
     nodes = [node for node in live_nodes() if node.cores or node.gpus]
-    probes = [_Probe(node, folder) for node in nodes]
+    probes = [_Probe(node, folder, storage) for node in nodes]
     answers = [probe.answer for probe in probes]
     try:
         waited = 0.0
@@ -111,10 +115,13 @@ class NodeChecks:
     Args:
         folder: folder of the states of all trials; it exists.
         checked: ids of nodes that need no check.
+        storage: as for `check_nodes`.
     """
 
-    def __init__(self, folder: Path, checked: Collection[str] = ()) -> None:
-        self._folder = folder
+    def __init__(
+        self, folder: Path, checked: Collection[str] = (), storage: str | None = None
+    ) -> None:
+        self._folder, self._storage = folder, storage
         self._lacks = dict.fromkeys(checked, "")  # node → what it lacks
         self._probes: dict[str, _Probe] = {}
 
@@ -126,7 +133,7 @@ class NodeChecks:
             return self._lacks[node_id]
         if node_id not in self._probes:
             if node := next((node for node in live_nodes() if node.id == node_id), None):
-                self._probes[node_id] = _Probe(node, self._folder)
+                self._probes[node_id] = _Probe(node, self._folder, self._storage)
             return None
         probe = self._probes[node_id]
         if not ray.wait([probe.answer], timeout=0)[0]:
@@ -146,23 +153,27 @@ class _Probe:
     Args:
         node: the node.
         folder: folder that it must see; the probe has two files there until `close`.
+        storage: URL of the storage that it must reach instead; None without one.
 
     Attributes:
         answer: Ray's reference to what the process found.
     """
 
-    def __init__(self, node: Node, folder: Path) -> None:
+    def __init__(self, node: Node, folder: Path, storage: str | None) -> None:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         self._node, self._folder = node, folder
+        self._storage = None if storage is None else Storage(storage)
         self._seen = folder / f".probe-{secrets.token_hex(8)}"
         self._written = folder / f"{self._seen.name}-written"
         self._seen.touch()
+        if self._storage is not None:
+            self._storage.write(self._seen.name, b"")
         there = NodeAffinitySchedulingStrategy(node.id, soft=False)
         probe: Any = ray.remote(_probe)
         probe = probe.options(num_cpus=0, max_retries=0, scheduling_strategy=there)
-        self.answer = probe.remote(str(folder), self._seen.name, self._written.name)
+        self.answer = probe.remote(str(folder), self._seen.name, self._written.name, storage)
 
     def check(self) -> None:
         """Raise a `TunerError` if the node cannot train trials."""
@@ -173,6 +184,9 @@ class _Probe:
         for path in (self._seen, self._written):
             with suppress(OSError):
                 path.unlink()
+        if self._storage is not None:
+            with suppress(StorageError):
+                self._storage.delete(self._seen.name)
 
 
 def _check_answer(node: Node, answer: Any, folder: Path, written: Path) -> None:
@@ -192,6 +206,8 @@ def _check_answer(node: Node, answer: Any, folder: Path, written: Path) -> None:
             f"node {node.name} of the cluster cannot run tuner ({reason}); install tuner "
             f"{metadata.version('tuner')} there, in the Python that runs Ray"
         ) from error
+    if reason := found.pop("unreached", ""):
+        raise TunerError(f"node {node.name} of the cluster cannot use engine.storage: {reason}")
     if not found.pop("sees", ""):
         raise TunerError(
             f"node {node.name} of the cluster does not see {folder}, where trials keep their "
@@ -202,7 +218,7 @@ def _check_answer(node: Node, answer: Any, folder: Path, written: Path) -> None:
             f"node {node.name} of the cluster cannot write to {folder}: {reason}; run Ray there as "
             f"the user who owns the home"
         )
-    if not written.exists():
+    if "storage" not in found and not written.exists():
         raise TunerError(
             f"what node {node.name} of the cluster writes to {folder} is not seen here: it has "
             f"another file system at this path; mount the same one on all nodes"
@@ -237,13 +253,28 @@ def _code_digest() -> str:
     return digest.hexdigest()[:12]
 
 
-def _probe(folder: str, seen: str, written: str) -> dict[str, str]:
-    """Look at a folder and at the versions of this process; runs on a node."""
+def _probe(folder: str, seen: str, written: str, storage: str | None) -> dict[str, str]:
+    """Look at a folder or storage and at the versions of this process; runs on a node."""
     found = {**_versions(), "sees": "", "unwritable": ""}
-    if Path(folder, seen).exists():
+    if storage is not None:
+        found |= {"sees": "yes", "storage": storage, "unreached": _storage_problem(storage, seen)}
+    elif Path(folder, seen).exists():
         found["sees"] = "yes"
         try:
             Path(folder, written).touch()
         except OSError as error:
             found["unwritable"] = error.strerror or str(error)
     return found
+
+
+def _storage_problem(url: str, seen: str) -> str:
+    """Return why this node cannot use a storage; empty if it can."""
+    storage = Storage(url)
+    try:
+        storage.check()
+        storage.read(seen)
+    except FileNotFoundError:
+        return f"{url} is another place there than here; use a URL that means the same everywhere"
+    except StorageError as error:
+        return str(error)
+    return ""
