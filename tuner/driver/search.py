@@ -343,12 +343,9 @@ class _Store:
 
 
 def _run(
-    context: SearchContext,
-    targets: Sequence[Target],
-    interrupts: Interrupts,
-    started: float,
+    context: SearchContext, targets: Sequence[Target], interrupts: Interrupts, started: float,
     on_result: OnResult,
-) -> SearchResult:
+) -> SearchResult:  # fmt: skip
     """Run a search whose inputs are complete, and close its journal."""
     with naming(context.name), notified(context.folder, targets, context.view.phase):
         result = run_search(context, interrupts, started, on_result)
