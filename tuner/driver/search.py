@@ -31,7 +31,7 @@ from tuner.journal.journal import Journal, read_journal
 from tuner.journal.journaled_search import JournaledSearch, begun_search
 from tuner.names import check_name, check_new_name
 from tuner.notify.notifier import notified
-from tuner.notify.targets import Target, targets_of
+from tuner.notify.receivers import Receiver, receivers_of
 from tuner.results.result import SearchResult
 from tuner.space.data_notes import data_notes
 from tuner.space.space import SearchSpace
@@ -74,7 +74,7 @@ def search(
         address: address of a Ray cluster, HOST:PORT or auto, or local; by default RAY_ADDRESS or
             this machine alone.
         notify: URLs of webhooks, or of Apprise, that hear how the search ends, besides those of the
-            user's file (`notify.targets`).
+            user's file (`notify.receivers`).
         on_result: function to call with the result when the record is complete, before the model is
             registered and the report is written.
 
@@ -101,7 +101,7 @@ def search(
             name, edit=lambda recorded: space, home=home, view=view, space_text=space_text,
             fresh=fresh, debug=debug, address=address, notify=notify, on_result=on_result,
         )  # fmt: skip
-    targets = targets_of(notify)
+    receivers = receivers_of(notify)
     space_text = space_text or space.model_dump_json(indent=2)
     address = cluster_address(address)
     early_record = check_early(space, home, name, is_cluster=address is not None)
@@ -146,7 +146,7 @@ def search(
                 name, space, space_text, home, view, corpus, facts, record, journal, tracker,
                 team, None, fresh, ray, mirror,
             )  # fmt: skip
-            return _run(context, targets, interrupts, started, on_result)
+            return _run(context, receivers, interrupts, started, on_result)
 
 
 def go_on(
@@ -176,7 +176,7 @@ def go_on(
     view.phase(f"{name} has finished already: nothing is left to train")
     # its driver may have been killed before the store had everything, and everybody the news
     sync(home, name)
-    with notified(home.search(name), targets_of(options.get("notify", ())), view.phase):
+    with notified(home.search(name), receivers_of(options.get("notify", ())), view.phase):
         pass
     result = load_search(name, home=home)
     on_result(result)
@@ -230,7 +230,7 @@ def resume(
     home, view = home or Home.at(), view or SilentView()
     if not home.search(name).is_dir():
         raise TunerError(f"there is no search {name} in {home.root}; 'tuner list' shows them")
-    announce, targets = announcing(view), targets_of(notify)
+    announce, receivers = announcing(view), receivers_of(notify)
     with naming(name), deferred_interrupts(announce) as interrupts, contextlib.ExitStack() as ray:
         waiting = partial(_wait, view=view, interrupts=interrupts)
         with (
@@ -272,7 +272,7 @@ def resume(
                 name, space, text, home, view, corpus, facts, record, journal, tracker, team,
                 recorded, fresh, ray, mirror,
             )  # fmt: skip
-            return _run(context, targets, interrupts, started, on_result)
+            return _run(context, receivers, interrupts, started, on_result)
 
 
 def _edited(
@@ -343,11 +343,11 @@ class _Store:
 
 
 def _run(
-    context: SearchContext, targets: Sequence[Target], interrupts: Interrupts, started: float,
+    context: SearchContext, receivers: Sequence[Receiver], interrupts: Interrupts, started: float,
     on_result: OnResult,
 ) -> SearchResult:  # fmt: skip
     """Run a search whose inputs are complete, and close its journal."""
-    with naming(context.name), notified(context.folder, targets, context.view.phase):
+    with naming(context.name), notified(context.folder, receivers, context.view.phase):
         result = run_search(context, interrupts, started, on_result)
     try:
         context.journal.close()

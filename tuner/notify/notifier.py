@@ -21,7 +21,7 @@ from tuner.journal.claim import open_file
 from tuner.journal.events import SessionBegun, SessionEnded
 from tuner.journal.journal import JournalTail
 from tuner.notify.message import Message, message_of_end, message_of_stall
-from tuner.notify.targets import NotDelivered, Target
+from tuner.notify.receivers import NotDelivered, Receiver
 
 OUTBOX = "outbox.jsonl"
 _POLL_SECONDS = 1.0
@@ -33,9 +33,9 @@ _STALL_GAPS = 10.0  # and so many of the longest times between two events
 
 @dataclass
 class _Mailbox:
-    """Messages that wait for one target."""
+    """Messages that wait for one receiver."""
 
-    target: Target
+    receiver: Receiver
     waiting: list[Message] = field(default_factory=list)
     delay: float = _FIRST_DELAY_SECONDS
     next_try: float = 0.0
@@ -47,30 +47,30 @@ class Notifier:
 
     Args:
         folder: folder of the search.
-        targets: who gets them. A new one gets no messages about earlier events.
+        receivers: who gets them. A new one gets no messages about earlier events.
     """
 
-    def __init__(self, folder: Path, targets: Sequence[Target]) -> None:
-        self._folder, self._targets = folder, targets
+    def __init__(self, folder: Path, receivers: Sequence[Receiver]) -> None:
+        self._folder, self._receivers = folder, receivers
         self._tail = JournalTail(folder)
         self._delivered: set[tuple[str, str]] = set()  # id, key
-        self._since: dict[str, int] = {}  # key → number of events before the target was there
-        self._mailboxes = [_Mailbox(target) for target in targets]
+        self._since: dict[str, int] = {}  # key → number of events before the receiver was there
+        self._mailboxes = [_Mailbox(receiver) for receiver in receivers]
         self._count = 0  # of events
         self._newest = self._longest_gap = 0.0
         self._is_on = self._has_stalled = False
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="notify", daemon=True)
-        if targets:
+        if receivers:
             self._read_outbox()
             self._thread.start()
 
     def close(self) -> str | None:
         """End; return a message about what could not be delivered, if there is something."""
         self._closing.set()
-        if self._targets:
+        if self._receivers:
             self._thread.join(_END_SECONDS)
-        left = [f"{box.target.name}: {box.reason}" for box in self._mailboxes if box.waiting]
+        left = [f"{box.receiver.name}: {box.reason}" for box in self._mailboxes if box.waiting]
         if not left:
             return None
         return f"not delivered: {'; '.join(left)}; 'tuner sync {self._folder.name}' tries again"
@@ -105,10 +105,10 @@ class Notifier:
                 self._is_on = False
                 self._post(message_of_end(self._folder.name, event, digest))
             self._count += 1
-        for target in self._targets:
-            if target.key not in self._since:
-                self._note({"to": target.key, "since": self._count})
-                self._since[target.key] = self._count
+        for receiver in self._receivers:
+            if receiver.key not in self._since:
+                self._note({"to": receiver.key, "since": self._count})
+                self._since[receiver.key] = self._count
         silence = time.time() - self._newest
         if (
             self._is_on
@@ -121,7 +121,7 @@ class Notifier:
 
     def _post(self, message: Message) -> None:
         for box in self._mailboxes:
-            key = box.target.key
+            key = box.receiver.key
             is_new = (message.id, key) not in self._delivered
             if is_new and self._count >= self._since.get(key, self._count + 1):
                 box.waiting.append(message)
@@ -132,7 +132,7 @@ class Notifier:
         for box in self._mailboxes:
             while box.waiting and time.monotonic() >= box.next_try:
                 try:
-                    box.target.send(box.waiting[0])
+                    box.receiver.send(box.waiting[0])
                 except NotDelivered as error:
                     box.reason = str(error)
                     box.next_try = time.monotonic() + box.delay
@@ -140,7 +140,7 @@ class Notifier:
                     break
                 message = box.waiting.pop(0)
                 box.delay = _FIRST_DELAY_SECONDS
-                self._note({"to": box.target.key, "delivered": message.id})
+                self._note({"to": box.receiver.key, "delivered": message.id})
 
     def _read_outbox(self) -> None:
         with suppress(OSError, TunerError):
@@ -163,16 +163,16 @@ class Notifier:
 
 @contextmanager
 def notified(
-    folder: Path, targets: Sequence[Target], say: Callable[[str], None]
+    folder: Path, receivers: Sequence[Receiver], say: Callable[[str], None]
 ) -> Iterator[None]:
     """Send the messages of a search during the block, and for some seconds after it.
 
     Args:
         folder: folder of the search.
-        targets: who gets them.
+        receivers: who gets them.
         say: called with one sentence about what could not be delivered.
     """
-    notifier = Notifier(folder, targets)
+    notifier = Notifier(folder, receivers)
     try:
         yield
     finally:

@@ -51,7 +51,7 @@ def events(tmp_path: Path, make_spec: MakeSpec) -> Mapping[str, Event]:
 
 
 def lines(folder: Path, *values: Mapping[str, Any]) -> Path:
-    (folder / "journal.jsonl").write_bytes(b"".join(map(_line, values)))
+    (folder / "journal.jsonl").write_bytes(b"".join(map(line_of, values)))
     return folder
 
 

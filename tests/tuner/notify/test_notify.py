@@ -21,12 +21,12 @@ from tuner.journal.events import SearchBegun, SessionBegun, SessionEnded, TrialF
 from tuner.journal.journal import Journal
 from tuner.notify import notifier as module
 from tuner.notify.notifier import OUTBOX, Notifier, notified
-from tuner.notify.targets import SECRET, NotDelivered, notify_file, targets_of
+from tuner.notify.receivers import SECRET, NotDelivered, notify_file, receivers_of
 
 KEY = "whsec_" + base64.b64encode(b"a key of thirty-two bytes or so.").decode()
 
 
-class Receiver:
+class Server:
     """A server that answers with given statuses, then with 204."""
 
     def __init__(self) -> None:
@@ -54,12 +54,12 @@ class Receiver:
 
 
 @pytest.fixture
-def receiver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Receiver]:
+def receiver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
     monkeypatch.setenv(SECRET, KEY)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setattr(module, "_POLL_SECONDS", 0.01)
     monkeypatch.setattr(module, "_FIRST_DELAY_SECONDS", 0.01)
-    receiver = Receiver()
+    receiver = Server()
     yield receiver
     receiver.close()
 
@@ -85,8 +85,8 @@ def outbox(journal: Journal) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def test_message_is_signed_as_the_standard_says(receiver: Receiver, journal: Journal) -> None:
-    notifier = Notifier(journal.path.parent, targets_of([receiver.url]))
+def test_message_is_signed_as_the_standard_says(receiver: Server, journal: Journal) -> None:
+    notifier = Notifier(journal.path.parent, receivers_of([receiver.url]))
     wait_for(lambda: bool(outbox(journal)))
     journal.append(SessionEnded("finished", {"best_val_loss": 3.25, "trials": 6.0}, best=4))
     assert notifier.close() is None
@@ -101,25 +101,25 @@ def test_message_is_signed_as_the_standard_says(receiver: Receiver, journal: Jou
 
 
 def test_refused_message_is_sent_again_with_its_id_by_the_next_driver(
-    receiver: Receiver, journal: Journal, monkeypatch: pytest.MonkeyPatch
+    receiver: Server, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The receiver refuses three times, and the driver is killed in between."""
     monkeypatch.setattr(module, "_END_SECONDS", 0.0)
     receiver.statuses = [503] * 3
-    folder, targets = journal.path.parent, targets_of([receiver.url])
-    killed = Notifier(folder, targets)
+    folder, receivers = journal.path.parent, receivers_of([receiver.url])
+    killed = Notifier(folder, receivers)
     wait_for(lambda: bool(outbox(journal)))
     journal.append(SessionEnded("interrupted"))
     wait_for(lambda: len(receiver.got) == 1)
     killed._closing.set()  # it says nothing more
     killed._thread.join(20)
     monkeypatch.setattr(module, "_END_SECONDS", 20.0)
-    with notified(folder, targets, pytest.fail):
+    with notified(folder, receivers, pytest.fail):
         pass
     ids = [headers["webhook-id"] for headers, _ in receiver.got]
     assert len(ids) >= 4
     assert len({*ids}) == 1
-    with notified(folder, targets, pytest.fail):
+    with notified(folder, receivers, pytest.fail):
         pass
     assert len(receiver.got) == len(ids), "what was delivered is not sent again"
 
@@ -132,7 +132,7 @@ def test_dead_receiver_holds_nothing_up(
     monkeypatch.setattr(module, "_END_SECONDS", 0.3)
     said: list[str] = []
     begun = time.monotonic()
-    with notified(journal.path.parent, targets_of(["http://127.0.0.1:1/S3CRET"]), said.append):
+    with notified(journal.path.parent, receivers_of(["http://127.0.0.1:1/S3CRET"]), said.append):
         wait_for(lambda: bool(outbox(journal)))
         journal.append(SessionEnded("failed"))
     assert time.monotonic() - begun < 10
@@ -142,19 +142,19 @@ def test_dead_receiver_holds_nothing_up(
     assert "S3CRET" not in line
 
 
-def test_new_target_hears_nothing_of_earlier_sessions(receiver: Receiver, journal: Journal) -> None:
+def test_new_receiver_hears_nothing_of_earlier_sessions(receiver: Server, journal: Journal) -> None:
     journal.append(SessionEnded("interrupted"))
-    with notified(journal.path.parent, targets_of([receiver.url]), pytest.fail):
+    with notified(journal.path.parent, receivers_of([receiver.url]), pytest.fail):
         wait_for(lambda: bool(outbox(journal)))
     assert receiver.got == []
 
 
 def test_search_without_news_has_stalled_once(
-    receiver: Receiver, journal: Journal, monkeypatch: pytest.MonkeyPatch
+    receiver: Server, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_STALL_SECONDS", 0.2)
     monkeypatch.setattr(module, "_STALL_GAPS", 0.0)
-    notifier = Notifier(journal.path.parent, targets_of([receiver.url]))
+    notifier = Notifier(journal.path.parent, receivers_of([receiver.url]))
     wait_for(lambda: len(receiver.got) == 1)
     time.sleep(0.3)
     assert len(receiver.got) == 1
@@ -166,17 +166,17 @@ def test_search_without_news_has_stalled_once(
     assert len({headers["webhook-id"] for headers, _ in receiver.got}) == 2
 
 
-def test_targets_are_those_of_the_command_and_of_the_file(
+def test_receivers_are_those_of_the_command_and_of_the_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.delenv(SECRET, raising=False)
-    assert targets_of(()) == []
+    assert receivers_of(()) == []
     path = notify_file()
     assert path == tmp_path / "tuner" / "notify.yaml"
     path.parent.mkdir()
     path.write_text("notify: [https://a.example/x, http://b.example/y]\n")
-    names = [target.name for target in targets_of(["http://b.example/y", "https://c.example"])]
+    names = [each.name for each in receivers_of(["http://b.example/y", "https://c.example"])]
     assert names == ["http://b.example/…", "https://c.example/…", "https://a.example/…"]
 
 
@@ -197,7 +197,7 @@ def test_bad_file_is_one_sentence(
     notify_file().parent.mkdir()
     notify_file().write_text(content)
     with pytest.raises(TunerError, match=reason) as caught:
-        targets_of(())
+        receivers_of(())
     assert "\n" not in str(caught.value)
 
 
@@ -205,20 +205,20 @@ def test_bad_url_and_secret_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.delenv(SECRET, raising=False)
     with pytest.raises(TunerError, match="Apprise"):
-        targets_of(["nonsense"])
-    monkeypatch.setenv(SECRET, "no secret")
+        receivers_of(["nonsense"])
+    monkeypatch.setenv(SECRET, "whsec_!")
     with pytest.raises(TunerError, match=f"{SECRET} is no secret"):
-        targets_of(["https://a.example"])
+        receivers_of(["https://a.example"])
     monkeypatch.delenv(SECRET)
-    (target,) = targets_of(["http://a.example:99999/x"]) or [None]
-    assert target is not None
+    (unreachable,) = receivers_of(["http://a.example:99999/x"]) or [None]
+    assert unreachable is not None
     with pytest.raises(NotDelivered):
-        target.send(module.message_of_stall("lm-1", 60.0, 0.0, "d"))
+        unreachable.send(module.message_of_stall("lm-1", 60.0, 0.0, "d"))
 
 
-def test_apprise_delivers(receiver: Receiver, journal: Journal) -> None:
+def test_apprise_delivers(receiver: Server, journal: Journal) -> None:
     url = receiver.url.replace("http://", "json://").partition("?")[0]
-    with notified(journal.path.parent, targets_of([url]), pytest.fail):
+    with notified(journal.path.parent, receivers_of([url]), pytest.fail):
         wait_for(lambda: bool(outbox(journal)))
         journal.append(SessionEnded("finished", {"best_val_loss": 3.25}, best=4))
     ((_, body),) = receiver.got

@@ -13,7 +13,7 @@ from tuner.driver.sync import sync
 from tuner.errors import JournalInUse, StoreError, TunerError
 from tuner.home import Home
 from tuner.notify.notifier import notified
-from tuner.notify.targets import targets_of
+from tuner.notify.receivers import receivers_of
 from tuner.tracking.tags import JOURNAL_FILE
 
 
@@ -38,7 +38,7 @@ def print_synced(console: Console, home: Home, name: str | None) -> dict[str, An
     Raises:
         TunerError: if a search cannot be synced. Of several searches, the others are synced first.
     """
-    targets = targets_of(())
+    receivers = receivers_of(())
     uploads: dict[str, Any] = {}
     errors: list[str] = []
     for each in [name] if name else _names(home):
@@ -52,7 +52,7 @@ def print_synced(console: Console, home: Home, name: str | None) -> dict[str, An
             else:
                 errors.append(str(error))
             continue
-        with notified(home.search(each), targets, say):
+        with notified(home.search(each), receivers, say):
             pass
         console.print(f"{each}: {done.description}", highlight=False, soft_wrap=True)
         uploads[each] = {"runs": done.runs, "metrics": done.metrics, "files": list(done.files)}

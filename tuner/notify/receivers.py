@@ -30,14 +30,14 @@ _TIMEOUT_SECONDS = 10.0
 
 
 class NotDelivered(Exception):  # noqa: N818 - the name states the problem
-    """A target has not taken a message; it may take it later."""
+    """A receiver has not taken a message; it may take it later."""
 
 
-class Target(Protocol):
+class Receiver(Protocol):
     """Somebody who gets messages.
 
     Attributes:
-        key: digest of the target's URL, which may hold a secret, for the list of deliveries.
+        key: digest of the receiver's URL, which may hold a secret, for the list of deliveries.
         name: scheme and host of the URL, for people.
     """
 
@@ -52,7 +52,7 @@ class Target(Protocol):
         """
 
 
-class Webhook(Target):
+class Webhook(Receiver):
     """A URL that gets each message as a signed POST.
 
     Args:
@@ -64,7 +64,7 @@ class Webhook(Target):
         self._url, self._secret = url, secret
         self.key, self.name = _key_of(url), _name_of(url)
 
-    def send(self, message: Message) -> None:  # noqa: D102 - as in Target
+    def send(self, message: Message) -> None:  # noqa: D102 - as in Receiver
         body = json.dumps(message.as_json, allow_nan=False).encode()
         at = str(int(time.time()))
         headers = {
@@ -87,7 +87,7 @@ class Webhook(Target):
             raise NotDelivered(str(getattr(error, "reason", error))) from error
 
 
-class AppriseTarget(Target):
+class AppriseReceiver(Receiver):
     """A URL of Apprise, such as slack:// or mailto://.
 
     Args:
@@ -110,13 +110,13 @@ class AppriseTarget(Target):
             raise TunerError(f"--notify {_name_of(url)} is no URL that Apprise knows")
         self.key, self.name = _key_of(url), _name_of(url)
 
-    def send(self, message: Message) -> None:  # noqa: D102 - as in Target
+    def send(self, message: Message) -> None:  # noqa: D102 - as in Receiver
         if not self._apprise.notify(title=f"tuner: {message.search}", body=message.text):
             raise NotDelivered("Apprise could not deliver it")
 
 
-def targets_of(urls: Sequence[str]) -> list[Target]:
-    """Return the targets of a command line, and those of the user's file.
+def receivers_of(urls: Sequence[str]) -> list[Receiver]:
+    """Return the receivers of a command line, and those of the user's file.
 
     Args:
         urls: values of --notify.
@@ -126,7 +126,7 @@ def targets_of(urls: Sequence[str]) -> list[Target]:
     """
     secret = _secret()
     return [
-        Webhook(url, secret) if urlsplit(url).scheme in {"http", "https"} else AppriseTarget(url)
+        Webhook(url, secret) if urlsplit(url).scheme in {"http", "https"} else AppriseReceiver(url)
         for url in dict.fromkeys([*urls, *_urls_of_file()])
     ]
 
