@@ -60,7 +60,7 @@ class Board:
         self.confirm = confirm
         self._defaults, self._in_flops = defaults, in_flops
         self._num_finished = 0
-        self.clock: Callable[[], float] = time.monotonic
+        self.clock: Callable[[], float] = lambda: time.monotonic()
         self.begin_session()
 
     @property

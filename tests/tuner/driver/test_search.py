@@ -39,9 +39,9 @@ def test_result_stays_when_the_journal_cannot_be_written(
 ) -> None:
     result = result_in(tmp_path)
     monkeypatch.setattr(module, "run_search", lambda *arguments: result)
-    assert module._run(context(), Interrupts(), 0.0, print) is result
+    assert module._run(context(), (), Interrupts(), 0.0, print) is result
     full = JournalError("cannot write the journal: No space left on device")
-    assert module._run(context(full), Interrupts(), 0.0, print).lost == str(full)
+    assert module._run(context(full), (), Interrupts(), 0.0, print).lost == str(full)
 
 
 @pytest.mark.parametrize("name", [None, "mine"])
@@ -191,5 +191,5 @@ def test_signal_names_the_search(
 
     monkeypatch.setattr(module, "run_search", run)
     with pytest.raises(Interrupted) as raised:
-        module._run(context(), Interrupts(), 0.0, print)
+        module._run(context(), (), Interrupts(), 0.0, print)
     assert (raised.value.signal, raised.value.search) == (number, "lm-1")
