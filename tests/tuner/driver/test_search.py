@@ -31,7 +31,8 @@ def context(error: Exception | None = None) -> Any:
         if error is not None:
             raise error
 
-    return SimpleNamespace(name="lm-1", journal=SimpleNamespace(close=close))
+    journal = SimpleNamespace(close=close)
+    return SimpleNamespace(name="lm-1", journal=journal, folder=Path("lm-1"), view=SilentView())
 
 
 def test_result_stays_when_the_journal_cannot_be_written(
