@@ -185,6 +185,7 @@ def test_worker_that_died_on_a_live_node_and_is_back_on_another_is_not_excused(
     nodes.lacks["another"] = ""
     watch = Watch(nodes)
     watch.pass_time(10, {0: 11, 1: 12})
+    watch.pass_time(2, {0: 11})
     watch.workers[1].answer(12, "another")
     assert watch.pass_time(2, {0: 11}) == [WorkerChange(1, WorkerEvent.BACK)]
 
