@@ -427,7 +427,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))  # the nodes end, too
     results: dict[str, Any] = {}
     # not in /tmp, which each node has for itself
-    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="tuner-cluster-") as temporary:  # noqa: S108 - see above
+    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="tuner-cluster-") as temporary:
         folder = Path(temporary)
         write_inputs(folder)
         variables = environment(folder)

@@ -53,9 +53,7 @@ def trained(home: Path, name: str) -> dict[int, list[Any]]:
     return trials
 
 
-def test_search_on_a_cluster_gives_the_bits_of_a_local_one(
-    place: Workplace, cluster: Any
-) -> None:
+def test_search_on_a_cluster_gives_the_bits_of_a_local_one(place: Workplace, cluster: Any) -> None:
     """Also when a node is lost: its trials go on from their last reports on another one."""
     calm = place.tuner(*SEARCH, "--name", "calm")
     assert calm.status == 0, calm.err

@@ -117,9 +117,7 @@ class LiveView(SilentView):
     def _draw(self) -> RenderableType:
         assert self._board is not None
         size = self._console.size
-        return Group(
-            *draw_board(self._board, self._title, size.width, size.height, self._workers)
-        )
+        return Group(*draw_board(self._board, self._title, size.width, size.height, self._workers))
 
 
 def waiting_text(number: int) -> str:

@@ -156,7 +156,7 @@ class Watchdog:
         except RayActorError as error:
             change = self._note_loss(index, worker, error, now)
         else:
-            change = self._note_answer(index, worker, answer)
+            change = self._note_answer(index, worker, answer, now)
         worker.ping, worker.since = None, now
         return change
 
@@ -182,25 +182,28 @@ class Watchdog:
         return None
 
     def _note_answer(
-        self, index: int, worker: _WorkerHealth, answer: Mapping[str, Any]
+        self, index: int, worker: _WorkerHealth, answer: Mapping[str, Any], now: float
     ) -> WorkerChange | None:
         """Note that a worker is up, perhaps in another process or on another node than before."""
-        before, now = (worker.pid, worker.host), (answer["pid"], answer["host"])
+        before, process = (worker.pid, worker.host), (answer["pid"], answer["host"])
+        if before == process:
+            if worker.lost < now:  # it was out of reach, and may have missed orders
+                self._kill(worker, now)
+            return None
         if self._nodes is not None:
             lack = self._nodes.lack(answer["host"])
             if lack is None:
                 return None  # the next answer tells it again
             if lack:
-                was_said, worker.unfit = worker.unfit == now, now
+                was_said, worker.unfit = worker.unfit == process, process
                 worker.is_missing = True
                 return None if was_said else WorkerChange(index, WorkerEvent.MISSING, lack)
-        worker.pid, worker.host = now
+        worker.pid, worker.host = process
         worker.is_starting, worker.is_missing, worker.lost = False, False, math.inf
         if before[0] is None:
             return WorkerChange(index, WorkerEvent.UP)
-        if before == now:
-            return None
-        lost_node = before[1] != now[1] and all(node.id != before[1] for node in live_nodes())
+        has_moved = before[1] != process[1]
+        lost_node = has_moved and all(node.id != before[1] for node in live_nodes())
         return WorkerChange(index, WorkerEvent.BACK, lost_node=lost_node)
 
     def _kill(self, worker: _WorkerHealth, now: float) -> None:

@@ -131,6 +131,17 @@ def test_watchdog_reports_lost_workers_and_their_return(watch: Watch, killed: li
     assert killed == []
 
 
+def test_watchdog_kills_a_worker_that_was_out_of_reach(watch: Watch, killed: list[Any]) -> None:
+    """The calls of that time were lost: it may train what it should not, or miss a trial."""
+    watch.pass_time(10, {0: 11, 1: 12})
+    watch.pass_time(2, {0: 11})
+    watch.workers[1].die()
+    assert watch.pass_time(2, {0: 11}) == [LOST]
+    assert watch.pass_time(2, {0: 11, 1: 12}) == []
+    assert killed[:1] == [(12, 9)]
+    assert watch.pass_time(2, {0: 11, 1: 13}) == [WorkerChange(1, WorkerEvent.BACK)]
+
+
 def test_watchdog_gives_a_worker_up_that_does_not_restart(watch: Watch, killed: list[Any]) -> None:
     """It may restart later: the event comes as long as it does not."""
     watch.pass_time(10, {0: 11, 1: 12})
@@ -174,6 +185,7 @@ def test_worker_that_died_on_a_live_node_and_is_back_on_another_is_not_excused(
     nodes.lacks["another"] = ""
     watch = Watch(nodes)
     watch.pass_time(10, {0: 11, 1: 12})
+    watch.pass_time(2, {0: 11})
     watch.workers[1].answer(12, "another")
     assert watch.pass_time(2, {0: 11}) == [WorkerChange(1, WorkerEvent.BACK)]
 
