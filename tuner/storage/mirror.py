@@ -22,6 +22,7 @@ from typing import Any, Self
 
 from model.files import replacing
 from tuner.errors import JournalInUse, Replaced, StorageError
+from tuner.formatting import counted
 from tuner.home import Home
 from tuner.journal import epoch
 from tuner.journal.claim import locked
@@ -252,8 +253,8 @@ def restore(url: str | None, home: Home, name: str, say: Callable[[str], None]) 
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            events = data.count(b"\n")
-            say(f"{url} has {name}: its journal of {events} events was copied to {folder}")
+            events = counted(data.count(b"\n"), "event")
+            say(f"{url} has {name}: its journal, {events}, was copied to {folder}")
     home.starts.mkdir(exist_ok=True)
     for start in storage.names(STARTS):
         if not (home.starts / start).exists():

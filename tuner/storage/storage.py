@@ -108,14 +108,18 @@ class Storage:
             try:
                 with file_system.open(path, "xb") as file:  # on S3 with If-None-Match
                     file.write(data)
-            except Exception as error:
+                return
+            except Exception:
                 # Libraries differ in the error, and repeat a request whose answer was lost: then
                 # they are told that the file exists, and it is ours.
-                with suppress(FileNotFoundError):
-                    if file_system.cat_file(path) == data:
-                        return
-                    raise FileExistsError(path) from error
-                raise
+                try:
+                    found = file_system.cat_file(path)
+                except FileNotFoundError:
+                    found = None
+                if found is None:
+                    raise
+        if found != data:
+            raise FileExistsError(f"{self.url}/{name}")
 
     def upload(self, path: Path, name: str) -> None:
         """Copy a local file.
@@ -248,7 +252,7 @@ class Storage:
         """Raise errors of the library as a StorageError with a sentence for the user."""
         try:
             yield
-        except (FileNotFoundError, FileExistsError, TunerError):
+        except (FileNotFoundError, TunerError):
             raise
         except Exception as error:  # each library has errors of its own
             if self.url.startswith(tuple(f"{protocol}://" for protocol in _LOCAL)):
