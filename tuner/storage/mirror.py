@@ -53,12 +53,11 @@ class JournalMirror:
 
     Attributes:
         storage: storage of the search.
-        problem: why lines wait for the storage, in one sentence; None if it answers.
     """
 
     def __init__(self, storage: Storage, journal: Journal, number: int) -> None:
         self.storage = storage
-        self.problem: str | None = None
+        self._reason: str | None = None
         self._journal, self._number = journal, number
         self._search = journal.path.parent.name
         self._since = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -120,7 +119,15 @@ class JournalMirror:
         self._thread.join(seconds)
         if self._is_lost or self._sent == self._journal.size:
             return None
-        return self.problem or self._explain("it did not answer in time")
+        reason = self._reason or f"the storage {self.storage.url} did not answer in time"
+        return f"{reason}; it lacks the end of the journal, which a resumed search sends"
+
+    @property
+    def problem(self) -> str | None:
+        """Why lines wait for the storage, in one sentence; None if it answers."""
+        reason = self._reason
+        later = "the search goes on, and sends what is missing when the storage answers again"
+        return None if reason is None else f"{reason}; {later}"
 
     # the thread ---------------------------------------------------------------------------------
 
@@ -140,9 +147,9 @@ class JournalMirror:
         except Replaced:
             self._is_lost = True
         except (StorageError, OSError) as error:
-            self.problem = self._explain(str(error))
+            self._reason = str(error)
             return False
-        self.problem = None
+        self._reason = None
         return True
 
     def _send(self) -> None:
@@ -193,12 +200,6 @@ class JournalMirror:
         with self._journal.path.open("rb") as file:
             file.seek(begin)
             return file.read((self._journal.size if end is None else end) - begin)
-
-    def _explain(self, reason: str) -> str:
-        return (
-            f"the search goes on, but its storage does not take the journal: {reason}; it is sent "
-            f"when the storage answers again"
-        )
 
 
 def mirrored(storage: Storage) -> bytes | None:

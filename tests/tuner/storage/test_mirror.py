@@ -226,15 +226,15 @@ def test_storage_that_is_down_is_said_and_gets_all_later(
     one.fail(1, 2)
     until(lambda: one.mirror.problem)
     assert one.mirror.problem == (
-        f"the search goes on, but its storage does not take the journal: the storage {url}/lm-1 "
-        f"does not answer: it was switched off; it is sent when the storage answers again"
+        f"the storage {url}/lm-1 does not answer: it was switched off; the search goes on, and "
+        f"sends what is missing when the storage answers again"
     )
     one.switch.is_down = False
     until(lambda: one.mirror.problem is None)
     assert copy_in(url) == data(one)
     one.switch.is_down = True
     one.fail(3)
-    assert "it was switched off" in (one.end() or "")
+    assert (one.end() or "").endswith("off; it lacks the end of the journal, which a resumed search sends")
 
 
 def test_mirroring_says_what_was_not_sent(url: str, tmp_path: Path) -> None:
