@@ -210,7 +210,7 @@ def mirrored(storage: Storage) -> bytes | None:
     """
     for epoch_number in reversed(_numbers(storage, _JOURNAL)):
         folder = f"{_JOURNAL}/{epoch_number:04d}"
-        names = storage.names(folder)
+        names = [name for name in storage.names(folder) if name.endswith(".jsonl")]
         # a segment is sent when the one before it is there
         in_order = [f"{number:08d}.jsonl" for number in range(1, len(names) + 1)]
         present = [f"{folder}/{a}" for a, b in zip(in_order, names, strict=True) if a == b]

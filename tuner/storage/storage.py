@@ -17,6 +17,11 @@ _PROBE_SECONDS = 20.0
 _PACKAGES = {"s3": "'tuner[s3]'", "s3a": "'tuner[s3]'"}  # what pip installs for a protocol
 _LOCAL = ("file", "local")
 _LONGEST_REASON = 200
+_START = "start it, or correct engine.storage and the endpoint in the environment"
+
+
+class _NoAnswer(StorageError):
+    """A storage does not answer, for a reason that its library names."""
 
 
 class Storage:
@@ -222,10 +227,11 @@ class Storage:
         thread.join(seconds)
         if thread.is_alive():
             raise StorageError(
-                f"the storage {self.url} did not answer within {seconds:.0f} seconds; start it, or "
-                f"correct engine.storage and the endpoint in the environment"
+                f"the storage {self.url} did not answer within {seconds:.0f} seconds; {_START}"
             )
         for error in errors:
+            if isinstance(error, _NoAnswer):
+                raise StorageError(f"{error}; {_START}") from error
             raise error
 
     def _probe(self) -> None:
@@ -267,9 +273,7 @@ class Storage:
                     f"configuration of its library, such as AWS_ACCESS_KEY_ID and "
                     f"AWS_SECRET_ACCESS_KEY or AWS_PROFILE"
                 ) from error
-            raise StorageError(
-                f"the storage {self.url} does not answer: {_reason(error)}"
-            ) from error
+            raise _NoAnswer(f"the storage {self.url} does not answer: {_reason(error)}") from error
 
 
 def _reason(error: BaseException) -> str:

@@ -17,7 +17,7 @@ from tests.tuner.storage.broken import fresh_url, switched
 from tuner.errors import JournalInUse, Replaced, StorageError
 from tuner.home import Home
 from tuner.journal import epoch
-from tuner.journal.events import SearchBegun, TrialFailed
+from tuner.journal.events import SearchBegun, SessionEnded
 from tuner.journal.journal import Journal, read_journal
 from tuner.space.space import SearchSpace
 from tuner.storage import mirror as module
@@ -58,9 +58,9 @@ class Driver:
             self.journal.close()
             raise
 
-    def fail(self, *numbers: int) -> None:
+    def note(self, *numbers: int) -> None:
         for number in numbers:
-            self.journal.append(TrialFailed(number, "broken"))
+            self.journal.append(SessionEnded("interrupted", {"number": number}))
 
     def end(self) -> str | None:
         problem = self.mirror.end()
@@ -115,9 +115,9 @@ def test_journal_is_sent_and_restored(
 ) -> None:
     one = drive()
     until(lambda: copy_in(url) == data(one))
-    one.fail(1, 2)
+    one.note(1, 2)
     until(lambda: copy_in(url) == data(one))
-    one.fail(3)
+    one.note(3)
     assert one.end() is None
     assert copy_in(url) == data(one)
     names = Storage(f"{url}/lm-1").names("journal/0001")
@@ -139,7 +139,7 @@ def test_journal_is_sent_and_restored(
 
     two = drive("two")  # the first has said that it ended: nobody waits
     assert two.waits == []
-    two.fail(4)
+    two.note(4)
     assert two.end() is None
     assert copy_in(url) == data(two)
     storage = Storage(f"{url}/lm-1")
@@ -152,10 +152,10 @@ def test_driver_that_is_replaced_writes_nothing_more(
 ) -> None:
     """It was cut off, and another went on from the storage; then the storage answers it again."""
     one = drive()
-    one.fail(1)
+    one.note(1)
     until(lambda: copy_in(url) == data(one))
     one.switch.is_down = True
-    one.fail(2)
+    one.note(2)
     as_of(url, 1, host="gpu-7", boot="another")
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     restored = tmp_path / "two" / "searches" / "lm-1"
@@ -164,13 +164,13 @@ def test_driver_that_is_replaced_writes_nothing_more(
     two = drive("two")
     assert two.waits
     assert "on gpu-7, since" in two.waits[0]
-    two.fail(3)
+    two.note(3)
     until(lambda: copy_in(url) == data(two))
     before = data(one)
     one.switch.is_down = False
     until(lambda: not one.journal.may_write())
     with pytest.raises(Replaced, match=rf"process {os.getpid()} on .*, has taken over .* lm-1"):
-        one.fail(4)
+        one.note(4)
     assert one.mirror.end() is None
     assert data(one) == before
     # even what was under way reaches a folder that nobody reads
@@ -188,7 +188,7 @@ def test_driver_that_is_heard_is_not_replaced(url: str, drive: Callable[..., Dri
     one = drive()
     with pytest.raises(JournalInUse, match=rf"is being run by process {os.getpid()} on"):
         drive("two")
-    one.fail(1)
+    one.note(1)
     assert one.journal.may_write()
     assert one.end() is None
 
@@ -223,7 +223,7 @@ def test_storage_that_is_down_is_said_and_gets_all_later(
     one = drive()
     until(lambda: copy_in(url) == data(one))
     one.switch.is_down = True
-    one.fail(1, 2)
+    one.note(1, 2)
     until(lambda: one.mirror.problem)
     assert one.mirror.problem == (
         f"the storage {url}/lm-1 does not answer: it was switched off; the search goes on, and "
@@ -233,7 +233,7 @@ def test_storage_that_is_down_is_said_and_gets_all_later(
     until(lambda: one.mirror.problem is None)
     assert copy_in(url) == data(one)
     one.switch.is_down = True
-    one.fail(3)
+    one.note(3)
     assert (one.end() or "").endswith("off; it lacks the end of the journal, which a resumed search sends")
 
 
@@ -246,12 +246,12 @@ def test_mirroring_says_what_was_not_sent(url: str, tmp_path: Path) -> None:
         assert mirror is None
     with mirroring(url, *arguments) as mirror:
         assert mirror is not None
-        journal.append(TrialFailed(1, "broken"))
+        journal.append(SessionEnded("interrupted"))
     assert said == []
     with mirroring(url, *arguments) as mirror:
         assert mirror is not None
         switched(mirror.storage).is_down = True
-        journal.append(TrialFailed(2, "broken"))
+        journal.append(SessionEnded("interrupted"))
     assert "it was switched off" in said[0]
     journal.close()
 
@@ -259,7 +259,7 @@ def test_mirroring_says_what_was_not_sent(url: str, tmp_path: Path) -> None:
 def test_segment_that_was_cut_ends_the_journal(url: str, drive: Callable[..., Driver]) -> None:
     """A folder, unlike a bucket, may have part of a file."""
     one = drive()
-    one.fail(1)
+    one.note(1)
     assert one.end() is None
     whole = copy_in(url)
     storage = Storage(f"{url}/lm-1")

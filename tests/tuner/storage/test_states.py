@@ -88,7 +88,7 @@ def test_storage_that_is_down_gets_the_newest_states_later(node: Node, url: str)
     node.save("9", 10)
     node.states.delete("9")
     (node.states.folder / "8" / "000000030.safetensors").unlink()  # pruned before it was sent
-    assert node.states.wait(0.05) >= 2
+    assert node.states.wait(0.05) > 0
     node.switch.is_down = False
     assert node.states.wait(5) == 0
     assert there(url) == ["7 30"]

@@ -80,7 +80,8 @@ def test_start_workers_makes_one_for_each_device(
     assert (number, slots, device) == expected
     assert (splits, folders) == (("t", "v"), ("states", "starts"))
     assert options == {
-        "dtype": "auto", "is_compiled": False, "decode": None, "gated": False, "is_cluster": False,
+        "dtype": "auto", "is_compiled": False, "decode": None, "gated": False, "storage": "",
+            "is_cluster": False,
     }  # fmt: skip
 
 
