@@ -22,6 +22,7 @@ from typing import Any, Self
 
 from model.files import replacing
 from tuner.errors import JournalInUse, Replaced, StorageError
+from tuner.formatting import counted
 from tuner.home import Home
 from tuner.journal import epoch
 from tuner.journal.claim import locked
@@ -52,12 +53,11 @@ class JournalMirror:
 
     Attributes:
         storage: storage of the search.
-        problem: why lines wait for the storage, in one sentence; None if it answers.
     """
 
     def __init__(self, storage: Storage, journal: Journal, number: int) -> None:
         self.storage = storage
-        self.problem: str | None = None
+        self._reason: str | None = None
         self._journal, self._number = journal, number
         self._search = journal.path.parent.name
         self._since = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -119,7 +119,15 @@ class JournalMirror:
         self._thread.join(seconds)
         if self._is_lost or self._sent == self._journal.size:
             return None
-        return self.problem or self._explain("it did not answer in time")
+        reason = self._reason or f"the storage {self.storage.url} did not answer in time"
+        return f"{reason}; it lacks the end of the journal, which a resumed search sends"
+
+    @property
+    def problem(self) -> str | None:
+        """Why lines wait for the storage, in one sentence; None if it answers."""
+        reason = self._reason
+        later = "the search goes on, and sends what is missing when the storage answers again"
+        return None if reason is None else f"{reason}; {later}"
 
     # the thread ---------------------------------------------------------------------------------
 
@@ -139,9 +147,9 @@ class JournalMirror:
         except Replaced:
             self._is_lost = True
         except (StorageError, OSError) as error:
-            self.problem = self._explain(str(error))
+            self._reason = str(error)
             return False
-        self.problem = None
+        self._reason = None
         return True
 
     def _send(self) -> None:
@@ -193,12 +201,6 @@ class JournalMirror:
             file.seek(begin)
             return file.read((self._journal.size if end is None else end) - begin)
 
-    def _explain(self, reason: str) -> str:
-        return (
-            f"the search goes on, but its storage does not take the journal: {reason}; it is sent "
-            f"when the storage answers again"
-        )
-
 
 def mirrored(storage: Storage) -> bytes | None:
     """Return the journal in a storage, up to its last complete line; None if there is none.
@@ -208,7 +210,7 @@ def mirrored(storage: Storage) -> bytes | None:
     """
     for epoch_number in reversed(_numbers(storage, _JOURNAL)):
         folder = f"{_JOURNAL}/{epoch_number:04d}"
-        names = storage.names(folder)
+        names = [name for name in storage.names(folder) if name.endswith(".jsonl")]
         # a segment is sent when the one before it is there
         in_order = [f"{number:08d}.jsonl" for number in range(1, len(names) + 1)]
         present = [f"{folder}/{a}" for a, b in zip(in_order, names, strict=True) if a == b]
@@ -252,8 +254,8 @@ def restore(url: str | None, home: Home, name: str, say: Callable[[str], None]) 
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            events = data.count(b"\n")
-            say(f"{url} has {name}: its journal of {events} events was copied to {folder}")
+            events = counted(data.count(b"\n"), "event")
+            say(f"{url} has {name}: its journal, {events}, was copied to {folder}")
     home.starts.mkdir(exist_ok=True)
     for start in storage.names(STARTS):
         if not (home.starts / start).exists():

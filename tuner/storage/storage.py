@@ -17,6 +17,11 @@ _PROBE_SECONDS = 20.0
 _PACKAGES = {"s3": "'tuner[s3]'", "s3a": "'tuner[s3]'"}  # what pip installs for a protocol
 _LOCAL = ("file", "local")
 _LONGEST_REASON = 200
+_START = "start it, or correct engine.storage and the endpoint in the environment"
+
+
+class _NoAnswer(StorageError):
+    """A storage does not answer, for a reason that its library names."""
 
 
 class Storage:
@@ -108,14 +113,18 @@ class Storage:
             try:
                 with file_system.open(path, "xb") as file:  # on S3 with If-None-Match
                     file.write(data)
-            except Exception as error:
+                return
+            except Exception:
                 # Libraries differ in the error, and repeat a request whose answer was lost: then
                 # they are told that the file exists, and it is ours.
-                with suppress(FileNotFoundError):
-                    if file_system.cat_file(path) == data:
-                        return
-                    raise FileExistsError(path) from error
-                raise
+                try:
+                    found = file_system.cat_file(path)
+                except FileNotFoundError:
+                    found = None
+                if found is None:
+                    raise
+        if found != data:
+            raise FileExistsError(f"{self.url}/{name}")
 
     def upload(self, path: Path, name: str) -> None:
         """Copy a local file.
@@ -218,10 +227,11 @@ class Storage:
         thread.join(seconds)
         if thread.is_alive():
             raise StorageError(
-                f"the storage {self.url} did not answer within {seconds:.0f} seconds; start it, or "
-                f"correct engine.storage and the endpoint in the environment"
+                f"the storage {self.url} did not answer within {seconds:.0f} seconds; {_START}"
             )
         for error in errors:
+            if isinstance(error, _NoAnswer):
+                raise StorageError(f"{error}; {_START}") from error
             raise error
 
     def _probe(self) -> None:
@@ -248,7 +258,7 @@ class Storage:
         """Raise errors of the library as a StorageError with a sentence for the user."""
         try:
             yield
-        except (FileNotFoundError, FileExistsError, TunerError):
+        except (FileNotFoundError, TunerError):
             raise
         except Exception as error:  # each library has errors of its own
             if self.url.startswith(tuple(f"{protocol}://" for protocol in _LOCAL)):
@@ -263,9 +273,7 @@ class Storage:
                     f"configuration of its library, such as AWS_ACCESS_KEY_ID and "
                     f"AWS_SECRET_ACCESS_KEY or AWS_PROFILE"
                 ) from error
-            raise StorageError(
-                f"the storage {self.url} does not answer: {_reason(error)}"
-            ) from error
+            raise _NoAnswer(f"the storage {self.url} does not answer: {_reason(error)}") from error
 
 
 def _reason(error: BaseException) -> str:

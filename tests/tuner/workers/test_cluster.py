@@ -19,6 +19,7 @@ from tests.conftest import MakeSpec
 from tuner.errors import Interrupted, TunerError
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import load_space
+from tuner.storage.storage import Storage
 from tuner.workers import cluster, nodes
 from tuner.workers import devices as devices_module
 from tuner.workers import ray_session as session_module
@@ -79,7 +80,8 @@ def test_start_workers_makes_one_for_each_device(
     assert (number, slots, device) == expected
     assert (splits, folders) == (("t", "v"), ("states", "starts"))
     assert options == {
-        "dtype": "auto", "is_compiled": False, "decode": None, "gated": False, "is_cluster": False,
+        "dtype": "auto", "is_compiled": False, "decode": None, "gated": False, "storage": "",
+            "is_cluster": False,
     }  # fmt: skip
 
 
@@ -322,8 +324,8 @@ def test_node_that_joins_later_is_checked_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class FakeProbe:
-        def __init__(self, node: Node, folder: Path) -> None:
-            assert folder == tmp_path
+        def __init__(self, node: Node, folder: Path, storage: str | None) -> None:
+            assert (folder, storage) == (tmp_path, None)
             calls.append(f"ask {node.id}")
             self.node, self.answer = node, None
 
@@ -365,6 +367,26 @@ def test_waiting_names_what_the_cluster_lacks(
 ) -> None:
     monkeypatch.setattr(ray, "available_resources", lambda: free)
     assert nodes.waiting_text("h:1", device) == f"waiting for a worker: {text}"
+
+
+def test_node_with_storage_needs_no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It must reach the storage, and find there what the driver wrote."""
+    url, node = f"file://{tmp_path}/bucket", Node("1", "b", 2, 0)
+    answer: dict[str, str] = {}
+    monkeypatch.setattr(ray, "get", lambda reference, timeout: dict(answer))
+
+    def check() -> None:
+        answer.update(nodes._probe("/no/home", "seen", "written", url))
+        nodes._check_answer(node, None, tmp_path, tmp_path / "probe")
+
+    with pytest.raises(TunerError, match=r"cannot use engine.storage: .* is another place there"):
+        check()
+    Storage(url).write("seen", b"")
+    check()
+    (tmp_path / "bucket").rename(tmp_path / "gone")
+    (tmp_path / "bucket").touch()
+    with pytest.raises(TunerError, match=r"node b .* cannot use engine.storage: .*cannot be used"):
+        check()
 
 
 @pytest.mark.parametrize("what", ["Python", "torch", "tuner"])
