@@ -595,9 +595,9 @@ def test_diverged_trial_counts_the_update_it_was_in(
     real = Stack.run
 
     def run(stack: Stack, plan: QuantumPlan) -> Any:
-        losses, norms = real(stack, plan)()
-        (losses if kind == "loss" else norms)[tick] = math.nan
-        return lambda: (losses, norms)
+        measured = real(stack, plan)()
+        (measured.losses if kind == "loss" else measured.norms)[tick] = math.nan
+        return lambda: measured
 
     monkeypatch.setattr(Stack, "run", run)
     (reports,) = run_all(tokens, [make_spec(steps=4, reports=1)])

@@ -93,7 +93,7 @@ def test_conductor_pauses_and_promotes(tmp_path: Path) -> None:
     assert all(job.source == (job.number, job.after) for job in resumed)
 
 
-@pytest.mark.parametrize("scheduler", ["asha", "asha, asha: stop", "hyperband", "median"])
+@pytest.mark.parametrize("scheduler", ["asha", "hyperband"])
 def test_conductor_races_the_defaults(tmp_path: Path, scheduler: str) -> None:
     """Trial 0 is a bad one: it trains to the end only if nothing may stop it."""
     text = SPACE.replace("[1e-4, 1e-1]", "[1e-5, 1e-1]")  # its rate is 1e-3, the best 1e-2
@@ -132,7 +132,8 @@ def test_conductor_compares_models_of_all_sizes_after_equal_compute(
     assert all(t.spec.report_steps[t.place - 1] == t.step for t in trials)
     for trial in trials:
         flops = trial.value("flops", trial.reports[-1])
-        assert flops == pytest.approx(trial.place * 1e9, rel=0.05)
+        rounded = (trial.spec.tokens_per_step + trial.place) * trial.flops(1)  # a last update
+        assert 0 <= flops - trial.place * 10**9 < rounded
         assert board.observation(trial).values.keys() == {
             trial.flops(report.tokens) for report in trial.reports
         }
