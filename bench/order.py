@@ -255,7 +255,7 @@ def _seconds_per_token(spec: TrialSpec, options: argparse.Namespace) -> float:
         times: list[tuple[float, int]] = []
         for report in engine.run([spec]):
             times.append((time.process_time(), report.tokens))
-            if len(times) == 3:
+            if len(times) == 2:
                 break
         engine.stop("0")
     return (times[-1][0] - times[0][0]) / (times[-1][1] - times[0][1])

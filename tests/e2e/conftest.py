@@ -13,7 +13,7 @@ import pytest
 
 from tests.browser import browser as browser
 from tests.e2e.command_process import OWN_PROCESS, Run, plain_environment, run_command
-from tuner.journal.events import Event, Reported, SessionEnded, TrialBegun
+from tuner.journal.events import Reported, SessionEnded, TrialBegun
 from tuner.journal.journal import read_journal
 
 SPACE = """\
@@ -101,8 +101,8 @@ def make_workplace(folder: Path, tracking_uri: str | None = None) -> Workplace:
     return Workplace(folder, tracking_uri)
 
 
-def journal_lines(home: Path, name: str) -> list[Event]:
-    """The journal of a search without times and places, up to the end of its session."""
+def journal_lines(home: Path, name: str) -> list[str]:
+    """The journal of a search without times and places, up to the end of its session, as text."""
     lines = []
     for event in read_journal(home / "searches" / name):
         if isinstance(event, Reported):
@@ -110,7 +110,7 @@ def journal_lines(home: Path, name: str) -> list[Event]:
         if isinstance(event, TrialBegun):  # an earlier search of the home may have an equal trial
             event = replace(event, is_reused=False)
         if not isinstance(event, SessionEnded):
-            lines.append(replace(event, time_ms=0))
+            lines.append(repr(replace(event, time_ms=0)))
     return lines
 
 

@@ -14,7 +14,7 @@ import pytest
 from model.engine.report import Report, Status
 from tests.tuner.simulated_search import FACTS, space_of, trained
 from tests.tuner.workers.scripted_workers import Clock
-from tuner.conductor.clock import CLOCKS
+from tuner.conductor.clock import SECONDS, TOKENS
 from tuner.conductor.conductor import Conductor
 from tuner.conductor.trial import Trial
 from tuner.driver import driver as driver_module
@@ -23,7 +23,7 @@ from tuner.driver.observer import SearchObserver, TrackerObserver, ViewObserver
 from tuner.driver.view import SilentView
 from tuner.errors import Replaced
 from tuner.journal.epoch import Epoch, newest
-from tuner.journal.events import Event, SearchBegun, SessionBegun, TrialFailed
+from tuner.journal.events import SearchBegun, SessionBegun
 from tuner.journal.journal import Journal, read_journal
 from tuner.journal.journaled_search import JournaledSearch
 from tuner.journal.repeat import repeat, restored_decisions
@@ -197,9 +197,9 @@ def test_driver_journals_before_it_acts(
     ]  # fmt: skip
     assert lengths == [(0, 4)]
     before = len(setting.worker_calls)
-    driver.record([(0, setting.batch(0, 0))])
-    assert lengths[1] == (before, 6)
-    assert [e.kind for e in read_journal(tmp_path / "lm-1")][4:] == ["report"] * 2
+    driver.record([(0, setting.batch(0, 1))])
+    assert lengths[1] == (before, 7)
+    assert [e.kind for e in read_journal(tmp_path / "lm-1")][4:] == ["report", "report", "trial"]
     assert len(setting.worker_calls) > before
 
 
@@ -621,8 +621,8 @@ class Arrivals:
         self._steps: dict[int, int] = {}  # segment → step of its newest report
         self._ended: set[int] = set()  # segments
 
-    def run(self) -> list[Event]:
-        """Run the search; return the events of its journal, without their times."""
+    def run(self) -> list[str]:
+        """Run the search; return the events of its journal, without their times, as text."""
         driver = self._setting.driver
         driver._watchdog = dog = ScriptedWatchdog()  # type: ignore[assignment]
         driver.begin()
@@ -637,7 +637,7 @@ class Arrivals:
         driver.close()
         self._setting.journal.close()
         events = read_journal(self._setting.journal.path.parent)
-        return [dataclasses.replace(event, time_ms=0) for event in events]
+        return [repr(dataclasses.replace(event, time_ms=0)) for event in events]
 
     def _news(self, assignment: Assignment) -> ReportBatch:
         number, segment = assignment.number, assignment.segment
@@ -656,25 +656,24 @@ class Arrivals:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("clock", CLOCKS)
-@pytest.mark.parametrize("scheduler", ["asha", "hyperband", "pbt"])
+@pytest.mark.parametrize(("scheduler", "clock"), [("asha", SECONDS), ("pbt", TOKENS)])
 def test_search_in_order_does_not_depend_on_timing(
     tmp_path: Path, scheduler: str, clock: str
 ) -> None:
     """Its journal is the same, line by line, whichever reports come first and whoever dies."""
-    space = space_of(tmp_path, f"trials: 12, sampler: random, scheduler: {scheduler}")
+    space = space_of(tmp_path, f"trials: 8, sampler: random, scheduler: {scheduler}")
     journals = []
-    for seed in range(4):
+    for seed in range(3):
         conductor = Conductor(space, FACTS, 3, clock=clock)
         setting = Setting(tmp_path / str(seed), conductor)
-        journals.append(Arrivals(setting, random.Random(seed), deaths=0.02 * seed).run())
-    assert any(isinstance(event, TrialFailed) for event in journals[0])
-    assert journals[1:] == journals[:1] * 3
+        journals.append(Arrivals(setting, random.Random(seed), deaths=0.03 * seed).run())
+    assert any(line.startswith("TrialFailed") for line in journals[0])
+    assert journals[1:] == journals[:1] * 2
 
 
 def test_search_without_order_depends_on_timing(tmp_path: Path) -> None:
     """So that the test above can fail."""
-    space = space_of(tmp_path, "trials: 12, sampler: random")
+    space = space_of(tmp_path, "trials: 8, sampler: random")
     settings = [
         Setting(tmp_path / str(seed), Conductor(space, FACTS, 3), in_order=False)
         for seed in range(2)
