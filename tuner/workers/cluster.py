@@ -19,12 +19,7 @@ _WAIT_SECONDS = 0.05  # between two calls of a function that waits
 
 
 def start_workers(
-    devices: Devices,
-    corpus: Corpus,
-    folders: tuple[str, str],
-    *,
-    gated: bool = False,
-    storage: str = "",
+    devices: Devices, corpus: Corpus, folders: tuple[str, str], *, storage: str = ""
 ) -> list[Any]:
     """Start an actor for each device; Ray restarts an actor that dies.
 
@@ -32,7 +27,6 @@ def start_workers(
         devices: devices to train on.
         corpus: data of the trials.
         folders: folder of the checkpoints, and folder of the warm starts.
-        gated: True if the workers hold reports back until `Worker.release_reports`.
         storage: as for `Worker`.
 
     Returns:
@@ -48,7 +42,6 @@ def start_workers(
         dtype=devices.dtype,
         is_compiled=devices.is_compiled,
         decode=decode,
-        gated=gated,
         storage=storage,
         is_cluster=devices.is_cluster,
     )
@@ -102,7 +95,6 @@ def make_workers(
     dtype: str = "float32",
     is_compiled: bool = False,
     decode: Callable[[list[int]], str] | None = None,
-    gated: bool = False,
     storage: str = "",
     is_cluster: bool = False,
 ) -> list[Any]:
@@ -117,7 +109,6 @@ def make_workers(
         dtype: as for `Worker`.
         is_compiled: as for `Worker`.
         decode: as for `Worker`.
-        gated: as for `Worker`.
         storage: as for `Worker`.
         is_cluster: True to spread the actors over the nodes of a cluster, and to let Ray's
             scheduler count the core or GPU of each. On one machine the search has all cores.
@@ -142,7 +133,7 @@ def make_workers(
         max_restarts=-1,
         max_task_retries=0,  # the client repeats calls: it knows which report it has
     )
-    options = {"dtype": dtype, "is_compiled": is_compiled, "gated": gated, "storage": storage}
+    options = {"dtype": dtype, "is_compiled": is_compiled, "storage": storage}
     return [actor.remote(data, slots, device, folders, options) for _ in range(number)]
 
 
