@@ -295,11 +295,11 @@ def on_paper(largest: dict[str, float], slots: int = 1024) -> list[str]:
     megabytes = largest["megabytes_per_slot"] * largest["slots"] / largest["clients"]
     per_second = 1e3 / largest["driver_ms_per_report"]
     return [
-        f"On paper, {slots:,} slots: {clients} clients of {seconds:.1f} s and {megabytes:.0f} MB each, as "
-        f"measured with {largest['slots']:.0f} slots, are {clients * seconds:.0f} s of a core and "
-        f"{clients * megabytes / 1e3:.1f} GB; the driver, one thread with "
-        f"{largest['driver_ms_per_report']:.1f} ms a report, takes {per_second:,.0f} reports/s, so each "
-        f"slot may report every {slots / per_second:.1f} s.",
+        f"On paper, {slots:,} slots: {clients} clients of {seconds:.1f} s and {megabytes:.0f} MB "
+        f"each, as measured with {largest['slots']:.0f} slots, are {clients * seconds:.0f} s of a "
+        f"core and {clients * megabytes / 1e3:.1f} GB; the driver, one thread with "
+        f"{largest['driver_ms_per_report']:.1f} ms a report, takes {per_second:,.0f} reports/s, so "
+        f"each slot may report every {slots / per_second:.1f} s.",
     ]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import tuner
@@ -27,6 +27,12 @@ from tuner.option_types import (
 )
 
 SHELLS = ("bash", "zsh", "fish")
+_JOBS = {  # commands for searches that other processes run
+    "status": "say how far searches are",
+    "attach": "show the live view of a search that another process runs",
+    "logs": "print what a submitted search has printed",
+    "stop": "end a search that another process runs; it can go on later",
+}
 EXPORTS = ("hf", "gguf", "torch")
 _RUN = "run id, or SEARCH/TRIAL such as lm-1/13 (default: the best trial)"
 
@@ -111,25 +117,10 @@ def _parser() -> argparse.ArgumentParser:
 
     search = command("search", "find the best hyperparameters", common, space, home)
     _add_search(search)
-    text = "begin or go on with a search in a process of its own, which outlives the terminal"
-    _add_search(command("submit", text, common, space, home))
-    for name, text in (
-        ("status", "say how far searches are"),
-        ("attach", "show the live view of a search that another process runs"),
-        ("logs", "print what a submitted search has printed"),
-        ("stop", "end a search that another process runs; it can go on later"),
-    ):
-        _add_job(command(name, text, common, home), name)
+    _add_jobs(command, common, space, home)
     _add_replay(command("replay", "retrain a trial and verify that it reproduces", common, home))
     text = "upload events that MLflow missed"
-    sync = command("sync", text, common, home)
-    sync.add_argument(
-        "search",
-        nargs="?",
-        type=search_name,
-        metavar="NAME",
-        help="name of a search (default: all searches)",
-    )
+    _add_job(command("sync", text, common, home), "sync")
     _add_ui(command("ui", "compare the runs in MLflow", debug, home))
     text = "explain a search space without running it"
     validate = command("validate", text, common, space, home)
@@ -352,20 +343,29 @@ def _add_search(search: argparse.ArgumentParser) -> None:
         )  # fmt: skip
 
 
+def _add_jobs(
+    command: Callable[..., argparse.ArgumentParser],
+    common: argparse.ArgumentParser,
+    space: argparse.ArgumentParser,
+    home: argparse.ArgumentParser,
+) -> None:
+    text = "begin or go on with a search in a process of its own, which outlives the terminal"
+    _add_search(command("submit", text, common, space, home))
+    for name, text in _JOBS.items():
+        _add_job(command(name, text, common, home), name)
+
+
 def _add_job(job: argparse.ArgumentParser, name: str) -> None:
-    """Add the options of a command for a search that another process runs."""
+    """Add the options of a command for a search that another process runs, or ran."""
+    may_be_all = name in {"status", "sync"}
     job.add_argument(
-        "search", type=search_name, metavar="NAME", nargs="?" if name == "status" else None,
-        help="name of the search" + (" (default: all searches)" if name == "status" else ""),
+        "search", type=search_name, metavar="NAME", nargs="?" if may_be_all else None,
+        help="name of the search" + (" (default: all searches)" if may_be_all else ""),
     )  # fmt: skip
     if name == "logs":
-        job.add_argument(
-            "-f", "--follow", action="store_true", help="go on until the search ends"
-        )
+        job.add_argument("-f", "--follow", action="store_true", help="go on until the search ends")
     if name == "stop":
-        job.add_argument(
-            "--now", action="store_true", help="do not wait for the reports under way"
-        )
+        job.add_argument("--now", action="store_true", help="do not wait for the reports under way")
 
 
 def _add_delete(delete: argparse.ArgumentParser) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from model.engine.active_stack import shape_of
 from model.network import block, head
 from model.network.coordinates import QUANTITIES, coordinates
-from model.network.transformer import LanguageModel, initial_weight, place_parameter
+from model.network.transformer import initial_weight, place_parameter
 from model.optimizers.adamw_compiled import CompiledAdamW
 from model.optimizers.adamw_fused import adamw_
 from model.optimizers.registry import coefficients
@@ -298,7 +298,9 @@ def test_target_of_the_same_shape_changes_no_bits_of_an_update(path: str) -> Non
     optimizer, run = PATHS[path]
     plain = Architecture(vocab_size=50, context_length=8, **TARGET)
     same = proxy(**TARGET)
-    one, other = (run(Matrices(a, 1, CPU, torch.float32), rows_of(optimizer)) for a in (plain, same))
+    one, other = (
+        run(Matrices(a, 1, CPU, torch.float32), rows_of(optimizer)) for a in (plain, same)
+    )
     assert torch.equal(one, other)
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from tests.model.test_files import umask
 from tuner.cli import main
-from tuner.publish.optuna_dashboard import StudyStore, study_url
 from tuner.home import Home
+from tuner.publish.optuna_dashboard import StudyStore, study_url
 from tuner.space.objective import Objective
 from tuner.tracking.store import open_client
 

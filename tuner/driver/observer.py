@@ -17,12 +17,12 @@ from tuner.conductor.conductor import Conductor
 from tuner.conductor.outcome import Outcome
 from tuner.conductor.trial import Trial
 from tuner.driver.catch_up import catch_up
-from tuner.publish.optuna_dashboard import StudyStore
 from tuner.driver.view import View
 from tuner.journal.journaled_search import JournaledSearch
+from tuner.publish.optuna_dashboard import StudyStore
 from tuner.results.optuna_export import study_trial
-from tuner.tracking.metrics import PROGRESS
 from tuner.storage.mirror import JournalMirror
+from tuner.tracking.metrics import PROGRESS
 from tuner.tracking.runs import trial_tags
 from tuner.tracking.tracker import Tracker
 from tuner.workers.load import MetricsPoller

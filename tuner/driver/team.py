@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from tuner.workers.ray_session import RaySession
 
 
-
 class Order(NamedTuple):
     """Order in which reports are taken.
 

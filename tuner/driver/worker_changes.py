@@ -1,4 +1,4 @@
-"""What follows when a worker comes, dies or is back: who trains its trials, and which of them fail."""
+"""What follows when a worker comes, dies or is back: who trains its trials, which of them fail."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class WorkerChanges:
                 )
 
     def _give_up(self, worker: int, reason: str) -> None:
-        """Let other workers train the trials of one that does not come back; without any they fail."""
+        """Let other workers train the trials of one that does not come back, or fail them."""
         trials, why = self._orders.of_worker(worker), self._reasons.get(worker, _NO_REASON)
         if self._orders.give_up(worker):
             for number in trials:

@@ -81,9 +81,7 @@ class SearchStatus:
         return asdict(self)
 
 
-def _of_board(
-    board: Board, name: str, state: str, driver: str, newest_time: float
-) -> SearchStatus:
+def _of_board(board: Board, name: str, state: str, driver: str, newest_time: float) -> SearchStatus:
     is_on, best = state == "running", board.best
     value = math.inf if best is None else board.value(best)
     return SearchStatus(

@@ -135,7 +135,7 @@ def submit_to_ray(name: str, home: Home, arguments: Sequence[str], address: str)
             f"jobs of Ray need its dashboard ({error}); run pip install 'ray[default]' here and "
             f"on the head of the cluster"
         ) from error
-    where, line = shlex.quote(os.getcwd()), shlex.join(command)
+    where, line = shlex.quote(str(Path.cwd())), shlex.join(command)
     attempt = time.strftime("%Y%m%d-%H%M%S")
     try:
         client = JobSubmissionClient(address)

@@ -1,4 +1,4 @@
-"""Lines of a journal: events as JSON, each with a checksum and the digest of the lines before it."""
+"""Lines of a journal: events as JSON, with a checksum and the digest of the lines before."""
 
 from __future__ import annotations
 

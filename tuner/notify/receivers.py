@@ -24,7 +24,7 @@ import yaml
 from tuner.errors import TunerError
 from tuner.notify.message import Message
 
-SECRET = "TUNER_WEBHOOK_SECRET"  # environment variable  # noqa: S105
+SECRET = "TUNER_WEBHOOK_SECRET"  # environment variable
 _PREFIX = "whsec_"
 _TIMEOUT_SECONDS = 10.0
 

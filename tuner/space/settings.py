@@ -287,9 +287,7 @@ class SearchConfig(Frozen):
     perturb_reports: int = Field(default=2, ge=1, le=10_000)
     seed: int = Field(default=0, ge=0, lt=2**32)
     # left out of journals, as `engine.compile`
-    defaults: DefaultsMode = Field(
-        default="full", exclude_if=lambda value: value == "full"
-    )
+    defaults: DefaultsMode = Field(default="full", exclude_if=lambda value: value == "full")
     try_first: tuple[Mapping[str, Value], ...] = ()
     order: Literal["auto", "tokens", "arrival"] = "auto"
     max_tokens: int | None = Field(default=None, ge=1)

@@ -134,8 +134,8 @@ class JournalMirror:
     def _run(self) -> None:
         pause = _PERIOD_SECONDS
         while not self._over.wait(pause) and not self._is_lost:
-            pause = _PERIOD_SECONDS if self._try(self._send) else min(
-                2 * pause, _LONGEST_PAUSE_SECONDS
+            pause = (
+                _PERIOD_SECONDS if self._try(self._send) else min(2 * pause, _LONGEST_PAUSE_SECONDS)
             )
         if not self._is_lost and self._try(self._send):
             self._try(lambda: self._write_epoch(has_ended=True))

@@ -700,7 +700,9 @@ def test_driver_ends_when_another_process_asks(
         with pytest.raises(SearchHalted):
             driver.tick()
     assert driver.halted == "stopped"
-    assert "'tuner stop' was called" in setting.view.texts[-1 if request_ is StopRequest.NOW else -3]
+    assert (
+        "'tuner stop' was called" in setting.view.texts[-1 if request_ is StopRequest.NOW else -3]
+    )
 
 
 def test_run_of_the_search_says_how_far_it_is(setting: Setting) -> None:

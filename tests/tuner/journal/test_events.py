@@ -100,7 +100,7 @@ def test_events_come_back_from_a_journal(tmp_path: Path, make_spec: MakeSpec) ->
 def test_events_of_another_version_are_refused_in_one_sentence(
     tmp_path: Path, line: int, old: str, new: str
 ) -> None:
-    body = LINES[line][: -_CRC] + "}"
+    body = LINES[line][:-_CRC] + "}"
     assert old in body
     changed = text_of(json.loads(body.replace(old, new))).decode().rstrip("\n")
     folder = write(tmp_path / "lm-1", LINES[1], changed)

@@ -313,9 +313,7 @@ def test_journal_is_compared_with_its_recorded_digest(tmp_path: Path) -> None:
 
 def test_journal_covers_lines_of_an_earlier_version(tmp_path: Path) -> None:
     """They have no digests, but the first line of this version covers them."""
-    old = [
-        line_of({"event": "failure", "number": n, "reason": "", "time_ms": 1}) for n in (0, 1)
-    ]
+    old = [line_of({"event": "failure", "number": n, "reason": "", "time_ms": 1}) for n in (0, 1)]
     path = tmp_path / JOURNAL_FILE
     path.write_bytes(b"".join(old))
     assert numbers(tmp_path) == [0, 1]

@@ -123,7 +123,9 @@ def test_hashes_of_shipped_spaces_stay(tmp_path: Path, name: str) -> None:
     facts = DataFacts(2048, 1_000_000, 100_000, "data", "tokenizer", has_pairs=space.data.pairs)
     hashed = space.model_copy(update={"init_from": None}).spec(space.defaults(), facts, 0)
     if hashed.data.files:  # absolute paths
-        hashed = hashed.model_copy(update={"data": hashed.data.model_copy(update={"files": ("f",)})})
+        hashed = hashed.model_copy(
+            update={"data": hashed.data.model_copy(update={"files": ("f",)})}
+        )
     assert hashed.hash[:16] == HASHES[name]
 
 
