@@ -122,8 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     text = "upload events that MLflow missed"
     _add_job(command("sync", text, common, home), "sync")
     _add_ui(command("ui", "compare the runs in MLflow", debug, home))
-    text = "explain a search space without running it"
-    validate = command("validate", text, common, space, home)
+    validate = command("validate", "explain a search space without running it", common, space, home)
     validate.add_argument(
         "--plot", metavar="FILE.png", help="draw the learning rates of the space to this file"
     )
