@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tuner.workers.products import ProductsMeasurement
     from tuner.workers.ray_session import RaySession
 
+
 @dataclass(frozen=True)
 class Team:
     """Workers of a session.

@@ -11,7 +11,6 @@ from pydantic import Field, field_validator, model_validator
 from tuner.formatting import in_seconds, listed, shown
 from tuner.space.parameter import Frozen, Value
 
-
 _URL = re.compile(r"(?!file://[^/])[a-z][a-z0-9+.-]*://[^\s?#*\[\]]*[^\s?#*\[\]/]/*")
 _SECRET = re.compile(r"[^@]*://[^@/]*:.*@|.*[?&#]")  # user:password@, or options
 

@@ -78,7 +78,9 @@ class States:
         self._works: dict[str, _Work] = {}  # by trial; the first one waits longest
         self._is_sending = False
         self._changed = threading.Condition()
-        self._sent: dict[str, set[int]] = {}  # steps of the states in storage, of trials trained here
+        self._sent: dict[
+            str, set[int]
+        ] = {}  # steps of the states in storage, of trials trained here
         if self.has_storage:
             threading.Thread(target=self._send_all, name="states", daemon=True).start()
 

@@ -131,9 +131,7 @@ def test_journal_is_sent_and_restored(
     restore(url, home, "lm-1", said.append)  # it has begun here: nothing is copied
     restore(url, home, "lm-9", said.append)
     restore(None, home, "lm-8", said.append)
-    assert said == [
-        f"{url} has lm-1: its journal, 4 events, was copied to {home.search('lm-1')}"
-    ]
+    assert said == [f"{url} has lm-1: its journal, 4 events, was copied to {home.search('lm-1')}"]
     assert read_journal(home.search("lm-1")) == read_journal(tmp_path / "one" / "searches" / "lm-1")
     assert not home.search("lm-9").exists()
 
@@ -144,7 +142,9 @@ def test_journal_is_sent_and_restored(
     assert copy_in(url) == data(two)
     storage = Storage(f"{url}/lm-1")
     assert storage.names("journal") == ["0002"]  # it has the lines of the first as well
-    assert [json.loads(storage.read(f"epochs/{n}"))["ended"] for n in ("0001", "0002")] == [True] * 2
+    assert [json.loads(storage.read(f"epochs/{n}"))["ended"] for n in ("0001", "0002")] == [
+        True
+    ] * 2
 
 
 def test_driver_that_is_replaced_writes_nothing_more(
@@ -234,7 +234,9 @@ def test_storage_that_is_down_is_said_and_gets_all_later(
     assert copy_in(url) == data(one)
     one.switch.is_down = True
     one.note(3)
-    assert (one.end() or "").endswith("off; it lacks the end of the journal, which a resumed search sends")
+    assert (one.end() or "").endswith(
+        "off; it lacks the end of the journal, which a resumed search sends"
+    )
 
 
 def test_mirroring_says_what_was_not_sent(url: str, tmp_path: Path) -> None:
