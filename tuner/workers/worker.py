@@ -172,7 +172,7 @@ class Worker:
         source = assignment.source
         if self._states.has_storage:
             try:
-                start = spec.init_from and spec.init_from.sha256
+                start = None if spec.init_from is None else spec.init_from.sha256
                 await asyncio.to_thread(self._states.fetch_all, source, start)
             except StorageError as error:
                 self._refuse(segment, str(error))
