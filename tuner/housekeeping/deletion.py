@@ -68,7 +68,7 @@ class Deletion:
             counted(len(self.runs), "run") if self.runs else "",
             counted(len(self.folders), "folder") if self.folders else "",
             "its copy for Optuna" if self.study else "",
-            self.storage or "",
+            "its folder in the storage" if self.storage else "",
             *map(version_text, self.deleted_versions),
         ]
         return f"the search {self.search}: {listed(filter(None, parts), 'and') or 'nothing'}"

@@ -3,9 +3,9 @@
     {url}/epochs/0002                    the driver that claimed it, with its heartbeat
     {url}/journal/0002/00000001.jsonl    lines of the journal of that driver, in order
 
-Only one driver can create an epoch. Each driver sends its journal to a folder of its own, all earlier
-lines first; the newest folder is the journal. So what a driver still sends that was cut off for a
-while, and does not know yet that it was replaced, reaches a folder that nobody reads any more.
+Only one driver can create an epoch. Each driver sends its journal to a folder of its own, all
+earlier lines first; the newest folder is the journal. So what a driver still sends that was cut off
+for a while, and does not know yet that it was replaced, reaches a folder that nobody reads.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ _LONGEST_REASON = 200
 _START = "start it, or correct engine.storage and the endpoint in the environment"
 
 
-class _NoAnswer(StorageError):
+class _NoAnswerError(StorageError):
     """A storage does not answer, for a reason that its library names."""
 
 
@@ -59,8 +59,8 @@ class Storage:
             ) from error
         except ValueError as error:
             raise StorageError(
-                f"engine.storage is {self.url}, and fsspec knows no {protocol}://; use s3://, gs://, "
-                f"abfs:// or file://"
+                f"engine.storage is {self.url}, and fsspec knows no {protocol}://; use s3://, "
+                f"gs://, abfs:// or file://"
             ) from error
 
     def read(self, name: str) -> bytes:
@@ -230,7 +230,7 @@ class Storage:
                 f"the storage {self.url} did not answer within {seconds:.0f} seconds; {_START}"
             )
         for error in errors:
-            if isinstance(error, _NoAnswer):
+            if isinstance(error, _NoAnswerError):
                 raise StorageError(f"{error}; {_START}") from error
             raise error
 
@@ -273,7 +273,9 @@ class Storage:
                     f"configuration of its library, such as AWS_ACCESS_KEY_ID and "
                     f"AWS_SECRET_ACCESS_KEY or AWS_PROFILE"
                 ) from error
-            raise _NoAnswer(f"the storage {self.url} does not answer: {_reason(error)}") from error
+            raise _NoAnswerError(
+                f"the storage {self.url} does not answer: {_reason(error)}"
+            ) from error
 
 
 def _reason(error: BaseException) -> str:

@@ -97,7 +97,7 @@ def test_deletion_includes_the_storage(home: Home, tmp_path: Path) -> None:
     with closing(Journal.open(home.search("lm-1"))) as journal:
         journal.append(SearchBegun(SPACE.model_copy(update={"engine": engine}), "", FACTS))
     plan = plan_deletion("lm-1", home)
-    assert f"{url}/lm-1" in plan.description
+    assert plan.description.endswith("and its folder in the storage")
     assert plan.as_json["storage"] == f"{url}/lm-1"
     delete_search("lm-1", home=home)
     assert Storage(url).names() == ["lm-2"]
