@@ -60,7 +60,7 @@ from parts.cluster.searches import (
 from parts.processes import ProcessTimes
 
 ROOT = Path(__file__).resolve().parents[1]
-TRIALS, TOKENS = 4, 400_000
+TRIALS, TOKENS = 6, 200_000
 ELASTIC_TRIALS = 10
 QUICK_TRIALS, QUICK_TOKENS = 3, 6_000
 DEADLINE_SECONDS = 5
@@ -142,14 +142,16 @@ class Bench:
         """
         nodes = self.nodes(1, 1, 1)
         search = self.start(kind, workers)
-        search.reports(5 * workers)  # a quarter of a trial each
+        search.reports(3 * workers)
         victim = next(node for node in nodes[1:] if node.has_worker)
         at = fault(victim, search)
         equal = self.finish(search)
-        noticed = min((t for t, line in search.lines if any(x in line for x in LOST)), default=at)
+        times = [t for t, line in search.lines if any(text in line for text in LOST)]
+        if not times:
+            raise RuntimeError(f"the search ended before it noticed the fault: {search.lines[-5:]}")
         return search, {
             **equal,
-            "noticed_seconds": noticed - at,
+            "noticed_seconds": times[0] - at,
             "next_report_seconds": next_report_seconds(search.events, at),
             "report_interval_seconds": interval(search.events),
         }
