@@ -278,7 +278,6 @@ class Bench:
         phase(30)
         for number in (2, 3):
             self.network.nodes[number].kill()
-        search.line("its trials go on in other workers")
         phase(10)
         equal = self.finish(search)
         events = search.events
