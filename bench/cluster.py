@@ -4,7 +4,7 @@
     python bench/cluster.py --only killed drained  some of them
     python bench/cluster.py --tokens 200_000       shorter trials
     python bench/cluster.py --quick                three short trials on two nodes, as a test
-    python bench/cluster.py --out FILE.json        also write the numbers
+    python bench/cluster.py --out FILE.json        also write the numbers; those of other scenarios stay
 
 Each node is a network, mount, host name and process namespace of this machine with Ray started by
 `ray start` (parts/cluster/namespaces.py), so a cable can be pulled and a folder be missing. They
@@ -43,6 +43,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,7 @@ from parts.cluster.searches import (
 from parts.processes import ProcessTimes
 
 ROOT = Path(__file__).resolve().parents[1]
-TRIALS, TOKENS = 4, 400_000
-ELASTIC_TRIALS = 10
+TRIALS, TOKENS = 6, 200_000
 QUICK_TRIALS, QUICK_TOKENS = 3, 6_000
 DEADLINE_SECONDS = 5
 ROUNDS = 2
@@ -95,9 +95,9 @@ class Bench:
         self.local = Trained({}, {})
         self._count = 0
 
-    def search_here(self, trials: int) -> None:
+    def search_here(self) -> None:
         """Run the search without a cluster: what the others are compared with."""
-        words = command("here", trials, self.tokens, 2)
+        words = command("here", TRIALS, self.tokens, 2)
         folder, variables = self.network.folder, self.network.environment
         done = subprocess.run(
             words, cwd=folder, env=variables, capture_output=True, text=True, check=False
@@ -107,11 +107,11 @@ class Bench:
         search = self.home / "searches" / "here"
         self.local = Trained.of(RunningSearch.events_of(search))
 
-    def start(self, kind: str, workers: int, trials: int = TRIALS) -> RunningSearch:
+    def start(self, kind: str, workers: int) -> RunningSearch:
         """Start the search on the head of the cluster."""
         self._count += 1
         name = f"{kind}-{self._count}"
-        words = command(name, trials, self.tokens, workers, self.network.address)
+        words = command(name, TRIALS, self.tokens, workers, self.network.address)
         process = self.network.nodes[1].popen(
             words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
@@ -142,14 +142,16 @@ class Bench:
         """
         nodes = self.nodes(1, 1, 1)
         search = self.start(kind, workers)
-        search.reports(5 * workers)  # a quarter of a trial each
+        search.reports(3 * workers)
         victim = next(node for node in nodes[1:] if node.has_worker)
         at = fault(victim, search)
         equal = self.finish(search)
-        noticed = min((t for t, line in search.lines if any(x in line for x in LOST)), default=at)
+        times = [t for t, line in search.lines if any(text in line for text in LOST)]
+        if not times:
+            raise RuntimeError(f"the search ended before it noticed the fault: {search.lines[-5:]}")
         return search, {
             **equal,
-            "noticed_seconds": noticed - at,
+            "noticed_seconds": times[0] - at,
             "next_report_seconds": next_report_seconds(search.events, at),
             "report_interval_seconds": interval(search.events),
         }
@@ -256,7 +258,7 @@ class Bench:
     def elastic(self) -> dict[str, Any]:
         """The search begins on one node; two others join it, and are killed."""
         self.nodes(1)
-        search = self.start("elastic", 3, ELASTIC_TRIALS)
+        search = self.start("elastic", 3)
         marks = []
 
         def phase(number: int) -> None:
@@ -266,18 +268,17 @@ class Bench:
             marks.append((begin, time.time()))
 
         search.reports(1)
-        phase(20)
+        phase(10)
         for number in (2, 3):
             self.network.start(number)
         until = time.time() + 120
         while not all(self.network.nodes[n].has_worker for n in (2, 3)) and time.time() < until:
             time.sleep(0.2)
         search.reports(len(reports(search.events)) + 3)
-        phase(40)
+        phase(30)
         for number in (2, 3):
             self.network.nodes[number].kill()
-        search.line("its trials go on in other workers")
-        phase(20)
+        phase(10)
         equal = self.finish(search)
         events = search.events
         rates = [tokens_per_second(events, *mark) for mark in marks]
@@ -416,6 +417,12 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def write(results: dict[str, Any], out: Path | None) -> None:
+    """Write the numbers to a file, if there is one."""
+    if out:
+        out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
 def main() -> int:
     """Run the scenarios, print a table, and write the numbers."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -426,6 +433,8 @@ def main() -> int:
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))  # the nodes end, too
     results: dict[str, Any] = {}
+    if options.out and options.out.exists() and not options.quick:
+        results = json.loads(options.out.read_text())
     # not in /tmp, which each node has for itself
     with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="tuner-cluster-") as temporary:
         folder = Path(temporary)
@@ -439,14 +448,15 @@ def main() -> int:
         else:
             with Network(folder, variables) as network:
                 bench = Bench(network, options.tokens)
-                bench.search_here(ELASTIC_TRIALS if "elastic" in options.only else TRIALS)
+                bench.search_here()
                 for name in options.only:
-                    results[name] = getattr(bench, name)()
+                    values = getattr(bench, name)()
+                    load, date = os.getloadavg()[0], f"{datetime.now(UTC):%Y-%m-%d}"
+                    results[name] = {**values, "tokens": options.tokens, "load": load, "date": date}
                     print(f"{name}: {json.dumps(results[name])}", file=sys.stderr, flush=True)
-            results |= {"tokens": options.tokens, "load": os.getloadavg()[0]}
+                    write(results, options.out)
     print(table(results))
-    if options.out:
-        options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write(results, options.out)
     return 0
 
 

@@ -12,7 +12,12 @@ from typing import Any
 
 import pytest
 import ray
-from ray.exceptions import AuthenticationError, GetTimeoutError, RayError
+from ray.exceptions import (
+    ActorUnavailableError,
+    AuthenticationError,
+    GetTimeoutError,
+    RayError,
+)
 
 from model.corpus.corpus import Corpus
 from tests.conftest import MakeSpec
@@ -317,6 +322,22 @@ def test_node_that_cannot_train_is_named(
     monkeypatch.setattr(ray, "get", get)
     with pytest.raises(TunerError, match=f"node b \\(10.0.0.2\\) .*{text}"):
         nodes._check_answer(Node("1", "b (10.0.0.2)", 2, 0), None, tmp_path, tmp_path / "probe")
+
+
+def test_environment_is_that_of_the_process_that_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer of a process on a node that was lost never comes."""
+    answers = iter([ActorUnavailableError("lost", None), {"device": "cpu: new"}])
+
+    def get(reference: Any) -> Any:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(ray, "get", get)
+    worker = SimpleNamespace(environment=SimpleNamespace(remote=lambda: None))
+    environments = cluster.Environments([worker])
+    assert environments.choose(0) == environments.first == {"device": "cpu: new"}
 
 
 def test_node_that_joins_later_is_checked_once(
