@@ -18,7 +18,9 @@ from model.spec.architecture import is_decayed
 from model.spec.multipliers import PLAIN, Multipliers
 
 Parts = tuple[slice, ...]
-UNIT = 64  # `Matrices` aligns each tensor to 64: 64 parameters have one decay, and one of each factor
+UNIT = (
+    64  # `Matrices` aligns each tensor to 64: 64 parameters have one decay, and one of each factor
+)
 
 
 class Hidden(NamedTuple):
@@ -163,7 +165,10 @@ class Layout:
             units = [(part.stop - part.start) // UNIT for part in self.tensors]
             columns = zip(*((m.rate, m.decay, m.eps) for m in self.multipliers), strict=True)
             self._factors[device] = UnitFactors(
-                *(torch.tensor(c).repeat_interleave(torch.tensor(units)).to(device) for c in columns)
+                *(
+                    torch.tensor(c).repeat_interleave(torch.tensor(units)).to(device)
+                    for c in columns
+                )
             )
         return self._factors[device]
 

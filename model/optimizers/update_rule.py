@@ -154,9 +154,7 @@ def _coupled_decays(c: Coefficients, layout: Layout) -> list[tuple[Any, Parts]]:
     ]
 
 
-def _add(
-    x: Tensor, theta: Tensor, decay: Any, parts: Parts, factors: Tensor | None = None
-) -> None:
+def _add(x: Tensor, theta: Tensor, decay: Any, parts: Parts, factors: Tensor | None = None) -> None:
     """Add λ·θ to some parts of the last dimension of `x`, in place; λ has a factor per unit."""
     if not _is_on(decay):
         return
