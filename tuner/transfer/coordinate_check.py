@@ -155,7 +155,9 @@ def _measure(specs: Sequence[TrialSpec], corpus: Corpus, device: str, num_steps:
 
     a = specs[0].architecture
     length = a.context_length
-    tokens = np.asarray(corpus.splits[1][: _SEQUENCES * length], np.int64)
+    validation = corpus.splits[1]
+    assert isinstance(validation, np.ndarray), "tokens of a language model"
+    tokens = validation[: _SEQUENCES * length].astype(np.int64)
     ids = torch.from_numpy(tokens[: len(tokens) // length * length]).view(1, -1, length)
     found: dict[int, dict[str, float]] = {}
     with TemporaryDirectory(prefix="tuner-check-") as folder:
