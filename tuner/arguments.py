@@ -148,8 +148,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_clean(command("clean", "delete files that no search needs", common, home))
     _add_generate(command("generate", "generate text with trained trials", common, home))
     _add_export(command("export", "export a trained trial to other tools", common, home))
-    text = "measure whether the proxy of a search stands for its target"
-    _add_transfer(command("transfer", text, common, home))
+    _add_transfer(
+        command("transfer", "measure whether a search's proxy stands for its target", common, home)
+    )
     command("doctor", "check the installation", common, home)
     text = "print a script with which a shell completes commands, options and names of searches"
     completion = command("completion", text, debug)

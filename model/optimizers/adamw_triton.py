@@ -134,9 +134,9 @@ def _adamw(  # type: ignore[no-untyped-def]
     decay = tl.load(row + tl.load(decays + unit, mask=inside, other=0), mask=inside)
     if HAS_FACTORS:  # of rate, decay and eps, one after the other
         units = size // _UNIT
-        rate = rate * tl.load(factors + unit, mask=inside)
-        decay = decay * tl.load(factors + units + unit, mask=inside)
-        eps = eps * tl.load(factors + 2 * units + unit, mask=inside)
+        rate = rate * tl.load(factors + unit, mask=inside, other=1.0)
+        decay = decay * tl.load(factors + units + unit, mask=inside, other=1.0)
+        eps = eps * tl.load(factors + 2 * units + unit, mask=inside, other=1.0)
     step = tl.div_rn(step, root + eps)
     weight = tl.load(theta + place, mask=inside)
     step = step + decay * weight

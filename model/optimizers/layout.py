@@ -122,7 +122,9 @@ class Layout:
                 factor = multipliers.get(name, PLAIN).muon
                 hidden.setdefault(((shape[0], shape[1]), factor), []).append(tensor.start)
         return cls(
-            **{name: tuple(part) for name, part in parts.items()},
+            tuple(parts["matrices"]),
+            tuple(parts["embeddings"]),
+            tuple(parts["gains"]),
             tensors=tensors,
             weights=tuple(weights),
             hidden=tuple(

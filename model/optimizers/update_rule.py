@@ -123,7 +123,7 @@ def update(
 
 def _units(x: Tensor) -> Tensor:
     """Return a view of (..., P) as (..., P / 64, 64): the numbers of a unit have one factor."""
-    return x.unflatten(-1, (-1, UNIT))
+    return x.view(*x.shape[:-1], -1, UNIT)
 
 
 def _column(factors: Tensor) -> Tensor:

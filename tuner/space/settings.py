@@ -160,7 +160,7 @@ class Proxy(Frozen):
         Raises:
             ValueError: if it is no whole number.
         """
-        size = whole * getattr(self, share)
+        size: float = whole * getattr(self, share)
         if not _is_whole(size):
             raise ValueError(
                 f"proxy.{share} {_quotient(getattr(self, share))} does not divide {name} {whole}; "

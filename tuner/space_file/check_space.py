@@ -52,9 +52,8 @@ class SpaceChecks:
             self._check_context(size)
         if not wrong("hyperparameters", "budget"):
             self._check_budget()
-        if not wrong("hyperparameters", "engine", "proxy"):
-            self._check_batch()
         if not wrong("hyperparameters", "engine"):
+            self._check_batch()
             self._check_dtype()
             self._check_compile()
         if wrong("model", "hyperparameters"):
@@ -144,6 +143,8 @@ class SpaceChecks:
             self._file.note(("budget",), message)
 
     def _check_batch(self) -> None:
+        if self._file.is_wrong("proxy"):
+            return
         try:
             micro_batch = self._space.micro_batch
             wrong = [b for b in self._space.batch_sizes if cast(int, b) % micro_batch]

@@ -19,7 +19,7 @@ import numpy as np
 
 from model.spec.schedules import ScheduleContext, learning_rate
 from model.spec.trial import TrialSpec
-from tuner.transfer.family import Axis, Member
+from tuner.transfer.family import Axis, FamilyMember
 
 if TYPE_CHECKING:  # loads torch
     from model.corpus.corpus import Corpus
@@ -42,7 +42,7 @@ Sizes = Mapping[str, list[list[float]]]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class SizeVerdict:
     """How a quantity follows one axis.
 
     Attributes:
@@ -72,9 +72,9 @@ class CoordinateCheck:
         verdicts: a verdict for each axis and quantity.
     """
 
-    members: Sequence[Member]
+    members: Sequence[FamilyMember]
     sizes: Sequence[Sizes]
-    verdicts: Sequence[Verdict]
+    verdicts: Sequence[SizeVerdict]
 
     @property
     def is_kept(self) -> bool:
@@ -85,7 +85,7 @@ class CoordinateCheck:
 def check_coordinates(
     spec: TrialSpec,
     corpus: Corpus,
-    members: Sequence[Member],
+    members: Sequence[FamilyMember],
     *,
     seeds: int = 5,
     steps: Sequence[int] = STEPS,
@@ -120,7 +120,9 @@ def check_coordinates(
     return CoordinateCheck(members, sizes, verdicts)
 
 
-def _specs(spec: TrialSpec, member: Member, seeds: int, steps: Sequence[int]) -> list[TrialSpec]:
+def _specs(
+    spec: TrialSpec, member: FamilyMember, seeds: int, steps: Sequence[int]
+) -> list[TrialSpec]:
     """Return a specification for each seed and number of updates, seeds first.
 
     The rate is constant, so that a training of 10 updates begins as one of 50 does.
@@ -153,7 +155,9 @@ def _measure(specs: Sequence[TrialSpec], corpus: Corpus, device: str, num_steps:
 
     a = specs[0].architecture
     length = a.context_length
-    tokens = np.asarray(corpus.splits[1][: _SEQUENCES * length], np.int64)
+    validation = corpus.splits[1]
+    assert isinstance(validation, np.ndarray), "tokens of a language model"
+    tokens = validation[: _SEQUENCES * length].astype(np.int64)
     ids = torch.from_numpy(tokens[: len(tokens) // length * length]).view(1, -1, length)
     found: dict[int, dict[str, float]] = {}
     with TemporaryDirectory(prefix="tuner-check-") as folder:
@@ -177,7 +181,7 @@ def _measure(specs: Sequence[TrialSpec], corpus: Corpus, device: str, num_steps:
 
 def _verdict(
     axis: Axis, quantity: str, steps: Sequence[int], sizes: Sequence[Sizes], at: Sequence[int]
-) -> Verdict:
+) -> SizeVerdict:
     """Judge one quantity of the models of one axis, which lie at some widths or depths."""
     values = np.array([size[quantity] for size in sizes])  # (models, seeds, steps)
     values = np.nan_to_num(values, nan=_HUGE, posinf=_HUGE)
@@ -194,4 +198,4 @@ def _verdict(
     is_bounded = low >= LOWEST and high <= HIGHEST
     slope = fmean(own)
     is_kept = is_bounded and abs(slope) - half <= LARGEST_SLOPE
-    return Verdict(axis, quantity, slope, half, (low, high), is_kept)
+    return SizeVerdict(axis, quantity, slope, half, (low, high), is_kept)

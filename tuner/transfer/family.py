@@ -15,7 +15,7 @@ _LEAST_DEPTH = 2  # blocks, unless the proxy has fewer
 
 
 @dataclass(frozen=True)
-class Member:
+class FamilyMember:
     """A model of a family.
 
     Attributes:
@@ -29,7 +29,7 @@ class Member:
     architecture: Architecture
 
 
-def family(target: Architecture, proxy: Proxy) -> list[Member]:
+def family(target: Architecture, proxy: Proxy) -> list[FamilyMember]:
     """Return models of several widths at the depth of a proxy, and of several depths at its width.
 
     Each size is half of the next; a size that cannot be divided is left out. The last member of an
@@ -40,7 +40,7 @@ def family(target: Architecture, proxy: Proxy) -> list[Member]:
         target: architecture of the target.
         proxy: shares of the proxy.
     """
-    members: list[Member] = []
+    members: list[FamilyMember] = []
     for axis in ("width", "depth"):
         smallest = getattr(proxy, axis)
         if axis == "width":
@@ -61,11 +61,11 @@ def _halves(smallest: float) -> list[float]:
     return shares
 
 
-def _member(target: Architecture, proxy: Proxy, axis: Axis, share: float) -> Member | None:
+def _member(target: Architecture, proxy: Proxy, axis: Axis, share: float) -> FamilyMember | None:
     shares = {"width": proxy.width, "depth": proxy.depth, axis: share}
     sizes = Proxy(**shares, decay_exponent=proxy.decay_exponent)
     try:
         a = sizes.shrink(target)
     except ValueError:
         return None
-    return Member(axis, a.d_model if axis == "width" else a.n_layers, a)
+    return FamilyMember(axis, a.d_model if axis == "width" else a.n_layers, a)

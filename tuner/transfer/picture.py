@@ -10,7 +10,7 @@ import numpy as np
 
 from tuner.errors import TunerError
 from tuner.report.palette import GRID
-from tuner.transfer.coordinate_check import CoordinateCheck, Verdict
+from tuner.transfer.coordinate_check import CoordinateCheck, SizeVerdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,7 +39,7 @@ def draw_check(check: CoordinateCheck, steps: Sequence[int], path: Path, title: 
         raise TunerError(f"-o {path}: cannot be written: {error.strerror}") from error
 
 
-def _draw(ax: Axes, check: CoordinateCheck, verdict: Verdict, steps: Sequence[int]) -> None:
+def _draw(ax: Axes, check: CoordinateCheck, verdict: SizeVerdict, steps: Sequence[int]) -> None:
     pairs = [
         (member.size, np.array(sizes[verdict.quantity]))
         for member, sizes in zip(check.members, check.sizes, strict=True)

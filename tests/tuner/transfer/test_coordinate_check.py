@@ -18,7 +18,7 @@ from tuner.commands import transfer
 from tuner.space.data_facts import DataFacts
 from tuner.space.settings import Budget, Proxy
 from tuner.space.space import SearchSpace
-from tuner.transfer.coordinate_check import Verdict, _verdict
+from tuner.transfer.coordinate_check import SizeVerdict, _verdict
 from tuner.transfer.family import family
 
 
@@ -49,7 +49,7 @@ def test_sizes_that_cannot_be_divided_are_left_out() -> None:
     }  # fmt: skip
 
 
-def verdict(exponent: float, noise: float = 0.0, at: tuple[int, ...] = (16, 32, 64)) -> Verdict:
+def verdict(exponent: float, noise: float = 0.0, at: tuple[int, ...] = (16, 32, 64)) -> SizeVerdict:
     """Of sizes ∝ width^exponent, with seeds that differ."""
     models = [
         {"stream": [[size**exponent * (1 + noise * (-1) ** seed * k)] * 2 for seed in range(4)]}
@@ -67,7 +67,7 @@ def test_verdict_follows_slope_and_bounds() -> None:
     assert (found.slope, found.half_width) == pytest.approx((1.0, 0.0), abs=1e-9)
     assert found.ratios == pytest.approx((0.25, 0.5))
     assert verdict(0.12, noise=0.1).is_kept, "the interval over the seeds reaches 0.1"
-    assert not verdict(0.05, at=(1, 2, 2**30)).is_kept, "a slope may be small, and the ratio not"
+    assert not verdict(0.09, at=(1, 2, 2**30)).is_kept, "a slope may be small, and the ratio not"
 
 
 def test_verdict_of_a_diverged_model_is_bad() -> None:
