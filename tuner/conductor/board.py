@@ -221,7 +221,11 @@ class Board:
         # The first trial and retrainings run to the end of their budgets, and a trial beyond the
         # mean probably does.
         remaining = sum(
-            (t.spec.budget_tokens if t.tokens >= mean_tokens or self._always_ends(t) else mean_tokens)
+            (
+                t.spec.budget_tokens
+                if t.tokens >= mean_tokens or self._always_ends(t)
+                else mean_tokens
+            )
             - t.tokens
             for t in self.training
         )

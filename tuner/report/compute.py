@@ -61,9 +61,7 @@ def compute_of(series: ReportData) -> Compute | None:
 def _curve(trial: Trial, curve: Curve) -> ComputeCurve:
     each = trial.flops(1)
     flops = tuple(each * tokens for tokens in curve.tokens)
-    return ComputeCurve(
-        trial.number, trial.spec.architecture.num_parameters, flops, curve.values
-    )
+    return ComputeCurve(trial.number, trial.spec.architecture.num_parameters, flops, curve.values)
 
 
 def _front(curves: Sequence[ComputeCurve], sign: int) -> tuple[tuple[int, float, int], ...]:

@@ -197,7 +197,10 @@ def _curves(series: ReportData, winner: int | None) -> list[Picture]:
         pictures.append(Picture("curves", f"{series.metric} of every trial", caption, figure))
     found = compute.compute_of(series)
     if found is not None:
-        caption, figure = compute.caption(found, series.metric), compute.figure(found, series.metric)
+        caption, figure = (
+            compute.caption(found, series.metric),
+            compute.figure(found, series.metric),
+        )
         pictures.append(Picture("compute", f"{series.metric} against compute", caption, figure))
     if series.rungs:
         caption, figure = captions.rungs(series), figures.rungs(series.rungs)

@@ -200,9 +200,7 @@ def _compute(found: Compute, series: ReportData) -> Figure:
     for index, size in enumerate(found.sizes):
         colour, label = _ordered(index / (len(found.sizes) - 1)), f"{size:,} weights"
         for curve in (c for c in found.curves if c.parameters == size):
-            ax.plot(
-                curve.flops, curve.values, marker=".", color=colour, linewidth=0.8, label=label
-            )
+            ax.plot(curve.flops, curve.values, marker=".", color=colour, linewidth=0.8, label=label)
             label = f"_{label}"
     xs, ys, _ = zip(*found.front, strict=True)
     ax.step(xs, ys, where="post", color=WINNER, linewidth=2.2, label="front", zorder=4)

@@ -11,7 +11,13 @@ from pydantic import ValidationInfo, field_validator, model_validator
 from tuner.space.parameter import Frozen
 
 Metric = Literal[
-    "val_loss", "train_loss", "perplexity", "token_accuracy", "bleu", "sparsity", "parameters",
+    "val_loss",
+    "train_loss",
+    "perplexity",
+    "token_accuracy",
+    "bleu",
+    "sparsity",
+    "parameters",
     "flops",
 ]
 Mode = Literal["min", "max"]

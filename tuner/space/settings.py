@@ -29,7 +29,6 @@ class Budget(Frozen):
     reports: int = Field(default=10, ge=1, le=10_000)
     validation_tokens: int = Field(default=8_192, ge=1)
 
-
     @field_validator("flops", mode="before")
     @classmethod
     def _as_number(cls, value: Any) -> Any:
@@ -115,9 +114,7 @@ class SearchConfig(Frozen):
     perturb_reports: int = Field(default=2, ge=1, le=10_000)
     seed: int = Field(default=0, ge=0, lt=2**32)
     # left out of journals, as `engine.compile`
-    defaults: DefaultsMode = Field(
-        default="full", exclude_if=lambda value: value == "full"
-    )
+    defaults: DefaultsMode = Field(default="full", exclude_if=lambda value: value == "full")
     try_first: tuple[Mapping[str, Value], ...] = ()
     order: Literal["auto", "tokens", "arrival"] = "auto"
     max_tokens: int | None = Field(default=None, ge=1)
