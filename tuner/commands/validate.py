@@ -28,7 +28,7 @@ from tuner.space.estimate import (
     estimated_facts,
     expected_tokens,
 )
-from tuner.space.first_draws import first_draws
+from tuner.space.first_draws import described
 from tuner.space.parameter import Choice, Parameter, symbol
 from tuner.space.remarks import remarks, searches_nothing, without_copies
 from tuner.space.rungs import rungs
@@ -291,13 +291,7 @@ def _data(space: SearchSpace) -> str:
 
 
 def _trials(space: SearchSpace, facts: DataFacts) -> str:
-    search, points = space.search, first_draws(space)
-    has_defaults = search.defaults != "off" or not space.searched
-    first = counted(len(points), "given point") + (", defaults first" if has_defaults else "")
-    if has_defaults and len(points) == 1:
-        first = "the defaults"
-    first = {"full": first, "raced": f"{first} (raced)", "off": first}[search.defaults]
-    start = f"{first}, then sampler" if points else "sampler"
+    search = space.search
     priors = [p for p in space.searched if p.prior is not None]
     sampler = _SAMPLER_TEXTS[search.sampler]
     if priors:
@@ -307,8 +301,8 @@ def _trials(space: SearchSpace, facts: DataFacts) -> str:
         budget = f"{space.budget.flops:.4g} FLOPs, {budget},"
     return (
         f"{counted(search.trials, 'trial')} of {budget} and "
-        f"{counted(space.budget.reports, 'report')}: {start} {search.sampler}, which "
-        f"{sampler}."
+        f"{counted(space.budget.reports, 'report')}: {described(space)}sampler {search.sampler}, "
+        f"which {sampler}."
     )
 
 

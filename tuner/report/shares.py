@@ -6,7 +6,13 @@ from dataclasses import dataclass
 
 from tuner.report.series import ReportData
 from tuner.results.advice import comparable
-from tuner.results.importance import Importance, Method, fewest_trials, importance
+from tuner.results.importance import (
+    Importance,
+    Method,
+    fewest_trials,
+    importance,
+    undervalues_choices,
+)
 from tuner.results.range_edit import condition
 from tuner.space.parameter import symbol
 
@@ -37,6 +43,7 @@ class Shares:
         budget: training tokens, or FLOPs, at which the trials are compared, as text.
         reason: sentence that says why there are no bars; None if there are bars.
         is_clear: True if the largest share by fANOVA is clearly larger than its uncertainty.
+        undervalues_choices: True if fANOVA gives choices too small a share, for lack of trials.
     """
 
     bars: tuple[Bar, ...]
@@ -44,6 +51,7 @@ class Shares:
     budget: str
     reason: str | None
     is_clear: bool
+    undervalues_choices: bool = False
 
 
 def shares_of(series: ReportData) -> Shares:
@@ -62,7 +70,8 @@ def shares_of(series: ReportData) -> Shares:
     if not first:
         return Shares((), len(points), budget, _reason(series, len(points), budget), False)
     bars = tuple(bar for group in first for bar in _bars(group, importances["ped-anova"]))
-    return Shares(bars, first[0].count, budget, None, first[0].stands_out)
+    is_unfair = undervalues_choices(space.searched, first[0].count)
+    return Shares(bars, first[0].count, budget, None, first[0].stands_out, is_unfair)
 
 
 def _bars(group: Importance, others: list[Importance]) -> list[Bar]:

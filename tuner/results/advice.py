@@ -15,7 +15,13 @@ from model.engine.report import Status
 from tuner.conductor.trial import Trial
 from tuner.formatting import counted, shown, written
 from tuner.results.divergence import divergence
-from tuner.results.importance import Importance, Point, Share, importance
+from tuner.results.importance import (
+    Importance,
+    Point,
+    Share,
+    importance,
+    undervalues_choices,
+)
 from tuner.results.range_edit import (
     End,
     condition,
@@ -342,7 +348,14 @@ def _shares(table: _Table, groups: Sequence[Importance]) -> list[str]:
         f"Share of the gain that each parameter explains, by fANOVA over {whole.count} trials "
         f"at {table.budget}: {listing}"
     )
-    negligible = [s for s in small if s.mean + s.deviation < _SMALL]
+    is_unfair = undervalues_choices((s.parameter for s in whole.shares), whole.count)
+    if is_unfair:
+        sentence += " (with so few trials too little is given to choices)"
+    negligible = [
+        s for s in small
+        if s.mean + s.deviation < _SMALL
+        and not (is_unfair and isinstance(s.parameter.distribution, Choice))
+    ]  # fmt: skip
     fix = f"; a constant would do for {_names(negligible)}" if negligible else ""
     return [f"{sentence}{fix}."]
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from model.spec.hyperparameters import find_symbol
-from tuner.formatting import as_typed, did_you_mean, listed, shown
+from tuner.formatting import as_typed, counted, did_you_mean, listed, shown
 from tuner.space.parameter import MAY_BE_OFF, Parameter, Range, Value, symbol
 from tuner.space.space import SearchSpace
 
@@ -48,6 +48,20 @@ def first_draws(space: SearchSpace) -> list[dict[str, Value]]:
         draws.append(space.only_drawn(defaults | centres))
     draws += [named_point(space, point, defaults) for point in space.search.try_first]
     return [draw for i, draw in enumerate(draws) if draw not in draws[:i]]
+
+
+def described(space: SearchSpace) -> str:
+    """Return the first draws as the begin of a sentence: `2 given points, defaults first, then `.
+
+    Empty if there are none.
+    """
+    points = first_draws(space)
+    if space.search.defaults == "off" and space.searched:
+        return f"{counted(len(points), 'given point')}, then " if points else ""
+    name = "the raced defaults" if space.search.defaults == "raced" else "the defaults"
+    if len(points) == 1:
+        return f"{name}, then "
+    return f"{len(points)} given points, {name.removeprefix('the ')} first, then "
 
 
 def named_point(

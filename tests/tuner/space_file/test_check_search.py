@@ -94,7 +94,7 @@ MISTAKES = {
     ),
     "more points than trials, without defaults": (
         HEAD + "search:\n  try_first: [{B: 8}, {B: 16}]\n  defaults: off\n  trials: ▲1",
-        "search.trials: try_first has 2 points, but search.trials is 1; raise it",
+        "try_first has 2 points, but search.trials is 1; raise it",
     ),
     "defaults": (HEAD + "search: {defaults: ▲none}", "search.defaults must be"),
     "flops": (
@@ -150,7 +150,7 @@ MISTAKES = {
     # objectives
     "metric": (
         HEAD + "objective: {metric: ▲loss}",
-        "bleu, sparsity or parameters, got loss; did you",
+        "sparsity, parameters or flops, got loss; did you",
     ),
     "wrong end": (
         HEAD + "objective: {metric: perplexity, mode: ▲max}",
