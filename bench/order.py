@@ -28,10 +28,11 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from model.engine.report import Report, Status
-from model.spec.trial import TrialSpec
 from parts import measuring
 from parts.overhead.stub import synthetic_loss
+
+from model.engine.report import Report, Status
+from model.spec.trial import TrialSpec
 from tuner.conductor.clock import CLOCKS, SECONDS, TOKENS
 from tuner.conductor.conductor import Conductor
 from tuner.schedulers.scheduler import Decision
@@ -181,8 +182,7 @@ def play_all(options: argparse.Namespace) -> dict[str, Any]:
     """Play all searches."""
     with tempfile.TemporaryDirectory() as folder:
         spaces = [
-            space_of(Path(folder), models=models, trials=options.trials)
-            for models in (False, True)
+            space_of(Path(folder), models=models, trials=options.trials) for models in (False, True)
         ]
     numbers = {
         name: played(spaces[models], slots, options.seeds)
@@ -196,7 +196,9 @@ def play_all(options: argparse.Namespace) -> dict[str, Any]:
     for order in (ARRIVAL, TOKENS, SECONDS):
         columns += [f"{order}: lost", "longer"]
     goals = [
-        measuring.goal(f"{name}: share of slot time lost", numbers[name][SECONDS]["lost"], most=GOAL)
+        measuring.goal(
+            f"{name}: share of slot time lost", numbers[name][SECONDS]["lost"], most=GOAL
+        )
         for name in ("2 slots", "4 slots, models")
     ]
     title = f"lm.yaml, {options.trials} trials, {options.seeds} searches of each kind"

@@ -121,7 +121,9 @@ def test_search_survives_the_death_of_a_worker(
         halts.join()
     assert process.returncode == 0, err
     assert "died and restarts" in err
-    assert journal_lines(tmp_path, "small-1") == journal_lines(workplace.home, searched.json["search"])
+    assert journal_lines(tmp_path, "small-1") == journal_lines(
+        workplace.home, searched.json["search"]
+    )
     assert list(session.rglob("runtime_env_agent.log"))  # which had the secrets
     assert [path for path in (*session.rglob("*"), *tmp_path.rglob("*")) if has_secret(path)] == []
     shutil.rmtree(session)

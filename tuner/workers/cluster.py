@@ -17,9 +17,7 @@ _MOST_CALLS = 10_000  # waiting in one worker at one time
 _WAIT_SECONDS = 0.05  # between two calls of a function that waits
 
 
-def start_workers(
-    devices: Devices, corpus: Corpus, folders: tuple[str, str]
-) -> list[Any]:
+def start_workers(devices: Devices, corpus: Corpus, folders: tuple[str, str]) -> list[Any]:
     """Start an actor for each device; Ray restarts an actor that dies.
 
     Args:

@@ -18,9 +18,7 @@ def test_clock_of_seconds_expects_more_of_larger_models_and_smaller_batches(
     clock = CLOCKS[SECONDS]
     spec = make_spec()
     a, h = spec.architecture, spec.hyperparameters
-    wide = spec.model_copy(
-        update={"architecture": a.model_copy(update={"d_model": 4 * a.d_model})}
-    )
+    wide = spec.model_copy(update={"architecture": a.model_copy(update={"d_model": 4 * a.d_model})})
     large = spec.model_copy(
         update={"hyperparameters": h.model_copy(update={"batch_size": 4 * h.batch_size})}
     )
