@@ -12,14 +12,15 @@ from dataclasses import dataclass
 
 from model.spec.trial import TrialSpec
 
-# Picoseconds on one core of an AMD EPYC with AVX-512, measured by `bench/order.py --measure`. Other
-# processors are faster or slower, but only ratios matter: a trial must cost as much as another one
-# that takes as long.
-_PER_FLOP = 17
-_PER_WIDTH = 1_000  # of a value of the residual stream, by layer: norms, activations, copies
-_PER_LOGIT = 1_500
-_PER_TICK = 2_000_000_000
-_PER_PARAMETER_UPDATED = 1_500
+# Picoseconds on a core of an AMD EPYC with AVX-512, in float32 without compilation, fitted to
+# `bench/order.py --measure`. Only ratios matter: how much longer one trial takes than another.
+# Between 0.4 and 10 million parameters they are right to 20 % with compiled ticks and in
+# mixed_bfloat16 too (`bench/fusion.py`).
+_PER_FLOP = 15
+_PER_WIDTH = 90_000  # of a value of the residual stream in a layer: norms, activations, copies
+_PER_LOGIT = 7_500
+_PER_LAYER_TICK = 1_700_000_000
+_PER_PARAMETER_UPDATED = 1_800
 _PER_PARAMETER_SAVED = 10_000  # packed, checksummed and written by a thread of the same core
 _PER_JOB = 60_000_000_000  # a decision, its way to the worker, and loading the trial
 _FORWARD = 1 / 3  # of the cost of a training token
@@ -51,7 +52,7 @@ def _picoseconds(spec: TrialSpec) -> int:
         _PER_FLOP * a.flops_per_token
         + _PER_WIDTH * layers * a.d_model
         + _PER_LOGIT * a.vocab_size
-        + _PER_TICK * layers / (spec.micro_batch * a.context_length)
+        + _PER_LAYER_TICK * layers / (spec.micro_batch * a.context_length)
     )
     validated = spec.validation_sequences * a.context_length / spec.report_tokens
     updated = _PER_PARAMETER_UPDATED * a.num_parameters / spec.tokens_per_step

@@ -796,6 +796,7 @@ def test_search_in_order_does_not_depend_on_timing(
     assert journals[1:] == journals[:1] * 2
 
 
+@pytest.mark.slow
 def test_search_without_order_depends_on_timing(tmp_path: Path) -> None:
     """So that the test above can fail."""
     space = space_of(tmp_path, "trials: 8, sampler: random")
