@@ -4,6 +4,7 @@
     ├── SpaceError          a search-space file has mistakes, all reported together
     ├── RecordError         the record has no such search or run, or no longer fits the data
     ├── StoreError          the tracking store cannot be reached or written
+    ├── StorageError        engine.storage cannot be reached or written
     ├── JournalError        the journal of a search is damaged, or its disk fails
     │   └── JournalInUse    another process runs the search
     └── ResultError         exit status 1: the work was done, and its result is bad
@@ -88,6 +89,10 @@ class RecordError(TunerError):
 
 class StoreError(TunerError):
     """The tracking store cannot be reached or written."""
+
+
+class StorageError(TunerError):
+    """`engine.storage` cannot be reached, read or written."""
 
 
 class JournalError(TunerError):

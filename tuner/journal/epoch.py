@@ -94,6 +94,7 @@ class Epoch:
         self.number = number
         self._folder, self._search, self._file = folder / _FOLDER, folder.name, file
         self._since = time.strftime("%Y-%m-%d %H:%M:%S")
+        self._lost_to = ""
         self._has_ended = threading.Event()
         self._write()
         beat = threading.Thread(target=self._beat, args=(os.dup(file),), name="epoch", daemon=True)
@@ -120,6 +121,14 @@ class Epoch:
         finally:
             os.close(parent)
 
+    def lose(self, by: str) -> None:
+        """Let all checks fail: another driver has claimed the search elsewhere, in its storage.
+
+        Args:
+            by: which process of which machine it is.
+        """
+        self._lost_to = by
+
     def check(self) -> None:
         """Check that no other driver has claimed the next epoch.
 
@@ -127,6 +136,8 @@ class Epoch:
             Replaced: if another driver has.
             OSError: if the folder cannot be read.
         """
+        if self._lost_to:
+            raise Replaced(self._search, self._lost_to)
         # A network file system may remember for a minute that a file was missing. Opening the
         # folder makes it ask the server.
         parent = _open_folder(self._folder.parent)
@@ -197,6 +208,26 @@ def is_heard(folder: Path, holder: Holder, on_wait: Wait) -> bool:
     return False
 
 
+def read_holder(number: int, text: bytes, beat: float) -> Holder:
+    """Return what the text of an epoch says, which may be anything.
+
+    Args:
+        number: number of the epoch.
+        text: content of its file.
+        beat: time of its last heartbeat.
+    """
+    values: Any = None
+    with suppress(ValueError, RecursionError):
+        values = json.loads(text[:_LONGEST_TEXT])
+    values = values if isinstance(values, dict) else {}
+    host, boot, since = (str(values.get(k, ""))[:_LONGEST_HOST] for k in ("host", "boot", "since"))
+    pid = values.get("pid")
+    return Holder(
+        number, host, pid if isinstance(pid, int) else 0, boot, since, bool(values.get("ended")),
+        beat,
+    )  # fmt: skip
+
+
 @cache
 def boot_id() -> str:
     """Return the id of this start of this machine's kernel; the host's name if it has none."""
@@ -216,20 +247,13 @@ def _open_folder(folder: Path) -> int:
 
 def _holder(parent: int, number: int) -> Holder:
     """Read the file of an epoch, which in the home of somebody else may be anything."""
-    values: Any = None
-    beat = 0.0
-    with suppress(OSError, ValueError, RecursionError):
+    text, beat = b"", 0.0
+    with suppress(OSError):
         # opening asks the server of a network file system for the time of modification
         file = os.open(_name(number), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=parent)
         try:
             beat = os.fstat(file).st_mtime
-            values = json.loads(os.read(file, _LONGEST_TEXT))
+            text = os.read(file, _LONGEST_TEXT)
         finally:
             os.close(file)
-    values = values if isinstance(values, dict) else {}
-    host, boot, since = (str(values.get(k, ""))[:_LONGEST_HOST] for k in ("host", "boot", "since"))
-    pid = values.get("pid")
-    return Holder(
-        number, host, pid if isinstance(pid, int) else 0, boot, since, bool(values.get("ended")),
-        beat,
-    )  # fmt: skip
+    return read_holder(number, text, beat)

@@ -150,6 +150,11 @@ class Journal:
                 self._write()
 
     @property
+    def size(self) -> int:
+        """Number of bytes that are on the disk, all of complete lines."""
+        return self._end
+
+    @property
     def epoch(self) -> int:
         """Number of the epoch of this driver."""
         return self._claim.epoch.number
@@ -162,6 +167,10 @@ class Journal:
         """
         with suppress(OSError):  # as long as nobody can tell, only writing has to wait
             self._claim.epoch.check()
+
+    def lose(self, by: str) -> None:
+        """Write nothing more: another driver, as `by` says, has claimed the search in storage."""
+        self._claim.epoch.lose(by)
 
     def may_write(self) -> bool:
         """Return True if no other driver has claimed the search, or nobody can tell."""

@@ -1,0 +1,291 @@
+"""The journal in storage: lines in order, one driver at a time, and back from there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tuner.simulated_search import FACTS
+from tests.tuner.storage.broken import fresh_url, switched
+from tuner.errors import JournalInUse, Replaced, StorageError
+from tuner.home import Home
+from tuner.journal import epoch
+from tuner.journal.events import SearchBegun, SessionEnded
+from tuner.journal.journal import Journal, read_journal
+from tuner.space.space import SearchSpace
+from tuner.storage import mirror as module
+from tuner.storage.mirror import JournalMirror, mirrored, mirroring, restore
+from tuner.storage.storage import Storage
+from tuner.tracking.tags import JOURNAL_FILE
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PERIOD_SECONDS", 0.01)
+    monkeypatch.setattr(module, "_LONGEST_PAUSE_SECONDS", 0.02)
+    monkeypatch.setattr(module, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(module, "_BEAT_SECONDS", 0.02)
+    monkeypatch.setattr(epoch, "PATIENCE_SECONDS", 0.5)
+
+
+@pytest.fixture
+def url() -> str:
+    return fresh_url()
+
+
+class Driver:
+    """A journal with a mirror, in a home of its own."""
+
+    def __init__(self, url: str, home: Path) -> None:
+        self.waits: list[str] = []
+        self.journal = Journal.open(home / "searches" / "lm-1")
+        if not self.journal.events:
+            self.journal.append(SearchBegun(SearchSpace(name="lm"), "", FACTS))
+        storage = Storage(f"{url}/lm-1")
+        self.switch = switched(storage)
+        try:
+            self.mirror = JournalMirror.begin(
+                storage, self.journal, lambda holder: self.waits.append(holder.text)
+            )
+        except BaseException:
+            self.journal.close()
+            raise
+
+    def note(self, *numbers: int) -> None:
+        for number in numbers:
+            self.journal.append(SessionEnded("interrupted", {"number": number}))
+
+    def end(self) -> str | None:
+        problem = self.mirror.end()
+        self.journal.close()
+        return problem
+
+    def killed(self) -> None:
+        """End without a word: the thread writes nothing more, and the process is gone."""
+        self.mirror._is_lost = True
+        self.mirror._over.set()
+        self.mirror._thread.join()
+        self.journal.close()
+
+
+@pytest.fixture
+def drive(url: str, tmp_path: Path) -> Iterator[Callable[..., Driver]]:
+    drivers: list[Driver] = []
+
+    def make(home: str = "one") -> Driver:
+        drivers.append(Driver(url, tmp_path / home))
+        return drivers[-1]
+
+    yield make
+    for driver in drivers:
+        driver.killed()
+
+
+def until(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def copy_in(url: str) -> bytes | None:
+    return mirrored(Storage(f"{url}/lm-1"))
+
+
+def data(driver: Driver) -> bytes:
+    return driver.journal.path.read_bytes()
+
+
+def as_of(url: str, number: int, **values: Any) -> None:
+    """Change what an epoch says, as if another process had claimed it."""
+    storage = Storage(f"{url}/lm-1")
+    text = json.loads(storage.read(f"epochs/{number:04d}"))
+    storage.write(f"epochs/{number:04d}", json.dumps({**text, **values}).encode())
+
+
+def test_journal_is_sent_and_restored(
+    url: str, drive: Callable[..., Driver], tmp_path: Path
+) -> None:
+    one = drive()
+    until(lambda: copy_in(url) == data(one))
+    one.note(1, 2)
+    until(lambda: copy_in(url) == data(one))
+    one.note(3)
+    assert one.end() is None
+    assert copy_in(url) == data(one)
+    names = Storage(f"{url}/lm-1").names("journal/0001")
+    assert names == [f"{number:08d}.jsonl" for number in range(1, len(names) + 1)]
+    assert 2 <= len(names) <= 4
+
+    said: list[str] = []
+    home = Home(tmp_path / "two", "")
+    home.root.mkdir()
+    restore(url, home, "lm-1", said.append)
+    restore(url, home, "lm-1", said.append)  # it has begun here: nothing is copied
+    restore(url, home, "lm-9", said.append)
+    restore(None, home, "lm-8", said.append)
+    assert said == [f"{url} has lm-1: its journal, 4 events, was copied to {home.search('lm-1')}"]
+    assert read_journal(home.search("lm-1")) == read_journal(tmp_path / "one" / "searches" / "lm-1")
+    assert not home.search("lm-9").exists()
+
+    two = drive("two")  # the first has said that it ended: nobody waits
+    assert two.waits == []
+    two.note(4)
+    assert two.end() is None
+    assert copy_in(url) == data(two)
+    storage = Storage(f"{url}/lm-1")
+    assert storage.names("journal") == ["0002"]  # it has the lines of the first as well
+    assert [json.loads(storage.read(f"epochs/{n}"))["ended"] for n in ("0001", "0002")] == [
+        True
+    ] * 2
+
+
+def test_driver_that_is_replaced_writes_nothing_more(
+    url: str, drive: Callable[..., Driver], tmp_path: Path
+) -> None:
+    """It was cut off, and another went on from the storage; then the storage answers it again."""
+    one = drive()
+    one.note(1)
+    until(lambda: copy_in(url) == data(one))
+    one.switch.is_down = True
+    one.note(2)
+    as_of(url, 1, host="gpu-7", boot="another")
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    restored = tmp_path / "two" / "searches" / "lm-1"
+    shutil.rmtree(restored / "epochs")
+    (restored / JOURNAL_FILE).write_bytes(copy_in(url) or b"")
+    two = drive("two")
+    assert two.waits
+    assert "on gpu-7, since" in two.waits[0]
+    two.note(3)
+    until(lambda: copy_in(url) == data(two))
+    before = data(one)
+    one.switch.is_down = False
+    until(lambda: not one.journal.may_write())
+    with pytest.raises(Replaced, match=rf"process {os.getpid()} on .*, has taken over .* lm-1"):
+        one.note(4)
+    assert one.mirror.end() is None
+    assert data(one) == before
+    # even what was under way reaches a folder that nobody reads
+    Storage(f"{url}/lm-1").write("journal/0001/00000003.jsonl", b"late\n")
+    assert two.end() is None
+    assert copy_in(url) == data(two)
+    with pytest.raises(Replaced):
+        one.journal.close()
+    with pytest.raises(StorageError, match=r"went on in .* from another home.* move this folder"):
+        drive("one")
+    assert copy_in(url) == data(two)
+
+
+def test_driver_that_is_heard_is_not_replaced(url: str, drive: Callable[..., Driver]) -> None:
+    one = drive()
+    with pytest.raises(JournalInUse, match=rf"is being run by process {os.getpid()} on"):
+        drive("two")
+    one.note(1)
+    assert one.journal.may_write()
+    assert one.end() is None
+
+
+def test_driver_whose_process_is_gone_is_replaced_at_once(
+    url: str, drive: Callable[..., Driver]
+) -> None:
+    """As after `kill -9` on this machine; elsewhere it is listened for."""
+    drive().killed()
+    as_of(url, 1, pid=2**22 + 1)  # no process has such an id
+    two = drive()
+    assert two.waits == []
+    two.killed()
+    as_of(url, 2, pid=2**22 + 1, boot="another")
+    three = drive()
+    assert three.waits
+    assert three.end() is None
+
+
+def test_of_two_drivers_that_claim_at_one_time_one_is_refused(
+    url: str, drive: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drive()
+    monkeypatch.setattr(module, "_newest", lambda storage: (0, b""))
+    with pytest.raises(JournalInUse, match="is being run by another driver"):
+        drive("two")
+
+
+def test_storage_that_is_down_is_said_and_gets_all_later(
+    url: str, drive: Callable[..., Driver]
+) -> None:
+    one = drive()
+    until(lambda: copy_in(url) == data(one))
+    one.switch.is_down = True
+    one.note(1, 2)
+    until(lambda: one.mirror.problem)
+    assert one.mirror.problem == (
+        f"the storage {url}/lm-1 does not answer: it was switched off; the search goes on, and "
+        f"sends what is missing when the storage answers again"
+    )
+    one.switch.is_down = False
+    until(lambda: one.mirror.problem is None)
+    assert copy_in(url) == data(one)
+    one.switch.is_down = True
+    one.note(3)
+    assert (one.end() or "").endswith(
+        "off; it lacks the end of the journal, which a resumed search sends"
+    )
+
+
+def test_mirroring_says_what_was_not_sent(url: str, tmp_path: Path) -> None:
+    said: list[str] = []
+    home = Home(tmp_path, "")
+    journal = Journal.open(home.search("lm-1"))
+    arguments: Any = journal, home, FACTS, print, said.append
+    with mirroring(None, *arguments) as mirror:
+        assert mirror is None
+    with mirroring(url, *arguments) as mirror:
+        assert mirror is not None
+        journal.append(SessionEnded("interrupted"))
+    assert said == []
+    with mirroring(url, *arguments) as mirror:
+        assert mirror is not None
+        switched(mirror.storage).is_down = True
+        journal.append(SessionEnded("interrupted"))
+    assert "it was switched off" in said[0]
+    journal.close()
+
+
+def test_segment_that_was_cut_ends_the_journal(url: str, drive: Callable[..., Driver]) -> None:
+    """A folder, unlike a bucket, may have part of a file."""
+    one = drive()
+    one.note(1)
+    assert one.end() is None
+    whole = copy_in(url)
+    storage = Storage(f"{url}/lm-1")
+    number = len(storage.names("journal/0001"))
+    storage.write(f"journal/0001/{number + 1:08d}.jsonl", b'{"event":"rep')
+    assert copy_in(url) == whole
+    storage.write(f"journal/0001/{number + 3:08d}.jsonl", b"after a gap\n")
+    assert copy_in(url) == whole
+
+
+def test_weights_to_start_from_are_in_storage(url: str, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from model.spec.trial import InitFrom
+
+    facts = replace(FACTS, init_from=InitFrom(sha256="a" * 64))
+    one, two = Home(tmp_path / "one", ""), Home(tmp_path / "two", "")
+    one.starts.mkdir(parents=True)
+    for name in (f"{'a' * 64}.safetensors", "tokenizer.tokenizer.json", "other.safetensors"):
+        (one.starts / name).write_text(name)
+    journal = Journal.open(one.search("lm-1"))
+    with mirroring(url, journal, one, facts, lambda holder: None, print):
+        journal.append(SearchBegun(SearchSpace(name="lm"), "", facts))
+    journal.close()
+    restore(url, two, "lm-1", lambda text: None)
+    names = sorted(path.name for path in two.starts.iterdir())
+    assert names == [f"{'a' * 64}.safetensors", "tokenizer.tokenizer.json"]
