@@ -20,10 +20,11 @@ from tuner.commands.output import (
 from tuner.errors import Interrupted, ResultError
 from tuner.formatting import short_run
 from tuner.home import Home
-from tuner.journal.edit import edited, kept_overrides
+from tuner.journal.edit import edited, edited_section, kept_overrides
 from tuner.journal.journaled_search import begun_search
 from tuner.space.estimate import estimated_facts
 from tuner.space.remarks import remarks, without_copies
+from tuner.space.settings import EngineConfig
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import read_space
 from tuner.space_file.overrides import Override
@@ -42,7 +43,7 @@ def run_search(options: argparse.Namespace) -> int:
     """Find the best hyperparameters."""
     if options.space:
         say_study(options)
-    name = options.resume or _begun(options)
+    name = _begun(options)
     if name:
         edit, space_text = _edit(options, name)
     else:
@@ -115,9 +116,24 @@ def _view(progress: Console) -> View:
 
 
 def _begun(options: argparse.Namespace) -> str | None:
-    """Return the --name if the home has a search of this name, which goes on."""
-    name: str | None = options.name
-    return name if name and begun_search(Home.of(options.home).search(name)) else None
+    """Return the search that goes on: --resume, or --name if the home or the storage has it."""
+    name: str | None = options.resume or options.name
+    if not name:
+        return None
+    folder = Home.of(options.home).search(name)
+    if begun_search(folder) is None and (url := _storage(options)):
+        from tuner.storage.mirror import restore
+
+        restore(url, home_of(options), name, lambda text: say(f"tuner search: {text}"))
+    return name if options.resume or begun_search(folder) else None
+
+
+def _storage(options: argparse.Namespace) -> str | None:
+    """Return the `engine.storage` of the command line and its file."""
+    if options.space:
+        return read_space(options.space, options.overrides)[0].engine.storage
+    told = [override for override in options.overrides if override.path == ("engine", "storage")]
+    return edited_section(EngineConfig(), told[-1], "engine").storage if told else None
 
 
 def _edit(

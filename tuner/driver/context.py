@@ -10,13 +10,16 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from model.corpus.corpus import Corpus
-from tuner.driver.team import CHECKPOINTS, Team
+from tuner.driver.team import Team
 from tuner.driver.view import View
 from tuner.home import Home
 from tuner.journal.journal import Journal
 from tuner.journal.journaled_search import JournaledSearch
 from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
+from tuner.storage.mirror import JournalMirror
+from tuner.storage.states import CHECKPOINTS
+from tuner.storage.storage import Storage
 from tuner.tracking.datasets import dataset_inputs
 from tuner.tracking.record import Record
 from tuner.tracking.runs import RunSettings
@@ -46,6 +49,7 @@ class SearchContext:
         recorded: contents of the journal before this session; None if the search begins.
         fresh: True if finished trials of other searches are trained again, not reused.
         ray: exit stack that shuts Ray down.
+        mirror: sends the journal to storage; None without storage.
     """
 
     name: str
@@ -62,6 +66,12 @@ class SearchContext:
     recorded: JournaledSearch | None
     fresh: bool
     ray: ExitStack
+    mirror: JournalMirror | None = None
+
+    @property
+    def storage(self) -> Storage | None:
+        """Storage of the search; None without one."""
+        return None if self.mirror is None else self.mirror.storage
 
     @property
     def folder(self) -> Path:

@@ -16,6 +16,7 @@ from tuner.home import Home
 from tuner.space.conflicts import check_contexts, conflicts
 from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
+from tuner.storage.storage import Storage
 from tuner.tracking.record import Record
 from tuner.workers.devices import check_devices
 
@@ -43,8 +44,11 @@ def check_early(
     Raises:
         TunerError: if the server has a search of the name, or this machine lacks the devices.
         StoreError: if the home cannot be written, or the store cannot be used.
+        StorageError: if `engine.storage` cannot be used.
     """
     _check_home(home)
+    if space.engine.storage is not None:
+        Storage(space.engine.storage).check()
     if not is_cluster:
         check_devices(space)
     if home.tracking_uri.startswith(_SQLITE):

@@ -19,6 +19,7 @@ from tuner.driver.optuna_dashboard import StudyStore
 from tuner.driver.view import View
 from tuner.journal.journaled_search import JournaledSearch
 from tuner.results.optuna_export import study_trial
+from tuner.storage.mirror import JournalMirror
 from tuner.tracking.runs import trial_tags
 from tuner.tracking.tracker import Tracker
 from tuner.workers.load import MetricsPoller
@@ -164,6 +165,24 @@ class ViewObserver(SearchObserver):
     @override
     def message_sent(self, text: str) -> None:
         self._view.phase(text)
+
+
+class StorageObserver(SearchObserver):
+    """Says when the storage does not answer, and when it answers again.
+
+    Args:
+        mirror: sends the journal to storage.
+    """
+
+    name = "the storage"
+
+    def __init__(self, mirror: JournalMirror) -> None:
+        self._mirror = mirror
+
+    @property
+    @override
+    def problem(self) -> str | None:
+        return self._mirror.problem
 
 
 class DashboardObserver(SearchObserver):

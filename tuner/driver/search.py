@@ -33,6 +33,8 @@ from tuner.names import check_name, check_new_name
 from tuner.results.result import SearchResult
 from tuner.space.data_notes import data_notes
 from tuner.space.space import SearchSpace
+from tuner.storage.mirror import mirroring, restore
+from tuner.storage.storage import Storage
 from tuner.tracking.record import Record
 from tuner.trained.load_search import load_search
 from tuner.trained.moved_data import present_space, with_recorded_paths
@@ -87,6 +89,8 @@ def search(
     if name is not None:
         check_new_name(name)
     home, view = home or Home.at(), view or SilentView()
+    if name is not None:
+        restore(space.engine.storage, home, name, view.phase)
     if name is not None and begun_search(home.search(name)) is not None:
         return go_on(
             name, edit=lambda recorded: space, home=home, view=view, space_text=space_text,
@@ -105,26 +109,36 @@ def search(
         products = begin_measurement(space, facts, home.calibration)
         if products is not None:
             ray.callback(products.end)
-        session = start_ray(ray, address, corpus, home, store.open, view, interrupts, debug=debug)
+        url = space.engine.storage
+        session = start_ray(
+            ray, address, corpus, home, store.open, view, interrupts, storage=url, debug=debug
+        )
         make = partial(
             start_team, space=space, home=home, corpus=corpus, facts=facts, last=None, view=view,
             check_interrupt=interrupts.check, ray=session, products=products,
         )  # fmt: skip
-        name, journal, team = _claim(store, space, name, home, make, interrupts)
+        # a name that is free here may be that of another home's search in the storage
+        taken = frozenset(Storage(url).names()) if url and name is None else frozenset[str]()
+        name, journal, team = _claim(store, space, name, home, make, interrupts, taken)
         record = store.record
-        with contextlib.closing(journal):
+        with contextlib.closing(journal), contextlib.ExitStack() as stack:
             try:
                 interrupts.check()  # nothing is recorded yet
                 if start is not None:
                     start.keep(home)
+                waiting = partial(_wait, view=view, interrupts=interrupts)
+                mirror = stack.enter_context(
+                    mirroring(url, journal, home, facts, waiting, view.phase)
+                )
                 journal.append(SearchBegun(space, space_text, facts))
                 tracker = open_tracker(space, facts, name, home, journal, start)
             except BaseException:
+                stack.close()
                 _free(journal)
                 raise
             context = SearchContext(
                 name, space, space_text, home, view, corpus, facts, record, journal, tracker,
-                team, None, fresh, ray,
+                team, None, fresh, ray, mirror,
             )  # fmt: skip
             return _run(context, interrupts, started, on_result)
 
@@ -208,7 +222,10 @@ def resume(
     announce = announcing(view)
     with naming(name), deferred_interrupts(announce) as interrupts, contextlib.ExitStack() as ray:
         waiting = partial(_wait, view=view, interrupts=interrupts)
-        with contextlib.closing(Journal.open(home.search(name), waiting)) as journal:
+        with (
+            contextlib.closing(Journal.open(home.search(name), waiting)) as journal,
+            contextlib.ExitStack() as stack,
+        ):
             recorded = JournaledSearch.of_name(journal.events, name)
             space = _edited(recorded, name, home, edit)
             edits = changes(recorded.space, space)
@@ -216,8 +233,9 @@ def resume(
             view.phase(f"{name} goes on from its journal{edited}")
             address = cluster_address(address)
             early_record = check_early(space, home, is_cluster=address is not None)
+            facts, url = recorded.facts, space.engine.storage
+            mirror = stack.enter_context(mirroring(url, journal, home, facts, waiting, view.phase))
             corpus = _prepare(present_space(space, home), home, view)
-            facts = recorded.facts
             fingerprints = corpus.data_fingerprint, corpus.tokenizer_fingerprint
             if fingerprints != (facts.data_fingerprint, facts.tokenizer_fingerprint):
                 raise TunerError(
@@ -226,7 +244,7 @@ def resume(
                 )
             store = _Store(home, early_record)
             session = start_ray(
-                ray, address, corpus, home, store.open, view, interrupts, debug=debug
+                ray, address, corpus, home, store.open, view, interrupts, storage=url, debug=debug
             )
             team = start_team(
                 name, space, home, corpus, facts, recorded.session, view, interrupts.check, session
@@ -241,7 +259,7 @@ def resume(
             text = space_text or recorded.space_text
             context = SearchContext(
                 name, space, text, home, view, corpus, facts, record, journal, tracker, team,
-                recorded, fresh, ray,
+                recorded, fresh, ray, mirror,
             )  # fmt: skip
             return _run(context, interrupts, started, on_result)
 
@@ -333,6 +351,7 @@ def _claim(
     home: Home,
     start: Callable[[str], Team],
     interrupts: Interrupts,
+    taken: frozenset[str] = frozenset(),
 ) -> tuple[str, Journal, Team]:
     """Return a free name for the search, its journal, and its workers.
 
@@ -340,12 +359,12 @@ def _claim(
     store has a search of that name, whose folder was removed or is in another home, they are
     started again with the next name.
     """
-    used: set[str] = set()
+    used = taken
     while True:
         claimed, journal = _claim_name(used, space, name, home)
         try:
             team = start(claimed)
-            used = {search.name for search in store.wait(interrupts).searches()}
+            used = taken | {search.name for search in store.wait(interrupts).searches()}
             if claimed not in used:
                 return claimed, journal, team
         except BaseException:

@@ -18,10 +18,11 @@ from tuner.conductor.trial import Trial
 from tuner.driver.context import SearchContext
 from tuner.driver.interrupt import Interrupts, deferred_interrupts
 from tuner.driver.training import TrainingResult, train
-from tuner.errors import ResultError, StoreError, signal_text
+from tuner.errors import ResultError, StorageError, StoreError, signal_text
 from tuner.journal.events import SessionEnded
 from tuner.publish.publish import attach_report, register_model
 from tuner.results.result import SearchResult
+from tuner.storage.states import keep_only, present_state
 from tuner.tracking.tags import Tag
 
 OnResult = Callable[[SearchResult], None]
@@ -55,6 +56,7 @@ def run_search(
     """
     tracker, journal = context.tracker, context.journal
     status, best_run, store = "failed", None, _StoreSteps()
+    checkpoints: list[tuple[Trial, Path, str]] = []
     end: SessionEnded | None = None
     try:
         training = train(context, interrupts)
@@ -88,6 +90,9 @@ def run_search(
         shutil.rmtree(context.folder / "tune", ignore_errors=True)
         if store.problem is None and status == "finished":
             shutil.rmtree(context.checkpoints, ignore_errors=True)
+            if context.storage is not None:
+                with suppress(StorageError):  # they cost space only
+                    keep_only(context.storage, [path for _, path, _ in checkpoints])
     result = replace(result, problem=store.problem, signal=interrupts.signal)
     try:
         on_result(result)
@@ -131,16 +136,24 @@ def _kept_trials(result: SearchResult, board: Board) -> list[Trial]:
 
 
 def _checkpoints(context: SearchContext, kept: Sequence[Trial]) -> list[tuple[Trial, Path, str]]:
-    """Return the last checkpoint of each trial, and its digest, if this search wrote it."""
+    """Return the last checkpoint of each trial, and its digest, if this search wrote it.
+
+    The checkpoint of a worker on another node comes from storage.
+    """
     found = []
     for trial in kept:
         path = trial.reports[-1].checkpoint
         if path is None:
             continue
-        present = context.checkpoints.joinpath(*Path(path).parts[-2:])  # the home may have moved
-        if present.is_file():
+        present = present_state(path, context.checkpoints, context.storage)
+        if present is not None:
             with suppress(CheckpointError):  # a damaged one is not kept
                 found.append((trial, present, recorded_digest(present)))
+        elif context.storage is not None:
+            context.view.phase(
+                f"the weights of trial {trial.number} are neither here nor in the storage; what "
+                f"needs them trains the trial again"
+            )
     return found
 
 

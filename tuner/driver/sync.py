@@ -19,6 +19,8 @@ from tuner.journal.journal import Journal
 from tuner.journal.journaled_search import JournaledSearch, JournaledTrial
 from tuner.names import check_name
 from tuner.space.space import SearchSpace
+from tuner.storage.states import CHECKPOINTS, present_state
+from tuner.storage.storage import Storage
 from tuner.tracking.datasets import dataset_inputs
 from tuner.tracking.record import Record
 from tuner.tracking.runs import RunSettings
@@ -122,9 +124,11 @@ def _send_files(
     if sizes.get(JOURNAL_FILE) != journal.stat().st_size:
         tracker.add_artifact(journal, tags={Tag.JOURNAL: digest})
         sent.append(JOURNAL_FILE)
+    url = search.space.engine.storage
+    storage = None if url is None else Storage(url).at(folder.name)
     for number in search.end.kept if search.end else ():
         trial = search.trials[number]
-        path, run_id = _checkpoint(trial, folder), tracker.run_of(number)
+        path, run_id = _checkpoint(trial, folder, storage), tracker.run_of(number)
         if path is None or run_id is None:
             continue
         tokens = trial.reports[-1].report.tokens
@@ -134,14 +138,13 @@ def _send_files(
     return tuple(sent)
 
 
-def _checkpoint(trial: JournaledTrial, folder: Path) -> Path | None:
+def _checkpoint(trial: JournaledTrial, folder: Path, storage: Storage | None) -> Path | None:
     """Return the checkpoint of a trial's newest report; None if missing, damaged or replaced."""
     report = trial.reports[-1].report if trial.reports else None
     if report is None or report.checkpoint is None:
         return None
-    # the home may have moved
-    path = folder.joinpath("checkpoints", *Path(report.checkpoint).parts[-2:])
-    if not path.is_file():
+    path = present_state(report.checkpoint, folder / CHECKPOINTS, storage)
+    if path is None:
         return None
 
     from model.checkpoints import checkpoint  # imports torch

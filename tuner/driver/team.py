@@ -18,14 +18,13 @@ from tuner.journal.events import SessionBegun
 from tuner.space.compilation import num_missing, repays_compilation
 from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
+from tuner.storage.states import CHECKPOINTS
 from tuner.tracking.tags import BEFORE
 
 if TYPE_CHECKING:
     from tuner.workers.devices import Devices
     from tuner.workers.products import ProductsMeasurement
     from tuner.workers.ray_session import RaySession
-
-CHECKPOINTS = "checkpoints"  # folder in that of a search
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,7 @@ def start_ray(
     view: View,
     interrupts: Interrupts,
     *,
+    storage: str | None,
     debug: bool,
 ) -> RaySession:
     """Start or join Ray until the stack is closed.
@@ -74,11 +74,12 @@ def start_ray(
         stack: stack that ends Ray.
         address: address of a cluster; None for a local Ray.
         corpus: prepared data.
-        home: home of the search, which all nodes of a cluster must see.
+        home: home of the search, which all nodes of a cluster must see, unless there is storage.
         on_import: function to call when Ray is imported: two imports at one time take turns, and
             Ray's processes are the ones to wait for.
         view: view for the user.
         interrupts: deferred signals of the user.
+        storage: URL of `engine.storage`; None without one.
         debug: True to keep the folder of a local Ray's session.
 
     Raises:
@@ -106,7 +107,7 @@ def start_ray(
         from tuner.workers.nodes import check_nodes
 
         home.search("").mkdir(parents=True, exist_ok=True)
-        check_nodes(home.search(""), on_wait=interrupts.check)
+        check_nodes(home.search(""), storage=storage, on_wait=interrupts.check)
     return session
 
 
@@ -149,7 +150,9 @@ def start_team(
         view.phase("measuring how many trials the GPU should train at one time")
         devices = calibrate(devices, space, home, corpus, facts, check_interrupt)
     folders = str(home.search(name) / CHECKPOINTS), str(home.starts)
-    workers = start_workers(devices, corpus, folders, gated=True)
+    url = space.engine.storage
+    storage = "" if url is None else f"{url}/{name}"
+    workers = start_workers(devices, corpus, folders, gated=True, storage=storage)
     return Team(devices, workers, in_order, ray.client_resources)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from signal import SIGINT
 from typing import Any
 
 from tuner.conductor.conductor import Conductor
@@ -17,11 +18,13 @@ from tuner.driver.interrupt import Interrupts
 from tuner.driver.observer import (
     DashboardObserver,
     SearchObserver,
+    StorageObserver,
     TrackerObserver,
     ViewObserver,
 )
 from tuner.driver.optuna_dashboard import StudyStore, study_url
 from tuner.errors import Replaced
+from tuner.formatting import counted
 from tuner.journal.events import SearchBegun, SessionBegun
 from tuner.journal.journaled_search import environment_changes
 from tuner.journal.repeat import repeat, restored_decisions
@@ -30,6 +33,8 @@ from tuner.schedulers.scheduler import RULES
 from tuner.tracking.reuse import ReuseIndex
 
 _IMPORT_SECONDS = 10.0  # from the first trial on: its processes start before
+# Longest waits for states on their way to storage, at the end of a session.
+_FINISHED_SECONDS, _HALTED_SECONDS, _SIGNAL_SECONDS = 60.0, 10.0, 0.5
 
 
 @dataclass(frozen=True)
@@ -118,6 +123,8 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
             interrupts.announce = announce
             context.view.end()
             driver.close()
+        if context.storage is not None:
+            _send_states(context, workers, driver.halted, interrupts)
         usages = usages_of(workers)
     return TrainingResult(
         conductor,
@@ -133,6 +140,23 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
 def _import_early() -> None:
     """Import what the end of a search needs while its trials train, so that nobody waits for it."""
     import_module("sklearn.ensemble")  # for the recommendations
+
+
+def _send_states(
+    context: SearchContext, workers: list[Any], halted: str | None, interrupts: Interrupts
+) -> None:
+    """Wait until the states of all trials are in storage, less long if the user waits."""
+    from tuner.workers.cluster import send_states
+
+    seconds = _FINISHED_SECONDS if halted is None else _HALTED_SECONDS
+    if interrupts.signal not in (None, SIGINT):  # its sender soon kills
+        seconds = _SIGNAL_SECONDS
+    context.view.phase("sending the last states to the storage")
+    if missing := send_states(workers, seconds):
+        context.view.phase(
+            f"the storage lacks the newest states of {counted(missing, 'trial')}: where they are "
+            f"needed, the trial trains again from an earlier one"
+        )
 
 
 @contextmanager
@@ -213,6 +237,8 @@ def _make_observers(
         TrackerObserver(context.tracker, environment, MetricsPoller(workers)),
         ViewObserver(context.view, conductor.board.metric),
     ]
+    if context.mirror is not None:
+        observers.append(StorageObserver(context.mirror))
     if url := study_url(context.home.root):
         store = StudyStore(url, context.name, context.space.objectives)
         observers.append(DashboardObserver(store, conductor))

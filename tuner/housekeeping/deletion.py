@@ -1,4 +1,4 @@
-"""Deletes a search: its runs in MLflow, its folder, its copy for Optuna's dashboard.
+"""Deletes a search: its runs in MLflow, its folders, its copy for Optuna's dashboard.
 
 Versions of registered models stay, unless they shall be deleted too: they have files of their own.
 A deletion that was interrupted can be repeated. The folder is deleted last.
@@ -7,17 +7,19 @@ A deletion that was interrupted can be repeated. The folder is deleted last.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.errors import JournalInUse, RecordError, TunerError
+from tuner.errors import JournalError, JournalInUse, RecordError, TunerError
 from tuner.formatting import counted, listed
 from tuner.home import Home
 from tuner.housekeeping.sizes import remove, size_of
 from tuner.journal.claim import locked
+from tuner.journal.journaled_search import begun_search
 from tuner.names import check_name
+from tuner.storage.storage import Storage
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord
 from tuner.tracking.store import store_errors
@@ -45,6 +47,7 @@ class Deletion:
         bytes: size of the folders.
         is_remote: True if the store is a server, which keeps the files of deleted runs until
             `mlflow gc` runs there.
+        storage: URL of the search in `engine.storage`; None without one.
     """
 
     search: str
@@ -56,6 +59,7 @@ class Deletion:
     study: str | None
     bytes: int
     is_remote: bool
+    storage: str | None = None
 
     @property
     def description(self) -> str:
@@ -64,6 +68,7 @@ class Deletion:
             counted(len(self.runs), "run") if self.runs else "",
             counted(len(self.folders), "folder") if self.folders else "",
             "its copy for Optuna" if self.study else "",
+            "its folder in the storage" if self.storage else "",
             *map(version_text, self.deleted_versions),
         ]
         return f"the search {self.search}: {listed(filter(None, parts), 'and') or 'nothing'}"
@@ -79,6 +84,7 @@ class Deletion:
             "folders": [str(folder) for folder in self.folders],
             "study": self.study,
             "bytes": self.bytes,
+            "storage": self.storage,
         }
 
 
@@ -157,6 +163,7 @@ def plan_deletion(name: str, home: Home, *, force: bool = False, models: bool = 
         study=_study(home, folder.name) if folder is not None else None,
         bytes=sum(map(size_of, folders)),
         is_remote=not record.uri.startswith("sqlite:"),
+        storage=_storage(folder),
     )
 
 
@@ -166,6 +173,7 @@ def carry_out(deletion: Deletion, home: Home) -> None:
     Raises:
         JournalInUse: if the search has been resumed meanwhile.
         StoreError: if the store or a folder cannot be changed.
+        StorageError: if `engine.storage` cannot be changed.
     """
     record, folder = Record(home.tracking_uri), _folder(home, deletion.search)
     with _locked_if_there(folder):
@@ -177,6 +185,8 @@ def carry_out(deletion: Deletion, home: Home) -> None:
                 record.client.delete_run(run_id)
         if deletion.study is not None:
             _delete_study(home, deletion.study)
+        if deletion.storage is not None:
+            Storage(deletion.storage).delete_folder()
         for path in deletion.folders:
             remove(path)
 
@@ -188,6 +198,16 @@ def _locked_if_there(folder: Path | None) -> Iterator[None]:
     else:
         with locked(folder):
             yield
+
+
+def _storage(folder: Path | None) -> str | None:
+    """Return the URL of a search in the storage that its journal names."""
+    search = None
+    if folder is not None:
+        with suppress(JournalError):  # a damaged journal can be deleted too
+            search = begun_search(folder)
+    url = None if search is None else search.space.engine.storage
+    return None if url is None or folder is None else f"{url}/{folder.name}"
 
 
 def _folder(home: Home, name: str) -> Path | None:

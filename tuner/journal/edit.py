@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -17,17 +17,19 @@ from tuner.space_file.load import as_spelled
 from tuner.space_file.overrides import Override, overrides_in
 from tuner.space_file.yaml_file import YamlFile
 
+Section = TypeVar("Section", bound=BaseModel)
+
 # Settings of the amount and place of the search; none of them changes a specification.
 _FREE = {
     "search": ("trials", "keep", "max_tokens", "max_seconds", "patience"),
     "confirm": ("top", "seeds"),
-    "engine": ("workers", "slots", "timeout_seconds"),
+    "engine": ("workers", "slots", "timeout_seconds", "storage"),
 }
 
 
 _ALLOWED = (
     "more search.trials, search.keep, the limits search.max_tokens, max_seconds and patience, "
-    "confirm, engine.workers and slots, and the ends and values of ranges and choices"
+    "confirm, engine.workers, slots and storage, and the ends and values of ranges and choices"
 )
 
 
@@ -49,19 +51,31 @@ def edited(space: SearchSpace, overrides: Sequence[Override], name: str) -> Sear
                 f"{override.option}: cannot be changed in {name}; allowed are {_ALLOWED} (change "
                 f"those in the file and give it with --space)"
             )
-        section = getattr(space, part)
-        try:
-            value = yaml.safe_load(override.text)
-            changed = type(section).model_validate({**section.model_dump(), key: value})
-        except ValidationError as error:
-            message = broken_rule(f"{part}.{key}", error.errors()[0])
-            raise TunerError(f"{override.option}: {message}") from error
-        except yaml.YAMLError as error:
-            raise TunerError(
-                f"{override.option}: {override.text!r} is not a valid value"
-            ) from error
+        changed = edited_section(getattr(space, part), override, part)
         space = space.model_copy(update={part: changed})
     return space
+
+
+def edited_section(section: Section, override: Override, part: str) -> Section:
+    """Return a section of a space with a setting of the command line.
+
+    Args:
+        section: settings before.
+        override: the setting.
+        part: name of the section.
+
+    Raises:
+        TunerError: if the value is not valid.
+    """
+    key = override.path[1]
+    try:
+        value = yaml.safe_load(override.text)
+        return type(section).model_validate({**section.model_dump(), key: value})
+    except ValidationError as error:
+        message = broken_rule(f"{part}.{key}", error.errors()[0])
+        raise TunerError(f"{override.option}: {message}") from error
+    except yaml.YAMLError as error:
+        raise TunerError(f"{override.option}: {override.text!r} is not a valid value") from error
 
 
 def kept_overrides(

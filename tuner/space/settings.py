@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
@@ -9,6 +10,9 @@ from pydantic import Field, field_validator, model_validator
 
 from tuner.formatting import in_seconds, listed, shown
 from tuner.space.parameter import Frozen, Value
+
+_URL = re.compile(r"(?!file://[^/])[a-z][a-z0-9+.-]*://[^\s?#*\[\]]*[^\s?#*\[\]/]/*")
+_SECRET = re.compile(r"[^@]*://[^@/]*:.*@|.*[?&#]")  # user:password@, or options
 
 
 class Budget(Frozen):
@@ -31,6 +35,8 @@ class EngineConfig(Frozen):
             mixed_bfloat16 if a measurement says that it is faster, otherwise float32.
         compile: whether ticks on a CPU are compiled; `auto` compiles if the search is long enough.
         timeout_seconds: silence after which a worker counts as frozen and is restarted.
+        storage: URL of a folder, as fsspec knows it, that gets the states of trials and the
+            journal; None for the home alone.
     """
 
     workers: int | None = Field(default=None, ge=1, le=4096)
@@ -43,6 +49,22 @@ class EngineConfig(Frozen):
         default="auto", exclude_if=lambda value: value == "auto"
     )
     timeout_seconds: float = Field(default=60.0, gt=0)
+    storage: str | None = Field(default=None, exclude_if=lambda value: value is None)
+
+    @field_validator("storage")
+    @classmethod
+    def _as_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        if _SECRET.match(value):  # the space is recorded, and shown
+            raise ValueError(
+                "engine.storage must have no user, password or options; its library reads them "
+                "from the environment or its own configuration"
+            )
+        if not _URL.fullmatch(value):
+            example = "such as s3://bucket/folder"
+            raise ValueError(f"engine.storage must be a URL, {example}, got {shown(value)}")
+        return value.rstrip("/")
 
     @field_validator("compile", mode="before")
     @classmethod

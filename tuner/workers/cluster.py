@@ -13,12 +13,18 @@ from model.spec.trial import TrialSpec
 from tuner.workers.devices import Devices
 
 _ANSWER_SECONDS = 10.0
+_HERE_SECONDS = 2.0  # for an answer of a worker that has nothing to do
 _MOST_CALLS = 10_000  # waiting in one worker at one time
 _WAIT_SECONDS = 0.05  # between two calls of a function that waits
 
 
 def start_workers(
-    devices: Devices, corpus: Corpus, folders: tuple[str, str], *, gated: bool = False
+    devices: Devices,
+    corpus: Corpus,
+    folders: tuple[str, str],
+    *,
+    gated: bool = False,
+    storage: str = "",
 ) -> list[Any]:
     """Start an actor for each device; Ray restarts an actor that dies.
 
@@ -27,6 +33,7 @@ def start_workers(
         corpus: data of the trials.
         folders: folder of the checkpoints, and folder of the warm starts.
         gated: True if the workers hold reports back until `Worker.release_reports`.
+        storage: as for `Worker`.
 
     Returns:
         Handles of the actors, whose methods are those of `Worker`.
@@ -42,6 +49,7 @@ def start_workers(
         is_compiled=devices.is_compiled,
         decode=decode,
         gated=gated,
+        storage=storage,
         is_cluster=devices.is_cluster,
     )
 
@@ -95,6 +103,7 @@ def make_workers(
     is_compiled: bool = False,
     decode: Callable[[list[int]], str] | None = None,
     gated: bool = False,
+    storage: str = "",
     is_cluster: bool = False,
 ) -> list[Any]:
     """Start actors with equal arguments.
@@ -109,6 +118,7 @@ def make_workers(
         is_compiled: as for `Worker`.
         decode: as for `Worker`.
         gated: as for `Worker`.
+        storage: as for `Worker`.
         is_cluster: True to spread the actors over the nodes of a cluster, and to let Ray's
             scheduler count the core or GPU of each. On one machine the search has all cores.
 
@@ -132,7 +142,7 @@ def make_workers(
         max_restarts=-1,
         max_task_retries=0,  # the client repeats calls: it knows which report it has
     )
-    options = {"dtype": dtype, "is_compiled": is_compiled, "gated": gated}
+    options = {"dtype": dtype, "is_compiled": is_compiled, "gated": gated, "storage": storage}
     return [actor.remote(data, slots, device, folders, options) for _ in range(number)]
 
 
@@ -225,3 +235,31 @@ def usages_of(workers: Sequence[Any]) -> list[dict[str, float]]:
         with suppress(RayError):
             usages.append(ray.get(answer))
     return usages
+
+
+def send_states(workers: Sequence[Any], seconds: float) -> int:
+    """Wait until storage has the states of all trials; delete those of nodes without the home.
+
+    Args:
+        workers: handles of the workers, which train nothing any more.
+        seconds: longest wait.
+
+    Returns:
+        Number of trials whose newest state storage may lack.
+    """
+    import ray
+    from ray.exceptions import RayError
+
+    asked = {worker.send_states.remote(0.0): worker for worker in workers}
+    # a worker without a node never answers
+    up = ray.wait([*asked], num_returns=len(asked), timeout=min(seconds, _HERE_SECONDS))[0]
+    answers = [asked[answer].send_states.remote(seconds) for answer in up]
+    missing = 0
+    if answers:
+        seconds += _WAIT_SECONDS
+        for answer in ray.wait(answers, num_returns=len(answers), timeout=seconds)[0]:
+            with suppress(RayError):  # a worker that died: others fetch what it has sent
+                missing += ray.get(answer)
+        forgotten = [asked[answer].forget_states.remote() for answer in up]
+        ray.wait(forgotten, num_returns=len(forgotten), timeout=min(seconds, _HERE_SECONDS))
+    return missing

@@ -12,7 +12,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from tuner.errors import TunerError
+from tuner.errors import StorageError, TunerError
+from tuner.storage.storage import Storage
 
 _PROBE_SECONDS = 60.0  # a node may have to start a process, which imports Ray
 _WAIT_SECONDS = 0.05
@@ -52,11 +53,14 @@ def live_nodes() -> list[Node]:
     ]
 
 
-def check_nodes(folder: Path, *, on_wait: Callable[[], None] = lambda: None) -> None:
+def check_nodes(
+    folder: Path, *, storage: str | None = None, on_wait: Callable[[], None] = lambda: None
+) -> None:
     """Check that all nodes with a CPU or GPU see a folder and have the versions of this process.
 
     Args:
         folder: folder of the states of all trials; it exists.
+        storage: URL of `engine.storage`, which the nodes must reach instead; None without one.
         on_wait: function to call about twenty times a second meanwhile.
 
     Raises:
@@ -69,6 +73,8 @@ def check_nodes(folder: Path, *, on_wait: Callable[[], None] = lambda: None) -> 
     name = f".probe-{secrets.token_hex(8)}"
     written = [folder / f"{name}-{number}" for number in range(len(nodes))]
     (folder / name).touch()
+    if storage is not None:
+        Storage(storage).write(name, b"")
     probe: Any = ray.remote(_probe)
     try:
         answers = [
@@ -76,7 +82,7 @@ def check_nodes(folder: Path, *, on_wait: Callable[[], None] = lambda: None) -> 
                 num_cpus=0,
                 max_retries=0,
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
-            ).remote(str(folder), name, path.name)
+            ).remote(str(folder), name, path.name, storage)
             for node, path in zip(nodes, written, strict=True)
         ]
         waited = 0.0
@@ -92,6 +98,9 @@ def check_nodes(folder: Path, *, on_wait: Callable[[], None] = lambda: None) -> 
         for path in (folder / name, *written):
             with suppress(OSError):
                 path.unlink()
+        if storage is not None:
+            with suppress(StorageError):
+                Storage(storage).delete(name)
 
 
 def _check_answer(node: Node, answer: Any, folder: Path, written: Path) -> None:
@@ -111,6 +120,8 @@ def _check_answer(node: Node, answer: Any, folder: Path, written: Path) -> None:
             f"node {node.name} of the cluster cannot run tuner ({reason}); install tuner "
             f"{metadata.version('tuner')} there, in the Python that runs Ray"
         ) from error
+    if reason := found.pop("unreached", ""):
+        raise TunerError(f"node {node.name} of the cluster cannot use engine.storage: {reason}")
     if not found.pop("sees", ""):
         raise TunerError(
             f"node {node.name} of the cluster does not see {folder}, where trials keep their "
@@ -121,7 +132,7 @@ def _check_answer(node: Node, answer: Any, folder: Path, written: Path) -> None:
             f"node {node.name} of the cluster cannot write to {folder}: {reason}; run Ray there as "
             f"the user who owns the home"
         )
-    if not written.exists():
+    if "storage" not in found and not written.exists():
         raise TunerError(
             f"what node {node.name} of the cluster writes to {folder} is not seen here: it has "
             f"another file system at this path; mount the same one on all nodes"
@@ -155,13 +166,28 @@ def _code_digest() -> str:
     return digest.hexdigest()[:12]
 
 
-def _probe(folder: str, seen: str, written: str) -> dict[str, str]:
-    """Look at a folder and at the versions of this process; runs on a node."""
+def _probe(folder: str, seen: str, written: str, storage: str | None) -> dict[str, str]:
+    """Look at a folder or storage and at the versions of this process; runs on a node."""
     found = {**_versions(), "sees": "", "unwritable": ""}
-    if Path(folder, seen).exists():
+    if storage is not None:
+        found |= {"sees": "yes", "storage": storage, "unreached": _storage_problem(storage, seen)}
+    elif Path(folder, seen).exists():
         found["sees"] = "yes"
         try:
             Path(folder, written).touch()
         except OSError as error:
             found["unwritable"] = error.strerror or str(error)
     return found
+
+
+def _storage_problem(url: str, seen: str) -> str:
+    """Return why this node cannot use a storage; empty if it can."""
+    storage = Storage(url)
+    try:
+        storage.check()
+        storage.read(seen)
+    except FileNotFoundError:
+        return f"{url} is another place there than here; use a URL that means the same everywhere"
+    except StorageError as error:
+        return str(error)
+    return ""

@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 from model.engine.report import Report, Status
 from model.spec.trial import TrialSpec
+from tuner.errors import StorageError
+from tuner.storage.states import States
 from tuner.workers.assignment import Assignment
 from tuner.workers.batch import ALL_STEPS, Failure, ReportBatch
 from tuner.workers.load import ProcessMeter
@@ -71,6 +73,7 @@ class Worker:
         dtype: dtype of the computation; "auto" lets the device choose.
         is_compiled: True to run compiled ticks.
         gated: True if reports are held back until `release_reports`.
+        storage: URL of the search in storage, which gets the checkpoints; empty without one.
     """
 
     def __init__(
@@ -86,11 +89,13 @@ class Worker:
         dtype: str = "float32",
         is_compiled: bool = False,
         gated: bool = False,
+        storage: str = "",
     ) -> None:
         from model.device.compiler import check_compiler
         from model.device.environment import NOT_COMPILED, computing_dtype
         from model.engine.engine import Engine
 
+        self._states = States(storage, Path(checkpoint_dir), Path(starts))
         self._dtype = computing_dtype(dtype, device)
         self._compiled = check_compiler() if is_compiled else NOT_COMPILED
         self._engine = Engine(
@@ -100,8 +105,8 @@ class Worker:
             device=device,
             dtype=self._dtype,
             is_compiled=is_compiled,
-            checkpoint_dir=Path(checkpoint_dir),
-            starts=Path(starts),
+            checkpoint_dir=self._states.folder,
+            starts=self._states.starts,
             decode=decode,
         )
         self._device, self._gated = device, gated
@@ -164,9 +169,18 @@ class Worker:
         except ValueError as error:
             self._refuse(segment, f"invalid specification: {error}")
             return
+        source = assignment.source
+        if self._states.has_storage:
+            try:
+                start = None if spec.init_from is None else spec.init_from.sha256
+                await asyncio.to_thread(self._states.fetch_all, source, start)
+            except StorageError as error:
+                self._refuse(segment, str(error))
+                return
+            if self._segments.get(trial_id) is not segment:  # it was stopped meanwhile
+                return
         from model.checkpoints.store import CheckpointRef
 
-        source = assignment.source
         resume = None if source is None else CheckpointRef(*source)
         self._submit(partial(self._admit, segment, trial_id, spec, resume, assignment.after))
 
@@ -223,6 +237,7 @@ class Worker:
             if report.trial_id != trial_id or report.step > step
         ]
         self._submit(partial(self._engine.prune_checkpoints, trial_id, step))
+        self._states.prune(trial_id, step)
 
     async def stop(self, trial_id: str, segment: int, keep: bool = True) -> None:
         """Free the slot of a trial and withdraw its releases; calling it again changes nothing.
@@ -241,6 +256,18 @@ class Worker:
         self._released.pop(trial_id, None)
         self._outbox = [pair for pair in self._outbox if pair[0] is not current]
         self._submit(partial(self._free, trial_id, keep))
+
+    async def send_states(self, seconds: float) -> int:
+        """Wait until storage has the newest state of all trials; return how many it lacks.
+
+        Args:
+            seconds: longest wait.
+        """
+        return await asyncio.to_thread(self._states.wait, seconds)
+
+    async def forget_states(self) -> None:
+        """Delete the checkpoints on a node that does not see the home; nothing trains any more."""
+        self._states.forget()
 
     async def ping(self) -> dict[str, Any]:
         """Answer as long as the process lives.
@@ -305,6 +332,8 @@ class Worker:
                     self._first_turn = time.time()
                 for report in self._engine.step():
                     segment = self._in_engine[report.trial_id]
+                    if report.checkpoint is not None:
+                        self._states.saved(report.trial_id, Path(report.checkpoint))
                     self._call_in_loop(self._send, segment, report)
                     if report.status is not Status.TRAINING:
                         del self._in_engine[report.trial_id]
@@ -349,6 +378,7 @@ class Worker:
         self._engine.stop(trial_id)
         if not keep:
             self._engine.delete_checkpoints(trial_id)
+            self._states.delete(trial_id)
 
     # the event loop again -------------------------------------------------------------------
 

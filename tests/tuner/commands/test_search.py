@@ -15,13 +15,16 @@ from tests.tuner.results.finished_search import result_in
 from tests.tuner.simulated_search import FACTS
 from tuner.cli import main
 from tuner.errors import Interrupted, Replaced
+from tuner.home import Home
 from tuner.journal.edit import changes, edited
 from tuner.journal.events import SearchBegun
 from tuner.journal.journal import Journal
 from tuner.journal.journaled_search import begun_search
 from tuner.results.result import SearchResult
 from tuner.space.space import SearchSpace
+from tuner.space_file.load import read_space
 from tuner.space_file.overrides import Override
+from tuner.storage.mirror import mirroring
 
 LM = str(Path(__file__).parents[3] / "search_spaces" / "lm.yaml")
 DEAD = "the tracking store http://x does not take all of the search made-up-1: it does not answer"
@@ -89,6 +92,47 @@ def test_signal_is_the_exit_status(run: Any, number: int, expected: int) -> None
     status, _, err = run(Interrupted(number))
     assert status == expected
     assert err.endswith("before the search began; nothing was recorded\n")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("--space", LM, "--name", "it", "--set", "engine.storage=URL"),
+        ("--resume", "it", "--set", "engine.storage=URL"),
+        ("--resume", "it", "--space", LM, "--set", "engine.storage=URL"),
+    ],
+)
+def test_search_of_a_lost_home_goes_on_from_storage(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    result: SearchResult, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    url = f"file://{tmp_path}/bucket"
+    space, text = read_space(LM, [Override.parse(f"engine.storage={url}")])
+    journal = Journal.open(tmp_path / "lost" / "searches" / "it")
+    home = Home(tmp_path / "lost", "")
+    with mirroring(url, journal, home, FACTS, lambda holder: None, print):
+        journal.append(SearchBegun(space, text, FACTS))
+    journal.close()
+    went_on: list[str] = []
+
+    def go_on(name: str, **options: Any) -> SearchResult:
+        recorded = begun_search(options["home"].search(name))
+        assert recorded is not None
+        assert recorded.space == (options["edit"] or (lambda space: space))(recorded.space)
+        went_on.append(name)
+        return result
+
+    monkeypatch.setattr(module, "go_on", go_on)
+    monkeypatch.setattr(module, "resume", go_on)
+    arguments = [each.replace("URL", url) for each in command]
+    assert main(["search", "--home", str(tmp_path / "new"), "--quiet", *arguments]) == 0
+    assert went_on == ["it"]
+    assert f"{url} has it: its journal, 1 event, was copied" in capsys.readouterr().err
+    wrong = [each.replace("URL", "s3://me:word@lm") for each in command]
+    assert main(["search", "--home", str(tmp_path / "newer"), "--quiet", *wrong]) == 2
+    err = capsys.readouterr().err
+    assert "engine.storage must have no user" in err
+    assert "word@" not in err
 
 
 def test_driver_that_was_replaced_says_by_whom(run: Any) -> None:

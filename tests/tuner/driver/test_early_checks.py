@@ -8,7 +8,7 @@ import pytest
 from tests.tuner.simulated_search import space_of
 from tuner.driver import early_checks
 from tuner.driver.early_checks import check_early
-from tuner.errors import StoreError, TunerError
+from tuner.errors import StorageError, StoreError, TunerError
 from tuner.home import Home
 from tuner.space.space import SearchSpace
 from tuner.workers import devices
@@ -51,6 +51,19 @@ def test_name_on_a_server_is_refused(
 def test_server_that_is_down_is_noticed(space: SearchSpace, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="it refuses connections"):
         check_early(space, Home(tmp_path, "http://127.0.0.1:9"))
+
+
+def test_storage_that_cannot_be_used_is_refused(
+    space: SearchSpace, home: Home, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    for url, reason in (
+        (f"file://{tmp_path}/file", "make it a folder that you can write"),
+        ("nothing://lm", "fsspec knows no nothing://"),
+    ):
+        engine = space.engine.model_copy(update={"storage": url})
+        with pytest.raises(StorageError, match=reason):
+            check_early(space.model_copy(update={"engine": engine}), home)
 
 
 @pytest.mark.parametrize("folder", ["searches", "corpora", "starts", "artifacts"])

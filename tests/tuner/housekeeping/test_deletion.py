@@ -20,6 +20,7 @@ from tuner.journal.claim import locked
 from tuner.journal.events import SearchBegun
 from tuner.journal.journal import Journal
 from tuner.space.space import SearchSpace
+from tuner.storage.storage import Storage
 from tuner.tracking.record import Record
 
 SPACE = SearchSpace(name="lm")
@@ -84,6 +85,22 @@ def test_deletion_leaves_nothing_of_a_search_but_its_version(home: Home) -> None
     assert record.client.get_logged_model(model.name)
     with pytest.raises(RecordError, match="no search is called lm-1"):
         plan_deletion("lm-1", home)
+
+
+@pytest.mark.slow
+def test_deletion_includes_the_storage(home: Home, tmp_path: Path) -> None:
+    """Else the same name would bring the search back."""
+    url = f"file://{tmp_path}/bucket"
+    for name in ("lm-1", "lm-2"):
+        Storage(url).write(f"{name}/journal/0001/00000001.jsonl", b"")
+    engine = SPACE.engine.model_copy(update={"storage": url})
+    with closing(Journal.open(home.search("lm-1"))) as journal:
+        journal.append(SearchBegun(SPACE.model_copy(update={"engine": engine}), "", FACTS))
+    plan = plan_deletion("lm-1", home)
+    assert plan.description.endswith("and its folder in the storage")
+    assert plan.as_json["storage"] == f"{url}/lm-1"
+    delete_search("lm-1", home=home)
+    assert Storage(url).names() == ["lm-2"]
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import pytest
 from tests.tuner.simulated_search import FACTS, SPACE, Simulation, space_of
 from tuner.conductor.conductor import Conductor
 from tuner.errors import TunerError
-from tuner.journal.edit import check_edit, edited, kept_overrides
+from tuner.journal.edit import changes, check_edit, edited, kept_overrides
 from tuner.journal.events import Reported, SearchBegun, SessionBegun
 from tuner.journal.journaled_search import environment_changes
 from tuner.journal.repeat import repeat, restored_decisions
@@ -27,6 +27,19 @@ def test_edited_changes_what_is_free(space: SearchSpace) -> None:
     changed = edited(space, overrides, "lm-1")
     assert (changed.search.trials, changed.confirm.top) == (40, 5)
     check_edit(space, changed, "lm-1")
+
+
+def test_storage_changes_no_trial_and_no_earlier_journal(space: SearchSpace) -> None:
+    """It may be added to a search that has begun, changed and left out."""
+    assert "storage" not in space.model_dump_json()
+    changed = edited(space, [Override.parse("engine.storage=s3://lm/searches/")], "lm-1")
+    assert changed.engine.storage == "s3://lm/searches"
+    assert changes(space, changed) == ["engine.storage"]
+    check_edit(space, changed, "lm-1")
+    check_edit(changed, space, "lm-1")
+    defaults = space.defaults()
+    assert space.spec(defaults, FACTS, 1).hash == changed.spec(defaults, FACTS, 1).hash
+    assert SearchSpace.model_validate_json(changed.model_dump_json()) == changed
 
 
 @pytest.mark.parametrize(

@@ -287,6 +287,13 @@ MISTAKES = {
     "no slots": (BUDGET + "engine: {slots: ▲0}", "engine.slots must be at least 1, got 0"),
     "dtype": (BUDGET + "engine: {dtype: ▲float16}", "engine.dtype must be"),
     "compile": (BUDGET + "engine: {compile: ▲maybe}", "engine.compile must be"),
+    "storage": (BUDGET + "engine: {storage: ▲/data}", "engine.storage must be a URL, such as s3://bucket/folder, got /data"),
+    "storage that is nothing": (BUDGET + "engine: {storage: ▲'s3://'}", "engine.storage must be a URL"),
+    "storage, relative": (BUDGET + "engine: {storage: ▲'file://runs'}", "engine.storage must be a URL"),
+    "storage with a password": (
+        BUDGET + "engine: {storage: ▲'s3://me:hidden/word@bucket'}",
+        "engine.storage must have no user, password or options; its library reads them from the environment or",
+    ),
     "compile on a GPU": (
         BUDGET + "engine: {device: cuda, compile: ▲on}",
         "ticks are compiled on a CPU only, and engine.device is cuda; use auto or off",

@@ -19,6 +19,7 @@ from tests.conftest import MakeSpec
 from tuner.errors import Interrupted, TunerError
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import load_space
+from tuner.storage.storage import Storage
 from tuner.workers import cluster, nodes
 from tuner.workers import devices as devices_module
 from tuner.workers import ray_session as session_module
@@ -79,7 +80,8 @@ def test_start_workers_makes_one_for_each_device(
     assert (number, slots, device) == expected
     assert (splits, folders) == (("t", "v"), ("states", "starts"))
     assert options == {
-        "dtype": "auto", "is_compiled": False, "decode": None, "gated": False, "is_cluster": False,
+        "dtype": "auto", "is_compiled": False, "decode": None, "gated": False, "storage": "",
+            "is_cluster": False,
     }  # fmt: skip
 
 
@@ -316,6 +318,26 @@ def test_node_that_cannot_train_is_named(
     monkeypatch.setattr(ray, "get", get)
     with pytest.raises(TunerError, match=f"node b \\(10.0.0.2\\) .*{text}"):
         nodes._check_answer(Node("1", "b (10.0.0.2)", 2, 0), None, tmp_path, tmp_path / "probe")
+
+
+def test_node_with_storage_needs_no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It must reach the storage, and find there what the driver wrote."""
+    url, node = f"file://{tmp_path}/bucket", Node("1", "b", 2, 0)
+    answer: dict[str, str] = {}
+    monkeypatch.setattr(ray, "get", lambda reference, timeout: dict(answer))
+
+    def check() -> None:
+        answer.update(nodes._probe("/no/home", "seen", "written", url))
+        nodes._check_answer(node, None, tmp_path, tmp_path / "probe")
+
+    with pytest.raises(TunerError, match=r"cannot use engine.storage: .* is another place there"):
+        check()
+    Storage(url).write("seen", b"")
+    check()
+    (tmp_path / "bucket").rename(tmp_path / "gone")
+    (tmp_path / "bucket").touch()
+    with pytest.raises(TunerError, match=r"node b .* cannot use engine.storage: .*cannot be used"):
+        check()
 
 
 @pytest.mark.parametrize("what", ["Python", "torch", "tuner"])

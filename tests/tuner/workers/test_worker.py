@@ -21,6 +21,7 @@ from model.engine.engine import Engine
 from model.engine.report import Report, Status
 from model.spec.trial import Continues, TrialSpec
 from tests.conftest import MakeSpec
+from tuner.storage.storage import Storage
 from tuner.workers import worker as worker_module
 from tuner.workers.assignment import Assignment
 from tuner.workers.batch import Failure, ReportBatch
@@ -279,6 +280,47 @@ def test_new_worker_resumes_after_the_last_report(
         assert [r.step for r in reports] == [6, 8, 10, 12]
         assert [r.metrics() for r in reports] == expected[2:]
         assert (await again.usage())["tokens"] == 8 * spec.tokens_per_step
+
+    run(scenario())
+
+
+@pytest.mark.slow
+def test_worker_on_another_disk_resumes_from_storage(
+    tokens: Tokens, make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    """And prunes and deletes what is there."""
+    spec = make_spec(steps=12, reports=6, dropout=0.1)
+    expected = alone(tokens, spec)
+    url = f"file://{tmp_path}/bucket/lm-1"
+    storage = Storage(url)
+
+    def worker_on(disk: str) -> Worker:
+        folder = tmp_path / disk / "checkpoints"
+        folder.parent.mkdir()
+        return Worker(*tokens, 2, "cpu", str(folder), str(tmp_path / "starts"), storage=url)
+
+    async def scenario() -> None:
+        first = worker_on("first")
+        await start(first, "7", spec.model_dump_json())
+        client = Client(first)
+        while len(client.of("7")) < 2:
+            await client.read()
+        assert await first.send_states(10.0) == 0
+        steps = [int(Path(name).stem) for name in storage.files("checkpoints")]
+        last = steps[-1]  # it trains on
+        again = worker_on("again")
+        await start(again, "7", spec.model_dump_json(), last, ("7", last), segment=1)
+        reports = await Client(again).rest("7")
+        assert [r.metrics() for r in reports] == expected[last // 2 :]
+        assert (await again.usage())["tokens"] == (12 - last) * spec.tokens_per_step
+        await again.prune_checkpoints("7", 12)
+        assert await again.send_states(10.0) == 0
+        assert {"checkpoints/7/000000012.safetensors"} <= set(storage.files("checkpoints"))
+        await again.stop("7", 1, keep=False)
+        while storage.files("checkpoints"):
+            await asyncio.sleep(0.01)
+        assert await again.send_states(10.0) == 0
+        await first.stop("7", 0)
 
     run(scenario())
 
