@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -18,9 +20,12 @@ import pytest
 
 from tests.e2e.command_process import Run
 from tests.e2e.conftest import Workplace, make_workplace
+from tests.e2e.s3_server import BUCKET, S3Server, S3Workplace
 from tests.e2e.test_faults import descendants
 from tuner.journal.events import Reported, SessionEnded, TrialBegun
 from tuner.journal.journal import read_journal
+from tuner.storage.mirror import mirrored
+from tuner.storage.storage import Storage
 from tuner.tracking.record import Record
 from tuner.tracking.tags import JOURNAL_FILE
 
@@ -197,6 +202,78 @@ def test_search_that_is_killed_and_interrupted_ends_as_if_undisturbed(
     replace_a_stopped_driver(place, home, check, *search, "--max-time", "1h")
     replayed = place.tuner("replay", "--home", str(home), "--json")
     assert replayed.json["verdict"] == "bit-exact"
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[S3Server]:
+    server = S3Server(tmp_path)
+    server.start()
+    yield server
+    server.stop()
+
+
+def test_search_in_a_bucket_survives_its_machine(
+    place: Workplace, whole: list[tuple[Any, ...]], server: S3Server,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The driver and its disk are lost; while another goes on, the server is down for a while."""
+    for name, value in server.variables.items():
+        monkeypatch.setenv(name, value)
+    check_that_one_driver_claims_an_epoch()
+    home, there = place.folder / "lost", S3Workplace(place.folder, variables=server.variables)
+    search = (*ONE_WORKER, "--name", "it", "--home", str(home), "--json")
+    search += ("--set", f"engine.storage=s3://{BUCKET}/searches")
+    bucket = Storage(f"s3://{BUCKET}/searches/it")
+    with there.start(*search) as process:
+        lines_until(process, "report 3/")
+        process.kill()
+    home.rename(place.folder / "gone")
+    assert bucket.files("checkpoints")
+    with there.start(*search, stdout=subprocess.PIPE) as process:
+        seen = lines_until(process, "  report ")
+        server.stop()
+        seen += lines_until(process, "does not answer")
+        server.start()
+        out, err = process.communicate(timeout=300)
+    err = "".join([*seen, err])
+    assert process.returncode == 0, err
+    assert re.search(r"s3://\S+ has it: its journal, \d+ events, was copied to", err)
+    assert err.count("does not answer: Could not connect") == 1
+    assert "the storage lacks" not in err
+    assert story(home, "it") == whole
+    check_store(home, "it", json.loads(out.splitlines()[-1])["best_run"])
+    assert mirrored(bucket) == (home / "searches" / "it" / JOURNAL_FILE).read_bytes()
+    assert json.loads(bucket.read("epochs/0002"))["ended"]
+    states = bucket.files("checkpoints")
+    assert states, "the best weights outlive this machine as well"
+    assert len(states) <= 4
+
+
+def check_that_one_driver_claims_an_epoch() -> None:
+    """On a server of S3, of many that try at one time."""
+    storage = Storage(f"s3://{BUCKET}/race")
+
+    def claim(number: int) -> bool:
+        try:
+            storage.create("epochs/0001", f"driver {number}".encode())
+        except FileExistsError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        wins = list(pool.map(claim, range(8)))
+    assert storage.read("epochs/0001") == f"driver {wins.index(True)}".encode()
+    assert sum(wins) == 1
+
+
+def lines_until(process: subprocess.Popen[str], text: str) -> list[str]:
+    """Read the progress of a search up to a line."""
+    lines: list[str] = []
+    assert process.stderr is not None
+    while not lines or text not in lines[-1]:
+        lines.append(process.stderr.readline())
+        assert lines[-1], lines
+    return lines
 
 
 def test_search_grows_on_resume_and_trains_nothing_twice(
