@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import math
 import os
+import tempfile
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from functools import partial
@@ -259,9 +260,10 @@ def test_new_worker_resumes_after_the_last_report(
 
 @pytest.mark.slow
 def test_worker_on_another_disk_resumes_from_storage(
-    tokens: Tokens, make_spec: MakeSpec, tmp_path: Path
+    tokens: Tokens, make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And prunes and deletes what is there."""
+    """It does not see the home, and prunes and deletes what is in storage."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     spec = make_spec(steps=12, reports=6, dropout=0.1)
     expected = alone(tokens, spec)
     url = f"file://{tmp_path}/bucket/lm-1"
@@ -269,10 +271,10 @@ def test_worker_on_another_disk_resumes_from_storage(
 
     def worker_on(disk: str) -> Worker:
         folder = tmp_path / disk / "checkpoints"
-        folder.parent.mkdir()
         return Worker(*tokens, 2, "cpu", str(folder), str(tmp_path / "starts"), storage=url)
 
     async def scenario() -> None:
+        (tmp_path / "first").mkdir()
         first = worker_on("first")
         await start(first, "7", spec.model_dump_json())
         client = Client(first)
@@ -293,6 +295,10 @@ def test_worker_on_another_disk_resumes_from_storage(
         while storage.files("checkpoints"):
             await asyncio.sleep(0.01)
         assert await again.send_states(10.0) == 0
+        assert not (tmp_path / "again").exists()
+        assert list(tmp_path.glob("tuner-*"))
+        await again.forget_states()
+        assert not list(tmp_path.glob("tuner-*"))
         await first.stop("7", 0)
 
     run(scenario())
