@@ -2,9 +2,9 @@
 
     python bench/cluster.py                        all scenarios, some 15 minutes; needs root
     python bench/cluster.py --only killed drained  some of them
-    python bench/cluster.py --tokens 200_000       shorter trials
+    python bench/cluster.py --tokens 120_000       shorter trials
     python bench/cluster.py --quick                three short trials on two nodes, as a test
-    python bench/cluster.py --out FILE.json        also write the numbers; those of other scenarios stay
+    python bench/cluster.py --out FILE.json        also write the numbers; others stay
 
 Each node is a network, mount, host name and process namespace of this machine with Ray started by
 `ray start` (parts/cluster/namespaces.py), so a cable can be pulled and a folder be missing. They
