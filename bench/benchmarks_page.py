@@ -59,8 +59,8 @@ BENCHES = {
     "refill": Bench("Idle slots", "The share of slot time in which no trial trains."),
     "order": Bench(
         "Order of reports",
-        "The share of slot time that a search loses because the order of its reports does not depend "
-        "on timing, in searches on made-up slots.",
+        "The share of slot time that a search loses because the order of its reports does not "
+        "depend on timing, in searches on made-up slots.",
         None,
     ),
     "scaling": Bench(

@@ -14,7 +14,7 @@ from model.spec.trial import TrialSpec
 
 # Picoseconds on a core of an AMD EPYC with AVX-512, in float32 without compilation, fitted to
 # `bench/order.py --measure`. Only ratios matter: how much longer one trial takes than another.
-# Between 0.4 and 10 million parameters they are right to 20 % with compiled ticks and in
+# Between 0.4 and 10 million parameters they are right to a quarter with compiled ticks and in
 # mixed_bfloat16 too (`bench/fusion.py`).
 _PER_FLOP = 15
 _PER_WIDTH = 90_000  # of a value of the residual stream in a layer: norms, activations, copies
