@@ -137,8 +137,9 @@ class JournalMirror:
             pause = (
                 _PERIOD_SECONDS if self._try(self._send) else min(2 * pause, _LONGEST_PAUSE_SECONDS)
             )
-        if not self._is_lost and self._try(self._send):
-            self._try(lambda: self._write_epoch(has_ended=True))
+        until = time.monotonic() + _END_SECONDS
+        while not self._is_lost and not self._try(self._finish) and time.monotonic() < until:
+            time.sleep(min(_PERIOD_SECONDS, _END_SECONDS))
 
     def _try(self, action: Callable[[], None]) -> bool:
         """Do an action; return True if it is done, else note why not."""
@@ -167,6 +168,10 @@ class JournalMirror:
             self._segments, self._sent = self._segments + 1, size
             if self._segments == 1:
                 self._delete_earlier()
+
+    def _finish(self) -> None:
+        self._send()
+        self._write_epoch(has_ended=True)
 
     def _check(self) -> None:
         """Raise Replaced, here and from the journal, if another driver has claimed the search."""

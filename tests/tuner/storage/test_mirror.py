@@ -31,6 +31,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_PERIOD_SECONDS", 0.01)
     monkeypatch.setattr(module, "_LONGEST_PAUSE_SECONDS", 0.02)
     monkeypatch.setattr(module, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(module, "_END_SECONDS", 0.2)
     monkeypatch.setattr(module, "_BEAT_SECONDS", 0.02)
     monkeypatch.setattr(epoch, "PATIENCE_SECONDS", 0.5)
 
