@@ -169,7 +169,8 @@ class Watchdog:
         text, was_up = _in_one_line(error), not worker.is_starting
         worker.is_starting = True
         worker.lost = min(worker.lost, now)
-        if isinstance(error, ActorDiedError):  # Ray does not restart it any more
+        # Ray does not restart it any more, unless it died with a node that was drained
+        if isinstance(error, ActorDiedError) and not error.preempted:
             return WorkerChange(index, WorkerEvent.GONE, f"cannot be restarted: {text}")
         if was_up:
             return WorkerChange(index, WorkerEvent.LOST, text)

@@ -225,6 +225,18 @@ def test_watchdog_gives_a_worker_up_that_ray_gave_up(watch: Watch, killed: list[
     assert change.reason.startswith("cannot be restarted: The actor died")
 
 
+def test_worker_of_a_drained_node_is_not_given_up(watch: Watch, killed: list[Any]) -> None:
+    """Ray 2.60 says that such an actor has died, and restarts it elsewhere."""
+    watch.pass_time(10, {0: 11, 1: 12})
+    changes = []
+    for _ in range(3):
+        changes += watch.pass_time(2, {0: 11})
+        watch.workers[1].asked[-1].value = error = ActorDiedError()
+        error._preempted = True
+    changes += watch.pass_time(2, {0: 11, 1: 13})
+    assert [change.event for change in changes] == [WorkerEvent.LOST, WorkerEvent.BACK]
+
+
 def test_watchdog_gives_workers_time_to_start(watch: Watch, killed: list[Any]) -> None:
     assert watch.pass_time(590, {0: 11}) == []
     assert watch.pass_time(20, {0: 11}) == [WorkerChange(1, *FROZEN)]
