@@ -44,6 +44,12 @@ def permute(index: npt.NDArray[np.int64], size: int, key: int) -> npt.NDArray[np
     A Feistel network permutes the smallest even power of two that holds `size`; results outside
     [0, size) are permuted again until they are inside (cycle walking).
 
+    Below a size of about 50 not all permutations are equally likely over random keys, because the
+    halves of so few bits have few functions: one index is mapped to each place equally often, but
+    two indices together are not (up to about 15), and even and odd permutations differ in number
+    (of 16 elements all are even). So trials on so few sequences see some orders more often than
+    others. Recorded trials depend on these bits, which therefore stay as they are.
+
     Args:
         index: any shape, int64 in [0, size).
         size: length of the permutation, at least 1.

@@ -165,7 +165,7 @@ def stack_meter(spec: TrialSpec, setup: Setup) -> Meter:
         for _ in range(1 + _NUM_QUANTA):
             started = time.perf_counter()
             plan = plan_of(slots, a, b, setup.train, is_data_on_device=setup.data is not None)
-            losses, _norms = stack.run(plan)()  # (Q, K), on the CPU: the device is done
+            losses = stack.run(plan)().losses  # (Q, K), on the CPU: the device is done
             seconds.append(time.perf_counter() - started)
             tokens = losses.size * b * a.context_length
         # Ticks of another kind need their own memory, at first, beside the memory that the CUDA

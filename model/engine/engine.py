@@ -35,8 +35,8 @@ from model.engine.report import Report, Status
 from model.engine.slot import TrialRequest, start_trial
 from model.spec.trial import TrialSpec
 from model.stack import compiled
-from model.stack.plan import Floats, QuantumPlan
-from model.stack.stack import Stack
+from model.stack.plan import QuantumPlan
+from model.stack.stack import Measured, Stack
 
 # Longest wait of a step for a checkpoint when no trial trains: the caller gives orders between
 # two steps, and should not wait long.
@@ -255,26 +255,23 @@ class Engine:
         wait = active.stack.run(plan)
         if self.device.type != "cpu":  # plan the next quantum while the GPU works
             active.planner.look_ahead(active.slots, plan)
-        losses, norms = wait()
+        measured = wait()
         self.training_seconds += time.perf_counter() - started
-        self._settle(active, plan, losses, norms)
+        self._settle(active, plan, measured)
 
-    def _settle(
-        self, active: ActiveStack, plan: QuantumPlan, losses: Floats, norms: Floats
-    ) -> None:
+    def _settle(self, active: ActiveStack, plan: QuantumPlan, measured: Measured) -> None:
         """Account for a quantum; report the trials that diverged or reached a report.
 
         Args:
             active: the stack that ran.
             plan: plan of the quantum.
-            losses: (Q, K), nats per token.
-            norms: (Q, K), gradient norms before clipping.
+            measured: losses and gradient norms of the quantum.
         """
         a, micro_batch = active.shape
-        self.tokens += len(active.occupied) * len(losses) * micro_batch * a.context_length
+        self.tokens += len(active.occupied) * len(plan) * micro_batch * a.context_length
         reached = {}
         for row, slot in active.occupied:
-            ticks = (plan.due, plan.weight, losses, norms)
+            ticks = (plan.due, plan.weight, *measured)
             if not slot.account(*(array[:, row].tolist() for array in ticks)):
                 self._pending.append(self._evaluator.report_divergence(slot))
                 active.slots[row] = None

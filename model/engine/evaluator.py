@@ -177,13 +177,15 @@ def _report(
     accuracy: float | None = None,
     score: float | None = None,
 ) -> Report:
+    h = slot.spec.hyperparameters
+    is_plain = not (h.label_smoothing or h.z_loss)
     return Report(
         trial_id=slot.trial_id,
         status=status,
         step=slot.step,
         tokens=slot.step * slot.spec.tokens_per_step,
         val_loss=val_loss,
-        train_loss=slot.loss_sum / slot.loss_weight,
+        train_loss=slot.plain_sum / slot.loss_weight,
         grad_norm=slot.norm_sum / max(1, slot.norm_count),
         learning_rate=slot.learning_rate(slot.step),
         checkpoint=None if path is None else str(path),
@@ -191,4 +193,5 @@ def _report(
         token_accuracy=accuracy,
         bleu=score,
         problem=slot.problem,
+        train_objective=None if is_plain else slot.loss_sum / slot.loss_weight,
     )

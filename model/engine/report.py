@@ -11,7 +11,7 @@ from typing import Any
 # Names of the curves, in the order in which MLflow records them and a replay compares them.
 METRICS = ("val_loss", "train_loss", "perplexity", "learning_rate", "grad_norm", "tokens")
 # Names of the curves that only some trials have.
-SOME_METRICS = ("sparsity", "token_accuracy", "bleu")
+SOME_METRICS = ("sparsity", "token_accuracy", "bleu", "train_objective")
 _MAY_BE_NAN = ("val_loss", "train_loss", "learning_rate", "grad_norm")
 
 
@@ -33,7 +33,8 @@ class Report:
         step: updates done; of a diverged trial, the update that was not finite.
         tokens: training tokens seen.
         val_loss: nats per token on the validation sequences; NaN if diverged.
-        train_loss: mean training loss since the last report, nats per token.
+        train_loss: mean cross-entropy of the training tokens since the last report, with dropout
+            and noise, in nats per token. Versions before `train_objective` recorded that instead.
         grad_norm: mean global gradient norm before clipping since the last report.
         learning_rate: α_t of the last update.
         checkpoint: path of the checkpoint of this report; None if none was saved.
@@ -44,6 +45,8 @@ class Report:
             None before the last report.
         problem: problem of the machine that the user should know, such as a checkpoint that could
             not be saved. The trial did not cause it, and its numbers are unaffected.
+        train_objective: mean of the differentiated loss since the last report: cross-entropy with
+            label smoothing and z-loss; None if the trial has neither.
     """
 
     trial_id: str
@@ -59,6 +62,7 @@ class Report:
     token_accuracy: float | None = None
     bleu: float | None = None
     problem: str | None = None
+    train_objective: float | None = None
 
     @classmethod
     def of(cls, trial_id: str, fields: Mapping[str, Any]) -> Report:

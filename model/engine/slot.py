@@ -66,6 +66,7 @@ class Slot:
         step: updates done.
         tick: micro-batches done of the next update.
         loss_sum: sum of the losses since the last report, weighted by `loss_weight`.
+        plain_sum: such a sum of the losses without label smoothing and z-loss.
         loss_weight: number of updates since the last report, counting parts of them.
         norm_sum: sum of the gradient norms since the last report.
         norm_count: number of these norms.
@@ -80,6 +81,7 @@ class Slot:
     step: int = 0
     tick: int = 0
     loss_sum: float = 0.0
+    plain_sum: float = 0.0
     loss_weight: float = 0.0
     norm_sum: float = 0.0
     norm_count: int = 0
@@ -120,6 +122,7 @@ class Slot:
         due: Sequence[bool],
         weights: Sequence[float],
         losses: Sequence[float],
+        plain_losses: Sequence[float],
         norms: Sequence[float],
     ) -> bool:
         """Add the losses and norms of some ticks.
@@ -128,14 +131,17 @@ class Slot:
             due: True for each tick that ended an update.
             weights: share of each tick in its update.
             losses: loss of each tick.
+            plain_losses: loss of each tick without label smoothing and z-loss.
             norms: norm of the gradient, valid where due.
 
         Returns:
             False if a loss or a norm is not finite; the ticks after it are not counted.
         """
-        for is_due, weight, loss, norm in zip(due, weights, losses, norms, strict=True):
+        ticks = zip(due, weights, losses, plain_losses, norms, strict=True)
+        for is_due, weight, loss, plain, norm in ticks:
             self.tick += 1
             self.loss_sum += weight * loss
+            self.plain_sum += weight * plain
             self.loss_weight += weight
             if is_due:
                 self.step, self.tick = self.step + 1, 0
@@ -149,7 +155,7 @@ class Slot:
     def begin_interval(self, val_loss: float) -> None:
         """Begin to count anew after a report, with the next specification if this one ends."""
         self.val_losses.append(val_loss)
-        self.loss_sum = self.loss_weight = self.norm_sum = 0.0
+        self.loss_sum = self.plain_sum = self.loss_weight = self.norm_sum = 0.0
         self.norm_count = 0
         self._change_spec()
 

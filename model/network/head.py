@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from model.network.layers import Weights, linear, soft_cap
-from model.network.losses import column, nll_and_slope, shares
+from model.network.losses import column, shares, token_losses
 from model.spec.architecture import Architecture
 
 # Tokens of a slot per chunk. On a CPU a chunk of a small vocabulary stays in the cache of a core;
@@ -25,7 +25,11 @@ _CHUNK = 1024
 
 
 class _HeadLoss(torch.autograd.Function):
-    """Loss of a slot's tokens from their activations; the forward pass makes both gradients."""
+    """Losses of a slot's tokens from their activations; the forward pass makes both gradients.
+
+    The first result is the loss to differentiate; the second one is the cross-entropy without label
+    smoothing and z-loss, None if there is neither.
+    """
 
     @staticmethod
     def forward(
@@ -38,23 +42,25 @@ class _HeadLoss(torch.autograd.Function):
         share: Tensor,
         cap: float,
         products: torch.dtype,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor | None]:
         with_slope = any(ctx.needs_input_grad[:2])
         dx = torch.empty_like(x) if with_slope else None
         dw: Tensor | None = None
         if with_slope and products == x.dtype:
             dw = torch.zeros_like(w, dtype=torch.float32)
-        losses = []
+        losses, plain_losses = list[Tensor](), list[Tensor]()
         size = _CHUNKS.get(x.device.type, _CHUNK)
         ctx.weight_dtype = w.dtype
         w = w.to(products)
         for chunk in (slice(begin, begin + size) for begin in range(0, x.shape[1], size)):
             logits = linear(w, x[:, chunk].to(products))  # (K, n, V)
             capped = soft_cap(logits, cap) if cap else logits
-            nll, slope = nll_and_slope(
+            nll, plain, slope = token_losses(
                 capped, targets[:, chunk], smoothing, z_weight, with_slope=with_slope
             )
             losses.append(nll * share[:, chunk])
+            if plain is not None:
+                plain_losses.append(plain * share[:, chunk])
             if slope is None or dx is None:
                 continue
             if cap:
@@ -66,11 +72,16 @@ class _HeadLoss(torch.autograd.Function):
             dx[:, chunk] = torch.bmm(slope, w) * each
             dw = _add_product(dw, slope.transpose(1, 2), (x[:, chunk] * each).to(products))
         ctx.save_for_backward(dx, dw)
-        return torch.cat(losses, 1).sum(-1)  # (K,)
+        loss = torch.cat(losses, 1).sum(-1)  # (K,)
+        if not plain_losses:
+            return loss, None
+        plain = torch.cat(plain_losses, 1).sum(-1)
+        ctx.mark_non_differentiable(plain)
+        return loss, plain
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        dx, dw = ctx.saved_tensors
+        dx, dw = ctx.saved_tensors  # the second gradient is of the plain loss: not differentiable
         up = grads[0].view(-1, 1, 1)
         # in place: torch refuses a second backward pass, which would find changed values
         return dx.mul_(up), dw.mul_(up).to(ctx.weight_dtype), *(None,) * 6
@@ -123,7 +134,7 @@ class Head:
     def _shrunk(self, x: Tensor) -> Tensor:
         return x if self.shrink == 1 else x * self.shrink
 
-    def loss(
+    def losses(
         self,
         w: Weights,
         x: Tensor,
@@ -132,8 +143,8 @@ class Head:
         z_loss: Tensor | None = None,
         *,
         ignore_index: int | None = None,
-    ) -> Tensor:
-        """Return `losses.cross_entropy` of the logits; may be differentiated once.
+    ) -> tuple[Tensor, ...]:
+        """Return `losses.cross_entropy` of the logits.
 
         Args:
             w: weights of the model.
@@ -144,11 +155,12 @@ class Head:
             ignore_index: target id that does not count; None counts all.
 
         Returns:
-            (K,), float32.
+            The loss (K,), float32, which may be differentiated once; and with smoothing or a z-loss
+            also the plain cross-entropy (K,), float32, which may not.
         """
         k = len(x)
         ids, share = shares(targets.reshape(k, -1), ignore_index)
-        loss: Tensor = _HeadLoss.apply(  # type: ignore[no-untyped-call]
+        losses: tuple[Tensor, Tensor | None] = _HeadLoss.apply(  # type: ignore[no-untyped-call]
             self._shrunk(x).reshape(k, -1, x.shape[-1]),
             w[self.table],
             ids,
@@ -158,4 +170,4 @@ class Head:
             self.cap,
             self.products or x.dtype,
         )
-        return loss
+        return tuple(loss for loss in losses if loss is not None)

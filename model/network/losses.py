@@ -6,21 +6,35 @@ K = slots in a stack, N = targets of a slot, n = some of them, V = vocabulary.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 
-def nll_and_slope(
+class TokenLosses(NamedTuple):
+    """Losses of tokens in nats, (K, n) float32.
+
+    Attributes:
+        objective: loss with label smoothing and z-loss.
+        plain: cross-entropy alone; None if it is the objective.
+        slope: gradient of the objective by the logits, (K, n, V) float32; None if not requested.
+    """
+
+    objective: Tensor
+    plain: Tensor | None
+    slope: Tensor | None
+
+
+def token_losses(
     logits: Tensor,
     targets: Tensor,
     smoothing: Tensor | None = None,
     z_weight: Tensor | None = None,
     *,
     with_slope: bool = True,
-) -> tuple[Tensor, Tensor | None]:
-    """Return the loss of each token and its gradient, from one exponential per logit.
+) -> TokenLosses:
+    """Return the losses of each token and their gradient, from one exponential per logit.
 
     Args:
         logits: (K, n, V), floating.
@@ -28,16 +42,13 @@ def nll_and_slope(
         smoothing: ε_ls, (K, 1) float32; None for no smoothing.
         z_weight: λ_z, (K, 1) float32; None for no z-loss.
         with_slope: True to compute the gradient.
-
-    Returns:
-        Nats, (K, n) float32; and their gradient by the logits, (K, n, V) float32, or None.
     """
     p = torch.softmax(logits, -1, dtype=torch.float32)  # (K, n, V)
     top = logits.amax(-1).float()  # (K, n)
     # log Z − top: the largest probability is at least 1/V, so its logarithm is exact enough
     rest = -p.amax(-1).log()
     true = targets.unsqueeze(-1)
-    nll = (top - logits.gather(-1, true).squeeze(-1)) + rest
+    nll = plain = (top - logits.gather(-1, true).squeeze(-1)) + rest
     if smoothing is not None:
         nll = (1 - smoothing) * nll + smoothing * ((top - logits.float().mean(-1)) + rest)
     slope = None  # of log Z
@@ -45,8 +56,9 @@ def nll_and_slope(
         log_z = top + rest
         nll = torch.where(z_weight > 0, nll + z_weight * log_z.square(), nll)
         slope = torch.where(z_weight > 0, 1 + 2 * z_weight * log_z, 1.0).unsqueeze(-1)
+    other = None if nll is plain else plain
     if not with_slope:
-        return nll, None
+        return TokenLosses(nll, other, None)
     if slope is not None:
         p *= slope
     if smoothing is None:
@@ -54,7 +66,7 @@ def nll_and_slope(
     else:
         _add_at(p, true, (smoothing - 1).unsqueeze(-1))
         p -= smoothing.unsqueeze(-1) / p.shape[-1]
-    return nll, p
+    return TokenLosses(nll, other, p)
 
 
 def _add_at(p: Tensor, index: Tensor, value: Tensor) -> None:
@@ -83,7 +95,7 @@ class _SmoothedNll(torch.autograd.Function):
         share: Tensor,
     ) -> Tensor:
         with_slope = bool(ctx.needs_input_grad[0])
-        nll, slope = nll_and_slope(logits, targets, smoothing, z_weight, with_slope=with_slope)
+        nll, _, slope = token_losses(logits, targets, smoothing, z_weight, with_slope=with_slope)
         ctx.save_for_backward(slope, share)
         ctx.logits_dtype = logits.dtype
         return (nll * share).sum(-1)  # (K,)

@@ -22,9 +22,9 @@ from model.stack.gradients import Gradients
 from model.stack.matrices import Matrices
 from model.stack.tick_kind import TickKind
 
-# (weights of the slot as a row, share, smoothing, z-loss, rates, keys, token ids …) → loss and row
-# of gradients
-Function = Callable[..., tuple[Tensor, Tensor]]
+# (weights of the slot as a row, share, smoothing, z-loss, rates, keys, token ids …) → loss, with
+# smoothing or a z-loss the plain loss, and row of gradients
+Function = Callable[..., tuple[Tensor, ...]]
 
 
 def traceable(kind: TickKind) -> tuple[Function, tuple[Tensor, ...]]:
@@ -45,11 +45,11 @@ def traceable(kind: TickKind) -> tuple[Function, tuple[Tensor, ...]]:
     def gradients(
         row: Tensor, share: Tensor, smoothing: Tensor, z_loss: Tensor,
         rates: Tensor, keys: Tensor, *ids: Tensor,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+    ) -> tuple[Tensor, ...]:  # fmt: skip
         weights = {
             name: view.detach().requires_grad_() for name, view in matrices.views(row).items()
         }
-        loss, grads = compute(
+        losses, grads = compute(
             weights,
             ids,
             share,
@@ -62,7 +62,7 @@ def traceable(kind: TickKind) -> tuple[Function, tuple[Tensor, ...]]:
             parts.append(grad.float().reshape(1, -1))
             parts.append(grad.new_zeros(1, end - begin - grad.numel(), dtype=torch.float32))
             begin = end
-        return loss, torch.cat([part for part in parts if part.numel()], 1)
+        return *losses, torch.cat([part for part in parts if part.numel()], 1)
 
     lengths = [a.context_length, a.context_length]
     lengths += [a.source_length] if a.n_encoder_layers else []

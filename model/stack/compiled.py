@@ -39,10 +39,10 @@ def prepare(spec: TrialSpec, dtype: str) -> None:
         _load(TickKind.of(each, dtype))
 
 
-def run(kind: TickKind, arguments: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-    """Return the loss (1,) and the gradients (1, P) of a tick; arguments as in `compile_tick`."""
-    loss, grads = _load(kind)([x.contiguous() for x in arguments])
-    return loss, grads
+def run(kind: TickKind, arguments: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Return the losses (1,) and the gradients (1, P) of a tick; arguments as in `compile_tick`."""
+    *losses, grads = _load(kind)([x.contiguous() for x in arguments])
+    return tuple(losses), grads
 
 
 @cache

@@ -45,7 +45,7 @@ class Gradients:
         drop: Dropout,
         label_smoothing: Tensor | None,
         z_loss: Tensor | None,
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Run both passes.
 
         Args:
@@ -57,11 +57,13 @@ class Gradients:
             z_loss: λ_z, (K,); None for no z-loss.
 
         Returns:
-            Losses (K,), and gradients in the order of `weights`.
+            Losses (K,), with smoothing or a z-loss also the plain ones (K,); and gradients in the
+            order of `weights`.
         """
         inputs, targets, *sources = ids
         x = self.model.activations(weights, inputs, *sources, drop=drop)
-        loss = self.model.head.loss(
+        loss, *plain = self.model.head.losses(
             weights, x, targets, label_smoothing, z_loss, ignore_index=self.ignored
         )
-        return loss.detach(), torch.autograd.grad(loss, list(weights.values()), share)
+        grads = torch.autograd.grad(loss, list(weights.values()), share)
+        return (loss.detach(), *plain), grads

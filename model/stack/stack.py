@@ -49,6 +49,20 @@ class Evaluation(NamedTuple):
     accuracy: Floats | None
 
 
+class Measured(NamedTuple):
+    """Numbers of the ticks of a quantum.
+
+    Attributes:
+        losses: (Q, K) nats per token, with label smoothing and z-loss.
+        plain_losses: (Q, K) nats per token without them: cross-entropy.
+        norms: (Q, K) norms of the gradients before clipping, valid only where an update was due.
+    """
+
+    losses: Floats
+    plain_losses: Floats
+    norms: Floats
+
+
 class Stack:
     """K models of one architecture on one device.
 
@@ -148,32 +162,32 @@ class Stack:
         """Return the share of a slot's matrices that is zero."""
         return sparsity(self._matrices.theta[slot], self._matrices.layout.weights)
 
-    def run(self, plan: QuantumPlan) -> Callable[[], tuple[Floats, Floats]]:
+    def run(self, plan: QuantumPlan) -> Callable[[], Measured]:
         """Train one quantum; a GPU still works on it after the return.
 
         Returns:
-            Function that waits for the quantum and returns the losses (Q, K) of every tick and the
-            gradient norms before clipping (Q, K), valid only where an update was due. A slot whose
-            loss or norm is not finite stops changing at that update.
+            Function that waits for the quantum and returns its numbers. A slot whose loss or norm
+            is not finite stops changing at that update.
         """
         features = plan.features
         if self._graphs is not None and features.attention_dropout:
             # A graph computes attention with and without dropout for all slots, and the rates on
             # the device pick one: a refill that changes who drops needs no new graph.
             features = features._replace(attention_dropout=tuple(range(self.width)))
-        results = torch.zeros(2, len(plan), self.width, device=self.device)
+        rows = 3 if features.label_smoothing or features.z_loss else 2
+        results = torch.zeros(rows, len(plan), self.width, device=self.device)
         for q, tick in enumerate(upload(plan, self.device)):
             for row, result in zip(results, self._run_tick(features, tick, plan, q), strict=False):
                 row[q].copy_(result)
 
-        def wait() -> tuple[Floats, Floats]:
-            losses, norms = results.cpu().double().numpy()
-            return losses, norms
+        def wait() -> Measured:
+            losses, *plain, norms = results.cpu().double().numpy()
+            return Measured(losses, plain[0] if plain else losses, norms)
 
         return wait
 
     def _run_tick(self, features: ActiveFeatures, tick: Tick, plan: QuantumPlan, q: int) -> Result:
-        """Run a tick; return the losses (K,), and after an update the gradient norms (K,)."""
+        """Run a tick; return its losses (K,), and after an update the gradient norms (K,)."""
         if features not in self._kinds:
             dropping = Dropping(
                 features.embedding_dropout, features.attention_dropout, features.residual_dropout,
@@ -191,15 +205,15 @@ class Stack:
         def compute(tick: Tick) -> Result:
             updates, dropping = self._kinds[features]
             if self._compiled is not None:
-                loss, row = self._compiled_gradients(tick, features)
+                losses, row = self._compiled_gradients(tick, features)
                 self._compiled.add_row(row, plan.due[q])
             else:
-                loss, grads = self._gradients(tick, features, dropping)
+                losses, grads = self._gradients(tick, features, dropping)
                 updates.add(grads, plan.due[q])
             if not is_due:
-                return (loss,)
+                return losses
             with torch.no_grad():
-                return loss, updates.apply(tick, plan, q)
+                return *losses, updates.apply(tick, plan, q)
 
         # the host decides in Python which slots prune, and how much: such a tick cannot be a graph
         if self._graphs is None or (plan.pruning[q] != OFF).any():
@@ -208,13 +222,13 @@ class Stack:
 
     def _gradients(
         self, tick: Tick, features: ActiveFeatures, dropping: Dropping
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    ) -> tuple[Result, tuple[Tensor, ...]]:
         """Run the forward and the backward pass of a tick; return losses (K,) and gradients."""
         ids = tick.host_batch
         if not ids:
             assert self.data is not None
             ids = self.data.batch(tick.indices, self.architecture)
-        loss, grads = self._compute(
+        losses, grads = self._compute(
             self._matrices.weights,
             ids,
             tick.weight,
@@ -222,10 +236,10 @@ class Stack:
             tick.label_smoothing if features.label_smoothing else None,
             tick.z_loss if features.z_loss else None,
         )
-        self._matrices.alive &= loss.isfinite()
-        return loss, grads
+        self._matrices.alive &= losses[0].isfinite()
+        return losses, grads
 
-    def _compiled_gradients(self, tick: Tick, features: ActiveFeatures) -> tuple[Tensor, Tensor]:
+    def _compiled_gradients(self, tick: Tick, features: ActiveFeatures) -> tuple[Result, Tensor]:
         """Do the work of `_gradients` by compiled code; the gradients are a row, (1, P)."""
         kind = TickKind(
             self.architecture,
@@ -237,15 +251,15 @@ class Stack:
             bool(features.attention_dropout),
             features.residual_dropout,
         )
-        loss, row = compiled.run(
+        losses, row = compiled.run(
             kind,
             (
                 self._matrices.copy.detach(), tick.weight, tick.label_smoothing, tick.z_loss,
                 tick.dropout, tick.dropout_keys, *tick.host_batch,
             ),
         )  # fmt: skip
-        self._matrices.alive &= loss.isfinite()
-        return loss, row
+        self._matrices.alive &= losses[0].isfinite()
+        return losses, row
 
     @torch.no_grad()
     def evaluate(self, slots: list[int], rows: Batch, batch: int) -> Evaluation:
@@ -271,7 +285,7 @@ class Stack:
             inputs, targets, *sources = chunk
             x = self._model.activations(weights, inputs, *sources)
             head = self._model.head
-            losses.append(head.loss(weights, x, targets, ignore_index=self._ignored))
+            losses.append(head.losses(weights, x, targets, ignore_index=self._ignored)[0])
             if self._ignored is not None:
                 hits.append((head(weights, x).argmax(-1) == targets).sum((1, 2)))
         counts = [int((rows.targets[s : s + batch] != IGNORED).sum()) for s in starts]

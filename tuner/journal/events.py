@@ -196,6 +196,8 @@ class Reported(_Event):
     def as_json(self) -> Json:
         """The event as JSON, without its time."""
         values = {field.name: getattr(self.report, field.name) for field in fields(Report)}
+        if values["train_objective"] is None:  # earlier versions had no such key
+            del values["train_objective"]
         values["status"] = str(self.report.status)
         return {"event": self.kind, "number": self.number, **values}
 

@@ -77,7 +77,7 @@ def _numbers(trained: TrainedTrial, result: SearchResult | None) -> Iterable[tup
         yield "val_loss", f"{loss:.4f}", held_out
         yield "perplexity", f"{math.exp(min(loss, 700)):.4g}", "e to the val_loss"
     for name in SOME_METRICS:
-        if name in trial.metrics:
+        if name in trial.metrics and not name.startswith("train"):
             yield name, f"{trial.metrics[name]:.4g}", "on the held-out data"
     confirmed = _confirmed(trained, result)
     if confirmed is not None and result is not None and confirmed.count:

@@ -91,8 +91,8 @@ def plain_rate(step: int, h: Any) -> float:
 
 def plain_training(
     spec: TrialSpec, tokens: Tokens, model: TransformerLM, optimizer: torch.optim.Optimizer
-) -> list[tuple[float, float, float, float]]:
-    """Return loss, gradient norm, learning rate and validation loss of each update."""
+) -> list[tuple[float, ...]]:
+    """Return plain and differentiated loss, norm, rate and validation loss of each update."""
     h, length = spec.hyperparameters, spec.architecture.context_length
     available = (len(tokens[1]) - 1) // length
     assert spec.validation_sequences <= available
@@ -103,6 +103,7 @@ def plain_training(
         positions = np.arange((step - 1) * h.batch_size, step * h.batch_size)
         x, y = windows(tokens[0], data_order(spec.seed, positions, spec.train_sequences), length)
         logits = model(x[None])[0].flatten(0, 1)
+        plain = torch.nn.functional.cross_entropy(logits, y.flatten())
         loss = torch.nn.functional.cross_entropy(
             logits, y.flatten(), label_smoothing=h.label_smoothing
         )
@@ -130,8 +131,16 @@ def plain_training(
                 for a, mask in zip(matrices_of(mean), masks, strict=True):
                     a *= mask
             evaluated = mean
-        rows.append((loss.item(), norm.item(), plain_rate(step, h), validation(evaluated, tokens)))
+        numbers = plain.item(), loss.item(), norm.item(), plain_rate(step, h)
+        rows.append((*numbers, validation(evaluated, tokens)))
     return rows
+
+
+def row_of(report: Report) -> tuple[float, ...]:
+    """Return the numbers of `plain_training`."""
+    objective = report.train_loss if report.train_objective is None else report.train_objective
+    rates = report.grad_norm, report.learning_rate
+    return report.train_loss, objective, *rates, report.val_loss
 
 
 @torch.no_grad()
@@ -191,9 +200,10 @@ def test_engine_equals_a_plain_training_loop(
     model = plain_model(spec)
     expected = plain_training(spec, tokens, model, plain_optimizer(spec, model))
     assert [r.step for r in reports] == list(range(1, 21))
-    actual = [(r.train_loss, r.grad_norm, r.learning_rate, r.val_loss) for r in reports]
-    np.testing.assert_allclose(actual, expected, rtol=2e-4)
+    np.testing.assert_allclose([row_of(r) for r in reports], expected, rtol=2e-4)
     assert expected[0][0] - expected[-1][0] > 0.1, "the loop learned something"
+    has_objective = not rows.keys().isdisjoint({"label_smoothing", "z_loss"})
+    assert {r.train_objective is not None for r in reports} == {has_objective}
 
 
 @pytest.mark.slow
@@ -585,9 +595,9 @@ def test_diverged_trial_counts_the_update_it_was_in(
     real = Stack.run
 
     def run(stack: Stack, plan: QuantumPlan) -> Any:
-        losses, norms = real(stack, plan)()
-        (losses if kind == "loss" else norms)[tick] = math.nan
-        return lambda: (losses, norms)
+        measured = real(stack, plan)()
+        (measured.losses if kind == "loss" else measured.norms)[tick] = math.nan
+        return lambda: measured
 
     monkeypatch.setattr(Stack, "run", run)
     (reports,) = run_all(tokens, [make_spec(steps=4, reports=1)])

@@ -28,7 +28,7 @@ def turn(slots: list[Slot | None], plan: QuantumPlan) -> None:
         if slot is not None:
             zeros = [0.0] * len(plan)
             assert slot.account(
-                plan.due[:, row].tolist(), plan.weight[:, row].tolist(), zeros, zeros
+                plan.due[:, row].tolist(), plan.weight[:, row].tolist(), zeros, zeros, zeros
             )
 
 

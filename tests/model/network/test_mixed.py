@@ -39,7 +39,8 @@ def gradients(
     products: torch.dtype | None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     leaves = {name: w.detach().clone().requires_grad_() for name, w in weights.items()}
-    return Gradients(a, products)(leaves, tokens, torch.ones(1), Dropout(), None, None)
+    (loss,), grads = Gradients(a, products)(leaves, tokens, torch.ones(1), Dropout(), None, None)
+    return loss, grads
 
 
 def distance(grads: Sequence[Tensor], exact: Sequence[Tensor]) -> float:

@@ -49,6 +49,7 @@ REPORTS = st.builds(
     sparsity=SOME,
     token_accuracy=SOME,
     bleu=SOME,
+    train_objective=SOME,
 )
 
 # Writes events from a number on, and says of each that it is written.
