@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -125,13 +126,57 @@ def test_nothing_retrained_has_no_winner() -> None:
         assert summary(result, "x") == ["No winner is confirmed: no retraining has a value."]
 
 
-def test_proposed_seeds_would_be_significant() -> None:
+def test_proposed_seeds_show_the_difference_in_eighty_percent_of_studies() -> None:
+    """Simulated studies with the difference and the deviation of the observed one."""
     result = compare_retrained({1: [1.0, 1.0, 1.0], 2: [1.0, 1.1, 1.2]})
     text = summary(result, "x")[1]
     assert "It cannot be told apart from trial 2: difference 0.1000" in text
+    assert text.endswith("would show it with a probability of 80 %.")
     needed = int(text.split("seeds: ")[1].split("}")[0])
-    half = [float(stats.t.ppf(0.975, n - 1)) * 0.1 / math.sqrt(n) for n in (needed - 1, needed)]
-    assert half[0] >= 0.1 > half[1]
+    shares = {count: share_shown(count, 0.1, 0.1) for count in (needed - 1, needed)}
+    assert shares[needed] == pytest.approx(0.83, abs=0.04)
+    assert shares[needed - 1] < 0.8
+
+
+def share_shown(count: int, mean: float, deviation: float) -> float:
+    """Share of 4,000 studies of some seeds whose interval of the difference excludes 0."""
+    rng = np.random.default_rng(count)
+    studies = rng.normal(mean, deviation, (4000, count))
+    half = factor(count) * studies.std(1, ddof=1) / math.sqrt(count)
+    return float((abs(studies.mean(1)) > half).mean())
+
+
+def factor(count: int, finalists: int = 1) -> float:
+    """Half the width of an interval, in standard errors."""
+    values = list(range(count))
+    return interval(values, finalists).half / float(stats.sem(values))
+
+
+@pytest.mark.parametrize(
+    ("finalists", "seeds", "gaps"),
+    [(2, 3, 0.0), (3, 3, 0.0), (3, 10, 0.0), (8, 3, 0.0), (8, 10, 0.0), (8, 10, 0.3), (3, 3, 0.5)],
+)
+def test_interval_of_the_winner_covers_its_true_mean(
+    finalists: int, seeds: int, gaps: float
+) -> None:
+    """The winner has the best of several means, so Student's interval covers less than 95 %."""
+    rng = np.random.default_rng(finalists * seeds)
+    truth = gaps * np.arange(finalists)
+    values = truth[:, None] + rng.normal(size=(20_000, finalists, seeds))
+    winner = values.mean(2).argmin(1)
+    chosen = values[np.arange(len(values)), winner]
+    errors = abs(chosen.mean(1) - truth[winner]) / stats.sem(chosen, axis=1)
+    assert (errors <= factor(seeds, finalists)).mean() > 0.95 - 0.004  # 2.6 standard deviations
+    if finalists == 8 and seeds == 10 and not gaps:
+        assert (errors <= factor(seeds)).mean() < 0.91
+
+
+def test_intervals_count_the_finalists_that_have_a_mean() -> None:
+    two = {1: [1.0, 1.1, 1.2], 2: [2.0, 2.1, 2.3]}
+    assert compare_retrained(two).ranked[0].high == interval(two[1]).high
+    assert compare_retrained(two | {3: [math.nan] * 3}).ranked[0].high == interval(two[1]).high
+    three = compare_retrained(two | {3: [3.0, 3.0, 3.1]})
+    assert three.ranked[0].high == interval(two[1], 3).high > interval(two[1]).high
 
 
 def test_spread_is_pooled_within_configurations() -> None:

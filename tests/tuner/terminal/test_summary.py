@@ -79,9 +79,9 @@ def test_summary_shows_the_confirmed_comparison(space: SearchSpace) -> None:
     )
     heading = next(i for i, line in enumerate(text.splitlines()) if "3 fresh seeds" in line)
     cells = [line.split() for line in text.splitlines()[heading + 2 : heading + 5]]
-    assert cells[0] == "6 3.8700 3.8452 … 3.8948 3.8600 3.8700 3.8800 4.2500".split()
+    assert cells[0] == "6 3.8700 3.8392 … 3.9008 3.8600 3.8700 3.8800 4.2500".split()
     assert cells[2][-4:] == ["3.8000", "∞", "3.8000", "4.3000"]
-    assert "Confirmed winner: trial 6, val_loss 3.8700 ± 0.0248 (3 seeds)" in text
+    assert "Confirmed winner: trial 6, val_loss 3.8700 ± 0.0308 (3 seeds)" in text
     assert "it was selected with 4.2500." in text
     assert "It cannot be told apart from trial 2" in text
     assert "Trial 1 diverged in 1 of 3 retrainings, so it ranks behind." in text
