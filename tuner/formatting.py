@@ -26,6 +26,7 @@ _HASH_LETTERS = 12
 _DECIMAL = r"[0-9]+(?:\.[0-9]+)?"
 _UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}  # of time, in seconds
 # not 010, which is 8 to some programs and 10 to others
+_POWERS = {"k": 1, "M": 2, "G": 3, "T": 4, "P": 5, "E": 6, "Z": 7}  # of 1000
 _REAL = re.compile(r"[-+]?(?!0[0-9_])(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?")
 
 # Type of an error in pydantic → our rule; braces are filled from the error's context.
@@ -143,6 +144,17 @@ def in_seconds(value: object) -> object:
         return value
     counts = zip(match.groups(), _UNITS.values(), strict=True)
     return sum(float(count) * seconds for count, seconds in counts if count)
+
+
+def in_flops(value: object) -> object:
+    """Return a number of operations: `2e15`, `2P`, `300 TFLOPs`; other values unchanged.
+
+    A suffix is a power of 1000: M, G, T, P, E, Z.
+    """
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(rf"({_REAL.pattern})\s*([{''.join(_POWERS)}]?)(?i:flops?)?", value.strip())
+    return value if match is None else real_number(match[1]) * 1000 ** _POWERS.get(match[2], 0)
 
 
 def real_number(text: str) -> float:

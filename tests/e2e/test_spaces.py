@@ -41,8 +41,13 @@ SMALLER = {
 
 def quick(name: str, folder: Path) -> tuple[list[str], int]:
     """Settings that make a shipped space quick, and how many trials it then has."""
-    trials = max(3, len(load_shipped(name, folder).grid))
+    space = load_shipped(name, folder)
+    is_grid = space.search.sampler == "grid"  # it trains every combination
+    trials = space.search.trials if is_grid else max(3, len(space.grid))
     settings = {**QUICK, "search.trials": str(trials), **SMALLER.get(name, {})}
+    if space.budget.flops:
+        settings["budget.flops"] = "5G"
+        del settings["budget.tokens"]
     if name not in STARTS_FROM:  # the others share a size, so that each text is prepared once
         settings["tokenizer.vocab_size"] = "512"
     return [f"{key}={value}" for key, value in settings.items()], trials

@@ -45,9 +45,10 @@ def print_symbols(console: Console) -> dict[str, Any]:
             console.print()
             console.print(table(s.name, ["choice", "meaning"], s.choice_meanings.items()))
     console.print(
-        "\nA space gives exactly one of T_total, N_epoch and budget.tokens; the others follow. "
-        "With schedule cosine the rate rises to α_max in T_warmup updates and falls to α_min at "
-        "T_cycle; with constant it is α after the warm-up; 'tuner validate --plot' draws it.",
+        "\nA space gives exactly one of T_total, N_epoch, budget.tokens and budget.flops; the "
+        "others follow. With schedule cosine the rate rises to α_max in T_warmup updates and falls "
+        "to α_min at T_cycle; with constant it is α after the warm-up; 'tuner validate --plot' "
+        "draws it.",
         highlight=False,
     )
     entries = {name: Architecture.model_fields[name] for name in SIZES}

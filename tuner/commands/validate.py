@@ -28,7 +28,7 @@ from tuner.space.estimate import (
     estimated_facts,
     expected_tokens,
 )
-from tuner.space.first_draws import first_draws
+from tuner.space.first_draws import described
 from tuner.space.parameter import Choice, Parameter, symbol
 from tuner.space.remarks import remarks, searches_nothing, without_copies
 from tuner.space.rungs import rungs
@@ -167,7 +167,7 @@ def _print_stacks(
     ]  # fmt: skip
     for shape in shapes:
         sequences, _ = facts.sequences(shape.context_length)
-        steps, epochs = space.steps_and_epochs(facts, shape.context_length)
+        steps, epochs = space.steps_and_epochs(facts, shape.context_length, shape)
         layers, heads = counted(shape.n_layers, "layer"), counted(shape.n_heads, "head")
         name = f"{layers} of {shape.d_model}, {heads}"
         if shape.n_encoder_layers:
@@ -290,16 +290,18 @@ def _data(space: SearchSpace) -> str:
 
 
 def _trials(space: SearchSpace, facts: DataFacts) -> str:
-    search, points = space.search, first_draws(space)
-    first = "the defaults" if len(points) == 1 else f"{len(points)} given points, defaults first"
+    search = space.search
     priors = [p for p in space.searched if p.prior is not None]
     sampler = _SAMPLER_TEXTS[search.sampler]
     if priors:
         sampler += f"; early draws follow the priors of {_symbols(priors)}"
-    budget = f"{space.budget_tokens(facts):,} tokens and {counted(space.budget.reports, 'report')}"
+    budget = f"at most {space.budget_tokens(facts):,} tokens"
+    if space.budget.flops is not None:
+        budget = f"{space.budget.flops:.4g} FLOPs, {budget},"
     return (
-        f"{counted(search.trials, 'trial')} of at most {budget}: {first}, then sampler "
-        f"{search.sampler}, which {sampler}."
+        f"{counted(search.trials, 'trial')} of {budget} and "
+        f"{counted(space.budget.reports, 'report')}: {described(space)}sampler {search.sampler}, "
+        f"which {sampler}."
     )
 
 

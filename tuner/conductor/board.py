@@ -12,6 +12,7 @@ from tuner.conductor.outcome import OutcomeKind
 from tuner.conductor.trial import Trial
 from tuner.samplers.observation import Observation
 from tuner.space.objective import Objective
+from tuner.space.settings import DefaultsMode
 
 _RATE_WINDOW_SECONDS = 20.0
 
@@ -24,6 +25,8 @@ class Board:
         num_trials: number of trials that will run.
         expected_tokens: estimate of the training tokens of the search.
         confirm: number of configurations to confirm, and of seeds for each.
+        defaults: `search.defaults`.
+        in_flops: True if trials are compared after equal numbers of FLOPs.
 
     Attributes:
         num_trials: number of trials that will run, as known so far.
@@ -39,6 +42,9 @@ class Board:
         num_trials: int,
         expected_tokens: int,
         confirm: tuple[int, int] = (0, 0),
+        defaults: DefaultsMode = "full",
+        *,
+        in_flops: bool = False,
     ) -> None:
         self._objectives = objectives
         self.objective = objectives[0]
@@ -51,8 +57,14 @@ class Board:
         self._best_finished: Trial | None = None
         self._expected_tokens = expected_tokens
         self.confirm = confirm
+        self._defaults, self._in_flops = defaults, in_flops
         self._num_finished = 0
         self.begin_session()
+
+    @property
+    def defaults(self) -> Trial | None:
+        """Trial 0, if it has the defaults."""
+        return None if self._defaults == "off" else self.trials.get(0)
 
     def begin_session(self) -> None:
         """Count seconds and rates from now on."""
@@ -121,9 +133,14 @@ class Board:
             for report in trial.reports
         ]
 
+    def spent(self, trial: Trial, tokens: int) -> int:
+        """Return what some tokens of a trial cost, in tokens or in FLOPs, as the budget is."""
+        return trial.flops(tokens) if self._in_flops else tokens
+
     def observation(self, trial: Trial) -> Observation:
         """Return the observation of an ended or paused trial for the sampler."""
-        values = {r.tokens: value for r, value in self.curve(trial) if math.isfinite(value)}
+        curve = self.curve(trial)
+        values = {self.spent(trial, r.tokens): v for r, v in curve if math.isfinite(v)}
         kind = trial.outcome.kind if trial.outcome else None
         # a value that is not finite ends a trial as diverged, even if its report does not say so
         if trial.has_diverged or kind is OutcomeKind.DIVERGED:
@@ -204,7 +221,11 @@ class Board:
         # The first trial and retrainings run to the end of their budgets, and a trial beyond the
         # mean probably does.
         remaining = sum(
-            (t.spec.budget_tokens if t.tokens >= mean_tokens or _always_ends(t) else mean_tokens)
+            (
+                t.spec.budget_tokens
+                if t.tokens >= mean_tokens or self._always_ends(t)
+                else mean_tokens
+            )
             - t.tokens
             for t in self.training
         )
@@ -219,6 +240,6 @@ class Board:
         budget = next((trial.spec.budget_tokens for trial in self.trials.values()), 0)
         return max(0, count) * budget
 
-
-def _always_ends(trial: Trial) -> bool:
-    return trial.number == 0 or trial.confirms is not None
+    def _always_ends(self, trial: Trial) -> bool:
+        is_first = trial.number == 0 and self._defaults == "full"
+        return is_first or trial.confirms is not None

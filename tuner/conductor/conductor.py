@@ -32,7 +32,7 @@ from tuner.space.estimate import expected_tokens
 from tuner.space.parameter import Value
 from tuner.space.space import SearchSpace
 
-DEFAULTS = 0  # number of the trial with the defaults
+DEFAULTS = 0  # number of the trial with the defaults, unless `search.defaults` is off
 
 
 @dataclass(frozen=True)
@@ -90,15 +90,17 @@ class Conductor:
         self.limit: str | None = None
         self.confirmation: Confirmation | None = None
         self._by_hash: dict[str, int] = {}  # hash of a specification → first trial that has it
-        self._lengths = space.report_tokens(facts), space.budget_tokens(facts)
+        self._lengths = space.lengths(facts)
         self._sampler = Sampler(space, *self._lengths)
-        context = SchedulerContext(
-            space, *self._lengths, frozenset({DEFAULTS}), facts.train_size, rules
-        )
+        never_stopped = frozenset({DEFAULTS} if space.search.defaults == "full" else ())
+        context = SchedulerContext(space, *self._lengths, never_stopped, facts.train_size, rules)
         self._scheduler = SCHEDULERS[space.search.scheduler](context)
         tokens = expected_tokens(space, facts)[1]
         confirm = space.num_finalists, space.confirm.seeds
-        self.board = Board(space.objectives, space.search.trials, tokens, confirm)
+        self.board = Board(
+            space.objectives, space.search.trials, tokens, confirm, space.search.defaults,
+            in_flops=space.budget.flops is not None,
+        )  # fmt: skip
         self.space = space
 
     def edit(self, space: SearchSpace, slots: int) -> None:
@@ -270,9 +272,10 @@ class Conductor:
             return Decision.STOP
         if trial.confirms is not None:
             return Decision.CONTINUE
-        decision = self._scheduler.judge(trial.number, report.tokens, self.board.rank(trial))
+        spent = self.board.spent(trial, report.tokens)
+        decision = self._scheduler.judge(trial.number, spent, self.board.rank(trial))
         if self.limit is not None:
-            self._scheduler.end(trial.number, trial.tokens, None)
+            self._scheduler.end(trial.number, spent, None)
             decision = Decision.STOP
         trial.is_paused = decision is Decision.PAUSE
         if decision is Decision.STOP:
@@ -301,7 +304,8 @@ class Conductor:
         """Tell scheduler and sampler that a trial of the search will not report again."""
         if trial.confirms is None:
             value = self.board.rank(trial) if trial.has_finished else None
-            self._scheduler.end(trial.number, trial.tokens, value)
+            spent = self.board.spent(trial, trial.tokens)
+            self._scheduler.end(trial.number, spent, value)
             self._sampler.observe(trial.number, self.board.observation(trial))
             self._without_gain += 1
 

@@ -66,6 +66,10 @@ class Trial:
         """Training tokens up to the newest report, including those of the parent."""
         return self.last.tokens if self.last else 0
 
+    def flops(self, tokens: int) -> int:
+        """Return the operations of the training on some tokens."""
+        return tokens * round(self.spec.architecture.flops_per_token)
+
     @property
     def tokens_before(self) -> int:
         """Training tokens of the parent up to the checkpoint that this trial continues from."""
@@ -139,6 +143,8 @@ class Trial:
         """Return the value of a metric at a report; infinity if the report has none."""
         if metric == "parameters":
             return float(self.spec.architecture.num_parameters)
+        if metric == "flops":
+            return float(self.flops(report.tokens))
         return report.metrics().get(metric, math.inf)
 
     def value_of(self, name: str) -> Any:

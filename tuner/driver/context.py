@@ -90,6 +90,7 @@ def open_tracker(
         Tag.SCHEDULER: space.search.scheduler,
         "seed": str(space.search.seed),
         Tag.METRIC: space.objective.metric,
+        **({} if space.search.defaults == "full" else {Tag.DEFAULTS: space.search.defaults}),
         **({Tag.INIT_FROM: start.description} if start else {}),
     }
     inputs = dataset_inputs(space.data, facts)

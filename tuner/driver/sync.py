@@ -103,6 +103,7 @@ def _tags(space: SearchSpace) -> dict[str, str]:
         Tag.SCHEDULER: space.search.scheduler,
         Tag.SEED: str(space.search.seed),
         Tag.METRIC: space.objective.metric,
+        **({} if space.search.defaults == "full" else {Tag.DEFAULTS: space.search.defaults}),
     }
 
 

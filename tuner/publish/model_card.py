@@ -69,9 +69,10 @@ def _worth(result: SearchResult) -> str:
 
 def _defaults(result: SearchResult) -> str:
     """Return the value of the defaults, if they were trained to the end like the best trial."""
-    defaults = result.trials[0]
-    value = defaults.objective(result.metric)
-    return f"; the defaults have {value:.4f}" if defaults.has_finished else ""
+    defaults = result.defaults
+    if defaults is None or not defaults.has_finished:
+        return ""
+    return f"; the defaults have {defaults.objective(result.metric):.4f}"
 
 
 def _searched(result: SearchResult) -> str:

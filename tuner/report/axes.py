@@ -85,10 +85,17 @@ class Mark(StrEnum):
 
 @dataclass(frozen=True)
 class Slice:
-    """Trials along one parameter."""
+    """Trials along one parameter.
+
+    Attributes:
+        axis: the parameter.
+        points: the trials that have it.
+        defaults: number of the trial with the defaults; None if there is none.
+    """
 
     axis: Axis
     points: tuple[SlicePoint, ...]
+    defaults: int | None = 0
 
     def marked(self, winner: int | None) -> dict[Mark, list[SlicePoint]]:
         """Return the points by marker; of points without a value, only those that diverged."""
@@ -97,7 +104,7 @@ class Slice:
             if point.value is None and point.ending is not Ending.DIVERGED:
                 continue
             mark = Mark(point.ending)
-            if point.value is not None and point.number in (0, winner):
+            if point.value is not None and point.number in (self.defaults, winner):
                 mark = Mark.WINNER if point.number == winner else Mark.DEFAULTS
             by_mark[mark].append(point)
         return by_mark
@@ -133,6 +140,7 @@ def slices(series: ReportData) -> list[Slice]:
         Slice(
             _axis(p),
             tuple(_slice_point(series, p, t) for t in series.trials if p.label in t.draw),
+            series.defaults_number,
         )
         for p in series.result.space.searched
     ]

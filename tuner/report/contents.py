@@ -73,9 +73,9 @@ def headline(series: ReportData) -> str:
         return f"{count} trial{'' if count == 1 else 's'} on the Pareto front"
     best, change = result.best, gain(series)
     so_far = "So far, " if result.halted or result.status == "running" else ""
-    if best.number == 0 and only_defaults_finished(result):
+    if best is result.defaults and only_defaults_finished(result):
         answer = "no trial but the defaults was trained to the end"
-    elif best.number == 0:
+    elif best is result.defaults:
         answer = "no trial beat the defaults"
     elif change is None:
         answer = f"trial {best.number} has the best {result.metric}"
@@ -128,6 +128,8 @@ def _best(result: SearchResult) -> Tile:
 
 def _against(series: ReportData) -> list[Tile]:
     base, comparison = series.defaults, compare_with_defaults(series.result)
+    if series.result.defaults is None:
+        return []
     if comparison is None and series.result.best.number == 0:
         return [Tile("Defaults", "–" if base is None else value_text(base), "trial 0 is the best")]
     if comparison is None:
@@ -174,7 +176,7 @@ def winners(series: ReportData) -> dict[str, Any] | None:
     names = list(dict.fromkeys(p.name for p in space.searched))
     if len(space.objectives) > 1 or not names:
         return None
-    defaults = next((trial for trial in result.trials if trial.number == 0), None)
+    defaults = result.defaults
     rows = []
     for name in names:
         ranges = [p.describe() for p in space.searched if p.name == name]
@@ -187,7 +189,12 @@ def winners(series: ReportData) -> dict[str, Any] | None:
                 "range": " or ".join(ranges),
             }
         )
-    return {"number": best.number, "rows": rows, "is_defaults": best.number == 0}
+    return {
+        "number": best.number,
+        "rows": rows,
+        "is_defaults": best is defaults,
+        "has_defaults": defaults is not None and best is not defaults,
+    }
 
 
 def about(result: SearchResult) -> list[str]:

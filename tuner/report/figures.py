@@ -162,20 +162,22 @@ def _on_log_axis(figure: go.Figure) -> None:
 def curves(series: ReportData, winner: int | None) -> go.Figure:
     """Draw the learning curves; trials that trained longer have a stronger colour."""
     figure = new_figure(height=430)
+    first = series.defaults_number
     rest = [c for c in series.curves if c.number != winner and c.tokens]
     levels = sorted({c.level for c in rest if c.ending is not Ending.DIVERGED})
     for index, level in enumerate(levels):
         colour = ordered(index / (len(levels) - 1) if len(levels) > 1 else 1.0)
-        members = [c for c in rest if c.level == level]
+        # the defaults have their own line
+        members = [c for c in rest if c.level == level and c.number != first]
         for kind in (Ending.STOPPED, Ending.OTHER, Ending.FINISHED):
             _add_curves(figure, [c for c in members if c.ending is kind], kind, level, colour)
     _add_diverged(figure, [c for c in series.curves if c.diverged])
     for number, name, style in (
-        (0, "defaults", {"color": INK, "width": 2, "dash": "dash"}),
+        (first, "defaults", {"color": INK, "width": 2, "dash": "dash"}),
         (winner, f"winner, trial {winner}", {"color": WINNER, "width": 4}),
     ):
         chosen = [c for c in series.curves if c.number == number and c.tokens]
-        if chosen and (number == winner or winner != 0):
+        if chosen and (number == winner or winner != first):
             _add_lines(figure, chosen, name=name, line=style)
     figure.update_yaxes(value_axis([v for c in series.curves for v in c.values], series.metric))
     tokens = [t for c in series.curves for t in c.tokens if t > 0]
@@ -189,7 +191,6 @@ def _add_curves(
     figure: go.Figure, members: list[Curve], kind: Ending, level: int, colour: str
 ) -> None:
     """Add curves of one style."""
-    members = [c for c in members if c.number != 0]  # the defaults have their own line
     if not members:
         return
     done = kind is Ending.FINISHED

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 import tuner
 from tuner.control_characters import visible
-from tuner.report import captions, figures, matters
+from tuner.report import captions, compute, figures, matters
 from tuner.report.axes import slices
 from tuner.report.contents import about, commands, environment, headline, table, tiles, winners
 from tuner.report.palette import css_variables, dark_colours
@@ -195,6 +195,13 @@ def _curves(series: ReportData, winner: int | None) -> list[Picture]:
         caption = captions.curves(series, winner)
         figure = figures.curves(series, winner)
         pictures.append(Picture("curves", f"{series.metric} of every trial", caption, figure))
+    found = compute.compute_of(series)
+    if found is not None:
+        caption, figure = (
+            compute.caption(found, series.metric),
+            compute.figure(found, series.metric),
+        )
+        pictures.append(Picture("compute", f"{series.metric} against compute", caption, figure))
     if series.rungs:
         caption, figure = captions.rungs(series), figures.rungs(series.rungs)
         pictures.append(Picture("rungs", "Trials at each report", caption, figure))

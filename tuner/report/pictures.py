@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner.report.axes import Axis, Mark, Slice, axes_of, lines, slices
+from tuner.report.compute import Compute, compute_of
 from tuner.report.figures import time_unit, value_text
 from tuner.report.palette import DIVERGED, FAINT, FINISHED, GRID, INK, PALE, STOPPED, WINNER
 from tuner.report.parallel import groups, scale_of
@@ -68,6 +69,9 @@ def _figures(result: SearchResult) -> Iterator[tuple[str, Figure]]:
 def _progress(series: ReportData, winner: int | None) -> Iterator[tuple[str, Figure]]:
     if any(curve.tokens for curve in series.curves):
         yield "curves", _curves(series, winner)
+    found = compute_of(series)
+    if found is not None:
+        yield "compute", _compute(found, series)
     if series.rungs:
         yield "rungs", _rungs(series)
     confirmation = series.result.confirmation
@@ -158,7 +162,8 @@ def _best(series: ReportData, *, by_time: bool) -> Figure:
 
 def _curves(series: ReportData, winner: int | None) -> Figure:
     figure, ax = _sheet(3.8)
-    others = [c for c in series.curves if c.number not in (0, winner) and c.tokens]
+    first = series.defaults_number
+    others = [c for c in series.curves if c.number not in (first, winner) and c.tokens]
     levels = sorted({c.level for c in others if not c.diverged})
     labelled: set[str] = set()
     for index, level in enumerate(levels):
@@ -177,7 +182,7 @@ def _curves(series: ReportData, winner: int | None) -> Figure:
         if c.number == winner:
             label = f"winner, trial {winner}"
             ax.plot(c.tokens, c.values, color=WINNER, linewidth=2.6, label=label, zorder=4)
-        elif c.number == 0:
+        elif c.number == first:
             ax.plot(c.tokens, c.values, "--", color=INK, linewidth=1.2, label="defaults")
         if c.diverged:
             label = "_diverged" if "diverged" in labelled else "diverged"
@@ -186,6 +191,21 @@ def _curves(series: ReportData, winner: int | None) -> Figure:
             ax.plot(*c.diverged, "x", color=DIVERGED, markersize=5, zorder=3, label=label)
     _scale(ax, [v for c in series.curves for v in c.values], series)
     _tokens(ax, "tokens trained by the trial")
+    ax.legend(ncols=2)
+    return figure
+
+
+def _compute(found: Compute, series: ReportData) -> Figure:
+    figure, ax = _sheet(3.4)
+    for index, size in enumerate(found.sizes):
+        colour, label = _ordered(index / (len(found.sizes) - 1)), f"{size:,} weights"
+        for curve in (c for c in found.curves if c.parameters == size):
+            ax.plot(curve.flops, curve.values, marker=".", color=colour, linewidth=0.8, label=label)
+            label = f"_{label}"
+    xs, ys, _ = zip(*found.front, strict=True)
+    ax.step(xs, ys, where="post", color=WINNER, linewidth=2.2, label="front", zorder=4)
+    _scale(ax, [v for c in found.curves for v in c.values], series)
+    ax.set(xlabel="FLOPs of the training", xscale="log")
     ax.legend(ncols=2)
     return figure
 

@@ -140,12 +140,17 @@ class ReportData:
 
     @property
     def defaults(self) -> float | None:
-        """Objective of trial 0, which has the defaults; None if it did not finish."""
-        first = next((trial for trial in self.trials if trial.number == 0), None)
+        """Objective of the defaults; None if no trial with them has finished."""
+        first = self.result.defaults
         if first is None or not first.has_finished:
             return None
         value = first.objective(self.metric)
         return value if math.isfinite(value) else None
+
+    @property
+    def defaults_number(self) -> int | None:
+        """Number of the trial with the defaults; None if there is none."""
+        return self.result.defaults.number if self.result.defaults else None
 
     @property
     def levels(self) -> int:

@@ -6,7 +6,13 @@ from dataclasses import dataclass
 
 from tuner.report.series import ReportData
 from tuner.results.advice import comparable
-from tuner.results.importance import Importance, Method, fewest_trials, importance
+from tuner.results.importance import (
+    Importance,
+    Method,
+    fewest_trials,
+    importance,
+    undervalues_choices,
+)
 from tuner.results.range_edit import condition
 from tuner.space.parameter import symbol
 
@@ -34,16 +40,18 @@ class Shares:
     Attributes:
         bars: shares of the parameters; empty if they cannot be computed.
         trials: number of trials compared.
-        tokens: training tokens at which the trials are compared.
+        budget: training tokens, or FLOPs, at which the trials are compared, as text.
         reason: sentence that says why there are no bars; None if there are bars.
         is_clear: True if the largest share by fANOVA is clearly larger than its uncertainty.
+        undervalues_choices: True if fANOVA gives choices too small a share, for lack of trials.
     """
 
     bars: tuple[Bar, ...]
     trials: int
-    tokens: int
+    budget: str
     reason: str | None
     is_clear: bool
+    undervalues_choices: bool = False
 
 
 def shares_of(series: ReportData) -> Shares:
@@ -56,13 +64,14 @@ def shares_of(series: ReportData) -> Shares:
         row for row in series.trials
         if row.parent is None and not row.is_duplicate
     ]  # fmt: skip
-    points, tokens = comparable(space, candidates)
+    points, budget = comparable(space, candidates)
     importances: dict[Method, list[Importance]] = {m: importance(space, points, m) for m in METHODS}
     first = importances["fanova"]
     if not first:
-        return Shares((), len(points), tokens, _reason(series, len(points), tokens), False)
+        return Shares((), len(points), budget, _reason(series, len(points), budget), False)
     bars = tuple(bar for group in first for bar in _bars(group, importances["ped-anova"]))
-    return Shares(bars, first[0].count, tokens, None, first[0].stands_out)
+    is_unfair = undervalues_choices(space.searched, first[0].count)
+    return Shares(bars, first[0].count, budget, None, first[0].stands_out, is_unfair)
 
 
 def _bars(group: Importance, others: list[Importance]) -> list[Bar]:
@@ -83,7 +92,7 @@ def _bars(group: Importance, others: list[Importance]) -> list[Bar]:
     return bars
 
 
-def _reason(series: ReportData, trials: int, tokens: int) -> str:
+def _reason(series: ReportData, trials: int, budget: str) -> str:
     searched = series.result.space.searched
     if not searched:
         return "No parameter was searched, so there are no importances."
@@ -91,6 +100,6 @@ def _reason(series: ReportData, trials: int, tokens: int) -> str:
     if trials < fewest:
         return (
             f"Too few trials to compute importances: {trials} of the trials can be compared at "
-            f"{tokens:,} tokens, and {len(searched)} parameters need at least {fewest}."
+            f"{budget}, and {len(searched)} parameters need at least {fewest}."
         )
     return "All comparable trials have the same value, so there are no importances."

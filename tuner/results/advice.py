@@ -15,7 +15,13 @@ from model.engine.report import Status
 from tuner.conductor.trial import Trial
 from tuner.formatting import counted, shown, written
 from tuner.results.divergence import divergence
-from tuner.results.importance import Importance, Point, Share, importance
+from tuner.results.importance import (
+    Importance,
+    Point,
+    Share,
+    importance,
+    undervalues_choices,
+)
 from tuner.results.range_edit import (
     End,
     condition,
@@ -92,7 +98,7 @@ def advise(
     return [*rest[:first], *edges, *rest[first:]][:_MOST_SENTENCES]
 
 
-def comparable(space: SearchSpace, trials: Sequence[Trial]) -> tuple[list[Point], int]:
+def comparable(space: SearchSpace, trials: Sequence[Trial]) -> tuple[list[Point], str]:
     """Return draw and loss of the trials at one budget, for `importance`.
 
     Args:
@@ -100,12 +106,12 @@ def comparable(space: SearchSpace, trials: Sequence[Trial]) -> tuple[list[Point]
         trials: trials of the search, without retrainings and without repetitions.
 
     Returns:
-        The points (smaller losses are better), and the training tokens of each: the largest number
-        that half of the trials were trained for.
+        The points (smaller losses are better), and the budget of each as text, `27,000 tokens`: the
+        largest one that half of the trials were trained for.
     """
     reported = sorted((t for t in trials if t.last is not None), key=lambda t: t.number)
     table = _Table(space, reported, space.objective.metric, space.objective.sign)
-    return table.points(), table.tokens if reported else 0
+    return table.points(), table.budget
 
 
 @dataclass(frozen=True)
@@ -137,10 +143,15 @@ class _Table:
         return reached[(len(reached) - 1) // 2] if reached else 0
 
     @property
-    def tokens(self) -> int:
-        """Training tokens at the report `level`."""
+    def budget(self) -> str:
+        """Training tokens at the report `level`, or FLOPs, as text."""
+        if not self.trials:
+            return "0 tokens"
+        budget = self.space.budget
+        if budget.flops is not None:
+            return f"{self.level / budget.reports * budget.flops:.3g} FLOPs"
         tokens = self.level * self.trials[0].spec.report_tokens
-        return min(tokens, self.space.budget.tokens or tokens)  # reports are rounded up
+        return f"{min(tokens, budget.tokens or tokens):,} tokens"  # reports are rounded up
 
     def _curve(self, trial: Trial) -> dict[int, float]:
         """Return report number → loss; infinity after the trial diverged."""
@@ -334,9 +345,16 @@ def _shares(table: _Table, groups: Sequence[Importance]) -> list[str]:
             listing += f"; where it is drawn ({group.count} trials), {_share(conditional[0])}"
     sentence = (
         f"Share of the gain that each parameter explains, by fANOVA over {whole.count} trials "
-        f"at {table.tokens:,} tokens: {listing}"
+        f"at {table.budget}: {listing}"
     )
-    negligible = [s for s in small if s.mean + s.deviation < _SMALL]
+    is_unfair = undervalues_choices((s.parameter for s in whole.shares), whole.count)
+    if is_unfair:
+        sentence += " (with so few trials too little is given to choices)"
+    negligible = [
+        s for s in small
+        if s.mean + s.deviation < _SMALL
+        and not (is_unfair and isinstance(s.parameter.distribution, Choice))
+    ]  # fmt: skip
     fix = f"; a constant would do for {_names(negligible)}" if negligible else ""
     return [f"{sentence}{fix}."]
 

@@ -39,9 +39,12 @@ def compare_with_defaults(result: SearchResult) -> Comparison | None:
     """Compare the best trial with trial 0 at the last report that both have reached.
 
     Returns:
-        The comparison; None if trial 0 is the best, or a value is missing or not finite.
+        The comparison; None without a trial of the defaults, if it is the best, or if a value is
+        missing or not finite.
     """
-    best, first = result.best, result.trials[0]
+    best, first = result.best, result.defaults
+    if first is None:
+        return None
     place = min(best.place, first.place)
     value, base = best.value_at(result.metric, place), first.value_at(result.metric, place)
     if best is first or value is None or base is None:
@@ -63,7 +66,10 @@ def has_best_value(result: SearchResult) -> bool:
 
 
 def only_defaults_finished(result: SearchResult) -> bool:
-    """Return True if a search has other trials than trial 0, and none was trained to the end."""
+    """Return True if a search has other trials than trial 0, and none was trained to the end.
+
+    Only for a search whose trial 0 has the defaults.
+    """
     others = [trial for trial in result.trials if trial.number != 0]
     return bool(others) and not any(trial.has_finished for trial in others)
 

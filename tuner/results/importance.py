@@ -12,7 +12,7 @@ recommendations use fANOVA; a report shows both.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from statistics import fmean, pstdev
@@ -37,6 +37,9 @@ _MOST_CONDITIONAL = 2  # groups of conditional parameters
 _RESAMPLES, _TREES = 8, 8  # 64 trees in all, as many as Optuna's default
 _BEST = 0.25  # share of the trials that PED-ANOVA compares with all
 _CLEARLY = 1.5  # standard deviations
+# With 24 trials a choice that explains half of the losses gets a quarter: a tree that has few
+# trials splits them by numbers, which have more places for it, even where they explain nothing.
+_FEWEST_FOR_CHOICES = 80
 _FENCE = 1.5  # Tukey: worse values than this many quartile ranges count as the fence
 
 Point = tuple[Mapping[str, Value], float]
@@ -86,6 +89,12 @@ class Importance:
 def fewest_trials(parameters: int) -> int:
     """Return the number of trials that the importance of a number of parameters needs."""
     return max(_FEWEST, _FEWEST_EACH * parameters)
+
+
+def undervalues_choices(parameters: Iterable[Parameter], trials: int) -> bool:
+    """Return True if fANOVA gives choices among some parameters clearly too small a share."""
+    is_few = trials < _FEWEST_FOR_CHOICES
+    return is_few and any(isinstance(p.distribution, Choice) for p in parameters)
 
 
 def importance(

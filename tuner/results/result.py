@@ -76,6 +76,13 @@ class SearchResult:
     sessions: int = 1
 
     @property
+    def defaults(self) -> Trial | None:
+        """Trial 0, which has the defaults; None with `search.defaults: off`."""
+        if self.space.search.defaults == "off":
+            return None
+        return next((trial for trial in self.trials if trial.number == 0), None)
+
+    @property
     def ranked(self) -> list[Trial]:
         """The trials: finished ones, best first; then the others, the furthest trained first."""
 
@@ -121,10 +128,13 @@ class SearchResult:
 
     def summary(self) -> dict[str, float]:
         """Return the metrics of the parent run in MLflow."""
-        best, defaults = self.best, self.trials[0]
-        numbers = {
-            f"best_{self.metric}": best.objective(self.metric),
-            f"defaults_{self.metric}": defaults.objective(self.metric),
+        best, defaults = self.best, self.defaults
+        numbers = {f"best_{self.metric}": best.objective(self.metric)}
+        # the value of raced defaults that were stopped is of another number of tokens
+        is_full = self.space.search.defaults == "full"
+        if defaults is not None and (is_full or defaults.has_finished):
+            numbers[f"defaults_{self.metric}"] = defaults.objective(self.metric)
+        numbers |= {
             "trials": len(self.trials),
             "diverged": sum(trial.has_diverged for trial in self.trials),
             "tokens_spent": self.tokens_spent,

@@ -39,7 +39,7 @@ def summary_sentences(result: SearchResult) -> list[str]:
 
 def _gain(result: SearchResult) -> list[Text]:
     """Compare the best trial with trial 0, after equal training."""
-    best, defaults, metric = result.best, result.trials[0], result.metric
+    best, defaults, metric = result.best, result.defaults, result.metric
     value = best.objective(metric)
     moved = [symbol(p.name) for p in result.space.moved()]
     note = f" (moved into your ranges: {', '.join(moved)})" if moved else ""
@@ -63,8 +63,8 @@ def _gain(result: SearchResult) -> list[Text]:
 
 def _against(result: SearchResult, note: str) -> str:
     """Return the end of the sentence on the best trial: its comparison with the defaults."""
-    defaults, sign = result.trials[0], result.space.objective.sign
-    if result.best is defaults:
+    defaults, sign = result.defaults, result.space.objective.sign
+    if defaults is None or result.best is defaults:
         return ""
     comparison = compare_with_defaults(result)
     if comparison is None:
@@ -75,6 +75,8 @@ def _against(result: SearchResult, note: str) -> str:
     change = f"{abs(comparison.change):.1f} % {'lower' if is_lower else 'higher'}"
     if not comparison.is_final:
         at = f"at report {comparison.place}"
+        if defaults.is_stopped and defaults.place == comparison.place:
+            at += ", where the defaults were stopped,"
         return f"; {at} it had {value:.4f} against {base:.4f} of the defaults{note}: {change}"
     text = f" against {base:.4f} of the defaults{note}: {change}"
     if result.metric == "val_loss":

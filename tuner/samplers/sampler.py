@@ -35,7 +35,8 @@ class Sampler:
 
     Args:
         space: search space, with the settings of the search.
-        report_tokens: training tokens between reports.
+        report_tokens: training tokens between reports; with `budget.flops`, these and the places
+            of observations are FLOPs.
         budget_tokens: training tokens of a complete trial.
     """
 

@@ -69,7 +69,8 @@ class SchedulerContext:
 
     Attributes:
         space: search space, with the settings of `search:`.
-        report_tokens: training tokens between reports; the lowest rung.
+        report_tokens: training tokens between reports; the lowest rung. With `budget.flops`, these
+            and all other tokens that a scheduler is told are FLOPs.
         budget_tokens: training tokens of a complete trial.
         never_stopped: numbers of the trials that always train to the end. They take part in every
             comparison.

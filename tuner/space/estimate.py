@@ -43,12 +43,15 @@ def estimated_facts(space: SearchSpace) -> DataFacts:
 def expected_tokens(space: SearchSpace, corpus: DataFacts) -> tuple[int, int]:
     """Return the training tokens of a search without early stopping, and an estimate with it.
 
-    Both include the retraining of the best trials (`confirm:`). The first trial is never stopped.
+    Both include the retraining of the best trials (`confirm:`). The first trial is never stopped,
+    unless `search.defaults` says otherwise; one trial at least trains to the end in any case.
     """
     trial, trials = space.mean_tokens(corpus), space.search.trials
     budget, report = space.budget_tokens(corpus), space.report_tokens(corpus)
-    share = _spent(space, trials - 1, report, budget)
-    search = trial * (1 + share)
+    if space.search.defaults == "full":
+        search = trial * (1 + _spent(space, trials - 1, report, budget))
+    else:
+        search = trial * max(1, _spent(space, trials, report, budget))
     if space.search.max_tokens is not None:
         search = min(search, space.search.max_tokens)
     confirmation = trial * confirmations(space)

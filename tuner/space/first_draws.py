@@ -1,5 +1,7 @@
 """The first draws of a search: the defaults, the centres of the priors, and `try_first`.
 
+`search.defaults: off` leaves out the first of these, unless the space searches nothing.
+
 Each default is moved into the distribution of its parameter. Many defaults are derived from other
 values: T_warmup is 5 % of T_total, d_ff about 8/3 of d_model. So the default here is the value that
 the parameter would have if the space left it out, with all other values as in the first trial. Only
@@ -12,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from model.spec.hyperparameters import find_symbol
-from tuner.formatting import as_typed, did_you_mean, listed, shown
+from tuner.formatting import as_typed, counted, did_you_mean, listed, shown
 from tuner.space.parameter import MAY_BE_OFF, Parameter, Range, Value, symbol
 from tuner.space.space import SearchSpace
 
@@ -39,9 +41,27 @@ def first_draws(space: SearchSpace) -> list[dict[str, Value]]:
     """
     defaults = space.defaults()
     centres = {p.label: p.prior.centre for p in space.searched if p.prior is not None}
-    draws = [space.only_drawn(defaults), space.only_drawn(defaults | centres)]
+    draws = []
+    if space.search.defaults != "off" or not space.searched:
+        draws.append(space.only_drawn(defaults))
+    if centres:
+        draws.append(space.only_drawn(defaults | centres))
     draws += [named_point(space, point, defaults) for point in space.search.try_first]
     return [draw for i, draw in enumerate(draws) if draw not in draws[:i]]
+
+
+def described(space: SearchSpace) -> str:
+    """Return the first draws as the begin of a sentence: `2 given points, defaults first, then `.
+
+    Empty if there are none.
+    """
+    points = first_draws(space)
+    if space.search.defaults == "off" and space.searched:
+        return f"{counted(len(points), 'given point')}, then " if points else ""
+    name = "the raced defaults" if space.search.defaults == "raced" else "the defaults"
+    if len(points) == 1:
+        return f"{name}, then "
+    return f"{len(points)} given points, {name.removeprefix('the ')} first, then "
 
 
 def named_point(

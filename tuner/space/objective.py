@@ -11,7 +11,14 @@ from pydantic import ValidationInfo, field_validator, model_validator
 from tuner.space.parameter import Frozen
 
 Metric = Literal[
-    "val_loss", "train_loss", "perplexity", "token_accuracy", "bleu", "sparsity", "parameters"
+    "val_loss",
+    "train_loss",
+    "perplexity",
+    "token_accuracy",
+    "bleu",
+    "sparsity",
+    "parameters",
+    "flops",
 ]
 Mode = Literal["min", "max"]
 
@@ -23,11 +30,12 @@ MODES: Mapping[str, Mode] = {
     "bleu": "max",  # only with pairs, and at the end
     "sparsity": "max",  # only with pruning
     "parameters": "min",  # number of weights of the model
+    "flops": "min",  # operations of the training
 }
 # Factor that makes smaller values better.
 SIGNS: Mapping[Mode, int] = {"min": 1, "max": -1}
 # Metrics that do not change, or are not measured, before the last report of a trial.
-ONLY_AT_THE_END = ("bleu", "parameters")
+ONLY_AT_THE_END = ("bleu", "parameters", "flops")
 
 
 class Objective(Frozen):

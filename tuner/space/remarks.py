@@ -49,15 +49,19 @@ def _budget(space: SearchSpace, facts: DataFacts) -> list[str]:
     found = []
     lengths = {shape.context_length for shape in space.shapes(facts.vocab_size)}
     update = int(min(cast(list[float], space.batch_sizes))) * min(lengths)
-    tokens = space.budget.tokens
-    if tokens is not None and tokens < update:
+    fewest, most, name = space.budget.tokens, space.budget.tokens, "budget.tokens"
+    if space.budget.flops is not None:
+        budgets = [space.affordable(shape) for shape in space.shapes(facts.vocab_size)]
+        fewest, most = min(budgets), max(budgets)
+        name = f"budget.flops {space.budget.flops:.3g} for a model of this space: tokens,"
+    if fewest is not None and fewest < update:
         found.append(
-            f"budget.tokens {tokens:,} is less than one update, which takes {update:,} tokens; a "
+            f"{name} {fewest:,} is less than one update, which takes {update:,} tokens; a "
             f"trial trains for one update"
         )
-    if tokens is not None and tokens > _MOST_TOKENS:
+    if most is not None and most > _MOST_TOKENS:
         found.append(
-            f"budget.tokens {tokens:.3g} is more than any language model was trained on; a trial "
+            f"{name} {most:.3g} is more than any language model was trained on; a trial "
             f"will not end"
         )
     steps = 1

@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from tuner.formatting import in_seconds, listed, shown
+from tuner.formatting import in_flops, in_seconds, listed, shown
 from tuner.space.parameter import Frozen, Value
 
 
 class Budget(Frozen):
-    """`budget:`, training and evaluation of one complete trial."""
+    """`budget:`, training and evaluation of one complete trial.
+
+    Attributes:
+        tokens: training tokens of a trial.
+        flops: training operations of a trial (`Architecture.flops_per_token`), instead of tokens:
+            each architecture gets the tokens that it can afford.
+        reports: number of reports of a trial, at equal shares of the budget.
+        validation_tokens: tokens of the evaluation at each report.
+    """
 
     tokens: int | None = Field(default=None, ge=1)
+    # left out of journals, as `engine.compile`
+    flops: int | None = Field(default=None, ge=1, le=10**26, exclude_if=lambda value: value is None)
     reports: int = Field(default=10, ge=1, le=10_000)
     validation_tokens: int = Field(default=8_192, ge=1)
+
+    @field_validator("flops", mode="before")
+    @classmethod
+    def _as_number(cls, value: Any) -> Any:
+        flops = in_flops(value)
+        if isinstance(flops, str):
+            rule = "must be a number of operations, such as 2e15, 2P or 300T"
+            raise ValueError(f"budget.flops {rule}, got {shown(value)}")
+        return round(flops) if isinstance(flops, float) and math.isfinite(flops) else flops
 
 
 class EngineConfig(Frozen):
@@ -61,6 +81,7 @@ class EngineConfig(Frozen):
 
 SamplerName = Literal["tpe", "gp", "cmaes", "qmc", "random", "grid", "nsga2"]
 SchedulerName = Literal["asha", "hyperband", "bohb", "median", "pbt", "pb2", "none"]
+DefaultsMode = Literal["full", "raced", "off"]
 
 
 class SearchConfig(Frozen):
@@ -74,6 +95,8 @@ class SearchConfig(Frozen):
         reduction_factor: η, one in η trials is promoted at each rung.
         perturb_reports: reports between two exchange points of pbt and pb2.
         seed: seed of the sampler and of the trials.
+        defaults: how far the defaults train: `full`, to the end as trial 0, and never stopped;
+            `raced`, as far as the scheduler lets trial 0; `off`, not at all.
         try_first: points to try after the defaults; each names some parameters by name or symbol.
         order: order of reports: `tokens`, as if all slots were equally fast, which makes the search
             reproducible; `arrival`, the order of arrival; `auto`, tokens with one worker.
@@ -90,12 +113,19 @@ class SearchConfig(Frozen):
     reduction_factor: int = Field(default=3, ge=2, le=100)
     perturb_reports: int = Field(default=2, ge=1, le=10_000)
     seed: int = Field(default=0, ge=0, lt=2**32)
+    # left out of journals, as `engine.compile`
+    defaults: DefaultsMode = Field(default="full", exclude_if=lambda value: value == "full")
     try_first: tuple[Mapping[str, Value], ...] = ()
     order: Literal["auto", "tokens", "arrival"] = "auto"
     max_tokens: int | None = Field(default=None, ge=1)
     max_seconds: float | None = Field(default=None, gt=0)
     patience: int | None = Field(default=None, ge=1)
     keep: int = Field(default=3, ge=1, le=10_000)
+
+    @field_validator("defaults", mode="before")
+    @classmethod
+    def _as_word(cls, value: Any) -> Any:
+        return "off" if value is False else value
 
     @field_validator("max_seconds", mode="before")
     @classmethod

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import cast
 
@@ -200,12 +200,16 @@ class SearchSpace(Frozen):
         facts = {"vocab_size": vocab_size, "end_of_text": end_of_text}
         return Architecture.model_validate({**entries, **facts})
 
-    def derive(self, drawn: Mapping[str, Value], train_size: int) -> Hyperparameters:
+    def derive(
+        self, drawn: Mapping[str, Value], train_size: int, vocab_size: int | None = None
+    ) -> Hyperparameters:
         """Return the complete hyperparameters of a draw.
 
         Args:
             drawn: as for `spec`.
             train_size: tokens of the training text; number of pairs, if the data are pairs.
+            vocab_size: number of token ids, which counts with a budget in FLOPs; by default that of
+                the tokenizer's configuration.
 
         Raises:
             ValueError: if the hyperparameters break a rule of the symbol table.
@@ -217,8 +221,20 @@ class SearchSpace(Frozen):
                 1, train_size if self.data.pairs else num_sequences(train_size, length)
             ),
             context_length=length,
-            budget_tokens=self.budget.tokens,
+            budget_tokens=self._budget_of(drawn, vocab_size),
         )
+
+    def _budget_of(self, drawn: Mapping[str, Value], vocab_size: int | None) -> int | None:
+        """Return the training tokens of a draw; None if T_total or N_epoch sets them."""
+        if self.budget.flops is None:
+            return self.budget.tokens
+        return self.affordable(self._architecture(drawn, vocab_size or self._vocab_size))
+
+    @cached_property
+    def _vocab_size(self) -> int:
+        from model.tokenizer.load import vocab_size_of  # only a budget in FLOPs needs it
+
+        return vocab_size_of(self.tokenizer)
 
     def _context_length(self, drawn: Mapping[str, Value]) -> int:
         settings = self.settings(drawn)
@@ -240,7 +256,7 @@ class SearchSpace(Frozen):
         length = architecture.context_length
         train, validation = corpus.sequences(length)
         return TrialSpec(
-            hyperparameters=self.derive(drawn, corpus.train_size),
+            hyperparameters=self.derive(drawn, corpus.train_size, corpus.vocab_size),
             architecture=architecture,
             data=self.data,
             tokenizer=self.tokenizer,
@@ -249,12 +265,31 @@ class SearchSpace(Frozen):
             train_sequences=train,
             validation_sequences=max(1, min(validation, self.budget.validation_tokens // length)),
             micro_batch=self.micro_batch,
-            report_tokens=self.report_tokens(corpus),
+            report_tokens=self._report_tokens_of(architecture, corpus),
             seed=seed,
             init_from=corpus.init_from,
         )
 
     # budgets ---------------------------------------------------------------------------------
+
+    def affordable(self, shape: Architecture) -> int:
+        """Return the training tokens that `budget.flops` pays for, rounded up."""
+        assert self.budget.flops is not None
+        return -(-self.budget.flops // round(shape.flops_per_token))
+
+    def _report_tokens_of(self, shape: Architecture, corpus: DataFacts) -> int:
+        if self.budget.flops is None:
+            return self.report_tokens(corpus)
+        return math.ceil(self.affordable(shape) / self.budget.reports)
+
+    def lengths(self, corpus: DataFacts) -> tuple[int, int]:
+        """Return the distance of reports and the length of a complete trial, for comparisons.
+
+        Both are in training tokens or, with `budget.flops`, in FLOPs.
+        """
+        if self.budget.flops is not None:
+            return self.budget.flops // self.budget.reports or 1, self.budget.flops
+        return self.report_tokens(corpus), self.budget_tokens(corpus)
 
     def report_tokens(self, corpus: DataFacts) -> int:
         """Return the training tokens between reports: the largest budget, divided evenly."""
@@ -265,17 +300,23 @@ class SearchSpace(Frozen):
         return int(self._tokens(corpus, lambda distribution: distribution.largest()))
 
     def steps_and_epochs(
-        self, corpus: DataFacts, context_length: int
+        self, corpus: DataFacts, context_length: int, shape: Architecture | None = None
     ) -> tuple[tuple[int, int], tuple[int, int]]:
         """Return smallest and largest T_total, and smallest and largest N_epoch.
 
         Args:
             corpus: facts of the data.
             context_length: context length of the trials; one of the lengths in `shapes`.
+            shape: architecture of the trials; None for all of this length. It counts only with
+                `budget.flops`.
 
         Raises:
             ValueError: if a draw breaks a rule of the symbol table with this corpus.
         """
+        if self.budget.flops is not None:
+            shapes = [shape] if shape else self.shapes(corpus.vocab_size)
+            shapes = [each for each in shapes if each.context_length == context_length]
+            return self._affordable_steps(corpus, shapes)
         # Only these set the length of a trial; the others keep the values of the first trial.
         draws = corners(
             self.parameter_set,
@@ -291,6 +332,18 @@ class SearchSpace(Frozen):
         steps, epochs = [h.total_steps for h in complete], [h.epochs for h in complete]
         return (min(steps), max(steps)), (min(epochs), max(epochs))
 
+    def _affordable_steps(
+        self, corpus: DataFacts, shapes: Sequence[Architecture]
+    ) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return what `steps_and_epochs` returns, for architectures with a budget in FLOPs."""
+        steps, epochs = [], []
+        for shape in shapes:
+            length = shape.context_length
+            for size in map(int, cast(list[float], self.batch_sizes)):
+                steps.append(math.ceil(self.affordable(shape) / (size * length)))
+                epochs.append(math.ceil(steps[-1] * size / corpus.sequences(length)[0]))
+        return (min(steps), max(steps)), (min(epochs), max(epochs))
+
     def mean_tokens(self, corpus: DataFacts) -> float:
         """Return the average training tokens of a complete trial."""
         return self._tokens(corpus, lambda distribution: distribution.mean())
@@ -299,6 +352,9 @@ class SearchSpace(Frozen):
         """Return the training tokens of a trial with, for instance, the mean of each parameter."""
         if self.budget.tokens is not None:
             return self.budget.tokens
+        if self.budget.flops is not None:
+            budgets = tuple(self.affordable(shape) for shape in self.shapes(corpus.vocab_size))
+            return number_of(Choice(kind="choice", values=budgets))
         lengths = [shape.context_length for shape in self.shapes(corpus.vocab_size)]
         if "epochs" in self.hyperparameters:
             tokens = max(corpus.sequences(length)[0] * length for length in lengths)

@@ -159,7 +159,8 @@ class SearchChecks:
             except PointError as error:
                 place = ("search", "try_first", number, error.key)
                 self._file.note(place, f"search.try_first: {error}", at_key=error.at_key)
-        points = len(self._search.try_first)
-        if points and self._search.trials < 1 + points:
-            message = f"try_first has {points} points, and trial 0 has the defaults"
+        points, has_defaults = len(self._search.try_first), self._search.defaults != "off"
+        if points and self._search.trials < points + has_defaults:
+            message = f"try_first has {points} points"
+            message += ", and trial 0 has the defaults" if has_defaults else ""
             self._note("trials", f"{message}, but search.trials is {self._search.trials}; raise it")

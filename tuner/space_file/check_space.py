@@ -127,7 +127,8 @@ class SpaceChecks:
         if tokens > _MOST_TOKENS:
             message = f"budget.tokens must be at most {_MOST_TOKENS:.1e}, got {tokens:.3g}"
             self._file.note(("budget", "tokens"), message)
-        budgets = ["budget.tokens"] if self._space.budget.tokens is not None else []
+        budget = self._space.budget
+        budgets = [f"budget.{name}" for name in ("tokens", "flops") if getattr(budget, name)]
         for name in ("total_steps", "epochs"):
             parameter = self._space.hyperparameters.get(name)
             if parameter is not None:
@@ -137,7 +138,8 @@ class SpaceChecks:
                     self._note(name, f"{message}; remove the when")
         if len(budgets) != 1:
             got = in_words(budgets, "and") if budgets else "none"
-            message = f"give exactly one of budget.tokens, T_total and N_epoch, got {got}"
+            one_of = "budget.tokens, budget.flops, T_total and N_epoch"
+            message = f"give exactly one of {one_of}, got {got}"
             self._file.note(("budget",), message)
 
     def _check_batch(self) -> None:

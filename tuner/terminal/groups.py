@@ -16,6 +16,7 @@ from tuner.space.parameter import SIZES, SPELLINGS, symbol
 from tuner.terminal.tables import table
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord, TrialRecord
+from tuner.tracking.tags import Tag
 
 
 def print_groups(
@@ -26,7 +27,7 @@ def print_groups(
     Losses are compared at one budget. If all trials trained to the end, each of them counts, a
     diverged one with an infinite loss; if trials were stopped early, only finished trials count.
     Trial 0 has the defaults, which were not drawn: it counts only for a value that no other trial
-    has.
+    has. With `search.defaults: off` it was drawn as all others.
 
     Args:
         console: output.
@@ -53,7 +54,8 @@ def print_groups(
     groups: dict[str, list[TrialRecord]] = {}
     for trial in trials:
         groups.setdefault(trial.parameters[name], []).append(trial)
-    groups = {value: _without_defaults(members) for value, members in groups.items()}
+    if search.tags.get(Tag.DEFAULTS) != "off":
+        groups = {value: _without_defaults(members) for value, members in groups.items()}
     counted = [trial for members in groups.values() for trial in members]
     is_cut = any(trial.status not in {"finished", "diverged"} for trial in counted)
     metric = search.metric

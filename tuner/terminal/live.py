@@ -164,7 +164,7 @@ def _best_line(board: Board, width: int) -> Text:
     )
     if not best.has_finished:  # values after other numbers of tokens are not compared with it
         line.append(f" at report {best.place}/{best.num_places}")
-    defaults = board.trials.get(0)
+    defaults = board.defaults
     if defaults and defaults is not best:
         value = defaults.value_at(board.metric, best.place)
         if value is not None:

@@ -32,6 +32,7 @@ class Tag:
     ORIGIN = "tuner.origin"  # recorded: reports of an equal trial were reused, nothing trained
     BEST = "tuner.best_run"
     METRIC = "tuner.metric"
+    DEFAULTS = "tuner.defaults"  # raced or off; searches that train them to the end have no tag
     INIT_FROM = "tuner.init_from"
     JOURNAL = "tuner.journal"  # digest of the recorded journal
     SEED = "seed"

@@ -23,6 +23,7 @@ from tuner.journal.journal import Journal
 from tuner.terminal.groups import print_groups
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord, TrialRecord
+from tuner.tracking.tags import Tag
 
 SEARCH = SearchRecord("s" * 32, "1", "lm-1", "finished", 0.0, None, {}, {})
 
@@ -37,11 +38,13 @@ def record_of(*trials: TrialRecord) -> Record:
     return record
 
 
-def compare(spelling: str, *trials: TrialRecord) -> tuple[dict[str, Any], str]:
+def compare(
+    spelling: str, *trials: TrialRecord, search: SearchRecord = SEARCH
+) -> tuple[dict[str, Any], str]:
     """Return the object of --json and the printed text."""
     console = Console(width=200)
     with console.capture() as captured:
-        result = print_groups(console, record_of(*trials), SEARCH, spelling)
+        result = print_groups(console, record_of(*trials), search, spelling)
     return result, captured.get()
 
 
@@ -103,6 +106,15 @@ def test_groups_keep_defaults_if_they_are_the_only_trial() -> None:
         "B", trial(0, "finished", 5.0, batch_size="16"), trial(1, "finished", 4.0, batch_size="8")
     )
     assert by_value(result, "best") == {"8": 4.0, "16": 5.0}
+    assert "Trial 0" not in text
+
+
+def test_groups_count_trial_0_if_it_was_drawn() -> None:
+    trials = [trial(n, "finished", 5.0 - n, batch_size="16") for n in range(3)]
+    assert by_value(compare("B", *trials)[0], "trials") == {"16": 2}
+    off = replace(SEARCH, tags={Tag.DEFAULTS: "off"})
+    result, text = compare("B", *trials, search=off)
+    assert by_value(result, "trials") == {"16": 3}
     assert "Trial 0" not in text
 
 

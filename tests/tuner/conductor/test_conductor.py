@@ -14,6 +14,7 @@ from tuner.conductor.trial import Trial
 from tuner.journal.events import Reported
 from tuner.journal.repeat import repeat, restored_decisions
 from tuner.schedulers.registry import SCHEDULERS
+from tuner.space.space import SearchSpace
 
 SAMPLERS = ("tpe", "random", "qmc", "cmaes")
 POPULATIONS = ("pbt", "pb2")
@@ -90,6 +91,54 @@ def test_conductor_pauses_and_promotes(tmp_path: Path) -> None:
     resumed = [job for job in simulation.jobs if job.source is not None]
     assert resumed
     assert all(job.source == (job.number, job.after) for job in resumed)
+
+
+@pytest.mark.parametrize("scheduler", ["asha", "hyperband"])
+def test_conductor_races_the_defaults(tmp_path: Path, scheduler: str) -> None:
+    """Trial 0 is a bad one: it trains to the end only if nothing may stop it."""
+    text = SPACE.replace("[1e-4, 1e-1]", "[1e-5, 1e-1]")  # its rate is 1e-3, the best 1e-2
+    boards = {
+        mode: conduct(tmp_path, f"trials: 24, scheduler: {scheduler}, {mode}", 4, text).run().board
+        for mode in ("defaults: full", "defaults: raced")
+    }
+    full, raced = boards.values()
+    assert full.trials[0].draw == raced.trials[0].draw
+    assert full.trials[0].has_finished
+    assert not raced.trials[0].has_finished
+    assert raced.tokens < full.tokens
+    assert all(trial.outcome for trial in raced.trials.values())
+
+
+def test_recorded_space_names_the_defaults_only_if_they_are_not_trained_to_the_end(
+    tmp_path: Path,
+) -> None:
+    """Journals of earlier versions have no such entry, and go on with `full`."""
+    assert '"defaults"' not in space_of(tmp_path, "trials: 9").model_dump_json()
+    raced = space_of(tmp_path, "defaults: raced").model_dump_json()
+    assert '"defaults":"raced"' in raced
+    assert SearchSpace.model_validate_json(raced).search.defaults == "raced"
+
+
+@pytest.mark.parametrize("scheduler", ["asha", "hyperband", "median", "none"])
+def test_conductor_compares_models_of_all_sizes_after_equal_compute(
+    tmp_path: Path, scheduler: str
+) -> None:
+    """In tokens, the rungs of small models would lie at early reports of theirs."""
+    text = SPACE.replace("context_length: 32", "context_length: 32, d_model: {choice: [16, 96]}")
+    text = text.replace("{tokens: 27_000, reports: 9}", "{flops: 9G, reports: 9}")
+    board = conduct(tmp_path, f"trials: 18, scheduler: {scheduler}", 4, text).run().board
+    trials = [t for t in board.searched if not t.has_diverged]
+    assert len({t.spec.report_tokens for t in trials}) == 2
+    assert all(t.spec.report_steps[t.place - 1] == t.step for t in trials)
+    for trial in trials:
+        flops = trial.value("flops", trial.reports[-1])
+        rounded = (trial.spec.tokens_per_step + trial.place) * trial.flops(1)  # a last update
+        assert 0 <= flops - trial.place * 10**9 < rounded
+        assert board.observation(trial).values.keys() == {
+            trial.flops(report.tokens) for report in trial.reports
+        }
+    if scheduler in ("asha", "hyperband"):
+        assert {t.place for t in trials} <= {1, 3, 9}
 
 
 def test_conductor_confirms_the_best_with_fresh_seeds(tmp_path: Path) -> None:

@@ -16,12 +16,14 @@ from tests.tuner.results.random_trials import FACTS, load
 from tuner.conductor.outcome import Outcome
 from tuner.conductor.trial import Trial
 from tuner.report.axes import Mark, axes_of, lines, place, slices
+from tuner.report.compute import caption, compute_of, figure
 from tuner.report.parallel import Scale, groups
 from tuner.report.series import Curve, Ending, ReportData, RungCounts, is_wide, window
 from tuner.report.shares import shares_of
 from tuner.results.importance import importance
 from tuner.results.result import SearchResult
 from tuner.space.space import SearchSpace
+from tuner.space_file.load import load_space
 
 PARAMETERS = """hyperparameters:
   α_max: {log: [1e-4, 1e-2]}
@@ -226,12 +228,39 @@ def test_groups_are_fifths_with_the_best_last(space: SearchSpace) -> None:
     assert Scale(1.0, 3.0, -1).place(None) < 0
 
 
+def test_front_of_compute_is_what_nothing_beats_with_as_few_operations(tmp_path: Path) -> None:
+    text = PARAMETERS + "model: {d_model: {choice: [16, 32]}}\n"
+    (tmp_path / "space.yaml").write_text(
+        "data: {source: python-stdlib}\ntokenizer: {vocab_size: 300}\n" + text
+        + "budget: {tokens: 20000, reports: 5}\n"
+    )  # fmt: skip
+    sizes = load_space(tmp_path / "space.yaml")
+    common = {"max_learning_rate": 1e-3, "beta1": 0.85, "batch_size": 8}
+    small = make_trial(sizes, 0, [5.0, 4.0, 3.9, 3.8, 3.7], draw=common | {"d_model": 16})
+    large = make_trial(sizes, 1, [4.5, 3.95, 3.6, math.nan], draw=common | {"d_model": 32})
+    found = compute_of(series(sizes, small, large))
+    assert found is not None
+    assert [c.number for c in found.curves] == [0, 1]
+    flops = {t.number: [t.flops(r.tokens) for r in t.reports] for t in (small, large)}
+    assert flops[0][0] < flops[1][0] < flops[0][4]
+    points = [
+        (flops[n][i], v, n)
+        for n, vs in enumerate(([5.0, 4.0, 3.9, 3.8, 3.7], [4.5, 3.95, 3.6]))
+        for i, v in enumerate(vs)
+    ]
+    best = sorted(p for p in points if not any(q[0] <= p[0] and q[1] < p[1] for q in points))
+    assert list(found.front) == best
+    assert "It ends at trial 1" in caption(found, "val_loss")
+    assert len(figure(found, "val_loss").data) == 3
+    assert compute_of(series(sizes, small)) is None
+
+
 def test_shares_equal_optunas(tmp_path: Path) -> None:
     result = result_in(tmp_path, "trials: 24, sampler: random, scheduler: none", SPACE)
     found = shares_of(ReportData(result))
     assert found.reason is None
     assert found.trials == 24
-    assert found.tokens == 27_000
+    assert found.budget == "27,000 tokens"
     assert found.bars[0].title == "α_max"  # the formula says so: a decade of it is worth 1.0
     for method in ("fanova", "ped-anova"):
         whole = [b.shares[method][0] for b in found.bars if "if" not in b.title]

@@ -11,6 +11,8 @@ import pytest
 from tests.tuner.results.random_trials import load, trained
 from tuner.conductor.outcome import DIVERGED, FINISHED, Outcome
 from tuner.conductor.trial import Trial
+from tuner.report.contents import headline, tiles
+from tuner.report.series import ReportData
 from tuner.results.comparison import Comparison, compare_with_defaults, cut_leader
 from tuner.results.result import SearchResult
 from tuner.results.sentences import summary_sentences
@@ -84,6 +86,35 @@ def test_summary_names_trial_0_by_its_defaults(
 ) -> None:
     trials = [make_trial(space, number, loss) for number, loss in enumerate(losses)]
     assert summary_sentences(result_of(space, best, *trials))[0].startswith(line)
+
+
+def with_defaults(space: SearchSpace, mode: str) -> SearchSpace:
+    search = space.search.model_copy(update={"defaults": mode})
+    return space.model_copy(update={"search": search})
+
+
+def test_summary_compares_with_raced_defaults_where_they_were_stopped(space: SearchSpace) -> None:
+    raced = with_defaults(space, "raced")
+    result = result_of(raced, 1, make_trial(space, 0, 4.0, 2), make_trial(space, 1, 3.0))
+    assert summary_sentences(result)[0] == (
+        "Best val_loss 3.4000; at report 2, where the defaults were stopped, it had 4.0000 against "
+        "5.0000 of the defaults: 20.0 % lower."
+    )
+    assert "defaults_val_loss" not in result.summary()
+    trained = result_of(raced, 1, make_trial(space, 0, 4.0), make_trial(space, 1, 3.0))
+    assert "against 4.4000 of the defaults" in summary_sentences(trained)[0]
+    assert trained.summary()["defaults_val_loss"] == pytest.approx(4.4)
+
+
+def test_summary_without_defaults_compares_nothing(space: SearchSpace) -> None:
+    off = with_defaults(space, "off")
+    trials = make_trial(space, 0, 4.0), make_trial(space, 1, 3.0)
+    assert summary_sentences(result_of(off, 1, *trials))[0] == "Best val_loss 3.4000."
+    best = result_of(off, 0, trials[0], make_trial(space, 1, 5.0))
+    assert summary_sentences(best)[0] == "Best val_loss 4.4000."
+    assert "defaults_val_loss" not in best.summary()
+    assert headline(ReportData(best)) == "Trial 0 has the best val_loss"
+    assert [tile.title for tile in tiles(ReportData(best))] == ["Best val_loss", "Cost"]
 
 
 def test_result_ranks_unfinished_trials_by_their_progress(space: SearchSpace) -> None:

@@ -269,6 +269,17 @@ def test_sampler_tries_named_points_first(tmp_path: Path) -> None:
         assert draws[4] not in draws[:4]
 
 
+def test_sampler_leaves_out_the_defaults(tmp_path: Path) -> None:
+    """With `defaults: off`, which YAML reads as false; not if they are the only point."""
+    off = SPACE.replace("seed: 3", "seed: 3, defaults: off, try_first: [{α_max: 3e-3}]")
+    full = run(make(tmp_path, "qmc", off.replace("defaults: off, ", "")), 2)
+    assert run(make(tmp_path, "qmc", off), 1) == full[1:]
+    raced = off.replace("defaults: off", "defaults: raced")
+    assert run(make(tmp_path, "qmc", raced), 2) == full
+    grid = LISTED.replace("seed: 3", "seed: 3, defaults: off")
+    assert make(tmp_path, "grid", grid).num_configurations == 4 * 3 * (1 + 2) * 3
+
+
 def test_sampler_tries_named_alternatives(tmp_path: Path) -> None:
     text = SPACE.replace(
         "{log: [1e-4, 1e-1]}",

@@ -30,6 +30,10 @@ def load(folder: Path, text: str) -> SearchSpace:
         (SEARCHED + "budget: {tokens: 511}", "budget.tokens 511 is less than one update, which ta"),
         (SEARCHED + "budget: {tokens: 1e15}", "1e+15 is more than any language model was trained"),
         (
+            SEARCHED + "budget: {flops: 100M}",
+            "budget.flops 1e+08 for a model of this space: tokens",
+        ),
+        (
             SEARCHED + "budget: {tokens: 10240, reports: 21}",
             "budget.reports 21 is more than the 20 updates of the longest trial",
         ),

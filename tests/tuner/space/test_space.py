@@ -216,6 +216,9 @@ def test_space_micro_batch_divides_every_batch(tmp_path: Path) -> None:
         ("pbt", 10 * 9),
         ("pb2", 10 * 9),
         ("none, max_tokens: 5000", 5),
+        ("asha, trials: 9, defaults: raced", 9 * 1 + 3 * 2 + 1 * 6),
+        ("asha, trials: 9, defaults: off", 9 * 1 + 3 * 2 + 1 * 6),
+        ("asha, trials: 2, defaults: off", 9),  # one trains to the end
     ],
 )  # fmt: skip
 def test_space_expected_tokens(tmp_path: Path, scheduler: str, ninths: float) -> None:
@@ -226,7 +229,7 @@ def test_space_expected_tokens(tmp_path: Path, scheduler: str, ninths: float) ->
     )
     space = load(tmp_path, text + f"search: {{{trials}scheduler: {scheduler}}}")
     full, expected = expected_tokens(space, FACTS)
-    assert full == (15 if "15" in scheduler else 10) * 9000
+    assert full == space.search.trials * 9000
     assert expected == pytest.approx(1000 * ninths, rel=2e-3)
 
 
@@ -236,6 +239,51 @@ def test_space_expected_tokens_count_the_confirmation(tmp_path: Path) -> None:
     assert expected_tokens(confirmed, FACTS) == ((9 + 2 * 4) * 9000,) * 2
     several = load(tmp_path, text + "objective: [{metric: val_loss}, {metric: parameters}]")
     assert expected_tokens(several, FACTS) == (9 * 9000,) * 2
+
+
+SIZES = """
+model: {d_model: {choice: [16, 64]}, context_length: {choice: [16, 32]}}
+hyperparameters: {B: {choice: [4, 8]}, T_warmup: {fraction_of: T_total, value: 0.1}}
+budget: {flops: 2G, reports: 4}
+search: {trials: 8, scheduler: none}
+confirm: off
+"""
+
+
+def test_space_affords_equal_compute_with_every_architecture(tmp_path: Path) -> None:
+    """Reports lie at equal shares; only the last update of a report is rounded up."""
+    space = load(tmp_path, SIZES)
+    specs = [
+        space.spec({"d_model": d, "context_length": t, "batch_size": b}, FACTS, 0)
+        for d in (16, 64) for t in (16, 32) for b in (4, 8)
+    ]  # fmt: skip
+    assert len({spec.hyperparameters.total_steps for spec in specs}) > 2
+    for spec in specs:
+        each = spec.architecture.flops_per_token
+        slack = spec.tokens_per_step * each
+        assert 2e9 <= spec.budget_tokens * each < 2e9 + slack
+        assert len(spec.report_steps) == 4
+        for number, step in enumerate(spec.report_steps, 1):
+            share = number * 0.5e9
+            assert share <= step * spec.tokens_per_step * each < share + slack + number * each
+        assert spec.hyperparameters.warmup_steps == round(0.1 * spec.hyperparameters.total_steps)
+    assert space.lengths(FACTS) == (5 * 10**8, 2 * 10**9)
+    most = [space.affordable(shape) for shape in space.shapes(FACTS.vocab_size)]
+    assert space.budget_tokens(FACTS) == max(most)
+    assert expected_tokens(space, FACTS)[0] == pytest.approx(8 * sum(most) / 4, abs=8)
+    (low, high), _ = space.steps_and_epochs(FACTS, 16)
+    steps = [s.hyperparameters.total_steps for s in specs if s.architecture.context_length == 16]
+    assert (low, high) == (min(steps), max(steps))
+    shape = specs[-1].architecture
+    (low, high), _ = space.steps_and_epochs(FACTS, 32, shape)
+    same = [s.hyperparameters.total_steps for s in specs if s.architecture == shape]
+    assert (low, high) == (min(same), max(same))
+
+
+def test_recorded_space_names_a_budget_in_flops_only_if_there_is_one(tmp_path: Path) -> None:
+    assert "flops" not in load(tmp_path, BUDGET).model_dump_json()
+    text = load(tmp_path, SIZES).model_dump_json()
+    assert SearchSpace.model_validate_json(text).budget.flops == 2 * 10**9
 
 
 def test_corpus_facts_refuse_a_context_longer_than_the_text() -> None:

@@ -92,6 +92,16 @@ MISTAKES = {
         HEAD + "search:\n  try_first: [{B: 8}, {B: 16}]\n  trials: ▲2",
         "try_first has 2 points, and trial 0 has the defaults, but search.trials is 2; raise it",
     ),
+    "more points than trials, without defaults": (
+        HEAD + "search:\n  try_first: [{B: 8}, {B: 16}]\n  defaults: off\n  trials: ▲1",
+        "try_first has 2 points, but search.trials is 1; raise it",
+    ),
+    "defaults": (HEAD + "search: {defaults: ▲none}", "search.defaults must be"),
+    "flops": (
+        "budget: {flops: ▲many}",
+        "budget.flops must be a number of operations, such as 2e15, 2P or 300T, got many",
+    ),
+    "no flops": ("budget: {flops: ▲0G}", "budget.flops must be at least 1, got 0"),
     # schedulers
     "asha, one report": (
         "budget: {tokens: 9000, reports: ▲1}",
@@ -140,7 +150,7 @@ MISTAKES = {
     # objectives
     "metric": (
         HEAD + "objective: {metric: ▲loss}",
-        "bleu, sparsity or parameters, got loss; did you",
+        "sparsity, parameters or flops, got loss; did you",
     ),
     "wrong end": (
         HEAD + "objective: {metric: perplexity, mode: ▲max}",
@@ -266,6 +276,17 @@ def test_search_checks_report_mistake(tmp_path: Path, case: str) -> None:
 def load(tmp_path: Path, text: str, *options: str) -> SearchSpace:
     (tmp_path / "space.yaml").write_text(text, encoding="utf-8")
     return load_space(tmp_path / "space.yaml", [Override.parse(option) for option in options])
+
+
+@pytest.mark.parametrize(
+    ("text", "flops"),
+    [
+        ("4e11", 4 * 10**11), ("400G", 4 * 10**11), ("400_000_000_000", 4 * 10**11),
+        ("2.5P", 25 * 10**14), ("300 TFLOPs", 3 * 10**14), ("1e3 MFLOP", 10**9), ("1E", 10**18),
+    ],
+)  # fmt: skip
+def test_load_reads_a_number_of_operations(tmp_path: Path, text: str, flops: int) -> None:
+    assert load(tmp_path, f"budget: {{flops: {text}}}").budget.flops == flops
 
 
 @pytest.mark.parametrize(

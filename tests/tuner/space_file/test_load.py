@@ -257,10 +257,10 @@ MISTAKES = {
         BUDGET + "data: ▲{files: a.csv, pairs: true, source_field: x, target_field: x}",
         "source_field and target_field are both 'x'; name two fields",
     ),
-    "no budget": ("▲name: x", "exactly one of budget.tokens, T_total and N_epoch, got none"),
+    "no budget": ("▲name: x", "exactly one of budget.tokens, budget.flops, T_total and N_epoch, got none"),
     "two budgets": (
         "hyperparameters: {T_total: 10}\nbudget: ▲{tokens: 10}",
-        "exactly one of budget.tokens, T_total and N_epoch, got budget.tokens and T_total",
+        "exactly one of budget.tokens, budget.flops, T_total and N_epoch, got budget.tokens and T_total",
     ),
     "steps and epochs": ("▲hyperparameters: {t_total: 10, N_epoch: 1}", "got t_total and N_epoch"),
     "conditional budget": (

@@ -61,7 +61,7 @@ def test_override_accepts_every_spelling(tmp_path: Path, name: str) -> None:
         ("lr=0.1", "--set lr: unknown key lr; did you mean hyperparameters.lr?"),
         ("search.trials=1", "--set search.trials: the grid has 2 points, but search.trials is 1"),
         ("model.n_heads=3", "d_model must be a multiple of n_heads, got 64 and 3 (with --set mod"),
-        ("budget.tokens=null", "give exactly one of budget.tokens, T_total and N_epoch, got none"),
+        ("budget.tokens=null", "give exactly one of budget.tokens, budget.flops, T_total and N_"),
     ],
 )
 def test_override_mistakes_name_the_option(tmp_path: Path, setting: str, message: str) -> None:

@@ -1,0 +1,121 @@
+"""Loss against compute, for searches over models of several sizes: each report, and the front."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+
+from tuner.conductor.trial import Trial
+from tuner.formatting import counted
+from tuner.report.figures import new_figure, value_axis
+from tuner.report.palette import WINNER, ordered
+from tuner.report.series import Curve, ReportData
+
+
+@dataclass(frozen=True)
+class ComputeCurve:
+    """Values of a trial by the operations of its training.
+
+    Attributes:
+        number: number of the trial.
+        parameters: number of weights of its model.
+        flops: operations up to each report with a finite value.
+        values: objective at these reports.
+    """
+
+    number: int
+    parameters: int
+    flops: tuple[int, ...]
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Curves of all trials, and their Pareto front.
+
+    Attributes:
+        curves: curves by number.
+        front: operations, value and trial of each report than which no other has a better value
+            with as few operations; by operations.
+    """
+
+    curves: tuple[ComputeCurve, ...]
+    front: tuple[tuple[int, float, int], ...]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Numbers of weights of the models, each once, smallest first."""
+        return sorted({curve.parameters for curve in self.curves})
+
+
+def compute_of(series: ReportData) -> Compute | None:
+    """Return losses against compute; None if all models have one size."""
+    by_number = {trial.number: trial for trial in series.trials}
+    curves = tuple(_curve(by_number[c.number], c) for c in series.curves if c.tokens)
+    found = Compute(curves, _front(curves, series.sign))
+    return found if len(found.sizes) > 1 else None
+
+
+def _curve(trial: Trial, curve: Curve) -> ComputeCurve:
+    each = trial.flops(1)
+    flops = tuple(each * tokens for tokens in curve.tokens)
+    return ComputeCurve(trial.number, trial.spec.architecture.num_parameters, flops, curve.values)
+
+
+def _front(curves: Sequence[ComputeCurve], sign: int) -> tuple[tuple[int, float, int], ...]:
+    points = [
+        (flops, sign * value, curve.number)
+        for curve in curves
+        for flops, value in zip(curve.flops, curve.values, strict=True)
+    ]
+    front: list[tuple[int, float, int]] = []
+    for flops, rank, number in sorted(points):
+        if not front or rank < sign * front[-1][1]:
+            front.append((flops, sign * rank, number))
+    return tuple(front)
+
+
+def caption(found: Compute, metric: str) -> str:
+    """Return the caption: the meaning of lines and front, and the end of the front."""
+    flops, value, number = found.front[-1]
+    weights = next(c.parameters for c in found.curves if c.number == number)
+    return (
+        f"{metric} against the operations of the training, of {counted(len(found.sizes), 'size')} "
+        f"from {found.sizes[0]:,} to {found.sizes[-1]:,} weights; a larger model has a stronger "
+        f"colour. Thick: the Pareto front, the reports than which none is better with as few "
+        f"operations. It ends at trial {number} of {weights:,} weights, with {value:.4f} after "
+        f"{flops:.3g} FLOPs. Reports before the end of a trial have a learning rate that has not "
+        f"fallen yet: compare ends with ends."
+    )
+
+
+def figure(found: Compute, metric: str) -> go.Figure:
+    """Draw a line for each trial, and the front."""
+    drawn = new_figure(height=400)
+    for index, size in enumerate(found.sizes):
+        xs: list[int | None] = []
+        ys: list[float | None] = []
+        numbers: list[int | None] = []
+        for curve in found.curves:
+            if curve.parameters == size:
+                xs += [*curve.flops, None]
+                ys += [*curve.values, None]
+                numbers += [*[curve.number] * len(curve.flops), None]
+        drawn.add_scatter(
+            x=xs, y=ys, mode="lines+markers", name=f"{size:,} weights", customdata=numbers,
+            line={"color": ordered(index / (len(found.sizes) - 1)), "width": 1.2},
+            marker={"size": 4},
+            hovertemplate=f"trial %{{customdata}}, {size:,} weights: %{{y:.4f}} at %{{x:.3~e}} "
+            "FLOPs<extra></extra>",
+        )  # fmt: skip
+    xs_front, ys_front, numbers_front = zip(*found.front, strict=True)
+    drawn.add_scatter(
+        x=xs_front, y=ys_front, mode="lines", name="front", customdata=numbers_front,
+        line={"color": WINNER, "width": 4, "shape": "hv"},
+        hovertemplate="front, trial %{customdata}: %{y:.4f} at %{x:.3~e} FLOPs<extra></extra>",
+    )  # fmt: skip
+    drawn.update_xaxes(type="log", title_text="FLOPs of the training", tickformat=".0e")
+    drawn.update_yaxes(value_axis([v for c in found.curves for v in c.values], metric))
+    return drawn
