@@ -117,11 +117,11 @@ def run_one(options: argparse.Namespace) -> int:
             meter.sample()
             meter.ended = time.monotonic()
 
-    def start_stubs(on: cluster.Devices, *_: Any, gated: bool = False) -> list[Any]:
+    def start_stubs(on: cluster.Devices, *_: Any) -> list[Any]:
         import ray
 
         actor: Any = ray.remote(StubWorker).options(num_cpus=0, max_concurrency=10_000)
-        return [actor.remote(options.seconds, on.slots, gated) for _ in range(on.number)]
+        return [actor.remote(options.seconds, on.slots) for _ in range(on.number)]
 
     cluster.start_workers = start_stubs  # the only part that is not real
 

@@ -6,13 +6,15 @@ import random
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from tests.browser import browser as browser
 from tests.e2e.command_process import OWN_PROCESS, Run, plain_environment, run_command
+from tuner.journal.events import Reported, SessionEnded, TrialBegun
+from tuner.journal.journal import read_journal
 
 SPACE = """\
 name: small
@@ -97,6 +99,19 @@ def make_workplace(folder: Path, tracking_uri: str | None = None) -> Workplace:
         words = (draw.choice(phrases) for _ in range(150))
         (folder / "texts" / f"{number:02d}.txt").write_text(", ".join(words), encoding="utf-8")
     return Workplace(folder, tracking_uri)
+
+
+def journal_lines(home: Path, name: str) -> list[str]:
+    """The journal of a search without times and places, up to the end of its session, as text."""
+    lines = []
+    for event in read_journal(home / "searches" / name):
+        if isinstance(event, Reported):
+            event = replace(event, report=replace(event.report, checkpoint=None))
+        if isinstance(event, TrialBegun):  # an earlier search of the home may have an equal trial
+            event = replace(event, is_reused=False)
+        if not isinstance(event, SessionEnded):
+            lines.append(repr(replace(event, time_ms=0)))
+    return lines
 
 
 @pytest.fixture(scope="session")

@@ -5,9 +5,9 @@ search resumes after a crash by repeating the calls of its journal, and a benchm
 searches whose training was done long ago.
 
 A *lane* is a place where one trial trains at a time. Each lane has a virtual clock that counts
-training tokens as if all lanes were equally fast. `expected` names the trial whose report comes
-first by these clocks: a driver that takes reports in this order conducts the same search whatever
-the real timing.
+what training costs (`clock.py`) as if all lanes were equally fast. `expected` names the trial whose
+report comes first by these clocks: a driver that takes reports in this order conducts the same
+search whatever the real timing.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from model.engine.report import Report, Status
 from model.spec.trial import Continues, TrialSpec
 from tuner.conductor.board import Board
+from tuner.conductor.clock import CLOCKS, TOKENS
 from tuner.conductor.confirmation import Confirmation
 from tuner.conductor.job import Job, Lane, resume_job
 from tuner.conductor.outcome import DIVERGED, FINISHED, Outcome
@@ -58,6 +59,7 @@ class Conductor:
         restored: decisions of a search that is repeated from its journal.
         find: returns the reports of a finished trial with a specification's hash, or none.
         rules: version of the decisions.
+        clock: name of the lanes' clock, a key of `CLOCKS`.
 
     Attributes:
         board: all trials.
@@ -74,8 +76,10 @@ class Conductor:
         restored: RestoredDecisions | None = None,
         find: Callable[[str], Sequence[Report]] | None = None,
         rules: int = RULES,
+        clock: str = TOKENS,
     ) -> None:
         self._facts = facts
+        self._clock = CLOCKS[clock]
         self._restored = restored or RestoredDecisions()
         self._find = find
         self._lanes = [Lane(index) for index in range(slots)]
@@ -140,8 +144,10 @@ class Conductor:
             if job is None:
                 return
             lane.job, lane.clock = job, max(lane.clock, self._now)
-            tokens_per_step = self.board.trials[job.number].spec.tokens_per_step
-            lane.tokens_before = job.after * tokens_per_step
+            spec = self.board.trials[job.number].spec
+            lane.trains_at = lane.clock + self._clock.per_job
+            lane.tokens_before = job.after * spec.tokens_per_step
+            lane.per_token = self._clock.per_token(spec)
             yield job
 
     def _next(self, lane: int) -> Job | None:
@@ -240,7 +246,7 @@ class Conductor:
         assert lane.job is not None
         trial = self.board.trials[lane.job.number]
         step = next(s for s in trial.report_steps if s > max(trial.step, lane.job.after))
-        return lane.clock + step * trial.spec.tokens_per_step - lane.tokens_before, step
+        return lane.clock_at(step * trial.spec.tokens_per_step), step
 
     # events ------------------------------------------------------------------------------------
 
@@ -250,7 +256,7 @@ class Conductor:
         # A reused report advances the clock as if it had been trained: the same search takes the
         # same decisions whether or not the store has equal trials.
         # `max`, because a driver may take reports as they come, not by the clocks.
-        self._now = max(self._now, lane.clock + report.tokens - lane.tokens_before)
+        self._now = max(self._now, lane.clock_at(report.tokens))
         has_improved = self.board.record_report(number, report)
         decision = self._decide(trial, report)
         if decision is not Decision.CONTINUE:

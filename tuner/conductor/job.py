@@ -37,15 +37,23 @@ class Lane:
 
     Attributes:
         index: index of the lane, counted from 0.
-        clock: virtual tokens at which the lane's job began, or at which its last job ended.
+        clock: virtual time at which the lane's job began, or at which its last job ended.
         job: job in training.
-        tokens_before: training tokens of the job's trial when the job began.
+        tokens_before: training tokens of the job's trial when the job began to train.
+        trains_at: virtual time at which the job began to train.
+        per_token: virtual time of one training token of the job's trial.
     """
 
     index: int
     clock: int = 0
     job: Job | None = None
     tokens_before: int = 0
+    trains_at: int = 0
+    per_token: int = 1
+
+    def clock_at(self, tokens: int) -> int:
+        """Return the virtual time at which the job's trial has some training tokens."""
+        return self.trains_at + self.per_token * (tokens - self.tokens_before)
 
 
 def resume_job(trial: Trial, lane: int) -> Job:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from signal import SIGINT
@@ -36,7 +37,7 @@ from tuner.journal.journal import Journal
 from tuner.journal.journaled_search import JournaledSearch
 from tuner.schedulers.scheduler import Decision
 from tuner.workers.assignment import Assignment
-from tuner.workers.batch import ReportBatch
+from tuner.workers.batch import Failure, ReportBatch
 from tuner.workers.orders import Orders
 from tuner.workers.watchdog import Watchdog, WorkerChange, WorkerEvent
 
@@ -51,7 +52,6 @@ _EVENT_TEXTS = {
 }
 _NO_REASON = "its process ended"
 _MOST_DEATHS = 3  # of a worker before the next report of a trial: the trial may be the cause
-_RELEASE_AGAIN_SECONDS = 1.0
 _SIGNAL_SECONDS = 1.0  # longest wait for reports under way after SIGTERM, whose sender soon kills
 
 
@@ -108,7 +108,8 @@ class Driver:
         self._environments = environments
         self._reasons: dict[int, str] = {}  # worker → why it died last, as far as is known
         self._announced = 0  # number of trials that are in the journal
-        self._begun_at = self._released_at = time.monotonic()
+        self._early: dict[int, deque[Report | Failure]] = {}  # trial → news before its turn
+        self._begun_at = time.monotonic()
         self._halt_deadline = math.inf
         self._broken: set[str] = set()  # names of what cannot be written, as messages said
         self.halted: str | None = None
@@ -153,13 +154,9 @@ class Driver:
             for worker, batch in batches:
                 if batch.broken:
                     self._reasons[worker] = batch.broken
-                # news of any other assignment is of a trial that was paused meanwhile
-                for segment, report in batch.reports:
-                    if self._orders.is_current(segment, number := int(report.trial_id)):
-                        self._record(number, report)
-                for segment, trial_id, reason in batch.failures:
-                    if self._orders.is_current(segment, number := int(trial_id)):
-                        self._fail(number, reason)
+                for segment, news in batch.news:
+                    self._receive(segment, news)
+            self._take_early()
             if self.is_over:
                 self._orders.end_waiting()
 
@@ -168,6 +165,7 @@ class Driver:
         with self._recording():
             for number in self._orders.of_worker(*workers):
                 self._fail(number, reason)
+            self._take_early()
 
     def tick(self) -> None:
         """Check interrupts, limits, workers and observers; call this about ten times a second.
@@ -195,11 +193,6 @@ class Driver:
         self._check_problem("the journal", self._journal.problem)
         for observer in self._observers:
             self._check_problem(observer.name, observer.problem)
-        if now - self._released_at > _RELEASE_AGAIN_SECONDS:
-            # A worker that restarted since has lost its releases; another one ignores repeats.
-            self._released_at = now
-            with self._recording():
-                self._release(again=True)
 
     def halt(self, reason: str, signal: int = SIGINT) -> None:
         """Take the reports under way, then end the session; the search can be resumed.
@@ -224,7 +217,7 @@ class Driver:
         """End the session: end paused trials if the search is over, interrupt all others."""
         with self._recording():
             for number in list(self._orders.running):
-                self._orders.stop(number, keep=True)
+                self._stop(number, keep=True)
             if self.halted is None and self.conductor.is_over:
                 self.conductor.close()
                 for trial in self._board.paused:
@@ -236,6 +229,44 @@ class Driver:
         for observer in self._observers:
             if problem := observer.close():
                 self._send_message(problem)
+
+    # news of the workers -----------------------------------------------------------------------
+
+    def _receive(self, segment: int, news: Report | Failure) -> None:
+        """Take news of a trial; in order, only keep them until it is the trial's turn."""
+        number = int(news.trial_id)
+        if not self._orders.is_current(segment, number):
+            return  # of a trial that was paused meanwhile
+        if not self._in_order:
+            self._take(number, news)
+        elif isinstance(news, Failure) or news.step > self._step_of(number):
+            self._early.setdefault(number, deque()).append(news)
+
+    def _take_early(self) -> None:
+        """Take the news that came early, as long as it is the turn of their trials.
+
+        Meanwhile these trials train on, which is wasted only if a decision ends or pauses them.
+        """
+        while self._early and (expected := self.conductor.expected):
+            if not (news := self._early.get(expected[0])):
+                break
+            self._take(expected[0], news.popleft())
+
+    def _take(self, number: int, news: Report | Failure) -> None:
+        if isinstance(news, Failure):
+            self._fail(number, news.reason)
+        else:
+            self._record(number, news)
+
+    def _stop(self, number: int, *, keep: bool) -> None:
+        """Free the slot of a trial, and drop its early news."""
+        self._orders.stop(number, keep=keep)
+        self._early.pop(number, None)
+
+    def _step_of(self, number: int) -> int:
+        """Return the step of a trial's newest report, also of an early one."""
+        early = (news.step for news in self._early.get(number, ()) if isinstance(news, Report))
+        return max(early, default=self._board.trials[number].step)
 
     # decisions of the conductor ----------------------------------------------------------------
 
@@ -268,7 +299,7 @@ class Driver:
         may_prune = all(source != number or at >= report.step for source, at in sources)
         self._orders.taken(number, report.step, may_prune=may_prune)
         if decision is not Decision.CONTINUE or self.halted:
-            self._orders.stop(number, keep=decision is not Decision.STOP or trial.has_finished)
+            self._stop(number, keep=decision is not Decision.STOP or trial.has_finished)
         if trial.outcome is not None:
             self._end_trial(trial, trial.outcome)
         self._fill()
@@ -278,7 +309,7 @@ class Driver:
         self._journal.append(TrialFailed(number, reason))
         self.conductor.fail(number, reason)
         left_out = self._orders.failed(number)
-        self._orders.stop(number, keep=False)
+        self._stop(number, keep=False)
         if left_out is not None:
             self._move_trials(
                 left_out, f"left out, since trials in a row failed on it alone ({reason})"
@@ -289,12 +320,11 @@ class Driver:
         self._fill()
 
     def _fill(self) -> None:
-        """Assign jobs to the free lanes, and release the report that comes next."""
+        """Assign jobs to the free lanes."""
         self._assign(self.conductor.fill())
         for number in range(self._announced, len(self._board.trials)):
             self._start_trial(self._board.trials[number])
         self._announced = len(self._board.trials)
-        self._release()
 
     def _assign(self, jobs: Sequence[Job]) -> None:
         """Let workers start jobs, unless the search is halted."""
@@ -310,14 +340,6 @@ class Driver:
                 reports=tuple(job.reports),
             )
             self._orders.start(assignment)
-
-    def _release(self, *, again: bool = False) -> None:
-        """Release the report that is expected next; without order, all reports."""
-        if not self._in_order:
-            self._orders.release_all(again=again)
-        elif self._can_report():
-            assert self.conductor.expected is not None
-            self._orders.release(*self.conductor.expected)
 
     def _can_report(self) -> bool:
         """Return True if a running trial may still report."""
@@ -346,7 +368,7 @@ class Driver:
                     for number in self._orders.of_worker(worker):
                         text = f"the worker of trial {number} {reason}; it died of: {why}"
                         self._fail(number, text)
-            self._release()
+            self._take_early()
 
     def _start_again(self, worker: int, *, is_charged: bool) -> None:
         """Start the trials of a worker that is back, but those that it may have died of."""
@@ -357,11 +379,8 @@ class Driver:
         for number in self._orders.of_worker(worker):
             step = self._step_of(number)
             if self._orders.start_again(number, step, is_charged=is_charged) == _MOST_DEATHS:
-                self._fail(
-                    number,
-                    f"the worker of trial {number} died {_MOST_DEATHS} times before its next "
-                    f"report: {why}",
-                )
+                times = f"died {_MOST_DEATHS} times before its next report"
+                self._fail(number, f"the worker of trial {number} {times}: {why}")
 
     def _move_trials(self, worker: int, how: str) -> None:
         """Let other workers train the trials of one that is missing or left out."""
@@ -369,9 +388,6 @@ class Driver:
         has_others = self._orders.miss(worker, steps)
         text = "its trials go on in other workers" if has_others else "no other worker is left"
         self._send_message(f"worker {worker} is {how}; {text}")
-
-    def _step_of(self, number: int) -> int:
-        return self._board.trials[number].step
 
     # events to the journal and to observers ----------------------------------------------------
 

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from model.corpus.corpus import Corpus
 from model.errors import CompileError
+from tuner.conductor.clock import SECONDS, TOKENS
 from tuner.driver.interrupt import Interrupts
 from tuner.driver.view import View
 from tuner.home import Home
@@ -28,6 +29,18 @@ if TYPE_CHECKING:
 CHECKPOINTS = "checkpoints"  # folder in that of a search
 
 
+class Order(NamedTuple):
+    """Order in which reports are taken.
+
+    Attributes:
+        in_order: True for the order of the lanes' clocks, False for the order of arrival.
+        clock: name of the lanes' clock.
+    """
+
+    in_order: bool
+    clock: str
+
+
 @dataclass(frozen=True)
 class Team:
     """Workers of a session.
@@ -35,13 +48,13 @@ class Team:
     Attributes:
         devices: devices of the workers.
         workers: handles of the workers.
-        in_order: True if reports are taken in the order of the lanes' clocks.
+        order: order in which reports are taken.
         client_resources: what Ray Tune asks for each client of them.
     """
 
     devices: Devices
     workers: list[Any]
-    in_order: bool
+    order: Order
     client_resources: Mapping[str, float]
 
     @property
@@ -142,15 +155,15 @@ def start_team(
 
     measured = None if products is None else partial(products.dtype, check_interrupt)
     is_cluster = ray.address is not None
-    devices, in_order = choose_devices(space, facts, last, measured, is_cluster=is_cluster)
+    devices = choose_devices(space, facts, last, measured, is_cluster=is_cluster)
     if devices.is_compiled and num_missing(space, facts, _dtype(devices)):
         view.phase("compiling the ticks, for this and later searches of the model: half a minute")
     if devices.needs_calibration:
         view.phase("measuring how many trials the GPU should train at one time")
         devices = calibrate(devices, space, home, corpus, facts, check_interrupt)
     folders = str(home.search(name) / CHECKPOINTS), str(home.starts)
-    workers = start_workers(devices, corpus, folders, gated=True)
-    return Team(devices, workers, in_order, ray.client_resources)
+    workers = start_workers(devices, corpus, folders)
+    return Team(devices, workers, choose_order(space, facts, last, devices), ray.client_resources)
 
 
 def choose_devices(
@@ -160,11 +173,11 @@ def choose_devices(
     measured: Callable[[], str] | None = None,
     *,
     is_cluster: bool = False,
-) -> tuple[Devices, bool]:
-    """Return the devices, and True if reports are taken in the order of the lanes' clocks.
+) -> Devices:
+    """Return the devices.
 
-    A resumed search keeps its number of slots, its order of reports, its dtype, and whether its
-    ticks are compiled, because the decisions in its journal depend on them.
+    A resumed search keeps its number of slots, its dtype, and whether its ticks are compiled,
+    because the decisions in its journal depend on them.
 
     Args:
         space: search space.
@@ -175,12 +188,12 @@ def choose_devices(
     """
     from tuner.workers.devices import find_devices
 
-    devices, order = find_devices(space, is_cluster=is_cluster), space.search.order
+    devices = find_devices(space, is_cluster=is_cluster)
     if measured is not None and devices.kind == "cpu" and not is_cluster:
         devices = replace(devices, dtype=measured())
     devices = replace(devices, is_compiled=_is_compiled(space, facts, last, devices))
     if last is None:
-        return devices, order == "tokens" or (order == "auto" and devices.number == 1)
+        return devices
     # The number of devices may have changed: each takes its share of the slots, rounded up.
     slots = math.ceil(last.slots / devices.number)
     if not devices.needs_calibration:
@@ -189,7 +202,39 @@ def choose_devices(
     if devices.dtype == "auto" and before["device"].startswith(devices.kind):
         # "auto" may mean another dtype in this version than when the search began.
         devices = replace(devices, dtype=before["dtype"])
-    return replace(devices, slots=slots, needs_calibration=False), last.in_order
+    return replace(devices, slots=slots, needs_calibration=False)
+
+
+def choose_order(
+    space: SearchSpace, facts: DataFacts, last: SessionBegun | None, devices: Devices
+) -> Order:
+    """Return the order of reports; a resumed search keeps it.
+
+    Args:
+        space: search space.
+        facts: facts of the data that specifications depend on.
+        last: last session of a resumed search; None if the search begins.
+        devices: devices of the search.
+    """
+    if last is not None:
+        return Order(last.in_order, last.clock)
+    setting = space.search.order
+    if setting != "auto":
+        return Order(setting == "tokens", TOKENS)
+    if devices.number > 1 and devices.is_cluster:
+        return Order(False, TOKENS)  # nodes differ, come and go
+    # The trials of an engine with several slots take turns tick by tick, whatever a tick costs.
+    has_turns = devices.slots > 1 or devices.kind != "cpu"
+    # On several engines these turns are equally long only if all models are alike.
+    is_uneven = has_turns and devices.number > 1 and not _has_one_shape(space, facts)
+    return Order(not is_uneven, TOKENS if has_turns else SECONDS)
+
+
+def _has_one_shape(space: SearchSpace, facts: DataFacts) -> bool:
+    try:
+        return len(space.shapes(facts.vocab_size)) == 1
+    except ValueError:  # an entry is a range
+        return False
 
 
 def _is_compiled(

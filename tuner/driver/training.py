@@ -21,6 +21,7 @@ from tuner.driver.observer import (
     ViewObserver,
 )
 from tuner.driver.optuna_dashboard import StudyStore, study_url
+from tuner.driver.team import Order
 from tuner.errors import Replaced
 from tuner.journal.events import SearchBegun, SessionBegun
 from tuner.journal.journaled_search import environment_changes
@@ -83,13 +84,13 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
         orders = Orders(workers, team.devices.slots, are_up=not team.devices.is_cluster)
         orders.welcome(environments.wait(interrupts.check))
         environment = environments.first
-        conductor = _make_conductor(context, slots, environment, in_order=team.in_order)
+        conductor = _make_conductor(context, slots, environment, team.order)
         driver = Driver(
             conductor,
             context.journal,
             workers,
             _make_observers(context, conductor, workers, environment),
-            in_order=team.in_order,
+            in_order=team.order.in_order,
             check_interrupt=check_interrupt,
             watchdog=Watchdog(
                 workers,
@@ -171,7 +172,7 @@ def _advice(context: SearchContext, conductor: Conductor) -> list[str]:
 
 
 def _make_conductor(
-    context: SearchContext, slots: int, environment: Mapping[str, str], *, in_order: bool
+    context: SearchContext, slots: int, environment: Mapping[str, str], order: Order
 ) -> Conductor:
     """Return a new conductor, or the conductor that the journal of the search leads to."""
     journal, recorded = context.journal, context.recorded
@@ -179,14 +180,17 @@ def _make_conductor(
     may_find = None if context.fresh else find
     if recorded is None or recorded.session is None:
         rules = recorded.rules if recorded else RULES
-        conductor = Conductor(context.space, context.facts, slots, find=may_find, rules=rules)
+        conductor = Conductor(
+            context.space, context.facts, slots, find=may_find, rules=rules, clock=order.clock
+        )
     else:
         context.view.phase(f"reading the journal of {context.name}")
         restored = restored_decisions(journal.events, find)
         first_slots = recorded.sessions[0].slots
         conductor = Conductor(
-            recorded.first_space, context.facts, first_slots, restored, may_find, recorded.rules
-        )
+            recorded.first_space, context.facts, first_slots, restored, may_find, recorded.rules,
+            order.clock,
+        )  # fmt: skip
         repeat(conductor, journal.events, context.name)
         if changed := environment_changes(recorded.session.environment, environment):
             context.view.phase(
@@ -197,7 +201,7 @@ def _make_conductor(
     if recorded is not None and context.space != recorded.space:
         edit = SearchBegun(context.space, context.space_text, context.facts, recorded.rules)
         journal.append(edit)
-    journal.append(SessionBegun(environment, slots, in_order, journal.epoch))
+    journal.append(SessionBegun(environment, slots, order.in_order, journal.epoch, order.clock))
     return conductor
 
 

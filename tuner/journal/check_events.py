@@ -18,8 +18,10 @@ from model.engine.report import Report
 from model.spec.architecture import Architecture
 from model.spec.hyperparameters import SYMBOL_TABLE
 from model.spec.trial import TrialSpec
+from tuner.conductor.clock import CLOCKS
 from tuner.conductor.outcome import Outcome
 from tuner.errors import JournalError
+from tuner.formatting import shown
 from tuner.journal.events import (
     Event,
     Reported,
@@ -55,6 +57,8 @@ def check_event(event: Event) -> None:
             _check_space(event.space)
         case SessionBegun() if not 1 <= event.slots <= _MOST_SLOTS:
             raise ValueError(f"{event.slots} slots")
+        case SessionBegun() if event.clock not in CLOCKS:
+            raise ValueError(f"the clock {shown(event.clock)}")
         case Reported():
             _check_types(event.report)
         case SessionEnded():

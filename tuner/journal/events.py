@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Self
 
 from model.engine.report import Report, Status
 from model.spec.trial import InitFrom, TrialSpec
+from tuner.conductor.clock import TOKENS
 from tuner.conductor.outcome import Outcome
 from tuner.conductor.trial import Trial
 from tuner.schedulers.scheduler import RULES
@@ -95,6 +96,7 @@ class SessionBegun(_Event):
         slots: number of trials in training at one time.
         in_order: True if reports are taken in the order of the lanes' clocks.
         epoch: number of the driver's epoch (`journal.epoch`); 0 by earlier versions.
+        clock: name of the lanes' clock (`conductor.clock`); earlier versions counted tokens.
     """
 
     kind: ClassVar[str] = "session"
@@ -102,6 +104,7 @@ class SessionBegun(_Event):
     slots: int
     in_order: bool
     epoch: int = 0
+    clock: str = TOKENS
 
     @property
     def as_json(self) -> Json:
@@ -112,6 +115,7 @@ class SessionBegun(_Event):
             "slots": self.slots,
             "in_order": self.in_order,
             **({"epoch": self.epoch} if self.epoch else {}),
+            **({} if self.clock == TOKENS else {"clock": self.clock}),
         }
 
     @classmethod
@@ -119,7 +123,7 @@ class SessionBegun(_Event):
         """Read the event from JSON."""
         return cls(
             data["environment"], data["slots"], data["in_order"], data.get("epoch", 0),
-            time_ms=data["time_ms"],
+            data.get("clock", TOKENS), time_ms=data["time_ms"],
         )  # fmt: skip
 
 

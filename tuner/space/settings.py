@@ -75,8 +75,10 @@ class SearchConfig(Frozen):
         perturb_reports: reports between two exchange points of pbt and pb2.
         seed: seed of the sampler and of the trials.
         try_first: points to try after the defaults; each names some parameters by name or symbol.
-        order: order of reports: `tokens`, as if all slots were equally fast, which makes the search
-            reproducible; `arrival`, the order of arrival; `auto`, tokens with one worker.
+        order: order in which reports are taken. `tokens`: as if all slots trained equally many
+            tokens a second, so that the search does not depend on timing. `arrival`: as they come.
+            `auto`: by expected time, which does not depend on timing either, where all workers are
+            alike; in the order of arrival on a cluster.
         max_tokens: training tokens of the search after which no trial continues.
         max_seconds: wall time after which no trial continues; also written 90s, 10m or 2h.
         patience: number of trials that may end without improvement before the search ends.

@@ -39,6 +39,11 @@ class ReportBatch:
     broken: str = ""
 
     @property
+    def news(self) -> list[tuple[int, Report | Failure]]:
+        """Reports and failures, each with the number of its assignment."""
+        return [*self.reports, *((failure.segment, failure) for failure in self.failures)]
+
+    @property
     def received(self) -> dict[int, int]:
         """Step of the last report by number of the assignment; for a failure, `ALL_STEPS`."""
         steps = {segment: report.step for segment, report in self.reports}

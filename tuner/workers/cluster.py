@@ -17,16 +17,13 @@ _MOST_CALLS = 10_000  # waiting in one worker at one time
 _WAIT_SECONDS = 0.05  # between two calls of a function that waits
 
 
-def start_workers(
-    devices: Devices, corpus: Corpus, folders: tuple[str, str], *, gated: bool = False
-) -> list[Any]:
+def start_workers(devices: Devices, corpus: Corpus, folders: tuple[str, str]) -> list[Any]:
     """Start an actor for each device; Ray restarts an actor that dies.
 
     Args:
         devices: devices to train on.
         corpus: data of the trials.
         folders: folder of the checkpoints, and folder of the warm starts.
-        gated: True if the workers hold reports back until `Worker.release_reports`.
 
     Returns:
         Handles of the actors, whose methods are those of `Worker`.
@@ -41,7 +38,6 @@ def start_workers(
         dtype=devices.dtype,
         is_compiled=devices.is_compiled,
         decode=decode,
-        gated=gated,
         is_cluster=devices.is_cluster,
     )
 
@@ -94,7 +90,6 @@ def make_workers(
     dtype: str = "float32",
     is_compiled: bool = False,
     decode: Callable[[list[int]], str] | None = None,
-    gated: bool = False,
     is_cluster: bool = False,
 ) -> list[Any]:
     """Start actors with equal arguments.
@@ -108,7 +103,6 @@ def make_workers(
         dtype: as for `Worker`.
         is_compiled: as for `Worker`.
         decode: as for `Worker`.
-        gated: as for `Worker`.
         is_cluster: True to spread the actors over the nodes of a cluster, and to let Ray's
             scheduler count the core or GPU of each. On one machine the search has all cores.
 
@@ -132,7 +126,7 @@ def make_workers(
         max_restarts=-1,
         max_task_retries=0,  # the client repeats calls: it knows which report it has
     )
-    options = {"dtype": dtype, "is_compiled": is_compiled, "gated": gated}
+    options = {"dtype": dtype, "is_compiled": is_compiled}
     return [actor.remote(data, slots, device, folders, options) for _ in range(number)]
 
 

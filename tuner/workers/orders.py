@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 from tuner.workers.assignment import Assignment
-from tuner.workers.batch import ALL_STEPS
 
 _MOST_FAILURES = 3  # of different trials in a row on one worker
 
@@ -31,9 +30,6 @@ class Orders:
         self.running: dict[int, Assignment] = {}
         self._segments = 0  # number of assignments so far
         self._deaths: Counter[int] = Counter()  # of a trial's worker, since its last report
-        # Trials whose worker has been asked to release all reports. Without this set each report
-        # would repeat the call for all running trials.
-        self._released: set[int] = set()
         self._missing = set[int]() if are_up else set(range(len(workers)))  # workers
         self._left_out: set[int] = set()  # workers
         self._failures: Counter[int] = Counter()  # of trials in a row, by worker
@@ -142,7 +138,6 @@ class Orders:
         if step > assignment.after and not assignment.reports:
             assignment = replace(assignment, source=(assignment.trial_id, step))
         self.start(replace(assignment, after=max(step, assignment.after)))
-        self._released.discard(number)
 
     def taken(self, number: int, step: int, *, may_prune: bool) -> None:
         """Note that a report of a trial is in the journal.
@@ -161,21 +156,6 @@ class Orders:
         """Free the slot of a trial; keep its checkpoints, or delete them."""
         self._stop_here(number, keep=keep)
         del self.running[number]
-        self._released.discard(number)
-
-    def release(self, number: int, step: int) -> None:
-        """Release the reports of a trial up to a step."""
-        self._add(number, "release_reports", str(number), step)
-
-    def release_all(self, *, again: bool = False) -> None:
-        """Release all reports of all trials.
-
-        Args:
-            again: True to repeat earlier calls: a worker that restarted has lost its releases.
-        """
-        for number in self.running.keys() - (set() if again else self._released):
-            self.release(number, ALL_STEPS)
-        self._released = set(self.running)
 
     def end_waiting(self) -> None:
         """Let the clients of all workers return, because the search is over."""

@@ -70,7 +70,6 @@ class Worker:
         decode: function from token ids to text, for the outputs of encoder–decoders.
         dtype: dtype of the computation; "auto" lets the device choose.
         is_compiled: True to run compiled ticks.
-        gated: True if reports are held back until `release_reports`.
     """
 
     def __init__(
@@ -85,7 +84,6 @@ class Worker:
         *,
         dtype: str = "float32",
         is_compiled: bool = False,
-        gated: bool = False,
     ) -> None:
         from model.device.compiler import check_compiler
         from model.device.environment import NOT_COMPILED, computing_dtype
@@ -104,12 +102,11 @@ class Worker:
             starts=Path(starts),
             decode=decode,
         )
-        self._device, self._gated = device, gated
+        self._device = device
         self._meter = ProcessMeter(device)
         self._segments: dict[str, _Segment] = {}
         self._stopped: dict[str, int] = {}  # trial → number of its last assignment that was stopped
         self._outbox: list[tuple[_Segment, Report]] = []  # until they are in the journal
-        self._released: dict[str, int] = {}  # trial → step of its last released report
         self._changed = asyncio.Event()  # something may be ready to send
         self._broken = ""  # why the engine's thread has died
         self._is_over = False
@@ -171,7 +168,7 @@ class Worker:
         self._submit(partial(self._admit, segment, trial_id, spec, resume, assignment.after))
 
     async def next_reports(self, received: Mapping[int, int]) -> ReportBatch:
-        """Wait until a trial has a report that is released, or cannot go on; return all such news.
+        """Wait until a trial has a report, or cannot go on; return all such news.
 
         Args:
             received: what the caller has received from this worker (`ReportBatch.received`). All
@@ -192,7 +189,7 @@ class Worker:
             tuple(
                 (segment.number, report)
                 for segment, report in self._outbox
-                if report.step > segment.sent and self._is_released(report)
+                if report.step > segment.sent
             ),
             tuple(
                 Failure(segment.number, trial_id, segment.error)
@@ -201,14 +198,6 @@ class Worker:
             ),
             self._broken,
         )
-
-    def _is_released(self, report: Report) -> bool:
-        return not self._gated or report.step <= self._released.get(report.trial_id, 0)
-
-    async def release_reports(self, trial_id: str, step: int) -> None:
-        """Release the reports of a trial up to a step; may be called before `start`, and again."""
-        self._released[trial_id] = max(step, self._released.get(trial_id, 0))
-        self._changed.set()
 
     async def end_waiting(self) -> None:
         """Let `next_reports` return at once from now on: the search is over."""
@@ -225,7 +214,7 @@ class Worker:
         self._submit(partial(self._engine.prune_checkpoints, trial_id, step))
 
     async def stop(self, trial_id: str, segment: int, keep: bool = True) -> None:
-        """Free the slot of a trial and withdraw its releases; calling it again changes nothing.
+        """Free the slot of a trial; calling it again changes nothing.
 
         Args:
             trial_id: number of the trial.
@@ -238,7 +227,6 @@ class Worker:
         if current is not None and current.number > segment:
             return
         self._segments.pop(trial_id, None)
-        self._released.pop(trial_id, None)
         self._outbox = [pair for pair in self._outbox if pair[0] is not current]
         self._submit(partial(self._free, trial_id, keep))
 

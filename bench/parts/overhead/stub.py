@@ -111,14 +111,13 @@ class StubWorker(Worker):
     Args:
         seconds: duration of a complete trial.
         slots: number of trials in training at one time.
-        gated: see `Worker`.
     """
 
-    def __init__(self, seconds: float, slots: int, gated: bool) -> None:
+    def __init__(self, seconds: float, slots: int) -> None:
         from model.engine import engine as module
 
         def engine(*_: Any, slots: int, **__: Any) -> StubEngine:
             return StubEngine(seconds, slots)
 
         module.Engine = engine  # type: ignore[assignment, misc]  # a worker imports it late
-        super().__init__(None, None, slots, "cpu", "", "", gated=gated)  # type: ignore[arg-type]
+        super().__init__(None, None, slots, "cpu", "", "")  # type: ignore[arg-type]

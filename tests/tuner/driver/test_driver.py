@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import random
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from model.engine.report import Report
+from model.engine.report import Report, Status
 from tests.tuner.simulated_search import FACTS, space_of, trained
 from tests.tuner.workers.scripted_workers import Clock
+from tuner.conductor.clock import SECONDS, TOKENS
 from tuner.conductor.conductor import Conductor
 from tuner.conductor.trial import Trial
 from tuner.driver import driver as driver_module
@@ -141,7 +144,8 @@ def setting(tmp_path: Path, conductor: Conductor) -> Iterator[Setting]:
     setting.journal.close()
 
 
-def test_driver_starts_assignments_and_releases_the_expected_report(setting: Setting) -> None:
+def test_driver_takes_reports_in_the_order_of_the_clocks(setting: Setting) -> None:
+    """A trial that is ahead trains on; what it reported is dropped if a decision pauses it."""
     driver = setting.driver
     driver.begin()
     first, second = setting.running().values()
@@ -150,10 +154,26 @@ def test_driver_starts_assignments_and_releases_the_expected_report(setting: Set
     assert first.segment != second.segment
     assert not driver.is_over
     trials = driver.conductor.board.trials
-    assert setting.calls("release_reports") == [("0", trials[0].spec.report_steps[0])]
+    driver.record([(0, setting.batch(1, 1))])
+    assert not trials[1].reports
+    assert sorted(setting.running()) == [0, 1]
     assert setting.report(0)
-    assert setting.calls("release_reports")[-1] == ("1", trials[1].spec.report_steps[0])
-    assert setting.calls("prune_checkpoints") == [("0", trials[0].step)]
+    assert [len(trials[n].reports) for n in (0, 1)] == [1, 1]
+    assert trials[1].is_paused
+    assert sorted(setting.running()) == [0, 2]
+    assert setting.calls("prune_checkpoints") == [(str(n), trials[n].step) for n in (0, 1)]
+
+
+def test_driver_takes_a_failure_in_its_turn_and_a_report_once(setting: Setting) -> None:
+    driver = setting.driver
+    driver.begin()
+    trials = driver.conductor.board.trials
+    setting.fail(1, "out of memory")
+    assert trials[1].outcome is None
+    batch = setting.batch(0)
+    driver.record([(0, batch), (0, batch)])
+    assert trials[1].outcome == "failed: out of memory"
+    assert len(trials[0].reports) == 1
 
 
 def test_driver_journals_before_it_acts(
@@ -177,9 +197,9 @@ def test_driver_journals_before_it_acts(
     ]  # fmt: skip
     assert lengths == [(0, 4)]
     before = len(setting.worker_calls)
-    driver.record([(0, setting.batch(0, 0))])
-    assert lengths[1] == (before, 6)
-    assert [e.kind for e in read_journal(tmp_path / "lm-1")][4:] == ["report"] * 2
+    driver.record([(0, setting.batch(0, 1))])
+    assert lengths[1] == (before, 7)
+    assert [e.kind for e in read_journal(tmp_path / "lm-1")][4:] == ["report", "report", "trial"]
     assert len(setting.worker_calls) > before
 
 
@@ -190,7 +210,8 @@ def test_driver_fills_the_slot_of_a_trial_that_cannot_be_trained(setting: Settin
     assert driver.conductor.board.trials[0].outcome == "failed: out of memory"
     assert [started.number for (started,) in setting.calls("start")] == [0, 1, 2]
     driver.halt("interrupted")
-    setting.fail(1, "out of memory")
+    setting.fail(2, "out of memory")
+    assert driver.conductor.board.trials[2].has_failed
     assert len(setting.calls("start")) == 3, "a halted search starts nothing"
 
 
@@ -213,14 +234,14 @@ def test_driver_that_was_replaced_orders_nothing(setting: Setting, tmp_path: Pat
 def test_driver_ignores_news_of_an_assignment_that_was_stopped(setting: Setting) -> None:
     driver = setting.driver
     driver.begin()
-    late = setting.batch(1)
-    failure = ReportBatch(failures=(Failure(setting.running()[1].segment, "1", "again"),))
-    setting.fail(1, "out of memory")
+    late = setting.batch(0)
+    failure = ReportBatch(failures=(Failure(setting.running()[0].segment, "0", "again"),))
+    setting.fail(0, "out of memory")
     before = len(read_journal(setting.journal.path.parent))
     driver.record([(0, late), (0, failure)])
     assert len(read_journal(setting.journal.path.parent)) == before
-    assert driver.conductor.board.trials[1].outcome == "failed: out of memory"
-    assert [(trial, keep) for trial, _, keep in setting.calls("stop")] == [("1", False)]
+    assert driver.conductor.board.trials[0].outcome == "failed: out of memory"
+    assert [(trial, keep) for trial, _, keep in setting.calls("stop")] == [("0", False)]
 
 
 def test_a_report_after_the_pause_of_its_trial_is_not_taken(
@@ -341,6 +362,22 @@ def test_trials_of_a_worker_that_died_go_on_from_their_last_reports(
     assert len(read_journal(setting.journal.path.parent)) == events, "of the process before"
     assert setting.report(0)
     assert "worker 0 has restarted" in setting.view.texts
+
+
+def test_reports_that_came_early_outlive_their_worker(
+    setting: Setting, faults: ScriptedWatchdog
+) -> None:
+    driver = setting.driver
+    driver.begin()
+    early = setting.batch(1)
+    driver.record([(0, early)])
+    step = early.reports[0][1].step
+    faults.changes = [LOST, BACK]
+    driver.tick()
+    again = setting.running()[1]
+    assert (again.after, again.source) == (step, ("1", step))
+    setting.report(0)
+    assert [r.step for r in driver.conductor.board.trials[1].reports] == [step]
 
 
 @pytest.mark.parametrize("broken", ["", "the engine broke: ValueError: no luck"])
@@ -485,8 +522,8 @@ def test_driver_without_order_takes_reports_as_they_come(
 ) -> None:
     setting = Setting(tmp_path, conductor, in_order=False)
     setting.driver.begin()
-    assert {number for number, _ in setting.calls("release_reports")} == {"0", "1"}
     setting.report(1)
+    assert len(conductor.board.trials[1].reports) == 1
     assert setting.report(0)
     setting.journal.close()
 
@@ -568,3 +605,79 @@ def test_search_runs_without_observers(tmp_path: Path, conductor: Conductor) -> 
     setting.driver.close()
     setting.journal.close()
     assert all(trial.outcome for trial in conductor.board.trials.values())
+
+
+class Arrivals:
+    """Workers of random speeds: the next report comes from any trial in training.
+
+    Args:
+        setting: the driver and its workers.
+        draw: random numbers.
+        deaths: share of the turns after which all workers die, twice at most.
+    """
+
+    def __init__(self, setting: Setting, draw: random.Random, deaths: float = 0.0) -> None:
+        self._setting, self._draw, self._deaths, self._left = setting, draw, deaths, 2
+        self._steps: dict[int, int] = {}  # segment → step of its newest report
+        self._ended: set[int] = set()  # segments
+
+    def run(self) -> list[str]:
+        """Run the search; return the events of its journal, without their times, as text."""
+        driver = self._setting.driver
+        driver._watchdog = dog = ScriptedWatchdog()  # type: ignore[assignment]
+        driver.begin()
+        while not driver.is_over:
+            running = self._setting.running().values()
+            ready = [each for each in running if each.segment not in self._ended]
+            driver.record([(0, self._news(self._draw.choice(ready)))])
+            if self._left and self._draw.random() < self._deaths:
+                self._left -= 1
+                dog.changes = [LOST, BACK]
+                driver.tick()
+        driver.close()
+        self._setting.journal.close()
+        events = read_journal(self._setting.journal.path.parent)
+        return [repr(dataclasses.replace(event, time_ms=0)) for event in events]
+
+    def _news(self, assignment: Assignment) -> ReportBatch:
+        number, segment = assignment.number, assignment.segment
+        trial = self._setting.driver.conductor.board.trials[number]
+        before = self._steps.get(segment, assignment.after)
+        is_complete = before == trial.report_steps[-1]  # its worker died before it was its turn
+        if number == 4 or is_complete:
+            self._ended.add(segment)
+            reason = "no report is left" if is_complete else "out of memory"
+            return ReportBatch(failures=(Failure(segment, str(number), reason),))
+        report = trained(trial, next(s for s in trial.report_steps if s > before))
+        self._steps[segment] = report.step
+        if report.status is not Status.TRAINING:
+            self._ended.add(segment)
+        return ReportBatch(((segment, report),))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("scheduler", "clock"), [("asha", SECONDS), ("pbt", TOKENS)])
+def test_search_in_order_does_not_depend_on_timing(
+    tmp_path: Path, scheduler: str, clock: str
+) -> None:
+    """Its journal is the same, line by line, whichever reports come first and whoever dies."""
+    space = space_of(tmp_path, f"trials: 8, sampler: random, scheduler: {scheduler}")
+    journals = []
+    for seed in range(3):
+        conductor = Conductor(space, FACTS, 3, clock=clock)
+        setting = Setting(tmp_path / str(seed), conductor)
+        journals.append(Arrivals(setting, random.Random(seed), deaths=0.03 * seed).run())
+    assert any(line.startswith("TrialFailed") for line in journals[0])
+    assert journals[1:] == journals[:1] * 2
+
+
+@pytest.mark.slow
+def test_search_without_order_depends_on_timing(tmp_path: Path) -> None:
+    """So that the test above can fail."""
+    space = space_of(tmp_path, "trials: 8, sampler: random")
+    settings = [
+        Setting(tmp_path / str(seed), Conductor(space, FACTS, 3), in_order=False)
+        for seed in range(2)
+    ]
+    journals = [Arrivals(s, random.Random(n)).run() for n, s in enumerate(settings)]
+    assert journals[0] != journals[1]

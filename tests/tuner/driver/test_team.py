@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from model.stack.tick_kind import TickKind
+from tuner.conductor.clock import SECONDS, TOKENS
 from tuner.driver import team
-from tuner.driver.team import calibrate, choose_devices
+from tuner.driver.team import Order, calibrate, choose_devices, choose_order
 from tuner.errors import TunerError
 from tuner.journal.events import SessionBegun
 from tuner.space import compilation
@@ -56,8 +57,41 @@ def test_resumed_search_keeps_its_slots_and_dtype(
         device, dtype, slots = last
         environment = {"device": device, "dtype": dtype}
         recorded = SessionBegun(environment, slots, in_order=True)
-    on, _ = choose_devices(SPACE, FACTS, recorded)
+    on = choose_devices(SPACE, FACTS, recorded)
     assert (on.slots, on.dtype, on.needs_calibration) == expected
+
+
+@pytest.mark.parametrize(
+    ("setting", "devices", "expected"),
+    [
+        ("auto", Devices("cpu", 1, 1), (True, SECONDS)),
+        ("auto", Devices("cpu", 4, 1), (True, SECONDS)),
+        ("auto", Devices("cpu", 4, 1, is_cluster=True), (False, TOKENS)),
+        ("auto", Devices("cuda", 1, 8), (True, TOKENS)),
+        ("auto", Devices("cuda", 2, 8), (True, TOKENS)),
+        ("arrival", Devices("cpu", 1, 1), (False, TOKENS)),
+        ("tokens", Devices("cpu", 4, 1, is_cluster=True), (True, TOKENS)),
+    ],
+)
+def test_new_search_takes_reports_in_order_where_workers_are_alike(
+    setting: str, devices: Devices, expected: tuple[bool, str]
+) -> None:
+    space = SPACE.model_copy(update={"search": SPACE.search.model_copy(update={"order": setting})})
+    assert choose_order(space, FACTS, None, devices) == expected
+
+
+def test_models_of_several_sizes_take_unequal_turns_on_several_gpus(tmp_path: Path) -> None:
+    text = (SPACES / "lm.yaml").read_text(encoding="utf-8")
+    (tmp_path / "sizes.yaml").write_text(text.replace("d_model: 64", "d_model: {choice: [32, 64]}"))
+    space = load_space(tmp_path / "sizes.yaml")
+    on = [Devices("cuda", 1, 8), Devices("cuda", 2, 8), Devices("cpu", 2, 1)]
+    assert [choose_order(space, FACTS, None, each)[0] for each in on] == [True, False, True]
+
+
+@pytest.mark.parametrize("order", [Order(False, TOKENS), Order(True, TOKENS), Order(True, SECONDS)])
+def test_resumed_search_keeps_its_order(order: Order) -> None:
+    last = SessionBegun({}, 2, order.in_order, clock=order.clock)
+    assert choose_order(SPACE, FACTS, last, Devices("cpu", 2, 1)) == order
 
 
 ELSEWHERE = "there is no C++ compiler (g++); install one"
@@ -97,7 +131,7 @@ def test_compilation_is_decided_once(
         entry = {"compiled": last} if last else {}
         recorded = SessionBegun({"device": kind, "dtype": "float32", **entry}, 1, in_order=True)
     space = SPACE.model_copy(update={"engine": engine})
-    assert choose_devices(space, FACTS, recorded)[0].is_compiled is expected
+    assert choose_devices(space, FACTS, recorded).is_compiled is expected
 
 
 def test_measurement_of_a_new_search_chooses_the_dtype(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,6 +65,8 @@ def lines(folder: Path, *values: Mapping[str, Any]) -> Path:
         ("session", {"slots": 0}),
         ("session", {"slots": 10**9}),
         ("session", {"environment": {"torch": 2}}),
+        ("session", {"clock": "sundial"}),
+        ("session", {"clock": []}),
         ("trial", {"number": "0"}),
         ("trial", {"number": 2**70}),
         ("trial", {"draw": {"x": []}}),

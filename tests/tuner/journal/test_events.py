@@ -10,6 +10,7 @@ from model.spec.trial import InitFrom
 from tests.conftest import MakeSpec
 from tests.tuner.journal.journal_of_61b80c3 import LINES
 from tests.tuner.simulated_search import FACTS, space_of
+from tuner.conductor.clock import SECONDS, TOKENS
 from tuner.conductor.outcome import Outcome
 from tuner.errors import JournalError
 from tuner.journal import journal as module
@@ -53,7 +54,7 @@ def test_events_of_an_earlier_version_have_typed_values(tmp_path: Path) -> None:
     assert isinstance(search, SearchBegun)
     assert (search.space.name, search.facts.vocab_size, search.rules) == ("small", 300, 1)
     assert isinstance(session, SessionBegun)
-    assert (session.slots, session.in_order) == (1, True)
+    assert (session.slots, session.in_order, session.clock) == (1, True, TOKENS)
     assert isinstance(trial, TrialBegun)
     assert trial.spec.hyperparameters.max_learning_rate == 0.001
     assert isinstance(report, Reported)
@@ -69,6 +70,7 @@ def test_events_come_back_from_a_journal(tmp_path: Path, make_spec: MakeSpec) ->
     events: list[Event] = [
         SearchBegun(space_of(tmp_path, "trials: 3"), "name: lm", replace(FACTS, init_from=start)),
         SessionBegun({"torch": "2.13.0"}, 3, in_order=False),
+        SessionBegun({"torch": "2.13.0"}, 3, in_order=True, epoch=2, clock=SECONDS),
         TrialBegun(0, {"α": 0.1}, make_spec(), parent=2, confirms=1, is_reused=True),
         TrialEnded(0, Outcome.same_as(2)),
         SessionEnded("finished", {"x": 1.0}, 0, 2.5, [0], "patience", "max_seconds", ["More."]),

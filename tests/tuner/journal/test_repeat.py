@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.tuner.simulated_search import FACTS, SPACE, Simulation, space_of
+from tuner.conductor.clock import CLOCKS
 from tuner.conductor.conductor import Conductor
 from tuner.errors import TunerError
 from tuner.journal.edit import check_edit, edited, kept_overrides
@@ -97,6 +98,27 @@ def test_search_resumes_with_allowed_edit(tmp_path: Path, old: str, new: str) ->
     assert [row.spec for row in conductor.board.trials.values()] == [
         row.spec for row in board.trials.values()
     ]
+
+
+def test_repeat_keeps_the_clock_of_a_journal(tmp_path: Path) -> None:
+    """With another one, jobs go to other lanes, and reports come in another order."""
+    text = SPACE.replace("%s", "trials: 12, sampler: random").replace(
+        "context_length: 32", "context_length: 32, d_model: {choice: [16, 32, 64]}"
+    )
+    space, orders = space_of(tmp_path, "", text), []
+    for clock in CLOCKS:
+        simulation = Simulation(Conductor(space, FACTS, 3, clock=clock))
+        simulation.run()
+        restored = restored_decisions(simulation.events, lambda _: ())
+        conductor = Conductor(space, FACTS, 3, restored, clock=clock)
+        repeat(conductor, simulation.events[: len(simulation.events) // 2], "lm-1")
+        expected = next(
+            event for event in simulation.events[len(simulation.events) // 2 :]
+            if isinstance(event, Reported)
+        )  # fmt: skip
+        assert conductor.expected == (expected.number, expected.report.step)
+        orders.append([e.number for e in simulation.events if isinstance(e, Reported)])
+    assert orders[0] != orders[1]
 
 
 def test_repeat_keeps_the_rules_of_an_old_journal(tmp_path: Path) -> None:

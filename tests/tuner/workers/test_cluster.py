@@ -79,7 +79,7 @@ def test_start_workers_makes_one_for_each_device(
     assert (number, slots, device) == expected
     assert (splits, folders) == (("t", "v"), ("states", "starts"))
     assert options == {
-        "dtype": "auto", "is_compiled": False, "decode": None, "gated": False, "is_cluster": False,
+        "dtype": "auto", "is_compiled": False, "decode": None, "is_cluster": False,
     }  # fmt: skip
 
 
@@ -205,9 +205,9 @@ def test_start_workers_passes_the_dtype(machine: Any, dtype: str) -> None:
     assert machine.made[1]["dtype"] == dtype
 
 
-def test_start_workers_passes_gate_and_decoder(machine: Any) -> None:
-    start_workers(find_devices(space()), corpus(has_pairs=True), ("states", "starts"), gated=True)
-    assert (machine.made[1]["decode"], machine.made[1]["gated"]) == (str, True)
+def test_start_workers_passes_the_decoder(machine: Any) -> None:
+    start_workers(find_devices(space()), corpus(has_pairs=True), ("states", "starts"))
+    assert machine.made[1]["decode"] is str
 
 
 # a cluster --------------------------------------------------------------------------------------

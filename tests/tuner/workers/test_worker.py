@@ -221,41 +221,14 @@ def test_waiting_ends_with_the_search(make_worker: MakeWorker) -> None:
     run(scenario())
 
 
-def test_gate_holds_reports_back(make_spec: MakeSpec, make_worker: MakeWorker) -> None:
+def test_worker_reports_that_a_trial_diverged(make_spec: MakeSpec, make_worker: MakeWorker) -> None:
     async def scenario() -> None:
-        worker, spec = make_worker(gated=True), make_spec(steps=12, reports=3)
-        client = Client(worker)
-        await worker.release_reports("7", 4)  # before it has started
-        await start(worker, "7", spec.model_dump_json(), segment=1)
-        assert [r.step for _, r in (await client.read()).reports] == [4]
-        second = asyncio.ensure_future(client.read())
-        assert not await comes_soon(second)
-        await worker.release_reports("7", 2)  # an earlier step withdraws nothing
-        await worker.release_reports("7", 8)
-        await worker.release_reports("7", 8)
-        assert [r.step for _, r in (await second).reports] == [8]
-        third = asyncio.ensure_future(client.read())
-        assert not await comes_soon(third)
-        await worker.release_reports("7", 100)
-        assert (await third).reports[0][1].status is Status.FINISHED
-        await worker.stop("7", 1)
-        await start(worker, "7", spec.model_dump_json(), segment=2)
-        assert not await comes_soon(client.read()), "stop withdrew the releases"
-
-    run(scenario())
-
-
-def test_gate_holds_reports_of_a_diverged_trial_back(
-    make_spec: MakeSpec, make_worker: MakeWorker
-) -> None:
-    async def scenario() -> None:
-        worker = make_worker(gated=True)
+        worker = make_worker()
         wild = make_spec(
             steps=40, reports=4, optimizer="sgd", schedule="constant", learning_rate=100.0,
             weight_decay=10.0, grad_clip=0.0, warmup_steps=0,
         )  # fmt: skip
         await start(worker, "7", wild.model_dump_json())
-        await worker.release_reports("7", 40)
         reports = await Client(worker).rest("7")
         assert reports[-1].status is Status.DIVERGED
 
@@ -327,23 +300,23 @@ def test_stop_frees_the_slot_and_withdraws_reports(
     tmp_path: Path, make_spec: MakeSpec, make_worker: MakeWorker
 ) -> None:
     async def scenario() -> None:
-        worker = make_worker(slots=1, gated=True)
+        worker = make_worker(slots=1)
+        client = Client(worker)
         await start(worker, "7", make_spec(steps=4000, reports=1000).model_dump_json())
         await start(worker, "8", make_spec(steps=12, reports=3).model_dump_json(), segment=1)
-        await worker.release_reports("8", 12)
-        assert not await comes_soon(worker.next_reports({})), "there is one slot"
+        while len(client.of("7")) < 3:
+            await client.read()
+        assert not client.of("8"), "there is one slot"
+        before = len(client.of("7"))
         await worker.stop("7", 0, keep=False)
-        await worker.release_reports("7", 4000)
         await worker.stop("7", 0)
         await worker.prune_checkpoints("8", 3)
-        client = Client(worker)
         assert [r.step for r in await client.rest("8")] == [4, 8, 12]
-        assert not client.of("7")
+        assert len(client.of("7")) == before
         assert not (tmp_path / "7").exists()
         await worker.prune_checkpoints("8", 12)
         await worker.stop("8", 1)
         await start(worker, "9", make_spec(steps=3).model_dump_json(), segment=2)
-        await worker.release_reports("9", 3)
         await client.rest("9")
         assert sorted(p.name for p in (tmp_path / "8").iterdir()) == [
             "000000008.safetensors",
@@ -356,7 +329,7 @@ def test_stop_frees_the_slot_and_withdraws_reports(
 def test_reports_of_an_equal_trial_are_delivered_instead(
     make_spec: MakeSpec, make_worker: MakeWorker
 ) -> None:
-    """The gate holds them back too; the engine does not train."""
+    """The engine does not train."""
     spec = make_spec(steps=12, reports=3)
     reports = [
         Report("2", Status.TRAINING, step, step * 32, 3.0 - step / 100, 3.0, 1.0, 0.1)
@@ -366,13 +339,10 @@ def test_reports_of_an_equal_trial_are_delivered_instead(
     reports.append(diverged)
 
     async def scenario() -> None:
-        worker = make_worker(gated=True)
+        worker = make_worker()
         await start(worker, "7", spec.model_dump_json(), reports=tuple(reports))
         client = Client(worker)
-        news = asyncio.ensure_future(client.read())
-        assert not await comes_soon(news)
-        await worker.release_reports("7", 11)
-        await news
+        await client.read()
         first, second, last = client.of("7")
         assert (first, second.step) == (dataclasses.replace(reports[0], trial_id="7"), 8)
         assert (last.status, last.step) == (Status.DIVERGED, 11)
