@@ -65,6 +65,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python bench/search_quality.py replay
 	$(BIN)/python bench/overhead.py
 	$(BIN)/python bench/refill.py
+	$(BIN)/python bench/order.py
 	$(BIN)/python bench/makespan.py
 	$(BIN)/python bench/tracking.py
 	$(BIN)/python bench/report.py

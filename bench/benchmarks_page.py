@@ -57,6 +57,12 @@ BENCHES = {
         "--device cuda --space search_spaces/lm_gpu.yaml",
     ),
     "refill": Bench("Idle slots", "The share of slot time in which no trial trains."),
+    "order": Bench(
+        "Order of reports",
+        "The share of slot time that a search loses because the order of its reports does not "
+        "depend on timing, in searches on made-up slots.",
+        None,
+    ),
     "scaling": Bench(
         "How cost grows",
         "Exponents of cost by concurrent trials, by sizes of the model, and by number of trials of "

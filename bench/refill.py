@@ -2,6 +2,7 @@
 
     python bench/refill.py                 64 trials of lm.yaml, two minutes on two cores
     python bench/refill.py --slots 1 2     with 1 and with 2 slots for each worker, alternating
+    python bench/refill.py --orders auto arrival   with both orders of reports, alternating
     python bench/refill.py --quick         a few short trials, as a test of the bench
     python bench/refill.py --out FILE.json --plot FILE.png
 
@@ -46,6 +47,7 @@ def main() -> int:
     parser.add_argument("--trials", type=int, help="of each search (default: 64)")
     parser.add_argument("--tokens", type=int, help="of a complete trial (default: the space's)")
     parser.add_argument("--slots", type=int, nargs="+", help="of a worker (default: the space's)")
+    parser.add_argument("--orders", nargs="+", help="values of search.order (default: the space's)")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--quick", action="store_true", help="six trials of a few tokens")
@@ -55,18 +57,25 @@ def main() -> int:
     options.trials = options.trials or (6 if options.quick else 64)
     options.tokens = options.tokens or (20_000 if options.quick else None)
     with tempfile.TemporaryDirectory() as home:
-        sides = {_name(n): partial(one_search, n, options, home) for n in options.slots or [None]}
+        sides = {
+            _name(slots, order): partial(one_search, slots, order, options, home)
+            for slots in options.slots or [None]
+            for order in options.orders or [None]
+        }
         measurements = measuring.by_turns(sides, options.rounds)
     result = result_of(measurements, options)
     measuring.finish(result, options.out, partial(plot, measurements), options.plot)
     return 0
 
 
-def _name(slots: int | None) -> str:
-    return "as configured" if slots is None else f"{slots} per worker"
+def _name(slots: int | None, order: str | None) -> str:
+    name = "as configured" if slots is None else f"{slots} per worker"
+    return name if order is None else f"{name}, {order}"
 
 
-def one_search(slots: int | None, options: argparse.Namespace, home: str) -> dict[str, float]:
+def one_search(
+    slots: int | None, order: str | None, options: argparse.Namespace, home: str
+) -> dict[str, float]:
     """Run one search, and return the occupancy of its slots, its times and tokens."""
     overrides = [
         "confirm=off",
@@ -75,6 +84,7 @@ def one_search(slots: int | None, options: argparse.Namespace, home: str) -> dic
     ]
     overrides += [f"budget.tokens={options.tokens}"] if options.tokens else []
     overrides += [f"engine.slots={slots}"] if slots else []
+    overrides += [f"search.order={order}"] if order else []
     watched, log = Path(home, "watch.json"), Path(home, "log")
     search = ["search", "--json", "--fresh", "--home", home, "--space", options.space]
     for override in overrides:

@@ -138,6 +138,21 @@ def test_bench_overhead_has_a_quick_mode(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_bench_order_has_a_quick_mode(tmp_path: Path) -> None:
+    out = tmp_path / "numbers.json"
+    for mode in ((), ("--measure",)):
+        command = [sys.executable, BENCH / "order.py", "--quick", *mode, "--out", out]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, done.stderr
+        (table,) = json.loads(out.read_text())["tables"]
+        if mode:
+            assert all(0.1 < ratio < 10 for *_, ratio in table["rows"])
+        else:
+            assert {len(row) for row in table["rows"]} == {len(table["columns"])}
+            assert all(0 <= row[1] < 0.5 for row in table["rows"])
+
+
+@pytest.mark.slow
 def test_bench_report_has_a_quick_mode(tmp_path: Path) -> None:
     out = tmp_path / "numbers.json"
     command = [sys.executable, BENCH / "report.py", "--quick", "--out", out]
