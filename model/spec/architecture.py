@@ -11,10 +11,13 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
+
+from model.spec.target import SIZES_OF_TARGET, Target
 
 Activation = Literal["swiglu", "geglu", "relu", "gelu", "silu"]
 Position = Literal["rope", "sinusoidal", "learned", "alibi", "relative", "none"]
@@ -116,6 +119,11 @@ class Architecture(BaseModel):
     attend_across_documents: bool = Field(
         default=True, description="false: a token attends only to tokens of its own document"
     )
+    # left out of the JSON of other models, whose hashes are those of versions without this field
+    target: Target | None = Field(
+        default=None, exclude_if=lambda target: target is None,
+        description="the large model that this one is a proxy of",
+    )  # fmt: skip
 
     @field_validator("n_kv_heads")
     @classmethod
@@ -197,6 +205,34 @@ class Architecture(BaseModel):
             f"{self.d_head}",
         )
         yield self.d_ff % 32 != 0, f"d_ff must be a multiple of 32, got {self.d_ff}"
+        if self.target is not None:
+            yield from self._rules_of_target(self.target)
+
+    def _rules_of_target(self, target: Target) -> Iterator[tuple[bool, str]]:
+        yield (
+            (self.n_encoder_layers > 0) != (target.n_encoder_layers > 0),
+            "a model and its target must both have an encoder, or none",
+        )
+        depths = [(a.n_layers, a.n_encoder_layers) for a in (self, target)]
+        yield (
+            self.norm_placement == "post" and depths[0] != depths[1],
+            "norm_placement: post does not transfer over the depth, because each norm undoes the "
+            "factor of the branch before it; take norm_placement: pre, or the target's depth",
+        )
+        try:
+            self.target_architecture  # noqa: B018 - checks the target's rules
+        except ValidationError as error:
+            rule = error.errors()[0]["msg"].removeprefix("Value error, ")
+            yield True, f"the target is no possible model: {rule}"
+
+    @property
+    def target_architecture(self) -> Architecture:
+        """Architecture of the target; of the model itself if it has none."""
+        if self.target is None:
+            return self
+        sizes = self.target.model_dump(include=set(SIZES_OF_TARGET))
+        entries = self.model_dump(exclude={"target"})
+        return Architecture.model_validate({**entries, **sizes})
 
     @property
     def d_head(self) -> int:

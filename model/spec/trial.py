@@ -13,8 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from model.spec.architecture import Architecture
 from model.spec.data import DataConfig, SplitName, TokenizerConfig
 from model.spec.derive import derive, with_row_names
-from model.spec.hyperparameters import Hyperparameters
+from model.spec.hyperparameters import SYMBOL_TABLE, Hyperparameters
+from model.spec.rules import trained
 from model.spec.symbol import FractionOf, Value
+from model.spec.target import SIZES_OF_TARGET
 
 LARGEST_MICRO_BATCH = 32  # sequences per tick, by default; more are no faster on a CPU
 _REPORTS = 10  # of a trial
@@ -108,6 +110,11 @@ _KEPT_FIELDS = (
     "validation_sequences", "micro_batch", "report_tokens", "init_from",
 )  # fmt: skip
 
+
+# Values of rows that multipliers are known for; the rows that are not listed may have any value.
+SCALED_VALUES: Mapping[str, tuple[Value, ...]] = {
+    "optimizer": ("adamw", "muon"), "l1_penalty": (0.0,), "grad_clip_value": (0.0,),
+}  # fmt: skip
 
 # The JSON parser stops at a depth of 200, and each link takes two levels.
 LONGEST_CHAIN = 64
@@ -249,6 +256,19 @@ class TrialSpec(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _scales(self) -> Self:
+        """Check that a proxy has no hyperparameters whose values at other sizes are unknown."""
+        if self.architecture.target is not None:
+            for name, allowed in SCALED_VALUES.items():
+                value = getattr(self.hyperparameters, name)
+                if value not in allowed:
+                    raise ValueError(
+                        f"{SYMBOL_TABLE[name].symbol} {value} does not transfer from a proxy to "
+                        f"its target; it must be {' or '.join(map(str, allowed))}"
+                    )
+        return self
+
+    @model_validator(mode="after")
     def _continued_trial_fits(self) -> Self:
         if self.continues is None:
             return self
@@ -280,6 +300,20 @@ class TrialSpec(BaseModel):
         40 and T_total.
         """
         return (*self.continues.spec.chain, self) if self.continues else (self,)
+
+    @property
+    def trained_hyperparameters(self) -> Hyperparameters:
+        """Hyperparameters that the trial trains with: those of a proxy follow its rules."""
+        return trained(self.hyperparameters, self.architecture.target)
+
+    def value_of(self, name: str) -> Any:
+        """Return a hyperparameter or entry of the architecture; of a proxy those of its target."""
+        a, h = self.architecture, self.hyperparameters
+        if name == "batch_size" and a.target is not None:
+            return round(h.batch_size / a.target.batch)
+        if name in SYMBOL_TABLE:
+            return getattr(h, name)
+        return getattr(a.target if a.target and name in SIZES_OF_TARGET else a, name)
 
     @property
     def tokens_per_step(self) -> int:

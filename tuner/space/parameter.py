@@ -308,8 +308,9 @@ def default_value(name: str) -> Value | None:
     return None if isinstance(default, FractionOf) else default
 
 
-# Entries of `model:`; the two others follow from the tokenizer.
-SIZES = tuple(n for n in Architecture.model_fields if n not in ("vocab_size", "end_of_text"))
+# Entries of `model:`; two others follow from the tokenizer, and the target from `proxy:`.
+_NO_ENTRIES = ("vocab_size", "end_of_text", "target")
+SIZES = tuple(n for n in Architecture.model_fields if n not in _NO_ENTRIES)
 
 
 SPELLINGS = tuple(s for r in SYMBOL_TABLE.values() for s in (r.name, r.symbol, *r.spellings))
