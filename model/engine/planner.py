@@ -157,7 +157,7 @@ def _zero_ids(shape: tuple[int, ...], a: Architecture) -> Batch:
 
 def _plan_slot(plan: QuantumPlan, row: int, slot: Slot, train: Dataset) -> None:
     """Write a slot's numbers into its row of a plan."""
-    h, spec = slot.spec.hyperparameters, slot.spec
+    h, spec = slot.spec.trained_hyperparameters, slot.spec
     # Adam's corrections count the updates that the moments have seen, those before a warm start too
     moments_before = spec.init_from.optimizer_steps if spec.init_from else 0
     q_ticks, b = len(plan), spec.micro_batch

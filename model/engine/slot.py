@@ -97,8 +97,9 @@ class Slot:
 
     def learning_rate(self, step: int) -> float:
         """Return α_t of an update that is not after the next report."""
-        context = ScheduleContext(self.spec.architecture.d_model, self.val_losses)
-        return learning_rate(step, self.spec.hyperparameters, context)
+        a = self.spec.architecture
+        context = ScheduleContext((a.target or a).d_model, self.val_losses)
+        return learning_rate(step, self.spec.trained_hyperparameters, context)
 
     @property
     def next_report(self) -> int:

@@ -24,6 +24,8 @@ def obstacles(a: Architecture, activations: tuple[str, ...]) -> list[str]:
         activations: our activations that the target implementation has.
     """
     entries = []
+    if a.target is not None:
+        entries.append("the multipliers of a proxy")
     if a.n_encoder_layers:
         entries.append(f"n_encoder_layers: {a.n_encoder_layers}")
     if a.activation not in activations:

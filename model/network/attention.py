@@ -72,6 +72,7 @@ class Attention:
         num_kv_heads: H′, a divisor of H.
         norm: norm of queries and keys, before positions are applied.
         turn: applies positions to queries and keys.
+        query_factor: factor of the queries, and so of the scores.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Attention:
     num_kv_heads: int
     norm: HeadNorm
     turn: Turn
+    query_factor: float = 1.0
 
     def __call__(
         self,
@@ -112,6 +114,8 @@ class Attention:
         q = q.view(lead)  # (K, B, T, H, d)
         k, v = k.view(few), v.view(few)  # (K, B, S, H′, d)
         q, k = self.norm(w, self.name, q, k)
+        if self.query_factor != 1:
+            q = q * self.query_factor
         q, k, v = (heads.flatten(0, 1).transpose(1, 2) for heads in (q, k, v))  # (KB, H, T, d)
         q, k = self.turn(q, k, positions)
         y = attend(q, k, v, layer_index)  # (KB, H, T, d)
@@ -189,6 +193,17 @@ def attend_to(mask: Tensor | None, drop: SlotMasks | None) -> Attend:
     if drop:
         return attend_with_dropout(mask, drop)
     return attend_causally if mask is None else attend_by(mask)
+
+
+def observed(attend: Attend, observe: Callable[[str, Tensor], None]) -> Attend:
+    """Return an attention that shows its scores q·kᵀ/√d, without mask and bias, (KB, H, T, S)."""
+
+    def attend_observed(q: Tensor, k: Tensor, v: Tensor, layer_index: int) -> Tensor:
+        keys = k.repeat_interleave(q.shape[1] // k.shape[1], 1)
+        observe("scores", q @ keys.mT * q.shape[-1] ** -0.5)
+        return attend(q, k, v, layer_index)
+
+    return attend_observed
 
 
 def attend_with_dropout(mask: Tensor | None, drop: SlotMasks) -> Attend:

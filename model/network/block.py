@@ -17,7 +17,9 @@ from model.network.norms import NORMS, Norm
 from model.network.positions import Position, rope_both
 from model.randomness import DropoutMasks
 from model.spec.architecture import Architecture, Tower
+from model.spec.multipliers import branch_multiplier, query_multiplier
 
+Observe = Callable[[str, Tensor], None]  # of a quantity by name
 Branch = Callable[[Tensor], Tensor]
 # (norm, branch, x) → the residual stream after the branch
 Placement = Callable[[Branch, Branch, Tensor], Tensor]
@@ -59,23 +61,27 @@ class Block:
         layers: name of a layer's norm → layer, in order.
         norm: norm of activations.
         placement: order of norm and residual connection.
+        branch_factor: factor of the values that layers add to the residual stream.
     """
 
     layers: Mapping[str, _Layer]
     norm: Norm
     placement: Placement
+    branch_factor: float = 1.0
 
     @classmethod
     def of(cls, a: Architecture, tower: Tower, position: Position) -> Block:
         """Return the block of an architecture's tower."""
         head_norm = qk_norm if a.qk_norm else no_head_norm
-        attention = Attention("attn", a.n_heads, a.n_kv_heads, head_norm, position.turn)
+        sizes, queries = (a.n_heads, a.n_kv_heads), query_multiplier(a)
+        attention = Attention("attn", *sizes, head_norm, position.turn, queries)
         layers = {"ln1": _self_attention(attention)}
         if tower.reads_memory:
-            cross = Attention("cross", a.n_heads, a.n_kv_heads, head_norm, Position().turn)
+            cross = Attention("cross", *sizes, head_norm, Position().turn, queries)
             layers["ln_cross"] = _cross_attention(cross)
         layers["ln2"] = _feed_forward(FEED_FORWARDS[a.activation])
-        return cls(layers, NORMS[a.norm], PLACEMENTS[a.norm_placement])
+        factor = branch_multiplier(a, tower)
+        return cls(layers, NORMS[a.norm], PLACEMENTS[a.norm_placement], factor)
 
     def __call__(
         self,
@@ -84,6 +90,7 @@ class Block:
         context: AttentionContext,
         drop: DropoutMasks | None,
         layer_index: int,
+        observe: Observe | None = None,
     ) -> Tensor:
         """Apply attention, cross-attention if there is a source, and the feed-forward layer.
 
@@ -93,6 +100,7 @@ class Block:
             context: tokens to attend to.
             drop: dropout masks of the layers; None drops nothing.
             layer_index: index of the block's first layer in the model; no two layers share a mask.
+            observe: receives the value that each layer adds, by the name of its norm.
 
         Returns:
             (K, B, T, D).
@@ -102,8 +110,13 @@ class Block:
             def normalized(x: Tensor, norm: str = norm) -> Tensor:
                 return self.norm(w, norm, x)
 
-            def branch(x: Tensor, layer: _Layer = layer, index: int = index) -> Tensor:
+            def branch(
+                x: Tensor, layer: _Layer = layer, index: int = index, norm: str = norm
+            ) -> Tensor:
                 y = layer(w, x, context, index)
+                y = y if self.branch_factor == 1 else y * self.branch_factor
+                if observe:
+                    observe(norm, y)
                 return drop(y, 1 + index) if drop else y  # 0 is the mask of the embedding
 
             x = self.placement(normalized, branch, x)

@@ -17,6 +17,7 @@ from torch import Tensor
 from model.network.layers import Weights, linear, soft_cap
 from model.network.losses import column, nll_and_slope, shares
 from model.spec.architecture import Architecture
+from model.spec.multipliers import logit_multiplier
 
 # Tokens of a slot per chunk. On a CPU a chunk of a small vocabulary stays in the cache of a core;
 # a GPU needs larger products. The size changes the rounding, so it must not depend on K.
@@ -107,10 +108,12 @@ class Head:
         """Return the head of an architecture.
 
         A tied head divides its input by √D, because the rows of the embedding have unit variance.
+        A proxy's divides it by the √D of its target, and multiplies all logits by a factor.
 
         Source: Raffel et al. 2020 (T5, arXiv:1910.10683), in its published code.
         """
-        shrink = a.d_model**-0.5 if a.tied_embeddings else 1.0
+        d_model = a.target.d_model if a.target else a.d_model
+        shrink = (d_model**-0.5 if a.tied_embeddings else 1.0) * logit_multiplier(a)
         table = "token_embeddings.weight" if a.tied_embeddings else "lm_head.weight"
         return cls(table, shrink, a.logit_soft_cap, products)
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from model.device.precision import exact_device
 from model.keys import derive_key
-from model.network.attention import attend_to, of_each_sequence, within_documents
-from model.network.block import AttentionContext, Block
+from model.network.attention import attend_to, observed, of_each_sequence, within_documents
+from model.network.block import AttentionContext, Block, Observe
 from model.network.dropout import Dropout
 from model.network.head import Head
 from model.network.layers import Weights, embedding
@@ -26,17 +26,29 @@ from model.network.norms import NORMS
 from model.network.positions import POSITIONS
 from model.randomness import truncated_normal
 from model.spec.architecture import Architecture, Tower, parameter_shapes
+from model.spec.multipliers import PLAIN, multipliers
 
 _BOUND = 3.0  # initial weights are cut at three standard deviations
 
 
 def initial_weight(
-    seed: int, name: str, shape: tuple[int, ...], device: torch.device | str = "cpu"
+    seed: int,
+    name: str,
+    shape: tuple[int, ...],
+    device: torch.device | str = "cpu",
+    std: float | None = None,
 ) -> Tensor:
     """Return the initial weight of a trial, a function of its seed and the weight's name.
 
     Gains are 1 and biases 0; an embedding is N(0, 1) and a matrix N(0, 2/(d_in + d_out)), both cut
     at three standard deviations. The table of the relative position bias counts as a matrix.
+
+    Args:
+        seed: seed of the trial.
+        name: name of the weight.
+        shape: its shape.
+        device: device of the result.
+        std: standard deviation of a matrix, instead of the one above.
 
     Returns:
         float32 of `shape`, on the device.
@@ -45,7 +57,8 @@ def initial_weight(
     """
     if len(shape) == 1:
         return torch.full(shape, 0.0 if name.endswith(".bias") else 1.0, device=device)
-    std = 1.0 if "_embeddings." in name else math.sqrt(2 / sum(shape))
+    if std is None:
+        std = 1.0 if "_embeddings." in name else math.sqrt(2 / sum(shape))
     key, exact = derive_key(seed, "weights", name), exact_device(torch.device(device))
     return truncated_normal(key, shape, std, _BOUND, exact).to(device)
 
@@ -107,7 +120,12 @@ class Trunk:
             self._last_norm = lambda w, x: norm(w, name, x)
 
     def __call__(
-        self, weights: Weights, ids: Tensor, context: AttentionContext, drop: Dropout
+        self,
+        weights: Weights,
+        ids: Tensor,
+        context: AttentionContext,
+        drop: Dropout,
+        observe: Observe | None = None,
     ) -> Tensor:
         """Return the activations (K, B, T, D) of token ids (K, B, T)."""
         x = embedding(weights["token_embeddings.weight"], ids)  # (K, B, T, D)
@@ -117,7 +135,9 @@ class Trunk:
         for number, names in enumerate(self._names):
             block = {short: self._operand(weights[name]) for short, name in names.items()}
             layer_index = self._first_layer + number * len(self._block.layers)
-            x = self._block(block, x, context, drop.residual, layer_index)
+            x = self._block(block, x, context, drop.residual, layer_index, observe)
+        if observe:
+            observe("stream", x)
         return self._last_norm(weights, x)
 
     def _operand(self, w: Tensor) -> Tensor:
@@ -166,6 +186,7 @@ class LanguageModel:
         *,
         drop: Dropout | None = None,
         documents: Tensor | None = None,
+        observe: Observe | None = None,
     ) -> Tensor:
         """Return the head's input at every position.
 
@@ -175,6 +196,8 @@ class LanguageModel:
             drop: dropout masks of this tick; None drops nothing.
             documents: number of each token's document, (K, B, T): attention stays within a
                 document, while positions count on. None: as the architecture says.
+            observe: receives the scores of attention, what layers add to the residual stream
+                (by the names of their norms), and the stream before its last norm.
 
         Returns:
             (K, B, T, D).
@@ -184,8 +207,9 @@ class LanguageModel:
         documents = self._documents(ids) if documents is None else documents
         if documents is not None:
             mask = within_documents(documents, mask)
-        context = AttentionContext(attend_to(mask, drop.attention))
-        return self._trunk(weights, ids, context, drop)
+        attend = attend_to(mask, drop.attention)
+        context = AttentionContext(observed(attend, observe) if observe else attend)
+        return self._trunk(weights, ids, context, drop, observe)
 
 
 def _one_document(ids: Tensor) -> Tensor | None:
@@ -278,8 +302,12 @@ class TransformerLM(nn.Module):
         seeds = (seed,) * k if isinstance(seed, int) else seed
         if len(seeds) != k:
             raise ValueError(f"seed needs {k} entries, one per slot, got {len(seeds)}")
+        factors = multipliers(self.architecture)
         for name, shape in parameter_shapes(self.architecture).items():
-            weight = torch.stack([initial_weight(slot_seed, name, shape) for slot_seed in seeds])
+            std = factors.get(name, PLAIN).initial_std
+            weight = torch.stack(
+                [initial_weight(slot_seed, name, shape, std=std) for slot_seed in seeds]
+            )
             place_parameter(self, name, nn.Parameter(weight))
 
     @classmethod

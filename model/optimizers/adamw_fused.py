@@ -40,9 +40,7 @@ def adamw_(
     """
     decays = row.decoupled, row.decoupled_embeddings, row.decoupled_gains
     before = torch.tensor(float(row.updates - 1))  # torch adds 1
-    for decay, members in zip(decays, layout.members, strict=True):
-        if not members:
-            continue
+    for kind, factors, members in layout.groups:
         tensors = [[x[i] for i in members] for x in (theta, g, m, v)]
         adamw(
             tensors[0],
@@ -55,8 +53,8 @@ def adamw_(
             amsgrad=False,
             beta1=row.a1,
             beta2=row.a2,
-            lr=row.learning_rate,
-            weight_decay=decay,
-            eps=row.eps,
+            lr=row.learning_rate * factors.rate,
+            weight_decay=decays[kind] * factors.decay,
+            eps=row.eps * factors.eps,
             maximize=False,
         )

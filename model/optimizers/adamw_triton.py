@@ -17,11 +17,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from model.optimizers.layout import Layout
+from model.optimizers.layout import UNIT, Layout
 from model.optimizers.update_rule import Coefficients
 
 _BLOCK = 1024  # parameters per program
-_UNIT = tl.constexpr(64)  # `Matrices` aligns each tensor to 64: 64 parameters have one decay
+_UNIT = tl.constexpr(UNIT)
 _COLUMN = {name: tl.constexpr(i) for i, name in enumerate(Coefficients._fields)}
 _ALPHA, _EPS = _COLUMN["learning_rate"], _COLUMN["eps"]
 _A1, _B1, _C1 = _COLUMN["a1"], _COLUMN["b1"], _COLUMN["c1"]
@@ -47,7 +47,11 @@ class Kernel:
         for name, slices in zip(_DECAYS, parts, strict=True):
             for part in slices:
                 columns[part] = Coefficients._fields.index(name)
-        self._decays = columns[:: _UNIT.value].contiguous().to(device)  # (P / 64,)
+        self._decays = columns[::UNIT].contiguous().to(device)  # (P / 64,)
+        factors = layout.factors(device)
+        self._has_factors = factors is not None
+        # any tensor of floats if there are none: the kernel does not read it
+        self._factors = self._decays.float() if factors is None else torch.stack(factors)
 
     @staticmethod
     def allows(columns: Sequence[bool], *, adaptive: bool) -> bool:
@@ -94,15 +98,17 @@ class Kernel:
         arguments = [x.clone(memory_format=torch.contiguous_format) for x in views]
         with torch.cuda.device_of(theta):  # type: ignore[no-untyped-call]
             _adamw[triton.cdiv(size, _BLOCK), slots](
-                theta, m, v, g, copy, *arguments, self._decays, size, rows.shape[1],
-                HAS_COPY=copy is not theta, BLOCK=_BLOCK, enable_fp_fusion=False,
+                theta, m, v, g, copy, *arguments, self._decays, self._factors, size, rows.shape[1],
+                HAS_COPY=copy is not theta, HAS_FACTORS=self._has_factors, BLOCK=_BLOCK,
+                enable_fp_fusion=False,
             )  # fmt: skip
 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _adamw(  # type: ignore[no-untyped-def]
-    theta, m, v, g, copy, rows, scale, limit, due, moves, decays,
-    size, columns: tl.constexpr, HAS_COPY: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
+    theta, m, v, g, copy, rows, scale, limit, due, moves, decays, factors,
+    size, columns: tl.constexpr, HAS_COPY: tl.constexpr, HAS_FACTORS: tl.constexpr,  # noqa: N803
+    BLOCK: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
     slot = tl.program_id(1)
     if tl.load(due + slot) == 0:
@@ -123,11 +129,18 @@ def _adamw(  # type: ignore[no-untyped-def]
     square = square + tl.load(row + _B2) * (gradient * gradient)
     root = tl.sqrt_rn(tl.div_rn(square, tl.load(row + _C2)))
     step = tl.div_rn(mean, tl.load(row + _C1))
-    step = tl.div_rn(step, root + tl.load(row + _EPS))
+    unit = at // _UNIT
+    eps, rate = tl.load(row + _EPS), tl.load(row + _ALPHA)
+    decay = tl.load(row + tl.load(decays + unit, mask=inside, other=0), mask=inside)
+    if HAS_FACTORS:  # of rate, decay and eps, one after the other
+        units = size // _UNIT
+        rate = rate * tl.load(factors + unit, mask=inside, other=1.0)
+        decay = decay * tl.load(factors + units + unit, mask=inside, other=1.0)
+        eps = eps * tl.load(factors + 2 * units + unit, mask=inside, other=1.0)
+    step = tl.div_rn(step, root + eps)
     weight = tl.load(theta + place, mask=inside)
-    decay = tl.load(row + tl.load(decays + at // _UNIT, mask=inside, other=0), mask=inside)
     step = step + decay * weight
-    weight = weight - tl.load(row + _ALPHA) * step
+    weight = weight - rate * step
     tl.store(m + place, mean, mask=inside)
     tl.store(v + place, square, mask=inside)
     tl.store(theta + place, weight, mask=inside)

@@ -7,15 +7,62 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from model.spec.architecture import is_decayed
+from model.spec.multipliers import PLAIN, Multipliers
 
 Parts = tuple[slice, ...]
+UNIT = (
+    64  # `Matrices` aligns each tensor to 64: 64 parameters have one decay, and one of each factor
+)
+
+
+class Hidden(NamedTuple):
+    """Matrices inside the blocks that Muon orthogonalizes together.
+
+    Attributes:
+        shape: their shape.
+        offsets: their offsets in the row.
+        factor: factor of Muon's step, of `Multipliers`.
+    """
+
+    shape: tuple[int, int]
+    offsets: tuple[int, ...]
+    factor: float = 1.0
+
+
+class Group(NamedTuple):
+    """Tensors with one weight decay and equal multipliers.
+
+    Attributes:
+        kind: 0 for matrices, 1 for embeddings, 2 for gains and biases.
+        multipliers: their multipliers.
+        members: indices into `Layout.tensors`.
+    """
+
+    kind: int
+    multipliers: Multipliers
+    members: tuple[int, ...]
+
+
+class UnitFactors(NamedTuple):
+    """Factors of each unit of 64 parameters, (P / 64,) float32 each.
+
+    Attributes:
+        rate: factors of α.
+        decay: factors of λ.
+        eps: factors of ε.
+    """
+
+    rate: Tensor
+    decay: Tensor
+    eps: Tensor
 
 
 @dataclass(frozen=True)
@@ -28,7 +75,8 @@ class Layout:
         gains: parts that λ_gain decays.
         tensors: each parameter with its padding; together they are the complete row.
         weights: each matrix without its padding.
-        hidden: shape → offsets of the matrices inside the blocks, which Muon orthogonalizes.
+        hidden: the matrices inside the blocks, which Muon orthogonalizes.
+        multipliers: multipliers of each tensor; empty without a target.
     """
 
     matrices: Parts = (slice(None),)
@@ -36,11 +84,17 @@ class Layout:
     gains: Parts = ()
     tensors: Parts = (slice(None),)
     weights: Parts = ()
-    hidden: tuple[tuple[tuple[int, int], tuple[int, ...]], ...] = ()
+    hidden: tuple[Hidden, ...] = ()
+    multipliers: tuple[Multipliers, ...] = ()
+    _factors: dict[torch.device, UnitFactors] = field(default_factory=dict, compare=False)
 
     @classmethod
     def of(
-        cls, shapes: Mapping[str, tuple[int, ...]], offsets: Mapping[str, int], end: int
+        cls,
+        shapes: Mapping[str, tuple[int, ...]],
+        offsets: Mapping[str, int],
+        end: int,
+        multipliers: Mapping[str, Multipliers] | None = None,
     ) -> Layout:
         """Return the layout of named parameters that follow one another.
 
@@ -48,10 +102,12 @@ class Layout:
             shapes: name → shape, in the order of the row.
             offsets: name → offset in the row.
             end: P.
+            multipliers: name → multipliers; None or empty without a target.
         """
+        multipliers = multipliers or {}
         tensors = tuple(map(slice, offsets.values(), [*list(offsets.values())[1:], end]))
         parts: dict[str, list[slice]] = {"matrices": [], "embeddings": [], "gains": []}
-        hidden: dict[tuple[int, int], list[int]] = {}
+        hidden: dict[tuple[tuple[int, int], float], list[int]] = {}
         weights: list[slice] = []
         for (name, shape), tensor in zip(shapes.items(), tensors, strict=True):
             part = parts[_part(name, shape)]
@@ -63,12 +119,18 @@ class Layout:
                 continue
             weights.append(slice(tensor.start, tensor.start + math.prod(shape)))
             if len(shape) == 2 and "layers." in name:
-                hidden.setdefault((shape[0], shape[1]), []).append(tensor.start)
+                factor = multipliers.get(name, PLAIN).muon
+                hidden.setdefault(((shape[0], shape[1]), factor), []).append(tensor.start)
         return cls(
-            **{name: tuple(part) for name, part in parts.items()},
+            tuple(parts["matrices"]),
+            tuple(parts["embeddings"]),
+            tuple(parts["gains"]),
             tensors=tensors,
             weights=tuple(weights),
-            hidden=tuple((shape, tuple(starts)) for shape, starts in hidden.items()),
+            hidden=tuple(
+                Hidden(shape, tuple(starts), factor) for (shape, factor), starts in hidden.items()
+            ),
+            multipliers=tuple(multipliers.values()),
         )
 
     @cached_property
@@ -83,6 +145,34 @@ class Layout:
             )
             for parts in kinds
         )
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        """The tensors by kind and multipliers."""
+        groups: dict[tuple[int, Multipliers], list[int]] = {}
+        for kind, members in enumerate(self.members):
+            for index in members:
+                each = self.multipliers[index] if self.multipliers else PLAIN
+                groups.setdefault((kind, each), []).append(index)
+        return tuple(Group(*key, tuple(members)) for key, members in groups.items())
+
+    def factors(self, device: torch.device) -> UnitFactors | None:
+        """Return the factors of each unit on a device; None without a target.
+
+        They stay on the device: a CUDA graph refers to their memory.
+        """
+        if not self.multipliers:
+            return None
+        if device not in self._factors:
+            units = [(part.stop - part.start) // UNIT for part in self.tensors]
+            columns = zip(*((m.rate, m.decay, m.eps) for m in self.multipliers), strict=True)
+            self._factors[device] = UnitFactors(
+                *(
+                    torch.tensor(c).repeat_interleave(torch.tensor(units)).to(device)
+                    for c in columns
+                )
+            )
+        return self._factors[device]
 
     def norms(self, x: Tensor) -> Tensor:
         """Return the Euclidean norm of each tensor of each slot: (K, P) → (K, N)."""

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from model.optimizers.layout import Hidden
+
 _QUINTIC = (3.4445, -4.7750, 2.0315)  # steep at 0, so that few rounds suffice
 _ROUNDS = 5
 _TINY = 1e-7  # smallest divisor of a norm
@@ -47,7 +49,7 @@ def muon_(
     g: Tensor,
     weights: tuple[Tensor, Tensor],
     is_muon: Tensor,
-    hidden: Sequence[tuple[tuple[int, int], tuple[int, ...]]],
+    hidden: Sequence[Hidden],
 ) -> None:
     """Write Muon's means and directions of the hidden matrices into `m` and `step`, in place.
 
@@ -61,12 +63,12 @@ def muon_(
         g: (K, P), gradients.
         weights: γ and 1−γ, (K, 1) each.
         is_muon: (K, 1) bool, slots that use Muon; the others keep their values.
-        hidden: shape → offsets of the hidden matrices.
+        hidden: the hidden matrices; their factors multiply u.
 
     Source: Jordan et al. 2024; the scale of Liu et al. 2025, equation 4 (arXiv:2502.16982).
     """
     gamma, rest = weights
-    for shape, offsets in hidden:
+    for shape, offsets, factor in hidden:
         size = math.prod(shape)
         parts = [slice(start, start + size) for start in offsets]
         ahead = []
@@ -75,6 +77,6 @@ def muon_(
             m[:, part] = torch.where(is_muon, mean, m[:, part])
             ahead.append(gamma * mean + rest * g[:, part])  # (K, o·i)
         batch = torch.stack(ahead).view(-1, *shape)  # (M·K, o, i)
-        directions = orthogonalize(batch) * (_RMS * math.sqrt(max(shape)))
+        directions = orthogonalize(batch) * (_RMS * math.sqrt(max(shape)) * factor)
         for part, direction in zip(parts, directions.reshape(len(parts), -1, size), strict=True):
             step[:, part] = torch.where(is_muon, direction, step[:, part])

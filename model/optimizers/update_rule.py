@@ -10,6 +10,9 @@
     r  ← ‖θ‖/‖u‖ or 1                               per tensor: LAMB
     θ  ← θ − α·r·u
 
+In the model of a proxy, α, ε and the λ of the step have a factor for each tensor
+(`model.spec.multipliers`), which `Layout.factors` holds; only AdamW and Muon are used there.
+
 Two directions do not fit the rule and are functions of their own: Lion's replaces u, and Muon's
 replaces m and u of the hidden matrices. A row of coefficients selects all of this, so the slots of
 a stack may differ even in their optimizer. Terms that no slot uses are skipped, which changes no
@@ -28,7 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.optimizers.layout import Layout, Parts
+from model.optimizers.layout import UNIT, Layout, Parts
 from model.optimizers.muon import muon_
 
 
@@ -86,6 +89,7 @@ def update(
     Returns:
         The new θ, m and v.
     """
+    factors = layout.factors(theta.device)
     g = _penalized_gradient(theta, g, c, layout)
     before, m = m, c.a1 * m + c.b1 * g
     step = m / c.c1
@@ -93,7 +97,11 @@ def update(
         step = torch.where(_chosen(c.ahead_g), c.ahead_m * step + c.ahead_g * g, step)
     if _is_on(c.adaptive):
         v = c.a2 * v + c.b2 * (g * g)
-        denominator = (v / c.c2).sqrt_().add_(c.eps)
+        denominator = (v / c.c2).sqrt_()
+        if factors is None:
+            denominator.add_(c.eps)
+        else:
+            _units(denominator).add_(_column(c.eps * factors.eps))
         if isinstance(c.adaptive, Tensor):
             denominator = torch.where(c.adaptive > 0, denominator, 1.0)
         step /= denominator
@@ -101,12 +109,26 @@ def update(
         step = torch.where(_chosen(c.lion_g), lion(before, g, c.lion_m, c.lion_g), step)
     if _is_on(c.muon):
         muon_(m, step, before, g, (c.muon_m, c.muon_g), _chosen(c.muon), layout.hidden)
-    _add(step, theta, c.decoupled, layout.matrices)
-    _add(step, theta, c.decoupled_embeddings, layout.embeddings)
-    _add(step, theta, c.decoupled_gains, layout.gains)
+    decay_factors = None if factors is None else factors.decay
+    _add(step, theta, c.decoupled, layout.matrices, decay_factors)
+    _add(step, theta, c.decoupled_embeddings, layout.embeddings, decay_factors)
+    _add(step, theta, c.decoupled_gains, layout.gains, decay_factors)
     if _is_on(c.step_trust):
         step = layout.scale_(step, _step_trust(theta, step, c.step_trust, layout))
+    if factors is not None:
+        step = (_column(c.learning_rate * factors.rate) * _units(step)).flatten(-2)
+        return theta - step, m, v
     return theta - c.learning_rate * step, m, v
+
+
+def _units(x: Tensor) -> Tensor:
+    """Return a view of (..., P) as (..., P / 64, 64): the numbers of a unit have one factor."""
+    return x.view(*x.shape[:-1], -1, UNIT)
+
+
+def _column(factors: Tensor) -> Tensor:
+    """Return factors of units, (..., P / 64), as factors of `_units`."""
+    return factors.unsqueeze(-1)
 
 
 def _penalized_gradient(theta: Tensor, g: Tensor, c: Coefficients, layout: Layout) -> Tensor:
@@ -132,11 +154,16 @@ def _coupled_decays(c: Coefficients, layout: Layout) -> list[tuple[Any, Parts]]:
     ]
 
 
-def _add(x: Tensor, theta: Tensor, decay: Any, parts: Parts) -> None:
-    """Add λ·θ to some parts of the last dimension of `x`, in place."""
-    if _is_on(decay):
-        for part in parts:
+def _add(x: Tensor, theta: Tensor, decay: Any, parts: Parts, factors: Tensor | None = None) -> None:
+    """Add λ·θ to some parts of the last dimension of `x`, in place; λ has a factor per unit."""
+    if not _is_on(decay):
+        return
+    for part in parts:
+        if factors is None:
             x[..., part] += decay * theta[..., part]
+        else:
+            each = _column(decay * factors[part.start // UNIT : part.stop // UNIT])
+            _units(x[..., part]).add_(each * _units(theta[..., part]))
 
 
 def _gradient_trust(theta: Tensor, g: Tensor, c: Coefficients, layout: Layout) -> Tensor:

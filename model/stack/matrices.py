@@ -15,13 +15,14 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from model.optimizers.layout import Layout
+from model.optimizers.layout import UNIT, Layout
 from model.spec.architecture import Architecture, parameter_shapes
+from model.spec.multipliers import multipliers
 
 # Every parameter starts at a multiple of 64 floats, so that all rows have one alignment: kernels
 # may round differently at the unaligned edges of an array, and the place of these edges must not
 # depend on the slot.
-_ALIGNMENT = 64
+_ALIGNMENT = UNIT
 
 
 class Matrices:
@@ -46,6 +47,7 @@ class Matrices:
         weights: name → view of `copy`, (K, *shape), with which the model computes.
         grads: views of `grad` in the order of `weights`.
         layout: parts of a row, by what optimizers do to them.
+        multipliers: name → multipliers of the tensor; empty without a target.
     """
 
     def __init__(
@@ -59,7 +61,8 @@ class Matrices:
             offsets[name] = end
             end += _ALIGNMENT * math.ceil(math.prod(shape) / _ALIGNMENT)
         self.views = partial(_views, self.shapes, offsets)
-        self.layout = Layout.of(self.shapes, offsets, end)
+        self.multipliers = multipliers(architecture)
+        self.layout = Layout.of(self.shapes, offsets, end, self.multipliers)
         self.theta, self.m, self.v, self.grad = (
             torch.zeros(width, end, device=device) for _ in range(4)
         )

@@ -21,6 +21,7 @@ from model.network.positions import POSITIONS, Position, alibi_bias, alibi_slope
 from model.network.transformer import LanguageModel, Trunk, document_numbers, initial_weight
 from model.spec.architecture import Architecture, parameter_shapes
 from model.spec.data import END_OF_TEXT
+from model.spec.target import Target
 from model.tokenizer.bpe import merge_pretokens
 from model.tokenizer.tokenizer import Tokenizer
 from tests.model.architectures import SINGLE, mixes
@@ -104,7 +105,9 @@ def attention_one(
             k = F.rms_norm(k, (d,), w[f"{name}.k_norm.weight"], 1e-5)
         if a.position == "rope" and name == "attn":
             q, k = rope_one(q, at, a.rope_theta), rope_one(k, at, a.rope_theta)
-        scores = q @ k.T / math.sqrt(d)
+        # √d of the target: 1/d as d grows, and the usual 1/√d at the target
+        base = d if a.target is None else a.target.d_model // a.target.n_heads
+        scores = q @ k.T * math.sqrt(base) / d
         if a.position == "alibi" and name == "attn":
             slope = alibi_slopes(a.n_heads)[h]
             scores = scores - slope * (at[:, None] - at[None, :]).abs()
@@ -164,6 +167,10 @@ def tower_one(
                 y = attention_one(a, own, y, torch.tensor(True), memory)
             else:
                 y = feed_forward_one(a, own, y)
+            if a.target is not None and tower:
+                y = y * a.target.n_encoder_layers / a.n_encoder_layers
+            elif a.target is not None:
+                y = y * a.target.n_layers / a.n_layers
             x = x + y if a.norm_placement == "pre" else norm_one(a, own, norm, x + y)
     return norm_one(a, w, f"{tower}ln_final", x) if a.norm_placement == "pre" else x
 
@@ -179,26 +186,52 @@ def logits_one(
         memory = tower_one(a, w, read, every, "encoder.")
     allowed = allowed_one(a, tokens)
     x = tower_one(a, w, input_one(a, w, tokens), allowed, memory=memory)
+    base = a.d_model if a.target is None else a.target.d_model
     if a.tied_embeddings:
-        logits = x @ w["token_embeddings.weight"].T / math.sqrt(a.d_model)
+        logits = x @ w["token_embeddings.weight"].T / math.sqrt(base)
     else:
         logits = x @ w["lm_head.weight"].T
+    logits = logits * base / a.d_model
     return logits if not a.logit_soft_cap else a.logit_soft_cap * (logits / a.logit_soft_cap).tanh()
 
 
 def assert_equals_reference(a: Architecture, k: int = 2) -> None:
+    assert_equals_reference_of(a, a, k)
+
+
+def assert_equals_reference_of(a: Architecture, reference: Architecture, k: int = 2) -> None:
     weights, ids = weights_of(a, k), ids_of(a, k)
     logits = LanguageModel(a)(weights, ids)
     for slot in range(k):
         own = {name: w[slot] for name, w in weights.items()}
         for b in range(ids.shape[1]):
             # angles, slopes and sinusoids are kept in float32
-            assert_near(logits[slot, b], logits_one(a, own, ids[slot, b]), 1e-5)
+            assert_near(logits[slot, b], logits_one(reference, own, ids[slot, b]), 1e-5)
 
 
 @pytest.mark.parametrize("choice", SINGLE)
 def test_choice_equals_a_plain_model(choice: str) -> None:
     assert_equals_reference(Architecture(**{**SMALL, **SINGLE[choice]}))
+
+
+def as_proxy(a: Architecture) -> Architecture:
+    """The same model as a proxy of one that is wider, deeper and has wider heads."""
+    deeper = 1 if a.norm_placement == "post" else 2
+    target = Target(
+        d_model=3 * a.d_model, n_layers=deeper * a.n_layers, n_heads=a.n_heads,
+        n_encoder_layers=2 * deeper * a.n_encoder_layers if deeper > 1 else a.n_encoder_layers,
+        n_kv_heads=a.n_kv_heads, d_ff=2 * a.d_ff,
+    )  # fmt: skip
+    return Architecture.model_validate({**a.model_dump(), "target": target})
+
+
+@pytest.mark.parametrize("choice", SINGLE)
+def test_proxy_equals_a_plain_model_with_factors(choice: str) -> None:
+    """Scores by 1/d, branches by the ratio of the blocks, logits by 1/width."""
+    a = as_proxy(Architecture(**{**SMALL, **SINGLE[choice]}))
+    assert_equals_reference(a)
+    with pytest.raises(AssertionError):  # the factors are seen
+        assert_equals_reference_of(a, a.model_copy(update={"target": None}))
 
 
 @pytest.mark.slow

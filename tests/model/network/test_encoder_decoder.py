@@ -16,7 +16,7 @@ from model.network.positions import sinusoids
 from model.randomness import DropoutMasks
 from model.spec.architecture import Architecture, parameter_shapes
 from tests.model.architectures import PAIRED, paired_mixes
-from tests.model.network.test_choices import SMALL, logits_one, weights_of
+from tests.model.network.test_choices import SMALL, as_proxy, logits_one, weights_of
 from tests.model.network.test_layers import assert_near
 
 CPU = torch.device("cpu")
@@ -51,6 +51,12 @@ def assert_equals_reference(a: Architecture, k: int = 2) -> None:
 @pytest.mark.parametrize("choice", PAIRED)
 def test_choice_equals_a_plain_model(choice: str) -> None:
     assert_equals_reference(Architecture(**{**SMALL, **PAIRED[choice]}))
+
+
+@pytest.mark.parametrize("choice", ["default", "qk-norm", "original"])
+def test_proxy_equals_a_plain_model_with_factors(choice: str) -> None:
+    """Encoder and decoder have the factors of their own depths."""
+    assert_equals_reference(as_proxy(Architecture(**{**SMALL, **PAIRED[choice]})))
 
 
 @pytest.mark.slow

@@ -7,16 +7,19 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from model import optimizers
 from model.optimizers.layout import Layout
-from model.optimizers.registry import OPTIMIZERS
-from model.optimizers.update_rule import Coefficients
+from model.optimizers.registry import OPTIMIZERS, coefficients
+from model.optimizers.update_rule import Coefficients, stack_rows, update
+from model.spec.derive import derive
 from model.stack import stack
 from model.stack.matrices import Matrices
 from tests.conftest import MakeSpec
+from tests.model.spec.test_multipliers import proxy
 from tests.model.stack.test_stack import SIZES, Recorded, as_on_a_gpu, assert_near  # noqa: F401
 from tests.model.test_law import Tokens, assert_same, train
 
@@ -132,6 +135,25 @@ def test_kernel_decays_each_part_and_skips_inactive_slots(interpreted: Any) -> N
     assert not copy[1:].any()
 
 
+def test_kernel_has_the_factors_of_each_tensor(interpreted: Any) -> None:
+    """The model of a proxy, beside the single operations of the update rule."""
+    own = Matrices(proxy(), 2, torch.device("cpu"), torch.float32)
+    generator = torch.Generator().manual_seed(0)
+    theta, m, v, g = (torch.randn(own.theta.shape, generator=generator) for _ in range(4))
+    values = {"weight_decay": 0.4, "embedding_decay": 0.3, "gain_decay": 0.2, "eps": 0.02}
+    h = derive({**values, "total_steps": 9}, train_sequences=100, context_length=8)
+    rows = stack_rows(np.array([coefficients(step, 0.05, h) for step in (2, 5)]), "cpu")
+    expected = update(theta, m, v.abs(), g, rows, own.layout)
+    new = theta.clone(), m.clone(), v.abs(), g.clone()
+    packed = torch.stack([torch.as_tensor(x).expand(2, 1)[:, 0] for x in rows], 1).contiguous()
+    every = torch.ones(2, dtype=torch.bool)
+    kernel = interpreted.Kernel(own.layout, theta.shape[1], torch.device("cpu"))
+    infinite = torch.full((2,), torch.inf)
+    kernel.apply_(*new, new[0], packed, torch.ones(2), infinite, every, every)
+    for one, other in zip(new, expected, strict=False):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_kernel_compiles_for_a_gpu_and_rounds_after_each_operation(dtype: str) -> None:
@@ -139,7 +161,10 @@ def test_kernel_compiles_for_a_gpu_and_rounds_after_each_operation(dtype: str) -
     from model.optimizers.adamw_triton import _adamw
 
     types = {"due": "*u8", "moves": "*u8", "decays": "*i32", "size": "i32", "copy": f"*{dtype}"}
-    constants = {"columns": len(Coefficients._fields), "HAS_COPY": dtype != "fp32", "BLOCK": 1024}
+    constants = {
+        "columns": len(Coefficients._fields), "HAS_COPY": dtype != "fp32",
+        "HAS_FACTORS": dtype != "fp32", "BLOCK": 1024,
+    }  # fmt: skip
     signature = {
         name: "constexpr" if name in constants else types.get(name, "*fp32")
         for name in _adamw.arg_names

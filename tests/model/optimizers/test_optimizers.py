@@ -344,7 +344,7 @@ def test_layout_has_the_parts() -> None:
     assert LAYOUT.matrices == (slice(0, 4 * WIDTH),)
     assert LAYOUT.embeddings == (slice(4 * WIDTH, 5 * WIDTH),)
     assert LAYOUT.gains == (slice(5 * WIDTH, 7 * WIDTH),)
-    assert LAYOUT.hidden == (((6, 4), (0, 2 * WIDTH)), ((4, 6), (WIDTH,)))
+    assert LAYOUT.hidden == (((6, 4), (0, 2 * WIDTH), 1.0), ((4, 6), (WIDTH,), 1.0))
     assert [w.stop - w.start for w in LAYOUT.weights] == [24, 24, 24, 20]
     assert [t.stop - t.start for t in LAYOUT.tensors] == [WIDTH] * 7
 
