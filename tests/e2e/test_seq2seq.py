@@ -1,4 +1,7 @@
-"""A search over encoder–decoders on pairs from a file; its best trial is replayed and served."""
+"""A search over encoder–decoders on pairs from a file; its best trial is replayed and served.
+
+The trials are proxies of a larger model, so that these go through a complete search as well.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,9 @@ SPACE = """\
 name: reversed
 data: {files: pairs.jsonl, pairs: true, source_field: text, target_field: backwards}
 tokenizer: {vocab_size: 270}
-model: {d_model: 32, n_layers: 1, n_encoder_layers: 1, n_heads: 2, source_length: 12,
-        context_length: 12, d_ff: 64, position: {choice: [learned, relative]}}
+model: {d_model: 64, n_layers: 2, n_encoder_layers: 2, n_heads: 4, source_length: 12,
+        context_length: 12, d_ff: 128, position: {choice: [learned, relative]}}
+proxy: {width: 1/2, depth: 1/2}
 hyperparameters: {α_max: {log: [3e-3, 1e-2]}, B: 16}
 budget: {tokens: 60000, reports: 3, validation_tokens: 600}
 search: {trials: 3, scheduler: none}
@@ -43,6 +47,13 @@ def test_encoder_decoder_is_searched_replayed_and_served(
     assert run.status == 0, run.err
     assert "of the target's tokens right; BLEU " in run.err
     shown = workplace.tuner("show", run.json["best_run"], "--home", "runs", "--json")
+    assert "proxy of 2 layers of 64, 4 heads, an encoder of 2" in shown.err
+    sizes = ("d_model", "n_layers", "n_encoder_layers", "n_heads", "d_ff")
+    for model, expected in (("target", [64, 2, 2, 4, 128]), ("spec", [32, 1, 1, 2, 64])):
+        entries = shown.json[model] if model == "target" else shown.json[model]["architecture"]
+        assert [entries[name] for name in sizes] == expected
+    listed = workplace.tuner("show", "--home", "runs")
+    assert "Proxy: trials train 1/2 of the width and 1/2 of the depth of the target" in listed.out
     *earlier, last = shown.json["reports"].values()
     assert last["token_accuracy"] > max(0.5, earlier[0]["token_accuracy"])
     assert 0 < last["bleu"] <= 100

@@ -34,6 +34,7 @@ from tuner.journal.claim import is_running
 from tuner.journal.journal import read_journal, short_digest
 from tuner.journal.journaled_search import JournaledSearch
 from tuner.space.parameter import symbol
+from tuner.space.settings import target_text
 from tuner.terminal.console import PlainConsole
 from tuner.terminal.groups import print_groups
 from tuner.terminal.tables import table
@@ -72,7 +73,10 @@ def run_show(options: argparse.Namespace) -> int:
         rows = [{"step": step, **report} for step, report in value["reports"].items()]
     else:
         search = current(record.search(options.search), home)
-        value = print_search(results, record, search, searched_names(home, search.name))
+        known = journaled(home, search.name)
+        value = print_search(results, record, search, known.space.searched_names if known else None)
+        if known and known.space.proxy:
+            results.print(known.space.proxy_text(known.facts.vocab_size), highlight=False)
         rows = [_flat(trial) for trial in value["trials"]]
     if options.csv:
         _print_csv(rows)
@@ -172,13 +176,12 @@ def _search_cells(search: SearchRecord) -> list[str]:
 # tuner show --------------------------------------------------------------------------------------
 
 
-def searched_names(home: Home, search: str) -> list[str] | None:
-    """Return the searched parameters in the order of the space; None without a local journal."""
+def journaled(home: Home, search: str) -> JournaledSearch | None:
+    """Return a search as its journal has it; None without a local journal."""
     try:
-        journaled = JournaledSearch.of(read_journal(home.search(search)))
+        return JournaledSearch.of(read_journal(home.search(search)))
     except (JournalError, RecordError):
         return None
-    return journaled.space.searched_names if journaled else None
 
 
 def _progress(trial: TrialRecord) -> tuple[bool, int]:
@@ -337,6 +340,9 @@ def print_trial(console: Console, record: Record, trial: TrialRecord) -> dict[st
     )
     if start:
         console.print(f"started from {start}", highlight=False)
+    target = spec.architecture.target
+    if target is not None:
+        console.print(f"proxy of {target_text(spec.architecture)}", highlight=False)
     console.print()
     console.print(
         table(None, ["parameter", "value"], [[symbol(k), v] for k, v in trial.parameters.items()])
@@ -366,6 +372,7 @@ def print_trial(console: Console, record: Record, trial: TrialRecord) -> dict[st
         "search": trial.search,
         "status": trial.status,
         "init_from": start,
+        "target": None if target is None else target.model_dump(mode="json"),
         "spec_hash": spec.hash,
         "spec": spec.model_dump(mode="json"),
         "environment": trial.environment,

@@ -264,6 +264,7 @@ def search_lines(space: SearchSpace, facts: DataFacts) -> list[str]:
     """Describe a search in sentences, one a line."""
     return [
         _data(space),
+        *([space.proxy_text(facts.vocab_size)] if space.proxy else []),
         _trials(space, facts),
         _scheduler(space),
         *_hints(space),

@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import Any
 
 from model.engine.report import Report, Status
-from model.spec.hyperparameters import SYMBOL_TABLE
 from model.spec.trial import TrialSpec
 from tuner.conductor.outcome import Outcome, OutcomeKind
 from tuner.formatting import metric_text, number, shown
@@ -142,9 +141,8 @@ class Trial:
         return report.metrics().get(metric, math.inf)
 
     def value_of(self, name: str) -> Any:
-        """Return the value of a hyperparameter or size of the model."""
-        source = self.spec.hyperparameters if name in SYMBOL_TABLE else self.spec.architecture
-        return getattr(source, name)
+        """Return the value of a hyperparameter or size of the model; of a proxy its target's."""
+        return self.spec.value_of(name)
 
     def text_of(self, name: str) -> str:
         """Return a hyperparameter or size of the model as tables show it."""

@@ -258,8 +258,7 @@ def _has(trial: Trial, series: ReportData, name: str) -> bool:
 def _parameter_cell(trial: Trial, series: ReportData, name: str) -> Cell:
     if not _has(trial, series, name):
         return Cell("–", is_number=_is_number(series, name))
-    source = trial.spec.hyperparameters if name in SYMBOL_TABLE else trial.spec.architecture
-    value = getattr(source, name)
+    value = trial.value_of(name)
     if not _is_number(series, name):
         return Cell(trial.text_of(name), is_number=False)
     return Cell(trial.text_of(name), float(value))

@@ -140,7 +140,7 @@ class _Table:
     def tokens(self) -> int:
         """Training tokens at the report `level`."""
         tokens = self.level * self.trials[0].spec.report_tokens
-        return min(tokens, self.space.budget.tokens or tokens)  # reports are rounded up
+        return min(tokens, self.space.trial_tokens or tokens)  # reports are rounded up
 
     def _curve(self, trial: Trial) -> dict[int, float]:
         """Return report number → loss; infinity after the trial diverged."""

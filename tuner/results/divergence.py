@@ -112,7 +112,7 @@ def _peak(spec: TrialSpec) -> float:
     if h.schedule == "constant":
         return h.learning_rate
     if h.schedule == "noam":
-        return h.noam_factor / math.sqrt(spec.architecture.d_model * max(1, h.warmup_steps))
+        return h.noam_factor / math.sqrt(spec.value_of("d_model") * max(1, h.warmup_steps))
     return h.max_learning_rate
 
 

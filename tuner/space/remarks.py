@@ -49,7 +49,7 @@ def _budget(space: SearchSpace, facts: DataFacts) -> list[str]:
     found = []
     lengths = {shape.context_length for shape in space.shapes(facts.vocab_size)}
     update = int(min(cast(list[float], space.batch_sizes))) * min(lengths)
-    tokens = space.budget.tokens
+    tokens = space.trial_tokens
     if tokens is not None and tokens < update:
         found.append(
             f"budget.tokens {tokens:,} is less than one update, which takes {update:,} tokens; a "

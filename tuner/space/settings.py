@@ -1,14 +1,21 @@
-"""The settings of a search space: `budget:`, `engine:`, `search:` and `confirm:`."""
+"""The settings of a search space: `budget:`, `proxy:`, `engine:`, `search:` and `confirm:`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from tuner.formatting import in_seconds, listed, shown
+from model.spec.architecture import Architecture
+from model.spec.target import SIZES_OF_TARGET, BatchRule, Target, TokensRule
+from tuner.formatting import broken_rule, counted, in_seconds, listed, shown
 from tuner.space.parameter import Frozen, Value
+
+_SHARES = ("width", "depth", "tokens", "batch")
+_D_FF = 32  # d_ff is a multiple of it
+_LARGEST_DENOMINATOR = 4096
 
 
 class Budget(Frozen):
@@ -17,6 +24,147 @@ class Budget(Frozen):
     tokens: int | None = Field(default=None, ge=1)
     reports: int = Field(default=10, ge=1, le=10_000)
     validation_tokens: int = Field(default=8_192, ge=1)
+
+
+class Proxy(Frozen):
+    """Sizes of the trained model, as shares of the model of `model:`, the target.
+
+    All values of the space are those of the target; `model.spec.multipliers` says what a proxy is
+    trained with.
+
+    Attributes:
+        width: share of d_model; of the heads too if they can be divided, otherwise of d_head.
+        depth: share of n_layers, and of n_encoder_layers.
+        tokens: share of budget.tokens.
+        batch: share of B.
+        decay_exponent: e, α·λ of a matrix is multiplied by m^(e−1), m the ratio of the fan-ins.
+        batch_rule: how α, β and ε follow `batch`.
+        tokens_rule: how α or λ follows `tokens`.
+
+    Raises:
+        ValidationError: if a rule has no effect, or two contradict each other.
+    """
+
+    width: float = Field(default=1.0, gt=0, le=1)
+    depth: float = Field(default=1.0, gt=0, le=1)
+    tokens: float = Field(default=1.0, gt=0, le=1)
+    batch: float = Field(default=1.0, gt=0, le=1)
+    decay_exponent: float = Field(default=1.0, ge=-4, le=4)
+    batch_rule: BatchRule = "off"
+    tokens_rule: TokensRule = "off"
+
+    @field_validator(*_SHARES, mode="before")
+    @classmethod
+    def _as_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Read a share that is written as a quotient, `1/8`."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return float(Fraction(value.replace(" ", "")))
+        except (ValueError, ZeroDivisionError) as error:
+            raise ValueError(
+                f"proxy.{info.field_name} must be a number or a quotient such as 1/8, got "
+                f"{shown(value)}"
+            ) from error
+
+    @field_validator("batch_rule", "tokens_rule", mode="before")
+    @classmethod
+    def _as_word(cls, value: Any) -> Any:
+        return "off" if value is False else value
+
+    @model_validator(mode="after")
+    def _rules_agree(self) -> Self:
+        for rule, share in (("batch_rule", "batch"), ("tokens_rule", "tokens")):
+            if getattr(self, rule) != "off" and getattr(self, share) == 1:
+                raise ValueError(
+                    f"proxy.{rule} has no effect without proxy.{share}; give both or none"
+                )
+        if self.tokens_rule == "bjorck" and self.batch != 1:
+            raise ValueError(
+                "proxy.tokens_rule bjorck holds at a fixed batch size and contradicts proxy.batch; "
+                "leave out one of them"
+            )
+        if self.tokens_rule == "timescale" and self.decay_exponent != 1:
+            raise ValueError(
+                "proxy.tokens_rule timescale keeps α·λ·tokens/B and contradicts a "
+                "proxy.decay_exponent other than 1; leave out one of them"
+            )
+        return self
+
+    def shrink(self, target: Architecture) -> Architecture:
+        """Return the proxy of an architecture; the architecture itself if nothing differs.
+
+        Heads keep their width and become fewer if n_heads and n_kv_heads can be divided: the
+        scores then need no factor. Otherwise all heads stay and become narrower. d_ff is rounded
+        to a multiple of 32.
+
+        Raises:
+            ValueError: if a size cannot be divided, or no such model is possible.
+        """
+        heads = [count * self.width for count in (target.n_heads, target.n_kv_heads)]
+        if not all(_is_whole(count) for count in heads):
+            heads = [target.n_heads, target.n_kv_heads]
+        encoder = target.n_encoder_layers
+        sizes = {
+            "d_model": self._size("width", "d_model", target.d_model),
+            "n_layers": self._size("depth", "n_layers", target.n_layers),
+            "n_encoder_layers": self._size("depth", "n_encoder_layers", encoder) if encoder else 0,
+            "n_heads": round(heads[0]),
+            "n_kv_heads": round(heads[1]),
+            "d_ff": max(_D_FF, _D_FF * round(target.d_ff * self.width / _D_FF)),
+        }
+        own = {name: getattr(target, name) for name in SIZES_OF_TARGET}
+        if sizes == own and self.batch == 1 and self.tokens_rule == "off":
+            return target
+        rules = {
+            name: getattr(self, name) for name in Target.model_fields if name not in SIZES_OF_TARGET
+        }
+        entries = target.model_dump() | sizes | {"target": {**own, **rules}}
+        try:
+            return Architecture.model_validate(entries)
+        except ValidationError as error:
+            rule = broken_rule("", error.errors()[0])
+            raise ValueError(
+                f"proxy: the model of {_sizes_text(sizes)} is not possible: {rule}; choose another "
+                f"share"
+            ) from error
+
+    def _size(self, share: str, name: str, whole: int) -> int:
+        """Return a share of a size.
+
+        Raises:
+            ValueError: if it is no whole number.
+        """
+        size: float = whole * getattr(self, share)
+        if not _is_whole(size):
+            raise ValueError(
+                f"proxy.{share} {_quotient(getattr(self, share))} does not divide {name} {whole}; "
+                f"choose another share"
+            )
+        return round(size)
+
+    def batch_of(self, batch_size: float) -> int:
+        """Return B of the proxy for a B of the target.
+
+        Raises:
+            ValueError: if it is no whole number.
+        """
+        return self._size("batch", "B", int(batch_size))
+
+    @property
+    def steps(self) -> float:
+        """Number of updates of the proxy, as a share of the target's."""
+        return self.tokens / self.batch
+
+    def describe(self) -> str:
+        """Return the shares as text: `1/8 of the width and 1/16 of the tokens`."""
+        names = {"batch": "batch size"}
+        shares = [
+            f"{_quotient(share)} of the {names.get(name, name)}"
+            for name in _SHARES
+            if (share := getattr(self, name)) != 1
+        ]
+        return listed(shares, "and") or "all of the width, depth and tokens"
 
 
 class EngineConfig(Frozen):
@@ -140,3 +288,24 @@ class InitFromConfig(Frozen):
             got = listed(used, "and") if used else "none"
             raise ValueError(f"init_from needs exactly one of {listed(kinds)}, got {got}")
         return self
+
+
+def target_text(a: Architecture) -> str:
+    """Return the sizes of a proxy's target as text: `8 layers of 512, 32 heads`."""
+    target = a.target or a
+    layers, heads = counted(target.n_layers, "layer"), counted(target.n_heads, "head")
+    encoder = f", an encoder of {target.n_encoder_layers}" if target.n_encoder_layers else ""
+    return f"{layers} of {target.d_model}, {heads}{encoder}"
+
+
+def _sizes_text(sizes: dict[str, int]) -> str:
+    return f"{counted(sizes['n_layers'], 'layer')} of {sizes['d_model']}"
+
+
+def _is_whole(size: float) -> bool:
+    """Return True for a whole number from 1 on; shares such as 1/3 are rounded."""
+    return size > 0.5 and abs(size - round(size)) < 1e-6 * size
+
+
+def _quotient(share: float) -> str:
+    return str(Fraction(share).limit_denominator(_LARGEST_DENOMINATOR))

@@ -19,6 +19,7 @@ from model.spec.derive import derive
 from model.spec.hyperparameters import SYMBOL_TABLE, Hyperparameters
 from model.spec.symbol import FractionOf
 from model.spec.trial import KEPT_SYMBOLS, LARGEST_MICRO_BATCH, TrialSpec
+from tuner.formatting import listed as in_words
 from tuner.space.combinations import combinations, corners, count, listed
 from tuner.space.data_facts import DataFacts
 from tuner.space.defaults import FirstTrial
@@ -32,7 +33,15 @@ from tuner.space.parameter import (
     default_value,
 )
 from tuner.space.parameter_set import ParameterSet
-from tuner.space.settings import Budget, Confirm, EngineConfig, InitFromConfig, SearchConfig
+from tuner.space.settings import (
+    Budget,
+    Confirm,
+    EngineConfig,
+    InitFromConfig,
+    Proxy,
+    SearchConfig,
+    target_text,
+)
 
 
 class SearchSpace(Frozen):
@@ -48,6 +57,8 @@ class SearchSpace(Frozen):
     model: Mapping[str, Parameter] = Field(default_factory=dict)
     hyperparameters: Mapping[str, Parameter] = Field(default_factory=dict)
     budget: Budget = Budget()
+    # left out of other journals, so that those of earlier versions keep their bytes
+    proxy: Proxy | None = Field(default=None, exclude_if=lambda proxy: proxy is None)
     engine: EngineConfig = EngineConfig()
     search: SearchConfig = SearchConfig()
     confirm: Confirm = Confirm()
@@ -109,15 +120,15 @@ class SearchSpace(Frozen):
 
     @property
     def batch_sizes(self) -> list[Value]:
-        """Every B that may be drawn.
+        """Every B that a trial may have.
 
         Raises:
-            ValueError: if B is a range that cannot be listed.
+            ValueError: if B is a range that cannot be listed, or a proxy cannot divide one.
         """
         values = self.possible("batch_size")
         if values is None:
             raise ValueError("B must be a value, a choice or a grid, so that a micro-batch fits")
-        return values
+        return [self.proxy.batch_of(cast(int, b)) for b in values] if self.proxy else values
 
     @property
     def micro_batch(self) -> int:
@@ -147,7 +158,7 @@ class SearchSpace(Frozen):
 
     def defaults(self) -> dict[str, Value]:
         """Return the draw of the first trial: all defaults, each moved into its range."""
-        first = FirstTrial(self.parameter_set, self.budget.tokens)
+        first = FirstTrial(self.parameter_set, self.trial_tokens)
         return {p.label: first.draw(p) for p in self.searched}
 
     def only_drawn(self, values: Mapping[str, Value]) -> dict[str, Value]:
@@ -156,7 +167,7 @@ class SearchSpace(Frozen):
 
     def moved(self) -> list[Parameter]:
         """Return the parameters whose first value differs, or may differ, from the default."""
-        first, drawn = FirstTrial(self.parameter_set, self.budget.tokens), self.defaults()
+        first, drawn = FirstTrial(self.parameter_set, self.trial_tokens), self.defaults()
         return [p for p in self.searched if first.moves(p) and self.is_drawn(p, drawn)]
 
     @property
@@ -183,14 +194,34 @@ class SearchSpace(Frozen):
     # specifications ------------------------------------------------------------------------
 
     def shapes(self, vocab_size: int) -> list[Architecture]:
-        """Return every architecture that may be drawn; trials of one architecture form a stack.
+        """Return every architecture that may be trained; trials of one form a stack.
 
         Raises:
             ValueError: if a combination of sizes is impossible (pydantic's ValidationError), an
-                entry is a range that cannot be listed, or the number of combinations is too large.
+                entry is a range that cannot be listed, the number of combinations is too large, or
+                a target has no proxy.
         """
+        return list(dict.fromkeys(map(self._trained, self.targets(vocab_size))))
+
+    def targets(self, vocab_size: int) -> list[Architecture]:
+        """Return every architecture that may be drawn; raises ValueError as `shapes`."""
         draws = listed(self.parameter_set, {p.name for p in self.model.values()})
         return list(dict.fromkeys(self._architecture(drawn, vocab_size) for drawn in draws))
+
+    def _trained(self, target: Architecture) -> Architecture:
+        """Return the architecture of the trials for a drawn one: its proxy, if there are any."""
+        return self.proxy.shrink(target) if self.proxy else target
+
+    def proxy_text(self, vocab_size: int) -> str:
+        """Return what the proxies of a space stand for, as sentences; empty without `proxy:`."""
+        if self.proxy is None:
+            return ""
+        targets = self.targets(vocab_size)
+        texts = [f"{target_text(a)} ({a.num_parameters:,} weights)" for a in targets]
+        return (
+            f"Proxy: trials train {self.proxy.describe()} of the target, {in_words(texts[:3])}"
+            f"{' …' if len(texts) > 3 else ''}. All values are those of the target."
+        )
 
     def _architecture(
         self, drawn: Mapping[str, Value], vocab_size: int, end_of_text: int = 0
@@ -211,13 +242,16 @@ class SearchSpace(Frozen):
             ValueError: if the hyperparameters break a rule of the symbol table.
         """
         values, length = self.values(drawn), self._context_length(drawn)
+        if self.proxy is not None:
+            batch_size = values.get("batch_size", default_value("batch_size"))
+            values["batch_size"] = self.proxy.batch_of(cast(int, batch_size))
         return derive(
             {name: value for name, value in values.items() if name in SYMBOL_TABLE},
             train_sequences=max(
                 1, train_size if self.data.pairs else num_sequences(train_size, length)
             ),
             context_length=length,
-            budget_tokens=self.budget.tokens,
+            budget_tokens=self.trial_tokens,
         )
 
     def _context_length(self, drawn: Mapping[str, Value]) -> int:
@@ -236,7 +270,8 @@ class SearchSpace(Frozen):
             ValueError: if the values break a rule of the symbol table (`load_space` has checked
                 the ends of all ranges), or the corpus is too small.
         """
-        architecture = self._architecture(drawn, corpus.vocab_size, corpus.end_of_text)
+        target = self._architecture(drawn, corpus.vocab_size, corpus.end_of_text)
+        architecture = self._trained(target)
         length = architecture.context_length
         train, validation = corpus.sequences(length)
         return TrialSpec(
@@ -255,6 +290,14 @@ class SearchSpace(Frozen):
         )
 
     # budgets ---------------------------------------------------------------------------------
+
+    @property
+    def trial_tokens(self) -> int | None:
+        """Training tokens of a complete trial; None if T_total or N_epoch sets them."""
+        tokens = self.budget.tokens
+        if tokens is None or self.proxy is None:
+            return tokens
+        return max(1, round(tokens * self.proxy.tokens))
 
     def report_tokens(self, corpus: DataFacts) -> int:
         """Return the training tokens between reports: the largest budget, divided evenly."""
@@ -297,8 +340,8 @@ class SearchSpace(Frozen):
 
     def _tokens(self, corpus: DataFacts, number_of: Callable[[AnyDistribution], float]) -> float:
         """Return the training tokens of a trial with, for instance, the mean of each parameter."""
-        if self.budget.tokens is not None:
-            return self.budget.tokens
+        if self.trial_tokens is not None:
+            return self.trial_tokens
         lengths = [shape.context_length for shape in self.shapes(corpus.vocab_size)]
         if "epochs" in self.hyperparameters:
             tokens = max(corpus.sequences(length)[0] * length for length in lengths)

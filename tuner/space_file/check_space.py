@@ -62,11 +62,11 @@ class SpaceChecks:
         if wrong("model", "hyperparameters"):
             return
         self._check_conditions()
-        if not wrong("model", "hyperparameters", "tokenizer"):
+        if not wrong("model", "hyperparameters", "tokenizer", "proxy"):
             self._check_shapes()
         if not wrong("model", "hyperparameters", "search"):
             self._check_grid()
-        if size is not None and not wrong("model", "hyperparameters", "budget"):
+        if size is not None and not wrong("model", "hyperparameters", "budget", "proxy"):
             for name, message in conflicts(self._space, size):
                 self._note(name, message)
 
@@ -141,6 +141,8 @@ class SpaceChecks:
             self._file.note(("budget",), message)
 
     def _check_batch(self) -> None:
+        if self._file.is_wrong("proxy"):
+            return
         try:
             micro_batch = self._space.micro_batch
             wrong = [b for b in self._space.batch_sizes if cast(int, b) % micro_batch]

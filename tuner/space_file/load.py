@@ -24,8 +24,16 @@ from tuner.errors import SpaceError
 from tuner.formatting import broken_rule, shown, unknown
 from tuner.space.objective import Objective
 from tuner.space.parameter import SIZES, Parameter
-from tuner.space.settings import Budget, Confirm, EngineConfig, InitFromConfig, SearchConfig
+from tuner.space.settings import (
+    Budget,
+    Confirm,
+    EngineConfig,
+    InitFromConfig,
+    Proxy,
+    SearchConfig,
+)
 from tuner.space.space import SearchSpace
+from tuner.space_file.check_proxy import ProxyChecks
 from tuner.space_file.check_search import SearchChecks
 from tuner.space_file.check_space import SpaceChecks
 from tuner.space_file.entries import EntryReader
@@ -37,6 +45,7 @@ _SECTIONS: Mapping[str, type[BaseModel]] = {
     "tokenizer": TokenizerConfig,
     "init_from": InitFromConfig,
     "budget": Budget,
+    "proxy": Proxy,
     "engine": EngineConfig,
     "search": SearchConfig,
     "confirm": Confirm,
@@ -82,6 +91,7 @@ def read_space(
     entries = EntryReader(file)
     space = _read(file, entries)
     if space is not None:
+        ProxyChecks(space, file, entries.places).run()
         SpaceChecks(space, file, entries.places).run()
         SearchChecks(space, file, entries.places).run()
     if space is None or file.mistakes:

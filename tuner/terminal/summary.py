@@ -153,7 +153,12 @@ def _next_commands(result: SearchResult, home: str | None) -> list[Text]:
         ("tuner replay", f"retrain the {replayed} and verify that it reproduces"),
         (f"tuner show --search {result.name}", "list all trials"),
         (f"tuner report --search {result.name}", "write a page with plots"),
-        (f"tuner export --search {result.name} -o exported", "export the winner to Hugging Face"),
+        (f"tuner transfer {result.name} --check", "measure whether the proxy stands for its target")
+        if result.space.proxy
+        else (
+            f"tuner export --search {result.name} -o exported",
+            "export the winner to Hugging Face",
+        ),
     ]
     if result.halted:
         commands.insert(0, (f"tuner search --resume {result.name}", "resume the search"))

@@ -79,9 +79,11 @@ def trial_tags(
 
 def parameters_of(spec: TrialSpec) -> dict[str, str]:
     """Return the parameters of a trial's run, as MLflow keeps them."""
+    target = spec.architecture.target
     values = {
         **{name: getattr(spec.hyperparameters, name) for name in SYMBOL_TABLE},
-        **spec.architecture.model_dump(),
+        **spec.architecture.model_dump(exclude={"target"}),
+        **({} if target is None else {"target": target.model_dump_json()}),
         "micro_batch": spec.micro_batch,
         "seed": spec.seed,
     }
