@@ -26,7 +26,8 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
     "tuner": (
         "control_characters", "secrets", "errors", "formatting", "markdown", "names",
         "artifact_locations", "home", "space", "space_file", "samplers", "schedulers",
-        "conductor", "tracking", "journal", "results", "trained", "report", "publish", "served",
+        "conductor", "tracking", "journal", "results", "trained", "report", "transfer", "publish",
+        "served",
         "workers", "driver", "housekeeping", "terminal", "commands", "option_types",
         "data_arguments", "arguments", "cli", "__main__",
     ),

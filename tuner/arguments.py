@@ -147,6 +147,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_clean(command("clean", "delete files that no search needs", common, home))
     _add_generate(command("generate", "generate text with trained trials", common, home))
     _add_export(command("export", "export a trained trial to other tools", common, home))
+    _add_transfer(
+        command("transfer", "measure whether a search's proxy stands for its target", common, home)
+    )
     command("doctor", "check the installation", common, home)
     text = "print a script with which a shell completes commands, options and names of searches"
     completion = command("completion", text, debug)
@@ -248,6 +251,29 @@ def _add_export(export: argparse.ArgumentParser) -> None:
     export.add_argument(
         "--force", action="store_true", help="replace an earlier export in the folder"
     )
+
+
+def _add_transfer(transfer: argparse.ArgumentParser) -> None:
+    transfer.add_argument(
+        "search", nargs="?", type=search_name, metavar="SEARCH",
+        help="name of a search with proxy: (default: the newest)",
+    )  # fmt: skip
+    transfer.add_argument(
+        "--check", action="store_true",
+        help="train several widths and depths for 50 updates and compare their activations",
+    )  # fmt: skip
+    transfer.add_argument(
+        "--seeds", type=whole(2, 100), default=5, metavar="N",
+        help="seeds of each model (default: %(default)s)",
+    )  # fmt: skip
+    transfer.add_argument(
+        "--device", default="cpu", choices=("cpu", "cuda", "mps"),
+        help="device to train on (default: %(default)s)",
+    )  # fmt: skip
+    transfer.add_argument(
+        "-o", "--output", metavar="FILE.png",
+        help="path of the picture (default: SEARCH-coordinates.png)",
+    )  # fmt: skip
 
 
 def _add_ui(ui: argparse.ArgumentParser) -> None:

@@ -32,7 +32,7 @@ from tuner.secrets import mask_output
 # Function of each command, in a module of `tuner.commands` that is imported when it runs.
 _COMMANDS: Mapping[str, str] = {
     "search": "search.run_search",
-    "sync": "sync.run_sync",
+    "sync": "maintenance.sync.run_sync",
     "replay": "search.run_replay",
     "ui": "ui.run_ui",
     "init": "init.run_init",
@@ -53,6 +53,7 @@ _COMMANDS: Mapping[str, str] = {
     "clean": "maintenance.clean.run_clean",
     "generate": "generate.run_generate",
     "export": "export.run_export",
+    "transfer": "transfer.run_transfer",
     "doctor": "doctor.run_doctor",
     "completion": "maintenance.completion.run_completion",
 }

@@ -22,7 +22,7 @@ from tests.conftest import MakeSpec
 from tests.tuner.fault_injection import FaultyServer
 from tests.tuner.simulated_search import FACTS
 from tests.tuner.tracking.recorded import ENVIRONMENT, states, stored_steps
-from tuner.commands.sync import print_synced
+from tuner.commands.maintenance.sync import print_synced
 from tuner.conductor.outcome import Outcome
 from tuner.driver import sync as module
 from tuner.driver.catch_up import catch_up

@@ -1,1 +1,1 @@
-"""Commands that keep a home and a shell in order: delete, clean, completion."""
+"""Commands that keep a home and a shell in order: sync, delete, clean, completion."""

@@ -1,0 +1,85 @@
+"""`tuner transfer`: measure whether the proxy of a search stands for its target."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tuner.commands.output import consoles, print_json, recorded_home
+from tuner.errors import TunerError
+from tuner.space.settings import target_text
+from tuner.terminal.tables import table
+from tuner.trained.load_search import load_search
+
+
+def run_transfer(options: argparse.Namespace) -> int:
+    """Check the sizes of activations between proxy and target; exit status 1 if they move."""
+    if not options.check:
+        raise TunerError("say what to do; --check compares the activations of several sizes")
+    home = recorded_home(options)
+    result = load_search(options.search, home=home)
+    spec, proxy = result.best.spec, result.space.proxy
+    if proxy is None or spec.architecture.target is None:
+        raise TunerError(
+            f"the trials of {result.name} are no proxies; give its space a section proxy:, for "
+            f"instance {{width: 1/8}}"
+        )
+    if spec.architecture.n_encoder_layers:
+        raise TunerError("the check is for language models, and these have an encoder")
+    output = Path(options.output or f"{result.name}-coordinates.png")
+    if not output.parent.is_dir():
+        raise TunerError(f"-o {output}: there is no folder {output.parent}")
+    from model.corpus.prepare import prepare
+    from tuner.terminal.progress import show_progress
+    from tuner.transfer.coordinate_check import STEPS, check_coordinates
+    from tuner.transfer.family import family
+    from tuner.transfer.picture import draw_check
+
+    results, progress = consoles(options)
+    with show_progress(progress) as on_progress:
+        corpus = prepare(spec.data, spec.tokenizer, home.corpora, on_progress=on_progress)
+    members = family(spec.architecture.target_architecture, proxy)
+
+    def on_trained(number: int, count: int) -> None:
+        member = members[number - 1]
+        progress.print(f"model {number}/{count}: {member.axis} {member.size}", highlight=False)
+
+    found = check_coordinates(
+        spec, corpus, members, seeds=options.seeds, steps=STEPS, device=options.device,
+        on_trained=on_trained,
+    )  # fmt: skip
+    title = f"{result.name}: activations between proxy and target, {target_text(spec.architecture)}"
+    draw_check(found, STEPS, output, title)
+    rows = [
+        [
+            v.axis, v.quantity, f"{v.slope:+.2f} ± {v.half_width:.2f}",
+            f"{v.ratios[0]:.2f} … {v.ratios[1]:.2f}", "kept" if v.is_kept else "moves",
+        ]
+        for v in found.verdicts
+    ]  # fmt: skip
+    columns = ["over", "quantity", "exponent", "ratios to the largest", "verdict"]
+    results.print(table(title, columns, rows))
+    moving = [f"{v.quantity} over the {v.axis}" for v in found.verdicts if not v.is_kept]
+    sentence = (
+        f"Not all activations keep their sizes: {', '.join(moving)}. Do not trust the transfer."
+        if moving
+        else "All activations keep their sizes, which transfer needs, but which does not prove it."
+    )
+    results.print(sentence, highlight=False)
+    results.print(f"wrote {output}", highlight=False, soft_wrap=True)
+    print_json(
+        options,
+        {
+            "search": result.name,
+            "kept": found.is_kept,
+            "picture": str(output),
+            "verdicts": [
+                {
+                    "axis": v.axis, "quantity": v.quantity, "exponent": v.slope,
+                    "half_width": v.half_width, "ratios": list(v.ratios), "kept": v.is_kept,
+                }
+                for v in found.verdicts
+            ],
+        },
+    )  # fmt: skip
+    return 0 if found.is_kept else 1
