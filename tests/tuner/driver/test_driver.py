@@ -722,8 +722,8 @@ def test_run_of_the_search_says_how_far_it_is(setting: Setting) -> None:
     assert metrics.values["progress/trials_ended"] == 0
     assert "progress/best_val_loss" not in metrics.values
     setting.tracker_calls.clear()
-    while not setting.driver.is_over:
-        setting.report(min(setting.running()))
+    while expected := setting.driver.conductor.expected:
+        setting.report(expected[0])
     observer.tick()
     (metrics,) = next(c[1:] for c in setting.tracker_calls if c[0] == "log_system_metrics")
     assert board.best is not None

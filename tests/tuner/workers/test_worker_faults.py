@@ -165,7 +165,7 @@ def test_killed_worker_costs_no_report(
     for number, spec in enumerate(specs):
         assert [r.step for r in search.reports[number]] == list(spec.report_steps)
         assert [r.metrics() for r in search.reports[number]] == expected[number]
-    assert search.events() == [WorkerEvent.LOST, WorkerEvent.BACK]
+    assert search.events() == [WorkerEvent.UP, WorkerEvent.LOST, WorkerEvent.BACK]
 
 
 def test_frozen_worker_is_replaced_and_reports_nothing_twice(
@@ -184,7 +184,7 @@ def test_frozen_worker_is_replaced_and_reports_nothing_twice(
     for number, spec in enumerate(specs):
         assert [r.step for r in search.reports[number]] == list(spec.report_steps)
         assert [r.metrics() for r in search.reports[number]] == expected[number]
-    assert search.events() == [WorkerEvent.FROZEN, WorkerEvent.BACK]
+    assert search.events() == [WorkerEvent.UP, WorkerEvent.FROZEN, WorkerEvent.BACK]
     assert search.pid() != frozen
     assert not Path(f"/proc/{frozen}").exists()
 
