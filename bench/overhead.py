@@ -118,7 +118,7 @@ def run_one(options: argparse.Namespace) -> int:
             meter.sample()
             meter.ended = time.monotonic()
 
-    def start_stubs(on: cluster.Devices, *_: Any) -> list[Any]:
+    def start_stubs(on: cluster.Devices, *_: Any, storage: str = "") -> list[Any]:
         import ray
 
         actor: Any = ray.remote(StubWorker).options(num_cpus=0, max_concurrency=10_000)
