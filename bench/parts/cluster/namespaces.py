@@ -27,6 +27,7 @@ PREFIX = "tuner-bench"
 OBJECT_STORE_BYTES = 100_000_000
 START_SECONDS = 60.0
 # A lost node is noticed within 6 s instead of a minute; `ray start` of the head takes these.
+ROOT = Path(__file__).resolve().parents[3]
 HEALTH_CHECKS = {
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "1000",
@@ -44,6 +45,8 @@ def why_not() -> str:
     """Return why this machine cannot make such nodes; empty if it can."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return "namespaces of a network need root on Linux"
+    if Path("/tmp") in (*Path(sys.executable).parents, *ROOT.parents):
+        return "each node has a /tmp of its own, and this Python or this code lies in /tmp"
     name = f"{PREFIX}-{os.getpid()}-try"
     try:
         _ip("netns", "add", name)

@@ -241,7 +241,7 @@ def test_space_expected_tokens_count_the_confirmation(tmp_path: Path) -> None:
     assert expected_tokens(several, FACTS) == (9 * 9000,) * 2
 
 
-SIZES = """
+OF_SIZES = """
 model: {d_model: {choice: [16, 64]}, context_length: {choice: [16, 32]}}
 hyperparameters: {B: {choice: [4, 8]}, T_warmup: {fraction_of: T_total, value: 0.1}}
 budget: {flops: 2G, reports: 4}
@@ -252,7 +252,7 @@ confirm: off
 
 def test_space_affords_equal_compute_with_every_architecture(tmp_path: Path) -> None:
     """Reports lie at equal shares; only the last update of a report is rounded up."""
-    space = load(tmp_path, SIZES)
+    space = load(tmp_path, OF_SIZES)
     specs = [
         space.spec({"d_model": d, "context_length": t, "batch_size": b}, FACTS, 0)
         for d in (16, 64) for t in (16, 32) for b in (4, 8)
@@ -282,7 +282,7 @@ def test_space_affords_equal_compute_with_every_architecture(tmp_path: Path) -> 
 
 def test_recorded_space_names_a_budget_in_flops_only_if_there_is_one(tmp_path: Path) -> None:
     assert "flops" not in load(tmp_path, BUDGET).model_dump_json()
-    text = load(tmp_path, SIZES).model_dump_json()
+    text = load(tmp_path, OF_SIZES).model_dump_json()
     assert SearchSpace.model_validate_json(text).budget.flops == 2 * 10**9
 
 

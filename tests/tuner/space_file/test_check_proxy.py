@@ -123,6 +123,7 @@ HASHES = {
     "optimizers": "2861b3e0185f1552",
     "regularisation": "007e3a4bd26be0b5",
     "schedules": "ef3334fe62414b61",
+    "scaling": "29421b6019b3d53c",
     "seq2seq": "f8a4a48e217e480c",
     "shakespeare": "9ae7cb7a7da6c48c",
 }

@@ -25,7 +25,8 @@ from tuner.journal.events import (
     SessionEnded,
     TrialEnded,
 )
-from tuner.journal.journal import Journal, _line
+from tuner.journal.journal import Journal
+from tuner.journal.lines import line_of
 from tuner.results.result import SearchResult
 from tuner.tracking.records import SearchRecord
 from tuner.trained.load_search import result_of
@@ -162,7 +163,7 @@ def test_journal_of_another_version_is_refused(tmp_path: Path) -> None:
     values = json.loads(lines[2])
     assert values["event"] == "trial"
     del values["draw"], values["crc"]
-    journal.path.write_bytes(b"".join([*lines[:2], _line(values), *lines[3:]]))
+    journal.path.write_bytes(b"".join([*lines[:2], line_of(values), *lines[3:]]))
 
     class Unrecorded:
         def download(self, run_id: str, name: str, folder: str) -> None: ...
