@@ -203,7 +203,7 @@ def _objectives(file: YamlFile, data: list[Any]) -> dict[str, Any]:
 def _section(file: YamlFile, place: Place, kind: type[BaseModel], data: Any) -> BaseModel | None:
     """Return a section of settings; None if it is wrong."""
     section = cast(str, place[0])
-    if section == "confirm" and data == "off":
+    if section == "confirm" and (data == "off" or data is False):
         return Confirm(top=0)
     if not isinstance(data, dict):
         keys = ", ".join(kind.model_fields)

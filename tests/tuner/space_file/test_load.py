@@ -714,6 +714,13 @@ def test_random_text_raises_only_space_errors(
     check_only_space_errors(tmp_path_factory.getbasetemp() / "random_text.yaml", text)
 
 
+@pytest.mark.parametrize("off", ["off", "false"])
+def test_confirmation_is_switched_off(tmp_path: Path, off: str) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(hyper("α_max: {log: [1e-4, 1e-1]}") + f"confirm: {off}\n", encoding="utf-8")
+    assert load_space(path).confirm.top == 0
+
+
 @pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(ENTRY, ENTRY, ENTRY)
