@@ -28,8 +28,7 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
         "artifact_locations", "home", "space", "space_file", "samplers", "schedulers",
         "conductor", "tracking", "journal", "storage", "results", "trained", "report", "transfer",
         "publish", "served", "notify", "workers", "driver", "jobs", "housekeeping", "terminal",
-        "commands", "option_types",
-        "data_arguments", "arguments", "cli", "__main__",
+        "commands", "arguments", "cli", "__main__",
     ),
 }  # fmt: skip
 MOST_FILES, MOST_LINES = 15, 420

@@ -15,7 +15,7 @@ from contextlib import nullcontext
 from importlib import import_module
 
 from model.errors import CorpusError, ModelError
-from tuner.arguments import parse
+from tuner.arguments.parser import parse
 from tuner.commands.output import (
     PIPE_CLOSED,
     check_output,

@@ -25,7 +25,7 @@ from tests.e2e.command_process import (
     run_command,
     run_program,
 )
-from tuner.arguments import parse
+from tuner.arguments.parser import parse
 from tuner.space_file.load import load_space
 
 ROOT = Path(__file__).parents[2]

@@ -15,7 +15,7 @@ import yaml
 
 from model.spec.hyperparameters import SYMBOL_TABLE
 from tests.e2e.pages import PAGES, REASONS, ROOT, Block, Reader, blocks_of, check
-from tuner.arguments import parse
+from tuner.arguments.parser import parse
 from tuner.space.parameter import SIZES
 
 pytestmark = pytest.mark.slow

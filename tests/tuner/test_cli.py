@@ -21,8 +21,10 @@ from model.spec.hyperparameters import SYMBOL_TABLE
 from model.tokenizer.bpe import train_bpe
 from model.tokenizer.pretokenizer import PATTERNS
 from model.tokenizer.tokenizer import Tokenizer
-from tuner import arguments, cli, data_arguments, errors
-from tuner.arguments import EXPORTS
+from tuner import cli, errors
+from tuner.arguments import data as data_arguments
+from tuner.arguments.parser import parse
+from tuner.arguments.trained import EXPORTS
 from tuner.cli import main
 from tuner.commands import symbols
 from tuner.home import Home
@@ -318,7 +320,7 @@ assert callable(tuner.export) and callable(tuner.generate) and callable(tuner.re
     ],
 )
 def test_cli_takes_numbers_as_spaces_do(option: str, text: str, value: str) -> None:
-    (override,) = arguments.parse(["search", "--space", LM, option, text]).overrides
+    (override,) = parse(["search", "--space", LM, option, text]).overrides
     assert override.text == value
 
 
@@ -329,7 +331,7 @@ def test_cli_takes_numbers_as_spaces_do(option: str, text: str, value: str) -> N
 )  # fmt: skip
 def test_cli_refuses_other_numbers(option: str, text: str) -> None:
     with pytest.raises(SystemExit) as stop:
-        arguments.parse(["search", "--space", LM, option, text])
+        parse(["search", "--space", LM, option, text])
     assert stop.value.code == 2
 
 

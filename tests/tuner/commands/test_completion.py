@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tuner.arguments import SHELLS
+from tuner.arguments.parser import SHELLS
 from tuner.cli import main
 
 _COMPLETE = """

@@ -19,7 +19,7 @@ from model.spec.trial import TrialSpec
 from tests.conftest import MakeSpec
 from tests.tuner.trained.trained_trials import make_trial
 from tuner import cli
-from tuner.arguments import EXPORTS
+from tuner.arguments.trained import EXPORTS
 from tuner.conductor.confirmation import compare_retrained
 from tuner.errors import RecordError, TunerError
 from tuner.home import Home

@@ -20,7 +20,7 @@ from model.spec.trial import TrialSpec
 from tests.conftest import MakeSpec
 from tests.tuner.trained.trained_trials import make_trial, speller
 from tuner import cli
-from tuner.arguments import parse
+from tuner.arguments.parser import parse
 from tuner.errors import RecordError, TunerError
 from tuner.home import Home
 from tuner.terminal.texts import TextsView, show_texts

@@ -1,6 +1,6 @@
 """Options of `tuner data` and `tuner tokenizer`.
 
-As in `arguments`, choices are repeated here, and tests compare them with the registries.
+As in `parser`, choices are repeated here, and tests compare them with the registries.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from tuner.option_types import override, whole
+from tuner.arguments.option_types import override, whole
 
 PATTERNS = ("gpt2", "gpt4", "whitespace")
 TOKENIZER_FORMATS = ("huggingface", "gpt2", "tiktoken")

@@ -1,0 +1,50 @@
+"""Options of the commands for what is in a home: its pages, its files."""
+
+from __future__ import annotations
+
+import argparse
+
+from tuner.arguments.option_types import search_name, whole
+
+
+def add_ui(ui: argparse.ArgumentParser) -> None:
+    """Add the options of `tuner ui`."""
+    ui.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
+    )
+    ui.add_argument(
+        "--port", type=whole(1, 65535), help="port (default: the first free one from 5000)"
+    )
+    ui.add_argument(
+        "--search", type=search_name, metavar="NAME", help="open this search (default: the newest)"
+    )
+    ui.add_argument(
+        "--no-browser",
+        dest="browser",
+        action="store_false",
+        help="print the link, do not open a browser",
+    )
+
+
+def add_delete(delete: argparse.ArgumentParser) -> None:
+    """Add the options of `tuner delete`."""
+    delete.add_argument("search", type=search_name, metavar="SEARCH", help="name of the search")
+    _add_yes(delete)
+    delete.add_argument(
+        "--models", action="store_true",
+        help="delete the versions of registered models that come from the search, too",
+    )  # fmt: skip
+    delete.add_argument(
+        "--force", action="store_true",
+        help="delete the search although its space's champion comes from it",
+    )  # fmt: skip
+
+
+def add_clean(clean: argparse.ArgumentParser) -> None:
+    """Add the options of `tuner clean`."""
+    _add_yes(clean)
+    clean.add_argument("--dry-run", action="store_true", help="delete nothing, say what would be")
+
+
+def _add_yes(command: argparse.ArgumentParser) -> None:
+    command.add_argument("-y", "--yes", action="store_true", help="do not ask")

@@ -1,0 +1,159 @@
+"""Parser of the command line: commands, options and their help texts.
+
+Nothing heavy is imported, so choices and defaults are repeated here; tests compare them with the
+registries and with `GenerationSettings`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import tuner
+from tuner.arguments.data import add_data, add_tokenizer
+from tuner.arguments.home import add_clean, add_delete, add_ui
+from tuner.arguments.option_types import override, run_name, setting, whole
+from tuner.arguments.search import add_job, add_jobs, add_search
+from tuner.arguments.trained import (
+    add_export,
+    add_generate,
+    add_replay,
+    add_report,
+    add_show,
+    add_transfer,
+)
+from tuner.control_characters import visible
+
+SHELLS = ("bash", "zsh", "fish")
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; `command` in the namespace is such as `search` or `data info`."""
+    parser = _parser()
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    options = parser.parse_args(given)
+    options.given = given[1:]  # what follows the command
+    if not hasattr(options, "command"):  # `tuner` alone
+        parser.print_help(sys.stderr)
+        parser.exit(2, "\ntuner: error: give a COMMAND\n")
+    if getattr(options, "space", "") is None and not getattr(options, "resume", None):
+        options.refuse(
+            "--space FILE is missing; 'tuner init' writes a file to begin with, and --space lm "
+            "takes the shipped one"
+        )
+    return options
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that shows the control characters of what it quotes; its commands have its class."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with the usage and a message."""
+        super().error(visible(message))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="tuner",
+        description="Hyperparameter search for Transformers: many trials train as one model, and "
+        "the winner replays bit for bit.",
+    )
+    parser.add_argument("--version", action="version", version=f"tuner {tuner.__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND")
+    debug = argparse.ArgumentParser(add_help=False)
+    debug.add_argument(
+        "--debug", action="store_true", help="show tracebacks; a search keeps Ray's logs"
+    )
+    common = argparse.ArgumentParser(add_help=False, parents=[debug])
+    common.add_argument(
+        "--json", action="store_true", help="print one JSON object as the last line of output"
+    )
+    home = argparse.ArgumentParser(add_help=False)
+    home.add_argument(
+        "--home", metavar="DIR", help="folder of the searches (default: TUNER_HOME or ./runs)"
+    )
+    file = argparse.ArgumentParser(add_help=False)
+    file.add_argument(
+        "--space", metavar="FILE",
+        help="search-space file (YAML), or the name of a shipped study such as lm",
+    )  # fmt: skip
+    file.add_argument(
+        "--set", dest="overrides", action="append", default=[], type=setting, metavar="KEY=VALUE",
+        help="override a value of the file, such as budget.tokens=20000; may be repeated",
+    )  # fmt: skip
+    space = argparse.ArgumentParser(add_help=False, parents=[file])
+    for name, part, low, high in (
+        ("trials", "search", 1, 10**6),
+        ("seed", "search", 0, 2**32 - 1),
+        ("workers", "engine", 1, 4096),
+    ):
+        space.add_argument(
+            f"--{name}", dest="overrides", action="append", default=[], metavar="N",
+            type=override(part, name, whole(low, high)), help=f"override {part}.{name}",
+        )  # fmt: skip
+
+    def command(
+        name: str, text: str, *parents: argparse.ArgumentParser, of: Any = commands
+    ) -> argparse.ArgumentParser:
+        subparser: argparse.ArgumentParser = of.add_parser(
+            name.split()[-1], help=text, description=text, parents=parents
+        )
+        subparser.set_defaults(command=name, refuse=subparser.error)
+        return subparser
+
+    def group(name: str, text: str) -> Any:
+        subparser = commands.add_parser(name, help=text, description=text)
+        return subparser.add_subparsers(metavar="ACTION", required=True)
+
+    search = command("search", "find the best hyperparameters", common, space, home)
+    add_search(search)
+    add_jobs(command, common, space, home)
+    add_replay(command("replay", "retrain a trial and verify that it reproduces", common, home))
+    text = "upload events that MLflow missed"
+    add_job(command("sync", text, common, home), "sync")
+    add_ui(command("ui", "compare the runs in MLflow", debug, home))
+    validate = command("validate", "explain a search space without running it", common, space, home)
+    validate.add_argument(
+        "--plot", metavar="FILE.png", help="draw the learning rates of the space to this file"
+    )
+    _add_init(command("init", "write the commented space of a study to this folder", common))
+    command("symbols", "print the symbol table", common)
+    command("list", "list past searches", common, home)
+    add_show(command("show", "show the trials of a search", common, home))
+    text = "compare trials side by side: their differences and curves"
+    compare = command("compare", text, common, home)
+    compare.add_argument(
+        "runs",
+        nargs="+",
+        type=run_name,
+        metavar="RUN",
+        help="two or more run ids, or SEARCH/TRIAL such as lm-1/13",
+    )
+    report = command("report", "write a search as one HTML file with plots", common, home)
+    add_report(report)
+    add_data(group("data", "prepare and inspect the data of a search space"), command, common,
+              file, home)  # fmt: skip
+    add_tokenizer(group("tokenizer", "train, use and inspect a tokenizer"), command, common)
+    add_delete(command("delete", "delete a search, its runs and its files", common, home))
+    add_clean(command("clean", "delete files that no search needs", common, home))
+    add_generate(command("generate", "generate text with trained trials", common, home))
+    add_export(command("export", "export a trained trial to other tools", common, home))
+    add_transfer(
+        command("transfer", "measure whether a search's proxy stands for its target", common, home)
+    )
+    command("doctor", "check the installation", common, home)
+    text = "print a script with which a shell completes commands, options and names of searches"
+    completion = command("completion", text, debug)
+    completion.add_argument("shell", choices=SHELLS)
+    completion.set_defaults(parser=parser)
+    return parser
+
+
+def _add_init(init: argparse.ArgumentParser) -> None:
+    init.add_argument(
+        "study", nargs="?", default="lm", metavar="STUDY", help="name of the study (default: lm)"
+    )
+    init.add_argument("--list", action="store_true", help="list the studies")
+    init.add_argument("--force", action="store_true", help="replace the file if it exists")

@@ -1,0 +1,153 @@
+"""Options of the commands for trained trials and finished searches."""
+
+from __future__ import annotations
+
+import argparse
+
+from tuner.arguments.option_types import duration, real, run_name, search_name, whole
+from tuner.commands.output import in_utf8
+
+EXPORTS = ("hf", "gguf", "torch")
+_RUN = "run id, or SEARCH/TRIAL such as lm-1/13 (default: the best trial)"
+
+
+def _add_trial(command: argparse.ArgumentParser) -> None:
+    """Add the two ways to name one trial."""
+    command.add_argument("run", nargs="?", type=run_name, metavar="RUN", help=_RUN)
+    command.add_argument(
+        "--search", type=search_name, metavar="NAME", help="take the best trial of this search"
+    )
+
+
+def add_replay(replay: argparse.ArgumentParser) -> None:
+    """Add the options of `tuner replay`."""
+    _add_trial(replay)
+    replay.add_argument(
+        "--prepared",
+        action="store_true",
+        help="train on the prepared copy of the data, though the data has changed since or is gone",
+    )
+
+
+def add_show(show: argparse.ArgumentParser) -> None:
+    """Add the options of `tuner show`."""
+    show.add_argument(
+        "run", nargs="?", type=run_name, metavar="RUN",
+        help="show this trial in full: run id, or SEARCH/TRIAL such as lm-1/13",
+    )  # fmt: skip
+    show.add_argument(
+        "--search",
+        type=search_name,
+        metavar="NAME",
+        help="name of the search (default: the newest)",
+    )
+    show.add_argument(
+        "--by",
+        type=in_utf8,
+        metavar="PARAMETER",
+        help="group the trials by the value of a parameter, such as optimizer",
+    )
+    show.add_argument(
+        "--csv", action="store_true",
+        help="print the trials, the reports of RUN, or the groups of --by as CSV",
+    )  # fmt: skip
+
+
+def add_generate(generate: argparse.ArgumentParser) -> None:
+    """Add the options of `tuner generate`."""
+    _add_trial(generate)
+    generate.add_argument(
+        "--runs",
+        nargs="+",
+        type=run_name,
+        metavar="RUN",
+        help="several trials, shown side by side",
+    )
+    prompt = generate.add_mutually_exclusive_group()
+    prompt.add_argument(
+        "--prompt", metavar="TEXT",
+        help="text to continue, or to translate; - is standard input (default: start a document)",
+    )  # fmt: skip
+    prompt.add_argument("--file", metavar="FILE", help="read the prompt from a file")
+    for name, parse_value, metavar, text in (
+        ("temperature", real(0, 1000), "T", "divide the logits by T; 0 takes the most "
+         "probable token (default: 0.8)"),
+        ("top-k", whole(0, 2**31), "K", "draw from the K most probable tokens (default: 0, all)"),
+        ("top-p", real(1e-9, 1), "P", "draw from the fewest tokens whose probabilities sum to P "
+         "(default: 0.95)"),
+        ("repetition-penalty", real(1e-3, 1000), "R", "above 1, make tokens less probable that "
+         "occurred before (default: 1)"),
+        ("max-tokens", whole(1, 10**6), "N", "largest number of tokens to write (default: 200)"),
+        ("seed", whole(0, 2**63 - 1), "N", "seed of the random numbers; an equal seed writes an "
+         "equal text (default: 0)"),
+    ):  # fmt: skip
+        generate.add_argument(f"--{name}", type=parse_value, metavar=metavar, help=text)
+    generate.add_argument(
+        "--samples", type=whole(1, 64), default=1, metavar="N",
+        help="number of texts of each trial (default: %(default)s)",
+    )  # fmt: skip
+
+
+def add_export(export: argparse.ArgumentParser) -> None:
+    """Add the options of `tuner export`."""
+    _add_trial(export)
+    export.add_argument(
+        "--format", choices=EXPORTS, default="hf",
+        help="hf: a folder for Hugging Face transformers; gguf: for llama.cpp; torch: a plain "
+        "state dict (default: %(default)s)",
+    )  # fmt: skip
+    export.add_argument("-o", "--output", required=True, metavar="DIR", help="folder; new or empty")
+    export.add_argument(
+        "--force", action="store_true", help="replace an earlier export in the folder"
+    )
+
+
+def add_transfer(transfer: argparse.ArgumentParser) -> None:
+    """Add the options of `tuner transfer`."""
+    transfer.add_argument(
+        "search", nargs="?", type=search_name, metavar="SEARCH",
+        help="name of a search with proxy: (default: the newest)",
+    )  # fmt: skip
+    transfer.add_argument(
+        "--check", action="store_true",
+        help="train several widths and depths for 50 updates and compare their activations",
+    )  # fmt: skip
+    transfer.add_argument(
+        "--seeds", type=whole(2, 100), default=5, metavar="N",
+        help="seeds of each model (default: %(default)s)",
+    )  # fmt: skip
+    transfer.add_argument(
+        "--device", default="cpu", choices=("cpu", "cuda", "mps"),
+        help="device to train on (default: %(default)s)",
+    )  # fmt: skip
+    transfer.add_argument(
+        "-o", "--output", metavar="FILE.png",
+        help="path of the picture (default: SEARCH-coordinates.png)",
+    )  # fmt: skip
+
+
+def add_report(report: argparse.ArgumentParser) -> None:
+    """Add the options of `tuner report`."""
+    report.add_argument(
+        "--search",
+        type=search_name,
+        metavar="NAME",
+        help="name of the search (default: the newest)",
+    )
+    report.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        default="report.html",
+        help="path of the page (default: %(default)s)",
+    )
+    report.add_argument(
+        "--prompt", metavar="TEXT", default="",
+        help="start of the texts of the best trials (default: start a document)",
+    )  # fmt: skip
+    report.add_argument("--png", metavar="DIR", help="also write the plots as PNGs to this folder")
+    report.add_argument("--open", action="store_true", help="open the page in the browser")
+    report.add_argument(
+        "--watch", nargs="?", type=duration, const=30.0, metavar="TIME",
+        help="write it again every TIME while the search runs (default: 30s); the page reloads",
+    )  # fmt: skip
