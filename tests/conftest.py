@@ -39,8 +39,8 @@ _LONGEST = (
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """For `-n auto`: one more than there are cores, which searches leave idle as they start."""
-    return 1 + (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+    """For `-n auto`: more than the cores, which searches leave idle as they start and end."""
+    return 1 + 2 * (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
