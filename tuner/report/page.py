@@ -12,11 +12,12 @@ from markupsafe import Markup
 
 import tuner
 from tuner.control_characters import visible
-from tuner.report import captions, compute, figures, matters
+from tuner.report import captions, figures, matters
 from tuner.report.axes import slices
 from tuner.report.contents import about, commands, environment, headline, table, tiles, winners
 from tuner.report.palette import css_variables, dark_colours
 from tuner.report.parallel import WIDTH_EACH, parallel
+from tuner.report.scale import collapse, compute, sensitivity
 from tuner.report.series import ReportData
 from tuner.report.shares import Shares, shares_of
 from tuner.results.result import SearchResult
@@ -207,6 +208,11 @@ def _curves(series: ReportData, winner: int | None) -> list[Picture]:
             compute.figure(found, series.metric),
         )
         pictures.append(Picture("compute", f"{series.metric} against compute", caption, figure))
+    for band in collapse.collapses_of(series):
+        caption = collapse.caption(band, series.metric)
+        figure = collapse.figure(band, series.metric)
+        title = f"Collapsed curves, {band.schedule}"
+        pictures.append(Picture(f"collapse-{band.key}", title, caption, figure))
     if series.rungs:
         caption, figure = captions.rungs(series), figures.rungs(series.rungs)
         pictures.append(Picture("rungs", "Trials at each report", caption, figure))
@@ -233,6 +239,11 @@ def _matters(series: ReportData, shares: Shares, winner: int | None) -> list[Pic
         caption = captions.importances(shares, series.metric)
         title = "Importance of parameters"
         pictures.append(Picture("importance", title, caption, matters.importances(shares)))
+    found, budget = sensitivity.basins_of(series)
+    if found and winner is not None:
+        caption = sensitivity.caption(found, series, budget)
+        figure = sensitivity.figure(found, series)
+        pictures.append(Picture("sensitivity", "Loss against learning rate", caption, figure))
     searched = series.result.space.searched
     if searched and any(curve.values for curve in series.curves):
         pictures.append(

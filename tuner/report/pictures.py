@@ -11,13 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner.report.axes import Axis, Mark, Slice, axes_of, lines, slices
-from tuner.report.compute import Compute, compute_of
 from tuner.report.figures import time_unit, value_text
 from tuner.report.palette import DIVERGED, FAINT, FINISHED, GRID, INK, PALE, STOPPED, WINNER
 from tuner.report.parallel import groups, scale_of
+from tuner.report.scale.collapse import collapses_of
+from tuner.report.scale.compute import Compute, compute_of
+from tuner.report.scale.sensitivity import basins_of, parabola
 from tuner.report.series import Ending, Front, ReportData, is_wide, window
 from tuner.report.shares import METHODS, Shares, shares_of
+from tuner.results.collapse import Collapse
+from tuner.results.range_edit import named
 from tuner.results.result import SearchResult
+from tuner.results.sensitivity import Basin
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,6 +77,8 @@ def _progress(series: ReportData, winner: int | None) -> Iterator[tuple[str, Fig
     found = compute_of(series)
     if found is not None:
         yield "compute", _compute(found, series)
+    for band in collapses_of(series):
+        yield f"collapse-{band.key}", _collapse(band, series)
     if series.rungs:
         yield "rungs", _rungs(series)
     confirmation = series.result.confirmation
@@ -83,6 +90,9 @@ def _matters(series: ReportData, winner: int | None) -> Iterator[tuple[str, Figu
     shares = shares_of(series)
     if shares.bars:
         yield "importance", _importance(shares)
+    basins, _ = basins_of(series)
+    if basins and winner is not None:
+        yield "sensitivity", _sensitivity(basins, series)
     if series.result.space.searched and any(curve.values for curve in series.curves):
         yield "parallel", _parallel(series, winner)
         yield "slices", _slices(series, winner)
@@ -207,6 +217,33 @@ def _compute(found: Compute, series: ReportData) -> Figure:
     _scale(ax, [v for c in found.curves for v in c.values], series)
     ax.set(xlabel="FLOPs of the training", xscale="log")
     ax.legend(ncols=2)
+    return figure
+
+
+def _collapse(found: Collapse, series: ReportData) -> Figure:
+    figure, ax = _sheet(3.2)
+    ax.fill_between(found.shares, found.lower, found.upper, color=PALE, linewidth=0)
+    for curve in found.curves:
+        strength = found.sizes.index(curve.parameters) / len(found.sizes)
+        colour = DIVERGED if curve.left else _ordered(strength)
+        look = {"linestyle": ":" if curve.left else "-", "lw": 1.6 if curve.is_good else 0.7}
+        ax.plot(found.shares[: len(curve.values)], curve.values, color=colour, **look)
+    for index, size in enumerate(found.sizes):
+        ax.plot([], [], color=_ordered(index / len(found.sizes)), label=f"{size:,} weights")
+    ax.legend()
+    _scale(ax, [v for curve in found.curves for v in curve.values], series)
+    ax.set(xlabel="share of the training", ylabel=f"{series.metric} / best of its size")
+    return figure
+
+
+def _sensitivity(basins: Sequence[Basin], series: ReportData) -> Figure:
+    figure, ax = _sheet(3.0)
+    for index, basin in enumerate(basins):
+        ax.plot(*parabola(basin, series.sign), color=f"C{index}", label=named(basin.parameter))
+        ax.plot(basin.rates, series.sign * basin.losses, ".", color=f"C{index}")
+        ax.plot([basin.bottom], [series.sign * basin.loss], "D", color=INK, markersize=5)
+    ax.set(xlabel="learning rate", xscale="log", ylabel=series.metric)
+    ax.legend()
     return figure
 
 

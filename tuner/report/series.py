@@ -139,6 +139,11 @@ class ReportData:
         return self.result.trials
 
     @property
+    def originals(self) -> list[Trial]:
+        """Trials that continue no other trial and repeat none: those that can be compared."""
+        return [t for t in self.trials if t.parent is None and not t.is_duplicate]
+
+    @property
     def defaults(self) -> float | None:
         """Objective of the defaults; None if no trial with them has finished."""
         first = self.result.defaults

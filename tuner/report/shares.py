@@ -60,11 +60,7 @@ def shares_of(series: ReportData) -> Shares:
     Parameters that only some trials have are compared among those trials, after the others.
     """
     space = series.result.space
-    candidates = [
-        row for row in series.trials
-        if row.parent is None and not row.is_duplicate
-    ]  # fmt: skip
-    points, budget = comparable(space, candidates)
+    points, budget = comparable(space, series.originals)
     importances: dict[Method, list[Importance]] = {m: importance(space, points, m) for m in METHODS}
     first = importances["fanova"]
     if not first:

@@ -13,7 +13,7 @@ from typing import cast
 
 from model.engine.report import Status
 from tuner.conductor.trial import Trial
-from tuner.formatting import counted, shown, written
+from tuner.formatting import counted, written
 from tuner.results.divergence import divergence
 from tuner.results.importance import (
     Importance,
@@ -24,13 +24,14 @@ from tuner.results.importance import (
 )
 from tuner.results.range_edit import (
     End,
-    condition,
     entry,
     is_possible,
     moved,
+    named,
     numbers,
     unit,
 )
+from tuner.results.sensitivity import basins
 from tuner.space.parameter import (
     AnyDistribution,
     Choice,
@@ -38,7 +39,6 @@ from tuner.space.parameter import (
     Parameter,
     Range,
     Value,
-    symbol,
 )
 from tuner.space.space import SearchSpace
 
@@ -53,6 +53,7 @@ _FEWEST_BEST, _BEST_SHARE = 3, 4  # trials that count as the best: three, or one
 _FEWEST_TRIALS = 6  # for a statement on whether more would help
 _FEWEST_EACH = 3  # trials for each searched parameter
 _SMALL = 0.05  # a smaller share of the gain is not worth a search
+_SMALL_LOSS = 0.01  # share of the loss, where the difference between seeds is not known
 _MOST_SHARES = 4
 
 
@@ -72,6 +73,7 @@ def advise(
     - whether the last third of the trials improved the best by more than seeds differ;
     - which parameters explain the gain (`importance`), at the largest number of tokens that half
       of the trials were trained for;
+    - what a factor of two in the best learning rate costs (`basins`), at the same tokens;
     - fewer than three trials for each searched parameter.
 
     With several objectives only the second and the last are given.
@@ -89,7 +91,12 @@ def advise(
     rest, edges = _too_few(table), list[str]()
     if len(space.objectives) == 1:  # several objectives have no single best trial
         groups = importance(space, table.points())
-        rest = [*_progress(table, name, spread or 0.0), *_shares(table, groups), *rest]
+        rest = [
+            *_progress(table, name, spread or 0.0),
+            *_shares(table, groups),
+            *_sensitivity(table, spread),
+            *rest,
+        ]
         edges = _edges(table, diverged.lowered if diverged else None)
     if diverged:  # a single diverged trial is normal: it comes last
         rest.insert(0 if num_diverged > 1 else len(rest), diverged.message)
@@ -261,7 +268,7 @@ def _edge(table: _Table, parameter: Parameter, end: End, hits: int, best: int) -
         extreme = f"{values[-1]:g}, the largest" if end == "upper" else f"{values[0]:g}, the least"
         where = f"at {extreme} of {', '.join(map(written, values))}"
     which = f"the best {best} trials" if hits == best else f"{hits} of the best {best} trials"
-    finding = f"{_named(parameter)}: {which} lie {where}"
+    finding = f"{named(parameter)}: {which} lie {where}"
     new = moved(parameter, end)
     if new is None or not is_possible(table.space, parameter, new, table.trials[0].spec):
         constant = _end_value(d, end)
@@ -275,11 +282,6 @@ def _edge(table: _Table, parameter: Parameter, end: End, hits: int, best: int) -
 def _end_value(distribution: AnyDistribution, end: End) -> Value:
     values = sorted(distribution.ends(), key=float)
     return values[-1] if end == "upper" else values[0]
-
-
-def _named(parameter: Parameter) -> str:
-    name = symbol(parameter.name)
-    return f"{name} ({shown(condition(parameter.when))})" if parameter.when else name
 
 
 def _binomial(trials: int, hits: int, share: float) -> float:
@@ -361,12 +363,29 @@ def _shares(table: _Table, groups: Sequence[Importance]) -> list[str]:
 
 
 def _share(share: Share) -> str:
-    return f"{_named(share.parameter)} {100 * share.mean:.0f} ± {100 * share.deviation:.0f} %"
+    return f"{named(share.parameter)} {100 * share.mean:.0f} ± {100 * share.deviation:.0f} %"
 
 
 def _names(shares: Sequence[Share]) -> str:
-    names = [_named(s.parameter) for s in shares]
+    names = [named(s.parameter) for s in shares]
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def _sensitivity(table: _Table, spread: float | None) -> list[str]:
+    """Return a sentence on the basin of the best learning rate, if the trials show one."""
+    found = basins(table.space, table.points())
+    if not found:
+        return []
+    basin = found[0]
+    tolerance, what = _SMALL_LOSS * abs(basin.loss), f"{100 * _SMALL_LOSS:.0f} % of the loss"
+    if spread:
+        tolerance, what = spread, f"seeds differ ({spread:.4f})"
+    return [
+        f"A factor of two in {named(basin.parameter)} away from {basin.bottom:.3g} costs "
+        f"{basin.cost:.4f} of {table.metric} (90 % interval {basin.low:.4f} … {basin.high:.4f}; "
+        f"{len(basin.rates)} trials at {table.budget}); within a factor of "
+        f"{basin.width(tolerance):.1f} it costs less than {what}."
+    ]
 
 
 def _too_few(table: _Table) -> list[str]:

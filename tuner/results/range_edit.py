@@ -15,7 +15,7 @@ from model.spec.architecture import Architecture
 from model.spec.hyperparameters import SYMBOL_TABLE
 from model.spec.symbol import limits_of
 from model.spec.trial import TrialSpec
-from tuner.formatting import written
+from tuner.formatting import shown, written
 from tuner.space.conflicts import conflicts
 from tuner.space.parameter import AnyDistribution, Choice, Constant, Parameter, Range, Value, symbol
 from tuner.space.space import SearchSpace
@@ -244,6 +244,12 @@ def entry(parameter: Parameter, distribution: AnyDistribution) -> str:
     if parameter.when:
         parts.append(f"when: {{{condition(parameter.when)}}}")
     return f"{symbol(parameter.name)}: {{{', '.join(parts)}}}"
+
+
+def named(parameter: Parameter) -> str:
+    """Return the symbol of a parameter, with its condition if only some trials have it."""
+    name = symbol(parameter.name)
+    return f"{name} ({shown(condition(parameter.when))})" if parameter.when else name
 
 
 def condition(when: Mapping[str, tuple[Value, ...]]) -> str:

@@ -289,7 +289,7 @@ def test_pictures_have_width_and_resolution_of_paper(tmp_path: Path, result: Sea
     paths = write_pictures(result, tmp_path / "a" / "b")
     assert [p.name for p in paths] == [
         "best-by-tokens.png", "best-by-time.png", "curves.png", "compute.png", "rungs.png",
-        "confirmed.png", "importance.png", "parallel.png", "slices.png",
+        "confirmed.png", "importance.png", "sensitivity.png", "parallel.png", "slices.png",
     ]  # fmt: skip
     for path in paths:
         with Image.open(path) as picture:
@@ -343,7 +343,7 @@ def test_report_command_writes_page_and_pictures(
     assert "One day: of the winner" in page.read_text(encoding="utf-8")
     assert value["report"] == str(page)
     assert value["pictures"] == [str(path) for path in value["pictures"] if Path(path).is_file()]
-    assert len(value["pictures"]) == 9
+    assert len(value["pictures"]) == 10
     assert f"wrote {page}: made-up-1, 24 trials, 4.9 MB" in err
     assert opened == [page.as_uri()]
     assert main(["report", *home, "-o", str(tmp_path / "no" / "r.html")]) == 2

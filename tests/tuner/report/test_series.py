@@ -16,8 +16,8 @@ from tests.tuner.results.random_trials import FACTS, load
 from tuner.conductor.outcome import Outcome
 from tuner.conductor.trial import Trial
 from tuner.report.axes import Mark, axes_of, lines, place, slices
-from tuner.report.compute import caption, compute_of, figure
 from tuner.report.parallel import Scale, groups
+from tuner.report.scale.compute import caption, compute_of, figure
 from tuner.report.series import Curve, Ending, ReportData, RungCounts, is_wide, window
 from tuner.report.shares import shares_of
 from tuner.results.importance import importance

@@ -426,9 +426,9 @@ def test_space_file_reports_mistake(tmp_path: Path, case: str) -> None:
         assert marked.startswith("▲")
     (tmp_path / "small.txt").write_text("twenty bytes of text", encoding="utf-8")
     text, places = split_marks(marked)
-    started = time.perf_counter()
+    started = time.process_time()
     found = mistakes_of(tmp_path / "space.yaml", text)
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
     assert [(m.line, m.column) for m in found] == places, found
     assert message in found[0].message
 

@@ -1,0 +1,1 @@
+"""Plots of loss against compute (`compute`), learning rate (`sensitivity`), size (`collapse`)."""
