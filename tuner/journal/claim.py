@@ -18,11 +18,12 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
 from model.files import hidden_name
+from tuner import leaving
 from tuner.errors import JournalError, JournalInUse
 from tuner.home import is_locked
 from tuner.journal.epoch import Epoch, Holder, Wait, is_heard, newest
@@ -43,7 +44,8 @@ class Claim:
 
     def __init__(self, lock: int, epoch: Epoch, *, follows_a_kill: bool) -> None:
         self.epoch, self.follows_a_kill = epoch, follows_a_kill
-        self._lock = lock
+        self._lock, self._ends = lock, ExitStack()
+        self._ends.enter_context(leaving.on_leaving(epoch.end))  # the next one need not wait
 
     @classmethod
     def of(cls, folder: Path, on_wait: Wait | None = None) -> Self:
@@ -77,6 +79,7 @@ class Claim:
 
     def end(self) -> None:
         """Let other processes claim the folder."""
+        self._ends.close()
         self.epoch.end()
         os.close(self._lock)
 
