@@ -33,7 +33,7 @@ from tuner.journal.repeat import repeat, restored_decisions
 from tuner.publish.optuna_dashboard import StudyStore, study_url
 from tuner.results.advice import advise
 from tuner.schedulers.scheduler import RULES
-from tuner.tracking.reuse import ReuseIndex
+from tuner.tracking.reuse import FinishedTrials
 
 if TYPE_CHECKING:
     from tuner.workers.cluster import Environments
@@ -266,7 +266,7 @@ def _make_conductor(
 ) -> Conductor:
     """Return a new conductor, or the conductor that the journal of the search leads to."""
     journal, recorded = context.journal, context.recorded
-    find = ReuseIndex(context.record, environment, context.facts.data_fingerprint)
+    find = FinishedTrials(context.record, environment)
     may_find = None if context.fresh else find
     if recorded is None or recorded.session is None:
         rules = recorded.rules if recorded else RULES
