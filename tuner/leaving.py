@@ -73,12 +73,12 @@ def on_leaving(action: Callable[[], None]) -> Iterator[None]:
 
 
 def end(status: int) -> NoReturn:
-    """End this process: without waiting for any thread if a signal has ended the command.
+    """End this process: without waiting for any thread if a signal has come.
 
     Args:
         status: exit status of the command.
     """
-    if status - 128 in _ours:
+    if _heard:
         _leave(status)
     sys.exit(status)
 
