@@ -1,13 +1,23 @@
-"""Run the command line by `python -m tuner`."""
+"""The process of the command line: `tuner`, or `python -m tuner`."""
 
 import sys
+from typing import NoReturn
 
-from tuner import hidden_model
+from tuner.leaving import end, prepare
 
-if problem := hidden_model():
-    sys.stderr.write(f"tuner: {problem}\n")
-    sys.exit(2)
 
-from tuner.cli import main
+def run_process() -> NoReturn:
+    """Run one command, and end the process with its exit status."""
+    prepare()
+    from tuner import hidden_model
 
-sys.exit(main())
+    if problem := hidden_model():
+        sys.stderr.write(f"tuner: {problem}\n")
+        sys.exit(2)
+    from tuner.cli import main
+
+    end(main())
+
+
+if __name__ == "__main__":
+    run_process()

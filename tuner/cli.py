@@ -7,11 +7,9 @@ the search; 130, 143 and 129 ended by Ctrl-C, SIGTERM and SIGHUP; 141 the reader
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from importlib import import_module
 
 from model.errors import CorpusError, ModelError
@@ -67,22 +65,16 @@ _COMMANDS: Mapping[str, str] = {
 @kept_umask()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
-    # The kernel drops a signal without a handler that is sent to process 1, as a container's
-    # command often is; any other process ends at once.
-    with raised_interrupts() if os.getpid() == 1 else nullcontext():
-        return _run(arguments)
-
-
-def _run(arguments: Sequence[str] | None) -> int:
     mask_output()
     prepare_streams()
     options = parse(arguments)
     module, function = _COMMANDS[options.command].rsplit(".", 1)
     try:
-        check_output()
-        run = getattr(import_module(f"tuner.commands.{module}"), function)
-        status: int = run(options)
-        sys.stdout.flush()
+        with raised_interrupts():
+            check_output()
+            run = getattr(import_module(f"tuner.commands.{module}"), function)
+            status: int = run(options)
+            sys.stdout.flush()
     except Replaced as error:
         say(f"tuner {options.command}: {error}")
         return error.exit_status

@@ -30,6 +30,20 @@ def test_bench_search_has_a_quick_mode(workplace: Workplace, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+def test_bench_endings_has_a_quick_mode(tmp_path: Path) -> None:
+    """One SIGTERM; the same command then finishes the search, and nothing is done twice."""
+    out = tmp_path / "numbers.json"
+    command = [sys.executable, BENCH / "endings.py", "--quick", "--work", tmp_path, "--out", out]
+    for _ in range(2):
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=400)
+        assert done.returncode == 0, done.stderr
+    results = json.loads(out.read_text())["numbers"]["results"]
+    assert [result["kind"] for result in results] == ["undisturbed", "term", "term finished"]
+    assert (results[1]["status"], results[2]["is_equal"]) == (143, True)
+    assert "1 × 143" in done.stdout
+
+
+@pytest.mark.slow
 def test_bench_preparation_has_a_quick_mode(tmp_path: Path) -> None:
     out = tmp_path / "numbers.json"
     command = [sys.executable, BENCH / "preparation.py", "--quick", "--out", out]

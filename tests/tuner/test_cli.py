@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -18,7 +16,6 @@ import pytest
 from model.errors import CorpusError
 from model.export.registry import FORMATS
 from model.spec.hyperparameters import SYMBOL_TABLE
-from model.tokenizer.bpe import train_bpe
 from model.tokenizer.pretokenizer import PATTERNS
 from model.tokenizer.tokenizer import Tokenizer
 from tuner import cli, errors
@@ -237,39 +234,6 @@ def test_cli_statuses(
     if isinstance(error, Exception):
         with pytest.raises(type(error)):
             main(["symbols", "--debug"])
-
-
-UNSHARE = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
-
-
-def _may_unshare() -> bool:
-    try:
-        return subprocess.run([*UNSHARE, "true"], capture_output=True, check=False).returncode == 0
-    except OSError:
-        return False
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not _may_unshare(), reason="no PID namespaces here")
-def test_cli_ends_by_sigterm_as_process_1(tmp_path: Path) -> None:
-    """As in a container, where the kernel drops a signal that has no handler."""
-    vocab, merges = train_bpe(__file__, 257, [])
-    Tokenizer(vocab, merges, []).save(tmp_path, "huggingface")
-    command = [sys.executable, "-m", "tuner", "tokenizer", "encode", str(tmp_path)]
-    with subprocess.Popen(
-        [*UNSHARE, *command], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        until = time.monotonic() + 60
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        while process.poll() is None and time.monotonic() < until:  # it waits for its input
-            for child in children.read_text().split():
-                os.kill(int(child), signal.SIGTERM)
-            time.sleep(0.2)
-        if process.poll() is None:
-            process.kill()
-        assert process.stderr is not None
-        err = process.stderr.read()
-    assert (process.returncode, err) == (143, "ended by SIGTERM\n")
 
 
 def test_cli_shows_the_traceback_of_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,6 @@ def run_search(options: argparse.Namespace) -> int:
     home = home_of(options)
 
     # imported when the space is valid: a mistake in it is reported at once
-    from tuner.driver.interrupt import raised_interrupts
     from tuner.driver.search import go_on, resume, search
     from tuner.terminal.summary import print_summary
 
@@ -69,13 +68,12 @@ def run_search(options: argparse.Namespace) -> int:
         "notify": options.notify,
         "on_result": partial(print_summary, results, home=options.home),
     }
-    with raised_interrupts():
-        if options.resume:
-            result = resume(options.resume, edit=edit, **common)
-        elif name and edit:
-            result = go_on(name, edit=edit, **common)
-        else:
-            result = search(space, name=options.name, **common)
+    if options.resume:
+        result = resume(options.resume, edit=edit, **common)
+    elif name and edit:
+        result = go_on(name, edit=edit, **common)
+    else:
+        result = search(space, name=options.name, **common)
     best = result.best
     print_json(
         options,

@@ -15,12 +15,13 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from tuner import leaving
 from tuner.errors import Interrupted, Replaced, signal_text
 
 if TYPE_CHECKING:
     from tuner.driver.view import View
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SIGNALS = (signal.SIGINT, *leaving.SIGNALS)
 # What a program does unless it, or whoever started it, has chosen otherwise: `nohup` and the
 # background jobs of a shell ignore some signals.
 _DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
@@ -41,6 +42,11 @@ class Interrupts:
         self.announce = announce
         self.signal: int | None = None
         self._deferred: list[int] = []
+
+    @property
+    def is_urgent(self) -> bool:
+        """True if a signal has come whose sender soon kills this process."""
+        return self.signal in leaving.SIGNALS
 
     def check(self) -> None:
         """Raise Interrupted if a signal has come."""
@@ -81,6 +87,7 @@ class Interrupts:
         Raises:
             Interrupted: if this is not the first signal.
         """
+        leaving.hear(number)
         if self.signal is not None:
             raise Interrupted(number)
         self.signal = number
@@ -121,16 +128,18 @@ def raised_interrupts() -> Iterator[None]:
 
     So the files and processes of the command are cleaned up.
     """
-    numbers = []
+    before = {}
     if threading.current_thread() is threading.main_thread():
-        numbers = [n for n in _SIGNALS[1:] if signal.getsignal(n) is signal.SIG_DFL]
+        before = {number: signal.getsignal(number) for number in leaving.SIGNALS}
+    defaults = (signal.SIG_DFL, leaving.leave_at_once)
+    before = {number: handler for number, handler in before.items() if handler in defaults}
     try:
-        for number in numbers:
+        for number in before:
             signal.signal(number, _raise)
         yield
     finally:
-        for number in numbers:
-            signal.signal(number, signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def announcing(view: View) -> Callable[[int], None]:
@@ -155,6 +164,7 @@ def naming(name: str) -> Iterator[None]:
 
 
 def _raise(number: int, frame: FrameType | None) -> None:
+    leaving.hear(number)
     raise Interrupted(number)
 
 
@@ -171,4 +181,4 @@ def _leave_terminal() -> None:
 def _is_ours(handler: object) -> bool:
     """Return True for a default handler and for a handler of this module."""
     owner = getattr(handler, "__self__", None)
-    return handler in {*_DEFAULTS, _raise} or isinstance(owner, Interrupts)
+    return handler in {*_DEFAULTS, leaving.leave_at_once, _raise} or isinstance(owner, Interrupts)

@@ -38,7 +38,8 @@ def run_search(
 
     The user sees the result as soon as the record is complete: the model is registered and the
     report written while the user reads. A signal meanwhile ends this after the step under way, and
-    `tuner sync` makes what is missing.
+    `tuner sync` makes what is missing. SIGTERM and SIGHUP, whose senders soon kill, leave more to
+    it: nothing is published, and no weights are sent.
 
     A tracking store that fails after the training does not fail the search: the result's
     `problem` names the error.
@@ -60,7 +61,7 @@ def run_search(
     end: SessionEnded | None = None
     try:
         training = train(context, interrupts)
-        result = _result(context, training, started)
+        result = _result(context, training, started, interrupts.signal)
         status = result.status
         kept = _kept_trials(result, training.conductor.board)
         checkpoints = _checkpoints(context, kept)
@@ -70,9 +71,10 @@ def run_search(
         runs = {n: run for n in training.conductor.board.trials if (run := tracker.run_of(n))}
         result = replace(result, run_ids=runs)
         best_run = tracker.run_of(result.best.number)
-        context.view.phase("recording the best trials")
-        attach = tracker.keep_checkpoint
-        store.run(*(partial(attach, t.number, path, t.tokens) for t, path, _ in checkpoints))
+        if not interrupts.is_urgent:
+            context.view.phase("recording the best trials")
+            attach = tracker.keep_checkpoint
+            store.run(*(partial(attach, t.number, path, t.tokens) for t, path, _ in checkpoints))
     except KeyboardInterrupt:
         status = end.status if end else "interrupted"
         raise
@@ -191,7 +193,7 @@ def _publish(context: SearchContext, result: SearchResult, interrupts: Interrupt
 
     problems = []
     for step, what in ((register, "registering the model"), (attach, "writing the report")):
-        if interrupts.signal != result.signal:  # a new one
+        if interrupts.is_urgent or interrupts.signal != result.signal:  # soon killed, or a new one
             problems.append(
                 f"{signal_text(interrupts.signal or SIGINT)} before {what}; "
                 f"'tuner sync {context.name}' does it"
@@ -203,14 +205,16 @@ def _publish(context: SearchContext, result: SearchResult, interrupts: Interrupt
     return "; ".join(problems) or None
 
 
-def _result(context: SearchContext, training: TrainingResult, started: float) -> SearchResult:
+def _result(
+    context: SearchContext, training: TrainingResult, started: float, signal: int | None
+) -> SearchResult:
     conductor = training.conductor
     board = conductor.board
     best, trials = board.best, board.searched
     if best is None and training.halted == "stopped":
         raise Interrupted(0)
     if best is None and training.halted:
-        raise KeyboardInterrupt
+        raise Interrupted(signal or SIGINT)
     if best is None:
         outcomes = ", ".join(sorted({str(trial.outcome) for trial in trials}))
         raise ResultError(

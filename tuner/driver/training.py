@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
-from signal import SIGINT
 from typing import TYPE_CHECKING, Any
 
+from tuner import leaving
 from tuner.conductor.conductor import Conductor
 from tuner.driver.context import SearchContext, attach_inputs
 from tuner.driver.driver import Driver
@@ -33,7 +33,7 @@ from tuner.journal.repeat import repeat, restored_decisions
 from tuner.publish.optuna_dashboard import StudyStore, study_url
 from tuner.results.advice import advise
 from tuner.schedulers.scheduler import RULES
-from tuner.tracking.reuse import ReuseIndex
+from tuner.tracking.reuse import FinishedTrials
 
 if TYPE_CHECKING:
     from tuner.workers.cluster import Environments
@@ -42,8 +42,9 @@ if TYPE_CHECKING:
 _POLL_SECONDS = 0.05
 _WAITING_SECONDS = 10.0  # for a first worker, until the user hears of it
 _IMPORT_SECONDS = 10.0  # from the first trial on: its processes start before
-# Longest waits for states on their way to storage, at the end of a session.
-_FINISHED_SECONDS, _HALTED_SECONDS, _SIGNAL_SECONDS = 60.0, 10.0, 0.5
+# Longest waits at the end of a session: for states on their way to storage, and for an answer.
+_FINISHED_SECONDS, _HALTED_SECONDS, _ANSWER_SECONDS = 60.0, 10.0, 10.0
+_SIGNAL_SECONDS = 0.3  # for either, after a signal whose sender soon kills
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,10 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
         if context.storage is not None:
             _send_states(context, workers, driver.halted, interrupts)
         # one that Ray has not started yet would let the user wait for its answer
-        usages = usages_of([workers[worker] for worker in sorted(watchdog.up)])
+        usages = usages_of(
+            [workers[worker] for worker in sorted(watchdog.up)],
+            _SIGNAL_SECONDS if interrupts.is_urgent else _ANSWER_SECONDS,
+        )
     return TrainingResult(
         conductor,
         driver.halted,
@@ -211,7 +215,7 @@ def _send_states(
     from tuner.workers.cluster import send_states
 
     seconds = _FINISHED_SECONDS if halted is None else _HALTED_SECONDS
-    if interrupts.signal not in (None, SIGINT):  # its sender soon kills
+    if interrupts.is_urgent:
         seconds = _SIGNAL_SECONDS
     context.view.phase("sending the last states to the storage")
     if missing := send_states(workers, seconds):
@@ -243,8 +247,9 @@ def _closed_in_background(ray: ExitStack) -> Iterator[list[Any]]:
 
 
 def _join(thread: threading.Thread, kept: list[Any]) -> None:
-    thread.join()
-    kept.clear()
+    if not leaving.is_leaving():
+        thread.join()
+        kept.clear()
 
 
 def _advice(context: SearchContext, conductor: Conductor) -> list[str]:
@@ -261,7 +266,7 @@ def _make_conductor(
 ) -> Conductor:
     """Return a new conductor, or the conductor that the journal of the search leads to."""
     journal, recorded = context.journal, context.recorded
-    find = ReuseIndex(context.record, environment, context.facts.data_fingerprint)
+    find = FinishedTrials(context.record, environment)
     may_find = None if context.fresh else find
     if recorded is None or recorded.session is None:
         rules = recorded.rules if recorded else RULES

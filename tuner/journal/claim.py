@@ -5,8 +5,9 @@ also holds where locks do not work. Who comes second is refused, and told who ca
 
     the lock is held      by a command or a driver that is heard: refused. The driver was not heard
                           for a minute, and is not heard while we wait: replaced
-    the lock is free      the newest driver has ended, or ran on this machine: begin. It ran
-                          elsewhere, where its lock may not count here: wait whether it is heard
+    the lock is free      the newest driver has ended, or its process on this machine has: begin. It
+                          ran elsewhere, where its lock may not count here, or its process is there,
+                          as file systems grant locks to everybody: wait whether it is heard
     there are no locks    the newest driver has not ended: wait whether it is heard
 """
 
@@ -18,11 +19,12 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
 from model.files import hidden_name
+from tuner import leaving
 from tuner.errors import JournalError, JournalInUse
 from tuner.home import is_locked
 from tuner.journal.epoch import Epoch, Holder, Wait, is_heard, newest
@@ -43,7 +45,8 @@ class Claim:
 
     def __init__(self, lock: int, epoch: Epoch, *, follows_a_kill: bool) -> None:
         self.epoch, self.follows_a_kill = epoch, follows_a_kill
-        self._lock = lock
+        self._lock, self._ends = lock, ExitStack()
+        self._ends.enter_context(leaving.on_leaving(epoch.end))  # the next one need not wait
 
     @classmethod
     def of(cls, folder: Path, on_wait: Wait | None = None) -> Self:
@@ -77,6 +80,7 @@ class Claim:
 
     def end(self) -> None:
         """Let other processes claim the folder."""
+        self._ends.close()
         self.epoch.end()
         os.close(self._lock)
 
@@ -106,7 +110,7 @@ def is_running(folder: Path) -> bool:
     if is_locked(folder / _LOCK):
         return True
     holder = newest(folder)
-    return holder is not None and holder.may_live and not holder.is_here
+    return holder is not None and holder.may_live and not holder.has_died
 
 
 def open_file(path: Path, flags: int) -> int:
@@ -139,7 +143,7 @@ def _check_free(
             raise _in_use(folder, None, pid)
         if has_ended or is_heard(folder, before, on_wait):
             raise _in_use(folder, None, pid)
-    elif before is not None and not has_ended and not (has_lock and before.is_here):
+    elif before is not None and not has_ended and not (has_lock and before.has_died):
         lives = before.may_live if on_wait is None else is_heard(folder, before, on_wait)
         if lives:
             raise _in_use(folder, before)

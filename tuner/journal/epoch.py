@@ -9,7 +9,8 @@ A file beside it, `0001.stop-soon` or `0001.stop-now`, asks the driver to end th
 
 A file says who claimed the epoch. Its time of modification is a heartbeat, and its text says when
 the driver has ended. The lock of the journal is better proof of life on one machine, but network
-file systems may refuse locks or, worse, grant them to everybody.
+file systems may refuse locks or, worse, grant them to everybody. So a driver of this machine whose
+process is there counts, though its lock was granted to another one.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
+import psutil
+
 from tuner.errors import Replaced
 from tuner.formatting import shown
 
@@ -40,6 +43,8 @@ _POLL_SECONDS = 0.2
 # A driver that is not heard for so long is taken for dead. If it lives, it is fenced: nothing is
 # damaged, and its work since its last report is lost.
 PATIENCE_SECONDS = 20.0
+# Times of one process's start, which a correction of the clock may change a little.
+_SAME_START_SECONDS = 2.0
 # The clocks of two machines may differ by less than this.
 STALE_SECONDS = 60.0
 
@@ -55,6 +60,8 @@ class Holder:
         host: name of its machine; empty if the file does not say it.
         pid: its process id; 0 if the file does not say it.
         boot: id of the start of its machine's kernel.
+        started: time at which its process started, in seconds since the epoch; 0 if the file, of an
+            earlier version, does not say it.
         since: time at which it claimed the epoch, as text.
         has_ended: True if it has ended by itself.
         beat: time of its last heartbeat, in seconds since the epoch.
@@ -64,6 +71,7 @@ class Holder:
     host: str
     pid: int
     boot: str
+    started: float
     since: str
     has_ended: bool
     beat: float
@@ -72,6 +80,23 @@ class Holder:
     def is_here(self) -> bool:
         """True if the driver ran on this machine since it was started."""
         return self.boot == boot_id()
+
+    @property
+    def has_died(self) -> bool:
+        """True if the driver ran on this machine, and its process is not there any more.
+
+        A lock that this process gets says enough of an earlier driver in this very process.
+        """
+        if not self.is_here or self.pid == os.getpid():
+            return self.is_here
+        try:
+            process = psutil.Process(self.pid)
+            is_it = abs(process.create_time() - self.started) < _SAME_START_SECONDS
+            return not is_it or process.status() == psutil.STATUS_ZOMBIE
+        except psutil.AccessDenied:  # of another user: it may be
+            return False
+        except (psutil.Error, ValueError):
+            return True
 
     @property
     def may_live(self) -> bool:
@@ -188,7 +213,8 @@ class Epoch:
     def _write(self) -> None:
         values = {
             "host": socket.gethostname(), "pid": os.getpid(), "boot": boot_id(),
-            "since": self._since, "ended": self._has_ended.is_set(),
+            "started": psutil.Process().create_time(), "since": self._since,
+            "ended": self._has_ended.is_set(),
         }  # fmt: skip
         with suppress(OSError):  # the disk may be full; the epoch is claimed nevertheless
             text = json.dumps(values).encode()
@@ -269,10 +295,10 @@ def read_holder(number: int, text: bytes, beat: float) -> Holder:
         values = json.loads(text[:_LONGEST_TEXT])
     values = values if isinstance(values, dict) else {}
     host, boot, since = (str(values.get(k, ""))[:_LONGEST_HOST] for k in ("host", "boot", "since"))
-    pid = values.get("pid")
+    pid, started = values.get("pid"), values.get("started")
     return Holder(
-        number, host, pid if isinstance(pid, int) else 0, boot, since, bool(values.get("ended")),
-        beat,
+        number, host, pid if isinstance(pid, int) else 0, boot,
+        started if isinstance(started, float) else 0.0, since, bool(values.get("ended")), beat,
     )  # fmt: skip
 
 

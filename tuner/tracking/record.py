@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,7 +32,7 @@ from tuner.tracking.records import (
     trial_record,
 )
 from tuner.tracking.store import if_found, open_client, reading_errors
-from tuner.tracking.tags import BEFORE, DATA_FILE, ENVIRONMENT, SPEC_FILE, Tag
+from tuner.tracking.tags import DATA_FILE, SPEC_FILE, Tag
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -42,6 +43,7 @@ R = TypeVar("R")
 _MOST_RUNS = 50_000
 _SHORTEST_RUN_ID = 8  # letters, as many as `tuner show` prints
 _LONGEST_RUN_ID = 32
+_NUMBER = r"[0-9]{1,9}"  # of a trial
 _LARGEST_TEXT = 64_000_000  # bytes of an attached JSON file
 _DIGESTS = TypeAdapter(tuple[FileDigest, ...])
 
@@ -64,9 +66,12 @@ class Record:
         with reading_errors(self.uri):
             return call(*args, **kwargs)
 
-    def _runs(self, condition: str) -> list[Run]:
-        """Return all runs that meet a condition, newest first."""
-        ids = [e.experiment_id for e in self._ask(self.client.search_experiments)]
+    def _runs(self, condition: str, experiment: str | None = None) -> list[Run]:
+        """Return all runs that meet a condition, newest first; of one experiment if it is given."""
+        if experiment is None:
+            ids = [e.experiment_id for e in self._ask(self.client.search_experiments)]
+        else:
+            ids = [experiment]
         runs: list[Run] = []
         token = None
         while len(runs) < _MOST_RUNS:
@@ -133,37 +138,12 @@ class Record:
 
     def trials(self, search: SearchRecord) -> list[TrialRecord]:
         """Return the trials of a search by number."""
-        return self.children(search.run_id)
+        return self.children(search.run_id, search.experiment_id)
 
-    def children(self, parent_run: str) -> list[TrialRecord]:
+    def children(self, parent_run: str, experiment: str | None = None) -> list[TrialRecord]:
         """Return the trials of a parent run by number."""
-        runs = self._runs(f"tags.`{Tag.PARENT}` = '{parent_run}'")
+        runs = self._runs(f"tags.`{Tag.PARENT}` = '{parent_run}'", experiment)
         return sorted(map(trial_record, runs), key=lambda t: t.number)
-
-    def finished(
-        self, environment: Mapping[str, str], data_fingerprint: str | None = None
-    ) -> dict[str, str]:
-        """Return the trials that finished in an environment.
-
-        Args:
-            environment: device and versions, all of which must be equal.
-            data_fingerprint: return only trials of this data.
-
-        Returns:
-            Specification hash → newest run with this hash.
-        """
-        tags = {Tag.KIND: "trial", Tag.STATUS: "finished"}
-        if data_fingerprint is not None:
-            tags[Tag.DATA] = data_fingerprint
-        needed = {name: environment.get(name, BEFORE.get(name, "")) for name in ENVIRONMENT}
-        # a filter can neither quote values with ' nor find runs without a tag
-        tags |= {k: v for k, v in needed.items() if "'" not in v and v != BEFORE.get(k)}
-        runs = self._runs(" and ".join(f"tags.`{k}` = '{v}'" for k, v in tags.items()))
-        return {
-            run.data.tags[Tag.SPEC_HASH]: run.info.run_id
-            for run in reversed(runs)
-            if all(run.data.tags.get(k, BEFORE.get(k)) == value for k, value in needed.items())
-        }
 
     def trial(self, run_id: str) -> TrialRecord:
         """Return a trial by run id, by the first eight or more letters of it, or by `lm-1/13`.
@@ -177,24 +157,29 @@ class Record:
         if not run_id.isalnum():
             raise RecordError(f"{run_id!r} is not a run id; 'tuner show' lists them")
         if len(run_id) == _LONGEST_RUN_ID:
-            runs = self._trial_run(run_id)
+            matches = self._trial_run(run_id)
+        elif len(run_id) >= _SHORTEST_RUN_ID:
+            begins = f"attributes.run_id LIKE '{run_id}%'"
+            matches = self._runs(f"tags.`{Tag.KIND}` = 'trial' and {begins}")
         else:
-            runs = self._runs(f"tags.`{Tag.KIND}` = 'trial'")
-        is_long_enough = len(run_id) >= _SHORTEST_RUN_ID
-        matches = [run for run in runs if is_long_enough and run.info.run_id.startswith(run_id)]
+            matches = []
         if len(matches) != 1:
             count = "more than one trial" if matches else "no trial"
             raise RecordError(f"{count} has the run id {run_id}; 'tuner show' lists them")
         return trial_record(matches[0])
 
     def _numbered(self, search: str, number: str) -> TrialRecord:
-        trials = self.trials(self.search(search))
-        matches = [t for t in trials if number.isdecimal() and t.number == int(number)]
+        parent = self.search(search)
+        matches = []
+        if re.fullmatch(_NUMBER, number):
+            of_search = f"tags.`{Tag.PARENT}` = '{parent.run_id}'"
+            condition = f"{of_search} and tags.`{Tag.TRIAL}` = '{int(number)}'"
+            matches = self._runs(condition, parent.experiment_id)
         if not matches:
             raise RecordError(
                 f"{search} has no trial {number}; 'tuner show --search {search}' lists them"
             )
-        return matches[0]
+        return trial_record(matches[0])
 
     def _trial_run(self, run_id: str) -> list[Run]:
         """Return the run with a complete run id if it is a trial; else nothing."""

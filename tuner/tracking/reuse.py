@@ -2,40 +2,46 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping, Sequence
 
 from model.engine.report import Report
-from tuner.errors import TunerError
+from tuner.errors import RecordError, StoreError
 from tuner.tracking.record import Record
+from tuner.tracking.tags import BEFORE, ENVIRONMENT
+
+_REST = 10.0  # times as long as a request that failed: a search must not wait for a store
 
 
-class ReuseIndex:
+class FinishedTrials:
     """Finished trials of a store by the hash of their specification.
 
-    The store is read at the first call. If it cannot be reached, no trial is found: the search
-    then trains all trials itself.
+    A store that cannot be reached, or a damaged record, has no such trial: the search trains it.
+    Then the store is not asked for a while.
 
     Args:
         record: the store.
         environment: device and versions; only trials of an equal environment are bit-equal.
-        data_fingerprint: of the data.
     """
 
-    def __init__(
-        self, record: Record, environment: Mapping[str, str], data_fingerprint: str
-    ) -> None:
+    def __init__(self, record: Record, environment: Mapping[str, str]) -> None:
         self._record = record
-        self._conditions = environment, data_fingerprint
-        self._runs: dict[str, str] | None = None  # specification hash → run
+        self._environment = {name: environment.get(name, BEFORE.get(name)) for name in ENVIRONMENT}
+        self._rests_until = -math.inf
 
     def __call__(self, spec_hash: str) -> Sequence[Report]:
-        """Return all reports of a finished trial; none if there is no such trial."""
-        try:
-            if self._runs is None:
-                self._runs = self._record.finished(*self._conditions)
-            if spec_hash not in self._runs:
-                return ()
-            trial = self._record.trial(self._runs[spec_hash])
-            return self._record.report_list(trial, self._record.spec(trial))
-        except TunerError:
+        """Return all reports of the newest finished trial; none if there is no such trial."""
+        asked = time.monotonic()
+        if asked < self._rests_until:
             return ()
+        try:
+            for trial in self._record.equal(spec_hash):
+                if trial.status == "finished" and trial.environment == self._environment:
+                    return self._record.report_list(trial, self._record.spec(trial))
+        except StoreError:
+            now = time.monotonic()
+            self._rests_until = now + _REST * (now - asked)
+        except RecordError:
+            pass
+        return ()

@@ -218,13 +218,13 @@ def _first(answers: Sequence[Any], on_wait: Callable[[], None]) -> Any:
     return ready[0]
 
 
-def usages_of(workers: Sequence[Any]) -> list[dict[str, float]]:
-    """Return `Worker.usage` of each worker that answers."""
+def usages_of(workers: Sequence[Any], seconds: float) -> list[dict[str, float]]:
+    """Return `Worker.usage` of each worker that answers in time."""
     import ray
     from ray.exceptions import RayError
 
     answers = [worker.usage.remote() for worker in workers]
-    answers, _ = ray.wait(answers, num_returns=len(answers), timeout=_ANSWER_SECONDS)
+    answers, _ = ray.wait(answers, num_returns=len(answers), timeout=seconds)
     usages: list[dict[str, float]] = []
     for answer in answers:
         with suppress(RayError):

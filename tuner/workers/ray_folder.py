@@ -47,7 +47,7 @@ def ray_folder(*, keep: bool = False) -> Iterator[Path]:
         if keep:
             (folder / _LOCK).unlink(missing_ok=True)  # without a lock it is no leftover
         else:
-            _remove(folder)
+            remove(folder)
         os.close(lock)
 
 
@@ -57,9 +57,9 @@ def _root() -> Path:
     return root if len(os.fsencode(root)) <= _LONGEST_ROOT else Path("/tmp")
 
 
-def _remove(folder: Path) -> None:
+def remove(folder: Path, attempts: int = _REMOVE_ATTEMPTS) -> None:
     """Remove a folder, to which processes that are about to end may still write."""
-    for _ in range(_REMOVE_ATTEMPTS):
+    for _ in range(attempts):
         shutil.rmtree(folder, ignore_errors=True)
         if not folder.exists():
             return

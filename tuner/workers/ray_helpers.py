@@ -22,6 +22,8 @@ from pathlib import Path
 import psutil
 from typing_extensions import override
 
+from tuner.workers.ray_folder import remove
+
 _SCRIPTS = ("dashboard.py", "log_monitor.py", "monitor.py")
 _PERIOD_SECONDS = 0.05
 
@@ -59,6 +61,23 @@ def kill_helpers(folder: Path) -> None:
             is_helper = any(Path(argument).name in _SCRIPTS for argument in command[:4])
             if is_helper and any(str(folder) in argument for argument in command):
                 child.kill()
+
+
+def end_processes(folder: Path, *, keep: bool) -> None:
+    """Kill the processes of a session, and remove its folder.
+
+    Args:
+        folder: folder of the session.
+        keep: True to keep the folder.
+    """
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if any(str(folder) in argument for argument in child.cmdline()):
+                workers = child.children(recursive=True)
+                for process in (child, *workers):
+                    process.kill()
+    if not keep:
+        remove(folder, attempts=2)
 
 
 class _Killer(threading.Thread):

@@ -14,14 +14,15 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from typing_extensions import override
 
+from tuner import leaving
 from tuner.errors import TunerError
 from tuner.workers.ray_folder import ray_folder
-from tuner.workers.ray_helpers import without_helpers
+from tuner.workers.ray_helpers import end_processes, without_helpers
 
 _WAIT_SECONDS = 0.05  # between two calls of a function while Ray starts
 _SMALLEST_OBJECT_STORE = 100_000_000  # bytes
@@ -41,6 +42,7 @@ _RAY_ENVIRONMENT = {
     # Workers get the priority of the command, so that `nice` works as for any program. By default
     # Ray 2.60 lowers it by 15, and beside any other program a search would hardly train.
     "RAY_worker_niceness": "0",
+    "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",  # it replaces those of the driver, SIGTERM's too
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # of calls by the driver: the clients receive the error
     "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints a table even with verbose=0
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -104,7 +106,8 @@ def ray_session(
         yield thread.session
     finally:
         thread.ended.set()
-        thread.join()
+        if not leaving.is_leaving():
+            thread.join()
 
 
 def cluster_address(address: str | None) -> str | None:
@@ -184,7 +187,10 @@ class _RayThread(threading.Thread):
         # until it has ended by itself.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGTERM})
         try:
-            with ray_folder(keep=self._keep_logs) as folder:
+            with (
+                ray_folder(keep=self._keep_logs) as folder,
+                leaving.on_leaving(partial(end_processes, folder, keep=self._keep_logs)),
+            ):
                 if self._address is None:
                     with _local_environment(folder):
                         self._run_ray(folder)

@@ -52,13 +52,28 @@ def test_search_that_was_interrupted_gets_its_report(
     monkeypatch.setattr(module, "register_model", lambda *_: done.append("model"))
     monkeypatch.setattr(module, "attach_report", lambda *_: done.append("report"))
     interrupts = Interrupts()
-    interrupts.handle(signal.SIGTERM, None)
-    result = module.replace(result_in(tmp_path), signal=signal.SIGTERM)
+    interrupts.handle(signal.SIGINT, None)
+    result = module.replace(result_in(tmp_path), signal=signal.SIGINT)
     context: Any = SimpleNamespace(
         name="lm-1", home=None, view=SimpleNamespace(phase=lambda message: None), journal=FREE
     )
     assert module._publish(context, result, interrupts) is None
     assert done == ["model", "report"]
+
+
+def test_search_that_sigterm_ends_leaves_the_publication_to_sync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its sender kills some seconds later."""
+    done: list[str] = []
+    monkeypatch.setattr(module, "register_model", lambda *_: done.append("model"))
+    interrupts = Interrupts()
+    interrupts.handle(signal.SIGTERM, None)
+    result = module.replace(result_in(tmp_path), signal=signal.SIGTERM)
+    context: Any = SimpleNamespace(name="lm-1")
+    problem = module._publish(context, result, interrupts)
+    text = "ended by SIGTERM before registering the model; 'tuner sync lm-1' does it"
+    assert (problem, done) == (text, [])
 
 
 def test_driver_that_was_replaced_deletes_and_publishes_nothing(

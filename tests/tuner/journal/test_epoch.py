@@ -7,12 +7,15 @@ import fcntl
 import json
 import multiprocessing
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tuner.errors import JournalError, JournalInUse, Replaced
@@ -164,6 +167,45 @@ def test_driver_elsewhere_or_without_locks_counts_while_it_is_heard(
     claim = Claim.of(folder, lambda holder: None)  # no heartbeat comes
     assert (claim.epoch.number, claim.follows_a_kill) == (2, True)
     claim.end()
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_driver_of_this_machine_that_lives_counts_where_locks_are_granted_to_everybody(
+    folder: Path, waits: list[str], monkeypatch: pytest.MonkeyPatch, is_there: bool
+) -> None:
+    """Its process id may be that of another process by now, which began at another time."""
+    monkeypatch.setattr(fcntl, "flock", lambda file, operation: None)
+    started = psutil.Process(os.getppid()).create_time() - (0.0 if is_there else 60.0)
+    values = {"boot": module.boot_id(), "pid": os.getppid(), "host": "here", "started": started}
+    path = driver_of(folder, **values)
+    assert is_running(folder) == is_there
+    if not is_there:
+        Claim.of(folder).end()
+        return
+
+    def beat(holder: Any) -> None:
+        os.utime(path, (1, 1))
+
+    for refuse in (lambda: Claim.of(folder), lambda: Claim.of(folder, beat)):
+        os.utime(path)
+        with pytest.raises(JournalInUse, match=f"is being run by process {os.getppid()} on here"):
+            refuse()
+    Claim.of(folder, lambda holder: None).end()  # it was stopped, and is not heard
+
+
+def test_driver_that_was_killed_has_died(folder: Path) -> None:
+    """Also before its parent takes note of it."""
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
+        started = psutil.Process(process.pid).create_time()
+        driver_of(folder, boot=module.boot_id(), pid=process.pid, started=started)
+        before = newest(folder)
+        assert before is not None
+        assert not before.has_died
+        process.kill()
+        while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
+        assert before.has_died
+    assert before.has_died
 
 
 def test_driver_elsewhere_that_ends_meanwhile_is_followed(folder: Path, waits: list[str]) -> None:

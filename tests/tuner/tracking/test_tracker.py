@@ -170,6 +170,11 @@ def test_record_finds_searches_and_trials(
         record.best(record.search("lm-2"))
     (trial,) = record.trials(record.search("lm-1"))
     assert record.trial(trial.run_id[:10]) == trial
+    for name in ("lm-1/0", "lm-1/000"):
+        assert record.trial(name) == trial
+    for wrong in ("lm-1/1", "lm-1/-1", "lm-1/0'", "lm-1/٣"):
+        with pytest.raises(RecordError, match="lm-1 has no trial"):
+            record.trial(wrong)
     for wrong in ("f" * 32, trial.run_id[:3], "' OR 1=1"):
         with pytest.raises(RecordError, match="run id"):
             record.trial(wrong)
@@ -179,34 +184,8 @@ def test_record_finds_searches_and_trials(
     parent = record.search("lm-1").run_id
     with pytest.raises(RecordError, match="no trial has the run id"):
         record.trial(parent)  # a search is none
-
-
-@pytest.mark.slow
-def test_record_lists_finished_trials(open_tracker: Open, store: str, make_spec: MakeSpec) -> None:
-    specs = [make_spec(seed=seed) for seed in range(5)]
-    elsewhere = {**ENVIRONMENT, "torch": "1"}
-    quoted = {**ENVIRONMENT, "device": "cpu: Bob's"}
-    tracker = open_tracker()
-    for number, (status, environment) in enumerate(
-        [("finished", ENVIRONMENT), ("stopped at report 2", ENVIRONMENT), ("finished", elsewhere),
-         ("finished", quoted), ("same as trial 0", ENVIRONMENT)]
-    ):  # fmt: skip
-        tracker.start_trial(number, specs[number], environment)
-        tracker.end_trial(number, status)
-    tracker.finish("finished", {}, None)
-    again = open_tracker("lm-2")
-    again.start_trial(0, specs[0], ENVIRONMENT)
-    again.end_trial(0, "finished")
-    again.finish("finished", {}, None)
-    record = Record(store)
-    newest = record.trials(record.search("lm-2"))[0].run_id
-    trials = record.trials(record.search("lm-1"))
-    assert record.finished(ENVIRONMENT) == {specs[0].hash: newest}
-    assert record.finished(ENVIRONMENT, "data") == {specs[0].hash: newest}
-    assert record.finished(ENVIRONMENT, "other data") == {}
-    assert record.finished(elsewhere) == {specs[2].hash: trials[2].run_id}
-    assert record.finished(quoted) == {specs[3].hash: trials[3].run_id}
-    assert record.finished({}) == {}
+    with pytest.raises(RecordError, match="no trial has the run id"):
+        record.trial(parent[:12])
 
 
 # what belongs to the search --------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""How searches end: signals, kills, and drivers that take turns. The face is `endings.py`."""
