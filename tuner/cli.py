@@ -56,7 +56,7 @@ _COMMANDS: Mapping[str, str] = {
     "clean": "maintenance.clean.run_clean",
     "generate": "generate.run_generate",
     "export": "export.run_export",
-    "transfer": "transfer.run_transfer",
+    "transfer": "transfer.proxy.run_transfer",
     "doctor": "doctor.run_doctor",
     "completion": "maintenance.completion.run_completion",
 }

@@ -21,7 +21,7 @@ from typing import Any
 
 SECONDS = 300
 # start Ray or another process, set torch up, or serve until Ctrl-C
-OWN_PROCESS = ("search", "submit", "doctor", "ui")
+OWN_PROCESS = ("search", "submit", "doctor", "ui", "transfer")
 
 
 @dataclass(frozen=True)

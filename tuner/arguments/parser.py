@@ -140,9 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     add_clean(command("clean", "delete files that no search needs", common, home))
     add_generate(command("generate", "generate text with trained trials", common, home))
     add_export(command("export", "export a trained trial to other tools", common, home))
-    add_transfer(
-        command("transfer", "measure whether a search's proxy stands for its target", common, home)
-    )
+    add_transfer(command("transfer", "go from a search's proxy to its target", common, home))
     command("doctor", "check the installation", common, home)
     text = "print a script with which a shell completes commands, options and names of searches"
     completion = command("completion", text, debug)

@@ -108,21 +108,27 @@ def add_transfer(transfer: argparse.ArgumentParser) -> None:
         "search", nargs="?", type=search_name, metavar="SEARCH",
         help="name of a search with proxy: (default: the newest)",
     )  # fmt: skip
+    for name, text in (
+        ("check", "train several widths and depths for 50 updates and compare their activations"),
+        ("verify", "train three sizes at five learning rates, and say whether the best one stays"),
+        ("train", "train the target with the winner, as a search of one trial, SEARCH-target"),
+    ):
+        transfer.add_argument(f"--{name}", action="store_true", help=text)
     transfer.add_argument(
-        "--check", action="store_true",
-        help="train several widths and depths for 50 updates and compare their activations",
+        "--rate-factor", type=real(1e-6, 1e6), default=1.0, metavar="F",
+        help="multiply the learning rates of --train by F, as --verify may say",
     )  # fmt: skip
     transfer.add_argument(
-        "--seeds", type=whole(2, 100), default=5, metavar="N",
-        help="seeds of each model (default: %(default)s)",
+        "--seeds", type=whole(2, 100), metavar="N",
+        help="seeds of each model of --check (default: 5) or --verify (default: 2)",
     )  # fmt: skip
     transfer.add_argument(
         "--device", default="cpu", choices=("cpu", "cuda", "mps"),
-        help="device to train on (default: %(default)s)",
+        help="device of --check (default: %(default)s)",
     )  # fmt: skip
     transfer.add_argument(
         "-o", "--output", metavar="FILE.png",
-        help="path of the picture (default: SEARCH-coordinates.png)",
+        help="path of the picture (default: SEARCH-coordinates.png, SEARCH-rates.png)",
     )  # fmt: skip
 
 

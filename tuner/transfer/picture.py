@@ -1,7 +1,8 @@
-"""Picture of a coordinate check: the sizes of activations over widths and depths."""
+"""Pictures of a coordinate check, and of sweeps of the learning rate at several sizes."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,9 +12,12 @@ import numpy as np
 from tuner.errors import TunerError
 from tuner.report.palette import GRID
 from tuner.transfer.coordinate_check import CoordinateCheck, SizeVerdict
+from tuner.transfer.sweep import KINDS, Sweep
+from tuner.transfer.verdict import optimum
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 def draw_check(check: CoordinateCheck, steps: Sequence[int], path: Path, title: str) -> None:
@@ -32,6 +36,38 @@ def draw_check(check: CoordinateCheck, steps: Sequence[int], path: Path, title: 
         row, column = axes.index(verdict.axis), quantities.index(verdict.quantity)
         _draw(panels[row][column], check, verdict, steps)
     panels[0][-1].legend(fontsize="x-small", title="update", title_fontsize="x-small")
+    _save(figure, path, title)
+
+
+def draw_sweeps(sweeps: Sequence[Sweep], path: Path, title: str) -> None:
+    """Write a PNG: loss against learning rate at each size, scaled and in the usual way.
+
+    Raises:
+        TunerError: if the file cannot be written.
+    """
+    from matplotlib.figure import Figure  # takes half a second
+
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    panels = figure.subplots(1, len(KINDS), sharey=True)
+    heads = {"scaled": "with the factors of the proxy", "standard": "usual parametrization"}
+    for ax, kind in zip(panels, KINDS, strict=True):
+        for index, sweep in enumerate(sweep for sweep in sweeps if sweep.kind == kind):
+            means = {x: float(np.mean(losses)) for x, losses in sweep.losses.items()}
+            finite = [(2**x, mean) for x, mean in means.items() if math.isfinite(mean)]
+            colour = f"C{index}"
+            ax.plot(*zip(*finite, strict=True), f"{colour}o-", markersize=4, label=sweep.size.text)
+            if (best := optimum(sweep)) is not None:
+                ax.plot([2**best.octaves], [best.loss], f"{colour}D", markersize=8, mfc="none")
+        ax.set_xscale("log", base=2)
+        ax.set_title(heads[kind], fontsize="small")
+        ax.set_xlabel("learning rate / the winner's", fontsize="small")
+        ax.grid(color=GRID)
+    panels[0].set_ylabel("val_loss (◇ lowest point)", fontsize="small")
+    panels[0].legend(fontsize="small")
+    _save(figure, path, title)
+
+
+def _save(figure: Figure, path: Path, title: str) -> None:
     figure.suptitle(title, fontsize="medium")
     try:
         figure.savefig(path, format="png", dpi=150)

@@ -14,7 +14,7 @@ from model.corpus.prepare import prepare
 from model.spec.architecture import Architecture
 from model.spec.data import DataConfig, TokenizerConfig
 from tuner.cli import main
-from tuner.commands import transfer
+from tuner.commands.transfer import proxy as transfer
 from tuner.space.data_facts import DataFacts
 from tuner.space.settings import Budget, Proxy
 from tuner.space.space import SearchSpace
@@ -89,7 +89,7 @@ def searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace
     )  # fmt: skip
     corpus = prepare(space.data, space.tokenizer, tmp_path / "corpora")
     spec = space.spec({}, DataFacts.of(corpus), 0)
-    result = SimpleNamespace(name="lm-1", space=space, best=SimpleNamespace(spec=spec))
+    result = SimpleNamespace(name="lm-1", space=space, best=SimpleNamespace(spec=spec, draw={}))
     monkeypatch.setattr(transfer, "load_search", lambda name, home: result)
     home = SimpleNamespace(corpora=tmp_path / "corpora")
     monkeypatch.setattr(transfer, "recorded_home", lambda options: home)
@@ -114,9 +114,13 @@ def test_command_prints_verdicts_and_a_picture(
 @pytest.mark.parametrize(
     ("changes", "options", "message"),
     [
-        ({}, [], "say what to do; --check"),
+        ({}, [], "say what to do: --check"),
         ({"proxy": None}, ["--check"], "the trials of lm-1 are no proxies; give its space a"),
         ({}, ["--check", "-o", "no/where.png"], "there is no folder no"),
+        ({}, ["--check", "--verify", "-o", "a.png"], "-o names one picture"),
+        ({}, ["--check", "--rate-factor", "2"], "--rate-factor is for --train"),
+        ({}, ["--verify", "--device", "cuda"], "--verify trains on CPUs"),
+        ({"proxy": Proxy(width=1 / 2)}, ["--verify"], "only 2 sizes from the proxy to the target"),
     ],
 )
 def test_command_refuses_in_one_sentence(

@@ -1,34 +1,26 @@
-"""`tuner transfer`: measure whether the proxy of a search stands for its target."""
+"""`tuner transfer --check`: are the activations of small and large models as large?"""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
-from tuner.commands.output import consoles, print_json, recorded_home
+from tuner.commands.output import consoles
 from tuner.errors import TunerError
-from tuner.space.settings import target_text
+from tuner.home import Home
+from tuner.results.result import SearchResult
+from tuner.space.settings import Proxy, target_text
 from tuner.terminal.tables import table
-from tuner.trained.load_search import load_search
 
 
-def run_transfer(options: argparse.Namespace) -> int:
-    """Check the sizes of activations between proxy and target; exit status 1 if they move."""
-    if not options.check:
-        raise TunerError("say what to do; --check compares the activations of several sizes")
-    home = recorded_home(options)
-    result = load_search(options.search, home=home)
-    spec, proxy = result.best.spec, result.space.proxy
-    if proxy is None or spec.architecture.target is None:
-        raise TunerError(
-            f"the trials of {result.name} are no proxies; give its space a section proxy:, for "
-            f"instance {{width: 1/8}}"
-        )
+def check_activations(
+    options: argparse.Namespace, result: SearchResult, proxy: Proxy, home: Home, output: Path
+) -> dict[str, Any]:
+    """Print a verdict on each quantity and draw it; return them for --json."""
+    spec = result.best.spec
     if spec.architecture.n_encoder_layers:
         raise TunerError("the check is for language models, and these have an encoder")
-    output = Path(options.output or f"{result.name}-coordinates.png")
-    if not output.parent.is_dir():
-        raise TunerError(f"-o {output}: there is no folder {output.parent}")
     from model.corpus.prepare import prepare
     from tuner.terminal.progress import show_progress
     from tuner.transfer.coordinate_check import STEPS, check_coordinates
@@ -45,7 +37,7 @@ def run_transfer(options: argparse.Namespace) -> int:
         progress.print(f"model {number}/{count}: {member.axis} {member.size}", highlight=False)
 
     found = check_coordinates(
-        spec, corpus, members, seeds=options.seeds, steps=STEPS, device=options.device,
+        spec, corpus, members, seeds=options.seeds or 5, steps=STEPS, device=options.device,
         on_trained=on_trained,
     )  # fmt: skip
     title = f"{result.name}: activations between proxy and target, {target_text(spec.architecture)}"
@@ -67,19 +59,14 @@ def run_transfer(options: argparse.Namespace) -> int:
     )
     results.print(sentence, highlight=False)
     results.print(f"wrote {output}", highlight=False, soft_wrap=True)
-    print_json(
-        options,
-        {
-            "search": result.name,
-            "kept": found.is_kept,
-            "picture": str(output),
-            "verdicts": [
-                {
-                    "axis": v.axis, "quantity": v.quantity, "exponent": v.slope,
-                    "half_width": v.half_width, "ratios": list(v.ratios), "kept": v.is_kept,
-                }
-                for v in found.verdicts
-            ],
-        },
-    )  # fmt: skip
-    return 0 if found.is_kept else 1
+    return {
+        "kept": found.is_kept,
+        "picture": str(output),
+        "verdicts": [
+            {
+                "axis": v.axis, "quantity": v.quantity, "exponent": v.slope,
+                "half_width": v.half_width, "ratios": list(v.ratios), "kept": v.is_kept,
+            }
+            for v in found.verdicts
+        ],
+    }  # fmt: skip
