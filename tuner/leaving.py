@@ -8,6 +8,7 @@ imports `tuner` is not touched: the command line alone calls `prepare`.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -36,6 +37,7 @@ def prepare() -> None:
     _ours.extend(number for number in SIGNALS if signal.getsignal(number) is signal.SIG_DFL)
     for number in _ours:
         signal.signal(number, leave_at_once)
+    atexit.register(_ignore)  # the first one runs last
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
@@ -81,6 +83,12 @@ def end(status: int) -> NoReturn:
     if _heard:
         _leave(status)
     sys.exit(status)
+
+
+def _ignore() -> None:
+    """Ignore signals while Python clears its memory: it would not handle them any more."""
+    for number in _ours:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _watch(reader: int) -> None:

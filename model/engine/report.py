@@ -12,6 +12,7 @@ from typing import Any
 METRICS = ("val_loss", "train_loss", "perplexity", "learning_rate", "grad_norm", "tokens")
 # Names of the curves that only some trials have.
 SOME_METRICS = ("sparsity", "token_accuracy", "bleu", "train_objective")
+_CURVES = (*METRICS, *SOME_METRICS)
 _MAY_BE_NAN = ("val_loss", "train_loss", "learning_rate", "grad_norm")
 
 
@@ -83,5 +84,10 @@ class Report:
 
     def metrics(self) -> dict[str, float]:
         """Return the values of all METRICS, and of those SOME_METRICS that the trial has."""
-        values = {name: getattr(self, name) for name in (*METRICS, *SOME_METRICS)}
-        return {name: float(value) for name, value in values.items() if value is not None}
+        values = {name: self.metric(name) for name in _CURVES}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def metric(self, name: str) -> float | None:
+        """Return the value of a curve; None if there is none of this name, or without a value."""
+        value = getattr(self, name) if name in _CURVES else None
+        return None if value is None else float(value)

@@ -103,6 +103,27 @@ def test_signal_ends_a_process_whose_main_thread_is_stuck() -> None:
     assert (process.returncode, out, err) == (143, "not lost", "cleaned up")
 
 
+def test_signal_while_python_ends_changes_no_status() -> None:
+    """Python gives up its handlers, and then clears its memory, which takes a while."""
+    code = """
+import sys, time, tuner.leaving
+tuner.leaving.prepare()
+class Last:
+    def __del__(self, write=sys.stderr.write, sleep=time.sleep):
+        write("here\\n")
+        sleep(1.0)
+last = Last()
+tuner.leaving.end(0)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "here\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+
+
 def test_signal_that_is_ignored_stays_ignored() -> None:
     """As under `nohup`."""
     code = "import signal, tuner.leaving as l; l.prepare(); print(signal.getsignal(signal.SIGHUP))"

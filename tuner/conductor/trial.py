@@ -144,7 +144,8 @@ class Trial:
             return float(self.spec.architecture.num_parameters)
         if metric == "flops":
             return float(self.flops(report.tokens))
-        return report.metrics().get(metric, math.inf)
+        value = report.metric(metric)
+        return math.inf if value is None else value
 
     def value_of(self, name: str) -> Any:
         """Return the value of a hyperparameter or size of the model; of a proxy its target's."""

@@ -179,14 +179,18 @@ class ReportData:
     # curves ------------------------------------------------------------------------------------
 
     @cached_property
+    def _by_number(self) -> dict[int, Trial]:
+        return {trial.number: trial for trial in self.trials}
+
+    @cached_property
     def curves(self) -> list[Curve]:
         """Curves of the trials that reported, by number."""
         return [self._curve(trial) for trial in self.trials if trial.reports]
 
     def _curve(self, trial: Trial) -> Curve:
         points = self._finite(trial.reports, trial)
-        parent = next((r for r in self.trials if r.number == trial.parent), None)
-        if parent is not None:
+        if trial.parent in self._by_number:
+            parent = self._by_number[trial.parent]
             before = [
                 p for p in self._finite(parent.reports, parent) if p[0] <= trial.tokens_before
             ]

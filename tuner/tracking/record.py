@@ -31,6 +31,7 @@ from tuner.tracking.records import (
     search_record,
     trial_record,
 )
+from tuner.tracking.run_ids import NotReadable, read_run_ids
 from tuner.tracking.store import if_found, open_client, reading_errors
 from tuner.tracking.tags import DATA_FILE, SPEC_FILE, Tag
 
@@ -139,6 +140,17 @@ class Record:
     def trials(self, search: SearchRecord) -> list[TrialRecord]:
         """Return the trials of a search by number."""
         return self.children(search.run_id, search.experiment_id)
+
+    def run_ids(self, search: SearchRecord) -> dict[int, str]:
+        """Return the runs of the trials of a search: number → run id.
+
+        MLflow reads a run with all its tags, parameters and metrics, which takes 3 ms. So the
+        tables of a SQLite file are read here, and only them.
+        """
+        try:
+            return read_run_ids(self.uri, search.run_id)
+        except NotReadable:
+            return {trial.number: trial.run_id for trial in self.trials(search)}
 
     def children(self, parent_run: str, experiment: str | None = None) -> list[TrialRecord]:
         """Return the trials of a parent run by number."""

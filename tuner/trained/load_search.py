@@ -37,14 +37,13 @@ def load_search(name: str | None = None, *, home: Home | None = None) -> SearchR
     home = home or Home.recorded()
     record = Record(home.tracking_uri)
     search = record.search(name)
-    run_ids = {trial.number: trial.run_id for trial in record.trials(search)}
     events = recorded_events(record, search, home)
     if not events:
         raise RecordError(
             f"the journal of {search.name} is neither in {home.root} nor recorded; run 'tuner "
             f"sync {search.name}' where it was searched"
         )
-    return result_of(events, search, run_ids)
+    return result_of(events, search, record.run_ids(search))
 
 
 def result_of(

@@ -1,0 +1,1 @@
+"""Searches that nobody trained, of any size, for `load.py`."""

@@ -1,0 +1,111 @@
+"""Makes searches without training: a conductor decides, a formula reports, a journal is written."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from model.engine.report import Report, Status
+from tuner.conductor.conductor import Conductor
+from tuner.conductor.trial import Trial
+from tuner.home import Home
+from tuner.journal.events import (
+    Reported,
+    SearchBegun,
+    SessionBegun,
+    SessionEnded,
+    TrialBegun,
+    TrialEnded,
+)
+from tuner.journal.journal import Journal
+from tuner.space.data_facts import DataFacts
+from tuner.space.space import SearchSpace
+from tuner.space_file.load import load_space
+
+SPACE = """\
+name: load
+hyperparameters:
+  α_max: {log: [1e-4, 1e-1]}
+  T_warmup: {fraction_of: T_total, uniform: [0, 0.2]}
+  λ: {log: [1e-3, 1]}
+  β2: {choice: [0.95, 0.98, 0.99, 0.999]}
+  B: {choice: [8, 16]}
+model: {d_model: 16, n_layers: 1, n_heads: 2, context_length: 32, d_ff: 32}
+budget: {tokens: 27_000, reports: 9}
+confirm: {top: 2, seeds: 2}
+search: {trials: TRIALS, sampler: random, scheduler: asha, seed: SEED}
+"""
+FACTS = DataFacts(2_048, 3_500_000, 180_000, "d" * 64, "t" * 64)
+ENVIRONMENT = {
+    "device": "cpu: x", "dtype": "float32", "width": "any", "compiled": "no",
+    "trainer": "2", "torch": "2", "numpy": "2", "python": "3",
+}  # fmt: skip
+SLOTS = 8
+
+
+def space_of(folder: Path, trials: int, seed: int) -> tuple[SearchSpace, str]:
+    """Return a space and its text; its file is written to a folder."""
+    text = SPACE.replace("TRIALS", str(trials)).replace("SEED", str(seed))
+    path = folder / f"load-{trials}-{seed}.yaml"
+    path.write_text(text, encoding="utf-8")
+    return load_space(path), text
+
+
+def reported(trial: Trial, step: int) -> Report:
+    """Return a report of a trial: best near a learning rate of 0.01, NaN far above it."""
+    h, tokens = trial.spec.hyperparameters, step * trial.spec.tokens_per_step
+    loss = 3 + abs(math.log10(h.max_learning_rate / 0.01)) + 0.2 * abs(math.log10(h.weight_decay))
+    loss += 20_000 / (10_000 + tokens) + (trial.spec.seed % 1000) / 1e5
+    status = Status.FINISHED if step == h.total_steps else Status.TRAINING
+    if h.max_learning_rate > 0.05 and tokens > 6_000:
+        loss, status = math.nan, Status.DIVERGED
+    return Report(str(trial.number), status, step, tokens, loss, loss, 1.0, 0.01)
+
+
+def write_search(home: Home, name: str, trials: int, seed: int) -> int:
+    """Write the journal of a search, as its driver would; return the number of its reports.
+
+    Args:
+        home: home of the search.
+        name: name of the search.
+        trials: number of its trials, without retrainings.
+        seed: seed of the search.
+    """
+    folder = home.search(name)
+    folder.mkdir(parents=True)
+    space, text = space_of(home.root, trials, seed)
+    conductor = Conductor(space, FACTS, SLOTS)
+    journal = Journal.open(folder)
+    known = reports = 0
+    ended: set[int] = set()
+    with journal.together():
+        journal.append(SearchBegun(space, text, FACTS))
+        journal.append(SessionBegun(ENVIRONMENT, SLOTS, in_order=True, epoch=journal.epoch))
+        conductor.fill()
+        while True:
+            board = conductor.board
+            for number in range(known, len(board.trials)):
+                journal.append(TrialBegun.of_trial(board.trials[number]))
+            known = len(board.trials)
+            expected = conductor.expected
+            if expected is None:
+                break
+            trial = board.trials[expected[0]]
+            report = reported(trial, expected[1])
+            trial.times.append(journal.append(Reported(trial.number, report)))
+            conductor.report(trial.number, report)
+            reports += 1
+            if trial.outcome is not None:
+                journal.append(TrialEnded(trial.number, trial.outcome))
+                ended.add(trial.number)
+            conductor.fill()
+        conductor.close()
+        for trial in board.trials.values():
+            if trial.number not in ended and trial.outcome is not None:
+                journal.append(TrialEnded(trial.number, trial.outcome))
+        best = board.best
+        assert best is not None
+        summary = {"trials": float(trials), "best_val_loss": board.value(best)}
+        journal.append(SessionEnded("finished", summary, best.number, 0.0, [best.number]))
+    journal.close()
+    return reports

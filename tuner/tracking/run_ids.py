@@ -1,0 +1,51 @@
+"""Reads which run of a search is which trial from the SQLite file of a local store.
+
+MLflow has no function that reads some columns of a run. Of the tables this uses what a search by
+MLflow would use: `runs` that are active, and their `tags`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from tuner.tracking.tags import Tag
+
+_SQLITE = "sqlite:///"
+_TIMEOUT_SECONDS = 30.0  # for a lock of the database
+# newest first, so that of two runs of a trial the older one is kept, as among the records of MLflow
+_QUERY = """
+SELECT number.value, runs.run_uuid FROM runs
+JOIN tags AS parent ON parent.run_uuid = runs.run_uuid AND parent.key = ? AND parent.value = ?
+JOIN tags AS number ON number.run_uuid = runs.run_uuid AND number.key = ?
+WHERE runs.lifecycle_stage = 'active' ORDER BY runs.start_time DESC
+"""
+
+
+class NotReadable(Exception):  # noqa: N818 - the name states the problem
+    """The store is no SQLite file with the tables of MLflow; ask MLflow."""
+
+
+def read_run_ids(uri: str, parent_run: str) -> dict[int, str]:
+    """Return the runs of the trials of a search: number → run id.
+
+    Args:
+        uri: URI of the store.
+        parent_run: run id of the search.
+
+    Raises:
+        NotReadable: if the store cannot be read so.
+    """
+    path = Path(uri.removeprefix(_SQLITE))
+    if not uri.startswith(_SQLITE) or not path.is_file():
+        raise NotReadable
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            database.execute(f"PRAGMA busy_timeout = {round(1000 * _TIMEOUT_SECONDS)}")
+            rows = database.execute(_QUERY, (Tag.PARENT, parent_run, Tag.TRIAL)).fetchall()
+        if not all(str(run).isalnum() for _, run in rows):  # an id becomes a part of commands
+            raise NotReadable
+        return {int(number): str(run) for number, run in rows}
+    except (sqlite3.Error, ValueError, TypeError) as error:
+        raise NotReadable from error
