@@ -1,15 +1,16 @@
 """Trials that share their first updates: budgets of one trunk with the schedule `wsd`.
 
 The rate of `wsd` is constant between the warm-up and the cool-down, so trials that differ only in
-T_total, and in what follows from it, train the same updates up to the first of their cool-downs. The
-longest is the *trunk*. A *branch* is the ordinary trial of a shorter budget, which may begin from a
-state of the trunk instead of update 0: its numbers are the same bit for bit.
+T_total, and in what follows from it, train the same updates up to the first of their cool-downs.
+The longest is the *trunk*. A *branch* is the ordinary trial of a shorter budget, which may begin
+from a state of the trunk instead of update 0: its numbers are the same bit for bit.
 
 Source: Hägele et al. 2024, section 4 (arXiv:2405.18392).
 """
 
 from __future__ import annotations
 
+from model.spec.hyperparameters import Hyperparameters
 from model.spec.trial import TrialSpec
 
 # Rows that no update before the cool-down reads, if the schedule is wsd.
@@ -30,6 +31,13 @@ def last_shared_report(spec: TrialSpec) -> int:
     return max((step for step in spec.report_steps[:-1] if step <= begin), default=0)
 
 
+def differing_rows(h: Hyperparameters, other: Hyperparameters) -> list[str]:
+    """Return the rows that differ and that an update before the cool-down may read."""
+    prunes = h.target_sparsity or other.target_sparsity
+    free = _OF_COOL_DOWN if prunes else _OF_COOL_DOWN + _OF_PRUNING
+    return [name for name, value in h if name not in free and getattr(other, name) != value]
+
+
 def num_shared_updates(spec: TrialSpec, other: TrialSpec) -> int:
     """Return how many first updates two trials have in common, with their reports.
 
@@ -40,10 +48,8 @@ def num_shared_updates(spec: TrialSpec, other: TrialSpec) -> int:
         and rows that only a cool-down reads, or if the schedule is not `wsd`.
     """
     h, g = spec.hyperparameters, other.hyperparameters
-    if h.schedule != "wsd" or spec.continues or other.continues:
+    if h.schedule != "wsd" or spec.continues or other.continues or differing_rows(h, g):
         return 0
-    free = _OF_COOL_DOWN + (() if h.target_sparsity else _OF_PRUNING)
-    rows = g.model_copy(update={name: getattr(h, name) for name in free})
-    if other.model_copy(update={"hyperparameters": rows}).hash != spec.hash:
+    if other.model_copy(update={"hyperparameters": h}).hash != spec.hash:
         return 0
     return min(h.total_steps - h.cooldown_steps, g.total_steps - g.cooldown_steps)

@@ -21,7 +21,6 @@ from tuner.home import Home
 from tuner.report.learning_rates import draw_rates
 from tuner.space.conflicts import check_contexts, conflicts
 from tuner.space.data_facts import DataFacts
-from tuner.space.data_notes import data_notes
 from tuner.space.estimate import (
     ASSUMED_BYTES,
     confirmations,
@@ -30,7 +29,7 @@ from tuner.space.estimate import (
 )
 from tuner.space.first_draws import described
 from tuner.space.parameter import Choice, Parameter, symbol
-from tuner.space.remarks import remarks, searches_nothing, without_copies
+from tuner.space.remarks import data_notes, remarks, searches_nothing, without_copies
 from tuner.space.rungs import rungs
 from tuner.space.space import SearchSpace
 from tuner.terminal.tables import table
