@@ -112,7 +112,7 @@ def test_worker_on_which_trials_fail_in_a_row_is_left_out(others_fail: bool) -> 
         if others_fail:
             assert team.orders.failed(number + 1) is None
         else:
-            team.orders.taken(number + 1, 8, may_prune=False)
+            team.orders.taken(number + 1, 8)
         left_out.append(team.orders.failed(number))
         team.orders.stop(number, keep=False)
     assert left_out == ([None] * 4 if others_fail else [None, None, 0, None])
@@ -126,5 +126,5 @@ def test_a_report_ends_a_row_of_failures() -> None:
     for number in range(4):
         team.start(number, lane=0)
         if number == 2:
-            team.orders.taken(number, 8, may_prune=False)
+            team.orders.taken(number, 8)
         assert team.orders.failed(number) is None
