@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from model.spec.cool_down import differing_rows, last_shared_report
-from model.spec.hyperparameters import Hyperparameters
+from model.spec.hyperparameters import SYMBOL_TABLE, Hyperparameters
+from model.spec.symbol import FractionOf
 from model.spec.trial import TrialSpec
 from tuner.formatting import shown
 from tuner.space.data_facts import DataFacts
 from tuner.space.parameter import Value, symbol
 from tuner.space.space import SearchSpace
+
+_COOL_DOWN = SYMBOL_TABLE["cooldown_steps"]
+_ABOUT = 1.001  # budgets are rounded too
 
 
 def branch_specs(
@@ -19,7 +23,7 @@ def branch_specs(
     """Return the specification of a trial for each shorter budget, in ascending order.
 
     It is the ordinary one of a trial of this budget, with the trunk's T_warmup in updates and the
-    trunk's distance of reports.
+    trunk's distance of reports. A T_cooldown that is a share of T_total may be one update shorter.
 
     Args:
         space: space of the trunk.
@@ -34,8 +38,34 @@ def branch_specs(
             "hyperparameters": _like(ordinary.hyperparameters, trunk.hyperparameters),
             "report_tokens": trunk.report_tokens,
         }
-        specs.append(TrialSpec.model_validate({**dict(ordinary), **fields}))
+        spec = TrialSpec.model_validate({**dict(ordinary), **fields})
+        share = space.values(drawn).get("cooldown_steps", _COOL_DOWN.default)
+        if isinstance(share, FractionOf) and share.name == "total_steps":
+            spec = _from_report(spec, (1 - share.share) * tokens)
+        specs.append(spec)
     return specs
+
+
+def _from_report(spec: TrialSpec, tokens: float) -> TrialSpec:
+    """Let the cool-down begin one update later if a report lies there only by rounding.
+
+    With budgets that double and ten reports, 0.8 · T_total is a report. Both are rounded to
+    updates, and a cool-down that begins one update before the report would miss its state: the
+    branch would train a tenth of the longest budget again.
+
+    Args:
+        spec: specification of the branch.
+        tokens: tokens before the cool-down, not rounded.
+    """
+    h, steps = spec.hyperparameters, spec.report_steps[:-1]
+    begin = h.total_steps - h.cooldown_steps
+    if begin in steps or begin + 1 not in steps:
+        return spec
+    number = steps.index(begin + 1) + 1
+    if number * (spec.report_tokens - 1) > _ABOUT * tokens:  # report_tokens is rounded up
+        return spec
+    rows = h.model_copy(update={"cooldown_steps": h.cooldown_steps - 1})
+    return spec.model_copy(update={"hyperparameters": rows})
 
 
 def branch_tokens(space: SearchSpace, facts: DataFacts) -> int:
