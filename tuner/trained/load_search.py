@@ -86,6 +86,7 @@ def result_of(
         started=journaled.started_ms,
         space_text=journaled.space_text,
         environment=journaled.session.environment if journaled.session else {},
+        branches=board.branches,
         confirming=board.confirming,
         confirmation=confirmation,
         limit=end.limit if end else None,
