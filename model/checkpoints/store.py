@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -41,12 +41,14 @@ class SavedState(NamedTuple):
         spec_hash: hash of the specification that was in training.
         step: updates done.
         val_losses: validation losses of the reports so far.
+        spec: the specification as JSON, unchecked; empty if the file has none.
     """
 
     tensors: dict[str, Tensor]
     spec_hash: str
     step: int
     val_losses: list[float]
+    spec: Mapping[str, Any]
 
 
 def checkpoint_path(folder: Path, trial_id: str, step: int) -> Path:
@@ -63,7 +65,11 @@ def read(path: Path) -> SavedState:
     tensors, metadata = checkpoint.read(path)
     try:
         losses = [float(loss) for loss in metadata["val_losses"]]
-        return SavedState(tensors, str(metadata["spec_hash"]), int(metadata["step"]), losses)
+        spec = metadata.get("spec")
+        return SavedState(
+            tensors, str(metadata["spec_hash"]), int(metadata["step"]), losses,
+            spec if isinstance(spec, dict) else {},
+        )  # fmt: skip
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(f"{path} is a checkpoint, but not of a trial") from error
 
@@ -90,13 +96,19 @@ def read_newest(
     return None
 
 
-def prune(folder: Path, ref: CheckpointRef) -> None:
+def prune(folder: Path, ref: CheckpointRef, needed: Collection[int] = ()) -> None:
     """Delete the checkpoints of a trial that are older than the one before an update.
 
     Two remain up to the update, so that damage to the newest one does not lose the trial.
+
+    Args:
+        folder: folder of the store.
+        ref: trial and update.
+        needed: updates whose checkpoints remain, because other trials have yet to start from them.
     """
     for step in [step for step in _steps(folder / ref.trial_id) if step < ref.step][:-1]:
-        checkpoint_path(folder, ref.trial_id, step).unlink(missing_ok=True)
+        if step not in needed:
+            checkpoint_path(folder, ref.trial_id, step).unlink(missing_ok=True)
 
 
 def delete(folder: Path, trial_id: str) -> None:

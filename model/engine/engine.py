@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -200,10 +200,10 @@ class Engine:
                     active.slots[row] = None
         self._count_occupancy()
 
-    def prune_checkpoints(self, trial_id: str, step: int) -> None:
-        """Delete checkpoints older than the one before `step`, whose report the caller recorded."""
+    def prune_checkpoints(self, trial_id: str, step: int, needed: Collection[int] = ()) -> None:
+        """Delete checkpoints older than the one before `step`, but those of updates `needed`."""
         if self._checkpoint_dir is not None:
-            store.prune(self._checkpoint_dir, CheckpointRef(trial_id, step))
+            store.prune(self._checkpoint_dir, CheckpointRef(trial_id, step), needed)
 
     def delete_checkpoints(self, trial_id: str) -> None:
         """Delete all checkpoints of a trial that has been stopped."""

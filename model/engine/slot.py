@@ -13,6 +13,9 @@ Trained from random weights, trial C repeats A and B without reports, since othe
 these. Resumed from a checkpoint of B at update 200 it starts in the middle of the chain, and from
 one of A at update 100 right at the change to B. A checkpoint of A at update 150 does not belong to
 C at all: A's update 101 differs from B's.
+
+A trial without a chain may also resume from a checkpoint of another trial with the same first
+updates: a cool-down from its trunk (`model/spec/cool_down.py`).
 """
 
 from __future__ import annotations
@@ -22,12 +25,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from pydantic import ValidationError
 from torch import Tensor
 
 from model.checkpoints import store
 from model.checkpoints.store import CheckpointRef, SavedState
 from model.checkpoints.warm_start import initial_state
 from model.errors import CheckpointError
+from model.spec.cool_down import num_shared_updates
 from model.spec.schedules import ScheduleContext, learning_rate
 from model.spec.trial import TrialSpec
 
@@ -252,4 +257,16 @@ def _spec_index(chain: Sequence[TrialSpec], state: SavedState) -> int | None:
     for index, (spec, last_step) in enumerate(zip(chain, last_steps, strict=True)):
         if spec.hash == state.spec_hash:
             return index if state.step <= last_step else None
-    return None
+    return 0 if len(chain) == 1 and _is_shared(chain[0], state) else None
+
+
+def _is_shared(spec: TrialSpec, state: SavedState) -> bool:
+    """Return True if a checkpoint of another trial is also one of this specification."""
+    try:
+        other = TrialSpec.model_validate(state.spec)
+    except ValidationError:  # another version of this program wrote it
+        return False
+    is_report = state.step in spec.report_steps[:-1]
+    return other.hash == state.spec_hash and (
+        is_report and state.step <= num_shared_updates(spec, other)
+    )

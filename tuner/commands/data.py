@@ -22,7 +22,7 @@ from tuner.formatting import short_hash
 from tuner.home import Home
 from tuner.space.conflicts import check_contexts
 from tuner.space.data_facts import DataFacts
-from tuner.space.data_notes import data_notes
+from tuner.space.remarks import data_notes
 from tuner.space.space import SearchSpace
 from tuner.terminal.progress import show_progress
 from tuner.terminal.tables import table

@@ -83,6 +83,10 @@ def run_search(options: argparse.Namespace) -> int:
             "best_run": result.run_ids.get(best.number),
             "hyperparameters": best.spec.hyperparameters.model_dump(),
             "architecture": best.spec.architecture.model_dump(),
+            "budgets": [
+                {"tokens": n, "trial": t.number, result.metric: t.objective(result.metric)}
+                for n, t in result.best_by_budget.items()
+            ],
             **with_counts(result.summary()),
             "confirmation": result.confirmation.as_json if result.confirmation else None,
             "advice": result.advice,

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any, cast
 
 from rich.console import Console
@@ -34,13 +35,13 @@ from tuner.journal.claim import is_running
 from tuner.journal.journal import read_journal, short_digest
 from tuner.journal.journaled_search import JournaledSearch
 from tuner.space.parameter import symbol
-from tuner.space.settings import target_text
+from tuner.space.settings import Budget, target_text
 from tuner.terminal.console import PlainConsole
 from tuner.terminal.groups import print_groups
 from tuner.terminal.tables import table
 from tuner.tracking.metrics import with_counts
 from tuner.tracking.record import Record
-from tuner.tracking.records import SearchRecord, TrialRecord
+from tuner.tracking.records import SearchRecord, TrialRecord, drawn
 from tuner.tracking.tags import JOURNAL_FILE, Tag
 
 # Derived from other parameters: in the table they would repeat them.
@@ -74,7 +75,8 @@ def run_show(options: argparse.Namespace) -> int:
     else:
         search = current(record.search(options.search), home)
         known = journaled(home, search.name)
-        value = print_search(results, record, search, known.space.searched_names if known else None)
+        names, budget = (known.space.searched_names, known.space.budget) if known else (None, None)
+        value = print_search(results, record, search, names, budget)
         if known and known.space.proxy:
             results.print(known.space.proxy_text(known.facts.vocab_size), highlight=False)
         rows = [_flat(trial) for trial in value["trials"]]
@@ -197,28 +199,38 @@ def _progress(trial: TrialRecord) -> tuple[bool, int]:
 
 
 def print_search(
-    console: Console, record: Record, search: SearchRecord, names: Sequence[str] | None = None
+    console: Console,
+    record: Record,
+    search: SearchRecord,
+    names: Sequence[str] | None = None,
+    budget: Budget | None = None,
 ) -> dict[str, Any]:
     """Print the trials of a search with their searched hyperparameters.
 
     Finished trials come first, the best one on top, then the others, the furthest trained on top.
 
-    Trials of the confirmation come last, ordered by the trials that they confirm.
+    Shorter budgets follow, from the longest, and trials of the confirmation come last, ordered by
+    the trials that they confirm.
 
     Args:
         console: output.
         record: tracking store.
         search: record of the search.
         names: searched parameters; None for those in which the trials differ.
+        budget: budgets of the trials, if they are known.
 
     Returns:
         The object of --json.
     """
     trials = record.trials(search)
-    searched = [t for t in trials if t.confirms is None]
+    searched = drawn(trials)
     names = _varied(trials, searched) if names is None else names
     ranked = sorted(searched, key=lambda t: (*_progress(t), t.rank(search.metric)))
     confirming = [t for t in trials if t.confirms is not None]
+    branches = [t for t in trials if t.confirms is None and t not in searched]
+    ranked += sorted(
+        branches, key=lambda t: (*_progress(t), -t.budget_tokens, t.rank(search.metric))
+    )
     ranked += sorted(confirming, key=lambda t: (cast(int, t.confirms), t.number))
     console.print(
         table(
@@ -228,7 +240,7 @@ def print_search(
                 [
                     t.number,
                     _loss(t, search.metric),
-                    _status(t),
+                    _status(t, t in branches),
                     *(number_in(t.parameters.get(name, "")) for name in names),
                     short_run(t.run_id),
                 ]
@@ -238,6 +250,11 @@ def print_search(
             ["run", *map(symbol, reversed(names[2:])), "outcome"],
         )
     )
+    best = _best_of_budgets([*searched, *branches], search.metric, budget)
+    if best:
+        values = [f"{_loss(t, search.metric)} after {n:,} tokens" for n, t in best.items()]
+        text = f"Best {search.metric} of each budget: {listed(values, 'and')}."
+        console.print(text, highlight=False, soft_wrap=True)
     start, journal = search.tags.get(Tag.INIT_FROM), search.tags.get(Tag.JOURNAL)
     if start:
         console.print(f"All trials started from {start}.", highlight=False)
@@ -252,6 +269,10 @@ def print_search(
         "init_from": start,
         "status": search.status,
         "best_run": search.best_run,
+        "budgets": [
+            {"tokens": n, "trial": t.number, "run": t.run_id, search.metric: t.loss(search.metric)}
+            for n, t in best.items()
+        ],
         "trials": [
             {
                 "trial": t.number,
@@ -272,8 +293,26 @@ def _numbers(metrics: Mapping[str, float]) -> dict[str, float]:
     return {k: v for k, v in with_counts(metrics).items() if v == v}  # noqa: PLR0124 - NaN
 
 
-def _status(trial: TrialRecord) -> str:
+def _best_of_budgets(
+    trials: Sequence[TrialRecord], metric: str, budget: Budget | None
+) -> dict[int, TrialRecord]:
+    """Return the best finished trial of each of several budgets, the shortest first."""
+    best: dict[int, TrialRecord] = {}
+    if budget is None or budget.tokens is None or not budget.shorter:
+        return best
+    for tokens, up_to in pairwise((*budget.shorter, budget.tokens, math.inf)):
+        fit = [t for t in trials if t.status == "finished" and tokens <= t.budget_tokens < up_to]
+        if fit:
+            best[int(tokens)] = min(fit, key=lambda t: t.rank(metric))
+    return best
+
+
+def _status(trial: TrialRecord, is_branch: bool = False) -> str:
     """Return how a trial ended, and its relation to another trial."""
+    if is_branch:
+        return (
+            f"{trial.status} after {trial.budget_tokens:,} tokens, cooled down from {trial.parent}"
+        )
     if trial.confirms is not None:
         return f"{trial.status}, confirms {trial.confirms}"
     if trial.parent is not None:

@@ -24,7 +24,7 @@ from tuner.home import Home
 from tuner.secrets import without_user_info
 from tuner.space.objective import sign_of
 from tuner.tracking.record import Record
-from tuner.tracking.records import SearchRecord
+from tuner.tracking.records import SearchRecord, drawn
 from tuner.tracking.tags import Tag
 
 _FIRST_PORT = 5000
@@ -174,7 +174,7 @@ def trials_page(search: SearchRecord) -> str:
 
 def comparison_page(record: Record, search: SearchRecord) -> str | None:
     """Return the path of the page that compares the best trials; None if there are fewer than 2."""
-    trials = [trial for trial in record.trials(search) if trial.confirms is None]
+    trials = drawn(record.trials(search))
     best = sorted(trials, key=lambda trial: trial.rank(search.metric))[:_COMPARED]
     if len(best) < 2:
         return None

@@ -21,7 +21,6 @@ from tuner.home import Home
 from tuner.report.learning_rates import draw_rates
 from tuner.space.conflicts import check_contexts, conflicts
 from tuner.space.data_facts import DataFacts
-from tuner.space.data_notes import data_notes
 from tuner.space.estimate import (
     ASSUMED_BYTES,
     confirmations,
@@ -30,7 +29,7 @@ from tuner.space.estimate import (
 )
 from tuner.space.first_draws import described
 from tuner.space.parameter import Choice, Parameter, symbol
-from tuner.space.remarks import remarks, searches_nothing, without_copies
+from tuner.space.remarks import data_notes, remarks, searches_nothing, without_copies
 from tuner.space.rungs import rungs
 from tuner.space.space import SearchSpace
 from tuner.terminal.tables import table
@@ -311,7 +310,8 @@ def _scheduler(space: SearchSpace) -> str:
     name, eta = search.scheduler, search.reduction_factor
     rungs = f"one in {eta} trials is promoted at each rung ({_rungs(space)})"
     description = {
-        "none": "each trial trains to its end",
+        "none": "each trial trains to its end"
+        + "".join(f", cooled down for {tokens:,} tokens too" for tokens in space.budget.shorter),
         "asha": f"{rungs}, the others are "
         + ("paused until they are among the best" if search.asha == "promote" else "stopped"),
         "hyperband": f"{rungs}, in brackets that start at different rungs",

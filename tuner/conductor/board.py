@@ -95,9 +95,9 @@ class Board:
         self._recent.append((now, tokens))
         while self._recent[1][0] < now - _RATE_WINDOW_SECONDS:
             self._recent.popleft()
-        if trial.confirms is None:
+        if trial.is_searched:
             self._record_leader(trial)
-        if trial.has_finished and trial.confirms is None:
+        if trial.has_finished and trial.is_searched:
             self._num_finished += 1
             first = self._best_finished
             if self.rank(trial) < (math.inf if first is None else self.rank(first)):
@@ -158,8 +158,13 @@ class Board:
 
     @property
     def searched(self) -> list[Trial]:
-        """Trials of the search itself, without those that confirm."""
-        return [t for t in self.trials.values() if t.confirms is None]
+        """Trials of the search itself, without those that confirm others or cool down."""
+        return [t for t in self.trials.values() if t.is_searched]
+
+    @property
+    def branches(self) -> list[Trial]:
+        """Shorter budgets of the trials of the search."""
+        return [t for t in self.trials.values() if t.is_cool_down]
 
     @property
     def confirming(self) -> list[Trial]:
@@ -219,7 +224,7 @@ class Board:
         over = self.ended + self.paused
         mean_tokens = self._expected_tokens / self.num_trials
         if len(over) >= max(1, self.num_trials // 3):
-            mean_tokens = sum(t.tokens for t in over) / len(over)
+            mean_tokens = sum(t.tokens - t.shared_tokens for t in over) / len(over)
         # The first trial and retrainings run to the end of their budgets, and a trial beyond the
         # mean probably does.
         remaining = sum(
@@ -244,4 +249,4 @@ class Board:
 
     def _always_ends(self, trial: Trial) -> bool:
         is_first = trial.number == 0 and self._defaults == "full"
-        return is_first or trial.confirms is not None
+        return is_first or not trial.is_searched

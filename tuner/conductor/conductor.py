@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from model.engine.report import Report, Status
 from model.spec.trial import Continues, TrialSpec
 from tuner.conductor.board import Board
 from tuner.conductor.clock import CLOCKS, TOKENS
 from tuner.conductor.confirmation import Confirmation
+from tuner.conductor.cool_downs import CoolDowns, first_job
 from tuner.conductor.job import Job, Lane, resume_job
 from tuner.conductor.outcome import DIVERGED, FINISHED, Outcome
 from tuner.conductor.retraining import conclude, missing_pairs, retraining_of
@@ -28,6 +29,7 @@ from tuner.conductor.trial import Trial
 from tuner.samplers.sampler import Sampler
 from tuner.schedulers.registry import SCHEDULERS
 from tuner.schedulers.scheduler import RULES, Branch, Decision, Resume, SchedulerContext
+from tuner.space.cool_down import branch_specs
 from tuner.space.data_facts import DataFacts
 from tuner.space.estimate import expected_tokens
 from tuner.space.parameter import Value
@@ -87,6 +89,7 @@ class Conductor:
         # so that no lane trains a job before the report that led to the job.
         self._now = 0
         self._num_suggested = 0  # trials that the sampler suggested
+        self._cool_downs = CoolDowns()
         # Trials ended or paused since the best one improved. Paused trials count, because the
         # promoting schedulers pause trials instead of stopping them: counting only ended trials
         # would never use up `patience`.
@@ -102,7 +105,7 @@ class Conductor:
         tokens = expected_tokens(space, facts)[1]
         confirm = space.num_finalists, space.confirm.seeds
         self.board = Board(
-            space.objectives, space.search.trials, tokens, confirm, space.search.defaults,
+            space.objectives, _num_trials(space), tokens, confirm, space.search.defaults,
             in_flops=space.budget.flops is not None,
         )  # fmt: skip
         self.space = space
@@ -115,7 +118,7 @@ class Conductor:
         self.space = space
         added = range(len(self._lanes), slots)
         self._lanes += [Lane(index, self._now) for index in added]
-        self.board.num_trials = max(space.search.trials, len(self.board.trials))
+        self.board.num_trials = max(_num_trials(space), len(self.board.trials))
         self.limit, self.confirmation, self.board.winner = None, None, None
         self.board.confirm = space.num_finalists, space.confirm.seeds
         self._without_gain = 0
@@ -123,13 +126,13 @@ class Conductor:
         self._sampler = Sampler(space, *self._lengths)
         parameters = {p.label: p for p in space.searched}
         for trial in self.board.trials.values():
-            if trial.confirms is None and all(
+            if trial.is_searched and all(
                 label in parameters and parameters[label].contains(value)
                 for label, value in trial.draw.items()
             ):
-                self._sampler.restore(trial.number, trial.draw)
+                self._sampler.restore(self._key_of(trial.number), trial.draw)
                 if trial.outcome is not None or trial.is_paused:
-                    self._sampler.observe(trial.number, self.board.observation(trial))
+                    self._observe(trial)
 
     # jobs --------------------------------------------------------------------------------------
 
@@ -148,13 +151,20 @@ class Conductor:
             lane.job, lane.clock = job, max(lane.clock, self._now)
             spec = self.board.trials[job.number].spec
             lane.trains_at = lane.clock + self._clock.per_job
-            lane.tokens_before = job.after * spec.tokens_per_step
+            after = max(job.after, self.board.trials[job.number].shared_step)
+            lane.tokens_before = after * spec.tokens_per_step
             lane.per_token = self._clock.per_token(spec)
             yield job
 
     def _next(self, lane: int) -> Job | None:
         """Return the next job of the search or, if the search has none left, to confirm it."""
         while self.limit is None:
+            if (branch := self._cool_downs.next()) is not None:
+                # before new trials, so that no more states of trunks are kept than necessary
+                trial = self._add_cool_down(branch.trunk, branch.spec)
+                if (job := self._begin(trial, lane)) is not None:
+                    return job
+                continue
             choice = self._scheduler.choose(may_start=self._may_start)
             if choice is None:
                 break
@@ -166,13 +176,18 @@ class Conductor:
             if isinstance(choice, Branch):
                 trial, parent = self._add_branch(choice), self.board.trials[choice.parent]
                 return Job(trial.number, lane, parent.step, (parent.number, parent.step))
-            trial = self._add_new()
-            first = self._by_hash.setdefault(trial.spec.hash, trial.number)
-            if first == trial.number:
-                return self._first_job(trial, lane)
-            trial.outcome = Outcome.same_as(first)
-            self._end(trial)
+            if (job := self._begin(self._add_new(), lane)) is not None:
+                return job
         return self._next_confirmation(lane)
+
+    def _begin(self, trial: Trial, lane: int) -> Job | None:
+        """Return the first job of a trial; None if it equals an earlier one, which ends it."""
+        first = self._by_hash.setdefault(trial.spec.hash, trial.number)
+        if first == trial.number:
+            return self._first_job(trial, lane)
+        trial.outcome = Outcome.same_as(first)
+        self._end(trial)
+        return None
 
     @property
     def _may_start(self) -> bool:
@@ -184,12 +199,32 @@ class Conductor:
         number = len(self.board.trials)
         draw = self._restored.draws.get(number)
         if draw is None:
-            draw = self._sampler.suggest(number)
+            draw = self._sampler.suggest(self._key_of(number))
         else:
-            self._sampler.restore(number, draw)
+            self._sampler.restore(self._key_of(number), draw)
         self._num_suggested += 1
         spec = self.space.spec(draw, self._facts, self.space.search.seed)
         return self._add(Trial(number, spec, draw))
+
+    def _add_cool_down(self, trunk: int, spec: TrialSpec) -> Trial:
+        """Add a trial for a shorter budget; neither sampler nor scheduler is told of it."""
+        source = self.board.trials[trunk]
+        number, is_whole = len(self.board.trials), bool(source.reused)
+        trial = Trial(number, spec, source.draw, parent=trunk, is_whole=is_whole)
+        self.board.add(trial)
+        return trial
+
+    def _key_of(self, number: int) -> int:
+        """Return the number of a drawn trial among those that the sampler suggests.
+
+        So a list of budgets draws what its longest budget draws alone.
+        """
+        if not self.space.budget.shorter:
+            return number
+        return sum(trial.number < number for trial in self.board.searched)
+
+    def _observe(self, trial: Trial) -> None:
+        self._sampler.observe(self._key_of(trial.number), self.board.observation(trial))
 
     def _add_branch(self, branch: Branch) -> Trial:
         """Add a trial that continues from another's checkpoint with other hyperparameters."""
@@ -215,17 +250,29 @@ class Conductor:
             trial.reused = self._restored.reused.get(trial.number, ())
         elif self._find:
             trial.reused = self._find(trial.spec.hash)
+        if trial.parent is not None and trial.is_cool_down and not trial.reused:
+            return first_job(trial, self.board.trials[trial.parent], lane)
+        if trial.is_searched and self.space.budget.shorter:
+            specs = branch_specs(self.space, trial.spec, trial.draw, self._facts)
+            self._cool_downs.add(trial, specs)
         return Job(trial.number, lane, reports=trial.reused)
 
     @property
     def under_way(self) -> list[Job]:
         """Jobs in the lanes, each continuing from the newest report of its trial."""
-        jobs = [lane.job for lane in self._lanes if lane.job is not None]
-        trials = [self.board.trials[job.number] for job in jobs]
-        return [
-            resume_job(trial, job.lane) if trial.reports else job
-            for trial, job in zip(trials, jobs, strict=True)
-        ]
+        return [self._continued(lane.job) for lane in self._lanes if lane.job is not None]
+
+    def _continued(self, job: Job) -> Job:
+        trial = self.board.trials[job.number]
+        if trial.step > trial.shared_step or (trial.reports and job.source is None):
+            return resume_job(trial, job.lane)
+        return replace(job, after=max(job.after, trial.step))  # it has no state of its own yet
+
+    def needed(self, number: int) -> set[int]:
+        """Return the updates of a trial's states from which other jobs have yet to begin."""
+        sources = (job.source for job in self.under_way if job.source is not None)
+        steps = {step for source, step in sources if source == number}
+        return steps | self._cool_downs.needed(number)
 
     @property
     def is_over(self) -> bool:
@@ -260,6 +307,7 @@ class Conductor:
         # `max`, because a driver may take reports as they come, not by the clocks.
         self._now = max(self._now, lane.clock_at(report.tokens))
         has_improved = self.board.record_report(number, report)
+        self._cool_downs.take_report(trial)
         decision = self._decide(trial, report)
         if decision is not Decision.CONTINUE:
             lane.job, lane.clock = None, self._now
@@ -278,6 +326,11 @@ class Conductor:
             return Decision.STOP
         if trial.confirms is not None:
             return Decision.CONTINUE
+        if trial.is_cool_down:
+            if self.limit is None:
+                return Decision.CONTINUE
+            trial.outcome = Outcome.stopped(len(trial.reports))
+            return Decision.STOP
         spent = self.board.spent(trial, report.tokens)
         decision = self._scheduler.judge(trial.number, spent, self.board.rank(trial))
         if self.limit is not None:
@@ -286,9 +339,10 @@ class Conductor:
         trial.is_paused = decision is Decision.PAUSE
         if decision is Decision.STOP:
             trial.outcome = Outcome.stopped(len(trial.reports))
+            self._drop_cool_downs(trial)
         if decision is not Decision.CONTINUE:
             self._without_gain += 1
-            self._sampler.observe(trial.number, self.board.observation(trial))
+            self._observe(trial)
         return decision
 
     def fail(self, number: int, reason: str) -> None:
@@ -308,12 +362,20 @@ class Conductor:
 
     def _end(self, trial: Trial) -> None:
         """Tell scheduler and sampler that a trial of the search will not report again."""
-        if trial.confirms is None:
+        if trial.is_searched:
             value = self.board.rank(trial) if trial.has_finished else None
             spent = self.board.spent(trial, trial.tokens)
             self._scheduler.end(trial.number, spent, value)
-            self._sampler.observe(trial.number, self.board.observation(trial))
+            self._observe(trial)
             self._without_gain += 1
+            self._drop_cool_downs(trial)
+
+    def _drop_cool_downs(self, trunk: Trial) -> None:
+        """Forget the branches that an ended trial did not reach."""
+        never = self._cool_downs.end(trunk.number)
+        if trunk.is_duplicate:  # of a trial that has them
+            never = len(self.space.budget.shorter)
+        self.board.num_trials -= never
 
     def _lane_of(self, number: int) -> Lane:
         return next(s for s in self._lanes if s.job is not None and s.job.number == number)
@@ -343,3 +405,8 @@ class Conductor:
         if self.is_over:
             self.confirmation = conclude(self.board, self.space)
         return None
+
+
+def _num_trials(space: SearchSpace) -> int:
+    """Return the number of trials before the confirmation, those of shorter budgets included."""
+    return space.search.trials * (1 + len(space.budget.shorter))

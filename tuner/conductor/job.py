@@ -19,7 +19,8 @@ class Job:
         after: step of the trial's newest report that was taken, or of its parent's checkpoint; 0
             before the first report.
         source: trial and step of the checkpoint to continue from; None: train from the start.
-        reports: reports of an equal trial, to be reused instead of training.
+        reports: reports of an equal trial, to be reused instead of training; or with `source`,
+            reports up to that checkpoint, to be sent before training.
     """
 
     number: int

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from model.engine.report import Report, Status
+from model.spec.cool_down import last_shared_report
 from model.spec.trial import TrialSpec
 from tuner.conductor.outcome import Outcome, OutcomeKind
 from tuner.formatting import metric_text, number, shown
@@ -29,8 +30,10 @@ class Trial:
         is_paused: True while the trial waits to be resumed, or after the search ended without
             resuming it (then `outcome` is set too).
         reused: reports of an equal finished trial, taken instead of training.
-        parent: number of the trial whose checkpoint this trial continues from.
+        parent: number of the trial whose checkpoint this trial continues from; of a cool-down,
+            its trunk.
         confirms: number of the trial whose configuration this trial repeats with a fresh seed.
+        is_whole: True if a cool-down trains from update 0, because its trunk was reused.
     """
 
     number: int
@@ -43,6 +46,7 @@ class Trial:
     reused: Sequence[Report] = ()
     parent: int | None = None
     confirms: int | None = None
+    is_whole: bool = False
 
     def __repr__(self) -> str:
         outcome = self.outcome or ("paused" if self.is_paused else "in training")
@@ -70,15 +74,40 @@ class Trial:
         return tokens * round(self.spec.architecture.flops_per_token)
 
     @property
+    def is_cool_down(self) -> bool:
+        """True if the trial is a shorter budget of a drawn trial, its `parent`.
+
+        Its specification does not say so: it is that of any trial with this budget.
+        """
+        return self.parent is not None and self.spec.continues is None
+
+    @cached_property
+    def shared_step(self) -> int:
+        """Update of the trunk's report from which a cool-down begins; 0 for other trials."""
+        return last_shared_report(self.spec) if self.is_cool_down else 0
+
+    @property
+    def shared_tokens(self) -> int:
+        """Training tokens of the trunk up to the report from which a cool-down begins."""
+        return self.shared_step * self.spec.tokens_per_step
+
+    @property
+    def is_searched(self) -> bool:
+        """True if sampler or scheduler chose the trial: it neither confirms nor cools down."""
+        return self.confirms is None and not self.is_cool_down
+
+    @property
     def tokens_before(self) -> int:
         """Training tokens of the parent up to the checkpoint that this trial continues from."""
         start = self.spec.continues if self.parent is not None else None
-        return start.step * self.spec.tokens_per_step if start else 0
+        step = start.step if start else 0 if self.is_whole else self.shared_step
+        return step * self.spec.tokens_per_step
 
     @property
     def tokens_trained(self) -> int:
         """Training tokens that the search spent on this trial."""
-        return 0 if self.reused or not self.reports else self.tokens - self.tokens_before
+        # the first reports of a cool-down are copies of the trunk's
+        return 0 if self.reused else max(0, self.tokens - self.tokens_before)
 
     @cached_property
     def report_steps(self) -> list[int]:

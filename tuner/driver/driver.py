@@ -306,15 +306,14 @@ class Driver:
         trial = self._board.trials[number]
         trial.times.append(time_ms)
         decision = self.conductor.report(number, report)
-        leads = trial.confirms is None and self._board.leads(trial)
+        leads = trial.is_searched and self._board.leads(trial)
         for observer in self._observers:
             observer.reported(trial, report, time_ms, leads=leads)
-        # no checkpoint is deleted that a job has yet to start from
-        sources = (job.source for job in self.conductor.under_way if job.source is not None)
-        may_prune = all(source != number or at >= report.step for source, at in sources)
-        self._orders.taken(number, report.step, may_prune=may_prune)
+        needed = self.conductor.needed(number)  # checkpoints that a job has yet to start from
+        self._orders.taken(number, report.step, needed)
         if decision is not Decision.CONTINUE or self.halted:
-            self._stop(number, keep=decision is not Decision.STOP or trial.has_finished)
+            is_kept = decision is not Decision.STOP or trial.has_finished or bool(needed)
+            self._stop(number, keep=is_kept)
         if trial.outcome is not None:
             self._end_trial(trial, trial.outcome)
         self._fill()
@@ -324,7 +323,7 @@ class Driver:
         self._journal.append(TrialFailed(number, reason))
         self.conductor.fail(number, reason)
         left_out = self._orders.failed(number)
-        self._stop(number, keep=False)
+        self._stop(number, keep=bool(self.conductor.needed(number)))
         if left_out is not None:
             self._changes.move_trials(
                 left_out, f"left out, since trials in a row failed on it alone ({reason})"

@@ -245,8 +245,8 @@ class DashboardObserver(SearchObserver):
         self._copy(trial)
 
     def _copy(self, trial: Trial) -> None:
-        # A trial that confirms another repeats its draw, so the study does not get it.
-        if trial.outcome and trial.confirms is None and trial.reports:
+        # Trials that confirm or cool down repeat draws, so the study does not get them.
+        if trial.outcome and trial.is_searched and trial.reports:
             observation = self._conductor.board.observation(trial)
             frozen = study_trial(self._conductor.space, trial.draw, observation)
             self._store.add(trial.number, frozen)

@@ -33,7 +33,7 @@ from tuner.names import check_name, check_new_name
 from tuner.notify.notifier import notified
 from tuner.notify.receivers import Receiver, receivers_of
 from tuner.results.result import SearchResult
-from tuner.space.data_notes import data_notes
+from tuner.space.remarks import data_notes
 from tuner.space.space import SearchSpace
 from tuner.storage.mirror import mirroring, restore
 from tuner.storage.storage import Storage

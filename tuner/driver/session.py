@@ -131,9 +131,12 @@ def _store_problem(step: Callable[[], None]) -> str | None:
 
 
 def _kept_trials(result: SearchResult, board: Board) -> list[Trial]:
-    """Return the trials whose checkpoints are kept: the winner, and the best of the search."""
+    """Return the trials whose checkpoints are kept: the winner, and the best of the search.
+
+    And the best of each shorter budget.
+    """
     best = board.trials[result.best.number]
-    others = board.ranked[: result.space.search.keep]
+    others = [*board.ranked[: result.space.search.keep], *result.best_by_budget.values()]
     return [best, *(trial for trial in others if trial.number != best.number)]
 
 
@@ -237,6 +240,7 @@ def _result(
         started=context.journal.begun_ms,
         space_text=context.space_text,
         environment=training.environment,
+        branches=board.branches,
         confirming=board.confirming,
         confirmation=conductor.confirmation,
         limit=conductor.limit,

@@ -134,5 +134,5 @@ class FollowedSearch:
             observer.trial_started(trial, event.time_ms, event.environment)
         elif isinstance(event, Reported):
             trial = board.trials[event.number]
-            leads = trial.confirms is None and board.leads(trial)
+            leads = trial.is_searched and board.leads(trial)
             observer.reported(trial, event.report, event.time_ms, leads=leads)

@@ -238,7 +238,7 @@ def table(series: ReportData) -> tuple[list[str], list[TrialCells]]:
                 _run_cell(result.run_ids.get(trial.number)),
             ),
         )
-        for trial in chain(series.trials, result.confirming)
+        for trial in chain(series.trials, result.branches, result.confirming)
     ]
     return heads, rows
 
@@ -252,7 +252,9 @@ def _outcome(trial: Trial) -> str:
     text = str(trial.outcome or "unfinished")
     if trial.reused and not trial.is_duplicate:
         text += ", reused"
-    if trial.parent is not None:
+    if trial.is_cool_down:
+        text += f" after {trial.spec.budget_tokens:,} tokens, cooled down from trial {trial.parent}"
+    elif trial.parent is not None:
         text += f", continued trial {trial.parent}"
     return text if trial.confirms is None else f"{text}, confirms {trial.confirms}"
 

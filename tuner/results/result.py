@@ -28,7 +28,7 @@ class SearchResult:
         name: name of the search.
         space: the searched space, with the changes of a resumed search.
         metric: the objective.
-        trials: trials of the search by number, without those that confirm others.
+        trials: drawn trials of the search by number: those of the longest budget.
         best: the best trial; the confirmed winner if there is one.
         run_ids: trial number → MLflow run.
         experiment_id: of MLflow.
@@ -40,6 +40,7 @@ class SearchResult:
         started: time of the start, in milliseconds since the epoch.
         space_text: text of the space file.
         environment: device and versions.
+        branches: trials of the shorter budgets, cooled down from the states of the trials.
         confirming: trials that retrained others with fresh seeds.
         confirmation: conclusion of these retrainings.
         limit: name of the limit that ended the search, if one did.
@@ -65,6 +66,7 @@ class SearchResult:
     started: int = 0
     space_text: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
+    branches: list[Trial] = field(default_factory=list)
     confirming: list[Trial] = field(default_factory=list)
     confirmation: Confirmation | None = None
     limit: str | None = None
@@ -100,16 +102,34 @@ class SearchResult:
         return self.space.objective.rank(trial.objective(self.metric))
 
     @property
+    def best_by_budget(self) -> dict[int, Trial]:
+        """Budget in tokens → its best finished trial, in ascending order; empty for one budget."""
+        best: dict[int, Trial] = {}
+        for tokens in self.space.budget.shorter:
+            trials = [t for t in self.branches if t.has_finished and self.budget_of(t) == tokens]
+            if trials:
+                best[tokens] = min(trials, key=self.rank)
+        longest = self.space.budget.tokens
+        if best and longest is not None and self.best.has_finished:
+            best[longest] = self.best
+        return best
+
+    def budget_of(self, trial: Trial) -> int:
+        """Return the one of `budget.tokens` that a trial trains for; updates round it up."""
+        budgets = (*self.space.budget.shorter, self.space.budget.tokens or 0)
+        return max(tokens for tokens in budgets if tokens <= trial.spec.budget_tokens)
+
+    @property
     def tokens_spent(self) -> int:
-        """Training tokens of all trials."""
-        return sum(trial.tokens_trained for trial in self.trials)
+        """Training tokens of all trials and branches."""
+        return sum(trial.tokens_trained for trial in (*self.trials, *self.branches))
 
     @property
     def tokens_full(self) -> int:
-        """Training tokens of all trials without early stopping."""
+        """Training tokens of all trials and branches without early stopping."""
         return sum(
             trial.spec.budget_tokens - trial.tokens_before
-            for trial in self.trials
+            for trial in (*self.trials, *self.branches)
             if not trial.reused
         )
 
@@ -123,7 +143,7 @@ class SearchResult:
         """Trial → seconds from the start of the search to each of its reports."""
         return {
             trial.number: [(time - self.started) / 1000 for time in trial.times]
-            for trial in (*self.trials, *self.confirming)
+            for trial in (*self.trials, *self.branches, *self.confirming)
         }
 
     def summary(self) -> dict[str, float]:
@@ -143,6 +163,8 @@ class SearchResult:
             "wall_seconds": self.wall_seconds,
             "training_share": self.training_share,
         }
+        for tokens, trial in self.best_by_budget.items():
+            numbers[f"{self.metric}_after_{tokens}_tokens"] = trial.objective(self.metric)
         if self.confirmation is not None and self.confirmation.winner is not None:
             numbers[f"confirmed_{self.metric}"] = self.confirmation.winner.mean
         return {name: float(value) for name, value in numbers.items() if value < float("inf")}
@@ -159,7 +181,7 @@ class SearchResult:
         """Return a row for each report of each trial, with all its metrics and its time."""
         from tuner.results.frames import curves_frame
 
-        return curves_frame((*self.trials, *self.confirming), self.times)
+        return curves_frame((*self.trials, *self.branches, *self.confirming), self.times)
 
     def to_study(self) -> optuna.Study:
         """Return the trials as an Optuna study in memory; stopped trials are pruned, with curves.

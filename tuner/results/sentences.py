@@ -10,7 +10,7 @@ from rich.text import Text
 
 from tuner.conductor.confirmation import summary
 from tuner.conductor.trial import Trial
-from tuner.formatting import clock, counted
+from tuner.formatting import clock, counted, listed
 from tuner.results.comparison import (
     compare_with_defaults,
     cut_leader,
@@ -29,7 +29,8 @@ def summary_texts(result: SearchResult) -> list[Text]:
     """Return the gain, the confirmation, the cost and the endings, a line of text each."""
     # several objectives have no single best trial, and no confirmation
     gain = _gain(result) if len(result.space.objectives) == 1 else []
-    return [*gain, *_confirmation(result), *_cost(result), *_endings(result)]
+    budgets = _budgets(result)
+    return [*gain, *budgets, *_confirmation(result), *_cost(result), *_endings(result)]
 
 
 def summary_sentences(result: SearchResult) -> list[str]:
@@ -110,6 +111,27 @@ def _translation(best: Trial) -> list[Text]:
     score = "" if last.bleu is None else f"; BLEU {last.bleu:.1f} with greedy decoding"
     return [
         Text(f"It predicts {100 * last.token_accuracy:.1f} % of the target's tokens right{score}.")
+    ]
+
+
+def _budgets(result: SearchResult) -> list[Text]:
+    """Name the best trial of each budget, and say what the shorter ones cost."""
+    best, metric = result.best_by_budget, result.metric
+    if not best:
+        return []
+    values = [
+        f"{trial.objective(metric):.4f} after {tokens:,} tokens (trial {trial.number})"
+        for tokens, trial in best.items()
+    ]
+    count = len(result.branches)
+    spent = sum(trial.tokens_trained for trial in result.branches)
+    alone = sum(trial.tokens for trial in result.branches)
+    return [
+        Text(f"Best {metric} of each budget: {listed(values, 'and')}."),
+        Text(
+            f"The shorter budgets took {spent:,} tokens for {counted(count, 'trial')}, cooled down "
+            f"from states of longer ones, instead of {alone:,}."
+        ),
     ]
 
 

@@ -9,6 +9,7 @@ from tuner.errors import TunerError
 from tuner.formatting import broken_rule, shown
 from tuner.formatting import listed as in_words
 from tuner.space.combinations import corners
+from tuner.space.cool_down import check_branches
 from tuner.space.data_facts import DataFacts
 from tuner.space.parameter import symbol
 from tuner.space.space import SearchSpace
@@ -43,7 +44,7 @@ def conflicts(space: SearchSpace, train_size: int) -> list[tuple[str, str]]:
     broken: dict[str, tuple[str, str]] = {}
     for drawn in draws:
         try:
-            space.derive(drawn, train_size)
+            check_branches(space, space.derive(drawn, train_size), drawn, train_size)
         except ValueError as error:
             rule, comma, got = _message(error).partition(", got ")
             settings = [f"{symbol(n)} = {shown(drawn[n])}" for n in _SHOWN if n in drawn]

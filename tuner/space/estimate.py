@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from model.sources.registry import source_bytes
 from model.tokenizer.load import vocab_size_of
+from tuner.space.cool_down import branch_tokens
 from tuner.space.data_facts import DataFacts
 from tuner.space.rungs import rungs
 from tuner.space.space import SearchSpace
@@ -43,8 +44,9 @@ def estimated_facts(space: SearchSpace) -> DataFacts:
 def expected_tokens(space: SearchSpace, corpus: DataFacts) -> tuple[int, int]:
     """Return the training tokens of a search without early stopping, and an estimate with it.
 
-    Both include the retraining of the best trials (`confirm:`). The first trial is never stopped,
-    unless `search.defaults` says otherwise; one trial at least trains to the end in any case.
+    Both include the shorter budgets and the retraining of the best trials (`confirm:`). The first
+    trial is never stopped, unless `search.defaults` says otherwise; one trial at least trains to
+    the end in any case.
     """
     trial, trials = space.mean_tokens(corpus), space.search.trials
     budget, report = space.budget_tokens(corpus), space.report_tokens(corpus)
@@ -52,10 +54,12 @@ def expected_tokens(space: SearchSpace, corpus: DataFacts) -> tuple[int, int]:
         search = trial * (1 + _spent(space, trials - 1, report, budget))
     else:
         search = trial * max(1, _spent(space, trials, report, budget))
+    branches = trials * branch_tokens(space, corpus)
+    search += branches
     if space.search.max_tokens is not None:
         search = min(search, space.search.max_tokens)
     confirmation = trial * confirmations(space)
-    return round(trial * trials + confirmation), round(search + confirmation)
+    return round(trial * trials + branches + confirmation), round(search + confirmation)
 
 
 def confirmations(space: SearchSpace) -> int:

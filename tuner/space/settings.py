@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -28,7 +29,9 @@ class Budget(Frozen):
     """`budget:`, training and evaluation of one complete trial.
 
     Attributes:
-        tokens: training tokens of a trial.
+        tokens: training tokens of a trial; with `shorter`, of the longest.
+        shorter: further budgets, for which a trial is cooled down earlier too, in ascending order;
+            in a file they are a list with `tokens`.
         flops: training operations of a trial (`Architecture.flops_per_token`), instead of tokens:
             each architecture gets the tokens that it can afford.
         reports: number of reports of a trial, at equal shares of the budget.
@@ -36,10 +39,17 @@ class Budget(Frozen):
     """
 
     tokens: int | None = Field(default=None, ge=1)
-    # left out of journals, as `engine.compile`
+    # these two are left out of journals, as `engine.compile`
+    shorter: tuple[int, ...] = Field(default=(), exclude_if=lambda value: not value)
     flops: int | None = Field(default=None, ge=1, le=10**26, exclude_if=lambda value: value is None)
     reports: int = Field(default=10, ge=1, le=10_000)
     validation_tokens: int = Field(default=8_192, ge=1)
+
+    @model_validator(mode="after")
+    def _ascend(self) -> Self:
+        if self.shorter and not ascend((*self.shorter, self.tokens)):
+            raise ValueError("budget.shorter must ascend to budget.tokens, and begin at 1 or above")
+        return self
 
     @field_validator("flops", mode="before")
     @classmethod
@@ -49,6 +59,12 @@ class Budget(Frozen):
             rule = "must be a number of operations, such as 2e15, 2P or 300T"
             raise ValueError(f"budget.flops {rule}, got {shown(value)}")
         return round(flops) if isinstance(flops, float) and math.isfinite(flops) else flops
+
+
+def ascend(budgets: Sequence[Any]) -> bool:
+    """Return True if all budgets are whole numbers from 1 on, each larger than the one before."""
+    are_whole = all(type(each) is int and each >= 1 for each in budgets)
+    return are_whole and all(a < b for a, b in pairwise(budgets))
 
 
 class Proxy(Frozen):

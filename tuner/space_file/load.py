@@ -31,8 +31,10 @@ from tuner.space.settings import (
     InitFromConfig,
     Proxy,
     SearchConfig,
+    ascend,
 )
 from tuner.space.space import SearchSpace
+from tuner.space_file.check_cool_downs import CoolDownChecks
 from tuner.space_file.check_proxy import ProxyChecks
 from tuner.space_file.check_search import SearchChecks
 from tuner.space_file.check_space import SpaceChecks
@@ -94,6 +96,7 @@ def read_space(
         ProxyChecks(space, file, entries.places).run()
         SpaceChecks(space, file, entries.places).run()
         SearchChecks(space, file, entries.places).run()
+        CoolDownChecks(space, file).run()
     if space is None or file.mistakes:
         raise SpaceError(file.name, file.mistakes)
     return space, annotated(file.text, overrides)
@@ -169,7 +172,7 @@ def _section_of(key: str) -> str:
         return "hyperparameters"
     if key in SIZES:
         return "model"
-    return next((name for name, kind in _SECTIONS.items() if key in kind.model_fields), "")
+    return next((name for name, kind in _SECTIONS.items() if key in _keys_of(kind)), "")
 
 
 def _name(file: YamlFile, name: Any) -> str:
@@ -206,7 +209,7 @@ def _section(file: YamlFile, place: Place, kind: type[BaseModel], data: Any) -> 
     if section == "confirm" and (data == "off" or data is False):
         return Confirm(top=0)
     if not isinstance(data, dict):
-        keys = ", ".join(kind.model_fields)
+        keys = ", ".join(_keys_of(kind))
         off = "off, or " if section == "confirm" else ""
         message = f"{section} must be {off}a mapping with the keys {keys}, got {shown(data)}"
         file.note(place, message)
@@ -224,12 +227,17 @@ def _section(file: YamlFile, place: Place, kind: type[BaseModel], data: Any) -> 
         for item in error.errors():
             where = (*place, *item["loc"])
             if item["type"] == "extra_forbidden":
-                message = unknown(f"key in {section}:", item["loc"][-1], kind.model_fields)
+                message = unknown(f"key in {section}:", item["loc"][-1], _keys_of(kind))
                 file.note(where, message, at_key=True)
             else:
                 field = ".".join(map(str, (section, *item["loc"][:1])))
                 file.note(where, broken_rule(field, item))
         return None
+
+
+def _keys_of(kind: type[BaseModel]) -> list[str]:
+    """Return the keys of a section; `shorter` is a part of the list `tokens`."""
+    return [key for key in kind.model_fields if (kind, key) != (Budget, "shorter")]
 
 
 def _prepared(file: YamlFile, section: str, data: dict[str, Any]) -> dict[str, Any]:
@@ -240,9 +248,27 @@ def _prepared(file: YamlFile, section: str, data: dict[str, Any]) -> dict[str, A
         return _located(file, section, data, "file")
     if section == "init_from":
         return _located(file, section, data, "checkpoint")
+    if section == "budget":
+        return _budgets(file, data)
     if section == "search" and "try_first" in data:
         return data | {"try_first": _points(file, data["try_first"])}
     return data
+
+
+def _budgets(file: YamlFile, data: dict[str, Any]) -> dict[str, Any]:
+    """Return `budget:` with the longest of a list of budgets, and the others by themselves."""
+    if "shorter" in data:
+        message = unknown("key in budget:", "shorter", _keys_of(Budget))
+        file.note(("budget", "shorter"), f"{message}; give budget.tokens a list", at_key=True)
+        return {}
+    if not isinstance(data.get("tokens"), list):
+        return data
+    budgets = [whole_if_equal(value) for value in data["tokens"]]
+    if not budgets or not ascend(budgets):
+        message = "must be a number of tokens, or a list of them from the shortest to the longest"
+        file.note(("budget", "tokens"), f"budget.tokens {message}, got {shown(data['tokens'])}")
+        return {}
+    return data | {"tokens": budgets[-1], "shorter": tuple(budgets[:-1])}
 
 
 def _points(file: YamlFile, data: Any) -> tuple[dict[str, Any], ...]:

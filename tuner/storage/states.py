@@ -18,7 +18,7 @@ import stat
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,12 +46,14 @@ class _Work:
     Attributes:
         is_deleted: True to delete all its states.
         newest: its newest state that was not sent; None if all were.
-        pruned: of the states before this step, only the last one is kept.
+        pruned: of the states before this step, only the last one is kept,
+        needed: and those of these steps.
     """
 
     is_deleted: bool = False
     newest: Path | None = None
     pruned: int = 0
+    needed: Collection[int] = ()
 
 
 class States:
@@ -94,11 +96,11 @@ class States:
 
         self._add(trial_id, change)
 
-    def prune(self, trial_id: str, step: int) -> None:
-        """Delete states older than the one before `step`."""
+    def prune(self, trial_id: str, step: int, needed: Collection[int] = ()) -> None:
+        """Delete states older than the one before `step`, but those of the steps `needed`."""
 
         def change(work: _Work) -> None:
-            work.pruned = step
+            work.pruned, work.needed = step, needed
 
         self._add(trial_id, change)
 
@@ -238,8 +240,9 @@ class States:
             sent.add(int(work.newest.stem))
         work.newest = None
         for step in sorted(step for step in sent if step < work.pruned)[:-1]:
-            self._storage.delete(f"{folder}/{_file_name(step)}")
-            sent.discard(step)
+            if step not in work.needed:
+                self._storage.delete(f"{folder}/{_file_name(step)}")
+                sent.discard(step)
 
     def _put_back(self, trial_id: str, work: _Work) -> None:
         """Let work that failed wait again, behind that of other trials."""
@@ -250,7 +253,8 @@ class States:
                 work = newer
             elif newer is not None:
                 work.newest = newer.newest or work.newest
-                work.pruned = max(newer.pruned, work.pruned)
+                if newer.pruned > work.pruned:
+                    work.pruned, work.needed = newer.pruned, newer.needed
             self._works[trial_id] = work
 
 

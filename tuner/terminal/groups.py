@@ -15,7 +15,7 @@ from tuner.space.objective import sign_of
 from tuner.space.parameter import SIZES, SPELLINGS, symbol
 from tuner.terminal.tables import table
 from tuner.tracking.record import Record
-from tuner.tracking.records import SearchRecord, TrialRecord
+from tuner.tracking.records import SearchRecord, TrialRecord, drawn
 from tuner.tracking.tags import Tag
 
 
@@ -43,7 +43,7 @@ def print_groups(
     """
     row = find_symbol(spelling)
     name = row.name if row else spelling
-    searched = [trial for trial in record.trials(search) if trial.confirms is None]
+    searched = drawn(record.trials(search))
     started = [trial for trial in searched if trial.parameters]  # a new run has none yet
     trials = [trial for trial in started if name in trial.parameters]
     if not started:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _LARGEST = 2**63  # above all whole numbers of a database
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
+_FACTORS = ("total_steps", "batch_size", "context_length")  # of the tokens of a budget
 _END_OF_TIME = 4_102_444_800_000  # the year 2100, in milliseconds since the epoch
 
 
@@ -72,6 +73,12 @@ class TrialRecord:
         tokens = self.checkpoint_tokens
         return tokens is not None and tokens == self.metrics.get("tokens")
 
+    @property
+    def budget_tokens(self) -> int:
+        """Training tokens of the complete budget; 0 for a new run, which has no parameters yet."""
+        texts = [self.parameters.get(name, "0") for name in _FACTORS]
+        return math.prod(int(text) if _WHOLE.fullmatch(text) else 0 for text in texts)
+
     def loss(self, metric: str) -> float:
         """Newest value of a metric; infinity if there is none or the trial diverged."""
         value = self.metrics.get(metric, math.inf)
@@ -111,6 +118,20 @@ class SearchRecord:
     def metric(self) -> str:
         """The objective by which the trials are ranked."""
         return self.tags.get(Tag.METRIC, "val_loss")
+
+
+def drawn(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Return the trials of a search that neither confirm another one nor cool down from it.
+
+    A cool-down is shorter than its parent; a trial that continues another one is as long.
+    """
+    steps = {trial.number: trial.parameters.get("total_steps") for trial in trials}
+    return [
+        trial
+        for trial in trials
+        if trial.confirms is None
+        and (trial.parent is None or steps[trial.number] == steps.get(trial.parent))
+    ]
 
 
 def search_record(run: Run) -> SearchRecord:

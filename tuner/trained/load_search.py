@@ -85,6 +85,7 @@ def result_of(
         started=journaled.started_ms,
         space_text=journaled.space_text,
         environment=journaled.session.environment if journaled.session else {},
+        branches=board.branches,
         confirming=board.confirming,
         confirmation=confirmation,
         limit=end.limit if end else None,
@@ -103,6 +104,8 @@ def _board(search: JournaledSearch) -> Board:
             number, begun.spec, begun.draw, outcome=journaled.outcome, parent=begun.parent,
             confirms=begun.confirms,
         )  # fmt: skip
+        if trial.is_cool_down and begun.parent is not None:
+            trial.is_whole = search.trials[begun.parent].begun.is_reused
         if begun.is_reused:
             trial.reused = trial.reports  # the search trained none of its reports
         board.add(trial)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -150,22 +150,22 @@ class Orders:
 
     def _start_from(self, number: int, step: int, worker: int) -> None:
         assignment = replace(self.running[number], worker=worker)
-        if step > assignment.after and not assignment.reports:
+        if step > max(assignment.after, assignment.step_copied) and not assignment.is_reused:
             assignment = replace(assignment, source=(assignment.trial_id, step))
         self.start(replace(assignment, after=max(step, assignment.after)))
 
-    def taken(self, number: int, step: int, *, may_prune: bool) -> None:
+    def taken(self, number: int, step: int, needed: Collection[int] = ()) -> None:
         """Note that a report of a trial is in the journal.
 
         Args:
             number: number of the trial.
             step: step of the report.
-            may_prune: True if the worker may delete older checkpoints.
+            needed: steps of checkpoints that the worker must not delete yet.
         """
         self._deaths.pop(number, None)
         self._failures.pop(self.running[number].worker, None)
-        if may_prune:
-            self._add(number, "prune_checkpoints", str(number), step)
+        kept = [tuple(sorted(each for each in needed if each < step))]
+        self._add(number, "prune_checkpoints", str(number), step, *filter(None, kept))
 
     def stop(self, number: int, *, keep: bool) -> None:
         """Free the slot of a trial; keep its checkpoints, or delete them."""

@@ -17,7 +17,7 @@ import queue
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -157,9 +157,9 @@ class Worker:
             self._changed.set()
             return
         segment = self._segments[trial_id] = _Segment(assignment)
-        if assignment.reports:
-            for report in assignment.reports:
-                self._send(segment, replace(report, trial_id=trial_id))
+        for report in assignment.reports:
+            self._send(segment, replace(report, trial_id=trial_id))
+        if assignment.is_reused:
             return
         try:
             spec = TrialSpec.model_validate_json(assignment.spec)
@@ -179,7 +179,8 @@ class Worker:
         from model.checkpoints.store import CheckpointRef
 
         resume = None if source is None else CheckpointRef(*source)
-        self._submit(partial(self._admit, segment, trial_id, spec, resume, assignment.after))
+        after = max(assignment.after, assignment.step_copied)
+        self._submit(partial(self._admit, segment, trial_id, spec, resume, after))
 
     async def next_reports(self, received: Mapping[int, int]) -> ReportBatch:
         """Wait until a trial has a report, or cannot go on; return all such news.
@@ -218,15 +219,23 @@ class Worker:
         self._is_over = True
         self._changed.set()
 
-    async def prune_checkpoints(self, trial_id: str, step: int) -> None:
-        """Delete checkpoints older than the one before `step`, whose report is recorded."""
+    async def prune_checkpoints(
+        self, trial_id: str, step: int, needed: Collection[int] = ()
+    ) -> None:
+        """Delete checkpoints older than the one before `step`, whose report is recorded.
+
+        Args:
+            trial_id: number of the trial.
+            step: step of the report.
+            needed: steps of checkpoints that remain, because other trials have yet to start there.
+        """
         self._outbox = [
             (segment, report)
             for segment, report in self._outbox
             if report.trial_id != trial_id or report.step > step
         ]
-        self._submit(partial(self._engine.prune_checkpoints, trial_id, step))
-        self._states.prune(trial_id, step)
+        self._submit(partial(self._engine.prune_checkpoints, trial_id, step, needed))
+        self._states.prune(trial_id, step, needed)
 
     async def stop(self, trial_id: str, segment: int, keep: bool = True) -> None:
         """Free the slot of a trial; calling it again changes nothing.

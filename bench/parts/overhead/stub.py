@@ -59,7 +59,7 @@ class StubEngine:
         self._waiting.pop(trial_id, None)
         self._training.pop(trial_id, None)
 
-    def prune_checkpoints(self, trial_id: str, step: int) -> None:
+    def prune_checkpoints(self, trial_id: str, step: int, needed: Any = ()) -> None:
         """Do nothing: there are no checkpoints."""
 
     def delete_checkpoints(self, trial_id: str) -> None:

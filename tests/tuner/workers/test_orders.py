@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from model.engine.report import Report, Status
 from tuner.workers.assignment import Assignment
 from tuner.workers.orders import Orders
 
@@ -112,7 +113,7 @@ def test_worker_on_which_trials_fail_in_a_row_is_left_out(others_fail: bool) -> 
         if others_fail:
             assert team.orders.failed(number + 1) is None
         else:
-            team.orders.taken(number + 1, 8, may_prune=False)
+            team.orders.taken(number + 1, 8)
         left_out.append(team.orders.failed(number))
         team.orders.stop(number, keep=False)
     assert left_out == ([None] * 4 if others_fail else [None, None, 0, None])
@@ -126,5 +127,31 @@ def test_a_report_ends_a_row_of_failures() -> None:
     for number in range(4):
         team.start(number, lane=0)
         if number == 2:
-            team.orders.taken(number, 8, may_prune=False)
+            team.orders.taken(number, 8)
         assert team.orders.failed(number) is None
+
+
+def _branch(step: int) -> Assignment:
+    """Cool-down of trial 3 from its update 8, which has copies of two of its reports."""
+    reports = tuple(Report("3", Status.TRAINING, s, 10 * s, 2.0, 2.0, 1.0, 0.1) for s in (4, 8))
+    return Assignment("5", 0, "{}", step, ("3", 8), reports)
+
+
+def test_branch_whose_worker_died_begins_again_from_its_trunk() -> None:
+    """Until it has a state of its own: the copied reports are of states that its trunk has."""
+    team = Team(1)
+    team.orders.start(_branch(0))
+    for step, source in ((4, ("3", 8)), (8, ("3", 8)), (12, ("5", 12))):
+        team.orders.start_again(5, step)
+        order = team.orders.running[5]
+        assert (order.after, order.source, order.is_reused) == (step, source, False)
+
+
+def test_states_that_others_need_are_not_pruned() -> None:
+    team = Team(1)
+    team.start(3, lane=0)
+    team.orders.taken(3, 12, {8, 4, 12})
+    team.orders.taken(3, 16, {16})
+    team.orders.send()
+    prunes = [call[2:] for call in team.calls if call[1] == "prune_checkpoints"]
+    assert prunes == [("3", 12, (4, 8)), ("3", 16)]

@@ -476,3 +476,50 @@ def test_worker_passes_the_error_of_the_engine_on_and_exits(
         assert ended.is_set()
 
     run(scenario())
+
+
+def test_worker_sends_the_copied_reports_of_a_branch_and_trains_the_rest(
+    tokens: Tokens, make_spec: MakeSpec, make_worker: MakeWorker
+) -> None:
+    """As a trial from update 0; resumed after any of them, it sends what is left."""
+    rows = {"schedule": "wsd", "warmup_steps": 2, "cooldown_steps": 2}
+    trunk = make_spec(steps=20, reports=5, **rows)
+    branch = make_spec(steps=11, **rows).model_copy(update={"report_tokens": trunk.report_tokens})
+
+    async def scenario() -> None:
+        worker = make_worker()
+        client = Client(worker)
+        await start(worker, "3", trunk.model_dump_json())
+        copied = tuple(report for report in await client.rest("3") if report.step <= 8)
+        before = worker._engine.tokens
+        for number, after in enumerate((0, 4, 8)):
+            name = str(10 + number)
+            text = branch.model_dump_json()
+            await start(worker, name, text, after, ("3", 8), copied, segment=number + 1)
+            reports = await client.rest(name)
+            expected = [step for step in (4, 8, 11) if step > after]
+            assert [report.step for report in reports] == expected
+            metrics = [report.metrics() for report in reports]
+            assert metrics == alone(tokens, branch)[-len(expected) :]
+        assert worker._engine.tokens - before == 3 * 3 * branch.tokens_per_step
+
+    run(scenario())
+
+
+def test_worker_keeps_the_states_that_branches_need(
+    tokens: Tokens, make_spec: MakeSpec, make_worker: MakeWorker, tmp_path: Path
+) -> None:
+    spec = make_spec(steps=20, reports=5)
+
+    async def scenario() -> None:
+        worker = make_worker()
+        client = Client(worker)
+        await start(worker, "3", spec.model_dump_json())
+        await client.rest("3")
+        await worker.prune_checkpoints("3", 20, (8,))
+        await start(worker, "4", spec.model_dump_json(), segment=1)
+        await client.rest("4")  # the command before it was run
+        names = sorted(path.name for path in (tmp_path / "3").glob("*.safetensors"))
+        assert [int(name.split(".")[0]) for name in names] == [8, 16, 20]
+
+    run(scenario())

@@ -94,7 +94,7 @@ class Search:
                 number = int(report.trial_id)
                 if self.orders.is_current(segment, number):
                     self.reports[number].append(report)
-                    self.orders.taken(number, report.step, may_prune=True)
+                    self.orders.taken(number, report.step)
                     if report.status is not Status.TRAINING:
                         self.orders.stop(number, keep=True)
         for change in self.dog.check():
