@@ -23,7 +23,7 @@ Kind = Literal["scaled", "standard"]
 KINDS: tuple[Kind, ...] = ("scaled", "standard")
 OFFSETS = (-2, -1, 0, 1, 2)  # octaves around the middle of a sweep
 _MOST_STEPS = 3  # octaves by which a sweep grows at an end at which its lowest loss lies
-_SIZES = 3
+SIZES = 3  # of a verification
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,10 @@ class Sweep:
     losses: Mapping[float, tuple[float, ...]]
 
 
-def sizes_of(space: SearchSpace, drawn: Mapping[str, Value], facts: DataFacts) -> list[Size]:
-    """Return three sizes on the way from the proxy to the target; the proxy is the first.
+def sizes_of(
+    space: SearchSpace, drawn: Mapping[str, Value], facts: DataFacts, most: int = SIZES
+) -> list[Size]:
+    """Return sizes on the way from the proxy to the target; the proxy is the first.
 
     Each is twice as large as the one before in every direction in which the proxy is smaller, or as
     large as the target; tokens and batch size follow in the same proportion, as far as they can.
@@ -85,12 +87,12 @@ def sizes_of(space: SearchSpace, drawn: Mapping[str, Value], facts: DataFacts) -
         if proxy.depth < 1:
             text += f"{', ' if text else ''}{a.n_layers} layers"
         found.append(Size(shares, octaves, text))
-    if len(found) < _SIZES:
+    if len(found) < SIZES:
         raise ValueError(
             f"there are only {len(found)} sizes from the proxy to the target, each twice the one "
-            f"before, and the measurement needs {_SIZES}; give proxy: a smaller width or depth"
+            f"before, and the measurement needs {SIZES}; give proxy: a smaller width or depth"
         )
-    return found[:_SIZES]
+    return found[:most]
 
 
 def _grown(proxy: Proxy, step: int) -> Proxy:
@@ -225,6 +227,9 @@ class Trainer:
         self._corpora, self._file, self._processes = corpora, file, processes
         self._on_trained = on_trained
         self._known = dict(_read(file))
+        if file.exists() and not file.read_bytes().endswith(b"\n"):
+            with file.open("a", encoding="utf-8") as cut_off:
+                cut_off.write("\n")
 
     def losses(self, specs: Sequence[TrialSpec], text: str) -> list[float]:
         """Return the final val_loss of trials; infinity for one that diverged."""

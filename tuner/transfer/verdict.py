@@ -28,15 +28,15 @@ _SURE = 0.9  # share of the draws that have a minimum
 
 
 @dataclass(frozen=True)
-class Interval:
-    """A number and its 90 % interval."""
+class Estimate:
+    """A number with its 90 % interval."""
 
     value: float
     low: float
     high: float
 
     @classmethod
-    def of(cls, value: float, draws: Floats) -> Interval:
+    def of(cls, value: float, draws: Floats) -> Estimate:
         """Return a value with the quantiles of draws of it."""
         low, _, high = np.quantile(draws, _QUANTILES)
         return cls(value, min(value, float(low)), max(value, float(high)))
@@ -80,13 +80,13 @@ class Move:
 
     kind: Kind
     optima: tuple[Optimum | None, ...]
-    octaves: Interval | None = None
-    exponent: Interval | None = None
-    given_up: Interval | None = None
+    octaves: Estimate | None = None
+    exponent: Estimate | None = None
+    given_up: Estimate | None = None
 
 
 @dataclass(frozen=True)
-class Verdict:
+class TransferVerdict:
     """The answer.
 
     Attributes:
@@ -188,12 +188,12 @@ def move_of(sweeps: Sequence[Sweep]) -> Move:
     cost = last.curvature * shift**2 / last.loss
     costs = last.curvature_draws[:count] * shifts**2 / last.loss
     return Move(
-        kind, optima, Interval.of(float(shift), shifts),
-        Interval.of(float(line @ values), line @ drawn), Interval.of(float(cost), costs),
+        kind, optima, Estimate.of(float(shift), shifts),
+        Estimate.of(float(line @ values), line @ drawn), Estimate.of(float(cost), costs),
     )  # fmt: skip
 
 
-def judge(sweeps: Sequence[Sweep], doublings: float) -> Verdict:
+def judge(sweeps: Sequence[Sweep], doublings: float) -> TransferVerdict:
     """Return the verdict on sweeps of both kinds.
 
     Args:
@@ -204,8 +204,8 @@ def judge(sweeps: Sequence[Sweep], doublings: float) -> Verdict:
     move = move_of(scaled)
     control = move_of([sweep for sweep in sweeps if sweep.kind == "standard"])
 
-    def verdict(word: Word, reason: str = "", factor: float = 1.0) -> Verdict:
-        return Verdict(word, reason, move, control, factor)
+    def verdict(word: Word, reason: str = "", factor: float = 1.0) -> TransferVerdict:
+        return TransferVerdict(word, reason, move, control, factor)
 
     for sweep, each in zip(scaled, move.optima, strict=True):
         if each is None:

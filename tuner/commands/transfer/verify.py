@@ -19,7 +19,7 @@ from tuner.terminal.tables import table
 
 if TYPE_CHECKING:
     from tuner.transfer.sweep import Size, Sweep
-    from tuner.transfer.verdict import Optimum, Verdict
+    from tuner.transfer.verdict import Optimum, TransferVerdict
 
 
 def verify(
@@ -79,7 +79,7 @@ def _print(
     options: argparse.Namespace,
     result: SearchResult,
     sweeps: Sequence[Sweep],
-    verdict: Verdict,
+    verdict: TransferVerdict,
     title: str,
 ) -> None:
     results, _ = consoles(options)
@@ -103,7 +103,7 @@ def _doublings(sweeps: Sequence[Sweep]) -> float:
     return max(sizes) - min(sizes)
 
 
-def _as_json(sweeps: Sequence[Sweep], verdict: Verdict) -> dict[str, Any]:
+def _as_json(sweeps: Sequence[Sweep], verdict: TransferVerdict) -> dict[str, Any]:
     return {
         "verdict": verdict.word,
         "sentence": verdict.sentence(_doublings(sweeps)),
