@@ -63,12 +63,6 @@ BENCHES = {
         "depend on timing, in searches on made-up slots.",
         None,
     ),
-    "transfer": Bench(
-        "From small models to large",
-        "How far the best learning rate moves over widths and depths, with the factors of a proxy "
-        "and in the usual parametrization, and what the transferred rate gives up.",
-        None,
-    ),
     "scaling": Bench(
         "How cost grows",
         "Exponents of cost by concurrent trials, by sizes of the model, and by number of trials of "

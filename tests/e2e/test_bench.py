@@ -167,27 +167,6 @@ def test_bench_order_has_a_quick_mode(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_bench_transfer_has_a_quick_mode_and_goes_on(tmp_path: Path) -> None:
-    out, rows = tmp_path / "numbers.json", tmp_path / "rows.jsonl"
-    command = [sys.executable, BENCH / "transfer.py", "--quick", "--parts", "width"]
-    command += ["--rows", rows, "--out", out, "--plot", tmp_path / "picture.png"]
-    for cut_off in (True, False):
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-        assert done.returncode == 0, done.stderr
-        found = json.loads(out.read_text())
-        (table,) = found["tables"]
-        assert [row[:2] for row in table["rows"]] == [
-            [f"d_model {d}", kind] for kind in ("scaled", "standard") for d in (8, 16, 32)
-        ]
-        assert all(2 < row[3] < 6 for row in table["rows"])
-        if cut_off:
-            before, measured = rows.read_text().splitlines(), found["numbers"]
-            rows.write_text("\n".join(before[:-3]) + '\n{"hash": "')
-    assert found["numbers"] == measured
-    assert len(rows.read_text().splitlines()) == len(before) + 1  # only three were trained again
-
-
-@pytest.mark.slow
 def test_bench_report_has_a_quick_mode(tmp_path: Path) -> None:
     out = tmp_path / "numbers.json"
     command = [sys.executable, BENCH / "report.py", "--quick", "--out", out]
