@@ -19,7 +19,7 @@ from model.spec.hyperparameters import SYMBOL_TABLE
 from model.spec.symbol import FractionOf
 from tuner.commands.output import consoles, print_data, print_json, recorded_home
 from tuner.conductor.outcome import OutcomeKind
-from tuner.errors import JournalError, RecordError, TunerError
+from tuner.errors import RecordError, TunerError
 from tuner.formatting import (
     listed,
     metric_text,
@@ -31,8 +31,7 @@ from tuner.formatting import (
 )
 from tuner.home import Home
 from tuner.journal.claim import is_running
-from tuner.journal.journal import read_journal, short_digest
-from tuner.journal.journaled_search import JournaledSearch
+from tuner.journal.journal import short_digest
 from tuner.space.parameter import symbol
 from tuner.space.settings import target_text
 from tuner.terminal.console import PlainConsole
@@ -42,6 +41,7 @@ from tuner.tracking.metrics import with_counts
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord, TrialRecord
 from tuner.tracking.tags import JOURNAL_FILE, Tag
+from tuner.trained.table_trials import journaled, trials_of
 
 # Derived from other parameters: in the table they would repeat them.
 _DERIVED = ("cycle_steps", "d_ff", "epochs", "total_steps")
@@ -66,15 +66,18 @@ def run_show(options: argparse.Namespace) -> int:
     record = Record(home.tracking_uri)
     if options.by:
         search = current(record.search(options.search), home)
-        value = print_groups(results, record, search, options.by)
+        known, is_recorded = journaled(home, search)
+        trials = trials_of(record, search, known if is_recorded else None)
+        value = print_groups(results, trials, search, options.by)
         rows = value["values"]
     elif options.run:
         value = print_trial(results, record, record.trial(options.run))
         rows = [{"step": step, **report} for step, report in value["reports"].items()]
     else:
         search = current(record.search(options.search), home)
-        known = journaled(home, search.name)
-        value = print_search(results, record, search, known.space.searched_names if known else None)
+        known, is_recorded = journaled(home, search)
+        trials = trials_of(record, search, known if is_recorded else None)
+        value = print_search(results, trials, search, known.space.searched_names if known else None)
         if known and known.space.proxy:
             results.print(known.space.proxy_text(known.facts.vocab_size), highlight=False)
         rows = [_flat(trial) for trial in value["trials"]]
@@ -176,14 +179,6 @@ def _search_cells(search: SearchRecord) -> list[str]:
 # tuner show --------------------------------------------------------------------------------------
 
 
-def journaled(home: Home, search: str) -> JournaledSearch | None:
-    """Return a search as its journal has it; None without a local journal."""
-    try:
-        return JournaledSearch.of(read_journal(home.search(search)))
-    except (JournalError, RecordError):
-        return None
-
-
 def _progress(trial: TrialRecord) -> tuple[bool, int]:
     """Return a key that puts finished trials first, then the stopped ones trained furthest.
 
@@ -197,7 +192,10 @@ def _progress(trial: TrialRecord) -> tuple[bool, int]:
 
 
 def print_search(
-    console: Console, record: Record, search: SearchRecord, names: Sequence[str] | None = None
+    console: Console,
+    trials: Sequence[TrialRecord],
+    search: SearchRecord,
+    names: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Print the trials of a search with their searched hyperparameters.
 
@@ -207,14 +205,13 @@ def print_search(
 
     Args:
         console: output.
-        record: tracking store.
+        trials: its trials by number.
         search: record of the search.
         names: searched parameters; None for those in which the trials differ.
 
     Returns:
         The object of --json.
     """
-    trials = record.trials(search)
     searched = [t for t in trials if t.confirms is None]
     names = _varied(trials, searched) if names is None else names
     ranked = sorted(searched, key=lambda t: (*_progress(t), t.rank(search.metric)))
