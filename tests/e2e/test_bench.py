@@ -44,6 +44,25 @@ def test_bench_endings_has_a_quick_mode(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_bench_load_has_a_quick_mode(tmp_path: Path) -> None:
+    out, page = tmp_path / "numbers.json", tmp_path / "page.md"
+    command = [sys.executable, BENCH / "load.py", "--quick", "--parts", "trials", "--out", out]
+    done = subprocess.run(
+        [*command, "--page", page], capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    (table,) = json.loads(out.read_text())["tables"]
+    assert [row[0].split()[0] for row in table["rows"]] == [
+        "sync", "list", "status", "show", "show", "report",
+    ]  # fmt: skip
+    for what, seconds, cpu, megabytes in table["rows"]:
+        assert 0.1 < cpu < 60, what
+        assert seconds < 120
+        assert 20 < megabytes < 1500
+    assert "| show --search large |" in page.read_text()
+
+
+@pytest.mark.slow
 def test_bench_preparation_has_a_quick_mode(tmp_path: Path) -> None:
     out = tmp_path / "numbers.json"
     command = [sys.executable, BENCH / "preparation.py", "--quick", "--out", out]

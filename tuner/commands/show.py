@@ -20,7 +20,7 @@ from model.spec.hyperparameters import SYMBOL_TABLE
 from model.spec.symbol import FractionOf
 from tuner.commands.output import consoles, print_data, print_json, recorded_home
 from tuner.conductor.outcome import OutcomeKind
-from tuner.errors import JournalError, RecordError, TunerError
+from tuner.errors import RecordError, TunerError
 from tuner.formatting import (
     listed,
     metric_text,
@@ -32,8 +32,7 @@ from tuner.formatting import (
 )
 from tuner.home import Home
 from tuner.journal.claim import is_running
-from tuner.journal.journal import read_journal, short_digest
-from tuner.journal.journaled_search import JournaledSearch
+from tuner.journal.journal import short_digest
 from tuner.space.parameter import symbol
 from tuner.space.settings import Budget, target_text
 from tuner.terminal.console import PlainConsole
@@ -43,6 +42,7 @@ from tuner.tracking.metrics import with_counts
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord, TrialRecord, drawn
 from tuner.tracking.tags import JOURNAL_FILE, Tag
+from tuner.trained.table_trials import journaled, trials_of
 
 # Derived from other parameters: in the table they would repeat them.
 _DERIVED = ("cycle_steps", "d_ff", "epochs", "total_steps")
@@ -67,16 +67,19 @@ def run_show(options: argparse.Namespace) -> int:
     record = Record(home.tracking_uri)
     if options.by:
         search = current(record.search(options.search), home)
-        value = print_groups(results, record, search, options.by)
+        known, is_recorded = journaled(home, search)
+        trials = trials_of(record, search, known if is_recorded else None)
+        value = print_groups(results, trials, search, options.by)
         rows = value["values"]
     elif options.run:
         value = print_trial(results, record, record.trial(options.run))
         rows = [{"step": step, **report} for step, report in value["reports"].items()]
     else:
         search = current(record.search(options.search), home)
-        known = journaled(home, search.name)
+        known, is_recorded = journaled(home, search)
+        trials = trials_of(record, search, known if is_recorded else None)
         names, budget = (known.space.searched_names, known.space.budget) if known else (None, None)
-        value = print_search(results, record, search, names, budget)
+        value = print_search(results, trials, search, names, budget)
         if known and known.space.proxy:
             results.print(known.space.proxy_text(known.facts.vocab_size), highlight=False)
         rows = [_flat(trial) for trial in value["trials"]]
@@ -178,14 +181,6 @@ def _search_cells(search: SearchRecord) -> list[str]:
 # tuner show --------------------------------------------------------------------------------------
 
 
-def journaled(home: Home, search: str) -> JournaledSearch | None:
-    """Return a search as its journal has it; None without a local journal."""
-    try:
-        return JournaledSearch.of(read_journal(home.search(search)))
-    except (JournalError, RecordError):
-        return None
-
-
 def _progress(trial: TrialRecord) -> tuple[bool, int]:
     """Return a key that puts finished trials first, then the stopped ones trained furthest.
 
@@ -200,7 +195,7 @@ def _progress(trial: TrialRecord) -> tuple[bool, int]:
 
 def print_search(
     console: Console,
-    record: Record,
+    trials: Sequence[TrialRecord],
     search: SearchRecord,
     names: Sequence[str] | None = None,
     budget: Budget | None = None,
@@ -214,7 +209,7 @@ def print_search(
 
     Args:
         console: output.
-        record: tracking store.
+        trials: its trials by number.
         search: record of the search.
         names: searched parameters; None for those in which the trials differ.
         budget: budgets of the trials, if they are known.
@@ -222,7 +217,6 @@ def print_search(
     Returns:
         The object of --json.
     """
-    trials = record.trials(search)
     searched = drawn(trials)
     names = _varied(trials, searched) if names is None else names
     ranked = sorted(searched, key=lambda t: (*_progress(t), t.rank(search.metric)))

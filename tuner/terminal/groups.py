@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
@@ -14,13 +15,12 @@ from tuner.formatting import did_you_mean, number_in, short_run, shown
 from tuner.space.objective import sign_of
 from tuner.space.parameter import SIZES, SPELLINGS, symbol
 from tuner.terminal.tables import table
-from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord, TrialRecord, drawn
 from tuner.tracking.tags import Tag
 
 
 def print_groups(
-    console: Console, record: Record, search: SearchRecord, spelling: str
+    console: Console, trials: Sequence[TrialRecord], search: SearchRecord, spelling: str
 ) -> dict[str, Any]:
     """Print, for each value of a parameter, its number of trials and the objective they reached.
 
@@ -31,7 +31,7 @@ def print_groups(
 
     Args:
         console: output.
-        record: tracking store.
+        trials: its trials by number.
         search: record of the search.
         spelling: of the parameter, as the user wrote it.
 
@@ -43,7 +43,7 @@ def print_groups(
     """
     row = find_symbol(spelling)
     name = row.name if row else spelling
-    searched = drawn(record.trials(search))
+    searched = drawn(trials)
     started = [trial for trial in searched if trial.parameters]  # a new run has none yet
     trials = [trial for trial in started if name in trial.parameters]
     if not started:

@@ -21,7 +21,6 @@ from tuner.errors import TunerError
 from tuner.home import Home
 from tuner.journal.journal import Journal
 from tuner.terminal.groups import print_groups
-from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord, TrialRecord
 from tuner.tracking.tags import Tag
 
@@ -33,18 +32,13 @@ def trial(number: int, status: str, loss: float | None, **parameters: str) -> Tr
     return TrialRecord(f"{number:032d}", number, "lm-1", status, parameters, metrics, {}, "")
 
 
-def record_of(*trials: TrialRecord) -> Record:
-    record: Any = SimpleNamespace(trials=lambda _: list(trials))
-    return record
-
-
 def compare(
     spelling: str, *trials: TrialRecord, search: SearchRecord = SEARCH
 ) -> tuple[dict[str, Any], str]:
     """Return the object of --json and the printed text."""
     console = Console(width=200)
     with console.capture() as captured:
-        result = print_groups(console, record_of(*trials), search, spelling)
+        result = print_groups(console, trials, search, spelling)
     return result, captured.get()
 
 
@@ -148,14 +142,14 @@ def test_search_ranks_diverged_trials_last() -> None:
     with console.capture() as captured:
         value = print_search(
             console,
-            record_of(
+            [
                 trial(1, "diverged", math.nan),
                 trial(2, "stopped at report 2", 6.0),
                 trial(3, "diverged", math.nan),
                 trial(4, "stopped at report 1", 5.0),
                 trial(5, "finished", 7.0),
                 trial(6, "running", None),
-            ),
+            ],
             SEARCH,
         )
     assert [t["trial"] for t in value["trials"]] == [5, 2, 4, 1, 3, 6]  # by progress
@@ -171,7 +165,7 @@ def heads(width: int, trials: list[TrialRecord], names: list[str] | None) -> lis
 def printed(width: int, trials: list[TrialRecord], names: list[str] | None = None) -> list[str]:
     console = Console(width=width)
     with console.capture() as captured:
-        print_search(console, record_of(*trials), SEARCH, names)
+        print_search(console, trials, SEARCH, names)
     return [line.rstrip() for line in captured.get().splitlines()]
 
 
@@ -218,8 +212,7 @@ def test_show_prints_csv(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trials = [trial(0, "finished", 5.0, batch_size="8"), trial(1, "diverged", None, batch_size="9")]
-    record = record_of(*trials)
-    record.search = lambda name: SEARCH  # type: ignore[method-assign, assignment, misc]
+    record: Any = SimpleNamespace(trials=lambda _: trials, search=lambda name: SEARCH)
     monkeypatch.setattr(show, "Record", lambda uri: record)
     monkeypatch.setattr(show, "recorded_home", lambda options: Home.of(tmp_path))
     assert main(["show", "--csv", "--home", str(tmp_path)]) == 0

@@ -6,7 +6,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +46,11 @@ from tuner.space.space import SearchSpace
 from tuner.tracking import tracker as tracking
 from tuner.tracking.datasets import dataset_inputs
 from tuner.tracking.record import Record
+from tuner.tracking.records import SearchRecord
 from tuner.tracking.runs import RunSettings, RunStart, trial_tags
 from tuner.tracking.tags import CHECKPOINT_FILE, JOURNAL_FILE, Tag
 from tuner.tracking.tracker import Tracker
+from tuner.trained.table_trials import journaled, trials_of
 
 SPACE = SearchSpace(name="lm", search=SearchConfig(sampler="tpe", scheduler="asha", seed=3))
 INPUTS = dataset_inputs(SPACE.data, FACTS)
@@ -168,6 +170,29 @@ def test_sync_sends_a_search_that_the_store_never_saw(
     before = contents(store)
     assert sync(home, "lm-1").description == "nothing was missing"
     assert contents(store) == before
+    check_tables(home, record, search)
+
+
+def check_tables(home: Home, record: Record, search: SearchRecord) -> None:
+    """The trials of a journal are those that MLflow reads, apart from what no table shows."""
+    known, is_recorded = journaled(home, search)
+    assert is_recorded
+    trials = record.trials(search)
+    hidden = {"artifact_uri": "", "spec_hash": "", "checkpoint_tokens": None}
+    for ours, theirs in zip(trials_of(record, search, known), trials, strict=True):
+        for name, value in {**asdict(theirs), **hidden}.items():
+            assert str(getattr(ours, name)) == str(_sorted_as(value, getattr(ours, name))), name
+    older = replace(search, tags={**search.tags, Tag.JOURNAL: "another"})
+    assert not journaled(home, older)[1]
+    assert repr(trials_of(record, search, None)) == repr(trials)
+
+
+def _sorted_as(value: Any, other: Any) -> Any:
+    """A dictionary in the order of another one; NaN, which equals nothing, is compared as text."""
+    if not isinstance(value, dict):
+        return value
+    assert value.keys() == other.keys()
+    return {name: value[name] for name in other}
 
 
 def test_sync_sends_a_warm_started_search(home: Home, store: str, make_spec: MakeSpec) -> None:

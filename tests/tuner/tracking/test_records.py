@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 
 from tests.tuner.tracking.recorded import ENVIRONMENT, report
-from tuner.commands.show import current, journaled
+from tuner.commands.show import current
 from tuner.errors import RecordError, StoreError
 from tuner.home import Home
 from tuner.tracking.record import Record
 from tuner.tracking.records import search_record, trial_record
 from tuner.tracking.tags import SPEC_FILE, Tag
+from tuner.trained.table_trials import journaled
 
 RUN_ID = "0a" * 16
 
@@ -69,7 +70,7 @@ def test_name_that_is_a_path_has_no_folder(tmp_path: Path) -> None:
     (outside / "journal.jsonl").touch()
     search = search_record(run({Tag.SEARCH: "../../outside"}))
     assert current(search, home) == search
-    assert journaled(home, search.name) is None
+    assert journaled(home, search) == (None, False)
     for name in ("../../outside", "a/b", "..", "\x1b[31m"):
         with pytest.raises(RecordError, match="so it is no name of a search"):
             home.search(name)
