@@ -129,7 +129,7 @@ HASHES = {
 }
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", HASHES)
 def test_hashes_of_shipped_spaces_stay(tmp_path: Path, name: str) -> None:
     space = load_shipped(name, tmp_path)
     facts = DataFacts(2048, 1_000_000, 100_000, "data", "tokenizer", has_pairs=space.data.pairs)
