@@ -24,7 +24,8 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
         "generation", "export",
     ),
     "tuner": (
-        "leaving", "control_characters", "secrets", "errors", "formatting", "markdown", "names",
+        "leaving", "control_characters", "secrets", "errors", "formatting", "formats", "markdown",
+        "names",
         "artifact_locations", "home", "space", "space_file", "samplers", "schedulers",
         "conductor", "tracking", "journal", "storage", "results", "trained", "report", "transfer",
         "publish", "served", "notify", "workers", "driver", "jobs", "housekeeping", "terminal",

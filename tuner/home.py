@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import fcntl
 import logging
 import os
@@ -20,10 +21,12 @@ from tuner.artifact_locations import (
     former_homes,
 )
 from tuner.errors import RecordError, StoreError
+from tuner.formats import FORMAT, newer
 from tuner.names import check_name
 
 DEFAULT_HOME = "runs"
 _STORE = "mlflow.db"
+_FORMAT = "format"  # file that holds the format of the home
 _SQLITE = "sqlite:///"
 _PRIVATE = 0o700  # mode of a folder that only its user may enter
 
@@ -65,7 +68,8 @@ class Home:
 
         Raises:
             RecordError: if there is no home, and none is to be created.
-            StoreError: if the folder cannot be created or written, or its artifacts are elsewhere.
+            StoreError: if the folder cannot be created or written, a newer version of tuner made
+                it, or its artifacts are elsewhere.
         """
         home = cls.of(path)
         root = home.root
@@ -81,6 +85,8 @@ class Home:
             ) from error
         if not os.access(root, os.W_OK):
             raise StoreError(f"cannot write to the folder {root}; choose another with --home")
+        home._check_format()
+        home._write_format()
         if not home.is_local or not home.has_store:
             return home
         formers = former_homes(root / _STORE, root)
@@ -105,6 +111,7 @@ class Home:
         """
         home = cls.of(path)
         home._check_exists()
+        home._check_format()
         return home.readable(say)
 
     def readable(self, say: Say = _warn) -> Home:
@@ -154,6 +161,24 @@ class Home:
                 f"no search is recorded in {self.root}: {reason}; start one with 'tuner search', "
                 f"or name the folder of your searches with --home"
             )
+
+    def _check_format(self) -> None:
+        """Raise StoreError if a newer version of tuner made the home."""
+        try:
+            text = (self.root / _FORMAT).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            return  # made by an earlier version
+        number = int(text) if text.isdecimal() else text[:20]
+        if refusal := newer(f"the home {self.root}", number):
+            raise StoreError(refusal)
+
+    def _write_format(self) -> None:
+        """Mark the home with its format, unless it has a mark."""
+        with (
+            contextlib.suppress(OSError),
+            (self.root / _FORMAT).open("x", encoding="utf-8") as file,
+        ):
+            file.write(f"{FORMAT}\n")
 
     @property
     def _has_odd_path(self) -> bool:

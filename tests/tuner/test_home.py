@@ -241,3 +241,24 @@ def test_damaged_store_is_one_sentence(tmp_path: Path, monkeypatch: pytest.Monke
         Home.recorded(tmp_path)
     (tmp_path / "mlflow.db").write_bytes(b"")
     Home.recorded(tmp_path, pytest.fail)  # MLflow says what is wrong with it
+
+
+@pytest.mark.parametrize("text", ["2\n", "2.1", "later"])
+def test_home_of_a_newer_format_is_refused(tmp_path: Path, text: str) -> None:
+    root = Home.at(tmp_path / "runs").root
+    (root / "searches").mkdir()
+    assert (root / "format").read_text() == "1\n"
+    assert Home.recorded(root).root == root
+    (root / "format").write_text(text)
+    for opened in (Home.at, Home.recorded):
+        with pytest.raises(StoreError, match=f"has format {text.strip()}, and this tuner reads"):
+            opened(root)
+    assert (root / "format").read_text() == text
+
+
+def test_home_without_a_format_is_of_an_earlier_version(home: Path) -> None:
+    assert not (home / "format").exists()
+    Home.recorded(home)
+    assert not (home / "format").exists()
+    Home.at(home)
+    assert (home / "format").read_text() == "1\n"

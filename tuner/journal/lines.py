@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from tuner.errors import JournalError
+from tuner.formats import newer
 from tuner.journal.check_events import check_event
 from tuner.journal.events import Event, Json, read_event
 
@@ -63,7 +64,8 @@ def parse_lines(
         digest: digest of the lines before these.
 
     Raises:
-        JournalError: if a line is damaged, or another version of tuner wrote a line.
+        JournalError: if a line is damaged, or another version of tuner wrote a line. (The first
+            event of a later format has a key `format`.)
     """
     events: list[Event] = []
     digests: list[str] = []
@@ -87,6 +89,8 @@ def parse_lines(
                 f"{path}:{number} does not follow the lines before it: a line was edited, removed, "
                 f"added or moved; restore the file ('tuner show' says where its copy is recorded)"
             )
+        if refusal := newer(f"the journal of {path.parent.name}", values.get("format", 1)):
+            raise JournalError(refusal)
         try:
             event = read_event(values)
             check_event(event)

@@ -262,6 +262,18 @@ def test_journal_reports_lines_that_are_no_events(tmp_path: Path, body: str) -> 
         read_journal(tmp_path)
 
 
+def test_journal_of_a_newer_format_is_refused(tmp_path: Path) -> None:
+    later = {"event": "search", "format": 2, "shape": "unknown", "time_ms": 7}
+    (tmp_path / JOURNAL_FILE).write_bytes(line_of(later))
+    with pytest.raises(
+        JournalError, match=r"has format 2, and this tuner reads formats up to 1: a"
+    ):
+        read_journal(tmp_path)
+    with pytest.raises(JournalError, match="upgrade with 'pip install --upgrade tuner'"):
+        Journal.open(tmp_path)
+    assert (tmp_path / JOURNAL_FILE).read_bytes() == line_of(later)
+
+
 def _with_checksum(line: bytes) -> bytes:
     """Return an edited line with the checksum that fits it."""
     data = json.loads(line)

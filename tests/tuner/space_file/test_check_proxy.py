@@ -8,7 +8,7 @@ import pytest
 
 from model.spec.architecture import Architecture
 from model.spec.target import SIZES_OF_TARGET, Target
-from tests.shipped import NAMES, load_shipped
+from tests.shipped import load_shipped
 from tests.tuner.space_file.test_load import mistakes_of, split_marks
 from tuner.commands.validate import search_lines
 from tuner.space.data_facts import DataFacts
