@@ -54,6 +54,8 @@ _COMMANDS: Mapping[str, str] = {
     "tokenizer show": "tokenizer.run_show",
     "delete": "maintenance.delete.run_delete",
     "clean": "maintenance.clean.run_clean",
+    "backup": "maintenance.backup.run_backup",
+    "restore": "maintenance.backup.run_restore",
     "generate": "generate.run_generate",
     "export": "export.run_export",
     "transfer": "transfer.proxy.run_transfer",

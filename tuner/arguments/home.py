@@ -46,5 +46,18 @@ def add_clean(clean: argparse.ArgumentParser) -> None:
     clean.add_argument("--dry-run", action="store_true", help="delete nothing, say what would be")
 
 
+def add_backup(backup: argparse.ArgumentParser) -> None:
+    """Add the options of `tuner backup`."""
+    backup.add_argument(
+        "file", metavar="FILE", help="archive to write: tar, compressed if it ends in .gz or .tgz"
+    )
+    backup.add_argument("--force", action="store_true", help="replace the file if it exists")
+
+
+def add_restore(restore: argparse.ArgumentParser) -> None:
+    """Add the options of `tuner restore`."""
+    restore.add_argument("file", metavar="FILE", help="archive that 'tuner backup' wrote")
+
+
 def _add_yes(command: argparse.ArgumentParser) -> None:
     command.add_argument("-y", "--yes", action="store_true", help="do not ask")

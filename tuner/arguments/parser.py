@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import tuner
 from tuner.arguments.data import add_data, add_tokenizer
-from tuner.arguments.home import add_clean, add_delete, add_ui
+from tuner.arguments.home import add_backup, add_clean, add_delete, add_restore, add_ui
 from tuner.arguments.option_types import override, run_name, setting, whole
 from tuner.arguments.search import add_job, add_jobs, add_search
 from tuner.arguments.trained import (
@@ -136,8 +136,13 @@ def _parser() -> argparse.ArgumentParser:
     add_data(group("data", "prepare and inspect the data of a search space"), command, common,
               file, home)  # fmt: skip
     add_tokenizer(group("tokenizer", "train, use and inspect a tokenizer"), command, common)
-    add_delete(command("delete", "delete a search, its runs and its files", common, home))
-    add_clean(command("clean", "delete files that no search needs", common, home))
+    for name, text, add in (
+        ("delete", "delete a search, its runs and its files", add_delete),
+        ("clean", "delete files that no search needs", add_clean),
+        ("backup", "write a home to one file, also while searches run", add_backup),
+        ("restore", "make a home from a backup", add_restore),
+    ):
+        add(command(name, text, common, home))
     add_generate(command("generate", "generate text with trained trials", common, home))
     add_export(command("export", "export a trained trial to other tools", common, home))
     add_transfer(command("transfer", "go from a search's proxy to its target", common, home))
