@@ -142,10 +142,10 @@ class Engine:
             trial_id: name of the trial in its reports.
             spec: specification to train. The specifications that it continues are trained first,
                 without reports, as far as `resume` does not cover them.
-            resume: checkpoint to resume from, of this specification or of one that it continues:
-                a file, which must be readable; or a reference into `checkpoint_dir`, which stands
-                for the newest readable checkpoint of a trial up to an update. Without a readable
-                checkpoint a reference restarts the trial.
+            resume: checkpoint to resume from, of this specification, of one that it continues, or
+                of one with equal updates until there (`num_shared_updates`): a readable file; or a
+                reference into `checkpoint_dir`, which stands for the newest readable checkpoint of
+                a trial up to an update. Without one a reference restarts the trial.
             after: update of the last report that was made before; later reports are made.
 
         Raises:

@@ -310,8 +310,7 @@ def _scheduler(space: SearchSpace) -> str:
     name, eta = search.scheduler, search.reduction_factor
     rungs = f"one in {eta} trials is promoted at each rung ({_rungs(space)})"
     description = {
-        "none": "each trial trains to its end"
-        + "".join(f", cooled down for {tokens:,} tokens too" for tokens in space.budget.shorter),
+        "none": f"each trial trains to its end{space.budget.shorter_text}",
         "asha": f"{rungs}, the others are "
         + ("paused until they are among the best" if search.asha == "promote" else "stopped"),
         "hyperband": f"{rungs}, in brackets that start at different rungs",

@@ -90,6 +90,7 @@ class Conductor:
         self._now = 0
         self._num_suggested = 0  # trials that the sampler suggested
         self._cool_downs = CoolDowns()
+        self._num_never = 0  # shorter budgets that their trunks did not reach
         # Trials ended or paused since the best one improved. Paused trials count, because the
         # promoting schedulers pause trials instead of stopping them: counting only ended trials
         # would never use up `patience`.
@@ -118,7 +119,8 @@ class Conductor:
         self.space = space
         added = range(len(self._lanes), slots)
         self._lanes += [Lane(index, self._now) for index in added]
-        self.board.num_trials = max(_num_trials(space), len(self.board.trials))
+        expected = _num_trials(space) - self._num_never
+        self.board.num_trials = max(expected, len(self.board.trials))
         self.limit, self.confirmation, self.board.winner = None, None, None
         self.board.confirm = space.num_finalists, space.confirm.seeds
         self._without_gain = 0
@@ -376,6 +378,7 @@ class Conductor:
         if trunk.is_duplicate:  # of a trial that has them
             never = len(self.space.budget.shorter)
         self.board.num_trials -= never
+        self._num_never += never
 
     def _lane_of(self, number: int) -> Lane:
         return next(s for s in self._lanes if s.job is not None and s.job.number == number)

@@ -19,6 +19,7 @@ _MOST_TOKENS = 10**13  # about what the largest language models have been traine
 _BYTES_PER_ID = 50  # with fewer bytes of text for each token id, most ids are hardly ever seen
 # Odds of the validation part, relative to those asked for, from which on the split is far off.
 _FAR = 2.0
+_LONG_WARMUP = 0.4  # of all updates
 _MOST_INSPECTED = 1000  # files
 _MOST_NAMED = 3
 
@@ -30,7 +31,10 @@ def remarks(space: SearchSpace, facts: DataFacts) -> list[str]:
         space: search space without conflicts.
         facts: facts of the data, or an estimate.
     """
-    return [*_trials(space), *_budget(space, facts), *_data(space, facts)]
+    return [
+        *_trials(space), *_budget(space, facts), *_shorter_budgets(space, facts),
+        *_data(space, facts),
+    ]  # fmt: skip
 
 
 def searches_nothing(space: SearchSpace) -> bool:
@@ -83,6 +87,20 @@ def _budget(space: SearchSpace, facts: DataFacts) -> list[str]:
             f"longest trial; a trial reports at most once an update"
         )
     return found
+
+
+def _shorter_budgets(space: SearchSpace, facts: DataFacts) -> list[str]:
+    """Remark on a warm-up that is a share of the longest budget."""
+    if not space.budget.shorter:
+        return []
+    h = space.derive(space.defaults(), facts.train_size)
+    shortest = h.total_steps * space.budget.shorter[0] // (space.budget.tokens or 1)
+    if h.warmup_steps <= _LONG_WARMUP * shortest:
+        return []
+    return [
+        f"T_warmup of the longest budget, {h.warmup_steps} updates, is most of the constant phase "
+        f"of the shortest, which has {shortest} updates in all; give T_warmup a smaller number"
+    ]
 
 
 def _data(space: SearchSpace, facts: DataFacts) -> list[str]:

@@ -45,6 +45,12 @@ class Budget(Frozen):
     reports: int = Field(default=10, ge=1, le=10_000)
     validation_tokens: int = Field(default=8_192, ge=1)
 
+    @property
+    def shorter_text(self) -> str:
+        """The shorter budgets as the end of a sentence; empty without any."""
+        budgets = [f"{tokens:,}" for tokens in self.shorter]
+        return f", and is cooled down after {listed(budgets, 'and')} tokens too" if budgets else ""
+
     @model_validator(mode="after")
     def _ascend(self) -> Self:
         if self.shorter and not ascend((*self.shorter, self.tokens)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from model.engine.report import Report, Status
+from tests.tuner.conductor.test_cool_downs import SEARCH, TEXT
 from tests.tuner.simulated_search import FACTS, space_of, trained
 from tests.tuner.workers.scripted_workers import Clock
 from tuner.conductor.clock import SECONDS, TOKENS
@@ -806,3 +808,33 @@ def test_search_without_order_depends_on_timing(tmp_path: Path) -> None:
     ]
     journals = [Arrivals(s, random.Random(n)).run() for n, s in enumerate(settings)]
     assert journals[0] != journals[1]
+
+
+def test_driver_keeps_the_states_of_a_diverged_trunk_until_its_branches_begin(
+    tmp_path: Path,
+) -> None:
+    """In one lane the branch waits; a killed driver that comes back begins it likewise."""
+    conductor = Conductor(space_of(tmp_path, SEARCH, TEXT), FACTS, 1)
+    setting = Setting(tmp_path, conductor)
+    setting.driver.begin()
+    assert setting.report(0)
+    trunk = conductor.board.trials[0]
+    ((segment, report),) = setting.batch(0).reports
+    diverged = dataclasses.replace(report, status=Status.DIVERGED, val_loss=math.nan)
+    setting.driver.record([(0, ReportBatch(((segment, diverged),)))])
+    assert trunk.outcome == "diverged"
+    assert setting.calls("stop") == [("0", segment, True)]
+    (branch,) = setting.running().values()
+    assert (branch.number, branch.after, branch.source) == (1, 0, ("0", report_step := 4))
+    assert [r.step for r in branch.reports] == [report_step]
+    setting.report(1)
+    setting.journal.close()
+
+    events = read_journal(tmp_path / "lm-1")
+    again = Conductor(conductor.space, FACTS, 1, restored_decisions(events, lambda _: ()))
+    repeat(again, events, "lm-1")
+    resumed = Setting(tmp_path, again)
+    resumed.driver.begin()
+    (branch,) = resumed.running().values()
+    assert (branch.number, branch.after, branch.source) == (1, report_step, ("0", report_step))
+    resumed.journal.close()

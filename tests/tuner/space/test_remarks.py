@@ -30,6 +30,11 @@ def load(folder: Path, text: str) -> SearchSpace:
         (SEARCHED + "budget: {tokens: 511}", "budget.tokens 511 is less than one update, which ta"),
         (SEARCHED + "budget: {tokens: 1e15}", "1e+15 is more than any language model was trained"),
         (
+            SEARCHED.replace("{", "{schedule: wsd, ", 1)
+            + "budget: {tokens: [10240, 102400]}\nsearch: {scheduler: none}",
+            "T_warmup of the longest budget, 5 updates, is most of the constant phase of the short",
+        ),
+        (
             SEARCHED + "budget: {flops: 100M}",
             "budget.flops 1e+08 for a model of this space: tokens",
         ),

@@ -87,7 +87,10 @@ def test_space_with_several_budgets_is_read_and_recorded(tmp_path: Path) -> None
     space = load(tmp_path)
     assert (space.budget.tokens, space.budget.shorter) == (40_960, (10_240, 20_480))
     assert SearchSpace.model_validate_json(space.model_dump_json()) == space
+    text = ", and is cooled down after 10,240 and 20,480 tokens too"
+    assert space.budget.shorter_text == text
     one = load(tmp_path, "budget.tokens=[40_960]")
+    assert one.budget.shorter_text == ""
     assert one.budget == load(tmp_path, "budget.tokens=40960").budget
     assert "shorter" not in one.model_dump_json()
     # the trunk, 0.2 of the second, and of the first what follows the report at 8,192 tokens, 0.2

@@ -79,6 +79,18 @@ def test_newest_state_is_sent_and_old_ones_are_deleted(node: Node, url: str) -> 
     assert there(url) == ["8 10"]
 
 
+def test_states_that_other_trials_need_stay(node: Node, url: str) -> None:
+    for step in (10, 20, 30, 40):
+        node.save("7", step)
+        assert node.states.wait(5) == 0
+    node.states.prune("7", 40, (10,))
+    assert node.states.wait(5) == 0
+    assert there(url) == ["7 10", "7 30", "7 40"]
+    node.states.prune("7", 40)
+    assert node.states.wait(5) == 0
+    assert there(url) == ["7 30", "7 40"]
+
+
 def test_storage_that_is_down_gets_the_newest_states_later(node: Node, url: str) -> None:
     """Nobody waits for it, and states that others have replaced are not sent."""
     node.switch.is_down = True
