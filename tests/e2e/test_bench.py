@@ -53,13 +53,13 @@ def test_bench_load_has_a_quick_mode(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     (table,) = json.loads(out.read_text())["tables"]
     assert [row[0].split()[0] for row in table["rows"]] == [
-        "sync", "list", "status", "show", "show", "report",
+        "sync,", "sync", "list", "status", "show", "show", "report",
     ]  # fmt: skip
     for what, seconds, cpu, megabytes in table["rows"]:
         assert 0.1 < cpu < 60, what
         assert seconds < 120
         assert 20 < megabytes < 1500
-    assert "| show --search large |" in page.read_text()
+    assert "| show --search big |" in page.read_text()
 
 
 @pytest.mark.slow

@@ -20,8 +20,9 @@ def finalists(board: Board, space: SearchSpace) -> list[Trial]:
 def missing_pairs(board: Board, space: SearchSpace) -> Iterator[tuple[Trial, int]]:
     """Yield each finalist with each fresh seed that no trial has, seed by seed."""
     present = {(trial.confirms, trial.spec.seed) for trial in board.confirming}
+    best = finalists(board, space)
     for seed in _seeds(space):
-        for finalist in finalists(board, space):
+        for finalist in best:
             if (finalist.number, seed) not in present:
                 yield finalist, seed
 
