@@ -79,14 +79,15 @@ docs: $(VENV)/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "open build/site/index.html"
 
-# Some tests need a browser or a Postgres database; without these they are skipped with a message.
+# Some tests need a browser, a Postgres database or nginx; without these they are skipped with a message.
 # Only CI installs them without being asked.
 $(VENV)/.system: $(VENV)/.made
-	@command -v chromium >/dev/null && ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 \
+	@command -v chromium >/dev/null && PATH="$$PATH:/usr/sbin" command -v nginx >/dev/null \
+	  && ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 \
 	  || { [ -n "$$CI" ] && command -v apt-get >/dev/null && apt-get update -qq \
-	       && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium postgresql >/dev/null; } \
+	       && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium postgresql nginx >/dev/null; } \
 	  || { [ -z "$$CI" ] \
-	       && echo "tests of pages and of Postgres will be skipped: install chromium and postgresql"; }
+	       && echo "tests of pages and servers will be skipped: install chromium, postgresql and nginx"; }
 	@touch $@
 
 $(VENV)/.made:
