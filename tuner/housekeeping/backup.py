@@ -229,7 +229,8 @@ def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) ->
             f"the backup has {member.name!r}, which is no file of a home; nothing was restored"
         )
     target = folder / name
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for parent in reversed(target.relative_to(folder).parents):
+        (folder / parent).mkdir(mode=0o700, exist_ok=True)
     with target.open("xb") as file:
         target.chmod(0o600)
         shutil.copyfileobj(source, file)
