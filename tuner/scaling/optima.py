@@ -160,6 +160,13 @@ def smooth(sizes: Sequence[SizeRuns], *, resamples: int = RESAMPLES, seed: int =
     return Optima(found, [found[i] for i in chosen], draws, noise * heavier, freedom, few)
 
 
+def optimum_of(size: SizeRuns) -> Optimum | None:
+    """Return the smoothed optimum of one size; None if its trials are too few."""
+    names = [name for name, value in _VALUES.items() if _differs([size], value)]
+    fit = _fit(size, names) if names else None
+    return _optimum(fit, names) if fit else None
+
+
 def _differs(sizes: Sequence[SizeRuns], value: Callable[[ScalingRun], float]) -> bool:
     return any(len({value(run) for run in size.runs}) > 1 for size in sizes)
 
