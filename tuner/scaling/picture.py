@@ -127,7 +127,15 @@ def _value(optimum: Optimum, quantity: str) -> float:
 
 
 def _labels(ax: Axes, x: str, y: str, title: str) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     ax.set_xlabel(_LABELS[x] if x in _LABELS else x, fontsize="small")
     ax.set_ylabel(_LABELS.get(y, y), fontsize="small")
     ax.set_title(title, fontsize="small")
+    for axis in (ax.xaxis, ax.yaxis):
+        if axis.get_scale() == "log":
+            axis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+            axis.set_minor_formatter(NullFormatter())
+    ax.tick_params(labelsize="x-small")
     ax.grid(color=GRID)
