@@ -1,4 +1,4 @@
-"""Optimum of each size: a quadratic in the logarithms of α and B, and what noise makes of it.
+"""SizeOptimum of each size: a quadratic in the logarithms of α and B, and what noise makes of it.
 
 The loss near its minimum is a parabola in the logarithm of the learning rate, so all trials of a
 size locate its minimum, not only the best one. Source: Step Law (arXiv:2503.04715), where optima
@@ -33,7 +33,7 @@ _VALUES: Mapping[str, Callable[[ScalingRun], float]] = {
 
 
 @dataclass(frozen=True)
-class Optimum:
+class SizeOptimum:
     """The smoothed optimum of one size.
 
     Attributes:
@@ -70,8 +70,8 @@ class Optima:
         few: sentences about sizes that were left out because their trials are few.
     """
 
-    all: Sequence[Optimum]
-    used: Sequence[Optimum]
+    all: Sequence[SizeOptimum]
+    used: Sequence[SizeOptimum]
     draws: dict[str, Floats]
     noise: float
     freedom: int
@@ -160,7 +160,7 @@ def smooth(sizes: Sequence[SizeRuns], *, resamples: int = RESAMPLES, seed: int =
     return Optima(found, [found[i] for i in chosen], draws, noise * heavier, freedom, few)
 
 
-def optimum_of(size: SizeRuns) -> Optimum | None:
+def optimum_of(size: SizeRuns) -> SizeOptimum | None:
     """Return the smoothed optimum of one size; None if its trials are too few."""
     names = [name for name, value in _VALUES.items() if _differs([size], value)]
     fit = _fit(size, names) if names else None
@@ -219,11 +219,11 @@ def _bottoms(c: Floats, fit: _Fit) -> tuple[Floats, Floats]:
     return at, (_features(at) * c).sum(axis=1)
 
 
-def _optimum(fit: _Fit, names: Sequence[str]) -> Optimum:
+def _optimum(fit: _Fit, names: Sequence[str]) -> SizeOptimum:
     c = fit.matrix @ fit.y
     (at,), (loss,) = _bottoms(c[None], fit)
     low, high = fit.x.min(axis=0), fit.x.max(axis=0)
     edges = tuple(n for k, n in enumerate(names) if not low[k] < at[k] < high[k])
     values = {n: float(2 ** (at[k] + fit.centre[k])) for k, n in enumerate(names)}
     centre = {n: float(fit.centre[k]) for k, n in enumerate(names)}
-    return Optimum(fit.size, len(fit.y), values, float(loss), edges, c, centre)
+    return SizeOptimum(fit.size, len(fit.y), values, float(loss), edges, c, centre)

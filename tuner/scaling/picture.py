@@ -11,7 +11,7 @@ import numpy as np
 from tuner.errors import TunerError
 from tuner.report.palette import FINISHED, GRID, WINNER
 from tuner.scaling.laws import Law, ScalingLaws
-from tuner.scaling.optima import Optimum
+from tuner.scaling.optima import SizeOptimum
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -122,7 +122,7 @@ def _best_size(ax: Axes, found: ScalingLaws) -> None:
     _labels(ax, "parameters", "loss", f"best size at {best.flops:.3g} FLOPs")
 
 
-def _value(optimum: Optimum, quantity: str) -> float:
+def _value(optimum: SizeOptimum, quantity: str) -> float:
     return optimum.loss if quantity == "loss" else optimum.values[quantity]
 
 

@@ -67,8 +67,9 @@ class SizeRuns:
 def measure(results: Sequence[SearchResult]) -> list[SizeRuns]:
     """Return the finished trials of searches by size and budget, smallest first.
 
-    Retrainings of a confirmation count as well: seeds may differ, and are the noise that is
-    measured. Trials that diverged, or whose learning rate was changed on the way, do not count.
+    Branches of shorter budgets count, and retrainings of a confirmation: seeds may differ, and are
+    the noise that is measured. Trials that diverged, or whose learning rate was changed on the way,
+    do not count.
 
     Raises:
         TunerError: if the trials differ in more than size, tokens, learning rate, B and seed.
@@ -76,7 +77,7 @@ def measure(results: Sequence[SearchResult]) -> list[SizeRuns]:
     pairs = [
         (result.name, trial)
         for result in results
-        for trial in (*result.trials, *result.confirming)
+        for trial in (*result.trials, *result.branches, *result.confirming)
         if _counts(trial)
     ]
     check_comparable([(f"{name}/{trial.number}", trial.spec) for name, trial in pairs])
@@ -165,9 +166,9 @@ def _scales(row: str, rate: str, values: Sequence[Hyperparameters]) -> bool:
         return False
     totals, rates = ([float(getattr(h, name)) for h in values] for name in ("total_steps", rate))
     if SYMBOL_TABLE[row].kind is int:
-        # whole updates of a share: |v − s·T| ≤ 1 for one s
-        low = max((v - 1) / t for v, t in zip(own, totals, strict=True))
-        return bool(low <= min((v + 1) / t for v, t in zip(own, totals, strict=True)))
+        # whole updates of a share: |v − s·T| ≤ 2 for one s; cool-downs may move by an update
+        low = max((v - 2) / t for v, t in zip(own, totals, strict=True))
+        return bool(low <= min((v + 2) / t for v, t in zip(own, totals, strict=True)))
     shares = [v / r for v, r in zip(own, rates, strict=True)]
     return bool(max(shares) - min(shares) <= 1e-6 * abs(max(shares)))
 

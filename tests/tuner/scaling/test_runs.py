@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from model.engine.report import Report, Status
 from tests.conftest import MakeSpec
 from tests.tuner.scaling.made_runs import MILLION, made_runs
 from tuner.arguments.option_types import amount
+from tuner.conductor.trial import Trial
 from tuner.errors import TunerError
 from tuner.scaling.runs import by_size, check_comparable, measure
 
@@ -93,8 +96,27 @@ def test_row_without_an_effect_does_not_matter(make_spec: MakeSpec) -> None:
     check_comparable(names([spec, with_rows(spec, momentum=0.123)]))  # for SGD with momentum
 
 
+def test_finished_trials_branches_and_retrainings_count(make_spec: MakeSpec) -> None:
+    def trial(number: int, seed: int, loss: float = 3.0, *, is_finished: bool = True) -> Trial:
+        spec = make_spec(seed=seed)
+        status = Status.FINISHED if is_finished else Status.TRAINING
+        made = Trial(number, spec)
+        made.reports.append(Report("0", status, 1, spec.budget_tokens, loss, 3.0, 1.0, 0.01))
+        return made
+
+    result: Any = SimpleNamespace(
+        name="s-1", trials=[trial(0, 0), trial(1, 1, is_finished=False), trial(2, 2, math.nan)],
+        branches=[trial(3, 3)], confirming=[trial(4, 4)],
+    )  # fmt: skip
+    (size,) = measure([result])
+    spec = result.trials[0].spec
+    assert [run.trial for run in size.runs] == [0, 3, 4]
+    assert size.parameters == spec.architecture.num_parameters
+    assert size.flops == pytest.approx(spec.budget_tokens * spec.architecture.flops_per_token)
+
+
 def test_searches_without_finished_trials_are_refused() -> None:
-    result: Any = SimpleNamespace(name="s-1", trials=[], confirming=[])
+    result: Any = SimpleNamespace(name="s-1", trials=[], branches=[], confirming=[])
     with pytest.raises(TunerError, match="no trial of these searches has finished"):
         measure([result])
 

@@ -16,7 +16,7 @@ from tuner.errors import TunerError
 from tuner.formatting import counted, listed, number
 from tuner.home import Home
 from tuner.scaling.laws import DESCRIPTIONS, LawValue, ScalingLaws, fit_laws
-from tuner.scaling.optima import Optimum, optimum_of, smooth
+from tuner.scaling.optima import SizeOptimum, optimum_of, smooth
 from tuner.scaling.prediction import Prediction, find_prediction, write_prediction
 from tuner.scaling.runs import SizeRuns, measure
 from tuner.terminal.tables import table
@@ -79,7 +79,7 @@ def run_scaling(options: argparse.Namespace) -> int:
     return 0
 
 
-def _size(o: Optimum) -> dict[str, Any]:
+def _size(o: SizeOptimum) -> dict[str, Any]:
     return {
         "parameters": o.size.parameters, "tokens": o.size.tokens, "flops": o.size.flops,
         "trials": len(o.size.runs), "fitted": o.kept, "loss": o.loss, "edges": list(o.edges),
