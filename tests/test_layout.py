@@ -28,8 +28,8 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
         "names",
         "artifact_locations", "home", "space", "space_file", "samplers", "schedulers",
         "conductor", "tracking", "journal", "storage", "results", "trained", "report", "transfer",
-        "publish", "served", "notify", "workers", "driver", "jobs", "housekeeping", "terminal",
-        "commands", "arguments", "cli", "__main__",
+        "scaling", "publish", "served", "notify", "workers", "driver", "jobs", "housekeeping",
+        "terminal", "commands", "arguments", "cli", "__main__",
     ),
 }  # fmt: skip
 MOST_FILES, MOST_LINES = 15, 420

@@ -59,6 +59,7 @@ _COMMANDS: Mapping[str, str] = {
     "generate": "generate.run_generate",
     "export": "export.run_export",
     "transfer": "transfer.proxy.run_transfer",
+    "scaling": "transfer.scaling.run_scaling",
     "doctor": "doctor.run_doctor",
     "completion": "maintenance.completion.run_completion",
 }

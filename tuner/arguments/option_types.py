@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from tuner.commands.output import in_utf8
 from tuner.errors import RecordError
-from tuner.formatting import in_seconds, real_number
+from tuner.formatting import in_flops, in_seconds, real_number
 from tuner.names import check_name, check_new_name, check_run_name
 from tuner.space_file.overrides import Override
 
@@ -48,6 +48,16 @@ def setting(text: str) -> Override:
         return Override.parse(in_utf8(text))
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def amount(text: str) -> float:
+    """Return the number of `1e9`, `400M`, `1B` (a billion), `2.5T` or `2P`."""
+    stripped = text.strip()
+    value = in_flops(f"{stripped[:-1]}G" if stripped[-1:] in ("B", "b") else stripped)
+    if not isinstance(value, float) or not 1 <= value < 1e30:
+        message = f"must be a number of 1 or more such as 1e9, 400M or 1B, got {text}"
+        raise argparse.ArgumentTypeError(message)
+    return value
 
 
 def duration(text: str) -> float:

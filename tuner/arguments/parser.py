@@ -21,6 +21,7 @@ from tuner.arguments.trained import (
     add_generate,
     add_replay,
     add_report,
+    add_scaling,
     add_show,
     add_transfer,
 )
@@ -146,6 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     add_generate(command("generate", "generate text with trained trials", common, home))
     add_export(command("export", "export a trained trial to other tools", common, home))
     add_transfer(command("transfer", "go from a search's proxy to its target", common, home))
+    add_scaling(command("scaling", "fit scaling laws, and predict a larger model", common, home))
     command("doctor", "check the installation", common, home)
     text = "print a script with which a shell completes commands, options and names of searches"
     completion = command("completion", text, debug)

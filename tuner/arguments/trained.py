@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from tuner.arguments.option_types import duration, real, run_name, search_name, whole
+from tuner.arguments.option_types import amount, duration, real, run_name, search_name, whole
 from tuner.commands.output import in_utf8
 
 EXPORTS = ("hf", "gguf", "torch")
@@ -130,6 +130,36 @@ def add_transfer(transfer: argparse.ArgumentParser) -> None:
         "-o", "--output", metavar="FILE.png",
         help="path of the picture (default: SEARCH-coordinates.png, SEARCH-rates.png)",
     )  # fmt: skip
+
+
+def add_scaling(scaling: argparse.ArgumentParser) -> None:
+    """Add the options of `tuner scaling`."""
+    scaling.add_argument(
+        "searches", nargs="+", type=search_name, metavar="SEARCH",
+        help="names of finished searches, with three or more sizes of model in all",
+    )  # fmt: skip
+    target = scaling.add_mutually_exclusive_group()
+    target.add_argument(
+        "--parameters", type=amount, metavar="N",
+        help="predict a model of N weights, such as 400M or 1e9",
+    )  # fmt: skip
+    target.add_argument(
+        "--flops", type=amount, metavar="C",
+        help="predict a training of C operations, such as 2e15 or 300T",
+    )  # fmt: skip
+    scaling.add_argument(
+        "--tokens", type=amount, metavar="D",
+        help="training tokens of the target, where those of the trials do not follow the size",
+    )  # fmt: skip
+    scaling.add_argument(
+        "--of", choices=("α_max", "B"), metavar="{α_max,B}",
+        help="fit the optimum of this one only, beside the loss (default: all that were searched)",
+    )  # fmt: skip
+    scaling.add_argument(
+        "--compare", type=search_name, metavar="SEARCH",
+        help="compare a search of the target with the prediction that was written before it",
+    )  # fmt: skip
+    scaling.add_argument("-o", "--output", metavar="FILE.png", help="draw basins and laws")
 
 
 def add_report(report: argparse.ArgumentParser) -> None:

@@ -1,1 +1,4 @@
-"""`tuner transfer`: from the proxy of a search to its target; face `run_transfer` of `proxy.py`."""
+"""`tuner transfer`: from the proxy of a search to its target; face `run_transfer` of `proxy.py`.
+
+And `tuner scaling`: from several sizes to a larger one; face `run_scaling` of `scaling.py`.
+"""
