@@ -73,6 +73,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python bench/preparation.py
 	$(BIN)/python bench/generation.py
 	$(BIN)/python bench/scaling.py
+	$(BIN)/python bench/transfer.py --out docs/bench/transfer.cpu.json --plot docs/bench/transfer.cpu.png
 	$(BIN)/python bench/benchmarks_page.py
 
 docs: $(VENV)/.installed-dev

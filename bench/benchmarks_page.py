@@ -68,6 +68,12 @@ BENCHES = {
         "Exponents of cost by concurrent trials, by sizes of the model, and by number of trials of "
         "a search.",
     ),
+    "transfer": Bench(
+        "From a proxy to its target",
+        "How far the best learning rate moves over widths and depths, with the factors of a proxy "
+        "and without them, and the loss of a target with the rate of its proxy.",
+        None,
+    ),
 }
 # Parts of bench/gpu.py; a part has a section once it has a result.
 GPU_PARTS = {

@@ -137,7 +137,7 @@ def measure(
         shares = sizes[0].shares
         middle = 0.0 if kind == "scaled" else float(round(-math.log2(shares.width) / 2))
         for size in sizes:
-            sweep = _sweep(space, drawn, facts, kind, size, trainer, seeds, middle)
+            sweep = sweep_of(space, drawn, facts, kind, size, trainer, seeds, middle)
             found.append(sweep)
             if kind == "standard":  # the next optimum is sought where this one was
                 means = _means(sweep.losses)
@@ -145,7 +145,7 @@ def measure(
     return found
 
 
-def _sweep(
+def sweep_of(
     space: SearchSpace,
     drawn: Mapping[str, Value],
     facts: DataFacts,
@@ -155,6 +155,18 @@ def _sweep(
     seeds: int,
     middle: float,
 ) -> Sweep:
+    """Train the sweep of one kind and size; it grows until its lowest loss lies inside.
+
+    Args:
+        space: space of the search.
+        drawn: draw of the winner.
+        facts: facts of the data.
+        kind: standard leaves out the factors of the proxy.
+        size: size of the model.
+        trainer: trains, and remembers what was trained.
+        seeds: seeds of each rate.
+        middle: log2 of the factor on the winner's rates in the middle.
+    """
     losses: dict[float, tuple[float, ...]] = {}
     todo = [middle + offset for offset in OFFSETS]
     for _ in range(1 + 2 * _MOST_STEPS):

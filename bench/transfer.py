@@ -1,0 +1,382 @@
+"""Does the best learning rate stay from a proxy to its target? Sweeps over width and depth.
+
+    python bench/transfer.py                          all parts, about two hours on two cores
+    python bench/transfer.py --parts width depth      only some parts: width, depth, target
+    python bench/transfer.py --tokens 100_000 --seeds 1 --processes 1    a smaller measurement
+    python bench/transfer.py --quick                  tiny models, as a test of the bench
+    python bench/transfer.py --out FILE.json --plot FILE.png
+
+All models are trained from scratch on the source text of Python's standard library, with AdamW, for
+equally many tokens (the proxy of `target` for fewer). *Scaled* models have the factors of proxies;
+*standard* ones are the same models without them. A sweep has learning rates an octave (a factor of
+two) apart, all with the same seeds, and grows until its lowest loss lies inside. Its optimum is the
+minimum of a parabola in log2 α (`tuner.transfer.verdict`); intervals are of 90 %.
+
+    width     d_model 32 to 256, 2 layers: how far the optimum moves
+    depth     2 to 8 layers, d_model 64
+    target    d_model 256, 4 layers: its own sweep, beside the rate with the lowest loss of a proxy
+              of an eighth of the width, half of the depth and a quarter of the tokens
+
+Compute is training tokens times the operations of a token. That of a transfer is the proxy's sweep
+and one training of the target.
+
+Each loss is appended to FILE.jsonl as it is measured (--points names another file); the command
+goes on where it was cut off. Losses do not depend on the number of processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from parts.measuring import about, finish, goal, save_figure
+
+from model.corpus.prepare import prepare
+from tuner.space.data_facts import DataFacts
+from tuner.space.settings import Proxy
+from tuner.space.space import SearchSpace
+from tuner.space_file.load import load_space
+from tuner.transfer.sweep import KINDS, Size, Sweep, Trainer, measure, sweep_of, trial_spec
+from tuner.transfer.verdict import Interval, Optimum, move_of, optimum
+
+RATE = 0.004  # of AdamW at the target, the middle of the first sweep
+LARGEST_MOVE, SMALLEST_MOVE = 0.5, 1.5  # octaves over 8 times the width: scaled, standard
+MOST_LOSS, MOST_COMPUTE = 0.5, 10.0  # % of the best loss, % of the target's own sweep
+SPACE = """
+name: transfer
+data: {{source: python-stdlib}}
+tokenizer: {{vocab_size: 512}}
+model: {{d_model: {d_model}, n_layers: {n_layers}, n_heads: {n_heads}, context_length: {context}}}
+proxy: {{width: 1/2}}
+hyperparameters:
+  α_max: {{log: [1e-5, 1]}}
+  α_min: {{fraction_of: α_max, value: 0.1}}
+  T_warmup: {{fraction_of: T_total, value: 0.1}}
+  β2: 0.99
+  λ: 0.1
+  B: 8
+  optimizer: adamw
+budget: {{tokens: {tokens}, reports: 1, validation_tokens: {validation}}}
+search: {{scheduler: none}}
+confirm: off
+"""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the measurement.
+
+    Attributes:
+        title: title of its table.
+        d_model: width of the largest model.
+        n_layers: depth of the largest model.
+        shares: text and shares of each size, smallest first.
+        ratio: size of the largest model over the smallest one's.
+    """
+
+    title: str
+    d_model: int
+    n_layers: int
+    shares: Mapping[str, Proxy]
+    ratio: float
+
+    @property
+    def sizes(self) -> list[Size]:
+        """The sizes, the smallest at 0 octaves and the largest at log2 of `ratio`."""
+        step = math.log2(self.ratio) / (len(self.shares) - 1)
+        return [Size(proxy, i * step, text) for i, (text, proxy) in enumerate(self.shares.items())]
+
+
+def parts_of(*, quick: bool) -> dict[str, Part]:
+    """Return the parts by name."""
+    wide, narrow, deep = (32, 16, 4) if quick else (256, 64, 8)
+    widths = [wide // 4, wide // 2, wide] if quick else [wide // 8, wide // 4, wide // 2, wide]
+    depths = [2, 4] if quick else [2, 4, 8]
+    target = Proxy(width=1 / 4 if quick else 1 / 8, depth=1 / 2, tokens=1 / 4)
+    return {
+        "width": Part(
+            "optimum over the width", wide, 2,
+            {f"d_model {d}": Proxy(width=d / wide) for d in widths}, wide / widths[0],
+        ),
+        "depth": Part(
+            "optimum over the depth", narrow, deep,
+            {f"{n} layers": Proxy(depth=n / deep) for n in depths}, deep / depths[0],
+        ),
+        "target": Part(
+            "target trained with the proxy's best rate", wide, 4,
+            {"proxy": target, "target": Proxy()}, 1 / target.width,
+        ),
+    }  # fmt: skip
+
+
+class Family:
+    """Models of a part, and what trains them.
+
+    Args:
+        part: the part.
+        options: options of the command.
+        corpora: folder of prepared corpora.
+        points: file of the losses.
+    """
+
+    def __init__(
+        self, part: Part, options: argparse.Namespace, corpora: Path, points: Path
+    ) -> None:
+        text = SPACE.format(
+            d_model=part.d_model, n_layers=part.n_layers, n_heads=part.d_model // 16 or 1,
+            context=16 if options.quick else 64, tokens=options.tokens,
+            validation=1024 if options.quick else 32_768,
+        )  # fmt: skip
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, "space.yaml")
+            file.write_text(text, encoding="utf-8")
+            self.space: SearchSpace = load_space(file)
+        self.facts = DataFacts.of(prepare(self.space.data, self.space.tokenizer, corpora))
+        self.drawn = {**self.space.defaults(), "max_learning_rate": RATE}
+        self.trainer = Trainer(corpora, points, options.processes, _on_trained)
+        self.sizes, self.seeds = part.sizes, options.seeds
+
+    def both_kinds(self) -> list[Sweep]:
+        """Train the sweeps of all sizes, scaled and standard."""
+        return measure(
+            self.space, self.drawn, self.facts, self.sizes, self.trainer, seeds=self.seeds
+        )
+
+    def proxy_and_target(self) -> list[Sweep]:
+        """Train the scaled sweeps of both, the target's with the best rate of the proxy as well."""
+        proxy, target = (
+            sweep_of(
+                self.space, self.drawn, self.facts, "scaled", size, self.trainer, self.seeds, 0.0
+            )
+            for size in self.sizes
+        )
+        rate = lowest(proxy)
+        if rate in target.losses:
+            return [proxy, target]
+        specs = [
+            trial_spec(self.space, self.drawn, self.facts, "scaled", target.size, rate, seed)
+            for seed in range(self.seeds)
+        ]
+        losses = tuple(self.trainer.losses(specs, "target with the proxy's rate"))
+        return [
+            proxy,
+            replace(target, losses=dict(sorted({**target.losses, rate: losses}.items()))),
+        ]
+
+    def flops(self, size: Size) -> float:
+        """Return the operations of one training of a size."""
+        spec = trial_spec(self.space, self.drawn, self.facts, "scaled", size, 0.0, 0)
+        return spec.budget_tokens * spec.architecture.flops_per_token
+
+
+def lowest(sweep: Sweep) -> float:
+    """Return the rate with the lowest mean loss, as log2 of a factor on `RATE`."""
+    return min(sweep.losses, key=lambda x: _mean(sweep.losses[x]))
+
+
+def _on_trained(text: str, number: int, count: int) -> None:
+    print(f"{text}: {number}/{count}", file=sys.stderr, flush=True)
+
+
+# results ----------------------------------------------------------------------------------------
+
+
+def axis_result(part: Part, sweeps: Sequence[Sweep]) -> tuple[list[list[Any]], dict[str, Any]]:
+    """Return the rows of a table, and kind → octaves by which the optimum moves, or None."""
+    rows: list[list[Any]] = []
+    moved: dict[str, Any] = {}
+    for kind in KINDS:
+        own = [sweep for sweep in sweeps if sweep.kind == kind]
+        move = move_of(own)
+        for sweep, best in zip(own, move.optima, strict=True):
+            rows.append([f"{kind}, {sweep.size.text}", *_cells(sweep, best)])
+        moved[kind] = None
+        if move.octaves is not None and move.given_up is not None:
+            moved[kind] = [move.octaves.value, move.octaves.low, move.octaves.high]
+            text = f"{kind}, octaves over {part.ratio:g} times the size"
+            rows.append([text, None, move.octaves.text(), None])
+            lost = Interval(*(100 * v for v in vars(move.given_up).values()))
+            rows.append([f"{kind}, loss given up, %", None, lost.text(sign=""), None])
+    return rows, moved
+
+
+def _cells(sweep: Sweep, best: Optimum | None) -> list[Any]:
+    """Return range of the rates, best rate with its interval, and loss there."""
+    tried = f"{RATE * 2 ** min(sweep.losses):.2g} – {RATE * 2 ** max(sweep.losses):.2g}"
+    if best is None:
+        return [tried, "none inside", None]
+    found = Interval.of(best.octaves, best.draws)
+    value, low, high = (RATE * 2**x for x in (found.value, found.low, found.high))
+    return [tried, f"{value:.2g} ({low:.2g} … {high:.2g})", f"{best.loss:.4f}"]
+
+
+def target_result(
+    sweeps: Sequence[Sweep], flops: Sequence[float], seeds: int
+) -> tuple[list[list[Any]], dict[str, Any]]:
+    """Return the rows of the table, and the loss given up and the compute, in %.
+
+    Args:
+        sweeps: of the proxy and of the target.
+        flops: operations of one training of each.
+        seeds: seeds of each rate.
+    """
+    proxy, target = ({x: _mean(v) for x, v in s.losses.items()} for s in sweeps)
+    rate, best = map(lowest, sweeps)
+    transferred = target[rate]
+    given_up = 100 * (transferred / target[best] - 1)
+    own = len(target) * seeds * flops[1]
+    tuning = len(proxy) * seeds * flops[0]
+    compute, alone = 100 * (tuning + flops[1]) / own, 100 * tuning / own
+    rows = [
+        ["proxy's best", f"{RATE * 2**rate:.2g}", f"{proxy[rate]:.4f}", None],
+        ["target with it", f"{RATE * 2**rate:.2g}", f"{transferred:.4f}", f"{compute:.2g}"],
+        ["target's own best", f"{RATE * 2**best:.2g}", f"{target[best]:.4f}", "100"],
+    ]
+    return rows, {"given_up": given_up, "compute": compute, "tuning_alone": alone}
+
+
+def result_of(measured: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """Return the result in the format of `parts.measuring`."""
+    tables, goals, notes, numbers = [], [], [], {}
+    for name, (part, sweeps, flops) in measured.items():
+        if name == "target":
+            rows, found = target_result(sweeps, flops, options.seeds)
+            columns = ["model", "α_max", "val_loss, nats per token", "% of the sweep's compute"]
+            if math.isfinite(found["given_up"]):
+                what = "loss given up with the transferred rate, % of the target's own best"
+                goals.append(goal(what, found["given_up"], most=MOST_LOSS))
+            else:
+                notes.append("The target diverged with the rate of its proxy: goal missed.")
+                found["given_up"] = None
+            what = "compute of the transfer, % of that of the target's own sweep"
+            goals.append(goal(what, found["compute"], most=MOST_COMPUTE))
+        else:
+            rows, found = axis_result(part, sweeps)
+            columns = ["sweep", "rates tried", "best rate (90 % interval)", "val_loss there"]
+            if name == "width":
+                goals += _width_goals(part, found, notes)
+        tables.append({"title": part.title, "columns": columns, "rows": rows})
+        numbers[name] = {"found": found, "sweeps": [_as_json(sweep) for sweep in sweeps]}
+    notes.append(f"{options.tokens:,} tokens a trial, {options.seeds} paired seeds.")
+    return {
+        "bench": "transfer",
+        "about": about(["torch"]),
+        "tables": tables,
+        "goals": [] if options.quick else goals,
+        "notes": notes,
+        "numbers": numbers,
+    }
+
+
+def _width_goals(part: Part, moved: Mapping[str, Any], notes: list[str]) -> list[Any]:
+    goals = []
+    for kind, limit in (
+        ("scaled", {"most": LARGEST_MOVE}), ("standard", {"least": SMALLEST_MOVE})
+    ):  # fmt: skip
+        if moved[kind] is None:
+            notes.append(f"The {kind} sweeps have no optimum inside at some size: goal missed.")
+            continue
+        what = f"{kind}: octaves by which the optimum moves over {part.ratio:g} times the width"
+        goals.append(goal(what, abs(moved[kind][0]), **limit))
+    return goals
+
+
+def _as_json(sweep: Sweep) -> dict[str, Any]:
+    best = optimum(sweep)
+    return {
+        "kind": sweep.kind,
+        "size": sweep.size.text,
+        "best_rate": None if best is None else RATE * 2**best.octaves,
+        "losses": {
+            f"{RATE * 2**x:g}": [v if math.isfinite(v) else None for v in values]
+            for x, values in sweep.losses.items()
+        },
+    }
+
+
+def plot(measured: Mapping[str, Any], path: Path) -> None:
+    """Draw loss against learning rate: a row for each part, a column for each kind."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.2 * len(measured)))
+    panels = figure.subplots(len(measured), 2, squeeze=False, sharey="row")
+    for row, (name, (_, sweeps, _)) in zip(panels, measured.items(), strict=True):
+        finite = [v for s in sweeps for v in map(_mean, s.losses.values()) if math.isfinite(v)]
+        for axes, kind in zip(row, KINDS, strict=True):
+            own = [sweep for sweep in sweeps if sweep.kind == kind]
+            axes.set_visible(bool(own))
+            for index, sweep in enumerate(own):
+                rates = [RATE * 2**x for x in sweep.losses]
+                means = [_mean(values) for values in sweep.losses.values()]
+                axes.plot(rates, means, f"C{index}o-", markersize=4, label=sweep.size.text)
+                if (best := optimum(sweep)) is not None:
+                    axes.plot(RATE * 2**best.octaves, best.loss, f"C{index}D", ms=9, mfc="none")
+            axes.set_xscale("log")
+            axes.set_title(f"{name}, {kind}", fontsize="medium")
+            axes.set_xlabel("α_max")
+            # far from its optimum a loss says nothing, and hides the rest
+            axes.set_ylim(min(finite) - 0.05, min(max(finite) + 0.05, min(finite) + 2))
+        row[0].set_ylabel("val_loss (◇ optimum)")
+        row[0].legend(fontsize="small")
+    save_figure(figure, path, 150)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def main() -> int:
+    """Measure, and print the result."""
+    options = _options()
+    with tempfile.TemporaryDirectory() as folder:
+        corpora = options.corpora or Path(folder, "corpora")
+        points = options.points or Path(folder, "points.jsonl")
+        points.parent.mkdir(parents=True, exist_ok=True)
+        measured = {}
+        parts = parts_of(quick=options.quick)
+        for name in options.parts:
+            family = Family(parts[name], options, corpora, points)
+            sweeps = family.proxy_and_target() if name == "target" else family.both_kinds()
+            measured[name] = parts[name], sweeps, [family.flops(size) for size in family.sizes]
+            for sweep in sweeps:
+                print(json.dumps({"part": name, **_as_json(sweep)}), file=sys.stderr)
+    result = result_of(measured, options)
+    finish(result, options.out, partial(plot, measured), options.plot)
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    names = list(parts_of(quick=False))
+    parser.add_argument("--parts", nargs="+", choices=names, default=names, help="default: all")
+    parser.add_argument("--tokens", type=int, help="of a trial (default: 400,000)")
+    parser.add_argument("--seeds", type=int, help="paired seeds of each rate (default: 3)")
+    parser.add_argument("--processes", type=int, help="default: one for each core")
+    parser.add_argument("--quick", action="store_true", help="tiny models")
+    parser.add_argument("--corpora", type=Path, help="folder of prepared corpora")
+    parser.add_argument(
+        "--points", type=Path, help="file of the losses (default: as --out, .jsonl)"
+    )
+    parser.add_argument("--out", type=Path, help="write the result as JSON")
+    parser.add_argument("--plot", type=Path, help="draw losses against rates, a PNG")
+    options = parser.parse_args()
+    options.parts = [name for name in names if name in options.parts]
+    options.tokens = options.tokens or (2_000 if options.quick else 400_000)
+    options.seeds = options.seeds or (1 if options.quick else 3)
+    options.processes = options.processes or len(os.sched_getaffinity(0))
+    if options.points is None and options.out is not None:
+        options.points = options.out.with_suffix(".jsonl")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())
