@@ -46,7 +46,7 @@ from tuner.space.settings import Proxy
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import load_space
 from tuner.transfer.sweep import KINDS, Size, Sweep, Trainer, measure, sweep_of, trial_spec
-from tuner.transfer.verdict import Interval, Optimum, move_of, optimum
+from tuner.transfer.verdict import Estimate, Optimum, move_of, optimum
 
 RATE = 0.004  # of AdamW at the target, the middle of the first sweep
 LARGEST_MOVE, SMALLEST_MOVE = 0.5, 1.5  # octaves over 8 times the width: scaled, standard
@@ -204,7 +204,7 @@ def axis_result(part: Part, sweeps: Sequence[Sweep]) -> tuple[list[list[Any]], d
             moved[kind] = [move.octaves.value, move.octaves.low, move.octaves.high]
             text = f"{kind}, octaves over {part.ratio:g} times the size"
             rows.append([text, None, move.octaves.text(), None])
-            lost = Interval(*(100 * v for v in vars(move.given_up).values()))
+            lost = Estimate(*(100 * v for v in vars(move.given_up).values()))
             rows.append([f"{kind}, loss given up, %", None, lost.text(sign=""), None])
     return rows, moved
 
@@ -214,7 +214,7 @@ def _cells(sweep: Sweep, best: Optimum | None) -> list[Any]:
     tried = f"{RATE * 2 ** min(sweep.losses):.2g} – {RATE * 2 ** max(sweep.losses):.2g}"
     if best is None:
         return [tried, "none inside", None]
-    found = Interval.of(best.octaves, best.draws)
+    found = Estimate.of(best.octaves, best.draws)
     value, low, high = (RATE * 2**x for x in (found.value, found.low, found.high))
     return [tried, f"{value:.2g} ({low:.2g} … {high:.2g})", f"{best.loss:.4f}"]
 
