@@ -27,7 +27,6 @@ goes on where it was cut off. Losses do not depend on the number of processes.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import sys
@@ -46,7 +45,7 @@ from tuner.space.settings import Proxy
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import load_space
 from tuner.transfer.sweep import KINDS, Size, Sweep, Trainer, measure, sweep_of, trial_spec
-from tuner.transfer.verdict import Estimate, Optimum, move_of, optimum
+from tuner.transfer.verdict import Estimate, Optimum, move_of
 
 RATE = 0.004  # of AdamW at the target, the middle of the first sweep
 LARGEST_MOVE, SMALLEST_MOVE = 0.5, 1.5  # octaves over 8 times the width: scaled, standard
@@ -183,6 +182,12 @@ def lowest(sweep: Sweep) -> float:
     return min(sweep.losses, key=lambda x: _mean(sweep.losses[x]))
 
 
+def optima_of(sweeps: Sequence[Sweep]) -> list[Optimum | None]:
+    """Return the optimum of each sweep, scaled ones first, as `move_of` finds them."""
+    by_kind = ([sweep for sweep in sweeps if sweep.kind == kind] for kind in KINDS)
+    return [best for own in by_kind if own for best in move_of(own).optima]
+
+
 def _on_trained(text: str, number: int, count: int) -> None:
     print(f"{text}: {number}/{count}", file=sys.stderr, flush=True)
 
@@ -213,7 +218,7 @@ def _cells(sweep: Sweep, best: Optimum | None) -> list[Any]:
     """Return range of the rates, best rate with its interval, and loss there."""
     tried = f"{RATE * 2 ** min(sweep.losses):.2g} – {RATE * 2 ** max(sweep.losses):.2g}"
     if best is None:
-        return [tried, "none inside", None]
+        return [tried, "not certain", None]
     found = Estimate.of(best.octaves, best.draws)
     value, low, high = (RATE * 2**x for x in (found.value, found.low, found.high))
     return [tried, f"{value:.2g} ({low:.2g} … {high:.2g})", f"{best.loss:.4f}"]
@@ -265,7 +270,7 @@ def result_of(measured: Mapping[str, Any], options: argparse.Namespace) -> dict[
             if name == "width":
                 goals += _width_goals(part, found, notes)
         tables.append({"title": part.title, "columns": columns, "rows": rows})
-        numbers[name] = {"found": found, "sweeps": [_as_json(sweep) for sweep in sweeps]}
+        numbers[name] = {"found": found, "sweeps": _as_json(sweeps)}
     notes.append(f"{options.tokens:,} tokens a trial, {options.seeds} paired seeds.")
     return {
         "bench": "transfer",
@@ -283,24 +288,26 @@ def _width_goals(part: Part, moved: Mapping[str, Any], notes: list[str]) -> list
         ("scaled", {"most": LARGEST_MOVE}), ("standard", {"least": SMALLEST_MOVE})
     ):  # fmt: skip
         if moved[kind] is None:
-            notes.append(f"The {kind} sweeps have no optimum inside at some size: goal missed.")
+            notes.append(f"A parabola shows no certain optimum of a {kind} size: goal missed.")
             continue
         what = f"{kind}: octaves by which the optimum moves over {part.ratio:g} times the width"
         goals.append(goal(what, abs(moved[kind][0]), **limit))
     return goals
 
 
-def _as_json(sweep: Sweep) -> dict[str, Any]:
-    best = optimum(sweep)
-    return {
-        "kind": sweep.kind,
-        "size": sweep.size.text,
-        "best_rate": None if best is None else RATE * 2**best.octaves,
-        "losses": {
-            f"{RATE * 2**x:g}": [v if math.isfinite(v) else None for v in values]
-            for x, values in sweep.losses.items()
-        },
-    }
+def _as_json(sweeps: Sequence[Sweep]) -> list[dict[str, Any]]:
+    return [
+        {
+            "kind": sweep.kind,
+            "size": sweep.size.text,
+            "best_rate": None if best is None else RATE * 2**best.octaves,
+            "losses": {
+                f"{RATE * 2**x:g}": [v if math.isfinite(v) else None for v in values]
+                for x, values in sweep.losses.items()
+            },
+        }
+        for sweep, best in zip(sweeps, optima_of(sweeps), strict=True)
+    ]
 
 
 def plot(measured: Mapping[str, Any], path: Path) -> None:
@@ -312,13 +319,14 @@ def plot(measured: Mapping[str, Any], path: Path) -> None:
     for row, (name, (_, sweeps, _)) in zip(panels, measured.items(), strict=True):
         finite = [v for s in sweeps for v in map(_mean, s.losses.values()) if math.isfinite(v)]
         for axes, kind in zip(row, KINDS, strict=True):
-            own = [sweep for sweep in sweeps if sweep.kind == kind]
+            found = zip(sweeps, optima_of(sweeps), strict=True)
+            own = [(sweep, best) for sweep, best in found if sweep.kind == kind]
             axes.set_visible(bool(own))
-            for index, sweep in enumerate(own):
+            for index, (sweep, best) in enumerate(own):
                 rates = [RATE * 2**x for x in sweep.losses]
                 means = [_mean(values) for values in sweep.losses.values()]
                 axes.plot(rates, means, f"C{index}o-", markersize=4, label=sweep.size.text)
-                if (best := optimum(sweep)) is not None:
+                if best is not None:
                     axes.plot(RATE * 2**best.octaves, best.loss, f"C{index}D", ms=9, mfc="none")
             axes.set_xscale("log")
             axes.set_title(f"{name}, {kind}", fontsize="medium")
@@ -347,8 +355,6 @@ def main() -> int:
             family = Family(parts[name], options, corpora, points)
             sweeps = family.proxy_and_target() if name == "target" else family.both_kinds()
             measured[name] = parts[name], sweeps, [family.flops(size) for size in family.sizes]
-            for sweep in sweeps:
-                print(json.dumps({"part": name, **_as_json(sweep)}), file=sys.stderr)
     result = result_of(measured, options)
     finish(result, options.out, partial(plot, measured), options.plot)
     return 0

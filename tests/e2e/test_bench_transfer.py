@@ -59,7 +59,7 @@ def test_moves_are_those_of_the_sweeps(bench: Any) -> None:
     rows, moved = bench.axis_result(part, outside)
     assert moved["scaled"] is None
     assert len(bench._width_goals(part, moved, notes)) == 1
-    assert notes == ["The scaled sweeps have no optimum inside at some size: goal missed."]
+    assert notes == ["A parabola shows no certain optimum of a scaled size: goal missed."]
 
 
 def test_compute_of_a_transfer_has_the_training_of_the_target(bench: Any) -> None:
