@@ -10,7 +10,9 @@ All models are trained from scratch on the source text of Python's standard libr
 equally many tokens (the proxy of `target` for fewer). *Scaled* models have the factors of proxies;
 *standard* ones are the same models without them. A sweep has learning rates an octave (a factor of
 two) apart, all with the same seeds, and grows until its lowest loss lies inside. Its optimum is the
-minimum of a parabola in log2 α (`tuner.transfer.verdict`); intervals are of 90 %.
+minimum of a parabola in log2 α (`tuner.transfer.verdict`); intervals are of 90 %. Where losses rise
+faster on one side, that parabola is not exact, and its interval does not know. So a second one,
+through the lowest loss and its two neighbours, is shown beside it.
 
     width     d_model 32 to 256, 2 layers: how far the optimum moves
     depth     2 to 8 layers, d_model 64
@@ -188,6 +190,19 @@ def optima_of(sweeps: Sequence[Sweep]) -> list[Optimum | None]:
     return [best for own in by_kind if own for best in move_of(own).optima]
 
 
+def through_three(sweep: Sweep) -> float | None:
+    """Return the minimum of the parabola through the lowest mean loss and its neighbours.
+
+    Returns:
+        log2 of a factor on `RATE`; None if the lowest loss has no finite neighbour on a side.
+    """
+    at = lowest(sweep)
+    left, middle, right = (_mean(sweep.losses.get(at + step, [math.inf])) for step in (-1, 0, 1))
+    if not math.isfinite(left + right) or left + right == 2 * middle:
+        return None
+    return at + (left - right) / (2 * (left + right - 2 * middle))
+
+
 def _on_trained(text: str, number: int, count: int) -> None:
     print(f"{text}: {number}/{count}", file=sys.stderr, flush=True)
 
@@ -209,6 +224,9 @@ def axis_result(part: Part, sweeps: Sequence[Sweep]) -> tuple[list[list[Any]], d
             moved[kind] = [move.octaves.value, move.octaves.low, move.octaves.high]
             text = f"{kind}, octaves over {part.ratio:g} times the size"
             rows.append([text, None, move.octaves.text(), None])
+            ends = [through_three(sweep) for sweep in (own[0], own[-1])]
+            shift = "–" if None in ends else f"{ends[1] - ends[0]:+.2f}"  # type: ignore[operator]
+            rows.append([f"{kind}, by three rates of each size", None, shift, None])
             lost = Estimate(*(100 * v for v in vars(move.given_up).values()))
             rows.append([f"{kind}, loss given up, %", None, lost.text(sign=""), None])
     return rows, moved

@@ -47,6 +47,8 @@ def test_moves_are_those_of_the_sweeps(bench: Any) -> None:
     assert all(low <= value <= high for value, low, high in moved.values())
     by_name = {row[0]: row[2] for row in rows}
     assert by_name["scaled, octaves over 8 times the size"].startswith("+0.30 (")
+    assert by_name["scaled, by three rates of each size"] == "+0.30"
+    assert by_name["standard, by three rates of each size"] == "-1.80"
     # a parabola of curvature 0.1, 1.8 octaves from its bottom of 4
     lost = float(by_name["standard, loss given up, %"].split()[0])
     assert lost == pytest.approx(100 * 0.1 * 1.8**2 / 4, abs=0.01)
@@ -60,6 +62,13 @@ def test_moves_are_those_of_the_sweeps(bench: Any) -> None:
     assert moved["scaled"] is None
     assert len(bench._width_goals(part, moved, notes)) == 1
     assert notes == ["A parabola shows no certain optimum of a scaled size: goal missed."]
+
+
+def test_three_rates_ignore_a_steep_side(bench: Any) -> None:
+    steep = sweep("scaled", 0, 0.2)
+    steep.losses[3.0] = (9.0, 9.0)  # type: ignore[index]
+    assert bench.through_three(steep) == pytest.approx(0.2)
+    assert bench.through_three(sweep("scaled", 0, 5.0)) is None  # the lowest loss is at the end
 
 
 def test_compute_of_a_transfer_has_the_training_of_the_target(bench: Any) -> None:
