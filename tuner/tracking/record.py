@@ -67,7 +67,12 @@ class Record:
         with reading_errors(self.uri):
             return call(*args, **kwargs)
 
-    def _runs(self, condition: str, experiment: str | None = None) -> list[Run]:
+    def _runs(
+        self,
+        condition: str,
+        experiment: str | None = None,
+        on_page: Callable[[], None] = lambda: None,
+    ) -> list[Run]:
         """Return all runs that meet a condition, newest first; of one experiment if it is given."""
         if experiment is None:
             ids = [e.experiment_id for e in self._ask(self.client.search_experiments)]
@@ -85,6 +90,7 @@ class Record:
                 page_token=token,
             )
             runs += page
+            on_page()
             token = page.token
             if not token:
                 break
@@ -152,9 +158,20 @@ class Record:
         except NotReadable:
             return {trial.number: trial.run_id for trial in self.trials(search)}
 
-    def children(self, parent_run: str, experiment: str | None = None) -> list[TrialRecord]:
-        """Return the trials of a parent run by number."""
-        runs = self._runs(f"tags.`{Tag.PARENT}` = '{parent_run}'", experiment)
+    def children(
+        self,
+        parent_run: str,
+        experiment: str | None = None,
+        on_page: Callable[[], None] = lambda: None,
+    ) -> list[TrialRecord]:
+        """Return the trials of a parent run by number.
+
+        Args:
+            parent_run: run id of the search.
+            experiment: id of its experiment; None to look in all.
+            on_page: called after every thousand runs, which take the store some seconds.
+        """
+        runs = self._runs(f"tags.`{Tag.PARENT}` = '{parent_run}'", experiment, on_page)
         return sorted(map(trial_record, runs), key=lambda t: t.number)
 
     def trial(self, run_id: str) -> TrialRecord:

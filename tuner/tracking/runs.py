@@ -238,9 +238,14 @@ class Runs:
 
     # trials -----------------------------------------------------------------------------------
 
-    def children(self) -> list[TrialRecord]:
-        """Return the trials of the search; those that are described come first."""
-        return sorted(self.record.children(self.run_id), key=lambda t: not t.parameters)
+    def children(self, on_page: Callable[[], None] = lambda: None) -> list[TrialRecord]:
+        """Return the trials of the search; those that are described come first.
+
+        Args:
+            on_page: as for `Record.children`.
+        """
+        children = self.record.children(self.run_id, self.experiment_id, on_page)
+        return sorted(children, key=lambda t: not t.parameters)
 
     def create(self, number: int, start: RunStart) -> str:
         """Create the run of a trial, which is then running and not yet described."""

@@ -12,18 +12,15 @@ The states of a trial's run, and the flags of the tracker that guard them:
 
     no run id ──_find: the store has a run of this trial──────────▶ run id is known
         │ ▲                                                             ▲  │
-        │ └──── next period ◀── _create raised: the store may have      │  │
-        │                       created the run, or may do so later.    │  │
-        │                       `_must_read_runs` and                   │  │
-        │                       `_may_have_duplicates` are set          │  │
+        │ └──── next period ◀── _create raised: the store may have the  │  │
+        │                       run, now or later; both flags are set   │  │
         └───────_find: none ──▶ _create succeeded ──────────────────────┘  │
                                                                            ▼
     all is stored ◀── status sent ◀── reports sent ◀── described: inputs, specification, parameters
 
 Each arrow that raises is tried again in the next period. `_must_read_runs` makes `_find` read the
 runs of the store once more. `_may_have_duplicates` stays set until all trials are stored, because a
-request that timed out may be served late; then runs with a number that another run has, and without
-parameters, are deleted.
+late answer may make a run; then runs without parameters whose number another has are deleted.
 """
 
 from __future__ import annotations
@@ -360,8 +357,11 @@ class Tracker:
             self._last_error = error
             failures.append(error)
             return False
-        self._progress += 1
+        self._advance()
         return True
+
+    def _advance(self) -> None:
+        self._progress += 1
 
     def _send_trial(self, trial: _Trial) -> None:
         """Take a trial along the arrows of the drawing above, up to the first that raises."""
@@ -383,7 +383,7 @@ class Tracker:
     def _find(self, trial: _Trial) -> str | None:
         """Return the run that the store already has of a trial, and note which data it has."""
         if self._must_read_runs:
-            children = self.runs.children()
+            children = self.runs.children(self._advance)
             # described runs come first, so that in reverse they replace their duplicates
             self._known_runs = {run.number: run for run in reversed(children)}
             self._must_read_runs = False
@@ -409,7 +409,7 @@ class Tracker:
         return trial.run_id
 
     def _delete_duplicates(self) -> None:
-        for run in self.runs.children():
+        for run in self.runs.children(self._advance):
             trial = self._trials.get(run.number)
             if trial and trial.run_id != run.run_id and not run.parameters:
                 self.runs.delete(run.run_id)

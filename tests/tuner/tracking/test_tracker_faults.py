@@ -34,6 +34,7 @@ from tests.tuner.tracking.recorded import (
 from tuner.errors import StoreError
 from tuner.tracking import tracker as tracking
 from tuner.tracking.record import Record
+from tuner.tracking.records import TrialRecord
 from tuner.tracking.runs import RunSettings, RunStart
 from tuner.tracking.tracker import Tracker
 
@@ -280,3 +281,27 @@ def test_training_keeps_its_time_while_the_server_hangs(
         f"{logging_seconds / own:.4%} of it to log; other threads {others / own:.4%}\n"
     )
     assert logging_seconds + others < 0.01 * own
+
+
+def test_search_of_many_trials_is_read_in_more_time_than_the_patience(
+    open_tracker: Open, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten thousand runs take MLflow half a minute: every thousand of them are progress."""
+    monkeypatch.setattr(tracking, "_PATIENCE_SECONDS", 1.0)
+    before = open_tracker()
+    before.start_trial(0, make_spec(), ENVIRONMENT)
+    before.finish("interrupted", {}, None)
+    tracker = open_tracker(resume=True)
+    children = tracker.runs.children
+
+    def slow(on_page: Callable[[], None]) -> list[TrialRecord]:
+        for _ in range(4):
+            time.sleep(0.5)
+            on_page()
+        return children(on_page)
+
+    monkeypatch.setattr(tracker.runs, "children", slow)
+    tracker.start_trial(0, make_spec(), ENVIRONMENT)
+    tracker.log_report(0, report(1, 2.0))
+    tracker.finish("finished", {}, None)
+    assert tracker.num_created == 0
