@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any
 
 from tuner.formatting import metric_text
 from tuner.journal.events import SessionEnded
+from tuner.notify.champion import Champion
 
 
 class Subject(StrEnum):
@@ -20,6 +22,7 @@ class Subject(StrEnum):
     INTERRUPTED = "search.interrupted"
     FAILED = "search.failed"
     STALLED = "search.stalled"
+    CHAMPION = "search.champion"
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,32 @@ def message_of_end(search: str, end: SessionEnded, digest: str) -> Message:
         text += f": {best[0].removeprefix('best_')} {metric_text(best[1])} in trial {end.best}"
     return Message(
         _id_of(digest), subject, search, end.time_ms / 1000, f"{text}.",
-        {"best_trial": end.best, "limit": end.limit, "halted": end.halted, "summary": numbers},
+        {
+            "best_trial": end.best, "limit": end.limit, "halted": end.halted,
+            # JSON has no NaN: a diverged trial may be the best
+            "summary": {
+                name: None if isinstance(value, float) and not math.isfinite(value) else value
+                for name, value in numbers.items()
+            },
+        },
     )  # fmt: skip
+
+
+def message_of_champion(search: str, champion: Champion, time: float, digest: str) -> Message:
+    """Return the message that a finished trial is better than all before.
+
+    Args:
+        search: name of the search.
+        champion: the trial.
+        time: time of its last report, in seconds since the epoch.
+        digest: digest of the journal up to the report.
+    """
+    number, metric, value, before = champion
+    text = f"{search}: trial {number} is the best so far, {metric} {metric_text(value)}"
+    if before is not None:
+        text += f" (before: {metric_text(before)})"
+    data = {"best_trial": number, "metric": metric, "value": value, "before": before}
+    return Message(_id_of(f"{digest}-champion"), Subject.CHAMPION, search, time, f"{text}.", data)
 
 
 def message_of_stall(search: str, seconds: float, now: float, digest: str) -> Message:

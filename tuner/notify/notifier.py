@@ -20,7 +20,13 @@ from tuner.errors import TunerError
 from tuner.journal.claim import open_file
 from tuner.journal.events import SessionBegun, SessionEnded
 from tuner.journal.journal import JournalTail
-from tuner.notify.message import Message, message_of_end, message_of_stall
+from tuner.notify.champion import Champions
+from tuner.notify.message import (
+    Message,
+    message_of_champion,
+    message_of_end,
+    message_of_stall,
+)
 from tuner.notify.receivers import NotDelivered, Receiver
 
 OUTBOX = "outbox.jsonl"
@@ -52,7 +58,7 @@ class Notifier:
 
     def __init__(self, folder: Path, receivers: Sequence[Receiver]) -> None:
         self._folder, self._receivers = folder, receivers
-        self._tail = JournalTail(folder)
+        self._tail, self._champions = JournalTail(folder), Champions()
         self._delivered: set[tuple[str, str]] = set()  # id, key
         self._since: dict[str, int] = {}  # key → number of events before the receiver was there
         self._mailboxes = [_Mailbox(receiver) for receiver in receivers]
@@ -101,6 +107,8 @@ class Notifier:
             elif self._is_on:
                 self._longest_gap = max(self._longest_gap, at - self._newest)
             self._newest, self._has_stalled = at, False
+            if (champion := self._champions.take(event)) is not None:
+                self._post(message_of_champion(self._folder.name, champion, at, digest))
             if isinstance(event, SessionEnded):
                 self._is_on = False
                 self._post(message_of_end(self._folder.name, event, digest))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,9 +16,17 @@ import pytest
 from standardwebhooks import Webhook as Verifier
 from standardwebhooks import WebhookVerificationError
 
+from model.engine.report import Report, Status
 from tests.tuner.simulated_search import FACTS, space_of
 from tuner.errors import TunerError
-from tuner.journal.events import SearchBegun, SessionBegun, SessionEnded, TrialFailed
+from tuner.journal.events import (
+    Reported,
+    SearchBegun,
+    SessionBegun,
+    SessionEnded,
+    TrialBegun,
+    TrialFailed,
+)
 from tuner.journal.journal import Journal
 from tuner.notify import notifier as module
 from tuner.notify.notifier import OUTBOX, Notifier, notified
@@ -98,6 +107,38 @@ def test_message_is_signed_as_the_standard_says(receiver: Server, journal: Journ
     with pytest.raises(WebhookVerificationError):
         Verifier(KEY).verify(body.replace(b"finished", b"defeated"), headers)
     assert b"S3CRET" not in (journal.path.parent / OUTBOX).read_bytes()
+
+
+def finished(number: int, loss: float, status: Status = Status.FINISHED) -> Reported:
+    return Reported(number, Report(str(number), status, 9, 900, loss, loss, 1.0, 0.01))
+
+
+def test_each_new_champion_is_told_and_no_other_trial(
+    receiver: Server, journal: Journal, tmp_path: Path
+) -> None:
+    """Neither unfinished, worse, diverged nor confirming trials are champions."""
+    notifier = Notifier(journal.path.parent, receivers_of([receiver.url]))
+    wait_for(lambda: bool(outbox(journal)))
+    space = space_of(tmp_path, "trials: 6")
+    for number in range(6):
+        spec = space.spec(space.defaults(), FACTS, number)
+        journal.append(TrialBegun(number, {}, spec, confirms=1 if number == 5 else None))
+    for event in (
+        finished(0, 4.0), finished(1, 2.0, Status.TRAINING), finished(1, 3.5), finished(2, 3.75),
+        finished(3, math.nan, Status.DIVERGED), finished(5, 1.0), finished(4, 3.25),
+    ):  # fmt: skip
+        journal.append(event)
+    journal.append(SessionEnded("finished", {"best_val_loss": math.nan}, best=4))
+    assert notifier.close() is None
+    *champions, end = [json.loads(body)["data"] for _, body in receiver.got]
+    assert [(c["best_trial"], c["value"], c["before"]) for c in champions] == [
+        (0, 4.0, None), (1, 3.5, 4.0), (4, 3.25, 3.5),
+    ]  # fmt: skip
+    assert champions[1]["text"] == (
+        "lm-1: trial 1 is the best so far, val_loss 3.5000 (before: 4.0000)."
+    )
+    assert end["summary"] == {"best_val_loss": None}
+    assert len({headers["webhook-id"] for headers, _ in receiver.got}) == 4
 
 
 def test_refused_message_is_sent_again_with_its_id_by_the_next_driver(
