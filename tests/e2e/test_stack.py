@@ -159,7 +159,7 @@ def experiment_id(team: Team) -> str:
 
 
 def test_no_secret_is_anywhere(team: Team, searched: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not in the home, the record, the bucket, what `--debug` prints and keeps, or servers' logs."""
+    """Not in home, record, bucket, servers' logs, or what `--debug` prints and keeps."""
     report = team.place(ALICE).tuner("report", "--out", "report.html", "--debug")
     assert report.status == 0, report.err
     secrets = [ALICE[1], BOB[1], *team.stack.secrets]

@@ -133,7 +133,7 @@ def if_found(uri: str, ask: Callable[[], R]) -> R | None:
 
 
 def check_write(client: MlflowClient, uri: str, experiment: str) -> None:
-    """Check that the user of a server may write to an experiment; one that is not there is not made.
+    """Check that the user of a server may write to an experiment, which is not made.
 
     A tag of the experiment, which keeps its value, needs the same permission as a run. Who lacks it
     would otherwise hear of it after Ray has started.

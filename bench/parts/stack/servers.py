@@ -318,7 +318,7 @@ class Stack:
 def running(*, has_login: bool = True, has_cache: bool = True) -> Iterator[Stack]:
     """Run the stack; see `Stack` for the arguments."""
     with ExitStack() as ends:
-        # not in a folder of pytest, which the user of Postgres cannot enter; sockets need a short one
+        # not a folder of pytest, which Postgres' user cannot enter; sockets need a short path
         folder = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="stack")))
         folder.chmod(0o711)
         stack = Stack(folder, has_login=has_login, has_cache=has_cache)
