@@ -123,9 +123,10 @@ class Stack:
             "/s3": folder / "data",
             "/tmp": folder / "tmp",
         }
+        ports, hosts = "|".join(_PORTS), "|".join([*SERVERS, r"0\.0\.0\.0"])
         pattern = re.compile(
-            rf"(?P<host>\b(?:{'|'.join(SERVERS)}|0\.0\.0\.0))(?=:\d)|(?<==)(?:s3|0\.0\.0\.0)$"
-            rf"|(?<![\w.])(?P<port>{'|'.join(_PORTS)})(?!\d)"
+            rf"(?P<host>\b(?:{hosts}))(?=:(?:{ports})(?!\w))|(?<==)(?:s3|0\.0\.0\.0)$"
+            rf"|(?<![\w.])(?P<port>{ports})(?!\w)"
             rf"|(?<![\w.:/])(?P<path>{'|'.join(map(re.escape, paths))})(?=[/;\s\"']|$)"
         )
 
