@@ -271,18 +271,21 @@ class Stack:
 
     # clients ----------------------------------------------------------------------------------
 
-    def ask_as_admin(self, method: str, path: str, body: Mapping[str, Any]) -> Any:
-        """Call MLflow's API as the user admin, through the proxy; return its answer.
+    def ask_as_admin(self, path: str, body: Mapping[str, Any]) -> Any:
+        """Post to MLflow's API as the user admin, through the proxy; return its answer.
+
+        Args:
+            path: such as `2.0/mlflow/runs/search`.
+            body: the request, for JSON.
 
         Raises:
             urllib.error.HTTPError: if the server refuses.
         """
         login = base64.b64encode(f"admin:{self._made['admin_password'].strip()}".encode()).decode()
         request = urllib.request.Request(
-            f"{self.url}/api/2.0/mlflow/{path}",
+            f"{self.url}/api/{path}",
             json.dumps(body).encode(),
             {"Authorization": f"Basic {login}", "Content-Type": "application/json"},
-            method=method,
         )
         trust = ssl.create_default_context(cafile=str(self.certificate))
         with urllib.request.urlopen(request, timeout=60, context=trust) as answer:
@@ -290,7 +293,7 @@ class Stack:
 
     def add_user(self, name: str, password: str) -> None:
         """Make a user, who may make experiments and sees those of nobody else."""
-        self.ask_as_admin("POST", "users/create", {"username": name, "password": password})
+        self.ask_as_admin("2.0/mlflow/users/create", {"username": name, "password": password})
 
     def variables(self, user: str | None = None, password: str = "") -> dict[str, str]:
         """Return MLflow's variables for a client, with a login if a user is given."""
