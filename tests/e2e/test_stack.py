@@ -11,6 +11,7 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -44,14 +45,11 @@ class Team:
 
     def grant(self, user: str, permission: str) -> None:
         """Let a user read or change the experiment."""
+        of = {"username": user, "resource_type": "experiment", "resource_id": self.experiment}
+        with suppress(urllib.error.HTTPError):  # nothing to revoke
+            self.stack.ask_as_admin("3.0/mlflow/users/permissions/revoke", of)
         self.stack.ask_as_admin(
-            "3.0/mlflow/users/permissions/grant",
-            {
-                "username": user,
-                "resource_type": "experiment",
-                "resource_id": self.experiment,
-                "permission": permission,
-            },
+            "3.0/mlflow/users/permissions/grant", {**of, "permission": permission}
         )
 
     @property
