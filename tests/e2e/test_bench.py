@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.parts.stack.servers import missing
 from tests.e2e.conftest import Workplace
 
 BENCH = Path(__file__).parents[2] / "bench"
@@ -197,6 +198,22 @@ def test_bench_report_has_a_quick_mode(tmp_path: Path) -> None:
     assert 4e6 < run["bytes"] < 6e6  # most of it is Plotly's script
     assert run["png_seconds"] > 0
     assert "| 12 |" in done.stdout
+
+
+@pytest.mark.slow
+def test_bench_stack_has_a_quick_mode(tmp_path: Path) -> None:
+    if (reason := missing()) is not None:
+        pytest.skip(reason)
+    out = tmp_path / "numbers.json"
+    command = [sys.executable, BENCH / "stack.py", "--quick", "--out", out]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=400)
+    assert done.returncode == 0, done.stderr
+    rates, slow = json.loads(out.read_text())["tables"]
+    ((name, *each),) = rates["rows"]
+    assert name == "as shipped"
+    assert all(0.01 < rate < 1000 for rate in each)
+    (asleep, _) = (row[1] for row in slow["rows"])
+    assert 0 < asleep < 5  # ms; a search that waited for the server would have waited a second
 
 
 @pytest.mark.slow

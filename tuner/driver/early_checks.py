@@ -18,6 +18,7 @@ from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
 from tuner.storage.storage import Storage
 from tuner.tracking.record import Record
+from tuner.tracking.store import check_write
 from tuner.workers.devices import check_devices
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def check_early(
 
     Raises:
         TunerError: if the server has a search of the name, or this machine lacks the devices.
-        StoreError: if the home cannot be written, or the store cannot be used.
+        StoreError: if the home cannot be written, or the store cannot be used or written.
         StorageError: if `engine.storage` cannot be used.
     """
     _check_home(home)
@@ -57,6 +58,7 @@ def check_early(
     record = Record(home.tracking_uri)
     if name is not None and name in {search.name for search in record.searches()}:
         raise name_taken(name)
+    check_write(record.client, home.tracking_uri, space.name)
     return record
 
 

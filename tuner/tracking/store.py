@@ -31,12 +31,31 @@ _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
 _SQLITE = "sqlite:///"
+_TAG = "tuner.space"  # of an experiment: the space whose searches it holds
+_FORBIDDEN = r"error code 403|PERMISSION_DENIED|Permission denied"
 DOCTOR_HINT = "; check it with 'tuner doctor'"
 # Pattern of a store's error → explanation.
 _REASONS = (
     (r"Connection refused", "it refuses connections"),
     (r"timeout exception|timed out", "it does not answer"),
     (r"Name or service not known|Failed to resolve|name resolution", "its host is unknown"),
+    (
+        r"Hostname mismatch|doesn't match|certificate is not valid for",
+        "its certificate is that of another host: use the name for which it was made",
+    ),
+    (
+        r"certificate verify failed|CERTIFICATE_VERIFY_FAILED",
+        "its certificate is not trusted: name the file of its authority in "
+        "MLFLOW_TRACKING_SERVER_CERT_PATH",
+    ),
+    (
+        r"invalid path: (\S+)|Could not find the TLS (?:certificate|key) file",
+        "MLFLOW_TRACKING_SERVER_CERT_PATH names a file that is not there",
+    ),
+    (
+        r"Invalid Host header",
+        "it is not called so: add host and port of MLFLOW_TRACKING_URI to its --allowed-hosts",
+    ),
     (
         r"(?:error code|too many|failed with error code) (401|403)",
         "it answers with error {}: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or "
@@ -111,6 +130,34 @@ def if_found(uri: str, ask: Callable[[], R]) -> R | None:
             if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
                 raise
             return None
+
+
+def check_write(client: MlflowClient, uri: str, experiment: str) -> None:
+    """Check that the user of a server may write to an experiment, which is not made.
+
+    A tag of the experiment, which keeps its value, needs the same permission as a run. Who lacks it
+    would otherwise hear of it after Ray has started.
+
+    Raises:
+        StoreError: if the user may not write, or the store cannot be used.
+    """
+    from mlflow.exceptions import MlflowException
+
+    with reading_errors(uri):
+        try:
+            found = client.get_experiment_by_name(experiment)
+            if found is not None:
+                tags = found.tags
+                client.set_experiment_tag(found.experiment_id, _TAG, tags.get(_TAG, experiment))
+        except MlflowException as error:
+            if not re.search(_FORBIDDEN, str(error)) or "Invalid Host" in str(error):
+                raise
+            user = os.environ.get("MLFLOW_TRACKING_USERNAME")
+            who = f"the user {user}" if user else "you"
+            raise StoreError(
+                f"{who} may not write to the experiment {experiment} in the tracking store {uri}: "
+                f"ask its owner for the permission EDIT, or give the space another name"
+            ) from error
 
 
 def open_client(uri: str) -> MlflowClient:
