@@ -110,6 +110,7 @@ ELSEWHERE = {
     "how well it searches": "bench/search_quality.md",
     "what a search costs beside training": "bench/overhead.md",
     "what a report costs": "bench/report.md",
+    "how much a home holds": "bench/load.md",
     "the tokenizer beside others": "bench/tokenizer.md",
 }
 

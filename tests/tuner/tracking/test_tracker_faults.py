@@ -112,7 +112,7 @@ def test_tracker_deletes_a_duplicate_run(
     def twice(number: int, start: RunStart) -> str:
         """Create a run whose answer is lost, and too late for the tracker to find it."""
         monkeypatch.setattr(tracker.runs, "create", create)
-        monkeypatch.setattr(tracker.runs, "children", lambda: late() or [])
+        monkeypatch.setattr(tracker.runs, "children", lambda on_page: late() or [])
         raise TimeoutError
 
     def late() -> None:
