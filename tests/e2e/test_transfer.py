@@ -36,6 +36,8 @@ def test_target_is_verified_trained_replayed_and_exported(place: Workplace) -> N
     verified = place.tuner("transfer", "small-1", "--verify", "--json")
     value = verified.json
     assert verified.status == (1 if value["verdict"] == "not transferable" else 0), verified.err
+    assert "60 trials" in verified.err
+    assert "at its speed or less" in verified.err
     assert (place.folder / "small-1-rates.png").read_bytes().startswith(b"\x89PNG")
     sizes = [(sweep["parametrization"], sweep["size"]) for sweep in value["sweeps"]]
     assert sizes == [
@@ -52,6 +54,8 @@ def test_target_is_verified_trained_replayed_and_exported(place: Workplace) -> N
     assert again | {"picture": ""} == value | {"picture": ""}  # nothing is trained twice
     trained = place.tuner("transfer", "small-1", "--train", "--json")
     assert trained.status == 0, trained.err
+    is_moving = value["factor"] != 1
+    assert (f"--rate-factor {value['factor']:.3g} would correct it" in trained.err) == is_moving
     assert trained.json["target"] == "small-1-target"
     assert trained.json["hyperparameters"]["max_learning_rate"] == pytest.approx(
         searched.json["hyperparameters"]["max_learning_rate"]

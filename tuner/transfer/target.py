@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping
+from pathlib import Path
 
+from model.files import replacing
 from tuner.space.parameter import Constant, Parameter, Value
 from tuner.space.settings import Confirm, SearchConfig
 from tuner.space.space import SearchSpace
 
+_FACTOR = "transfer.json"  # in the folder of a search
 RATES = ("max_learning_rate", "min_learning_rate", "learning_rate")
 
 
@@ -48,3 +53,18 @@ def _constant(parameter: Parameter, drawn: Mapping[str, Value], factor: float) -
     return parameter.model_copy(
         update={"distribution": Constant(value=value), "prior": None, "when": {}}
     )
+
+
+def write_factor(folder: Path, factor: float) -> None:
+    """Note the factor that a verification found, in the folder of its search."""
+    with replacing(folder / _FACTOR) as file:
+        file.write(json.dumps({"factor": factor}).encode())
+
+
+def read_factor(folder: Path) -> float | None:
+    """Return the factor that the last verification found; None if there was none."""
+    try:
+        factor = float(json.loads((folder / _FACTOR).read_text(encoding="utf-8"))["factor"])
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return None
+    return factor if math.isfinite(factor) and factor > 0 else None

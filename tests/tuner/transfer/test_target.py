@@ -15,7 +15,7 @@ from tuner.space.space import SearchSpace
 from tuner.space_file.load import load_space
 from tuner.transfer import sweep
 from tuner.transfer.sweep import Trainer, measure, sizes_of, trial_spec
-from tuner.transfer.target import target_space
+from tuner.transfer.target import read_factor, target_space, write_factor
 
 SPACE = """
 data: {source: python-stdlib}
@@ -69,6 +69,15 @@ def test_rate_factor_multiplies_the_rates_only(space: SearchSpace) -> None:
     assert other.min_learning_rate == pytest.approx(h.min_learning_rate / 2)
     rates = {"max_learning_rate", "min_learning_rate"}
     assert other.model_dump(exclude=rates) == h.model_dump(exclude=rates)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"factor": "x"}', '{"factor": -1}', '{"factor": NaN}'])
+def test_factor_of_a_verification_is_remembered(tmp_path: Path, text: str) -> None:
+    assert read_factor(tmp_path) is None
+    write_factor(tmp_path, 0.287)
+    assert read_factor(tmp_path) == 0.287
+    (tmp_path / "transfer.json").write_text(text, encoding="utf-8")
+    assert read_factor(tmp_path) is None
 
 
 def test_sizes_lie_on_the_way_to_the_target(space: SearchSpace) -> None:

@@ -69,10 +69,16 @@ def _train(options: argparse.Namespace, result: SearchResult, home: Home) -> dic
     from tuner.terminal.live import LiveView, LogView
     from tuner.terminal.summary import print_summary
     from tuner.trained.moved_data import present_space
-    from tuner.transfer.target import target_space
+    from tuner.transfer.target import read_factor, target_space
 
     results, progress = consoles(options)
-    factor = options.rate_factor
+    factor, verified = options.rate_factor, read_factor(home.search(result.name))
+    if verified not in (None, 1) and factor == 1:
+        progress.print(
+            f"--verify found that the best learning rate moves: --rate-factor {verified:.3g} would "
+            f"correct it; the target is trained with the winner's as it is",
+            highlight=False,
+        )
     name = f"{result.name}-target" + (f"-x{factor:g}" if factor != 1 else "")
     space = target_space(present_space(result.space, home), result.best.draw, factor)
     trained = search(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuner.commands.output import consoles
 from tuner.errors import TunerError
-from tuner.formatting import counted
+from tuner.formatting import clock, counted
 from tuner.home import Home
 from tuner.results.result import SearchResult
 from tuner.space.settings import Proxy, target_text
@@ -27,6 +27,7 @@ def verify(
 ) -> dict[str, Any]:
     """Train the sweeps, print the verdict and draw it; return it for --json."""
     from tuner.transfer.picture import draw_sweeps
+    from tuner.transfer.target import write_factor
     from tuner.transfer.verdict import judge
 
     if options.device != "cpu":
@@ -39,6 +40,7 @@ def verify(
     title = f"{result.name}: best learning rate on the way to {target}"
     draw_sweeps(sweeps, output, title)
     _print(options, result, sweeps, verdict, title)
+    write_factor(home.search(result.name), verdict.factor)
     results, _ = consoles(options)
     results.print(f"wrote {output}", highlight=False, soft_wrap=True)
     return _as_json(sweeps, verdict) | {"picture": str(output)}
@@ -152,6 +154,9 @@ def _cost(
     )  # fmt: skip
     searched = sum(t.flops(t.tokens_trained) for t in result.trials)
     times = f", {flops / searched:.1f} times the operations of the search" if searched else ""
+    if searched and result.wall_seconds:  # larger products are faster, so that it is an upper end
+        expected = clock(result.wall_seconds * flops / searched)
+        times += f", {expected} at its speed or less"
     return (
         f"at least {counted(each * len(sizes), 'trial')} of {', '.join(s.text for s in sizes)} on "
         f"{counted(processes, 'core')}: {tokens:,} tokens{times}; what was trained is kept"
