@@ -77,6 +77,10 @@ def ordered_map(
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
+    except KeyboardInterrupt:
+        # at the exit Python would wait for the calls under way, and for ever if interrupted there
+        executor.shutdown(wait=False, kill_workers=True)
+        raise
     finally:  # the caller stopped reading, or an item failed: cancel the calls not yet started
         for future in pending:
             future.cancel()
