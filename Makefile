@@ -69,6 +69,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python bench/makespan.py
 	$(BIN)/python bench/tracking.py
 	$(BIN)/python bench/report.py
+	$(BIN)/python bench/stack.py
 	$(BIN)/python bench/tokenizer.py
 	$(BIN)/python bench/preparation.py
 	$(BIN)/python bench/generation.py
