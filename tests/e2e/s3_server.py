@@ -7,12 +7,13 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 from typing_extensions import override
 
 from tests.e2e.conftest import Workplace
@@ -62,12 +63,15 @@ class S3Server:
             time.sleep(0.1)
 
     def _answers(self) -> bool:
-        """Return True if it says that a bucket exists, to which it gives no access."""
+        """Return True if the bucket exists, which the server makes after it has begun to answer."""
+        client = boto3.client(
+            "s3", endpoint_url=self._endpoint, region_name="us-east-1",
+            aws_access_key_id=_KEY, aws_secret_access_key=_SECRET,
+            config=Config(connect_timeout=1, read_timeout=1, retries={"max_attempts": 0}),
+        )  # fmt: skip
         try:
-            urllib.request.urlopen(f"{self._endpoint}/{BUCKET}", timeout=1).close()
-        except urllib.error.HTTPError as error:
-            return error.code == 403
-        except OSError:
+            client.head_bucket(Bucket=BUCKET)
+        except (BotoCoreError, ClientError):
             return False
         return True
 

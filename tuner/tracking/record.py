@@ -90,10 +90,10 @@ class Record:
                 page_token=token,
             )
             runs += page
-            on_page()
             token = page.token
             if not token:
                 break
+            on_page()
         return runs
 
     def searches(self) -> list[SearchRecord]:
@@ -169,7 +169,7 @@ class Record:
         Args:
             parent_run: run id of the search.
             experiment: id of its experiment; None to look in all.
-            on_page: called after every thousand runs, which take the store some seconds.
+            on_page: called after every thousand runs but the last, which take the store seconds.
         """
         runs = self._runs(f"tags.`{Tag.PARENT}` = '{parent_run}'", experiment, on_page)
         return sorted(map(trial_record, runs), key=lambda t: t.number)

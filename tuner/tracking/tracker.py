@@ -382,8 +382,8 @@ class Tracker:
 
     def _find(self, trial: _Trial) -> str | None:
         """Return the run that the store already has of a trial, and note which data it has."""
-        if self._must_read_runs:
-            children = self.runs.children(self._advance)
+        if self._must_read_runs:  # only the first time progress: a store may refuse writes for ever
+            children = self.runs.children(*[self._advance] * (not self._known_runs))
             # described runs come first, so that in reverse they replace their duplicates
             self._known_runs = {run.number: run for run in reversed(children)}
             self._must_read_runs = False
@@ -409,7 +409,7 @@ class Tracker:
         return trial.run_id
 
     def _delete_duplicates(self) -> None:
-        for run in self.runs.children(self._advance):
+        for run in self.runs.children():
             trial = self._trials.get(run.number)
             if trial and trial.run_id != run.run_id and not run.parameters:
                 self.runs.delete(run.run_id)
