@@ -22,7 +22,7 @@ through the lowest loss and its two neighbours, is shown beside it.
 Compute is training tokens times the operations of a token. That of a transfer is the proxy's sweep
 and one training of the target.
 
-Each loss is appended to FILE.jsonl as it is measured (--points names another file); the command
+Each loss is appended to FILE.losses as it is measured (--points names another file); the command
 goes on where it was cut off. Losses do not depend on the number of processes.
 """
 
@@ -365,7 +365,7 @@ def main() -> int:
     options = _options()
     with tempfile.TemporaryDirectory() as folder:
         corpora = options.corpora or Path(folder, "corpora")
-        points = options.points or Path(folder, "points.jsonl")
+        points = options.points or Path(folder, "points.losses")
         points.parent.mkdir(parents=True, exist_ok=True)
         measured = {}
         parts = parts_of(quick=options.quick)
@@ -388,7 +388,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="tiny models")
     parser.add_argument("--corpora", type=Path, help="folder of prepared corpora")
     parser.add_argument(
-        "--points", type=Path, help="file of the losses (default: as --out, .jsonl)"
+        "--points", type=Path, help="file of the losses (default: as --out, .losses)"
     )
     parser.add_argument("--out", type=Path, help="write the result as JSON")
     parser.add_argument("--plot", type=Path, help="draw losses against rates, a PNG")
@@ -398,7 +398,7 @@ def _options() -> argparse.Namespace:
     options.seeds = options.seeds or (1 if options.quick else 3)
     options.processes = options.processes or len(os.sched_getaffinity(0))
     if options.points is None and options.out is not None:
-        options.points = options.out.with_suffix(".jsonl")
+        options.points = options.out.with_suffix(".losses")
     return options
 
 

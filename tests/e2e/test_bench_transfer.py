@@ -116,7 +116,7 @@ def test_bench_transfer_has_a_quick_mode_and_goes_on(tmp_path: Path) -> None:
     best = min(target[0]["losses"], key=lambda rate: target[0]["losses"][rate][0])
     assert best in target[1]["losses"]
 
-    points = tmp_path / "numbers.jsonl"
+    points = tmp_path / "numbers.losses"
     lines = points.read_text().splitlines()
     points.write_text("\n".join(lines[:-3]) + "\n")
     again, _ = run()
