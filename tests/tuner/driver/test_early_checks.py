@@ -42,6 +42,7 @@ def test_name_on_a_server_is_refused(
     searches = [type("Search", (), {"name": "lm-1"})]
     record: Any = type("Record", (), {"searches": lambda self: searches})()
     monkeypatch.setattr(early_checks, "Record", lambda uri: record)
+    monkeypatch.setattr(early_checks, "check_write", lambda *given: None)
     server = Home(tmp_path, "http://server")
     assert check_early(space, server, "lm-2") is record
     with pytest.raises(TunerError, match=r"lm-1 is recorded already, .* another home"):
