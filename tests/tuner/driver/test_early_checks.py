@@ -40,7 +40,7 @@ def test_name_on_a_server_is_refused(
 ) -> None:
     """A store of which more is known than the name of a file is opened before Ray starts."""
     searches = [type("Search", (), {"name": "lm-1"})]
-    record: Any = type("Record", (), {"searches": lambda self: searches})()
+    record: Any = type("Record", (), {"searches": lambda self: searches, "client": None})()
     monkeypatch.setattr(early_checks, "Record", lambda uri: record)
     monkeypatch.setattr(early_checks, "check_write", lambda *given: None)
     server = Home(tmp_path, "http://server")
