@@ -1,11 +1,14 @@
-"""Quality of searches, replayed on a table of trained configurations.
+"""Quality of searches, replayed on tables of trained configurations.
 
     python bench/search_quality.py                        replay all searches, 30 seeds; the page
     python bench/search_quality.py replay --quick         a few short ones, as a test of the bench
     python bench/search_quality.py replay --methods tpe   only methods with "tpe" in their name
-    python bench/search_quality.py table                  train the table, ten seconds a row
+    python bench/search_quality.py replay --study curves  on the other table
+    python bench/search_quality.py table --study curves   train a table, ten seconds a row
 
-The table is in parts/search_quality/tables, the page and its numbers are in docs/bench.
+Two studies: lm.yaml, whose losses after one report rank nearly as those at the end, and curves,
+four schedules with long warm-ups, where they do not. The tables are in
+parts/search_quality/tables, the pages and their numbers in docs/bench.
 """
 
 from __future__ import annotations
@@ -35,9 +38,21 @@ from model.corpus.prepare import prepare
 from tuner.space_file.load import load_space
 
 ROOT = Path(__file__).resolve().parents[1]
-SPACE = ROOT / "search_spaces" / "lm.yaml"
-TABLE = ROOT / "bench" / "parts" / "search_quality" / "tables" / "lm.json.gz"
-PAGE = ROOT / "docs" / "bench" / "search_quality.md"
+TABLES = ROOT / "bench" / "parts" / "search_quality" / "tables"
+PAGES = ROOT / "docs" / "bench"
+# name → space, table, numbers of the page
+STUDIES: Mapping[str, tuple[Path, Path, Path]] = {
+    "lm": (
+        ROOT / "search_spaces" / "lm.yaml",
+        TABLES / "lm.json.gz",
+        PAGES / "search_quality.json",
+    ),
+    "curves": (
+        TABLES / "curves.yaml",
+        TABLES / "curves.json.gz",
+        PAGES / "search_quality_curves.json",
+    ),
+}
 
 SCHEDULERS: Mapping[str, Mapping[str, Any]] = {
     "none": {"scheduler": "none"},
@@ -52,25 +67,35 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     for sampler in ("random", "grid", "qmc", "tpe", "gp")
     if name != "bohb" or sampler == "tpe"  # it has a sampler of its own
 }
-SLOW, SLOW_MOST = "gp", 8.0  # its suggestions take from a tenth of a second to several
+SLOW, SLOW_MOST = "gp", 16.0  # its suggestions take from 20 ms to several tenths of a second
 _DEFAULT = METHODS["tpe · asha-promote"]
+_PRIOR = "Step Law as prior"  # of high confidence
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     pages.DEFAULT: {"prior": FILE},  # the space file, but for its number of trials
     pages.AS_IT_IS: {"prior": FILE, "trials": None},
     "no prior, η = 4": {**_DEFAULT, "reduction_factor": 4},
     "no prior, η = 9": {**_DEFAULT, "reduction_factor": 9},
     "Step Law as prior, medium": {**_DEFAULT, "prior": 0.5},
-    "Step Law as prior, high": {**_DEFAULT, "prior": 0.75},
-    "Step Law as prior, high, η = 4": {**_DEFAULT, "prior": 0.75, "reduction_factor": 4},
-    "Step Law as prior, high; random": {**_DEFAULT, "prior": 0.75, "sampler": "random"},
-    "Step Law as prior, high; gp": {**_DEFAULT, "prior": 0.75, "sampler": "gp"},
-    "no prior, one slot": {**_DEFAULT, "slots": 1},
-    "Step Law as prior, high; one slot": {**_DEFAULT, "prior": 0.75, "slots": 1},
-    "Step Law as prior, high; random · none, one slot": {
+    f"{_PRIOR}, η = 4": {**_DEFAULT, "prior": 0.75, "reduction_factor": 4},
+    f"{_PRIOR}; random": {**_DEFAULT, "prior": 0.75, "sampler": "random"},
+    f"{_PRIOR}; random · none; 1 slot": {
         "sampler": "random",
         "scheduler": "none",
         "prior": 0.75,
         "slots": 1,
+    },
+    **{
+        pages.variant(prior is not None, sampler, slots, defaults): {
+            **_DEFAULT,
+            "prior": prior,
+            "sampler": sampler,
+            "slots": slots,
+            "defaults": defaults,
+        }
+        for prior in (None, 0.75)
+        for slots in (1, 2, 4)
+        for defaults in ("full", "raced")
+        for sampler in ("tpe", "gp")
     },
 }
 
@@ -213,8 +238,8 @@ def replay(options: argparse.Namespace) -> int:
 def _about(options: argparse.Namespace) -> dict[str, Any]:
     versions = {name: metadata.version(name) for name in ("optuna", "numpy")}
     return {
-        "command": f"python bench/search_quality.py replay --seeds {options.seeds} "
-        f"--slow-seeds {options.slow_seeds} --most {options.most:g}",
+        "command": f"python bench/search_quality.py replay --study {options.study} "
+        f"--seeds {options.seeds} --slow-seeds {options.slow_seeds} --most {options.most:g}",
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "versions": versions,
         "slots": options.slots,
@@ -270,8 +295,8 @@ def build(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("interrupted: packing what there is", file=sys.stderr)
     command = (
-        f"python bench/search_quality.py table --configurations {options.configurations} "
-        f"--seed {options.seed}"
+        f"python bench/search_quality.py table --study {options.study} "
+        f"--configurations {options.configurations} --seed {options.seed}"
     )
     tables.pack(space, corpus, options.rows, options.table, command)
     return 0
@@ -284,10 +309,11 @@ def main() -> int:
     replaying = commands.add_parser("replay", help="replay searches on the table")
     training = commands.add_parser("table", help="train the table")
     for command in (replaying, training):
-        command.add_argument("--space", default=SPACE, type=Path)
-        command.add_argument("--table", default=TABLE, type=Path)
+        command.add_argument("--study", default="lm", choices=STUDIES)
+        command.add_argument("--space", type=Path, help="another space than the study's")
+        command.add_argument("--table", type=Path, help="another table than the study's")
     replaying.add_argument("--seeds", type=int, default=30)
-    replaying.add_argument("--slow-seeds", type=int, default=10, help="of gp")
+    replaying.add_argument("--slow-seeds", type=int, default=30, help="of gp")
     replaying.add_argument("--slots", type=int, default=2, help="two workers of one slot")
     replaying.add_argument(
         "--most", type=float, default=24, help="complete trials' worth of tokens"
@@ -295,14 +321,20 @@ def main() -> int:
     replaying.add_argument("--methods", default="", help="only those whose name has this")
     replaying.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
     replaying.add_argument("--quick", action="store_true", help="two seeds, short searches")
-    replaying.add_argument("--out", type=Path, default=PAGE.with_suffix(".json"))
+    replaying.add_argument("--out", type=Path, help="numbers; page and picture lie beside them")
     replaying.set_defaults(command=replay)
     training.add_argument("--configurations", type=int, default=300, help="beside the defaults")
     training.add_argument("--seed", type=int, default=0, help="of the sequence that draws them")
-    training.add_argument("--rows", type=Path, default=ROOT / "runs" / "bench" / "lm.jsonl")
+    training.add_argument("--rows", type=Path, help="JSON lines, one for each configuration")
     training.add_argument("--corpora", type=Path, default=ROOT / "runs" / "corpora")
     training.set_defaults(command=build)
     options = parser.parse_args(sys.argv[1:] or ["replay"])
+    space, table, out = STUDIES[options.study]
+    options.space, options.table = options.space or space, options.table or table
+    if options.command is replay:
+        options.out = options.out or out
+    else:
+        options.rows = options.rows or ROOT / "runs" / "bench" / f"{options.study}.jsonl"
     return int(options.command(options))
 
 

@@ -116,8 +116,8 @@ def test_bench_search_quality_has_a_quick_mode(tmp_path: Path) -> None:
     assert set(methods) == {
         "random · none",
         "gp · hyperband",
-        "lm.yaml",
-        "lm.yaml, 24 trials",
+        "the file",
+        "the file, 24 trials",
         "one report, then top k",
         "Step Law",
     }
