@@ -16,7 +16,7 @@ through the lowest loss and its two neighbours, is shown beside it.
 
     width     d_model 32 to 256, 2 layers: how far the optimum moves
     depth     2 to 8 layers, d_model 64
-    target    d_model 256, 4 layers: its own sweep, beside the rate with the lowest loss of a proxy
+    target    d_model 256, 4 layers: its own sweep, beside the best rate of the sweep of a proxy
               of an eighth of the width, half of the depth and a quarter of the tokens
 
 Compute is training tokens times the operations of a token. That of a transfer is the proxy's sweep
