@@ -35,6 +35,7 @@ _COMMANDS: Mapping[str, str] = {
     "attach": "jobs.attach.run_attach",
     "logs": "jobs.attach.run_logs",
     "stop": "jobs.stop.run_stop",
+    "metrics": "jobs.metrics.run_metrics",
     "sync": "maintenance.sync.run_sync",
     "replay": "search.run_replay",
     "ui": "ui.run_ui",

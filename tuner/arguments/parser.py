@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
 
     search = command("search", "find the best hyperparameters", common, space, home)
     add_search(search)
-    add_jobs(command, common, space, home)
+    add_jobs(command, common, space, home, debug)
     add_replay(command("replay", "retrain a trial and verify that it reproduces", common, home))
     text = "upload events that MLflow missed"
     add_job(command("sync", text, common, home), "sync")

@@ -69,12 +69,20 @@ def add_jobs(
     common: argparse.ArgumentParser,
     space: argparse.ArgumentParser,
     home: argparse.ArgumentParser,
+    debug: argparse.ArgumentParser,
 ) -> None:
     """Add `submit` and the commands for searches that other processes run."""
     text = "begin or go on with a search in a process of its own, which outlives the terminal"
     add_search(command("submit", text, common, space, home))
     for name, text in _JOBS.items():
         add_job(command(name, text, common, home), name)
+    metrics = command("metrics", "serve metrics of all searches to Prometheus", debug, home)
+    metrics.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
+    )
+    metrics.add_argument(
+        "--port", type=whole(1, 65535), default=9464, help="port (default: %(default)s)"
+    )
 
 
 def add_job(job: argparse.ArgumentParser, name: str) -> None:

@@ -52,8 +52,13 @@ class SearchStatus:
     problem: str | None = None
 
     @classmethod
-    def of(cls, home: Home, name: str) -> SearchStatus:
+    def of(cls, home: Home, name: str, followed: FollowedSearch | None = None) -> SearchStatus:
         """Return the status of a search of a home.
+
+        Args:
+            home: home of the search.
+            name: name of the search.
+            followed: the search, as read so far; what is new is read.
 
         Raises:
             TunerError: if the home has no search of this name.
@@ -64,7 +69,7 @@ class SearchStatus:
         is_on = is_running(folder)
         holder = newest(folder)
         driver = holder.text if is_on and holder else ""
-        followed = FollowedSearch(folder)
+        followed = followed or FollowedSearch(folder)
         try:
             followed.update()
         except TunerError as error:
