@@ -20,6 +20,7 @@ from tuner.driver.interrupt import Interrupts, deferred_interrupts
 from tuner.driver.training import TrainingResult, train
 from tuner.errors import Interrupted, ResultError, StorageError, StoreError, signal_text
 from tuner.journal.events import SessionEnded
+from tuner.publish.live_report import live_report
 from tuner.publish.publish import attach_report, register_model
 from tuner.results.result import SearchResult
 from tuner.storage.states import keep_only, present_state
@@ -60,7 +61,8 @@ def run_search(
     checkpoints: list[tuple[Trial, Path, str]] = []
     end: SessionEnded | None = None
     try:
-        training = train(context, interrupts)
+        with live_report(context.home, context.name):
+            training = train(context, interrupts)
         result = _result(context, training, started, interrupts.signal)
         status = result.status
         kept = _kept_trials(result, training.conductor.board)

@@ -41,7 +41,9 @@ def attach_report(home: Home, result: SearchResult) -> None:
     try:
         with TemporaryDirectory() as folder, store_errors(home.tracking_uri):
             path = Path(folder, REPORT_FILE)
-            write_report(result, path, samples_of(result, home))
+            # no weights are kept before the end
+            samples = {} if result.status == "running" else samples_of(result, home)
+            write_report(result, path, samples)
             Record(home.tracking_uri).client.log_artifact(result.run_id, str(path))
     except StoreError:
         raise
