@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from tuner.arguments.option_types import search_name, whole
+from tuner.arguments.option_types import duration, search_name, whole
 
 
 def add_ui(ui: argparse.ArgumentParser) -> None:
@@ -43,6 +43,11 @@ def add_delete(delete: argparse.ArgumentParser) -> None:
 def add_clean(clean: argparse.ArgumentParser) -> None:
     """Add the options of `tuner clean`."""
     _add_yes(clean)
+    clean.add_argument(
+        "--older-than", type=duration, metavar="AGE",
+        help="also what can be made again of searches without an event for so long, as 30d: "
+        "prepared data, states to go on from, weights of all trials but the best",
+    )  # fmt: skip
     clean.add_argument("--dry-run", action="store_true", help="delete nothing, say what would be")
 
 

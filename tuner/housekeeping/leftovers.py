@@ -3,6 +3,9 @@
 A kept search needs: its journal; its checkpoints until it has finished and MLflow has the kept
 ones; the prepared data and the start weights of its trials, which a replay or a resume reads. Files
 of the last hour are left alone, because another process may be about to use them.
+
+A search that rests, which has had no event for longer than an age that the user gives, needs only
+what cannot be made again: its journal, its record, the weights of its best trial.
 """
 
 from __future__ import annotations
@@ -19,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 from tuner.errors import JournalError, JournalInUse
 from tuner.home import Home, is_locked
 from tuner.housekeeping.sizes import remove, size_of
-from tuner.journal.claim import locked
+from tuner.journal.claim import is_running, locked
 from tuner.journal.journal import read_journal
 from tuner.journal.journaled_search import JournaledSearch
 from tuner.tracking.record import Record
 from tuner.tracking.store import if_found, store_errors
-from tuner.tracking.tags import TOKENIZER_FILE
+from tuner.tracking.tags import CHECKPOINT_FILE, TOKENIZER_FILE
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -67,8 +70,12 @@ class Leftovers:
         return sum(item.bytes for item in self.items)
 
 
-def clean(home: Home | None = None) -> Leftovers:
+def clean(home: Home | None = None, older_than: float | None = None) -> Leftovers:
     """Delete the files of a home that no search needs.
+
+    Args:
+        home: the home; by default ./runs.
+        older_than: as for `find_leftovers`.
 
     Returns:
         What was deleted.
@@ -77,7 +84,7 @@ def clean(home: Home | None = None) -> Leftovers:
         StoreError: if the tracking store cannot be read, or a file cannot be deleted.
     """
     home = home or Home.at()
-    leftovers = find_leftovers(home)
+    leftovers = find_leftovers(home, older_than)
     delete_leftovers(leftovers)
     return leftovers
 
@@ -92,17 +99,22 @@ def delete_leftovers(leftovers: Leftovers) -> None:
         remove(item.path)
 
 
-def find_leftovers(home: Home) -> Leftovers:
+def find_leftovers(home: Home, older_than: float | None = None) -> Leftovers:
     """Return the files of a home that no search needs, without deleting them.
+
+    Args:
+        home: the home.
+        older_than: seconds without an event after which a search rests; None: none does.
 
     Raises:
         StoreError: if the tracking store cannot be read.
     """
     # listed before the store is read: what a search adds meanwhile is not among them
     artifacts = _listed(home.artifacts) + _listed(home.artifacts / "models")
-    searches = _Searches(home)
+    searches = _Searches(home, older_than)
     found = [
         *searches.leftovers(),
+        *_weights(home, searches),
         *_corpora(home, searches),
         *_starts(home, searches),
         *_artifacts(home, searches.record, artifacts),
@@ -146,31 +158,45 @@ class _Searches:
     Attributes:
         record: tracking store.
         notes: sentences about searches that cannot be read.
-        data: (fingerprint of the data, fingerprint of the tokenizer) of each search.
+        data: (fingerprint of the data, fingerprint of the tokenizer) of each search that does not
+            rest.
+        tokenizers: fingerprints of the tokenizers of all searches.
         starts: SHA-256 of start weights that searches need.
+        resting: searches that rest, as the store has them → how long, for people.
     """
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, older_than: float | None) -> None:
         self.record = Record(home.tracking_uri)
         self.notes: list[str] = []
-        self.data = self.record.data_and_tokenizers()
+        self.data: set[tuple[str, str]] = set()
         self.starts: set[str] = set()
+        self.tokenizers: set[str] = set()
+        self.resting: dict[str, str] = {}
+        now = time.time()
         self._recorded = {search.name: search for search in self.record.searches()}
         self._journals: dict[Path, JournaledSearch | None] = {}
         for folder in _listed(home.root / "searches"):
             if not folder.is_dir() or folder.is_symlink():
                 continue
             try:
-                search = JournaledSearch.of(read_journal(folder))
+                events = read_journal(folder)
+                search = JournaledSearch.of(events)
             except JournalError as error:
                 self.notes.append(f"prepared data and start weights are left alone: {error}")
                 continue
             self._journals[folder] = search
             if search is not None:
-                facts = search.facts
-                self.data.add((facts.data_fingerprint, facts.tokenizer_fingerprint))
+                facts, age = search.facts, now - events[-1].time_ms / 1000
+                if older_than is not None and age > older_than and not is_running(folder):
+                    self.resting[folder.name] = f"no event for {age / 86_400:.0f} days"
+                    self.tokenizers.add(facts.tokenizer_fingerprint)
+                else:
+                    self.data.add((facts.data_fingerprint, facts.tokenizer_fingerprint))
                 if facts.init_from is not None:
                     self.starts.add(facts.init_from.sha256)
+        runs = {self._recorded[n].run_id for n in self.resting if n in self._recorded}
+        self.data |= self.record.data_and_tokenizers(without=runs)
+        self.tokenizers |= {tokenizer for _, tokenizer in self.data}
 
     @property
     def are_known(self) -> bool:
@@ -197,6 +223,21 @@ class _Searches:
         has_finished = search.end is not None and search.end.status == "finished"
         if checkpoints.exists() and has_finished and self._has_kept(folder, search):
             yield checkpoints, "checkpoints of a finished search; MLflow has the kept ones"
+        elif checkpoints.exists() and folder.name in self.resting:
+            yield (
+                checkpoints,
+                f"states of an unfinished search with {self.resting[folder.name]}; if it goes on, "
+                "its paused trials begin again",
+            )
+
+    def spare_runs(self) -> Iterator[tuple[str, str]]:
+        """Yield the runs of all trials but the best of searches that rest, and how long they do."""
+        for name, text in self.resting.items():
+            recorded = self._recorded.get(name)
+            if recorded is not None and recorded.best_run is not None:
+                for run in self.record.run_ids(recorded).values():
+                    if run != recorded.best_run:
+                        yield run, text
 
     def _has_kept(self, folder: Path, search: JournaledSearch) -> bool:
         """Return True if MLflow has every checkpoint that a finished search keeps."""
@@ -212,6 +253,20 @@ class _Searches:
         )
 
 
+def _weights(home: Home, searches: _Searches) -> _Found:
+    """Yield the kept weights of all trials but the best of searches that rest."""
+    if not home.is_local:
+        return
+    for run, text in searches.spare_runs():
+        path = home.artifacts / run / "artifacts" / CHECKPOINT_FILE
+        if path.is_file():
+            yield (
+                path,
+                f"weights of a trial beside the best, of a search with {text}; it is trained again "
+                "when they are needed",
+            )
+
+
 def _corpora(home: Home, searches: _Searches) -> _Found:
     """Yield prepared data that no search uses, and what interrupted preparations left."""
     if not searches.are_known:
@@ -225,7 +280,8 @@ def _corpora(home: Home, searches: _Searches) -> _Found:
         if folder.name.startswith(_BUILDING):
             yield folder, "an interrupted preparation of data"
         elif not folder.name.startswith(".") and _data_of(folder) not in searches.data:
-            yield folder, "prepared data of no search"
+            suffix = " that is not older" if searches.resting else ""
+            yield folder, f"prepared data of no search{suffix}"
 
 
 def _data_of(folder: Path) -> tuple[str, str]:
@@ -241,13 +297,12 @@ def _starts(home: Home, searches: _Searches) -> _Found:
     """Yield start weights, and copies of tokenizers, that no search needs."""
     if not searches.are_known:
         return
-    tokenizers = {tokenizer for _, tokenizer in searches.data}
     for path in _listed(home.starts):
         name = path.name
         if name.endswith(".safetensors") and path.stem not in searches.starts:
             yield path, "start weights of no search"
         elif name.endswith(f".{TOKENIZER_FILE}"):
-            if name.removesuffix(f".{TOKENIZER_FILE}") not in tokenizers:
+            if name.removesuffix(f".{TOKENIZER_FILE}") not in searches.tokenizers:
                 yield path, "tokenizer of no search"
 
 

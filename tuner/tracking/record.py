@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -137,10 +137,14 @@ class Record:
             )
         return None
 
-    def data_and_tokenizers(self) -> set[tuple[str, str]]:
-        """Return the fingerprints of data and tokenizer of all recorded trials."""
+    def data_and_tokenizers(self, without: Collection[str] = ()) -> set[tuple[str, str]]:
+        """Return the fingerprints of data and tokenizer of all recorded trials.
+
+        Args:
+            without: runs of searches whose trials do not count.
+        """
         runs = self._runs(f"tags.`{Tag.KIND}` = 'trial'")
-        tags = [run.data.tags for run in runs]
+        tags = [run.data.tags for run in runs if run.data.tags.get(Tag.PARENT) not in without]
         return {(tag.get(Tag.DATA, ""), tag.get(Tag.TOKENIZER, "")) for tag in tags}
 
     def trials(self, search: SearchRecord) -> list[TrialRecord]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -35,6 +36,7 @@ from tuner.journal.events import (
 from tuner.journal.journal import Journal
 from tuner.space.space import SearchSpace
 from tuner.tracking.record import Record
+from tuner.tracking.tags import CHECKPOINT_FILE
 
 SPACE = SearchSpace(name="lm")
 START = InitFrom(sha256="a" * 64)
@@ -76,8 +78,9 @@ def age(home: Home, *names: str) -> None:
         os.utime(path, (then, then))
 
 
-def found(home: Home) -> list[str]:
-    return [item.path.relative_to(home.root).as_posix() for item in find_leftovers(home).items]
+def found(home: Home, older_than: float | None = None) -> list[str]:
+    items = find_leftovers(home, older_than).items
+    return [item.path.relative_to(home.root).as_posix() for item in items]
 
 
 def test_leftovers_of_an_unfinished_search_are_few(home: Home) -> None:
@@ -153,6 +156,52 @@ def test_unreadable_journal_keeps_all_data(home: Home) -> None:
     assert leftovers.items == ()
     (note,) = leftovers.notes
     assert note.startswith("prepared data and start weights are left alone: ")
+
+
+def test_resting_search_needs_only_what_cannot_be_made_again(home: Home) -> None:
+    folder = search(home, "lm-1", SessionBegun(ENVIRONMENT, 1, in_order=True))
+    corpus(home, "used", "data")
+    write(home.starts / f"{START.sha256}.safetensors")
+    write(home.starts / "tokenizer.tokenizer.json")
+    age(home)
+    time.sleep(0.01)
+    few, more = ["searches/lm-1/tune"], ["corpora/used", "searches/lm-1/checkpoints"]
+    assert found(home, older_than=3600) == few
+    with locked(folder):
+        assert found(home, older_than=0) == []
+    search(home, "lm-2")  # another search uses the same data
+    with locked(home.search("lm-2")):
+        age(home)
+        assert found(home, older_than=0) == [*more[1:], *few]
+    shutil.rmtree(home.search("lm-2"))
+    assert found(home, older_than=0) == [*more, *few]
+    reasons = {item.reason for item in find_leftovers(home, 0).items}
+    text = "states of an unfinished search with no event for 0 days; if it goes on, its paused"
+    assert f"{text} trials begin again" in reasons
+    clean(home, 0)
+    assert (folder / "journal.jsonl").exists()
+    assert (home.starts / f"{START.sha256}.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_resting_search_keeps_the_weights_of_its_best_trial(
+    home: Home, open_tracker: Open, make_spec: MakeSpec
+) -> None:
+    search(home, "lm-1", *finished(make_spec))
+    runs = []
+    with closing(open_tracker()) as tracker:
+        for number in range(2):
+            tracker.start_trial(number, make_spec(seed=number), ENVIRONMENT)
+            tracker.flush()
+            runs.append(str(tracker.run_of(number)))
+            write(home.artifacts / runs[-1] / "artifacts" / CHECKPOINT_FILE)
+        tracker.finish("finished", {}, runs[0])
+    age(home)
+    time.sleep(0.01)
+    path = f"artifacts/{runs[1]}/artifacts/{CHECKPOINT_FILE}"
+    assert path not in found(home)
+    assert path in found(home, older_than=0)
+    assert not any(runs[0] in item for item in found(home, older_than=0))
 
 
 @pytest.mark.slow

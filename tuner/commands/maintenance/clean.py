@@ -14,7 +14,7 @@ from tuner.terminal.tables import table
 def run_clean(options: argparse.Namespace) -> int:
     """Say what no search needs, and delete it after asking."""
     home = home_of(options, create=False)
-    leftovers = find_leftovers(home)
+    leftovers = find_leftovers(home, options.older_than)
     results, _ = consoles(options)
     for note in leftovers.notes:
         say(note)
