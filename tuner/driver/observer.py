@@ -23,6 +23,7 @@ from tuner.publish.optuna_dashboard import StudyStore
 from tuner.results.optuna_export import study_trial
 from tuner.storage.mirror import JournalMirror
 from tuner.tracking.metrics import PROGRESS
+from tuner.tracking.progress import progress_tags
 from tuner.tracking.runs import trial_tags
 from tuner.tracking.tracker import Tracker
 from tuner.workers.load import MetricsPoller
@@ -150,7 +151,17 @@ class TrackerObserver(SearchObserver):
     def tick(self) -> None:
         if self._poller is not None and (metrics := self._poller.poll()):
             values = {**metrics.values, **self._progress()}
-            self._tracker.log_system_metrics(metrics._replace(values=values))
+            self._tracker.log_system_metrics(metrics._replace(values=values, tags=self._tags()))
+
+    def _tags(self) -> dict[str, str]:
+        """Return how far the search is, as tags of its run, which a person reads."""
+        board = self._board
+        if board is None:
+            return {}
+        best, leader = None, board.best
+        if leader is not None and math.isfinite(value := board.value(leader)):
+            best = board.metric, value, leader.number
+        return progress_tags(len(board.ended), board.num_trials, best, board.seconds_left)
 
     def _progress(self) -> dict[str, float]:
         """Return how far the search is, as metrics of its run: MLflow's page of it is live."""

@@ -24,6 +24,7 @@ from tuner.publish.live_report import live_report
 from tuner.publish.publish import attach_report, register_model
 from tuner.results.result import SearchResult
 from tuner.storage.states import keep_only, present_state
+from tuner.tracking.progress import final_tags
 from tuner.tracking.tags import Tag
 
 OnResult = Callable[[SearchResult], None]
@@ -60,6 +61,7 @@ def run_search(
     status, best_run, store = "failed", None, _StoreSteps()
     checkpoints: list[tuple[Trial, Path, str]] = []
     end: SessionEnded | None = None
+    tags: dict[str, str] = {}
     try:
         with live_report(context.home, context.name):
             training = train(context, interrupts)
@@ -69,6 +71,7 @@ def run_search(
         checkpoints = _checkpoints(context, kept)
         end = _end(result, training, kept, checkpoints)
         journal.append(end)  # before the store, which may be slow: SIGKILL often follows SIGTERM
+        tags = _final_tags(end, training.conductor.board, result.space.search.trials)
         store.run(tracker.flush)
         runs = {n: run for n in training.conductor.board.trials if (run := tracker.run_of(n))}
         result = replace(result, run_ids=runs)
@@ -88,7 +91,7 @@ def run_search(
                 journal.append(end)
             digest = {Tag.JOURNAL: journal.digest}
             attach_journal = partial(tracker.add_artifact, journal.path, tags=digest)
-            end_parent_run = partial(tracker.finish, status, end.summary, best_run)
+            end_parent_run = partial(tracker.finish, status, end.summary, best_run, tags=tags)
             store.run(attach_journal, end_parent_run)
         journal.check_epoch()  # what follows belongs to a driver that came meanwhile
         shutil.rmtree(context.folder / "tune", ignore_errors=True)
@@ -182,6 +185,12 @@ def _end(
         advice=result.advice,
         weights={trial.number: sha256 for trial, _, sha256 in checkpoints},
     )
+
+
+def _final_tags(end: SessionEnded, board: Board, trials: int) -> dict[str, str]:
+    """Return the tags of a session that has a result; `trials` is their number in the space."""
+    number = max(trials, len(board.trials))
+    return final_tags(end.status, end.best, end.summary, len(board.ended), number)
 
 
 def _publish(context: SearchContext, result: SearchResult, interrupts: Interrupts) -> str | None:

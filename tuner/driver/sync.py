@@ -12,6 +12,7 @@ from pathlib import Path
 
 from model.corpus.corpus import Corpus
 from model.errors import CorpusError
+from tuner.conductor.outcome import INTERRUPTED
 from tuner.driver.catch_up import check_recorded, send_trials
 from tuner.driver.context import send_inputs
 from tuner.errors import RecordError
@@ -25,6 +26,7 @@ from tuner.space.space import SearchSpace
 from tuner.storage.states import CHECKPOINTS, present_state
 from tuner.storage.storage import Storage
 from tuner.tracking.datasets import dataset_inputs
+from tuner.tracking.progress import final_tags
 from tuner.tracking.record import Record
 from tuner.tracking.runs import RunSettings
 from tuner.tracking.store import store_errors
@@ -191,14 +193,19 @@ def _send_end(tracker: Tracker, search: JournaledSearch) -> bool:
     end = search.end or SessionEnded("interrupted")  # the driver was killed before its end
     best_run = None if end.best is None else tracker.run_of(end.best)
     stored = tracker.runs.previous
+    outcomes = [trial.outcome for trial in search.trials.values()]
+    ended = sum(outcome not in {None, INTERRUPTED} for outcome in outcomes)
+    trials = max(search.space.search.trials, len(outcomes))
+    tags = final_tags(end.status, end.best, end.summary, ended, trials)
     if (
         stored is not None
         and stored.status == end.status
         and end.summary.items() <= stored.metrics.items()
+        and tags.items() <= stored.tags.items()
         and best_run in {None, stored.best_run}
     ):
         return False
-    tracker.finish(end.status, end.summary, best_run, end.time_ms or None)
+    tracker.finish(end.status, end.summary, best_run, end.time_ms or None, tags)
     return True
 
 
@@ -212,7 +219,9 @@ def _publish(home: Home, search: JournaledSearch, name: str, sent: SyncResult) -
     result, published = load_search(name, home=home), []
     if model := register_model(home, result):
         published.append(model)
-    if sent != _NOTHING or not Record(home.tracking_uri).has(result.run_id, REPORT_FILE):
+    record = Record(home.tracking_uri)
+    is_old = record.search(name).tags.get(Tag.REPORT) == "running"  # the driver was killed
+    if sent != _NOTHING or is_old or not record.has(result.run_id, REPORT_FILE):
         attach_report(home, result)
         published.append(REPORT_FILE)
     return tuple(published)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -10,7 +11,7 @@ from tuner.home import Home
 from tuner.results.result import SearchResult
 from tuner.tracking.record import Record
 from tuner.tracking.store import store_errors
-from tuner.tracking.tags import REPORT_FILE
+from tuner.tracking.tags import REPORT_FILE, Tag
 
 
 def register_model(home: Home, result: SearchResult) -> str | None:
@@ -44,7 +45,13 @@ def attach_report(home: Home, result: SearchResult) -> None:
             # no weights are kept before the end
             samples = {} if result.status == "running" else samples_of(result, home)
             write_report(result, path, samples)
-            Record(home.tracking_uri).client.log_artifact(result.run_id, str(path))
+            client = Record(home.tracking_uri).client
+            mark = partial(client.set_tag, result.run_id, Tag.REPORT, result.status)
+            if result.status == "running":
+                mark()  # first: `sync` replaces it, also if the driver is killed meanwhile
+            client.log_artifact(result.run_id, str(path))
+            if result.status != "running":
+                mark()
     except StoreError:
         raise
     except Exception as error:

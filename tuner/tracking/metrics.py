@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 _COUNTS = frozenset({
@@ -20,10 +21,12 @@ class SystemMetrics(NamedTuple):
     Attributes:
         values: metric → value.
         time_ms: time at which the driver received the values, in milliseconds since the epoch.
+        tags: tags of the search's run at this time.
     """
 
     values: Mapping[str, float]
     time_ms: int
+    tags: Mapping[str, str] = MappingProxyType({})
 
 
 def as_stored(value: float) -> float:

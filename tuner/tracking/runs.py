@@ -212,29 +212,38 @@ class Runs:
             self._client.log_inputs(run_id, self._inputs)
 
     def log_system_metrics(self, samples: Iterable[SystemMetrics]) -> None:
-        """Write the load of the workers; a step is a second since the search began."""
-        from mlflow.entities import Metric
+        """Write the load of the workers, and the newest tags; a step is a second of the search."""
+        from mlflow.entities import Metric, RunTag
 
-        metrics = [
-            Metric(name, value, time_ms, max(0, time_ms - self.started_ms) // 1000)
-            for values, time_ms in samples
-            for name, value in values.items()
-        ]
+        metrics: list[Metric] = []
+        tags: dict[str, str] = {}
+        for values, time_ms, tags_then in samples:
+            step = max(0, time_ms - self.started_ms) // 1000
+            metrics += [Metric(name, value, time_ms, step) for name, value in values.items()]
+            tags.update(tags_then)
+        run_tags = [RunTag(name, value) for name, value in tags.items()]
         for i in range(0, len(metrics), _MOST_METRICS):
-            self._client.log_batch(self.run_id, metrics[i : i + _MOST_METRICS])
+            self._client.log_batch(self.run_id, metrics[i : i + _MOST_METRICS], tags=run_tags)
 
     def attach_checkpoint(self, run_id: str, path: Path, tokens: int) -> None:
         """Attach the checkpoint of a trial, and tag its run with the training tokens."""
         self._client.log_artifact(run_id, str(path), str(Path(CHECKPOINT_FILE).parent))
         self._client.set_tag(run_id, Tag.STATE, str(tokens))
 
-    def log_summary(self, metrics: Mapping[str, float], best_run: str | None, time_ms: int) -> None:
-        """Write the summary to the parent run."""
+    def log_summary(
+        self,
+        metrics: Mapping[str, float],
+        best_run: str | None,
+        time_ms: int,
+        tags: Mapping[str, str] = NO_TAGS,
+    ) -> None:
+        """Write the summary to the parent run, with further tags."""
         from mlflow.entities import Metric, RunTag
 
         values = [Metric(name, value, time_ms, 0) for name, value in metrics.items()]
-        tags = [RunTag(Tag.BEST, best_run)] if best_run else []
-        self._client.log_batch(self.run_id, values, tags=tags)
+        all_tags = {**tags, Tag.BEST: best_run} if best_run else tags
+        run_tags = [RunTag(name, value) for name, value in all_tags.items()]
+        self._client.log_batch(self.run_id, values, tags=run_tags)
 
     # trials -----------------------------------------------------------------------------------
 

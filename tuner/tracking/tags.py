@@ -34,6 +34,10 @@ class Tag:
     METRIC = "tuner.metric"
     DEFAULTS = "tuner.defaults"  # raced or off; searches that train them to the end have no tag
     INIT_FROM = "tuner.init_from"
+    REPORT = "tuner.report"  # status of the search that the attached report shows
+    TRIALS_DONE = "trials_done"  # 5 of 24
+    BEST_SO_FAR = "best"  # val_loss 4.1234 in trial 7
+    TIME_LEFT = "time_left"  # minutes:seconds
     JOURNAL = "tuner.journal"  # digest of the recorded journal
     SEED = "seed"
     SPEC_HASH = "spec_hash"

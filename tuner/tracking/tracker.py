@@ -227,13 +227,10 @@ class Tracker:
         self._wait(task)
 
     def finish(
-        self,
-        status: str,
-        metrics: Mapping[str, float],
-        best_run: str | None,
-        time_ms: int | None = None,
-    ) -> None:
-        """Flush, close the parent run with the summary, and end the writer thread.
+        self, status: str, metrics: Mapping[str, float], best_run: str | None,
+        time_ms: int | None = None, tags: Mapping[str, str] = NO_TAGS,
+    ) -> None:  # fmt: skip
+        """Flush, close the parent run with the summary and tags, and end the writer thread.
 
         Raises:
             StoreError: if the store makes no progress for half a minute.
@@ -241,7 +238,7 @@ class Tracker:
         now = time_ms or _now_ms()
 
         def close() -> None:
-            self.runs.log_summary(metrics, best_run, now)
+            self.runs.log_summary(metrics, best_run, now, tags)
             self.runs.set_status(self.run_id, status, now)
 
         try:

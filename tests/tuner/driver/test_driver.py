@@ -723,6 +723,7 @@ def test_run_of_the_search_says_how_far_it_is(setting: Setting) -> None:
     (metrics,) = next(c[1:] for c in setting.tracker_calls if c[0] == "log_system_metrics")
     assert metrics.values["progress/trials_ended"] == 0
     assert "progress/best_val_loss" not in metrics.values
+    assert metrics.tags == {"trials_done": "0 of 6", "time_left": "unknown"}
     setting.tracker_calls.clear()
     while expected := setting.driver.conductor.expected:
         setting.report(expected[0])
@@ -732,6 +733,9 @@ def test_run_of_the_search_says_how_far_it_is(setting: Setting) -> None:
     assert metrics.values["progress/best_val_loss"] == board.value(board.best)
     assert metrics.values["progress/trials_ended"] == len(board.ended)
     assert metrics.values["system/worker_0/memory_megabytes"] == 1.0
+    assert metrics.tags["trials_done"] == f"{len(board.ended)} of {board.num_trials}"
+    best = board.value(board.best)
+    assert metrics.tags["best"] == f"val_loss {best:.4f} in trial {board.best.number}"
 
 
 class Arrivals:

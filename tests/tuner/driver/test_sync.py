@@ -45,6 +45,7 @@ from tuner.space.settings import SearchConfig
 from tuner.space.space import SearchSpace
 from tuner.tracking import tracker as tracking
 from tuner.tracking.datasets import dataset_inputs
+from tuner.tracking.progress import final_tags
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord
 from tuner.tracking.runs import RunSettings, RunStart, trial_tags
@@ -115,7 +116,12 @@ class Driver:
             run = None if best is None else self.tracker.run_of(best)
             digest = {Tag.JOURNAL: self.journal.digest}
             self.tracker.add_artifact(self.journal.path, tags=digest)
-            self.tracker.finish(status, summary, run)
+            trials = JournaledSearch.of_name(
+                read_journal(self.journal.path.parent), "lm-1"
+            ).trials.values()
+            ended = sum(str(trial.outcome) in {"finished", "diverged"} for trial in trials)
+            tags = final_tags(status, best, summary, ended, max(24, len(trials)))
+            self.tracker.finish(status, summary, run, tags=tags)
 
     def whole_search(self) -> None:
         self.begin()
@@ -218,6 +224,10 @@ def test_sync_has_nothing_to_send_after_a_search_without_faults(
     before = contents(store)
     assert sync(home, "lm-1") == SyncResult(0, 0, 0, ())
     assert contents(store) == before
+    tags = Record(store).search("lm-1").tags
+    assert tags[Tag.TRIALS_DONE] == "2 of 2"
+    assert tags[Tag.BEST_SO_FAR] == "val_loss 1.5000 in trial 0"
+    assert tags[Tag.TIME_LEFT] == "0:00"
 
 
 @pytest.mark.slow

@@ -264,10 +264,14 @@ def test_tracker_records_the_load_of_workers(open_tracker: Open, store: str) -> 
     for seconds in range(0, 5 * 300, 5):
         names = (f"system/worker_{number}/memory_megabytes" for number in range(4))
         values = dict.fromkeys(names, 300.0 + seconds)
-        tracker.log_system_metrics(SystemMetrics(values, began + 1000 * seconds))
-    tracker.finish("finished", {"best": 1.0}, None)
+        tags = {"trials_done": str(seconds), "time_left": "1:00"}
+        tracker.log_system_metrics(SystemMetrics(values, began + 1000 * seconds, tags))
+    tracker.flush()
     record = Record(store)
+    assert record.search().tags["trials_done"] == str(5 * 299)
+    tracker.finish("finished", {"best": 1.0}, None, tags={"time_left": "0:00"})
     search = record.search()
+    assert (search.tags["trials_done"], search.tags["time_left"]) == (str(5 * 299), "0:00")
     assert search.metrics == {"best": 1.0}
     for number in range(4):
         name = f"system/worker_{number}/memory_megabytes"
