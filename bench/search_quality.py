@@ -67,7 +67,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
     for sampler in ("random", "grid", "qmc", "tpe", "gp")
     if name != "bohb" or sampler == "tpe"  # it has a sampler of its own
 }
-SLOW, SLOW_MOST = "gp", 16.0  # its suggestions take from 20 ms to several tenths of a second
+SLOW, SLOW_MOST = "gp", 10.0  # its suggestions take from 20 ms to several tenths of a second
 _DEFAULT = METHODS["tpe · asha-promote"]
 _PRIOR = "Step Law as prior"  # of high confidence
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
@@ -93,9 +93,19 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
             "defaults": defaults,
         }
         for prior in (None, 0.75)
-        for slots in (1, 2, 4)
+        for slots in (1, 4)
         for defaults in ("full", "raced")
         for sampler in ("tpe", "gp")
+    },
+    **{
+        f"{pages.variant(False, 'tpe', slots, defaults)}; by predicted losses": {
+            **_DEFAULT,
+            "slots": slots,
+            "defaults": defaults,
+            "by_drop": True,
+        }
+        for slots in (1, 4)
+        for defaults in ("full", "raced")
     },
 }
 
@@ -136,7 +146,7 @@ def _searches(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]
         for name, settings in chosen.items():
             began = time.monotonic()
             is_slow = settings.get("sampler") == SLOW
-            seeds = options.slow_seeds if is_slow else options.seeds
+            seeds = options.slow_seeds if is_slow and name in METHODS else options.seeds
             until = min(options.most, SLOW_MOST) if is_slow else options.most
             # the reference search tries all configurations; that of the file runs to its end
             whole = name in {pages.REFERENCE, pages.AS_IT_IS} and not options.quick
@@ -313,7 +323,7 @@ def main() -> int:
         command.add_argument("--space", type=Path, help="another space than the study's")
         command.add_argument("--table", type=Path, help="another table than the study's")
     replaying.add_argument("--seeds", type=int, default=30)
-    replaying.add_argument("--slow-seeds", type=int, default=30, help="of gp")
+    replaying.add_argument("--slow-seeds", type=int, default=10, help="of gp but its variants")
     replaying.add_argument("--slots", type=int, default=2, help="two workers of one slot")
     replaying.add_argument(
         "--most", type=float, default=24, help="complete trials' worth of tokens"

@@ -236,6 +236,8 @@ def plot(results: Mapping[str, Any], path: Path) -> None:
     methods = results["methods"]
     searches = {n: m for n, m in methods.items() if " · " in n and not m["variant"]}
     panels = list(dict.fromkeys(name.split(" · ")[1] for name in searches))
+    if not panels:  # variants alone
+        return
     figure, axes = plt.subplots(
         1, len(panels), figsize=(3.4 * len(panels), 4), sharey=True, squeeze=False
     )
