@@ -41,7 +41,7 @@ from tuner.schedulers.scheduler import Decision
 from tuner.workers.assignment import Assignment
 from tuner.workers.batch import Failure, ReportBatch
 from tuner.workers.orders import Orders
-from tuner.workers.watchdog import Watchdog
+from tuner.workers.watchdog import Watchdog, WorkerChange, WorkerEvent
 
 if TYPE_CHECKING:
     from tuner.workers.cluster import Environments
@@ -190,9 +190,8 @@ class Driver:
             with self._recording():
                 self._changes.take(change)
                 self._take_early()
-        for observer in self._observers if changes else ():
-            up = self._watchdog.up - self._orders.left_out
-            observer.workers_changed(len(up), self._orders.num_workers)
+        if changes:
+            self._send_changes(changes)
         for observer in self._observers:
             observer.tick()
         self._journal.retry()
@@ -378,6 +377,15 @@ class Driver:
         time_ms = self._journal.append(TrialEnded(trial.number, outcome))
         for observer in self._observers:
             observer.trial_ended(trial, outcome, time_ms)
+
+    def _send_changes(self, changes: Sequence[WorkerChange]) -> None:
+        """Tell the observers about workers, and nodes, that came or were lost."""
+        up = self._watchdog.up - self._orders.left_out
+        for observer in self._observers:
+            for change in changes:
+                if change.event is WorkerEvent.NODE_LOST:
+                    observer.node_lost(*change.node)
+            observer.workers_changed(len(up), self._orders.num_workers)
 
     def _send_message(self, text: str) -> None:
         for observer in self._observers:

@@ -7,7 +7,9 @@ observer never decides anything, and a search runs equally well without any.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
+from pathlib import Path
 
 from typing_extensions import override
 
@@ -19,6 +21,7 @@ from tuner.conductor.trial import Trial
 from tuner.driver.catch_up import catch_up
 from tuner.driver.view import View
 from tuner.journal.journaled_search import JournaledSearch
+from tuner.notify.outbox import note
 from tuner.publish.optuna_dashboard import StudyStore
 from tuner.results.optuna_export import study_trial
 from tuner.storage.mirror import JournalMirror
@@ -90,6 +93,14 @@ class SearchObserver:
         Args:
             up: number of workers that can train trials.
             number: number of workers of the search.
+        """
+
+    def node_lost(self, node_id: str, name: str) -> None:
+        """Called when a node of the cluster is down that had workers of the search.
+
+        Args:
+            node_id: id that Ray gave to it.
+            name: host name, and address.
         """
 
     def tick(self) -> None:
@@ -232,6 +243,23 @@ class StorageObserver(SearchObserver):
     @override
     def problem(self) -> str | None:
         return self._mirror.problem
+
+
+class OutboxObserver(SearchObserver):
+    """Notes for messages what the journal does not hold.
+
+    Args:
+        folder: folder of the search.
+    """
+
+    name = "the outbox"
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @override
+    def node_lost(self, node_id: str, name: str) -> None:
+        note(self._folder, {"lost": node_id, "name": name, "time": time.time()})
 
 
 class DashboardObserver(SearchObserver):

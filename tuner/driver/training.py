@@ -18,6 +18,7 @@ from tuner.driver.driver import Driver
 from tuner.driver.interrupt import Interrupts
 from tuner.driver.observer import (
     DashboardObserver,
+    OutboxObserver,
     SearchObserver,
     StorageObserver,
     TrackerObserver,
@@ -306,6 +307,7 @@ def _make_observers(
     observers: list[SearchObserver] = [
         TrackerObserver(context.tracker, environment, MetricsPoller(workers), conductor.board),
         ViewObserver(context.view, conductor.board.metric),
+        OutboxObserver(context.folder),
     ]
     if context.mirror is not None:
         observers.append(StorageObserver(context.mirror))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import socket
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ class Subject(StrEnum):
     FAILED = "search.failed"
     STALLED = "search.stalled"
     CHAMPION = "search.champion"
+    NODE_LOST = "search.node_lost"
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,21 @@ def message_of_stall(search: str, seconds: float, now: float, digest: str) -> Me
         f"{socket.gethostname()}."
     )
     return Message(_id_of(f"{digest}-stalled"), Subject.STALLED, search, now, text)
+
+
+def message_of_lost_node(search: str, node_id: str, name: str, time: float) -> Message:
+    """Return the message that a node with workers of a search is down.
+
+    Args:
+        search: name of the search.
+        node_id: id that Ray gave to the node; one that comes back gets another.
+        name: host name, and address.
+        time: when the driver saw it, in seconds since the epoch.
+    """
+    digest = hashlib.sha256(f"{search}/{node_id}".encode()).hexdigest()
+    text = f"{search}: node {name} is lost; its trials go on in other workers, or wait for one."
+    data = {"node": name, "node_id": node_id}
+    return Message(_id_of(f"{digest}-node-lost"), Subject.NODE_LOST, search, time, text, data)
 
 
 def _id_of(text: str) -> str:

@@ -1,14 +1,13 @@
 """Sends messages about a search: follows its journal, and notes what was delivered.
 
-A message follows from an event of the journal, and its id from the digest of the journal up to it.
-So a message is sent at least once, with one id, whatever driver comes to send it: what is not noted
-as delivered in `outbox.jsonl` is sent again. Nothing here can hold up training.
+A message follows from an event of the journal, and its id from the digest of the journal up to it;
+that of a lost node from a line that the driver writes to `outbox.jsonl`, and its id from Ray's id
+of the node. So a message is sent at least once, with one id, whatever driver comes to send it: what
+is not noted as delivered in `outbox.jsonl` is sent again. Nothing here can hold up training.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tuner.errors import TunerError
-from tuner.journal.claim import open_file
 from tuner.journal.events import SessionBegun, SessionEnded
 from tuner.journal.journal import JournalTail
 from tuner.notify.champion import Champions
@@ -25,11 +23,12 @@ from tuner.notify.message import (
     Message,
     message_of_champion,
     message_of_end,
+    message_of_lost_node,
     message_of_stall,
 )
+from tuner.notify.outbox import OutboxTail, note
 from tuner.notify.receivers import NotDelivered, Receiver
 
-OUTBOX = "outbox.jsonl"
 _POLL_SECONDS = 1.0
 _FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS = 1.0, 300.0
 _END_SECONDS = 5.0  # longest wait for receivers at the end of a command
@@ -61,6 +60,10 @@ class Notifier:
         self._tail, self._champions = JournalTail(folder), Champions()
         self._delivered: set[tuple[str, str]] = set()  # id, key
         self._since: dict[str, int] = {}  # key → number of events before the receiver was there
+        self._listed: set[str] = (
+            set()
+        )  # keys of receivers, up to the line of the outbox that is read
+        self._outbox = OutboxTail(folder)
         self._mailboxes = [_Mailbox(receiver) for receiver in receivers]
         self._count = 0  # of events
         self._newest = self._longest_gap = 0.0
@@ -115,8 +118,9 @@ class Notifier:
             self._count += 1
         for receiver in self._receivers:
             if receiver.key not in self._since:
-                self._note({"to": receiver.key, "since": self._count})
+                note(self._folder, {"to": receiver.key, "since": self._count})
                 self._since[receiver.key] = self._count
+        self._read_outbox()
         silence = time.time() - self._newest
         if (
             self._is_on
@@ -148,25 +152,31 @@ class Notifier:
                     break
                 message = box.waiting.pop(0)
                 box.delay = _FIRST_DELAY_SECONDS
-                self._note({"to": box.receiver.key, "delivered": message.id})
+                note(self._folder, {"to": box.receiver.key, "delivered": message.id})
 
     def _read_outbox(self) -> None:
-        with suppress(OSError, TunerError):
-            with os.fdopen(open_file(self._folder / OUTBOX, os.O_RDONLY), "rb") as file:
-                lines = file.read().splitlines()
-            for line in lines:
-                with suppress(ValueError, KeyError, TypeError):  # the last one may be torn
-                    entry = json.loads(line)
-                    if "since" in entry:
-                        self._since.setdefault(str(entry["to"]), int(entry["since"]))
-                    else:
-                        self._delivered.add((str(entry["delivered"]), str(entry["to"])))
-
-    def _note(self, entry: dict[str, object]) -> None:
-        with suppress(OSError, TunerError):  # then it is sent once more later
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-            with os.fdopen(open_file(self._folder / OUTBOX, flags), "ab") as file:
-                file.write(json.dumps(entry).encode() + b"\n")
+        """Take note of the lines that are new in the outbox, and post messages about lost nodes."""
+        posts: list[tuple[Message, set[str]]] = []
+        for entry in self._outbox.read():
+            with suppress(ValueError, KeyError, TypeError):
+                if "lost" in entry:
+                    message = message_of_lost_node(
+                        self._folder.name, str(entry["lost"]), str(entry["name"]),
+                        float(entry["time"]),
+                    )  # fmt: skip
+                    posts.append((message, set(self._listed)))
+                elif "since" in entry:
+                    key = str(entry["to"])
+                    self._since.setdefault(key, int(entry["since"]))
+                    self._listed.add(key)
+                else:
+                    self._delivered.add((str(entry["delivered"]), str(entry["to"])))
+        for message, keys in posts:  # now that all deliveries are known
+            for box in self._mailboxes:
+                key = box.receiver.key
+                is_new = (message.id, key) not in self._delivered and message not in box.waiting
+                if key in keys and is_new:
+                    box.waiting.append(message)
 
 
 @contextmanager

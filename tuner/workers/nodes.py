@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import secrets
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
@@ -42,16 +42,29 @@ def live_nodes() -> list[Node]:
     """Return the nodes that are up, in the order in which Ray names them."""
     import ray
 
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
     return [
         Node(
             node["NodeID"],
-            f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})",
+            _name_of(node),
             int(node["Resources"].get("CPU", 0)),
             int(node["Resources"].get("GPU", 0)),
         )
-        for node in ray.nodes()  # type: ignore[no-untyped-call]
+        for node in nodes
         if node["Alive"]
     ]
+
+
+def lost_nodes() -> dict[str, str]:
+    """Return the names of the nodes that were in the cluster and are down, by id."""
+    import ray
+
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return {node["NodeID"]: _name_of(node) for node in nodes if not node["Alive"]}
+
+
+def _name_of(node: Mapping[str, Any]) -> str:
+    return f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
 
 
 def waiting_text(address: str, device: str) -> str:

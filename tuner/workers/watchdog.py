@@ -19,11 +19,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tuner.workers.nodes import NodeChecks, live_nodes
+from tuner.workers.nodes import NodeChecks, live_nodes, lost_nodes
 
 _PING_SECONDS = 1.0  # between an answer and the next ping
 _START_SECONDS = 600.0  # longest start of a worker: it imports torch and maps its data
 _MISSING_SECONDS = 15.0  # of a restart, before other workers take the trials
+_SUSPECT_SECONDS = 120.0  # Ray may take a minute to see that a node is down
 _RESTART_SECONDS = 600.0  # longest wait for a worker that Ray restarts on this machine
 
 
@@ -37,6 +38,7 @@ class WorkerEvent(StrEnum):
     # it is not back after a while, because its node was lost, or is back on one that cannot train
     MISSING = "missing"
     GONE = "gone"  # it does not come back; the event comes again and again
+    NODE_LOST = "node lost"  # the node on which it was is down; once for each node
 
 
 class WorkerChange(NamedTuple):
@@ -48,12 +50,14 @@ class WorkerChange(NamedTuple):
         reason: why it was lost, that it cannot be restarted, or what its node lacks; empty if there
             is nothing to say.
         lost_node: True if it is back because the node that it was on is lost.
+        node: id and name of the node that is lost.
     """
 
     worker: int
     event: WorkerEvent
     reason: str = ""
     lost_node: bool = False
+    node: tuple[str, str] = ("", "")
 
 
 @dataclass
@@ -109,7 +113,9 @@ class Watchdog:
         self._interval = min(_PING_SECONDS, timeout_seconds / 4)
         # Dated back by one interval, so that the first check pings every worker.
         self._workers = [_WorkerHealth(handle, since=-self._interval) for handle in workers]
-        self._last_check = clock()
+        self._last_check = self._last_look = clock()
+        self._suspects: dict[str, tuple[float, int]] = {}  # node → when it lost which worker
+        self._lost_nodes: set[str] = set()  # that were said to be lost
 
     @property
     def up(self) -> set[int]:
@@ -134,6 +140,24 @@ class Watchdog:
             change = self._check_worker(index, worker, now)
             if change is not None:
                 changes.append(change)
+        return [*changes, *self._check_nodes(now)]
+
+    def _suspect(self, node_id: str, worker: int, now: float) -> None:
+        if node_id and node_id not in self._lost_nodes:
+            self._suspects.setdefault(node_id, (now, worker))
+
+    def _check_nodes(self, now: float) -> list[WorkerChange]:
+        """Return which nodes that lost a worker are down; Ray knows it a while later."""
+        if self._nodes is None or not self._suspects or now - self._last_look < self._interval:
+            return []
+        self._last_look, lost, changes = now, lost_nodes(), []
+        for node_id, (since, worker) in list(self._suspects.items()):
+            if node_id in lost:
+                self._lost_nodes.add(node_id)
+                node = node_id, lost[node_id]
+                changes.append(WorkerChange(worker, WorkerEvent.NODE_LOST, node=node))
+            if node_id in lost or now - since > _SUSPECT_SECONDS:
+                del self._suspects[node_id]
         return changes
 
     def _check_worker(self, index: int, worker: _WorkerHealth, now: float) -> WorkerChange | None:
@@ -148,6 +172,7 @@ class Watchdog:
             limit = max(self._start_seconds, self._timeout) if worker.is_starting else self._timeout
             if now - worker.since <= limit:
                 return None
+            self._suspect(worker.host, index, now)
             self._kill(worker, now)
             text = f"it did not answer for {self._timeout:.0f} seconds"
             return WorkerChange(index, WorkerEvent.FROZEN, text)
@@ -169,6 +194,8 @@ class Watchdog:
         text, was_up = _in_one_line(error), not worker.is_starting
         worker.is_starting = True
         worker.lost = min(worker.lost, now)
+        if was_up:
+            self._suspect(worker.host, index, now)
         # Ray does not restart it any more, unless it died with a node that was drained
         if isinstance(error, ActorDiedError) and not error.preempted:
             return WorkerChange(index, WorkerEvent.GONE, f"cannot be restarted: {text}")
@@ -203,7 +230,8 @@ class Watchdog:
         worker.is_starting, worker.is_missing, worker.lost = False, False, math.inf
         if before[0] is None:
             return WorkerChange(index, WorkerEvent.UP)
-        has_moved = before[1] != process[1]
+        if has_moved := before[1] != process[1]:
+            self._suspect(before[1], index, now)
         lost_node = has_moved and all(node.id != before[1] for node in live_nodes())
         return WorkerChange(index, WorkerEvent.BACK, lost_node=lost_node)
 

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import random
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from tuner.conductor.conductor import Conductor
 from tuner.conductor.trial import Trial
 from tuner.driver import driver as driver_module
 from tuner.driver.driver import Driver, SearchHalted
-from tuner.driver.observer import SearchObserver, TrackerObserver, ViewObserver
+from tuner.driver.observer import OutboxObserver, SearchObserver, TrackerObserver, ViewObserver
 from tuner.driver.view import SilentView
 from tuner.errors import Replaced
 from tuner.journal.epoch import Epoch, StopRequest, newest, request_stop
@@ -29,6 +30,7 @@ from tuner.journal.events import SearchBegun, SessionBegun
 from tuner.journal.journal import Journal, read_journal
 from tuner.journal.journaled_search import JournaledSearch
 from tuner.journal.repeat import repeat, restored_decisions
+from tuner.notify.outbox import OutboxTail
 from tuner.tracking.metrics import SystemMetrics
 from tuner.workers.assignment import Assignment
 from tuner.workers.batch import Failure, ReportBatch
@@ -505,6 +507,21 @@ def test_view_hears_how_many_workers_are_up(setting: Setting, faults: ScriptedWa
     faults.up, faults.changes = {0}, [WorkerChange(0, WorkerEvent.BACK, lost_node=True)]
     driver.tick()
     assert setting.view.texts[-1] == "1 of 1"
+
+
+def test_lost_node_is_noted_for_messages(tmp_path: Path, conductor: Conductor) -> None:
+    folder = tmp_path / "lm-1"
+    setting = Setting(tmp_path, conductor, observers=[OutboxObserver(folder)])
+    setting.driver._watchdog = dog = ScriptedWatchdog()  # type: ignore[assignment]
+    setting.driver.begin()
+    dog.changes = [LOST, WorkerChange(0, WorkerEvent.NODE_LOST, node=("f00", "b (10.0.0.2)"))]
+    before = time.time()
+    setting.driver.tick()
+    assert "node b (10.0.0.2) is lost" in setting.view.texts
+    (entry,) = OutboxTail(folder).read()
+    assert before <= entry.pop("time") <= time.time()
+    assert entry == {"lost": "f00", "name": "b (10.0.0.2)"}
+    setting.journal.close()
 
 
 def test_trials_of_a_worker_that_is_gone_go_on_in_others(

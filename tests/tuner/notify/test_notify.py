@@ -29,7 +29,8 @@ from tuner.journal.events import (
 )
 from tuner.journal.journal import Journal
 from tuner.notify import notifier as module
-from tuner.notify.notifier import OUTBOX, Notifier, notified
+from tuner.notify.notifier import Notifier, notified
+from tuner.notify.outbox import OUTBOX, note
 from tuner.notify.receivers import SECRET, NotDelivered, notify_file, receivers_of
 
 KEY = "whsec_" + base64.b64encode(b"a key of thirty-two bytes or so.").decode()
@@ -264,3 +265,34 @@ def test_apprise_delivers(receiver: Server, journal: Journal) -> None:
         journal.append(SessionEnded("finished", {"best_val_loss": 3.25}, best=4))
     ((_, body),) = receiver.got
     assert json.loads(body)["message"] == "lm-1 is finished: val_loss 3.2500 in trial 4."
+
+
+def test_lost_node_is_told_once_with_one_id_also_by_the_next_driver(
+    receiver: Server, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first driver is killed before the receiver takes it, and the second sees it, too."""
+    monkeypatch.setattr(module, "_END_SECONDS", 0.0)
+    receiver.statuses = [503] * 3
+    folder, receivers = journal.path.parent, receivers_of([receiver.url])
+    early = {"lost": "e" * 56, "name": "before (10.0.0.1)", "time": 1.0}
+    lost = {"lost": "f" * 56, "name": "gpu-3 (10.0.0.7)", "time": 1_700_000_000.0}
+    note(folder, early)  # nobody had asked for messages
+    killed = Notifier(folder, receivers)
+    wait_for(lambda: len(outbox(journal)) == 2)
+    note(folder, lost)
+    wait_for(lambda: len(receiver.got) == 1)
+    killed._closing.set()
+    killed._thread.join(20)
+    monkeypatch.setattr(module, "_END_SECONDS", 20.0)
+    for _ in range(2):
+        with notified(folder, receivers, pytest.fail):
+            note(folder, lost)
+            wait_for(lambda: outbox(journal)[-1] == lost or "delivered" in outbox(journal)[-1])
+    payloads = {body for _, body in receiver.got}
+    assert len({headers["webhook-id"] for headers, _ in receiver.got}) == 1
+    assert len([entry for entry in outbox(journal) if "delivered" in entry]) == 1
+    (payload,) = map(json.loads, payloads)
+    assert payload["type"] == "search.node_lost"
+    assert payload["timestamp"] == "2023-11-14T22:13:20+00:00"
+    assert payload["data"]["text"].startswith("lm-1: node gpu-3 (10.0.0.7) is lost")
+    assert payload["data"]["node"] == "gpu-3 (10.0.0.7)"

@@ -47,7 +47,9 @@ class FakeNodes:
         self.lacks: dict[str, str | None] = {platform.node(): ""}
         self.live = [platform.node()]
         nodes = [Node(node, node, 1, 0) for node in self.live]
+        self.lost: dict[str, str] = {}
         monkeypatch.setattr(watchdog_module, "live_nodes", lambda: nodes)
+        monkeypatch.setattr(watchdog_module, "lost_nodes", lambda: self.lost)
 
     def lack(self, node_id: str) -> str | None:
         return self.lacks[node_id]
@@ -175,6 +177,29 @@ def test_watchdog_waits_for_a_node_of_a_cluster(
     assert watch.dog.up == {0}
     watch.workers[1].answer(12, "another")
     assert watch.pass_time(2, {0: 11}) == [WorkerChange(1, WorkerEvent.BACK, lost_node=True)]
+
+
+def test_watchdog_says_once_that_a_node_is_lost(
+    killed: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray knows it some time after the workers died, and one is back elsewhere before."""
+    nodes = FakeNodes(monkeypatch)
+    nodes.lacks |= {"b": "", "c": ""}
+    watch = Watch(nodes)
+    for worker, pid in ((0, 11), (1, 12)):
+        watch.pass_time(2, {})
+        watch.workers[worker].answer(pid, "b")
+    watch.pass_time(2, {})
+    assert watch.dog.up == {0, 1}
+    watch.workers[1].die()
+    assert watch.pass_time(2, {}) == [LOST]
+    watch.workers[1].answer(13, "c")
+    assert [change.event for change in watch.pass_time(2, {})] == [WorkerEvent.BACK]
+    nodes.lost = {"before": "a (10.0.0.1)", "b": "b (10.0.0.2)"}
+    lost = WorkerChange(1, WorkerEvent.NODE_LOST, node=("b", "b (10.0.0.2)"))
+    assert watch.pass_time(2, {}) == [lost]
+    watch.workers[0].die()
+    assert [change.event for change in watch.pass_time(5, {})] == [WorkerEvent.LOST]
 
 
 def test_worker_that_died_on_a_live_node_and_is_back_on_another_is_not_excused(
