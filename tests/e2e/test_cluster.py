@@ -75,6 +75,17 @@ def test_search_on_a_cluster_gives_the_bits_of_a_local_one(place: Workplace, clu
     assert "storm has finished already" in again.err
 
 
+def test_doctor_looks_at_each_node(place: Workplace, cluster: Any) -> None:
+    run = place.tuner("doctor", "--cluster", "--address", cluster.address, "--json")
+    assert run.status == 0, run.err
+    nodes = json.loads(run.out.splitlines()[-1])["nodes"]
+    assert len(nodes) == len(cluster.list_all_nodes()) == 2
+    for node in nodes:
+        assert (node["cpus"], node["gpus"], node["problem"]) == (1, 0, None)
+        assert abs(node["seconds_ahead"]) < 1  # all are this machine
+    assert run.err.count("versions and folder as here") == 2
+
+
 def test_bench_cluster_has_a_quick_mode(tmp_path: Path) -> None:
     """On nodes with networks of their own, where they can be made."""
     out = tmp_path / "numbers.json"

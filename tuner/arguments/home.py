@@ -51,6 +51,22 @@ def add_clean(clean: argparse.ArgumentParser) -> None:
     clean.add_argument("--dry-run", action="store_true", help="delete nothing, say what would be")
 
 
+def add_doctor(doctor: argparse.ArgumentParser) -> None:
+    """Add the options of `tuner doctor`."""
+    doctor.add_argument(
+        "--cluster", action="store_true",
+        help="look at each node of a Ray cluster instead: versions, the home, clock",
+    )  # fmt: skip
+    doctor.add_argument(
+        "--address", metavar="ADDRESS",
+        help="with --cluster: HOST:PORT of its head (default: RAY_ADDRESS, or auto)",
+    )  # fmt: skip
+    doctor.add_argument(
+        "--storage", metavar="URL",
+        help="with --cluster: engine.storage, which the nodes must reach instead of the home",
+    )  # fmt: skip
+
+
 def add_backup(backup: argparse.ArgumentParser) -> None:
     """Add the options of `tuner backup`."""
     backup.add_argument(

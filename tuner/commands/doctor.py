@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
+from os import environ
 from tempfile import TemporaryDirectory
 
 from rich.console import Console
@@ -17,12 +18,15 @@ from model.sources.registry import source_bytes
 from model.spec.data import DataConfig
 from tuner.commands.output import consoles, home_of, print_json
 from tuner.errors import TunerError
+from tuner.formatting import counted
 from tuner.home import Home
 from tuner.housekeeping.weaknesses import find_weaknesses
 from tuner.tracking.record import Record
 from tuner.tracking.store import DOCTOR_HINT
 
 _LEAST_FREE_BYTES = 2e9
+_MOST_SKEW_SECONDS = 5.0
+_PASSED, _WARNED, _FAILED = ("✓ ", "green"), ("! ", "yellow"), ("✗ ", "bold red")
 
 Finding = tuple[bool, str]  # passed, text
 
@@ -31,10 +35,14 @@ def run_doctor(options: argparse.Namespace) -> int:
     """Check the installation; what weakens the protection of the home is a warning."""
     results, _ = consoles(options)
     home = home_of(options)
+    if not options.cluster and (options.address or options.storage):
+        options.refuse("--address and --storage need --cluster")
+    if options.cluster:
+        return _examine_cluster(options, results, home)
     findings = run_checks(results, home)
     warnings = find_weaknesses(home)
     for text in warnings:
-        _print(results, ("! ", "yellow"), "trust", text)
+        _print(results, _WARNED, "trust", text)
     print_json(options, {**{name: text for name, (_, text) in findings.items()}, "trust": warnings})
     return 0 if all(passed for passed, _ in findings.values()) else 1
 
@@ -48,13 +56,53 @@ def run_checks(console: Console, home: Home) -> dict[str, Finding]:
         except Exception as error:  # noqa: BLE001 - report any failure and run the other checks
             findings[name] = False, _explained(error)
         passed, text = findings[name]
-        mark = ("✓ ", "green") if passed else ("✗ ", "bold red")
-        _print(console, mark, name, text)
+        _print(console, _PASSED if passed else _FAILED, name, text)
     return findings
 
 
+def _examine_cluster(options: argparse.Namespace, console: Console, home: Home) -> int:
+    """Look at each node of a Ray cluster: if it can train the trials of a search in this home."""
+    from tuner.workers.nodes import look_at_nodes
+    from tuner.workers.ray_session import cluster_address, ray_session
+
+    address = cluster_address(options.address or ("auto" if "RAY_ADDRESS" not in environ else None))
+    if address is None:
+        raise TunerError("RAY_ADDRESS is local; name the cluster with --address HOST:PORT or auto")
+    folder = home.search("")
+    folder.mkdir(parents=True, exist_ok=True)
+    with ray_session(address):
+        states = look_at_nodes(folder, storage=options.storage, has_clocks=True)
+    for state in states:
+        node = state.node
+        text = f"{counted(node.cores, 'CPU')}, {counted(node.gpus, 'GPU')}; "
+        if state.problem:
+            _print(console, _FAILED, node.name, text + state.problem)
+            continue
+        is_late = abs(state.seconds_ahead) > _MOST_SKEW_SECONDS
+        text += f"versions and folder as here; its clock differs by {state.seconds_ahead:+.2f} s"
+        if is_late:
+            text += ": S3 and TLS refuse clocks that are far off; let NTP set it"
+        _print(console, _WARNED if is_late else _PASSED, node.name, text)
+    if not states:
+        _print(console, _FAILED, "nodes", "no node of the cluster has a CPU or GPU for Ray")
+    print_json(
+        options,
+        {
+            "nodes": [
+                {
+                    "name": state.node.name, "cpus": state.node.cores, "gpus": state.node.gpus,
+                    "problem": state.problem or None,
+                    "seconds_ahead": None if state.problem else state.seconds_ahead,
+                }
+                for state in states
+            ]
+        },
+    )  # fmt: skip
+    return 0 if states and not any(state.problem for state in states) else 1
+
+
 def _print(console: Console, mark: tuple[str, str], name: str, text: str) -> None:
-    console.print(Text.assemble(mark, (f"{name:<9}", "bold"), text), soft_wrap=True)
+    console.print(Text.assemble(mark, (f"{name:<8} ", "bold"), text), soft_wrap=True)
 
 
 def _explained(error: Exception) -> str:
