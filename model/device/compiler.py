@@ -81,9 +81,7 @@ def cache_folder() -> Path:
     Raises:
         CompileError: if others could have written to the folder.
     """
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    folder = (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "tuner"
-    folder = folder / "compiled"
+    folder = _cache_path()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.mkdir(exist_ok=True, mode=0o700)
@@ -93,6 +91,22 @@ def cache_folder() -> Path:
     if problem is not None:
         raise CompileError(f"the folder of compiled code {problem}")
     return folder
+
+
+def _cache_path() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "tuner/compiled"
+
+
+def unused_code(seconds: float) -> list[Path]:
+    """Return the files of compiled code that no process of ours has loaded for some time."""
+    folder, found, now = _cache_path(), [], time.time()
+    with suppress(OSError):  # there is none, or another process deletes it
+        for entry in sorted(folder.iterdir()):
+            about = entry.lstat()
+            if stat.S_ISREG(about.st_mode) and now - about.st_mtime > seconds:
+                found.append(entry)
+    return found
 
 
 def _problem_of(folder: Path) -> str | None:

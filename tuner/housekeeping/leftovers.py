@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from model.device.compiler import unused_code
 from tuner.errors import JournalError, JournalInUse
 from tuner.home import Home, is_locked
 from tuner.housekeeping.sizes import remove, size_of
@@ -35,6 +36,11 @@ if TYPE_CHECKING:
 _YOUNG_SECONDS = 3600
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _BUILDING = ".building-"
+_KINDS = {
+    "checkpoints": "checkpoints", "corpora": "prepared data", "artifacts": "artifacts",
+    "starts": "start weights", "tune": "files of Ray Tune",
+}  # fmt: skip
+_Found = Iterator[tuple[Path, str]]
 
 
 @dataclass(frozen=True)
@@ -45,11 +51,13 @@ class Leftover:
         path: file or folder.
         reason: why it is not needed.
         bytes: its size.
+        kind: of such files, for sums: checkpoints, prepared data, artifacts, …
     """
 
     path: Path
     reason: str
     bytes: int
+    kind: str = "other files"
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,7 @@ class Leftovers:
 
     Attributes:
         items: the files, by path.
-        notes: sentences about files that were left alone because a search could not be read.
+        notes: sentences about files that were left alone, and why.
     """
 
     items: tuple[Leftover, ...]
@@ -68,6 +76,15 @@ class Leftovers:
     def bytes(self) -> int:
         """Size of all files."""
         return sum(item.bytes for item in self.items)
+
+    @property
+    def kinds(self) -> dict[str, tuple[int, int]]:
+        """Number and bytes of the files of each kind, the largest first."""
+        sums: dict[str, tuple[int, int]] = {}
+        for item in self.items:
+            count, size = sums.get(item.kind, (0, 0))
+            sums[item.kind] = count + 1, size + item.bytes
+        return dict(sorted(sums.items(), key=lambda entry: -entry[1][1]))
 
 
 def clean(home: Home | None = None, older_than: float | None = None) -> Leftovers:
@@ -118,17 +135,33 @@ def find_leftovers(home: Home, older_than: float | None = None) -> Leftovers:
         *_corpora(home, searches),
         *_starts(home, searches),
         *_artifacts(home, searches.record, artifacts),
+        *_kernels(older_than),
         *((path, "what a search that is gone has printed") for path in _logs(home)),
         *((path, "left by an interrupted start") for path in home.root.glob(".new-*")),
         *((path, "a file that was not written to its end") for path in _unfinished(home)),
     ]
     now = time.time()
     items = [
-        Leftover(path, reason, size_of(path))
+        Leftover(path, reason, size_of(path), _kind(home, path))
         for path, reason in found
         if now - path.lstat().st_mtime > _YOUNG_SECONDS
     ]
     return Leftovers(tuple(sorted(items, key=lambda item: item.path)), tuple(searches.notes))
+
+
+def _kind(home: Home, path: Path) -> str:
+    """Return the kind of a leftover by its place."""
+    if not path.is_relative_to(home.root):
+        return "compiled kernels"
+    first = path.relative_to(home.root).parts[0]
+    return _KINDS.get(path.name if first == "searches" else first, "other files")
+
+
+def _kernels(older_than: float | None) -> _Found:
+    """Yield compiled code that was not loaded for long; the searches of all homes share it."""
+    if older_than is not None:
+        for path in unused_code(older_than):
+            yield path, "compiled code that no search has loaded for so long; it is compiled again"
 
 
 def _unfinished(home: Home) -> Iterator[Path]:
@@ -149,15 +182,13 @@ def _listed(folder: Path) -> list[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
-_Found = Iterator[tuple[Path, str]]
-
-
 class _Searches:
     """The searches of a home: their folders, and what they need.
 
     Attributes:
         record: tracking store.
-        notes: sentences about searches that cannot be read.
+        notes: sentences about files that are left alone, and why.
+        are_known: True if every journal could be read.
         data: (fingerprint of the data, fingerprint of the tokenizer) of each search that does not
             rest.
         tokenizers: fingerprints of the tokenizers of all searches.
@@ -168,6 +199,7 @@ class _Searches:
     def __init__(self, home: Home, older_than: float | None) -> None:
         self.record = Record(home.tracking_uri)
         self.notes: list[str] = []
+        self.are_known = True
         self.data: set[tuple[str, str]] = set()
         self.starts: set[str] = set()
         self.tokenizers: set[str] = set()
@@ -182,6 +214,7 @@ class _Searches:
                 events = read_journal(folder)
                 search = JournaledSearch.of(events)
             except JournalError as error:
+                self.are_known = False
                 self.notes.append(f"prepared data and start weights are left alone: {error}")
                 continue
             self._journals[folder] = search
@@ -197,11 +230,6 @@ class _Searches:
         runs = {self._recorded[n].run_id for n in self.resting if n in self._recorded}
         self.data |= self.record.data_and_tokenizers(without=runs)
         self.tokenizers |= {tokenizer for _, tokenizer in self.data}
-
-    @property
-    def are_known(self) -> bool:
-        """True if every journal could be read."""
-        return not self.notes
 
     def leftovers(self) -> _Found:
         """Yield files in the folders of searches that do not run."""
@@ -221,9 +249,18 @@ class _Searches:
         if tune.exists():
             yield tune, "files of Ray Tune of a killed process"
         has_finished = search.end is not None and search.end.status == "finished"
-        if checkpoints.exists() and has_finished and self._has_kept(folder, search):
+        if not checkpoints.exists():
+            return
+        # what `sync` has yet to send is the only copy of the best weights
+        has_kept = search.end is None or self._has_kept(folder, search)
+        if has_finished and has_kept:
             yield checkpoints, "checkpoints of a finished search; MLflow has the kept ones"
-        elif checkpoints.exists() and folder.name in self.resting:
+        elif folder.name in self.resting and not has_kept:
+            self.notes.append(
+                f"the checkpoints of {folder.name} are left alone: MLflow lacks the weights of its "
+                f"best trials; 'tuner sync {folder.name}' sends them"
+            )
+        elif folder.name in self.resting:
             yield (
                 checkpoints,
                 f"states of an unfinished search with {self.resting[folder.name]}; if it goes on, "

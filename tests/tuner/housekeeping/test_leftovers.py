@@ -44,6 +44,7 @@ START = InitFrom(sha256="a" * 64)
 
 @pytest.fixture
 def home(tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> Home:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return Home(tmp_path, store)
 
@@ -246,7 +247,10 @@ def test_checkpoints_wait_until_mlflow_has_the_kept_ones(
         tracker.end_trial(0, "finished")
         tracker.flush()
         age(home)
-        assert found(home) == ["searches/lm-1/tune"]
+        assert found(home) == found(home, older_than=0) == ["searches/lm-1/tune"]
+        (note,) = find_leftovers(home, 0).notes
+        assert note.startswith("the checkpoints of lm-1 are left alone: MLflow lacks the weights")
+        assert "'tuner sync lm-1' sends them" in note
         tracker.keep_checkpoint(0, folder / "checkpoints" / "0" / "000000012.safetensors", 384)
         tracker.flush()
     age(home)
@@ -267,7 +271,51 @@ def test_clean_says_what_it_would_delete(home: Home, capsys: pytest.CaptureFixtu
     assert main(["clean", "--home", str(home.root), "--json", "--yes"]) == 0
     value = json.loads(capsys.readouterr().out)
     assert value["deleted"] is True
+    assert value["kinds"] == {"prepared data": {"count": 1, "bytes": value["bytes"]}}
     assert [file["reason"] for file in value["files"]] == ["prepared data of no search"]
     assert not (home.corpora / "unused").exists()
     assert main(["clean", "--home", str(home.root)]) == 0
     assert "has no files that no search needs" in capsys.readouterr().out
+
+
+def test_clean_sums_up_the_kinds_of_files_of_resting_searches(
+    home: Home, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compiled code lies in the cache of the user, for all homes."""
+    search(home, "lm-1", SessionBegun(ENVIRONMENT, 1, in_order=True))
+    corpus(home, "used", "data")
+    corpus(home, "unused", "other data")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path.with_name("cache-of-user")))
+    code = tmp_path.with_name("cache-of-user") / "tuner" / "compiled"
+    old, young = write(code / "old.so"), write(code / "young.so")
+    age(home)
+    os.utime(old, (1.0, 1.0))
+    time.sleep(0.01)
+    options = ["clean", "--home", str(home.root), "--older-than", "0.01s", "--json"]
+    assert main([*options[:-2], "1h", "--json"]) == 0
+    value = json.loads(capsys.readouterr().out.splitlines()[-1])
+    kernels = {"count": 1, "bytes": 1000}
+    assert value["kinds"]["compiled kernels"] == kernels
+    assert "checkpoints" not in value["kinds"]
+    os.utime(young)
+    assert main(options) == 0
+    text = capsys.readouterr().out
+    value = json.loads(text.splitlines()[-1])
+    assert value["deleted"] is False
+    counts = {kind: value["kinds"][kind]["count"] for kind in value["kinds"]}
+    assert {kind: counts[kind] for kind in ("checkpoints", "prepared data")} == {
+        "checkpoints": 1, "prepared data": 2,
+    }  # fmt: skip
+    assert value["bytes"] == sum(kind["bytes"] for kind in value["kinds"].values())
+    assert main([*options, "--yes"]) == 0
+    assert "checkpoints: 1, 1 kB" in capsys.readouterr().err
+    assert not old.exists()
+    assert not (home.search("lm-1") / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("age_", ["soon", "-1", "0", "30x", ""])
+def test_bad_age_is_one_sentence(age_: str, home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["clean", "--home", str(home.root), f"--older-than={age_}"])
+    assert caught.value.code == 2
+    assert "--older-than: must be a" in capsys.readouterr().err

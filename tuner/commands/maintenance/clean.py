@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from tuner.commands.output import can_ask, confirmed, consoles, home_of, print_json, say
 from tuner.formatting import counted
@@ -19,15 +20,19 @@ def run_clean(options: argparse.Namespace) -> int:
     for note in leftovers.notes:
         say(note)
     summary = f"{counted(len(leftovers.items), 'leftover')}, {size_text(leftovers.bytes)}"
+    kinds = "; ".join(
+        f"{kind}: {count}, {size_text(size)}" for kind, (count, size) in leftovers.kinds.items()
+    )
     is_deleted = False
     if not leftovers.items:
         results.print(f"{home.root} has no files that no search needs", soft_wrap=True)
     else:
         rows = [
-            [size_text(item.bytes), item.path.relative_to(home.root), item.reason]
+            [size_text(item.bytes), _place(item.path, home.root), item.reason]
             for item in leftovers.items
         ]
         results.print(table(None, ["size", f"in {home.root}", "not needed"], rows))
+        results.print(kinds, highlight=False, soft_wrap=True)
         if options.dry_run or not (options.yes or can_ask(options)):
             hint = "" if options.dry_run else "; give --yes to delete"
             results.print(f"would delete {summary}{hint}", highlight=False)
@@ -42,11 +47,25 @@ def run_clean(options: argparse.Namespace) -> int:
         {
             "deleted": is_deleted,
             "bytes": leftovers.bytes,
+            "kinds": {
+                kind: {"count": count, "bytes": size}
+                for kind, (count, size) in leftovers.kinds.items()
+            },
             "files": [
-                {"path": str(item.path), "reason": item.reason, "bytes": item.bytes}
+                {
+                    "path": str(item.path),
+                    "reason": item.reason,
+                    "bytes": item.bytes,
+                    "kind": item.kind,
+                }
                 for item in leftovers.items
             ],
             "notes": list(leftovers.notes),
         },
     )
     return 0
+
+
+def _place(path: Path, root: Path) -> Path:
+    """Return a path as it is in the home, or as it is elsewhere."""
+    return path.relative_to(root) if path.is_relative_to(root) else path
