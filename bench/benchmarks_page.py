@@ -108,6 +108,7 @@ KINDS = {"cpu": "CPU", "cuda": "GPU"}
 _GPU = "gpu."  # begins the names of the parts of bench/gpu.py
 ELSEWHERE = {
     "how well it searches": "bench/search_quality.md",
+    "and where curves cross": "bench/search_quality_curves.md",
     "what a search costs beside training": "bench/overhead.md",
     "what a report costs": "bench/report.md",
     "how much a home holds": "bench/load.md",
