@@ -79,7 +79,7 @@ def test_compute_of_a_transfer_has_the_training_of_the_target(bench: Any) -> Non
     own, tuning = len(RATES) * 2 * 100, len(RATES) * 2 * 2
     assert found["tuning_alone"] == pytest.approx(100 * tuning / own)
     assert found["compute"] == pytest.approx(100 * (tuning + 100) / own)
-    assert [row[2] for row in rows] == ["5.0000", "4.1000", "4.0000"]
+    assert [row[2] for row in rows] == ["5.0000", "4.1000", "4.1000", "4.0000"]
     diverged = {**target.losses, 1.0: (math.inf, 4.0)}
     bad = Sweep("scaled", target.size, diverged)
     assert bench.target_result([proxy, bad], [2.0, 100.0], 2)[1]["given_up"] == math.inf
