@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from tuner.space.space import SearchSpace
 from tuner.storage.mirror import JournalMirror
 from tuner.storage.states import CHECKPOINTS
 from tuner.storage.storage import Storage
+from tuner.tracking.backlog import note_unsynced
 from tuner.tracking.datasets import dataset_inputs
 from tuner.tracking.record import Record
 from tuner.tracking.runs import RunSettings
@@ -108,7 +110,7 @@ def open_tracker(
     journal.check_epoch()
     settings = RunSettings(
         home.tracking_uri, home.artifacts, space.name, name, tags, resume, inputs,
-        journal.may_write,
+        journal.may_write, partial(note_unsynced, home.search(name)),
     )  # fmt: skip
     return Tracker(settings)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from model.corpus.corpus import Corpus
@@ -25,6 +26,7 @@ from tuner.names import check_name
 from tuner.space.space import SearchSpace
 from tuner.storage.states import CHECKPOINTS, present_state
 from tuner.storage.storage import Storage
+from tuner.tracking.backlog import note_unsynced
 from tuner.tracking.datasets import dataset_inputs
 from tuner.tracking.progress import final_tags
 from tuner.tracking.record import Record
@@ -90,7 +92,7 @@ def sync(home: Home, name: str) -> SyncResult:
     inputs = dataset_inputs(space.data, search.facts)
     settings = RunSettings(
         home.tracking_uri, home.artifacts, space.name, name, _tags(space), resume=True,
-        inputs=inputs,
+        inputs=inputs, note_unsynced=partial(note_unsynced, folder),
     )  # fmt: skip
     tracker = Tracker(settings)
     with closing(tracker):

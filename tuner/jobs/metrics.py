@@ -18,6 +18,7 @@ from tuner.home import Home
 from tuner.jobs.followed_search import FollowedSearch
 from tuner.jobs.status import SearchStatus, searches_of
 from tuner.journal.claim import is_running
+from tuner.tracking.backlog import unsynced_events
 from tuner.tracking.tags import JOURNAL_FILE
 
 if TYPE_CHECKING:
@@ -69,6 +70,11 @@ class HomeMetrics:
             "tuner_trained_tokens", "Training tokens of all trials, to their newest reports.",
             labels=by_search,
         )  # fmt: skip
+        unsynced = GaugeMetricFamily(
+            "tuner_unsynced_events",
+            "Events of the journal that MLflow refuses or has yet to get; 'tuner sync' sends them.",
+            labels=by_search,
+        )
         others = {name: GaugeMetricFamily(*text, labels=by_search) for name, text in _NAMES.items()}
         for status, board in self._statuses():
             for state in STATES:
@@ -79,13 +85,15 @@ class HomeMetrics:
             for state in TRIAL_STATES:
                 trials.add_metric([status.name, state], counts[state])
             tokens.add_metric([status.name], status.tokens)
+            folder = self._home.search(status.name)
+            unsynced.add_metric([status.name], unsynced_events(folder))
             if status.best is not None:
                 best.add_metric([status.name, status.metric], status.best)
             for name, gauge in others.items():
                 value = getattr(status, name)
                 if value is not None:
                     gauge.add_metric([status.name], value)
-        yield from (states, trials, best, tokens, *others.values())
+        yield from (states, trials, best, tokens, unsynced, *others.values())
 
     def _statuses(self) -> Iterator[tuple[SearchStatus, Board | None]]:
         """Yield the status and the board of each search that is recent or runs."""

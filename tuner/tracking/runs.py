@@ -103,6 +103,7 @@ class RunSettings:
         resume: continue the runs of this search that the store has, and create the missing ones.
         inputs: training and validation data (`datasets.dataset_inputs`) of parent and trials.
         may_write: returns False once another driver records the search; then nothing is sent.
+        note_unsynced: takes the number of events that the store lacks, whenever it changes.
     """
 
     uri: str
@@ -113,6 +114,7 @@ class RunSettings:
     resume: bool = False
     inputs: Sequence[DatasetInput] = ()
     may_write: Callable[[], bool] = lambda: True
+    note_unsynced: Callable[[int], None] = lambda events: None
 
 
 class _FencedClient:

@@ -30,7 +30,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -39,6 +38,7 @@ from model.engine.report import Report
 from model.spec.trial import TrialSpec
 from tuner.errors import StoreError
 from tuner.secrets import masked
+from tuner.tracking.backlog import Task, UnsentTrial
 from tuner.tracking.metrics import SystemMetrics
 from tuner.tracking.records import TrialRecord
 from tuner.tracking.runs import NO_TAGS, Runs, RunSettings, RunStart, TimedReport
@@ -50,28 +50,6 @@ _MOST_REPORTS = 100  # in one call; MLflow accepts 1000 metrics
 _MOST_FAILURES = 3  # of trials, before the writer waits for the next period
 _PATIENCE_SECONDS = 30.0  # without any progress of the store
 _BYTES_PER_SECOND = 5e6  # slowest upload of a file
-
-
-@dataclass
-class _Trial:
-    """Data of a trial that is not stored yet; only the writer thread changes it."""
-
-    number: int
-    start: RunStart | None = None  # None once its run is described
-    run_id: str | None = None
-    reports: list[TimedReport] = field(default_factory=list)
-    stored_tokens: float = -1  # training tokens at the newest stored report
-    status: str = "running"  # to be stored
-    status_ms: int = 0
-    stored_status: str | None = None
-
-
-@dataclass
-class _Task:
-    """An action of the writer thread for which a caller waits."""
-
-    action: Callable[[], None]
-    done: threading.Event = field(default_factory=threading.Event)
 
 
 class Tracker:
@@ -93,25 +71,25 @@ class Tracker:
     """
 
     def __init__(self, settings: RunSettings) -> None:
-        self._may_write = settings.may_write
+        self._may_write, self._note_unsynced = settings.may_write, settings.note_unsynced
         self.uri, self._search = settings.uri, settings.search
         self.runs = Runs(settings)
         self.experiment_id, self.run_id = self.runs.experiment_id, self.runs.run_id
         self.num_created = self.num_metrics = self.num_endings = 0
         self._is_closed = False
-        self._trials: dict[int, _Trial] = {}
+        self._trials: dict[int, UnsentTrial] = {}
         self._notes: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         # only the writer thread uses the attributes below, so that they need no lock
-        self._unsent: dict[int, _Trial] = {}
-        self._tasks = [_Task(partial(self.runs.log_inputs, self.run_id))]
+        self._unsent: dict[int, UnsentTrial] = {}
+        self._tasks = [Task(partial(self.runs.log_inputs, self.run_id))]
         self._system_metrics: list[SystemMetrics] = []
-        self._flushes: list[_Task] = []
+        self._flushes: list[Task] = []
         self._is_parent_running = self.runs.previous is None
         self._known_runs: Mapping[int, TrialRecord] = {}  # runs of trials, as last read
         self._must_read_runs = settings.resume  # the store may have runs that are not known
         self._may_have_duplicates = False  # the store may have two runs of one trial
         self._last_error: Exception | None = None
-        self._progress = 0
+        self._progress, self._noted = 0, -1
         threading.Thread(target=self._write, name="tracking", daemon=True).start()
 
     @property
@@ -172,7 +150,7 @@ class Tracker:
             status: `running`, or the outcome.
             status_ms: time since which the trial has this status.
         """
-        trial = self._trials.setdefault(number, _Trial(number))
+        trial = self._trials.setdefault(number, UnsentTrial(number))
         self._notes.put(partial(self._update, trial, list(reports), status, status_ms, start))
 
     def run_of(self, number: int) -> str | None:
@@ -222,7 +200,7 @@ class Tracker:
         Raises:
             StoreError: if the store makes no progress for half a minute.
         """
-        task = _Task(lambda: None)
+        task = Task(lambda: None)
         self._notes.put(partial(self._flushes.append, task))
         self._wait(task)
 
@@ -253,7 +231,7 @@ class Tracker:
 
     def _do(self, action: Callable[[], None], seconds: float = 0.0) -> None:
         """Let the writer thread do an action, and wait; `seconds` is added to the patience."""
-        task = _Task(action)
+        task = Task(action)
         self._notes.put(partial(self._tasks.append, task))
         try:
             self._wait(task, seconds)
@@ -261,7 +239,7 @@ class Tracker:
             self._notes.put(partial(self._cancel, task))
             raise
 
-    def _wait(self, task: _Task, seconds: float = 0.0) -> None:
+    def _wait(self, task: Task, seconds: float = 0.0) -> None:
         """Wait for a task as long as the store makes progress with anything."""
         progress = -1
         while progress < self._progress:
@@ -287,6 +265,11 @@ class Tracker:
                 for task in self._flushes:
                     task.done.set()
                 self._flushes.clear()
+            self._note_backlog()
+        with suppress(queue.Empty):
+            while True:
+                self._notes.get_nowait()()
+        self._note_backlog()
 
     def _collect(self) -> None:
         """Take notes for a second; shorter if a caller waits and the store answers."""
@@ -298,9 +281,15 @@ class Tracker:
             if is_awaited and self._notes.empty() and self._last_error is None:
                 return
 
+    def _note_backlog(self) -> None:
+        events = sum(trial.num_events for trial in self._unsent.values())
+        if events != self._noted and self._may_write():
+            self._note_unsynced(events)
+            self._noted = events
+
     def _update(
         self,
-        trial: _Trial,
+        trial: UnsentTrial,
         reports: list[TimedReport],
         status: str | None = None,
         status_ms: int = 0,
@@ -316,16 +305,16 @@ class Tracker:
             # a resumed search runs again when its first trial does
             self._is_parent_running = True
             reopen = partial(self.runs.set_status, self.run_id, "running", status_ms)
-            self._tasks.append(_Task(reopen))
+            self._tasks.append(Task(reopen))
 
-    def _cancel(self, task: _Task) -> None:
+    def _cancel(self, task: Task) -> None:
         with suppress(ValueError):
             self._tasks.remove(task)
 
     def _send(self) -> None:
         """Send the collected data; a trial that the store refuses does not delay the others."""
         failures: list[Exception] = []
-        refused: dict[int, _Trial] = {}
+        refused: dict[int, UnsentTrial] = {}
         while self._tasks and self._try(self._tasks[0].action, failures):
             self._tasks.pop(0).done.set()
         for trial in list(self._unsent.values()):
@@ -360,7 +349,7 @@ class Tracker:
     def _advance(self) -> None:
         self._progress += 1
 
-    def _send_trial(self, trial: _Trial) -> None:
+    def _send_trial(self, trial: UnsentTrial) -> None:
         """Take a trial along the arrows of the drawing above, up to the first that raises."""
         run_id = trial.run_id or self._find(trial) or self._create(trial)
         if trial.start is not None:
@@ -377,7 +366,7 @@ class Tracker:
             trial.stored_status = trial.status
             self.num_endings += trial.status != "running"
 
-    def _find(self, trial: _Trial) -> str | None:
+    def _find(self, trial: UnsentTrial) -> str | None:
         """Return the run that the store already has of a trial, and note which data it has."""
         if self._must_read_runs:  # only the first time progress: a store may refuse writes for ever
             children = self.runs.children(*[self._advance] * (not self._known_runs))
@@ -394,7 +383,7 @@ class Tracker:
             trial.start = None
         return trial.run_id
 
-    def _create(self, trial: _Trial) -> str:
+    def _create(self, trial: UnsentTrial) -> str:
         assert trial.start is not None
         try:
             trial.run_id = self.runs.create(trial.number, trial.start)

@@ -19,6 +19,7 @@ from tuner.jobs.metrics import HomeMetrics
 from tuner.jobs.status import SearchStatus
 from tuner.journal.events import Event, SessionEnded
 from tuner.journal.journal import Journal
+from tuner.tracking.backlog import note_unsynced
 
 
 @pytest.fixture
@@ -62,6 +63,7 @@ def test_metrics_follow_a_growing_journal(simulation: Simulation, tmp_path: Path
         assert sum(v for (name, _), v in half.items() if name == "tuner_trials") == status.trials
         _append(journal, events[len(events) // 2 :])
         journal.close()
+        note_unsynced(home.search("lm-1"), 3)
         whole = scraped(port)
     finally:
         server.shutdown()
@@ -73,6 +75,7 @@ def test_metrics_follow_a_growing_journal(simulation: Simulation, tmp_path: Path
     assert whole["tuner_trials", "stopped"] == sum(t.is_stopped for t in board.trials.values())
     assert whole["tuner_trials", "waiting"] == whole["tuner_trials", "training"] == 0
     assert whole["tuner_trained_tokens_total", ""] == board.tokens
+    assert (half["tuner_unsynced_events", ""], whole["tuner_unsynced_events", ""]) == (0, 3)
     assert board.best is not None
     assert whole["tuner_best_objective", "val_loss"] == board.value(board.best)
     newest = ("tuner_newest_event_timestamp_seconds", "")

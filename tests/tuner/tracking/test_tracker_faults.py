@@ -33,6 +33,7 @@ from tests.tuner.tracking.recorded import (
 )
 from tuner.errors import StoreError
 from tuner.tracking import tracker as tracking
+from tuner.tracking.backlog import note_unsynced, unsynced_events
 from tuner.tracking.record import Record
 from tuner.tracking.records import TrialRecord
 from tuner.tracking.runs import RunSettings, RunStart
@@ -67,14 +68,17 @@ def test_tracker_outlasts_its_server(
     server: FaultyServer,
     store: str,
     make_spec: MakeSpec,
+    tmp_path: Path,
     fault: str,
     reason: str,
 ) -> None:
     """It fails during a search: calls return at once; later all data arrives in order, once."""
-    tracker = open_tracker(uri=server.uri)
+    note_unsynced(tmp_path, 7)  # by a driver that was killed
+    tracker = open_tracker(uri=server.uri, note_unsynced=partial(note_unsynced, tmp_path))
     tracker.start_trial(0, make_spec(), ENVIRONMENT)
     tracker.log_report(0, report(1, 2.0))
     tracker.flush()
+    wait_for(lambda: unsynced_events(tmp_path) == 0)
     getattr(server, fault)()
     times = call_times(tracker, 0, range(2, 500))
     start = time.perf_counter()
@@ -89,10 +93,13 @@ def test_tracker_outlasts_its_server(
     time.sleep(2.5)  # so that a run is asked for more than once
     assert server.num_requests - requests < 15
     assert stored_steps(store, 0) == [1]
+    # reports and outcome of the first trial, start and reports of the second one
+    wait_for(lambda: unsynced_events(tmp_path) == 498 + 1 + 1 + 499)
     server.mend()
     tracker.end_trial(1, "stopped at report 499")
     tracker.finish("finished", {"best": 1.0}, tracker.run_of(0))
     assert tracker.problem is None
+    assert unsynced_events(tmp_path) == 0
     assert stored_steps(store, 0) == stored_steps(store, 1) == list(range(1, 500))
     time.sleep(0.5)  # a request that hung is served as well
     assert states(Record(store)) == [
