@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit  # importing scipy.stats takes a second more
 
 from tuner.conductor.trial import Trial
 
@@ -126,7 +126,7 @@ def _collapse(
     logs = np.log([_values(t, metric, best) for t in good])
     middle, count = logs.mean(axis=0), len(good)
     early = max(1, math.floor(EARLY * num_places))
-    quantile = stats.t.ppf(1 - (1 - _CONFIDENCE) / early, count - 1)
+    quantile = stdtrit(count - 1, 1 - (1 - _CONFIDENCE) / early)
     upper = np.exp(middle + quantile * logs.std(axis=0, ddof=1) * math.sqrt(1 + 1 / count))
     curves = [
         _curve(t, _values(t, metric, best), t in good, upper[:early].tolist())
