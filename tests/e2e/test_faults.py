@@ -177,18 +177,19 @@ def test_search_interrupted_before_any_report_answers_at_once(
     """It is recorded once it has a name, and then says how to resume it."""
     with start(workplace, tmp_path, "--workers", "1") as process:
         wait(process)
+        folders = sessions(process.pid)
         process.send_signal(number)
         assert process.stderr is not None
         answer = process.stderr.readline()
-        folders = sessions(process.pid)
         _, err = process.communicate(timeout=100)
     assert process.returncode == 128 + number, err
     assert "Traceback" not in err
     if recorded:
         assert f"tuner search --resume small-1 --home {tmp_path}" in err
     else:
-        assert "ending the search, which takes some seconds" in answer
-        assert "nothing was recorded" in err or not err  # on a busy machine it leaves before
+        # On a busy machine it may leave before it has said the one or the other.
+        assert re.search("ending the search, which takes some seconds|nothing was recorded", answer)
+        assert "nothing was recorded" in err or not err
     assert folders or number == signal.SIGTERM  # which came before Ray
     assert not any(folder.exists() for folder in folders)
     assert list_of(workplace, tmp_path, "status") == recorded
