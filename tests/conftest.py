@@ -26,9 +26,10 @@ MakeSpec = Callable[..., TrialSpec]
 
 
 _LONGEST = (
-    "test_resume.py", "test_docs.py", "test_bench.py", "test_finetune.py", "test_examples.py",
-    "test_faults.py", "test_old_home.py", "test_bench_makespan.py", "test_mlflow.py",
-    "test_shared_machine.py", "test_search_replay.py", "test_bench_gpu.py", "test_seq2seq.py",
+    "test_resume.py", "test_docs.py", "test_bench.py", "test_cluster.py", "test_finetune.py",
+    "test_transfer.py", "test_examples.py", "test_budgets.py", "test_jobs.py", "test_faults.py",
+    "test_old_home.py", "test_bench_makespan.py", "test_mlflow.py", "test_shared_machine.py",
+    "test_search_replay.py", "test_bench_gpu.py", "test_seq2seq.py", "test_stack.py",
     "test_worker_faults.py", "test_take_away.py", "test_bench_speed.py", "test_bench_scaling.py",
     # none of these starts Ray
     "test_compiled.py", "test_law.py", "test_spaces.py", "test_engine.py", "test_engine_faults.py",

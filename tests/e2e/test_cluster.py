@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 # every trial is drawn and trained to its end whatever the others do
 SEARCH = ("search", "--space", "small.yaml", "--trials", "6", "--set", "search.sampler=random")
 SEARCH += ("--set", "search.scheduler=none", "--set", "confirm=off", "--workers", "2")
-SEARCH += ("--set", "budget.tokens=150_000")
+SEARCH += ("--set", "budget.tokens=75_000")
 
 
 @pytest.fixture(scope="module")
