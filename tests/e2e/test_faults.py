@@ -187,9 +187,10 @@ def test_search_interrupted_before_any_report_answers_at_once(
     if recorded:
         assert f"tuner search --resume small-1 --home {tmp_path}" in err
     else:
-        # On a busy machine it may leave before it has said the one or the other.
-        assert re.search("ending the search, which takes some seconds|nothing was recorded", answer)
-        assert "nothing was recorded" in err or not err
+        texts = ["ending the search, which takes some seconds", "nothing was recorded"]
+        said = [text for line in (answer + err).splitlines() for text in texts if text in line]
+        # On a busy machine the time of the signal may be over before Ray's start is.
+        assert said in (texts, texts[:1], [])
     assert folders or number == signal.SIGTERM  # which came before Ray
     assert not any(folder.exists() for folder in folders)
     assert list_of(workplace, tmp_path, "status") == recorded

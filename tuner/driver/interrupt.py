@@ -21,6 +21,7 @@ from tuner.errors import Interrupted, Replaced, signal_text
 if TYPE_CHECKING:
     from tuner.driver.view import View
 
+_ANNOUNCING_SECONDS = 5.0  # a reader of the output that is stopped must not keep the command
 _SIGNALS = (signal.SIGINT, *leaving.SIGNALS)
 # What a program does unless it, or whoever started it, has chosen otherwise: `nohup` and the
 # background jobs of a shell ignore some signals.
@@ -42,6 +43,7 @@ class Interrupts:
         self.announce = announce
         self.signal: int | None = None
         self._deferred: list[int] = []
+        self._announcement: threading.Thread | None = None
 
     @property
     def is_urgent(self) -> bool:
@@ -94,7 +96,13 @@ class Interrupts:
         if number == signal.SIGHUP:
             _leave_terminal()
         # Another thread, because this one may be in the middle of printing.
-        threading.Thread(target=self.announce, args=(number,), daemon=True).start()
+        self._announcement = threading.Thread(target=self.announce, args=(number,), daemon=True)
+        self._announcement.start()
+
+    def end_announcing(self) -> None:
+        """Wait for the announcement, so that the last words of the command come after it."""
+        if self._announcement is not None:
+            self._announcement.join(_ANNOUNCING_SECONDS)
 
 
 @contextmanager
@@ -120,6 +128,7 @@ def deferred_interrupts(
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        interrupts.end_announcing()
 
 
 @contextmanager

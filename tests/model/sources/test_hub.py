@@ -244,7 +244,7 @@ def test_unreachable_hub_is_one_sentence_within_seconds(tmp_path: Path, pinned: 
         check=True,
         cwd=Path(__file__).parents[3],
     )
-    assert time.perf_counter() - started < 20
+    assert time.perf_counter() - started < 40
     assert done.stdout.startswith("data.hub: cannot reach the Hugging Face hub for roneneldan/Tiny")
     assert done.stdout.count("\n") == 1
     assert not done.stderr
