@@ -17,6 +17,7 @@ from tuner.conductor.board import Board
 from tuner.conductor.trial import Trial
 from tuner.driver.context import SearchContext
 from tuner.driver.interrupt import Interrupts, deferred_interrupts
+from tuner.driver.team import end_ray
 from tuner.driver.training import TrainingResult, train
 from tuner.errors import Interrupted, ResultError, StorageError, StoreError, signal_text
 from tuner.journal.events import SessionEnded
@@ -101,10 +102,18 @@ def run_search(
                 with suppress(StorageError):  # they cost space only
                     keep_only(context.storage, [path for _, path, _ in checkpoints])
     result = replace(result, problem=store.problem, signal=interrupts.signal)
+    return _show(context, result, interrupts, on_result)
+
+
+def _show(
+    context: SearchContext, result: SearchResult, interrupts: Interrupts, on_result: OnResult
+) -> SearchResult:
+    """Show a result that is recorded, and publish it while Ray ends."""
     try:
         on_result(result)
     finally:  # also if nobody reads the output any more
-        problem = store.problem or _publish(context, result, interrupts)
+        end_ray(context.ray)  # only now: a fault of Ray in its end costs no result
+        problem = result.problem or _publish(context, result, interrupts)
     return replace(result, problem=problem, signal=interrupts.signal)
 
 

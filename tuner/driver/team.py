@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from model.corpus.corpus import Corpus
 from model.errors import CompileError
+from tuner import leaving
 from tuner.conductor.clock import SECONDS, TOKENS
 from tuner.driver.interrupt import Interrupts
 from tuner.driver.view import View
@@ -123,6 +125,25 @@ def start_ray(
         checked = check_nodes(home.search(""), storage=storage, on_wait=interrupts.check)
         return replace(session, checked=checked)
     return session
+
+
+def end_ray(stack: ExitStack) -> None:
+    """Begin to end Ray, which takes seconds; the stack waits for it when it is closed.
+
+    No object that refers to Ray may be released meanwhile: Ray would end this process ("The core
+    worker has already been shutdown"). So they are all released before, and the result is shown.
+
+    Args:
+        stack: stack of `start_ray`.
+    """
+    thread = threading.Thread(target=stack.pop_all().close, name="ray-end")
+    thread.start()
+    stack.callback(_join, thread)
+
+
+def _join(thread: threading.Thread) -> None:
+    if not leaving.is_leaving():
+        thread.join()
 
 
 def start_team(

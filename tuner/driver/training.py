@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from tuner import leaving
 from tuner.conductor.conductor import Conductor
 from tuner.driver.context import SearchContext, attach_inputs
 from tuner.driver.driver import Driver
@@ -88,70 +86,68 @@ def train(context: SearchContext, interrupts: Interrupts) -> TrainingResult:
         interrupts.announce = lambda number: None  # the driver says that the search ends
         interrupts.check()
 
-    with _closed_in_background(context.ray) as kept:
-        interrupts.check()
-        attach_inputs(context)  # while the workers start
+    interrupts.check()
+    attach_inputs(context)  # while the workers start
 
-        from tuner.workers.nodes import NodeChecks, waiting_text
-        from tuner.workers.orders import Orders
-        from tuner.workers.watchdog import Watchdog
+    from tuner.workers.nodes import NodeChecks, waiting_text
+    from tuner.workers.orders import Orders
+    from tuner.workers.watchdog import Watchdog
 
-        address, nodes = team.session.address, None
-        if address is not None:
-            nodes = NodeChecks(
-                context.home.search(""), team.session.checked, context.space.engine.storage
-            )
-        environments = Environments(workers)
-        watchdog = Watchdog(workers, context.space.engine.timeout_seconds, nodes=nodes)
-        orders = Orders(workers, team.devices.slots, are_up=address is None)
-
-        def waiting() -> str:
-            return waiting_text(address, team.devices.kind) if address else ""
-
-        up = first_workers(
-            watchdog, environments, len(workers), interrupts.check, context.view, waiting
+    address, nodes = team.session.address, None
+    if address is not None:
+        nodes = NodeChecks(
+            context.home.search(""), team.session.checked, context.space.engine.storage
         )
-        for worker in up:
-            orders.welcome(worker)
-        environment = environments.first
-        conductor = _make_conductor(context, slots, environment, team.order)
-        driver = Driver(
-            conductor,
-            context.journal,
-            workers,
-            _make_observers(context, conductor, workers, environment),
-            in_order=team.order.in_order,
-            check_interrupt=check_interrupt,
-            watchdog=watchdog,
-            orders=orders,
-            environments=None if address is None else environments,
-        )
-        kept.append(driver)
-        context.view.begin(conductor.board, context.name)
-        driver.begin()
-        from tuner.driver.ray_tune import run_ray_tune  # takes a second; trials train already
+    environments = Environments(workers)
+    watchdog = Watchdog(workers, context.space.engine.timeout_seconds, nodes=nodes)
+    orders = Orders(workers, team.devices.slots, are_up=address is None)
 
-        imports = threading.Timer(_IMPORT_SECONDS, _import_early)
-        imports.daemon = True
-        imports.start()
-        try:
-            run_ray_tune(driver, workers, slots, context.folder, team.session.client_resources)
-        except Replaced:
-            raise
-        except KeyboardInterrupt:
-            driver.halt("interrupted")
-        finally:
-            imports.cancel()
-            interrupts.announce = announce
-            context.view.end()
-            driver.close()
-        if context.storage is not None:
-            _send_states(context, workers, driver.halted, interrupts)
-        # one that Ray has not started yet would let the user wait for its answer
-        usages = usages_of(
-            [workers[worker] for worker in sorted(watchdog.up)],
-            _SIGNAL_SECONDS if interrupts.is_urgent else _ANSWER_SECONDS,
-        )
+    def waiting() -> str:
+        return waiting_text(address, team.devices.kind) if address else ""
+
+    up = first_workers(
+        watchdog, environments, len(workers), interrupts.check, context.view, waiting
+    )
+    for worker in up:
+        orders.welcome(worker)
+    environment = environments.first
+    conductor = _make_conductor(context, slots, environment, team.order)
+    driver = Driver(
+        conductor,
+        context.journal,
+        workers,
+        _make_observers(context, conductor, workers, environment),
+        in_order=team.order.in_order,
+        check_interrupt=check_interrupt,
+        watchdog=watchdog,
+        orders=orders,
+        environments=None if address is None else environments,
+    )
+    context.view.begin(conductor.board, context.name)
+    driver.begin()
+    from tuner.driver.ray_tune import run_ray_tune  # takes a second; trials train already
+
+    imports = threading.Timer(_IMPORT_SECONDS, _import_early)
+    imports.daemon = True
+    imports.start()
+    try:
+        run_ray_tune(driver, workers, slots, context.folder, team.session.client_resources)
+    except Replaced:
+        raise
+    except KeyboardInterrupt:
+        driver.halt("interrupted")
+    finally:
+        imports.cancel()
+        interrupts.announce = announce
+        context.view.end()
+        driver.close()
+    if context.storage is not None:
+        _send_states(context, workers, driver.halted, interrupts)
+    # one that Ray has not started yet would let the user wait for its answer
+    usages = usages_of(
+        [workers[worker] for worker in sorted(watchdog.up)],
+        _SIGNAL_SECONDS if interrupts.is_urgent else _ANSWER_SECONDS,
+    )
     return TrainingResult(
         conductor,
         driver.halted,
@@ -224,33 +220,6 @@ def _send_states(
             f"the storage lacks the newest states of {counted(missing, 'trial')}: where they are "
             f"needed, the trial trains again from an earlier one"
         )
-
-
-@contextmanager
-def _closed_in_background(ray: ExitStack) -> Iterator[list[Any]]:
-    """Begin to shut Ray down at the end of the block: it takes seconds, and the user waits.
-
-    The stack waits for the end of Ray when it is closed; if the block fails, this does.
-
-    Yields:
-        A list for objects that refer to Ray: their destructors must not run until Ray has ended.
-    """
-    kept: list[Any] = []
-    try:
-        yield kept
-    except BaseException:
-        ray.close()
-        raise
-    ending = ray.pop_all()
-    thread = threading.Thread(target=ending.close, name="ray-end")
-    thread.start()
-    ray.callback(_join, thread, kept)
-
-
-def _join(thread: threading.Thread, kept: list[Any]) -> None:
-    if not leaving.is_leaving():
-        thread.join()
-        kept.clear()
 
 
 def _advice(context: SearchContext, conductor: Conductor) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -13,8 +14,11 @@ import pytest
 from tests.tuner.results.finished_search import result_in
 from tuner.driver import session as module
 from tuner.driver.interrupt import Interrupts
+from tuner.driver.view import SilentView
 from tuner.errors import Interrupted, Replaced
+from tuner.home import Home
 from tuner.journal.epoch import Epoch, newest
+from tuner.journal.events import SessionEnded
 from tuner.journal.journal import Journal
 
 FREE = SimpleNamespace(check_epoch=lambda: None)  # a journal that no other driver has claimed
@@ -104,3 +108,32 @@ def test_driver_that_was_replaced_deletes_and_publishes_nothing(
     assert (tmp_path / "lm-1" / "tune").is_dir()
     with pytest.raises(Replaced):
         module._publish(context, result_in(tmp_path), Interrupts())
+
+
+def test_ray_ends_after_the_result_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray may end the whole process while it shuts down: then nothing may be left to lose."""
+    done: list[str] = []
+    board: Any = SimpleNamespace(trials={}, ended=[])
+    conductor = SimpleNamespace(board=board)
+    training = SimpleNamespace(conductor=conductor)
+    monkeypatch.setattr(module, "train", lambda *_: training)
+    monkeypatch.setattr(module, "_result", lambda *_: result_in(tmp_path))
+    monkeypatch.setattr(module, "_kept_trials", lambda *_: [])
+    monkeypatch.setattr(module, "_end", lambda *_: SessionEnded("finished"))
+    monkeypatch.setattr(module, "_publish", lambda *_: done.append("published"))
+    tracker = SimpleNamespace(
+        add_artifact=lambda *_, **__: None, finish=lambda *_, **__: done.append("recorded"),
+        close=lambda: None, flush=lambda: None, run_of=lambda number: None, keep_checkpoint=None,
+    )  # fmt: skip
+    folder = tmp_path / "lm-1"
+    with contextlib.ExitStack() as ray, contextlib.closing(Journal.open(folder)) as journal:
+        ray.callback(done.append, "Ray has ended")
+        context: Any = SimpleNamespace(
+            home=Home.at(tmp_path), name="lm-1", folder=folder, checkpoints=folder / "checkpoints",
+            journal=journal, tracker=tracker, view=SilentView(), storage=None, ray=ray,
+        )  # fmt: skip
+        module.run_search(context, Interrupts(), 0.0, lambda result: done.append("shown"))
+    assert done[:2] == ["recorded", "shown"]
+    assert sorted(done[2:]) == ["Ray has ended", "published"]
