@@ -214,7 +214,7 @@ def test_bench_stack_has_a_quick_mode(tmp_path: Path) -> None:
     assert name == "as shipped"
     assert all(0.01 < rate < 1000 for rate in each)
     (asleep, _) = (row[1] for row in slow["rows"])
-    assert 0 < asleep < 5  # ms; a search that waited for the server would have waited a second
+    assert 0 < asleep < 100  # ms; a search that waited for the server would have waited a second
 
 
 @pytest.mark.slow
@@ -224,7 +224,7 @@ def test_bench_tracking_measures_a_store(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     numbers = json.loads(out.read_text())["SQLite"]
-    assert 0 < numbers["caller_ms_per_trial"] + numbers["caller_ms_per_report"] < 5
+    assert 0 < numbers["caller_ms_per_trial"] + numbers["caller_ms_per_report"] < 100
     assert 0 < numbers["cpu_ms_per_report"] < 100
     assert 0 < numbers["wall_ms_per_trial"] < 1000
     assert "| SQLite |" in done.stdout

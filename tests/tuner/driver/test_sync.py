@@ -467,7 +467,7 @@ def test_sync_sends_what_the_search_could_not(
         pytest.raises(StoreError, match=f"{server.uri} cannot be used"),
     ):
         sync(home, "lm-1")
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 30
     server.mend()
     time.sleep(1.5)  # what hung may come before it or later
     sync(home, "lm-1")

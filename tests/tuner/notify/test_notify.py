@@ -177,7 +177,7 @@ def test_dead_receiver_holds_nothing_up(
     with notified(journal.path.parent, receivers_of(["http://127.0.0.1:1/S3CRET"]), said.append):
         wait_for(lambda: bool(outbox(journal)))
         journal.append(SessionEnded("failed"))
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 30
     (line,) = said
     assert line.startswith("not delivered: http://127.0.0.1/…: ")
     assert "'tuner sync lm-1' tries again" in line

@@ -126,7 +126,7 @@ def test_study_store_keeps_the_sign_of_metrics(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_study_store_retries_without_blocking(tmp_path: Path) -> None:
     """Another process locks the database: `add` returns at once, a retry writes the trials."""
-    url = f"sqlite:///{tmp_path}/optuna.db?timeout=0.2"
+    url = f"sqlite:///{tmp_path}/optuna.db?timeout=1"
     trials = make_trials(tmp_path)
     write(url, "lm-1", LOSS, {0: trials[0]})
     lock = sqlite3.connect(tmp_path / "optuna.db", isolation_level=None)
@@ -135,7 +135,7 @@ def test_study_store_retries_without_blocking(tmp_path: Path) -> None:
     started = time.perf_counter()
     for number in (1, 2, 3):
         store.add(number, trials[number])
-    assert time.perf_counter() - started < 0.05
+    assert time.perf_counter() - started < 0.5
     time.sleep(0.5)
     lock.execute("ROLLBACK")
     lock.close()

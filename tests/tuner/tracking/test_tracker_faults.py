@@ -294,7 +294,7 @@ def test_search_of_many_trials_is_read_in_more_time_than_the_patience(
     open_tracker: Open, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ten thousand runs take MLflow half a minute: every thousand of them are progress."""
-    monkeypatch.setattr(tracking, "_PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(tracking, "_PATIENCE_SECONDS", 3.0)
     before = open_tracker()
     before.start_trial(0, make_spec(), ENVIRONMENT)
     before.finish("interrupted", {}, None)
@@ -303,7 +303,7 @@ def test_search_of_many_trials_is_read_in_more_time_than_the_patience(
 
     def slow(on_page: Callable[[], None]) -> list[TrialRecord]:
         for _ in range(4):
-            time.sleep(0.5)
+            time.sleep(1.0)
             on_page()
         return children(on_page)
 

@@ -175,7 +175,7 @@ def test_frozen_worker_is_replaced_and_reports_nothing_twice(
 ) -> None:
     specs = [make_spec(seed=i, steps=160, reports=8, dropout=0.1) for i in range(2)]
     expected = [undisturbed(tokens, spec) for spec in specs]
-    search = make_search(specs, timeout=2.0)
+    search = make_search(specs, timeout=6.0)
     search.until(lambda: len(search.reports[0]) >= 3)
     frozen = search.pid()
     os.kill(frozen, signal.SIGSTOP)
