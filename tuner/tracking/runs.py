@@ -2,7 +2,8 @@
 
 The search is a parent run and each trial a child run. Runs are found by their tags. The parameters
 of a trial are written last in its description, and the tag of its status after everything else:
-the contents of a run show which contents it lacks.
+the contents of a run show which contents it lacks. MLflow writes the parameters of a batch before
+its metrics, and its tags last.
 """
 
 from __future__ import annotations
@@ -282,35 +283,53 @@ class Runs:
         )
         return str(run.info.run_id)
 
-    def describe(self, run_id: str, spec: TrialSpec) -> None:
-        """Write the data sets of a trial, then its specification, then its parameters."""
-        from mlflow.entities import Param
-
+    def attach_spec(self, run_id: str, spec: TrialSpec) -> None:
+        """Write the data sets of a trial, then its specification."""
         self.log_inputs(run_id)
         self._client.log_text(run_id, spec.model_dump_json(indent=2), SPEC_FILE)
-        params = [Param(name, value) for name, value in parameters_of(spec).items()]
-        self._client.log_batch(run_id, params=params)
 
-    def log(self, run_id: str, reports: Sequence[TimedReport]) -> int:
-        """Write all reports or none; return the number of metrics."""
-        from mlflow.entities import Metric
+    def log(
+        self,
+        run_id: str,
+        reports: Sequence[TimedReport],
+        parameters: Mapping[str, str] = NO_TAGS,
+        status: str | None = None,
+    ) -> int:
+        """Write parameters of a trial, then all reports or none, then its status, in one call.
+
+        Args:
+            run_id: run of the trial.
+            reports: reports to write.
+            parameters: parameters to write before the reports.
+            status: status to write after the reports, whose state is set already; None for none.
+
+        Returns:
+            Number of metrics.
+        """
+        from mlflow.entities import Metric, Param, RunTag
 
         metrics = [
             Metric(name, value, time_ms, report.step)
             for report, time_ms in reports
             for name, value in report.metrics().items()
         ]
-        self._client.log_batch(run_id, metrics)
+        params = [Param(name, value) for name, value in parameters.items()]
+        tags = [] if status is None else [RunTag(Tag.STATUS, status)]
+        self._client.log_batch(run_id, metrics, params=params, tags=tags)
         return len(metrics)
 
     def set_status(self, run_id: str, status: str, time_ms: int) -> None:
         """Write the status of a run: `running`, or the outcome and its time."""
+        self.set_state(run_id, status, time_ms)
+        self._client.set_tag(run_id, Tag.STATUS, status)
+
+    def set_state(self, run_id: str, status: str, time_ms: int) -> None:
+        """Set the state that MLflow shows for a status."""
         state = _STATUSES.get(status.split()[0], "FAILED")
         if state == "RUNNING":
             self._client.update_run(run_id, status=state)
         else:
             self._client.set_terminated(run_id, state, time_ms)
-        self._client.set_tag(run_id, Tag.STATUS, status)
 
     def delete(self, run_id: str) -> None:
         """Delete a duplicate run."""

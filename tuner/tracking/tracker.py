@@ -16,11 +16,12 @@ The states of a trial's run, and the flags of the tracker that guard them:
         │                       run, now or later; both flags are set   │  │
         └───────_find: none ──▶ _create succeeded ──────────────────────┘  │
                                                                            ▼
-    all is stored ◀── status sent ◀── reports sent ◀── described: inputs, specification, parameters
+    all is stored ◀── parameters, reports and status sent ◀── inputs and specification sent
 
-Each arrow that raises is tried again in the next period. `_must_read_runs` makes `_find` read the
-runs of the store once more. `_may_have_duplicates` stays set until all trials are stored, because a
-late answer may make a run; then runs without parameters whose number another has are deleted.
+The last arrow is one call of MLflow, or more for many reports; a call before sets the state. Each
+arrow that raises is tried again in the next period. `_must_read_runs` makes `_find` read the runs
+of the store once more. `_may_have_duplicates` stays set until all trials are stored, because a late
+answer may make a run; then runs without parameters whose number another has are deleted.
 """
 
 from __future__ import annotations
@@ -41,7 +42,14 @@ from tuner.secrets import masked
 from tuner.tracking.backlog import Task, UnsentTrial
 from tuner.tracking.metrics import SystemMetrics
 from tuner.tracking.records import TrialRecord
-from tuner.tracking.runs import NO_TAGS, Runs, RunSettings, RunStart, TimedReport
+from tuner.tracking.runs import (
+    NO_TAGS,
+    Runs,
+    RunSettings,
+    RunStart,
+    TimedReport,
+    parameters_of,
+)
 from tuner.tracking.store import reason_of
 from tuner.tracking.tags import CHECKPOINT_FILE
 
@@ -353,18 +361,28 @@ class Tracker:
         """Take a trial along the arrows of the drawing above, up to the first that raises."""
         run_id = trial.run_id or self._find(trial) or self._create(trial)
         if trial.start is not None:
-            self.runs.describe(run_id, trial.start.spec)
-            trial.start = None
+            self.runs.attach_spec(run_id, trial.start.spec)
         trial.reports = [r for r in trial.reports if r.report.tokens > trial.stored_tokens]
-        while batch := trial.reports[:_MOST_REPORTS]:
-            self.num_metrics += self.runs.log(run_id, batch)
+        while trial.start is not None or trial.reports or trial.status != trial.stored_status:
+            self._send_batch(run_id, trial)
+            self._progress += 1
+
+    def _send_batch(self, run_id: str, trial: UnsentTrial) -> None:
+        """Send some reports, with the parameters before the first and the status after the last."""
+        batch = trial.reports[:_MOST_REPORTS]
+        parameters = {} if trial.start is None else parameters_of(trial.start.spec)
+        is_last = len(batch) == len(trial.reports)
+        status = trial.status if is_last and trial.status != trial.stored_status else None
+        if status is not None:
+            self.runs.set_state(run_id, status, trial.status_ms)
+        self.num_metrics += self.runs.log(run_id, batch, parameters, status)
+        trial.start = None
+        if batch:
             trial.stored_tokens = batch[-1].report.tokens
             del trial.reports[: len(batch)]
-            self._progress += 1
-        if trial.status != trial.stored_status:
-            self.runs.set_status(run_id, trial.status, trial.status_ms)
-            trial.stored_status = trial.status
-            self.num_endings += trial.status != "running"
+        if status is not None:
+            trial.stored_status = status
+            self.num_endings += status != "running"
 
     def _find(self, trial: UnsentTrial) -> str | None:
         """Return the run that the store already has of a trial, and note which data it has."""
