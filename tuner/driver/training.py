@@ -236,7 +236,7 @@ def _make_conductor(
 ) -> Conductor:
     """Return a new conductor, or the conductor that the journal of the search leads to."""
     journal, recorded = context.journal, context.recorded
-    find = FinishedTrials(context.record, environment)
+    find = FinishedTrials(context.record, environment, context.name)
     may_find = None if context.fresh else find
     if recorded is None or recorded.session is None:
         rules = recorded.rules if recorded else RULES

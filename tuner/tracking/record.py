@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -70,14 +70,11 @@ class Record:
     def _runs(
         self,
         condition: str,
-        experiment: str | None = None,
+        experiments: Sequence[str] | None = None,
         on_page: Callable[[], None] = lambda: None,
     ) -> list[Run]:
-        """Return all runs that meet a condition, newest first; of one experiment if it is given."""
-        if experiment is None:
-            ids = [e.experiment_id for e in self._ask(self.client.search_experiments)]
-        else:
-            ids = [experiment]
+        """Return all runs that meet a condition, newest first; of some experiments if given."""
+        ids = self.experiments() if experiments is None else list(experiments)
         runs: list[Run] = []
         token = None
         while len(runs) < _MOST_RUNS:
@@ -95,6 +92,15 @@ class Record:
                 break
             on_page()
         return runs
+
+    def experiments(self) -> list[str]:
+        """Return the ids of all experiments."""
+        return [e.experiment_id for e in self._ask(self.client.search_experiments)]
+
+    def has_other_searches(self, name: str, experiments: list[str]) -> bool:
+        """Return whether some experiments have a search of another name."""
+        condition = f"tags.`{Tag.KIND}` = 'search' and tags.`{Tag.SEARCH}` != '{name}'"
+        return bool(self._ask(self.client.search_runs, experiments, condition, max_results=1))
 
     def searches(self) -> list[SearchRecord]:
         """Return all searches, newest first."""
@@ -175,7 +181,8 @@ class Record:
             experiment: id of its experiment; None to look in all.
             on_page: called after every thousand runs but the last, which take the store seconds.
         """
-        runs = self._runs(f"tags.`{Tag.PARENT}` = '{parent_run}'", experiment, on_page)
+        experiments = None if experiment is None else [experiment]
+        runs = self._runs(f"tags.`{Tag.PARENT}` = '{parent_run}'", experiments, on_page)
         return sorted(map(trial_record, runs), key=lambda t: t.number)
 
     def trial(self, run_id: str) -> TrialRecord:
@@ -207,7 +214,7 @@ class Record:
         if re.fullmatch(_NUMBER, number):
             of_search = f"tags.`{Tag.PARENT}` = '{parent.run_id}'"
             condition = f"{of_search} and tags.`{Tag.TRIAL}` = '{int(number)}'"
-            matches = self._runs(condition, parent.experiment_id)
+            matches = self._runs(condition, [parent.experiment_id])
         if not matches:
             raise RecordError(
                 f"{search} has no trial {number}; 'tuner show --search {search}' lists them"
@@ -310,10 +317,15 @@ class Record:
             return None
         return Path(self._ask(self.client.download_artifacts, run_id, name, folder))
 
-    def equal(self, spec_hash: str) -> list[TrialRecord]:
-        """Return the trials with a specification hash, newest first."""
+    def equal(self, spec_hash: str, experiments: Sequence[str] | None = None) -> list[TrialRecord]:
+        """Return the trials with a specification hash, newest first.
+
+        Args:
+            spec_hash: hash of the specification.
+            experiments: ids of the experiments to look into; by default all.
+        """
         condition = f"tags.`{Tag.KIND}` = 'trial' and tags.`{Tag.SPEC_HASH}` = '{spec_hash}'"
-        return [trial_record(run) for run in self._runs(condition)]
+        return [trial_record(run) for run in self._runs(condition, experiments)]
 
     def reports(self, trial: TrialRecord) -> dict[int, dict[str, float]]:
         """Return the reports of a trial: step → metric → value, in the order of the steps.

@@ -12,21 +12,26 @@ from tuner.tracking.record import Record
 from tuner.tracking.tags import BEFORE, ENVIRONMENT
 
 _REST = 10.0  # times as long as a request that failed: a search must not wait for a store
+_FRESH_SECONDS = 10.0  # before the store is asked again whether it has other searches
 
 
 class FinishedTrials:
     """Finished trials of a store by the hash of their specification.
 
     A store that cannot be reached, or a damaged record, has no such trial: the search trains it.
-    Then the store is not asked for a while.
+    Then the store is not asked for a while. A store without other searches is asked rarely: each
+    request takes 10 ms of the time in which a search decides.
 
     Args:
         record: the store.
         environment: device and versions; only trials of an equal environment are bit-equal.
+        search: name of the search that asks; its own trials are known without the store.
     """
 
-    def __init__(self, record: Record, environment: Mapping[str, str]) -> None:
-        self._record = record
+    def __init__(self, record: Record, environment: Mapping[str, str], search: str = "") -> None:
+        self._record, self._search = record, search
+        self._experiments: list[str] = []  # to look into; none if no other search is in them
+        self._asks_anew_at = -math.inf
         self._environment = {name: environment.get(name, BEFORE.get(name)) for name in ENVIRONMENT}
         self._rests_until = -math.inf
 
@@ -36,7 +41,10 @@ class FinishedTrials:
         if asked < self._rests_until:
             return ()
         try:
-            for trial in self._record.equal(spec_hash):
+            if asked >= self._asks_anew_at:
+                self._find_experiments()
+            found = self._record.equal(spec_hash, self._experiments) if self._experiments else ()
+            for trial in found:
                 if trial.status == "finished" and trial.environment == self._environment:
                     return self._record.report_list(trial, self._record.spec(trial))
         except StoreError:
@@ -45,3 +53,9 @@ class FinishedTrials:
         except RecordError:
             pass
         return ()
+
+    def _find_experiments(self) -> None:
+        experiments = self._record.experiments()
+        has_others = self._record.has_other_searches(self._search, experiments)
+        self._experiments = experiments if has_others else []
+        self._asks_anew_at = time.monotonic() + _FRESH_SECONDS

@@ -292,7 +292,7 @@ class Runs:
         self,
         run_id: str,
         reports: Sequence[TimedReport],
-        parameters: Mapping[str, str] = NO_TAGS,
+        spec: TrialSpec | None = None,
         status: str | None = None,
     ) -> int:
         """Write parameters of a trial, then all reports or none, then its status, in one call.
@@ -300,7 +300,7 @@ class Runs:
         Args:
             run_id: run of the trial.
             reports: reports to write.
-            parameters: parameters to write before the reports.
+            spec: specification whose parameters to write before the reports; None for none.
             status: status to write after the reports, whose state is set already; None for none.
 
         Returns:
@@ -313,6 +313,7 @@ class Runs:
             for report, time_ms in reports
             for name, value in report.metrics().items()
         ]
+        parameters = {} if spec is None else parameters_of(spec)
         params = [Param(name, value) for name, value in parameters.items()]
         tags = [] if status is None else [RunTag(Tag.STATUS, status)]
         self._client.log_batch(run_id, metrics, params=params, tags=tags)

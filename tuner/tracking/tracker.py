@@ -42,14 +42,7 @@ from tuner.secrets import masked
 from tuner.tracking.backlog import Task, UnsentTrial
 from tuner.tracking.metrics import SystemMetrics
 from tuner.tracking.records import TrialRecord
-from tuner.tracking.runs import (
-    NO_TAGS,
-    Runs,
-    RunSettings,
-    RunStart,
-    TimedReport,
-    parameters_of,
-)
+from tuner.tracking.runs import NO_TAGS, Runs, RunSettings, RunStart, TimedReport
 from tuner.tracking.store import reason_of
 from tuner.tracking.tags import CHECKPOINT_FILE
 
@@ -370,12 +363,12 @@ class Tracker:
     def _send_batch(self, run_id: str, trial: UnsentTrial) -> None:
         """Send some reports, with the parameters before the first and the status after the last."""
         batch = trial.reports[:_MOST_REPORTS]
-        parameters = {} if trial.start is None else parameters_of(trial.start.spec)
+        spec = None if trial.start is None else trial.start.spec
         is_last = len(batch) == len(trial.reports)
         status = trial.status if is_last and trial.status != trial.stored_status else None
         if status is not None:
             self.runs.set_state(run_id, status, trial.status_ms)
-        self.num_metrics += self.runs.log(run_id, batch, parameters, status)
+        self.num_metrics += self.runs.log(run_id, batch, spec, status)
         trial.start = None
         if batch:
             trial.stored_tokens = batch[-1].report.tokens

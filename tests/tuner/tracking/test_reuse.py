@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from model.engine.report import Report, Status
@@ -54,7 +52,7 @@ def test_store_that_fails_is_left_alone_for_a_while(monkeypatch: pytest.MonkeyPa
     clock, asked = [0.0], []
 
     class Slow:
-        def equal(self, spec_hash: str) -> list[Any]:
+        def experiments(self) -> list[str]:
             asked.append(clock[0])
             clock[0] += 30.0
             raise StoreError("it does not answer")
@@ -68,3 +66,32 @@ def test_store_that_fails_is_left_alone_for_a_while(monkeypatch: pytest.MonkeyPa
     assert found == []
     assert 30 * len(asked) < 0.1 * 3600
     assert len(asked) > 5
+
+
+@pytest.mark.slow
+def test_store_without_other_searches_is_asked_rarely(
+    open_tracker: Open, store: str, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request takes time in which the search decides nothing; a search may come meanwhile."""
+
+    def finish(search: str) -> None:
+        tracker = open_tracker(search)
+        tracker.start_trial(0, make_spec(), ENVIRONMENT)
+        tracker.log_report(0, report(12, 1.0, Status.FINISHED))
+        tracker.end_trial(0, "finished")
+        tracker.finish("finished", {}, None)
+
+    finish("lm-1")
+    clock, asked = [0.0], []
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    record = Record(store)
+    experiments = record.experiments
+    monkeypatch.setattr(record, "experiments", lambda: asked.append(clock[0]) or experiments())
+    find = FinishedTrials(record, ENVIRONMENT, "lm-1")
+    for clock[0] in range(30):
+        assert find(make_spec().hash) == (), "its own trials are known"
+    assert asked == [0, 10, 20]
+    finish("lm-2")
+    clock[0] = 30.0
+    assert [r.val_loss for r in find(make_spec().hash)] == [1.0]
+    assert FinishedTrials(record, ENVIRONMENT, "lm-3")(make_spec().hash)
