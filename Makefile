@@ -36,7 +36,7 @@ LINT = $(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
 test: $(VENV)/.installed-dev $(VENV)/.system
 	@{ $(LINT); } >$(VENV)/lint.log 2>&1 & lint=$$!; \
 	PYTHONDONTWRITEBYTECODE= OMP_WAIT_POLICY=passive $(BIN)/pytest $(TESTS) -n auto \
-	  --dist loadfile --no-loadscope-reorder --durations 15; tests=$$?; \
+	  --no-loadscope-reorder --durations 15; tests=$$?; \
 	wait $$lint || tests=1; cat $(VENV)/lint.log; exit $$tests
 
 lint: $(VENV)/.installed-dev

@@ -158,7 +158,7 @@ def sides(bench: Bench, size: Size, k: int, k_vmap: int) -> dict[str, list[Job]]
     """Return the jobs of each side, one for each process."""
     job, all_cores = partial(bench.job, size), bench.cores
     ours = (COMPILED, STACK) if not bench.on_gpu and _may_compile(bench) else (STACK,)
-    several = PROCESSES if bench.on_gpu else (max(2, bench.cores),)
+    several = PROCESSES if bench.on_gpu else (1 if bench.quick else max(2, bench.cores),)
     if bench.on_gpu:
         jobs = {STACK: [job(STACK, k)]}
     else:  # as a search does: a process for each core

@@ -80,7 +80,7 @@ NAMES = {
     "optuna-plain": "plain loop, Optuna, processes reused",
 }
 CLIENTS = {True: "client", False: "worker"}  # what an actor of Ray Tune is: those of ours only wait
-QUICK_SIDES = ["ray", "optuna-pool"]  # ours is what refill.py runs
+QUICK_SIDES = ["ray"]  # ours is what refill.py runs, and a quick gpu.py Optuna's pool
 BINS = 100  # of the picture
 # side → how many times as fast ours shall be, in wall time and per trained token
 GOALS = {

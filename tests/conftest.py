@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from typing_extensions import override
+from xdist.scheduler import LoadScopeScheduling
 
 from model.corpus.pairs import PairDataset
 from model.spec.architecture import Architecture
@@ -26,22 +28,45 @@ MakeSpec = Callable[..., TrialSpec]
 
 
 _LONGEST = (
-    "test_resume.py", "test_docs.py", "test_bench.py", "test_cluster.py", "test_finetune.py",
-    "test_transfer.py", "test_examples.py", "test_budgets.py", "test_jobs.py", "test_faults.py",
-    "test_old_home.py", "test_bench_makespan.py", "test_mlflow.py", "test_shared_machine.py",
-    "test_search_replay.py", "test_bench_gpu.py", "test_seq2seq.py", "test_stack.py",
-    "test_worker_faults.py", "test_take_away.py", "test_bench_speed.py", "test_bench_scaling.py",
+    "test_bench.py", "test_resume.py",
+    "test_search_replay.py", "test_faults.py", "test_mlflow.py", "test_take_away.py",
+    "test_cluster.py", "test_docs.py", "test_bench_gpu.py", "test_examples.py", "test_jobs.py",
+    "test_shared_machine.py", "test_worker_faults.py", "test_stack.py", "test_bench_makespan.py",
+    "test_transfer.py", "test_old_home.py", "test_bench_speed.py", "test_finetune.py",
+    "test_seq2seq.py", "test_budgets.py", "test_spaces.py", "test_bench_scaling.py",
     # none of these starts Ray
-    "test_compiled.py", "test_law.py", "test_spaces.py", "test_engine.py", "test_engine_faults.py",
-    "test_pairs.py", "test_prepare.py", "test_warm_start.py", "test_tokenizer.py",
-    "test_sampler.py",
+    "test_law.py", "test_compiled.py", "test_engine.py", "test_tracker_faults.py",
+    "test_sampler.py", "test_engine_faults.py", "test_pairs.py", "test_prepare.py",
+    "test_warm_start.py", "test_tokenizer.py",
 )  # fmt: skip
+
+
+# files that share the search of `e2e.conftest.searched`: one worker has them, and trains it once
+_ONE_SEARCH = {"test_search_replay.py", "test_faults.py", "test_mlflow.py", "test_take_away.py"}
+
+
+class _FileScheduling(LoadScopeScheduling):  # type: ignore[misc]
+    """Gives each worker whole files, as `--dist loadfile` does."""
+
+    @override
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::", 1)[0]
+        return "one search" if Path(file).name in _ONE_SEARCH else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """For `-n`: see `_FileScheduling`."""
+    return _FileScheduling(config, log)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """For `-n auto`: more than the cores, which searches leave idle as they start and end."""
-    return 1 + 2 * (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+    """For `-n auto`: one more than the cores, which searches leave idle as they start and end.
+
+    Each costs 15 s of a core, in which it imports all tests, and a gigabyte.
+    """
+    return 1 + (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,7 +1,8 @@
-"""Commands that do not start Ray, run in one process that lives as long as the tests.
+"""Commands run in one process that lives as long as the tests, as searches do in a notebook.
 
-A new process imports MLflow for every command: 3 to 5 s of a core, for an answer of 0.2 s. Tests of
-what a fresh process does (searches, the replay of the README, start-up) start one of their own.
+A new process imports MLflow for every command: 3 to 5 s of a core, for an answer of 0.2 s; a search
+imports Ray Tune, torch and scikit-learn as well. Tests of what a fresh process does (the search of
+most tests, signals, a cluster, the replay of the README, start-up) start one of their own.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 SECONDS = 300
-# start Ray or another process, set torch up, or serve until Ctrl-C
-OWN_PROCESS = ("search", "submit", "doctor", "ui", "transfer")
+# start another process, set torch up, or serve until Ctrl-C
+OWN_PROCESS = ("submit", "doctor", "ui", "transfer")
+_SETTINGS: dict[str, str] = {}  # of Ray, which a process sets once, before it imports Ray
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,12 @@ def _settled(folder: Path, environment: Mapping[str, str]) -> Iterator[tuple[Any
     """In a folder, with an environment, and with what is printed caught."""
     out, err = io.StringIO(), io.StringIO()
     os.environ.clear()
-    os.environ.update(environment)
+    os.environ.update({**_SETTINGS, **environment})
     os.chdir(folder)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         yield out, err
+    made = os.environ.keys() - environment.keys()
+    _SETTINGS.update({k: os.environ[k] for k in made if k.startswith(("RAY_", "TUNE_"))})
 
 
 def _tuner(arguments: list[str], folder: Path, environment: dict[str, str]) -> Run:

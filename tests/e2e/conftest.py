@@ -55,7 +55,7 @@ class Workplace:
         return {**plain_environment(), **store, "COLUMNS": "160"}
 
     def tuner(self, *arguments: str, timeout: float = 300) -> Run:
-        """Run the command line in this folder; one that starts Ray has a process of its own."""
+        """Run the command line in this folder, if it can in the shared process."""
         if arguments[0] not in OWN_PROCESS:
             return run_command(arguments, self.folder, self.environment, timeout)
         return self.fresh(*arguments, timeout=timeout)
@@ -122,7 +122,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
 
 def run_search(workplace: Workplace) -> Run:
     """The search, done."""
-    run = workplace.tuner("search", "--space", "small.yaml", "--workers", "2", "--json")
+    run = workplace.fresh("search", "--space", "small.yaml", "--workers", "2", "--json")
     assert run.status == 0, run.err
     return run
 

@@ -29,7 +29,7 @@ def run(bench: str, folder: Path, *options: str) -> dict[str, Any]:
 @pytest.mark.slow
 def test_bench_makespan_has_a_quick_mode(tmp_path: Path) -> None:
     result = run("makespan.py", tmp_path)
-    assert list(result["numbers"]) == ["ray", "optuna-pool"]
+    assert list(result["numbers"]) == ["ray"]
     for name, (measured,) in result["numbers"].items():
         assert measured["trials"] == 2, name
         assert 1 <= measured["complete"] <= 2
