@@ -324,7 +324,8 @@ def result_of(
         rows.append(
             [NAMES[side], measuring.brief(walls[side]), slower, million, first, share, *whole, loss]
         )
-    goals = goals_of(measurements, options) if "ours" in walls and not options.quick else []
+    has_ours = not walls.keys().isdisjoint(OURS[:2])
+    goals = goals_of(measurements, options) if has_ours and not options.quick else []
     return {
         "bench": "makespan",
         "about": measuring.about(["torch", "ray", "optuna", "mlflow"], options.device),
@@ -354,15 +355,16 @@ def goals_of(
     measurements: dict[str, list[dict[str, Any]]], options: argparse.Namespace
 ) -> list[Any]:
     """Return the goals of the measured sides."""
-    goals, ours = [], measurements["ours"]
-    for own in ("ours", "ours-auto"):
+    goals, first = [], next(side for side in OURS if side in measurements)
+    ours = measurements[first]
+    for own in OURS[:2]:
         for side, least in GOALS[options.device].items():
             if {own, side} <= measurements.keys():
                 text = f"{NAMES[own]}: times as fast as {NAMES[side]}"
                 goals += _goals_of_pair((measurements[side], measurements[own]), text, least)
     losses = {s: measuring.spread(r["best"] for r in runs) for s, runs in measurements.items()}
     if len(losses) > 1:
-        against = losses["ours"].median / min(loss.median for loss in losses.values())
+        against = losses[first].median / min(loss.median for loss in losses.values())
         text = "our best loss, times the least of all sides"
         goals.append(measuring.goal(text, against, most=TOLERANCE))
     space = space_of(_setup(argparse.Namespace(**vars(options) | {"tokens": None}), Path()))

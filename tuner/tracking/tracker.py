@@ -47,7 +47,8 @@ from tuner.tracking.store import reason_of
 from tuner.tracking.tags import CHECKPOINT_FILE
 
 _PERIOD_SECONDS = 1.0
-_MOST_REPORTS = 100  # in one call; MLflow accepts 1000 metrics
+# In one call: MLflow would divide more than 1000 metrics, parameters and tags, the status first.
+_MOST_REPORTS = 90
 _MOST_FAILURES = 3  # of trials, before the writer waits for the next period
 _PATIENCE_SECONDS = 30.0  # without any progress of the store
 _BYTES_PER_SECOND = 5e6  # slowest upload of a file

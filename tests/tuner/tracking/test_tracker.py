@@ -12,8 +12,9 @@ from typing import Any
 import mlflow.data
 import pytest
 from mlflow import MlflowClient
+from mlflow.utils.validation import MAX_ENTITIES_PER_BATCH
 
-from model.engine.report import Status
+from model.engine.report import METRICS, SOME_METRICS, Status
 from model.spec.data import DataConfig
 from tests.conftest import MakeSpec
 from tests.tuner.tracking.recorded import ENVIRONMENT, Open, report, rows, states, stored_steps
@@ -23,9 +24,9 @@ from tuner.tracking import tracker as tracking
 from tuner.tracking.datasets import dataset_inputs
 from tuner.tracking.metrics import SystemMetrics
 from tuner.tracking.record import Record
-from tuner.tracking.runs import RunStart, TimedReport, trial_tags
+from tuner.tracking.runs import RunStart, TimedReport, parameters_of, trial_tags
 from tuner.tracking.store import open_client
-from tuner.tracking.tracker import Tracker
+from tuner.tracking.tracker import _MOST_REPORTS, Tracker
 
 
 def test_tracker_keeps_every_bit(open_tracker: Open, store: str, make_spec: MakeSpec) -> None:
@@ -431,13 +432,19 @@ def test_tracker_resumes_in_an_empty_store(
 def test_tracker_sends_many_reports_in_order(
     open_tracker: Open, store: str, make_spec: MakeSpec
 ) -> None:
-    """More reports than one call takes."""
+    """More reports than one call takes, each with all metrics there are."""
     tracker = open_tracker()
-    reports = [TimedReport(report(step, 1 / step), 2000 + step) for step in range(1, 251)]
+    rare = {"sparsity": 0.5, "token_accuracy": 0.25, "bleu": 9.0, "train_objective": 2.0}
+    reports = [
+        TimedReport(replace(report(step, 1 / step), **rare), 2000 + step) for step in range(1, 251)
+    ]
+    entities = _MOST_REPORTS * len(METRICS + SOME_METRICS) + len(parameters_of(make_spec())) + 1
+    assert entities <= MAX_ENTITIES_PER_BATCH, "MLflow would send the status before some reports"
     tracker.add_trial(0, RunStart(make_spec(), ENVIRONMENT, 1000), reports, "finished", 3000)
     tracker.flush()
     assert stored_steps(store, 0) == list(range(1, 251))
-    assert tracker.num_metrics == 1500
+    assert tracker.num_metrics == 250 * len(METRICS + SOME_METRICS)
+    assert states(Record(store)) == [(0, "finished", "FINISHED")]
 
 
 @pytest.mark.slow
