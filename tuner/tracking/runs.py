@@ -174,11 +174,20 @@ class Runs:
     # the parent -------------------------------------------------------------------------------
 
     def _experiment(self, name: str, location: str | None) -> str:
+        """Return the id of the experiment of a name; create it if there is none."""
+        from mlflow.exceptions import MlflowException
+
         experiment = self._client.get_experiment_by_name(name)
-        if experiment:
-            self._check_location(name, str(experiment.artifact_location))
-            return str(experiment.experiment_id)
-        return str(self._client.create_experiment(name, artifact_location=location))
+        if experiment is None:
+            try:
+                return str(self._client.create_experiment(name, artifact_location=location))
+            except MlflowException:
+                # another search of the space may have begun at the same moment
+                experiment = self._client.get_experiment_by_name(name)
+                if experiment is None:
+                    raise
+        self._check_location(name, str(experiment.artifact_location))
+        return str(experiment.experiment_id)
 
     def _check_location(self, name: str, location: str) -> None:
         """Raise StoreError if an experiment in the store of a home keeps its files elsewhere."""

@@ -151,6 +151,23 @@ def test_tracker_refuses_an_unusable_store(tmp_path: Path) -> None:
         Record(f"sqlite:///{tmp_path}/file")
 
 
+def test_searches_of_one_space_may_begin_at_the_same_moment(
+    open_tracker: Open, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both find no experiment of that name; only one of them can create it."""
+    open_tracker("lm-1").close()
+    get, answers = MlflowClient.get_experiment_by_name, [None]
+
+    def late(self: MlflowClient, name: str) -> Any:
+        return answers.pop() if answers else get(self, name)
+
+    monkeypatch.setattr(MlflowClient, "get_experiment_by_name", late)
+    open_tracker("lm-2").close()
+    assert answers == []
+    assert len({search.experiment_id for search in Record(store).searches()}) == 1
+    assert len(Record(store).searches()) == 2
+
+
 def test_record_finds_searches_and_trials(
     open_tracker: Open, store: str, make_spec: MakeSpec
 ) -> None:
