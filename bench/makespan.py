@@ -69,6 +69,7 @@ from tuner.journal.journal import read_journal
 
 ROOT = measuring.ROOT
 OURS = ("ours", "ours-auto", "no-refill")
+COMPARED = ("ours", "ours-auto")  # with the peers, by the goals
 NAMES = {
     "ours": "tuner search, float32 on a CPU",
     "ours-auto": "tuner search",
@@ -324,8 +325,7 @@ def result_of(
         rows.append(
             [NAMES[side], measuring.brief(walls[side]), slower, million, first, share, *whole, loss]
         )
-    has_ours = not walls.keys().isdisjoint(OURS[:2])
-    goals = goals_of(measurements, options) if has_ours and not options.quick else []
+    goals = [] if options.quick else goals_of(measurements, options)
     return {
         "bench": "makespan",
         "about": measuring.about(["torch", "ray", "optuna", "mlflow"], options.device),
@@ -354,17 +354,19 @@ def result_of(
 def goals_of(
     measurements: dict[str, list[dict[str, Any]]], options: argparse.Namespace
 ) -> list[Any]:
-    """Return the goals of the measured sides."""
-    goals, first = [], next(side for side in OURS if side in measurements)
-    ours = measurements[first]
-    for own in OURS[:2]:
+    """Return the goals of the measured sides; none if no side of ours that has goals is there."""
+    goals, compared = list[Any](), [side for side in COMPARED if side in measurements]
+    if not compared:
+        return goals
+    ours = measurements[compared[0]]
+    for own in compared:
         for side, least in GOALS[options.device].items():
-            if {own, side} <= measurements.keys():
+            if side in measurements:
                 text = f"{NAMES[own]}: times as fast as {NAMES[side]}"
                 goals += _goals_of_pair((measurements[side], measurements[own]), text, least)
     losses = {s: measuring.spread(r["best"] for r in runs) for s, runs in measurements.items()}
     if len(losses) > 1:
-        against = losses[first].median / min(loss.median for loss in losses.values())
+        against = losses[compared[0]].median / min(loss.median for loss in losses.values())
         text = "our best loss, times the least of all sides"
         goals.append(measuring.goal(text, against, most=TOLERANCE))
     space = space_of(_setup(argparse.Namespace(**vars(options) | {"tokens": None}), Path()))

@@ -339,8 +339,7 @@ def main() -> int:
     cores = len(os.sched_getaffinity(0))
     measure = partial(measured, seconds=options.seconds, sampler=options.sampler)
     runs = [measure(trials, options.reports) for trials in sorted(options.trials)]
-    # a quick test of the bench has no search for the difference
-    one_report = runs[0] if options.quick else measure(runs[0]["trials"], 1)
+    one_report = measure(runs[0]["trials"], 1)
     many = [
         many_slots(slots, options.reports, MANY_TRIALS * slots, MANY_SECONDS)
         for slots in sorted(options.slots)

@@ -31,7 +31,7 @@ from tuner.tracking.tags import JOURNAL_FILE
 
 pytestmark = pytest.mark.slow
 
-KILLS = int(os.environ.get("TUNER_TEST_KILLS", "1"))  # more find more, 10 s each
+KILLS = int(os.environ.get("TUNER_TEST_KILLS", "2"))  # more find more, 10 s each
 ONE_WORKER = ("search", "--space", "small.yaml", "--workers", "1", "--trials", "9")
 ONE_WORKER += ("--set", "engine.slots=2")  # more than one trial under way
 
@@ -169,8 +169,8 @@ def test_search_that_is_killed_and_interrupted_ends_as_if_undisturbed(
 ) -> None:
     """One search meets all of it, so that one search has to be trained, by one command.
 
-    A second driver is refused; SIGTERM ends the first; SIGKILL ends others, as they start and, with
-    more kills, as they train; a limit of time ends one more, and the last but one sleeps.
+    A second driver is refused; SIGTERM ends the first; SIGKILL ends others, as they start and as
+    they train, a limit of time ends one more, and the last but one sleeps.
     """
     home, draw = place.folder / "disturbed", random.Random(0)
     search: tuple[str, ...] = (*ONE_WORKER, "--name", "it", "--home", str(home), "--json")

@@ -130,8 +130,10 @@ def start_ray(
 def end_ray(stack: ExitStack) -> None:
     """Begin to end Ray, which takes seconds; the stack waits for it when it is closed.
 
-    No object that refers to Ray may be released meanwhile: Ray would end this process ("The core
-    worker has already been shutdown"). So they are all released before, and the result is shown.
+    No reference to an object of Ray may be released meanwhile: Ray would end this process ("The
+    core worker has already been shutdown"). So call this once `train` has returned, which releases
+    its own; what the session still refers to lives until Ray has ended. And the result must have
+    been shown, because nobody would show it if this process ended.
 
     Args:
         stack: stack of `start_ray`.
