@@ -6,13 +6,17 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Self
 
 from model.engine.report import Report
-from tuner.conductor.outcome import OutcomeKind
+from tuner.conductor.outcome import INTERRUPTED, OutcomeKind
 from tuner.conductor.trial import Trial
 from tuner.samplers.observation import Observation
+from tuner.space.data_facts import DataFacts
+from tuner.space.estimate import expected_tokens
 from tuner.space.objective import Objective
 from tuner.space.settings import DefaultsMode
+from tuner.space.space import SearchSpace
 
 _RATE_WINDOW_SECONDS = 20.0
 
@@ -34,7 +38,7 @@ class Board:
         winner: number of the trial whose configuration was confirmed as the best.
         objective: objective by which trials are ranked.
         tokens: training tokens that the search spent, up to the newest reports.
-        clock: clock of the session, in seconds; begin a session after it is replaced.
+        clock: clock in seconds since the epoch; begin a session after it is replaced.
     """
 
     def __init__(
@@ -60,17 +64,31 @@ class Board:
         self.confirm = confirm
         self._defaults, self._in_flops = defaults, in_flops
         self._num_finished = 0
-        self.clock: Callable[[], float] = lambda: time.monotonic()
+        self.clock: Callable[[], float] = lambda: time.time()
         self.begin_session()
+
+    @classmethod
+    def of(cls, space: SearchSpace, facts: DataFacts) -> Self:
+        """Return the board of a search that begins."""
+        return cls(
+            space.objectives, num_planned(space), expected_tokens(space, facts)[1],
+            (space.num_finalists, space.confirm.seeds), space.search.defaults,
+            in_flops=space.budget.flops is not None,
+        )  # fmt: skip
+
+    def edit(self, space: SearchSpace, num_trials: int) -> None:
+        """Expect other trials and another confirmation."""
+        self.num_trials, self.winner = num_trials, None
+        self.confirm = space.num_finalists, space.confirm.seeds
 
     @property
     def defaults(self) -> Trial | None:
         """Trial 0, if it has the defaults."""
         return None if self._defaults == "off" else self.trials.get(0)
 
-    def begin_session(self) -> None:
-        """Count seconds and rates from now on."""
-        self.started = self.clock()
+    def begin_session(self, at: float | None = None) -> None:
+        """Count seconds and rates from a time on, by default from now on."""
+        self.started = self.clock() if at is None else at
         # time of a report and its tokens; the first one only begins the time of the others
         self._recent = deque([(self.started, 0)])
 
@@ -79,8 +97,13 @@ class Board:
         # a new dict, because the view's thread may iterate over the old one
         self.trials = {**self.trials, trial.number: trial}
 
-    def record_report(self, number: int, report: Report) -> bool:
+    def record_report(self, number: int, report: Report, at: float | None = None) -> bool:
         """Add the report of a trial.
+
+        Args:
+            number: number of the trial.
+            report: the report.
+            at: time of the report, in seconds since the epoch; by default now.
 
         Returns:
             True if the trial became the best one, or reported for the first time as the best one.
@@ -91,7 +114,7 @@ class Board:
         trial.reports.append(report)
         tokens = trial.tokens_trained - tokens_before
         self.tokens += tokens
-        now = self.clock()
+        now = self.clock() if at is None else at
         self._recent.append((now, tokens))
         while self._recent[1][0] < now - _RATE_WINDOW_SECONDS:
             self._recent.popleft()
@@ -178,6 +201,11 @@ class Board:
         return sorted(finished, key=lambda t: (self.rank(t), t.number))
 
     @property
+    def best_finished(self) -> Trial | None:
+        """The finished trial of the search with the best value; of equal ones, the first."""
+        return self._best_finished
+
+    @property
     def best(self) -> Trial | None:
         """The confirmed winner; else the best finished trial; else the best trial of all."""
         if self.winner is not None:
@@ -189,8 +217,8 @@ class Board:
 
     @property
     def ended(self) -> list[Trial]:
-        """Trials that have an outcome."""
-        return [t for t in self.trials.values() if t.outcome is not None]
+        """Trials that have ended, and do not continue when the search is resumed."""
+        return [t for t in self.trials.values() if t.outcome not in (None, INTERRUPTED)]
 
     @property
     def training(self) -> list[Trial]:
@@ -250,3 +278,8 @@ class Board:
     def _always_ends(self, trial: Trial) -> bool:
         is_first = trial.number == 0 and self._defaults == "full"
         return is_first or not trial.is_searched
+
+
+def num_planned(space: SearchSpace) -> int:
+    """Return the number of trials before the confirmation, those of shorter budgets included."""
+    return space.search.trials * (1 + len(space.budget.shorter))

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 
 from model.engine.report import Report, Status
 from model.spec.trial import Continues, TrialSpec
-from tuner.conductor.board import Board
+from tuner.conductor.board import Board, num_planned
 from tuner.conductor.clock import CLOCKS, TOKENS
 from tuner.conductor.confirmation import Confirmation
 from tuner.conductor.cool_downs import CoolDowns, first_job
@@ -31,11 +31,14 @@ from tuner.schedulers.registry import SCHEDULERS
 from tuner.schedulers.scheduler import RULES, Branch, Decision, Resume, SchedulerContext
 from tuner.space.cool_down import branch_specs
 from tuner.space.data_facts import DataFacts
-from tuner.space.estimate import expected_tokens
 from tuner.space.parameter import Value
 from tuner.space.space import SearchSpace
 
 DEFAULTS = 0  # number of the trial with the defaults, unless `search.defaults` is off
+
+
+class UnexpectedReport(Exception):  # noqa: N818 - the name states the problem
+    """A trial reports or fails that no lane trains, or was decided otherwise."""
 
 
 @dataclass(frozen=True)
@@ -103,12 +106,7 @@ class Conductor:
         never_stopped = frozenset({DEFAULTS} if space.search.defaults == "full" else ())
         context = SchedulerContext(space, *self._lengths, never_stopped, facts.train_size, rules)
         self._scheduler = SCHEDULERS[space.search.scheduler](context)
-        tokens = expected_tokens(space, facts)[1]
-        confirm = space.num_finalists, space.confirm.seeds
-        self.board = Board(
-            space.objectives, _num_trials(space), tokens, confirm, space.search.defaults,
-            in_flops=space.budget.flops is not None,
-        )  # fmt: skip
+        self.board = Board.of(space, facts)
         self.space = space
 
     def edit(self, space: SearchSpace, slots: int) -> None:
@@ -119,10 +117,9 @@ class Conductor:
         self.space = space
         added = range(len(self._lanes), slots)
         self._lanes += [Lane(index, self._now) for index in added]
-        expected = _num_trials(space) - self._num_never
-        self.board.num_trials = max(expected, len(self.board.trials))
-        self.limit, self.confirmation, self.board.winner = None, None, None
-        self.board.confirm = space.num_finalists, space.confirm.seeds
+        planned = num_planned(space) - self._num_never
+        self.board.edit(space, max(planned, len(self.board.trials)))
+        self.limit, self.confirmation = None, None
         self._without_gain = 0
         self._scheduler.edit(space)
         self._sampler = Sampler(space, *self._lengths)
@@ -381,7 +378,10 @@ class Conductor:
         self._num_never += never
 
     def _lane_of(self, number: int) -> Lane:
-        return next(s for s in self._lanes if s.job is not None and s.job.number == number)
+        for lane in self._lanes:
+            if lane.job is not None and lane.job.number == number:
+                return lane
+        raise UnexpectedReport(number)
 
     def _check_limits(self) -> None:
         settings = self.space.search
@@ -408,8 +408,3 @@ class Conductor:
         if self.is_over:
             self.confirmation = conclude(self.board, self.space)
         return None
-
-
-def _num_trials(space: SearchSpace) -> int:
-    """Return the number of trials before the confirmation, those of shorter budgets included."""
-    return space.search.trials * (1 + len(space.budget.shorter))

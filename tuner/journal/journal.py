@@ -6,8 +6,7 @@ A line is a JSON object that ends in a checksum of the text before the checksum:
 
 The checksum shows accidents. `after` is the digest of all lines before this one, so that a line
 that was edited, removed, added or moved is noticed although its checksum fits. The digest of the
-whole journal is recorded with the search; whoever changes both can still forge a search. Lines of
-earlier versions have no `after`, and are covered by those that follow them.
+whole journal is recorded with the search; whoever changes both can still forge a search.
 
 A search is resumed by reading its journal from the beginning. A last line that a kill or a power
 failure left incomplete is cut off, because its event was not carried out. Any other line that does
@@ -18,20 +17,23 @@ not match its checksum is an error. JSON has no NaN: a number that is not finite
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
 from model.files import replacing
+from tuner.clock import SystemClock
 from tuner.errors import JournalError, Replaced
 from tuner.journal.claim import LINK, Claim, open_file
 from tuner.journal.epoch import StopRequest, Wait
 from tuner.journal.events import Event
-from tuner.journal.lines import digest_with, line_of, link_to, parse_lines
-from tuner.tracking.tags import JOURNAL_FILE
+from tuner.journal.lines import Entry, line_of, parse_lines
 
+JOURNAL_FILE = "journal.jsonl"
 _RETRY_SECONDS = 1.0
 
 
@@ -40,10 +42,9 @@ class Journal:
 
     Attributes:
         path: path of the journal.
-        events: events that the journal had when it was opened.
-        begun_ms: time of the first event; 0 without events.
+        entries: events that are on the disk, each with the digest of the journal up to it.
         problem: why events wait in memory for the disk, in one sentence; None if none wait.
-        digests: digest of the lines up to each line, with those that wait, as hexadecimal digits.
+        digest: digest of the complete journal, with events that wait; empty without events.
     """
 
     def __init__(self, folder: Path, claim: Claim) -> None:
@@ -51,13 +52,14 @@ class Journal:
         self.problem: str | None = None
         self._claim = claim
         self._is_open = True
-        self._waiting: list[bytes] = []  # lines
+        self._waiting: list[tuple[bytes, Entry]] = []  # lines
+        self._feeds: list[Feed] = []
         self._is_together = False
         self._next_try = 0.0
         self._reason: str | None = None
         data = _data(self.path)
-        self.events, self._end, self.digests = parse_lines(self.path, data)
-        self.begun_ms: int = self.events[0].time_ms if self.events else 0
+        self.entries, self._end = parse_lines(self.path, data)
+        self.digest = self.entries[-1].digest if self.entries else ""
         if claim.follows_a_kill and data:
             # The driver before may sleep in the middle of a write. Its open file will not be ours.
             with replacing(self.path) as file:
@@ -114,10 +116,9 @@ class Journal:
             Replaced: if another driver has claimed the search; nothing is written.
         """
         time_ms = time.time_ns() // 1_000_000
-        self.begun_ms = self.begun_ms or time_ms
-        line = line_of({**event.as_json, "time_ms": time_ms, **link_to(self.digest)})
-        self.digests.append(digest_with(self.digest, line))
-        self._waiting.append(line)
+        line, entry = line_of(replace(event, time_ms=time_ms), self.digest)
+        self.digest = entry.digest
+        self._waiting.append((line, entry))
         if not self._is_together:
             self._write()
         return time_ms
@@ -138,6 +139,16 @@ class Journal:
             self._is_together = False
             if self._waiting:
                 self._write()
+
+    @property
+    def events(self) -> list[Event]:
+        """All events; those that wait for the disk come last."""
+        return [entry.event for entry in (*self.entries, *(entry for _, entry in self._waiting))]
+
+    def feed(self) -> Feed:
+        """Return the entries of this journal for a follower in this process."""
+        self._feeds.append(Feed(self.entries))
+        return self._feeds[-1]
 
     @property
     def size(self) -> int:
@@ -174,11 +185,6 @@ class Journal:
             return False
         return True
 
-    @property
-    def digest(self) -> str:
-        """Digest of the complete journal; empty without lines."""
-        return self.digests[-1] if self.digests else ""
-
     def retry(self) -> None:
         """Write the waiting events. Tries at most once a second, however often it is called."""
         if self._waiting:
@@ -207,7 +213,7 @@ class Journal:
         if time.monotonic() < self._next_try:
             self._explain()
             return
-        data = b"".join(self._waiting)
+        data = b"".join(line for line, _ in self._waiting)
         try:
             self._claim.epoch.check()
             # an earlier attempt may have left part of a line, which must not stay between two lines
@@ -224,7 +230,10 @@ class Journal:
             self._explain()
             return
         self._end += len(data)
+        self.entries += [entry for _, entry in self._waiting]
         self._waiting.clear()
+        for feed in self._feeds:
+            feed.wake()
         self._next_try, self.problem = 0.0, None
 
     def _explain(self) -> None:
@@ -239,81 +248,100 @@ def read_journal(folder: Path) -> list[Event]:
     """Return the events of a search, running or not; none if the search has no journal.
 
     Raises:
+        JournalError: as for `read_entries`.
+    """
+    return [entry.event for entry in read_entries(folder)]
+
+
+def read_entries(folder: Path) -> list[Entry]:
+    """Return the entries of the journal of a search; none if it has no journal.
+
+    Raises:
         JournalError: if the journal cannot be read, a line is damaged, or another version of tuner
             wrote a line.
     """
-    return read_chain(folder)[0]
+    return JournalTail(folder).read()
 
 
-def read_chain(folder: Path) -> tuple[list[Event], list[str]]:
-    """Return the events of a search, and the digest of the lines up to each of them.
+class _News:
+    """A wait for entries that another thread ends."""
 
-    Raises:
-        JournalError: as for `read_journal`.
+    def __init__(self) -> None:
+        self._news = threading.Event()
+
+    def wait(self, seconds: float, clock: SystemClock) -> None:
+        """Wait some seconds, or until `wake` is called."""
+        clock.wait(self._news, seconds)
+        self._news.clear()
+
+    def wake(self) -> None:
+        """End a wait, or the next one."""
+        self._news.set()
+
+
+class Feed(_News):
+    """The entries of a journal of this process, as objects; a `Source` of a follower.
+
+    Args:
+        entries: entries of the journal, which grow.
     """
-    path = folder / JOURNAL_FILE
-    try:
-        events, _, digests = parse_lines(path, _data(path))
-    except OSError as error:
-        raise JournalError(f"cannot read {path}: {error.strerror}") from error
-    return events, digests
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        super().__init__()
+        self._entries, self._count = entries, 0
+
+    def read(self) -> Sequence[Entry]:
+        """Return the entries since the last call."""
+        entries = self._entries[self._count :]
+        self._count += len(entries)
+        return entries
 
 
-class JournalTail:
-    """Reads what a driver adds to the journal of a search.
+class JournalTail(_News):
+    """Reads what a driver, perhaps of another process, adds to a journal; a `Source` of a follower.
 
     Args:
         folder: folder of the search.
-
-    Attributes:
-        digest: digest of the lines that were read.
     """
 
     def __init__(self, folder: Path) -> None:
+        super().__init__()
         self._path = folder / JOURNAL_FILE
         self._count, self._end = 0, 0
-        self.digest = ""
+        self._digest = ""
 
-    def read(self) -> list[Event]:
-        """Return the events that were added since the last call; at first, all of them.
-
-        Raises:
-            JournalError: as for `read_journal`.
-        """
-        return self.read_chain()[0]
-
-    def read_chain(self) -> tuple[list[Event], list[str]]:
-        """Return the events of `read`, and the digest of the journal up to each of them.
+    def read(self) -> list[Entry]:
+        """Return the entries since the last call; at first, all of them.
 
         Raises:
-            JournalError: as for `read_journal`.
+            JournalError: as for `read_entries`.
         """
         try:
             data = _data(self._path, self._end)
         except OSError as error:
             raise JournalError(f"cannot read {self._path}: {error.strerror}") from error
-        events, length, digests = parse_lines(self._path, data, self._count, self.digest)
-        if events:
-            self._count, self._end = self._count + len(events), self._end + length
-            self.digest = digests[-1]
-        return events, digests
+        entries, length = parse_lines(self._path, data, self._count, self._digest)
+        if entries:
+            self._count, self._end = self._count + len(entries), self._end + length
+            self._digest = entries[-1].digest
+        return entries
 
 
-def check_digest(name: str, digests: Sequence[str], recorded: str | None) -> None:
+def check_digest(name: str, entries: Sequence[Entry], recorded: str | None) -> None:
     """Check that a journal begins with the lines that were recorded with the search.
 
     A journal may have more lines, of a session whose end the tracking store missed.
 
     Args:
         name: name of the search.
-        digests: digest of the lines up to each line.
-        recorded: digest that was recorded; None by earlier versions.
+        entries: entries of the journal.
+        recorded: digest that was recorded; None if none was.
 
     Raises:
         JournalError: if the journal has other lines, or fewer.
     """
-    if recorded is not None and recorded not in digests:
-        present = short_digest(digests[-1]) if digests else "none"
+    if recorded is not None and recorded not in {entry.digest for entry in entries}:
+        present = short_digest(entries[-1].digest) if entries else "none"
         raise JournalError(
             f"the journal of {name} is not the one that was recorded with the search: its digest "
             f"is {present}, and {short_digest(recorded)} was recorded; it was edited or cut. "
