@@ -31,8 +31,8 @@ from tuner.formatting import (
     short_run,
 )
 from tuner.home import Home
-from tuner.journal.claim import is_running
 from tuner.journal.journal import short_digest
+from tuner.lease.folder import is_running
 from tuner.space.parameter import symbol
 from tuner.space.settings import Budget, target_text
 from tuner.terminal.console import PlainConsole

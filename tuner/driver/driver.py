@@ -33,10 +33,10 @@ from tuner.conductor.trial import Trial
 from tuner.driver.observer import SearchObserver
 from tuner.driver.worker_changes import WorkerChanges
 from tuner.errors import signal_text
-from tuner.journal.epoch import StopRequest
 from tuner.journal.events import Reported, TrialBegun, TrialEnded, TrialFailed
 from tuner.journal.journal import Journal
 from tuner.journal.journaled_search import JournaledSearch
+from tuner.lease.stop_request import StopRequest
 from tuner.schedulers.scheduler import Decision
 from tuner.workers.assignment import Assignment
 from tuner.workers.batch import Failure, ReportBatch

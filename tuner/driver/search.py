@@ -25,10 +25,10 @@ from tuner.errors import JournalError, JournalInUse, TunerError
 from tuner.formatting import listed
 from tuner.home import Home
 from tuner.journal.edit import changes, check_edit
-from tuner.journal.epoch import Holder
 from tuner.journal.events import SearchBegun
 from tuner.journal.journal import Journal, read_journal
 from tuner.journal.journaled_search import JournaledSearch, begun_search
+from tuner.lease.holder import Holder
 from tuner.names import check_name, check_new_name
 from tuner.notify.notifier import notified
 from tuner.notify.receivers import Receiver, receivers_of

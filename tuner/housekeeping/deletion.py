@@ -16,8 +16,8 @@ from tuner.errors import JournalError, JournalInUse, RecordError, TunerError
 from tuner.formatting import counted, listed
 from tuner.home import Home
 from tuner.housekeeping.sizes import remove, size_of
-from tuner.journal.claim import locked
 from tuner.journal.journaled_search import begun_search
+from tuner.lease.folder import locked
 from tuner.names import check_name
 from tuner.storage.storage import Storage
 from tuner.tracking.record import Record

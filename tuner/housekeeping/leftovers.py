@@ -23,9 +23,9 @@ from model.device.compiler import unused_code
 from tuner.errors import JournalError, JournalInUse
 from tuner.home import Home, is_locked
 from tuner.housekeeping.sizes import remove, size_of
-from tuner.journal.claim import is_running, locked
 from tuner.journal.journal import read_journal
 from tuner.journal.journaled_search import JournaledSearch
+from tuner.lease.folder import is_running, locked
 from tuner.tracking.record import Record
 from tuner.tracking.store import if_found, store_errors
 from tuner.tracking.tags import CHECKPOINT_FILE, TOKENIZER_FILE

@@ -17,7 +17,7 @@ from tuner.errors import TunerError
 from tuner.home import Home
 from tuner.jobs.followed_search import FollowedSearch
 from tuner.jobs.status import SearchStatus, searches_of
-from tuner.journal.claim import is_running
+from tuner.lease.folder import is_running
 from tuner.tracking.backlog import unsynced_events
 from tuner.tracking.tags import JOURNAL_FILE
 

@@ -11,8 +11,7 @@ from tuner.conductor.board import Board
 from tuner.errors import TunerError
 from tuner.home import Home
 from tuner.jobs.followed_search import FollowedSearch
-from tuner.journal.claim import is_running
-from tuner.journal.epoch import newest
+from tuner.lease.folder import is_running, newest
 from tuner.tracking.tags import JOURNAL_FILE
 
 

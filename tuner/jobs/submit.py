@@ -17,9 +17,8 @@ from pathlib import Path
 
 from tuner.errors import JournalInUse, TunerError
 from tuner.home import Home
-from tuner.journal.claim import is_running
-from tuner.journal.epoch import newest
 from tuner.journal.journaled_search import begun_search
+from tuner.lease.folder import is_running, newest
 
 _POLL_SECONDS = 0.2
 

@@ -25,11 +25,14 @@ from pathlib import Path
 from typing import Self
 
 from model.files import replacing
+from tuner.clock import CLOCK, SystemClock
 from tuner.errors import JournalError, Replaced
-from tuner.journal.claim import LINK, Claim, open_file
-from tuner.journal.epoch import StopRequest, Wait
+from tuner.home import LINK, open_file
 from tuner.journal.events import Event
 from tuner.journal.lines import digest_with, line_of, link_to, parse_lines
+from tuner.lease.folder import claim_folder
+from tuner.lease.lease import Lease, Wait
+from tuner.lease.stop_request import StopRequest, stop_request
 from tuner.tracking.tags import JOURNAL_FILE
 
 _RETRY_SECONDS = 1.0
@@ -46,10 +49,10 @@ class Journal:
         digests: digest of the lines up to each line, with those that wait, as hexadecimal digits.
     """
 
-    def __init__(self, folder: Path, claim: Claim) -> None:
+    def __init__(self, folder: Path, lease: Lease) -> None:
         self.path = folder / JOURNAL_FILE
         self.problem: str | None = None
-        self._claim = claim
+        self._lease = lease
         self._is_open = True
         self._waiting: list[bytes] = []  # lines
         self._is_together = False
@@ -58,7 +61,7 @@ class Journal:
         data = _data(self.path)
         self.events, self._end, self.digests = parse_lines(self.path, data)
         self.begun_ms: int = self.events[0].time_ms if self.events else 0
-        if claim.follows_a_kill and data:
+        if lease.follows_a_kill and data:
             # The driver before may sleep in the middle of a write. Its open file will not be ours.
             with replacing(self.path) as file:
                 file.write(data[: self._end])
@@ -69,28 +72,29 @@ class Journal:
         _sync_folder(folder)
 
     @classmethod
-    def open(cls, folder: Path, on_wait: Wait | None = None) -> Self:
+    def open(cls, folder: Path, on_wait: Wait | None = None, clock: SystemClock = CLOCK) -> Self:
         """Claim the folder of a search, and open its journal.
 
         Args:
             folder: folder of the search; created if missing.
-            on_wait: as for `Claim.of`.
+            on_wait: as for `Lease.claim`.
+            clock: clock by which this waits.
 
         Raises:
             JournalInUse: if another process has the journal open.
             JournalError: if the journal cannot be read or written, a line is damaged, or another
                 version of tuner wrote a line.
         """
-        claim = None
+        lease = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if folder.is_symlink():
                 raise JournalError(f"{folder} {LINK}")
-            claim = Claim.of(folder, on_wait)
-            return cls(folder, claim)
+            lease = claim_folder(folder, on_wait, clock)
+            return cls(folder, lease)
         except BaseException as error:
-            if claim is not None:
-                claim.end()
+            if lease is not None:
+                lease.release()
             if isinstance(error, OSError):
                 raise JournalError(
                     f"cannot open {folder / JOURNAL_FILE}: {error.strerror}"
@@ -147,7 +151,7 @@ class Journal:
     @property
     def epoch(self) -> int:
         """Number of the epoch of this driver."""
-        return self._claim.epoch.number
+        return self._lease.epoch
 
     def check_epoch(self) -> None:
         """Check that no other driver has claimed the search.
@@ -156,15 +160,15 @@ class Journal:
             Replaced: if another driver has.
         """
         with suppress(OSError):  # as long as nobody can tell, only writing has to wait
-            self._claim.epoch.check()
+            self._lease.check()
 
     def stop_request(self) -> StopRequest | None:
         """Return how another process has asked this driver to end the search; None if none has."""
-        return self._claim.epoch.stop_request()
+        return stop_request(self.path.parent, self.epoch)
 
     def lose(self, by: str) -> None:
         """Write nothing more: another driver, as `by` says, has claimed the search in storage."""
-        self._claim.epoch.lose(by)
+        self._lease.lose(by)
 
     def may_write(self) -> bool:
         """Return True if no other driver has claimed the search, or nobody can tell."""
@@ -199,7 +203,7 @@ class Journal:
             self.retry()
         finally:
             os.close(self._file)
-            self._claim.end()
+            self._lease.release()
         if self.problem:
             raise JournalError(f"{self.problem}; the waiting events are lost")
 
@@ -209,7 +213,7 @@ class Journal:
             return
         data = b"".join(self._waiting)
         try:
-            self._claim.epoch.check()
+            self._lease.check()
             # an earlier attempt may have left part of a line, which must not stay between two lines
             os.ftruncate(self._file, self._end)
             done = 0

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import TunerError
-from tuner.journal.claim import open_file
+from tuner.home import open_file
 
 OUTBOX = "outbox.jsonl"
 

@@ -14,7 +14,7 @@ from tuner.errors import TunerError
 from tuner.home import Home
 from tuner.jobs.followed_search import FollowedSearch
 from tuner.jobs.status import SearchStatus, no_search
-from tuner.journal.claim import is_running
+from tuner.lease.folder import is_running
 from tuner.terminal.live import LiveView, LogView
 
 _POLL_SECONDS = 0.5
