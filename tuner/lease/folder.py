@@ -172,8 +172,9 @@ def _may_be_stopped(holder: Holder | None, lock: Lock) -> bool:
 
     A command such as `tuner delete` has no heartbeat, and is not replaced.
     """
-    is_driver = holder is not None and not holder.has_ended and f"{holder.pid}" == lock.pid
-    return is_driver and holder is not None and not holder.is_recent
+    if holder is None or holder.has_ended or f"{holder.pid}" != lock.pid:
+        return False
+    return not holder.is_recent
 
 
 def _process(lock: Lock) -> str:

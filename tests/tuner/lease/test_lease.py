@@ -240,6 +240,43 @@ def test_driver_of_this_machine_that_is_dead_is_followed_at_once(
         claim().release()
 
 
+CONTAINER = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
+IN_CONTAINER = """
+import sys
+from pathlib import Path
+from tuner.lease.folder import claim_folder
+lease = claim_folder(Path(sys.argv[1]))
+print("claimed", flush=True)
+sys.stdin.read()
+lease.release()
+"""
+
+
+@pytest.mark.slow
+def test_driver_in_another_container_that_shares_the_home_is_not_dead(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process id is 1, which this container gave to another process."""
+    if subprocess.run([*CONTAINER, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("this user may not make a namespace of process ids")
+    granted_to_everybody(monkeypatch)
+    with subprocess.Popen(
+        [*CONTAINER, sys.executable, "-c", IN_CONTAINER, str(folder)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as driver:  # fmt: skip
+        assert driver.stdout is not None
+        assert driver.stdout.readline() == "claimed\n"
+        holder = newest(folder)
+        assert holder is not None
+        assert (holder.pid, holder.life) == (1, Life.UNKNOWN)
+        assert is_running(folder)
+        with pytest.raises(JournalInUse, match="is being run by process 1 on"):
+            claim_folder(folder)
+        driver.communicate("")
+    assert not is_running(folder)
+    claim_folder(folder).release()
+
+
 def test_driver_that_was_killed_is_dead(folder: Path) -> None:
     """Also before its parent takes note of it."""
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as child:
