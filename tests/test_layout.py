@@ -24,12 +24,11 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
         "generation", "export",
     ),
     "tuner": (
-        "leaving", "control_characters", "secrets", "errors", "formatting", "formats", "markdown",
-        "names",
-        "artifact_locations", "home", "space", "space_file", "samplers", "schedulers",
-        "conductor", "tracking", "journal", "storage", "results", "trained", "report", "transfer",
-        "scaling", "publish", "served", "notify", "workers", "driver", "jobs", "housekeeping",
-        "terminal", "commands", "arguments", "cli", "__main__",
+        "clock", "leaving", "control_characters", "secrets", "errors", "formatting", "formats",
+        "markdown", "names", "artifact_locations", "home", "lease", "space", "space_file",
+        "samplers", "schedulers", "conductor", "tracking", "journal", "storage", "results",
+        "trained", "report", "transfer", "scaling", "publish", "served", "notify", "workers",
+        "driver", "jobs", "housekeeping", "terminal", "commands", "arguments", "cli", "__main__",
     ),
 }  # fmt: skip
 MOST_FILES, MOST_LINES = 15, 420

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -20,11 +21,12 @@ from tuner.artifact_locations import (
     correct_locations,
     former_homes,
 )
-from tuner.errors import RecordError, StoreError
+from tuner.errors import JournalError, RecordError, StoreError
 from tuner.formats import FORMAT, newer
 from tuner.names import check_name
 
 DEFAULT_HOME = "runs"
+LINK = "is a link, which tuner does not follow; replace it by what it leads to"
 _STORE = "mlflow.db"
 _FORMAT = "format"  # file that holds the format of the home
 _SQLITE = "sqlite:///"
@@ -246,6 +248,24 @@ class Home:
     def log(self, name: str) -> Path:
         """Return the path of what the drivers of a submitted search have printed."""
         return self.root / "logs" / f"{check_name(name)}.log"
+
+
+def open_file(path: Path, flags: int) -> int:
+    """Open a file, which must not be a link: in the home of somebody else, it may lead anywhere.
+
+    Raises:
+        JournalError: if the path is a link, or no regular file.
+    """
+    try:
+        handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise JournalError(f"{path} {LINK}") from error
+        raise
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise JournalError(f"{path} is no regular file; delete it")
+    return handle
 
 
 def is_locked(path: Path) -> bool:

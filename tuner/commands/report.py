@@ -9,7 +9,7 @@ import webbrowser
 from tuner.commands.output import consoles, in_utf8, print_json, recorded_home, say
 from tuner.formatting import counted
 from tuner.home import Home
-from tuner.journal.claim import is_running
+from tuner.lease.folder import is_running
 from tuner.report.write import check_folder, check_output, samples_of, write_pictures, write_report
 from tuner.trained.load_search import load_search
 

@@ -21,7 +21,7 @@ from tuner.errors import Interrupted, ResultError
 from tuner.formatting import short_run
 from tuner.home import Home
 from tuner.journal.edit import edited, edited_section, kept_overrides
-from tuner.journal.journaled_search import begun_search
+from tuner.journal.journal import read_search
 from tuner.space.estimate import estimated_facts
 from tuner.space.remarks import remarks, without_copies
 from tuner.space.settings import EngineConfig
@@ -54,7 +54,7 @@ def run_search(options: argparse.Namespace) -> int:
     home = home_of(options)
 
     # imported when the space is valid: a mistake in it is reported at once
-    from tuner.driver.search import go_on, resume, search
+    from tuner.driver.search import resume, search
     from tuner.terminal.summary import print_summary
 
     results, progress = consoles(options)
@@ -68,10 +68,8 @@ def run_search(options: argparse.Namespace) -> int:
         "notify": options.notify,
         "on_result": partial(print_summary, results, home=options.home),
     }
-    if options.resume:
-        result = resume(options.resume, edit=edit, **common)
-    elif name and edit:
-        result = go_on(name, edit=edit, **common)
+    if name:
+        result = resume(name, edit=edit, **common)
     else:
         result = search(space, name=options.name, **common)
     best = result.best
@@ -124,11 +122,11 @@ def _begun(options: argparse.Namespace) -> str | None:
     if not name:
         return None
     folder = Home.of(options.home).search(name)
-    if begun_search(folder) is None and (url := _storage(options)):
+    if read_search(folder) is None and (url := _storage(options)):
         from tuner.storage.mirror import restore
 
         restore(url, home_of(options), name, lambda text: say(f"tuner search: {text}"))
-    return name if options.resume or begun_search(folder) else None
+    return name if options.resume or read_search(folder) else None
 
 
 def _storage(options: argparse.Namespace) -> str | None:
@@ -158,7 +156,7 @@ def _edit(
 
 def _kept(options: argparse.Namespace, name: str) -> Callable[[YamlFile], Sequence[Override]]:
     """Return a function from the new file to what earlier sessions were told and still holds."""
-    recorded = begun_search(Home.of(options.home).search(name))
+    recorded = read_search(Home.of(options.home).search(name))
 
     def kept(file: YamlFile) -> Sequence[Override]:
         if recorded is None:  # `resume` says why

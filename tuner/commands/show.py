@@ -31,8 +31,8 @@ from tuner.formatting import (
     short_run,
 )
 from tuner.home import Home
-from tuner.journal.claim import is_running
-from tuner.journal.journal import short_digest
+from tuner.journal.journal import JOURNAL_FILE, short_digest
+from tuner.lease.folder import is_running
 from tuner.space.parameter import symbol
 from tuner.space.settings import Budget, target_text
 from tuner.terminal.console import PlainConsole
@@ -41,7 +41,7 @@ from tuner.terminal.tables import table
 from tuner.tracking.metrics import with_counts
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord, TrialRecord, drawn
-from tuner.tracking.tags import JOURNAL_FILE, Tag
+from tuner.tracking.tags import Tag
 from tuner.trained.table_trials import journaled, trials_of
 
 # Derived from other parameters: in the table they would repeat them.

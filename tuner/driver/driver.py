@@ -21,7 +21,6 @@ from tuner.conductor.job import Job
 from tuner.conductor.trial import Trial
 from tuner.driver.worker_changes import WorkerChanges
 from tuner.errors import signal_text
-from tuner.journal.epoch import StopRequest
 from tuner.journal.events import (
     MessageSent,
     NodeLost,
@@ -35,6 +34,7 @@ from tuner.journal.events import (
 from tuner.journal.fold import Search
 from tuner.journal.follower import Follower
 from tuner.journal.journal import Journal
+from tuner.lease.stop_request import StopRequest
 from tuner.schedulers.scheduler import Decision
 from tuner.workers.assignment import Assignment
 from tuner.workers.batch import Failure, ReportBatch

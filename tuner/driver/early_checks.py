@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 _SQLITE = "sqlite:///"
 
 
-def check_early(
-    space: SearchSpace, home: Home, *, is_cluster: bool = False
-) -> Record | None:
+def check_early(space: SearchSpace, home: Home, *, is_cluster: bool = False) -> Record | None:
     """Check tracking store, storage and devices of a search, without Ray.
 
     Args:

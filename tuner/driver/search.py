@@ -17,9 +17,9 @@ from tuner.driver.view import View
 from tuner.errors import JournalError, TunerError
 from tuner.home import Home
 from tuner.journal.edit import changes
-from tuner.journal.epoch import Holder
 from tuner.journal.fold import Search
 from tuner.journal.journal import Journal, JournalTail, read_journal
+from tuner.lease.holder import Holder
 from tuner.names import check_name, check_new_name
 from tuner.notify.projection import notified
 from tuner.notify.receivers import receivers_of

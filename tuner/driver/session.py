@@ -178,9 +178,10 @@ def _publish(start: Start, result: SearchResult) -> str | None:
 
     problems = []
     for step, what in ((register, "registering the model"), (attach, "writing the report")):
-        if start.interrupts.is_urgent or start.interrupts.signal != result.signal:  # soon killed, or a new one
+        interrupts = start.interrupts
+        if interrupts.is_urgent or interrupts.signal != result.signal:  # soon killed, or a new one
             problems.append(
-                f"{signal_text(start.interrupts.signal or SIGINT)} before {what}; "
+                f"{signal_text(interrupts.signal or SIGINT)} before {what}; "
                 f"'tuner sync {start.name}' does it"
             )
             break
@@ -191,8 +192,11 @@ def _publish(start: Start, result: SearchResult) -> str | None:
 
 
 def _result(start: Start, training: TrainingResult) -> tuple[SearchResult, Board]:
-    """Return the result of a session that has not ended in the journal yet, and its trials."""
-    search = Search.of_name(start.journal.events, start.name)
+    """Return the result of a session, and its trials."""
+    status: Literal["interrupted", "finished"] = "interrupted" if training.halted else "finished"
+    # the journal gets the end with the result; what it makes of open trials is known already
+    end = SessionEnded(status, time_ms=time.time_ns() // 1_000_000)
+    search = Search.of_name([*start.journal.events, end], start.name)
     result = SearchResult.of(
         start.name, search, run_id=start.mlflow.runs.run_id,
         experiment_id=start.mlflow.runs.experiment_id, run_ids={},  # until the store has them
@@ -211,7 +215,6 @@ def _result(start: Start, training: TrainingResult) -> tuple[SearchResult, Board
     before = start.recorded.seconds if start.recorded else 0.0
     result = replace(
         result,
-        status="interrupted" if training.halted else "finished",
         wall_seconds=before + wall,
         training_share=training.training_seconds / (training.workers * wall),
         limit=training.limit,

@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,10 +27,11 @@ from tuner.errors import TunerError
 from tuner.formatting import listed
 from tuner.home import Home
 from tuner.journal.edit import changes, check_edit
-from tuner.journal.epoch import Holder
 from tuner.journal.events import SearchBegun
 from tuner.journal.fold import Search
+from tuner.journal.follower import Follower
 from tuner.journal.journal import Journal, check_digest
+from tuner.lease.holder import Holder
 from tuner.results.result import SearchResult
 from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
@@ -40,7 +40,6 @@ from tuner.storage.storage import Storage
 
 if TYPE_CHECKING:
     from tuner.notify.receivers import Receiver
-    from tuner.storage.mirror import JournalMirror
     from tuner.tracking.projection import MlflowProjection
     from tuner.tracking.record import Record
     from tuner.trained.find_start import WarmStart
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
     from tuner.workers.ray_session import RaySession
 
 _WAIT_SECONDS = 0.05  # between two checks for a signal
+_MIRROR_SECONDS = 10.0  # longest wait for the storage at the end
 
 OnResult = Callable[[SearchResult], None]
 
@@ -109,7 +109,7 @@ class Start:
     corpus: Corpus
     facts: DataFacts
     start: WarmStart | None
-    mirror: JournalMirror | None
+    mirror: Follower | None
     products: ProductsMeasurement | None
     session: RaySession
     team: Team
@@ -144,7 +144,8 @@ class Start:
     @property
     def storage(self) -> Storage | None:
         """Storage of the search; None without one."""
-        return None if self.mirror is None else self.mirror.storage
+        url = self.space.engine.storage
+        return None if url is None else Storage(url).at(self.name)
 
     def say_waiting(self, holder: Holder) -> None:
         """Tell the user that another driver may still run the search."""
@@ -258,17 +259,25 @@ def prepare_data(start: Start) -> None:
 
 def claim_bucket(start: Start) -> None:
     """Claim the search in its storage, to which the journal will be sent."""
-    start.mirror, url = None, start.space.engine.storage
-    if url is None:
+    start.mirror, storage = None, start.storage
+    if storage is None:
         return
     from tuner.storage.mirror import JournalMirror, send_starts
 
     if start.start is not None:
         start.start.keep(start.home)
-    storage = Storage(url).at(start.name)
     send_starts(storage, start.home, start.facts)
-    start.mirror = JournalMirror.begin(storage, start.journal, start.say_waiting)
-    start.ends.callback(start.mirror.close)
+    mirror = JournalMirror.claim(storage, start.journal, start.say_waiting)
+    start.mirror = Follower(
+        mirror, start.journal.feed(), may_write=lambda: not mirror.lease.is_lost
+    ).start()
+    start.ends.callback(_close_mirror, start, start.mirror)
+
+
+def _close_mirror(start: Start, mirror: Follower) -> None:
+    if mirror.close(_MIRROR_SECONDS):
+        reason = mirror.reason or f"the storage {start.space.engine.storage} did not answer in time"
+        start.view.phase(f"{reason}; it lacks the end of the journal, which a resumed search sends")
 
 
 def measure_dtype(start: Start) -> None:

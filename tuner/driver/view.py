@@ -1,4 +1,4 @@
-"""Views of a running search: the `View` protocol, and the projection that tells a view of events."""
+"""Views of a running search: the `View` protocol, and the projection that tells a view the news."""
 
 from __future__ import annotations
 

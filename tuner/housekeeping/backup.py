@@ -20,10 +20,10 @@ from tuner.artifact_locations import copy_database
 from tuner.errors import StoreError
 from tuner.formats import FORMAT, newer
 from tuner.home import Home
-from tuner.tracking.tags import JOURNAL_FILE
+from tuner.journal.journal import JOURNAL_FILE
 
 _MANIFEST = "tuner-backup.json"
-_DATABASES = ("mlflow.db", "optuna.db")
+_DATABASES = ("mlflow.db",)
 _SIDECARS = ("-wal", "-shm", "-journal")  # of SQLite: what they hold is in the copies
 _LOCK, _EPOCHS = "lock", "epochs"
 _TRIES = 5  # to read the states of a search that goes on meanwhile

@@ -23,12 +23,13 @@ from model.device.compiler import unused_code
 from tuner.errors import JournalError, JournalInUse
 from tuner.home import Home, is_locked
 from tuner.housekeeping.sizes import remove, size_of
-from tuner.journal.claim import is_running, locked
-from tuner.journal.journal import read_journal
-from tuner.journal.journaled_search import JournaledSearch
+from tuner.journal.fold import Search
+from tuner.journal.journal import read_search
+from tuner.lease.folder import is_running, locked
+from tuner.storage.states import TOKENIZER_FILE
 from tuner.tracking.record import Record
 from tuner.tracking.store import if_found, store_errors
-from tuner.tracking.tags import CHECKPOINT_FILE, TOKENIZER_FILE
+from tuner.tracking.tags import CHECKPOINT_FILE
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -206,20 +207,19 @@ class _Searches:
         self.resting: dict[str, str] = {}
         now = time.time()
         self._recorded = {search.name: search for search in self.record.searches()}
-        self._journals: dict[Path, JournaledSearch | None] = {}
+        self._journals: dict[Path, Search | None] = {}
         for folder in _listed(home.root / "searches"):
             if not folder.is_dir() or folder.is_symlink():
                 continue
             try:
-                events = read_journal(folder)
-                search = JournaledSearch.of(events)
+                search = read_search(folder)
             except JournalError as error:
                 self.are_known = False
                 self.notes.append(f"prepared data and start weights are left alone: {error}")
                 continue
             self._journals[folder] = search
             if search is not None:
-                facts, age = search.facts, now - events[-1].time_ms / 1000
+                facts, age = search.facts, now - search.newest_ms / 1000
                 if older_than is not None and age > older_than and not is_running(folder):
                     self.resting[folder.name] = f"no event for {age / 86_400:.0f} days"
                     self.tokenizers.add(facts.tokenizer_fingerprint)
@@ -240,7 +240,7 @@ class _Searches:
             except (JournalInUse, JournalError):
                 continue
 
-    def _of(self, folder: Path, search: JournaledSearch | None) -> _Found:
+    def _of(self, folder: Path, search: Search | None) -> _Found:
         if search is None:
             if folder.name not in self._recorded:
                 yield folder, "a search that ended before it began"
@@ -276,17 +276,17 @@ class _Searches:
                     if run != recorded.best_run:
                         yield run, text
 
-    def _has_kept(self, folder: Path, search: JournaledSearch) -> bool:
+    def _has_kept(self, folder: Path, search: Search) -> bool:
         """Return True if MLflow has every checkpoint that a finished search keeps."""
         recorded = self._recorded.get(folder.name)
         if recorded is None or search.end is None:
             return False
         trials = {trial.number: trial for trial in self.record.trials(recorded)}
-        reports = {n: t.reports[-1].report for n, t in search.trials.items() if t.reports}
+        reports = {n: t.last for n, t in search.board.trials.items()}
         return all(
             number in trials and trials[number].keeps_checkpoint
             for number in search.end.kept
-            if number in reports and reports[number].checkpoint is not None
+            if (last := reports.get(number)) is not None and last.checkpoint is not None
         )
 
 

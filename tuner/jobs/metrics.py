@@ -15,10 +15,10 @@ from tuner.conductor.outcome import OutcomeKind
 from tuner.errors import TunerError
 from tuner.home import Home
 from tuner.jobs.status import SearchStatus, TailedSearch, searches_of
-from tuner.journal.claim import is_running
 from tuner.journal.fold import Search
 from tuner.journal.follower import Cursor
 from tuner.journal.journal import JOURNAL_FILE
+from tuner.lease.folder import is_running
 from tuner.tracking.projection import CURSOR
 
 if TYPE_CHECKING:
@@ -99,8 +99,7 @@ class HomeMetrics:
         """Yield the status and the journal's content of each search that is recent or runs."""
         names = [name for name in searches_of(self._home) if self._is_recent(name)]
         self._tailed = {
-            name: self._tailed.get(name) or TailedSearch(self._home.search(name))
-            for name in names
+            name: self._tailed.get(name) or TailedSearch(self._home.search(name)) for name in names
         }
         for name, tailed in self._tailed.items():
             try:

@@ -17,9 +17,8 @@ from pathlib import Path
 
 from tuner.errors import JournalInUse, TunerError
 from tuner.home import Home
-from tuner.journal.claim import is_running
-from tuner.journal.epoch import newest
-from tuner.journal.journaled_search import begun_search
+from tuner.journal.journal import read_search
+from tuner.lease.folder import is_running, newest
 
 _POLL_SECONDS = 0.2
 
@@ -67,7 +66,7 @@ class Submission:
         now = newest(self._folder)
         if now is None or now.epoch <= self._epoch or not is_running(self._folder):
             return False
-        return begun_search(self._folder) is not None
+        return read_search(self._folder) is not None
 
     def _lines(self) -> list[str]:
         """Return the complete lines that the driver has printed since the last call."""

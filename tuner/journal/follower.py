@@ -166,6 +166,11 @@ class Follower:
         return self
 
     @property
+    def reason(self) -> str | None:
+        """Why something is not sent at present; None if nothing is late."""
+        return self._reason
+
+    @property
     def problem(self) -> str | None:
         """Sentence about what is not sent at present; None if nothing is late."""
         reason = self._reason
@@ -205,8 +210,6 @@ class Follower:
         self._is_closing = True
         request = self._request()
         self._thread.join(patience_seconds)
-        if not self._thread.is_alive():
-            self.projection.close()
         return self._missing(request)
 
     def _request(self) -> int:
@@ -241,6 +244,7 @@ class Follower:
             else:
                 break
             self._hurry.clear()
+        self.projection.close()
         self._changed.set()
 
     def _step(self) -> bool:

@@ -26,12 +26,15 @@ from pathlib import Path
 from typing import Self
 
 from model.files import replacing
-from tuner.clock import SystemClock
+from tuner.clock import CLOCK, SystemClock
 from tuner.errors import JournalError, Replaced
-from tuner.journal.claim import LINK, Claim, open_file
-from tuner.journal.epoch import StopRequest, Wait
+from tuner.home import LINK, open_file
 from tuner.journal.events import Event
+from tuner.journal.fold import Search
 from tuner.journal.lines import Entry, line_of, parse_lines
+from tuner.lease.folder import claim_folder
+from tuner.lease.lease import Lease, Wait
+from tuner.lease.stop_request import StopRequest, stop_request
 
 JOURNAL_FILE = "journal.jsonl"
 _RETRY_SECONDS = 1.0
@@ -47,10 +50,10 @@ class Journal:
         digest: digest of the complete journal, with events that wait; empty without events.
     """
 
-    def __init__(self, folder: Path, claim: Claim) -> None:
+    def __init__(self, folder: Path, lease: Lease) -> None:
         self.path = folder / JOURNAL_FILE
         self.problem: str | None = None
-        self._claim = claim
+        self._lease = lease
         self._is_open = True
         self._waiting: list[tuple[bytes, Entry]] = []  # lines
         self._feeds: list[Feed] = []
@@ -60,7 +63,7 @@ class Journal:
         data = _data(self.path)
         self.entries, self._end = parse_lines(self.path, data)
         self.digest = self.entries[-1].digest if self.entries else ""
-        if claim.follows_a_kill and data:
+        if lease.follows_a_kill and data:
             # The driver before may sleep in the middle of a write. Its open file will not be ours.
             with replacing(self.path) as file:
                 file.write(data[: self._end])
@@ -71,28 +74,29 @@ class Journal:
         _sync_folder(folder)
 
     @classmethod
-    def open(cls, folder: Path, on_wait: Wait | None = None) -> Self:
+    def open(cls, folder: Path, on_wait: Wait | None = None, clock: SystemClock = CLOCK) -> Self:
         """Claim the folder of a search, and open its journal.
 
         Args:
             folder: folder of the search; created if missing.
-            on_wait: as for `Claim.of`.
+            on_wait: as for `Lease.claim`.
+            clock: clock by which this waits.
 
         Raises:
             JournalInUse: if another process has the journal open.
             JournalError: if the journal cannot be read or written, a line is damaged, or another
                 version of tuner wrote a line.
         """
-        claim = None
+        lease = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if folder.is_symlink():
                 raise JournalError(f"{folder} {LINK}")
-            claim = Claim.of(folder, on_wait)
-            return cls(folder, claim)
+            lease = claim_folder(folder, on_wait, clock)
+            return cls(folder, lease)
         except BaseException as error:
-            if claim is not None:
-                claim.end()
+            if lease is not None:
+                lease.release()
             if isinstance(error, OSError):
                 raise JournalError(
                     f"cannot open {folder / JOURNAL_FILE}: {error.strerror}"
@@ -158,7 +162,7 @@ class Journal:
     @property
     def epoch(self) -> int:
         """Number of the epoch of this driver."""
-        return self._claim.epoch.number
+        return self._lease.epoch
 
     def check_epoch(self) -> None:
         """Check that no other driver has claimed the search.
@@ -167,15 +171,15 @@ class Journal:
             Replaced: if another driver has.
         """
         with suppress(OSError):  # as long as nobody can tell, only writing has to wait
-            self._claim.epoch.check()
+            self._lease.check()
 
     def stop_request(self) -> StopRequest | None:
         """Return how another process has asked this driver to end the search; None if none has."""
-        return self._claim.epoch.stop_request()
+        return stop_request(self.path.parent, self.epoch)
 
     def lose(self, by: str) -> None:
         """Write nothing more: another driver, as `by` says, has claimed the search in storage."""
-        self._claim.epoch.lose(by)
+        self._lease.lose(by)
 
     def may_write(self) -> bool:
         """Return True if no other driver has claimed the search, or nobody can tell."""
@@ -205,7 +209,7 @@ class Journal:
             self.retry()
         finally:
             os.close(self._file)
-            self._claim.end()
+            self._lease.release()
         if self.problem:
             raise JournalError(f"{self.problem}; the waiting events are lost")
 
@@ -215,7 +219,7 @@ class Journal:
             return
         data = b"".join(line for line, _ in self._waiting)
         try:
-            self._claim.epoch.check()
+            self._lease.check()
             # an earlier attempt may have left part of a line, which must not stay between two lines
             os.ftruncate(self._file, self._end)
             done = 0
@@ -251,6 +255,17 @@ def read_journal(folder: Path) -> list[Event]:
         JournalError: as for `read_entries`.
     """
     return [entry.event for entry in read_entries(folder)]
+
+
+def read_search(folder: Path) -> Search | None:
+    """Return the search of a folder; None if none has begun there.
+
+    A folder may be empty, or have a journal without events: the driver was killed before it began.
+
+    Raises:
+        JournalError: as for `read_entries`, or if the journal contradicts itself.
+    """
+    return Search.of(read_journal(folder))
 
 
 def read_entries(folder: Path) -> list[Entry]:

@@ -16,9 +16,10 @@ from model.tokenizer import formats as tokenizer_files
 from model.tokenizer.load import load_tokenizer
 from tuner.errors import RecordError, StoreError
 from tuner.home import Home
+from tuner.storage.states import TOKENIZER_FILE
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord
-from tuner.tracking.tags import START_FOLDER, TOKENIZER_FILE, Tag
+from tuner.tracking.tags import START_FOLDER, Tag
 
 
 def recorded_tokenizer(

@@ -14,7 +14,7 @@ from tuner.conductor.trial import Trial
 from tuner.journal.events import SessionEnded
 from tuner.journal.fold import JournaledTrial, Search
 from tuner.journal.journal import JOURNAL_FILE
-from tuner.storage.states import CHECKPOINTS, present_state
+from tuner.storage.states import CHECKPOINTS, TOKENIZER_FILE, present_state
 from tuner.storage.storage import Storage
 from tuner.tracking.progress import final_tags
 from tuner.tracking.runs import Runs
@@ -23,7 +23,6 @@ from tuner.tracking.tags import (
     DATA_FILE,
     SPACE_FILE,
     START_FOLDER,
-    TOKENIZER_FILE,
     Tag,
 )
 
@@ -170,7 +169,7 @@ class ParentRun:
     def _attached(self) -> dict[str, int]:
         if self._sizes is None:
             files = [] if self._runs.previous is None else self._runs.artifacts()
-            self._sizes = {file.path: file.file_size for file in files}
+            self._sizes = {file.path: file.file_size or 0 for file in files}
         return self._sizes
 
     def _note(self, name: str, size: int) -> None:

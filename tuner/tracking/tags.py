@@ -2,7 +2,6 @@
 
 SPEC_FILE = "spec.json"
 SPACE_FILE = "search_space.yaml"
-TOKENIZER_FILE = "tokenizer.json"
 CHECKPOINT_FILE = "state/checkpoint.safetensors"  # of a trial whose weights are kept
 START_FOLDER = "start"  # tensors from which warm-started trials start
 DATA_FILE = "data.json"  # files of the data, with their digests

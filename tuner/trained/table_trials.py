@@ -8,32 +8,30 @@ from __future__ import annotations
 
 from tuner.errors import JournalError, RecordError
 from tuner.home import Home
-from tuner.journal.journal import read_chain
-from tuner.journal.journaled_search import JournaledSearch, JournaledTrial
+from tuner.journal.fold import JournaledTrial, Search
+from tuner.journal.journal import read_entries
 from tuner.tracking.metrics import as_stored
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord, TrialRecord
 from tuner.tracking.runs import parameters_of
-from tuner.tracking.tags import BEFORE, ENVIRONMENT, Tag
+from tuner.tracking.tags import ENVIRONMENT, Tag
 
 
-def journaled(home: Home, search: SearchRecord) -> tuple[JournaledSearch | None, bool]:
+def journaled(home: Home, search: SearchRecord) -> tuple[Search | None, bool]:
     """Return a search as its journal in the home has it; None without a readable one.
 
     Returns:
         The search, and True if the record was made from exactly this journal.
     """
     try:
-        events, digests = read_chain(home.search(search.name))
-        known = JournaledSearch.of(events)
+        entries = read_entries(home.search(search.name))
+        known = Search.of(entry.event for entry in entries)
     except (JournalError, RecordError):
         return None, False
-    return known, bool(digests) and digests[-1] == search.tags.get(Tag.JOURNAL)
+    return known, bool(entries) and entries[-1].digest == search.tags.get(Tag.JOURNAL)
 
 
-def trials_of(
-    record: Record, search: SearchRecord, known: JournaledSearch | None
-) -> list[TrialRecord]:
+def trials_of(record: Record, search: SearchRecord, known: Search | None) -> list[TrialRecord]:
     """Return the trials of a search by number.
 
     Args:
@@ -59,19 +57,17 @@ def _record_of(search: str, trial: JournaledTrial, run_id: str) -> TrialRecord:
     begun, environment = trial.begun, trial.environment
     metrics = {
         name: as_stored(value)
-        for event in trial.reports
-        for name, value in event.report.metrics().items()
+        for report in trial.trial.reports
+        for name, value in report.metrics().items()
     }
     return TrialRecord(
         run_id=run_id,
         number=begun.number,
         search=search,
-        status="running" if trial.outcome is None else str(trial.outcome),
+        status="running" if trial.trial.outcome is None else str(trial.trial.outcome),
         parameters=parameters_of(begun.spec),
         metrics=metrics,
-        environment={
-            name: environment.get(name, BEFORE.get(name, "unknown")) for name in ENVIRONMENT
-        },
+        environment={name: environment.get(name, "unknown") for name in ENVIRONMENT},
         artifact_uri="",
         parent=begun.parent,
         confirms=begun.confirms,

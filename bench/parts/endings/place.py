@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from parts.measuring import ROOT
-from tuner.journal.epoch import newest
 from tuner.journal.events import Reported, SessionEnded, TrialBegun
 from tuner.journal.journal import read_journal
+from tuner.lease.folder import newest
 
 SPACE = """\
 name: small

@@ -25,11 +25,13 @@ from tuner.driver.driver import Driver, SearchHalted
 from tuner.driver.observer import OutboxObserver, SearchObserver, TrackerObserver, ViewObserver
 from tuner.driver.view import SilentView
 from tuner.errors import Replaced
-from tuner.journal.epoch import Epoch, StopRequest, newest, request_stop
 from tuner.journal.events import SearchBegun, SessionBegun
 from tuner.journal.journal import Journal, read_journal
 from tuner.journal.journaled_search import JournaledSearch
 from tuner.journal.repeat import repeat, restored_decisions
+from tuner.lease.folder import FolderLeases, newest
+from tuner.lease.holder import Holder
+from tuner.lease.stop_request import StopRequest, request_stop
 from tuner.notify.outbox import OutboxTail
 from tuner.tracking.metrics import SystemMetrics
 from tuner.workers.assignment import Assignment
@@ -229,7 +231,7 @@ def test_driver_that_was_replaced_orders_nothing(setting: Setting, tmp_path: Pat
     driver.begin()
     setting.report(0)
     data = setting.journal.path.read_bytes()
-    Epoch.claim(tmp_path / "lm-1", newest(tmp_path / "lm-1")).end()
+    FolderLeases(tmp_path / "lm-1").create(Holder.me(epoch=2))
     before = (*setting.worker_calls,), (*setting.tracker_calls,)
     for act in (lambda: setting.report(0), lambda: setting.fail(0, "it died"), driver.tick):
         with pytest.raises(Replaced):

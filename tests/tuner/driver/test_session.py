@@ -17,9 +17,10 @@ from tuner.driver.interrupt import Interrupts
 from tuner.driver.view import SilentView
 from tuner.errors import Interrupted, Replaced
 from tuner.home import Home
-from tuner.journal.epoch import Epoch, newest
 from tuner.journal.events import SessionEnded
 from tuner.journal.journal import Journal
+from tuner.lease.folder import FolderLeases
+from tuner.lease.holder import Holder
 
 FREE = SimpleNamespace(check_epoch=lambda: None)  # a journal that no other driver has claimed
 
@@ -88,7 +89,7 @@ def test_driver_that_was_replaced_deletes_and_publishes_nothing(
     journal = Journal.open(tmp_path / "lm-1")
     checkpoints.mkdir()
     (tmp_path / "lm-1" / "tune").mkdir()
-    Epoch.claim(tmp_path / "lm-1", newest(tmp_path / "lm-1")).end()
+    FolderLeases(tmp_path / "lm-1").create(Holder.me(epoch=2))
 
     def fail(context: Any, interrupts: Any) -> None:
         raise Interrupted(signal.SIGTERM)

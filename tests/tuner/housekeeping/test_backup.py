@@ -16,9 +16,9 @@ from tuner.errors import StoreError
 from tuner.home import Home
 from tuner.housekeeping import backup as module
 from tuner.housekeeping.backup import back_up, restore
-from tuner.journal.claim import is_running
 from tuner.journal.events import Event, TrialFailed
 from tuner.journal.journal import Journal, read_journal
+from tuner.lease.folder import is_running
 from tuner.tracking.tags import JOURNAL_FILE
 
 

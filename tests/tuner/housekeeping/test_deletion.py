@@ -16,9 +16,9 @@ from tuner.cli import main
 from tuner.errors import JournalInUse, RecordError, TunerError
 from tuner.home import Home
 from tuner.housekeeping.deletion import delete_search, plan_deletion
-from tuner.journal.claim import locked
 from tuner.journal.events import SearchBegun
 from tuner.journal.journal import Journal
+from tuner.lease.folder import locked
 from tuner.space.space import SearchSpace
 from tuner.storage.storage import Storage
 from tuner.tracking.record import Record

@@ -23,7 +23,6 @@ from tuner.cli import main
 from tuner.conductor.outcome import Outcome
 from tuner.home import Home
 from tuner.housekeeping.leftovers import clean, find_leftovers
-from tuner.journal.claim import locked
 from tuner.journal.events import (
     Event,
     Reported,
@@ -34,6 +33,7 @@ from tuner.journal.events import (
     TrialEnded,
 )
 from tuner.journal.journal import Journal
+from tuner.lease.folder import locked
 from tuner.space.space import SearchSpace
 from tuner.tracking.record import Record
 from tuner.tracking.tags import CHECKPOINT_FILE

@@ -20,9 +20,11 @@ from tuner.jobs.followed_search import FollowedSearch
 from tuner.jobs.status import SearchStatus, searches_of
 from tuner.jobs.stop import stop
 from tuner.jobs.submit import free_name
-from tuner.journal.epoch import Holder, StopRequest, newest, request_stop
 from tuner.journal.events import Event, Reported, SessionBegun, SessionEnded, TrialBegun
 from tuner.journal.journal import Journal
+from tuner.lease.folder import newest
+from tuner.lease.holder import Holder
+from tuner.lease.stop_request import StopRequest, request_stop
 
 
 class EventView(SilentView):

@@ -28,10 +28,10 @@ from hypothesis import strategies as st
 from model.engine.report import Report, Status
 from tuner.errors import JournalError, JournalInUse
 from tuner.journal import journal as module
-from tuner.journal.claim import is_running
 from tuner.journal.events import Event, Reported, SessionEnded, TrialFailed
 from tuner.journal.journal import Journal, read_journal
 from tuner.journal.lines import _values, line_of, parse_lines
+from tuner.lease.folder import is_running
 from tuner.tracking.tags import JOURNAL_FILE
 
 FLOATS = st.floats(allow_nan=True, allow_infinity=True)

@@ -12,15 +12,18 @@ from typing import Any
 
 import pytest
 
+from tests.tuner.manual_clock import ManualClock
 from tests.tuner.simulated_search import FACTS
 from tests.tuner.storage.broken import fresh_url, switched
 from tuner.errors import JournalInUse, Replaced, StorageError
 from tuner.home import Home
-from tuner.journal import epoch
 from tuner.journal.events import SearchBegun, SessionEnded
 from tuner.journal.journal import Journal, read_journal
+from tuner.lease.holder import Holder
+from tuner.lease.lease import Wait
 from tuner.space.space import SearchSpace
 from tuner.storage import mirror as module
+from tuner.storage.bucket_leases import BucketLeases
 from tuner.storage.mirror import JournalMirror, mirrored, mirroring, restore
 from tuner.storage.storage import Storage
 from tuner.tracking.tags import JOURNAL_FILE
@@ -30,10 +33,7 @@ from tuner.tracking.tags import JOURNAL_FILE
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_PERIOD_SECONDS", 0.01)
     monkeypatch.setattr(module, "_LONGEST_PAUSE_SECONDS", 0.02)
-    monkeypatch.setattr(module, "_POLL_SECONDS", 0.01)
     monkeypatch.setattr(module, "_END_SECONDS", 0.2)
-    monkeypatch.setattr(module, "_BEAT_SECONDS", 0.02)
-    monkeypatch.setattr(epoch, "PATIENCE_SECONDS", 0.5)
 
 
 @pytest.fixture
@@ -44,17 +44,20 @@ def url() -> str:
 class Driver:
     """A journal with a mirror, in a home of its own."""
 
-    def __init__(self, url: str, home: Path) -> None:
+    def __init__(self, url: str, home: Path, on_wait: Wait) -> None:
         self.waits: list[str] = []
         self.journal = Journal.open(home / "searches" / "lm-1")
         if not self.journal.events:
             self.journal.append(SearchBegun(SearchSpace(name="lm"), "", FACTS))
         storage = Storage(f"{url}/lm-1")
         self.switch = switched(storage)
+
+        def wait(holder: Holder) -> None:
+            self.waits.append(holder.text)
+            on_wait(holder)
+
         try:
-            self.mirror = JournalMirror.begin(
-                storage, self.journal, lambda holder: self.waits.append(holder.text)
-            )
+            self.mirror = JournalMirror.begin(storage, self.journal, wait, ManualClock())
         except BaseException:
             self.journal.close()
             raise
@@ -70,9 +73,8 @@ class Driver:
 
     def killed(self) -> None:
         """End without a word: the thread writes nothing more, and the process is gone."""
-        self.mirror._is_lost = True
-        self.mirror._over.set()
-        self.mirror._thread.join()
+        self.switch.is_down = True
+        self.mirror.end()
         self.journal.close()
 
 
@@ -80,8 +82,8 @@ class Driver:
 def drive(url: str, tmp_path: Path) -> Iterator[Callable[..., Driver]]:
     drivers: list[Driver] = []
 
-    def make(home: str = "one") -> Driver:
-        drivers.append(Driver(url, tmp_path / home))
+    def make(home: str = "one", on_wait: Wait = lambda holder: None) -> Driver:
+        drivers.append(Driver(url, tmp_path / home, on_wait))
         return drivers[-1]
 
     yield make
@@ -188,7 +190,7 @@ def test_driver_that_is_replaced_writes_nothing_more(
 def test_driver_that_is_heard_is_not_replaced(url: str, drive: Callable[..., Driver]) -> None:
     one = drive()
     with pytest.raises(JournalInUse, match=rf"is being run by process {os.getpid()} on"):
-        drive("two")
+        drive("two", lambda holder: one.mirror._lease.refresh())
     one.note(1)
     assert one.journal.may_write()
     assert one.end() is None
@@ -213,8 +215,14 @@ def test_of_two_drivers_that_claim_at_one_time_one_is_refused(
     url: str, drive: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drive()
-    monkeypatch.setattr(module, "_newest", lambda storage: (0, b""))
-    with pytest.raises(JournalInUse, match="is being run by another driver"):
+    newest, looks = BucketLeases.newest, []
+
+    def look(store: BucketLeases) -> Holder | None:
+        looks.append(store)
+        return newest(store) if len(looks) > 1 else None
+
+    monkeypatch.setattr(BucketLeases, "newest", look)
+    with pytest.raises(JournalInUse, match=rf"is being run by process {os.getpid()} on"):
         drive("two")
 
 

@@ -13,9 +13,9 @@ from tuner.driver.view import View, ViewProjection
 from tuner.errors import TunerError
 from tuner.home import Home
 from tuner.jobs.status import SearchStatus, no_search
-from tuner.journal.claim import is_running
 from tuner.journal.follower import Follower
 from tuner.journal.journal import JournalTail
+from tuner.lease.folder import is_running
 from tuner.terminal.live import LiveView, LogView
 
 _POLL_SECONDS = 0.5

@@ -8,7 +8,7 @@ from tuner.commands.output import consoles, print_json
 from tuner.home import Home
 from tuner.jobs.status import SearchStatus
 from tuner.jobs.stop import stop
-from tuner.journal.epoch import Holder
+from tuner.lease.holder import Holder
 
 
 def run_stop(options: argparse.Namespace) -> int:

@@ -1,0 +1,180 @@
+"""Who has a lease, and the one definition of alive, dead and heard.
+
+A process is named by the start of its machine's kernel, the namespace of process ids in which it
+runs (containers share a kernel, and each has ids of its own), its process id, and its start, as a
+process id is given again. Only a process of this kernel and namespace can be looked up:
+
+    dead        it has said that it ended; or it ran here, and is not there any more
+    alive       it runs here
+    unknown     it ran elsewhere: on another machine, before this one was restarted, or in another
+                container. Its heartbeats tell
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import socket
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum, auto
+from functools import cache
+from pathlib import Path
+from typing import Any, Self
+
+import psutil
+
+from tuner.formatting import shown
+
+LONGEST_RECORD = 4096  # in bytes
+# The clocks of two machines may differ by less than this.
+STALE_SECONDS = 60.0
+_LONGEST_TEXT = 255
+# The start of a process is known to the second, as the start of the kernel is.
+_SAME_START_SECONDS = 2.0
+
+
+class Life(Enum):
+    """Whether the process of a lease is there."""
+
+    ALIVE = auto()
+    DEAD = auto()
+    UNKNOWN = auto()
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that has a lease, as its record says.
+
+    Attributes:
+        epoch: number of the lease: 1 for the first driver of a search, 2 for the next, …
+        host: name of its machine; empty if the record does not say it.
+        boot: id of the start of its machine's kernel.
+        namespace: number of its namespace of process ids; 0 where systems have none.
+        pid: its process id; 0 if the record does not say it.
+        started: time at which it started, in seconds since the start of the kernel.
+        since: time at which it claimed the lease, as text.
+        has_ended: True if it has said that it ended.
+        beat: time of its last heartbeat, in seconds since 1970.
+    """
+
+    epoch: int
+    host: str
+    boot: str
+    namespace: int
+    pid: int
+    started: float
+    since: str
+    has_ended: bool
+    beat: float
+
+    @classmethod
+    def me(cls, epoch: int) -> Self:
+        """Return this process as the holder of a lease that it claims now."""
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        return cls(
+            epoch, socket.gethostname(), boot_id(), _namespace(), os.getpid(),
+            _start_of(psutil.Process()), since, has_ended=False, beat=time.time(),
+        )  # fmt: skip
+
+    @classmethod
+    def parse(cls, epoch: int, record: bytes, beat: float | None = None) -> Self:
+        """Read a record, which may be anything: its process was killed as it began to write.
+
+        Args:
+            epoch: number of the lease.
+            record: text of the record.
+            beat: time of the last heartbeat, where the store knows it; else the record says it.
+        """
+        values: Any = None
+        with suppress(ValueError, RecursionError):
+            values = json.loads(record[:LONGEST_RECORD])
+        values = values if isinstance(values, dict) else {}
+
+        def text(key: str) -> str:
+            return str(values.get(key, ""))[:_LONGEST_TEXT]
+
+        def number(key: str) -> float:
+            value = values.get(key)
+            is_number = type(value) in {int, float} and math.isfinite(value)
+            return value if is_number else 0.0
+
+        return cls(
+            epoch, text("host"), text("boot"), int(number("namespace")), int(number("pid")),
+            number("started"), text("since"), bool(values.get("ended")),
+            number("beat") if beat is None else beat,
+        )  # fmt: skip
+
+    @property
+    def record(self) -> bytes:
+        """The record of the lease."""
+        values = {
+            "host": self.host, "boot": self.boot, "namespace": self.namespace, "pid": self.pid,
+            "started": self.started, "since": self.since, "ended": self.has_ended,
+            "beat": self.beat,
+        }  # fmt: skip
+        return json.dumps(values).encode()
+
+    @property
+    def life(self) -> Life:
+        """Whether the process is alive, as far as this process can see."""
+        if self.has_ended:
+            return Life.DEAD
+        if (self.boot, self.namespace) != (boot_id(), _namespace()):
+            return Life.UNKNOWN
+        try:
+            process = psutil.Process(self.pid)
+            is_it = abs(_start_of(process) - self.started) < _SAME_START_SECONDS
+            is_there = is_it and process.status() != psutil.STATUS_ZOMBIE
+        except (psutil.NoSuchProcess, ValueError):  # ValueError: no number of a process
+            return Life.DEAD
+        except psutil.Error:  # of another user
+            return Life.UNKNOWN
+        return Life.ALIVE if is_there else Life.DEAD
+
+    @property
+    def is_me(self) -> bool:
+        """True if it is this process."""
+        return self.pid == os.getpid() and self.life is Life.ALIVE
+
+    @property
+    def is_recent(self) -> bool:
+        """True if it was heard in the last minute."""
+        return time.time() - self.beat < STALE_SECONDS
+
+    @property
+    def runs(self) -> bool:
+        """True if it is alive, or may be and was heard in the last minute."""
+        life = self.life
+        return life is Life.ALIVE or (life is Life.UNKNOWN and self.is_recent)
+
+    @property
+    def text(self) -> str:
+        """Which process of which machine it is: `process 42 on gpu-7, since 2026-11-22 20:15`."""
+        if not self.pid:
+            return "another driver"
+        return f"process {self.pid} on {shown(self.host)}, since {shown(self.since)}"
+
+
+@cache
+def boot_id() -> str:
+    """Return the id of this start of this machine's kernel; the host's name if it has none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return socket.gethostname()
+
+
+def _namespace() -> int:
+    """Return the number of the namespace of process ids in which this process runs."""
+    try:
+        return Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        return 0
+
+
+def _start_of(process: psutil.Process) -> float:
+    # After the start of the kernel: a correction of the machine's date moves both.
+    return float(process.create_time() - psutil.boot_time())
