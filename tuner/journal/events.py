@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import field
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import ConfigDict, Field, PlainSerializer, PlainValidator, TypeAdapter
 from pydantic.dataclasses import dataclass
@@ -325,6 +325,8 @@ Event = (
 )
 
 _ANY = TypeAdapter[Event](Annotated[Event, Field(discriminator="event")])
+# A union writes whole numbers of a nested union as floats (pydantic 2); each kind alone does not.
+_KINDS = {kind: TypeAdapter(kind) for kind in get_args(Event)}
 
 
 def read_event(data: Json) -> Event:
@@ -338,7 +340,7 @@ def read_event(data: Json) -> Event:
 
 def as_json(event: Event) -> Json:
     """Return an event as JSON; its kind comes first, its time last."""
-    values = cast(Json, _ANY.dump_python(event, mode="json"))
+    values = cast(Json, _KINDS[type(event)].dump_python(event, mode="json"))
     kind, time_ms = values.pop("event"), values.pop("time_ms")
     return {"event": kind, **values, "time_ms": time_ms}
 
