@@ -24,7 +24,7 @@ class Subject(StrEnum):
     NODE_LOST = "search.node_lost"
 
 
-class BestSoFar(NamedTuple):
+class NewBest(NamedTuple):
     """A finished trial that is better than all before.
 
     Attributes:
@@ -97,7 +97,7 @@ def message_of_end(search: str, end: SessionEnded, digest: str) -> Message:
     )  # fmt: skip
 
 
-def message_of_best(search: str, best: BestSoFar, time: float, digest: str) -> Message:
+def message_of_best(search: str, best: NewBest, time: float, digest: str) -> Message:
     """Return the message that a finished trial is better than all before.
 
     Args:

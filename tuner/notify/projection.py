@@ -21,8 +21,8 @@ from tuner.journal.fold import Search
 from tuner.journal.follower import Cursor, Follower, Projection, Source
 from tuner.journal.lines import Entry
 from tuner.notify.message import (
-    BestSoFar,
     Message,
+    NewBest,
     message_of_best,
     message_of_end,
     message_of_lost_node,
@@ -45,7 +45,7 @@ class MessageProjection(Projection):
         self.name = receiver.name
         self._search, self._receiver = search, receiver
         self._waiting: deque[Message] = deque()
-        self._best: BestSoFar | None = None
+        self._best: NewBest | None = None
 
     @override
     def take(self, entry: Entry, search: Search, *, is_sent: bool) -> None:
@@ -67,7 +67,7 @@ class MessageProjection(Projection):
                 return message_of_end(name, event, digest)
         return None
 
-    def _new_best(self, event: Reported, search: Search) -> BestSoFar | None:
+    def _new_best(self, event: Reported, search: Search) -> NewBest | None:
         """Return the trial of a report if it is finished, and better than all before."""
         board, before = search.board, self._best
         trial = board.best_finished
@@ -76,7 +76,7 @@ class MessageProjection(Projection):
         value = board.value(trial)
         if (before is not None and before.number == trial.number) or not math.isfinite(value):
             return None
-        self._best = BestSoFar(trial.number, board.metric, value, before and before.value)
+        self._best = NewBest(trial.number, board.metric, value, before and before.value)
         return self._best
 
     @override

@@ -10,18 +10,19 @@ import pytest
 
 from tests.tuner.simulated_search import FACTS, Simulation, outcomes, space_of
 from tuner.cli import main
+from tuner.conductor.board import Board
 from tuner.conductor.conductor import Conductor
 from tuner.conductor.trial import Trial
-from tuner.driver.view import SilentView
+from tuner.driver.view import SilentView, ViewProjection
 from tuner.errors import TunerError
 from tuner.home import Home
 from tuner.jobs import stop as stop_module
-from tuner.jobs.followed_search import FollowedSearch
-from tuner.jobs.status import SearchStatus, searches_of
+from tuner.jobs.status import SearchStatus, TailedSearch, searches_of
 from tuner.jobs.stop import stop
 from tuner.jobs.submit import free_name
-from tuner.journal.events import Event, Reported, SessionBegun, SessionEnded, TrialBegun
-from tuner.journal.journal import Journal
+from tuner.journal.events import Event, Reported, SessionBegun, SessionEnded
+from tuner.journal.follower import Follower
+from tuner.journal.journal import Journal, JournalTail, read_search
 from tuner.lease.folder import newest
 from tuner.lease.holder import Holder
 from tuner.lease.stop_request import StopRequest, request_stop
@@ -32,6 +33,15 @@ class EventView(SilentView):
 
     def __init__(self) -> None:
         self.events: list[tuple[int, str]] = []
+        self.board: Board | None = None
+        self.title = ""
+        self.num_ends = 0
+
+    def begin(self, board: Board, title: str) -> None:
+        self.board, self.title = board, title
+
+    def end(self) -> None:
+        self.num_ends += 1
 
     def event(self, trial: Trial, message: str) -> None:
         self.events.append((trial.number, message))
@@ -61,26 +71,38 @@ def written(home: Home, events: Sequence[Event], name: str = "lm-1") -> Journal:
 def test_search_is_followed_while_its_journal_grows(simulation: Simulation, home: Home) -> None:
     """In pieces of any size, also where a report is read before the trial that it leads to."""
     journal = written(home, ())
-    followed = FollowedSearch(home.search("lm-1"))
-    followed.view = view = EventView()
-    assert not followed.update()
-    assert followed.board is None
-    for number, event in enumerate(simulation.events):
+    tailed = TailedSearch(home.search("lm-1"))
+    tailed.update()
+    assert tailed.search is None
+    for number, event in enumerate([*simulation.events, SessionEnded("finished")]):
         journal.append(event)
         if number % 3 == 0:
-            assert followed.update()
-            begun = sum(isinstance(e, TrialBegun) for e in simulation.events[: number + 1])
-            if followed.board is not None and begun:
-                known = [trial for trial in followed.board.trials.values() if trial.reports]
-                assert len(known) <= begun
-    followed.update()
-    conductor = followed._conductor
-    assert conductor is not None
-    conductor.close()
-    assert outcomes(conductor) == outcomes(simulation.conductor)
-    reports = [event for event in simulation.events if isinstance(event, Reported)]
+            tailed.update()
+            assert tailed.search is not None
+            assert tailed.search.num_events == number + 1
+    tailed.update()
+    assert tailed.search is not None
+    assert outcomes(tailed.search) == outcomes(simulation.conductor)
+    journal.close()
+
+
+def test_each_new_report_is_shown_once(simulation: Simulation, home: Home) -> None:
+    """As `tuner attach` does: what was there before is not, and the view has the trials."""
+    half = len(simulation.events) // 2
+    journal, view = written(home, simulation.events[:half]), EventView()
+    tail = JournalTail(home.search("lm-1"))
+    follower = Follower(ViewProjection(view, "lm-1"), tail, from_now=True).start()
+    follower.flush(10)
+    assert view.board is not None
+    assert (view.title, view.events) == ("lm-1", [])
+    for event in (*simulation.events[half:], SessionEnded("finished")):
+        journal.append(event)
+    assert follower.close(10) is None
+    reports = [event for event in simulation.events[half:] if isinstance(event, Reported)]
     shown = [number for number, text in view.events if text.startswith("report ")]
-    assert shown == [event.number for event in reports], "each report is shown once"
+    assert shown == [event.number for event in reports]
+    assert outcomes(view) == outcomes(simulation.conductor)
+    assert view.num_ends == 1
     journal.close()
 
 
@@ -95,11 +117,10 @@ def test_time_of_a_followed_search_is_that_of_its_events(
         clock[0] += 2
         journal.append(event)
     clock[0] += 3
-    followed = FollowedSearch(home.search("lm-1"))
-    followed.update()
-    board = followed.board
-    assert board is not None
+    search = read_search(home.search("lm-1"))
+    assert search is not None
     begun = next(i for i, e in enumerate(simulation.events) if isinstance(e, SessionBegun))
+    board = search.board
     assert board.seconds == pytest.approx(2 * (20 - begun - 1) + 3)
     assert 0 < board.tokens_per_second < board.tokens / board.seconds * 2
     journal.close()

@@ -18,22 +18,16 @@ from tests.tuner.storage.broken import fresh_url, switched
 from tuner.errors import JournalInUse, Replaced, StorageError
 from tuner.home import Home
 from tuner.journal.events import SearchBegun, SessionEnded
-from tuner.journal.journal import Journal, read_journal
+from tuner.journal.follower import Follower
+from tuner.journal.journal import JOURNAL_FILE, Journal, read_journal
 from tuner.lease.holder import Holder
 from tuner.lease.lease import Wait
 from tuner.space.space import SearchSpace
-from tuner.storage import mirror as module
 from tuner.storage.bucket_leases import BucketLeases
-from tuner.storage.mirror import JournalMirror, mirrored, mirroring, restore
+from tuner.storage.mirror import JournalMirror, mirrored, restore, send_starts
 from tuner.storage.storage import Storage
-from tuner.tracking.tags import JOURNAL_FILE
 
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PERIOD_SECONDS", 0.01)
-    monkeypatch.setattr(module, "_LONGEST_PAUSE_SECONDS", 0.02)
-    monkeypatch.setattr(module, "_END_SECONDS", 0.2)
+_END_SECONDS = 0.2
 
 
 @pytest.fixture
@@ -57,24 +51,28 @@ class Driver:
             on_wait(holder)
 
         try:
-            self.mirror = JournalMirror.begin(storage, self.journal, wait, ManualClock())
+            self.mirror = JournalMirror.claim(storage, self.journal, wait, ManualClock())
         except BaseException:
             self.journal.close()
             raise
+        self.follower = Follower(
+            self.mirror, self.journal.feed(), clock=ManualClock(),
+            may_write=lambda: not self.mirror.lease.is_lost,
+        ).start()  # fmt: skip
 
     def note(self, *numbers: int) -> None:
         for number in numbers:
             self.journal.append(SessionEnded("interrupted", {"number": number}))
 
     def end(self) -> str | None:
-        problem = self.mirror.end()
+        problem = self.follower.close(_END_SECONDS)
         self.journal.close()
         return problem
 
     def killed(self) -> None:
         """End without a word: the thread writes nothing more, and the process is gone."""
         self.switch.is_down = True
-        self.mirror.end()
+        self.follower.close(_END_SECONDS)
         self.journal.close()
 
 
@@ -174,7 +172,7 @@ def test_driver_that_is_replaced_writes_nothing_more(
     until(lambda: not one.journal.may_write())
     with pytest.raises(Replaced, match=rf"process {os.getpid()} on .*, has taken over .* lm-1"):
         one.note(4)
-    assert one.mirror.end() is None
+    assert one.follower.close(_END_SECONDS) is None
     assert data(one) == before
     # even what was under way reaches a folder that nobody reads
     Storage(f"{url}/lm-1").write("journal/0001/00000003.jsonl", b"late\n")
@@ -190,7 +188,7 @@ def test_driver_that_is_replaced_writes_nothing_more(
 def test_driver_that_is_heard_is_not_replaced(url: str, drive: Callable[..., Driver]) -> None:
     one = drive()
     with pytest.raises(JournalInUse, match=rf"is being run by process {os.getpid()} on"):
-        drive("two", lambda holder: one.mirror._lease.refresh())
+        drive("two", lambda holder: one.mirror.lease.refresh())
     one.note(1)
     assert one.journal.may_write()
     assert one.end() is None
@@ -233,38 +231,17 @@ def test_storage_that_is_down_is_said_and_gets_all_later(
     until(lambda: copy_in(url) == data(one))
     one.switch.is_down = True
     one.note(1, 2)
-    until(lambda: one.mirror.problem)
-    assert one.mirror.problem == (
+    until(lambda: one.follower.problem)
+    assert one.follower.problem == (
         f"the storage {url}/lm-1 does not answer: it was switched off; the search goes on, and "
         f"sends what is missing when the storage answers again"
     )
     one.switch.is_down = False
-    until(lambda: one.mirror.problem is None)
+    until(lambda: one.follower.problem is None)
     assert copy_in(url) == data(one)
     one.switch.is_down = True
     one.note(3)
-    assert (one.end() or "").endswith(
-        "off; it lacks the end of the journal, which a resumed search sends"
-    )
-
-
-def test_mirroring_says_what_was_not_sent(url: str, tmp_path: Path) -> None:
-    said: list[str] = []
-    home = Home(tmp_path, "")
-    journal = Journal.open(home.search("lm-1"))
-    arguments: Any = journal, home, FACTS, print, said.append
-    with mirroring(None, *arguments) as mirror:
-        assert mirror is None
-    with mirroring(url, *arguments) as mirror:
-        assert mirror is not None
-        journal.append(SessionEnded("interrupted"))
-    assert said == []
-    with mirroring(url, *arguments) as mirror:
-        assert mirror is not None
-        switched(mirror.storage).is_down = True
-        journal.append(SessionEnded("interrupted"))
-    assert "it was switched off" in said[0]
-    journal.close()
+    assert "it was switched off" in (one.end() or "")
 
 
 def test_segment_that_was_cut_ends_the_journal(url: str, drive: Callable[..., Driver]) -> None:
@@ -292,8 +269,12 @@ def test_weights_to_start_from_are_in_storage(url: str, tmp_path: Path) -> None:
     for name in (f"{'a' * 64}.safetensors", "tokenizer.tokenizer.json", "other.safetensors"):
         (one.starts / name).write_text(name)
     journal = Journal.open(one.search("lm-1"))
-    with mirroring(url, journal, one, facts, lambda holder: None, print):
-        journal.append(SearchBegun(SearchSpace(name="lm"), "", facts))
+    journal.append(SearchBegun(SearchSpace(name="lm"), "", facts))
+    storage = Storage(f"{url}/lm-1")
+    send_starts(storage, one, facts)
+    mirror = JournalMirror.claim(storage, journal, lambda holder: None)
+    mirror.send()
+    mirror.close()
     journal.close()
     restore(url, two, "lm-1", lambda text: None)
     names = sorted(path.name for path in two.starts.iterdir())

@@ -10,7 +10,7 @@ from typing import Any
 
 from model.engine.report import Report, Status
 from tuner.tracking.record import Record
-from tuner.tracking.tracker import Tracker
+Tracker = Any
 
 Open = Callable[..., Tracker]
 ENVIRONMENT = {

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tuner.tracking.tracker import Tracker
 
 from model.checkpoints.warm_start import read_start
 from model.engine.engine import Engine
@@ -22,7 +23,6 @@ from tuner.tracking.artifacts import bring_start
 from tuner.tracking.record import Record
 from tuner.tracking.runs import RunSettings
 from tuner.tracking.tags import Tag
-from tuner.tracking.tracker import Tracker
 from tuner.trained.find_start import WarmStart
 from tuner.trained.warm_start import warm_started
 
