@@ -145,7 +145,7 @@ def test_journal_is_sent_and_restored(
     assert copy_in(url) == data(two)
     storage = Storage(f"{url}/lm-1")
     assert storage.names("journal") == ["0002"]  # it has the lines of the first as well
-    assert [json.loads(storage.read(f"epochs/{n}"))["ended"] for n in ("0001", "0002")] == [
+    assert [json.loads(storage.read(f"epochs/{n}"))["has_ended"] for n in ("0001", "0002")] == [
         True
     ] * 2
 
