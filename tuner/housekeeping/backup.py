@@ -8,7 +8,7 @@ import shutil
 import tarfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -21,6 +21,7 @@ from tuner.errors import StoreError
 from tuner.formats import FORMAT, newer
 from tuner.home import Home
 from tuner.journal.journal import JOURNAL_FILE
+from tuner.lease.holder import Holder
 
 _MANIFEST = "tuner-backup.json"
 _DATABASES = ("mlflow.db",)
@@ -114,7 +115,7 @@ def _add_search(root: Path, folder: Path, archive: tarfile.TarFile) -> None:
             added.add(path)
             relative = path.relative_to(root)
             if path.parent.name == _EPOCHS:
-                _add(archive, str(relative), _ended(path.read_bytes()))
+                _add(archive, str(relative), _ended(path))
             else:
                 gone |= not _add_file(archive, path, relative)
         if not gone:
@@ -135,13 +136,12 @@ def _files(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _ended(text: bytes) -> bytes:
-    """Return the file of an epoch whose driver counts as ended."""
-    try:
-        values = json.loads(text)
-        return json.dumps({**values, "ended": True}).encode()
-    except (ValueError, TypeError):
-        return text
+def _ended(path: Path) -> bytes:
+    """Return a file of a folder of leases; the driver of a lease counts as ended."""
+    record = path.read_bytes()
+    if not path.name.isdigit():
+        return record
+    return replace(Holder.parse(int(path.name), record), has_ended=True).record
 
 
 def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:

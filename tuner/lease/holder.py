@@ -13,12 +13,11 @@ process id is given again. Only a process of this kernel and namespace can be lo
 from __future__ import annotations
 
 import json
-import math
 import os
 import socket
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from enum import Enum, auto
 from functools import cache
 from pathlib import Path
@@ -31,7 +30,6 @@ from tuner.formatting import shown
 LONGEST_RECORD = 4096  # in bytes
 # The clocks of two machines may differ by less than this.
 STALE_SECONDS = 60.0
-_LONGEST_TEXT = 255
 # The start of a process is known to the second, as the start of the kernel is.
 _SAME_START_SECONDS = 2.0
 
@@ -61,22 +59,21 @@ class Holder:
     """
 
     epoch: int
-    host: str
-    boot: str
-    namespace: int
-    pid: int
-    started: float
-    since: str
-    has_ended: bool
-    beat: float
+    host: str = ""
+    boot: str = ""
+    namespace: int = 0
+    pid: int = 0
+    started: float = 0.0
+    since: str = ""
+    has_ended: bool = False
+    beat: float = 0.0
 
     @classmethod
     def me(cls, epoch: int) -> Self:
         """Return this process as the holder of a lease that it claims now."""
-        since = time.strftime("%Y-%m-%d %H:%M:%S")
         return cls(
             epoch, socket.gethostname(), boot_id(), _namespace(), os.getpid(),
-            _start_of(psutil.Process()), since, has_ended=False, beat=time.time(),
+            _start_of(psutil.Process()), time.strftime("%Y-%m-%d %H:%M:%S"), beat=time.time(),
         )  # fmt: skip
 
     @classmethod
@@ -92,30 +89,18 @@ class Holder:
         with suppress(ValueError, RecursionError):
             values = json.loads(record[:LONGEST_RECORD])
         values = values if isinstance(values, dict) else {}
-
-        def text(key: str) -> str:
-            return str(values.get(key, ""))[:_LONGEST_TEXT]
-
-        def number(key: str) -> float:
-            value = values.get(key)
-            is_number = type(value) in {int, float} and math.isfinite(value)
-            return value if is_number else 0.0
-
-        return cls(
-            epoch, text("host"), text("boot"), int(number("namespace")), int(number("pid")),
-            number("started"), text("since"), bool(values.get("ended")),
-            number("beat") if beat is None else beat,
-        )  # fmt: skip
+        if beat is not None:
+            values["beat"] = beat
+        types = {field.name: type(field.default) for field in fields(cls)}
+        known: dict[str, Any] = {
+            key: value for key, value in values.items() if type(value) is types.get(key)
+        }
+        return cls(epoch, **known)
 
     @property
     def record(self) -> bytes:
         """The record of the lease."""
-        values = {
-            "host": self.host, "boot": self.boot, "namespace": self.namespace, "pid": self.pid,
-            "started": self.started, "since": self.since, "ended": self.has_ended,
-            "beat": self.beat,
-        }  # fmt: skip
-        return json.dumps(values).encode()
+        return json.dumps(asdict(self)).encode()
 
     @property
     def life(self) -> Life:
@@ -146,9 +131,8 @@ class Holder:
 
     @property
     def runs(self) -> bool:
-        """True if it is alive, or may be and was heard in the last minute."""
-        life = self.life
-        return life is Life.ALIVE or (life is Life.UNKNOWN and self.is_recent)
+        """True if it is not dead, and was heard in the last minute."""
+        return self.is_recent and self.life is not Life.DEAD
 
     @property
     def text(self) -> str:

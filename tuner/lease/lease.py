@@ -112,11 +112,12 @@ class Lease:
             store: where its leases are recorded.
             search: name of the search.
             on_wait: called again and again while this waits whether a driver is heard; without it,
-                a driver runs if it is alive or was heard in the last minute.
+                a driver that was heard in the last minute is taken for alive.
             clock: clock by which this waits.
             on_replaced: called with the text of the driver that replaces this one, in any thread.
             ends: closed when the lease is released, after other processes are told.
-            is_only: True if this process is known to have no other lease of the search.
+            is_only: True if this process is known to have no other lease of the search: an earlier
+                one may be recorded, as no record can be written to a full disk.
 
         Raises:
             JournalInUse: if another driver runs the search.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import time
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -45,18 +45,19 @@ class Driver:
             self.journal.append(SearchBegun(SearchSpace(name="lm"), "", FACTS))
         storage = Storage(f"{url}/lm-1")
         self.switch = switched(storage)
+        self.clock = ManualClock()
 
         def wait(holder: Holder) -> None:
             self.waits.append(holder.text)
             on_wait(holder)
 
         try:
-            self.mirror = JournalMirror.claim(storage, self.journal, wait, ManualClock())
+            self.mirror = JournalMirror.claim(storage, self.journal, wait, self.clock)
         except BaseException:
             self.journal.close()
             raise
         self.follower = Follower(
-            self.mirror, self.journal.feed(), clock=ManualClock(),
+            self.mirror, self.journal.feed(), clock=self.clock,
             may_write=lambda: not self.mirror.lease.is_lost,
         ).start()  # fmt: skip
 
@@ -89,11 +90,13 @@ def drive(url: str, tmp_path: Path) -> Iterator[Callable[..., Driver]]:
         driver.killed()
 
 
-def until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 10
+def until(driver: Driver, condition: Callable[[], Any]) -> None:
+    """Let the clock of a driver advance until a condition holds."""
     while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+        assert driver.clock.slept < 500
+        driver.clock.sleep(0.5)
+        driver.follower.flush(0.0)
+        threading.Event().wait(0.002)  # other threads run
 
 
 def copy_in(url: str) -> bytes | None:
@@ -115,9 +118,9 @@ def test_journal_is_sent_and_restored(
     url: str, drive: Callable[..., Driver], tmp_path: Path
 ) -> None:
     one = drive()
-    until(lambda: copy_in(url) == data(one))
+    until(one, lambda: copy_in(url) == data(one))
     one.note(1, 2)
-    until(lambda: copy_in(url) == data(one))
+    until(one, lambda: copy_in(url) == data(one))
     one.note(3)
     assert one.end() is None
     assert copy_in(url) == data(one)
@@ -143,7 +146,7 @@ def test_journal_is_sent_and_restored(
     assert copy_in(url) == data(two)
     storage = Storage(f"{url}/lm-1")
     assert storage.names("journal") == ["0002"]  # it has the lines of the first as well
-    assert [json.loads(storage.read(f"epochs/{n}"))["ended"] for n in ("0001", "0002")] == [
+    assert [json.loads(storage.read(f"epochs/{n}"))["has_ended"] for n in ("0001", "0002")] == [
         True
     ] * 2
 
@@ -154,7 +157,7 @@ def test_driver_that_is_replaced_writes_nothing_more(
     """It was cut off, and another went on from the storage; then the storage answers it again."""
     one = drive()
     one.note(1)
-    until(lambda: copy_in(url) == data(one))
+    until(one, lambda: copy_in(url) == data(one))
     one.switch.is_down = True
     one.note(2)
     as_of(url, 1, host="gpu-7", boot="another")
@@ -166,10 +169,10 @@ def test_driver_that_is_replaced_writes_nothing_more(
     assert two.waits
     assert "on gpu-7, since" in two.waits[0]
     two.note(3)
-    until(lambda: copy_in(url) == data(two))
+    until(two, lambda: copy_in(url) == data(two))
     before = data(one)
     one.switch.is_down = False
-    until(lambda: not one.journal.may_write())
+    until(one, lambda: not one.journal.may_write())
     with pytest.raises(Replaced, match=rf"process {os.getpid()} on .*, has taken over .* lm-1"):
         one.note(4)
     assert one.follower.close(_END_SECONDS) is None
@@ -228,16 +231,16 @@ def test_storage_that_is_down_is_said_and_gets_all_later(
     url: str, drive: Callable[..., Driver]
 ) -> None:
     one = drive()
-    until(lambda: copy_in(url) == data(one))
+    until(one, lambda: copy_in(url) == data(one))
     one.switch.is_down = True
     one.note(1, 2)
-    until(lambda: one.follower.problem)
+    until(one, lambda: one.follower.problem)
     assert one.follower.problem == (
         f"the storage {url}/lm-1 does not answer: it was switched off; the search goes on, and "
         f"sends what is missing when the storage answers again"
     )
     one.switch.is_down = False
-    until(lambda: one.follower.problem is None)
+    until(one, lambda: one.follower.problem is None)
     assert copy_in(url) == data(one)
     one.switch.is_down = True
     one.note(3)
