@@ -6,6 +6,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Self
 
 from model.engine.report import Report
@@ -27,7 +28,8 @@ class Board:
     Args:
         objectives: objectives of the search; trials are ranked by the first one.
         num_trials: number of trials that will run.
-        expected_tokens: estimate of the training tokens of the search.
+        expected_tokens: estimate of the training tokens of the search, or a function that makes it
+            when a view asks for the remaining time.
         confirm: number of configurations to confirm, and of seeds for each.
         defaults: `search.defaults`.
         in_flops: True if trials are compared after equal numbers of FLOPs.
@@ -45,7 +47,7 @@ class Board:
         self,
         objectives: Sequence[Objective],
         num_trials: int,
-        expected_tokens: int,
+        expected_tokens: int | Callable[[], int],
         confirm: tuple[int, int] = (0, 0),
         defaults: DefaultsMode = "full",
         *,
@@ -71,7 +73,7 @@ class Board:
     def of(cls, space: SearchSpace, facts: DataFacts) -> Self:
         """Return the board of a search that begins."""
         return cls(
-            space.objectives, num_planned(space), expected_tokens(space, facts)[1],
+            space.objectives, num_planned(space), lambda: expected_tokens(space, facts)[1],
             (space.num_finalists, space.confirm.seeds), space.search.defaults,
             in_flops=space.budget.flops is not None,
         )  # fmt: skip
@@ -243,6 +245,12 @@ class Board:
         """Seconds since the search began."""
         return self.clock() - self.started
 
+    @cached_property
+    def _mean_tokens(self) -> float:
+        """Training tokens of a trial, as far as they are known beforehand."""
+        expected = self._expected_tokens
+        return (expected() if callable(expected) else expected) / self.num_trials
+
     @property
     def seconds_left(self) -> float | None:
         """Estimate of the remaining seconds; None before the rate is known."""
@@ -250,7 +258,7 @@ class Board:
         if rate == 0:
             return None
         over = self.ended + self.paused
-        mean_tokens = self._expected_tokens / self.num_trials
+        mean_tokens = self._mean_tokens
         if len(over) >= max(1, self.num_trials // 3):
             mean_tokens = sum(t.tokens - t.shared_tokens for t in over) / len(over)
         # The first trial and retrainings run to the end of their budgets, and a trial beyond the

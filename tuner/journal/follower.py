@@ -152,6 +152,7 @@ class Follower:
         self._may_write, self._clock = may_write, clock
         self._search: Search | None = None
         self._digest = ""
+        self._waiting: list[Entry] = []
         self._num_taken = self._num_skipped = 0
         self._requested = self._answered = 0  # calls that wait until all is sent
         self._reason: str | None = None
@@ -267,11 +268,13 @@ class Follower:
         return True
 
     def _take(self) -> None:
-        entries = self._source.read()
+        self._waiting += self._source.read()
         if not self._is_begun:
-            self._is_begun, self._num_skipped = True, self._known(entries)
-        for entry in entries:  # `take` must not raise: the source will not give an entry again
+            self._is_begun, self._num_skipped = True, self._known(self._waiting)
+        while self._waiting:
+            entry = self._waiting[0]
             self._search = Search.after(self._search, entry.event)
+            del self._waiting[0]
             self._num_taken, self._digest = self._num_taken + 1, entry.digest
             is_sent = self._num_taken <= self._num_skipped
             self.projection.take(entry, self._search, is_sent=is_sent)

@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tuner.driver.observer import OutboxObserver, SearchObserver, TrackerObserver, ViewObserver
+from tuner.journal.journaled_search import JournaledSearch
+from tuner.notify.outbox import OutboxTail
 
 from model.engine.report import Report, Status
 from tests.tuner.conductor.test_cool_downs import SEARCH, TEXT
@@ -22,17 +25,14 @@ from tuner.conductor.conductor import Conductor
 from tuner.conductor.trial import Trial
 from tuner.driver import driver as driver_module
 from tuner.driver.driver import Driver, SearchHalted
-from tuner.driver.observer import OutboxObserver, SearchObserver, TrackerObserver, ViewObserver
 from tuner.driver.view import SilentView
 from tuner.errors import Replaced
 from tuner.journal.events import SearchBegun, SessionBegun
 from tuner.journal.journal import Journal, read_journal
-from tuner.journal.journaled_search import JournaledSearch
 from tuner.journal.repeat import repeat, restored_decisions
 from tuner.lease.folder import FolderLeases, newest
 from tuner.lease.holder import Holder
 from tuner.lease.stop_request import StopRequest, request_stop
-from tuner.notify.outbox import OutboxTail
 from tuner.tracking.metrics import SystemMetrics
 from tuner.workers.assignment import Assignment
 from tuner.workers.batch import Failure, ReportBatch

@@ -12,14 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.tuner.simulated_search import FACTS
 from tuner.errors import StoreError
 from tuner.home import Home
 from tuner.housekeeping import backup as module
 from tuner.housekeeping.backup import back_up, restore
-from tuner.journal.events import Event, TrialFailed
-from tuner.journal.journal import Journal, read_journal
+from tuner.journal.events import Event, MessageSent, SearchBegun
+from tuner.journal.journal import JOURNAL_FILE, Journal, read_journal
 from tuner.lease.folder import is_running
-from tuner.tracking.tags import JOURNAL_FILE
+from tuner.space.space import SearchSpace
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     """A home with a database, a search, a corpus, and what a backup leaves out."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     home = Home.at(tmp_path / "runs")
-    with closing(sqlite3.connect(home.root / "optuna.db")) as database, database:
+    with closing(sqlite3.connect(home.root / "mlflow.db")) as database, database:
         database.execute("CREATE TABLE draws (value INTEGER)")
         database.execute("INSERT INTO draws VALUES (7)")
     for path in ("corpora/c1/train.bin", "artifacts/r1/artifacts/spec.json"):
@@ -36,7 +37,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     (home.root / "corpora" / ".c1.lock").write_text("")
     (home.root / "artifacts" / "link").symlink_to("/etc/passwd")
     with closing(Journal.open(home.search("lm-1"))) as journal:
-        journal.append(TrialFailed(0, "boom"))
+        journal.append(SearchBegun(SearchSpace(name="lm"), "", FACTS))
     return home
 
 
@@ -54,10 +55,10 @@ def test_restored_home_has_all_files_but_locks_and_links(
     found = restore(tmp_path / name, root)
     assert (found.home, found.searches) == (str(home.root), ("lm-1",))
     assert (found.files, found.bytes) == (made.files, made.bytes)
-    with closing(sqlite3.connect(root / "optuna.db")) as database:
+    with closing(sqlite3.connect(root / "mlflow.db")) as database:
         assert database.execute("SELECT value FROM draws").fetchall() == [(7,)]
     assert sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file()) == [
-        "artifacts/r1/artifacts/spec.json", "corpora/c1/train.bin", "format", "optuna.db",
+        "artifacts/r1/artifacts/spec.json", "corpora/c1/train.bin", "format", "mlflow.db",
         "searches/lm-1/epochs/0001", f"searches/lm-1/{JOURNAL_FILE}",
     ]  # fmt: skip
     assert events(root) == events(home.root)
@@ -67,7 +68,7 @@ def test_restored_home_has_all_files_but_locks_and_links(
 def test_backup_of_a_running_search_can_go_on_at_once(home: Home, tmp_path: Path) -> None:
     """The journal is cut at a complete line, and the driver that goes on counts as ended."""
     with closing(Journal.open(home.search("lm-1"))) as journal:
-        journal.append(TrialFailed(1, "boom"))
+        journal.append(MessageSent("boom"))
         with (home.search("lm-1") / JOURNAL_FILE).open("ab") as file:
             file.write(b'{"event": "fai')
         back_up(home, tmp_path / "b.tar")
@@ -93,7 +94,7 @@ def test_state_that_goes_meanwhile_is_replaced_by_the_next(
             path.unlink()
             (folder / "states" / "20.safetensors").write_text("new")
             with closing(Journal.open(folder)) as journal:
-                journal.append(TrialFailed(1, "later"))
+                journal.append(MessageSent("later"))
         return add(archive, path, relative)
 
     monkeypatch.setattr(module, "_add_file", adding)

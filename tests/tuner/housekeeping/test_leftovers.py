@@ -20,7 +20,7 @@ from tests.conftest import MakeSpec
 from tests.tuner.simulated_search import FACTS
 from tests.tuner.tracking.recorded import ENVIRONMENT, Open
 from tuner.cli import main
-from tuner.conductor.outcome import Outcome
+from tuner.conductor.outcome import FINISHED
 from tuner.home import Home
 from tuner.housekeeping.leftovers import clean, find_leftovers
 from tuner.journal.events import (
@@ -30,10 +30,10 @@ from tuner.journal.events import (
     SessionBegun,
     SessionEnded,
     TrialBegun,
-    TrialEnded,
 )
 from tuner.journal.journal import Journal
 from tuner.lease.folder import locked
+from tuner.schedulers.scheduler import Decision
 from tuner.space.space import SearchSpace
 from tuner.tracking.record import Record
 from tuner.tracking.tags import CHECKPOINT_FILE
@@ -228,9 +228,8 @@ def finished(make_spec: MakeSpec, kept: Sequence[int] = (0,)) -> list[Event]:
     return [
         SessionBegun(ENVIRONMENT, 1, in_order=True),
         TrialBegun(0, {}, make_spec()),
-        Reported(0, report),
-        TrialEnded(0, Outcome.parse("finished")),
-        SessionEnded("finished", best=0, kept=kept),
+        Reported(0, report, Decision.STOP, FINISHED),
+        SessionEnded("finished", best=0, kept=tuple(kept)),
     ]
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tuner.journal.journaled_search import JournaledSearch
 
 from model.engine.report import Report, Status
 from tests.conftest import MakeSpec
@@ -22,7 +23,6 @@ from tuner.journal.events import (
     TrialEnded,
     TrialFailed,
 )
-from tuner.journal.journaled_search import JournaledSearch
 from tuner.space.space import SearchSpace
 
 

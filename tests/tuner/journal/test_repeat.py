@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tuner.journal.journaled_search import environment_changes
 
 from tests.tuner.simulated_search import FACTS, SPACE, Simulation, space_of
 from tuner.conductor.clock import CLOCKS
@@ -10,7 +11,6 @@ from tuner.conductor.conductor import Conductor
 from tuner.errors import TunerError
 from tuner.journal.edit import changes, check_edit, edited, kept_overrides
 from tuner.journal.events import Reported, SearchBegun, SessionBegun
-from tuner.journal.journaled_search import environment_changes
 from tuner.journal.repeat import repeat, restored_decisions
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import read_space
