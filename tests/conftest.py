@@ -32,7 +32,7 @@ _LONGEST = (
     "test_search_replay.py", "test_faults.py", "test_mlflow.py", "test_take_away.py",
     "test_cluster.py", "test_docs.py", "test_bench_gpu.py", "test_examples.py", "test_jobs.py",
     "test_shared_machine.py", "test_worker_faults.py", "test_stack.py", "test_bench_makespan.py",
-    "test_transfer.py", "test_old_home.py", "test_bench_speed.py", "test_finetune.py",
+    "test_transfer.py", "test_bench_speed.py", "test_finetune.py",
     "test_seq2seq.py", "test_budgets.py", "test_spaces.py", "test_bench_scaling.py",
     # none of these starts Ray
     "test_law.py", "test_compiled.py", "test_engine.py", "test_tracker_faults.py",
@@ -42,7 +42,10 @@ _LONGEST = (
 
 
 # files that share the search of `e2e.conftest.searched`: one worker has them, and trains it once
-_ONE_SEARCH = {"test_search_replay.py", "test_faults.py", "test_mlflow.py", "test_take_away.py"}
+_ONE_SEARCH = {
+    "test_search_replay.py", "test_faults.py", "test_mlflow.py", "test_take_away.py",
+    "test_record_mutations.py", "test_hostile_home.py",
+}  # fmt: skip
 
 
 class _FileScheduling(LoadScopeScheduling):  # type: ignore[misc]

@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Workplace, make_workplace
-from tuner.journal.events import Reported, TrialBegun
+from tuner.journal.events import NodeLost, Reported, TrialBegun
 from tuner.journal.journal import read_journal
-from tuner.notify.outbox import OutboxTail
 
 pytestmark = pytest.mark.slow
 
@@ -69,8 +68,8 @@ def test_search_on_a_cluster_gives_the_bits_of_a_local_one(place: Workplace, clu
         _, rest = run.communicate(timeout=300)
     assert run.returncode == 0, rest
     assert any("died and restarts" in line for line in lines)
-    noted = [*OutboxTail(place.home / "searches" / "storm").read()]
-    assert [entry["lost"] for entry in noted] == [node.node_id]
+    events = read_journal(place.home / "searches" / "storm")
+    assert [e.node_id for e in events if isinstance(e, NodeLost)] == [node.node_id]
     trials = trained(place.home, "storm")
     assert len(trials) == 6
     assert trials == trained(place.home, "calm")

@@ -23,11 +23,10 @@ from tests.e2e.conftest import Workplace, make_workplace
 from tests.e2e.s3_server import BUCKET, S3Server, S3Workplace
 from tests.e2e.test_faults import descendants
 from tuner.journal.events import Reported, SessionEnded, TrialBegun
-from tuner.journal.journal import read_journal
+from tuner.journal.journal import JOURNAL_FILE, read_journal
 from tuner.storage.mirror import mirrored
 from tuner.storage.storage import Storage
 from tuner.tracking.record import Record
-from tuner.tracking.tags import JOURNAL_FILE
 
 pytestmark = pytest.mark.slow
 

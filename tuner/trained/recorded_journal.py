@@ -29,12 +29,12 @@ def recorded_search(record: Record, search: SearchRecord, home: Home) -> Search:
     if not entries or (digest is not None and digest not in {entry.digest for entry in entries}):
         # a journal that does not begin like the recorded one is of another search of this name
         entries = _copy(record, search) or entries
+        if not entries:
+            raise RecordError(
+                f"the journal of {search.name} is neither in {home.root} nor recorded; run 'tuner "
+                f"sync {search.name}' where it was searched"
+            )
         check_digest(search.name, entries, digest)
-    if not entries:
-        raise RecordError(
-            f"the journal of {search.name} is neither in {home.root} nor recorded; run 'tuner "
-            f"sync {search.name}' where it was searched"
-        )
     return Search.of_name((entry.event for entry in entries), search.name)
 
 

@@ -1,9 +1,7 @@
 """A search that is read back is the search that was conducted."""
 
-import json
 import math
 import shutil
-import zlib
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +11,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from tests.tuner.journal_text import chained, events_of
 from tests.tuner.simulated_search import FACTS, Simulation, space_of
 from tuner.conductor.conductor import Conductor
 from tuner.errors import RecordError, TunerError
@@ -168,13 +167,10 @@ def test_journal_of_another_version_is_refused(tmp_path: Path) -> None:
     home = Home(tmp_path, "sqlite://")
     written(home.search("lm-1"), conducted(tmp_path, "asha"), 10)
     path = home.search("lm-1") / "journal.jsonl"
-    lines = path.read_bytes().splitlines(keepends=True)
-    values = json.loads(lines[2])
-    assert values["event"] == "trial"
-    del values["draw"], values["crc"]
-    text = json.dumps(values, separators=(",", ":")).encode()[:-1]
-    line = b'%s,"crc":"%08x"}\n' % (text, zlib.crc32(text))
-    path.write_bytes(b"".join([*lines[:2], line, *lines[3:]]))
+    events = events_of(path)
+    assert events[2]["event"] == "trial"
+    del events[2]["draw"]
+    path.write_bytes(chained(events))
     with pytest.raises(TunerError, match="written by another version of tuner, or edited"):
         recorded_search(cast(Any, Unrecorded()), SEARCH, home)
 
