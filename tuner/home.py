@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import mkdtemp
 
+from model.files import open_regular
 from tuner.artifact_locations import (
     check_locations,
     copy_database,
@@ -247,12 +248,15 @@ class Home:
         """Return the path of what the drivers of a submitted search have printed."""
         return self.root / "logs" / f"{check_name(name)}.log"
 
+    def open_log(self, name: str, flags: int = os.O_RDONLY) -> int:
+        """Open the log of a search, as `open_regular` does, and return its descriptor."""
+        return open_regular(self.log(name), flags, below=self.root)
+
 
 def is_locked(path: Path) -> bool:
     """Return True if a process holds the lock of a file; False if it cannot be opened."""
     try:
-        # In the home of somebody else it may be a link, or a pipe, which would wait for a writer.
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        handle = open_regular(path)
     except OSError:
         return False
     try:

@@ -14,7 +14,7 @@ import torch
 from model import files
 from model.checkpoints import checkpoint
 from model.export.folder import write_folder
-from model.files import hidden_name, replacing
+from model.files import NotRegular, hidden_name, open_regular, replacing
 from model.tokenizer import formats
 
 
@@ -39,6 +39,28 @@ def test_file_is_replaced_at_the_end_or_not_at_all(tmp_path: Path) -> None:
         assert path.read_bytes() == b"old"
     assert path.read_bytes() == b"new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_WRONLY | os.O_APPEND | os.O_CREAT])
+def test_only_regular_files_are_opened(tmp_path: Path, flags: int) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").write_text("mine")
+    (tmp_path / "file").symlink_to(tmp_path / "folder" / "file")
+    (tmp_path / "linked").symlink_to(tmp_path / "folder")
+    os.mkfifo(tmp_path / "pipe")
+    os.close(open_regular(tmp_path / "folder" / "file", flags))
+    os.close(open_regular(tmp_path / "linked" / "file", flags))
+    os.close(open_regular(tmp_path / "folder" / "file", flags, below=tmp_path))
+    for name in ("file", "pipe", "folder", "/dev/zero"):
+        with pytest.raises(NotRegular, match=f"{name} is (a link|no regular file)"):
+            open_regular(tmp_path / name, flags)
+    with pytest.raises(NotRegular, match="linked is a link or no folder"):
+        open_regular(tmp_path / "linked" / "file", flags, below=tmp_path)
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - of this process, in one call
+    for _ in range(10):
+        with pytest.raises(NotRegular):
+            open_regular(tmp_path / "linked" / "file", flags, below=tmp_path)
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
 
 
 def test_names_differ(tmp_path: Path) -> None:

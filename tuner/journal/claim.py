@@ -13,23 +13,20 @@ also holds where locks do not work. Who comes second is refused, and told who ca
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
-import stat
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
-from model.files import hidden_name
+from model.files import NotRegular, hidden_name, open_regular
 from tuner import leaving
 from tuner.errors import JournalError, JournalInUse
 from tuner.home import is_locked
 from tuner.journal.epoch import Epoch, Holder, Wait, is_heard, newest
 
-LINK = "is a link, which tuner does not follow; replace it by what it leads to"
 _LOCK = "lock"
 _LOCK_ATTEMPTS, _LOCK_SECONDS = 3, 0.05
 
@@ -120,15 +117,9 @@ def open_file(path: Path, flags: int) -> int:
         JournalError: if the path is a link, or no regular file.
     """
     try:
-        handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise JournalError(f"{path} {LINK}") from error
-        raise
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise JournalError(f"{path} is no regular file; delete it")
-    return handle
+        return open_regular(path, flags)
+    except NotRegular as error:
+        raise JournalError(str(error)) from error
 
 
 def _check_free(

@@ -24,9 +24,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
-from model.files import replacing
+from model.files import LINK, replacing
 from tuner.errors import JournalError, Replaced
-from tuner.journal.claim import LINK, Claim, open_file
+from tuner.journal.claim import Claim, open_file
 from tuner.journal.epoch import StopRequest, Wait
 from tuner.journal.events import Event
 from tuner.journal.lines import digest_with, line_of, link_to, parse_lines

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +22,7 @@ from tuner.jobs import stop as stop_module
 from tuner.jobs.followed_search import FollowedSearch
 from tuner.jobs.status import SearchStatus, searches_of
 from tuner.jobs.stop import stop
-from tuner.jobs.submit import free_name
+from tuner.jobs.submit import _LOGGED, free_name
 from tuner.journal.epoch import Holder, StopRequest, newest, request_stop
 from tuner.journal.events import Event, Reported, SessionBegun, SessionEnded, TrialBegun
 from tuner.journal.journal import Journal
@@ -202,6 +205,53 @@ def test_submitted_search_gets_a_new_name(home: Home, make: Callable[[Home, str]
     path.parent.mkdir(parents=True)
     path.touch()
     assert free_name("lm", home) == "lm-2"
+
+
+@pytest.mark.parametrize("command", ["submit", "logs"])
+@pytest.mark.parametrize("strange", ["file", "folder", "pipe", "no file"])
+def test_log_is_never_a_link_or_a_pipe(
+    home: Home,
+    tmp_path: Path,
+    command: str,
+    strange: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a driver was started"))
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim" / "mine").write_text("mine")
+    home.search("lm-1").mkdir(parents=True)
+    log = home.log("lm-1")
+    if strange == "folder":
+        log.parent.symlink_to(tmp_path / "victim")
+        (log.parent / "lm-1.log").write_text("mine")
+    else:
+        log.parent.mkdir()
+    if strange == "file":
+        log.symlink_to(tmp_path / "victim" / "mine")
+    elif strange == "pipe":
+        os.mkfifo(log)
+    elif strange == "no file":
+        log.mkdir()
+    names = sorted(path.name for path in (tmp_path / "victim").iterdir())
+    arguments = ["submit", "--resume"] if command == "submit" else ["logs"]
+    assert main([*arguments, "lm-1", "--home", str(home.root)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "is a link" in line or "is no regular file" in line
+    assert sorted(path.name for path in (tmp_path / "victim").iterdir()) == names
+    assert {path.read_text() for path in (tmp_path / "victim").iterdir()} == {"mine"}
+
+
+def test_job_of_ray_writes_to_the_log(home: Home, tmp_path: Path) -> None:
+    (home.root / "logs").mkdir(parents=True)
+    command = [sys.executable, "-c", _LOGGED, str(home.root), "lm-1"]
+    command += ["/bin/sh", "-c", "echo out; echo err >&2; exit 3"]
+    assert subprocess.run(command, check=False).returncode == 3
+    assert home.log("lm-1").read_text() == "out\nerr\n"
+    home.log("lm-1").unlink()
+    home.log("lm-1").symlink_to(tmp_path / "victim")
+    assert subprocess.run(command, check=False, capture_output=True).returncode == 1
+    assert not (tmp_path / "victim").exists()
 
 
 @pytest.mark.parametrize(
