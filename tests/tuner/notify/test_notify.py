@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -37,10 +38,11 @@ KEY = "whsec_" + base64.b64encode(b"a key of thirty-two bytes or so.").decode()
 
 
 class Server:
-    """A server that answers with given statuses, then with 204."""
+    """A server that answers with given statuses, then with 204; perhaps with a location."""
 
     def __init__(self) -> None:
         self.statuses: list[int] = []
+        self.location = ""
         self.got: list[tuple[dict[str, str], bytes]] = []
         receiver = self
 
@@ -49,6 +51,13 @@ class Server:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 receiver.got.append(({k.lower(): v for k, v in self.headers.items()}, body))
                 self.send_response(receiver.statuses.pop(0) if receiver.statuses else 204)
+                if receiver.location:
+                    self.send_header("location", receiver.location)
+                self.end_headers()
+
+            def do_GET(self) -> None:
+                receiver.got.append(({"method": "GET"}, b""))
+                self.send_response(200)
                 self.end_headers()
 
             def log_message(self, *arguments: Any) -> None:
@@ -179,7 +188,7 @@ def test_dead_receiver_holds_nothing_up(
         journal.append(SessionEnded("failed"))
     assert time.monotonic() - begun < 30
     (line,) = said
-    assert line.startswith("not delivered: http://127.0.0.1/…: ")
+    assert line.startswith("not delivered: http://127.0.0.1:1/…: ")
     assert "'tuner sync lm-1' tries again" in line
     assert "S3CRET" not in line
 
@@ -252,10 +261,57 @@ def test_bad_url_and_secret_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_pat
     with pytest.raises(TunerError, match=f"{SECRET} is no secret"):
         receivers_of(["https://a.example"])
     monkeypatch.delenv(SECRET)
-    (unreachable,) = receivers_of(["http://a.example:99999/x"]) or [None]
-    assert unreachable is not None
-    with pytest.raises(NotDelivered):
-        unreachable.send(module.message_of_stall("lm-1", 60.0, 0.0, "d"))
+    for url in ("http://[::1", "http://a.example:99999/x", "https://", "http://S3CRET@/x"):
+        with pytest.raises(TunerError, match=r"--notify https?:… is no URL: ") as caught:
+            receivers_of([url])
+        assert "\n" not in str(caught.value)
+        assert "S3CRET" not in str(caught.value)
+
+
+MESSAGE = module.message_of_stall("lm-1", 60.0, 0.0, "d")
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirect_is_no_delivery_and_is_not_followed(receiver: Server, status: int) -> None:
+    """The message was lost in a GET without a body, to whatever host the receiver named."""
+    receiver.statuses, receiver.location = [status], receiver.url.replace("hook", "metadata")
+    (webhook,) = receivers_of([receiver.url])
+    with pytest.raises(NotDelivered, match=f"it answers {status} .*, and redirects are not follo"):
+        webhook.send(MESSAGE)
+    ((headers, _),) = receiver.got
+    assert "method" not in headers
+
+
+def test_user_and_password_of_a_url_are_a_login(receiver: Server) -> None:
+    (webhook,) = receivers_of([receiver.url.replace("http://", "http://me:S3%40CRET@")])
+    webhook.send(MESSAGE)
+    ((headers, _),) = receiver.got
+    assert headers["authorization"] == f"Basic {base64.b64encode(b'me:S3@CRET').decode()}"
+    assert "me" not in headers["host"]
+    assert webhook.name == f"http://{headers['host']}/…"
+
+
+def test_answer_that_is_not_http_is_no_delivery() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+        def answer() -> None:
+            taken, _ = server.accept()
+            with taken:
+                taken.recv(65536)
+                taken.sendall(b"nonsense\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        (webhook,) = receivers_of([f"http://127.0.0.1:{port}/"])
+        with pytest.raises(NotDelivered):
+            webhook.send(MESSAGE)
+        thread.join(20)
+
+
+def test_name_of_a_receiver_shows_no_secret_of_apprise() -> None:
+    (slack,) = receivers_of(["slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ/#general"])
+    assert slack.name == "slack:…"
 
 
 def test_apprise_delivers(receiver: Server, journal: Journal) -> None:
