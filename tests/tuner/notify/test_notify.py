@@ -43,11 +43,14 @@ class Server:
     def __init__(self) -> None:
         self.statuses: list[int] = []
         self.location = ""
+        self.awake = threading.Event()
+        self.awake.set()
         self.got: list[tuple[dict[str, str], bytes]] = []
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
+                receiver.awake.wait()
                 body = self.rfile.read(int(self.headers["content-length"]))
                 receiver.got.append(({k.lower(): v for k, v in self.headers.items()}, body))
                 self.send_response(receiver.statuses.pop(0) if receiver.statuses else 204)
@@ -307,6 +310,27 @@ def test_answer_that_is_not_http_is_no_delivery() -> None:
         with pytest.raises(NotDelivered):
             webhook.send(MESSAGE)
         thread.join(20)
+
+
+def test_receiver_that_hangs_delays_no_other(receiver: Server, journal: Journal) -> None:
+    """The message comes once, when the receiver wakes, though its answer came late."""
+    slow = Server()
+    slow.awake.clear()
+    try:
+        folder, receivers = journal.path.parent, receivers_of([slow.url, receiver.url])
+        notifier = Notifier(folder, receivers)
+        wait_for(lambda: len(outbox(journal)) == 2)
+        begun = time.monotonic()
+        journal.append(SessionEnded("finished"))
+        wait_for(lambda: len(receiver.got) == 1)
+        assert time.monotonic() - begun < 5
+        slow.awake.set()
+        wait_for(lambda: len(slow.got) == 1)
+        assert notifier.close() is None
+        assert len(slow.got) == 1
+    finally:
+        slow.awake.set()
+        slow.close()
 
 
 def test_name_of_a_receiver_shows_no_secret_of_apprise() -> None:
