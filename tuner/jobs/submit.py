@@ -21,6 +21,7 @@ from tuner.home import Home
 from tuner.journal.claim import is_running
 from tuner.journal.epoch import newest
 from tuner.journal.journaled_search import begun_search
+from tuner.notify.receivers import environment_of
 
 _POLL_SECONDS = 0.2
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT
@@ -94,28 +95,32 @@ def free_name(space: str, home: Home) -> str:
     raise AssertionError("names never end")
 
 
-def submit(name: str, home: Home, arguments: Sequence[str]) -> Submission:
+def submit(name: str, home: Home, arguments: Sequence[str], urls: Sequence[str] = ()) -> Submission:
     """Start `tuner search` as a process of its own, in a session of its own.
 
     Args:
         name: name of the search.
         home: home of the search.
-        arguments: arguments of `tuner search` but for the home.
+        arguments: arguments of `tuner search` but for the home and the URLs.
+        urls: who gets messages; handed over out of sight of other users.
 
     Raises:
         TunerError: if another process runs the search, or its log cannot be written.
     """
     command = _command(name, home, arguments)
     log, start = _begun_log(name, home)
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", **environment_of(urls)}
     with os.fdopen(log, "ab") as file:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
-            start_new_session=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            start_new_session=True, env=environment,
         )  # fmt: skip
     return Submission(name, home, f"process {process.pid}", process.poll, start)
 
 
-def submit_to_ray(name: str, home: Home, arguments: Sequence[str], address: str) -> Submission:
+def submit_to_ray(
+    name: str, home: Home, arguments: Sequence[str], address: str, urls: Sequence[str] = ()
+) -> Submission:
     """Start `tuner search` as a job of a Ray cluster, on its head, with `--address auto`.
 
     The cluster must see the home, this folder and this Python at the same paths.
@@ -123,8 +128,10 @@ def submit_to_ray(name: str, home: Home, arguments: Sequence[str], address: str)
     Args:
         name: name of the search.
         home: home of the search.
-        arguments: arguments of `tuner search` but for the home; the last --address counts.
+        arguments: arguments of `tuner search` but for the home and the URLs; the last --address
+            counts.
         address: address of the cluster's dashboard, as http://HOST:8265.
+        urls: who gets messages; whoever may use the dashboard sees them.
 
     Raises:
         TunerError: as `submit`; or if the cluster does not answer, or refuses.
@@ -148,6 +155,7 @@ def submit_to_ray(name: str, home: Home, arguments: Sequence[str], address: str)
             entrypoint=f"cd {where} && exec {line} </dev/null",
             submission_id=f"{name}-{attempt}",
             metadata={"tuner.search": name},
+            runtime_env={"env_vars": environment_of(urls)},
         )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise TunerError(

@@ -27,6 +27,7 @@ from tuner.errors import TunerError
 from tuner.notify.message import Message
 
 SECRET = "TUNER_WEBHOOK_SECRET"  # environment variable
+URLS = "TUNER_NOTIFY"  # environment variable: URLs, apart by white space
 _PREFIX = "whsec_"
 _HTTP = ("http", "https")
 _TIMEOUT_SECONDS = 10.0
@@ -181,7 +182,7 @@ class PromptReceiver(Receiver):
 
 
 def receivers_of(urls: Sequence[str]) -> list[Receiver]:
-    """Return the receivers of a command line, and those of the user's file.
+    """Return the receivers of a command line, of the environment, and of the user's file.
 
     Args:
         urls: values of --notify.
@@ -196,7 +197,7 @@ def receivers_of(urls: Sequence[str]) -> list[Receiver]:
             if url.partition("://")[0].lower() in _HTTP
             else AppriseReceiver(url)
         )
-        for url in dict.fromkeys([*urls, *_urls_of_file()])
+        for url in dict.fromkeys([*urls, *_urls_of_environment(), *_urls_of_file()])
     ]
 
 
@@ -204,6 +205,19 @@ def notify_file() -> Path:
     """Return the path of the user's file: notify.yaml in the folder of configurations."""
     folder = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
     return Path(folder, "tuner", "notify.yaml")
+
+
+def environment_of(urls: Sequence[str]) -> dict[str, str]:
+    """Return variables with which another process has these receivers, and those of this one.
+
+    Its command line could be read by every user of the machine, and URLs hold tokens.
+    """
+    every = [*_urls_of_environment(), *urls]
+    return {URLS: " ".join(every)} if every else {}
+
+
+def _urls_of_environment() -> list[str]:
+    return os.environ.get(URLS, "").split()
 
 
 def _urls_of_file() -> list[str]:

@@ -26,6 +26,7 @@ from tuner.jobs.submit import _LOGGED, free_name
 from tuner.journal.epoch import Holder, StopRequest, newest, request_stop
 from tuner.journal.events import Event, Reported, SessionBegun, SessionEnded, TrialBegun
 from tuner.journal.journal import Journal
+from tuner.notify.receivers import URLS, receivers_of
 
 
 class EventView(SilentView):
@@ -240,6 +241,37 @@ def test_log_is_never_a_link_or_a_pipe(
     assert "is a link" in line or "is no regular file" in line
     assert sorted(path.name for path in (tmp_path / "victim").iterdir()) == names
     assert {path.read_text() for path in (tmp_path / "victim").iterdir()} == {"mine"}
+
+
+def test_urls_of_receivers_stay_off_the_command_line(
+    home: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Every user of the machine can read the command lines of all processes."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv(URLS, "https://a.example/S3CRET")
+    started: list[tuple[Sequence[str], dict[str, str]]] = []
+
+    class Process:
+        pid = 7
+
+        def __init__(self, command: Sequence[str], *, env: dict[str, str], **_: object) -> None:
+            started.append((command, env))
+
+        def poll(self) -> int:
+            return 0
+
+    monkeypatch.setattr(subprocess, "Popen", Process)
+    home.search("lm-1").mkdir(parents=True)
+    arguments = ["--notify", "https://b.example/S3CRET", "--not=https://c.example/S3CRET"]
+    arguments = ["--resume", "lm-1", *arguments, "--quiet", "--home", str(home.root)]
+    assert main(["submit", *arguments]) == 0
+    ((command, environment),) = started
+    assert "S3CRET" not in " ".join(command)
+    assert command[3:7] == ["search", "--resume", "lm-1", "--quiet"]
+    assert environment[URLS].split() == [f"https://{x}.example/S3CRET" for x in "abc"]
+    monkeypatch.setenv(URLS, environment[URLS])
+    names = [receiver.name for receiver in receivers_of(())]
+    assert names == [f"https://{x}.example/…" for x in "abc"]
 
 
 def test_job_of_ray_writes_to_the_log(home: Home, tmp_path: Path) -> None:
