@@ -25,7 +25,7 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
     ),
     "tuner": (
         "leaving", "control_characters", "secrets", "errors", "formatting", "formats", "markdown",
-        "names",
+        "names", "private_folder",
         "artifact_locations", "home", "space", "space_file", "samplers", "schedulers",
         "conductor", "tracking", "journal", "storage", "results", "trained", "report", "transfer",
         "scaling", "publish", "served", "notify", "workers", "driver", "jobs", "housekeeping",
