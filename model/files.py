@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import stat
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -63,6 +65,23 @@ def open_regular(path: Path, flags: int = os.O_RDONLY, *, below: Path | None = N
     return handle
 
 
+def read_regular(path: Path, most: int = 1 << 28) -> bytes:
+    """Return the bytes of a regular file, which `open_regular` opens.
+
+    Args:
+        path: path of the file.
+        most: number of bytes that a sound file has at most.
+
+    Raises:
+        NotRegular, OSError: as `open_regular`, or if the file is larger.
+    """
+    with os.fdopen(open_regular(path), "rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"has more than {most:,} bytes", str(path))
+    return data
+
+
 def _open_below(folder: Path, parts: tuple[str, ...], flags: int) -> int:
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -86,14 +105,60 @@ def hidden_name(path: Path) -> Path:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Open a new file that replaces the file at a path when the block ends without an error."""
+def replacing(path: Path, *, mode: int = 0o666, durable: bool = False) -> Iterator[IO[bytes]]:
+    """Open a new file that replaces the file at a path when the block ends without an error.
+
+    Args:
+        path: path of the file; a link there is replaced, not followed.
+        mode: permissions of the file, less those that the umask takes.
+        durable: True to return only when the disk has it, also after a power failure.
+
+    Raises:
+        OSError: if it cannot be written, as on a full disk; the path then has what it had.
+    """
     temporary = hidden_name(path)
-    opened = temporary.open("xb")
+    opened = open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode))
     try:
         with opened as file:
             yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    if durable:
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names of a folder survive a power failure, on systems that can sync folders."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def unfinished(folder: Path, name: str = "", seconds: float = 3600.0) -> list[Path]:
+    """Return the hidden files and folders that killed processes left in a folder, in order.
+
+    Args:
+        folder: the folder.
+        name: what they were to become; empty for anything.
+        seconds: time since which nothing was written to them: a process may live until then.
+    """
+    hidden = re.compile(rf"\.{re.escape(name) or '.+'}\.[0-9a-f]{{8}}")
+    with suppress(OSError):
+        found = [path for path in sorted(folder.iterdir()) if hidden.fullmatch(path.name)]
+        return [path for path in found if time.time() - _newest(path) > seconds]
+    return []
+
+
+def _newest(path: Path) -> float:
+    """Return when something was last written to a file, or to a folder and what is in it."""
+    is_folder = path.is_dir() and not path.is_symlink()
+    paths = (path, *path.rglob("*")) if is_folder else (path,)
+    return max(float(each.lstat().st_mtime) for each in paths)

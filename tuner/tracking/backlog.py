@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from model.files import replacing
+from model.files import read_regular, replacing
 from tuner.tracking.runs import RunStart, TimedReport
 
 _FILE = "unsynced"
@@ -59,7 +59,7 @@ def note_unsynced(folder: Path, events: int) -> None:
 def unsynced_events(folder: Path) -> int:
     """Return how many events of a search its store lacked when it was last asked to take any."""
     try:
-        text = (folder / _FILE).read_text(encoding="ascii")
+        text = read_regular(folder / _FILE).decode("ascii")
     except (OSError, UnicodeDecodeError):
         return 0
     return int(text) if text.strip().isdecimal() and len(text) < 20 else 0
