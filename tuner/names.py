@@ -42,6 +42,15 @@ def check_name(name: str, noun: str = "search") -> str:
     return name
 
 
+def is_name(name: str) -> bool:
+    """Return True if `check_name` takes a name."""
+    try:
+        check_name(name)
+    except RecordError:
+        return False
+    return True
+
+
 def check_new_name(name: str) -> str:
     """Return a name that a new search may have.
 
