@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ from tuner.jobs import stop as stop_module
 from tuner.jobs.followed_search import FollowedSearch
 from tuner.jobs.status import SearchStatus, searches_of
 from tuner.jobs.stop import stop
-from tuner.jobs.submit import _LOGGED, free_name
+from tuner.jobs.submit import _LOGGED, free_name, submit_to_ray
 from tuner.journal.epoch import Holder, StopRequest, newest, request_stop
 from tuner.journal.events import Event, Reported, SessionBegun, SessionEnded, TrialBegun
 from tuner.journal.journal import Journal
@@ -284,6 +285,33 @@ def test_job_of_ray_writes_to_the_log(home: Home, tmp_path: Path) -> None:
     home.log("lm-1").symlink_to(tmp_path / "victim")
     assert subprocess.run(command, check=False, capture_output=True).returncode == 1
     assert not (tmp_path / "victim").exists()
+
+
+def test_job_of_ray_is_the_command_with_its_log(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The entrypoint runs as it does on the head of a cluster: by a shell."""
+    jobs: list[dict[str, Any]] = []
+
+    class Client:
+        def __init__(self, address: str) -> None:
+            assert address == "http://head:8265"
+
+        def submit_job(self, **job: Any) -> str:
+            jobs.append(job)
+            return "job-1"
+
+    monkeypatch.setattr("ray.job_submission.JobSubmissionClient", Client)
+    home.root.mkdir()
+    urls = ["https://a.example/S3CRET"]
+    submit_to_ray("lm-1", home, ["--resume", "lm-1"], "http://head:8265", urls)
+    (job,) = jobs
+    assert "S3CRET" not in job["entrypoint"]
+    assert job["runtime_env"] == {"env_vars": {URLS: urls[0]}}
+    assert subprocess.run(["/bin/sh", "-c", job["entrypoint"]], check=False).returncode == 2
+    begun, reason = home.log("lm-1").read_text().splitlines()
+    assert begun.endswith("  tuner search, lm-1")
+    assert "there is no search lm-1" in reason
 
 
 @pytest.mark.parametrize(
