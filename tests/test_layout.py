@@ -25,10 +25,11 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
     ),
     "tuner": (
         "clock", "leaving", "control_characters", "secrets", "errors", "formatting", "formats",
-        "markdown", "names", "artifact_locations", "home", "lease", "space", "space_file",
-        "samplers", "schedulers", "conductor", "journal", "storage", "results", "tracking",
-        "trained", "report", "transfer", "scaling", "publish", "served", "notify", "workers",
-        "driver", "jobs", "housekeeping", "terminal", "commands", "arguments", "cli", "__main__",
+        "markdown", "names", "private_folder", "artifact_locations", "home", "lease", "space",
+        "space_file", "samplers", "schedulers", "conductor", "journal", "storage", "results",
+        "tracking", "trained", "report", "transfer", "scaling", "publish", "served", "notify",
+        "workers", "driver", "jobs", "housekeeping", "terminal", "commands", "arguments", "cli",
+        "__main__",
     ),
 }  # fmt: skip
 MOST_FILES, MOST_LINES = 15, 420

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import errno
 import fcntl
 import logging
 import os
-import shutil
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import mkdtemp
 
+from model.files import NotRegular, open_regular, read_regular, replacing
 from tuner.artifact_locations import (
     check_locations,
     copy_database,
@@ -23,10 +20,10 @@ from tuner.artifact_locations import (
 )
 from tuner.errors import JournalError, RecordError, StoreError
 from tuner.formats import FORMAT, newer
-from tuner.names import check_name
+from tuner.names import check_name, is_name
+from tuner.private_folder import lasting_folder
 
 DEFAULT_HOME = "runs"
-LINK = "is a link, which tuner does not follow; replace it by what it leads to"
 _STORE = "mlflow.db"
 _FORMAT = "format"  # file that holds the format of the home
 _SQLITE = "sqlite:///"
@@ -88,6 +85,7 @@ class Home:
         if not os.access(root, os.W_OK):
             raise StoreError(f"cannot write to the folder {root}; choose another with --home")
         home._check_format()
+        home._check_store()
         home._write_format()
         if not home.is_local or not home.has_store:
             return home
@@ -114,6 +112,7 @@ class Home:
         home = cls.of(path)
         home._check_exists()
         home._check_format()
+        home._check_store()
         return home.readable(say)
 
     def readable(self, say: Say = _warn) -> Home:
@@ -135,8 +134,7 @@ class Home:
         is_writable = os.access(root, os.W_OK) and os.access(root / _STORE, os.W_OK)
         if is_writable and not self._has_odd_path and not (formers and self._is_in_use()):
             return self._corrected(formers, say)
-        folder = Path(mkdtemp(prefix="tuner-home-"))
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        folder = lasting_folder()
         copy_database(root / _STORE, folder / _STORE)
         correct_locations(folder / _STORE, root)
         check_locations(folder / _STORE, root)
@@ -155,6 +153,12 @@ class Home:
         elif self.is_local or self.tracking_uri.startswith("http"):
             os.umask(os.umask(0o077) | (~mode & 0o077))
 
+    def _check_store(self) -> None:
+        """Raise StoreError if the store is no file: opening a pipe would wait for ever."""
+        path = self.root / _STORE
+        if self.is_local and path.exists() and not path.is_file():
+            raise StoreError(f"{path} is no regular file; delete it")
+
     def _check_exists(self) -> None:
         """Raise RecordError if the store should be in the folder, and there was no search yet."""
         if self.is_local and not self.has_store and not (self.root / "searches").is_dir():
@@ -166,21 +170,23 @@ class Home:
 
     def _check_format(self) -> None:
         """Raise StoreError if a newer version of tuner made the home."""
-        try:
-            text = (self.root / _FORMAT).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError):
-            return  # made by an earlier version
+        if not (text := self._format()):
+            return
         number = int(text) if text.isdecimal() else text[:20]
         if refusal := newer(f"the home {self.root}", number):
             raise StoreError(refusal)
 
+    def _format(self) -> str:
+        """Return the mark of the home; empty if an earlier version made it, or a disk was full."""
+        with contextlib.suppress(OSError):
+            return read_regular(self.root / _FORMAT).decode(errors="replace").strip()
+        return ""
+
     def _write_format(self) -> None:
         """Mark the home with its format, unless it has a mark."""
-        with (
-            contextlib.suppress(OSError),
-            (self.root / _FORMAT).open("x", encoding="utf-8") as file,
-        ):
-            file.write(f"{FORMAT}\n")
+        if not self._format():
+            with contextlib.suppress(OSError), replacing(self.root / _FORMAT, durable=True) as file:
+                file.write(f"{FORMAT}\n".encode())
 
     @property
     def _has_odd_path(self) -> bool:
@@ -200,7 +206,7 @@ class Home:
 
     def _is_in_use(self) -> bool:
         """Return True if a process runs a search in this home: it has locked the journal."""
-        return any(map(is_locked, self.root.glob("searches/*/lock")))
+        return any(is_locked(folder / "lock") for folder in self.searches())
 
     @property
     def is_local(self) -> bool:
@@ -245,34 +251,41 @@ class Home:
         """
         return self.root / "searches" / (check_name(name) if name else "")
 
+    def searches(self) -> list[Path]:
+        """Return the folders of all searches, by name.
+
+        What cannot be the folder of a search is left out: others may write to the home of a team,
+        and file systems have folders of their own, such as `.snapshot`.
+        """
+        folder = self.root / "searches"
+        paths = sorted(folder.iterdir()) if folder.is_dir() else []
+        return [p for p in paths if is_name(p.name) and p.is_dir() and not p.is_symlink()]
+
     def log(self, name: str) -> Path:
         """Return the path of what the drivers of a submitted search have printed."""
         return self.root / "logs" / f"{check_name(name)}.log"
 
+    def open_log(self, name: str, flags: int = os.O_RDONLY) -> int:
+        """Open the log of a search, as `open_regular` does, and return its descriptor."""
+        return open_regular(self.log(name), flags, below=self.root)
+
 
 def open_file(path: Path, flags: int) -> int:
-    """Open a file, which must not be a link: in the home of somebody else, it may lead anywhere.
+    """Open a file of a search, which must not be a link.
 
     Raises:
         JournalError: if the path is a link, or no regular file.
     """
     try:
-        handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise JournalError(f"{path} {LINK}") from error
-        raise
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise JournalError(f"{path} is no regular file; delete it")
-    return handle
+        return open_regular(path, flags)
+    except NotRegular as error:
+        raise JournalError(str(error)) from error
 
 
 def is_locked(path: Path) -> bool:
     """Return True if a process holds the lock of a file; False if it cannot be opened."""
     try:
-        # In the home of somebody else it may be a link, or a pipe, which would wait for a writer.
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        handle = open_regular(path)
     except OSError:
         return False
     try:

@@ -10,6 +10,7 @@ from tuner.formatting import shown
 
 _LONGEST = 100  # characters; file systems allow 255 bytes, and Ray and MLflow add to a name
 _SEPARATORS = "/\\"
+_OF_SHELLS = "$`;&|<>(){}[]*?!'\"~#"  # names stand in commands that people copy, and complete
 
 
 def check_name(name: str, noun: str = "search") -> str:
@@ -20,23 +21,34 @@ def check_name(name: str, noun: str = "search") -> str:
         noun: what it names.
 
     Raises:
-        RecordError: if the name is empty, has a separator of paths or a control character, or
-            begins with a dot.
+        RecordError: if the name is empty, has a separator of paths, a control character or one
+            that shells interpret, or begins with a dot or a dash.
     """
     if not name.strip():
         raise RecordError(f"the name of a {noun} is empty; is a shell variable unset?")
     problem = ""
     if any(separator in name for separator in _SEPARATORS):
         problem = "has a path separator in it"
-    elif name.startswith("."):
-        problem = "begins with a dot"
+    elif name[0] in ".-":
+        problem = f"begins with a {'dot' if name[0] == '.' else 'dash'}"
     elif not name.isprintable():
         problem = "has a character in it that cannot be printed"
+    elif special := next((c for c in name if c in _OF_SHELLS), None):
+        problem = f"has {special} in it, which shells interpret"
     if problem:
         raise RecordError(
             f"{shown(name)} {problem}, so it is no name of a {noun}; 'tuner list' has the names"
         )
     return name
+
+
+def is_name(name: str) -> bool:
+    """Return True if `check_name` takes a name."""
+    try:
+        check_name(name)
+    except RecordError:
+        return False
+    return True
 
 
 def check_new_name(name: str) -> str:

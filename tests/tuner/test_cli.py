@@ -324,3 +324,29 @@ def test_light_modules_do_not_load_torch(module: str) -> None:
     heavy = "{'torch', 'mlflow', 'optuna'} & set(sys.modules)"
     code = f"import sys, {module}; sys.exit(len({heavy}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_file_of_somebody_else_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A home whose searches this user may not read; a disk that is full."""
+
+    def refuse(_: object) -> int:
+        raise PermissionError(13, "Permission denied", str(tmp_path / "mlflow.db"))
+
+    monkeypatch.setattr("tuner.commands.show.run_list", refuse)
+    assert main(["list"]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", f"tuner list: {tmp_path / 'mlflow.db'}: Permission denied\n")
+    with pytest.raises(PermissionError):
+        main(["list", "--debug"])
+
+
+def test_security_page_says_what_each_command_does() -> None:
+    """A row of its table for every command: what it reads, writes and runs."""
+    page = (Path(__file__).parents[2] / "docs" / "security.md").read_text(encoding="utf-8")
+    table = page.partition("| command | reads |")[2].partition("\n\n")[0]
+    rows = [line.split("|") for line in table.splitlines()[2:]]
+    assert all(len(row) == 6 and all(cell.strip() for cell in row[1:5]) for row in rows)
+    named = [name for row in rows for name in re.findall(r"`([a-z]+)`", row[1])]
+    assert sorted(named) == sorted({command.split()[0] for command in cli._COMMANDS})

@@ -20,12 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model.device.compiler import unused_code
+from model.files import read_regular, unfinished
 from tuner.errors import JournalError, JournalInUse
 from tuner.home import Home, is_locked
 from tuner.housekeeping.sizes import remove, size_of
 from tuner.journal.fold import Search
 from tuner.journal.journal import read_search
 from tuner.lease.folder import is_running, locked
+from tuner.private_folder import abandoned
 from tuner.storage.states import TOKENIZER_FILE
 from tuner.tracking.record import Record
 from tuner.tracking.store import if_found, store_errors
@@ -139,13 +141,13 @@ def find_leftovers(home: Home, older_than: float | None = None) -> Leftovers:
         *_kernels(older_than),
         *((path, "what a search that is gone has printed") for path in _logs(home)),
         *((path, "left by an interrupted start") for path in home.root.glob(".new-*")),
-        *((path, "a file that was not written to its end") for path in _unfinished(home)),
+        *((path, "what was not written to its end") for path in _unfinished(home)),
     ]
     now = time.time()
+    found = [each for each in found if now - each[0].lstat().st_mtime > _YOUNG_SECONDS]
+    found += [(path, "temporary files of a process that has died") for path in abandoned()]
     items = [
-        Leftover(path, reason, size_of(path), _kind(home, path))
-        for path, reason in found
-        if now - path.lstat().st_mtime > _YOUNG_SECONDS
+        Leftover(path, reason, size_of(path), _kind(home, path)) for path, reason in set(found)
     ]
     return Leftovers(tuple(sorted(items, key=lambda item: item.path)), tuple(searches.notes))
 
@@ -153,7 +155,8 @@ def find_leftovers(home: Home, older_than: float | None = None) -> Leftovers:
 def _kind(home: Home, path: Path) -> str:
     """Return the kind of a leftover by its place."""
     if not path.is_relative_to(home.root):
-        return "compiled kernels"
+        is_temporary = path.name.startswith((".", "tuner-"))
+        return "temporary files" if is_temporary else "compiled kernels"
     first = path.relative_to(home.root).parts[0]
     return _KINDS.get(path.name if first == "searches" else first, "other files")
 
@@ -166,10 +169,11 @@ def _kernels(older_than: float | None) -> _Found:
 
 
 def _unfinished(home: Home) -> Iterator[Path]:
-    """Yield temporary files of killed processes, beside the files that they should become."""
-    yield from home.root.glob(f".{home.calibration.name}.*")
-    yield from home.corpora.glob(".digests.json[.-]*")
-    yield from home.starts.glob(".*")
+    """Yield what killed processes were writing, beside what it should become."""
+    yield from unfinished(home.root.parent, home.root.name)  # of `restore`
+    predictions = home.root / "predictions"
+    for folder in (home.root, home.corpora, home.starts, predictions, *home.searches()):
+        yield from unfinished(folder)
 
 
 def _logs(home: Home) -> Iterator[Path]:
@@ -208,9 +212,7 @@ class _Searches:
         now = time.time()
         self._recorded = {search.name: search for search in self.record.searches()}
         self._journals: dict[Path, Search | None] = {}
-        for folder in _listed(home.root / "searches"):
-            if not folder.is_dir() or folder.is_symlink():
-                continue
+        for folder in home.searches():
             try:
                 search = read_search(folder)
             except JournalError as error:
@@ -324,7 +326,7 @@ def _corpora(home: Home, searches: _Searches) -> _Found:
 def _data_of(folder: Path) -> tuple[str, str]:
     """Return the fingerprints of the data and the tokenizer of a corpus; empty if it is damaged."""
     try:
-        meta: dict[str, Any] = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        meta: dict[str, Any] = json.loads(read_regular(folder / "meta.json"))
         return str(meta["data_fingerprint"]), str(meta["tokenizer_fingerprint"])
     except (OSError, ValueError, KeyError, TypeError):
         return "", ""

@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tuner.home import Home
+from tuner.notify.receivers import notify_file
 
 _SECRET_FILES = ("~/.mlflow/credentials", "~/.ray/auth_token", "~/.cache/huggingface/token")
 _URLS = ("MLFLOW_TRACKING_URI", "TUNER_OPTUNA_STORAGE")
@@ -92,9 +93,12 @@ def _excludes(first: int, second: int) -> bool:
 
 def _files() -> Iterator[str]:
     """Yield files with secrets that everybody may read."""
-    for name in (os.environ.get("RAY_AUTH_TOKEN_PATH"), *_SECRET_FILES):
+    names = [os.environ.get("RAY_AUTH_TOKEN_PATH", ""), *_SECRET_FILES]
+    with suppress(RuntimeError):  # no home
+        names.append(str(notify_file()))
+    for name in names:
         with suppress(OSError, RuntimeError):  # no such file, no home
-            path = Path(name or "").expanduser().absolute()
+            path = Path(name).expanduser().absolute()
             status = path.stat()
             is_open = stat.S_ISREG(status.st_mode) and status.st_mode & (
                 stat.S_IROTH | stat.S_IWOTH

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -138,8 +139,8 @@ def searches_of(home: Home) -> list[str]:
         except OSError:
             return 0.0
 
-    folders = home.search("").glob("*/") if home.search("").is_dir() else ()
-    return [f.name for f in sorted(folders, key=begun) if (f / JOURNAL_FILE).is_file()]
+    folders = sorted(home.searches(), key=begun)
+    return [f.name for f in folders if os.access(f / JOURNAL_FILE, os.R_OK)]
 
 
 def no_search(name: str, home: Home) -> TunerError:

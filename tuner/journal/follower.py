@@ -163,6 +163,9 @@ class Follower:
 
     def start(self) -> Follower:
         """Begin to follow."""
+        if self._from_now:
+            with suppress(TunerError):  # the thread meets it again, and says so
+                self._take()  # now, so that what comes after this call is new
         self._thread.start()
         return self
 

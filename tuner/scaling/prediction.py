@@ -12,7 +12,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from model.files import replacing
+from model.files import read_regular, replacing
 from tuner.errors import RecordError, TunerError
 from tuner.formatting import listed
 from tuner.home import Home
@@ -176,7 +176,7 @@ def _said(prediction: Prediction) -> dict[str, object]:
 
 def _read(path: Path) -> Prediction:
     try:
-        return Prediction.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        return Prediction.model_validate(json.loads(read_regular(path)))
     except (OSError, ValueError, ValidationError) as error:
         raise RecordError(
             f"{path} is no prediction of tuner scaling; restore it or remove it"

@@ -97,18 +97,15 @@ class SpaceChecks:
             self._file.note(("data",), str(error))
             return None
         if size is not None and size < 2:
-            self._file.note(("data",), "data: the files are empty; add text to them")
+            what = "are empty" if size == 0 else "hold one byte, too few to train on"
+            self._file.note(("data",), f"data: the files {what}; add text to them")
             return None
         return size
 
     def _check_start(self) -> None:
         """Check that the checkpoint exists; `trained.find_start` checks its contents."""
         start = self._space.init_from
-        if (
-            start is not None
-            and start.checkpoint is not None
-            and not Path(start.checkpoint).is_file()
-        ):
+        if start is not None and start.checkpoint is not None and not _is_file(start.checkpoint):
             message = f"init_from.checkpoint: there is no file {start.checkpoint}; check the path"
             self._file.note(("init_from", "checkpoint"), message)
 
@@ -323,3 +320,10 @@ def _circle(edges: Mapping[str, list[str]]) -> list[str]:
                     seen.add(name)
                     paths.append([*path, name])
     return []
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).is_file()
+    except OSError:  # a name that is too long
+        return False

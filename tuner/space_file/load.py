@@ -212,6 +212,8 @@ def _section(file: YamlFile, place: Place, kind: type[BaseModel], data: Any) -> 
         keys = ", ".join(_keys_of(kind))
         off = "off, or " if section == "confirm" else ""
         message = f"{section} must be {off}a mapping with the keys {keys}, got {shown(data)}"
+        if section == "data" and isinstance(data, str):
+            message = f"data must be a mapping such as {{files: {shown(data)}}}, got {shown(data)}"
         file.note(place, message)
         return None
     if section == "tokenizer" and "file" in data and len(data) > 1:

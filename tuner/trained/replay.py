@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from model.corpus.corpus import Corpus
 from model.corpus.prepare import cached, prepare
@@ -20,6 +19,7 @@ from model.spec.trial import TrialSpec
 from tuner.errors import RecordError
 from tuner.formatting import short_hash
 from tuner.home import Home
+from tuner.private_folder import private_folder
 from tuner.tracking.artifacts import bring_start, recorded_tokenizer
 from tuner.tracking.metrics import as_stored
 from tuner.tracking.record import Record
@@ -152,11 +152,11 @@ def replay(
     check_record(trial, spec, recorded)
     if spec.init_from is not None:
         bring_start(record, record.search(trial.search), spec.init_from, home)
-    with TemporaryDirectory(prefix="tuner-replay-") as folder:
+    with private_folder() as folder:
         if prepared:
             corpus = _prepared_corpus(record, trial, spec, home)
         else:
-            corpus = _recorded_corpus(record, trial, spec, home, Path(folder), on_progress)
+            corpus = _recorded_corpus(record, trial, spec, home, folder, on_progress)
         reports, present = _retrain(
             spec, len(recorded), trial.environment, corpus, home.starts, on_report, states
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shutil
 import sqlite3
 import tarfile
 from collections.abc import Callable
@@ -12,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from model.files import hidden_name
+from tests.model.test_files import umask
 from tests.tuner.simulated_search import FACTS
 from tuner.errors import StoreError
 from tuner.home import Home
@@ -130,6 +134,78 @@ def test_archive_that_leads_outside_is_refused(tmp_path: Path, member: tarfile.T
     with pytest.raises(StoreError, match="which is no file of a home; nothing was restored"):
         restore(path, tmp_path / "home")
     assert [p.name for p in tmp_path.iterdir()] == ["evil.tar"]
+
+
+def member_of(kind: bytes) -> tarfile.TarInfo:
+    member = tarfile.TarInfo("a")
+    member.type = kind
+    return member
+
+
+@pytest.mark.parametrize(
+    ("member", "data", "message"),
+    [
+        (member_of(tarfile.GNUTYPE_SPARSE), b"", "which is no file of a home"),
+        (member_of(tarfile.XHDTYPE), bytes(2_000_000), "has headers that no backup has"),
+        (member_of(tarfile.GNUTYPE_LONGNAME), bytes(2_000_000), "has headers that no backup has"),
+        (member_of(tarfile.XGLTYPE), b"13 comment=x\n", "has headers that no backup has"),
+        (tarfile.TarInfo("a"), bytes(910), "needs 1 kB or more, and 1 kB are free"),
+    ],
+)
+def test_archive_that_is_a_bomb_is_refused(
+    tmp_path: Path,
+    member: tarfile.TarInfo,
+    data: bytes,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 8, 1000))
+    path = archive_of(tmp_path / "bomb.tar", (member, data), (tarfile.TarInfo("b"), b""))
+    with pytest.raises(StoreError, match=message):
+        restore(path, tmp_path / "home")
+    assert [p.name for p in tmp_path.iterdir()] == ["bomb.tar"]
+
+
+def test_archive_has_no_more_files_than_a_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MOST_FILES", 2)
+    members = [(tarfile.TarInfo(name), b"") for name in "abc"]
+    restore(archive_of(tmp_path / "two.tar", *members[:2]), tmp_path / "home")
+    with pytest.raises(StoreError, match="has more than 2 files"):
+        restore(archive_of(tmp_path / "three.tar", *members), tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_headers_in_headers_are_refused(tmp_path: Path) -> None:
+    header = (member_of(tarfile.XHDTYPE), b"13 comment=x\n")
+    path = archive_of(tmp_path / "deep.tar", *[header] * 3000)
+    with pytest.raises(StoreError, match="cannot restore"):
+        restore(path, tmp_path / "home")
+
+
+@pytest.mark.parametrize("mask", [0, 0o022])
+def test_backup_is_private(home: Home, tmp_path: Path, mask: int) -> None:
+    """It holds what a home does, which only its user can enter."""
+    with umask(mask):
+        back_up(home, tmp_path / "b.tar")
+    assert (tmp_path / "b.tar").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_killed_commands_left_is_removed_by_the_next(home: Home, tmp_path: Path) -> None:
+    """Unless something was written to it within an hour: it may be of a process that lives."""
+    path, root = tmp_path / "b.tar", tmp_path / "new"
+    old, young, other = (hidden_name(p) for p in (path, path, tmp_path / "c.tar"))
+    folder = hidden_name(root)
+    folder.mkdir()
+    for leftover in (old, young, other, folder / "file"):
+        leftover.write_text("half")
+    for leftover in (old, other, folder / "file", folder):
+        os.utime(leftover, (0, 0))
+    back_up(home, path)
+    restore(path, root)
+    hidden = {p for p in tmp_path.iterdir() if p.name.startswith(".")}
+    assert hidden == {young, other}
 
 
 def test_other_files_are_refused_in_one_sentence(home: Home, tmp_path: Path) -> None:

@@ -6,6 +6,9 @@ import fcntl
 import json
 import os
 import shutil
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -15,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from model.engine.report import Report, Status
+from model.files import hidden_name
 from model.spec.trial import InitFrom
 from tests.conftest import MakeSpec
 from tests.tuner.simulated_search import FACTS
@@ -33,6 +37,7 @@ from tuner.journal.events import (
 )
 from tuner.journal.journal import Journal
 from tuner.lease.folder import locked
+from tuner.private_folder import private_folder
 from tuner.schedulers.scheduler import Decision
 from tuner.space.space import SearchSpace
 from tuner.tracking.record import Record
@@ -43,7 +48,13 @@ START = InitFrom(sha256="a" * 64)
 
 
 @pytest.fixture
-def home(tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> Home:
+def home(
+    tmp_path: Path,
+    store: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Home:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("temporary")))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return Home(tmp_path, store)
@@ -110,7 +121,6 @@ def test_leftovers_are_found_and_deleted(home: Home) -> None:
     write(home.artifacts / "mine" / "notes.txt")  # of the user
     write(home.root / ".new-1" / "mlflow.db")
     write(home.root / ".calibration.json.0123abcd")
-    write(home.corpora / ".digests.json-x")  # as earlier versions named it
     write(home.corpora / ".digests.json.0123abcd")
     write(home.starts / f".{'b' * 64}.safetensors.0123abcd")
     with closing(Journal.open(home.search("lm-2"))):
@@ -118,7 +128,7 @@ def test_leftovers_are_found_and_deleted(home: Home) -> None:
     age(home)
     expected = [
         ".calibration.json.0123abcd", ".new-1", f"artifacts/{'0' * 32}", "corpora/.building-1",
-        "corpora/.digests.json-x", "corpora/.digests.json.0123abcd", "corpora/another",
+        "corpora/.digests.json.0123abcd", "corpora/another",
         "corpora/damaged", "corpora/unused", "searches/lm-1/tune", "searches/lm-2",
         f"starts/.{'b' * 64}.safetensors.0123abcd", f"starts/{'b' * 64}.safetensors",
         "starts/other.tokenizer.json",
@@ -129,6 +139,32 @@ def test_leftovers_are_found_and_deleted(home: Home) -> None:
     assert (home.artifacts / "mine" / "notes.txt").exists()
     assert (home.search("lm-1") / "journal.jsonl").exists()
     assert (home.corpora / "used").exists()
+
+
+def test_leftovers_of_killed_commands_are_found(home: Home, tmp_path: Path) -> None:
+    """What a process was writing, an hour later; its temporary files as soon as it has died."""
+    building = hidden_name(home.root)
+    write(building / "mlflow.db")
+    young = hidden_name(home.root)
+    write(young / "mlflow.db")
+    os.utime(building / "mlflow.db", (0, 0))
+    os.utime(building, (0, 0))
+    program = (
+        "import os, signal, sys\nfrom pathlib import Path\n"
+        "from tuner.private_folder import private_folder\n"
+        "with private_folder(Path(sys.argv[1])) as folder:\n"
+        "    (folder / 'mlflow.db').touch()\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    with private_folder() as living:
+        subprocess.run([sys.executable, "-c", program, tempfile.gettempdir()], check=False)
+        (died,) = set(Path(tempfile.gettempdir()).glob("tuner-*")) - {living}
+        leftovers = clean(home)
+        assert {item.path for item in leftovers.items} == {building, died}
+        assert list(leftovers.kinds) == ["temporary files"]
+        assert young.exists()
+        assert living.exists()
+        assert not building.exists()
+        assert not died.exists()
 
 
 def test_leftovers_are_at_least_an_hour_old(home: Home) -> None:

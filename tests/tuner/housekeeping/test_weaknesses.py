@@ -105,12 +105,15 @@ def test_home_of_somebody_else(place: Path) -> None:
     assert found(place) == []
 
 
-@pytest.mark.parametrize("name", [".ray/auth_token", ".mlflow/credentials", "my token"])
+@pytest.mark.parametrize(
+    "name", [".ray/auth_token", ".mlflow/credentials", "my token", ".config/tuner/notify.yaml"]
+)
 def test_secret_that_everybody_may_read(
     place: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     path = place / name
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(exist_ok=True, parents=True)
     path.touch(0o644)
     path.chmod(0o644)
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(place / "my token"))

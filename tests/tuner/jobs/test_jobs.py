@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,13 +23,14 @@ from tuner.home import Home
 from tuner.jobs import stop as stop_module
 from tuner.jobs.status import SearchStatus, TailedSearch, searches_of
 from tuner.jobs.stop import stop
-from tuner.jobs.submit import free_name
+from tuner.jobs.submit import _LOGGED, free_name, submit_to_ray
 from tuner.journal.events import Event, Reported, SessionBegun, SessionEnded
 from tuner.journal.follower import Follower
 from tuner.journal.journal import Journal, JournalTail, read_search
 from tuner.lease.folder import newest
 from tuner.lease.holder import Holder
 from tuner.lease.stop_request import StopRequest, request_stop
+from tuner.notify.receivers import URLS, receivers_of
 
 
 class EventView(SilentView):
@@ -225,6 +230,111 @@ def test_submitted_search_gets_a_new_name(home: Home, make: Callable[[Home, str]
     path.parent.mkdir(parents=True)
     path.touch()
     assert free_name("lm", home) == "lm-2"
+
+
+@pytest.mark.parametrize("command", ["submit", "logs"])
+@pytest.mark.parametrize("strange", ["file", "folder", "pipe", "no file"])
+def test_log_is_never_a_link_or_a_pipe(
+    home: Home,
+    tmp_path: Path,
+    command: str,
+    strange: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a driver was started"))
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim" / "mine").write_text("mine")
+    home.search("lm-1").mkdir(parents=True)
+    log = home.log("lm-1")
+    if strange == "folder":
+        log.parent.symlink_to(tmp_path / "victim")
+        (log.parent / "lm-1.log").write_text("mine")
+    else:
+        log.parent.mkdir()
+    if strange == "file":
+        log.symlink_to(tmp_path / "victim" / "mine")
+    elif strange == "pipe":
+        os.mkfifo(log)
+    elif strange == "no file":
+        log.mkdir()
+    names = sorted(path.name for path in (tmp_path / "victim").iterdir())
+    arguments = ["submit", "--resume"] if command == "submit" else ["logs"]
+    assert main([*arguments, "lm-1", "--home", str(home.root)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "is a link" in line or "is no regular file" in line
+    assert sorted(path.name for path in (tmp_path / "victim").iterdir()) == names
+    assert {path.read_text() for path in (tmp_path / "victim").iterdir()} == {"mine"}
+
+
+def test_urls_of_receivers_stay_off_the_command_line(
+    home: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Every user of the machine can read the command lines of all processes."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv(URLS, "https://a.example/S3CRET")
+    started: list[tuple[Sequence[str], dict[str, str]]] = []
+
+    class Process:
+        pid = 7
+
+        def __init__(self, command: Sequence[str], *, env: dict[str, str], **_: object) -> None:
+            started.append((command, env))
+
+        def poll(self) -> int:
+            return 0
+
+    monkeypatch.setattr(subprocess, "Popen", Process)
+    home.search("lm-1").mkdir(parents=True)
+    arguments = ["--notify", "https://b.example/S3CRET", "--not=https://c.example/S3CRET"]
+    arguments = ["--resume", "lm-1", *arguments, "--quiet", "--home", str(home.root)]
+    assert main(["submit", *arguments]) == 0
+    ((command, environment),) = started
+    assert "S3CRET" not in " ".join(command)
+    assert command[3:7] == ["search", "--resume", "lm-1", "--quiet"]
+    assert environment[URLS].split() == [f"https://{x}.example/S3CRET" for x in "abc"]
+    monkeypatch.setenv(URLS, environment[URLS])
+    names = [receiver.name for receiver in receivers_of(())]
+    assert names == [f"https://{x}.example/…" for x in "abc"]
+
+
+def test_job_of_ray_writes_to_the_log(home: Home, tmp_path: Path) -> None:
+    (home.root / "logs").mkdir(parents=True)
+    command = [sys.executable, "-c", _LOGGED, str(home.root), "lm-1"]
+    command += ["/bin/sh", "-c", "echo out; echo err >&2; exit 3"]
+    assert subprocess.run(command, check=False).returncode == 3
+    assert home.log("lm-1").read_text() == "out\nerr\n"
+    home.log("lm-1").unlink()
+    home.log("lm-1").symlink_to(tmp_path / "victim")
+    assert subprocess.run(command, check=False, capture_output=True).returncode == 1
+    assert not (tmp_path / "victim").exists()
+
+
+def test_job_of_ray_is_the_command_with_its_log(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The entrypoint runs as it does on the head of a cluster: by a shell."""
+    jobs: list[dict[str, Any]] = []
+
+    class Client:
+        def __init__(self, address: str) -> None:
+            assert address == "http://head:8265"
+
+        def submit_job(self, **job: Any) -> str:
+            jobs.append(job)
+            return "job-1"
+
+    monkeypatch.setattr("ray.job_submission.JobSubmissionClient", Client)
+    home.root.mkdir()
+    urls = ["https://a.example/S3CRET"]
+    submit_to_ray("lm-1", home, ["--resume", "lm-1"], "http://head:8265", urls)
+    (job,) = jobs
+    assert "S3CRET" not in job["entrypoint"]
+    assert job["runtime_env"] == {"env_vars": {URLS: urls[0]}}
+    assert subprocess.run(["/bin/sh", "-c", job["entrypoint"]], check=False).returncode == 2
+    begun, reason = home.log("lm-1").read_text().splitlines()
+    assert begun.endswith("  tuner search, lm-1")
+    assert "there is no search lm-1" in reason
 
 
 @pytest.mark.parametrize(

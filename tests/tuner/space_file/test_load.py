@@ -100,6 +100,12 @@ MISTAKES = {
     "start of nothing": (BUDGET + "init_from: ▲{optimizer_state: true}", "checkpoint, got none"),
     "start, key": (BUDGET + "init_from: {▲serch: lm}", "did you mean search?"),
     "start, number": (BUDGET + "init_from: {run: ▲12345678}", "must be a text; quote it if"),
+    "start, no file name": (
+        BUDGET + "init_from: {checkpoint: ▲" + 300 * "a" + "}", "there is no file /",
+    ),
+    "data as text": (
+        BUDGET + "data: ▲my.txt", "data must be a mapping such as {files: my.txt}, got my.txt",
+    ),
     "start, no file": (BUDGET + "init_from: {checkpoint: ▲a.st}", "there is no file /"),
     # shapes of values
     "bare list": (hyper("B: ▲[8, 16]"), "B: a list needs a distribution: {choice: [8, 16]}"),
@@ -748,3 +754,11 @@ def test_random_points_raise_only_space_errors(
         f"α_max: {{log: [1e-4, 1e-1], prior: {prior_text}}}\nB: {{choice: [8, 16]}}"
     )
     check_only_space_errors(tmp_path_factory.getbasetemp() / "random_points.yaml", text)
+
+
+@pytest.mark.parametrize(("text", "problem"), [("", "are empty"), ("a", "hold one byte, too few")])
+def test_files_that_are_too_short_are_named(tmp_path: Path, text: str, problem: str) -> None:
+    (tmp_path / "a.txt").write_text(text)
+    (tmp_path / "lm.yaml").write_text(f"{BUDGET}data: {{files: a.txt}}\n")
+    with pytest.raises(SpaceError, match=f"the files {problem}.*; add text to them"):
+        load_space(tmp_path / "lm.yaml")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from codecs import getincrementaldecoder
 from pathlib import Path
 
+from model.files import NotRegular
 from tuner.commands.output import consoles, print_data, print_json, say
 from tuner.driver.view import View, ViewProjection
 from tuner.errors import TunerError
@@ -65,14 +67,18 @@ def _say_end(options: argparse.Namespace, home: Home, name: str) -> int:
 def run_logs(options: argparse.Namespace) -> int:
     """Print what the drivers of a submitted search have printed."""
     home, name = Home.of(options.home), options.search
-    folder, log = _folder(home, name), home.log(name)
-    if not log.is_file():
+    folder = _folder(home, name)
+    try:
+        log = home.open_log(name)
+    except FileNotFoundError as error:
         raise TunerError(
             f"{name} was not submitted, so its output went to its terminal; 'tuner attach {name}' "
             f"and 'tuner show --search {name}' read its journal"
-        )
+        ) from error
+    except NotRegular as error:
+        raise TunerError(str(error)) from error
     decoder = getincrementaldecoder("utf-8")(errors="replace")
-    with log.open("rb") as file:
+    with os.fdopen(log, "rb") as file:
         while True:
             is_on = options.follow and is_running(folder)
             while data := file.read(_READ_BYTES):

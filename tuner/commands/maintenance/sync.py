@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -66,4 +67,4 @@ def print_synced(console: Console, home: Home, name: str | None) -> dict[str, An
 
 
 def _names(home: Home) -> Sequence[str]:
-    return sorted(path.parent.name for path in home.root.glob(f"searches/*/{JOURNAL_FILE}"))
+    return [folder.name for folder in home.searches() if os.access(folder / JOURNAL_FILE, os.R_OK)]
