@@ -146,7 +146,7 @@ def read_journal(file: Path) -> None:
         return
     if search.sessions:
         conductor = Conductor(
-            search.first_space, search.facts, search.sessions[0].slots, rules=search.rules,
+            search.first_space, search.facts, search.sessions[0].slots,
             restored=restored_decisions(events, lambda _: ()),
         )  # fmt: skip
         repeat(conductor, events, "lm-1")

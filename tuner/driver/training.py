@@ -31,7 +31,6 @@ from tuner.journal.journaled_search import environment_changes
 from tuner.journal.repeat import repeat, restored_decisions
 from tuner.publish.optuna_dashboard import StudyStore, study_url
 from tuner.results.advice import advise
-from tuner.schedulers.scheduler import RULES
 from tuner.tracking.reuse import FinishedTrials
 
 if TYPE_CHECKING:
@@ -239,18 +238,14 @@ def _make_conductor(
     find = FinishedTrials(context.record, environment, context.name)
     may_find = None if context.fresh else find
     if recorded is None or recorded.session is None:
-        rules = recorded.rules if recorded else RULES
-        conductor = Conductor(
-            context.space, context.facts, slots, find=may_find, rules=rules, clock=order.clock
-        )
+        conductor = Conductor(context.space, context.facts, slots, find=may_find, clock=order.clock)
     else:
         context.view.phase(f"reading the journal of {context.name}")
         restored = restored_decisions(journal.events, find)
         first_slots = recorded.sessions[0].slots
         conductor = Conductor(
-            recorded.first_space, context.facts, first_slots, restored, may_find, recorded.rules,
-            order.clock,
-        )  # fmt: skip
+            recorded.first_space, context.facts, first_slots, restored, may_find, order.clock
+        )
         repeat(conductor, journal.events, context.name)
         if changed := environment_changes(recorded.session.environment, environment):
             context.view.phase(
@@ -259,8 +254,7 @@ def _make_conductor(
         if context.space != conductor.space or slots != recorded.session.slots:
             conductor.edit(context.space, slots)
     if recorded is not None and context.space != recorded.space:
-        edit = SearchBegun(context.space, context.space_text, context.facts, recorded.rules)
-        journal.append(edit)
+        journal.append(SearchBegun(context.space, context.space_text, context.facts))
     journal.append(SessionBegun(environment, slots, order.in_order, journal.epoch, order.clock))
     return conductor
 

@@ -110,9 +110,7 @@ class FollowedSearch:
                 raise TunerError(f"the journal of {self._folder.name} begins with a session")
             restored = RestoredDecisions(self._draws, self._reused)
             begun = self._space
-            self._conductor = Conductor(
-                begun.space, begun.facts, event.slots, restored, rules=begun.rules
-            )
+            self._conductor = Conductor(begun.space, begun.facts, event.slots, restored)
             self._repetition = Repetition(self._conductor, self._folder.name)
         self._conductor.board.clock = lambda: self._now
         self._conductor.board.begin_session()

@@ -51,7 +51,6 @@ class _Asha:
     def __init__(self, context: SchedulerContext) -> None:
         self._eta = context.space.search.reduction_factor
         self._never_stopped = context.never_stopped
-        self._leader_continues = context.leader_continues
         self._ladder = Ladder(rungs(context.report_tokens, self._eta, context.budget_tokens))
         self._open: set[int] = set()  # numbers of trials that may report again
 
@@ -74,8 +73,8 @@ class _Asha:
             self._ladder.climb(number, tokens, value)
 
     def _leads(self, number: int, rung: RungResults) -> bool:
-        """Return True if a trial is the leader of a rung, and leaders continue."""
-        return self._leader_continues and rung.best(self._never_stopped) == number
+        """Return True if a trial is the leader of a rung."""
+        return rung.best(self._never_stopped) == number
 
 
 class AshaStop(_Asha):

@@ -70,21 +70,12 @@ class Bracket:
         plan: size and rungs.
         eta: η, one in η trials continues at each rung.
         never_stopped: numbers of the trials that continue even if they lose.
-        leader_continues: True if one trial that may be stopped continues at each rung.
     """
 
-    def __init__(
-        self,
-        plan: BracketPlan,
-        eta: int,
-        never_stopped: frozenset[int],
-        *,
-        leader_continues: bool = True,
-    ) -> None:
+    def __init__(self, plan: BracketPlan, eta: int, never_stopped: frozenset[int]) -> None:
         self._plan = plan
         self._eta = eta
         self._never_stopped = never_stopped
-        self._leader_continues = leader_continues
         self._started = 0
         self._rung = 0  # index of the lowest undecided rung
         self._places = 0  # planned number of trials at this rung
@@ -184,7 +175,7 @@ class Bracket:
         ranking = sorted(self._rivals & results.keys(), key=lambda number: results[number])
         count = _share(places, self._eta)
         winners = ranking[:count]
-        if self._leader_continues and self._never_stopped.issuperset(winners):
+        if self._never_stopped.issuperset(winners):
             winners += [n for n in ranking[count:] if n not in self._never_stopped][:1]
         return winners
 
@@ -219,7 +210,6 @@ class Hyperband:
     def __init__(self, context: SchedulerContext) -> None:
         self._eta = context.space.search.reduction_factor
         self._never_stopped = context.never_stopped
-        self._leader_continues = context.leader_continues
         self._plans = plans(context)
         self._begun = 0  # number of brackets begun
         self._brackets: list[Bracket] = []  # brackets that are not over
@@ -249,11 +239,7 @@ class Hyperband:
         if not self._brackets or not self._brackets[-1].is_open:
             plan = self._plans[self._begun % len(self._plans)]
             self._begun += 1
-            self._brackets.append(
-                Bracket(
-                    plan, self._eta, self._never_stopped, leader_continues=self._leader_continues
-                )
-            )
+            self._brackets.append(Bracket(plan, self._eta, self._never_stopped))
         bracket = self._bracket_of[number] = self._brackets[-1]
         bracket.add(number)
 
