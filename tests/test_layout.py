@@ -26,7 +26,7 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
     "tuner": (
         "leaving", "control_characters", "secrets", "errors", "formatting", "formats", "markdown",
         "names",
-        "artifact_locations", "home", "space", "space_file", "samplers", "schedulers",
+        "artifact_locations", "home", "space", "samplers", "schedulers", "space_file",
         "conductor", "tracking", "journal", "storage", "results", "trained", "report", "transfer",
         "scaling", "publish", "served", "notify", "workers", "driver", "jobs", "housekeeping",
         "terminal", "commands", "arguments", "cli", "__main__",

@@ -27,11 +27,11 @@ from tuner.conductor.outcome import DIVERGED, FINISHED, Outcome
 from tuner.conductor.retraining import conclude, missing_pairs, retraining_of
 from tuner.conductor.trial import Trial
 from tuner.samplers.sampler import Sampler
+from tuner.schedulers.expected_tokens import expected_tokens
 from tuner.schedulers.registry import SCHEDULERS
 from tuner.schedulers.scheduler import Branch, Decision, Resume, SchedulerContext
 from tuner.space.cool_down import branch_specs
 from tuner.space.data_facts import DataFacts
-from tuner.space.estimate import expected_tokens
 from tuner.space.parameter import Value
 from tuner.space.space import SearchSpace
 
@@ -100,7 +100,7 @@ class Conductor:
         self._sampler = Sampler(space, *self._lengths)
         never_stopped = frozenset({DEFAULTS} if space.search.defaults == "full" else ())
         context = SchedulerContext(space, *self._lengths, never_stopped, facts.train_size)
-        self._scheduler = SCHEDULERS[space.search.scheduler](context)
+        self._scheduler = SCHEDULERS[space.search.scheduler].make(context)
         tokens = expected_tokens(space, facts)[1]
         confirm = space.num_finalists, space.confirm.seeds
         self.board = Board(

@@ -75,6 +75,11 @@ class SearchSpace(Frozen):
         """Number of configurations to confirm; 0 for several objectives, which have no winner."""
         return 0 if self.further_objectives else self.confirm.top
 
+    @property
+    def num_confirmations(self) -> int:
+        """Number of trials of the confirmation; 0 for several objectives."""
+        return min(self.num_finalists, self.search.trials) * self.confirm.seeds
+
     # parameters ----------------------------------------------------------------------------
 
     @cached_property

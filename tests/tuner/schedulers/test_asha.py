@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from tests.tuner.schedulers.simulation import Search, facts, noise
-from tuner.schedulers.asha import AshaPromote, AshaStop, asha
+from tuner.schedulers.asha import AshaPromote, AshaStop
+from tuner.schedulers.registry import SCHEDULERS
 from tuner.schedulers.scheduler import Decision, New, Resume, Scheduler, SchedulerContext
 from tuner.space.rungs import rungs as rungs_below
 
@@ -55,8 +56,8 @@ def test_rungs_lie_at_powers_of_eta_below_the_budget(
 
 
 def test_space_describes_the_form_of_asha() -> None:
-    assert isinstance(asha(facts()), AshaPromote)
-    assert isinstance(asha(facts(asha="stop")), AshaStop)
+    assert isinstance(SCHEDULERS["asha"].make(facts()), AshaPromote)
+    assert isinstance(SCHEDULERS["asha"].make(facts(asha="stop")), AshaStop)
 
 
 # stop ----------------------------------------------------------------------------------------

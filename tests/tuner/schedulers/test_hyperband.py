@@ -26,8 +26,7 @@ PAPER = [
 
 
 def test_brackets_start_as_in_the_paper() -> None:
-    given = facts(reports=81, report_tokens=7)
-    assert [(plan.size, (*plan.rungs, 7 * 81)[0] // 7) for plan in plans(given)] == [
+    assert [(plan.size, (*plan.rungs, 7 * 81)[0] // 7) for plan in plans(3, 7, 7 * 81)] == [
         bracket[0] for bracket in PAPER
     ]
 
@@ -61,14 +60,13 @@ def test_brackets_halve_as_in_the_paper(slots: int) -> None:
 def test_brackets_of_other_budgets(
     reports: int, eta: int, expected: list[tuple[int, tuple[int, ...]]]
 ) -> None:
-    given = facts(reports=reports, reduction_factor=eta)
-    assert plans(given) == [BracketPlan(n, tuple(100 * r for r in rungs)) for n, rungs in expected]
+    brackets = [BracketPlan(n, tuple(100 * r for r in rungs)) for n, rungs in expected]
+    assert plans(eta, 100, 100 * reports) == brackets
 
 
 def test_brackets_bear_reports_that_do_not_divide_the_budget() -> None:
     """240,000 tokens in nine reports of 26,667: the ninth comes 3 tokens early."""
-    given = SchedulerContext(facts().space, 26_667, 240_000)
-    assert plans(given)[0] == BracketPlan(9, (26_667, 80_001))
+    assert plans(3, 26_667, 240_000)[0] == BracketPlan(9, (26_667, 80_001))
 
 
 def started(scheduler: Hyperband, numbers: range) -> None:

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tuner.errors import SpaceError
+from tuner.schedulers.expected_tokens import expected_tokens
 from tuner.space.combinations import combinations, count
 from tuner.space.data_facts import DataFacts
-from tuner.space.estimate import expected_tokens
 from tuner.space.parameter import Choice, Constant, Parameter, Range, Value
 from tuner.space.parameter_set import ParameterSet
 from tuner.space.space import SearchSpace

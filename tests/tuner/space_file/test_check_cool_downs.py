@@ -8,8 +8,8 @@ import pytest
 
 from tests.tuner.simulated_search import FACTS
 from tuner.errors import SpaceError
+from tuner.schedulers.expected_tokens import expected_tokens
 from tuner.space.cool_down import branch_specs
-from tuner.space.estimate import expected_tokens
 from tuner.space.settings import Budget
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import load_space
