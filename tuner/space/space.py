@@ -57,8 +57,7 @@ class SearchSpace(Frozen):
     model: Mapping[str, Parameter] = Field(default_factory=dict)
     hyperparameters: Mapping[str, Parameter] = Field(default_factory=dict)
     budget: Budget = Budget()
-    # left out of other journals, so that those of earlier versions keep their bytes
-    proxy: Proxy | None = Field(default=None, exclude_if=lambda proxy: proxy is None)
+    proxy: Proxy | None = None
     engine: EngineConfig = EngineConfig()
     search: SearchConfig = SearchConfig()
     confirm: Confirm = Confirm()

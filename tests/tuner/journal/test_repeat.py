@@ -30,9 +30,8 @@ def test_edited_changes_what_is_free(space: SearchSpace) -> None:
     check_edit(space, changed, "lm-1")
 
 
-def test_storage_changes_no_trial_and_no_earlier_journal(space: SearchSpace) -> None:
+def test_storage_changes_no_trial(space: SearchSpace) -> None:
     """It may be added to a search that has begun, changed and left out."""
-    assert "storage" not in space.model_dump_json()
     changed = edited(space, [Override.parse("engine.storage=s3://lm/searches/")], "lm-1")
     assert changed.engine.storage == "s3://lm/searches"
     assert changes(space, changed) == ["engine.storage"]
