@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from tuner.samplers.kind import SamplerKind
+from tuner.samplers.kind import SamplerKind, optuna_sampler
 from tuner.space.parameter import Choice
-
-if TYPE_CHECKING:
-    from optuna.samplers import BaseSampler
-
-
-def _make(seed: int) -> BaseSampler:
-    from optuna.samplers import CmaEsSampler
-
-    return CmaEsSampler(seed=seed, warn_independent_sampling=False)
-
 
 KIND = SamplerKind(
     says="evolves a normal distribution (CMA-ES)",
-    make=_make,
+    make=optuna_sampler("CmaEsSampler", warn_independent_sampling=False),
     models=lambda parameter: not parameter.when and not isinstance(parameter.distribution, Choice),
     models_what="numbers that every trial has",
     keeps_state=True,

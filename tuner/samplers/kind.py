@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tuner.space.parameter import Parameter, Value
 from tuner.space.space import SearchSpace
@@ -47,3 +48,22 @@ class SamplerKind:
     keeps_state: bool = False
     uses_torch: bool = False
     max_trials: int | None = None
+
+
+def optuna_sampler(name: str, **options: Any) -> Callable[[int], BaseSampler]:
+    """Return a function from a seed to a sampler of Optuna, which is imported on the first call.
+
+    Args:
+        name: class in `optuna.samplers`.
+        options: arguments of the class.
+    """
+
+    def make(seed: int) -> BaseSampler:
+        import optuna
+
+        with warnings.catch_warnings():  # `group` of TPE is marked experimental
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            sampler: BaseSampler = getattr(optuna.samplers, name)(seed=seed, **options)
+            return sampler
+
+    return make

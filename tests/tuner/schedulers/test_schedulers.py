@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.tuner.schedulers.simulation import Search, facts, noise
 from tuner.schedulers.registry import SCHEDULERS
 from tuner.schedulers.scheduler import SchedulerContext
+from tuner.space.settings import SchedulerName
 
+PAGE = (Path(__file__).parents[3] / "docs" / "schedulers.md").read_text(encoding="utf-8")
 CASES = [(name, form) for name in SCHEDULERS for form in ("promote", "stop")]
 CASES = [case for case in CASES if case[0] == "asha" or case[1] == "promote"]
 pytestmark = pytest.mark.usefixtures("few_draws")
 each_case = pytest.mark.parametrize(("name", "form"), CASES)
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_scheduler_is_described(name: SchedulerName) -> None:
+    assert SCHEDULERS[name].says(facts(name).space)
+    (row,) = (line for line in PAGE.splitlines() if line.startswith("| `scheduler`"))
+    assert f"`{name}`" in row
+    headings = [line for line in PAGE.splitlines() if line.startswith("### ")]
+    assert any(name in heading.removeprefix("### ").split(", ") for heading in headings)
 
 
 def case_facts(name: str, form: str, trials: int = 24, **more: object) -> SchedulerContext:
