@@ -1,4 +1,4 @@
-"""Rules of a complete search space: what a rule reads, and its check."""
+"""Rules of a complete search space: what a rule reads, and its check, whose docstring is it."""
 
 from __future__ import annotations
 
