@@ -26,7 +26,7 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
     "tuner": (
         "clock", "leaving", "control_characters", "secrets", "errors", "formatting", "formats",
         "markdown", "names", "private_folder", "artifact_locations", "home", "lease", "space",
-        "space_file", "samplers", "schedulers", "conductor", "journal", "storage", "results",
+        "samplers", "schedulers", "space_file", "conductor", "journal", "storage", "results",
         "tracking", "trained", "report", "transfer", "scaling", "publish", "served", "notify",
         "workers", "driver", "jobs", "housekeeping", "terminal", "commands", "arguments", "cli",
         "__main__",

@@ -14,14 +14,12 @@ from pathlib import Path
 import pytest
 
 from model.errors import CorpusError
-from model.export.registry import FORMATS
 from model.spec.hyperparameters import SYMBOL_TABLE
 from model.tokenizer.pretokenizer import PATTERNS
 from model.tokenizer.tokenizer import Tokenizer
 from tuner import cli, errors
 from tuner.arguments import data as data_arguments
 from tuner.arguments.parser import parse
-from tuner.arguments.trained import EXPORTS
 from tuner.cli import main
 from tuner.commands import symbols
 from tuner.home import Home
@@ -193,7 +191,6 @@ def test_cli_refuses_a_home_that_is_none_and_creates_nothing(
 
 
 def test_choices_of_options_are_those_of_the_registries(tmp_path: Path) -> None:
-    assert set(EXPORTS) == set(FORMATS)
     assert set(data_arguments.PATTERNS) == set(PATTERNS)
     tokenizer = Tokenizer({i: bytes([i]) for i in range(256)}, [])
     written = [tokenizer.save(tmp_path / name, name) for name in data_arguments.TOKENIZER_FORMATS]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,18 +18,15 @@ from tuner.errors import TunerError
 from tuner.formatting import clock, counted, listed, number, shown
 from tuner.home import Home
 from tuner.report.learning_rates import draw_rates
+from tuner.samplers.registry import SAMPLERS
+from tuner.schedulers.expected_tokens import expected_tokens
+from tuner.schedulers.registry import SCHEDULERS
 from tuner.space.conflicts import check_contexts, conflicts
 from tuner.space.data_facts import DataFacts
-from tuner.space.estimate import (
-    ASSUMED_BYTES,
-    confirmations,
-    estimated_facts,
-    expected_tokens,
-)
+from tuner.space.estimate import ASSUMED_BYTES, estimated_facts
 from tuner.space.first_draws import described
-from tuner.space.parameter import Choice, Parameter, symbol
+from tuner.space.parameter import symbol, symbols
 from tuner.space.remarks import data_notes, remarks, searches_nothing, without_copies
-from tuner.space.rungs import rungs
 from tuner.space.space import SearchSpace
 from tuner.terminal.tables import table
 from tuner.trained.warm_start import warm_started
@@ -248,17 +244,6 @@ def _device_remarks(space: SearchSpace) -> list[str]:
 # the search as text ------------------------------------------------------------------------------
 
 
-_SAMPLER_TEXTS: Mapping[str, str] = {
-    "tpe": "models good and bad configurations (TPE)",
-    "gp": "models the objective as a Gaussian process",
-    "cmaes": "evolves a normal distribution (CMA-ES)",
-    "qmc": "fills the space evenly (scrambled Sobol points)",
-    "random": "draws independently",
-    "grid": "tries every combination once, in random order",
-    "nsga2": "recombines the best configurations (NSGA-II)",
-}
-
-
 def search_lines(space: SearchSpace, facts: DataFacts) -> list[str]:
     """Describe a search in sentences, one a line."""
     return [
@@ -292,9 +277,9 @@ def _data(space: SearchSpace) -> str:
 def _trials(space: SearchSpace, facts: DataFacts) -> str:
     search = space.search
     priors = [p for p in space.searched if p.prior is not None]
-    sampler = _SAMPLER_TEXTS[search.sampler]
+    sampler = SAMPLERS[search.sampler].says
     if priors:
-        sampler += f"; early draws follow the priors of {_symbols(priors)}"
+        sampler += f"; early draws follow the priors of {symbols(priors)}"
     budget = f"at most {space.budget_tokens(facts):,} tokens"
     if space.budget.flops is not None:
         budget = f"{space.budget.flops:.4g} FLOPs, {budget},"
@@ -306,21 +291,8 @@ def _trials(space: SearchSpace, facts: DataFacts) -> str:
 
 
 def _scheduler(space: SearchSpace) -> str:
-    search = space.search
-    name, eta = search.scheduler, search.reduction_factor
-    rungs = f"one in {eta} trials is promoted at each rung ({_rungs(space)})"
-    description = {
-        "none": f"each trial trains to its end{space.budget.shorter_text}",
-        "asha": f"{rungs}, the others are "
-        + ("paused until they are among the best" if search.asha == "promote" else "stopped"),
-        "hyperband": f"{rungs}, in brackets that start at different rungs",
-        "bohb": f"{rungs}, in brackets; TPE models the largest budget that enough trials reached",
-        "median": "a trial stops if its best value is worse than the median of the averages of the "
-        "others",
-        "pbt": _population(space),
-        "pb2": _population(space) + " by a model of the improvements",
-    }[name]
-    return f"Scheduler {name}: {description}."
+    name = space.search.scheduler
+    return f"Scheduler {name}: {SCHEDULERS[name].says(space)}."
 
 
 def _devices(space: SearchSpace) -> str:
@@ -349,37 +321,19 @@ def _cost(space: SearchSpace, facts: DataFacts) -> str:
     return f"Expected total: {expected:,} training tokens{without}."
 
 
-def _rungs(space: SearchSpace) -> str:
-    reports = space.budget.reports
-    levels = rungs(1, space.search.reduction_factor, reports)
-    return f"after {listed(levels, 'and')} of {reports} reports"
-
-
-def _population(space: SearchSpace) -> str:
-    reports, changed = space.search.perturb_reports, _symbols(space.explored)
-    every = f"every {reports} reports" if reports > 1 else "at every report"
-    return f"{every} the worst trials copy the best ones and change {changed}"
-
-
 def _hints(space: SearchSpace) -> list[str]:
     """Name the parameters that the sampler or scheduler cannot handle."""
     search, hints = space.search, []
-    if search.sampler in ("cmaes", "gp"):
-        rule = {
-            "cmaes": "models numbers that every trial has",
-            "gp": "models parameters that every trial has",
-        }[search.sampler]
-        unmodelled = [
-            p for p in space.searched
-            if p.when or (search.sampler == "cmaes" and isinstance(p.distribution, Choice))
-        ]  # fmt: skip
-        if unmodelled:
-            names = _symbols(unmodelled)
-            hints.append(f"Sampler {search.sampler} {rule}; it draws {names} at random.")
-    if search.scheduler in ("pbt", "pb2"):
+    sampler = SAMPLERS[search.sampler]
+    if unmodelled := [p for p in space.searched if not sampler.models(p)]:
+        names = symbols(unmodelled)
+        hints.append(
+            f"Sampler {search.sampler} models {sampler.models_what}; it draws {names} at random."
+        )
+    if SCHEDULERS[search.scheduler].is_population:
         fixed = [p for p in space.searched if p not in space.explored]
         if fixed:
-            hints.append(f"A trial keeps {_symbols(fixed)}, which cannot change during training.")
+            hints.append(f"A trial keeps {symbols(fixed)}, which cannot change during training.")
     return hints
 
 
@@ -391,7 +345,7 @@ def _objective(space: SearchSpace) -> str:
             f"Objectives: {listed(names, 'and')}; the result is the Pareto front: the trials that "
             f"no other trial beats in every objective."
         )
-    num_trials = confirmations(space)
+    num_trials = space.num_confirmations
     if not num_trials:
         return f"Objective: {names[0]}; the winner is not retrained (confirm: off)."
     top, seeds = min(space.confirm.top, space.search.trials), space.confirm.seeds
@@ -411,8 +365,3 @@ def _limits(space: SearchSpace) -> list[str]:
     if search.patience is not None:
         limits.append(f"{counted(search.patience, 'trial')} without improvement")
     return [f"The search ends early after {' or '.join(limits)}."] if limits else []
-
-
-def _symbols(parameters: Iterable[Parameter]) -> str:
-    """Return `α_max, γ and λ`."""
-    return listed((symbol(p.name) for p in parameters), "and")

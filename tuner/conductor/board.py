@@ -13,8 +13,8 @@ from model.engine.report import Report
 from tuner.conductor.outcome import INTERRUPTED, OutcomeKind
 from tuner.conductor.trial import Trial
 from tuner.samplers.observation import Observation
+from tuner.schedulers.expected_tokens import expected_tokens
 from tuner.space.data_facts import DataFacts
-from tuner.space.estimate import expected_tokens
 from tuner.space.objective import Objective
 from tuner.space.settings import DefaultsMode
 from tuner.space.space import SearchSpace

@@ -28,7 +28,7 @@ from tuner.conductor.retraining import conclude, missing_pairs, retraining_of
 from tuner.conductor.trial import Trial
 from tuner.samplers.sampler import Sampler
 from tuner.schedulers.registry import SCHEDULERS
-from tuner.schedulers.scheduler import RULES, Branch, Decision, Resume, SchedulerContext
+from tuner.schedulers.scheduler import Branch, Decision, Resume, SchedulerContext
 from tuner.space.cool_down import branch_specs
 from tuner.space.data_facts import DataFacts
 from tuner.space.parameter import Value
@@ -63,7 +63,6 @@ class Conductor:
         slots: number of trials in training at one time; each has a lane.
         restored: decisions of a search that is repeated from its journal.
         find: returns the reports of a finished trial with a specification's hash, or none.
-        rules: version of the decisions.
         clock: name of the lanes' clock, a key of `CLOCKS`.
 
     Attributes:
@@ -80,7 +79,6 @@ class Conductor:
         slots: int,
         restored: RestoredDecisions | None = None,
         find: Callable[[str], Sequence[Report]] | None = None,
-        rules: int = RULES,
         clock: str = TOKENS,
     ) -> None:
         self._facts = facts
@@ -104,8 +102,8 @@ class Conductor:
         self._lengths = space.lengths(facts)
         self._sampler = Sampler(space, *self._lengths)
         never_stopped = frozenset({DEFAULTS} if space.search.defaults == "full" else ())
-        context = SchedulerContext(space, *self._lengths, never_stopped, facts.train_size, rules)
-        self._scheduler = SCHEDULERS[space.search.scheduler](context)
+        context = SchedulerContext(space, *self._lengths, never_stopped, facts.train_size)
+        self._scheduler = SCHEDULERS[space.search.scheduler].make(context)
         self.board = Board.of(space, facts)
         self.space = space
 

@@ -18,10 +18,10 @@ from tuner.driver.interrupt import Interrupts
 from tuner.driver.view import View
 from tuner.home import Home
 from tuner.journal.events import SessionBegun
-from tuner.space.compilation import num_missing, repays_compilation
 from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
 from tuner.storage.states import CHECKPOINTS
+from tuner.workers.compilation import num_missing, repays_compilation
 
 if TYPE_CHECKING:
     from tuner.workers.devices import Devices

@@ -32,6 +32,8 @@ from tuner.results.range_edit import (
     unit,
 )
 from tuner.results.sensitivity import basins
+from tuner.samplers.registry import SAMPLERS
+from tuner.schedulers.registry import SCHEDULERS
 from tuner.space.parameter import (
     AnyDistribution,
     Choice,
@@ -298,7 +300,8 @@ def _binomial(trials: int, hits: int, share: float) -> float:
 def _progress(table: _Table, name: str, spread: float) -> list[str]:
     """Return a sentence on whether the last third of the trials improved the best."""
     search, count = table.space.search, len(table.trials)
-    in_order = search.sampler != "grid" and search.scheduler not in {"pbt", "pb2"}
+    is_grid = SAMPLERS[search.sampler].points is not None
+    in_order = not is_grid and not SCHEDULERS[search.scheduler].is_population
     if not in_order or count < _FEWEST_TRIALS or len(table.finished) < _FEWEST_BEST:
         return []
     losses = [table.loss(t) if t.has_finished else math.inf for t in table.trials]

@@ -54,13 +54,7 @@ class Branch:
 Choice = New | Resume | Branch
 
 
-RULES = 2
-"""Version of the decisions. A search keeps the version that it began with, because its journal is
-repeated by these decisions.
-
-    1  the defaults may be the only trial that trains to the end
-    2  one drawn trial at least trains to the end, unless all diverge, fail or are cut by a limit
-"""
+RULES = 2  # version of the decisions; a journal names the one that it was written under
 
 
 @dataclass(frozen=True)
@@ -76,7 +70,6 @@ class SchedulerContext:
             comparison.
         train_size: tokens of the training text, or number of its pairs (`DataFacts.train_size`).
             Rules between hyperparameters depend on the size where N_epoch is searched.
-        rules: version of the decisions, see `RULES`.
     """
 
     space: SearchSpace
@@ -84,12 +77,6 @@ class SchedulerContext:
     budget_tokens: int
     never_stopped: frozenset[int] = frozenset({0})
     train_size: int = 10**9
-    rules: int = RULES
-
-    @property
-    def leader_continues(self) -> bool:
-        """True if the best drawn trial at a rung continues, however few trials are at the rung."""
-        return self.rules >= 2
 
 
 class Scheduler(Protocol):

@@ -57,8 +57,7 @@ class SearchSpace(Frozen):
     model: Mapping[str, Parameter] = Field(default_factory=dict)
     hyperparameters: Mapping[str, Parameter] = Field(default_factory=dict)
     budget: Budget = Budget()
-    # left out of other journals, so that those of earlier versions keep their bytes
-    proxy: Proxy | None = Field(default=None, exclude_if=lambda proxy: proxy is None)
+    proxy: Proxy | None = None
     engine: EngineConfig = EngineConfig()
     search: SearchConfig = SearchConfig()
     confirm: Confirm = Confirm()
@@ -74,6 +73,11 @@ class SearchSpace(Frozen):
     def num_finalists(self) -> int:
         """Number of configurations to confirm; 0 for several objectives, which have no winner."""
         return 0 if self.further_objectives else self.confirm.top
+
+    @property
+    def num_confirmations(self) -> int:
+        """Number of trials of the confirmation; 0 for several objectives."""
+        return min(self.num_finalists, self.search.trials) * self.confirm.seeds
 
     # parameters ----------------------------------------------------------------------------
 

@@ -34,12 +34,9 @@ from tuner.space.settings import (
     ascend,
 )
 from tuner.space.space import SearchSpace
-from tuner.space_file.check_cool_downs import CoolDownChecks
-from tuner.space_file.check_proxy import ProxyChecks
-from tuner.space_file.check_search import SearchChecks
-from tuner.space_file.check_space import SpaceChecks
 from tuner.space_file.entries import EntryReader
 from tuner.space_file.overrides import Override, annotated
+from tuner.space_file.rules import check
 from tuner.space_file.yaml_file import Place, YamlFile, whole_if_equal
 
 _SECTIONS: Mapping[str, type[BaseModel]] = {
@@ -93,10 +90,7 @@ def read_space(
     entries = EntryReader(file)
     space = _read(file, entries)
     if space is not None:
-        ProxyChecks(space, file, entries.places).run()
-        SpaceChecks(space, file, entries.places).run()
-        SearchChecks(space, file, entries.places).run()
-        CoolDownChecks(space, file).run()
+        check(space, file, entries.places)
     if space is None or file.mistakes:
         raise SpaceError(file.name, file.mistakes)
     return space, annotated(file.text, overrides)

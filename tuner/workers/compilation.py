@@ -6,8 +6,8 @@ import math
 
 from model.stack.compiled_file import is_compiled
 from model.stack.tick_kind import TickKind
+from tuner.schedulers.expected_tokens import expected_tokens
 from tuner.space.data_facts import DataFacts
-from tuner.space.estimate import expected_tokens
 from tuner.space.space import SearchSpace
 
 # Measured on two cores with models of 0.4 to 48 million parameters (`bench/fusion.py`).
