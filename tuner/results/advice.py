@@ -106,15 +106,15 @@ def advise(
 
 
 def comparable(space: SearchSpace, trials: Sequence[Trial]) -> tuple[list[Point], str]:
-    """Return draw and loss of the trials at one budget, for `importance`.
+    """Return draw and loss of the trials at one budget, for `importance` and `basins`.
 
     Args:
         space: the searched space.
         trials: trials of the search, without retrainings and without repetitions.
 
     Returns:
-        The points (smaller losses are better), and the budget of each as text, `27,000 tokens`: the
-        largest one that half of the trials were trained for.
+        The points (smaller losses are better, a diverged trial has an infinite one), and the budget
+        of each as text, `27,000 tokens`: the largest one that half of the trials were trained for.
     """
     reported = sorted((t for t in trials if t.last is not None), key=lambda t: t.number)
     table = _Table(space, reported, space.objective.metric, space.objective.sign)
@@ -180,14 +180,11 @@ class _Table:
         return curve
 
     def points(self) -> list[tuple[Draw, float]]:
-        """Return draw and loss at `level`; a diverged trial gets the worst loss of the others."""
+        """Return draw and loss at `level`, infinite if it diverged; nothing if all diverged."""
         level = self.level
         losses = [(t.draw, self._curve(t).get(level)) for t in self.trials]
         points = [(draw, value) for draw, value in losses if draw and value is not None]
-        worst = max((value for _, value in points if math.isfinite(value)), default=None)
-        if worst is None:
-            return []
-        return [(draw, min(value, worst)) for draw, value in points]
+        return points if any(math.isfinite(value) for _, value in points) else []
 
 
 # best values at an edge --------------------------------------------------------------------------
