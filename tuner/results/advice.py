@@ -22,6 +22,7 @@ from tuner.results.importance import (
     importance,
     undervalues_choices,
 )
+from tuner.results.more_trials import more_trials
 from tuner.results.range_edit import (
     End,
     entry,
@@ -50,7 +51,6 @@ _EDGE = 0.1  # of a range, on its unit scale
 # are tested in turn: seven ranges without influence then give a false alarm in 2 of 100 searches.
 _EDGE_CHANCE = 0.002
 _FEWEST_BEST, _BEST_SHARE = 3, 4  # trials that count as the best: three, or one in four
-_FEWEST_TRIALS = 6  # for a statement on whether more would help
 _FEWEST_EACH = 3  # trials for each searched parameter
 _SMALL = 0.05  # a smaller share of the gain is not worth a search
 _SMALL_LOSS = 0.01  # share of the loss, where the difference between seeds is not known
@@ -70,7 +70,7 @@ def advise(
     - best values at the edge of their range: among the best three to the best quarter of the
       finished trials, more lie in the outer tenth than chance explains;
     - trials that diverged, and the value beyond which they do (`divergence`);
-    - whether the last third of the trials improved the best by more than seeds differ;
+    - what more trials would bring (`more_trials`);
     - which parameters explain the gain (`importance`), at the largest number of tokens that half
       of the trials were trained for;
     - what a factor of two in the best learning rate costs (`basins`), at the same tokens;
@@ -289,38 +289,12 @@ def _binomial(trials: int, hits: int, share: float) -> float:
     )
 
 
-# more trials -------------------------------------------------------------------------------------
-
-
 def _progress(table: _Table, name: str, spread: float) -> list[str]:
-    """Return a sentence on whether the last third of the trials improved the best."""
-    search, count = table.space.search, len(table.trials)
-    in_order = search.sampler != "grid" and search.scheduler not in {"pbt", "pb2"}
-    if not in_order or count < _FEWEST_TRIALS or len(table.finished) < _FEWEST_BEST:
+    """Return a sentence on what more trials would bring."""
+    if len(table.finished) < _FEWEST_BEST:
         return []
-    losses = [table.loss(t) if t.has_finished else math.inf for t in table.trials]
-    last = count // 3
-    before, best = min(losses[:-last]), min(losses)
-    if math.isinf(before):  # no earlier trial finished
-        return []
-    index = losses.index(best)
-    gain, value = before - best, table.sign * best
-    if gain > spread:
-        return [
-            f"More trials may help: the last {last} of {count} still improved the best "
-            f"{table.metric} by {gain:.4f}, to {value:.4f}; {last} more would gain about as much "
-            f"at most: tuner search --resume {name} --trials {search.trials + last}."
-        ]
-    if gain > 0:
-        return [
-            f"The last {last} of {count} trials improved the best {table.metric} by {gain:.4f} "
-            f"only, less than seeds differ ({spread:.4f}); more of the same will probably not help."
-        ]
-    return [
-        f"The last {count - 1 - index} of {count} trials did not improve the best {table.metric}, "
-        f"{value:.4f} of trial {table.trials[index].number}; more of the same will probably not "
-        f"help."
-    ]
+    losses = {t.number: table.loss(t) if t.has_finished else math.inf for t in table.trials}
+    return more_trials(table.space.search, losses, table.sign, table.metric, name, spread)
 
 
 # what matters ------------------------------------------------------------------------------------
