@@ -10,9 +10,9 @@ All models are trained from scratch on the source text of Python's standard libr
 equally many tokens (the proxy of `target` for fewer). *Scaled* models have the factors of proxies;
 *standard* ones are the same models without them. A sweep has learning rates an octave (a factor of
 two) apart, all with the same seeds, and grows until its lowest loss lies inside. Its optimum is the
-minimum of a parabola in log2 α (`tuner.transfer.verdict`); intervals are of 90 %. Where losses rise
-faster on one side, that parabola is not exact, and its interval does not know. So a second one,
-through the lowest loss and its two neighbours, is shown beside it.
+lowest point of a bowl in log2 α that may be steeper on one side, alike for all sizes
+(`tuner.transfer.verdict`); intervals are of 90 %. A parabola through the lowest loss and its two
+neighbours is shown beside it.
 
     width     d_model 32 to 256, 2 layers: how far the optimum moves
     depth     2 to 8 layers, d_model 64
@@ -183,12 +183,12 @@ def lowest(sweep: Sweep) -> float:
 
 
 def best_of(proxy: Sweep) -> float:
-    """Return the rate at the lowest point of a sweep's parabola, as log2 of a factor on `RATE`.
+    """Return the rate at the lowest point of a sweep's bowl, as log2 of a factor on `RATE`.
 
     Neighbours may differ by less than their noise: the lowest of them says the rate to an octave.
     """
     (best,) = optima_of([proxy])
-    return lowest(proxy) if best is None else best.octaves
+    return lowest(proxy) if best is None else round(best.octaves, 3)
 
 
 def optima_of(sweeps: Sequence[Sweep]) -> list[Optimum | None]:
@@ -329,7 +329,7 @@ def _width_goals(part: Part, moved: Mapping[str, Any], notes: list[str]) -> list
         ("scaled", {"most": LARGEST_MOVE}), ("standard", {"least": SMALLEST_MOVE})
     ):  # fmt: skip
         if moved[kind] is None:
-            notes.append(f"A parabola shows no certain optimum of a {kind} size: goal missed.")
+            notes.append(f"A bowl shows no certain optimum of a {kind} size: goal missed.")
             continue
         what = f"{kind}: octaves by which the optimum moves over {part.ratio:g} times the width"
         goals.append(goal(what, abs(moved[kind][0]), **limit))

@@ -61,7 +61,7 @@ def test_moves_are_those_of_the_sweeps(bench: Any) -> None:
     rows, moved = bench.axis_result(part, outside)
     assert moved["scaled"] is None
     assert len(bench._width_goals(part, moved, notes)) == 1
-    assert notes == ["A parabola shows no certain optimum of a scaled size: goal missed."]
+    assert notes == ["A bowl shows no certain optimum of a scaled size: goal missed."]
 
 
 def test_three_rates_ignore_a_steep_side(bench: Any) -> None:

@@ -61,12 +61,8 @@ def _basins(ax: Axes, found: ScalingLaws, name: str) -> None:
         label = f"{optimum.size.parameters:,}" + (" (edge)" if optimum.edges else "")
         ax.plot(xs, [r.loss for r in runs], "o", color=colour, markersize=3, label=label)
         if has_one:
-            u = np.linspace(-1.6, 1.6, _POINTS) + np.log2(optimum.values[name]) - (
-                optimum.centre[name]
-            )  # fmt: skip
-            c = optimum.coefficients
-            line = 2 ** (u + optimum.centre[name])
-            ax.plot(line, c[0] + c[1] * u + c[2] * u**2, color=colour, linewidth=1)
+            line = optimum.values[name] * 2 ** np.linspace(-1.6, 1.6, _POINTS)
+            ax.plot(line, optimum.curve(name, line), color=colour, linewidth=1)
         if not optimum.edges:
             ax.plot(optimum.values[name], optimum.loss, "D", color=colour, markersize=6)
     losses = [o.loss for o in optima]

@@ -32,6 +32,20 @@ class PredictedValue(BaseModel):
     low: float = Field(ge=0)
     high: float = Field(ge=0)
 
+    def holds(self, value: float, low: float, high: float) -> bool:
+        """Return whether a measured value agrees, by the interval of the difference.
+
+        Args:
+            value: what was measured.
+            low: lower end of its own 90 % interval; the value itself if it has none.
+            high: upper end.
+        """
+        if value >= self.value:
+            ends = (self.high / self.value, value / low)
+        else:
+            ends = (self.value / self.low if self.low else math.inf, high / value)
+        return abs(math.log(value / self.value)) <= math.hypot(*map(math.log, ends)) + 1e-12
+
 
 class Prediction(BaseModel):
     """What laws say about a target that is not trained yet.

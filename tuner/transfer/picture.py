@@ -13,7 +13,7 @@ from tuner.errors import TunerError
 from tuner.report.palette import GRID
 from tuner.transfer.coordinate_check import CoordinateCheck, SizeVerdict
 from tuner.transfer.sweep import KINDS, Sweep
-from tuner.transfer.verdict import optimum
+from tuner.transfer.verdict import optima_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,12 +51,13 @@ def draw_sweeps(sweeps: Sequence[Sweep], path: Path, title: str) -> None:
     panels = figure.subplots(1, len(KINDS), sharey=True)
     heads = {"scaled": "with the factors of the proxy", "standard": "usual parametrization"}
     for ax, kind in zip(panels, KINDS, strict=True):
-        for index, sweep in enumerate(sweep for sweep in sweeps if sweep.kind == kind):
+        own = [sweep for sweep in sweeps if sweep.kind == kind]
+        for index, (sweep, best) in enumerate(zip(own, optima_of(own), strict=True)):
             means = {x: float(np.mean(losses)) for x, losses in sweep.losses.items()}
             finite = [(2**x, mean) for x, mean in means.items() if math.isfinite(mean)]
             colour = f"C{index}"
             ax.plot(*zip(*finite, strict=True), f"{colour}o-", markersize=4, label=sweep.size.text)
-            if (best := optimum(sweep)) is not None:
+            if best is not None:
                 ax.plot([2**best.octaves], [best.loss], f"{colour}D", markersize=8, mfc="none")
         ax.set_xscale("log", base=2)
         ax.set_title(heads[kind], fontsize="small")

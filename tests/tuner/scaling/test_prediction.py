@@ -11,9 +11,10 @@ from tests.tuner.scaling.made_runs import MILLION, best_loss, best_rate, made_ru
 from tuner.errors import RecordError, TunerError
 from tuner.home import Home
 from tuner.scaling.laws import ScalingLaws, fit_laws
-from tuner.scaling.optima import smooth
+from tuner.scaling.optima import optimum_of, smooth
 from tuner.scaling.picture import draw_scaling
 from tuner.scaling.prediction import (
+    PredictedValue,
     Prediction,
     find_prediction,
     read_predictions,
@@ -58,6 +59,34 @@ def test_the_oldest_prediction_counts(tmp_path: Path, laws: ScalingLaws) -> None
     write_prediction(first, home)
     assert [p for _, p in read_predictions(home, ["a-1"])] == [first, worse]
     assert find_prediction(home, ["a-1"], by_size(made_runs([16 * MILLION])))[1] == first
+
+
+def test_wrong_prediction_of_a_rate_is_noticed() -> None:
+    """A parabola through bowls that are steep above predicts a rate that is 22 % too low."""
+    best = best_rate(16e6)
+    wrong = PredictedValue(value=0.78 * best, low=0.74 * best, high=0.82 * best)
+    right = PredictedValue(value=1.02 * best, low=0.97 * best, high=1.07 * best)
+    holds = {"wrong": 0, "right": 0}
+    for seed in range(40):
+        (size,) = by_size(
+            made_runs([16 * MILLION], seed=seed, noise=0.003, rates=5, above=2.5)
+            + made_runs([16 * MILLION], seed=seed + 99, noise=0.003, rates=5, above=2.5)
+        )
+        optimum = optimum_of(size)
+        assert optimum is not None
+        measured = (optimum.values["α_max"], *optimum.intervals["α_max"])
+        holds["wrong"] += wrong.holds(*measured)
+        holds["right"] += right.holds(*measured)
+    assert holds["wrong"] <= 8
+    assert holds["right"] >= 34
+
+
+def test_value_without_an_interval_must_lie_in_that_of_the_prediction() -> None:
+    predicted = PredictedValue(value=2.0, low=1.9, high=2.2)
+    assert [predicted.holds(v, v, v) for v in (1.89, 1.9, 2.0, 2.2, 2.21)] == [
+        False, True, True, True, False
+    ]  # fmt: skip
+    assert PredictedValue(value=2.0, low=0, high=2.2).holds(0.1, 0.1, 0.1)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"date": 3}'])

@@ -100,7 +100,7 @@ def _print_sizes(console: Console, found: ScalingLaws) -> None:
         for o in optima.all
     ]  # fmt: skip
     columns = ["weights", "tokens", "FLOPs", "trials fitted", *names, "val_loss", ""]
-    console.print(table("optima, smoothed by a quadratic in the logarithm", columns, rows))
+    console.print(table("optima, smoothed by a bowl in the logarithm", columns, rows))
     for text in optima.few:
         console.print(f"left out, too few different values: {text}", highlight=False)
     if any(o.edges for o in optima.all):
@@ -109,7 +109,7 @@ def _print_sizes(console: Console, found: ScalingLaws) -> None:
             style="yellow",
         )
     console.print(
-        f"A trial's loss deviates from its quadratic by {optima.noise:.3g} "
+        f"A trial's loss deviates from its bowl by {optima.noise:.3g} "
         f"({counted(optima.freedom, 'degree')} of freedom).",
         highlight=False,
     )
@@ -173,17 +173,17 @@ def _compare(options: argparse.Namespace, home: Home, searches: list[str], out: 
     actual = _measured(size)
     rows, verdicts = [], {}
     for name, v in prediction.values.items():
-        value = actual.get(name)
-        holds = None if value is None else v.low <= value <= v.high
-        if holds is not None:
-            verdicts[name] = holds
-        rows.append([
-            name, number(_rounded(v.value)),
-            f"{number(_rounded(v.low))} … {number(_rounded(v.high))}",
-            "" if value is None else number(_rounded(value)),
-            "not measured" if value is None or holds is None else "holds" if holds else
-            f"misses by {100 * (value / v.value - 1):+.1f} %",
-        ])  # fmt: skip
+        predicted = f"{number(_rounded(v.low))} … {number(_rounded(v.high))}"
+        if name not in actual:
+            rows.append([name, number(_rounded(v.value)), predicted, "", "not measured"])
+            continue
+        value, *ends = actual[name]
+        verdicts[name] = v.holds(value, *ends)
+        measured = number(_rounded(value))
+        if ends != [value, value]:
+            measured += f" ({' … '.join(number(_rounded(end)) for end in ends)})"
+        verdict = "holds" if verdicts[name] else f"misses by {100 * (value / v.value - 1):+.1f} %"
+        rows.append([name, number(_rounded(v.value)), predicted, measured, verdict])
     title = f"{options.compare} and the prediction at {_target(prediction.target)}"
     out.print(table(title, ["", "predicted", "90 % interval", "measured", ""], rows))
     when = f"{prediction.date:%Y-%m-%d %H:%M} UTC"
@@ -196,19 +196,28 @@ def _compare(options: argparse.Namespace, home: Home, searches: list[str], out: 
         )  # fmt: skip
     print_json(options, {
         "search": options.compare, "prediction": prediction.model_dump(mode="json"),
-        "prediction_file": str(path), "written_before": is_before, "measured": actual,
+        "prediction_file": str(path), "written_before": is_before,
+        "measured": {name: values[0] for name, values in actual.items()},
         "holds": verdicts,
     })  # fmt: skip
     return 0 if all(verdicts.values()) else 1
 
 
-def _measured(size: SizeRuns) -> dict[str, float]:
-    """Return the smoothed optimum of a size if it has one, and the loss of its best trial."""
+def _measured(size: SizeRuns) -> dict[str, tuple[float, float, float]]:
+    """Return the optimum of a size with its interval, if it has one, and its lowest loss.
+
+    The bowl has the shape of these trials alone: with the shape of the searches that predict, a
+    wrong shape would make both wrong alike.
+    """
     optimum = optimum_of(size)
     values = {}
     if optimum is not None:
-        values = {n: v for n, v in optimum.values.items() if n not in optimum.edges}
-    return {**values, "loss": min(run.loss for run in size.runs)}
+        values = {
+            n: (v, *optimum.intervals[n])
+            for n, v in optimum.values.items() if n not in optimum.edges
+        }  # fmt: skip
+    loss = min(run.loss for run in size.runs)
+    return {**values, "loss": (loss, loss, loss)}
 
 
 def _target(target: Mapping[str, float]) -> str:
