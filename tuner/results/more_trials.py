@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from tuner.samplers.registry import SAMPLERS
+from tuner.schedulers.registry import SCHEDULERS
 from tuner.space.settings import SearchConfig
 
 _FEWEST_TRIALS = 6  # for a statement on whether more would help
-_INDEPENDENT = ("random", "qmc")  # samplers whose draws do not depend on results
 
 
 def more_trials(
@@ -33,12 +34,13 @@ def more_trials(
         spread: standard deviation of the objective between seeds, 0 if it is not known.
     """
     losses, count, last = list(trials.values()), len(trials), len(trials) // 3
-    in_order = search.sampler != "grid" and search.scheduler not in {"pbt", "pb2"}
+    sampler = SAMPLERS[search.sampler]
+    in_order = sampler.points is None and not SCHEDULERS[search.scheduler].is_population
     if not in_order or count < _FEWEST_TRIALS:
         return []
     before, best = min(losses[:-last]), min(losses)
     command = f"tuner search --resume {name} --trials {search.trials + last}"
-    if search.sampler in _INDEPENDENT:
+    if not sampler.uses_observations:
         gain = _mean_gain(losses, last)
         small = f", less than seeds differ ({spread:.4f})" if gain <= spread else ""
         return [
