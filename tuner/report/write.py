@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryFile
 
+from model.files import replacing
 from tuner.errors import RecordError, TunerError
 from tuner.home import Home
 from tuner.results.result import SearchResult
@@ -34,8 +35,8 @@ def check_output(path: str | Path) -> None:
     try:
         if path.exists():
             path.open("ab").close()
-        else:
-            TemporaryFile(dir=path.parent).close()  # it has no name, and leaves nothing behind
+        if path.is_file() or not path.exists():  # no device
+            TemporaryFile(dir=path.resolve().parent).close()  # it has no name and leaves nothing
     except OSError as error:
         raise TunerError(f"{path} cannot be written: {error.strerror}") from error
 
@@ -62,6 +63,8 @@ def write_report(
 ) -> Path:
     """Write a search as one HTML file that works without a network.
 
+    A file at the path is replaced when the new one is complete.
+
     Args:
         result: result of a search, which may be unfinished.
         path: path of the file.
@@ -78,11 +81,20 @@ def write_report(
 
     check_output(path)
     path, text = Path(path), html_of(result, samples, reload_seconds)
+    _write(path, text)
+    return path
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a text; a reader sees the old file or the new one, never a part."""
     try:
-        path.write_text(text, encoding="utf-8")
+        if path.exists() and not path.is_file():  # a device or a pipe cannot be replaced
+            path.write_text(text, encoding="utf-8")
+        else:
+            with replacing(path.resolve()) as file:  # what a link names, not the link
+                file.write(text.encode("utf-8"))
     except OSError as error:
         raise TunerError(f"{path} cannot be written: {error.strerror}") from error
-    return path
 
 
 def write_pictures(result: SearchResult, folder: str | Path) -> list[Path]:
