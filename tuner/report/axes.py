@@ -134,7 +134,7 @@ def axes_of(series: ReportData) -> list[Axis]:
     return [_axis(parameter) for parameter in series.result.space.searched]
 
 
-def slices(series: ReportData) -> list[Slice]:
+def slices_of(series: ReportData) -> list[Slice]:
     """Return one slice for each searched parameter, with the trials that have it."""
     return [
         Slice(

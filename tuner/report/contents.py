@@ -12,7 +12,7 @@ from typing import Any
 from model.spec.hyperparameters import SYMBOL_TABLE
 from tuner.conductor.trial import Trial
 from tuner.formatting import clock, short_hash, short_run
-from tuner.report.figures import value_text
+from tuner.report.picture import value_text
 from tuner.report.series import Ending, ReportData, ending
 from tuner.results.comparison import (
     compare_with_defaults,

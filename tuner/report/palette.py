@@ -27,7 +27,7 @@ _DARK = {
     PAPER: "#15181d",
 }
 # Ends of viridis that contrast with a white and with a dark page.
-_LIGHT_ENDS, _DARK_ENDS = (0.72, 0.06), (0.42, 0.97)
+_LIGHT_ENDS, _DARK_ENDS = (0.6, 0.06), (0.42, 0.97)
 _STEPS = 100
 
 
@@ -38,6 +38,11 @@ def ordered(strength: float) -> str:
         strength: contrast with the background, from 0 (low) to 1 (high).
     """
     return _ordered(round(strength * _STEPS))[0]
+
+
+def shades(count: int) -> list[str]:
+    """Return a colour for each of some things in an order, the last the strongest."""
+    return [ordered(i / (count - 1) if count > 1 else 1.0) for i in range(count)]
 
 
 @cache

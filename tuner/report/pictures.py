@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.report.axes import Axis, Mark, Slice, axes_of, lines, slices
-from tuner.report.figures import time_unit, value_text
+from tuner.report.axes import Axis, Mark, Slice, axes_of, lines, slices_of
 from tuner.report.palette import DIVERGED, FAINT, FINISHED, GRID, INK, PALE, STOPPED, WINNER
 from tuner.report.parallel import groups, scale_of
+from tuner.report.picture import value_text
+from tuner.report.progress import time_unit
 from tuner.report.scale.collapse import collapses_of
 from tuner.report.scale.compute import Compute, compute_of
 from tuner.report.scale.sensitivity import basins_of, parabola
@@ -352,7 +353,7 @@ def _parallel(series: ReportData, winner: int | None) -> Figure:
 
 
 def _slices(series: ReportData, winner: int | None) -> Figure:
-    pieces = slices(series)
+    pieces = slices_of(series)
     rows = -(-len(pieces) // _SLICES_ACROSS)
     figure, grid = _sheet(0.3 + 1.9 * rows, nrows=rows, ncols=_SLICES_ACROSS, squeeze=False)
     panels = grid.flatten()

@@ -143,7 +143,7 @@ def test_json_of_a_page_cannot_end_its_script() -> None:
 
 
 def test_labels_of_plots_are_escaped() -> None:
-    from tuner.report.figures import safe
+    from tuner.report.picture import safe
 
     assert safe("<b>a & b</b>") == "&lt;b&gt;a &amp; b&lt;/b&gt;"
 

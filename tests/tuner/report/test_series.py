@@ -15,7 +15,7 @@ from tests.tuner.results.finished_search import SPACE, result_in
 from tests.tuner.results.random_trials import FACTS, load
 from tuner.conductor.outcome import Outcome
 from tuner.conductor.trial import Trial
-from tuner.report.axes import Mark, axes_of, lines, place, slices
+from tuner.report.axes import Mark, axes_of, lines, place, slices_of
 from tuner.report.parallel import Scale, groups
 from tuner.report.scale.compute import caption, compute_of, figure
 from tuner.report.series import Curve, Ending, ReportData, RungCounts, is_wide, window
@@ -186,7 +186,7 @@ def test_slices_mark_how_trials_ended(space: SearchSpace) -> None:
         make_trial(space, 3, [4.0] * 5), make_trial(space, 4, [4.2] * 5),
         make_trial(space, 5, [5.0], outcome=None),
     ]  # fmt: skip
-    (rate, _, batch) = slices(series(space, *rows))
+    (rate, _, batch) = slices_of(series(space, *rows))
     marked = {mark: [p.number for p in points] for mark, points in rate.marked(3).items()}
     assert marked == {
         Mark.DEFAULTS: [0], Mark.STOPPED: [1], Mark.DIVERGED: [2], Mark.WINNER: [3],
@@ -205,7 +205,7 @@ def test_conditional_parameters_are_missing_on_lines_and_slices(tmp_path: Path) 
     have = {r.number for r in result.trials if r.draw["optimizer"] == "momentum"}
     assert 0 < len(have) < 24
     assert {line.number for line in lines(found) if line.places[index] is not None} == have
-    assert {p.number for p in slices(found)[index].points} == have
+    assert {p.number for p in slices_of(found)[index].points} == have
     assert axes_of(found)[index].full_title == "γ (if optimizer: momentum)"
 
 

@@ -1,4 +1,4 @@
-"""Plots of parameters for the page: importances, and a slice for each parameter."""
+"""Slices: the trials along one parameter at a time."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from tuner.report.axes import Axis, Mark, Slice, SlicePoint
-from tuner.report.figures import NAMES, new_figure, safe, value_axis, value_text
+from tuner.formatting import listed
+from tuner.report.axes import Axis, Mark, Slice, SlicePoint, slices_of
 from tuner.report.palette import DIVERGED, FAINT, FINISHED, INK, OUTSIDE, STOPPED, WINNER
-from tuner.report.series import ReportData
-from tuner.report.shares import METHODS, Shares
+from tuner.report.picture import Picture, new_figure, safe, value_axis, value_text
+from tuner.report.series import ReportData, better_direction
+from tuner.results.range_edit import unit
+from tuner.space.parameter import Range
+
+_EDGE = 0.1  # of a range
 
 _LOOKS: Mapping[Mark, dict[str, Any]] = {
     Mark.STOPPED: {"symbol": "circle-open", "size": 7, "color": STOPPED},
@@ -24,29 +28,42 @@ _LOOKS: Mapping[Mark, dict[str, Any]] = {
 }
 
 
-def importances(parameters: Shares) -> go.Figure:
-    """Draw two bars for each parameter, with one standard deviation."""
-    figure = new_figure(height=80 + 46 * len(parameters.bars), barmode="group", bargap=0.3)
-    titles = [safe(bar.title) for bar in parameters.bars]
-    for (method, name), colour in zip(METHODS.items(), (FINISHED, STOPPED), strict=True):
-        shares = [bar.shares.get(method) for bar in parameters.bars]
-        if any(shares):
-            means = [None if s is None else 100 * s[0] for s in shares]
-            deviations = [None if s is None else 100 * s[1] for s in shares]
-            figure.add_bar(
-                y=titles, x=means, name=name, orientation="h", marker={"color": colour},
-                customdata=deviations,
-                error_x={"array": deviations, "color": INK, "thickness": 1.5, "width": 4},
-                hovertemplate="%{y}: %{x:.0f} ± %{customdata:.0f} % by " + name + "<extra></extra>",
-            )  # fmt: skip
-    names = {"tickfont": {"color": INK, "size": 13}, **NAMES}
-    figure.update_yaxes(autorange="reversed", showgrid=False, **names)
-    ends = [100 * (mean + sd) for bar in parameters.bars for mean, sd in bar.shares.values()]
-    figure.update_xaxes(title_text="share explained, %", range=[0, min(1.04 * max(ends), 100)])
-    return figure
+def pictures(series: ReportData, winner: int | None) -> list[Picture]:
+    """Draw a slice for each parameter."""
+    return [
+        Picture(f"slice-{i}", s.axis.full_title, "", _figure(s, series, winner))
+        for i, s in enumerate(slices_of(series)) if s.points
+    ]  # fmt: skip
 
 
-def slice_of(piece: Slice, series: ReportData, winner: int | None) -> go.Figure:
+def caption(series: ReportData, winner: int | None) -> str:
+    """Return the caption of all slices: the ranges in which the winner is near an end."""
+    text = (
+        f"{series.metric} at the last report of each trial, {better_direction(series.metric)}, "
+        f"along one parameter at a time; grey areas are outside the searched range."
+    )
+    near = [end for s in slices_of(series) for end in _near(s, series, winner)]
+    if winner is None:
+        return text
+    if not near:
+        return f"{text} The winner is not near an end of a range."
+    return f"{text} The winner is near {listed(near, 'and')}."
+
+
+def _near(piece: Slice, series: ReportData, winner: int | None) -> list[str]:
+    """Return `the lower end of α_max` if the winner is in the outer tenth of a range."""
+    p = next(p for p in series.result.space.searched if p.label == piece.axis.label)
+    point = next((point for point in piece.points if point.number == winner), None)
+    if point is None or not isinstance(p.distribution, Range):
+        return []
+    place = unit(p.distribution, point.x)
+    if _EDGE < place < 1 - _EDGE:
+        return []
+    end = "lower" if place <= _EDGE else "upper"
+    return [f"the {end} end of {piece.axis.title}"]
+
+
+def _figure(piece: Slice, series: ReportData, winner: int | None) -> go.Figure:
     """Draw the trials along one parameter; areas outside of its range are grey."""
     axis = piece.axis
     figure = new_figure(height=270, margin={"l": 56, "r": 10, "t": 10, "b": 50})
@@ -59,20 +76,17 @@ def slice_of(piece: Slice, series: ReportData, winner: int | None) -> go.Figure:
     bad = span[1] if series.sign > 0 else span[0]
     bad = 10**bad if scale.get("type") == "log" else bad
     for mark, points in piece.marked(winner).items():
-        _add_points(figure, points, bad, _LOOKS[mark])
+        if points:
+            _add_points(figure, points, bad, name=str(mark), marker=_LOOKS[mark])
     return figure
 
 
-def _add_points(
-    figure: go.Figure, points: Sequence[SlicePoint], bad: float, marker: dict[str, Any]
-) -> None:
-    if not points:
-        return
+def _add_points(figure: go.Figure, points: Sequence[SlicePoint], bad: float, **style: Any) -> None:
     texts = ["diverged" if p.value is None else value_text(p.value) for p in points]
     figure.add_scatter(
         x=[p.x for p in points],
         y=[bad if p.value is None else p.value for p in points],
-        mode="markers", marker=marker, cliponaxis=False,
+        mode="markers", cliponaxis=False, **style,
         customdata=[[p.number, safe(p.text), t] for p, t in zip(points, texts, strict=True)],
         hovertemplate="trial %{customdata[0]}: %{customdata[2]}"
         "<br>at %{customdata[1]}<extra></extra>",
