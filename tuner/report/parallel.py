@@ -191,7 +191,7 @@ def _add_axes(
         _note(figure, len(axes), beyond, "diverged")
         low, high = min(low, beyond), max(high, beyond)
     hidden = {"visible": False, "fixedrange": True}
-    figure.update_xaxes(**hidden, range=[-0.42, len(axes) + 0.42])
+    figure.update_xaxes(**hidden, range=[-0.55, len(axes) + 0.5])
     figure.update_yaxes(**hidden, range=[low - 0.03, high + 0.04])
 
 

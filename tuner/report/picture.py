@@ -50,6 +50,23 @@ class Picture:
         return int(self.figure.layout.height)
 
 
+@dataclass(frozen=True)
+class Section:
+    """Pictures of a page that belong together.
+
+    Attributes:
+        title: title.
+        caption: text below the title.
+        pictures: the pictures, side by side where there is space.
+        has_one_legend: True if a name means the same in all pictures.
+    """
+
+    title: str
+    caption: str
+    pictures: Sequence[Picture]
+    has_one_legend: bool = True
+
+
 def new_figure(*, height: int, **layout: Any) -> go.Figure:
     """Return an empty figure in the style of the page, without legend: the page writes legends."""
     figure = go.Figure()
@@ -125,30 +142,32 @@ def log_axis(values: Sequence[float], title: str, form: str = "~s") -> dict[str,
     """Return the layout of a logarithmic axis over values, with ticks at round numbers.
 
     Args:
-        values: values above 0.
+        values: values; those above 0 are shown.
         title: title of the axis.
         form: form of the ticks: ~s for 20k and 3M, ~e for 3e-4, ~g or ,g for plain numbers.
     """
-    low, high = min(values), max(values)
-    margin = _MARGIN * (log10(high) - log10(low)) or 0.1
-    axis: dict[str, Any] = {
-        "type": "log", "title": {"text": safe(title)}, "tickformat": form,
-        "range": [log10(low) - margin, log10(high) + margin],
-    }  # fmt: skip
-    ticks = round_values(10 ** axis["range"][0], 10 ** axis["range"][1])
-    return axis if len(ticks) < _FEWEST_TICKS - 1 else {**axis, "tickvals": ticks}
+    axis: dict[str, Any] = {"type": "log", "title": {"text": safe(title)}, "tickformat": form}
+    positive = [value for value in values if value > 0]
+    if not positive:
+        return axis
+    low, high = log10(min(positive)), log10(max(positive))
+    margin = _MARGIN * (high - low) or 0.1
+    axis["range"] = [low - margin, high + margin]
+    axis["tickvals"] = round_values(*(10**end for end in axis["range"]))
+    return axis
 
 
 def round_values(low: float, high: float) -> list[float]:
-    """Return round numbers in a range: 1, 2, 5, 10, …; of many decades, only powers of ten."""
+    """Return a few round numbers in a range of positive numbers."""
     powers = range(floor(log10(low)), ceil(log10(high)) + 1)
-    values: list[float] = []
-    for digits in ((1,), (1, 2, 5), range(1, 10)):
-        values = [float(f"{digit}e{power}") for power in powers for digit in digits]
-        values = [value for value in values if low <= value <= high]
-        if len(values) >= _FEWEST_TICKS:
-            break
-    return values
+    ladders = [
+        [digit * 10.0**power for power in powers for digit in (1, 2, 5)[::each]] for each in (3, 1)
+    ]
+    step = 10.0 ** floor(log10((high - low) / _FEWEST_TICKS))  # three fit into a narrow range
+    for each in (5 * step, 2 * step, step):
+        ladders.append([i * each for i in range(ceil(low / each), floor(high / each) + 1)])
+    inside = ([float(f"{v:.9g}") for v in ladder if low <= v <= high] for ladder in ladders)
+    return next((values for values in inside if len(values) >= _FEWEST_TICKS), [])
 
 
 # texts -------------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ def best_so_far(series: ReportData) -> list[Picture]:
         Picture("best-tokens", "Best so far, by tokens", _best_caption(best, series), tokens)
     ]
     if best.seconds is not None:
-        unit, per_unit = time_unit(best.seconds[-1])
+        unit, per_unit = _time_unit(best.seconds[-1])
         xs = [seconds / per_unit for seconds in best.seconds]
         time = _steps(best, series, xs, f"{unit} since the search started", "")
         last, end = clock(best.seconds[-2]), clock(best.seconds[-1])
@@ -92,7 +92,8 @@ def _steps(
             x=x, xref="x" if is_good else "paper", xanchor="right" if is_good else "left",
             y=log10(value) if axis.get("type") == "log" else value,
             yanchor="top" if is_below else "bottom", yshift=-4 if is_below else 4,
-            text=text, showarrow=False, font={"color": colour}, bgcolor=VEIL, borderpad=0,
+            xshift=0 if is_good else 6, text=text, showarrow=False, font={"color": colour},
+            bgcolor=VEIL, borderpad=0,
         )  # fmt: skip
 
     if series.defaults is not None:
@@ -111,7 +112,7 @@ def _steps(
     return figure
 
 
-def time_unit(seconds: float) -> tuple[str, float]:
+def _time_unit(seconds: float) -> tuple[str, float]:
     """Return the unit in which a time is shown, and its seconds."""
     if seconds < 180:
         return "seconds", 1.0

@@ -31,7 +31,10 @@ _LOOKS: Mapping[Mark, dict[str, Any]] = {
 def pictures(series: ReportData, winner: int | None) -> list[Picture]:
     """Draw a slice for each parameter."""
     return [
-        Picture(f"slice-{i}", s.axis.full_title, "", _figure(s, series, winner))
+        Picture(
+            f"slice-{i}", title := s.axis.full_title,
+            f"{series.metric} of each trial against {title}", _figure(s, series, winner),
+        )
         for i, s in enumerate(slices_of(series)) if s.points
     ]  # fmt: skip
 

@@ -17,6 +17,8 @@ from tuner.conductor.outcome import Outcome
 from tuner.conductor.trial import Trial
 from tuner.report.axes import Mark, axes_of, lines, place, slices_of
 from tuner.report.parallel import Scale, groups
+from tuner.report.picture import log_axis, round_values
+from tuner.report.progress import best_so_far
 from tuner.report.scale.compute import caption, compute_of, figure
 from tuner.report.series import Curve, Ending, ReportData, RungCounts, is_wide, window
 from tuner.report.shares import shares_of
@@ -326,3 +328,40 @@ def test_divergence_has_level_of_missed_report(space: SearchSpace) -> None:
     late = make_trial(space, 0, [5.0, 4.0])
     late.reports[-1] = replace(late.reports[-1], step=late.reports[-1].step - 3)
     assert series(space, late).reached(late) == 2  # it diverged on its way to report 2
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "values"),
+    [
+        (0.9e-4, 0.11, [1e-4, 1e-3, 1e-2, 1e-1]),
+        (4.8e5, 2.1e7, [5e5, 1e6, 2e6, 5e6, 1e7, 2e7]),
+        (0.88, 1.85, [1.0, 1.2, 1.4, 1.6, 1.8]),
+        (13.8, 20.2, [14, 16, 18, 20]),
+    ],
+)
+def test_ticks_are_round_and_not_few(low: float, high: float, values: list[float]) -> None:
+    assert round_values(low, high) == values
+
+
+def test_log_axis_leaves_out_what_has_no_logarithm() -> None:
+    assert log_axis([0.0, 1.0, 100.0], "x")["range"] == pytest.approx([-0.1, 2.1])
+    assert "range" not in log_axis([0.0], "x")
+
+
+@pytest.mark.parametrize(("metric", "sign"), [("val_loss", 1), ("token_accuracy", -1)])
+def test_labels_stand_where_no_line_is(space: SearchSpace, metric: str, sign: int) -> None:
+    """The best value on its good side, the defaults on their bad side."""
+    rows = [make_trial(space, 0, [5.0] * 5), make_trial(space, 1, [5.0 - sign] * 5)]
+    for row in rows:
+        row.reports = [replace(r, token_accuracy=r.val_loss) for r in row.reports]
+    found = series(space, *rows)
+    found.metric, found.sign = metric, sign
+    (picture,) = best_so_far(found)
+    low, high = picture.figure.layout.yaxis.range
+    defaults, best = picture.figure.layout.annotations
+    assert (defaults.y, best.y) == (5.0, 5.0 - sign)
+    assert (defaults.yanchor, best.yanchor) == (
+        ("bottom", "top") if sign > 0 else ("top", "bottom")
+    )
+    assert low < min(defaults.y, best.y) - 0.1
+    assert high > max(defaults.y, best.y) + 0.1

@@ -10,7 +10,7 @@ import pytest
 
 from tests.tuner.results.finished_search import result_in
 from tuner.errors import TunerError
-from tuner.report.write import check_folder, check_output, write_report
+from tuner.report.write import check_output, write_report
 from tuner.results.result import SearchResult
 
 
@@ -59,9 +59,8 @@ def test_path_that_can_be_written_stays_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "old.html").write_text("old")
     check_output(tmp_path / "old.html")
     check_output(tmp_path / "new.html")
-    check_folder(tmp_path / "pictures")
     assert (tmp_path / "old.html").read_text() == "old"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["old.html", "pictures"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["old.html"]
 
 
 @pytest.mark.parametrize("path", ["/proc/report.html", "/proc/version"])
@@ -71,6 +70,8 @@ def test_path_that_cannot_be_written_is_refused(path: str) -> None:
         check_output(path)
 
 
-def test_folder_that_cannot_be_written_is_refused() -> None:
-    with pytest.raises(TunerError, match="/proc/sys cannot be written"):
-        check_folder("/proc/sys")
+@pytest.mark.parametrize("name", ["a.png", "a.SVG", "a.pdf"])
+def test_name_of_a_picture_is_refused(tmp_path: Path, name: str) -> None:
+    """A page is no picture, and has one for each of its plots."""
+    with pytest.raises(TunerError, match=r"saved as PNG or SVG; name it a\.html$"):
+        check_output(tmp_path / name)

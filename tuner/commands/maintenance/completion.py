@@ -13,7 +13,7 @@ _SEARCHES = {
     **shtab.cmd('ls "${TUNER_HOME:-runs}/searches" 2>/dev/null'),
     "fish": "(ls (set -q TUNER_HOME; and echo $TUNER_HOME; or echo runs)/searches 2>/dev/null)",
 }
-_BY_METAVAR = {"FILE": shtab.FILE, "FILE.png": shtab.FILE, "DIR": shtab.DIRECTORY}
+_BY_METAVAR = {"FILE": shtab.FILE, "FILE.html": shtab.FILE, "DIR": shtab.DIRECTORY}
 _OF_SEARCHES = {"search", "resume"}  # destinations of options
 
 

@@ -117,6 +117,6 @@ def figure(found: Compute, metric: str) -> go.Figure:
         hovertemplate="front, trial %{customdata}: %{y:.4f} at %{x:.3~e} FLOPs<extra></extra>",
     )  # fmt: skip
     flops = [x for curve in found.curves for x in curve.flops]
-    drawn.update_xaxes(log_axis(flops, "FLOPs of the training", ".0e"))
+    drawn.update_xaxes(log_axis(flops, "FLOPs of the training", "~e"))
     drawn.update_yaxes(value_axis([v for c in found.curves for v in c.values], metric))
     return drawn
