@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import log
+from math import isfinite, log
 from textwrap import wrap
 from typing import Any
 
 import plotly.graph_objects as go
 
-from tuner.report.axes import Axis, Line, axes_of, lines
+from tuner.report.axes import Axis, axes_of, place, text_of
 from tuner.report.palette import DIVERGED, FAINT, INK, VEIL, WINNER, shades
 from tuner.report.picture import Picture, new_figure, safe, value_text
-from tuner.report.series import Ending, ReportData, is_wide, window
+from tuner.report.series import Ending, ReportData, ending, is_wide, window
 
 _GROUPS = 5  # of trials, by their rank
 _NOT_DRAWN, _BEYOND = -0.1, 1.1  # places outside of an axis
@@ -23,6 +23,25 @@ _WIDTH_EACH = 96  # least pixels of an axis
 _CROWD = 100  # trials; above, lines are thinner
 _LONGEST = 15  # letters of a line of a title
 _NAMES = ("worst fifth", "fourth fifth", "middle fifth", "second fifth", "best fifth")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One trial across all axes.
+
+    Attributes:
+        number: number of the trial.
+        places: place from 0 to 1 on each axis; None if the trial does not have the parameter.
+        texts: drawn value on each axis as text; "" if the trial does not have the parameter.
+        value: objective at the last report; None if the trial diverged.
+        ending: how the trial ended.
+    """
+
+    number: int
+    places: tuple[float | None, ...]
+    texts: tuple[str, ...]
+    value: float | None
+    ending: Ending
 
 
 @dataclass(frozen=True)
@@ -52,6 +71,22 @@ class Scale:
         if self.is_log:
             return log(value / self.low) / log(self.high / self.low)
         return (value - self.low) / ((self.high - self.low) or 1.0)
+
+
+def lines(series: ReportData) -> list[Line]:
+    """Return the trials that have a finite value or diverged, by number."""
+    searched = series.result.space.searched
+    return [
+        Line(
+            t.number,
+            tuple(place(p, t.draw[p.label]) if p.label in t.draw else None for p in searched),
+            tuple(text_of(t.draw[p.label]) if p.label in t.draw else "" for p in searched),
+            value if isfinite(value := t.objective(series.metric)) else None,
+            ending(t),
+        )
+        for t in series.trials
+        if ending(t) is Ending.DIVERGED or isfinite(t.objective(series.metric))
+    ]
 
 
 def scale_of(trials: Sequence[Line], series: ReportData) -> Scale:
@@ -176,9 +211,9 @@ def _add_axes(
             x=x, y=1, yref="paper", text=f"<b>{heading}</b>" if is_last else heading,
             showarrow=False, yanchor="bottom", font={"color": INK, "size": 13},
         )  # fmt: skip
-        for place, text in ticks:
+        for y, text in ticks:
             figure.add_annotation(
-                x=x, y=place, text=safe(text), showarrow=False, xanchor="left", xshift=3,
+                x=x, y=y, text=safe(text), showarrow=False, xanchor="left", xshift=3,
                 font={"color": FAINT, "size": 11}, bgcolor=VEIL, borderpad=1,
             )  # fmt: skip
     low, high = 0.0, 1.0

@@ -3,40 +3,93 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import log10
+from dataclasses import dataclass
+from math import isfinite, log10, sqrt
 from typing import Any
 
 import plotly.graph_objects as go
 
+from tuner.conductor.trial import Trial
 from tuner.formatting import listed
-from tuner.report.axes import Axis, Mark, Slice, SlicePoint, slices_of
+from tuner.report.axes import Axis, axis_of, text_of, values_of
 from tuner.report.palette import DIVERGED, FAINT, FINISHED, INK, OUTSIDE, STOPPED, WINNER
 from tuner.report.picture import Picture, new_figure, safe, value_axis, value_text
-from tuner.report.series import ReportData, better_direction
+from tuner.report.series import Ending, ReportData, better_direction, ending
 from tuner.results.range_edit import unit
-from tuner.space.parameter import Range
+from tuner.space.parameter import Choice, Parameter, Range
 
 _EDGE = 0.1  # of a range
 
-_LOOKS: Mapping[Mark, dict[str, Any]] = {
-    Mark.STOPPED: {"symbol": "circle-open", "size": 7, "color": STOPPED},
-    Mark.UNFINISHED: {"symbol": "circle-open-dot", "size": 7, "color": STOPPED},
-    Mark.FINISHED: {"symbol": "circle", "size": 8, "color": FINISHED},
-    Mark.DIVERGED: {"symbol": "x", "size": 9, "color": DIVERGED},
-    Mark.DEFAULTS: {"symbol": "square", "size": 9, "color": INK},
-    Mark.WINNER: {"symbol": "star", "size": 15, "color": WINNER},
+# By mark of a trial, the most important drawn last.
+_LOOKS: Mapping[str, dict[str, Any]] = {
+    Ending.STOPPED: {"symbol": "circle-open", "size": 7, "color": STOPPED},
+    Ending.OTHER: {"symbol": "circle-open-dot", "size": 7, "color": STOPPED},
+    Ending.FINISHED: {"symbol": "circle", "size": 8, "color": FINISHED},
+    Ending.DIVERGED: {"symbol": "x", "size": 9, "color": DIVERGED},
+    "defaults": {"symbol": "square", "size": 9, "color": INK},
+    "winner": {"symbol": "star", "size": 15, "color": WINNER},
 }
+_GOLDEN = (sqrt(5) - 1) / 2
+
+
+@dataclass(frozen=True)
+class SlicePoint:
+    """One trial on a slice.
+
+    Attributes:
+        number: number of the trial.
+        x: drawn value; for a choice, the index of the value, with an offset so that trials do not
+            hide each other.
+        value: objective at the last report; None if the trial diverged.
+        text: drawn value as text.
+        mark: defaults, winner, or how the trial ended.
+    """
+
+    number: int
+    x: float
+    value: float | None
+    text: str
+    mark: str
+
+
+def points_of(series: ReportData, p: Parameter, winner: int | None) -> list[SlicePoint]:
+    """Return the trials that have a parameter and either a value or diverged, by number."""
+    points = []
+    for trial in series.trials:
+        value = trial.objective(series.metric)
+        if p.label in trial.draw and (isfinite(value) or ending(trial) is Ending.DIVERGED):
+            mark = str(ending(trial))
+            if isfinite(value) and trial.number in (winner, series.defaults_number):
+                mark = "winner" if trial.number == winner else "defaults"
+            points.append(
+                SlicePoint(
+                    trial.number, _x(p, trial), value if isfinite(value) else None,
+                    text_of(trial.draw[p.label]), mark,
+                )
+            )  # fmt: skip
+    return points
+
+
+def _x(p: Parameter, trial: Trial) -> float:
+    drawn = trial.draw[p.label]
+    if not isinstance(p.distribution, Choice):
+        return float(drawn)
+    values = values_of(p.distribution)
+    # a value that an edit of the search removed is left of the others
+    index = float(values.index(drawn)) if drawn in values else -1.0
+    return index + 0.36 * (trial.number * _GOLDEN % 1 - 0.5)
 
 
 def pictures(series: ReportData, winner: int | None) -> list[Picture]:
     """Draw a slice for each parameter."""
-    return [
-        Picture(
-            f"slice-{i}", title := s.axis.full_title,
-            f"{series.metric} of each trial against {title}", _figure(s, series, winner),
-        )
-        for i, s in enumerate(slices_of(series)) if s.points
-    ]  # fmt: skip
+    drawn = []
+    for i, p in enumerate(series.result.space.searched):
+        axis, points = axis_of(p), points_of(series, p, winner)
+        if points:
+            caption = f"{series.metric} of each trial against {axis.full_title}"
+            figure = _figure(axis, points, series)
+            drawn.append(Picture(f"slice-{i}", axis.full_title, caption, figure))
+    return drawn
 
 
 def caption(series: ReportData, winner: int | None) -> str:
@@ -45,42 +98,38 @@ def caption(series: ReportData, winner: int | None) -> str:
         f"{series.metric} at the last report of each trial, {better_direction(series.metric)}, "
         f"along one parameter at a time; grey areas are outside the searched range."
     )
-    near = [end for s in slices_of(series) for end in _near(s, series, winner)]
     if winner is None:
         return text
+    near = [end for p in series.result.space.searched if (end := _near(p, series.result.best))]
     if not near:
         return f"{text} The winner is not near an end of a range."
     return f"{text} The winner is near {listed(near, 'and')}."
 
 
-def _near(piece: Slice, series: ReportData, winner: int | None) -> list[str]:
-    """Return `the lower end of α_max` if the winner is in the outer tenth of a range."""
-    p = next(p for p in series.result.space.searched if p.label == piece.axis.label)
-    point = next((point for point in piece.points if point.number == winner), None)
-    if point is None or not isinstance(p.distribution, Range):
-        return []
-    place = unit(p.distribution, point.x)
+def _near(p: Parameter, best: Trial) -> str:
+    """Return `the lower end of α_max` if a trial is in the outer tenth of a range, else nothing."""
+    if not isinstance(p.distribution, Range) or p.label not in best.draw:
+        return ""
+    place = unit(p.distribution, float(best.draw[p.label]))
     if _EDGE < place < 1 - _EDGE:
-        return []
-    end = "lower" if place <= _EDGE else "upper"
-    return [f"the {end} end of {piece.axis.title}"]
+        return ""
+    return f"the {'lower' if place <= _EDGE else 'upper'} end of {axis_of(p).title}"
 
 
-def _figure(piece: Slice, series: ReportData, winner: int | None) -> go.Figure:
+def _figure(axis: Axis, points: Sequence[SlicePoint], series: ReportData) -> go.Figure:
     """Draw the trials along one parameter; areas outside of its range are grey."""
-    axis = piece.axis
     figure = new_figure(height=270, margin={"l": 56, "r": 10, "t": 10, "b": 50})
-    values = [p.value for p in piece.points if p.value is not None]
-    scale = value_axis(values, series.metric)
+    scale = value_axis([p.value for p in points if p.value is not None], series.metric)
     figure.update_yaxes(scale)
     _add_range(figure, axis)
     # diverged trials have no value: they are drawn at the bad end
     span = scale.get("range") or [0.0, 1.0]
     bad = span[1] if series.sign > 0 else span[0]
     bad = 10**bad if scale.get("type") == "log" else bad
-    for mark, points in piece.marked(winner).items():
-        if points:
-            _add_points(figure, points, bad, name=str(mark), marker=_LOOKS[mark])
+    for mark, look in _LOOKS.items():
+        chosen = [point for point in points if point.mark == mark]
+        if chosen:
+            _add_points(figure, chosen, bad, name=str(mark), marker=look)
     return figure
 
 

@@ -15,13 +15,14 @@ from tests.tuner.results.finished_search import SPACE, result_in
 from tests.tuner.results.random_trials import FACTS, load
 from tuner.conductor.outcome import Outcome
 from tuner.conductor.trial import Trial
-from tuner.report.axes import Mark, axes_of, lines, place, slices_of
-from tuner.report.parallel import Scale, groups
+from tuner.report.axes import axes_of, place
+from tuner.report.parallel import Scale, groups, lines
 from tuner.report.picture import log_axis, round_values
 from tuner.report.progress import best_so_far
 from tuner.report.scale.compute import caption, compute_of, figure
 from tuner.report.series import Curve, Ending, ReportData, RungCounts, is_wide, window
 from tuner.report.shares import shares_of
+from tuner.report.slices import points_of
 from tuner.results.importance import importance
 from tuner.results.result import SearchResult
 from tuner.space.space import SearchSpace
@@ -188,16 +189,15 @@ def test_slices_mark_how_trials_ended(space: SearchSpace) -> None:
         make_trial(space, 3, [4.0] * 5), make_trial(space, 4, [4.2] * 5),
         make_trial(space, 5, [5.0], outcome=None),
     ]  # fmt: skip
-    (rate, _, batch) = slices_of(series(space, *rows))
-    marked = {mark: [p.number for p in points] for mark, points in rate.marked(3).items()}
-    assert marked == {
-        Mark.DEFAULTS: [0], Mark.STOPPED: [1], Mark.DIVERGED: [2], Mark.WINNER: [3],
-        Mark.FINISHED: [4], Mark.UNFINISHED: [5],
+    found = series(space, *rows)
+    rate, _, batch = (points_of(found, p, 3) for p in space.searched)
+    assert {point.number: point.mark for point in rate} == {
+        0: "defaults", 1: "stopped", 2: "diverged", 3: "winner", 4: "finished", 5: "unfinished",
     }  # fmt: skip
-    assert {p.x for p in rate.points} == {1e-3}
-    assert rate.points[2].value is None
-    assert len({p.x for p in batch.points}) == len(rows)  # with offsets, so that none hides another
-    assert all(abs(p.x - 0.0) < 0.25 for p in batch.points)
+    assert {p.x for p in rate} == {1e-3}
+    assert rate[2].value is None
+    assert len({p.x for p in batch}) == len(rows)  # with offsets, so that none hides another
+    assert all(abs(p.x - 0.0) < 0.25 for p in batch)
 
 
 def test_conditional_parameters_are_missing_on_lines_and_slices(tmp_path: Path) -> None:
@@ -207,7 +207,8 @@ def test_conditional_parameters_are_missing_on_lines_and_slices(tmp_path: Path) 
     have = {r.number for r in result.trials if r.draw["optimizer"] == "momentum"}
     assert 0 < len(have) < 24
     assert {line.number for line in lines(found) if line.places[index] is not None} == have
-    assert {p.number for p in slices_of(found)[index].points} == have
+    momentum = result.space.searched[index]
+    assert {point.number for point in points_of(found, momentum, None)} == have
     assert axes_of(found)[index].full_title == "γ (if optimizer: momentum)"
 
 
