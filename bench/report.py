@@ -30,7 +30,7 @@ from typing import Any
 from model.engine.report import Report, Status
 from tuner.conductor.conductor import Conductor
 from tuner.conductor.trial import Trial
-from tuner.report.write import write_pictures, write_report
+from tuner.report.write import write_report
 from tuner.results.advice import advise
 from tuner.results.result import SearchResult
 from tuner.space.data_facts import DataFacts
@@ -102,7 +102,6 @@ def measured(trials: int, folder: Path) -> dict[str, Any]:
         "first_seconds": time.perf_counter() - began,
         "seconds": seconds_of(lambda: write_report(result, page), rounds),
         "bytes": page.stat().st_size,
-        "png_seconds": seconds_of(lambda: write_pictures(result, folder / "png"), rounds),
     }
 
 
@@ -110,18 +109,18 @@ def page(measurements: dict[str, Any]) -> str:
     """Return the numbers as Markdown."""
     rows = [
         f"| {run['trials']} | {run['seconds']:.2f} | {run['first_seconds']:.2f} "
-        f"| {run['bytes'] / 1e6:.2f} | {run['png_seconds']:.2f} |"
+        f"| {run['bytes'] / 1e6:.2f} |"
         for run in measurements["runs"]
     ]
     lines = [
         "# What a report costs",
         "",
-        "Making the page of a search (`tuner report`), importances included, and its PNGs "
-        "(`--png`). Of the size, 4.8 MB are Plotly's script, so that the page needs no network. "
-        "The first page of a process also imports what draws and counts.",
+        "Making the page of a search (`tuner report`), importances included. Of the size, 4.8 MB "
+        "are Plotly's script, so that the page needs no network. The first page of a process also "
+        "imports what draws and counts.",
         "",
-        "| trials | report, s | first of its process, s | size, MB | PNGs, s |",
-        "|---:|---:|---:|---:|---:|",
+        "| trials | report, s | first of its process, s | size, MB |",
+        "|---:|---:|---:|---:|",
         *rows,
         "",
         f"`python bench/report.py`, {measurements['date']}, {measurements['machine']}.",
@@ -150,7 +149,7 @@ def main() -> int:
         if done.returncode:
             raise SystemExit(done.stderr)
         runs.append(json.loads(done.stdout.splitlines()[-1]))
-    versions = ", ".join(f"{n} {metadata.version(n)}" for n in ("plotly", "optuna", "matplotlib"))
+    versions = ", ".join(f"{n} {metadata.version(n)}" for n in ("plotly", "optuna"))
     cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
     measurements = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),

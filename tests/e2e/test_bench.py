@@ -197,7 +197,6 @@ def test_bench_report_has_a_quick_mode(tmp_path: Path) -> None:
     assert 0 < run["seconds"] < 90
     assert 0 < run["first_seconds"] < 90
     assert 4e6 < run["bytes"] < 6e6  # most of it is Plotly's script
-    assert run["png_seconds"] > 0
     assert "| 12 |" in done.stdout
 
 

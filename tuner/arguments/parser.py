@@ -117,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     add_ui(command("ui", "compare the runs in MLflow", debug, home))
     validate = command("validate", "explain a search space without running it", common, space, home)
     validate.add_argument(
-        "--plot", metavar="FILE.png", help="draw the learning rates of the space to this file"
+        "--plot", metavar="FILE.html", help="draw the learning rates of the space on a page"
     )
     _add_init(command("init", "write the commented space of a study to this folder", common))
     command("symbols", "print the symbol table", common)

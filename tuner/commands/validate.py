@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -17,7 +16,6 @@ from tuner.commands.output import consoles, print_json, say, space_of
 from tuner.errors import TunerError
 from tuner.formatting import clock, counted, listed, number, shown
 from tuner.home import Home
-from tuner.report.learning_rates import draw_rates
 from tuner.samplers.registry import SAMPLERS
 from tuner.schedulers.expected_tokens import expected_tokens
 from tuner.schedulers.registry import SCHEDULERS
@@ -57,7 +55,7 @@ def print_space(
         space: search space.
         file: path of its file, for messages.
         home: home of the prepared corpora and of the source of a warm start.
-        plot: path of a PNG of the learning rates; None to draw nothing.
+        plot: path of a page with the learning rates; None to draw nothing.
 
     Returns:
         The object of --json.
@@ -100,7 +98,9 @@ def print_space(
     for note in notes:
         console.print(Text.assemble(("Note:", "yellow"), f" {note}."))
     if plot is not None:
-        draw_rates(space, facts, Path(plot))
+        from tuner.report.learning_rates import draw_rates  # loads Plotly
+
+        draw_rates(space, facts, plot)
         console.print(f"The learning rates are drawn in {plot}.", highlight=False)
     return {
         "name": space.name,

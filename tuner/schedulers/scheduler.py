@@ -54,7 +54,6 @@ class Branch:
 Choice = New | Resume | Branch
 
 
-RULES = 2  # version of the decisions; a journal names the one that it was written under
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.tuner.report.drawn import drawn
 from tests.tuner.scaling.made_runs import MILLION, best_loss, best_rate, made_runs
+from tests.tuner.scaling.test_laws import isoflop
 from tuner.errors import RecordError, TunerError
 from tuner.home import Home
 from tuner.scaling.laws import ScalingLaws, fit_laws
@@ -121,8 +123,25 @@ def test_laws_in_size_and_tokens_need_the_tokens_of_the_target() -> None:
     assert set(at.values) == {"α_max", "loss"}
 
 
-def test_picture_is_a_png(tmp_path: Path, laws: ScalingLaws) -> None:
-    draw_scaling(laws, tmp_path / "p.png", "title", TARGET)
-    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(TunerError, match="cannot be written"):
-        draw_scaling(laws, tmp_path / "missing" / "p.png", "title")
+def test_pictures_show_laws_and_prediction(tmp_path: Path, laws: ScalingLaws) -> None:
+    draw_scaling(laws, tmp_path / "p.html", "title", TARGET)
+    figures = drawn(tmp_path / "p.html")
+    assert list(figures) == ["optima", "law-α_max", "law-loss"]
+    assert sum(len(trace["x"]) == 5 for trace in figures["optima"]["data"]) == len(SIZES)
+    for law in laws.laws:
+        traces = {t["name"]: t for t in figures[f"law-{law.quantity}"]["data"]}
+        at, star = law.predict(TARGET), traces["prediction"]
+        assert (star["x"], star["y"]) == ([TARGET["parameters"]], [at.value])
+        assert star["error_y"]["array"] == [at.high - at.value]
+        assert traces["optimum of a size"]["x"] == SIZES
+    with pytest.raises(TunerError, match="there is no folder"):
+        draw_scaling(laws, tmp_path / "missing" / "p.html", "title")
+
+
+def test_picture_of_one_budget_of_compute_shows_the_best_size(tmp_path: Path) -> None:
+    laws = fit_laws(smooth(by_size(isoflop(1.2e14)), resamples=50))
+    draw_scaling(laws, tmp_path / "p.html", "title")
+    figures = drawn(tmp_path / "p.html")
+    assert list(figures) == ["optima", "law-α_max", "best-size"]
+    _, line = figures["best-size"]["layout"]["shapes"]
+    assert line["x0"] == laws.best_sizes[0].parameters.value

@@ -17,7 +17,7 @@ _SEARCHES = {
         f"(command ls (set -q TUNER_HOME; and echo $TUNER_HOME; or echo runs)/searches {_PLAIN})"
     ),
 }
-_BY_METAVAR = {"FILE": shtab.FILE, "FILE.png": shtab.FILE, "DIR": shtab.DIRECTORY}
+_BY_METAVAR = {"FILE": shtab.FILE, "FILE.html": shtab.FILE, "DIR": shtab.DIRECTORY}
 _OF_SEARCHES = {"search", "resume"}  # destinations of options
 
 

@@ -40,8 +40,8 @@ def check_activations(
         spec, corpus, members, seeds=options.seeds or 5, steps=STEPS, device=options.device,
         on_trained=on_trained,
     )  # fmt: skip
-    title = f"{result.name}: activations between proxy and target, {target_text(spec.architecture)}"
-    draw_check(found, STEPS, output, title)
+    about = f"activations between proxy and target, {target_text(spec.architecture)}"
+    draw_check(found, STEPS, output, result.name, about)
     rows = [
         [
             v.axis, v.quantity, f"{v.slope:+.2f} ± {v.half_width:.2f}",
@@ -50,7 +50,7 @@ def check_activations(
         for v in found.verdicts
     ]  # fmt: skip
     columns = ["over", "quantity", "exponent", "ratios to the largest", "verdict"]
-    results.print(table(title, columns, rows))
+    results.print(table(f"{result.name}: {about}", columns, rows))
     moving = [f"{v.quantity} over the {v.axis}" for v in found.verdicts if not v.is_kept]
     sentence = (
         f"Not all activations keep their sizes: {', '.join(moving)}. Do not trust the transfer."

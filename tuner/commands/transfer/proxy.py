@@ -12,6 +12,7 @@ from tuner.commands.transfer.check import check_activations
 from tuner.commands.transfer.verify import verify
 from tuner.errors import TunerError
 from tuner.home import Home
+from tuner.report.write import check_output
 from tuner.results.result import SearchResult
 from tuner.tracking.metrics import with_counts
 from tuner.trained.load_search import load_search
@@ -57,9 +58,8 @@ def run_transfer(options: argparse.Namespace) -> int:
 
 
 def _picture(options: argparse.Namespace, result: SearchResult, name: str) -> Path:
-    output = Path(options.output or f"{result.name}-{_PICTURES[name]}.png")
-    if not output.parent.is_dir():
-        raise TunerError(f"-o {output}: there is no folder {output.parent}")
+    output = Path(options.output or f"{result.name}-{_PICTURES[name]}.html")
+    check_output(output)
     return output
 
 

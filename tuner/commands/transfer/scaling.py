@@ -15,6 +15,7 @@ from tuner.commands.output import consoles, print_json, recorded_home
 from tuner.errors import TunerError
 from tuner.formatting import counted, listed, number
 from tuner.home import Home
+from tuner.report.write import check_output
 from tuner.scaling.laws import DESCRIPTIONS, LawValue, ScalingLaws, fit_laws
 from tuner.scaling.optima import SizeOptimum, optimum_of, smooth
 from tuner.scaling.prediction import Prediction, find_prediction, write_prediction
@@ -31,8 +32,8 @@ def run_scaling(options: argparse.Namespace) -> int:
     if options.tokens and not options.parameters:
         raise TunerError("--tokens says how long a model of --parameters is trained; give both")
     output = Path(options.output) if options.output else None
-    if output and not output.parent.is_dir():
-        raise TunerError(f"-o {output}: there is no folder {output.parent}")
+    if output:
+        check_output(output)
     results, _ = consoles(options)
     if options.compare:
         if options.parameters or options.flops or output or options.of:
@@ -59,8 +60,7 @@ def run_scaling(options: argparse.Namespace) -> int:
     if output:
         from tuner.scaling.picture import draw_scaling
 
-        draw_scaling(found, output, f"{', '.join(searches)}: optima and laws, 90 % intervals",
-                     target)  # fmt: skip
+        draw_scaling(found, output, ", ".join(searches), target)
         results.print(f"wrote {output}", highlight=False, soft_wrap=True)
     print_json(options, {
         "searches": searches, "kind": found.kind, "noise": found.optima.noise,

@@ -37,9 +37,9 @@ def verify(
     sweeps = _sweeps(options, result, home)
     verdict = judge(sweeps, -math.log2(proxy.width if proxy.width < 1 else proxy.depth))
     target = target_text(result.best.spec.architecture)
-    title = f"{result.name}: best learning rate on the way to {target}"
-    draw_sweeps(sweeps, output, title)
-    _print(options, result, sweeps, verdict, title)
+    about = f"best learning rate on the way to {target}"
+    draw_sweeps(sweeps, output, result.name, about)
+    _print(options, result, sweeps, verdict, f"{result.name}: {about}")
     write_factor(home.search(result.name), verdict.factor)
     results, _ = consoles(options)
     results.print(f"wrote {output}", highlight=False, soft_wrap=True)

@@ -1,5 +1,5 @@
 "use strict";
-// Plots: drawn in the colours of the theme, and redrawn when the theme or the width changes.
+// Plots: drawn in the colours of the theme, redrawn when the theme or the width changes, saved as files.
 (() => {
   const read = (id) => JSON.parse(document.getElementById(id).textContent);
   const figures = read("figures");
@@ -23,15 +23,20 @@
   const shapes = {
     bar: "M1 1h14v14H1z", x: "M3 3l10 10M13 3L3 13", diamond: "M8 1l7 7-7 7-7-7z",
     "circle-open": "M3 8a5 5 0 1 0 10 0a5 5 0 1 0-10 0z", "line-ns-open": "M8 0v16", line: "M0 8h32",
+    square: "M3 3h10v10H3z", "diamond-open": "M8 2l6 6-6 6-6-6z",
+    star: "M8 0l2.3 5.4 5.7.4-4.4 3.8 1.4 5.7L8 12.2l-5 3.1 1.4-5.7L0 5.8l5.7-.4z",
   };
   shapes.circle = shapes["circle-open"];
-  const dashes = { dash: "7 4", dot: "2 3" };
+  shapes["circle-open-dot"] = shapes["circle-open"] + "M7 8a1 1 0 1 0 2 0a1 1 0 1 0-2 0z";
+  const isNamed = (trace) => trace.name && trace.showlegend !== false;
+  const dashes = { dash: "7 4", dot: "2 3", dashdot: "7 3 2 3" };
 
   function entry(trace) {
-    const isLine = (trace.mode ?? "").includes("lines");
-    const kind = trace.type === "bar" ? "bar" : isLine ? "line" : trace.marker.symbol ?? "circle";
-    const isStroke = !["bar", "diamond", "circle"].includes(kind);
-    const colour = isLine ? trace.line.color : trace.marker.color;
+    const isArea = trace.type === "bar" || trace.fill;
+    const isLine = !isArea && trace.mode.includes("lines");
+    const kind = isArea ? "bar" : isLine ? "line" : trace.marker.symbol ?? "circle";
+    const isStroke = !["bar", "diamond", "circle", "square", "star"].includes(kind);
+    const colour = trace.fillcolor ?? (isLine ? trace.line.color : trace.marker.color);
     const space = "http://www.w3.org/2000/svg";
     const svg = document.createElementNS(space, "svg");
     svg.setAttribute("viewBox", isLine ? "0 0 32 16" : "0 0 16 16");
@@ -48,6 +53,13 @@
     return item;
   }
 
+  // A legend names the plots that it is of, and has each of their names once.
+  function write(legend, dark) {
+    const traces = legend.dataset.legend.split(" ").flatMap((key) => figures[key].data).filter(isNamed);
+    const named = new Map(traces.map((trace) => [trace.name, trace]));
+    if (named.size > 1) legend.replaceChildren(...[...named.values()].map((trace) => entry(dark ? recoloured(trace) : trace)));
+  }
+
   function draw(plot, dark) {
     const figure = figures[plot.dataset.figure];
     const { data, layout } = dark ? recoloured(figure) : structuredClone(figure);
@@ -55,9 +67,6 @@
       layout.margin.l = Math.min(layout.margin.l, 50);
       layout.margin.r = Math.min(layout.margin.r, 10);
     }
-    const legend = document.querySelector(`[data-legend="${plot.dataset.figure}"]`);
-    const shown = data.filter((trace) => trace.name && trace.showlegend !== false);
-    if (legend && shown.length > 1) legend.replaceChildren(...shown.map(entry));
     if (byTouch) { // touch scrolls the page
       layout.dragmode = false;
       Object.assign(layout.xaxis, { fixedrange: true });
@@ -66,7 +75,39 @@
     return Plotly.react(plot, data, layout, { displayModeBar: false, responsive: true });
   }
 
-  const drawAll = (dark = isDark()) => Promise.all(plots.map((plot) => draw(plot, dark)));
+  function drawAll(dark = isDark()) {
+    document.querySelectorAll("[data-legend]").forEach((legend) => write(legend, dark));
+    return Promise.all(plots.map((plot) => draw(plot, dark)));
+  }
+
+  // For papers: light, with its legend, for a width of 6.5 inches; as PNG with 300 dots per inch.
+  function save(key, format) {
+    const { data, layout } = structuredClone(figures[key]);
+    const count = data.filter(isNamed).length;
+    data.forEach((trace) => { trace.showlegend = count > 1 && Boolean(isNamed(trace)); });
+    const hasAxis = layout.xaxis.visible !== false; // parallel coordinates have their titles on top
+    const place = hasAxis ? { y: 1.02, yanchor: "bottom" } : { y: -0.02, yanchor: "top" };
+    const legend = { orientation: "h", x: 0, xanchor: "left", ...place };
+    Object.assign(layout, { showlegend: count > 1, legend, paper_bgcolor: "#ffffff", autosize: false });
+    const filename = `${root.dataset.name}-${key}`.replace(/[^\p{L}\p{N}._-]+/gu, "-");
+    const least = parseInt(document.querySelector(`[data-figure="${key}"]`).style.minWidth) || 0;
+    const width = Math.max(6.5 * 96, least);
+    const scale = format === "png" ? (6.5 * 300) / width : 1;
+    return Plotly.downloadImage({ data, layout }, { format, filename, width, height: layout.height, scale });
+  }
+  document.querySelectorAll(".save").forEach((place) => {
+    place.hidden = false;
+    place.querySelectorAll("button").forEach((each) => {
+      each.addEventListener("click", () => save(place.dataset.save, each.value));
+    });
+  });
+
+  const hints = [...document.querySelectorAll(".hint")];
+  const hint = () => hints.forEach((each) => {
+    const scrolled = each.nextElementSibling;
+    each.hidden = scrolled.scrollWidth <= scrolled.clientWidth;
+  });
+  addEventListener("resize", hint);
 
   const button = document.getElementById("theme");
   const label = () => {
@@ -96,51 +137,5 @@
     plots.forEach((plot) => Plotly.Plots.resize(plot));
   });
   label();
-  drawAll().then(() => { root.dataset.drawn = "true"; });
-})();
-
-// The table: sorted by buttons in its heads, filtered by words.
-(() => {
-  const table = document.getElementById("table");
-  const body = table.tBodies[0];
-  const heads = [...table.tHead.rows[0].cells];
-  const numbers = new Intl.Collator("en", { numeric: true });
-
-  function compare(a, b, column, sign) {
-    const [one, other] = [a.cells[column], b.cells[column]];
-    const [x, y] = [one.dataset.key, other.dataset.key];
-    if (x !== undefined && y !== undefined) return sign * (Number(x) - Number(y));
-    if (x !== undefined || y !== undefined) return x !== undefined ? -1 : 1; // cells without a value are last
-    return sign * numbers.compare(one.textContent, other.textContent);
-  }
-
-  function sort(column) {
-    const head = heads[column];
-    const sign = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
-    heads.forEach((each) => each.removeAttribute("aria-sort"));
-    head.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
-    body.append(...[...body.rows].sort((a, b) => compare(a, b, column, sign)));
-  }
-  heads.forEach((head, column) => {
-    const button = head.querySelector("button");
-    button.disabled = false;
-    button.addEventListener("click", () => sort(column));
-    if ([...body.rows].some((row) => row.cells[column].classList.contains("n"))) head.classList.add("n");
-  });
-
-  const filter = document.getElementById("filter");
-  const output = document.querySelector("output");
-  filter.closest(".filter").hidden = false;
-  function show() {
-    const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
-    let count = 0;
-    for (const row of body.rows) {
-      const text = [...row.cells].map((cell) => cell.title || cell.textContent).join(" ").toLowerCase();
-      row.hidden = !words.every((word) => text.includes(word));
-      count += row.hidden ? 0 : 1;
-    }
-    output.textContent = `${count} of ${body.rows.length} trials`;
-  }
-  filter.addEventListener("input", show);
-  show();
+  drawAll().then(() => { hint(); root.dataset.drawn = "true"; });
 })();
