@@ -13,7 +13,6 @@ from rich.console import Console
 from model.corpus.prepare import prepare
 from model.spec.architecture import Architecture
 from model.spec.data import DataConfig, TokenizerConfig
-from tuner.commands.show import _follows_other
 from tuner.commands.validate import print_space
 from tuner.errors import SpaceError
 from tuner.formatting import number
@@ -22,6 +21,7 @@ from tuner.samplers.sampler import Sampler
 from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import load_space
+from tuner.summaries.search_table import follows_other
 
 FACTS = DataFacts(300, 100_000, 10_000, "data", "tokenizer")
 BUDGET = "budget: {tokens: 20000, reports: 4}\n"
@@ -208,15 +208,13 @@ def test_show_leaves_out_rows_that_only_follow_another_one() -> None:
                                             "min_learning_rate": "0.1"})
                 for p in attention]  # fmt: skip
 
-    assert _follows_other("attention_dropout", trials("0.1", "0.1"))
-    assert not _follows_other("attention_dropout", trials("0.1", "0.2"))
-    assert not _follows_other("dropout", trials("0.1"))
-    assert not _follows_other("min_learning_rate", trials("0.1"))
-    assert not _follows_other("n_heads", trials("0.1"))
+    assert follows_other("attention_dropout", trials("0.1", "0.1"))
+    assert not follows_other("attention_dropout", trials("0.1", "0.2"))
+    assert not follows_other("dropout", trials("0.1"))
+    assert not follows_other("min_learning_rate", trials("0.1"))
+    assert not follows_other("n_heads", trials("0.1"))
     shares = [{"warmup_steps": w, "total_steps": t} for w, t in (("3", "62"), ("2", "31"))]
-    assert _follows_other(
-        "warmup_steps", cast(Any, [SimpleNamespace(parameters=p) for p in shares])
-    )
+    assert follows_other("warmup_steps", cast(Any, [SimpleNamespace(parameters=p) for p in shares]))
 
 
 def test_number_writes_booleans_as_yaml_does() -> None:
