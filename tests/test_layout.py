@@ -28,7 +28,8 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
         "names",
         "artifact_locations", "home", "space", "space_file", "samplers", "schedulers",
         "conductor", "tracking", "journal", "storage", "results", "trained", "summaries",
-        "report", "transfer", "scaling", "publish", "served", "notify", "workers", "driver", "jobs",
+        "report", "transfer", "scaling", "publish", "served", "notify", "workers",
+        "validation", "driver", "jobs",
         "housekeeping", "terminal", "commands", "arguments", "cli", "__main__",
     ),
 }  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
 import subprocess
@@ -81,17 +80,6 @@ def test_cli_validate_writes_conditions_as_the_file_does(
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert any(line.endswith("  qk_norm true") for line in lines)
     assert any(line.endswith("  β2 0.5, 0.95") for line in lines)
-
-
-def test_cli_validate_names_assumed_size(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    with gzip.open(tmp_path / "a.txt.gz", "wt") as file:
-        file.write("one|two|three")
-    space = tmp_path / "space.yaml"
-    space.write_text('data: {files: a.txt.gz, separator: "|"}\nbudget: {tokens: 100_000}')
-    assert main(["validate", "--space", str(space), "--home", str(tmp_path / "home")]) == 0
-    assert "assume 1,000,000,000 bytes of text" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("command", ["search", "validate"])
