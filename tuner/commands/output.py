@@ -117,9 +117,11 @@ def as_json(value: Any) -> Any:
     An object whose JSON is not its fields says so by a property `as_json`.
     """
     if hasattr(value, "as_json"):
-        return as_json(value.as_json)
-    if is_dataclass(value):
-        return {field.name: as_json(getattr(value, field.name)) for field in fields(value)}
+        value = value.as_json
+    elif hasattr(value, "model_dump"):  # of pydantic
+        value = value.model_dump(mode="json")
+    elif is_dataclass(value):
+        value = {field.name: getattr(value, field.name) for field in fields(value)}
     if isinstance(value, Mapping):
         return {str(name): as_json(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

@@ -48,8 +48,7 @@ def print_symbols(console: Console) -> dict[str, Any]:
         "\nA space gives exactly one of T_total, N_epoch, budget.tokens and budget.flops; the "
         "others follow. With schedule cosine the rate rises to α_max in T_warmup updates and falls "
         "to α_min at T_cycle; with constant it is α after the warm-up; 'tuner validate --plot' "
-        "draws it.",
-        highlight=False,
+        "draws it."
     )
     entries = {name: Architecture.model_fields[name] for name in SIZES}
     console.print()

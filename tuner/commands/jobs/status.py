@@ -21,7 +21,7 @@ def run_status(options: argparse.Namespace) -> int:
     if options.search:
         status = SearchStatus.of(home, options.search)
         for line in _lines(status):
-            results.print(line, highlight=False, soft_wrap=True)
+            results.write_line(line)
         print_json(options, status.as_json)
         return 0
     statuses = [SearchStatus.of(home, name) for name in reversed(searches_of(home))]

@@ -34,7 +34,7 @@ def check_activations(
 
     def on_trained(number: int, count: int) -> None:
         member = members[number - 1]
-        progress.print(f"model {number}/{count}: {member.axis} {member.size}", highlight=False)
+        progress.print(f"model {number}/{count}: {member.axis} {member.size}")
 
     found = check_coordinates(
         spec, corpus, members, seeds=options.seeds or 5, steps=STEPS, device=options.device,
@@ -57,8 +57,8 @@ def check_activations(
         if moving
         else "All activations keep their sizes, which transfer needs, but which does not prove it."
     )
-    results.print(sentence, highlight=False)
-    results.print(f"wrote {output}", highlight=False, soft_wrap=True)
+    results.print(sentence)
+    results.write_line(f"wrote {output}")
     return {
         "kept": found.is_kept,
         "picture": str(output),
