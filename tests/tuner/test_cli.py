@@ -19,7 +19,7 @@ from model.tokenizer.pretokenizer import PATTERNS
 from model.tokenizer.tokenizer import Tokenizer
 from tuner import cli, errors
 from tuner.arguments import data as data_arguments
-from tuner.arguments.parser import parse
+from tuner.arguments.parser import GROUPS, parse
 from tuner.arguments.trained import EXPORTS
 from tuner.cli import main
 from tuner.commands import symbols
@@ -55,6 +55,22 @@ def test_cli_has_a_handler_for_each_command() -> None:
     for target in cli._COMMANDS.values():
         module, handler = target.rsplit(".", 1)
         assert callable(getattr(import_module(f"tuner.commands.{module}"), handler))
+
+
+def test_cli_help_has_each_command_in_one_group(capsys: pytest.CaptureFixture[str]) -> None:
+    names = [name for group in GROUPS.values() for name in group]
+    assert sorted(names) == sorted({command.split()[0] for command in cli._COMMANDS})
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    text = capsys.readouterr().out
+    assert re.findall(r"^  (\w+):$", text, re.MULTILINE) == list(GROUPS)
+    assert re.findall(r"^    (\w+)", text, re.MULTILINE) == names
+
+
+def test_cli_names_an_option_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """It once said "--set data: data: cannot read"."""
+    assert main(["validate", "--space", LM, "--set", "data={files: missing.txt}"]) == 2
+    assert capsys.readouterr().err.startswith("--set data: cannot read ")
 
 
 def test_cli_validate_explains_space(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

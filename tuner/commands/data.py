@@ -18,7 +18,7 @@ from model.corpus.summary import (
     first_sequences,
 )
 from model.spec.data import END_OF_TEXT
-from tuner.commands.output import consoles, home_of, print_json, say, space_of
+from tuner.commands.output import consoles, home_of, home_option, print_json, say, space_of
 from tuner.errors import TunerError
 from tuner.formatting import counted, short_hash
 from tuner.home import Home
@@ -49,7 +49,7 @@ def run_info(options: argparse.Namespace) -> int:
     if corpus is None:
         raise TunerError(
             f"the data of {options.space} has not been prepared in {home.corpora}; run 'tuner data "
-            f"prepare --space {options.space}'"
+            f"prepare --space {options.space}{home_option(options)}'"
         )
     return _print_corpus(options, space, corpus)
 

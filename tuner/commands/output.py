@@ -7,6 +7,7 @@ import contextlib
 import json
 import math
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
@@ -184,6 +185,11 @@ def recorded_home(options: argparse.Namespace) -> Home:
     from tuner.home import Home
 
     return Home.recorded(options.home, say)
+
+
+def home_option(options: argparse.Namespace) -> str:
+    """Return ` --home DIR` if the option was given, for commands that a message proposes."""
+    return f" --home {shlex.quote(options.home)}" if options.home else ""
 
 
 def space_of(options: argparse.Namespace) -> SearchSpace:

@@ -13,7 +13,14 @@ from typing import Any
 from rich.text import Text
 
 from model.engine.report import METRICS, SOME_METRICS
-from tuner.commands.output import as_json, consoles, print_data, print_json, recorded_home
+from tuner.commands.output import (
+    as_json,
+    consoles,
+    home_option,
+    print_data,
+    print_json,
+    recorded_home,
+)
 from tuner.errors import TunerError
 from tuner.formatting import (
     listed,
@@ -42,7 +49,7 @@ def run_list(options: argparse.Namespace) -> int:
     results, _ = consoles(options)
     home = recorded_home(options)
     recorded = RecordedSearches.of(Record(home.tracking_uri), home)
-    print_searches(results, recorded, home.tracking_uri)
+    print_searches(results, recorded, home.tracking_uri, home_option(options))
     print_json(options, recorded)
     return 0
 
@@ -95,8 +102,10 @@ def _print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
 # tuner list --------------------------------------------------------------------------------------
 
 
-def print_searches(console: PlainConsole, recorded: RecordedSearches, store: str) -> None:
-    """Print past searches, the newest first."""
+def print_searches(
+    console: PlainConsole, recorded: RecordedSearches, store: str, home: str = ""
+) -> None:
+    """Print past searches, the newest first; `home` is the option of the hints."""
     if not recorded.searches:
         console.write_line(f"No search is recorded in {store} yet; run 'tuner search'.")
         return
@@ -109,7 +118,7 @@ def print_searches(console: PlainConsole, recorded: RecordedSearches, store: str
     if recorded.killed:
         console.write_line(
             f"The process that ran {listed(recorded.killed, 'and')} was killed; 'tuner search "
-            f"--resume {recorded.killed[0]}' goes on."
+            f"--resume {recorded.killed[0]}{home}' goes on."
         )
 
 

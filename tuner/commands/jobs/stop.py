@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from tuner.commands.output import consoles, print_json
+from tuner.commands.output import consoles, home_option, print_json
 from tuner.home import Home
 from tuner.jobs.status import SearchStatus
 from tuner.jobs.stop import stop
@@ -24,7 +24,7 @@ def run_stop(options: argparse.Namespace) -> int:
     status = SearchStatus.of(home, name)
     results.write_line(
         f"{name} has ended: {status.state}, {status.ended} of {status.trials} trials; 'tuner "
-        f"submit --resume {name}' goes on"
+        f"submit --resume {name}{home_option(options)}' goes on"
     )
     print_json(options, status.as_json)
     return 0

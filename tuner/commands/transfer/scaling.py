@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from tuner.commands.output import consoles, print_json, recorded_home
+from tuner.commands.output import consoles, home_option, print_json, recorded_home
 from tuner.errors import TunerError
 from tuner.formatting import counted, listed, number
 from tuner.home import Home
@@ -51,6 +51,7 @@ def run_scaling(options: argparse.Namespace) -> int:
         results.write_line(f"wrote {path}")
         results.write_line(
             f"after the target is trained: tuner scaling {' '.join(searches)} --compare SEARCH"
+            + home_option(options)
         )
     if output:
         from tuner.scaling.picture import draw_scaling

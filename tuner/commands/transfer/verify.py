@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.commands.output import consoles
+from tuner.commands.output import consoles, home_option
 from tuner.errors import TunerError
 from tuner.formatting import clock, counted
 from tuner.home import Home
@@ -97,6 +97,7 @@ def _print(
         results.print(text)
     if verdict.word == "moves":
         command = f"tuner transfer {result.name} --train --rate-factor {verdict.factor:.3g}"
+        command += home_option(options)
         results.write_line(f"{command} trains the target so.")
 
 
