@@ -11,7 +11,6 @@ from tuner.errors import TunerError
 from tuner.home import Home
 from tuner.results.result import SearchResult
 from tuner.space.settings import Proxy, target_text
-from tuner.terminal.tables import table
 
 
 def check_activations(
@@ -50,7 +49,7 @@ def check_activations(
         for v in found.verdicts
     ]  # fmt: skip
     columns = ["over", "quantity", "exponent", "ratios to the largest", "verdict"]
-    results.print(table(title, columns, rows))
+    results.table(title, columns, rows)
     moving = [f"{v.quantity} over the {v.axis}" for v in found.verdicts if not v.is_kept]
     sentence = (
         f"Not all activations keep their sizes: {', '.join(moving)}. Do not trust the transfer."

@@ -15,7 +15,6 @@ from tuner.home import Home
 from tuner.results.result import SearchResult
 from tuner.space.settings import Proxy, target_text
 from tuner.space.space import SearchSpace
-from tuner.terminal.tables import table
 
 if TYPE_CHECKING:
     from tuner.transfer.sweep import Size, Sweep
@@ -90,7 +89,7 @@ def _print(
         own = [sweep for sweep in sweeps if sweep.kind == move.kind]
         rows += [_row(sweep, best) for sweep, best in zip(own, move.optima, strict=True)]
     columns = ["parametrization", "size", "best rate / winner's", "90 % interval", "val_loss"]
-    results.print(table(title, columns, rows))
+    results.table(title, columns, rows)
     results.print(verdict.sentence(_doublings(sweeps)))
     if verdict.control.octaves is not None:
         text = f"In the usual parametrization it moves by {verdict.control.octaves.text()} octaves."
