@@ -36,15 +36,15 @@ from typing import Any
 
 from parts import measuring
 from parts.load.searches import space_of, write_search
-
 from tuner.driver.catch_up import send_trials
+from tuner.journal.journaled_search import JournaledSearch
+from tuner.tracking.tracker import Tracker
+
 from tuner.home import Home
 from tuner.journal.journal import read_journal
-from tuner.journal.journaled_search import JournaledSearch
 from tuner.tracking.record import Record
 from tuner.tracking.runs import RunSettings
 from tuner.tracking.tags import Tag
-from tuner.tracking.tracker import Tracker
 
 TEAMS = {"searches": 50, "submitters": 8, "trials": 12}
 TRIALS, SEARCHES = 10_000, 100

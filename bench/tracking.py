@@ -28,6 +28,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from tuner.tracking.tracker import Tracker
+
 from model.engine.report import Report, Status
 from model.spec.data import DataConfig
 from tuner.space.data_facts import DataFacts
@@ -35,7 +37,6 @@ from tuner.space_file.load import load_space
 from tuner.tracking.datasets import dataset_inputs
 from tuner.tracking.runs import RunSettings
 from tuner.tracking.store import open_client
-from tuner.tracking.tracker import Tracker
 
 ROOT = Path(__file__).resolve().parents[1]
 FACTS = DataFacts(2048, 3_000_000, 150_000, "d" * 64, "t" * 64)

@@ -123,9 +123,11 @@ def significant(value: float, digits: int) -> float:
 
 
 def clock(seconds: float) -> str:
-    """Return a duration as minutes and seconds, 1:05; from one hour on, 1:00:00."""
+    """Return a duration as 1:05 (minutes and seconds), 1:00:00, or from two days on 2 d 1:00:00."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
+    if hours >= 48:
+        return f"{hours // 24} d {hours % 24}:{minutes:02d}:{rest:02d}"
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 

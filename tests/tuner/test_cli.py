@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
 import subprocess
@@ -19,7 +18,7 @@ from model.tokenizer.pretokenizer import PATTERNS
 from model.tokenizer.tokenizer import Tokenizer
 from tuner import cli, errors
 from tuner.arguments import data as data_arguments
-from tuner.arguments.parser import parse
+from tuner.arguments.parser import GROUPS, parse
 from tuner.cli import main
 from tuner.commands import symbols
 from tuner.home import Home
@@ -56,6 +55,22 @@ def test_cli_has_a_handler_for_each_command() -> None:
         assert callable(getattr(import_module(f"tuner.commands.{module}"), handler))
 
 
+def test_cli_help_has_each_command_in_one_group(capsys: pytest.CaptureFixture[str]) -> None:
+    names = [name for group in GROUPS.values() for name in group]
+    assert sorted(names) == sorted({command.split()[0] for command in cli._COMMANDS})
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    text = capsys.readouterr().out
+    assert re.findall(r"^  (\w+):$", text, re.MULTILINE) == list(GROUPS)
+    assert re.findall(r"^    (\w+)", text, re.MULTILINE) == names
+
+
+def test_cli_names_an_option_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """It once said "--set data: data: cannot read"."""
+    assert main(["validate", "--space", LM, "--set", "data={files: missing.txt}"]) == 2
+    assert capsys.readouterr().err.startswith("--set data: cannot read ")
+
+
 def test_cli_validate_explains_space(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     home = tmp_path / "home"
     assert main(["validate", "--space", LM, "--home", str(home), "--json"]) == 0
@@ -79,17 +94,6 @@ def test_cli_validate_writes_conditions_as_the_file_does(
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert any(line.endswith("  qk_norm true") for line in lines)
     assert any(line.endswith("  β2 0.5, 0.95") for line in lines)
-
-
-def test_cli_validate_names_assumed_size(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    with gzip.open(tmp_path / "a.txt.gz", "wt") as file:
-        file.write("one|two|three")
-    space = tmp_path / "space.yaml"
-    space.write_text('data: {files: a.txt.gz, separator: "|"}\nbudget: {tokens: 100_000}')
-    assert main(["validate", "--space", str(space), "--home", str(tmp_path / "home")]) == 0
-    assert "assume 1,000,000,000 bytes of text" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("command", ["search", "validate"])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tuner.formatting import (
+    clock,
     counted,
     in_seconds,
     metric_text,
@@ -81,4 +82,11 @@ def test_numbers_of_options_are_those_of_files(text: str, tmp_path: Path) -> Non
 def test_counts_have_plurals() -> None:
     assert [counted(n, "trial") for n in (0, 1, 2, 1200)] == [
         "0 trials", "1 trial", "2 trials", "1,200 trials",
+    ]  # fmt: skip
+
+
+def test_clock_counts_days_from_two_days_on() -> None:
+    """A clock of 2035 once made `status` say that a report is 71015:13:07 old."""
+    assert [clock(seconds) for seconds in (65, 3600, 172_799, 172_800, 255_654_787)] == [
+        "1:05", "1:00:00", "47:59:59", "2 d 0:00:00", "2958 d 23:13:07",
     ]  # fmt: skip

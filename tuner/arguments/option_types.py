@@ -65,7 +65,7 @@ def duration(text: str) -> float:
     value = in_seconds(text)
     seconds = value if isinstance(value, float) else real_number(text)
     if not 0 < seconds < float("inf"):
-        message = f"must be a time such as 90s, 1h30m or 1:30:00, got {text}"
+        message = f"must be a time above 0 such as 90s, 1h30m or 1:30:00, got {text}"
         raise argparse.ArgumentTypeError(message)
     return seconds
 

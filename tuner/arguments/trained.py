@@ -47,6 +47,7 @@ def add_show(show: argparse.ArgumentParser) -> None:
         metavar="PARAMETER",
         help="group the trials by the value of a parameter, such as optimizer",
     )
+    show.add_argument("--all", action="store_true", help="with RUN: show all its parameters")
     show.add_argument(
         "--csv", action="store_true",
         help="print the trials, the reports of RUN, or the groups of --by as CSV",

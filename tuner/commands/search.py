@@ -48,7 +48,11 @@ def run_search(options: argparse.Namespace) -> int:
         edit, space_text = _edit(options, name)
     else:
         space, space_text = read_space(options.space, options.overrides)
-        for remark in remarks(space, estimated_facts(space)):
+        from tuner.validation.explanation import memory_remarks
+
+        facts = estimated_facts(space)
+        memory = [] if options.address else memory_remarks(space, facts.vocab_size)
+        for remark in (*remarks(space, facts), *memory):
             say(f"tuner search: note: {remark}")
         space = without_copies(space)
     home = home_of(options)

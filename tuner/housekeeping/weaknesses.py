@@ -24,8 +24,10 @@ _URLS = ("MLFLOW_TRACKING_URI", "TUNER_OPTUNA_STORAGE")
 
 
 def find_weaknesses(home: Home) -> list[str]:
-    """Return what weakens the protection of a home that exists, and of secrets, here."""
-    return [*_folder(home.root), *_parents(home.root), *_disk(home.root), *_files(), *_urls()]
+    """Return what weakens the protection of a home, if it exists, and of secrets, here."""
+    root = home.root
+    folders = [*_folder(root), *_parents(root), *_disk(root)] if root.is_dir() else []
+    return [*folders, *_files(), *_urls()]
 
 
 def _is_reachable(path: Path) -> bool:

@@ -54,8 +54,6 @@ class Branch:
 Choice = New | Resume | Branch
 
 
-
-
 @dataclass(frozen=True)
 class SchedulerContext:
     """Facts of a search that its scheduler depends on.

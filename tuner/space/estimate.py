@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from model.sources.registry import source_bytes
+from model.sources.registry import text_bytes
 from model.tokenizer.load import vocab_size_of
 from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
@@ -19,7 +19,7 @@ def estimated_facts(space: SearchSpace) -> DataFacts:
     Raises:
         CorpusError: if the source or the tokenizer cannot be read.
     """
-    size = source_bytes(space.data)
+    size = text_bytes(space.data)
     num_bytes = ASSUMED_BYTES if size is None else size
     amount = num_bytes / (_BYTES_PER_PAIR if space.data.pairs else _BYTES_PER_TOKEN)
     held_out = space.data.validation_fraction

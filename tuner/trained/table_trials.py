@@ -1,4 +1,4 @@
-"""Trials of a search for tables: from the journal of the home where that is the recorded one.
+"""Trials of a search for tables: from the journal of the home where it has one.
 
 MLflow reads a run with all its tags, parameters and metrics in 3 ms; a journal has all of them in a
 tenth of that.
@@ -17,18 +17,20 @@ from tuner.tracking.runs import parameters_of
 from tuner.tracking.tags import ENVIRONMENT, Tag
 
 
-def journaled(home: Home, search: SearchRecord) -> tuple[Search | None, bool]:
+def journaled(home: Home, search: SearchRecord) -> Search | None:
     """Return a search as its journal in the home has it; None without a readable one.
 
-    Returns:
-        The search, and True if the record was made from exactly this journal.
+    The record may be older than the journal, but a journal that lacks the recorded lines is of
+    another search of this name.
     """
+    digest = search.tags.get(Tag.JOURNAL)
     try:
         entries = read_entries(home.search(search.name))
-        known = Search.of(entry.event for entry in entries)
+        if digest is not None and digest not in {entry.digest for entry in entries}:
+            return None
+        return Search.of(entry.event for entry in entries)
     except (JournalError, RecordError):
-        return None, False
-    return known, bool(entries) and entries[-1].digest == search.tags.get(Tag.JOURNAL)
+        return None
 
 
 def trials_of(record: Record, search: SearchRecord, known: Search | None) -> list[TrialRecord]:
@@ -37,8 +39,8 @@ def trials_of(record: Record, search: SearchRecord, known: Search | None) -> lis
     Args:
         record: the store.
         search: the search.
-        known: the search by the journal from which its record was made, if that is at hand. Then
-            trials have no specification hash, location of artifacts or kept checkpoint.
+        known: the search by its journal, if that is at hand. Then trials have no specification
+            hash, location of artifacts or kept checkpoint.
 
     Raises:
         RecordError, StoreError: as for `Record.trials`.

@@ -15,6 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from tuner.driver.observer import TrackerObserver, ViewObserver
+
 from model.engine.report import Report, Status
 from parts.memory import pss_bytes
 from parts.overhead.space import SPACE
@@ -22,7 +24,6 @@ from parts.overhead.stub import synthetic_loss
 from tuner.conductor.conductor import Conductor
 from tuner.conductor.trial import Trial
 from tuner.driver.driver import Driver
-from tuner.driver.observer import TrackerObserver, ViewObserver
 from tuner.driver.view import SilentView
 from tuner.journal.events import SearchBegun, SessionBegun
 from tuner.journal.journal import Journal

@@ -14,11 +14,12 @@ import tempfile
 import time
 from pathlib import Path
 
+from tuner.tracking.tracker import Tracker
+
 from model.engine.report import Report, Status
 from tuner.space.data_facts import DataFacts
 from tuner.space_file.load import load_space
 from tuner.tracking.runs import RunSettings
-from tuner.tracking.tracker import Tracker
 
 SPACE = Path(__file__).resolve().parents[3] / "search_spaces" / "lm.yaml"
 FACTS = DataFacts(2048, 3_000_000, 150_000, "d" * 64, "t" * 64)

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from model.tokenizer.tokenizer import Tokenizer
 from tuner.cli import main
-from tuner.commands.tokenizer import coloured
+from tuner.terminal.tokens import coloured
 
 EOT = "<|endoftext|>"
 README = Path(__file__).parents[3] / "README.md"

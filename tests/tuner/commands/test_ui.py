@@ -14,10 +14,11 @@ import pytest
 from model.engine.report import Status
 from tests.conftest import MakeSpec
 from tests.tuner.tracking.recorded import ENVIRONMENT, Open, report
-from tuner.commands import ui
-from tuner.commands.ui import comparison_page, has_browser, serve, trials_page
+from tuner.commands.ui import has_browser
 from tuner.errors import RecordError, StoreError
 from tuner.home import Home
+from tuner.publish import mlflow_pages as ui
+from tuner.publish.mlflow_pages import comparison_page, serve, trials_page
 from tuner.tracking.record import Record
 from tuner.tracking.runs import trial_tags
 from tuner.tracking.tags import Tag

@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 
 from tuner.cli import main
-from tuner.commands import doctor
 from tuner.home import Home
-from tuner.housekeeping import weaknesses
+from tuner.housekeeping import installation, weaknesses
 from tuner.housekeeping.weaknesses import find_weaknesses
 
 
@@ -169,7 +168,7 @@ def test_doctor_warns_and_keeps_its_status(
         return "fine"
 
     (place / "runs").chmod(0o755)
-    monkeypatch.setattr(doctor, "CHECKS", {"torch": check})
+    monkeypatch.setattr(installation, "CHECKS", {"torch": check})
     assert main(["doctor", "--home", str(place / "runs"), "--json"]) == (0 if passes else 1)
     printed = capsys.readouterr()
     (warning,) = json.loads(printed.out)["trust"]

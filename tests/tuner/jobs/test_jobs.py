@@ -160,7 +160,7 @@ def test_status_of_searches(
     shown = capsys.readouterr().out
     assert all(word in shown for word in ("lm-1", "interrupted", "lm-2", "finished"))
     assert main(["status", "lm-1", "--home", str(home.root)]) == 0
-    assert "'tuner submit --resume lm-1' goes on" in capsys.readouterr().out
+    assert f"'tuner submit --resume lm-1 --home {home.root}' goes on" in capsys.readouterr().out
     assert main(["status", "lm-9", "--home", str(home.root)]) == 2
 
 

@@ -10,12 +10,12 @@ from model.spec.architecture import Architecture
 from model.spec.target import SIZES_OF_TARGET, Target
 from tests.shipped import load_shipped
 from tests.tuner.space_file.test_load import mistakes_of, split_marks
-from tuner.commands.validate import search_lines
 from tuner.space.data_facts import DataFacts
 from tuner.space.settings import Proxy
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import load_space
 from tuner.space_file.overrides import Override
+from tuner.validation.sentences import search_lines
 
 FACTS = DataFacts(2048, 1_000_000, 100_000, "data", "tokenizer")
 HEAD = "budget: {tokens: 160000}\nmodel: {d_model: 512, n_layers: 8, n_heads: 32}\n"

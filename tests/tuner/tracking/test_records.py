@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from tests.tuner.tracking.recorded import ENVIRONMENT, report
-from tuner.commands.show import current
 from tuner.errors import RecordError, StoreError
 from tuner.home import Home
+from tuner.summaries.searches import current
 from tuner.tracking.record import Record
 from tuner.tracking.records import search_record, trial_record
 from tuner.tracking.tags import SPEC_FILE, Tag

@@ -40,13 +40,13 @@ def run_submit(options: argparse.Namespace) -> int:
         )
     option = f" --home {shlex.quote(options.home)}" if options.home else ""
     results, _ = consoles(options)
-    results.print(f"{name} is run by {submission.who}.", highlight=False, soft_wrap=True)
+    results.write_line(f"{name} is run by {submission.who}.")
     for command, meaning in (
         ("attach", "look at it"), ("status", "how far it is"), ("logs", "what it has printed"),
         ("stop", "end it; submitting it again goes on"),
     ):  # fmt: skip
         line = f"  tuner {command} {name}{option}"
-        results.print(f"{line:<44} {meaning}", highlight=False, soft_wrap=True)
+        results.write_line(f"{line:<44} {meaning}")
     print_json(options, {"search": name, "driver": submission.who, "log": str(home.log(name))})
     return 0
 

@@ -52,7 +52,7 @@ def run_transfer(options: argparse.Namespace) -> int:
         value |= _train(options, result, home_of(options))
     elif options.train:
         results, _ = consoles(options)
-        results.print("The target was not trained; --train alone does it.", highlight=False)
+        results.print("The target was not trained; --train alone does it.")
     print_json(options, value)
     return 0 if is_trusted else 1
 
@@ -76,8 +76,7 @@ def _train(options: argparse.Namespace, result: SearchResult, home: Home) -> dic
     if verified not in (None, 1) and factor == 1:
         progress.print(
             f"--verify found that the best learning rate moves: --rate-factor {verified:.3g} would "
-            f"correct it; the target is trained with the winner's as it is",
-            highlight=False,
+            f"correct it; the target is trained with the winner's as it is"
         )
     name = f"{result.name}-target" + (f"-x{factor:g}" if factor != 1 else "")
     space = target_space(present_space(result.space, home), result.best.draw, factor)
