@@ -151,6 +151,7 @@ class Follower:
         self._source, self._cursor, self._from_now = source, cursor, from_now
         self._may_write, self._clock = may_write, clock
         self._search: Search | None = None
+        self._fault: Exception | None = None  # why events cannot be taken any more
         self._digest = ""
         self._num_taken = self._num_skipped = 0
         self._requested = self._answered = 0  # calls that wait until all is sent
@@ -267,14 +268,20 @@ class Follower:
         return True
 
     def _take(self) -> None:
+        if self._fault is not None:
+            raise self._fault
         entries = self._source.read()
         if not self._is_begun:
             self._is_begun, self._num_skipped = True, self._known(entries)
-        for entry in entries:  # `take` must not raise: the source will not give an entry again
-            self._search = Search.after(self._search, entry.event)
-            self._num_taken, self._digest = self._num_taken + 1, entry.digest
-            is_sent = self._num_taken <= self._num_skipped
-            self.projection.take(entry, self._search, is_sent=is_sent)
+        try:
+            for entry in entries:
+                self._search = Search.after(self._search, entry.event)
+                self._num_taken, self._digest = self._num_taken + 1, entry.digest
+                is_sent = self._num_taken <= self._num_skipped
+                self.projection.take(entry, self._search, is_sent=is_sent)
+        except Exception as error:  # the source will not give an entry again
+            self._fault = error
+            raise
 
     def _known(self, entries: Sequence[Entry]) -> int:
         """Return the number of events that were sent before this follower."""
