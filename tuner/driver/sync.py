@@ -84,7 +84,7 @@ def sync(home: Home, name: str) -> SyncResult:
     if search is None:  # the driver was killed before the search began
         return _NOTHING
     corpus = partial(_corpus, home=home)
-    mlflow = MlflowProjection.of(home, name, search.begun, corpus, resume=True)
+    mlflow = MlflowProjection.of(home, name, search.begun, corpus, resume=True, is_old=True)
     previous = mlflow.runs.previous
     check_digest(name, entries, previous.tags.get(Tag.JOURNAL) if previous else None)
     missing = [_missing_end(search, entries)] if search.end is None else []

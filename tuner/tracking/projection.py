@@ -127,6 +127,7 @@ class MlflowProjection(Projection):
         corpus: Callable[[Search], Corpus | None],
         *,
         resume: bool,
+        is_old: bool = False,
         may_write: Callable[[], bool] = lambda: True,
     ) -> Self:
         """Open the store of a home for a search.
@@ -137,6 +138,7 @@ class MlflowProjection(Projection):
             begun: first event of its journal.
             corpus: as for `SearchFiles`.
             resume: True if the store may have the search.
+            is_old: as for `SearchFiles`.
             may_write: returns False once another driver records the search.
 
         Raises:
@@ -154,7 +156,7 @@ class MlflowProjection(Projection):
         settings = RunSettings(
             home.tracking_uri, home.artifacts, space.name, name, tags, resume, inputs, may_write
         )
-        return cls(settings, SearchFiles(home.search(name), home.starts, corpus))
+        return cls(settings, SearchFiles(home.search(name), home.starts, corpus, is_old))
 
     def sample(self, metrics: SystemMetrics) -> None:
         """Note the load of the workers, which is no event; any thread may call this."""
