@@ -35,7 +35,7 @@ _LONGEST = (
     "test_transfer.py", "test_bench_speed.py", "test_finetune.py",
     "test_seq2seq.py", "test_budgets.py", "test_spaces.py", "test_bench_scaling.py",
     # none of these starts Ray
-    "test_law.py", "test_compiled.py", "test_engine.py", "test_tracker_faults.py",
+    "test_law.py", "test_compiled.py", "test_engine.py", "test_projection_faults.py",
     "test_sampler.py", "test_engine_faults.py", "test_pairs.py", "test_prepare.py",
     "test_warm_start.py", "test_tokenizer.py",
 )  # fmt: skip

@@ -27,10 +27,9 @@ from tuner.publish.publish import attach_report, register_model
 from tuner.results.advice import advise
 from tuner.results.result import SearchResult
 from tuner.storage.states import keep_only, present_state
-from tuner.tracking.projection import CURSOR
+from tuner.tracking.projection import BYTES_PER_SECOND, CURSOR
 
 _PATIENCE_SECONDS = 30.0  # without any progress of the store
-_BYTES_PER_SECOND = 5e6  # slowest upload of a file
 
 
 def run_session(start: Start) -> SearchResult:
@@ -78,7 +77,7 @@ def run_session(start: Start) -> SearchResult:
                 end = SessionEnded(status)
                 journal.append(end)
             size = sum(path.stat().st_size for _, path, _ in checkpoints)
-            problem = mlflow.flush(_PATIENCE_SECONDS + size / _BYTES_PER_SECOND)
+            problem = mlflow.flush(_PATIENCE_SECONDS + size / BYTES_PER_SECOND)
             mlflow.close(0.0 if problem else _PATIENCE_SECONDS)
         journal.check_epoch()  # what follows belongs to a driver that came meanwhile
         shutil.rmtree(start.folder / "tune", ignore_errors=True)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from model.corpus.corpus import Corpus
 from model.errors import CorpusError
@@ -22,7 +23,8 @@ from tuner.journal.follower import Cursor, Follower
 from tuner.journal.journal import JOURNAL_FILE, Feed, Journal, check_digest
 from tuner.journal.lines import Entry
 from tuner.names import check_name
-from tuner.tracking.projection import CURSOR, MlflowProjection
+from tuner.storage.states import CHECKPOINTS
+from tuner.tracking.projection import BYTES_PER_SECOND, CURSOR, MlflowProjection
 from tuner.tracking.record import Record
 from tuner.tracking.tags import REPORT_FILE, Tag
 from tuner.trained.moved_data import present_space
@@ -82,15 +84,16 @@ def sync(home: Home, name: str) -> SyncResult:
     if search is None:  # the driver was killed before the search began
         return _NOTHING
     corpus = partial(_corpus, home=home)
-    mlflow = MlflowProjection.of(home, name, search.begun, corpus, resume=True)
+    mlflow = MlflowProjection.of(home, name, search.begun, corpus, resume=True, is_old=True)
     previous = mlflow.runs.previous
     check_digest(name, entries, previous.tags.get(Tag.JOURNAL) if previous else None)
-    if search.end is None:
-        entries = [*entries, _missing_end(search, entries)]
-    follower = Follower(mlflow, Feed(entries), Cursor(folder, CURSOR)).start()
-    if problem := follower.flush(_PATIENCE_SECONDS):
+    missing = [_missing_end(search, entries)] if search.end is None else []
+    follower = Follower(mlflow, Feed([*entries, *missing])).start()
+    problem = follower.flush(_PATIENCE_SECONDS + _kept_bytes(search, folder) / BYTES_PER_SECOND)
+    follower.close(0.0 if problem else _PATIENCE_SECONDS)
+    if problem:
         raise StoreError(problem)
-    follower.close(_PATIENCE_SECONDS)
+    Cursor(folder, CURSOR).write(len(entries), entries[-1].digest)  # the journal has no more
     endings = mlflow.num_endings + mlflow.parent.num_ends
     files = tuple(mlflow.parent.sent)
     sent = SyncResult(mlflow.num_created, mlflow.num_metrics, endings, files)
@@ -100,6 +103,13 @@ def sync(home: Home, name: str) -> SyncResult:
 def _missing_end(search: Search, entries: Sequence[Entry]) -> Entry:
     """Return the end of a session whose driver was killed."""
     return Entry(SessionEnded("interrupted", time_ms=search.newest_ms), entries[-1].digest)
+
+
+def _kept_bytes(search: Search, folder: Path) -> int:
+    """Return the size of the checkpoints that may have to be sent."""
+    kept = search.end.kept if search.end else ()
+    files = (file for number in kept for file in (folder / CHECKPOINTS / str(number)).glob("*"))
+    return sum(file.stat().st_size for file in files)
 
 
 def _corpus(search: Search, home: Home) -> Corpus | None:

@@ -27,8 +27,8 @@ from tuner.journal.fold import Search
 from tuner.journal.lines import Entry
 
 CURSORS = "cursors"  # folder beside the journal
-_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS = 1.0, 30.0  # before another try
-_LAST_DELAY_SECONDS = 0.2  # before another try while a caller waits for the end
+_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS = 1.0, 30.0  # before another try; the first in flush
+_LAST_DELAY_SECONDS = 0.2  # before another try in close
 _POLL_SECONDS = 0.5  # longest wait for news
 
 
@@ -151,12 +151,12 @@ class Follower:
         self._source, self._cursor, self._from_now = source, cursor, from_now
         self._may_write, self._clock = may_write, clock
         self._search: Search | None = None
+        self._fault: Exception | None = None  # why events cannot be taken any more
         self._digest = ""
-        self._waiting: list[Entry] = []
         self._num_taken = self._num_skipped = 0
         self._requested = self._answered = 0  # calls that wait until all is sent
         self._reason: str | None = None
-        self._is_begun = self._is_closing = False
+        self._is_begun = self._is_closing = self._is_awaited = False
         self._deadline = 0.0
         self._hurry, self._changed = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name=projection.name, daemon=True)
@@ -189,6 +189,7 @@ class Follower:
         Returns:
             Why they are not, in a sentence; None if they are.
         """
+        self._is_awaited = True
         request = self._request()
         progress, until = -1, 0.0
         while self._thread.is_alive() and self._answered < request:
@@ -198,6 +199,7 @@ class Follower:
                 break
             self._clock.wait(self._changed, left)
             self._changed.clear()
+        self._is_awaited = False
         return self._missing(request)
 
     def close(self, patience_seconds: float) -> str | None:
@@ -241,7 +243,8 @@ class Follower:
                 self._source.wait(max(self.projection.period_seconds, _POLL_SECONDS), self._clock)
                 self._clock.wait(self._hurry, self.projection.period_seconds)
             elif not is_last:
-                delay = min(2 * delay or _FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS)
+                longest = _FIRST_DELAY_SECONDS if self._is_awaited else _LONGEST_DELAY_SECONDS
+                delay = min(2 * delay or _FIRST_DELAY_SECONDS, longest)
                 self._clock.wait(self._hurry, delay)
             elif self._clock.now() < self._deadline:
                 self._clock.sleep(_LAST_DELAY_SECONDS)
@@ -271,16 +274,20 @@ class Follower:
         return True
 
     def _take(self) -> None:
-        self._waiting += self._source.read()
+        if self._fault is not None:
+            raise self._fault
+        entries = self._source.read()
         if not self._is_begun:
-            self._is_begun, self._num_skipped = True, self._known(self._waiting)
-        while self._waiting:
-            entry = self._waiting[0]
-            self._search = Search.after(self._search, entry.event)
-            del self._waiting[0]
-            self._num_taken, self._digest = self._num_taken + 1, entry.digest
-            is_sent = self._num_taken <= self._num_skipped
-            self.projection.take(entry, self._search, is_sent=is_sent)
+            self._is_begun, self._num_skipped = True, self._known(entries)
+        try:
+            for entry in entries:
+                self._search = Search.after(self._search, entry.event)
+                self._num_taken, self._digest = self._num_taken + 1, entry.digest
+                is_sent = self._num_taken <= self._num_skipped
+                self.projection.take(entry, self._search, is_sent=is_sent)
+        except Exception as error:  # the source will not give an entry again
+            self._fault = error
+            raise
 
     def _known(self, entries: Sequence[Entry]) -> int:
         """Return the number of events that were sent before this follower."""

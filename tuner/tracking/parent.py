@@ -35,11 +35,14 @@ class SearchFiles:
         folder: folder of the journal and the checkpoints.
         starts: folder of the weights that warm-started trials start from.
         corpus: returns the prepared data of the search; None if the home has them no more.
+        is_old: True if a checkpoint may be damaged since it was written: it is read before it is
+            sent. A driver trusts what its workers wrote, and needs no torch.
     """
 
     folder: Path
     starts: Path
     corpus: Callable[[Search], Corpus | None]
+    is_old: bool = False
 
 
 class ParentRun:
@@ -150,7 +153,7 @@ class ParentRun:
 
         The checkpoint of a worker on another node comes from storage.
         """
-        from model.checkpoints.header import recorded_digest  # imports torch
+        from model.checkpoints.header import recorded_digest
 
         reported = _reported(journaled.trial)
         if reported is None:
@@ -162,6 +165,10 @@ class ParentRun:
             return None
         try:
             is_kept = journaled.weights in {None, recorded_digest(path)}
+            if self._files.is_old:
+                from model.checkpoints import checkpoint  # imports torch
+
+                is_kept &= checkpoint.read(path)[1]["step"] == journaled.trial.step
         except CheckpointError:
             return None
         return path if is_kept else None

@@ -60,6 +60,7 @@ from tuner.tracking.runs import Runs, RunSettings, RunStart, TimedReport, trial_
 from tuner.tracking.store import reason_of
 from tuner.tracking.tags import Tag
 
+BYTES_PER_SECOND = 5e6  # slowest upload of a file, in which there is no progress
 CURSOR = "mlflow"  # of a follower: how many events the store has
 # In one call: MLflow would divide more than 1000 metrics, parameters and tags, the status first.
 _MOST_REPORTS = 90
@@ -126,6 +127,7 @@ class MlflowProjection(Projection):
         corpus: Callable[[Search], Corpus | None],
         *,
         resume: bool,
+        is_old: bool = False,
         may_write: Callable[[], bool] = lambda: True,
     ) -> Self:
         """Open the store of a home for a search.
@@ -136,6 +138,7 @@ class MlflowProjection(Projection):
             begun: first event of its journal.
             corpus: as for `SearchFiles`.
             resume: True if the store may have the search.
+            is_old: as for `SearchFiles`.
             may_write: returns False once another driver records the search.
 
         Raises:
@@ -153,7 +156,7 @@ class MlflowProjection(Projection):
         settings = RunSettings(
             home.tracking_uri, home.artifacts, space.name, name, tags, resume, inputs, may_write
         )
-        return cls(settings, SearchFiles(home.search(name), home.starts, corpus))
+        return cls(settings, SearchFiles(home.search(name), home.starts, corpus, is_old))
 
     def sample(self, metrics: SystemMetrics) -> None:
         """Note the load of the workers, which is no event; any thread may call this."""
