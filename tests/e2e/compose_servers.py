@@ -5,7 +5,7 @@ Compose itself. Only what a container would bring is replaced: names of hosts by
 free ones, mounted paths by folders. `docker/make-secrets.sh` draws the secrets. What the entrypoint
 of the Postgres image does, `initdb` and `createdb`, is done here.
 
-Imports nothing of ours, so that the tests use it as well.
+Imports nothing of ours: bench/stack.py uses it as well.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-DOCKER = Path(__file__).resolve().parents[3] / "docker"
+DOCKER = Path(__file__).resolve().parents[2] / "docker"
 BIN = Path(sys.executable).parent
 SERVERS = ("postgres", "s3", "mlflow", "proxy")
 _PORTS = ("5432", "8333", "5000", "8443")

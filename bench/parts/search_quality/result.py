@@ -1,4 +1,4 @@
-"""Results of search_quality.py: goals, a page and a picture.
+"""Results of search_quality.py: goals, tables and a picture.
 
 Tokens are given in complete trials: the tokens of one trial that is not stopped.
 """
@@ -6,11 +6,13 @@ Tokens are given in complete trials: the tokens of one trial that is not stopped
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from parts.measuring import goal, save_figure
 
 Quartiles = tuple[float, float, float]
 
@@ -57,191 +59,132 @@ def curve_points(most: float) -> list[float]:
     return [*np.geomspace(1.0, most, 64).round(3).tolist()]
 
 
-# the page ---------------------------------------------------------------------------------------
+# the result -------------------------------------------------------------------------------------
 
 
-def _regret(value: float) -> str:
-    return "—" if math.isinf(value) else f"{100 * value:.2f}"
+def _regret(value: float | None) -> str:
+    return "—" if value is None else f"{100 * value:.2f}"
 
 
-def _spread(of: Quartiles, text: Any = _regret) -> str:
-    return f"{text(of[1])} ({text(of[0])} – {text(of[2])})"
+def _tokens(value: float | None) -> str:
+    return "never" if value is None else f"{value:.1f}"
 
 
-def _tokens(value: float) -> str:
-    return "never" if math.isinf(value) else f"{value:.1f}"
+def _spread(of: Sequence[float | None], text: Callable[[float | None], str] = _regret) -> str:
+    low, median, high = map(text, of)
+    return f"{median} ({low} – {high})"
 
 
-def _rows(methods: Mapping[str, Any]) -> list[str]:
-    lines = []
-    for name, method in methods.items():
-        reach = _spread(method["reach"], _tokens) if method["reach"] else ""
-        regrets = [_spread(method["regret"][str(b)]) for b in BUDGETS if b <= method["most"]]
-        regrets += [""] * (len(BUDGETS) - len(regrets))
-        lines.append(f"| {name} | {method['seeds']} | {reach} | {' | '.join(regrets)} |")
-    return lines
+def _rows(methods: Mapping[str, Any]) -> list[list[Any]]:
+    """Return a row for each method: seeds, tokens to the goal, and regret by tokens."""
+    return [
+        [
+            name, method["seeds"],
+            _spread(method["reach"], _tokens) if method["reach"] else "",
+            *(_spread(method["regret"][str(b)]) if b <= method["most"] else "" for b in BUDGETS),
+        ]
+        for name, method in methods.items()
+    ]  # fmt: skip
 
 
-def table_of(methods: Mapping[str, Any]) -> str:
-    """Return a table of methods: tokens to the goal, and regret by tokens."""
-    head = "| | seeds | tokens to within 1 % |" + "".join(f" at {b} |" for b in BUDGETS)
-    return "\n".join([head, "|---|---:|---:|" + "---:|" * len(BUDGETS), *_rows(methods)])
+def result_of(numbers: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the result in the format of `parts.measuring`.
 
-
-def goals(results: Mapping[str, Any]) -> list[tuple[str, bool]]:
-    """Return the goals of the default combination as text, and True for those that are met."""
-    methods = results["methods"]
-    mine, reference = methods[DEFAULT]["reach"][1], methods[REFERENCE]["reach"][1]
-    share = math.inf if math.isinf(mine) else mine / reference
-    wanted = [
-        (
-            f"{DEFAULT} reaches within 1 % of the table's best after {_tokens(mine)} complete "
-            f"trials, {REFERENCE} after {_tokens(reference)}: {_percents(share)} of its tokens, "
-            f"at most 10 % wanted",
-            share <= TENTH,
-        )
-    ]
-    wanted += [_duel(methods[DEFAULT], methods[rival], rival) for rival in (TOP_K, STEP_LAW)]
-    ours, theirs = methods[AS_IT_IS], results["equal_tokens"]
-    wanted.append(
-        (
-            f"{AS_IT_IS}, spends {ours['spent']:.1f} complete trials and ends at "
-            f"{_spread(ours['end'])} %, {100 * ours['end_mean']:.2f} % on average; {TOP_K} with as "
-            f"many tokens at {_spread(theirs['end'])} %, {100 * theirs['end_mean']:.2f} %",
-            ours["end"][1] < theirs["end"][1],
-        )
-    )
-    return wanted + [
-        _reached(methods, *of) for of in WANTED if variant(of[0], "tpe", of[1], "full") in methods
-    ]
-
-
-def _reached(methods: Mapping[str, Any], has_prior: bool, slots: int) -> tuple[str, bool]:
-    """Compare the variants with one prior and number of slots with the goal."""
-    most = WANTED[has_prior, slots]
-    tpe, *others = (
-        variant(has_prior, sampler, slots, defaults)
-        for defaults in ("full", "raced")
-        for sampler in ("tpe", "gp")
-    )
-    best = min((n for n in others if n in methods), key=lambda n: methods[n]["reach"][1])
-    text = (
-        f"{tpe}: within 1 % after {_spread(methods[tpe]['reach'], _tokens)} complete trials, at "
-        f"most {most} wanted; the best variant, {best}, after "
-        f"{_spread(methods[best]['reach'], _tokens)}"
-    )
-    return text, methods[tpe]["reach"][1] <= most
-
-
-def _duel(mine: Mapping[str, Any], theirs: Mapping[str, Any], rival: str) -> tuple[str, bool]:
-    """Compare the default with a rival at equal tokens.
-
-    By means, because medians are often the same row of the table.
+    Args:
+        numbers: methods with their summaries, where None is infinity; table; equal_tokens.
+        about: `measuring.about` with the study and the slots.
     """
-    compared = [b for b in mine["regret"] if not math.isinf(theirs["regret"][b][1])]
-    median = [b for b in compared if mine["regret"][b][1] < theirs["regret"][b][1]]
-    mean = [b for b in compared if mine["mean"][b] < theirs["mean"][b]]
-    lost = [b for b in compared if b not in mean]
-    text = (
-        f"{DEFAULT} beats {rival} at equal tokens: on average at {_listed(mean)}, in the median at "
-        f"{_listed(median)} complete trials"
-    )
-    return (f"{text}; on average not at {_listed(lost)}" if lost else text), not lost
-
-
-def _percents(share: float) -> str:
-    return "no share" if math.isinf(share) else f"{100 * share:.0f} %"
-
-
-def _listed(numbers: Sequence[str]) -> str:
-    return ", ".join(numbers) if numbers else "none"
-
-
-def page(results: Mapping[str, Any], picture: str) -> str:
-    """Return the page as Markdown."""
-    about, table = results["about"], results["table"]
-    lines = [
-        "# Does the search search well?",
-        "",
-        f"Made by `{about['command']}` on {about['date']} "
-        f"({', '.join(f'{k} {v}' for k, v in about['versions'].items())}).",
-        "",
-        *_method(about, table),
-        "",
-        f"![regret against tokens]({picture})",
-        "",
-        "## Goals",
-        "",
-        *(f"- {'met' if met else '**missed**'}: {words}." for words, met in goals(results)),
-        "",
-        "## Samplers and schedulers",
-        "",
-        "Median (quartiles) over the seeds. Tokens in complete trials; regret in % of the table's "
-        "best loss; — : nothing had finished.",
-        "",
-        table_of({n: m for n, m in results["methods"].items() if not m["variant"]}),
-        "",
+    methods, table = numbers["methods"], numbers["table"]
+    goals, notes = ([], []) if about["rehearsal"] else _goals(numbers)
+    weights = ", ".join(f"{name} {weight:.3g}" for name, weight in table["weights"].items())
+    facts = [
+        ["configurations", table["rows"]],
+        ["loss of the best", f"{table['best']:.4f}"],
+        ["loss of the defaults", f"{table['defaults']:.4f}"],
+        ["within 1 % of the best", table["within_goal"]],
+        ["diverged", table["diverged"]],
+        ["factor between the regrets of neighbours", f"{table['snap_error']:.2f}"],
+        ["the same with equal weights", f"{table['snap_error_plain']:.2f}"],
     ]
-    variants = {n: m for n, m in results["methods"].items() if m["variant"]}
-    if variants:
-        lines += ["## The default and variants of it", "", table_of(variants), ""]
-    return "\n".join(lines)
+    columns = ["", "seeds", "tokens to within 1 %", *(f"at {b}" for b in BUDGETS)]
+    tables = [{"title": f"The table of {table['space']}", "columns": ["", ""], "rows": facts}]
+    for title, is_variant in (
+        ("Samplers and schedulers", False), ("The default and variants of it", True)
+    ):  # fmt: skip
+        rows = _rows({n: m for n, m in methods.items() if m["variant"] == is_variant})
+        tables += [{"title": title, "columns": columns, "rows": rows}] if rows else []
+    return {
+        "bench": "search_quality" if about["study"] == "lm" else f"search_quality_{about['study']}",
+        "about": dict(about),
+        "tables": tables,
+        "goals": goals,
+        "notes": [
+            *notes,
+            f"The table was trained by `{table['command']}` on {table['date']}, {table['device']}, "
+            f"torch {table['torch']}. Weights of the parameters: {weights}.",
+            f"{about['slots']} slots train equally fast, where a name says no other number.",
+        ],
+        "numbers": dict(numbers),
+    }
 
 
-def _method(about: Mapping[str, Any], table: Mapping[str, Any]) -> list[str]:
-    text = f"""\
-Nothing is trained here: {table["rows"]} configurations of `{table["space"]}`, the defaults and
-{table["rows"] - 1} points of a scrambled Sobol sequence, were trained to the end beforehand
-(`{table["command"]}`, {table["date"]}, {table["device"]}, torch {table["torch"]}), and searches are
-replayed on the reports of these trials. Conductor, samplers and schedulers are those of
-`tuner search`, with {about["slots"]} slots that train equally fast.
+def _goals(numbers: Mapping[str, Any]) -> tuple[list[Any], list[str]]:
+    """Return the goals of the default combination, and notes on them."""
+    methods = numbers["methods"]
+    mine, reference = (methods[name]["reach"][1] for name in (DEFAULT, REFERENCE))
+    share = mine / reference if mine and reference else None
+    what = f"{DEFAULT}: tokens to within 1 %, share of those of {REFERENCE}"
+    goals = [goal(what, share, most=TENTH)]
+    for rival in (TOP_K, STEP_LAW):
+        ours, theirs = methods[DEFAULT], methods[rival]
+        compared = [b for b in ours["regret"] if theirs["regret"][b][1] is not None]
+        lost = [b for b in compared if not _less(ours["mean"][b], theirs["mean"][b])]
+        what = f"{DEFAULT} beside {rival} at {', '.join(compared)} complete trials"
+        goals.append(goal(f"{what}: times that its mean regret is not less", len(lost), most=0))
+    ours, theirs = methods[AS_IT_IS], numbers["equal_tokens"]
+    notes = [
+        f"{AS_IT_IS}, spends {ours['spent']:.1f} complete trials and ends at "
+        f"{_spread(ours['end'])} %, {100 * ours['end_mean']:.2f} % on average; {TOP_K} with as "
+        f"many tokens at {_spread(theirs['end'])} %, {100 * theirs['end_mean']:.2f} %."
+    ]
+    ends = [each["end"][1] for each in (theirs, ours)]
+    less = None if None in ends else 100 * (ends[0] - ends[1])
+    what = f"{AS_IT_IS}: % of median regret less than {TOP_K} with as many tokens"
+    goals.append(goal(what, less, least=0.01))
+    for (has_prior, slots), most in WANTED.items():
+        tpe, *others = (
+            variant(has_prior, sampler, slots, defaults)
+            for defaults in ("full", "raced")
+            for sampler in ("tpe", "gp")
+        )
+        if tpe not in methods:
+            continue
+        reached = methods[tpe]["reach"][1]
+        goals.append(goal(f"{tpe}: complete trials to within 1 %", reached, most=most))
+        reaches = {n: methods[n]["reach"][1] or math.inf for n in others if n in methods}
+        best = min(reaches, key=reaches.__getitem__)
+        reach = _spread(methods[best]["reach"], _tokens)
+        notes.append(f"{tpe}: the best variant, {best}, is within 1 % after {reach}.")
+    return goals, notes
 
-*Best* is the best finished trial so far, by val_loss, and *regret* what it lies above the best of
-the table ({table["best"]:.4f}; the defaults reach {table["defaults"]:.4f},
-{table["diverged"]} configurations diverged, {table["within_goal"]} finish within 1 % of the best).
-The first trial is always the defaults, never stopped but where they are raced. As the slots train
-at the same time, hardly anything can finish before as many complete trials' worth of tokens are
-spent as there are slots: the baselines, which train one after another, have no such beginning.
 
-A suggestion is snapped to the nearest configuration that the search has not used yet, so late in a
-search it may be far away: with {table["rows"]} configurations a sampler cannot refine, only choose.
-Distances weigh each parameter by how much it tells about the loss
-({", ".join(f"{k} {v:.3g}" for k, v in table["weights"].items())}): the regrets of a configuration
-and of its nearest neighbour then differ by a factor of {table["snap_error"]:.2f}, typically; by
-{table["snap_error_plain"]:.2f} with equal weights (regrets below 1 % counting as about equal).
-The sampler observes the configuration that was used, with its own losses.
-
-*sampler · scheduler* have the settings of `SearchConfig` otherwise, and no priors. *{DEFAULT}* is
-`{table["space"]}` as it is, with its sampler, scheduler and priors, but with trials until the
-tokens are spent; *{AS_IT_IS}*, ends when the file says.
-
-Baselines: *{TOP_K}* trains random configurations for one report each, for half of its tokens,
-and the best of them to the end with the other half (Egele et al. 2024, arXiv:2404.04111); each
-budget is a run that knows its budget. *{STEP_LAW}* trains once, with α_max and B by the rule of Li
-et al. 2025 (arXiv:2503.04715) and the defaults for the rest; it was trained for
-this, not snapped."""
-    return text.splitlines()
+def _less(one: float | None, other: float | None) -> bool:
+    return (math.inf if one is None else one) < (math.inf if other is None else other)
 
 
 # the picture ------------------------------------------------------------------------------------
 
 
-def plot(results: Mapping[str, Any], path: Path) -> None:
+def plot(result: Mapping[str, Any], path: Path) -> None:
     """Draw regret against tokens, a panel for each scheduler."""
-    import matplotlib as mpl
+    from matplotlib.figure import Figure
 
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    methods = results["methods"]
+    methods = result["numbers"]["methods"]
     searches = {n: m for n, m in methods.items() if " · " in n and not m["variant"]}
     panels = list(dict.fromkeys(name.split(" · ")[1] for name in searches))
-    if not panels:  # variants alone
-        return
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=(3.4 * len(panels), 4), sharey=True, squeeze=False
-    )
-    for axis, panel in zip(axes[0], panels, strict=True):
+    figure = Figure(figsize=(3.4 * max(1, len(panels)), 4))
+    axes = figure.subplots(1, max(1, len(panels)), sharey=True, squeeze=False)
+    for axis, panel in zip(axes[0], panels, strict=False):
         for name, method in searches.items():
             sampler, scheduler = name.split(" · ")
             if scheduler == panel:
@@ -257,15 +200,19 @@ def plot(results: Mapping[str, Any], path: Path) -> None:
     axes[0][0].set_yticks([0.3, 1, 3, 10, 30], ["0.3", "1", "3", "10", "30"])
     lines = {line.get_label(): line for axis in axes[0] for line in axis.get_lines()}
     names = [name for name in (*_COLOURS, *_STYLES) if name in lines]
-    figure.legend([lines[n] for n in names], names, loc="lower center", ncol=len(names))
-    figure.tight_layout(rect=(0, 0.08, 1, 1))
-    figure.savefig(path, dpi=90)
-    plt.close(figure)
+    figure.legend(
+        [lines[n] for n in names],
+        names,
+        loc="upper center",
+        ncol=len(names),
+        bbox_to_anchor=(0.5, 0),
+    )
+    save_figure(figure, path, 90)
 
 
-def _percent(values: Sequence[float]) -> list[float]:
-    """Return percents of at least 0.1, for a log scale; infinity becomes NaN and is not drawn."""
-    return [math.nan if math.isinf(v) else max(100 * v, 0.1) for v in values]
+def _percent(values: Sequence[float | None]) -> list[float]:
+    """Return percents of at least 0.1, for a log scale; None, infinity, is not drawn."""
+    return [math.nan if v is None else max(100 * v, 0.1) for v in values]
 
 
 def _line(
