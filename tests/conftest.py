@@ -28,12 +28,12 @@ MakeSpec = Callable[..., TrialSpec]
 
 
 _LONGEST = (
-    "test_bench.py", "test_resume.py",
+    "test_resume.py",
     "test_search_replay.py", "test_faults.py", "test_mlflow.py", "test_take_away.py",
-    "test_cluster.py", "test_docs.py", "test_bench_gpu.py", "test_examples.py", "test_jobs.py",
-    "test_shared_machine.py", "test_worker_faults.py", "test_stack.py", "test_bench_makespan.py",
-    "test_transfer.py", "test_bench_speed.py", "test_finetune.py",
-    "test_seq2seq.py", "test_budgets.py", "test_spaces.py", "test_bench_scaling.py",
+    "test_cluster.py", "test_docs.py", "test_bench_rehearsal.py", "test_examples.py",
+    "test_jobs.py", "test_shared_machine.py", "test_worker_faults.py", "test_stack.py",
+    "test_transfer.py", "test_finetune.py", "test_seq2seq.py",
+    "test_budgets.py", "test_spaces.py",
     # none of these starts Ray
     "test_law.py", "test_compiled.py", "test_engine.py", "test_projection_faults.py",
     "test_sampler.py", "test_engine_faults.py", "test_pairs.py", "test_prepare.py",

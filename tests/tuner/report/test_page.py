@@ -111,6 +111,7 @@ def test_page_has_a_figure_for_each_parameter_and_few_traces(page: Texts) -> Non
 @pytest.mark.slow
 def test_page_needs_no_network(result: SearchResult) -> None:
     page = html_of(result)
+    assert 4e6 < len(page.encode()) < 6e6  # most of it is Plotly's script
     without_plotly = re.sub(r"<script>.*?</script>", "", page, flags=re.S)
     assert not re.search(r"(src|href)=[\"']?(https?:)?//", without_plotly)
     assert "@import" not in without_plotly
