@@ -190,10 +190,13 @@ def test_record_finds_searches_and_trials(
     assert record.trial(trial.run_id[:10]) == trial
     for name in ("lm-1/0", "lm-1/000"):
         assert record.trial(name) == trial
-    for wrong in ("lm-1/1", "lm-1/-1", "lm-1/0'", "lm-1/٣"):
+    for wrong in ("lm-1/-1", "lm-1/0'", "' OR 1=1"):
+        with pytest.raises(RecordError, match="so it is no name of a trial"):
+            record.trial(wrong)
+    for wrong in ("lm-1/1", "lm-1/٣"):
         with pytest.raises(RecordError, match="lm-1 has no trial"):
             record.trial(wrong)
-    for wrong in ("f" * 32, trial.run_id[:3], "' OR 1=1"):
+    for wrong in ("f" * 32, trial.run_id[:3]):
         with pytest.raises(RecordError, match="run id"):
             record.trial(wrong)
     with pytest.raises(RecordError, match="begins with a dot"):
