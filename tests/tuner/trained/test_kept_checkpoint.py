@@ -54,7 +54,8 @@ class Recorded:
             for event in (*self.events, *events):
                 journal.append(event)
         self.events = []
-        tags = {Tag.JOURNAL: read_entries(self.folder / "lm-1")[-1].digest}
+        digest = read_entries(self.folder / "lm-1")[-1].digest
+        tags = {Tag.JOURNAL: digest}
         self.record_of_search = SearchRecord("r", "1", "lm-1", "finished", 0.0, None, {}, tags)
 
     def search(self, name: str) -> SearchRecord:
@@ -104,7 +105,7 @@ def test_journal_with_another_digest_is_noticed(recorded: Recorded) -> None:
         recorded.kept()
 
 
-def test_weights_that_the_journal_does_not_name_are_taken(recorded: Recorded) -> None:
+def test_weights_that_no_session_kept_have_no_digest(recorded: Recorded) -> None:
     recorded.record(end({}))
     recorded.write_weights(0.0)
     assert recorded.kept() is not None
