@@ -7,12 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tuner.publish.optuna_dashboard import StudyStore, study_url
 
 from tests.model.test_files import umask
 from tuner.cli import main
 from tuner.home import Home
-from tuner.space.objective import Objective
 from tuner.tracking.store import open_client
 
 
@@ -88,16 +86,10 @@ def test_command_gives_back_the_umask(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.slow
-def test_databases_of_a_team_may_be_written_by_it(tmp_path: Path) -> None:
+def test_database_of_a_team_may_be_written_by_it(tmp_path: Path) -> None:
     """By default, SQLite makes files that only their owner may write."""
     tmp_path.chmod(0o770)
     home = Home.at(tmp_path)
     home.set_umask()
     open_client(home.tracking_uri)
-    studies = StudyStore(str(study_url(tmp_path)), "lm-1", (Objective(),))
-    studies._open()
-    studies.close()
-    assert {path.name: mode(path) for path in tmp_path.glob("*.db")} == {
-        "mlflow.db": 0o660,
-        "optuna.db": 0o660,
-    }
+    assert mode(tmp_path / "mlflow.db") == 0o660

@@ -19,10 +19,10 @@ import pytest
 
 from model.engine.report import Report, Status
 from model.files import hidden_name
-from model.spec.trial import InitFrom
+from model.spec.trial import InitFrom, TrialSpec
 from tests.conftest import MakeSpec
 from tests.tuner.simulated_search import FACTS
-from tests.tuner.tracking.recorded import ENVIRONMENT, Open
+from tests.tuner.tracking.recorded import ENVIRONMENT
 from tuner.cli import main
 from tuner.conductor.outcome import FINISHED
 from tuner.home import Home
@@ -41,6 +41,7 @@ from tuner.private_folder import private_folder
 from tuner.schedulers.scheduler import Decision
 from tuner.space.space import SearchSpace
 from tuner.tracking.record import Record
+from tuner.tracking.runs import Runs, RunSettings, RunStart, TimedReport
 from tuner.tracking.tags import CHECKPOINT_FILE
 
 SPACE = SearchSpace(name="lm")
@@ -81,6 +82,19 @@ def search(home: Home, name: str, *events: Event) -> Path:
     write(folder / "checkpoints" / "0" / "000000012.safetensors")
     write(folder / "tune" / "state.json")
     return folder
+
+
+def recorded(home: Home) -> Runs:
+    """The record of a search."""
+    return Runs(RunSettings(home.tracking_uri, home.artifacts, "lm", "lm-1", {}))
+
+
+def create(record: Runs, number: int, spec: TrialSpec) -> str:
+    """Create the run of a trial, and describe it."""
+    run = record.create(number, RunStart(spec, ENVIRONMENT, 1000))
+    record.attach_spec(run, spec)
+    record.log(run, [], spec)
+    return run
 
 
 def age(home: Home, *names: str) -> None:
@@ -222,17 +236,15 @@ def test_resting_search_needs_only_what_cannot_be_made_again(home: Home) -> None
 
 @pytest.mark.slow
 def test_resting_search_keeps_the_weights_of_its_best_trial(
-    home: Home, open_tracker: Open, make_spec: MakeSpec
+    home: Home, make_spec: MakeSpec
 ) -> None:
     search(home, "lm-1", *finished(make_spec))
-    runs = []
-    with closing(open_tracker()) as tracker:
-        for number in range(2):
-            tracker.start_trial(number, make_spec(seed=number), ENVIRONMENT)
-            tracker.flush()
-            runs.append(str(tracker.run_of(number)))
-            write(home.artifacts / runs[-1] / "artifacts" / CHECKPOINT_FILE)
-        tracker.finish("finished", {}, runs[0])
+    record = recorded(home)
+    runs = [create(record, number, make_spec(seed=number)) for number in range(2)]
+    for run in runs:
+        write(home.artifacts / run / "artifacts" / CHECKPOINT_FILE)
+    record.log_summary({}, runs[0], 5000)
+    record.set_status(record.run_id, "finished", 5000)
     age(home)
     time.sleep(0.01)
     path = f"artifacts/{runs[1]}/artifacts/{CHECKPOINT_FILE}"
@@ -242,12 +254,8 @@ def test_resting_search_keeps_the_weights_of_its_best_trial(
 
 
 @pytest.mark.slow
-def test_recorded_search_without_journal_keeps_its_data(
-    home: Home, open_tracker: Open, make_spec: MakeSpec
-) -> None:
-    with closing(open_tracker()) as tracker:
-        tracker.start_trial(0, make_spec(), ENVIRONMENT)
-        tracker.flush()
+def test_recorded_search_without_journal_keeps_its_data(home: Home, make_spec: MakeSpec) -> None:
+    create(recorded(home), 0, make_spec())
     corpus(home, "used", "data")
     corpus(home, "unused", "other data")
     age(home)
@@ -271,23 +279,22 @@ def finished(make_spec: MakeSpec, kept: Sequence[int] = (0,)) -> list[Event]:
 
 @pytest.mark.slow
 def test_checkpoints_wait_until_mlflow_has_the_kept_ones(
-    home: Home, open_tracker: Open, make_spec: MakeSpec
+    home: Home, make_spec: MakeSpec, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """The store failed at the end of a search: 'tuner sync' sends the checkpoints later."""
     folder = search(home, "lm-1", *finished(make_spec))
     report = Report("0", Status.FINISHED, 12, 384, 3.0, 3.1, 0.5, 0.01)
-    with closing(open_tracker()) as tracker:
-        tracker.start_trial(0, make_spec(), ENVIRONMENT)
-        tracker.log_report(0, report)
-        tracker.end_trial(0, "finished")
-        tracker.flush()
-        age(home)
-        assert found(home) == found(home, older_than=0) == ["searches/lm-1/tune"]
-        (note,) = find_leftovers(home, 0).notes
-        assert note.startswith("the checkpoints of lm-1 are left alone: MLflow lacks the weights")
-        assert "'tuner sync lm-1' sends them" in note
-        tracker.keep_checkpoint(0, folder / "checkpoints" / "0" / "000000012.safetensors", 384)
-        tracker.flush()
+    record = recorded(home)
+    run = create(record, 0, make_spec())
+    record.log(run, [TimedReport(report, 2000)], None, "finished")
+    age(home)
+    assert found(home) == found(home, older_than=0) == ["searches/lm-1/tune"]
+    (note,) = find_leftovers(home, 0).notes
+    assert note.startswith("the checkpoints of lm-1 are left alone: MLflow lacks the weights")
+    assert "'tuner sync lm-1' sends them" in note
+    kept = tmp_path_factory.mktemp("kept") / Path(CHECKPOINT_FILE).name
+    shutil.copy(folder / "checkpoints" / "0" / "000000012.safetensors", kept)
+    record.attach_checkpoint(run, kept, 384)
     age(home)
     assert found(home) == ["searches/lm-1/checkpoints", "searches/lm-1/tune"]
 

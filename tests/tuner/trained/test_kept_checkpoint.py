@@ -15,11 +15,11 @@ from model.checkpoints.header import recorded_digest
 from model.engine.report import Report, Status
 from tests.conftest import MakeSpec
 from tests.tuner.simulated_search import FACTS
+from tests.tuner.tracking.recorded import SPACE
 from tuner.errors import JournalError, RecordError
 from tuner.home import Home
 from tuner.journal.events import Event, Reported, SearchBegun, SessionEnded, TrialBegun
 from tuner.journal.journal import JOURNAL_FILE, Journal, read_entries
-from tuner.space.space import SearchSpace
 from tuner.tracking.records import SearchRecord, TrialRecord
 from tuner.tracking.tags import CHECKPOINT_FILE, Tag
 from tuner.trained.kept_checkpoint import kept_checkpoint
@@ -39,7 +39,7 @@ class Recorded:
         self.file = folder / Path(CHECKPOINT_FILE).name
         self.write_weights(1.0)
         self.events: list[Event] = [
-            SearchBegun(SearchSpace(name="lm"), "", FACTS),
+            SearchBegun(SPACE, "", FACTS),
             TrialBegun(0, {}, make_spec()),
             Reported(0, Report("0", Status.TRAINING, 4, 128, 2.0, 2.0, 1.0, 0.01)),
         ]
