@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from tuner.conductor.board import Board, num_planned
+from tuner.conductor.board import Board
 from tuner.conductor.confirmation import Confirmation
 from tuner.conductor.cool_downs import CoolDowns
 from tuner.conductor.outcome import INTERRUPTED, Outcome
@@ -182,8 +182,7 @@ class Search:
         self.space, self.space_text = event.space, event.space_text
         if self.sessions:
             self.is_edited = True
-            planned = num_planned(event.space) - self._num_never
-            self.board.edit(event.space, max(planned, len(self.board.trials)))
+            self.board.edit(event.space, self._num_never)
             self.confirmation = None
         else:
             self.first_space = event.space
