@@ -195,7 +195,8 @@ class Search:
         self.sessions.append(event)
         self.end = self.workers = None
         for trial in self.board.trials.values():
-            if trial.outcome == INTERRUPTED:  # the session continues the trial
+            # the session may continue it: also what counted as stopped when the search ended
+            if trial.outcome == INTERRUPTED or trial.is_paused:
                 trial.outcome = None
         self.board.begin_session(event.time_ms / 1000)
 
@@ -247,8 +248,7 @@ class Search:
         trial = journaled.trial
         match event:
             case TrialResumed():
-                # a trial that counted as stopped, when the search ended, may resume after an edit
-                trial.is_paused, trial.outcome, journaled.weights = False, None, None
+                trial.is_paused, journaled.weights = False, None
             case Reported():
                 journaled.weights = None
                 trial.times.append(event.time_ms)
