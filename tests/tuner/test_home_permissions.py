@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tuner.publish.optuna_dashboard import StudyStore, study_url
 
 from tests.model.test_files import umask
 from tuner.cli import main
 from tuner.home import Home
-from tuner.publish.optuna_dashboard import StudyStore, study_url
 from tuner.space.objective import Objective
 from tuner.tracking.store import open_client
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tuner.journal.journaled_search import begun_search
 
 import tuner.driver.search as module
 from tests.tuner.results.finished_search import result_in
@@ -19,7 +20,6 @@ from tuner.home import Home
 from tuner.journal.edit import changes, edited
 from tuner.journal.events import SearchBegun
 from tuner.journal.journal import Journal
-from tuner.journal.journaled_search import begun_search
 from tuner.results.result import SearchResult
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import read_space

@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
+from tuner.driver.catch_up import catch_up
+from tuner.journal.journaled_search import JournaledSearch
+from tuner.tracking.tracker import Tracker
 
 from model.checkpoints import checkpoint
 from model.checkpoints.header import recorded_digest
@@ -25,7 +28,6 @@ from tests.tuner.tracking.recorded import ENVIRONMENT, states, stored_steps
 from tuner.commands.maintenance.sync import print_synced
 from tuner.conductor.outcome import Outcome
 from tuner.driver import sync as module
-from tuner.driver.catch_up import catch_up
 from tuner.driver.sync import SyncResult, sync
 from tuner.errors import JournalError, JournalInUse, RecordError, StoreError, TunerError
 from tuner.home import Home
@@ -39,7 +41,6 @@ from tuner.journal.events import (
     TrialFailed,
 )
 from tuner.journal.journal import Journal, read_journal
-from tuner.journal.journaled_search import JournaledSearch
 from tuner.journal.lines import line_of
 from tuner.space.settings import SearchConfig
 from tuner.space.space import SearchSpace
@@ -50,7 +51,6 @@ from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord
 from tuner.tracking.runs import RunSettings, RunStart, trial_tags
 from tuner.tracking.tags import CHECKPOINT_FILE, JOURNAL_FILE, Tag
-from tuner.tracking.tracker import Tracker
 from tuner.trained.table_trials import journaled, trials_of
 
 SPACE = SearchSpace(name="lm", search=SearchConfig(sampler="tpe", scheduler="asha", seed=3))

@@ -7,10 +7,10 @@ import pytest
 from tests.tuner.simulated_search import FACTS, SPACE, Simulation, space_of
 from tuner.conductor.clock import CLOCKS
 from tuner.conductor.conductor import Conductor
+from tuner.driver.training import environment_changes
 from tuner.errors import TunerError
 from tuner.journal.edit import changes, check_edit, edited, kept_overrides
-from tuner.journal.events import Reported, SearchBegun, SessionBegun
-from tuner.journal.journaled_search import environment_changes
+from tuner.journal.events import Reported, SearchEdited, SessionBegun
 from tuner.journal.repeat import repeat, restored_decisions
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import read_space
@@ -100,7 +100,7 @@ def test_search_resumes_with_allowed_edit(tmp_path: Path, old: str, new: str) ->
     for _ in range(20):
         simulation.step()
     simulation.conductor.edit(other, 3)
-    simulation.note(SearchBegun(other, "", FACTS))
+    simulation.note(SearchEdited(other, ""))
     simulation.note(SessionBegun({}, 3, in_order=True))
     simulation._fill()
     board = simulation.run().board

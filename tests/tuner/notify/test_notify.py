@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook as Verifier
 from standardwebhooks import WebhookVerificationError
+from tuner.notify.notifier import Notifier, notified
+from tuner.notify.outbox import OUTBOX, note
 
 from model.engine.report import Report, Status
 from tests.tuner.simulated_search import FACTS, space_of
@@ -29,8 +31,6 @@ from tuner.journal.events import (
 )
 from tuner.journal.journal import Journal
 from tuner.notify import notifier as module
-from tuner.notify.notifier import Notifier, notified
-from tuner.notify.outbox import OUTBOX, note
 from tuner.notify.receivers import SECRET, NotDelivered, notify_file, receivers_of
 
 KEY = "whsec_" + base64.b64encode(b"a key of thirty-two bytes or so.").decode()

@@ -10,6 +10,7 @@ from typing import Any
 
 from model.engine.report import Report, Status
 from tuner.tracking.record import Record
+
 Tracker = Any
 
 Open = Callable[..., Tracker]

@@ -12,6 +12,7 @@ from typing import Any
 import mlflow.data
 import pytest
 from mlflow import MlflowClient
+from tuner.tracking.tracker import _MOST_REPORTS, Tracker
 
 from model.engine.report import METRICS, SOME_METRICS, Status
 from model.spec.data import DataConfig
@@ -25,7 +26,6 @@ from tuner.tracking.metrics import SystemMetrics
 from tuner.tracking.record import Record
 from tuner.tracking.runs import RunStart, TimedReport, parameters_of, trial_tags
 from tuner.tracking.store import open_client
-from tuner.tracking.tracker import _MOST_REPORTS, Tracker
 
 
 def test_tracker_keeps_every_bit(open_tracker: Open, store: str, make_spec: MakeSpec) -> None:

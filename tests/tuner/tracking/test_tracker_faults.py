@@ -16,6 +16,8 @@ from subprocess import PIPE
 
 import numpy as np
 import pytest
+from tuner.tracking.backlog import note_unsynced, unsynced_events
+from tuner.tracking.tracker import Tracker
 
 from model.engine.engine import Engine
 from model.engine.report import Report
@@ -33,11 +35,9 @@ from tests.tuner.tracking.recorded import (
 )
 from tuner.errors import StoreError
 from tuner.tracking import tracker as tracking
-from tuner.tracking.backlog import note_unsynced, unsynced_events
 from tuner.tracking.record import Record
 from tuner.tracking.records import TrialRecord
 from tuner.tracking.runs import RunSettings, RunStart
-from tuner.tracking.tracker import Tracker
 
 # Seconds. A call takes 20 µs; with busy cores one in a hundred waits for its turn.
 _AT_ONCE = 0.02
