@@ -20,6 +20,7 @@ from tuner.journal.events import (
     TrialBegun,
     TrialResumed,
 )
+from tuner.journal.fold import Search
 from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import load_space
@@ -69,7 +70,9 @@ class Simulation:
         self.events: list[Event] = list(events)
         self.jobs: list[Job] = []
         self._train = train
-        self._paused: set[int] = set()
+        recorded = Search.of(events)
+        self._paused = {trial.number for trial in recorded.board.paused} if recorded else set()
+        self._note_resumed(conductor.under_way)  # after a cut between two events of one decision
         if not events:
             self.note(SearchBegun(conductor.space, "", FACTS))
             self.note(SessionBegun({}, len(conductor._lanes), in_order=True))
@@ -79,15 +82,19 @@ class Simulation:
         self.events.append(replace(event, time_ms=1000 * (len(self.events) + 1)))
 
     def _fill(self) -> None:
-        for job in self.conductor.fill():
-            self.jobs.append(job)
-            if job.number in self._paused:
-                self._paused.remove(job.number)
-                self.note(TrialResumed(job.number))
+        jobs = self.conductor.fill()
+        self.jobs += jobs
+        self._note_resumed(jobs)
         known = sum(isinstance(event, TrialBegun) for event in self.events)
         trials = self.conductor.board.trials
         for number in range(known, len(trials)):
             self.note(TrialBegun.of_trial(trials[number]))
+
+    def _note_resumed(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            if job.number in self._paused:
+                self._paused.remove(job.number)
+                self.note(TrialResumed(job.number))
 
     def step(self) -> bool:
         """Make one report; return False if none is expected."""

@@ -78,9 +78,16 @@ class Board:
             in_flops=space.budget.flops is not None,
         )  # fmt: skip
 
-    def edit(self, space: SearchSpace, num_trials: int) -> None:
-        """Expect other trials and another confirmation."""
-        self.num_trials, self.winner = num_trials, None
+    def edit(self, space: SearchSpace, num_never: int) -> None:
+        """Expect other trials and another confirmation.
+
+        Args:
+            space: the edited space.
+            num_never: number of shorter budgets that their trunks did not reach.
+        """
+        continued = [t for t in self.searched if t.parent is not None]
+        unplanned = len(self.confirming) + len(continued)  # they came beside those of the space
+        self.num_trials, self.winner = num_planned(space) - num_never + unplanned, None
         self.confirm = space.num_finalists, space.confirm.seeds
 
     @property

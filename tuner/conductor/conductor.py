@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 
 from model.engine.report import Report, Status
 from model.spec.trial import Continues, TrialSpec
-from tuner.conductor.board import Board, num_planned
+from tuner.conductor.board import Board
 from tuner.conductor.clock import CLOCKS, TOKENS
 from tuner.conductor.confirmation import Confirmation
 from tuner.conductor.cool_downs import CoolDowns, first_job
@@ -115,8 +115,7 @@ class Conductor:
         self.space = space
         added = range(len(self._lanes), slots)
         self._lanes += [Lane(index, self._now) for index in added]
-        planned = num_planned(space) - self._num_never
-        self.board.edit(space, max(planned, len(self.board.trials)))
+        self.board.edit(space, self._num_never)
         self.limit, self.confirmation = None, None
         self._without_gain = 0
         self._scheduler.edit(space)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from tuner.conductor.board import Board, num_planned
+from tuner.conductor.board import Board
 from tuner.conductor.confirmation import Confirmation
 from tuner.conductor.cool_downs import CoolDowns
 from tuner.conductor.outcome import INTERRUPTED, Outcome
@@ -182,8 +182,7 @@ class Search:
         self.space, self.space_text = event.space, event.space_text
         if self.sessions:
             self.is_edited = True
-            planned = num_planned(event.space) - self._num_never
-            self.board.edit(event.space, max(planned, len(self.board.trials)))
+            self.board.edit(event.space, self._num_never)
             self.confirmation = None
         else:
             self.first_space = event.space
@@ -196,7 +195,8 @@ class Search:
         self.sessions.append(event)
         self.end = self.workers = None
         for trial in self.board.trials.values():
-            if trial.outcome == INTERRUPTED:  # the session continues the trial
+            # the session may continue it: also what counted as stopped when the search ended
+            if trial.outcome == INTERRUPTED or trial.is_paused:
                 trial.outcome = None
         self.board.begin_session(event.time_ms / 1000)
 
@@ -248,8 +248,7 @@ class Search:
         trial = journaled.trial
         match event:
             case TrialResumed():
-                # a trial that counted as stopped, when the search ended, may resume after an edit
-                trial.is_paused, trial.outcome, journaled.weights = False, None, None
+                trial.is_paused, journaled.weights = False, None
             case Reported():
                 journaled.weights = None
                 trial.times.append(event.time_ms)

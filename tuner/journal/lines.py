@@ -97,7 +97,7 @@ def parse_lines(
                 f"{path}:{number} is damaged: it does not match its checksum; restore the file, or "
                 "delete this line and all lines after it to continue from there"
             )
-        if number == 1:
+        if number == 1 and _AFTER not in values:
             _check_format(path, values.pop("format", 0))
         elif values.pop(_AFTER, "") != before:
             raise JournalError(
