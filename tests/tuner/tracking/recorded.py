@@ -6,7 +6,6 @@ import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
 from typing import Any, Literal
 
 from model.engine.report import Report, Status
@@ -16,7 +15,6 @@ from tuner.clock import CLOCK, SystemClock
 from tuner.conductor.outcome import Outcome
 from tuner.home import Home
 from tuner.journal.events import (
-    Event,
     Reported,
     SearchBegun,
     SessionBegun,
@@ -27,7 +25,6 @@ from tuner.journal.events import (
 )
 from tuner.journal.follower import Cursor, Follower
 from tuner.journal.journal import Journal
-from tuner.journal.lines import Entry
 from tuner.schedulers.scheduler import Decision
 from tuner.space.data_facts import DataFacts
 from tuner.space.settings import Budget, SearchConfig
@@ -183,14 +180,6 @@ Begin = Callable[..., RecordedSearch]
 
 def report(step: int, loss: float, status: Status = Status.TRAINING) -> Report:
     return Report("0", status, step, step * 32, loss, 1 / 3, 0.1 + 0.2, 0.01)
-
-
-def entries_of(*events: Event) -> list[Entry]:
-    """Entries of a journal that is not on a disk; an event is at second 1, 2, … ."""
-    return [
-        Entry(replace(event, time_ms=1000 * second), f"{second:032x}")
-        for second, event in enumerate(events, start=1)
-    ]
 
 
 def rows(store: str, query: str) -> list[Any]:
