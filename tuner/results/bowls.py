@@ -29,7 +29,7 @@ _MOST = 0.97  # of δ; at 1 one side would be flat
 _GROWTHS = (-0.3, 0.3, 0.6, 0.9, 1.2, 1.5, 1.8)
 # Real bowls have none of these shapes: what all bowls of a study have in common, in octaves.
 _EXPECTED = (0.4, 0.9)  # log2 of what an octave above costs over one below: mean and deviation
-_UNKNOWN = 0.03
+_UNKNOWN = 0.04
 _TILTS = (-2.0, 2.0)  # octaves of x for one of the tilt
 _POINTS = (41, 21)  # of a grid of places, and of tilts
 _NOISES = np.geomspace(0.25, 10, 32)  # times the noise that the best shape leaves

@@ -60,6 +60,22 @@ def test_intervals_hold_sizes_that_were_held_out(sizes: list[int], above: float)
     assert min(hits.values()) >= 0.85 * count, hits
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("noise", [0.003, 0.01, 0.03])
+@pytest.mark.parametrize("above", [1.0, 1.5, 2.5])
+@pytest.mark.parametrize("count", [4, 6])
+def test_intervals_of_rate_and_exponent_hold_for_any_bowl(
+    count: int, above: float, noise: float
+) -> None:
+    sizes = [2**k * MILLION for k in range(count)]
+    hits, exponents = 0, 0
+    for seed in range(60):
+        rate = study(made_runs(sizes, seed=seed, noise=noise, above=above)).laws[0]
+        hits += rate.predict({"parameters": 4 * sizes[-1]}).holds(best_rate(4 * sizes[-1]))
+        exponents += rate.exponents[0].holds(RATE)
+    assert min(hits, exponents) >= 0.85 * 60, (hits, exponents)
+
+
 def test_intervals_are_not_idly_wide() -> None:
     """Four sizes with little noise tell the rate of a size 4 times as large to 40 %."""
     widths = []

@@ -203,15 +203,15 @@ def test_number_of_seeds_narrows_the_interval(move: float, half: float, more: in
 
 @pytest.mark.slow
 @pytest.mark.parametrize("above", [1.0, 2.5])
-@pytest.mark.parametrize(("cost", "ratio"), [(0.01, 0.5), (0.02, 1.0), (0.01, 1.5), (0.02, 1.5)])
+@pytest.mark.parametrize(("cost", "ratio"), [(0.02, 0.5), (0.01, 1.5)])
 @pytest.mark.parametrize("move", [0.0, 0.5, 1.0, -1.0, 2.0])
 def test_words_and_intervals_of_noisy_sweeps(
     move: float, cost: float, ratio: float, above: float
 ) -> None:
-    found = [noisy_verdict(move, cost, ratio * cost, above, seed) for seed in range(100)]
+    found = [noisy_verdict(move, cost, ratio * cost, above, seed) for seed in range(60)]
     said = Counter(verdict.word for verdict in found)
-    assert said["not transferable"] <= 10
+    assert said["not transferable"] <= 0.1 * len(found)
     if abs(move) >= 1:
-        assert said["verified"] <= 5
+        assert said["verified"] <= 0.05 * len(found)
     moves = [v.move.octaves for v in found if v.move.octaves is not None]
     assert sum(m.low <= move <= m.high for m in moves) >= 0.85 * len(moves)
