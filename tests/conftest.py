@@ -44,7 +44,7 @@ _LONGEST = (
 # files that share the search of `e2e.conftest.searched`: one worker has them, and trains it once
 _ONE_SEARCH = {
     "test_search_replay.py", "test_faults.py", "test_mlflow.py", "test_take_away.py",
-    "test_record_mutations.py", "test_hostile_home.py",
+    "test_record_mutations.py", "test_hostile_home.py", "test_strange_home.py",
 }  # fmt: skip
 
 

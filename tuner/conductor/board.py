@@ -253,10 +253,10 @@ class Board:
         return self.clock() - self.started
 
     @cached_property
-    def _mean_tokens(self) -> float:
-        """Training tokens of a trial, as far as they are known beforehand."""
+    def _expected(self) -> int:
+        """Estimate of the training tokens of the search."""
         expected = self._expected_tokens
-        return (expected() if callable(expected) else expected) / self.num_trials
+        return expected() if callable(expected) else expected
 
     @property
     def seconds_left(self) -> float | None:
@@ -265,7 +265,7 @@ class Board:
         if rate == 0:
             return None
         over = self.ended + self.paused
-        mean_tokens = self._mean_tokens
+        mean_tokens = self._expected / self.num_trials
         if len(over) >= max(1, self.num_trials // 3):
             mean_tokens = sum(t.tokens - t.shared_tokens for t in over) / len(over)
         # The first trial and retrainings run to the end of their budgets, and a trial beyond the

@@ -248,7 +248,7 @@ class Search:
         trial = journaled.trial
         match event:
             case TrialResumed():
-                trial.is_paused, journaled.weights = False, None
+                trial.is_paused, trial.outcome, journaled.weights = False, None, None
             case Reported():
                 journaled.weights = None
                 trial.times.append(event.time_ms)

@@ -55,7 +55,7 @@ def facts(board: Board) -> list[Any]:
                      board.training, board.paused)
     ]  # fmt: skip
     best = [each and each.number for each in (board.best, board.best_finished, board.defaults)]
-    expected = board._expected_tokens, board._tokens_to_confirm
+    expected = board._expected, board._tokens_to_confirm
     others = board.winner, board.num_trials, board.tokens, board.confirm, board.metric, expected
     return [repr(each) for each in (*trials, *numbers, best, *others)]
 
