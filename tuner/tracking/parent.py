@@ -62,6 +62,8 @@ class ParentRun:
         self._sizes: dict[str, int] | None = None  # of the attached files, by name
         self._kept: dict[int, int] = {}  # trial → tokens of its attached checkpoint
         self._end: SessionEnded | None = None  # that the run shows
+        previous = runs.previous
+        self._digest = None if previous is None else previous.tags.get(Tag.JOURNAL)
         self.sent: list[str] = []
         self.num_ends = 0
 
@@ -115,9 +117,11 @@ class ParentRun:
     def send_journal(self, digest: str) -> None:
         """Attach a copy of the journal."""
         path = self._files.folder / JOURNAL_FILE
-        if self._attached().get(JOURNAL_FILE) != path.stat().st_size:
+        is_attached = self._attached().get(JOURNAL_FILE) == path.stat().st_size
+        if not is_attached or self._digest != digest:  # a kill may come between file and digest
             self._runs.attach(path, None, {Tag.JOURNAL: digest})
             self._note(JOURNAL_FILE, path.stat().st_size)
+            self._digest = digest
 
     def _has_end(self, search: Search, end: SessionEnded, run_of: Mapping[int, str]) -> bool:
         """Return True if an earlier driver has written this end."""

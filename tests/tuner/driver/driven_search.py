@@ -188,6 +188,15 @@ class Crash(BaseException):
     """The end of a process at any moment."""
 
 
+def kill(journal: Journal) -> None:
+    """Leave of a journal what a killed process leaves: a lease of a process that is gone."""
+    journal._waiting.clear()
+    journal.problem = None
+    epoch, folder = journal.epoch, journal.path.parent
+    journal.close()
+    FolderLeases(folder).write(replace(Holder.me(epoch), pid=_NO_PROCESS))
+
+
 def _store_of(find: Find) -> Any:
     """A tracking store with the trials of another search."""
     environment = dict.fromkeys(ENVIRONMENT)
@@ -235,7 +244,7 @@ class Session:
         )  # fmt: skip
         try:
             if recorded is None:
-                self.journal.append(SearchBegun(space, "", FACTS))
+                self.journal.append(SearchBegun(space, "name: space", FACTS))
             self.conductor = training._make_conductor(start, {})
         except Crash:
             self.kill()
@@ -266,8 +275,13 @@ class Session:
             if not self.driver.is_over:
                 self.driver.halted = "interrupted"
             self.driver.close()
-            status = "interrupted" if self.driver.halted else "finished"
-            self.journal.append(SessionEnded(status))
+            best = self.conductor.board.best
+            self.journal.append(
+                SessionEnded(
+                    "interrupted" if self.driver.halted else "finished",
+                    {"wall_seconds": 1.0}, best=best and best.number,
+                )
+            )  # fmt: skip
         except Crash:
             self.kill()
             raise
@@ -278,12 +292,8 @@ class Session:
         return read_journal(self.journal.path.parent)
 
     def kill(self) -> None:
-        """Leave what a killed process leaves: an open lease of a process that is gone."""
-        self.journal._waiting.clear()
-        self.journal.problem = None
-        epoch, folder = self.journal.epoch, self.journal.path.parent
-        self.journal.close()
-        FolderLeases(folder).write(replace(Holder.me(epoch), pid=_NO_PROCESS))
+        """End as a killed process does."""
+        kill(self.journal)
 
     def _news(self) -> ReportBatch:
         """Return the next report of each trial in training."""
