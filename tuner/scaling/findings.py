@@ -85,6 +85,18 @@ class PredictionCheck:
     measured: Mapping[str, tuple[float, float, float]]
     holds: Mapping[str, bool]
 
+    @property
+    def as_json(self) -> dict[str, Any]:
+        """The object of `tuner scaling --compare --json`."""
+        return {
+            "search": self.search,
+            "prediction": self.prediction,
+            "prediction_file": self.prediction_file,
+            "written_before": self.written_before,
+            "measured": {name: values[0] for name, values in self.measured.items()},
+            "holds": self.holds,
+        }
+
     @classmethod
     def of(
         cls, home: Home, searches: Sequence[SearchResult], target: SearchResult

@@ -487,7 +487,7 @@ def test_error_of_the_data_is_located_in_the_file(tmp_path: Path) -> None:
 
     assert at("data.hub: no such set") == f"{path}:3:8 data.hub: no such set"
     assert at("data: it is empty") == f"{path}:3:3 data: it is empty"
-    assert at("data.hub: no", "data.hub=other/one") == "--set data.hub: data.hub: no"
+    assert at("data.hub: no", "data.hub=other/one") == "--set data.hub: no"
     assert at("the corpus is damaged") == "the corpus is damaged"
 
 
