@@ -39,7 +39,7 @@ from typing import Any
 from parts import measuring
 from parts.load.searches import write_search
 
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.tracking.record import Record
 
 TEAMS = {"searches": 50, "submitters": 8, "trials": 12}
@@ -51,7 +51,7 @@ Row = list[Any]
 SUBMITTER = """
 import sys
 from tuner.driver.sync import sync
-from tuner.home import Home
+from tuner.home.home import Home
 home = Home.at(sys.argv[1])
 for name in sys.argv[2:]:
     sync(home, name)

@@ -113,7 +113,7 @@ def run_one(options: argparse.Namespace) -> int:
 
     from tuner.driver.search import search
     from tuner.driver.view import SilentView
-    from tuner.home import Home
+    from tuner.home.home import Home
     from tuner.space_file.load import read_space
     from tuner.space_file.overrides import Override
     from tuner.workers import cluster

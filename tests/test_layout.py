@@ -24,12 +24,10 @@ FLOORS: Mapping[str, tuple[str, ...]] = {
         "generation", "export",
     ),
     "tuner": (
-        "clock", "leaving", "control_characters", "secrets", "errors", "formatting", "formats",
-        "markdown", "names", "private_folder", "artifact_locations", "home", "lease", "space",
-        "samplers", "schedulers", "space_file", "conductor", "journal", "storage", "results",
-        "tracking", "trained", "summaries", "report", "transfer", "scaling", "publish", "served",
-        "notify", "workers", "validation", "driver", "jobs", "housekeeping", "terminal", "commands",
-        "arguments", "cli", "__main__",
+        "clock", "leaving", "texts", "errors", "home", "lease", "space", "samplers", "schedulers",
+        "space_file", "conductor", "journal", "storage", "results", "tracking", "trained",
+        "summaries", "report", "transfer", "scaling", "publish", "notify", "workers", "validation",
+        "driver", "jobs", "housekeeping", "terminal", "commands", "arguments", "cli", "__main__",
     ),
 }  # fmt: skip
 MOST_FILES, MOST_LINES = 15, 420

@@ -26,7 +26,7 @@ from tuner.commands.output import (
 )
 from tuner.driver.interrupt import raised_interrupts
 from tuner.errors import Interrupted, Replaced, SpaceError, TunerError, signal_text
-from tuner.secrets import mask_output
+from tuner.texts.secrets import mask_output
 
 # Errors of files that are no bugs: another user's home, a disk that is full or only to be read.
 _OF_THE_MACHINE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG}

@@ -31,8 +31,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from signal import SIGINT, Signals
 
-from tuner.control_characters import visible
-from tuner.secrets import masked
+from tuner.texts.control_characters import visible
+from tuner.texts.secrets import masked
 
 
 class TunerError(Exception):

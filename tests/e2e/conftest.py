@@ -16,7 +16,7 @@ import pytest
 from tests.browser import browser as browser
 from tests.e2e.command_process import OWN_PROCESS, Run, plain_environment, run_command
 from tuner.driver.sync import sync
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.journal.events import Reported, SessionEnded, TrialBegun
 from tuner.journal.journal import Journal, read_journal
 

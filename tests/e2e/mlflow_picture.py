@@ -26,7 +26,7 @@ def main(home: str, path: str) -> None:
     """Serve a home, and take the picture."""
     from tests.browser import browser
     from tests.e2e.postgres import mlflow_server
-    from tuner.home import Home
+    from tuner.home.home import Home
     from tuner.publish.mlflow_pages import trials_page
     from tuner.tracking.record import Record
 

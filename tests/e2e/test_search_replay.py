@@ -27,7 +27,7 @@ from model.spec.hyperparameters import SYMBOL_TABLE
 from tests.e2e.command_process import run_command
 from tests.e2e.conftest import Run, Workplace
 from tuner import load_search, load_trial
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.journal.fold import Search
 from tuner.journal.journal import read_journal
 from tuner.tracking.record import Record

@@ -17,7 +17,7 @@ import pytest
 
 from tests.e2e.conftest import Workplace
 from tuner.cli import main
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.jobs.metrics import HomeMetrics
 
 ODD_NAMES = (".hid", ".nfs0001", "a\nb", "$(id)", "-x", "--home", "`id`", "a;b", "\x1b[2J")

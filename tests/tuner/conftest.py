@@ -13,7 +13,7 @@ from model.tokenizer.tokenizer import Tokenizer
 from tests.conftest import VOCAB
 from tests.tuner.fault_injection import FaultyServer, mlflow_server
 from tests.tuner.tracking.recorded import Begin, RecordedSearch
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.tracking.store import open_client
 
 

@@ -21,7 +21,7 @@ from tuner.arguments import data as data_arguments
 from tuner.arguments.parser import GROUPS, parse
 from tuner.cli import main
 from tuner.commands import symbols
-from tuner.home import Home
+from tuner.home.home import Home
 
 LM = str(Path(__file__).parents[2] / "search_spaces" / "lm.yaml")
 

@@ -20,7 +20,7 @@ from tests.conftest import MakeSpec
 from tests.tuner.trained.trained_trials import make_trial
 from tuner.cli import main
 from tuner.errors import TunerError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.housekeeping.backup import back_up, restore
 from tuner.trained.export import export
 

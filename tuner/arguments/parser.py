@@ -25,7 +25,7 @@ from tuner.arguments.trained import (
     add_show,
     add_transfer,
 )
-from tuner.control_characters import visible
+from tuner.texts.control_characters import visible
 
 SHELLS = ("bash", "zsh", "fish")
 # Heading in the help → commands.

@@ -11,11 +11,11 @@ from rich.text import Text
 from model.engine.report import METRICS, SOME_METRICS
 from tuner.commands.output import consoles, print_json, recorded_home
 from tuner.errors import TunerError
-from tuner.formatting import listed, number, number_in, short_run
 from tuner.space.parameter import symbol
 from tuner.summaries.comparison import TrialComparison
 from tuner.terminal.console import PlainConsole
 from tuner.terminal.live import sparkline
+from tuner.texts.formatting import listed, number, number_in, short_run
 from tuner.tracking.record import Record
 
 _CURVE = 30  # cells of the longest curve

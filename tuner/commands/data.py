@@ -20,8 +20,7 @@ from model.corpus.summary import (
 from model.spec.data import END_OF_TEXT
 from tuner.commands.output import consoles, home_of, home_option, print_json, say, space_of
 from tuner.errors import TunerError
-from tuner.formatting import counted, short_hash
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.space.conflicts import check_contexts
 from tuner.space.data_facts import DataFacts
 from tuner.space.remarks import data_notes
@@ -29,6 +28,7 @@ from tuner.space.space import SearchSpace
 from tuner.terminal.console import PlainConsole
 from tuner.terminal.progress import show_progress
 from tuner.terminal.tokens import coloured
+from tuner.texts.formatting import counted, short_hash
 from tuner.trained.warm_start import warm_started
 
 _LARGEST_FILES = 5

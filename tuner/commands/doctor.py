@@ -9,11 +9,11 @@ from rich.text import Text
 
 from tuner.commands.output import consoles, home_of, print_json, say
 from tuner.errors import RecordError, TunerError
-from tuner.formatting import counted
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.housekeeping.installation import check_installation
 from tuner.housekeeping.weaknesses import find_weaknesses
 from tuner.terminal.console import PlainConsole
+from tuner.texts.formatting import counted
 
 _MOST_SKEW_SECONDS = 5.0
 _PASSED, _WARNED, _FAILED = ("✓ ", "green"), ("! ", "yellow"), ("✗ ", "bold red")

@@ -19,7 +19,7 @@ from tuner.commands.output import (
     say,
 )
 from tuner.errors import TunerError
-from tuner.formatting import short_run
+from tuner.texts.formatting import short_run
 from tuner.tracking.record import Record
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from pathlib import Path
 from model.files import replacing
 from tuner.commands.output import print_json, say
 from tuner.errors import TunerError
-from tuner.formatting import unknown
 from tuner.space_file.shipped import shipped_spaces
+from tuner.texts.formatting import unknown
 
 
 def run_init(options: argparse.Namespace) -> int:

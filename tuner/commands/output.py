@@ -14,12 +14,12 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from tuner.control_characters import in_json, visible
 from tuner.errors import TunerError
-from tuner.secrets import MaskedStream, masked
+from tuner.texts.control_characters import in_json, visible
+from tuner.texts.secrets import MaskedStream, masked
 
 if TYPE_CHECKING:  # `cli` imports this module at every start
-    from tuner.home import Home
+    from tuner.home.home import Home
     from tuner.space.space import SearchSpace
     from tuner.terminal.console import PlainConsole
     from tuner.trained.load_trial import TrainedTrial
@@ -173,7 +173,7 @@ def home_of(options: argparse.Namespace, *, create: bool = True) -> Home:
 
     New files of this command then have the permissions of the home.
     """
-    from tuner.home import Home
+    from tuner.home.home import Home
 
     home = Home.at(options.home, say, create=create)
     home.set_umask()
@@ -182,7 +182,7 @@ def home_of(options: argparse.Namespace, *, create: bool = True) -> Home:
 
 def recorded_home(options: argparse.Namespace) -> Home:
     """Return the home of the searches to read them; raise RecordError if there is none."""
-    from tuner.home import Home
+    from tuner.home.home import Home
 
     return Home.recorded(options.home, say)
 

@@ -7,10 +7,10 @@ import time
 import webbrowser
 
 from tuner.commands.output import consoles, in_utf8, print_json, recorded_home, say
-from tuner.formatting import counted
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.lease.folder import is_running
 from tuner.report.write import check_output, samples_of, write_report
+from tuner.texts.formatting import counted
 from tuner.trained.load_search import load_search
 
 _POLL_SECONDS = 0.5

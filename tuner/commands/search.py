@@ -18,8 +18,7 @@ from tuner.commands.output import (
     say_study,
 )
 from tuner.errors import Interrupted, ResultError
-from tuner.formatting import short_run
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.journal.edit import edited, edited_section, kept_overrides
 from tuner.journal.journal import read_search
 from tuner.space.estimate import estimated_facts
@@ -30,6 +29,7 @@ from tuner.space_file.load import read_space
 from tuner.space_file.overrides import Override
 from tuner.space_file.yaml_file import YamlFile
 from tuner.terminal.progress import show_progress
+from tuner.texts.formatting import short_run
 from tuner.tracking.metrics import with_counts
 
 if TYPE_CHECKING:

@@ -22,7 +22,15 @@ from tuner.commands.output import (
     recorded_home,
 )
 from tuner.errors import TunerError
-from tuner.formatting import (
+from tuner.journal.journal import short_digest
+from tuner.space.parameter import symbol
+from tuner.space.settings import target_text
+from tuner.summaries.groups import ParameterGroups
+from tuner.summaries.search_table import SearchTable
+from tuner.summaries.searches import RecordedSearches
+from tuner.summaries.trial import TrialSummary
+from tuner.terminal.console import PlainConsole
+from tuner.texts.formatting import (
     listed,
     metric_text,
     number,
@@ -32,14 +40,6 @@ from tuner.formatting import (
     short_run,
     shown,
 )
-from tuner.journal.journal import short_digest
-from tuner.space.parameter import symbol
-from tuner.space.settings import target_text
-from tuner.summaries.groups import ParameterGroups
-from tuner.summaries.search_table import SearchTable
-from tuner.summaries.searches import RecordedSearches
-from tuner.summaries.trial import TrialSummary
-from tuner.terminal.console import PlainConsole
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord, TrialRecord
 

@@ -6,9 +6,9 @@ import argparse
 
 from model.spec.hyperparameters import SYMBOL_TABLE
 from tuner.commands.output import consoles, print_json
-from tuner.formatting import shown
 from tuner.space_file.symbols import MODEL_ENTRIES, default_of, range_of, symbols_as_json
 from tuner.terminal.console import PlainConsole
+from tuner.texts.formatting import shown
 
 
 def run_symbols(options: argparse.Namespace) -> int:

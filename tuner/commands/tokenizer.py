@@ -17,10 +17,10 @@ from model.corpus.token_files import (
 from model.spec.data import END_OF_TEXT, DataConfig
 from model.tokenizer.tokenizer import Tokenizer
 from tuner.commands.output import as_json, consoles, print_data, print_json
-from tuner.formatting import short_hash
 from tuner.terminal.console import PlainConsole
 from tuner.terminal.progress import show_progress
 from tuner.terminal.tokens import coloured
+from tuner.texts.formatting import short_hash
 
 _MOST_SHOWN_TOKENS = 2_000
 _LONGEST_TOKENS = 8

@@ -7,12 +7,12 @@ import argparse
 from rich.text import Text
 
 from tuner.commands.output import as_json, consoles, print_json, say, space_of
-from tuner.formatting import number, shown
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.space.parameter import symbol
 from tuner.space.remarks import searches_nothing
 from tuner.space.space import SearchSpace
 from tuner.terminal.console import PlainConsole
+from tuner.texts.formatting import number, shown
 from tuner.validation.explanation import Ends, Explanation, explain
 
 _MOST_STACKS = 12  # in a table

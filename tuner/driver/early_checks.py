@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from model.corpus.corpus import Corpus
 from tuner.errors import StoreError, TunerError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.space.conflicts import check_contexts, conflicts
 from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace

@@ -15,12 +15,12 @@ from tuner.driver.session import run_session
 from tuner.driver.start import STEPS, OnResult, SearchRequest, Start, edited_space, take_steps
 from tuner.driver.view import View
 from tuner.errors import JournalError, TunerError
-from tuner.home import Home
+from tuner.home.home import Home
+from tuner.home.names import check_name, check_new_name
 from tuner.journal.edit import changes
 from tuner.journal.fold import Search
 from tuner.journal.journal import Journal, JournalTail, read_journal
 from tuner.lease.holder import Holder
-from tuner.names import check_name, check_new_name
 from tuner.notify.projection import notified
 from tuner.notify.receivers import receivers_of
 from tuner.results.result import SearchResult

@@ -24,8 +24,7 @@ from tuner.driver.interrupt import Interrupts
 from tuner.driver.team import Team, start_ray, start_team
 from tuner.driver.view import SilentView, View
 from tuner.errors import TunerError
-from tuner.formatting import listed
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.journal.edit import changes, check_edit
 from tuner.journal.events import SearchBegun
 from tuner.journal.fold import Search
@@ -37,6 +36,7 @@ from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
 from tuner.storage.states import CHECKPOINTS
 from tuner.storage.storage import Storage
+from tuner.texts.formatting import listed
 
 if TYPE_CHECKING:
     from tuner.notify.receivers import Receiver

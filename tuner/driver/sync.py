@@ -15,15 +15,15 @@ from pathlib import Path
 from model.corpus.corpus import Corpus
 from model.errors import CorpusError
 from tuner.errors import RecordError, StoreError
-from tuner.formatting import listed
-from tuner.home import Home
+from tuner.home.home import Home
+from tuner.home.names import check_name
 from tuner.journal.events import SessionEnded
 from tuner.journal.fold import Search
 from tuner.journal.follower import Cursor, Follower
 from tuner.journal.journal import JOURNAL_FILE, Feed, Journal, check_digest
 from tuner.journal.lines import Entry
-from tuner.names import check_name
 from tuner.storage.states import CHECKPOINTS
+from tuner.texts.formatting import listed
 from tuner.tracking.projection import BYTES_PER_SECOND, CURSOR, MlflowProjection
 from tuner.tracking.record import Record
 from tuner.tracking.tags import REPORT_FILE, Tag

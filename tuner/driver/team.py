@@ -16,7 +16,7 @@ from tuner import leaving
 from tuner.conductor.clock import SECONDS, TOKENS
 from tuner.driver.interrupt import Interrupts
 from tuner.driver.view import View
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.journal.events import SessionBegun
 from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace

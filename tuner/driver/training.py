@@ -15,10 +15,10 @@ from tuner.driver.driver import Driver
 from tuner.driver.start import Start
 from tuner.driver.view import View, ViewProjection
 from tuner.errors import Replaced
-from tuner.formatting import counted
 from tuner.journal.events import SearchEdited, SessionBegun
 from tuner.journal.follower import Follower
 from tuner.journal.repeat import repeat, restored_decisions
+from tuner.texts.formatting import counted
 from tuner.tracking.reuse import FinishedTrials
 from tuner.tracking.tags import ENVIRONMENT
 

@@ -24,14 +24,14 @@ from model.files import (
     replacing,
     unfinished,
 )
-from tuner.artifact_locations import copy_database
 from tuner.errors import StoreError
-from tuner.formats import FORMAT, newer
-from tuner.home import Home
+from tuner.home.artifact_locations import copy_database
+from tuner.home.formats import FORMAT, newer
+from tuner.home.home import Home
+from tuner.home.private_folder import private_folder
 from tuner.housekeeping.sizes import remove, size_text
 from tuner.journal.journal import JOURNAL_FILE
 from tuner.lease.holder import Holder
-from tuner.private_folder import private_folder
 
 _MANIFEST = "tuner-backup.json"
 _DATABASES = ("mlflow.db",)

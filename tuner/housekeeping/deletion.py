@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner.errors import JournalError, JournalInUse, RecordError, TunerError
-from tuner.formatting import counted, listed
-from tuner.home import Home
+from tuner.home.home import Home
+from tuner.home.names import check_name
 from tuner.housekeeping.sizes import remove, size_of
 from tuner.journal.journal import read_search
 from tuner.lease.folder import locked
-from tuner.names import check_name
 from tuner.storage.storage import Storage
+from tuner.texts.formatting import counted, listed
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord
 from tuner.tracking.store import store_errors

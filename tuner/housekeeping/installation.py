@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from model.sources.registry import source_bytes
 from model.spec.data import DataConfig
 from tuner.errors import TunerError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.tracking.record import Record
 from tuner.tracking.store import DOCTOR_HINT
 

@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 from model.device.compiler import unused_code
 from model.files import read_regular, unfinished
 from tuner.errors import JournalError, JournalInUse
-from tuner.home import Home, is_locked
+from tuner.home.home import Home, is_locked
+from tuner.home.private_folder import abandoned
 from tuner.housekeeping.sizes import remove, size_of
 from tuner.journal.fold import Search
 from tuner.journal.journal import read_search
 from tuner.lease.folder import is_running, locked
-from tuner.private_folder import abandoned
 from tuner.storage.states import TOKENIZER_FILE
 from tuner.tracking.record import Record
 from tuner.tracking.store import if_found, store_errors

@@ -16,7 +16,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.notify.receivers import notify_file
 
 _SECRET_FILES = ("~/.mlflow/credentials", "~/.ray/auth_token", "~/.cache/huggingface/token")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from tuner.conductor.outcome import OutcomeKind
 from tuner.errors import TunerError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.jobs.status import SearchStatus, TailedSearch, searches_of
 from tuner.journal.fold import Search
 from tuner.journal.follower import Cursor

@@ -10,7 +10,7 @@ from typing import Any
 
 from tuner.conductor.board import Board
 from tuner.errors import TunerError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.journal.fold import Search
 from tuner.journal.journal import JOURNAL_FILE, JournalTail
 from tuner.lease.folder import is_running, newest

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tuner.errors import TunerError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.jobs.status import no_search
 from tuner.lease.folder import is_running, newest
 from tuner.lease.holder import Holder

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from model.files import NotRegular
 from tuner.errors import JournalInUse, TunerError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.journal.journal import read_search
 from tuner.lease.folder import is_running, newest
 from tuner.notify.receivers import environment_of

@@ -10,13 +10,13 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from tuner.errors import SpaceError, TunerError
-from tuner.formatting import broken_rule, listed
 from tuner.schedulers.registry import SCHEDULERS
 from tuner.space.parameter import Parameter
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import as_spelled
 from tuner.space_file.overrides import Override, overrides_in
 from tuner.space_file.yaml_file import YamlFile
+from tuner.texts.formatting import broken_rule, listed
 
 Section = TypeVar("Section", bound=BaseModel)
 

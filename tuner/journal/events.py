@@ -34,11 +34,11 @@ from model.spec.trial import TrialSpec
 from tuner.conductor.clock import CLOCKS, TOKENS
 from tuner.conductor.outcome import Outcome
 from tuner.conductor.trial import Trial
-from tuner.formatting import shown
 from tuner.schedulers.scheduler import Decision
 from tuner.space.data_facts import DataFacts
 from tuner.space.parameter import Range, Value
 from tuner.space.space import SearchSpace
+from tuner.texts.formatting import shown
 
 Json = dict[str, Any]
 

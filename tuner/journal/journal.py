@@ -28,7 +28,7 @@ from typing import Self
 from model.files import LINK, replacing
 from tuner.clock import CLOCK, SystemClock
 from tuner.errors import JournalError, Replaced
-from tuner.home import open_file
+from tuner.home.home import open_file
 from tuner.journal.events import Event
 from tuner.journal.fold import Search
 from tuner.journal.lines import Entry, line_of, parse_lines

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from tuner.errors import JournalError
-from tuner.formats import newer
+from tuner.home.formats import newer
 from tuner.journal.events import Event, Json, as_json, read_event
 
 _CRC = len(b',"crc":"01234567"}')

@@ -19,7 +19,7 @@ from pathlib import Path
 from tuner import leaving
 from tuner.clock import CLOCK, SystemClock
 from tuner.errors import JournalError
-from tuner.home import is_locked
+from tuner.home.home import is_locked
 from tuner.lease.holder import LONGEST_RECORD, Holder
 from tuner.lease.lease import Lease, LeaseStore, Wait, epoch_name, epochs_of, in_use
 from tuner.lease.lock import LOCK, Lock

@@ -25,7 +25,7 @@ from typing import Any, Self
 
 import psutil
 
-from tuner.formatting import shown
+from tuner.texts.formatting import shown
 
 LONGEST_RECORD = 4096  # in bytes
 # The clocks of two machines may differ by less than this.

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from model.files import hidden_name
-from tuner.home import open_file
+from tuner.home.home import open_file
 
 LOCK = "lock"
 _ATTEMPTS, _PAUSE_SECONDS = 3, 0.05

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from tuner.formatting import metric_text
 from tuner.journal.events import NodeLost, SearchStalled, SessionEnded
+from tuner.texts.formatting import metric_text
 
 
 class Subject(StrEnum):

@@ -18,9 +18,9 @@ from collections.abc import Callable, Sequence
 from urllib.parse import quote, urlencode
 
 from tuner.errors import RecordError, TunerError
-from tuner.home import Home
-from tuner.secrets import without_user_info
+from tuner.home.home import Home
 from tuner.space.objective import sign_of
+from tuner.texts.secrets import without_user_info
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord, drawn
 from tuner.tracking.tags import Tag

@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tuner.errors import StoreError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.results.result import SearchResult
 from tuner.tracking.record import Record
 from tuner.tracking.store import store_errors

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from tuner.formatting import number, written
 from tuner.report.series import ReportData
 from tuner.results.range_edit import condition, from_unit, numbers, unit
 from tuner.space.parameter import Choice, Parameter, Range, Value, symbol
+from tuner.texts.formatting import number, written
 
 _NEAR = 0.16  # of an axis: the label of a tick closer to an end would overlap the end's label
 

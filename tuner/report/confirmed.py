@@ -7,10 +7,10 @@ from math import isfinite
 import plotly.graph_objects as go
 
 from tuner.conductor.confirmation import Confirmation
-from tuner.formatting import counted
 from tuner.report.palette import FAINT, FINISHED, INK, WINNER
 from tuner.report.picture import NAMES, Picture, new_figure, safe
 from tuner.report.series import ReportData
+from tuner.texts.formatting import counted
 
 
 def pictures(series: ReportData) -> list[Picture]:

@@ -11,7 +11,6 @@ from typing import Any
 
 from model.spec.hyperparameters import SYMBOL_TABLE
 from tuner.conductor.trial import Trial
-from tuner.formatting import clock, short_hash, short_run
 from tuner.report.picture import value_text
 from tuner.report.series import Ending, ReportData, ending
 from tuner.results.comparison import (
@@ -23,6 +22,7 @@ from tuner.results.pareto import pareto_front
 from tuner.results.range_edit import numbers
 from tuner.results.result import SearchResult
 from tuner.space.parameter import Range, symbol
+from tuner.texts.formatting import clock, short_hash, short_run
 
 
 @dataclass(frozen=True)

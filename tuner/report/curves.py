@@ -8,10 +8,10 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from tuner.formatting import counted, listed
 from tuner.report.palette import DIVERGED, INK, WINNER, shades
 from tuner.report.picture import Picture, add_lines, log_axis, new_figure, value_axis
 from tuner.report.series import Curve, Ending, ReportData, window
+from tuner.texts.formatting import counted, listed
 
 _DOT = 8  # pixels: a trial of one report
 

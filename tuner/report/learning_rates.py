@@ -13,13 +13,13 @@ from plotly.graph_objects import Figure
 
 from model.spec.hyperparameters import SYMBOL_TABLE
 from model.spec.schedules import ScheduleContext, learning_rate
-from tuner.formatting import shown
 from tuner.report.palette import INK, KINDS
 from tuner.report.picture import Picture, Section, log_axis, new_figure, safe
 from tuner.report.write import write_pictures
 from tuner.space.data_facts import DataFacts
 from tuner.space.parameter import Parameter, Value, default_value, symbol
 from tuner.space.space import SearchSpace
+from tuner.texts.formatting import shown
 
 _MOST_POINTS = 2_000  # of a curve
 _WIDE_RANGE = 20  # highest peak / lowest peak: above, the scale is logarithmic

@@ -10,7 +10,6 @@ import jinja2
 from markupsafe import Markup
 
 import tuner
-from tuner.control_characters import visible
 from tuner.report import confirmed, curves, parallel, progress, shares, slices
 from tuner.report.contents import about, commands, environment, headline, table, tiles, winners
 from tuner.report.palette import css_variables, dark_colours
@@ -19,6 +18,7 @@ from tuner.report.scale import collapse, compute, sensitivity
 from tuner.report.series import ReportData
 from tuner.results.result import SearchResult
 from tuner.results.sentences import summary_sentences
+from tuner.texts.control_characters import visible
 
 
 def html_of(

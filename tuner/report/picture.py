@@ -15,10 +15,10 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from tuner.formatting import metric_text
 from tuner.report.palette import FAINT, GRID, INK, PAPER
 from tuner.report.series import is_wide, window
 from tuner.space.objective import sign_of
+from tuner.texts.formatting import metric_text
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 NAMES = {"ticks": "outside", "ticklen": 8, "tickcolor": "rgba(0,0,0,0)"}  # distance to the axis

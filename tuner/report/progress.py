@@ -7,7 +7,6 @@ from math import log10
 
 import plotly.graph_objects as go
 
-from tuner.formatting import clock, counted
 from tuner.report.palette import (
     DIVERGED,
     FAINT,
@@ -21,6 +20,7 @@ from tuner.report.palette import (
 )
 from tuner.report.picture import Picture, new_figure, value_axis, value_text
 from tuner.report.series import BestSoFar, Front, ReportData, RungCounts, better_direction
+from tuner.texts.formatting import clock, counted
 
 _LABEL_ROOM = 0.08  # of the axis, beyond its ends
 

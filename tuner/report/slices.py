@@ -10,13 +10,13 @@ from typing import Any
 import plotly.graph_objects as go
 
 from tuner.conductor.trial import Trial
-from tuner.formatting import listed
 from tuner.report.axes import Axis, axis_of, text_of, values_of
 from tuner.report.palette import DIVERGED, FAINT, FINISHED, INK, OUTSIDE, STOPPED, WINNER
 from tuner.report.picture import Picture, new_figure, safe, value_axis, value_text
 from tuner.report.series import Ending, ReportData, better_direction, ending
 from tuner.results.range_edit import unit
 from tuner.space.parameter import Choice, Parameter, Range
+from tuner.texts.formatting import listed
 
 _EDGE = 0.1  # of a range
 

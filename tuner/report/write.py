@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from model.files import replacing
 from tuner.errors import RecordError, TunerError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.results.result import SearchResult
 from tuner.tracking.record import Record
 

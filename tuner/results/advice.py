@@ -13,7 +13,6 @@ from typing import cast
 
 from model.engine.report import Status
 from tuner.conductor.trial import Trial
-from tuner.formatting import counted, written
 from tuner.results.divergence import divergence
 from tuner.results.importance import (
     Importance,
@@ -42,6 +41,7 @@ from tuner.space.parameter import (
     Value,
 )
 from tuner.space.space import SearchSpace
+from tuner.texts.formatting import counted, written
 
 Draw = Mapping[str, Value]
 

@@ -9,10 +9,10 @@ from statistics import median
 
 from model.spec.trial import TrialSpec
 from tuner.conductor.trial import Trial
-from tuner.formatting import significant, written
 from tuner.results.range_edit import cut, entry, from_unit, is_number, unit
 from tuner.space.parameter import Parameter, Range, Value, symbol
 from tuner.space.space import SearchSpace
+from tuner.texts.formatting import significant, written
 
 _PURE = 0.75  # least share: of the trials on one side that diverged, and of the diverged on it
 _CHANCE = 0.01  # probability that a value separates randomly diverging trials as well

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Self
 
 from tuner.conductor.confirmation import Confirmation
 from tuner.conductor.trial import Trial
-from tuner.formatting import counted
 from tuner.journal.fold import Search
 from tuner.space.parameter import symbol
 from tuner.space.space import SearchSpace
+from tuner.texts.formatting import counted
 
 if TYPE_CHECKING:  # they take seconds to import
     import optuna

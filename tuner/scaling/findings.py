@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.results.result import SearchResult
 from tuner.scaling.laws import ScalingLaws
 from tuner.scaling.optima import optimum_of

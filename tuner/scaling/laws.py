@@ -10,9 +10,9 @@ from typing import Literal
 import numpy as np
 
 from tuner.errors import TunerError
-from tuner.formatting import listed
 from tuner.scaling.optima import FEWEST_SIZES, QUANTILES, Floats, Optima
 from tuner.scaling.saturating import Saturating, fit_saturating
+from tuner.texts.formatting import listed
 
 Kind = Literal["sizes", "isoflop", "levels", "joint"]
 

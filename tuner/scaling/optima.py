@@ -15,9 +15,9 @@ import numpy.typing as npt
 from scipy.special import stdtrit  # importing scipy.stats takes a second more
 
 from tuner.errors import TunerError
-from tuner.formatting import counted, listed
 from tuner.results.bowls import BEYOND, Bowl, BowlFits, fit_bowls, height, near
 from tuner.scaling.runs import ScalingRun, SizeRuns
+from tuner.texts.formatting import counted, listed
 
 Floats = npt.NDArray[np.float64]
 

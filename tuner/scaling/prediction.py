@@ -14,10 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from model.files import read_regular, replacing
 from tuner.errors import RecordError, TunerError
-from tuner.formatting import listed
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.scaling.laws import DESCRIPTIONS, ScalingLaws
 from tuner.scaling.runs import SizeRuns
+from tuner.texts.formatting import listed
 
 _NEAR = 1.1  # a trained model whose size differs by less is the target
 _FREE = re.compile(r"-(\d+)\.json")

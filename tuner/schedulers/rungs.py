@@ -5,9 +5,9 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Container, Sequence
 
-from tuner.formatting import listed
 from tuner.space.rungs import rungs
 from tuner.space.space import SearchSpace
+from tuner.texts.formatting import listed
 
 # A result: value, number of earlier results on the rung, number of the trial. The order of results
 # is the ranking: the smaller value first, of equal values the earlier report.

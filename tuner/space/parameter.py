@@ -12,7 +12,7 @@ from typing_extensions import override
 from model.spec.architecture import Architecture
 from model.spec.hyperparameters import SYMBOL_TABLE
 from model.spec.symbol import FractionOf
-from tuner.formatting import listed, shown
+from tuner.texts.formatting import listed, shown
 
 Value = bool | float | int | str
 

@@ -13,8 +13,8 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 
 from model.spec.architecture import Architecture
 from model.spec.target import SIZES_OF_TARGET, BatchRule, Target, TokensRule
-from tuner.formatting import broken_rule, counted, in_flops, in_seconds, listed, shown
 from tuner.space.parameter import Frozen, Value
+from tuner.texts.formatting import broken_rule, counted, in_flops, in_seconds, listed, shown
 
 _SHARES = ("width", "depth", "tokens", "batch")
 _D_FF = 32  # d_ff is a multiple of it

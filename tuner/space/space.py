@@ -19,7 +19,6 @@ from model.spec.derive import derive
 from model.spec.hyperparameters import SYMBOL_TABLE, Hyperparameters
 from model.spec.symbol import FractionOf
 from model.spec.trial import KEPT_SYMBOLS, LARGEST_MICRO_BATCH, TrialSpec
-from tuner.formatting import listed as in_words
 from tuner.space.combinations import combinations, corners, count, listed
 from tuner.space.data_facts import DataFacts
 from tuner.space.defaults import FirstTrial
@@ -42,6 +41,7 @@ from tuner.space.settings import (
     SearchConfig,
     target_text,
 )
+from tuner.texts.formatting import listed as in_words
 
 
 class SearchSpace(Frozen):

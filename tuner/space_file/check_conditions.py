@@ -8,11 +8,11 @@ from itertools import compress
 from model.spec.architecture import USED_WHEN
 from model.spec.hyperparameters import SYMBOL_TABLE
 from model.spec.symbol import FractionOf
-from tuner.formatting import listed as in_words
-from tuner.formatting import shown
 from tuner.space.combinations import listed
 from tuner.space.parameter import FOLLOWING, Parameter, Value
 from tuner.space_file.rule import CheckedSpace, Finding
+from tuner.texts.formatting import listed as in_words
+from tuner.texts.formatting import shown
 
 
 def circles(checked: CheckedSpace) -> Iterator[Finding]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tuner.formatting import listed as in_words
 from tuner.samplers.registry import SAMPLERS
 from tuner.schedulers.registry import SCHEDULERS
 from tuner.space.combinations import count
@@ -12,6 +11,7 @@ from tuner.space.first_draws import PointError, named_point
 from tuner.space.objective import ONLY_AT_THE_END
 from tuner.space.space import SearchSpace
 from tuner.space_file.rule import CheckedSpace, Finding
+from tuner.texts.formatting import listed as in_words
 
 # objectives --------------------------------------------------------------------------------------
 

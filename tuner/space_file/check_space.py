@@ -11,10 +11,10 @@ from pydantic import ValidationError
 from model.errors import CorpusError
 from model.sources.registry import source_bytes
 from model.tokenizer.load import vocab_size_of
-from tuner.formatting import broken_rule
-from tuner.formatting import listed as in_words
 from tuner.space.conflicts import conflicts
 from tuner.space_file.rule import CheckedSpace, Finding
+from tuner.texts.formatting import broken_rule
+from tuner.texts.formatting import listed as in_words
 
 _MOST_SHAPES = 256
 _MOST_TOKENS = 2**53  # from here on, whole numbers and floats differ

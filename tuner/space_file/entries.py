@@ -17,7 +17,6 @@ from pydantic.fields import FieldInfo
 from model.spec.architecture import Architecture
 from model.spec.hyperparameters import find_symbol
 from model.spec.symbol import Symbol
-from tuner.formatting import as_typed, broken_rule, did_you_mean, listed, shown, unknown
 from tuner.space.parameter import (
     MAY_BE_OFF,
     SIZES,
@@ -30,6 +29,7 @@ from tuner.space.parameter import (
 )
 from tuner.space_file.prior import PriorError, read_prior
 from tuner.space_file.yaml_file import Place, YamlFile, whole_if_equal
+from tuner.texts.formatting import as_typed, broken_rule, did_you_mean, listed, shown, unknown
 
 KINDS = ("value", "uniform", "log", "int", "int_log", "choice", "grid")
 _OPTIONS = ("fraction_of", "when", "prior")

@@ -21,7 +21,6 @@ from model.errors import CorpusError
 from model.spec.data import DataConfig, TokenizerConfig
 from model.spec.hyperparameters import find_symbol
 from tuner.errors import SpaceError
-from tuner.formatting import broken_rule, shown, unknown
 from tuner.space.objective import Objective
 from tuner.space.parameter import SIZES, Parameter
 from tuner.space.settings import (
@@ -38,6 +37,7 @@ from tuner.space_file.entries import EntryReader
 from tuner.space_file.overrides import Override, annotated
 from tuner.space_file.rules import check
 from tuner.space_file.yaml_file import Place, YamlFile, whole_if_equal
+from tuner.texts.formatting import broken_rule, shown, unknown
 
 _SECTIONS: Mapping[str, type[BaseModel]] = {
     "data": DataConfig,

@@ -19,8 +19,7 @@ from typing_extensions import override
 from model.files import replacing
 from tuner.clock import CLOCK, SystemClock
 from tuner.errors import StorageError
-from tuner.formatting import counted
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.journal.follower import Projection
 from tuner.journal.journal import JOURNAL_FILE, Journal, read_journal
 from tuner.lease.folder import locked
@@ -29,6 +28,7 @@ from tuner.space.data_facts import DataFacts
 from tuner.storage.bucket_leases import BucketLeases
 from tuner.storage.states import STARTS, TOKENIZER_FILE
 from tuner.storage.storage import Storage
+from tuner.texts.formatting import counted
 
 _JOURNAL = "journal"
 

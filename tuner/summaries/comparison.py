@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tuner.errors import TunerError
-from tuner.formatting import short_hash
 from tuner.summaries.search_table import is_used
+from tuner.texts.formatting import short_hash
 from tuner.tracking.record import Record
 from tuner.tracking.records import TrialRecord
 

@@ -9,9 +9,9 @@ from statistics import median
 
 from model.spec.hyperparameters import find_symbol
 from tuner.errors import TunerError
-from tuner.formatting import did_you_mean, shown
 from tuner.space.objective import sign_of
 from tuner.space.parameter import SIZES, SPELLINGS
+from tuner.texts.formatting import did_you_mean, shown
 from tuner.tracking.records import SearchRecord, TrialRecord, drawn
 from tuner.tracking.tags import Tag
 

@@ -11,10 +11,10 @@ from typing import Any, cast
 from model.spec.hyperparameters import SYMBOL_TABLE
 from model.spec.symbol import FractionOf
 from tuner.conductor.outcome import OutcomeKind
-from tuner.formatting import number_of
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.space.settings import Budget
 from tuner.summaries.searches import current
+from tuner.texts.formatting import number_of
 from tuner.tracking.metrics import with_counts
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord, TrialRecord, drawn

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tuner.errors import RecordError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.journal.journal import JOURNAL_FILE
 from tuner.lease.folder import is_running
 from tuner.tracking.metrics import with_counts

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from model.spec.trial import TrialSpec
-from tuner.formatting import short_hash
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.summaries.search_table import finite, is_used, varied
+from tuner.texts.formatting import short_hash
 from tuner.tracking.record import Record
 from tuner.tracking.records import TrialRecord, drawn
 from tuner.tracking.tags import Tag

@@ -10,8 +10,8 @@ from rich.segment import Segment
 from rich.text import Text
 from typing_extensions import override
 
-from tuner.control_characters import visible
 from tuner.terminal.tables import table
+from tuner.texts.control_characters import visible
 
 
 class PlainConsole(Console):

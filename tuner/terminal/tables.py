@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tuner.control_characters import in_one_line, visible
+from tuner.texts.control_characters import in_one_line, visible
 
 
 def table(

@@ -8,7 +8,7 @@ from rich.style import Style
 from rich.text import Text
 
 from model.tokenizer.tokenizer import Tokenizer
-from tuner.control_characters import visible
+from tuner.texts.control_characters import visible
 
 _BACKGROUNDS = ("color(24)", "color(94)", "color(22)", "color(89)", "color(60)")  # in turn
 

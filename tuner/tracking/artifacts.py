@@ -13,8 +13,8 @@ from model.spec.trial import InitFrom
 from model.tokenizer import formats as tokenizer_files
 from model.tokenizer.load import load_tokenizer
 from tuner.errors import RecordError, StoreError
-from tuner.home import Home
-from tuner.private_folder import lasting_folder
+from tuner.home.home import Home
+from tuner.home.private_folder import lasting_folder
 from tuner.storage.states import TOKENIZER_FILE
 from tuner.tracking.record import Record
 from tuner.tracking.records import SearchRecord

@@ -37,7 +37,7 @@ from typing_extensions import override
 
 from model.corpus.corpus import Corpus
 from tuner.errors import StoreError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.journal.events import (
     Reported,
     SearchBegun,
@@ -50,7 +50,7 @@ from tuner.journal.events import (
 from tuner.journal.fold import JournaledTrial, Search
 from tuner.journal.follower import Projection
 from tuner.journal.lines import Entry
-from tuner.secrets import masked
+from tuner.texts.secrets import masked
 from tuner.tracking.datasets import dataset_inputs
 from tuner.tracking.metrics import PROGRESS, SystemMetrics
 from tuner.tracking.parent import ParentRun, SearchFiles

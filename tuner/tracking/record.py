@@ -21,8 +21,8 @@ from model.engine.report import METRICS, SOME_METRICS, Report, Status
 from model.sources.fingerprint import FileDigest
 from model.spec.trial import TrialSpec
 from tuner.errors import RecordError
-from tuner.formatting import short_run
-from tuner.names import check_name, check_run_name
+from tuner.home.names import check_name, check_run_name
+from tuner.texts.formatting import short_run
 from tuner.tracking.metrics import as_reported
 from tuner.tracking.records import (
     SearchRecord,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from tuner.conductor.outcome import DIVERGED, Outcome
 from tuner.errors import RecordError
-from tuner.formatting import short_run, shown
 from tuner.space.objective import sign_of
+from tuner.texts.formatting import short_run, shown
 from tuner.tracking.metrics import SYSTEM
 from tuner.tracking.tags import ENVIRONMENT, Tag
 

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from model.engine.report import Report
 from model.spec.hyperparameters import SYMBOL_TABLE
 from model.spec.trial import TrialSpec
-from tuner.artifact_locations import is_inside
 from tuner.errors import StoreError
-from tuner.home import Home
+from tuner.home.artifact_locations import is_inside
+from tuner.home.home import Home
 from tuner.tracking.metrics import SystemMetrics
 from tuner.tracking.record import Record
 from tuner.tracking.records import TrialRecord

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeVar
 
 from tuner.errors import StoreError
-from tuner.secrets import masked
+from tuner.texts.secrets import masked
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -13,7 +13,7 @@ from model.engine.report import METRICS, SOME_METRICS
 from model.spec.trial import TrialSpec
 from tuner.conductor.outcome import OutcomeKind
 from tuner.errors import RecordError
-from tuner.formatting import short_hash
+from tuner.texts.formatting import short_hash
 from tuner.tracking.records import TrialRecord
 from tuner.tracking.runs import parameters_of
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from model.checkpoints.header import recorded_digest
 from model.errors import CheckpointError
 from tuner.errors import RecordError
-from tuner.formatting import short_hash, short_run
-from tuner.home import Home
+from tuner.home.home import Home
+from tuner.texts.formatting import short_hash, short_run
 from tuner.tracking.record import Record
 from tuner.tracking.records import TrialRecord
 from tuner.tracking.tags import CHECKPOINT_FILE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tuner.errors import RecordError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.results.result import SearchResult
 from tuner.tracking.record import Record
 from tuner.trained.recorded_journal import recorded_search

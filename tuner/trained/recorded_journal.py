@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tuner.errors import RecordError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.journal.fold import Search
 from tuner.journal.journal import JOURNAL_FILE, check_digest, read_entries
 from tuner.journal.lines import Entry

@@ -17,9 +17,9 @@ from model.sources.fingerprint import difference
 from model.spec.data import TokenizerConfig
 from model.spec.trial import TrialSpec
 from tuner.errors import RecordError
-from tuner.formatting import short_hash
-from tuner.home import Home
-from tuner.private_folder import private_folder
+from tuner.home.home import Home
+from tuner.home.private_folder import private_folder
+from tuner.texts.formatting import short_hash
 from tuner.tracking.artifacts import bring_start, recorded_tokenizer
 from tuner.tracking.metrics import as_stored
 from tuner.tracking.record import Record

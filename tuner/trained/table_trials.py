@@ -7,7 +7,7 @@ tenth of that.
 from __future__ import annotations
 
 from tuner.errors import JournalError, RecordError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.journal.fold import JournaledTrial, Search
 from tuner.journal.journal import read_entries
 from tuner.tracking.metrics import as_stored

@@ -18,7 +18,7 @@ import numpy as np
 
 from model.spec.schedules import ScheduleContext, learning_rate
 from model.spec.trial import TrialSpec
-from tuner.private_folder import private_folder
+from tuner.home.private_folder import private_folder
 from tuner.transfer.family import Axis, FamilyMember
 
 if TYPE_CHECKING:  # loads torch

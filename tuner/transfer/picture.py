@@ -10,10 +10,10 @@ from statistics import fmean
 import numpy as np
 from plotly.graph_objects import Figure
 
-from tuner.formatting import listed
 from tuner.report.palette import shades
 from tuner.report.picture import Picture, Section, log_axis, new_figure, value_axis
 from tuner.report.write import write_pictures
+from tuner.texts.formatting import listed
 from tuner.transfer.coordinate_check import CoordinateCheck, SizeVerdict
 from tuner.transfer.sweep import KINDS, Kind, Sweep
 from tuner.transfer.verdict import optima_of

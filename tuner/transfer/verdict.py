@@ -13,8 +13,8 @@ from typing import Literal
 
 import numpy as np
 
-from tuner.formatting import counted
 from tuner.results.bowls import Bowl, Floats, Ints, fit_bowls, height, near
+from tuner.texts.formatting import counted
 from tuner.transfer.sweep import Kind, Sweep
 
 Word = Literal["verified", "moves", "not shown to move", "not transferable"]

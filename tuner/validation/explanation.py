@@ -13,14 +13,14 @@ from model.device.processor import machine_memory
 from model.sources.registry import check_tables, text_bytes
 from model.spec.architecture import Architecture
 from tuner.errors import TunerError
-from tuner.formatting import counted, shown
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.schedulers.expected_tokens import expected_tokens
 from tuner.space.conflicts import check_contexts, conflicts
 from tuner.space.data_facts import DataFacts
 from tuner.space.estimate import ASSUMED_BYTES, estimated_facts
 from tuner.space.remarks import data_notes, remarks, without_copies
 from tuner.space.space import SearchSpace
+from tuner.texts.formatting import counted, shown
 from tuner.trained.warm_start import warm_started
 from tuner.validation.sentences import search_lines
 from tuner.workers.devices import has_nvidia_gpu

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from model.device.processor import multiplies_bfloat16
-from tuner.formatting import clock, counted, listed, shown
 from tuner.samplers.registry import SAMPLERS
 from tuner.schedulers.expected_tokens import expected_tokens
 from tuner.schedulers.registry import SCHEDULERS
@@ -11,6 +10,7 @@ from tuner.space.data_facts import DataFacts
 from tuner.space.first_draws import described
 from tuner.space.parameter import symbols
 from tuner.space.space import SearchSpace
+from tuner.texts.formatting import clock, counted, listed, shown
 
 
 def search_lines(space: SearchSpace, facts: DataFacts) -> list[str]:

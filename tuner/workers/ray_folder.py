@@ -12,7 +12,7 @@ import tempfile
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from tuner.private_folder import private_folder
+from tuner.home.private_folder import private_folder
 
 # Ray appends this to the folder, and the path of a Unix socket has a limit, which includes a NUL.
 _SOCKET = "/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"

@@ -8,7 +8,7 @@ from pathlib import Path
 from model.engine.report import Report, Status
 from tuner.conductor.conductor import Conductor
 from tuner.conductor.trial import Trial
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.journal.events import (
     Reported,
     SearchBegun,

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from model.engine.report import Report, Status
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.journal.events import Reported, SearchBegun, SessionBegun, SessionEnded, TrialBegun
 from tuner.journal.follower import Follower
 from tuner.journal.journal import Journal

@@ -10,7 +10,7 @@ import pytest
 from model.device import compiler
 from model.errors import CompileError
 from tuner.cli import main
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.housekeeping import installation
 from tuner.housekeeping.installation import CHECKS
 

@@ -20,7 +20,7 @@ from tuner.commands import show
 from tuner.commands.output import as_json
 from tuner.commands.show import print_groups, print_search, print_searches, print_trial
 from tuner.errors import TunerError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.journal.journal import Journal
 from tuner.summaries.groups import ParameterGroups
 from tuner.summaries.search_table import SearchTable

@@ -16,7 +16,7 @@ from tests.conftest import MakeSpec
 from tests.tuner.tracking.recorded import Begin, report
 from tuner.commands.ui import has_browser
 from tuner.errors import RecordError, StoreError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.publish import mlflow_pages as ui
 from tuner.publish.mlflow_pages import comparison_page, serve, trials_page
 from tuner.tracking.record import Record

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.tuner.simulated_search import space_of
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.space.space import SearchSpace
 
 

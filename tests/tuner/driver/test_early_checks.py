@@ -10,7 +10,7 @@ from tests.tuner.simulated_search import space_of
 from tuner.driver import early_checks
 from tuner.driver.early_checks import check_early, check_home
 from tuner.errors import StorageError, StoreError, TunerError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.space.space import SearchSpace
 from tuner.workers import devices
 

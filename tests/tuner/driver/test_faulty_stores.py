@@ -24,7 +24,7 @@ from tests.tuner.simulated_search import space_of
 from tests.tuner.storage.broken import fresh_url
 from tests.tuner.tracking.recorded import stored_steps
 from tuner.errors import StorageError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.journal import journal as journal_module
 from tuner.journal.events import SessionEnded
 from tuner.journal.fold import Search

@@ -19,7 +19,7 @@ from tuner.driver.search import resume, search
 from tuner.driver.start import Start
 from tuner.driver.view import SilentView
 from tuner.errors import Interrupted, JournalError, JournalInUse, TunerError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.journal.events import Event, SearchBegun, SessionBegun, SessionEnded
 from tuner.journal.journal import Journal
 from tuner.space.space import SearchSpace

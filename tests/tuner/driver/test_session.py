@@ -21,7 +21,7 @@ from tuner.driver.interrupt import Interrupts
 from tuner.driver.training import TrainingResult
 from tuner.driver.view import SilentView
 from tuner.errors import Interrupted, Replaced, ResultError, StoreError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.journal.events import (
     SearchBegun,
     SessionBegun,

@@ -16,7 +16,7 @@ from tuner.driver.interrupt import Interrupts
 from tuner.driver.search import resume, search
 from tuner.driver.start import STEPS, Start, Step, begin_record, take_steps
 from tuner.errors import Interrupted, JournalError, Replaced, StoreError, TunerError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.journal.events import SearchBegun
 from tuner.journal.journal import Journal, read_journal
 from tuner.lease.folder import FolderLeases

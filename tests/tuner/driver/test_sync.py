@@ -38,7 +38,7 @@ from tuner.commands.maintenance.sync import print_synced
 from tuner.driver import sync as module
 from tuner.driver.sync import SyncResult, sync
 from tuner.errors import JournalError, JournalInUse, RecordError, StoreError, TunerError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.journal.events import SessionBegun, SessionEnded
 from tuner.journal.follower import Cursor, Follower
 from tuner.journal.journal import JOURNAL_FILE, Journal, read_search

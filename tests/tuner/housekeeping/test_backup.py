@@ -18,7 +18,7 @@ from model.files import hidden_name
 from tests.model.test_files import umask
 from tests.tuner.simulated_search import FACTS
 from tuner.errors import StoreError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.housekeeping import backup as module
 from tuner.housekeeping.backup import back_up, restore
 from tuner.journal.events import Event, MessageSent, SearchBegun

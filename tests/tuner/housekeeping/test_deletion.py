@@ -12,7 +12,7 @@ from tests.conftest import MakeSpec
 from tests.tuner.tracking.recorded import SPACE, Begin, report
 from tuner.cli import main
 from tuner.errors import JournalInUse, RecordError, TunerError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.housekeeping.deletion import delete_search, plan_deletion
 from tuner.journal.events import SearchEdited
 from tuner.journal.journal import Journal

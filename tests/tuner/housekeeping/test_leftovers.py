@@ -25,7 +25,8 @@ from tests.tuner.simulated_search import FACTS
 from tests.tuner.tracking.recorded import ENVIRONMENT
 from tuner.cli import main
 from tuner.conductor.outcome import FINISHED
-from tuner.home import Home
+from tuner.home.home import Home
+from tuner.home.private_folder import private_folder
 from tuner.housekeeping.leftovers import clean, find_leftovers
 from tuner.journal.events import (
     Event,
@@ -37,7 +38,6 @@ from tuner.journal.events import (
 )
 from tuner.journal.journal import Journal
 from tuner.lease.folder import locked
-from tuner.private_folder import private_folder
 from tuner.schedulers.scheduler import Decision
 from tuner.space.space import SearchSpace
 from tuner.tracking.record import Record
@@ -165,7 +165,7 @@ def test_leftovers_of_killed_commands_are_found(home: Home, tmp_path: Path) -> N
     os.utime(building, (0, 0))
     program = (
         "import os, signal, sys\nfrom pathlib import Path\n"
-        "from tuner.private_folder import private_folder\n"
+        "from tuner.home.private_folder import private_folder\n"
         "with private_folder(Path(sys.argv[1])) as folder:\n"
         "    (folder / 'mlflow.db').touch()\n    os.kill(os.getpid(), signal.SIGKILL)\n"
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tuner.cli import main
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.housekeeping import installation, weaknesses
 from tuner.housekeeping.weaknesses import find_weaknesses
 

@@ -19,7 +19,7 @@ from tuner.conductor.conductor import Conductor
 from tuner.conductor.trial import Trial
 from tuner.driver.view import SilentView, ViewProjection
 from tuner.errors import TunerError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.jobs import stop as stop_module
 from tuner.jobs.status import SearchStatus, TailedSearch, searches_of
 from tuner.jobs.stop import stop

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.tuner.simulated_search import FACTS, Simulation, space_of
 from tuner.cli import main
 from tuner.conductor.conductor import Conductor
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.jobs.metrics import HomeMetrics
 from tuner.jobs.status import SearchStatus
 from tuner.journal.events import Event, SessionEnded

@@ -24,7 +24,7 @@ from tuner.conductor.confirmation import compare_retrained
 from tuner.conductor.outcome import FINISHED
 from tuner.conductor.trial import Trial
 from tuner.errors import StoreError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.journal.events import Reported
 from tuner.publish.model_card import MOST
 from tuner.publish.registry import RegisteredVersion, register, takes_place

@@ -21,7 +21,7 @@ from tuner.commands import report as report_command
 from tuner.conductor.outcome import Outcome
 from tuner.conductor.trial import Trial
 from tuner.errors import TunerError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.report.page import html_of
 from tuner.report.write import figures_of, write_report
 from tuner.results.result import SearchResult

@@ -11,7 +11,7 @@ from tests.tuner.report.drawn import drawn
 from tests.tuner.scaling.made_runs import MILLION, best_loss, best_rate, made_runs
 from tests.tuner.scaling.test_laws import isoflop
 from tuner.errors import RecordError, TunerError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.scaling.laws import ScalingLaws, fit_laws
 from tuner.scaling.optima import optimum_of, smooth
 from tuner.scaling.picture import draw_scaling

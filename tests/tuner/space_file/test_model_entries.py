@@ -14,14 +14,14 @@ from model.spec.architecture import Architecture
 from model.spec.data import DataConfig, TokenizerConfig
 from tuner.commands.validate import print_explanation
 from tuner.errors import SpaceError
-from tuner.formatting import number
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.samplers.sampler import Sampler
 from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import load_space
 from tuner.summaries.search_table import follows_other
 from tuner.terminal.console import PlainConsole
+from tuner.texts.formatting import number
 from tuner.validation.explanation import explain
 
 FACTS = DataFacts(300, 100_000, 10_000, "data", "tokenizer")

@@ -16,7 +16,7 @@ from tests.tuner.manual_clock import ManualClock
 from tests.tuner.simulated_search import FACTS
 from tests.tuner.storage.broken import fresh_url, switched
 from tuner.errors import JournalInUse, Replaced, StorageError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.journal.events import SearchBegun, SessionEnded
 from tuner.journal.follower import Follower
 from tuner.journal.journal import JOURNAL_FILE, Journal, read_journal

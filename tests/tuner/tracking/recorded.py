@@ -13,7 +13,7 @@ from model.spec.trial import TrialSpec
 from tests.tuner.simulated_search import FACTS
 from tuner.clock import CLOCK, SystemClock
 from tuner.conductor.outcome import Outcome
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.journal.events import (
     Reported,
     SearchBegun,

@@ -28,7 +28,7 @@ from tests.tuner.tracking.recorded import (
     stored_steps,
 )
 from tuner.errors import RecordError, StoreError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.journal.events import SearchBegun
 from tuner.journal.follower import Follower
 from tuner.journal.journal import Feed

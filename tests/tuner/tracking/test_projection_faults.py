@@ -237,7 +237,7 @@ def test_interpreter_exits_while_the_server_hangs(
         "from pathlib import Path\n"
         "from model.spec.trial import TrialSpec\n"
         "from tests.tuner.tracking.recorded import RecordedSearch\n"
-        "from tuner.home import Home\n"
+        "from tuner.home.home import Home\n"
         "search = RecordedSearch(Home(Path(sys.argv[3]), sys.argv[1]))\n"
         "search.flush()\n"
         "print('open', flush=True)\n"

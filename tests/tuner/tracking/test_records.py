@@ -14,7 +14,7 @@ import pytest
 
 from tests.tuner.tracking.recorded import Begin, report
 from tuner.errors import RecordError, StoreError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.summaries.searches import current
 from tuner.tracking.record import Record
 from tuner.tracking.records import search_record, trial_record

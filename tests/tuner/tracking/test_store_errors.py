@@ -6,7 +6,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from tuner.errors import StoreError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.housekeeping.installation import check_installation
 from tuner.tracking.store import check_write, open_client, reason_of, store_errors
 

@@ -15,7 +15,7 @@ from model.tokenizer.tokenizer import Tokenizer
 from tests.conftest import VOCAB, MakeSpec, last_state
 from tests.tuner.tracking.recorded import SPACE, RecordedSearch
 from tuner.errors import RecordError, TunerError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
 from tuner.space_file.load import load_space

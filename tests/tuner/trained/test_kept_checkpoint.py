@@ -17,7 +17,7 @@ from tests.conftest import MakeSpec
 from tests.tuner.simulated_search import FACTS
 from tests.tuner.tracking.recorded import SPACE
 from tuner.errors import JournalError, RecordError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.journal.events import Event, Reported, SearchBegun, SessionEnded, TrialBegun
 from tuner.journal.journal import JOURNAL_FILE, Journal, read_entries
 from tuner.tracking.records import SearchRecord, TrialRecord

@@ -15,7 +15,7 @@ from tests.tuner.journal_text import chained, events_of
 from tests.tuner.simulated_search import FACTS, Simulation, space_of
 from tuner.conductor.conductor import Conductor
 from tuner.errors import RecordError, TunerError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.journal.events import (
     SearchEdited,
     SessionBegun,

@@ -11,7 +11,7 @@ from model.engine.report import Status
 from tests.conftest import MakeSpec
 from tests.tuner.tracking.recorded import Begin, report
 from tuner.errors import RecordError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.trained.load_trial import load_trial
 
 

@@ -13,7 +13,7 @@ from model.files import NotRegular
 from tuner.commands.output import consoles, print_data, print_json, say
 from tuner.driver.view import View, ViewProjection
 from tuner.errors import TunerError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.jobs.status import SearchStatus, no_search
 from tuner.journal.follower import Follower
 from tuner.journal.journal import JournalTail

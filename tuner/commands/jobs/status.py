@@ -6,9 +6,9 @@ import argparse
 import time
 
 from tuner.commands.output import consoles, home_option, print_json
-from tuner.formatting import clock, metric_text
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.jobs.status import SearchStatus, searches_of
+from tuner.texts.formatting import clock, metric_text
 
 _HEAD = ("search", "state", "trials", "best", "tokens", "tokens/s", "left", "newest report")
 

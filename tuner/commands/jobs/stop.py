@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from tuner.commands.output import consoles, home_option, print_json
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.jobs.status import SearchStatus
 from tuner.jobs.stop import stop
 from tuner.lease.holder import Holder

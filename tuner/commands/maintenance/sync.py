@@ -13,7 +13,7 @@ from rich.console import Console
 from tuner.commands.output import consoles, home_of, print_json, say
 from tuner.driver.sync import sync
 from tuner.errors import JournalInUse, StoreError, TunerError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.journal.journal import JOURNAL_FILE, JournalTail
 from tuner.notify.projection import notified
 from tuner.notify.receivers import receivers_of

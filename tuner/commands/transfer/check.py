@@ -8,7 +8,7 @@ from typing import Any
 
 from tuner.commands.output import consoles
 from tuner.errors import TunerError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.results.result import SearchResult
 from tuner.space.settings import Proxy, target_text
 

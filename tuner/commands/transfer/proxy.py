@@ -11,7 +11,7 @@ from tuner.commands.output import consoles, home_of, print_json, recorded_home
 from tuner.commands.transfer.check import check_activations
 from tuner.commands.transfer.verify import verify
 from tuner.errors import TunerError
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.report.write import check_output
 from tuner.results.result import SearchResult
 from tuner.tracking.metrics import with_counts

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from tuner.commands.output import consoles, home_option, print_json, recorded_home
 from tuner.errors import TunerError
-from tuner.formatting import counted, listed, number
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.report.write import check_output
 from tuner.scaling.findings import PredictionCheck, ScalingFindings
 from tuner.scaling.laws import DESCRIPTIONS, LawValue, ScalingLaws, fit_laws
@@ -18,6 +17,7 @@ from tuner.scaling.optima import smooth
 from tuner.scaling.prediction import PredictedValue, Prediction, write_prediction
 from tuner.scaling.runs import measure
 from tuner.terminal.console import PlainConsole
+from tuner.texts.formatting import counted, listed, number
 from tuner.trained.load_search import load_search
 
 _UNITS = {"parameters": "weights", "tokens": "tokens", "flops": "FLOPs"}

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from tuner.commands.output import consoles, home_option
 from tuner.errors import TunerError
-from tuner.formatting import clock, counted
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.results.result import SearchResult
 from tuner.space.settings import Proxy, target_text
 from tuner.space.space import SearchSpace
+from tuner.texts.formatting import clock, counted
 
 if TYPE_CHECKING:
     from tuner.transfer.sweep import Size, Sweep

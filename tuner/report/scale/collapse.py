@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from tuner.formatting import counted
 from tuner.report.palette import DIVERGED, FINISHED, PALE, shades
 from tuner.report.picture import Picture, add_lines, new_figure, value_axis
 from tuner.report.series import ReportData
 from tuner.results.collapse import GOOD, Collapse, collapses
+from tuner.texts.formatting import counted
 
 _METRIC = "val_loss"
 

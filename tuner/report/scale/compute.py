@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 
 from tuner.conductor.trial import Trial
-from tuner.formatting import counted
 from tuner.report.palette import WINNER, shades
 from tuner.report.picture import Picture, add_lines, log_axis, new_figure, value_axis
 from tuner.report.series import Curve, ReportData
+from tuner.texts.formatting import counted
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from model.files import NotRegular, open_regular, read_regular, replacing
-from tuner.artifact_locations import (
+from tuner.errors import JournalError, RecordError, StoreError
+from tuner.home.artifact_locations import (
     check_locations,
     copy_database,
     correct_locations,
     former_homes,
 )
-from tuner.errors import JournalError, RecordError, StoreError
-from tuner.formats import FORMAT, newer
-from tuner.names import check_name, is_name
-from tuner.private_folder import lasting_folder
+from tuner.home.formats import FORMAT, newer
+from tuner.home.names import check_name, is_name
+from tuner.home.private_folder import lasting_folder
 
 DEFAULT_HOME = "runs"
 _STORE = "mlflow.db"

@@ -6,7 +6,7 @@ A name becomes a folder of the home and a part of `SEARCH/TRIAL`, so it must not
 from __future__ import annotations
 
 from tuner.errors import RecordError
-from tuner.formatting import shown
+from tuner.texts.formatting import shown
 
 _LONGEST = 100  # characters; file systems allow 255 bytes, and Ray and MLflow add to a name
 _SEPARATORS = "/\\"

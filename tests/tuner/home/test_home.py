@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tuner.artifact_locations import correct_locations, former_homes, is_inside
 from tuner.errors import StoreError
-from tuner.home import Home
+from tuner.home.artifact_locations import correct_locations, former_homes, is_inside
+from tuner.home.home import Home
 
 # The columns of MLflow's tables that hold locations, and those that say which are our own.
 _TABLES = """

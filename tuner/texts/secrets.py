@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 from urllib.parse import unquote
 
-from tuner.control_characters import visible
+from tuner.texts.control_characters import visible
 
 MASK = "***"
 _SHORTEST = 8  # letters of a secret that is masked outside of URLs; a shorter one may be a word

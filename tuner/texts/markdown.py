@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-from tuner.control_characters import in_one_line
+from tuner.texts.control_characters import in_one_line
 
 _READ = re.compile(r"[\\`*_\[\]<>&~#]")
 _TICKS = re.compile("`+")

@@ -16,13 +16,13 @@ from rich.panel import Panel
 from rich.progress import Progress, TextColumn
 from rich.text import Text
 
-from tuner import secrets
 from tuner.commands.output import confirmed, consoles, print_data, print_json, say
-from tuner.control_characters import in_json, in_one_line, visible
 from tuner.errors import TunerError
-from tuner.formatting import shown
 from tuner.terminal.console import PlainConsole
 from tuner.terminal.tables import table
+from tuner.texts import secrets
+from tuner.texts.control_characters import in_json, in_one_line, visible
+from tuner.texts.formatting import shown
 
 EVIL = "a\x1b]0;t\x07\x9b2J\r\x7f\u202eb\u2028[red]c[/red][link=file:x]d[/link]:smile:"
 SHOWN = r"a\x1b]0;t\x07\x9b2J\x0d\x7f\u202eb\u2028[red]c[/red][link=file:x]d[/link]:smile:"

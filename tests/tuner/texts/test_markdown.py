@@ -5,7 +5,7 @@ import pytest
 from model.spec.data import DataConfig
 from tests.conftest import MakeSpec
 from tests.tuner.trained.trained_trials import make_trial
-from tuner.markdown import cell, code, prose
+from tuner.texts.markdown import cell, code, prose
 from tuner.tracking.datasets import dataset_name
 from tuner.trained.readme import card, details
 

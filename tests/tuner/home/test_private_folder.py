@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tuner import private_folder as private_folder_module
-from tuner.private_folder import abandoned, private_folder, remove
+from tuner.home import private_folder as private_folder_module
+from tuner.home.private_folder import abandoned, private_folder, remove
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_folder_is_removed_after_an_error(root: Path) -> None:
 def test_folder_of_a_killed_process_is_removed_by_the_next(root: Path) -> None:
     program = (
         "import os, signal, sys\nfrom pathlib import Path\n"
-        "from tuner.private_folder import private_folder\n"
+        "from tuner.home.private_folder import private_folder\n"
         "with private_folder(Path(sys.argv[1])) as folder:\n"
         "    (folder / 'ray').mkdir()\n    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -101,7 +101,7 @@ def test_what_cannot_be_removed_keeps_its_lock(root: Path, monkeypatch: pytest.M
 def test_lasting_folder_ends_with_its_process(root: Path) -> None:
     program = (
         "import sys, tempfile\ntempfile.tempdir = sys.argv[1]\n"
-        "from tuner.private_folder import lasting_folder\n"
+        "from tuner.home.private_folder import lasting_folder\n"
         "print((lasting_folder() / 'file').touch(), lasting_folder().exists())\n"
     )
     command = [sys.executable, "-c", program, str(root)]

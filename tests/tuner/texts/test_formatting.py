@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tuner.formatting import (
+from tuner.space_file.yaml_file import YamlFile
+from tuner.texts.formatting import (
     clock,
     counted,
     in_seconds,
@@ -20,7 +21,6 @@ from tuner.formatting import (
     significant,
     written,
 )
-from tuner.space_file.yaml_file import YamlFile
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import tuner
 from tuner.cli import main
 from tuner.driver.sync import sync
 from tuner.errors import RecordError, TunerError
-from tuner.home import Home
-from tuner.names import check_name, check_new_name, check_run_name
+from tuner.home.home import Home
+from tuner.home.names import check_name, check_new_name, check_run_name
 from tuner.space.space import SearchSpace
 from tuner.tracking.record import Record
 

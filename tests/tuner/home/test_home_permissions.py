@@ -10,7 +10,7 @@ import pytest
 
 from tests.model.test_files import umask
 from tuner.cli import main
-from tuner.home import Home
+from tuner.home.home import Home
 from tuner.tracking.store import open_client
 
 

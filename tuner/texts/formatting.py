@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-from tuner.control_characters import visible
+from tuner.texts.control_characters import visible
 
 _LONGEST = 60  # letters of a value in a message
 _RUN_LETTERS = 8

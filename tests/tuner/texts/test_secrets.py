@@ -10,7 +10,7 @@ from typing import TextIO, cast
 import pytest
 
 from tuner.errors import RecordError, StoreError
-from tuner.secrets import MaskedStream, masked, without_user_info
+from tuner.texts.secrets import MaskedStream, masked, without_user_info
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_url_for_a_browser_has_no_user() -> None:
 
 _PROGRAM = """
 import logging, sys, threading, warnings
-from tuner.secrets import mask_output
+from tuner.texts.secrets import mask_output
 mask_output()
 mask_output()
 logging.warning("logged http://me:%s@host", "hush")
