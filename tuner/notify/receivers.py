@@ -12,7 +12,6 @@ import hmac
 import http.client
 import json
 import os
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -31,7 +30,6 @@ URLS = "TUNER_NOTIFY"  # environment variable: URLs, apart by white space
 _PREFIX = "whsec_"
 _HTTP = ("http", "https")
 _TIMEOUT_SECONDS = 10.0
-_PROMPT_SECONDS = 0.5  # others wait at most so long for one receiver
 
 
 class NotDelivered(Exception):  # noqa: N818 - the name states the problem
@@ -145,42 +143,6 @@ class AppriseReceiver(Receiver):
             raise NotDelivered("Apprise could not deliver it")
 
 
-class PromptReceiver(Receiver):
-    """A receiver that keeps nobody waiting: what takes long goes on in a thread of its own.
-
-    Its answer to a message is that of a later attempt to send the message.
-
-    Args:
-        receiver: the receiver, which may hang.
-    """
-
-    def __init__(self, receiver: Receiver) -> None:
-        self.key, self.name = receiver.key, receiver.name
-        self._receiver, self._id, self._problem = receiver, "", ""
-        self._thread: threading.Thread | None = None
-
-    def send(self, message: Message) -> None:  # noqa: D102 - as in Receiver
-        if self._thread is None:
-            self._id, self._problem = message.id, "it failed"
-            self._thread = threading.Thread(target=self._send, args=(message,), daemon=True)
-            self._thread.start()
-        self._thread.join(_PROMPT_SECONDS)
-        if self._thread.is_alive():
-            raise NotDelivered("it has not answered yet")
-        self._thread = None
-        if self._problem:
-            raise NotDelivered(self._problem)
-        if self._id != message.id:
-            self.send(message)
-
-    def _send(self, message: Message) -> None:
-        try:
-            self._receiver.send(message)
-            self._problem = ""
-        except NotDelivered as error:
-            self._problem = str(error)
-
-
 def receivers_of(urls: Sequence[str]) -> list[Receiver]:
     """Return the receivers of a command line, of the environment, and of the user's file.
 
@@ -192,11 +154,7 @@ def receivers_of(urls: Sequence[str]) -> list[Receiver]:
     """
     secret = _secret()
     return [
-        PromptReceiver(
-            Webhook(url, secret)
-            if url.partition("://")[0].lower() in _HTTP
-            else AppriseReceiver(url)
-        )
+        Webhook(url, secret) if url.partition("://")[0].lower() in _HTTP else AppriseReceiver(url)
         for url in dict.fromkeys([*urls, *_urls_of_environment(), *_urls_of_file()])
     ]
 
