@@ -121,8 +121,8 @@ def test_commands_in_sentences_exist() -> None:
     assert found > 30
 
 
-def test_readme_names_every_command() -> None:
-    table = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_page_names_every_command() -> None:
+    table = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
     commands = re.findall(r"^    ([a-z]+)", help_of().partition("commands:\n")[2], re.MULTILINE)
     assert len(commands) > 10
     assert [command for command in commands if f"`tuner {command}" not in table] == []
