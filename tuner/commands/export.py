@@ -30,7 +30,7 @@ def run_export(options: argparse.Namespace) -> int:
     except StoreError:
         raise
     except TunerError:
-        result = None  # recorded by an earlier version: the README says less
+        result = None  # its journal is elsewhere or damaged: the README says less
     if trained.note:
         say(trained.note)
     files = export(trained, options.output, options.format, force=options.force, result=result)

@@ -148,11 +148,8 @@ def _edit(
     if options.space:
         space, space_text = read_space(options.space, options.overrides, _kept(options, name))
 
-        def replaced(recorded: SearchSpace) -> SearchSpace:
-            # a search of an earlier version may have had copies, and cannot have fewer trials
-            return without_copies(space) if recorded.search.trials == 1 else space
-
-        return replaced, space_text
+        edited_space = without_copies(space)
+        return lambda recorded: edited_space, space_text
     if not options.overrides:
         return None, None
     return lambda recorded: edited(recorded, options.overrides, name), None

@@ -1,4 +1,4 @@
-"""Deletes a search: its runs in MLflow, its folders, its copy for Optuna's dashboard.
+"""Deletes a search: its runs in MLflow, its folders, its folder in the storage.
 
 Versions of registered models stay, unless they shall be deleted too: they have files of their own.
 A deletion that was interrupted can be repeated. The folder is deleted last.
@@ -206,7 +206,7 @@ def _storage(folder: Path | None) -> str | None:
 
 
 def _folder(home: Home, name: str) -> Path | None:
-    """Return the folder of a search; None if an earlier version took a path for its name."""
+    """Return the folder of a search; None if a record has a name that is none."""
     try:
         return home.search(check_name(name))
     except RecordError:

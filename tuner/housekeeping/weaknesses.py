@@ -20,7 +20,7 @@ from tuner.home.home import Home
 from tuner.notify.receivers import notify_file
 
 _SECRET_FILES = ("~/.mlflow/credentials", "~/.ray/auth_token", "~/.cache/huggingface/token")
-_URLS = ("MLFLOW_TRACKING_URI", "TUNER_OPTUNA_STORAGE")
+_URLS = ("MLFLOW_TRACKING_URI",)
 
 
 def find_weaknesses(home: Home) -> list[str]:

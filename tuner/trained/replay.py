@@ -324,9 +324,6 @@ def compare(recorded: Mapping[int, Mapping[str, float]], reports: list[Report]) 
     differences = []
     for step in sorted(recorded.keys() | replayed.keys()):
         old_values, new_values = recorded.get(step, {}), replayed.get(step, {})
-        if old_values and "train_objective" in new_values.keys() - old_values.keys():
-            # earlier versions recorded the differentiated loss as train_loss, and not the plain one
-            new_values["train_loss"] = new_values.pop("train_objective")
         for metric in (*METRICS, *SOME_METRICS):
             old = old_values.get(metric, math.nan)
             new = as_stored(new_values.get(metric, math.nan))

@@ -127,9 +127,8 @@ def test_secret_that_everybody_may_read(
     [
         ("MLFLOW_TRACKING_URI", "https://me:hush@store/", "~/.mlflow/credentials"),
         ("MLFLOW_TRACKING_URI", "postgresql://me:hush@db/runs", "~/.pgpass"),
-        ("TUNER_OPTUNA_STORAGE", "postgresql://me:hush@db/runs", "~/.pgpass"),
-        ("TUNER_OPTUNA_STORAGE", "postgresql://me@db/runs", None),
-        ("TUNER_OPTUNA_STORAGE", "http://[", None),
+        ("MLFLOW_TRACKING_URI", "postgresql://me@db/runs", None),
+        ("MLFLOW_TRACKING_URI", "http://[", None),
     ],
 )
 def test_password_in_a_url(

@@ -48,11 +48,11 @@ def test_masked_keeps_other_texts(text: str) -> None:
 
 
 def test_masked_hides_secrets_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TUNER_OPTUNA_STORAGE", "postgresql://me:long%20hush#1@db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:long%20hush#1@db")
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "abcdefgh1")
     text = "no port in 'long%20hush#1', nor 'long hush#1'; abcdefgh1 was refused"
     assert masked(text) == "no port in '***', nor '***'; *** was refused"
-    monkeypatch.setenv("TUNER_OPTUNA_STORAGE", "postgresql://postgres:postgres@db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://postgres:postgres@db")
     assert masked("postgres is down") == "postgres is down"  # a word, and no secret
 
 
