@@ -12,7 +12,15 @@ from typing import Any
 from tuner.driver.early_checks import check_home
 from tuner.driver.interrupt import announcing, deferred_interrupts, naming
 from tuner.driver.session import run_session
-from tuner.driver.start import STEPS, OnResult, SearchRequest, Start, edited_space, take_steps
+from tuner.driver.start import (
+    STEPS,
+    OnResult,
+    SearchRequest,
+    Start,
+    edited_space,
+    say_waiting,
+    take_steps,
+)
 from tuner.driver.view import View
 from tuner.errors import JournalError, TunerError
 from tuner.home.home import Home
@@ -20,7 +28,7 @@ from tuner.home.names import check_name, check_new_name
 from tuner.journal.edit import changes
 from tuner.journal.fold import Search
 from tuner.journal.journal import Journal, JournalTail, read_journal
-from tuner.lease.holder import Holder
+from tuner.lease.lease import Wait
 from tuner.notify.projection import notified
 from tuner.notify.receivers import receivers_of
 from tuner.results.result import SearchResult
@@ -142,11 +150,7 @@ def _run(name: str | None, stem: str, request: SearchRequest, url: str | None) -
         return _finished(name, request)
     check_home(request.home)
     with deferred_interrupts(announcing(request.view)) as interrupts, ExitStack() as ray:
-
-        def waiting(holder: Holder) -> None:
-            request.view.phase(f"waiting whether {holder.text}, still runs the search")
-            interrupts.check()
-
+        waiting = say_waiting(request.view, interrupts)
         journal = _claim(name, stem, request.home, url, waiting)
         start: Start | None = None
         is_new = not journal.entries
@@ -192,9 +196,7 @@ def _finished(name: str, request: SearchRequest) -> SearchResult:
     return result
 
 
-def _claim(
-    name: str | None, stem: str, home: Home, url: str | None, on_wait: Callable[[Holder], None]
-) -> Journal:
+def _claim(name: str | None, stem: str, home: Home, url: str | None, on_wait: Wait) -> Journal:
     """Claim a search: open its journal, which is empty if the search begins.
 
     Creating its folder claims a new name, which is free in the home, the store and the storage. The

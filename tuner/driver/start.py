@@ -31,6 +31,7 @@ from tuner.journal.fold import Search
 from tuner.journal.follower import Follower
 from tuner.journal.journal import Journal, check_digest
 from tuner.lease.holder import Holder
+from tuner.lease.lease import Wait
 from tuner.results.result import SearchResult
 from tuner.space.data_facts import DataFacts
 from tuner.space.space import SearchSpace
@@ -129,7 +130,8 @@ class Start:
         self.space = edited_space(self.recorded, self.name, request)
         self.is_recorded = self.recorded is not None
         self.early_record: Record | None = None
-        self.ray_is_imported = threading.Event()
+        self.ray_is_imported, self.is_over = threading.Event(), False
+        ends.callback(self.give_up)
 
     @property
     def folder(self) -> Path:
@@ -147,10 +149,20 @@ class Start:
         url = self.space.engine.storage
         return None if url is None else Storage(url).at(self.name)
 
-    def say_waiting(self, holder: Holder) -> None:
-        """Tell the user that another driver may still run the search."""
-        self.view.phase(f"waiting whether {holder.text}, still runs the search")
-        self.interrupts.check()
+    def give_up(self) -> None:
+        """Let no step aside wait any more: the process could not end."""
+        self.is_over = True
+        self.ray_is_imported.set()
+
+
+def say_waiting(view: View, interrupts: Interrupts) -> Wait:
+    """Return a function that tells the user that another driver may still run the search."""
+
+    def waiting(holder: Holder) -> None:
+        view.phase(f"waiting whether {holder.text}, still runs the search")
+        interrupts.check()
+
+    return waiting
 
 
 @dataclass(frozen=True)
@@ -267,7 +279,8 @@ def claim_bucket(start: Start) -> None:
     if start.start is not None:
         start.start.keep(start.home)
     send_starts(storage, start.home, start.facts)
-    mirror = JournalMirror.claim(storage, start.journal, start.say_waiting)
+    waiting = say_waiting(start.view, start.interrupts)
+    mirror = JournalMirror.claim(storage, start.journal, waiting)
     start.mirror = Follower(
         mirror, start.journal.feed(), may_write=lambda: not mirror.lease.is_lost
     ).start()
@@ -304,6 +317,8 @@ def open_store(start: Start) -> None:
     from tuner.tracking.record import Record
 
     start.ray_is_imported.wait()
+    if start.is_over:  # it has failed or was interrupted
+        return
     start.record = start.early_record or Record(start.home.tracking_uri)
 
 

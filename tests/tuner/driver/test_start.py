@@ -14,7 +14,7 @@ from tests.tuner.simulated_search import FACTS
 from tuner.driver import search as search_module
 from tuner.driver.interrupt import Interrupts
 from tuner.driver.search import resume, search
-from tuner.driver.start import STEPS, Start, Step, begin_record, take_steps
+from tuner.driver.start import STEPS, Start, Step, begin_record, open_store, take_steps
 from tuner.errors import Interrupted, JournalError, Replaced, StoreError, TunerError
 from tuner.home.home import Home
 from tuner.journal.events import SearchBegun
@@ -146,6 +146,26 @@ def test_search_that_did_not_begin_frees_its_name(
         search(space, name=name, home=home)
     assert list(home.search("").iterdir()) == []
     assert getattr(raised.value, "search", None) is None
+
+
+def test_step_aside_does_not_outlive_a_start_that_fails(
+    home: Home, space: SearchSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store waits for Ray's import: a process whose Ray never comes could not end."""
+    opened: list[bool] = []
+
+    def open_it(start: Start) -> None:
+        open_store(start)
+        opened.append(hasattr(start, "record"))
+
+    steps = [Step("store", open_it, is_aside=True), Step("ray", failing(TunerError("no Ray")))]
+    monkeypatch.setattr(search_module, "STEPS", steps)
+    with pytest.raises(TunerError, match="no Ray"):
+        search(space, home=home)
+    for thread in threading.enumerate():
+        if thread.name.startswith("ThreadPoolExecutor"):
+            thread.join(10)
+    assert opened == [False]
 
 
 def test_search_of_a_killed_driver_that_did_not_begin_is_begun_in_its_folder(
