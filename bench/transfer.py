@@ -52,6 +52,7 @@ from tuner.transfer.verdict import Estimate, Optimum, move_of
 RATE = 0.004  # of AdamW at the target, the middle of the first sweep
 LARGEST_MOVE, SMALLEST_MOVE = 0.5, 1.5  # octaves over 8 times the width: scaled, standard
 MOST_LOSS, MOST_COMPUTE = 0.5, 10.0  # % of the best loss, % of the target's own sweep
+SAME = 0.01  # octaves by which an optimum may differ between machines
 SPACE = BENCH / "parts" / "transfer.yaml"
 
 
@@ -134,15 +135,20 @@ class Family:
             self.space, self.drawn, self.facts, self.sizes, self.trainer, seeds=self.seeds
         )
 
-    def proxy_and_target(self) -> list[Sweep]:
-        """Train the scaled sweeps of both, the target's with the best rate of the proxy as well."""
+    def proxy_and_target(self) -> tuple[list[Sweep], float]:
+        """Train the scaled sweeps of both, the target's with the best rate of the proxy as well.
+
+        Returns:
+            Both sweeps, and the best rate of the proxy as log2 of a factor on `RATE`.
+        """
         proxy, target = (
             sweep_of(
                 self.space, self.drawn, self.facts, "scaled", size, self.trainer, self.seeds, 0.0
             )
             for size in self.sizes
         )
-        for rate in (lowest(proxy), best_of(proxy)):
+        best = best_of(proxy)
+        for rate in (lowest(proxy), best):
             if rate in target.losses:
                 continue
             specs = [
@@ -151,7 +157,7 @@ class Family:
             ]
             losses = tuple(self.trainer.losses(specs, "target with the proxy's rate"))
             target = replace(target, losses=dict(sorted({**target.losses, rate: losses}.items())))
-        return [proxy, target]
+        return [proxy, target], best
 
     def flops(self, size: Size) -> float:
         """Return the operations of one training of a size."""
@@ -232,18 +238,19 @@ def _cells(sweep: Sweep, best: Optimum | None) -> list[Any]:
 
 
 def target_result(
-    sweeps: Sequence[Sweep], flops: Sequence[float], seeds: int
+    sweeps: Sequence[Sweep], rate: float, flops: Sequence[float], seeds: int
 ) -> tuple[list[list[Any]], dict[str, Any]]:
     """Return the rows of the table, and the loss given up and the compute, in %.
 
     Args:
         sweeps: of the proxy and of the target.
+        rate: best rate of the proxy, with which the target was trained.
         flops: operations of one training of each.
         seeds: seeds of each rate.
     """
     proxy, target = ({x: _mean(v) for x, v in s.losses.items()} for s in sweeps)
     own = {x: loss for x, loss in target.items() if x == round(x)}  # whole octaves: its own sweep
-    tried, rate, best = lowest(sweeps[0]), best_of(sweeps[0]), min(own, key=own.__getitem__)
+    tried, best = lowest(sweeps[0]), min(own, key=own.__getitem__)
     alone = len(proxy) * flops[0] / (len(own) * flops[1])
     compute = alone + 1 / (len(own) * seeds)
     shares = f"{100 * compute:.2g}"
@@ -267,13 +274,21 @@ def result_of(numbers: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str,
     """Return the result in the format of `parts.measuring`.
 
     Args:
-        numbers: name of a part → its sweeps and the operations of one training of each size.
+        numbers: name of a part → its sweeps, the operations of one training of each size, and of
+            `target` the rate of the proxy with which the target was trained.
         about: `measuring.about` with tokens and seeds.
     """
     tables, goals, notes = [], [], []
     for name, (part, sweeps) in sweeps_of(numbers, about).items():
         if name == "target":
-            rows, found = target_result(sweeps, numbers[name]["flops"], about["seeds"])
+            rate, now = numbers[name]["rate"], best_of(sweeps[0])
+            rows, found = target_result(sweeps, rate, numbers[name]["flops"], about["seeds"])
+            if abs(rate - now) > SAME:
+                notes.append(
+                    f"The target was trained with {RATE * 2**rate:.2g}, the proxy's best rate by "
+                    f"the statistics of that day; by those of these tables it is "
+                    f"{RATE * 2**now:.2g}."
+                )
             columns = ["model", "α_max", "val_loss, nats per token", "% of the sweep's compute"]
             if math.isfinite(found["given_up"]):
                 what = "loss given up with the transferred rate, % of the target's own best"
@@ -390,9 +405,13 @@ def main() -> int:
         parts = parts_of(quick=options.quick)
         for name in options.parts:
             family = Family(parts[name], options, corpora, points)
-            sweeps = family.proxy_and_target() if name == "target" else family.both_kinds()
+            found: dict[str, Any] = {}
+            if name == "target":
+                sweeps, found["rate"] = family.proxy_and_target()
+            else:
+                sweeps = family.both_kinds()
             flops = [family.flops(size) for size in family.sizes]
-            numbers[name] = {"sweeps": [*map(as_json, sweeps)], "flops": flops}
+            numbers[name] = {"sweeps": [*map(as_json, sweeps)], "flops": flops, **found}
     where = about(["torch"], rehearsal=options.quick, tokens=options.tokens, seeds=options.seeds)
     finish(result_of(numbers, where), options, plot)
     return 0

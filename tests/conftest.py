@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from typing_extensions import override
 from xdist.scheduler import LoadScopeScheduling
 
@@ -22,6 +23,17 @@ from model.spec.trial import TrialSpec
 # `ray_session` sets this, but not if a test has imported Ray before. Ray's workers would have the
 # lowest priority, and hardly train while other tests keep the cores busy.
 os.environ.setdefault("RAY_worker_niceness", "0")
+
+# Of all properties; a test says only how many examples it needs. Time limits would fail on busy
+# machines. Fixtures of these tests may live as long as all examples. In CI a failure is one of the
+# change, not of the dice; elsewhere each run draws new examples.
+settings.register_profile(
+    "tests",
+    deadline=None,
+    derandomize=bool(os.environ.get("CI")),
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("tests")
 
 VOCAB = 288
 MakeSpec = Callable[..., TrialSpec]

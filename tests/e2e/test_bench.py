@@ -190,7 +190,7 @@ def test_moves_are_those_of_the_sweeps(bench: Any) -> None:
     rows, moved = bench.axis_result(part, outside)
     assert moved["scaled"] is None
     assert len(bench._width_goals(part, moved, notes)) == 1
-    assert notes == ["A parabola shows no certain optimum of a scaled size: goal missed."]
+    assert notes == ["A bowl shows no certain optimum of a scaled size: goal missed."]
 
 
 def test_three_rates_ignore_a_steep_side(bench: Any) -> None:
@@ -202,7 +202,9 @@ def test_three_rates_ignore_a_steep_side(bench: Any) -> None:
 
 def test_compute_of_a_transfer_has_the_training_of_the_target(bench: Any) -> None:
     proxy, target = sweep("scaled", 0, 1.0, bottom=5.0), sweep("scaled", 3, 0.0)
-    rows, found = bench.target_result([proxy, target], [2.0, 100.0], 2)
+    rate = bench.best_of(proxy)
+    assert rate == 1.0
+    rows, found = bench.target_result([proxy, target], rate, [2.0, 100.0], 2)
     # the proxy's best rate is an octave from the target's
     assert found["given_up"] == pytest.approx(100 * 0.1 / 4)
     own, tuning = len(RATES) * 2 * 100, len(RATES) * 2 * 2
@@ -211,7 +213,7 @@ def test_compute_of_a_transfer_has_the_training_of_the_target(bench: Any) -> Non
     assert [row[2] for row in rows] == ["5.0000", "4.1000", "4.1000", "4.0000"]
     diverged = {**target.losses, 1.0: (math.inf, 4.0)}
     bad = Sweep("scaled", target.size, diverged)
-    assert bench.target_result([proxy, bad], [2.0, 100.0], 2)[1]["given_up"] == math.inf
+    assert bench.target_result([proxy, bad], rate, [2.0, 100.0], 2)[1]["given_up"] == math.inf
 
 
 def test_sweeps_stay_equal_as_json(bench: Any) -> None:

@@ -8,7 +8,7 @@ import math
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -254,7 +254,6 @@ def test_spec_counts_tokens(spec: TrialSpec) -> None:
     assert spec.budget_tokens == 120 * 4 * 8
 
 
-@settings(deadline=None)
 @given(
     total=st.integers(1, 300),
     batch=st.sampled_from([2, 4, 6, 30]),

@@ -449,7 +449,7 @@ SPACES = [
 
 @pytest.mark.slow
 @given(st.data())
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 def test_advice_never_raises(folder: Path, data: st.DataObject) -> None:
     space = load(folder, data.draw(st.sampled_from(SPACES)))
     trials = data.draw(st.sampled_from([0, 1, 2, 3, 7, 12]))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tuner.errors import SpaceError
@@ -68,9 +68,7 @@ BUDGETS = ["budget: {tokens: 50000}", "T_total: {int: [10, 50]}", "N_epoch: {cho
 
 
 @pytest.mark.slow
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_space_every_draw_makes_a_specification(tmp_path: Path, data: st.DataObject) -> None:
     """A file that is accepted holds no draw that the symbol table refuses."""
@@ -307,7 +305,7 @@ def test_space_grid_begins_at_the_defaults(tmp_path: Path) -> None:
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_count_is_the_number_of_combinations(data: st.DataObject) -> None:
     """Also with conditions on what is drawn, is constant, or has no options."""
     fields = ("beta1", "weight_decay", "grad_clip", "momentum", "label_smoothing")

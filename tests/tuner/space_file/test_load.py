@@ -664,7 +664,7 @@ WORDS = st.sampled_from(
 
 
 @pytest.mark.slow
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=2000)
 @given(st.randoms(use_true_random=False), st.lists(WORDS, min_size=1, max_size=4))
 def test_mutated_space_raises_only_space_errors(
     tmp_path_factory: pytest.TempPathFactory, rng: random.Random, words: list[str]
@@ -692,7 +692,7 @@ ENTRY = st.recursive(
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.dictionaries(WORDS, ENTRY, max_size=4), st.dictionaries(WORDS, ENTRY, max_size=3))
 def test_random_space_raises_only_space_errors(
     tmp_path_factory: pytest.TempPathFactory, rows: dict[str, str], sizes: dict[str, str]
@@ -703,7 +703,7 @@ def test_random_space_raises_only_space_errors(
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text(max_size=100))
 def test_random_text_raises_only_space_errors(
     tmp_path_factory: pytest.TempPathFactory, text: str
@@ -719,7 +719,7 @@ def test_confirmation_is_switched_off(tmp_path: Path, off: str) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(ENTRY, ENTRY, ENTRY)
 def test_random_search_raises_only_space_errors(
     tmp_path_factory: pytest.TempPathFactory, search: str, objective: str, prior: str
@@ -731,7 +731,7 @@ def test_random_search_raises_only_space_errors(
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(st.dictionaries(WORDS, ENTRY, max_size=3), max_size=3),
     st.dictionaries(WORDS, ENTRY, max_size=3),
