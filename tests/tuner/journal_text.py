@@ -16,7 +16,9 @@ def chained(events: Sequence[Mapping[str, Any]]) -> bytes:
     data, digest = b"", ""
     for event in events:
         link = {"after": digest} if digest else {}
-        text = json.dumps(_without_nan({**event, **link}), ensure_ascii=False).encode()[:-1]
+        spec = {"spec": json.dumps(event["spec"])} if isinstance(event.get("spec"), dict) else {}
+        values = _without_nan({**event, **spec, **link})
+        text = json.dumps(values, ensure_ascii=False).encode()[:-1]
         line = b'%s,"crc":"%08x"}\n' % (text, zlib.crc32(text))
         digest = hashlib.sha256(digest.encode() + line).hexdigest()[:32]
         data += line
@@ -30,6 +32,8 @@ def events_of(path: Path) -> list[dict[str, Any]]:
         event = json.loads(line, object_hook=_with_nan)
         event.pop("after", None)
         del event["crc"]
+        if "spec" in event:  # an object in a text
+            event["spec"] = json.loads(event["spec"])
         events.append(event)
     return events
 

@@ -21,7 +21,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -29,7 +28,7 @@ from model.files import LINK, replacing
 from tuner.clock import CLOCK, SystemClock
 from tuner.errors import JournalError, Replaced
 from tuner.home.home import open_file
-from tuner.journal.events import Event
+from tuner.journal.events import Event, at_time
 from tuner.journal.fold import Search
 from tuner.journal.lines import Entry, line_of, parse_lines
 from tuner.lease.folder import claim_folder
@@ -120,7 +119,7 @@ class Journal:
             Replaced: if another driver has claimed the search; nothing is written.
         """
         time_ms = time.time_ns() // 1_000_000
-        line, entry = line_of(replace(event, time_ms=time_ms), self.digest)
+        line, entry = line_of(at_time(event, time_ms), self.digest)
         self.digest = entry.digest
         self._waiting.append((line, entry))
         if not self._is_together:

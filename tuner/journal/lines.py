@@ -43,12 +43,17 @@ def line_of(event: Event, before: str) -> tuple[bytes, Entry]:
         before: digest of the lines before; empty for the first line.
     """
     link = {_AFTER: before} if before else {"format": _FORMAT}
-    text = json.dumps(
-        _without_nan({**as_json(event), **link}),
-        ensure_ascii=False, allow_nan=False, separators=(",", ":"),
-    ).encode()  # fmt: skip
+    values = {**as_json(event), **link}
+    try:
+        text = _text_of(values).encode()
+    except ValueError:  # a number that is not finite
+        text = _text_of(_without_nan(values)).encode()
     line = b'%s,"crc":"%08x"}\n' % (text[:-1], zlib.crc32(text[:-1]))
     return line, Entry(event, _digest_with(before, line))
+
+
+def _text_of(values: Json) -> str:
+    return json.dumps(values, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def _digest_with(before: str, line: bytes) -> str:
