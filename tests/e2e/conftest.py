@@ -17,7 +17,7 @@ from tests.browser import browser as browser
 from tests.e2e.command_process import OWN_PROCESS, Run, plain_environment, run_command
 from tuner.driver.sync import sync
 from tuner.home.home import Home
-from tuner.journal.events import Reported, SessionEnded, TrialBegun
+from tuner.journal.events import MessageSent, Reported, SessionEnded, TrialBegun, WorkersChanged
 from tuner.journal.journal import Journal, read_journal
 
 SPACE = """\
@@ -106,14 +106,14 @@ def make_workplace(folder: Path, tracking_uri: str | None = None) -> Workplace:
 
 
 def journal_lines(home: Path, name: str) -> list[str]:
-    """The journal of a search without times and places, up to the end of its session, as text."""
+    """What the journal of a search says of its trials, without times and places, as text."""
     lines = []
     for event in read_journal(home / "searches" / name):
         if isinstance(event, Reported):
             event = replace(event, report=replace(event.report, checkpoint=None))
         if isinstance(event, TrialBegun):  # an earlier search of the home may have an equal trial
             event = replace(event, is_reused=False)
-        if not isinstance(event, SessionEnded):
+        if not isinstance(event, SessionEnded | WorkersChanged | MessageSent):
             lines.append(repr(replace(event, time_ms=0)))
     return lines
 

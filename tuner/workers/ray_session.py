@@ -244,10 +244,12 @@ class _RayThread(threading.Thread):
         """Start a local Ray; try once more, because a busy machine may be too slow for the first.
 
         Raises:
-            TunerError: if Ray does not start.
+            TunerError: if Ray does not start, or runs in this process already.
         """
         import ray
 
+        if ray.is_initialized():  # the program's own, which is not ours to shut down
+            raise TunerError("this program runs Ray already; call ray.shutdown() before the search")
         for attempt in range(1, _STARTS + 1):
             begun = time.monotonic()
             try:
